@@ -1,0 +1,219 @@
+//! What narrows a token besides its scopes: where from, with what, by which door, how much.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A door a caller may come in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// `/dav/` and `/node/`.
+    Webdav,
+    /// The SFTP subsystem.
+    Sftp,
+    /// REST and the console.
+    Api,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Webdav => "webdav",
+            Protocol::Sftp => "sftp",
+            Protocol::Api => "api",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "webdav" => Ok(Protocol::Webdav),
+            "sftp" => Ok(Protocol::Sftp),
+            "api" => Ok(Protocol::Api),
+            _ => Err(format!("the protocol {text:?} is unknown: give webdav, sftp or api")),
+        }
+    }
+}
+
+/// Who is at the door: what limits and the throttle look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The door.
+    pub protocol: Protocol,
+    /// The caller's address; behind a trusted proxy the one that the proxy names.
+    pub address: IpAddr,
+    /// HTTP `User-Agent` or SSH identification string, where one was sent.
+    pub user_agent: Option<String>,
+}
+
+/// A number of bytes, written with a unit: `10MiB`, `1GB`, `4096`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// Makes a size of bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let fault =
+            || format!("the size {text:?} is malformed: give whole bytes or a unit, such as 4096, 10MiB, 1GiB or 5MB");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| fault())?;
+        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            "kb" => 1000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            _ => return Err(fault()),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(fault)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(size, _)| self.0 > 0 && self.0.is_multiple_of(*size)) {
+            Some((size, unit)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A user agent to allow: the exact text, in which `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserAgentPattern(String);
+
+impl UserAgentPattern {
+    /// Makes a pattern.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Tells whether the user agent fits; linear in both lengths but for repeated `*`.
+    pub fn fits(&self, agent: &str) -> bool {
+        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == agent };
+        let Some(mut left) = agent.strip_prefix(head) else { return false };
+        let mut parts = rest.split('*').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return left.ends_with(part);
+            }
+            match left.find(part) {
+                Some(at) => left = &left[at + part.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl fmt::Display for UserAgentPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The limits on a token; an empty list limits nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The doors it opens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protocols: Vec<Protocol>,
+    /// The addresses it may be used from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpNet>,
+    /// The programs it may be used by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_agents: Vec<UserAgentPattern>,
+    /// The largest file it may make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_size: Option<ByteSize>,
+}
+
+impl Limits {
+    /// Tells whether a caller at this door, from this address, with this program may use the token.
+    pub fn admit(&self, peer: &Peer) -> bool {
+        let door = self.protocols.is_empty() || self.protocols.contains(&peer.protocol);
+        let address = peer.address.to_canonical();
+        let place = self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address));
+        let agent = peer.user_agent.as_deref().unwrap_or_default();
+        let program = self.user_agents.is_empty() || self.user_agents.iter().any(|p| p.fits(agent));
+        door && place && program
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for (text, bytes) in [("4096", 4096), ("10MiB", 10 << 20), ("1g", 1 << 30), ("5MB", 5_000_000), ("0", 0)] {
+            assert_eq!(text.parse(), Ok(ByteSize::from_bytes(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5MiB", "1PB", "99999999999TiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+        assert_eq!(ByteSize::from_bytes(10 << 20).to_string(), "10MiB");
+        assert_eq!(ByteSize::from_bytes(1025).to_string(), "1025");
+    }
+
+    #[test]
+    fn stars_in_user_agents_stand_for_anything() {
+        let cases = [
+            ("rclone/v1.60", "rclone/v1.60", true),
+            ("rclone/v1.60", "rclone/v1.600", false),
+            ("rclone/*", "rclone/", true),
+            ("*dav*", "a davfs2", true),
+            ("*a*b", "xaxbxb", true),
+            ("*a*b", "xaxbxc", false),
+            ("a*a", "a", false),
+            ("*", "", true),
+        ];
+        for (pattern, agent, fits) in cases {
+            assert_eq!(UserAgentPattern::new(pattern).fits(agent), fits, "{pattern} {agent}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_it_maps() {
+        let limits = Limits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..Limits::default() };
+        let peer = |address: &str| Peer {
+            protocol: Protocol::Webdav,
+            address: address.parse().expect("address"),
+            user_agent: None,
+        };
+        assert!(limits.admit(&peer("192.0.2.7")));
+        assert!(limits.admit(&peer("::ffff:192.0.2.7")));
+        assert!(!limits.admit(&peer("198.51.100.1")));
+    }
+}

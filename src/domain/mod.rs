@@ -1,0 +1,28 @@
+//! The words of patgate as values: pure rules, without I/O, clocks or async.
+//!
+//! A value that exists is valid: every type here is made by a parser or a
+//! constructor that refuses what breaks its rule, so that nothing later has to
+//! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
+//! ([`Time`], [`Lifetime`], [`Expiry`]), where ([`TreePath`], [`NodeId`]), what
+//! ([`Permission`], [`Scope`], [`Limits`]) and the rule that joins them ([`Access`]).
+
+mod access;
+mod base62;
+mod expiry;
+mod limits;
+mod path;
+mod permission;
+mod scope;
+mod time;
+mod token;
+mod user;
+
+pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
+pub use expiry::{Expiry, Policy, PolicyFault};
+pub use limits::{ByteSize, Limits, Peer, Protocol, UserAgentPattern};
+pub use path::{Name, PathError, TreePath};
+pub use permission::Permission;
+pub use scope::{NodeId, Scope, ScopeTarget};
+pub use time::{Lifetime, LifetimeError, Time};
+pub use token::{Secret, TokenError, TokenId, TokenText};
+pub use user::{Login, LoginError, Role};

@@ -1,0 +1,309 @@
+//! Where a node is: paths of bytes that can't lead out of the tree.
+
+use std::fmt;
+
+/// The folder at the root of each file system that patgate keeps for itself; never a client's.
+pub(crate) const RESERVED: &[u8] = b".patgate";
+const MAX_NAME: usize = 255;
+const MAX_PATH: usize = 4095;
+
+/// The name of one file or folder: 1 to 255 bytes without `/` and NUL, not `.`, `..` or `.patgate`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// Makes a name.
+    ///
+    /// # Errors
+    /// [`PathError`] that says which rule it breaks.
+    pub fn new(bytes: &[u8]) -> Result<Self, PathError> {
+        part(bytes).map(|()| Self(bytes.into()))
+    }
+
+    /// Returns the bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_escaped(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// A place in the served tree, from its root. Bytes, not text; it has no `.`, `..`, NUL, empty or
+/// over-long part, so that no spelling of it leads out.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct TreePath(Box<[u8]>);
+
+impl TreePath {
+    /// Returns the root.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// Reads `/a/b`, `a/b` or `/a/b/`; `/` and the empty text are the root.
+    ///
+    /// # Errors
+    /// [`PathError`] for an empty, `.`, `..`, reserved or over-long part, a NUL, or more than 4095 bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
+        let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
+        if bytes == b"/" {
+            return Err(PathError::EmptyPart);
+        }
+        let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
+        if bytes.len() > MAX_PATH {
+            return Err(PathError::TooLong);
+        }
+        if !bytes.is_empty() {
+            bytes.split(|&b| b == b'/').try_for_each(part)?;
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// Reads a path as a shell would, from this folder: absolute or relative, doubled slashes and
+    /// `.` left out, `..` going up and staying at the root.
+    ///
+    /// # Errors
+    /// [`PathError`] for a NUL, a reserved or an over-long part.
+    pub fn walk(&self, bytes: &[u8]) -> Result<Self, PathError> {
+        let mut parts: Vec<&[u8]> = if bytes.first() == Some(&b'/') { Vec::new() } else { self.parts().collect() };
+        for step in bytes.split(|&b| b == b'/') {
+            match step {
+                b"" | b"." => {}
+                b".." => {
+                    parts.pop();
+                }
+                name => {
+                    part(name)?;
+                    parts.push(name);
+                }
+            }
+        }
+        let joined = parts.join(&b'/');
+        if joined.len() > MAX_PATH { Err(PathError::TooLong) } else { Ok(Self(joined.into())) }
+    }
+
+    /// Returns the place of an entry of this folder.
+    pub fn child(&self, name: &Name) -> Self {
+        self.join(&Self(name.0.clone()))
+    }
+
+    /// Returns `below`, taken from this folder.
+    pub fn join(&self, below: &TreePath) -> Self {
+        match (self.is_root(), below.is_root()) {
+            (true, _) => below.clone(),
+            (_, true) => self.clone(),
+            _ => Self([&self.0[..], b"/", &below.0].concat().into()),
+        }
+    }
+
+    /// Tells whether this is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the folder that holds this, none for the root.
+    pub fn parent(&self) -> Option<Self> {
+        self.split().map(|(parent, _)| parent)
+    }
+
+    /// Returns the last part, none for the root.
+    pub fn name(&self) -> Option<Name> {
+        self.split().map(|(_, name)| name)
+    }
+
+    /// Returns the folder and the name in it, none for the root.
+    pub fn split(&self) -> Option<(Self, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        let at = memchr::memrchr(b'/', &self.0);
+        let (parent, name) = at.map_or((&b""[..], &self.0[..]), |at| (&self.0[..at], &self.0[at + 1..]));
+        Some((Self(parent.into()), Name(name.into())))
+    }
+
+    /// Returns the parts, from the root down.
+    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|&b| b == b'/').filter(|part| !part.is_empty())
+    }
+
+    /// Returns the names of the parts, from the root down.
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> {
+        self.parts().map(|part| Name(part.into()))
+    }
+
+    /// Returns how many parts there are: 0 for the root.
+    pub fn depth(&self) -> usize {
+        self.parts().count()
+    }
+
+    /// Tells whether this is `folder` or lies anywhere below it.
+    pub fn is_within(&self, folder: &TreePath) -> bool {
+        self.below(folder).is_some()
+    }
+
+    /// Returns what remains of this path when taken from `folder`, none when it lies elsewhere.
+    pub fn below(&self, folder: &TreePath) -> Option<TreePath> {
+        if folder.is_root() {
+            return Some(self.clone());
+        }
+        let rest = self.0.strip_prefix(&folder.0[..])?;
+        match rest.split_first() {
+            None => Some(Self::root()),
+            Some((b'/', rest)) => Some(Self(rest.into())),
+            Some(_) => None,
+        }
+    }
+
+    /// Returns the bytes without a slash in front; empty for the root.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TreePath {
+    /// Writes `/a/b` with what isn't printable UTF-8 escaped as `\xNN`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("/")?;
+        write_escaped(&self.0, f)
+    }
+}
+
+impl fmt::Debug for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+fn part(bytes: &[u8]) -> Result<(), PathError> {
+    match bytes {
+        b"" => Err(PathError::EmptyPart),
+        b"." | b".." => Err(PathError::Dots),
+        RESERVED => Err(PathError::Reserved),
+        _ if bytes.len() > MAX_NAME => Err(PathError::TooLong),
+        _ if bytes.contains(&0) => Err(PathError::Nul),
+        _ if bytes.contains(&b'/') => Err(PathError::Slash),
+        _ => Ok(()),
+    }
+}
+
+fn write_escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use fmt::Write;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { write!(f, "\\x{:02x}", u32::from(c))? } else { f.write_char(c)? }
+        }
+        for byte in chunk.invalid() {
+            write!(f, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Why bytes are no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Two slashes in a row, or an empty name.
+    #[error("the path has an empty part")]
+    EmptyPart,
+    /// `.` or `..`.
+    #[error("the path has a part . or ..")]
+    Dots,
+    /// A NUL byte.
+    #[error("the path has a NUL byte")]
+    Nul,
+    /// A slash inside a name.
+    #[error("the name has a slash")]
+    Slash,
+    /// A name of more than 255 bytes or a path of more than 4095.
+    #[error("the path is too long: 255 bytes a name, 4095 in all")]
+    TooLong,
+    /// The gateway's own folder.
+    #[error("the name .patgate is reserved")]
+    Reserved,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).expect(text)
+    }
+
+    #[test]
+    fn what_could_lead_out_is_refused_at_birth() {
+        let cases: [(&[u8], PathError); 9] = [
+            (b"/..", PathError::Dots),
+            (b"/a/../b", PathError::Dots),
+            (b"a/.", PathError::Dots),
+            (b"//", PathError::EmptyPart),
+            (b"/a//b", PathError::EmptyPart),
+            (b"/a\0b", PathError::Nul),
+            (b"/.patgate/x", PathError::Reserved),
+            (b"/a/.patgate", PathError::Reserved),
+            (&[b'x'; 256], PathError::TooLong),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(TreePath::parse(bytes), Err(error), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_boundary() {
+        assert!(path("/a/b").is_within(&path("/a")));
+        assert!(path("/a").is_within(&path("/a")));
+        assert!(path("/a").is_within(&TreePath::root()));
+        assert!(!path("/ab").is_within(&path("/a")));
+        assert!(!path("/a").is_within(&path("/a/b")));
+        assert_eq!(path("/a/b/c").below(&path("/a")), Some(path("b/c")));
+    }
+
+    #[test]
+    fn walking_goes_up_and_stays_inside() {
+        let home = path("/home/x");
+        for (text, wanted) in [
+            ("", "/home/x"),
+            (".", "/home/x"),
+            ("..", "/home"),
+            ("../../../..", "/"),
+            ("a//b/./c/..", "/home/x/a/b"),
+            ("/etc/../../b/", "/b"),
+        ] {
+            assert_eq!(home.walk(text.as_bytes()), Ok(path(wanted)), "{text}");
+        }
+        assert_eq!(home.walk(b"/.patgate"), Err(PathError::Reserved));
+    }
+
+    #[test]
+    fn paths_show_escaped_what_is_no_text() {
+        let odd = TreePath::parse(b"a/\xff\n\xc3\xa4").expect("bytes");
+        assert_eq!(odd.to_string(), "/a/\\xff\\x0a\u{e4}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_walk_out(bytes: Vec<u8>) {
+            if let Ok(found) = path("/a/b").walk(&bytes) {
+                prop_assert!(found.parts().all(|p| part(p).is_ok()));
+                prop_assert_eq!(TreePath::parse(found.as_bytes()), Ok(found));
+            }
+        }
+
+        #[test]
+        fn a_child_splits_into_what_it_was_made_of(bytes in proptest::collection::vec(any::<u8>(), 1..20)) {
+            if let Ok(name) = Name::new(&bytes) {
+                prop_assert_eq!(path("/a").child(&name).split(), Some((path("/a"), name)));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Instants and lifetimes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// An instant: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Time(i64);
+
+impl Time {
+    /// The latest instant that can be written as a date of four-digit year.
+    pub const MAX: Time = Time(253_402_300_799_999);
+
+    /// Makes an instant from milliseconds since the epoch.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.min(Self::MAX.0))
+    }
+
+    /// Returns milliseconds since the epoch.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Adds a duration; stops at [`Time::MAX`].
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// Returns how long after `earlier` this is, zero when it is not after it.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Time {
+    /// Writes RFC 3339 in UTC with whole seconds: `2026-05-05T08:00:00Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0.div_euclid(1000)) {
+            Ok(stamp) => stamp.fmt(f),
+            Err(_) => f.write_str("out of range"),
+        }
+    }
+}
+
+/// How long a token lives, or how long it may rest: an integer and a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lifetime(u64);
+
+const UNITS: &str = "s (seconds), m (minutes), h, d (days), w, M (months of 30 days) or Y (years of 365 days)";
+const MAX_SECONDS: u64 = 1000 * 365 * 86_400;
+
+impl Lifetime {
+    /// Makes a lifetime of whole seconds; none for zero or more than a thousand years.
+    pub fn from_secs(seconds: u64) -> Option<Self> {
+        (1..=MAX_SECONDS).contains(&seconds).then_some(Self(seconds))
+    }
+
+    /// Reads a lifetime in which a bare number stands for seconds, as a sliding window is given.
+    ///
+    /// # Errors
+    /// As [`Lifetime::from_str`].
+    pub fn parse_window(text: &str) -> Result<Self, LifetimeError> {
+        let text = text.trim();
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return format!("{text}s").parse();
+        }
+        text.parse()
+    }
+
+    /// Returns the whole seconds.
+    pub fn as_secs(self) -> u64 {
+        self.0
+    }
+
+    /// Returns it as a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = LifetimeError;
+
+    fn from_str(text: &str) -> Result<Self, LifetimeError> {
+        let text = text.trim();
+        let fault = |why| LifetimeError { text: text.to_owned(), why };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        if number.is_empty() {
+            return Err(fault("is no whole number with a unit"));
+        }
+        let unit = match unit {
+            "s" | "S" => 1,
+            "m" => 60,
+            "h" | "H" => 3600,
+            "d" | "D" => 86_400,
+            "w" | "W" => 7 * 86_400,
+            "M" => 30 * 86_400,
+            "Y" => 365 * 86_400,
+            "" => return Err(fault("has no unit")),
+            _ => return Err(fault("has an unknown unit")),
+        };
+        let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        match seconds {
+            Some(0) => Err(fault("is zero")),
+            Some(s) => Self::from_secs(s).ok_or_else(|| fault("is too long")),
+            None => Err(fault("is too long")),
+        }
+    }
+}
+
+impl fmt::Display for Lifetime {
+    /// Writes the largest unit that divides it: `90d`, `36h`, `61s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(365 * 86_400, 'Y'), (86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
+        let (size, unit) = units.into_iter().find(|(size, _)| self.0.is_multiple_of(*size)).unwrap_or((1, 's'));
+        write!(f, "{}{unit}", self.0 / size)
+    }
+}
+
+/// A text that is no lifetime, with the units that are known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the duration {text:?} {why}: give a whole number above zero and a unit, {UNITS}")]
+pub struct LifetimeError {
+    text: String,
+    why: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_of_the_command_line_is_read() {
+        let cases = [
+            ("10s", 10),
+            ("10S", 10),
+            ("2m", 120),
+            ("24h", 86_400),
+            ("1H", 3600),
+            ("3d", 259_200),
+            ("3D", 259_200),
+            ("2w", 1_209_600),
+            ("1W", 604_800),
+            ("1M", 2_592_000),
+            ("1Y", 31_536_000),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(text.parse::<Lifetime>().map(Lifetime::as_secs), Ok(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_durations_name_the_units() {
+        for text in ["", "0s", "-1h", "10", "10x", "h", "1.5h", "99999999999999999999s", "99999999999Y", "1 h", "1y"] {
+            let error = text.parse::<Lifetime>().expect_err(text).to_string();
+            assert!(error.contains("s (seconds)") && error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_window_may_be_bare_seconds() {
+        assert_eq!(Lifetime::parse_window("600").map(Lifetime::as_secs), Ok(600));
+        assert_eq!(Lifetime::parse_window("10m").map(Lifetime::as_secs), Ok(600));
+        assert!(Lifetime::parse_window("0").is_err());
+        assert!(Lifetime::parse_window("-5").is_err());
+    }
+
+    #[test]
+    fn times_print_as_rfc3339_and_never_overflow() {
+        assert_eq!(Time::from_millis(1_777_968_000_999).to_string(), "2026-05-05T08:00:00Z");
+        assert_eq!(Time::MAX.after(Duration::MAX), Time::MAX);
+        assert_eq!(Time::from_millis(5).since(Time::from_millis(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,140 @@
+//! Logins and roles.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// The name a user logs in with: 1 to 64 characters of `a-z A-Z 0-9 . _ - @ +`, not starting with
+/// a full stop or hyphen. It is also the name of the user's home folder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Login(Box<str>);
+
+impl Login {
+    /// Returns the login as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the name of the user's home, a folder at the root of the tree.
+    pub fn home(&self) -> Option<Name> {
+        Name::new(self.0.as_bytes()).ok()
+    }
+}
+
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Login {
+    type Err = LoginError;
+
+    fn from_str(text: &str) -> Result<Self, LoginError> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-@+".contains(&b);
+        let starts = text.bytes().next().is_some_and(|b| b != b'.' && b != b'-');
+        if starts && text.len() <= 64 && text.bytes().all(fits) {
+            Ok(Self(text.into()))
+        } else {
+            Err(LoginError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Login {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A text that is no login.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no login: give 1 to 64 letters, digits or . _ - @ + that don't start with . or -")]
+pub struct LoginError(String);
+
+/// What a token may do through the REST API beyond its own tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// All roles.
+    Admin,
+    /// Make, change and rotate tokens of other users.
+    GenerateTokens,
+    /// Look up tokens of other users.
+    AuthenticationLookup,
+    /// Revoke tokens of other users.
+    RevokeTokens,
+    /// Manage users and grants.
+    ManageUsers,
+    /// Change the policy.
+    ManagePolicy,
+    /// Read the audit trail.
+    ReadAudit,
+}
+
+impl Role {
+    /// Every role there is.
+    pub const ALL: [Role; 7] = [
+        Role::Admin,
+        Role::GenerateTokens,
+        Role::AuthenticationLookup,
+        Role::RevokeTokens,
+        Role::ManageUsers,
+        Role::ManagePolicy,
+        Role::ReadAudit,
+    ];
+
+    /// Returns the role's name in commands, JSON and the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::GenerateTokens => "security.generate_tokens",
+            Role::AuthenticationLookup => "security.authentication_lookup",
+            Role::RevokeTokens => "security.revoke_tokens",
+            Role::ManageUsers => "users.manage",
+            Role::ManagePolicy => "policy.manage",
+            Role::ReadAudit => "audit.read",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|r| r.as_str()).collect();
+            format!("the role {text:?} is unknown: give one of {}", known.join(", "))
+        })
+    }
+}
+
+impl Serialize for Role {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_that_would_confuse_a_path_or_a_header_are_refused() {
+        for text in ["", ".", "..", ".hidden", "-x", "a/b", "a:b", "a b", "a\n", "ä", &"x".repeat(65)] {
+            assert!(text.parse::<Login>().is_err(), "{text:?}");
+        }
+        for text in ["alice", "Bob.Smith", "svc-backup", "a@example.org", "x+y", "_", "0"] {
+            assert!(text.parse::<Login>().is_ok(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Response bodies.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+
+/// Why a body ended before its end; the connection is cut, so that the client notices.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut: {0}")]
+pub struct BodyError(pub String);
+
+/// A response body: empty, whole, or a stream.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Returns an empty body.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Returns a body of these bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Returns a plain-text answer of one line.
+pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
+    let mut line = line.into();
+    line.push('\n');
+    let mut response = Response::new(full(line));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

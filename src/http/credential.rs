@@ -1,0 +1,55 @@
+//! The credential of an HTTP request: Basic (RFC 7617) or Bearer (RFC 6750).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, header};
+use zeroize::Zeroizing;
+
+use crate::auth::Credential;
+
+/// Reads the `Authorization` header; `None` when there is none, or none that can be read.
+///
+/// With Basic the password is the token. A Basic user name may be left empty: the token names its owner.
+pub fn credential(headers: &HeaderMap) -> Option<Credential> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let space = value.iter().position(|&b| b == b' ')?;
+    let (scheme, rest) = (&value[..space], value[space..].trim_ascii());
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Credential { login: None, token: Zeroizing::new(rest.to_vec()) });
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(rest).ok()?);
+    let colon = pair.iter().position(|&b| b == b':')?;
+    let login = std::str::from_utf8(&pair[..colon]).ok()?;
+    let login = (!login.is_empty()).then(|| login.to_owned());
+    Some(Credential { login, token: Zeroizing::new(pair[colon + 1..].to_vec()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: &str) -> Option<(Option<String>, Vec<u8>)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, value.parse().expect("header"));
+        credential(&headers).map(|c| (c.login, c.token.to_vec()))
+    }
+
+    #[test]
+    fn basic_and_bearer_are_read_whatever_their_case() {
+        let alice = Some((Some("alice".to_owned()), b"pgt_x:y".to_vec()));
+        assert_eq!(parse("Basic YWxpY2U6cGd0X3g6eQ=="), alice);
+        assert_eq!(parse("bASIC  YWxpY2U6cGd0X3g6eQ=="), alice);
+        assert_eq!(parse("Bearer pgt_x"), Some((None, b"pgt_x".to_vec())));
+        assert_eq!(parse("Basic OnBndF94"), Some((None, b"pgt_x".to_vec())));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_credential() {
+        for value in ["Basic", "Basic !!!", "Basic YWxpY2U=", "Digest x", "Basic /////w=="] {
+            assert_eq!(parse(value), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the HTTP rooms share: bodies, credentials, and where a request really came from.
+
+mod body;
+mod credential;
+mod origin;
+
+pub use body::{Body, BodyError, empty, full, text};
+pub use credential::credential;
+pub use origin::{Origin, TrustedProxies};

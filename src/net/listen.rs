@@ -1,0 +1,54 @@
+//! The accept loop: backs off when the system is short of file handles, and stops when told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{Gate, Pass};
+
+/// An accepted connection and its place at the gate.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket, with TCP_NODELAY set.
+    pub stream: TcpStream,
+    /// The caller's address, as the system knows it.
+    pub peer: SocketAddr,
+    /// Its place; give it back by dropping it.
+    pub pass: Pass,
+}
+
+/// Accepts connections and hands each to `serve` until `stop` is cancelled. One past the gate's caps is
+/// closed at once. Errors of `accept` (such as no more file handles) are waited out, longer each time.
+pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, serve: impl Fn(Connection)) {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = Duration::from_millis(5);
+                let Some(pass) = gate.admit(peer.ip()) else {
+                    tracing::debug!(%peer, "connection refused: too many are open");
+                    continue;
+                };
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "connection lost before it began");
+                    continue;
+                }
+                serve(Connection { stream, peer, pass });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept connections, waiting {} ms", pause.as_millis());
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}

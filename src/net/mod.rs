@@ -1,0 +1,9 @@
+//! Sockets: who may connect, how many at once, and how a listener stops.
+
+mod gate;
+mod listen;
+mod tls;
+
+pub use gate::{Gate, GateLimits, Pass};
+pub use listen::{Connection, accept};
+pub use tls::{TlsError, server_config};

@@ -1,0 +1,69 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+/// A fault of the store. Its text is for the administrator and the log, never for a client.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The state directory can't be made or used.
+    #[error("the state directory {path} can't be used: {source}", path = path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database was written by a newer patgate.
+    #[error(
+        "the database was written by a newer patgate: use that version, or restore a backup made before the upgrade"
+    )]
+    Newer,
+    /// The database is damaged.
+    #[error("the database is damaged ({0}): restore the state directory from a backup")]
+    Damaged(String),
+    /// No randomness.
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(String),
+    /// What was to be made is there already.
+    #[error("{0} already exists")]
+    Exists(String),
+    /// What was named is not there.
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// The policy does not allow it.
+    #[error(transparent)]
+    Policy(#[from] crate::domain::PolicyFault),
+    /// Anything else that SQLite says.
+    #[error("the database refused: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged(error.to_string()),
+            _ => StoreError::Sqlite(error),
+        }
+    }
+}
+
+impl From<rusqlite_migration::Error> for StoreError {
+    fn from(error: rusqlite_migration::Error) -> Self {
+        use rusqlite_migration::{Error, MigrationDefinitionError};
+        match error {
+            Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => StoreError::Newer,
+            Error::RusqliteError { err, .. } => err.into(),
+            other => StoreError::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// Refuses a database that SQLite itself finds unsound.
+pub(super) fn sound(connection: &Connection) -> Result<(), StoreError> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
+}

@@ -1,0 +1,176 @@
+//! What is kept: one SQLite database, and the only room that knows it is one.
+//!
+//! Rows become domain values at this room's edge. Reads go through pooled read-only connections
+//! and never wait for a writer (WAL); writes go one at a time through one of two connections, one
+//! that syncs at every commit ([`Durability::Synced`]: new tokens, revocations, whatever must not
+//! be lost once it was answered) and one that leaves syncing to the checkpoint.
+//!
+//! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that
+//! one number read with a token's row tells whether anything derived from other rows still holds.
+
+mod error;
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite_migration::{M, Migrations};
+use tokio::sync::Notify;
+
+pub use error::StoreError;
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+const DATABASE: &str = "patgate.db";
+const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
+const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+const IDLE_READERS: usize = 16;
+
+/// Whether a write is on disk before its call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Synced: what must survive a power cut once it was answered.
+    Synced,
+    /// Survives the end of the process; a power cut may lose the last moments.
+    Lazy,
+}
+
+/// The open database; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    writers: Mutex<Writers>,
+    watcher: Mutex<Connection>,
+    changes: AtomicU64,
+    changed: Notify,
+}
+
+struct Writers {
+    synced: Connection,
+    lazy: Connection,
+}
+
+impl Store {
+    /// Opens the database in the state directory; makes both (0700, 0600) when they are not there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the folder can't be made or used, or the database is damaged or was
+    /// written by a newer patgate.
+    pub fn open(state: &Path) -> Result<Self> {
+        let unusable = |source| StoreError::State { path: state.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
+        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
+        let path = state.join(DATABASE);
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        file.map_err(unusable)?.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+
+        let mut synced = connect(&path, "FULL")?;
+        error::sound(&synced)?;
+        MIGRATIONS.to_latest(&mut synced)?;
+        let mut etag_key = [0u8; 32];
+        getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
+        synced
+            .execute("INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING", [etag_key])?;
+        let lazy = connect(&path, "NORMAL")?;
+        let watcher = Mutex::new(reader(&path)?);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state: state.to_owned(),
+                readers: Mutex::default(),
+                writers: Mutex::new(Writers { synced, lazy }),
+                watcher,
+                changes: AtomicU64::new(0),
+                changed: Notify::new(),
+            }),
+        })
+    }
+
+    /// Returns the state directory.
+    pub fn state(&self) -> &Path {
+        &self.shared.state
+    }
+
+    /// Returns a number that differs from the last one whenever anything was written since, by this
+    /// process or another.
+    pub fn version(&self) -> Result<(u64, i64)> {
+        let here = self.shared.changes.load(Ordering::Acquire);
+        let version = self.shared.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
+        Ok((here, version))
+    }
+
+    /// Waits for the next write of this process.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Runs a read on a pooled connection.
+    pub(crate) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let pooled = self.shared.readers.lock().pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => reader(&self.shared.state.join(DATABASE))?,
+        };
+        let result = query(&connection);
+        let mut readers = self.shared.readers.lock();
+        if readers.len() < IDLE_READERS {
+            readers.push(connection);
+        }
+        result
+    }
+
+    /// Runs a write in one transaction, which is undone when the closure fails.
+    pub(crate) fn write<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut writers = self.shared.writers.lock();
+        let connection = match durability {
+            Durability::Synced => &mut writers.synced,
+            Durability::Lazy => &mut writers.lazy,
+        };
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = change(&transaction)?;
+        transaction.commit()?;
+        drop(writers);
+        self.shared.changes.fetch_add(1, Ordering::Release);
+        self.shared.changed.notify_waiters();
+        Ok(value)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("state", &self.shared.state).finish_non_exhaustive()
+    }
+}
+
+fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn reader(path: &Path) -> Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}

@@ -1,0 +1,69 @@
+//! Why an operation on the tree was refused. Each protocol turns these into its own statuses.
+
+use std::io;
+
+use super::LockToken;
+use crate::auth::Ended;
+use crate::domain::{ByteSize, TreePath};
+use crate::store::StoreError;
+
+/// A refusal, or a fault of host or store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is there, or it is as if nothing were.
+    #[error("no such file or folder")]
+    Absent,
+    /// The folder that would hold it is absent (or as if).
+    #[error("the folder that would hold it does not exist")]
+    NoParent,
+    /// It can be seen, but not this done with it.
+    #[error("not allowed here")]
+    Forbidden,
+    /// Something is there already.
+    #[error("it already exists")]
+    Exists,
+    /// A folder was needed.
+    #[error("not a folder")]
+    NotFolder,
+    /// A file was needed.
+    #[error("it is a folder")]
+    IsFolder,
+    /// The folder holds something.
+    #[error("the folder is not empty")]
+    NotEmpty,
+    /// A folder into itself or onto one above it, or a thing onto itself.
+    #[error("source and target overlap")]
+    Overlap,
+    /// Somebody's lock stands in the way.
+    #[error("locked at {root}")]
+    Locked {
+        /// Where the lock was taken, as far as the session may see it.
+        root: TreePath,
+        /// Its token, for the owner's own locks.
+        token: Option<LockToken>,
+    },
+    /// A condition that the request made does not hold.
+    #[error("a condition does not hold")]
+    Precondition,
+    /// Larger than the token may make files.
+    #[error("larger than the token's limit of {0}")]
+    TooLarge(ByteSize),
+    /// The disk is full.
+    #[error("no space left")]
+    NoSpace,
+    /// A name that can't be, or is the gateway's own.
+    #[error("the name can't be used")]
+    BadName,
+    /// The file system or the gateway can't do that.
+    #[error("not supported")]
+    Unsupported,
+    /// The token died meanwhile.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The host failed; the text is for the log.
+    #[error("the host failed: {0}")]
+    Host(#[source] io::Error),
+    /// The store failed; the text is for the log.
+    #[error("the store failed: {0}")]
+    Store(#[from] StoreError),
+}
