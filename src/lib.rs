@@ -13,13 +13,17 @@
 //! * [`http`]: what the HTTP rooms share
 //! * [`webdav`]: HTTP verbs in terms of a view
 //! * [`sftp`]: SFTP packets in terms of a view
+//! * [`gateway`]: the composition root: opens everything, starts listeners, drains
+//! * [`telemetry`]: tracing
 
 pub mod auth;
 pub mod domain;
+pub mod gateway;
 pub mod http;
 pub mod net;
 pub mod sftp;
 pub mod store;
+pub mod telemetry;
 pub mod tokens;
 pub mod tree;
 pub mod webdav;

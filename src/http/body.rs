@@ -31,3 +31,8 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
+
+/// Set as an extension of a response whose request proved its caller, so that the connection no
+/// longer counts as a stranger's; taken out before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Proven;

@@ -4,6 +4,6 @@ mod body;
 mod credential;
 mod origin;
 
-pub use body::{Body, BodyError, empty, full, text};
+pub use body::{Body, BodyError, Proven, empty, full, text};
 pub use credential::credential;
 pub use origin::{Origin, TrustedProxies};

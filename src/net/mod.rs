@@ -3,7 +3,9 @@
 mod gate;
 mod listen;
 mod tls;
+mod unstalled;
 
 pub use gate::{Gate, GateLimits, Pass};
 pub use listen::{Connection, accept};
 pub use tls::{TlsError, server_config};
+pub use unstalled::Unstalled;

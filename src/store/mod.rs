@@ -9,6 +9,7 @@
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
 mod error;
+mod meta;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};

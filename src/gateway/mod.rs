@@ -1,0 +1,225 @@
+//! The composition root: opens the rooms, joins them to listeners, and drains them at the end.
+//!
+//! ```text
+//! listener -> parse the credential -> auth -> Session -> View -> the verb -> the room's own error.rs
+//! ```
+
+mod serve_http;
+mod settings;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Authenticator, Clock};
+use crate::http::TrustedProxies;
+use crate::net::{self, Gate, TlsError};
+use crate::sftp::{HostKeys, Sftp};
+use crate::store::{Store, StoreError};
+use crate::tree::{self, Tree};
+use crate::webdav::Webdav;
+
+use serve_http::HttpDoor;
+pub use settings::Settings;
+
+/// Why the gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory or database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The served folder.
+    #[error("the folder {path} can't be served: {source}", path = path.display())]
+    Tree {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: tree::Error,
+    },
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address that can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The SSH host keys.
+    #[error("the SSH host keys can't be used: {0}")]
+    HostKeys(#[source] io::Error),
+    /// The served folder holds the state directory, or lies in it.
+    #[error("the served folder and the state directory contain each other: {root} and {state}", root = root.display(), state = state.display())]
+    Nested {
+        /// The served folder.
+        root: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+    },
+}
+
+/// What tests hand in instead of the real thing.
+#[derive(Clone, Default)]
+pub struct Parts {
+    /// The clock that expiry is judged by.
+    pub clock: Clock,
+    /// Host keys; those of the state directory otherwise.
+    pub host_keys: Option<HostKeys>,
+}
+
+/// A gateway that listens and does not serve yet.
+pub struct Gateway {
+    store: Store,
+    auth: Authenticator,
+    tree: Tree,
+    http: Option<(TcpListener, HttpDoor)>,
+    sftp: Option<(TcpListener, Sftp)>,
+    settings: Settings,
+}
+
+impl Gateway {
+    /// Opens the state and the served folder and binds the listeners (port 0 takes a free one).
+    ///
+    /// # Errors
+    /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
+    pub async fn open(settings: Settings, parts: Parts) -> Result<Self, StartError> {
+        apart(&settings)?;
+        let tls = match &settings.tls {
+            Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
+            None => None,
+        };
+        let http = bind(settings.http).await?;
+        let sftp = bind(settings.sftp).await?;
+
+        let store = Store::open(&settings.state)?;
+        let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
+        let options = tree::Options { root: settings.root.clone(), durability: settings.durability };
+        let tree = Tree::open(options, store.clone(), parts.clock)
+            .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
+        store.set_root(&settings.root)?;
+        let keys = match (&sftp, parts.host_keys) {
+            (Some(_), Some(keys)) => Some(keys),
+            (Some(_), None) => Some(HostKeys::open(&settings.state).map_err(StartError::HostKeys)?),
+            (None, _) => None,
+        };
+        let door = |_: &TcpListener| HttpDoor {
+            webdav: Webdav::new(tree.clone(), auth.clone()),
+            store: store.clone(),
+            tls: tls.clone(),
+            proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),
+            insecure: settings.insecure_http,
+        };
+        let http = http.map(|listener| (door(&listener), listener)).map(|(door, listener)| (listener, door));
+        let sftp = sftp.zip(keys).map(|(listener, keys)| (listener, Sftp::new(tree.clone(), auth.clone(), keys)));
+        Ok(Self { store, auth, tree, http, sftp, settings })
+    }
+
+    /// Returns where HTTP is answered.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Tells whether HTTP is answered over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.settings.tls.is_some()
+    }
+
+    /// Returns where SFTP is answered.
+    pub fn sftp_address(&self) -> Option<SocketAddr> {
+        self.sftp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Returns the store, for a program that embeds the gateway and manages users itself.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the served tree, likewise.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Returns the authenticator, likewise.
+    pub fn auth(&self) -> &Authenticator {
+        &self.auth
+    }
+
+    /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
+    /// bound; then writes down what memory holds.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { auth, tree, http, sftp, settings, .. } = self;
+        let connections = TaskTracker::new();
+        let background = TaskTracker::new();
+        let ended = CancellationToken::new();
+        background.spawn({
+            let (auth, ended) = (auth.clone(), ended.clone());
+            async move { auth.watch(ended).await }
+        });
+
+        let listeners = TaskTracker::new();
+        if let Some((listener, door)) = http {
+            let gate = Gate::new(settings.http_gate);
+            let (connections, stopping) = (connections.clone(), stop.clone());
+            let serve = move |connection| {
+                connections.spawn(door.clone().serve(connection, stopping.clone()));
+            };
+            listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
+        }
+        if let Some((listener, sftp)) = sftp {
+            let gate = Gate::new(settings.sftp_gate);
+            let (connections, stopping) = (connections.clone(), stop.clone());
+            let serve = move |connection| {
+                let (sftp, stopping) = (sftp.clone(), stopping.clone());
+                connections.spawn(async move { sftp.serve(connection, stopping).await });
+            };
+            listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
+        }
+
+        stop.cancelled().await;
+        listeners.close();
+        listeners.wait().await;
+        drain(&connections, settings.drain).await;
+        ended.cancel();
+        background.close();
+        background.wait().await;
+        if let Err(error) = tokio::task::spawn_blocking(move || tree.settle()).await {
+            tracing::warn!(%error, "removals under way were cut");
+        }
+    }
+}
+
+async fn drain(connections: &TaskTracker, bound: Duration) {
+    connections.close();
+    if tokio::time::timeout(bound, connections.wait()).await.is_err() {
+        tracing::warn!("{} connections were cut after {} s", connections.len(), bound.as_secs());
+    }
+}
+
+async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    match address {
+        None => Ok(None),
+        Some(address) => match TcpListener::bind(address).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(source) => Err(StartError::Listen { address, source }),
+        },
+    }
+}
+
+/// Refuses a served folder from which the state could be read, whatever links lead there.
+fn apart(settings: &Settings) -> Result<(), StartError> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    if let (Ok(root), Ok(state)) = (real(&settings.root), real(&settings.state))
+        && (root.starts_with(&state) || state.starts_with(&root))
+    {
+        return Err(StartError::Nested { root, state });
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! One HTTP connection: TLS, the cleartext rule, and which room answers a path.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
+use crate::net::{Connection, Pass, Unstalled};
+use crate::store::Store;
+use crate::webdav::Webdav;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+const NEXT_REQUEST: Duration = Duration::from_secs(75);
+const STALLED: Duration = Duration::from_secs(120);
+const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
+    Connect with https://, through a trusted proxy that says so, or from this machine.";
+const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
+    <h1>patgate</h1><p>A folder behind one door. Mount <code>/dav/</code> as WebDAV, with your user name and a \
+    personal access token as the password.</p></html>\n";
+
+/// What answers HTTP; clones share all state.
+#[derive(Clone)]
+pub(super) struct HttpDoor {
+    pub(super) webdav: Webdav,
+    pub(super) store: Store,
+    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) insecure: bool,
+}
+
+impl HttpDoor {
+    /// Serves one connection to its end.
+    pub(super) async fn serve(self, connection: Connection, stop: CancellationToken) {
+        let Connection { stream, peer, pass } = connection;
+        let stream = Unstalled::new(stream, STALLED);
+        match self.tls.clone() {
+            None => self.converse(stream, peer.ip(), pass, stop).await,
+            Some(config) => {
+                let handshake = TlsAcceptor::from(config).accept(stream);
+                match tokio::time::timeout(HANDSHAKE, handshake).await {
+                    Ok(Ok(stream)) => self.converse(stream, peer.ip(), pass, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                }
+            }
+        }
+    }
+
+    async fn converse<S>(self, stream: S, peer: IpAddr, pass: Pass, stop: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let caller = Arc::new(Caller { door: self, peer, pass, greeted: AtomicBool::new(false) });
+        let service = service_fn({
+            let caller = caller.clone();
+            move |request| {
+                let caller = caller.clone();
+                async move { Ok::<_, Infallible>(caller.answer(request).await) }
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(NEXT_REQUEST)
+            .max_buf_size(512 * 1024)
+            .half_close(false);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(60))
+            .max_concurrent_streams(64)
+            .max_header_list_size(64 * 1024)
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024);
+        let conversation = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(conversation);
+        let greeting = tokio::time::sleep(FIRST_REQUEST);
+        tokio::pin!(greeting);
+        let (mut waiting, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                ended = conversation.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "connection ended early");
+                    }
+                    return;
+                }
+                () = greeting.as_mut(), if waiting => {
+                    waiting = false;
+                    if !caller.greeted.load(Ordering::Relaxed) {
+                        tracing::debug!(%peer, "no request came");
+                        return;
+                    }
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    if !caller.greeted.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    conversation.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let path = request.uri().path();
+        if within(path, "/dav") || within(path, "/node") {
+            return self.webdav.answer(request, origin).await;
+        }
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options(),
+            "/" if read => about(),
+            "/healthz" if read => text(StatusCode::OK, "ok"),
+            "/readyz" if read => self.ready().await,
+            "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+            _ => text(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
+        }
+    }
+
+    async fn ready(&self) -> Response<Body> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.version()).await {
+            Ok(Ok(_)) => text(StatusCode::OK, "ready"),
+            _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
+        }
+    }
+}
+
+/// One connection: who is at its other end, and its place at the gate.
+struct Caller {
+    door: HttpDoor,
+    peer: IpAddr,
+    pass: Pass,
+    greeted: AtomicBool,
+}
+
+impl Caller {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        self.greeted.store(true, Ordering::Relaxed);
+        let origin = self.door.proxies.origin(self.peer, self.door.tls.is_some(), request.headers());
+        if !self.may_speak(origin) {
+            return text(StatusCode::FORBIDDEN, CLEARTEXT);
+        }
+        let mut response = self.door.route(request, origin).await;
+        if response.extensions_mut().remove::<Proven>().is_some() {
+            self.pass.proven();
+        }
+        response
+    }
+
+    /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
+    fn may_speak(&self, origin: Origin) -> bool {
+        let here = self.peer.to_canonical().is_loopback() && origin.is_private();
+        self.door.insecure || origin.encrypted || here
+    }
+}
+
+/// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
+fn within(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.
+fn options() -> Response<Body> {
+    let mut response = Response::new(empty());
+    let headers = response.headers_mut();
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
+    headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
+    headers.insert(header::ALLOW, HeaderValue::from_static("OPTIONS, GET, HEAD"));
+    response
+}
+
+fn about() -> Response<Body> {
+    let mut response = Response::new(full(ABOUT));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,57 @@
+//! What a gateway is told: typed, complete, with the defaults a newcomer gets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::net::GateLimits;
+use crate::tree::Durability;
+
+/// How a gateway is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The served folder.
+    pub root: PathBuf,
+    /// The state directory: database, pepper, SSH host keys.
+    pub state: PathBuf,
+    /// Where HTTP is answered; `None`: not at all.
+    pub http: Option<SocketAddr>,
+    /// Where SFTP is answered; `None`: not at all.
+    pub sftp: Option<SocketAddr>,
+    /// PEM files of certificate chain and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether cleartext HTTP is answered from anywhere.
+    pub insecure_http: bool,
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// When success after a write is answered.
+    pub durability: Durability,
+    /// Caps on HTTP connections.
+    pub http_gate: GateLimits,
+    /// Caps on SSH connections.
+    pub sftp_gate: GateLimits,
+    /// How long connections may go on once the gateway is told to stop.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// Returns the defaults for a served folder and a state directory.
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        let gate = GateLimits { connections: 1024, strangers: 256, strangers_per_address: 64 };
+        Self {
+            root: root.into(),
+            state: state.into(),
+            http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
+            sftp: Some((Ipv4Addr::LOCALHOST, 2022).into()),
+            tls: None,
+            insecure_http: false,
+            trusted_proxies: Vec::new(),
+            durability: Durability::Full,
+            http_gate: gate,
+            sftp_gate: gate,
+            drain: Duration::from_secs(10),
+        }
+    }
+}

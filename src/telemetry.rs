@@ -1,0 +1,33 @@
+//! What the gateway says of itself: tracing to stderr, as text or JSON lines. No secret is ever an
+//! argument of an event.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts writing events at `filter` (such as `info` or `patgate=debug`) and above to stderr.
+///
+/// # Errors
+/// A sentence when the filter can't be read. A second call in one process changes nothing.
+pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
+    let writer = std::io::stderr.with_max_level(tracing::Level::TRACE);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("events are already written elsewhere");
+    }
+    Ok(())
+}
