@@ -22,8 +22,14 @@ pub enum Identity {
         /// The birth time.
         born: Option<i64>,
     },
-    /// A file: its place is its identity, so that replacing it keeps it.
-    File,
+    /// A file: the folder that holds it (and its name there), so that replacing it keeps it, and one
+    /// of the same name in a folder that was swapped is another.
+    File {
+        /// The inode number of the folder.
+        inode: u64,
+        /// The birth time of the folder.
+        born: Option<i64>,
+    },
 }
 
 /// A grant or scope whose node was found, and where.
@@ -218,7 +224,7 @@ mod tests {
     fn reach(path: &str, permission: Permission) -> Reach {
         let path = TreePath::parse(path.as_bytes()).expect("path");
         let scope = Scope { node: NodeId::from_bytes([0; 16]), permission };
-        Reach { path, scope, identity: Identity::File }
+        Reach { path, scope, identity: Identity::File { inode: 1, born: None } }
     }
 
     fn layer(scopes: Option<Vec<Reach>>) -> Layer {
