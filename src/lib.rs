@@ -14,7 +14,7 @@
 //! * [`webdav`]: HTTP verbs in terms of a view
 //! * [`sftp`]: SFTP packets in terms of a view
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
-//! * [`telemetry`]: tracing
+//! * [`telemetry`]: what it says of itself
 
 pub mod auth;
 pub mod domain;

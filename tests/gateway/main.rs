@@ -1,0 +1,5 @@
+//! The gateway as its callers meet it: through real sockets on port 0, in one binary.
+
+mod first_steps;
+#[allow(dead_code, unused_imports)]
+mod support;

@@ -1,0 +1,137 @@
+//! A WebDAV client: reqwest for what is well formed, a bare socket for what isn't.
+
+use std::net::SocketAddr;
+use std::sync::Once;
+
+use base64::Engine;
+use reqwest::{Method, header::HeaderMap};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A WebDAV client of one user.
+#[derive(Clone)]
+pub struct Dav {
+    client: reqwest::Client,
+    address: SocketAddr,
+    authorization: String,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value, empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The answer without what tells nothing: its date.
+    pub fn comparable(mut self) -> Self {
+        self.headers.remove("date");
+        self
+    }
+}
+
+impl Dav {
+    pub fn new(address: SocketAddr, login: &str, token: &str) -> Self {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        });
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{token}"));
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { client, address, authorization: format!("Basic {pair}") }
+    }
+
+    /// The authorization header's value.
+    pub fn authorization(&self) -> &str {
+        &self.authorization
+    }
+
+    /// The absolute URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends a request for an absolute path such as `/dav/a`.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let response = self.begin(method, path, headers, body).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer { status, headers, body: response.bytes().await.expect("a whole body").to_vec() }
+    }
+
+    /// Sends a request and returns the response before its body was read.
+    pub async fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Response {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.client.request(method, self.url(path)).header("authorization", &self.authorization);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body).send().await.expect("an answer")
+    }
+
+    /// Sends a request without headers and body and returns its status.
+    pub async fn status(&self, method: &str, path: &str) -> u16 {
+        self.send(method, path, &[], "").await.status
+    }
+
+    /// Reads a file.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    /// Writes a file.
+    pub async fn put(&self, path: &str, content: impl Into<reqwest::Body>) -> Answer {
+        self.send("PUT", path, &[], content).await
+    }
+
+    /// Lists a folder: the paths of all hrefs, without the folder's own, still percent-encoded.
+    pub async fn list(&self, path: &str) -> Result<Vec<String>, u16> {
+        let answer = self.send("PROPFIND", path, &[("depth", "1")], "").await;
+        if answer.status != 207 {
+            return Err(answer.status);
+        }
+        let text = answer.text();
+        let mut hrefs: Vec<String> = text
+            .split("href>")
+            .skip(1)
+            .step_by(2)
+            .map(|part| part.split('<').next().unwrap_or_default().to_owned())
+            .collect();
+        hrefs.retain(|href| href.trim_end_matches('/') != path.trim_end_matches('/'));
+        hrefs.sort();
+        Ok(hrefs)
+    }
+}
+
+/// Sends bytes over a socket of their own, ends the sending side when told, and returns all that came back.
+pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(request).await.expect("sent");
+    let mut answer = Vec::new();
+    // A server may reset a connection whose request it refused to read whole.
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}

@@ -1,0 +1,320 @@
+//! An SFTP client that speaks in packets, so that a test can say anything.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use russh::client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A status other than OK: its code and message, or the end of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SftpError {
+    /// SSH_FX_…
+    Status(u32, String),
+    /// The channel or connection is gone.
+    Gone,
+}
+
+impl SftpError {
+    /// The status code; 0 for a lost session.
+    pub fn code(&self) -> u32 {
+        match self {
+            SftpError::Status(code, _) => *code,
+            SftpError::Gone => 0,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, SftpError>;
+
+/// The attributes of a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attrs {
+    pub size: Option<u64>,
+    pub mode: Option<u32>,
+    pub times: Option<(u32, u32)>,
+}
+
+struct Trusting;
+
+impl client::Handler for Trusting {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        _key: &russh::keys::PublicKeyOrCertificate,
+    ) -> std::result::Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+/// One SSH connection with one SFTP channel.
+pub struct Sftp {
+    connection: client::Handle<Trusting>,
+    stream: russh::ChannelStream<client::Msg>,
+    next: u32,
+    early: VecDeque<(u32, u8, Vec<u8>)>,
+}
+
+impl Sftp {
+    /// Logs in with a password; `None` when it is refused.
+    pub async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
+        let mut connection = Self::dial(address).await.ok()?;
+        let accepted = connection.authenticate_password(login, token).await.ok()?.success();
+        if !accepted {
+            return None;
+        }
+        Some(Self::open(connection).await.expect("the subsystem starts"))
+    }
+
+    async fn dial(address: SocketAddr) -> std::result::Result<client::Handle<Trusting>, russh::Error> {
+        client::connect(Arc::new(client::Config::default()), address, Trusting).await
+    }
+
+    async fn open(connection: client::Handle<Trusting>) -> Result<Self> {
+        let gone = |_| SftpError::Gone;
+        let channel = connection.channel_open_session().await.map_err(gone)?;
+        channel.request_subsystem(true, "sftp").await.map_err(gone)?;
+        let mut sftp = Self { connection, stream: channel.into_stream(), next: 0, early: VecDeque::new() };
+        sftp.send_raw(&packet(1, &3u32.to_be_bytes())).await?;
+        let (kind, body) = sftp.read_packet().await?;
+        assert_eq!((kind, &body[..4]), (2, &3u32.to_be_bytes()[..]), "VERSION 3");
+        Ok(sftp)
+    }
+
+    /// Ends the connection without a goodbye.
+    pub async fn vanish(self) {
+        let _ = self.connection.disconnect(russh::Disconnect::ByApplication, "", "").await;
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).await.map_err(|_| SftpError::Gone)?;
+        self.stream.flush().await.map_err(|_| SftpError::Gone)
+    }
+
+    /// Sends a request without waiting for its answer; returns its id.
+    pub async fn send(&mut self, kind: u8, body: &[&[u8]]) -> Result<u32> {
+        self.next += 1;
+        let id = self.next;
+        let mut whole = id.to_be_bytes().to_vec();
+        whole.extend(body.concat());
+        self.send_raw(&packet(kind, &whole)).await?;
+        Ok(id)
+    }
+
+    /// Waits for the answer with this id: its type and what follows the id.
+    pub async fn receive(&mut self, id: u32) -> Result<(u8, Vec<u8>)> {
+        if let Some(at) = self.early.iter().position(|(other, ..)| *other == id)
+            && let Some((_, kind, body)) = self.early.remove(at)
+        {
+            return Ok((kind, body));
+        }
+        loop {
+            let (kind, body) = self.read_packet().await?;
+            let other = u32::from_be_bytes(body[..4].try_into().expect("an id"));
+            if other == id {
+                return Ok((kind, body[4..].to_vec()));
+            }
+            self.early.push_back((other, kind, body[4..].to_vec()));
+        }
+    }
+
+    /// Sends a request and waits for its answer; a status other than OK is an error.
+    pub async fn ask(&mut self, kind: u8, body: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
+        let id = self.send(kind, body).await?;
+        let (kind, body) = self.receive(id).await?;
+        if kind == 101 {
+            let code = u32::from_be_bytes(body[..4].try_into().expect("a code"));
+            if code != 0 {
+                let message = String::from_utf8_lossy(take_string(&mut &body[4..])).into_owned();
+                return Err(SftpError::Status(code, message));
+            }
+        }
+        Ok((kind, body))
+    }
+
+    async fn read_packet(&mut self) -> Result<(u8, Vec<u8>)> {
+        let gone = |_| SftpError::Gone;
+        let length = self.stream.read_u32().await.map_err(gone)?;
+        let mut body = vec![0; length as usize];
+        self.stream.read_exact(&mut body).await.map_err(gone)?;
+        Ok((body[0], body[1..].to_vec()))
+    }
+
+    /// Opens a file: SSH_FXF_ flags READ 1, WRITE 2, APPEND 4, CREAT 8, TRUNC 16, EXCL 32.
+    pub async fn open_file(&mut self, path: &[u8], flags: u32) -> Result<Vec<u8>> {
+        let (_, body) = self.ask(3, &[&string(path), &flags.to_be_bytes(), &[0; 4]]).await?;
+        Ok(take_string(&mut &body[..]).to_vec())
+    }
+
+    pub async fn close(&mut self, handle: &[u8]) -> Result<()> {
+        self.ask(4, &[&string(handle)]).await.map(drop)
+    }
+
+    pub async fn read_at(&mut self, handle: &[u8], offset: u64, length: u32) -> Result<Vec<u8>> {
+        let (_, body) = self.ask(5, &[&string(handle), &offset.to_be_bytes(), &length.to_be_bytes()]).await?;
+        Ok(take_string(&mut &body[..]).to_vec())
+    }
+
+    pub async fn write_at(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Result<()> {
+        self.ask(6, &[&string(handle), &offset.to_be_bytes(), &string(data)]).await.map(drop)
+    }
+
+    /// Reads a whole file.
+    pub async fn get(&mut self, path: &str) -> Result<Vec<u8>> {
+        let handle = self.open_file(path.as_bytes(), 1).await?;
+        let mut content = Vec::new();
+        let end = loop {
+            match self.read_at(&handle, content.len() as u64, 32768).await {
+                Ok(block) => content.extend(block),
+                Err(SftpError::Status(1, _)) => break Ok(content),
+                Err(error) => break Err(error),
+            }
+        };
+        self.close(&handle).await?;
+        end
+    }
+
+    /// Writes a whole file as `put` does: CREAT and TRUNC.
+    pub async fn put(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let handle = self.open_file(path.as_bytes(), 2 | 8 | 16).await?;
+        for (number, block) in content.chunks(32768).enumerate() {
+            self.write_at(&handle, number as u64 * 32768, block).await?;
+        }
+        self.close(&handle).await
+    }
+
+    /// The names in a folder, without `.` and `..`, sorted.
+    pub async fn list(&mut self, path: &str) -> Result<Vec<String>> {
+        let (_, body) = self.ask(11, &[&string(path.as_bytes())]).await?;
+        let handle = take_string(&mut &body[..]).to_vec();
+        let mut names = Vec::new();
+        loop {
+            match self.ask(12, &[&string(&handle)]).await {
+                Ok((_, body)) => names.extend(take_names(&body)),
+                Err(SftpError::Status(1, _)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.close(&handle).await?;
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        Ok(names)
+    }
+
+    pub async fn stat(&mut self, path: &str) -> Result<Attrs> {
+        self.ask(17, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
+    }
+
+    pub async fn lstat(&mut self, path: &str) -> Result<Attrs> {
+        self.ask(7, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
+    }
+
+    /// Sets the permission bits.
+    pub async fn chmod(&mut self, path: &str, mode: u32) -> Result<()> {
+        self.ask(9, &[&string(path.as_bytes()), &4u32.to_be_bytes(), &mode.to_be_bytes()]).await.map(drop)
+    }
+
+    pub async fn mkdir(&mut self, path: &str) -> Result<()> {
+        self.ask(14, &[&string(path.as_bytes()), &[0; 4]]).await.map(drop)
+    }
+
+    pub async fn remove(&mut self, path: &str) -> Result<()> {
+        self.ask(13, &[&string(path.as_bytes())]).await.map(drop)
+    }
+
+    pub async fn rmdir(&mut self, path: &str) -> Result<()> {
+        self.ask(15, &[&string(path.as_bytes())]).await.map(drop)
+    }
+
+    pub async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.ask(18, &[&string(from.as_bytes()), &string(to.as_bytes())]).await.map(drop)
+    }
+
+    pub async fn realpath(&mut self, path: &str) -> Result<String> {
+        let (_, body) = self.ask(16, &[&string(path.as_bytes())]).await?;
+        Ok(take_names(&body).swap_remove(0))
+    }
+
+    pub async fn readlink(&mut self, path: &str) -> Result<String> {
+        let (_, body) = self.ask(19, &[&string(path.as_bytes())]).await?;
+        Ok(take_names(&body).swap_remove(0))
+    }
+
+    /// Makes a symbolic link, with OpenSSH's order of arguments.
+    pub async fn symlink(&mut self, target: &str, link: &str) -> Result<()> {
+        self.ask(20, &[&string(target.as_bytes()), &string(link.as_bytes())]).await.map(drop)
+    }
+
+    /// An extended request whose arguments are strings.
+    pub async fn extended(&mut self, name: &str, arguments: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
+        let mut body = string(name.as_bytes());
+        arguments.iter().for_each(|argument| body.extend(string(argument)));
+        self.ask(200, &[&body]).await
+    }
+
+    pub async fn posix_rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.extended("posix-rename@openssh.com", &[from.as_bytes(), to.as_bytes()]).await.map(drop)
+    }
+
+    pub async fn hard_link(&mut self, from: &str, to: &str) -> Result<()> {
+        self.extended("hardlink@openssh.com", &[from.as_bytes(), to.as_bytes()]).await.map(drop)
+    }
+}
+
+/// A packet: its length, type and body.
+pub fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 1).expect("short");
+    [&length.to_be_bytes()[..], &[kind], body].concat()
+}
+
+/// A string of the protocol: its length and bytes.
+pub fn string(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
+}
+
+fn take_u32(body: &mut &[u8]) -> u32 {
+    let (value, rest) = body.split_first_chunk::<4>().expect("a number");
+    *body = rest;
+    u32::from_be_bytes(*value)
+}
+
+fn take_string<'a>(body: &mut &'a [u8]) -> &'a [u8] {
+    let length = take_u32(body) as usize;
+    let (value, rest) = body.split_at(length);
+    *body = rest;
+    value
+}
+
+fn take_attrs(body: &mut &[u8]) -> Attrs {
+    let flags = take_u32(body);
+    let mut attrs = Attrs::default();
+    if flags & 1 != 0 {
+        attrs.size = Some(u64::from(take_u32(body)) << 32 | u64::from(take_u32(body)));
+    }
+    if flags & 2 != 0 {
+        take_u32(body);
+        take_u32(body);
+    }
+    if flags & 4 != 0 {
+        attrs.mode = Some(take_u32(body));
+    }
+    if flags & 8 != 0 {
+        attrs.times = Some((take_u32(body), take_u32(body)));
+    }
+    attrs
+}
+
+fn take_names(mut body: &[u8]) -> Vec<String> {
+    let count = take_u32(&mut body);
+    (0..count)
+        .map(|_| {
+            let name = String::from_utf8_lossy(take_string(&mut body)).into_owned();
+            take_string(&mut body);
+            take_attrs(&mut body);
+            name
+        })
+        .collect()
+}
