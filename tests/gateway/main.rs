@@ -1,5 +1,6 @@
 //! The gateway as its callers meet it: through real sockets on port 0, in one binary.
 
 mod first_steps;
+mod matrix;
 #[allow(dead_code, unused_imports)]
 mod support;
