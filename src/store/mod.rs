@@ -9,7 +9,10 @@
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
 mod error;
+mod locks;
 mod meta;
+mod nodes;
+mod properties;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -23,6 +26,9 @@ use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 pub use error::StoreError;
+pub(crate) use locks::LockRow;
+pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
+pub(crate) use properties::{PropertyRow, PropertyStep};
 
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;

@@ -10,6 +10,7 @@ mod entry;
 mod error;
 mod handles;
 pub mod host;
+mod index;
 mod lock;
 mod property;
 mod view;

@@ -1,0 +1,86 @@
+//! The write locks that are held, so that they outlive a restart.
+
+use std::time::Duration;
+
+use rusqlite::params;
+
+use super::nodes::stored_path;
+use super::{Durability, Result, Store, StoreError};
+use crate::domain::{Login, Time, TreePath};
+
+/// A lock as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LockRow {
+    /// Its token.
+    pub(crate) token: String,
+    /// Where it was taken.
+    pub(crate) path: TreePath,
+    /// Whether it covers all below.
+    pub(crate) deep: bool,
+    /// Whether it excludes others.
+    pub(crate) exclusive: bool,
+    /// Whose it is.
+    pub(crate) login: Login,
+    /// The client's owner element.
+    pub(crate) owner: String,
+    /// How long it was given.
+    pub(crate) timeout: Duration,
+    /// When it ends.
+    pub(crate) expires: Time,
+}
+
+impl Store {
+    /// Returns the locks that live beyond `now`, and strikes the others.
+    pub(crate) fn live_locks(&self, now: Time) -> Result<Vec<LockRow>> {
+        self.write(Durability::Lazy, |connection| {
+            connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now.as_millis()])?;
+            let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            let mut locks = Vec::new();
+            while let Some(row) = rows.next()? {
+                let login = row.get::<_, String>(4)?;
+                locks.push(LockRow {
+                    token: row.get(0)?,
+                    path: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
+                    deep: row.get(2)?,
+                    exclusive: row.get(3)?,
+                    login: login.parse::<Login>().map_err(|fault| StoreError::Damaged(fault.to_string()))?,
+                    owner: row.get(5)?,
+                    timeout: Duration::from_millis(row.get::<_, i64>(6)?.unsigned_abs()),
+                    expires: Time::from_millis(row.get(7)?),
+                });
+            }
+            Ok(locks)
+        })
+    }
+
+    /// Keeps a lock, new or refreshed.
+    pub(crate) fn keep_lock(&self, lock: &LockRow) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            let sql = "INSERT OR REPLACE INTO locks \
+                 (token, path, deep, exclusive, login, owner, timeout_ms, expires_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            connection.prepare_cached(sql)?.execute(params![
+                lock.token,
+                lock.path.as_bytes(),
+                lock.deep,
+                lock.exclusive,
+                lock.login.as_str(),
+                lock.owner,
+                i64::try_from(lock.timeout.as_millis()).unwrap_or(i64::MAX),
+                lock.expires.as_millis(),
+            ])?;
+            Ok(())
+        })
+    }
+
+    /// Strikes locks.
+    pub(crate) fn drop_locks(&self, tokens: &[&str]) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
+            tokens.iter().try_for_each(|token| statement.execute([token]).map(drop))?;
+            Ok(())
+        })
+    }
+}

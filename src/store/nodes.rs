@@ -1,0 +1,324 @@
+//! The named nodes, and changes to them that were begun on the host.
+//!
+//! A row names a place by its parent's row and its name, so that whatever is below a folder follows
+//! it by itself. Whether a row still fits what stands on the host is the tree's to judge.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Durability, Result, Store, StoreError};
+use crate::domain::{Identity, Name, NodeId, TreePath};
+
+/// A named node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeRow {
+    /// Its name for ever.
+    pub(crate) id: NodeId,
+    /// The folder that holds it; `None` for the root.
+    pub(crate) parent: Option<NodeId>,
+    /// Its name in that folder; empty for the root.
+    pub(crate) name: Vec<u8>,
+    /// What must stand there for it to be this node.
+    pub(crate) identity: Identity,
+}
+
+/// A change to a named node that was begun on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Intent {
+    /// Its number.
+    pub(crate) id: i64,
+    /// Where the changing entry was.
+    pub(crate) source: TreePath,
+    /// Where it goes; `None` when it is removed.
+    pub(crate) target: Option<TreePath>,
+    /// Whether it is a folder.
+    pub(crate) folder: bool,
+    /// Its own inode number.
+    pub(crate) inode: u64,
+    /// Its own birth time.
+    pub(crate) born: Option<i64>,
+}
+
+/// One step down to a node: a name (empty for the root) and what stands there on the host.
+pub(crate) type Step = (Vec<u8>, Identity);
+
+/// Draws a new id.
+pub(crate) type Mint<'a> = &'a dyn Fn() -> Result<NodeId>;
+
+/// A move that was done on the host, and what the host shows of it.
+pub(crate) struct Moved<'a> {
+    /// The intent that announced it, if one did.
+    pub(crate) intent: Option<i64>,
+    /// Where the entry was.
+    pub(crate) source: &'a TreePath,
+    /// What a row at the source must be recognised by for it to be the entry's.
+    pub(crate) identity: Identity,
+    /// Where the entry is now.
+    pub(crate) target: &'a TreePath,
+    /// The way down to the folder that holds it now.
+    pub(crate) way: &'a [Step],
+}
+
+/// The columns that [`node_row`] reads; a file is recognised by the folder that holds it.
+const SELECT: &str = "SELECT n.id, n.parent, n.name, n.folder, \
+     iif(n.folder, n.inode, p.inode), iif(n.folder, n.born, p.born)";
+const FROM: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
+
+impl Store {
+    /// Returns where a node is by the index, and its row.
+    pub(crate) fn node(&self, id: NodeId) -> Result<Option<(TreePath, NodeRow)>> {
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let sql = format!("{SELECT} {FROM} WHERE n.id = ?1");
+            let row = snapshot.prepare_cached(&sql)?.query_row([id.as_bytes()], node_row).optional()?;
+            row.map(|row| Ok((path_of(&snapshot, id)?, row))).transpose()
+        })
+    }
+
+    /// Returns the row of the node at a path.
+    pub(crate) fn node_at(&self, path: &TreePath) -> Result<Option<NodeRow>> {
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            walk(&snapshot, path)
+        })
+    }
+
+    /// Returns all rows, each with where it is by the index, in the order of the paths.
+    pub(crate) fn nodes(&self) -> Result<Vec<(TreePath, NodeRow)>> {
+        self.read(|connection| {
+            let sql = "WITH RECURSIVE down (id, place) AS ( \
+                 SELECT id, x'' FROM nodes WHERE parent IS NULL UNION ALL \
+                 SELECT n.id, CAST(down.place || x'2f' || n.name AS BLOB) FROM nodes n JOIN down ON n.parent = down.id)";
+            let mut statement = connection.prepare(&format!("{sql} {SELECT}, down.place {FROM} JOIN down ON down.id = n.id"))?;
+            let mut rows = statement.query([])?;
+            let mut nodes = Vec::new();
+            while let Some(row) = rows.next()? {
+                nodes.push((stored_path(&row.get::<_, Vec<u8>>(6)?)?, node_row(row)?));
+            }
+            nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Ok(nodes)
+        })
+    }
+
+    /// Returns the nodes that a grant, a scope or a property names.
+    pub(crate) fn nodes_in_use(&self) -> Result<Vec<NodeId>> {
+        self.read(|connection| {
+            let sql = "SELECT node FROM grants UNION SELECT node FROM scopes UNION SELECT node FROM properties";
+            let mut statement = connection.prepare(sql)?;
+            let ids = statement.query_map([], |row| row.get(0).map(NodeId::from_bytes))?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Names the node at the end of a way that starts with the root's step, and all above it; a row
+    /// in the way that does not fit ends, with all below it. `None`, and nothing is done, while an
+    /// intent would move something to there.
+    pub(crate) fn name_nodes(&self, path: &TreePath, way: &[Step], mint: Mint<'_>) -> Result<Option<NodeId>> {
+        self.write(Durability::Lazy, |connection| {
+            let arriving = intents(connection)?.into_iter().filter_map(|intent| intent.target);
+            if arriving.into_iter().any(|target| path.is_within(&target)) {
+                return Ok(None);
+            }
+            ensure(connection, way, mint)
+        })
+    }
+
+    /// Ends nodes, and with each all below it.
+    pub(crate) fn end_nodes(&self, ids: &[NodeId]) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
+            ids.iter().try_for_each(|id| statement.execute([id.as_bytes()]).map(drop))?;
+            Ok(())
+        })
+    }
+
+    /// Returns the intents, oldest first.
+    pub(crate) fn intents(&self) -> Result<Vec<Intent>> {
+        self.read(|connection| intents(connection))
+    }
+
+    /// Writes an intent down, on disk when this returns; its `id` is not looked at. Returns its number.
+    pub(crate) fn begin_intent(&self, intent: &Intent) -> Result<i64> {
+        self.write(Durability::Synced, |connection| {
+            let target = intent.target.as_ref().map(TreePath::as_bytes);
+            connection.execute(
+                "INSERT INTO intents (source, target, folder, inode, born) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![intent.source.as_bytes(), target, intent.folder, intent.inode.cast_signed(), intent.born],
+            )?;
+            Ok(connection.last_insert_rowid())
+        })
+    }
+
+    /// Strikes an intent whose change was not done.
+    pub(crate) fn drop_intent(&self, id: i64) -> Result<()> {
+        self.write(Durability::Lazy, |connection| take_intent(connection, id).map(drop))
+    }
+
+    /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
+    /// is done when somebody finished that intent already.
+    pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            if take_intent(connection, intent)?
+                && let Some(row) = walk(connection, path)?
+            {
+                end(connection, row.id)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets the rows follow a move, and strikes the intent that announced it. Nothing is done when
+    /// somebody finished that intent already.
+    ///
+    /// The entry's row moves to its new place and the row that stood there ends; but a file that
+    /// replaces a file takes over that file's id, and its own ends. Properties go with the entry.
+    pub(crate) fn finish_move(&self, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            let ours = moved.intent.map_or(Ok(true), |id| take_intent(connection, id))?;
+            if ours { follow(connection, moved, mint) } else { Ok(()) }
+        })
+    }
+}
+
+fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
+    let source = walk(connection, moved.source)?.filter(|row| row.identity == moved.identity);
+    let parent = match source {
+        Some(_) => ensure(connection, moved.way, mint)?,
+        None => None,
+    };
+    match (source, walk(connection, moved.target)?) {
+        (Some(source), Some(target)) if source.id == target.id => Ok(()),
+        (source, Some(target)) if is_file(moved.identity) && is_file(target.identity) => {
+            replace_file(connection, source.map(|row| row.id), target.id)
+        }
+        (source, target) => {
+            target.map(|row| end(connection, row.id)).transpose()?;
+            source.map(|row| settle_in(connection, row.id, parent, moved.target)).transpose()?;
+            Ok(())
+        }
+    }
+}
+
+fn is_file(identity: Identity) -> bool {
+    matches!(identity, Identity::File { .. })
+}
+
+/// Lets the node of a replaced file stand for the file that replaced it.
+fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId) -> Result<()> {
+    connection.execute("DELETE FROM properties WHERE node = ?1", [target.as_bytes()])?;
+    let Some(source) = source else { return Ok(()) };
+    let sql = "UPDATE properties SET node = ?1 WHERE node = ?2";
+    connection.execute(sql, [target.as_bytes(), source.as_bytes()])?;
+    end(connection, source)
+}
+
+fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: &TreePath) -> Result<()> {
+    let name = place.name();
+    let name = name.as_ref().map_or(&b""[..], Name::as_bytes);
+    let sql = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
+    connection.execute(sql, params![id.as_bytes(), parent.as_ref().map(NodeId::as_bytes), name])?;
+    Ok(())
+}
+
+/// Finds or makes the rows of a way down, and returns the last one's id; `None` for no steps.
+fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>) -> Result<Option<NodeId>> {
+    let mut parent: Option<NodeId> = None;
+    for (name, identity) in way {
+        let row = child(connection, parent, name)?;
+        parent = Some(match row {
+            Some(row) if row.identity == *identity => row.id,
+            Some(row) => {
+                end(connection, row.id)?;
+                insert(connection, mint()?, parent, name, *identity)?
+            }
+            None => insert(connection, mint()?, parent, name, *identity)?,
+        });
+    }
+    Ok(parent)
+}
+
+fn insert(
+    connection: &Connection,
+    id: NodeId,
+    parent: Option<NodeId>,
+    name: &[u8],
+    identity: Identity,
+) -> Result<NodeId> {
+    let (inode, born) = match identity {
+        Identity::Folder { inode, born } => (Some(inode.cast_signed()), born),
+        Identity::File { .. } => (None, None),
+    };
+    let parent = parent.as_ref().map(NodeId::as_bytes);
+    let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute(params![id.as_bytes(), parent, name, inode.is_some(), inode, born])?;
+    Ok(id)
+}
+
+fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
+    let mut row = child(connection, None, b"")?;
+    for part in path.parts() {
+        let Some(folder) = row else { return Ok(None) };
+        row = child(connection, Some(folder.id), part)?;
+    }
+    Ok(row)
+}
+
+fn child(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result<Option<NodeRow>> {
+    let sql = format!("{SELECT} {FROM} WHERE n.parent IS ?1 AND n.name = ?2");
+    let parent = parent.as_ref().map(NodeId::as_bytes);
+    Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_row).optional()?)
+}
+
+fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
+    let sql = "WITH RECURSIVE up (parent, name, height) AS ( \
+         SELECT parent, name, 0 FROM nodes WHERE id = ?1 UNION ALL \
+         SELECT n.parent, n.name, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent WHERE up.height < 4096) \
+         SELECT name FROM up ORDER BY height DESC";
+    let mut statement = connection.prepare_cached(sql)?;
+    let names = statement.query_map([id.as_bytes()], |row| row.get::<_, Vec<u8>>(0))?;
+    let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
+    stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
+}
+
+fn end(connection: &Connection, id: NodeId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id.as_bytes()])?;
+    Ok(())
+}
+
+fn take_intent(connection: &Connection, id: i64) -> Result<bool> {
+    Ok(connection.execute("DELETE FROM intents WHERE id = ?1", [id])? == 1)
+}
+
+fn intents(connection: &Connection) -> Result<Vec<Intent>> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, source, target, folder, inode, born FROM intents ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut intents = Vec::new();
+    while let Some(row) = rows.next()? {
+        intents.push(Intent {
+            id: row.get(0)?,
+            source: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
+            target: row.get::<_, Option<Vec<u8>>>(2)?.map(|bytes| stored_path(&bytes)).transpose()?,
+            folder: row.get(3)?,
+            inode: row.get::<_, i64>(4)?.cast_unsigned(),
+            born: row.get(5)?,
+        });
+    }
+    Ok(intents)
+}
+
+fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+    let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
+    let born = row.get(5)?;
+    let identity = if row.get(3)? { Identity::Folder { inode, born } } else { Identity::File { inode, born } };
+    Ok(NodeRow {
+        id: NodeId::from_bytes(row.get(0)?),
+        parent: row.get::<_, Option<[u8; 16]>>(1)?.map(NodeId::from_bytes),
+        name: row.get(2)?,
+        identity,
+    })
+}
+
+pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {
+    TreePath::parse(bytes).map_err(|fault| StoreError::Damaged(format!("a stored path: {fault}")))
+}
