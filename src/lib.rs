@@ -14,9 +14,11 @@
 //! * [`webdav`]: HTTP verbs in terms of a view
 //! * [`sftp`]: SFTP packets in terms of a view
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
+//! * [`config`]: file, environment and flags, as one typed configuration
 //! * [`telemetry`]: what it says of itself
 
 pub mod auth;
+pub mod config;
 pub mod domain;
 pub mod gateway;
 pub mod http;

@@ -1,0 +1,476 @@
+//! How the gateway is to run: defaults, a file, the environment and flags, in rising order, read once
+//! into a [`Config`] that nothing has to check again. All faults are reported at once, each with
+//! where it stands.
+
+mod keys;
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+pub use keys::{KEYS, Key, Shape, example};
+
+/// When success after an upload is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Once the bytes and their name are on disk.
+    #[default]
+    Full,
+    /// At once.
+    Fast,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The files that TLS needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// How the gateway is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The served folder, absolute.
+    pub root: PathBuf,
+    /// The state directory, absolute.
+    pub state: PathBuf,
+    /// Where HTTP listens; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Where SFTP listens; `None`: nowhere.
+    pub sftp: Option<SocketAddr>,
+    /// TLS for HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Whether unencrypted HTTP from other machines is answered.
+    pub insecure_http: bool,
+    /// The networks whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// When uploads are answered.
+    pub durability: Durability,
+    /// HTTP connections at once.
+    pub http_connections: usize,
+    /// SFTP connections at once.
+    pub sftp_connections: usize,
+    /// Connections of unproven callers at once, for each listener.
+    pub strangers: usize,
+    /// Of those, from one address.
+    pub strangers_per_address: usize,
+    /// How long SIGTERM lets transfers go on.
+    pub drain: Duration,
+    /// What to log, as a filter of `tracing`.
+    pub log: String,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+/// Where settings come from, from the weakest to the strongest.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The state directory where nothing says otherwise.
+    pub default_state: PathBuf,
+    /// The configuration file.
+    pub file: Option<PathBuf>,
+    /// The environment; what doesn't start with `PATGATE_` is passed over.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What flags say.
+    pub flags: Vec<Flag>,
+}
+
+/// A setting given on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag as it was typed, for messages.
+    pub shown: String,
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}
+
+/// What a command needs that works beside the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The state directory, absolute.
+    pub state: PathBuf,
+    /// The served folder, where file, environment or flags name one.
+    pub root: Option<PathBuf>,
+    /// When changes are answered.
+    pub durability: Durability,
+}
+
+/// A configuration that can be run, and what is odd about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What the administrator should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// All that is wrong with a configuration, a line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(Vec<Fault>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    place: Place,
+    text: String,
+}
+
+/// Where a setting stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Default,
+    File(PathBuf),
+    Line(PathBuf, usize),
+    Named(String),
+}
+
+/// A configuration as it grows; what is left out holds its default.
+#[derive(Debug)]
+struct Draft {
+    root: Option<PathBuf>,
+    state: PathBuf,
+    http: Option<SocketAddr>,
+    sftp: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    insecure_http: bool,
+    trusted_proxies: Vec<IpNet>,
+    durability: Durability,
+    http_connections: usize,
+    sftp_connections: usize,
+    strangers: usize,
+    strangers_per_address: usize,
+    drain: Duration,
+    log: String,
+    log_format: LogFormat,
+}
+
+/// Variables that are no settings but belong to the program all the same.
+const OTHER_VARIABLES: &[&str] = &["PATGATE_CONFIG", "PATGATE_TOKEN"];
+
+impl Config {
+    /// Reads all sources into a configuration that can be run.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault of every source: unknown keys, bad values, and clashes.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut reading = Reading::of(sources);
+        reading.find_clashes();
+        match (reading.faults.is_empty(), reading.draft.root.clone()) {
+            (true, Some(root)) => {
+                let config = reading.draft.finish(root);
+                reading.warnings.extend(config.warning());
+                Ok(Loaded { config, warnings: reading.warnings })
+            }
+            _ => Err(ConfigError(reading.faults)),
+        }
+    }
+
+    /// Tells what is odd about where HTTP listens.
+    fn warning(&self) -> Option<String> {
+        let http = self.http.filter(|http| !http.ip().to_canonical().is_loopback())?;
+        if self.tls.is_some() || self.insecure_http {
+            return None;
+        }
+        let whom = if self.trusted_proxies.is_empty() { "nobody" } else { "trusted proxies that say https" };
+        Some(format!(
+            "HTTP listens on {http} without TLS: off loopback {whom} will be answered; \
+             set tls_cert and tls_key, trusted_proxies, or insecure_http"
+        ))
+    }
+}
+
+impl Local {
+    /// Reads what a command needs that works beside the server.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every unknown key and bad value.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let Reading { draft, faults, .. } = Reading::of(sources);
+        if faults.is_empty() {
+            Ok(Self { state: draft.state, root: draft.root, durability: draft.durability })
+        } else {
+            Err(ConfigError(faults))
+        }
+    }
+}
+
+/// All sources, being read.
+struct Reading {
+    draft: Draft,
+    /// Where the value that holds comes from.
+    places: HashMap<&'static str, Place>,
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+impl Reading {
+    fn of(sources: &Sources) -> Self {
+        let mut reading = Self {
+            draft: Draft::new(sources.default_state.clone()),
+            places: HashMap::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for key in KEYS {
+            if let Some(default) = key.default {
+                reading.set(key, default, Place::Default);
+            }
+        }
+        if let Some(file) = &sources.file {
+            reading.read_file(file);
+        }
+        reading.read_environment(&sources.environment);
+        for Flag { shown, key, value } in &sources.flags {
+            reading.set_named(key, value, Place::Named(shown.clone()));
+        }
+        reading
+    }
+
+    fn fault(&mut self, place: Place, text: impl Into<String>) {
+        self.faults.push(Fault { place, text: text.into() });
+    }
+
+    fn set(&mut self, key: &'static Key, text: &str, place: Place) {
+        match (key.read)(&mut self.draft, text) {
+            Ok(()) => {
+                self.places.insert(key.name, place);
+            }
+            Err(why) => self.fault(place, format!("{} = {text:?}: {why}", key.name)),
+        }
+    }
+
+    fn set_named(&mut self, name: &str, text: &str, place: Place) {
+        match Key::find(name) {
+            Some(key) => self.set(key, text, place),
+            None => self.fault(place, unknown(name)),
+        }
+    }
+
+    fn read_file(&mut self, file: &Path) {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return self.fault(Place::File(file.to_owned()), format!("can't be read: {error}")),
+        };
+        let line = |at: usize| {
+            let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+            Place::Line(file.to_owned(), memchr::memchr_iter(b'\n', before).count() + 1)
+        };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            let place = error.span().map_or(Place::File(file.to_owned()), |span| line(span.start));
+            self.fault(place, error.message());
+        }
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in entries {
+            let place = line(name.span().start);
+            let name: &str = name.get_ref();
+            match Key::find(name).map(|key| (key, written(value.get_ref(), key.shape))) {
+                Some((key, Ok(text))) => self.set(key, &text, place),
+                Some((_, Err(why))) => self.fault(place, format!("{name}: {why}")),
+                None => self.fault(place, unknown(name)),
+            }
+        }
+    }
+
+    fn read_environment(&mut self, environment: &[(OsString, OsString)]) {
+        let ours = |name: &OsStr| name.to_str().filter(|name| name.starts_with("PATGATE_")).map(str::to_owned);
+        let mut variables: Vec<_> = environment.iter().filter_map(|(n, value)| Some((ours(n)?, value))).collect();
+        variables.sort();
+        for (variable, value) in variables {
+            let place = Place::Named(variable.clone());
+            match (KEYS.iter().find(|key| key.variable() == variable), value.to_str()) {
+                (Some(key), Some(text)) => self.set(key, text, place),
+                (Some(_), None) => self.fault(place, "its value is not UTF-8"),
+                (None, _) if OTHER_VARIABLES.contains(&variable.as_str()) => {}
+                // Orchestrators set variables of their own for a service called patgate.
+                (None, _) => self.warnings.push(format!("the environment variable {variable} is no setting")),
+            }
+        }
+    }
+
+    fn place(&self, key: &'static str) -> Place {
+        self.places.get(key).cloned().unwrap_or(Place::Default)
+    }
+
+    /// Finds what is wrong with values that are right one by one.
+    fn find_clashes(&mut self) {
+        self.find_root_clashes();
+        match (&self.draft.tls_cert, &self.draft.tls_key) {
+            (Some(_), None) => self.fault(self.place("tls_cert"), "tls_cert needs tls_key"),
+            (None, Some(_)) => self.fault(self.place("tls_key"), "tls_key needs tls_cert"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        match (self.draft.http, self.draft.sftp) {
+            (None, None) => self.fault(self.place("http"), "http and sftp are both off: there is nothing to serve"),
+            (Some(http), Some(sftp)) if http == sftp && http.port() != 0 => {
+                self.fault(self.place("sftp"), format!("http and sftp can't both listen on {http}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn find_root_clashes(&mut self) {
+        let Some(root) = self.draft.root.clone() else {
+            // A bad value has been reported already.
+            if !self.faults.iter().any(|fault| fault.text.starts_with("root")) {
+                self.fault(Place::Default, "root is missing: name the folder to serve");
+            }
+            return;
+        };
+        if !root.is_dir() {
+            self.fault(self.place("root"), format!("root: {} is no folder", root.display()));
+        }
+        let (real_root, real_state) = (resolve(&root), resolve(&self.draft.state));
+        if real_root.starts_with(&real_state) || real_state.starts_with(&real_root) {
+            let (root, state) = (root.display(), self.draft.state.display());
+            let text = format!("state {state} and root {root} may not contain each other");
+            let place = if self.places.contains_key("state") { self.place("state") } else { self.place("root") };
+            self.fault(place, text);
+        }
+    }
+}
+
+impl Draft {
+    fn new(state: PathBuf) -> Self {
+        Self {
+            root: None,
+            state,
+            http: None,
+            sftp: None,
+            tls_cert: None,
+            tls_key: None,
+            insecure_http: false,
+            trusted_proxies: Vec::new(),
+            durability: Durability::Full,
+            http_connections: 0,
+            sftp_connections: 0,
+            strangers: 0,
+            strangers_per_address: 0,
+            drain: Duration::ZERO,
+            log: String::new(),
+            log_format: LogFormat::Text,
+        }
+    }
+
+    fn finish(&self, root: PathBuf) -> Config {
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        Config {
+            root,
+            state: self.state.clone(),
+            http: self.http,
+            sftp: self.sftp,
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+            insecure_http: self.insecure_http,
+            trusted_proxies: self.trusted_proxies.clone(),
+            durability: self.durability,
+            http_connections: self.http_connections,
+            sftp_connections: self.sftp_connections,
+            strangers: self.strangers,
+            strangers_per_address: self.strangers_per_address,
+            drain: self.drain,
+            log: self.log.clone(),
+            log_format: self.log_format,
+        }
+    }
+}
+
+impl ConfigError {
+    /// Returns the faults, a line each.
+    pub fn faults(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(ToString::to_string)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.faults().collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Default => f.write_str(&self.text),
+            Place::File(file) => write!(f, "{}: {}", file.display(), self.text),
+            Place::Line(file, line) => write!(f, "{}:{line}: {}", file.display(), self.text),
+            Place::Named(name) => write!(f, "{name}: {}", self.text),
+        }
+    }
+}
+
+/// Turns a value of the file into the text that the environment and flags would carry.
+fn written(value: &DeValue<'_>, shape: Shape) -> Result<String, String> {
+    match (shape, value) {
+        (Shape::Text, DeValue::String(text)) => Ok(text.to_string()),
+        (Shape::Number, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        (Shape::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
+        (Shape::List, DeValue::Array(items)) => {
+            let texts = items.iter().map(|item| item.get_ref().as_str()).collect::<Option<Vec<_>>>();
+            texts.map(|texts| texts.join(",")).ok_or_else(|| "give a list of texts in quotation marks".to_owned())
+        }
+        (Shape::Text, _) => Err("give a text in quotation marks".to_owned()),
+        (Shape::Number, _) => Err("give a whole number without quotation marks".to_owned()),
+        (Shape::Switch, _) => Err("give true or false without quotation marks".to_owned()),
+        (Shape::List, _) => Err("give a list of texts, such as [\"10.0.0.0/8\"]".to_owned()),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let near = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min();
+    match near {
+        Some((steps, key)) if steps <= 1 + key.len() / 4 => format!("unknown key {name:?}, did you mean {key}?"),
+        _ => format!("unknown key {name:?}"),
+    }
+}
+
+/// Counts the characters to add, drop or change between two names (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut corner = i;
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+        for (j, b) in other.chars().enumerate() {
+            let changed = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Returns a path without links as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match there.map(|(above, real)| (path.strip_prefix(above), real)) {
+        Some((Ok(rest), real)) => real.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Every setting: one table that file keys, environment variables, flags and the example file come from.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Draft, Durability, LogFormat};
+
+/// How a setting is written in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A text in quotation marks.
+    Text,
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// A list of texts; elsewhere one text with commas.
+    List,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file and in `--set`; upper-cased behind `PATGATE_` it is the environment variable,
+    /// with hyphens it is the flag.
+    pub name: &'static str,
+    /// How it is written in the file.
+    pub shape: Shape,
+    /// What holds where it isn't given, as it would be typed; `None`: nothing.
+    pub default: Option<&'static str>,
+    /// What the example file shows where there is no default.
+    pub example: &'static str,
+    /// What a value looks like, for the help.
+    pub value: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Reads a value into the draft.
+    pub(super) read: fn(&mut Draft, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// Returns the setting of that name.
+    pub fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Returns the name of its environment variable.
+    pub fn variable(&self) -> String {
+        format!("PATGATE_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Returns the name of its flag, without the hyphens in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Returns its line in the example file; a comment where there is no default.
+    pub fn line(&self) -> String {
+        let text = self.default.unwrap_or(self.example);
+        let value = match self.shape {
+            Shape::Text => format!("{text:?}"),
+            Shape::Number | Shape::Switch => text.to_owned(),
+            Shape::List => {
+                let items: Vec<_> = text.split(',').filter(|t| !t.is_empty()).map(|t| format!("{t:?}")).collect();
+                format!("[{}]", items.join(", "))
+            }
+        };
+        let comment = if self.default.is_some() || self.name == "root" { "" } else { "# " };
+        format!("{comment}{} = {value}", self.name)
+    }
+}
+
+/// Writes the example file: every setting with its purpose and default.
+pub fn example() -> String {
+    let mut text = String::from(EXAMPLE_HEAD);
+    for key in KEYS {
+        text.push('\n');
+        for line in wrapped(key.purpose) {
+            text.push_str("# ");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text.push_str(&key.line());
+        text.push('\n');
+    }
+    text
+}
+
+const EXAMPLE_HEAD: &str = "\
+# Every setting of patgate with its default. Each can also be given in the environment (PATGATE_HTTP)
+# and as a flag of `patgate serve` (--http, or --set http=ADDR:PORT); flags win over the environment,
+# which wins over this file. Relative paths are taken from the working directory.
+#
+#     patgate serve --config patgate.toml
+";
+
+/// Breaks a text into lines of at most 98 characters.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 98 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Every setting there is, in the order of the example file.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "root",
+        shape: Shape::Text,
+        default: None,
+        example: "/srv/files",
+        value: "DIR",
+        purpose: "The folder to serve. Mandatory.",
+        read: |draft, text| path(text).map(|path| draft.root = Some(path)),
+    },
+    Key {
+        name: "state",
+        shape: Shape::Text,
+        default: None,
+        example: "/var/lib/patgate",
+        value: "DIR",
+        purpose: "The folder for database, pepper and SSH host keys, made with mode 0700. \
+                  It defaults to /var/lib/patgate for root and to patgate in the XDG data folder for others.",
+        read: |draft, text| path(text).map(|path| draft.state = path),
+    },
+    Key {
+        name: "http",
+        shape: Shape::Text,
+        default: Some("127.0.0.1:8080"),
+        example: "",
+        value: "ADDR:PORT",
+        purpose: "Where WebDAV listens; \"off\" for nowhere. Port 0 takes any free one.",
+        read: |draft, text| address(text).map(|address| draft.http = address),
+    },
+    Key {
+        name: "sftp",
+        shape: Shape::Text,
+        default: Some("127.0.0.1:2022"),
+        example: "",
+        value: "ADDR:PORT",
+        purpose: "Where SFTP listens; \"off\" for nowhere. Port 0 takes any free one.",
+        read: |draft, text| address(text).map(|address| draft.sftp = address),
+    },
+    Key {
+        name: "tls_cert",
+        shape: Shape::Text,
+        default: None,
+        example: "/etc/patgate/cert.pem",
+        value: "FILE",
+        purpose: "The certificate chain for HTTPS, PEM. Needs tls_key.",
+        read: |draft, text| path(text).map(|path| draft.tls_cert = Some(path)),
+    },
+    Key {
+        name: "tls_key",
+        shape: Shape::Text,
+        default: None,
+        example: "/etc/patgate/key.pem",
+        value: "FILE",
+        purpose: "The private key of tls_cert, PEM.",
+        read: |draft, text| path(text).map(|path| draft.tls_key = Some(path)),
+    },
+    Key {
+        name: "insecure_http",
+        shape: Shape::Switch,
+        default: Some("false"),
+        example: "",
+        value: "true|false",
+        purpose: "Whether to take tokens over unencrypted HTTP from other machines. Anybody on the way can read them.",
+        read: |draft, text| switch(text).map(|on| draft.insecure_http = on),
+    },
+    Key {
+        name: "trusted_proxies",
+        shape: Shape::List,
+        default: Some(""),
+        example: "",
+        value: "CIDR,...",
+        purpose: "The networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+        read: |draft, text| networks(text).map(|list| draft.trusted_proxies = list),
+    },
+    Key {
+        name: "durability",
+        shape: Shape::Text,
+        default: Some("full"),
+        example: "",
+        value: "full|fast",
+        purpose: "When an upload is answered: \"full\" once it is on disk, \"fast\" at once, so that a power cut may \
+                  lose what was just written.",
+        read: |draft, text| {
+            draft.durability = match text {
+                "full" => Durability::Full,
+                "fast" => Durability::Fast,
+                _ => return Err("give full or fast".to_owned()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_connections",
+        shape: Shape::Number,
+        default: Some("1024"),
+        example: "",
+        value: "N",
+        purpose: "How many HTTP connections may be open at once.",
+        read: |draft, text| count(text).map(|n| draft.http_connections = n),
+    },
+    Key {
+        name: "sftp_connections",
+        shape: Shape::Number,
+        default: Some("1024"),
+        example: "",
+        value: "N",
+        purpose: "How many SFTP connections may be open at once.",
+        read: |draft, text| count(text).map(|n| draft.sftp_connections = n),
+    },
+    Key {
+        name: "strangers",
+        shape: Shape::Number,
+        default: Some("256"),
+        example: "",
+        value: "N",
+        purpose: "How many connections a listener may have open at once whose callers have not proven themselves.",
+        read: |draft, text| count(text).map(|n| draft.strangers = n),
+    },
+    Key {
+        name: "strangers_per_address",
+        shape: Shape::Number,
+        default: Some("64"),
+        example: "",
+        value: "N",
+        purpose: "How many of those may come from one address (one /64 of IPv6).",
+        read: |draft, text| count(text).map(|n| draft.strangers_per_address = n),
+    },
+    Key {
+        name: "drain_seconds",
+        shape: Shape::Number,
+        default: Some("10"),
+        example: "",
+        value: "N",
+        purpose: "How long SIGTERM lets transfers under way go on.",
+        read: |draft, text| {
+            let seconds = text.parse().ok().filter(|n| *n <= 3600);
+            let seconds = seconds.ok_or("give whole seconds from 0 to 3600")?;
+            draft.drain = Duration::from_secs(seconds);
+            Ok(())
+        },
+    },
+    Key {
+        name: "log",
+        shape: Shape::Text,
+        default: Some("info"),
+        example: "",
+        value: "LEVEL",
+        purpose: "What to log on stderr: error, warn, info, debug or trace, also by module (\"info,patgate::sftp=debug\").",
+        read: |draft, text| log_filter(text).map(|filter| draft.log = filter),
+    },
+    Key {
+        name: "log_format",
+        shape: Shape::Text,
+        default: Some("text"),
+        example: "",
+        value: "text|json",
+        purpose: "How to log: \"text\" for people, \"json\" one object a line.",
+        read: |draft, text| {
+            draft.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("give text or json".to_owned()),
+            };
+            Ok(())
+        },
+    },
+];
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("give a path".to_owned());
+    }
+    std::path::absolute(text).map_err(|error| error.to_string())
+}
+
+fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| "give an IP address and a port, such as 127.0.0.1:8080, or off".into()),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "give true or false".to_owned())
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse::<u32>().ok().filter(|n| (1..=1_000_000).contains(n));
+    number.map(|n| n as usize).ok_or_else(|| "give a whole number from 1 to 1000000".to_owned())
+}
+
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| network(item).ok_or_else(|| format!("{item:?} is no network such as 10.0.0.0/8"))).collect()
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    IpNet::from_str(text).ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Takes a list of `LEVEL` and `MODULE=LEVEL`.
+fn log_filter(text: &str) -> Result<String, String> {
+    let known = |level: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|known| known.eq_ignore_ascii_case(level))
+    };
+    let fits = |part: &str| match part.trim().split_once('=') {
+        Some((module, level)) => {
+            known(level)
+                && !module.is_empty()
+                && module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+        }
+        None => known(part.trim()),
+    };
+    if text.split(',').all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("give off, error, warn, info, debug or trace, or a list such as info,patgate::sftp=debug".to_owned())
+    }
+}

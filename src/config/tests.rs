@@ -1,0 +1,131 @@
+//! What a configuration refuses, and which source wins.
+
+use super::*;
+
+fn sources(file: &str) -> (tempfile::TempDir, Sources) {
+    let dir = tempfile::tempdir().expect("folder");
+    let root = dir.path().join("files");
+    std::fs::create_dir(&root).expect("root");
+    let path = dir.path().join("patgate.toml");
+    std::fs::write(&path, file.replace("ROOT", root.to_str().expect("text"))).expect("file");
+    let sources = Sources { default_state: dir.path().join("state"), file: Some(path), ..Sources::default() };
+    (dir, sources)
+}
+
+fn faults(sources: &Sources) -> Vec<String> {
+    let dir = sources.default_state.parent().expect("folder").to_str().expect("text").to_owned() + "/";
+    let error = Config::load(sources).expect_err("faults");
+    error.faults().map(|fault| fault.replace(&dir, "")).collect()
+}
+
+fn flag(key: &str, value: &str) -> Flag {
+    Flag { shown: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_line() {
+    let (_dir, mut sources) =
+        sources("root = \"ROOT\"\nhtpp = \"off\"\n\nhttp = 8080\nsftp = \"here\"\nstrangers = 0\n[log]\nlevel = 1\n");
+    sources.environment = vec![("PATGATE_DURABILITY".into(), "some".into())];
+    sources.flags = vec![flag("tls_cert", "/x"), flag("nonsense", "1")];
+    let faults = faults(&sources);
+    let wanted = [
+        "patgate.toml:2: unknown key \"htpp\", did you mean http?",
+        "patgate.toml:4: http: give a text in quotation marks",
+        "patgate.toml:5: sftp = \"here\": give an IP address and a port, such as 127.0.0.1:8080, or off",
+        "patgate.toml:6: strangers = \"0\": give a whole number from 1 to 1000000",
+        "patgate.toml:7: log: give a text in quotation marks",
+        "PATGATE_DURABILITY: durability = \"some\": give full or fast",
+        "--nonsense: unknown key \"nonsense\"",
+        "--tls_cert: tls_cert needs tls_key",
+    ];
+    assert_eq!(faults, wanted);
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line_beside_other_faults() {
+    let (_dir, sources) = sources("root = \"ROOT\"\nsftp = \nstate = 5\nlog = \"loud\"\n");
+    let faults = faults(&sources);
+    assert!(faults.iter().any(|f| f.starts_with("patgate.toml:2: ")), "{faults:?}");
+    assert!(faults.iter().any(|f| f.starts_with("patgate.toml:4: log = \"loud\"")), "{faults:?}");
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_default() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\nstrangers = 1\nsftp_connections = 1\nhttp_connections = 1\n");
+    sources.environment =
+        [("PATGATE_STRANGERS", "2"), ("PATGATE_SFTP_CONNECTIONS", "2"), ("PATGATEX", "?"), ("PATGATE_TOKEN", "x")]
+            .map(|(n, v)| (n.into(), v.into()))
+            .to_vec();
+    sources.flags = vec![flag("strangers", "3")];
+    let Loaded { config, warnings } = Config::load(&sources).expect("loads");
+    assert_eq!((config.strangers, config.sftp_connections, config.http_connections), (3, 2, 1));
+    assert_eq!(config.strangers_per_address, 64);
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\n");
+    sources.environment = vec![("PATGATE_SERVICE_HOST".into(), "10.0.0.1".into())];
+    let warnings = Config::load(&sources).expect("loads").warnings;
+    assert_eq!(warnings, ["the environment variable PATGATE_SERVICE_HOST is no setting"]);
+}
+
+#[test]
+fn state_and_root_may_not_contain_each_other_even_through_links() {
+    let (dir, mut sources) = sources("root = \"ROOT\"\n");
+    std::os::unix::fs::symlink(dir.path().join("files"), dir.path().join("link")).expect("link");
+    for state in ["files", "files/below/it", "link/below", ""] {
+        sources.flags = vec![flag("state", dir.path().join(state).to_str().expect("text"))];
+        let faults = faults(&sources);
+        assert!(faults.len() == 1 && faults[0].contains("may not contain each other"), "{state}: {faults:?}");
+    }
+    sources.flags = vec![flag("state", dir.path().join("files-state").to_str().expect("text"))];
+    assert!(Config::load(&sources).is_ok());
+}
+
+#[test]
+fn a_configuration_without_a_root_or_a_listener_serves_nothing() {
+    let (_dir, mut sources) = sources("http = \"off\"\nsftp = \"off\"\n");
+    let found = faults(&sources);
+    assert_eq!(found[0], "root is missing: name the folder to serve");
+    assert!(found[1].starts_with("patgate.toml:1: ") && found.len() == 2, "{found:?}");
+    sources.flags = vec![flag("root", "/nowhere/at/all")];
+    assert!(faults(&sources)[0].starts_with("--root: root: /nowhere/at/all is no folder"));
+}
+
+#[test]
+fn http_for_other_machines_without_tls_is_warned_about() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\nhttp = \"0.0.0.0:80\"\n");
+    let warnings = Config::load(&sources).expect("loads").warnings;
+    assert!(warnings[0].contains("nobody will be answered"), "{warnings:?}");
+    sources.flags = vec![flag("trusted_proxies", "10.0.0.0/8, 192.0.2.1")];
+    let loaded = Config::load(&sources).expect("loads");
+    assert!(loaded.warnings[0].contains("trusted proxies"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.trusted_proxies.len(), 2);
+    sources.flags = vec![flag("insecure_http", "true")];
+    assert!(Config::load(&sources).expect("loads").warnings.is_empty());
+}
+
+#[test]
+fn commands_beside_the_server_need_no_root() {
+    let (_dir, mut sources) = sources("durability = \"fast\"\n");
+    let local = Local::load(&sources).expect("loads");
+    assert_eq!((local.root, local.durability), (None, Durability::Fast));
+    assert_eq!(local.state, sources.default_state);
+    sources.file = Some("/nowhere/patgate.toml".into());
+    assert!(Local::load(&sources).is_err());
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default_and_loads() {
+    let example = include_str!("../../examples/patgate.toml");
+    assert_eq!(example, super::example());
+    assert!(KEYS.iter().all(|key| example.lines().any(|line| line == key.line())));
+
+    let (dir, sources) = sources(&example.replace("/srv/files", "ROOT"));
+    let shown = Config::load(&sources).expect("loads");
+    std::fs::write(dir.path().join("patgate.toml"), format!("root = {:?}\n", dir.path().join("files"))).expect("file");
+    assert_eq!(shown, Config::load(&sources).expect("loads"), "what the example shows is not the default");
+}
