@@ -1,6 +1,9 @@
 //! The gateway as its callers meet it: through real sockets on port 0, in one binary.
 
+mod crash;
 mod first_steps;
+mod hidden;
+mod life;
 mod matrix;
 #[allow(dead_code, unused_imports)]
 mod support;

@@ -1,0 +1,165 @@
+//! A token's death, and what is open when it comes.
+
+use std::time::Duration;
+
+use crate::support::{Fixture, SftpError, id_of};
+
+/// Long enough for any machine; what is awaited normally comes within a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_limit_is_not_moved_by_use() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "10m"]);
+    let dav = gateway.dav("alice", &token);
+    for _ in 0..9 {
+        assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+        gateway.clock.turn(Duration::from_secs(60));
+    }
+    gateway.clock.turn(Duration::from_secs(61));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sliding_window_lives_while_it_is_used_and_no_longer() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-a", "10m", "-e", "1h"]);
+    let dav = gateway.dav("alice", &token);
+    for _ in 0..6 {
+        gateway.clock.turn(Duration::from_secs(9 * 60));
+        assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+    }
+    gateway.clock.turn(Duration::from_secs(7 * 60));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "the hard limit caps the window");
+
+    let rested = gateway.token("alice", &["-a", "600"]);
+    let dav = gateway.dav("alice", &rested);
+    gateway.clock.turn(Duration::from_secs(11 * 60));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "it rested longer than its window");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_do_not_move_a_sliding_window() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-a", "10m"]);
+    let (dav, wrong) = (gateway.dav("alice", &token), gateway.dav("bob", &token));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+    gateway.clock.turn(Duration::from_secs(9 * 60));
+    assert_eq!(wrong.status("PROPFIND", "/dav/").await, 401);
+    gateway.clock.turn(Duration::from_secs(2 * 60));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_moved_survives_a_restart() {
+    let mut gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-a", "10m"]);
+    gateway.clock.turn(Duration::from_secs(9 * 60));
+    assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
+    gateway.restart().await;
+    gateway.clock.turn(Duration::from_secs(9 * 60));
+    assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_ends_an_open_sftp_session_that_does_nothing() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "10m"]);
+    let mut sftp = gateway.sftp("alice", &token).await;
+    assert_eq!(sftp.list("/").await, Ok(Vec::new()));
+    gateway.clock.turn(Duration::from_secs(11 * 60));
+    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::Gone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_revoked_by_another_process_ends_an_open_sftp_transfer() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    gateway.write("/old", "old content");
+    let mut sftp = gateway.sftp("alice", &token).await;
+    let handle = sftp.open_file(b"/old", 2 | 8 | 16).await.expect("staged");
+    sftp.write_at(&handle, 0, b"half of the n").await.expect("written");
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::Gone));
+    assert_eq!(std::fs::read(gateway.host("/old")).expect("there"), b"old content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_revoked_by_another_process_cuts_a_running_get() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    gateway.write("/large", vec![7; 64 << 20]);
+    let dav = gateway.dav("alice", &token);
+    let mut response = dav.begin("GET", "/dav/large", &[], "").await;
+    assert_eq!(response.status().as_u16(), 200);
+    let mut read = response.chunk().await.expect("a first block").map_or(0, |block| block.len());
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let cut = loop {
+        match response.chunk().await {
+            Ok(Some(block)) => read += block.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(cut && read < 64 << 20, "the answer went on to its end: {read} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_owner_is_refused_and_let_in_again_when_enabled() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let dav = gateway.dav("alice", &token);
+    let mut sftp = gateway.sftp("alice", &token).await;
+    gateway.patgate(&["admin", "user", "disable", "alice"]);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::Gone));
+    gateway.patgate(&["admin", "user", "enable", "alice"]);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_taken_back_narrows_an_open_session() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a/file", "a");
+    gateway.write("/b/file", "b");
+    gateway.user("alice", &["/a:rw", "/b:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let mut sftp = gateway.sftp("alice", &token).await;
+    assert_eq!(sftp.get("/b/file").await.as_deref(), Ok(&b"b"[..]));
+    gateway.patgate(&["admin", "user", "revoke-grant", "alice", "/b"]);
+    let narrowed = tokio::time::timeout(PATIENCE, async {
+        while sftp.stat("/b/file").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    narrowed.await.expect("the session narrows by itself");
+    assert_eq!(sftp.stat("/b/file").await.map_err(|e| e.code()), Err(2));
+    assert_eq!(sftp.get("/a/file").await.as_deref(), Ok(&b"a"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_credential_gets_the_same_answer() {
+    let gateway = Fixture::start().await;
+    let good = gateway.login("alice", "/:rw");
+    gateway.user("bob", &["/:rw"]);
+    let revoked = gateway.token("bob", &["-e", "1h"]);
+    gateway.patgate(&["apitoken", "revoke", id_of(&revoked)]);
+    let mistyped = format!("{}x", &good[..50]);
+    let mut answers = Vec::new();
+    for (login, token) in [("bob", good.as_str()), ("bob", &revoked), ("alice", &mistyped), ("alice", ""), ("zoe", "x")]
+    {
+        answers.push(gateway.dav(login, token).send("PROPFIND", "/dav/", &[], "").await.comparable());
+    }
+    assert_eq!(answers[0].status, 401);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+}
