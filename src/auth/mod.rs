@@ -5,6 +5,8 @@
 //! on the next request by construction, and open sessions are told within a second.
 
 mod clock;
+mod pepper;
+mod seal;
 mod session;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use crate::domain::{Peer, Time};
 use crate::store::{Store, StoreError};
 
 pub use clock::Clock;
+pub use seal::{Sealer, mint, mint_secret, random};
 pub use session::{Ended, Session};
 
 /// What a caller shows: a login where the protocol carries one, and the token as it was sent.

@@ -36,6 +36,28 @@ pub enum StoreError {
     /// The policy does not allow it.
     #[error(transparent)]
     Policy(#[from] crate::domain::PolicyFault),
+    /// A policy key or value that can't be.
+    #[error("{0}")]
+    Setting(String),
+    /// Too many tokens made with one another.
+    #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
+    Chain(usize),
+    /// The pepper is missing although tokens were sealed with it.
+    #[error(
+        "the pepper {path} is missing although tokens exist: restore it from the backup that holds this database; \
+         no token can be proven without it",
+        path = .0.display()
+    )]
+    PepperMissing(PathBuf),
+    /// The pepper's file does not hold a pepper.
+    #[error(
+        "the pepper {path} is damaged (it must hold 32 bytes): restore it from the backup that holds this database",
+        path = .0.display()
+    )]
+    PepperDamaged(PathBuf),
+    /// A secret can't be hashed.
+    #[error("a secret can't be hashed: {0}")]
+    Hash(String),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Sqlite(#[source] rusqlite::Error),
@@ -43,11 +65,12 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged(error.to_string()),
-            _ => StoreError::Sqlite(error),
-        }
+        let unsound = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+        let unread =
+            matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
+        if unsound || unread { StoreError::Damaged(error.to_string()) } else { StoreError::Sqlite(error) }
     }
 }
 

@@ -8,11 +8,18 @@
 //! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
+mod columns;
 mod error;
 mod locks;
 mod meta;
 mod nodes;
+mod policy;
 mod properties;
+mod reach;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tokens;
+mod users;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -29,9 +36,14 @@ pub use error::StoreError;
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
 pub(crate) use properties::{PropertyRow, PropertyStep};
+pub use reach::Placed;
+pub(crate) use reach::{Caller, Link, Reached};
+pub(crate) use tokens::{Grace, Use};
+pub use tokens::{LastUse, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+pub use users::User;
 
 /// The result of a store operation.
-pub type Result<T> = std::result::Result<T, StoreError>;
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE: &str = "patgate.db";
 const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
@@ -110,9 +122,14 @@ impl Store {
     /// Returns a number that differs from the last one whenever anything was written since, by this
     /// process or another.
     pub fn version(&self) -> Result<(u64, i64)> {
-        let here = self.shared.changes.load(Ordering::Acquire);
+        let here = self.changes();
         let version = self.shared.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok((here, version))
+    }
+
+    /// Returns how many writes this process has made: costs nothing to ask.
+    pub(crate) fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
     }
 
     /// Waits for the next write of this process.
@@ -133,6 +150,14 @@ impl Store {
             readers.push(connection);
         }
         result
+    }
+
+    /// Runs several reads that see the same state of the database.
+    pub(crate) fn snapshot<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.read(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            query(&transaction)
+        })
     }
 
     /// Runs a write in one transaction, which is undone when the closure fails.
@@ -180,4 +205,90 @@ fn reader(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn nobody_else_can_read_what_is_kept() {
+        let folder = tempfile::tempdir().expect("folder");
+        let state = folder.path().join("deep/state");
+        let store = Store::open(&state).expect("opens");
+        store.set_policy("allow-never", "true").expect("written");
+        assert_eq!(mode(&state), 0o700);
+        for name in ["patgate.db", "patgate.db-wal", "patgate.db-shm"] {
+            assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+        }
+        drop(store);
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).expect("widened");
+        fs::set_permissions(state.join(DATABASE), fs::Permissions::from_mode(0o644)).expect("widened");
+        let _store = Store::open(&state).expect("opens again");
+        assert_eq!((mode(&state), mode(&state.join(DATABASE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_with_words() {
+        let (folder, store) = testing::opened();
+        store.write(Durability::Synced, |t| Ok(t.pragma_update(None, "user_version", 99)?)).expect("written");
+        drop(store);
+        let error = Store::open(&folder.path().join("state")).expect_err("refused");
+        assert!(matches!(error, StoreError::Newer), "{error:?}");
+        assert!(error.to_string().contains("newer patgate"));
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_with_words() {
+        for (offset, bytes) in [(0, 100), (4096, 8192)] {
+            let (folder, store) = testing::opened();
+            store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
+            drop(store);
+            let state = folder.path().join("state");
+            let mut content = fs::read(state.join(DATABASE)).expect("read");
+            content[offset..offset + bytes].fill(0xa5);
+            fs::write(state.join(DATABASE), content).expect("overwritten");
+            let error = Store::open(&state).expect_err("refused");
+            assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+            assert!(error.to_string().contains("restore the state directory from a backup"));
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let (_folder, store) = testing::opened();
+        let failed: Result<()> = store.write(Durability::Synced, |t| {
+            t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
+            Err(StoreError::Missing("it".to_owned()))
+        });
+        assert!(failed.is_err());
+        assert!(!store.policy().expect("read").allow_never);
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_a_writer() {
+        let (_folder, store) = testing::opened();
+        store
+            .write(Durability::Synced, |t| {
+                t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
+                assert!(!store.policy()?.allow_never, "what is not committed is not seen");
+                Ok(())
+            })
+            .expect("written");
+        assert!(store.policy().expect("read").allow_never);
+    }
+
+    #[test]
+    fn a_write_of_another_process_moves_the_version() {
+        let (folder, store) = testing::opened();
+        let other = Store::open(&folder.path().join("state")).expect("opens");
+        let before = store.version().expect("read");
+        assert_eq!(store.version().expect("read"), before);
+        other.set_policy("allow-never", "true").expect("written");
+        assert_ne!(store.version().expect("read"), before);
+    }
 }

@@ -1,0 +1,73 @@
+//! The pepper: 32 random bytes beside the database, without which its prefilters say nothing.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::seal::{self, KeyedHash};
+use crate::store::{Store, StoreError};
+
+const FILE: &str = "pepper";
+
+/// The keyed hash that the pepper keys.
+#[derive(Clone)]
+pub(super) struct Pepper(Arc<KeyedHash>);
+
+impl Pepper {
+    /// Reads the pepper of the store's state directory; makes it (0600) when there is neither it nor any token.
+    pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
+        let path = store.state().join(FILE);
+        let unusable = |source| StoreError::State { path: path.clone(), source };
+        let key = match read(&path) {
+            Ok(key) => key,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if store.has_tokens()? {
+                    return Err(StoreError::PepperMissing(path));
+                }
+                make(store.state())?;
+                read(&path).map_err(unusable)?
+            }
+            Err(error) => return Err(unusable(error)),
+        };
+        let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperDamaged(path.clone()))?;
+        Ok(Self(Arc::new(seal::keyed_hash(key))))
+    }
+
+    /// Returns a fresh keyed hash.
+    pub(super) fn mac(&self) -> KeyedHash {
+        (*self.0).clone()
+    }
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut key = Zeroizing::new(Vec::with_capacity(64));
+    fs::File::open(path)?.take(64).read_to_end(&mut key)?;
+    Ok(key)
+}
+
+/// Makes the pepper, whole or not at all; one that another process made meanwhile stays.
+fn make(state: &Path) -> Result<(), StoreError> {
+    let mut key = Zeroizing::new([0u8; 32]);
+    seal::random(&mut key[..])?;
+    let mut name = [0u8; 8];
+    seal::random(&mut name)?;
+    let draft = state.join(format!("{FILE}.{:016x}", u64::from_ne_bytes(name)));
+    let path = state.join(FILE);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .and_then(|mut file| file.write_all(&key[..]).and_then(|()| file.sync_all()))
+        .and_then(|()| match fs::hard_link(&draft, &path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        });
+    let removed = fs::remove_file(&draft);
+    let synced = fs::File::open(state).and_then(|folder| folder.sync_all());
+    written.and(removed).and(synced).map_err(|source| StoreError::State { path, source })
+}

@@ -1,0 +1,102 @@
+//! How domain values are written to and read from columns. One that can't be read back is damage.
+
+use std::str::FromStr;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{Result as SqlResult, Row};
+
+use super::{Result, StoreError};
+use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Time, TokenId};
+
+fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
+    value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
+}
+
+macro_rules! as_text {
+    ($($kind:ty),*) => {$(
+        impl FromSql for $kind {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                parsed(value)
+            }
+        }
+        impl ToSql for $kind {
+            fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+    )*};
+}
+as_text!(TokenId, Login, Role);
+
+impl FromSql for Time {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_i64().map(Time::from_millis)
+    }
+}
+
+impl ToSql for Time {
+    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+        Ok(self.as_millis().into())
+    }
+}
+
+impl FromSql for NodeId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        <[u8; 16]>::column_result(value).map(NodeId::from_bytes)
+    }
+}
+
+impl ToSql for NodeId {
+    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+        Ok(self.as_bytes()[..].into())
+    }
+}
+
+impl FromSql for Permission {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let bits = value.as_i64()?;
+        u8::try_from(bits).ok().and_then(Permission::from_bits).ok_or(FromSqlError::OutOfRange(bits))
+    }
+}
+
+impl ToSql for Permission {
+    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+        Ok(self.bits().into())
+    }
+}
+
+impl FromSql for Limits {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "{}" => Ok(Limits::default()),
+            text => serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error))),
+        }
+    }
+}
+
+impl ToSql for Limits {
+    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+        let text = serde_json::to_string(self);
+        let text = text.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(ToSqlOutput::Owned(Value::Text(text)))
+    }
+}
+
+/// Returns an expiry as the columns `hard_at` and `window_ms`.
+pub(super) fn expiry_columns(expiry: Expiry) -> (Option<Time>, Option<i64>) {
+    match expiry {
+        Expiry::Hard(at) => (Some(at), None),
+        Expiry::Sliding { window_ms, cap } => (Some(cap), Some(i64::try_from(window_ms).unwrap_or(i64::MAX))),
+        Expiry::Never => (None, None),
+    }
+}
+
+/// Reads the columns `hard_at` and `window_ms`, the second right after the first.
+pub(super) fn expiry(row: &Row<'_>, hard_at: usize) -> Result<Expiry> {
+    let hard: Option<Time> = row.get(hard_at)?;
+    let Some(window) = row.get::<_, Option<i64>>(hard_at + 1)? else {
+        return Ok(hard.map_or(Expiry::Never, Expiry::Hard));
+    };
+    let window_ms = u64::try_from(window).map_err(|_| StoreError::Damaged("a negative window".to_owned()))?;
+    Ok(Expiry::Sliding { window_ms, cap: hard.unwrap_or(Time::MAX) })
+}

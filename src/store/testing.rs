@@ -1,0 +1,80 @@
+//! Rows for tests of this room and of those that build on it.
+
+use rusqlite::params;
+use tempfile::TempDir;
+
+use super::{Durability, NewToken, Sealed, Store};
+use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Scope, Time, TokenId};
+
+/// An instant to start from.
+pub(crate) fn now() -> Time {
+    Time::from_millis(1_777_968_000_000)
+}
+
+/// Opens a new store in a folder that goes when it is dropped.
+pub(crate) fn opened() -> (TempDir, Store) {
+    let folder = tempfile::tempdir().expect("folder");
+    let store = Store::open(&folder.path().join("state")).expect("opens");
+    (folder, store)
+}
+
+pub(crate) fn login(text: &str) -> Login {
+    text.parse().expect("login")
+}
+
+pub(crate) fn id(text: &str) -> TokenId {
+    text.parse().expect("id")
+}
+
+/// Returns the node with a number.
+pub(crate) fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+pub(crate) fn scope(number: u8, permission: Permission) -> Scope {
+    Scope { node: node(number), permission }
+}
+
+/// Names a folder: its inode is its number, its birth time ten times that. Number 0 is the root.
+pub(crate) fn folder(store: &Store, number: u8, parent: u8, name: &str) {
+    let above = (number != 0).then(|| node(parent));
+    let row = params![node(number), above, name.as_bytes(), number, i64::from(number) * 10];
+    let insert = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
+    store.write(Durability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("folder");
+}
+
+/// Names a file.
+pub(crate) fn file(store: &Store, number: u8, parent: u8, name: &str) {
+    let row = params![node(number), node(parent), name.as_bytes()];
+    let insert = "INSERT INTO nodes (id, parent, name, folder) VALUES (?1, ?2, ?3, 0)";
+    store.write(Durability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("file");
+}
+
+/// Renames a node, or moves it.
+pub(crate) fn rename(store: &Store, number: u8, parent: u8, name: &str) {
+    let row = params![node(number), node(parent), name.as_bytes()];
+    let update = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
+    store.write(Durability::Synced, |t| Ok(t.execute(update, row).map(drop)?)).expect("rename");
+}
+
+/// Ends a node and all below it.
+pub(crate) fn remove(store: &Store, number: u8) {
+    let delete = "DELETE FROM nodes WHERE id = ?1";
+    store.write(Durability::Synced, |t| Ok(t.execute(delete, [node(number)]).map(drop)?)).expect("remove");
+}
+
+/// A token that lives as long as `expiry` says, with a secret that nobody has.
+pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
+    NewToken {
+        id: id(text),
+        login: login(owner),
+        parent: None,
+        name: "test".to_owned(),
+        description: String::new(),
+        sealed: Sealed { phc: "phc".to_owned(), prefilter: [1; 8] },
+        created_at: now(),
+        expiry,
+        scopes: None,
+        limits: Limits::default(),
+    }
+}

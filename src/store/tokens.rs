@@ -1,0 +1,400 @@
+//! Tokens: made, looked up, revoked, rotated, and their uses written down.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+
+use super::reach::{self, MAX_CHAIN, Placed};
+use super::users::{page, user_id};
+use super::{Durability, Result, Store, StoreError, columns, policy};
+use crate::domain::{Expiry, Limits, Login, PolicyFault, Protocol, Scope, Time, TokenId};
+
+/// What is kept of a secret; `auth` makes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The argon2id hash, as a PHC string.
+    pub phc: String,
+    /// A short keyed hash that tells a wrong secret apart without argon2.
+    pub prefilter: [u8; 8],
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealed(redacted)")
+    }
+}
+
+/// A secret that a rotation replaced and that is still accepted for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grace {
+    /// What the replaced secret was sealed to.
+    pub(crate) sealed: Sealed,
+    /// From when on it is dead.
+    pub(crate) until: Time,
+}
+
+/// A token to be kept.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// The public id.
+    pub id: TokenId,
+    /// The owner.
+    pub login: Login,
+    /// The token it is made with, which bounds it; `None` when it is made for somebody under a role.
+    pub parent: Option<TokenId>,
+    /// A name for people.
+    pub name: String,
+    /// A description for people.
+    pub description: String,
+    /// What its secret was sealed to.
+    pub sealed: Sealed,
+    /// The present instant.
+    pub created_at: Time,
+    /// When it dies.
+    pub expiry: Expiry,
+    /// What it is narrowed to; `None` for all that its owner may reach.
+    pub scopes: Option<Vec<Scope>>,
+    /// What it is limited to.
+    pub limits: Limits,
+}
+
+/// Whether a token is accepted, as far as it and the tokens above it decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenState {
+    /// It is.
+    Live,
+    /// It, or one above it, has expired.
+    Expired,
+    /// It, or one above it, was revoked.
+    Revoked,
+}
+
+impl TokenState {
+    fn as_str(self) -> &'static str {
+        match self {
+            TokenState::Live => "live",
+            TokenState::Expired => "expired",
+            TokenState::Revoked => "revoked",
+        }
+    }
+}
+
+/// When, whence and with what a token was last used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastUse {
+    /// When.
+    pub at: Time,
+    /// From which address.
+    pub from: Option<String>,
+    /// With which program.
+    pub client: Option<String>,
+    /// By which door.
+    pub protocol: Option<Protocol>,
+}
+
+/// All that is kept of a token, but for its hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The public id.
+    pub id: TokenId,
+    /// The owner.
+    pub login: Login,
+    /// The token it was made with.
+    pub parent: Option<TokenId>,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it dies.
+    pub expiry: Expiry,
+    /// Its last use that was written down.
+    pub last_use: Option<LastUse>,
+    /// What it is narrowed to and where that is; `None` for a token without scopes.
+    pub scopes: Option<Vec<Placed>>,
+    /// What it is limited to.
+    pub limits: Limits,
+    /// When it was revoked.
+    pub revoked_at: Option<Time>,
+    /// Until when the secret before the last rotation is accepted.
+    pub old_until: Option<Time>,
+    /// Whether it was accepted at the instant it was asked for.
+    pub state: TokenState,
+}
+
+impl TokenRecord {
+    /// Returns the instant at which the token dies unless it is used before.
+    pub fn deadline(&self) -> Time {
+        self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at))
+    }
+
+    /// Tells whether a scope's node has ended.
+    pub fn dangles(&self) -> bool {
+        self.scopes.iter().flatten().any(|scope| scope.path.is_none())
+    }
+}
+
+/// Which tokens to list; `None` narrows nothing.
+#[derive(Clone, Debug, Default)]
+pub struct TokenFilter {
+    /// Those of one owner.
+    pub owner: Option<Login>,
+    /// Those in one state.
+    pub state: Option<TokenState>,
+}
+
+/// A use to be written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// The token.
+    pub(crate) token: TokenId,
+    /// When, whence and with what.
+    pub(crate) last: LastUse,
+}
+
+/// The state of `t`, judged at `:now` over the whole chain above it.
+const STATE: &str = "(
+    WITH RECURSIVE chain (id, depth) AS (
+        SELECT t.id, 0
+        UNION ALL SELECT above.parent, depth + 1 FROM chain JOIN tokens above ON above.id = chain.id
+        WHERE above.parent IS NOT NULL AND depth < 64)
+    SELECT CASE
+        WHEN max(link.revoked_at IS NOT NULL) THEN 'revoked'
+        WHEN max(coalesce(link.hard_at <= :now, 0)
+              OR coalesce(coalesce(link.last_used_at, link.created_at) + link.window_ms <= :now, 0)) THEN 'expired'
+        ELSE 'live' END
+    FROM chain JOIN tokens link ON link.id = chain.id)";
+
+const RECORD: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
+    t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
+    t.revoked_at, t.old_until";
+
+impl Store {
+    /// Keeps a new token; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Policy`] when the owner has as many live tokens as the policy gives,
+    /// [`StoreError::Missing`] for an unknown owner, parent or node, [`StoreError::Exists`] for a
+    /// taken id, [`StoreError::Chain`] when too many tokens stand above it.
+    pub fn add_token(&self, token: &NewToken) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, &token.login)?;
+            if let Some(parent) = token.parent {
+                short_chain(t, parent)?;
+            }
+            let max = policy::policy(t)?.max_tokens_per_user;
+            if live_tokens(t, user, token.created_at, max)? >= max {
+                return Err(PolicyFault::TooMany(max).into());
+            }
+            insert(t, user, token)
+        })
+    }
+
+    /// Finds a token by its id, with its state at `now`.
+    pub fn token(&self, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
+        self.snapshot(|c| {
+            let mut select = c.prepare_cached(&format!(
+                "SELECT {RECORD}, {STATE} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
+            ))?;
+            let mut rows = select.query(named_params! {":id": id, ":now": now})?;
+            rows.next()?.map(|row| record(c, row)).transpose()
+        })
+    }
+
+    /// Returns up to `limit` tokens in the order of their ids, those after `after`, with their states at `now`.
+    pub fn tokens(
+        &self,
+        filter: &TokenFilter,
+        after: Option<TokenId>,
+        limit: usize,
+        now: Time,
+    ) -> Result<Vec<TokenRecord>> {
+        self.snapshot(|c| {
+            let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
+            let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+            let mut select = c.prepare_cached(&format!(
+                "SELECT {RECORD}, {STATE} AS state FROM tokens t JOIN users u ON u.id = t.user_id
+                 WHERE t.id > :after AND {by_owner} AND (:state IS NULL OR state = :state) ORDER BY t.id LIMIT :limit"
+            ))?;
+            let after = after.as_ref().map_or("", TokenId::as_str);
+            let state = filter.state.map(TokenState::as_str);
+            let mut rows = select.query(named_params! {
+                ":after": after, ":owner": owner, ":state": state, ":limit": page(limit), ":now": now
+            })?;
+            let mut tokens = Vec::new();
+            while let Some(row) = rows.next()? {
+                tokens.push(record(c, row)?);
+            }
+            Ok(tokens)
+        })
+    }
+
+    /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown id; none is revoked then.
+    pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let mut revoke =
+                t.prepare_cached("UPDATE tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")?;
+            for id in ids {
+                if revoke.execute(params![id, now])? == 0 {
+                    return Err(missing(*id));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Revokes all tokens of a user and returns how many had not been revoked before.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            let revoke = "UPDATE tokens SET revoked_at = ?2 WHERE user_id = ?1 AND revoked_at IS NULL";
+            Ok(t.execute(revoke, params![user, now])?)
+        })
+    }
+
+    /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
+    /// It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown or revoked token.
+    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<Time>) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let rotated = t.execute(
+                "UPDATE tokens SET phc = ?2, prefilter = ?3,
+                    old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
+                    old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
+                    old_until = ?4
+                 WHERE id = ?1 AND revoked_at IS NULL",
+                params![id, sealed.phc, sealed.prefilter, grace],
+            )?;
+            if rotated == 0 { Err(missing(id)) } else { Ok(()) }
+        })
+    }
+
+    /// Tells whether there is any token, dead ones too.
+    pub(crate) fn has_tokens(&self) -> Result<bool> {
+        self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists([])?))
+    }
+
+    /// Writes uses down. One that comes late moves nothing back and revives no revoked token.
+    pub(crate) fn record_uses(&self, uses: &[Use]) -> Result<()> {
+        self.write(Durability::Lazy, |t| {
+            let mut update = t.prepare_cached(
+                "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
+                    last_used_protocol = ?5
+                 WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
+            )?;
+            for Use { token, last } in uses {
+                let protocol = last.protocol.map(|protocol| protocol.to_string());
+                update.execute(params![token, last.at, last.from, last.client, protocol])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn missing(id: TokenId) -> StoreError {
+    StoreError::Missing(format!("the token {id}"))
+}
+
+/// Refuses a parent that is not there, or stands so deep already that a child would be out of bounds.
+fn short_chain(t: &Transaction<'_>, parent: TokenId) -> Result<()> {
+    let mut select = t.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
+    let mut next = Some(parent);
+    let mut depth = 0;
+    while let Some(id) = next {
+        depth += 1;
+        if depth > MAX_CHAIN {
+            return Err(StoreError::Chain(MAX_CHAIN));
+        }
+        next = select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))?;
+    }
+    Ok(())
+}
+
+/// Counts a user's live tokens, no further than `enough`.
+fn live_tokens(t: &Transaction<'_>, user: i64, now: Time, enough: u32) -> Result<u32> {
+    let mut count = t.prepare_cached(&format!(
+        "SELECT count(*) FROM (SELECT 1 FROM tokens t
+         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {STATE} = 'live' LIMIT :enough)"
+    ))?;
+    Ok(count.query_row(named_params! {":user": user, ":now": now, ":enough": enough}, |row| row.get(0))?)
+}
+
+fn insert(t: &Transaction<'_>, user: i64, token: &NewToken) -> Result<()> {
+    let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
+    let made = t.execute(
+        "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
+            hard_at, window_ms, scoped, limits)
+         VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
+            :hard_at, :window_ms, :scoped, :limits)
+         ON CONFLICT DO NOTHING",
+        named_params! {
+            ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
+            ":description": token.description, ":phc": token.sealed.phc, ":prefilter": token.sealed.prefilter,
+            ":created_at": token.created_at, ":hard_at": hard_at, ":window_ms": window_ms,
+            ":scoped": token.scopes.is_some(), ":limits": token.limits,
+        },
+    )?;
+    if made == 0 {
+        return Err(StoreError::Exists(format!("the token id {}", token.id)));
+    }
+    let mut scope = t.prepare_cached(
+        "INSERT INTO scopes (token_id, node, permission) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
+    )?;
+    for Scope { node, permission } in token.scopes.iter().flatten() {
+        reach::named(t, *node)?;
+        scope.execute(params![token.id, node, permission])?;
+    }
+    Ok(())
+}
+
+fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
+    let id: TokenId = row.get(0)?;
+    let protocol: Option<String> = row.get(11)?;
+    let last_use = match row.get(8)? {
+        Some(at) => Some(LastUse {
+            at,
+            from: row.get(9)?,
+            client: row.get(10)?,
+            protocol: protocol.and_then(|protocol| protocol.parse().ok()),
+        }),
+        None => None,
+    };
+    let scopes = match row.get(12)? {
+        true => Some(reach::placed(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
+        false => None,
+    };
+    let state = match row.get_ref(16)?.as_str() {
+        Ok("live") => TokenState::Live,
+        Ok("expired") => TokenState::Expired,
+        _ => TokenState::Revoked,
+    };
+    Ok(TokenRecord {
+        id,
+        login: row.get(1)?,
+        parent: row.get(2)?,
+        name: row.get(3)?,
+        description: row.get(4)?,
+        created_at: row.get(5)?,
+        expiry: columns::expiry(row, 6)?,
+        last_use,
+        scopes,
+        limits: row.get(13)?,
+        revoked_at: row.get(14)?,
+        old_until: row.get(15)?,
+        state,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Users, their roles and their grants.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::reach::{self, Placed};
+use super::{Durability, Result, Store, StoreError};
+use crate::domain::{Login, NodeId, Role, Scope, Time};
+
+/// A user as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name it logs in with.
+    pub login: Login,
+    /// When it was made.
+    pub created_at: Time,
+    /// Since when none of its tokens are accepted; `None` for an enabled one.
+    pub disabled_at: Option<Time>,
+    /// What its tokens may be given.
+    pub roles: Vec<Role>,
+}
+
+impl Store {
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the login is taken.
+    pub fn create_user(&self, login: &Login, roles: &[Role], now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let made = t.execute(
+                "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                params![login, now],
+            )?;
+            if made == 0 {
+                return Err(StoreError::Exists(format!("the user {login}")));
+            }
+            let user = t.last_insert_rowid();
+            let mut insert = t.prepare_cached("INSERT OR IGNORE INTO user_roles (user_id, role) VALUES (?1, ?2)")?;
+            roles.iter().try_for_each(|role| insert.execute(params![user, role]).map(drop))?;
+            Ok(())
+        })
+    }
+
+    /// Finds a user by its login.
+    pub fn user(&self, login: &Login) -> Result<Option<User>> {
+        self.read(|c| {
+            let mut select =
+                c.prepare_cached("SELECT id, login, created_at, disabled_at FROM users WHERE login = ?1")?;
+            let mut rows = select.query([login])?;
+            rows.next()?.map(|row| user(c, row)).transpose()
+        })
+    }
+
+    /// Returns up to `limit` users in the order of their logins, those after `after`.
+    pub fn users(&self, after: Option<&Login>, limit: usize) -> Result<Vec<User>> {
+        self.read(|c| {
+            let mut select = c.prepare_cached(
+                "SELECT id, login, created_at, disabled_at FROM users WHERE login > ?1 ORDER BY login LIMIT ?2",
+            )?;
+            let mut rows = select.query(params![after.map_or("", Login::as_str), page(limit)])?;
+            let mut users = Vec::new();
+            while let Some(row) = rows.next()? {
+                users.push(user(c, row)?);
+            }
+            Ok(users)
+        })
+    }
+
+    /// Disables a user: none of its tokens are accepted until it is enabled. One already disabled stays so.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn disable_user(&self, login: &Login, now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            t.execute("UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL", params![user, now])?;
+            Ok(())
+        })
+    }
+
+    /// Enables a user again.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn enable_user(&self, login: &Login) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])?;
+            Ok(())
+        })
+    }
+
+    /// Deletes a user with its grants and tokens.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn delete_user(&self, login: &Login) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            t.execute("DELETE FROM users WHERE id = ?1", [user])?;
+            Ok(())
+        })
+    }
+
+    /// Gives a user a permission on a node, in place of the one it had there.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login or node.
+    pub fn grant(&self, login: &Login, grant: Scope, now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            reach::named(t, grant.node)?;
+            t.execute(
+                "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
+                params![user, grant.node, grant.permission, now],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn revoke_grant(&self, login: &Login, node: NodeId) -> Result<bool> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            Ok(t.execute("DELETE FROM grants WHERE user_id = ?1 AND node = ?2", params![user, node])? > 0)
+        })
+    }
+
+    /// Returns a user's grants and where their nodes are now.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn grants(&self, login: &Login) -> Result<Vec<Placed>> {
+        self.snapshot(|c| {
+            let user = user_id(c, login)?;
+            reach::placed(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
+        })
+    }
+}
+
+/// Finds a user's row.
+pub(super) fn user_id(c: &Connection, login: &Login) -> Result<i64> {
+    let mut select = c.prepare_cached("SELECT id FROM users WHERE login = ?1")?;
+    let id = select.query_row([login], |row| row.get(0)).optional()?;
+    id.ok_or_else(|| StoreError::Missing(format!("the user {login}")))
+}
+
+/// Returns the size of a page as SQLite takes it.
+pub(super) fn page(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn user(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {
+    let mut select = c.prepare_cached("SELECT role FROM user_roles WHERE user_id = ?1 ORDER BY role")?;
+    let roles = select.query_map([row.get::<_, i64>(0)?], |role| role.get(0))?.collect::<Result<_, _>>()?;
+    Ok(User { login: row.get(1)?, created_at: row.get(2)?, disabled_at: row.get(3)?, roles })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Permission;
+    use crate::store::testing::{folder, login, node, now, opened, remove, scope};
+
+    #[test]
+    fn a_login_is_taken_once() {
+        let (_folder, store) = opened();
+        store.create_user(&login("alice"), &[Role::ReadAudit, Role::Admin], now()).expect("user");
+        let again = store.create_user(&login("alice"), &[], now());
+        assert!(matches!(again, Err(StoreError::Exists(_))), "{again:?}");
+        let user = store.user(&login("alice")).expect("read").expect("there");
+        assert_eq!((user.roles, user.disabled_at), (vec![Role::Admin, Role::ReadAudit], None));
+        assert!(store.user(&login("bob")).expect("read").is_none());
+    }
+
+    #[test]
+    fn users_come_in_pages() {
+        let (_folder, store) = opened();
+        for name in ["dora", "alice", "carol", "bob"] {
+            store.create_user(&login(name), &[], now()).expect("user");
+        }
+        let page = store.users(None, 3).expect("read");
+        assert_eq!(page.iter().map(|user| user.login.as_str()).collect::<Vec<_>>(), ["alice", "bob", "carol"]);
+        let page = store.users(Some(&page[2].login), 3).expect("read");
+        assert_eq!(page.iter().map(|user| user.login.as_str()).collect::<Vec<_>>(), ["dora"]);
+    }
+
+    #[test]
+    fn disabling_enabling_and_deleting_take_effect_and_name_who_is_missing() {
+        let (_folder, store) = opened();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        store.disable_user(&login("alice"), now()).expect("disabled");
+        assert_eq!(store.user(&login("alice")).expect("read").and_then(|user| user.disabled_at), Some(now()));
+        store.enable_user(&login("alice")).expect("enabled");
+        assert_eq!(store.user(&login("alice")).expect("read").and_then(|user| user.disabled_at), None);
+        store.delete_user(&login("alice")).expect("deleted");
+        assert!(store.user(&login("alice")).expect("read").is_none());
+        for refused in [store.disable_user(&login("alice"), now()), store.delete_user(&login("alice"))] {
+            assert!(refused.expect_err("gone").to_string().contains("alice"));
+        }
+    }
+
+    #[test]
+    fn a_grant_replaces_the_one_on_the_same_node_and_dangles_when_it_ends() {
+        let (_folder, store) = opened();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        let missing = store.grant(&login("alice"), scope(1, Permission::R), now());
+        assert!(matches!(missing, Err(StoreError::Missing(_))), "{missing:?}");
+        folder(&store, 0, 0, "");
+        folder(&store, 1, 0, "a");
+        store.grant(&login("alice"), scope(1, Permission::R), now()).expect("granted");
+        store.grant(&login("alice"), scope(1, Permission::W), now()).expect("granted");
+        let grants = store.grants(&login("alice")).expect("read");
+        assert_eq!(grants.iter().map(|grant| grant.scope).collect::<Vec<_>>(), [scope(1, Permission::W)]);
+        remove(&store, 1);
+        assert_eq!(store.grants(&login("alice")).expect("read")[0].path, None);
+        assert!(store.revoke_grant(&login("alice"), node(1)).expect("taken back"));
+        assert!(!store.revoke_grant(&login("alice"), node(1)).expect("nothing there"));
+    }
+}
