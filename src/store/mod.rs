@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 pub use error::StoreError;
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
-pub(crate) use properties::{PropertyRow, PropertyStep};
+pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::{Grace, Use};

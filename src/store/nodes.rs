@@ -59,9 +59,9 @@ pub(crate) struct Moved<'a> {
 }
 
 /// The columns that [`node_row`] reads; a file is recognised by the folder that holds it.
-const SELECT: &str = "SELECT n.id, n.parent, n.name, n.folder, \
+pub(super) const SELECT: &str = "SELECT n.id, n.parent, n.name, n.folder, \
      iif(n.folder, n.inode, p.inode), iif(n.folder, n.born, p.born)";
-const FROM: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
+pub(super) const FROM: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
 
 impl Store {
     /// Returns where a node is by the index, and its row.
@@ -307,7 +307,7 @@ fn intents(connection: &Connection) -> Result<Vec<Intent>> {
     Ok(intents)
 }
 
-fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
     let born = row.get(5)?;
     let identity = if row.get(3)? { Identity::Folder { inode, born } } else { Identity::File { inode, born } };

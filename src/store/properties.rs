@@ -1,9 +1,9 @@
 //! Dead properties of named nodes.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-use super::nodes::stored_path;
-use super::{Durability, Result, Store};
+use super::nodes::{FROM, SELECT, node_row, stored_path};
+use super::{Durability, NodeRow, Result, Store};
 use crate::domain::{NodeId, TreePath};
 
 /// A dead property as it is kept.
@@ -28,6 +28,15 @@ pub(crate) struct PropertyStep<'a> {
     pub(crate) value: Option<&'a str>,
 }
 
+/// How much a node's properties come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    /// How many there are.
+    pub(crate) count: u64,
+    /// The bytes of their names and values.
+    pub(crate) bytes: u64,
+}
+
 impl Store {
     /// Returns the properties of a node, by name.
     pub(crate) fn properties(&self, node: NodeId) -> Result<Vec<PropertyRow>> {
@@ -39,39 +48,45 @@ impl Store {
         })
     }
 
-    /// Returns the properties of the nodes that a folder holds, each with its node's name, in order.
-    pub(crate) fn properties_in(&self, folder: NodeId) -> Result<Vec<(Vec<u8>, PropertyRow)>> {
+    /// Returns the properties of the nodes that a folder holds, each with its node's row, in the order
+    /// of the nodes' names; `None` when they have more than `most` bytes.
+    pub(crate) fn properties_in(&self, folder: NodeId, most: usize) -> Result<Option<Vec<(NodeRow, PropertyRow)>>> {
         self.read(|connection| {
-            let sql = "SELECT n.name, p.namespace, p.name, p.value FROM nodes n JOIN properties p ON p.node = n.id \
-                 WHERE n.parent = ?1 ORDER BY n.name, p.namespace, p.name";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([folder.as_bytes()], |row| Ok((row.get(0)?, property_row(row, 1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let sql = format!(
+                "{SELECT}, d.namespace, d.name, d.value {FROM} JOIN properties d ON d.node = n.id \
+                 WHERE n.parent = ?1 ORDER BY n.name, d.namespace, d.name"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([folder.as_bytes()])?;
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let property = property_row(row, 6)?;
+                bytes += property.namespace.len() + property.name.len() + property.value.len();
+                if bytes > most {
+                    return Ok(None);
+                }
+                found.push((node_row(row)?, property));
+            }
+            Ok(Some(found))
         })
     }
 
-    /// Changes the properties of a node, all or none, in the order of the steps. Returns false, and
-    /// changes nothing, when more than `most` would be left.
-    pub(crate) fn change_properties(&self, node: NodeId, steps: &[PropertyStep<'_>], most: usize) -> Result<bool> {
+    /// Changes the properties of a node in the order of the steps; all or, when `accept` refuses what
+    /// would be left, none. Returns what it said.
+    pub(crate) fn change_properties(
+        &self,
+        node: NodeId,
+        steps: &[PropertyStep<'_>],
+        accept: impl FnOnce(Holding) -> bool,
+    ) -> Result<bool> {
         self.write(Durability::Lazy, |connection| {
             connection.execute_batch("SAVEPOINT steps")?;
             for step in steps {
-                match step.value {
-                    Some(value) => connection
-                        .prepare_cached(
-                            "INSERT OR REPLACE INTO properties (node, namespace, name, value) VALUES (?1, ?2, ?3, ?4)",
-                        )?
-                        .execute(params![node.as_bytes(), step.namespace, step.name, value])?,
-                    None => connection
-                        .prepare_cached("DELETE FROM properties WHERE node = ?1 AND namespace = ?2 AND name = ?3")?
-                        .execute(params![node.as_bytes(), step.namespace, step.name])?,
-                };
+                take_step(connection, node, step)?;
             }
-            let sql = "SELECT count(*) FROM properties WHERE node = ?1";
-            let count: i64 = connection.prepare_cached(sql)?.query_row([node.as_bytes()], |row| row.get(0))?;
-            let fits = usize::try_from(count).is_ok_and(|count| count <= most);
-            connection.execute_batch(if fits { "RELEASE steps" } else { "ROLLBACK TO steps; RELEASE steps" })?;
-            Ok(fits)
+            let accepted = accept(holding(connection, node)?);
+            connection.execute_batch(if accepted { "RELEASE steps" } else { "ROLLBACK TO steps; RELEASE steps" })?;
+            Ok(accepted)
         })
     }
 
@@ -105,6 +120,29 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn take_step(connection: &Connection, node: NodeId, step: &PropertyStep<'_>) -> Result<()> {
+    let (node, namespace, name) = (node.as_bytes(), step.namespace, step.name);
+    match step.value {
+        Some(value) => {
+            let sql = "INSERT OR REPLACE INTO properties (node, namespace, name, value) VALUES (?1, ?2, ?3, ?4)";
+            connection.prepare_cached(sql)?.execute(params![node, namespace, name, value])?
+        }
+        None => {
+            let sql = "DELETE FROM properties WHERE node = ?1 AND namespace = ?2 AND name = ?3";
+            connection.prepare_cached(sql)?.execute(params![node, namespace, name])?
+        }
+    };
+    Ok(())
+}
+
+fn holding(connection: &Connection, node: NodeId) -> Result<Holding> {
+    let sql = "SELECT count(*), coalesce(sum(octet_length(namespace) + octet_length(name) + octet_length(value)), 0) \
+         FROM properties WHERE node = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let sum = statement.query_row([node.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    Ok(Holding { count: sum.0.unsigned_abs(), bytes: sum.1.unsigned_abs() })
 }
 
 fn property_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<PropertyRow> {

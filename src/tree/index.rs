@@ -150,6 +150,11 @@ impl Index {
         self.begin(path, None)
     }
 
+    /// Returns where the rows are.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn begin(&self, source: &TreePath, target: Option<&TreePath>) -> Result<Change<'_>> {
         let change =
             |gate, intent| Change { index: self, _gate: gate, source: source.clone(), target: target.cloned(), intent };
@@ -258,7 +263,7 @@ impl Index {
     }
 
     /// Tells whether what stands at a row's place is the node.
-    fn fits(&self, row: &NodeRow, path: &TreePath) -> Result<bool> {
+    pub(super) fn fits(&self, row: &NodeRow, path: &TreePath) -> Result<bool> {
         let Some(facts) = self.facts(path)? else { return Ok(false) };
         Ok(self.identity(path, facts)? == Some(row.identity))
     }

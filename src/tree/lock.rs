@@ -1,9 +1,28 @@
 //! Write locks (RFC 4918 section 6): on canonical paths, kept in the store, binding both protocols.
+//!
+//! All live locks are in memory, sorted by path, and written through to the store; one process serves
+//! a tree, so nobody else writes them. Checks cost one atomic load while nobody holds a lock.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::{Error, Result};
+use crate::auth::Clock;
 use crate::domain::{Login, Time, TreePath};
+use crate::store::{LockRow, Store, StoreError};
+
+/// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(1);
+/// How many locks a user may hold, and how many bytes a lock's owner element may have: what is held
+/// in memory stays bounded.
+const LOCKS_PER_USER: usize = 1024;
+const OWNER_BYTES: usize = 4096;
 
 /// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,4 +78,319 @@ pub struct Lock {
     pub timeout: Duration,
     /// When it ends unless refreshed.
     pub expires: Time,
+}
+
+/// The locks of one tree.
+pub(super) struct LockTable {
+    store: Store,
+    clock: Clock,
+    held: RwLock<Held>,
+    count: AtomicUsize,
+    generation: AtomicU64,
+    effects: RwLock<()>,
+}
+
+impl LockTable {
+    /// Loads the locks that still live.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn open(store: Store, clock: Clock) -> Result<Self> {
+        let now = clock.now();
+        let mut held = Held::default();
+        for row in store.live_locks(now)? {
+            let mut lock = Lock::from(row);
+            // A clock that was set back must not stretch a life.
+            lock.expires = lock.expires.min(now.after(LONGEST));
+            held.insert(lock);
+        }
+        let count = AtomicUsize::new(held.places.len());
+        let (held, effects) = (RwLock::new(held), RwLock::new(()));
+        Ok(Self { store, clock, held, count, generation: AtomicU64::new(0), effects })
+    }
+
+    /// Returns a number that moves whenever a lock is taken, refreshed or ends.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Keeps new locks from being taken until the guard is dropped: what was checked under it still
+    /// holds when the effect follows. Acquired after the commit locks of names, and once a thread.
+    pub(super) fn steady(&self) -> RwLockReadGuard<'_, ()> {
+        self.effects.read()
+    }
+
+    /// Allows a change of an entry itself or, asked of a folder, of its membership (RFC 4918 section 7.4)
+    /// to whoever submitted what the locks that cover it demand: the token of an exclusive lock, or one
+    /// of those of shared locks, and in each case one's own.
+    ///
+    /// # Errors
+    /// [`Error::Locked`].
+    pub(super) fn check_write(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        demand(&self.current().covering(path), login, tokens)
+    }
+
+    /// Allows a change of an entry and all below it, as removing or moving it is.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] for the first lock, on it, above it or below it, that is not satisfied.
+    pub(super) fn check_subtree(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let held = self.current();
+        demand(&held.covering(path), login, tokens)?;
+        held.places_below(path).try_for_each(|locks| match locks.first() {
+            Some(lock) => demand(&held.covering(&lock.root), login, tokens),
+            None => Ok(()),
+        })
+    }
+
+    /// Takes a lock.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
+    /// (RFC 4918 section 6.1); [`Error::NoSpace`] when the user holds too many locks or the owner element
+    /// is too large.
+    pub(super) fn take(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
+        let _alone = self.effects.write();
+        drop(self.current());
+        let mut held = self.held.write();
+        if let Some(other) = held.conflict(path, request) {
+            return Err(refusal(other, login));
+        }
+        let count = held.by_login.get(login).copied().unwrap_or_default();
+        if count >= LOCKS_PER_USER || request.owner.len() > OWNER_BYTES {
+            return Err(Error::NoSpace);
+        }
+        let timeout = request.timeout.clamp(SHORTEST, LONGEST);
+        let lock = Lock {
+            token: draw()?,
+            root: path.clone(),
+            deep: request.deep,
+            exclusive: request.exclusive,
+            login: login.clone(),
+            owner: request.owner.clone(),
+            timeout,
+            expires: self.clock.now().after(timeout),
+        };
+        self.store.keep_lock(&LockRow::from(&lock))?;
+        held.insert(lock.clone());
+        self.changed(&held);
+        Ok(lock)
+    }
+
+    /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when the token names no such lock.
+    pub(super) fn refresh(&self, path: &TreePath, token: &LockToken, login: &Login, timeout: Duration) -> Result<Lock> {
+        drop(self.current());
+        let mut held = self.held.write();
+        let own = held.covering(path).into_iter().find(|lock| lock.token == *token && lock.login == *login);
+        let mut lock = own.ok_or(Error::Precondition)?.clone();
+        lock.timeout = timeout.clamp(SHORTEST, LONGEST);
+        lock.expires = self.clock.now().after(lock.timeout);
+        self.store.keep_lock(&LockRow::from(&lock))?;
+        held.remove(token);
+        held.insert(lock.clone());
+        self.changed(&held);
+        Ok(lock)
+    }
+
+    /// Ends a lock of the user that covers the path (RFC 4918 section 9.11).
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when the token names no lock there, [`Error::Forbidden`] when it is
+    /// another user's.
+    pub(super) fn release(&self, path: &TreePath, token: &LockToken, login: &Login) -> Result<()> {
+        drop(self.current());
+        let mut held = self.held.write();
+        let lock = held.covering(path).into_iter().find(|lock| lock.token == *token).ok_or(Error::Precondition)?;
+        if lock.login != *login {
+            return Err(Error::Forbidden);
+        }
+        self.store.drop_locks(&[token.as_str()])?;
+        held.remove(token);
+        self.changed(&held);
+        Ok(())
+    }
+
+    /// Returns the locks that cover a path: its own, of any depth, and deep ones from above.
+    pub(super) fn covering(&self, path: &TreePath) -> Vec<Lock> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        self.current().covering(path).into_iter().cloned().collect()
+    }
+
+    /// Ends the locks at and below a path that was removed or moved away: a lock never moves
+    /// (RFC 4918 section 7.6).
+    pub(super) fn forget(&self, path: &TreePath) -> Result<()> {
+        self.end(|held| {
+            held.places_at(path).chain(held.places_below(path)).flatten().map(|l| l.token.clone()).collect()
+        })
+    }
+
+    /// Ends the locks below a path at which something was replaced; a lock of the path itself stays.
+    pub(super) fn forget_below(&self, path: &TreePath) -> Result<()> {
+        self.end(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect())
+    }
+
+    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut held = self.held.write();
+        let tokens = which(&held);
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        for token in &tokens {
+            held.remove(token);
+        }
+        self.changed(&held);
+        let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
+        Ok(self.store.drop_locks(&tokens)?)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns the locks after the expired ones were struck.
+    fn current(&self) -> RwLockReadGuard<'_, Held> {
+        let now = self.clock.now();
+        let held = self.held.read();
+        if held.expired(now).is_empty() {
+            return held;
+        }
+        drop(held);
+        if let Err(error) = self.end(|held| held.expired(now)) {
+            tracing::warn!(%error, "expired locks stay in the store until the next start");
+        }
+        self.held.read()
+    }
+
+    fn changed(&self, held: &Held) {
+        self.count.store(held.places.len(), Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    by_place: BTreeMap<Box<[u8]>, Vec<Lock>>,
+    places: HashMap<LockToken, TreePath>,
+    by_expiry: BTreeSet<(Time, LockToken)>,
+    by_login: HashMap<Login, usize>,
+}
+
+impl Held {
+    fn insert(&mut self, lock: Lock) {
+        self.places.insert(lock.token.clone(), lock.root.clone());
+        self.by_expiry.insert((lock.expires, lock.token.clone()));
+        *self.by_login.entry(lock.login.clone()).or_default() += 1;
+        self.by_place.entry(lock.root.as_bytes().into()).or_default().push(lock);
+    }
+
+    fn remove(&mut self, token: &LockToken) {
+        let Some(place) = self.places.remove(token) else { return };
+        let Some(locks) = self.by_place.get_mut(place.as_bytes()) else { return };
+        let gone: Vec<Lock> = locks.extract_if(.., |lock| lock.token == *token).collect();
+        if locks.is_empty() {
+            self.by_place.remove(place.as_bytes());
+        }
+        for lock in gone {
+            self.by_expiry.remove(&(lock.expires, lock.token));
+            if let Some(count) = self.by_login.get_mut(&lock.login) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_login.remove(&lock.login);
+                }
+            }
+        }
+    }
+
+    fn covering(&self, path: &TreePath) -> Vec<&Lock> {
+        let above = std::iter::successors(path.parent(), TreePath::parent);
+        let mut locks: Vec<&Lock> = self.places_at(path).flatten().collect();
+        for place in above {
+            locks.extend(self.places_at(&place).flatten().filter(|lock| lock.deep));
+        }
+        locks
+    }
+
+    fn places_at(&self, path: &TreePath) -> impl Iterator<Item = &Vec<Lock>> {
+        self.by_place.get(path.as_bytes()).into_iter()
+    }
+
+    fn places_below(&self, path: &TreePath) -> impl Iterator<Item = &Vec<Lock>> {
+        // What lies below `a` starts with `a/`, and `0` follows `/`.
+        let (from, to) = ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat());
+        let range: (Bound<&[u8]>, Bound<&[u8]>) = match path.is_root() {
+            true => (Bound::Excluded(b""), Bound::Unbounded),
+            false => (Bound::Included(&from), Bound::Excluded(&to)),
+        };
+        self.by_place.range::<[u8], _>(range).map(|(_, locks)| locks)
+    }
+
+    fn conflict(&self, path: &TreePath, request: &LockRequest) -> Option<&Lock> {
+        let excludes = |lock: &&Lock| request.exclusive || lock.exclusive;
+        let covering = self.covering(path).into_iter().find(excludes);
+        covering.or_else(|| self.places_below(path).filter(|_| request.deep).flatten().find(excludes))
+    }
+
+    fn expired(&self, now: Time) -> Vec<LockToken> {
+        self.by_expiry.iter().take_while(|(expires, _)| *expires <= now).map(|(_, token)| token.clone()).collect()
+    }
+}
+
+/// Demands what the locks that cover one place demand together.
+fn demand(covering: &[&Lock], login: &Login, tokens: &[LockToken]) -> Result<()> {
+    let submitted = |lock: &Lock| lock.login == *login && tokens.contains(&lock.token);
+    let exclusive = covering.iter().find(|lock| lock.exclusive && !submitted(lock));
+    let shared = || {
+        let mut shared = covering.iter().filter(|lock| !lock.exclusive).peekable();
+        let first = shared.peek().copied();
+        first.filter(|_| !shared.any(|lock| submitted(lock)))
+    };
+    exclusive.or_else(shared).map_or(Ok(()), |lock| Err(refusal(lock, login)))
+}
+
+fn refusal(lock: &Lock, login: &Login) -> Error {
+    let token = (lock.login == *login).then(|| lock.token.clone());
+    Error::Locked { root: lock.root.clone(), token }
+}
+
+fn draw() -> std::result::Result<LockToken, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
+    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    Ok(LockToken::new(id.urn().to_string()))
+}
+
+impl From<LockRow> for Lock {
+    fn from(row: LockRow) -> Self {
+        let LockRow { token, path, deep, exclusive, login, owner, timeout, expires } = row;
+        Self { token: LockToken(token), root: path, deep, exclusive, login, owner, timeout, expires }
+    }
+}
+
+impl From<&Lock> for LockRow {
+    fn from(lock: &Lock) -> Self {
+        Self {
+            token: lock.token.0.clone(),
+            path: lock.root.clone(),
+            deep: lock.deep,
+            exclusive: lock.exclusive,
+            login: lock.login.clone(),
+            owner: lock.owner.clone(),
+            timeout: lock.timeout,
+            expires: lock.expires,
+        }
+    }
 }

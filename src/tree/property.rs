@@ -1,4 +1,21 @@
 //! Dead properties (RFC 4918 section 4): kept for clients, never interpreted.
+//!
+//! They belong to the node: they follow its renames and end with it. What one entry may have, and what
+//! one answer holds in memory, is bounded.
+
+use std::collections::HashMap;
+
+use super::index::Index;
+use super::{Error, Result};
+use crate::domain::{Name, NodeId, TreePath};
+use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep};
+
+/// What one property, and all of one entry, may come to.
+const VALUE_BYTES: usize = 64 << 10;
+const ENTRY_COUNT: u64 = 1000;
+const ENTRY_BYTES: u64 = 1 << 20;
+/// What is read for the entries of one folder at once.
+const FOLDER_BYTES: usize = 16 << 20;
 
 /// The name of a property: an XML namespace (may be empty) and a local name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,4 +42,97 @@ pub enum PropertyChange {
     Set(Property),
     /// Removes a property, if it is there.
     Remove(PropertyName),
+}
+
+impl Index {
+    /// Returns the properties of an entry, by name.
+    pub(super) fn properties(&self, path: &TreePath) -> Result<Vec<Property>> {
+        let Some(node) = self.find(path)? else { return Ok(Vec::new()) };
+        Ok(self.store().properties(node)?.into_iter().map(Property::from).collect())
+    }
+
+    /// Returns the properties of the entries of a folder that have some, in one read.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
+    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
+        let Some(node) = self.find(folder)? else { return Ok(HashMap::new()) };
+        let rows = self.store().properties_in(node, FOLDER_BYTES)?.ok_or(Error::Unsupported)?;
+        let mut found: HashMap<Vec<u8>, (NodeRow, Vec<Property>)> = HashMap::new();
+        for (row, property) in rows {
+            found.entry(row.name.clone()).or_insert((row, Vec::new())).1.push(property.into());
+        }
+        let mut fitting = HashMap::new();
+        for (name, (row, properties)) in found {
+            if let Ok(name) = Name::new(&name)
+                && self.fits(&row, &folder.child(&name))?
+            {
+                fitting.insert(name, properties);
+            }
+        }
+        Ok(fitting)
+    }
+
+    /// Changes the properties of an entry in the order given and does `also` with them: all or nothing.
+    /// Names the node when there is something to keep.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more than 1000
+    /// properties or 1 MiB of them; and what `also` says.
+    pub(super) fn change_properties(
+        &self,
+        path: &TreePath,
+        changes: &[PropertyChange],
+        also: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let steps: Vec<PropertyStep<'_>> = changes.iter().map(step).collect();
+        if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > VALUE_BYTES)) {
+            return Err(Error::NoSpace);
+        }
+        let keeps = steps.iter().any(|step| step.value.is_some());
+        let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };
+        let Some(node) = node else { return also() };
+        let mut outcome = Err(Error::NoSpace);
+        self.store().change_properties(node, &steps, |Holding { count, bytes }| {
+            if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
+                outcome = also();
+            }
+            outcome.is_ok()
+        })?;
+        outcome
+    }
+
+    /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),
+    /// in place of those that its nodes had.
+    pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, deep: bool) -> Result<()> {
+        let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find(to)?.map(|old| (None, old)).into_iter().collect();
+        if let Some(source) = self.find(from)? {
+            for (below, node) in self.store().nodes_with_properties(source)? {
+                if (!deep && !below.is_root()) || self.find(&from.join(&below))? != Some(node) {
+                    continue;
+                }
+                match self.mint(&to.join(&below)) {
+                    Ok(copy) => pairs.push((Some(node), copy)),
+                    // It has ended, or was not copied.
+                    Err(Error::Absent | Error::NoParent | Error::NotFolder | Error::Unsupported) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if pairs.is_empty() { Ok(()) } else { Ok(self.store().copy_properties(&pairs)?) }
+    }
+}
+
+fn step(change: &PropertyChange) -> PropertyStep<'_> {
+    let (name, value) = match change {
+        PropertyChange::Set(property) => (&property.name, Some(property.value.as_str())),
+        PropertyChange::Remove(name) => (name, None),
+    };
+    PropertyStep { namespace: &name.namespace, name: &name.name, value }
+}
+
+impl From<PropertyRow> for Property {
+    fn from(PropertyRow { namespace, name, value }: PropertyRow) -> Self {
+        Self { name: PropertyName { namespace, name }, value }
+    }
 }
