@@ -20,6 +20,7 @@ mod user;
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use limits::{ByteSize, Limits, Peer, Protocol, UserAgentPattern};
+pub(crate) use path::RESERVED;
 pub use path::{Name, PathError, TreePath};
 pub use permission::Permission;
 pub use scope::{NodeId, Scope, ScopeTarget};

@@ -4,12 +4,12 @@
 //! check against the session's access, then the host; every refusal comes before the first effect.
 //! All of them block: call them where blocking is allowed.
 //!
-//! [`host`] alone names host paths.
+//! `host` alone names host paths.
 
 mod entry;
 mod error;
 mod handles;
-pub mod host;
+mod host;
 mod index;
 mod lock;
 mod property;

@@ -1,0 +1,138 @@
+//! An open file.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod, fchown,
+    fcntl_getfl, fcntl_setfl, fdatasync, fsync, ftruncate, futimens, syncfs, utimensat,
+};
+use rustix::io::{pread, pwrite};
+
+use super::open::proc_path;
+use super::{Errno, Result, Stat};
+use crate::tree::Timestamp;
+
+/// An open file, or an open place of any kind where only its attributes are touched.
+#[derive(Debug)]
+pub(crate) struct File(OwnedFd);
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for File {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl File {
+    /// Asks about the file.
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        Stat::of(self, b"")
+    }
+
+    /// Fills the buffer from an offset; fewer bytes only at the end of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match pread(&self.0, &mut buffer[done..], offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `data` at an offset, or at the end where the file was opened to append.
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            match pwrite(&self.0, &data[done..], offset.saturating_add(done as u64)) {
+                Ok(0) => return Err(Errno::NOSPC),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every write go to the end.
+    pub(crate) fn append(&self) -> Result<()> {
+        fcntl_setfl(&self.0, fcntl_getfl(&self.0)? | OFlags::APPEND)
+    }
+
+    /// Cuts the file, or pads it with zeros.
+    pub(crate) fn truncate(&self, size: u64) -> Result<()> {
+        ftruncate(&self.0, size)
+    }
+
+    /// Copies at most `most` bytes at an offset to the same offset of another file; 0 at the end.
+    pub(crate) fn copy_to(&self, target: &File, offset: u64, most: usize) -> Result<usize> {
+        let (mut from, mut to) = (offset, offset);
+        match copy_file_range(&self.0, Some(&mut from), &target.0, Some(&mut to), most) {
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                let mut buffer = vec![0; most.min(1 << 20)];
+                let count = self.read_at(&mut buffer, offset)?;
+                target.write_at(&buffer[..count], offset)?;
+                Ok(count)
+            }
+            Err(Errno::INTR) => self.copy_to(target, offset, most),
+            result => result,
+        }
+    }
+
+    /// Writes content and attributes to disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        fsync(&self.0)
+    }
+
+    /// Writes content to disk, with as many attributes as are needed to read it.
+    pub(crate) fn sync_data(&self) -> Result<()> {
+        fdatasync(&self.0)
+    }
+
+    /// Writes the whole file system to disk.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        syncfs(&self.0)
+    }
+
+    /// Sets permission bits of a file opened to be read or written.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
+        fchmod(&self.0, Mode::from_raw_mode(mode))
+    }
+
+    /// Sets the owner as far as the host allows it.
+    pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) {
+        let _ = fchown(&self.0, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    }
+
+    /// Sets times of a file opened to be read or written.
+    pub(crate) fn set_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        futimens(&self.0, &times(modified, accessed))
+    }
+
+    /// Sets permission bits of whatever was opened as a place.
+    pub(crate) fn set_place_mode(&self, mode: u32) -> Result<()> {
+        chmodat(CWD, proc_path(self), Mode::from_raw_mode(mode), AtFlags::empty())
+    }
+
+    /// Sets times of whatever was opened as a place, a link itself included.
+    pub(crate) fn set_place_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        utimensat(&self.0, b"".as_slice(), &times(modified, accessed), AtFlags::EMPTY_PATH)
+    }
+}
+
+fn times(modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Timestamps {
+    let spec = |time: Option<Timestamp>| {
+        time.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, |t| Timespec {
+            tv_sec: t.seconds,
+            tv_nsec: i64::from(t.nanos),
+        })
+    };
+    Timestamps { last_access: spec(accessed), last_modification: spec(modified) }
+}

@@ -1,0 +1,204 @@
+//! An open folder and what can be done with the names in it. No link is ever followed here.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, fchmod, fstatvfs, fsync, linkat, mkdirat, openat, readlinkat,
+    renameat, renameat_with, symlinkat, unlinkat,
+};
+
+use super::open::{How, plain};
+use super::{Errno, File, Result, Stat};
+use crate::domain::{Name, TreePath};
+use crate::tree::Space;
+
+/// An open folder: a place to start from, whatever happens to the names above it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(Arc<OwnedFd>);
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Folder {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd))
+    }
+}
+
+impl Folder {
+    /// Asks about the folder itself.
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        Stat::of(self, b"")
+    }
+
+    /// Asks about an entry.
+    pub(crate) fn stat_entry(&self, name: &Name) -> Result<Stat> {
+        Stat::of(self, name.as_bytes())
+    }
+
+    /// Opens a folder below; a link on the way is an error.
+    pub(crate) fn folder(&self, path: &TreePath) -> Result<Folder> {
+        plain(self, path.as_bytes(), How::Folder).map(Folder::from)
+    }
+
+    /// Opens an entry; a link is an error.
+    pub(crate) fn open(&self, name: &Name, how: How) -> Result<OwnedFd> {
+        plain(self, name.as_bytes(), how)
+    }
+
+    /// Makes a file where nothing is, to be read and written.
+    pub(crate) fn make_file(&self, name: &Name, mode: u32) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(self, name.as_bytes(), flags, Mode::from_raw_mode(mode)).map(File::from)
+    }
+
+    /// Makes a folder where nothing is.
+    pub(crate) fn make_folder(&self, name: &Name, mode: u32) -> Result<()> {
+        mkdirat(self, name.as_bytes(), Mode::from_raw_mode(mode))
+    }
+
+    /// Removes an entry that is no folder.
+    pub(crate) fn unlink(&self, name: &Name) -> Result<()> {
+        unlinkat(self, name.as_bytes(), AtFlags::empty())
+    }
+
+    /// Removes an empty folder.
+    pub(crate) fn remove_folder(&self, name: &Name) -> Result<()> {
+        unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR)
+    }
+
+    /// Moves an entry, replacing as POSIX does.
+    pub(crate) fn rename(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+        renameat(self, name.as_bytes(), to, target.as_bytes())
+    }
+
+    /// Moves an entry to where nothing is.
+    pub(crate) fn rename_new(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+        match renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE) {
+            // The file system has no such rename: look first, under the caller's lock.
+            Err(Errno::INVAL | Errno::NOSYS) => match to.stat_entry(target) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => self.rename(name, to, target),
+                Err(error) => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Lets two entries change places in one step.
+    pub(crate) fn exchange(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+        renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE)
+    }
+
+    /// Makes a hard link to an entry (to a link itself, if it is one).
+    pub(crate) fn link(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+        linkat(self, name.as_bytes(), to, target.as_bytes(), AtFlags::empty())
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn symlink(&self, target: &[u8], name: &Name) -> Result<()> {
+        symlinkat(target, self, name.as_bytes())
+    }
+
+    /// Returns what a symbolic link says.
+    pub(crate) fn read_link(&self, name: &Name) -> Result<Vec<u8>> {
+        readlinkat(self, name.as_bytes(), Vec::new()).map(|target| target.into_bytes())
+    }
+
+    /// Writes the names in the folder to disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        fsync(plain(self, b"", How::List)?)
+    }
+
+    /// Sets permission bits.
+    pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
+        fchmod(plain(self, b"", How::List)?, Mode::from_raw_mode(mode))
+    }
+
+    /// Returns the room on the folder's file system.
+    pub(crate) fn space(&self) -> Result<Space> {
+        space(self)
+    }
+
+    /// Opens the folder to be listed.
+    pub(crate) fn names(&self) -> Result<Names> {
+        plain(self, b"", How::List).map(Names::from)
+    }
+}
+
+/// Returns the room on the file system of an open entry.
+pub(crate) fn space(fd: impl AsFd) -> Result<Space> {
+    let v = fstatvfs(fd)?;
+    Ok(Space {
+        total: v.f_blocks.saturating_mul(v.f_frsize),
+        available: v.f_bavail.saturating_mul(v.f_frsize),
+        free: v.f_bfree.saturating_mul(v.f_frsize),
+        files: v.f_files,
+        files_free: v.f_ffree,
+        block: v.f_frsize,
+        name_max: v.f_namemax,
+    })
+}
+
+const BLOCK: usize = 64 << 10;
+
+/// The names in a folder, read a block at a time.
+pub(crate) struct Names {
+    fd: OwnedFd,
+    buffer: Box<[MaybeUninit<u8>]>,
+    done: bool,
+}
+
+impl From<OwnedFd> for Names {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, buffer: Box::new([MaybeUninit::uninit(); BLOCK]), done: false }
+    }
+}
+
+impl Names {
+    /// Reads the next block of names; empty at the end. `.`, `..`, the gateway's own folder, sockets
+    /// and devices are left out.
+    pub(crate) fn block(&mut self) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        while names.is_empty() && !self.done {
+            self.done = !fill(&self.fd, &mut self.buffer, &mut names)?;
+        }
+        Ok(names)
+    }
+
+    /// Returns the open folder.
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Asks about an entry.
+    pub(crate) fn stat_entry(&self, name: &Name) -> Result<Stat> {
+        Stat::of(&self.fd, name.as_bytes())
+    }
+}
+
+fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], names: &mut Vec<Name>) -> Result<bool> {
+    let mut raw = RawDir::new(fd, buffer);
+    while let Some(entry) = raw.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            entry => entry?,
+        };
+        let shown = matches!(
+            entry.file_type(),
+            FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
+        );
+        if shown && let Ok(name) = Name::new(entry.file_name().to_bytes()) {
+            names.push(name);
+        }
+        if raw.is_buffer_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,121 @@
+//! Opening: every resolution is the kernel's, beneath an open folder (openat2).
+//!
+//! A path is first opened with links refused: then the path as written is the canonical one, and
+//! costs nothing more. Only where a link stands in the way is it opened again with links followed,
+//! still beneath the folder, and the kernel asked where that led.
+
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
+
+use super::{Errno, Host, Result, Stat};
+use crate::domain::TreePath;
+
+/// How an entry is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Only as a place: to ask about it or to start from.
+    Place,
+    /// As a place, which must be a folder.
+    Folder,
+    /// To list a folder.
+    List,
+    /// To read a file.
+    Read,
+    /// To write a file.
+    Write,
+    /// To read and write a file.
+    Both,
+}
+
+impl How {
+    fn flags(self) -> OFlags {
+        let file = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+        OFlags::CLOEXEC
+            | match self {
+                How::Place => OFlags::PATH,
+                How::Folder => OFlags::PATH | OFlags::DIRECTORY,
+                How::List => OFlags::RDONLY | OFlags::DIRECTORY,
+                How::Read => OFlags::RDONLY | file,
+                How::Write => OFlags::WRONLY | file,
+                How::Both => OFlags::RDWR | file,
+            }
+    }
+}
+
+const RETRIES: u32 = 64;
+
+fn beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | more;
+    let mut tries = 0;
+    loop {
+        match openat2(folder.as_fd(), path, flags, Mode::empty(), resolve) {
+            // A rename somewhere on the host raced with a `..` in a link; asking again is the remedy.
+            Err(Errno::AGAIN | Errno::INTR) if tries < RETRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Opens a path below a folder; a link anywhere in it is an error (`ELOOP`).
+pub(super) fn plain(folder: impl AsFd, path: &[u8], how: How) -> Result<OwnedFd> {
+    beneath(folder, path, how.flags(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens a path below a folder, following links that stay beneath it.
+fn following(folder: impl AsFd, path: &[u8], how: How) -> Result<OwnedFd> {
+    beneath(folder, path, how.flags() - OFlags::NOFOLLOW, ResolveFlags::empty())
+}
+
+impl Host {
+    /// Opens `rest` beneath `anchor`, which stands at `place`; links that stay beneath it are followed.
+    /// Returns also where that is, without links.
+    ///
+    /// # Errors
+    /// `ENOENT` also for what leads out, to the gateway's own folder, or round in a circle.
+    pub(crate) fn resolve(
+        &self,
+        anchor: impl AsFd,
+        place: &TreePath,
+        rest: &TreePath,
+        how: How,
+    ) -> Result<(OwnedFd, TreePath)> {
+        match plain(anchor.as_fd(), rest.as_bytes(), how) {
+            Ok(fd) => Ok((fd, place.join(rest))),
+            Err(Errno::LOOP) => match following(anchor, rest.as_bytes(), how) {
+                Ok(fd) => self.whereabouts(&fd).map_or(Err(Errno::NOENT), |path| Ok((fd, path))),
+                Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => Err(Errno::NOENT),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns where in the tree an open entry is now; `None` when it was removed, is outside or in
+    /// the gateway's own folder.
+    pub(crate) fn whereabouts(&self, fd: impl AsFd) -> Option<TreePath> {
+        let root = host_path(self.root.as_fd())?;
+        let path = host_path(fd.as_fd())?;
+        let below = match root.as_slice() {
+            b"/" => path.as_slice(),
+            root => path.strip_prefix(root)?,
+        };
+        if !(below.is_empty() || below.starts_with(b"/")) {
+            return None;
+        }
+        if path.ends_with(b" (deleted)") && Stat::of(fd, b"").ok()?.links == 0 {
+            return None;
+        }
+        TreePath::parse(below).ok()
+    }
+}
+
+/// Returns the host path of an open entry, as the kernel knows it.
+pub(super) fn host_path(fd: impl AsFd) -> Option<Vec<u8>> {
+    readlinkat(CWD, proc_path(fd), Vec::new()).ok().map(|path| path.into_bytes())
+}
+
+/// Returns the name by which the process itself can open or change exactly this entry.
+pub(super) fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}

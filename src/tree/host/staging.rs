@@ -1,0 +1,237 @@
+//! Where things wait that have no name yet, or none any more: `.patgate` at the root of a file system.
+//!
+//! It is the server's alone (0700), absent to clients, and emptied at start: whatever stands there
+//! then belongs to nobody.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::open::{How, plain};
+use super::{Errno, File, Folder, Host, Result};
+use crate::domain::{Name, RESERVED};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FlockOperation, Mode, RawDir, fchmod, flock, mkdirat, renameat, unlinkat};
+
+/// The staging folder of one file system.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    folder: Folder,
+    run: u64,
+    /// Held so that no other server sweeps what waits here.
+    #[allow(dead_code, reason = "holds the lock while it is open")]
+    held: Option<OwnedFd>,
+}
+
+/// Something that waits in staging; it is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    staging: Arc<Staging>,
+    name: Name,
+    waits: bool,
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+impl Host {
+    /// Returns the staging folder from which a rename reaches an open folder of the tree; makes it
+    /// when there is none.
+    pub(crate) fn staging(&self, beside: &Folder) -> Result<Arc<Staging>> {
+        let mount = beside.stat()?.mount();
+        if let Some(staging) = self.stagings.read().get(&mount) {
+            return Ok(Arc::clone(staging));
+        }
+        let mut top = self.whereabouts(beside).ok_or(Errno::NOENT)?;
+        while let Some(parent) = top.parent() {
+            if self.folder(&parent)?.stat()?.mount() != mount {
+                break;
+            }
+            top = parent;
+        }
+        let mut stagings = self.stagings.write();
+        if let Some(staging) = stagings.get(&mount) {
+            return Ok(Arc::clone(staging));
+        }
+        let staging = Arc::new(Staging::open(&self.folder(&top)?, self.run, self.sweeps)?);
+        stagings.insert(mount, Arc::clone(&staging));
+        Ok(staging)
+    }
+}
+
+impl Staging {
+    fn open(top: &Folder, run: u64, sweeps: bool) -> Result<Self> {
+        match mkdirat(top, RESERVED, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let folder = Folder::from(plain(top, RESERVED, How::Folder)?);
+        let stat = folder.stat()?;
+        if stat.mode & 0o077 != 0 {
+            folder.set_mode(0o700)?;
+        }
+        let mut staging = Self { folder, run, held: None };
+        if sweeps {
+            let lock = plain(&staging.folder, b"", How::List)?;
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => staging.sweep()?,
+                Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
+                // The file system has no locks: nobody can tell whose things wait here, so they stay.
+                Err(_) => {}
+            }
+            staging.held = Some(lock);
+        }
+        Ok(staging)
+    }
+
+    /// Makes an empty file that only the server can read.
+    pub(crate) fn make_file(self: &Arc<Self>) -> Result<(File, Staged)> {
+        let mut staged = self.slot()?;
+        let file = self.folder.make_file(&staged.name, 0o600)?;
+        staged.waits = true;
+        Ok((file, staged))
+    }
+
+    /// Makes an empty folder that only the server can enter.
+    pub(crate) fn make_folder(self: &Arc<Self>) -> Result<Staged> {
+        let mut staged = self.slot()?;
+        self.folder.make_folder(&staged.name, 0o700)?;
+        staged.waits = true;
+        Ok(staged)
+    }
+
+    /// Moves an entry away from its folder.
+    pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &Name) -> Result<Staged> {
+        let mut staged = self.slot()?;
+        folder.rename_new(name, &self.folder, &staged.name)?;
+        staged.waits = true;
+        Ok(staged)
+    }
+
+    fn slot(self: &Arc<Self>) -> Result<Staged> {
+        let name = Name::new(&self.fresh()).map_err(|_| Errno::INVAL)?;
+        Ok(Staged { staging: Arc::clone(self), name, waits: false })
+    }
+
+    fn fresh(&self) -> Vec<u8> {
+        format!("{:016x}-{:x}", self.run, SERIAL.fetch_add(1, Ordering::Relaxed)).into_bytes()
+    }
+
+    fn sweep(&self) -> Result<()> {
+        for name in names(&plain(&self.folder, b"", How::List)?)? {
+            self.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry of staging with all in it. A folder within is first moved up into staging, so
+    /// that no depth needs more than two open folders. What can't be removed stays, and the rest goes.
+    fn remove(&self, name: Vec<u8>) -> Result<()> {
+        let mut left = vec![name];
+        let mut result = Ok(());
+        while let Some(name) = left.pop() {
+            let done = match unlinkat(&self.folder, &name, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => self.remove_folder(&name, &mut left),
+                Err(Errno::NOENT) => Ok(()),
+                done => done,
+            };
+            result = result.and(done);
+        }
+        result
+    }
+
+    fn remove_folder(&self, name: &[u8], left: &mut Vec<Vec<u8>>) -> Result<()> {
+        let folder = match plain(&self.folder, name, How::List) {
+            Err(Errno::ACCESS) => {
+                unlock(plain(&self.folder, name, How::Folder)?)?;
+                plain(&self.folder, name, How::List)?
+            }
+            opened => opened?,
+        };
+        let mut result = Ok(());
+        for entry in names(&folder)? {
+            let done = match unlinkat(&folder, &entry, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => self.take_up(&folder, &entry, left),
+                Err(Errno::NOENT) => Ok(()),
+                Err(Errno::ACCESS) => fchmod(&folder, Mode::RWXU).and_then(|()| self.take_up(&folder, &entry, left)),
+                done => done,
+            };
+            result = result.and(done);
+        }
+        result.and(unlinkat(&self.folder, name, AtFlags::REMOVEDIR))
+    }
+
+    fn take_up(&self, folder: &OwnedFd, entry: &[u8], left: &mut Vec<Vec<u8>>) -> Result<()> {
+        if unlinkat(folder, entry, AtFlags::REMOVEDIR).is_ok() {
+            return Ok(());
+        }
+        let fresh = self.fresh();
+        match renameat(folder, entry, &self.folder, &fresh) {
+            Err(Errno::ACCESS) => {
+                unlock(plain(folder, entry, How::Place)?)?;
+                renameat(folder, entry, &self.folder, &fresh)?;
+            }
+            moved => moved?,
+        }
+        left.push(fresh);
+        Ok(())
+    }
+}
+
+/// Gives the server all rights to an entry opened as a place.
+fn unlock(place: OwnedFd) -> Result<()> {
+    File::from(place).set_place_mode(0o700)
+}
+
+/// Returns every name in a folder, whatever it is, but `.` and `..`.
+fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>> {
+    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut raw = RawDir::new(folder, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = raw.next() {
+        match entry?.file_name().to_bytes() {
+            b"." | b".." => {}
+            name => names.push(name.to_vec()),
+        }
+    }
+    Ok(names)
+}
+
+impl Staged {
+    /// Returns the staging folder and the name in it, to reach what waits there.
+    pub(crate) fn place(&self) -> (&Folder, &Name) {
+        (&self.staging.folder, &self.name)
+    }
+
+    /// Puts it where it belongs, in the place of a file if there is one.
+    pub(crate) fn put(mut self, folder: &Folder, name: &Name) -> Result<()> {
+        self.staging.folder.rename(&self.name, folder, name)?;
+        self.waits = false;
+        Ok(())
+    }
+
+    /// Puts it where nothing is.
+    pub(crate) fn put_new(mut self, folder: &Folder, name: &Name) -> Result<()> {
+        self.staging.folder.rename_new(&self.name, folder, name)?;
+        self.waits = false;
+        Ok(())
+    }
+
+    /// Lets it change places with what stands at a name: that waits here then.
+    pub(crate) fn exchange(&self, folder: &Folder, name: &Name) -> Result<()> {
+        self.staging.folder.exchange(&self.name, folder, name)
+    }
+
+    /// Removes it, with all in it.
+    pub(crate) fn discard(mut self) -> Result<()> {
+        self.waits = false;
+        self.staging.remove(self.name.as_bytes().to_vec())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.waits {
+            let _ = self.staging.remove(self.name.as_bytes().to_vec());
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the host says of an entry (statx).
+
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
+
+use super::Result;
+use crate::domain::Identity;
+use crate::tree::{Kind, Timestamp};
+
+/// A mount and a file system on it: what one rename can't cross.
+pub(crate) type Mount = (u64, u64);
+
+/// What the host says of an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Stat {
+    /// What it is; `None` for sockets, devices and the like, which are never shown.
+    pub(crate) kind: Option<Kind>,
+    /// Its inode number.
+    pub(crate) inode: u64,
+    /// The device of its file system.
+    pub(crate) device: u64,
+    /// The mount it was reached by; 0 where the kernel does not tell.
+    pub(crate) mount: u64,
+    /// When it was made, where the file system knows.
+    pub(crate) created: Option<Timestamp>,
+    /// The last change of content.
+    pub(crate) modified: Timestamp,
+    /// The last read.
+    pub(crate) accessed: Timestamp,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Permission bits, with set-id and sticky bits.
+    pub(crate) mode: u32,
+    /// Hard links.
+    pub(crate) links: u32,
+    /// The owning user.
+    pub(crate) uid: u32,
+    /// The owning group.
+    pub(crate) gid: u32,
+}
+
+impl Stat {
+    /// Asks about a name in a folder, or about the open entry itself when it is empty. No link is followed.
+    pub(super) fn of(fd: impl AsFd, name: &[u8]) -> Result<Self> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        Ok(Self::from(&statx(fd, name, flags, wanted)?))
+    }
+
+    /// Returns the birth time in nanoseconds since 1970.
+    pub(crate) fn born(&self) -> Option<i64> {
+        self.created.and_then(|t| t.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(t.nanos)))
+    }
+
+    /// Returns what a folder is recognised by.
+    pub(crate) fn folder_identity(&self) -> Identity {
+        Identity::Folder { inode: self.inode, born: self.born() }
+    }
+
+    /// Tells whether this is a folder.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.kind == Some(Kind::Folder)
+    }
+
+    /// Tells whether both are the same entry of the host.
+    pub(crate) fn is_same(&self, other: &Stat) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Returns what one rename can't leave.
+    pub(crate) fn mount(&self) -> Mount {
+        (self.mount, self.device)
+    }
+}
+
+impl From<&Statx> for Stat {
+    fn from(x: &Statx) -> Self {
+        let has = |flag: StatxFlags| x.stx_mask & flag.bits() != 0;
+        let kind = match FileType::from_raw_mode(u32::from(x.stx_mode)) {
+            FileType::RegularFile => Some(Kind::File),
+            FileType::Directory => Some(Kind::Folder),
+            FileType::Symlink => Some(Kind::Link),
+            _ => None,
+        };
+        Self {
+            kind,
+            inode: x.stx_ino,
+            device: u64::from(x.stx_dev_major) << 32 | u64::from(x.stx_dev_minor),
+            mount: if has(StatxFlags::MNT_ID) { x.stx_mnt_id } else { 0 },
+            created: has(StatxFlags::BTIME).then(|| time(&x.stx_btime)),
+            modified: time(&x.stx_mtime),
+            accessed: time(&x.stx_atime),
+            size: x.stx_size,
+            mode: u32::from(x.stx_mode) & 0o7777,
+            links: x.stx_nlink,
+            uid: x.stx_uid,
+            gid: x.stx_gid,
+        }
+    }
+}
+
+fn time(stamp: &StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: stamp.tv_sec, nanos: stamp.tv_nsec }
+}
