@@ -357,3 +357,6 @@ fn draw() -> std::result::Result<NodeId, StoreError> {
     getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
     Ok(NodeId::from_random(bytes))
 }
+
+#[cfg(test)]
+mod tests;

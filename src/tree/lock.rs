@@ -394,3 +394,6 @@ impl From<&Lock> for LockRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
