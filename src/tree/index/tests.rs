@@ -14,7 +14,8 @@ use crate::store::PropertyStep;
 struct Host {
     entries: Mutex<BTreeMap<TreePath, Facts>>,
     births: AtomicU64,
-    meddler: Mutex<Option<Box<dyn FnOnce(&Host) + Send>>>,
+    asked: AtomicU64,
+    meddler: Mutex<Option<(u64, Box<dyn FnOnce(&Host) + Send>)>>,
 }
 
 impl Host {
@@ -36,13 +37,19 @@ impl Host {
         }
     }
 
+    /// Does something just before the index asks for the `when`th time from now.
+    fn meddle(&self, when: u64, what: impl FnOnce(&Host) + Send + 'static) {
+        *self.meddler.lock() = Some((self.asked.load(Ordering::Relaxed) + when, Box::new(what)));
+    }
+
     fn remove(&self, path: &str) {
         self.entries.lock().retain(|p, _| !p.is_within(&at(path)));
     }
 
     fn ask(&self, path: &TreePath) -> Result<Facts> {
-        let meddler = self.meddler.lock().take();
-        if let Some(meddle) = meddler {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let meddler = self.meddler.lock().take_if(|(when, _)| *when == asked);
+        if let Some((_, meddle)) = meddler {
             meddle(self);
         }
         self.entries.lock().get(path).copied().ok_or(Error::Absent)
@@ -304,13 +311,17 @@ fn two_processes_that_name_one_path_get_one_id() {
 
 #[test]
 fn a_folder_swapped_while_it_is_named_gets_the_name_of_what_stands_there_at_the_end() {
-    let world = World::new();
-    *world.host.meddler.lock() = Some(Box::new(|host| {
-        host.rename("/a", "/old");
-        host.make("/a", Kind::Folder);
-    }));
-    let id = world.mint("/a");
-    assert_eq!(world.locate(id).as_deref(), Some("/a"));
+    // Naming /a asks for / and /a, and for both again once the rows are written.
+    for when in 1..=4 {
+        let world = World::new();
+        world.host.meddle(when, |host| {
+            host.rename("/a", "/old");
+            host.make("/a", Kind::Folder);
+        });
+        let id = world.mint("/a");
+        assert_eq!(world.locate(id).as_deref(), Some("/a"), "{when}");
+        assert!(world.host.meddler.lock().is_none());
+    }
 }
 
 #[test]
@@ -334,6 +345,30 @@ fn another_process_that_names_the_target_of_a_move_finds_the_moved_node() {
     assert_eq!(other.mint(&at("/z")).expect("named"), folder);
     change.finish().expect("finished");
     assert_eq!(world.locate(folder).as_deref(), Some("/z"));
+}
+
+#[test]
+fn another_process_names_nothing_where_a_move_is_about_to_arrive() {
+    let world = World::new();
+    let other = world.other_process();
+    let folder = world.mint("/a");
+    let change = world.index.begin_move(&at("/a"), &at("/z")).expect("begun");
+    // It first looks whether the move was done, which it was not, and then for what stands at the target.
+    world.host.meddle(2, |host| host.rename("/a", "/z"));
+    assert_eq!(other.mint(&at("/z")).expect("named"), folder);
+    change.finish().expect("finished");
+    assert_eq!(world.locate(folder).as_deref(), Some("/z"));
+}
+
+#[test]
+fn a_file_that_replaces_a_folder_keeps_its_own_id_and_so_does_a_folder_that_replaces_a_file() {
+    let world = World::new();
+    let (file, folder) = (world.mint("/a/b/f"), world.mint("/c"));
+    world.rename("/a/b/f", "/c");
+    assert_eq!((world.find("/c"), world.locate(folder)), (Some(file), None));
+    let parent = world.mint("/a/b");
+    world.rename("/a/b", "/c");
+    assert_eq!((world.find("/c"), world.locate(file)), (Some(parent), None));
 }
 
 #[test]
@@ -557,15 +592,29 @@ fn a_copy_gets_the_properties_of_its_source_and_no_others() {
     for path in ["/a/b", "/a/b/f"] {
         world.change(path, &[set("x", path)]).expect("changed");
     }
-    for (path, kind) in [("/c/b", Kind::Folder), ("/c/b/f", Kind::File), ("/c/g", Kind::File), ("/c/e", Kind::Folder)] {
+    for (path, kind) in [
+        ("/c/b", Kind::Folder),
+        ("/c/b/f", Kind::File),
+        ("/c/g", Kind::File),
+        ("/c/e", Kind::Folder),
+        ("/c/e/f", Kind::File),
+    ] {
         world.host.make(path, kind);
     }
     world.index.copy_properties(&at("/a/b"), &at("/c/b"), true).expect("copied");
     assert_eq!((world.values("/c/b"), world.values("/c/b/f")), (vec!["/a/b".into()], vec!["/a/b/f".into()]));
     assert_ne!(world.find("/c/b/f"), world.find("/a/b/f"));
     world.index.copy_properties(&at("/a/b"), &at("/c/e"), false).expect("copied");
-    assert_eq!(world.values("/c/e"), ["/a/b"]);
+    assert_eq!((world.values("/c/e"), world.values("/c/e/f")), (vec!["/a/b".into()], vec![]));
     world.index.copy_properties(&at("/c/g"), &at("/c/b/f"), true).expect("copied");
     assert!(world.values("/c/b/f").is_empty());
     assert_eq!(world.values("/a/b/f"), ["/a/b/f"]);
+    // What belonged to a folder that was swapped since is not the new one's to give.
+    world.host.remove("/a/b");
+    for path in ["/a/b", "/c/h", "/c/h/b"] {
+        world.host.make(path, Kind::Folder);
+    }
+    world.change("/a", &[set("x", "a")]).expect("changed");
+    world.index.copy_properties(&at("/a"), &at("/c/h"), true).expect("copied");
+    assert_eq!((world.values("/c/h"), world.values("/c/h/b")), (vec!["a".into()], vec![]));
 }
