@@ -1,6 +1,32 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, in terms of a [`crate::tree::View`].
+//!
+//! russh is the transport; the loop over SFTP packets is ours. From the outside in: [`connection`]
+//! watches one socket ([`wire`]) and ends it in time, [`door`] answers what russh asks, [`channel`] moves
+//! bytes, [`input`], [`request`] and [`reply`] are the packets, [`worker`] answers them on a blocking thread,
+//! by theme in [`files`], [`folders`] and [`names`], and sees the session's own uploads through
+//! [`overlay`].
 
-use std::path::Path;
+mod algorithms;
+mod attributes;
+mod channel;
+mod connection;
+mod door;
+mod error;
+mod files;
+mod folders;
+mod handles;
+mod host_keys;
+mod input;
+mod names;
+mod overlay;
+mod reply;
+mod request;
+mod users;
+mod wire;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,37 +34,91 @@ use crate::auth::Authenticator;
 use crate::net::Connection;
 use crate::tree::Tree;
 
-/// The server's identity: its host keys.
-#[derive(Clone)]
-pub struct HostKeys {}
+pub use host_keys::HostKeys;
 
-impl HostKeys {
-    /// Reads the keys in the state directory; makes them (0600) when they are not there.
-    ///
-    /// # Errors
-    /// What the host says when they can't be read or written.
-    pub fn open(_state: &Path) -> std::io::Result<Self> {
-        todo!()
-    }
+use users::Users;
 
-    /// Makes an ed25519 key that is kept nowhere, for tests.
-    pub fn throwaway() -> Self {
-        todo!()
+/// What one client may take, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SftpOptions {
+    /// From accept to authenticated.
+    pub authentication: Duration,
+    /// Channels of one connection at once.
+    pub channels: usize,
+    /// Open files and folders of one connection at once.
+    pub handles: usize,
+    /// Connections of one user at once.
+    pub connections_per_user: usize,
+    /// How long a client may leave an answer waiting.
+    pub patience: Duration,
+    /// Bytes in one direction after which keys are exchanged anew; 1 GiB at most.
+    pub rekey_bytes: usize,
+    /// Time after which keys are exchanged anew.
+    pub rekey_after: Duration,
+}
+
+impl Default for SftpOptions {
+    fn default() -> Self {
+        Self {
+            authentication: Duration::from_secs(30),
+            channels: 10,
+            handles: 1024,
+            connections_per_user: 64,
+            patience: Duration::from_secs(180),
+            rekey_bytes: 1 << 30,
+            rekey_after: Duration::from_secs(3600),
+        }
     }
 }
 
 /// Serves SSH connections; clones share all state.
 #[derive(Clone)]
-pub struct Sftp {}
+pub struct Sftp(Arc<Inner>);
+
+struct Inner {
+    tree: Tree,
+    auth: Authenticator,
+    config: Arc<russh::server::Config>,
+    users: Users,
+    options: SftpOptions,
+}
 
 impl Sftp {
     /// Serves a tree to callers that `auth` proves.
-    pub fn new(_tree: Tree, _auth: Authenticator, _keys: HostKeys) -> Self {
-        todo!()
+    pub fn new(tree: Tree, auth: Authenticator, keys: HostKeys) -> Self {
+        Self::with_options(tree, auth, keys, SftpOptions::default())
     }
 
-    /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done.
-    pub async fn serve(&self, _connection: Connection, _stop: CancellationToken) {
-        todo!()
+    /// Serves a tree, with limits of one's own.
+    pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
+        let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
+        let config = Arc::new(algorithms::config(&keys, &options));
+        Self(Arc::new(Inner { tree, auth, config, users: Users::new(options.connections_per_user), options }))
+    }
+
+    /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
+    /// requests that have come in, and files that are open.
+    pub async fn serve(&self, connection: Connection, stop: CancellationToken) {
+        connection::serve(self.clone(), connection, stop).await;
+    }
+
+    fn tree(&self) -> &Tree {
+        &self.0.tree
+    }
+
+    fn auth(&self) -> &Authenticator {
+        &self.0.auth
+    }
+
+    fn users(&self) -> &Users {
+        &self.0.users
+    }
+
+    fn options(&self) -> &SftpOptions {
+        &self.0.options
+    }
+
+    fn config(&self) -> Arc<russh::server::Config> {
+        self.0.config.clone()
     }
 }

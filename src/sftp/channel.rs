@@ -1,0 +1,286 @@
+//! One channel: takes what comes in, has it answered on a blocking thread, sends the answers.
+//!
+//! The loop waits for the answer that is being sent, the work that is being done and what comes in, all
+//! at once. It takes what comes in whenever an answer waits to be sent: russh's own loop stands still
+//! while a channel does not take its data, and would then send nothing either. Only while a blocking
+//! thread works, and enough waits for it already, may the client be kept waiting in turn.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::server::Msg;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::input::Input;
+use super::worker::{Outcome, Worker};
+
+/// Input beyond this waits at the client while a blocking thread works.
+const ENOUGH: usize = 2 * 1024 * 1024;
+/// Input beyond this ends the session: the client sends and doesn't read.
+const TOO_MUCH: usize = 16 * 1024 * 1024;
+/// How much of the input one run of the worker is given.
+const RUN_BYTES: usize = 1024 * 1024;
+const RUN_PACKETS: usize = 256;
+/// How many batches of answers may wait while another is being sent.
+const WAITING: usize = 1;
+
+/// What a channel is told by its connection.
+#[derive(Clone)]
+pub(super) struct Orders {
+    /// The connection is to end now; also the channel's own word that it must.
+    pub(super) over: CancellationToken,
+    /// The server is to stop: end once nothing is open and nothing under way.
+    pub(super) stop: CancellationToken,
+    /// How long an answer may wait for the client to take it.
+    pub(super) patience: Duration,
+}
+
+/// Why a channel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client is done, or the server stops: all is answered.
+    Done,
+    /// The client closed the channel, or the connection is over.
+    Gone,
+    /// The client broke the protocol.
+    Broken,
+    /// The client sends and takes no answers.
+    Hung,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send>>;
+type Work = JoinHandle<(Box<Worker>, Outcome)>;
+
+struct Loop {
+    orders: Orders,
+    read: ChannelReadHalf,
+    write: Arc<ChannelWriteHalf<Msg>>,
+    /// Brings the worker, once the client has asked for SFTP.
+    start: Option<oneshot::Receiver<Box<Worker>>>,
+    idle: Option<Box<Worker>>,
+    work: Option<Work>,
+    /// Whether the worker has requests of its own left, and how many handles.
+    more: bool,
+    open: usize,
+    input: Input,
+    eof: bool,
+    outbox: VecDeque<Bytes>,
+    sending: Option<(Sending, Instant)>,
+}
+
+/// Serves a channel until its end. The worker comes through `start`; without one what comes in is dropped.
+pub(super) async fn serve(channel: Channel<Msg>, start: oneshot::Receiver<Box<Worker>>, orders: Orders) {
+    let (read, write) = channel.split();
+    let mut channel = Loop {
+        orders,
+        read,
+        write: Arc::new(write),
+        start: Some(start),
+        idle: None,
+        work: None,
+        more: false,
+        open: 0,
+        input: Input::default(),
+        eof: false,
+        outbox: VecDeque::new(),
+        sending: None,
+    };
+    let end = channel.run().await;
+    channel.finish(end).await;
+}
+
+impl Loop {
+    async fn run(&mut self) -> End {
+        loop {
+            self.send_next();
+            if let Some(end) = self.work_next() {
+                return end;
+            }
+            let busy = self.work.is_some() || self.sending.is_some();
+            let stopping = self.orders.stop.is_cancelled();
+            if !busy && (self.eof || stopping && self.open == 0) {
+                return End::Done;
+            }
+            let takes = !self.eof && (self.input.len() < ENOUGH || self.sending.is_some());
+            tokio::select! {
+                () = self.orders.over.cancelled() => return End::Gone,
+                sent = sent(&mut self.sending) => {
+                    self.sending = None;
+                    if let Some(end) = sent { return end }
+                }
+                done = finished(&mut self.work) => {
+                    self.work = None;
+                    let Ok((worker, outcome)) = done else { return End::Broken };
+                    self.idle = Some(worker);
+                    if let Some(end) = self.take_outcome(outcome) { return end }
+                }
+                message = self.read.wait(), if takes => {
+                    if let Some(end) = self.take(message) { return end }
+                }
+                started = begun(&mut self.start) => self.begin(started),
+                () = self.orders.stop.cancelled(), if !stopping => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, worker: Option<Box<Worker>>) {
+        self.start = None;
+        self.idle = worker;
+    }
+
+    fn take(&mut self, message: Option<ChannelMsg>) -> Option<End> {
+        match message {
+            Some(ChannelMsg::Data { data }) => {
+                if let Some(Ok(worker)) = self.start.as_mut().map(oneshot::Receiver::try_recv) {
+                    self.begin(Some(worker));
+                }
+                if self.start.is_none() {
+                    self.input.push(data);
+                }
+                (self.input.len() > TOO_MUCH).then_some(End::Hung)
+            }
+            Some(ChannelMsg::Eof) => {
+                self.eof = true;
+                None
+            }
+            Some(ChannelMsg::Close) | None => Some(End::Gone),
+            Some(_) => None,
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) -> Option<End> {
+        (self.more, self.open) = (outcome.more, outcome.open);
+        if !outcome.replies.is_empty() {
+            self.outbox.push_back(outcome.replies);
+        }
+        outcome.broken.then_some(End::Broken)
+    }
+
+    fn send_next(&mut self) {
+        if self.sending.is_none()
+            && let Some(batch) = self.outbox.pop_front()
+        {
+            let write = self.write.clone();
+            let sending = Box::pin(async move { write.data_bytes(batch).await });
+            self.sending = Some((sending, Instant::now() + self.orders.patience));
+        }
+    }
+
+    /// Gives the worker what there is to do.
+    fn work_next(&mut self) -> Option<End> {
+        if self.outbox.len() >= WAITING {
+            return None;
+        }
+        let mut worker = self.idle.take()?;
+        let (mut bytes, mut packets) = (0, 0);
+        while !self.more && bytes < RUN_BYTES && packets < RUN_PACKETS {
+            match self.input.next() {
+                Ok(Some(frame)) => {
+                    bytes += frame.len();
+                    packets += 1;
+                    worker.push(frame);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "SFTP stream broken");
+                    self.idle = Some(worker);
+                    return Some(End::Broken);
+                }
+            }
+        }
+        if self.more || packets > 0 {
+            self.work = Some(tokio::task::spawn_blocking(move || {
+                let outcome = worker.run();
+                (worker, outcome)
+            }));
+        } else {
+            self.idle = Some(worker);
+        }
+        None
+    }
+
+    /// Says farewell where the client still listens; then waits for work under way, and discards what
+    /// was not closed.
+    async fn finish(mut self, end: End) {
+        match end {
+            End::Done => self.say_farewell(0).await,
+            End::Broken => self.say_farewell(1).await,
+            End::Hung => {
+                tracing::debug!("SFTP session ended: the client takes no answers");
+                self.orders.over.cancel();
+            }
+            End::Gone => {}
+        }
+        // Nobody reads on: russh's loop must not wait for this channel.
+        drop(self.read);
+        let worker = match self.work.take() {
+            Some(work) => work.await.ok().map(|(worker, _)| worker),
+            None => self.idle.take(),
+        };
+        if let Some(worker) = worker {
+            let discarded = tokio::task::spawn_blocking(move || drop(worker)).await;
+            tracing::trace!(ok = discarded.is_ok(), "SFTP channel ended");
+        }
+    }
+
+    async fn say_farewell(&mut self, status: u32) {
+        let write = self.write.clone();
+        let rest = std::mem::take(&mut self.outbox);
+        let sending = self.sending.take();
+        let words = async move {
+            if let Some((sending, _)) = sending {
+                sending.await?;
+            }
+            for batch in rest {
+                write.data_bytes(batch).await?;
+            }
+            write.exit_status(status).await?;
+            write.eof().await?;
+            write.close().await
+        };
+        tokio::pin!(words);
+        let patience = tokio::time::sleep(self.orders.patience);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                _ = &mut words => return,
+                () = self.orders.over.cancelled() => return,
+                () = &mut patience => return self.orders.over.cancel(),
+                message = self.read.wait() => if message.is_none() { return },
+            }
+        }
+    }
+}
+
+async fn sent(sending: &mut Option<(Sending, Instant)>) -> Option<End> {
+    match sending {
+        Some((sending, patience)) => match tokio::time::timeout_at(*patience, sending).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(End::Gone),
+            Err(_) => Some(End::Hung),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn finished(work: &mut Option<Work>) -> Result<(Box<Worker>, Outcome), tokio::task::JoinError> {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn begun(start: &mut Option<oneshot::Receiver<Box<Worker>>>) -> Option<Box<Worker>> {
+    match start {
+        Some(start) => start.await.ok(),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,256 @@
+//! What russh asks of a server: who may come in, which channels open, what is started on them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use crate::auth::{Credential, Refusal, Session};
+use crate::domain::{Peer, Protocol};
+use crate::net::Pass;
+
+use super::channel::{self, Orders};
+use super::overlay::Overlay;
+use super::users::Place;
+use super::wire::Line;
+use super::worker::{Shared, Worker};
+use super::{Sftp, algorithms};
+
+/// Every refused token takes at least this long, whatever was wrong with it.
+const REFUSAL: Duration = Duration::from_millis(500);
+/// A throttled caller waits at most this long for the refusal; it holds no thread meanwhile.
+const THROTTLED: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(1);
+/// Where the round trip is longer than this the window is wider.
+const FAR: Duration = Duration::from_millis(5);
+const WIDE_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// One connection, as russh asks about it.
+pub(super) struct Door {
+    pub(super) sftp: Sftp,
+    pub(super) line: Line,
+    pub(super) peer: SocketAddr,
+    pub(super) pass: Pass,
+    pub(super) orders: Orders,
+    pub(super) channels: TaskTracker,
+    pub(super) places: Arc<Semaphore>,
+    /// Tells the connection's watch who came in.
+    pub(super) proven: Option<oneshot::Sender<Session>>,
+    pub(super) inside: Option<Inside>,
+    /// Channels on which nothing was started yet.
+    pub(super) waiting: HashMap<ChannelId, oneshot::Sender<Box<Worker>>>,
+    pub(super) round_trip: RoundTrip,
+}
+
+/// What there is once the caller has proven himself.
+pub(super) struct Inside {
+    shared: Arc<Shared>,
+    _place: Place,
+}
+
+/// The shortest time between an answer and the request that follows it without a thought.
+#[derive(Default)]
+pub(super) struct RoundTrip {
+    since: Option<Instant>,
+    shortest: Option<Duration>,
+}
+
+impl RoundTrip {
+    fn answered(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    fn asked(&mut self) {
+        if let Some(since) = self.since.take() {
+            let took = since.elapsed();
+            self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+        }
+    }
+}
+
+impl Door {
+    async fn prove(&mut self, login: &str, token: Zeroizing<Vec<u8>>) -> Auth {
+        let earliest = Instant::now() + REFUSAL;
+        let peer =
+            Peer { protocol: Protocol::Sftp, address: self.peer.ip().to_canonical(), user_agent: self.line.client() };
+        let credential = Credential { login: Some(login.to_owned()), token };
+        let pause = match self.sftp.auth().authenticate(credential, peer).await {
+            Ok(session) => match self.let_in(session) {
+                true => return Auth::Accept,
+                false => Duration::ZERO,
+            },
+            Err(Refusal::Throttled(wait)) => wait.min(THROTTLED),
+            Err(Refusal::Busy) => BUSY,
+            Err(Refusal::Denied) => Duration::ZERO,
+            Err(Refusal::Store(error)) => {
+                tracing::error!(%error, "the store failed");
+                Duration::ZERO
+            }
+        };
+        tokio::time::sleep_until(earliest.max(Instant::now() + pause)).await;
+        reject()
+    }
+
+    /// Makes the session's view; refuses when its user has as many connections as he may.
+    fn let_in(&mut self, session: Session) -> bool {
+        let Some(place) = self.sftp.users().enter(session.login()) else {
+            tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
+            return false;
+        };
+        let handles = self.sftp.options().handles;
+        let shared = Shared {
+            view: self.sftp.tree().view(session.clone()),
+            auth: self.sftp.auth().clone(),
+            overlay: Overlay::default(),
+            places: Arc::new(Semaphore::new(handles)),
+            handles,
+            over: self.orders.over.clone(),
+        };
+        self.inside = Some(Inside { shared: Arc::new(shared), _place: place });
+        self.pass.proven();
+        if let Some(proven) = self.proven.take() {
+            // Nobody waits any more when the connection is ending already.
+            let _ = proven.send(session);
+        }
+        true
+    }
+}
+
+fn reject() -> Auth {
+    Auth::Reject { proceed_with_methods: Some(algorithms::methods()), partial_success: false }
+}
+
+impl Handler for Door {
+    type Error = russh::Error;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        self.round_trip.answered();
+        Ok(None)
+    }
+
+    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
+        self.round_trip.asked();
+        Ok(reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        Ok(reject())
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        Ok(self.prove(user, Zeroizing::new(password.as_bytes().to_vec())).await)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(mut response) = response else {
+            let prompts = vec![("Token: ".into(), false)].into();
+            return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
+        };
+        let token = Zeroizing::new(response.next().unwrap_or_default().to_vec());
+        Ok(self.prove(user, token).await)
+    }
+
+    async fn auth_succeeded(&mut self, _ssh: &mut Ssh) -> Result<(), Self::Error> {
+        self.round_trip.answered();
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        self.round_trip.asked();
+        let stopping = self.orders.stop.is_cancelled();
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        if stopping || self.inside.is_none() {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
+        let (start, started) = oneshot::channel();
+        self.waiting.insert(channel.id(), start);
+        let orders = self.orders.clone();
+        self.channels.spawn(async move {
+            channel::serve(channel, started, orders).await;
+            drop(place);
+        });
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _ssh: &mut Ssh) -> Result<(), Self::Error> {
+        self.waiting.remove(&channel);
+        Ok(())
+    }
+
+    async fn subsystem_request(&mut self, channel: ChannelId, name: &str, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        if name != "sftp" {
+            return ssh.channel_failure(channel);
+        }
+        let (Some(inside), Some(start)) = (&self.inside, self.waiting.remove(&channel)) else {
+            return ssh.channel_failure(channel);
+        };
+        match start.send(Box::new(Worker::new(inside.shared.clone()))) {
+            Ok(()) => ssh.channel_success(channel),
+            Err(_) => ssh.channel_failure(channel),
+        }
+    }
+
+    async fn exec_request(&mut self, channel: ChannelId, _: &[u8], ssh: &mut Ssh) -> Result<(), Self::Error> {
+        ssh.channel_failure(channel)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        ssh.channel_failure(channel)
+    }
+
+    async fn env_request(&mut self, channel: ChannelId, _: &str, _: &str, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        ssh.channel_failure(channel)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _term: &str,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(channel)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(channel)
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
+        if self.round_trip.shortest.is_some_and(|shortest| shortest > FAR) { WIDE_WINDOW } else { current }
+    }
+}

@@ -1,0 +1,180 @@
+//! The server's identity: made once, kept in the state directory, readable by its owner alone.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
+use russh::keys::ssh_key::{LineEnding, rand_core};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use zeroize::Zeroizing;
+
+const RSA_BITS: usize = 3072;
+const FILES: [(&str, Algorithm); 3] = [
+    ("ssh_host_ed25519_key", Algorithm::Ed25519),
+    ("ssh_host_ecdsa_key", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
+    ("ssh_host_rsa_key", Algorithm::Rsa { hash: None }),
+];
+
+/// The server's identity: its host keys.
+#[derive(Clone)]
+pub struct HostKeys(Vec<PrivateKey>);
+
+impl HostKeys {
+    /// Reads the keys in the state directory (ed25519, ECDSA P-256 and RSA 3072, OpenSSH PEM); makes
+    /// those that are not there, in files that only their owner can read.
+    ///
+    /// # Errors
+    /// What the host says when they can't be read or written; a file that holds no such key, or that
+    /// others can read, is refused and never replaced.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        FILES.into_iter().map(|(name, algorithm)| open_key(state, name, algorithm)).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Makes an ed25519 key that is kept nowhere, for tests.
+    pub fn throwaway() -> Self {
+        // Ed25519 keys are made from any 32 bytes: nothing can fail.
+        Self(make(&Algorithm::Ed25519).into_iter().collect())
+    }
+
+    /// Returns the fingerprints as clients show them: `SHA256:…`, the algorithm before each.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.0.iter().map(|key| format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256))).collect()
+    }
+
+    /// Returns the keys.
+    pub(super) fn keys(&self) -> Vec<PrivateKey> {
+        self.0.clone()
+    }
+}
+
+fn open_key(state: &Path, name: &str, algorithm: Algorithm) -> io::Result<PrivateKey> {
+    let path = state.join(name);
+    let fault = |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()));
+    match File::open(&path) {
+        Ok(file) => read_key(file, &algorithm).map_err(fault),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = make(&algorithm).map_err(|error| fault(error.to_string()))?;
+            let text = key.to_openssh(LineEnding::LF).map_err(|error| fault(error.to_string()))?;
+            match keep(state, name, text.as_bytes()) {
+                Ok(()) => Ok(key),
+                // Another process was faster: its key counts.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    read_key(File::open(&path)?, &algorithm).map_err(fault)
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String> {
+    let about = file.metadata().map_err(|error| error.to_string())?;
+    if about.mode() & 0o077 != 0 {
+        return Err("others can read it: make it 0600".to_owned());
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|error| error.to_string())?;
+    let fits = match algorithm {
+        Algorithm::Rsa { .. } => key.algorithm().is_rsa(),
+        other => key.algorithm() == *other,
+    };
+    if fits && !key.is_encrypted() { Ok(key) } else { Err(format!("it holds no plain {algorithm} key")) }
+}
+
+/// Writes a file whole under another name, then links it to its own, so that no half key is ever read
+/// and a key that is there is never replaced.
+fn keep(state: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let draft = state.join(format!(".{name}.{}", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()?;
+        std::fs::hard_link(&draft, state.join(name))
+    });
+    std::fs::remove_file(&draft).or_else(|error| if written.is_err() { Ok(()) } else { Err(error) })?;
+    written?;
+    File::open(state)?.sync_all()
+}
+
+fn make(algorithm: &Algorithm) -> Result<PrivateKey, russh::keys::ssh_key::Error> {
+    match algorithm {
+        Algorithm::Rsa { .. } => {
+            let pair = RsaKeypair::random(&mut SystemRandom, RSA_BITS)?;
+            PrivateKey::new(KeypairData::Rsa(pair), "")
+        }
+        other => PrivateKey::random(&mut SystemRandom, other.clone()),
+    }
+}
+
+/// The operating system's randomness. It fails only before the system is up; that is waited out.
+struct SystemRandom;
+
+impl rand_core::TryRng for SystemRandom {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes).map(|()| u32::from_ne_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes).map(|()| u64::from_ne_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        while getrandom::fill(bytes).is_err() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for SystemRandom {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_are_made_once_and_kept_to_their_owner() {
+        let state = tempfile::tempdir().expect("folder");
+        let first = HostKeys::open(state.path()).expect("made").fingerprints();
+        assert_eq!(HostKeys::open(state.path()).expect("read").fingerprints(), first);
+        assert_eq!(first.len(), 3);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(state.path()).expect("list") {
+            let entry = entry.expect("entry");
+            assert_eq!(entry.metadata().expect("stat").permissions().mode() & 0o777, 0o600);
+            names.push(entry.file_name().into_string().expect("name"));
+        }
+        names.sort();
+        assert_eq!(names, ["ssh_host_ecdsa_key", "ssh_host_ed25519_key", "ssh_host_rsa_key"]);
+    }
+
+    #[test]
+    fn a_key_that_others_read_or_that_is_damaged_is_refused_and_left_alone() {
+        let state = tempfile::tempdir().expect("folder");
+        let path = state.path().join("ssh_host_ed25519_key");
+        std::fs::write(&path, "no key").expect("write");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+        assert!(HostKeys::open(state.path()).is_err());
+        assert_eq!(std::fs::read(&path).expect("read"), b"no key");
+        let key = make(&Algorithm::Ed25519).expect("key").to_openssh(LineEnding::LF).expect("text");
+        std::fs::write(&path, key.as_bytes()).expect("write");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("mode");
+        let error = HostKeys::open(state.path()).err().expect("refused").to_string();
+        assert!(error.contains("0600"), "{error}");
+    }
+
+    #[test]
+    fn throwaway_keys_differ() {
+        let (one, two) = (HostKeys::throwaway().fingerprints(), HostKeys::throwaway().fingerprints());
+        assert!(one.len() == 1 && one != two, "{one:?} {two:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Answers the requests of one channel, in order, where blocking is allowed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+use crate::domain::{Login, Standing, TreePath};
+use crate::tree::View;
+
+use super::error::{Error, Result};
+use super::handles::{Handles, What};
+use super::input::{Frame, MAX_PACKET};
+use super::overlay::Overlay;
+use super::reply::{BATCH, Replies};
+use super::request::{Packet, Request};
+
+/// The most that one READ is answered and one WRITE may bring, as `limits@openssh.com` says.
+pub(super) const MAX_DATA: usize = 261_120;
+
+/// What the channels of a session share.
+pub(super) struct Shared {
+    pub(super) view: View,
+    pub(super) auth: Authenticator,
+    pub(super) overlay: Overlay,
+    /// Places for open files and folders.
+    pub(super) places: Arc<Semaphore>,
+    /// How many places there are in all.
+    pub(super) handles: usize,
+    /// Cancelled when the connection is to end.
+    pub(super) over: CancellationToken,
+}
+
+impl Shared {
+    /// Returns the session's user.
+    pub(super) fn login(&self) -> &Login {
+        self.view.session().login()
+    }
+}
+
+/// What a run of the worker brought.
+pub(super) struct Outcome {
+    /// The answers.
+    pub(super) replies: Bytes,
+    /// Whether requests are left that were not answered yet.
+    pub(super) more: bool,
+    /// How many files and folders are open.
+    pub(super) open: usize,
+    /// Whether the client broke the protocol: nothing after that can be understood.
+    pub(super) broken: bool,
+}
+
+/// Answers the requests of one channel.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handles: Handles,
+    start: TreePath,
+    queue: VecDeque<Frame>,
+    /// A request whose answer would not fit into the batch before.
+    held: Option<Packet>,
+    greeted: bool,
+}
+
+impl Worker {
+    /// Makes the worker of a new channel.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let (handles, start) = (Handles::new(shared.places.clone()), shared.view.start());
+        Self { shared, handles, start, queue: VecDeque::new(), held: None, greeted: false }
+    }
+
+    /// Adds a packet to those that are to be answered.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.queue.push_back(frame);
+    }
+
+    /// Answers requests until none is left, a batch is full or the connection is over. Blocks.
+    pub(super) fn run(&mut self) -> Outcome {
+        let mut replies = Replies::default();
+        let (mut broken, mut used) = (false, false);
+        while !self.shared.over.is_cancelled() && !replies.is_full() {
+            let Some(packet) = self.next() else { break };
+            match packet {
+                Packet::Init => {
+                    self.greeted = true;
+                    replies.version();
+                }
+                Packet::Request(_, Ok(Request::Read { length, .. })) if !replies.has_room(read_size(length)) => {
+                    self.held = Some(packet);
+                    break;
+                }
+                Packet::Request(id, request) if self.greeted => {
+                    let answered = request.map_err(|_| Error::Malformed).and_then(|r| self.answer(id, r, &mut replies));
+                    match answered {
+                        Ok(()) => used = true,
+                        Err(error) => {
+                            used |= matches!(error, Error::Eof);
+                            replies.refuse(id, &error);
+                        }
+                    }
+                }
+                Packet::Request(..) | Packet::Broken => {
+                    broken = true;
+                    break;
+                }
+            }
+        }
+        if used {
+            self.shared.view.session().used();
+        }
+        let more = self.held.is_some() || !self.queue.is_empty();
+        Outcome { replies: replies.into_bytes(), more, open: self.handles.len(), broken }
+    }
+
+    fn next(&mut self) -> Option<Packet> {
+        self.held.take().or_else(|| self.queue.pop_front().map(Packet::parse))
+    }
+
+    fn answer(&mut self, id: u32, request: Request, out: &mut Replies) -> Result<()> {
+        match request {
+            Request::Read { handle, offset, length } => return self.read(id, handle, offset, read_size(length), out),
+            Request::Open { path, flags, attributes } => out.handle(id, self.open(&path, flags, &attributes)?),
+            Request::OpenFolder(path) => out.handle(id, self.open_folder(&path)?),
+            Request::ReadFolder(handle) => return self.read_folder(id, handle, out),
+            Request::Stat(path) => out.attributes(id, &self.stat(&path)?),
+            Request::LinkStat(path) => out.attributes(id, &self.link_stat(&path)?),
+            Request::HandleStat(handle) => out.attributes(id, &self.handle_stat(handle)?),
+            Request::RealPath(path) => out.name(id, &self.real_path(&path)?),
+            Request::ExpandPath(path) => out.name(id, &self.expand_path(&path)?),
+            Request::HomeDirectory(user) => out.name(id, &self.home_directory(&user)?),
+            Request::ReadLink(path) => out.name(id, &self.read_link(&path)?),
+            Request::Space(path) => out.space(id, &self.space(&path)?),
+            Request::HandleSpace(handle) => out.space(id, &self.handle_space(handle)?),
+            Request::Limits => {
+                let sizes = [MAX_PACKET, MAX_DATA, MAX_DATA, self.shared.handles];
+                out.limits(id, sizes.map(|size| u64::try_from(size).unwrap_or(u64::MAX)));
+            }
+            Request::Names { users, groups } => out.owners(id, &users, &groups, self.shared.login()),
+            other => {
+                self.change(other)?;
+                out.ok(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is answered with a status alone.
+    fn change(&mut self, request: Request) -> Result<()> {
+        match request {
+            Request::Write { handle, offset, data } => self.write(handle, offset, &data),
+            Request::Close(handle) => self.close(handle),
+            Request::SetStat { path, attributes } => self.set_stat(&path, &attributes, true),
+            Request::LinkSetStat { path, attributes } => self.set_stat(&path, &attributes, false),
+            Request::HandleSetStat { handle, attributes } => self.handle_set_stat(handle, &attributes),
+            Request::MakeFolder { path, attributes } => self.make_folder(&path, &attributes),
+            Request::RemoveFolder(path) => self.remove_folder(&path),
+            Request::Remove(path) => self.remove(&path),
+            Request::Rename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::No),
+            Request::PosixRename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::Posix),
+            Request::HardLink { from, to } => self.hard_link(&from, &to),
+            Request::Symlink { target, path } => self.symlink(&target, &path),
+            Request::Sync(handle) => self.sync(handle),
+            Request::CopyData { from, offset, length, to, to_offset } => {
+                self.copy_data(from, offset, length, to, to_offset)
+            }
+            Request::Read { .. }
+            | Request::Open { .. }
+            | Request::OpenFolder(_)
+            | Request::ReadFolder(_)
+            | Request::Stat(_)
+            | Request::LinkStat(_)
+            | Request::HandleStat(_)
+            | Request::RealPath(_)
+            | Request::ExpandPath(_)
+            | Request::HomeDirectory(_)
+            | Request::ReadLink(_)
+            | Request::Space(_)
+            | Request::HandleSpace(_)
+            | Request::Limits
+            | Request::Names { .. }
+            | Request::Unknown => Err(Error::Unsupported),
+        }
+    }
+
+    /// Reads a path, from the start folder where it is relative.
+    pub(super) fn path(&mut self, bytes: &[u8]) -> Result<TreePath> {
+        if bytes.first() != Some(&b'/') {
+            self.find_start()?;
+        }
+        Ok(self.start.walk(bytes)?)
+    }
+
+    /// Returns the folder that relative paths begin in.
+    ///
+    /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
+    /// not give a path another meaning; it follows when the folder itself was renamed.
+    pub(super) fn find_start(&mut self) -> Result<&TreePath> {
+        let view = &self.shared.view;
+        if view.session().access()?.standing(&self.start) == Standing::Absent {
+            self.start = view.start();
+        }
+        Ok(&self.start)
+    }
+}
+
+impl Drop for Worker {
+    /// Discards uploads that were not closed.
+    fn drop(&mut self) {
+        for open in self.handles.drain() {
+            if let What::Staged { staged, .. } = &open.what {
+                self.shared.overlay.remove(&open.path, staged);
+                staged.abandon();
+            }
+        }
+    }
+}
+
+fn read_size(length: u32) -> usize {
+    usize::try_from(length).map_or(MAX_DATA, |length| length.min(MAX_DATA))
+}
+
+const _: () = assert!(MAX_DATA + 13 <= BATCH);
