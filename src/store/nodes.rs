@@ -133,7 +133,7 @@ impl Store {
 
     /// Returns the intents, oldest first.
     pub(crate) fn intents(&self) -> Result<Vec<Intent>> {
-        self.read(|connection| intents(connection))
+        self.read(intents)
     }
 
     /// Writes an intent down, on disk when this returns; its `id` is not looked at. Returns its number.

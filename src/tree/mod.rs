@@ -24,6 +24,7 @@ use crate::store::Store;
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
 pub use error::Error;
 pub use handles::{Editor, Listing, Reader, Upload};
+pub use index::Named;
 pub use lock::{Lock, LockRequest, LockToken};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use view::{Claim, EditMode, Overwrite, View};
@@ -83,6 +84,17 @@ impl Tree {
 
     /// Returns where a node is; `None` when it has ended or another folder stands in its place.
     pub fn locate(&self, _node: NodeId) -> Result<Option<TreePath>> {
+        todo!()
+    }
+
+    /// Returns the named nodes at and below a path, in the order of their paths.
+    pub fn nodes(&self, _under: &TreePath) -> Result<Vec<Named>> {
+        todo!()
+    }
+
+    /// Drops the rows of ended nodes that no grant, scope or property names; all of them where the
+    /// served folder is another than the nodes were named in. Returns what dangles, dropped or not.
+    pub fn repair(&self) -> Result<Vec<Named>> {
         todo!()
     }
 

@@ -9,13 +9,15 @@ use super::super::{Property, PropertyChange, PropertyName};
 use super::*;
 use crate::store::PropertyStep;
 
+type Meddler = Box<dyn FnOnce(&Host) + Send>;
+
 /// A host in memory: what stands at each path, and what happens when the index looks.
 #[derive(Default)]
 struct Host {
     entries: Mutex<BTreeMap<TreePath, Facts>>,
     births: AtomicU64,
     asked: AtomicU64,
-    meddler: Mutex<Option<(u64, Box<dyn FnOnce(&Host) + Send>)>>,
+    meddler: Mutex<Option<(u64, Meddler)>>,
 }
 
 impl Host {
