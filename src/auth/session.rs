@@ -1,8 +1,12 @@
 //! A caller proven to be a user with a live token.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::domain::{Access, Limits, Login, Peer, TokenId};
+use super::Core;
+use super::life::{Life, Standing};
+use super::proof::Print;
+use crate::domain::{Access, Limits, Login, Peer, Time, TokenId};
 
 /// The session's token is dead, or no longer admits this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,44 +17,111 @@ pub struct Ended;
 ///
 /// Clones share one life: all end together, within a second of the token's death.
 #[derive(Clone)]
-pub struct Session {}
+pub struct Session {
+    seat: Arc<Seat>,
+}
+
+/// What clones of a session share; open until the last of them is dropped.
+struct Seat {
+    core: Arc<Core>,
+    life: Arc<Life>,
+    peer: Arc<Peer>,
+    proven: Print,
+    number: u64,
+}
 
 impl Session {
+    /// Opens a session for a caller whose proof was checked against the hash `proven` stands for.
+    pub(super) fn open(core: Arc<Core>, life: Arc<Life>, peer: Peer, proven: Print) -> Self {
+        let peer = Arc::new(peer);
+        let number = core.next_number();
+        life.sit(number, peer.clone(), core.clock.now());
+        Self { seat: Arc::new(Seat { core, life, peer, proven, number }) }
+    }
+
     /// Returns the user.
     pub fn login(&self) -> &Login {
-        todo!()
+        &self.seat.life.login
     }
 
     /// Returns the token's id.
     pub fn token(&self) -> TokenId {
-        todo!()
+        self.seat.life.token
     }
 
     /// Returns who is at the door.
     pub fn peer(&self) -> &Peer {
-        todo!()
+        &self.seat.peer
     }
 
-    /// Returns what may be reached at this moment. Costs no I/O.
+    /// Returns what may be reached at this moment. What this process changed counts at once, and is
+    /// read again only then; otherwise this costs no I/O.
     ///
     /// # Errors
-    /// [`Ended`] once the token is dead.
+    /// [`Ended`] once the token is dead, or when the store can't tell.
     pub fn access(&self) -> Result<Arc<Access>, Ended> {
-        todo!()
+        self.seat.standing().map(|standing| standing.access.clone())
     }
 
     /// Returns the limits at this moment. Costs no I/O.
     pub fn limits(&self) -> Arc<Limits> {
-        todo!()
+        self.seat.life.standing().limits.clone()
+    }
+
+    /// Returns the instant at which the session ends unless it is used before.
+    pub fn deadline(&self) -> Time {
+        self.seat.life.standing().end_of(&self.seat.proven)
     }
 
     /// Notes a use: an accepted request or a block transferred. Moves a sliding window.
     pub fn used(&self) {
-        todo!()
+        let Seat { core, life, peer, proven, .. } = &*self.seat;
+        let (standing, now) = (life.standing(), core.clock.now());
+        if !life.is_over() && now < standing.end_of(proven) {
+            standing.touch(now, peer);
+        }
     }
 
     /// Waits until the session has ended.
     pub async fn ended(&self) {
-        todo!()
+        loop {
+            let told = self.seat.life.told();
+            let Ok(standing) = self.seat.standing() else { return };
+            tokio::select! {
+                () = told => {}
+                () = self.seat.core.clock.sleep_until(standing.end_of(&self.seat.proven)) => {}
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Returns what holds at this moment.
+    fn standing(&self) -> Result<Arc<Standing>, Ended> {
+        let Self { core, life, .. } = self;
+        if life.is_over() {
+            return Err(Ended);
+        }
+        let now = core.clock.now();
+        let checked = life.refresh(&core.store, &core.uses).and_then(|()| life.is_live(now, &core.store, &core.uses));
+        if let Err(error) = &checked {
+            tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
+        }
+        let standing = life.standing();
+        let live = checked.unwrap_or(false);
+        let holds = live && standing.accepts(&self.proven, now) && standing.admits(&self.peer);
+        if holds { Ok(standing) } else { Err(Ended) }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("login", self.login()).field("token", &self.token()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.life.leave(self.number);
     }
 }

@@ -132,9 +132,9 @@ impl Store {
         self.shared.changes.load(Ordering::Acquire)
     }
 
-    /// Waits for the next write of this process.
-    pub async fn changed(&self) {
-        self.shared.changed.notified().await;
+    /// Waits for the next write of this process after the call, whenever the wait itself begins.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.shared.changed.notified()
     }
 
     /// Runs a read on a pooled connection.

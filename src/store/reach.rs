@@ -54,8 +54,10 @@ pub(crate) struct Reached {
 pub(crate) struct Link {
     /// The token.
     pub(crate) token: TokenId,
-    /// When it was last used as far as is written down, or made.
-    pub(crate) last_use: Time,
+    /// When it was made.
+    pub(crate) created_at: Time,
+    /// When it was last used, as far as is written down.
+    pub(crate) last_used_at: Option<Time>,
     /// When it dies.
     pub(crate) expiry: Expiry,
     /// What it is limited to.
@@ -128,13 +130,20 @@ fn caller(c: &Connection, token: TokenId) -> Result<Option<Caller>> {
 
 fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)> {
     let mut select = c.prepare_cached(
-        "SELECT coalesce(last_used_at, created_at), hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent
+        "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at
          FROM tokens WHERE id = ?1",
     )?;
     let mut rows = select.query([token])?;
     let row = rows.next()?.ok_or_else(|| StoreError::Damaged(format!("the parent {token} is gone")))?;
     let expiry = columns::expiry(row, 1)?;
-    let link = Link { token, last_use: row.get(0)?, expiry, limits: row.get(3)?, revoked: row.get(4)? };
+    let link = Link {
+        token,
+        created_at: row.get(0)?,
+        last_used_at: row.get(7)?,
+        expiry,
+        limits: row.get(3)?,
+        revoked: row.get(4)?,
+    };
     Ok((link, row.get(5)?, row.get(6)?))
 }
 

@@ -78,3 +78,14 @@ pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
         limits: Limits::default(),
     }
 }
+
+/// Limits a token that is there already.
+pub(crate) fn limit(store: &Store, text: TokenId, limits: &Limits) {
+    let update = "UPDATE tokens SET limits = ?2 WHERE id = ?1";
+    store.write(Durability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
+}
+
+/// Makes the store unable to tell whether anything changed.
+pub(crate) fn break_epoch(store: &Store) {
+    store.write(Durability::Synced, |t| Ok(t.execute("DROP TABLE meta", []).map(drop)?)).expect("dropped");
+}

@@ -1,0 +1,277 @@
+//! The life of a token in this process, shared by all its sessions: what it may do as of an epoch,
+//! and whether it has ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::proof::{self, Print};
+use super::uses::{UsePoint, Uses};
+use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId};
+use crate::store::{Reached, Store, StoreError};
+
+/// Calls of [`Lives::sweep`] that a life without sessions outlasts.
+const IDLE_SWEEPS: u32 = 240;
+
+/// What a token may do, and until when, as of one epoch.
+pub(super) struct Standing {
+    epoch: i64,
+    pub(super) access: Arc<Access>,
+    pub(super) limits: Arc<Limits>,
+    /// The token itself, and those above it.
+    bounds: Vec<Bound>,
+    sealed: Print,
+    grace: Option<(Print, Time)>,
+    refused: bool,
+}
+
+/// What one token of a chain adds to what bounds the caller.
+struct Bound {
+    expiry: Expiry,
+    limits: Limits,
+    used: Arc<UsePoint>,
+}
+
+impl Standing {
+    fn new(reached: Reached, uses: &Uses) -> Self {
+        let Reached { caller, access, chain } = reached;
+        let refused = caller.refused || chain.iter().any(|link| link.revoked);
+        let max_file_size = chain.iter().filter_map(|link| link.limits.max_file_size).min();
+        let limits = chain.first().map(|link| link.limits.clone()).unwrap_or_default();
+        Self {
+            epoch: caller.epoch,
+            access: Arc::new(access),
+            limits: Arc::new(Limits { max_file_size, ..limits }),
+            sealed: proof::print(&caller.sealed.phc),
+            grace: caller.grace.map(|grace| (proof::print(&grace.sealed.phc), grace.until)),
+            refused,
+            bounds: chain
+                .into_iter()
+                .map(|link| Bound { used: uses.point(&link), expiry: link.expiry, limits: link.limits })
+                .collect(),
+        }
+    }
+
+    /// Returns the instant at which the first token of the chain dies if none is used any more.
+    pub(super) fn deadline(&self) -> Time {
+        self.bounds.iter().map(|bound| bound.expiry.deadline(bound.used.last())).min().unwrap_or(Time::MAX)
+    }
+
+    /// Returns the instant at which a session that was proven of a hash ends by itself.
+    pub(super) fn end_of(&self, proven: &Print) -> Time {
+        match self.grace {
+            Some((old, until)) if old == *proven => until.min(self.deadline()),
+            _ => self.deadline(),
+        }
+    }
+
+    /// Tells whether every token of the chain may be used by this peer.
+    pub(super) fn admits(&self, peer: &Peer) -> bool {
+        self.bounds.iter().all(|bound| bound.limits.admit(peer))
+    }
+
+    /// Tells whether the secret of a hash is the present one, or still accepted beside it.
+    pub(super) fn accepts(&self, proven: &Print, now: Time) -> bool {
+        self.sealed == *proven || self.grace.is_some_and(|(old, until)| old == *proven && now < until)
+    }
+
+    /// Notes a use of the token itself.
+    pub(super) fn touch(&self, now: Time, peer: &Arc<Peer>) {
+        if let Some(own) = self.bounds.first() {
+            own.used.touch(now, peer);
+        }
+    }
+}
+
+/// The life of one token in this process.
+pub(super) struct Life {
+    pub(super) token: TokenId,
+    pub(super) login: Login,
+    standing: ArcSwap<Standing>,
+    /// The store's count of writes at which the standing was last known to hold.
+    seen: AtomicU64,
+    reloading: Mutex<()>,
+    over: AtomicBool,
+    told: Notify,
+    seats: Mutex<HashMap<u64, (Arc<Peer>, Time)>>,
+    idle: AtomicU32,
+}
+
+impl Life {
+    fn load(token: TokenId, store: &Store, uses: &Uses) -> Result<Option<Self>, StoreError> {
+        let seen = store.changes();
+        let Some(reached) = store.reach(token)? else { return Ok(None) };
+        let login = reached.caller.login.clone();
+        let standing = Standing::new(reached, uses);
+        let over = AtomicBool::new(standing.refused);
+        Ok(Some(Self {
+            token,
+            login,
+            standing: ArcSwap::from_pointee(standing),
+            seen: AtomicU64::new(seen),
+            reloading: Mutex::default(),
+            over,
+            told: Notify::new(),
+            seats: Mutex::default(),
+            idle: AtomicU32::new(0),
+        }))
+    }
+
+    pub(super) fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the token lives at this moment; ends it when it has expired.
+    pub(super) fn is_live(&self, now: Time, store: &Store, uses: &Uses) -> Result<bool, StoreError> {
+        if self.is_over() {
+            return Ok(false);
+        }
+        if now < self.standing.load().deadline() {
+            return Ok(true);
+        }
+        // Another process may have written down a later use.
+        self.reload(store, uses)?;
+        if self.standing.load().deadline() <= now {
+            self.end();
+        }
+        Ok(!self.is_over())
+    }
+
+    /// Ends all sessions of this life, for good.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    /// Waits for the next change of this life after the call.
+    pub(super) fn told(&self) -> Notified<'_> {
+        self.told.notified()
+    }
+
+    /// Makes sure that what this process wrote is taken into account; reads only when it wrote.
+    pub(super) fn refresh(&self, store: &Store, uses: &Uses) -> Result<(), StoreError> {
+        let changes = store.changes();
+        if self.seen.load(Ordering::Acquire) == changes {
+            return Ok(());
+        }
+        self.review(store.epoch()?, store, uses)?;
+        self.seen.fetch_max(changes, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Makes sure that the standing is no older than an epoch that was just read.
+    pub(super) fn review(&self, epoch: i64, store: &Store, uses: &Uses) -> Result<(), StoreError> {
+        if self.standing.load().epoch == epoch { Ok(()) } else { self.reload(store, uses) }
+    }
+
+    /// Reads everything again.
+    pub(super) fn reload(&self, store: &Store, uses: &Uses) -> Result<(), StoreError> {
+        // One at a time, so that an older reading never replaces a newer one.
+        let _reloading = self.reloading.lock();
+        match store.reach(self.token)? {
+            Some(reached) => {
+                let standing = Standing::new(reached, uses);
+                let refused = standing.refused;
+                self.standing.store(Arc::new(standing));
+                if refused {
+                    self.over.store(true, Ordering::Release);
+                }
+            }
+            None => self.over.store(true, Ordering::Release),
+        }
+        self.told.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn sit(&self, number: u64, peer: Arc<Peer>, since: Time) {
+        self.seats.lock().insert(number, (peer, since));
+    }
+
+    pub(super) fn leave(&self, number: u64) {
+        self.seats.lock().remove(&number);
+    }
+
+    pub(super) fn seats(&self) -> Vec<(Arc<Peer>, Time)> {
+        self.seats.lock().values().cloned().collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seats.lock().is_empty()
+    }
+}
+
+/// All lives with a session, and those that had one lately: the next request finds them ready.
+#[derive(Default)]
+pub(super) struct Lives {
+    lives: Mutex<HashMap<TokenId, Arc<Life>>>,
+}
+
+impl Lives {
+    /// Returns the life of a token, as of an epoch that was just read with its row; `None` for a
+    /// token that ended meanwhile.
+    pub(super) fn at(
+        &self,
+        token: TokenId,
+        epoch: i64,
+        store: &Store,
+        uses: &Uses,
+    ) -> Result<Option<Arc<Life>>, StoreError> {
+        let life = match self.known(token) {
+            Some(life) => life,
+            None => match Life::load(token, store, uses)? {
+                Some(life) => self.enter(life),
+                None => return Ok(None),
+            },
+        };
+        life.review(epoch, store, uses)?;
+        Ok((!life.is_over()).then_some(life))
+    }
+
+    /// Returns the lives with an open session.
+    pub(super) fn open(&self) -> Vec<Arc<Life>> {
+        self.lives.lock().values().filter(|life| !life.is_empty()).cloned().collect()
+    }
+
+    /// Forgets lives that have ended or had no session for a while.
+    pub(super) fn sweep(&self) {
+        self.lives.lock().retain(|_, life| {
+            let held = Arc::strong_count(life) > 1 || !life.is_empty();
+            let idle =
+                if held { life.idle.swap(0, Ordering::Relaxed) } else { life.idle.fetch_add(1, Ordering::Relaxed) };
+            held || (idle < IDLE_SWEEPS && !life.is_over())
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.lives.lock().len()
+    }
+
+    /// Keeps a life that was just loaded, unless somebody was faster.
+    fn enter(&self, life: Life) -> Arc<Life> {
+        let mut lives = self.lives.lock();
+        match lives.get(&life.token) {
+            Some(known) if !known.is_over() => known.clone(),
+            _ => {
+                let life = Arc::new(life);
+                lives.insert(life.token, life.clone());
+                life
+            }
+        }
+    }
+
+    fn known(&self, token: TokenId) -> Option<Arc<Life>> {
+        let life = self.lives.lock().get(&token).cloned()?;
+        life.idle.store(0, Ordering::Relaxed);
+        (!life.is_over()).then_some(life)
+    }
+}

@@ -1,0 +1,69 @@
+//! A store with a user and an authenticator over it, for tests of this room and of those that build on it.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::{Authenticator, Clock, Credential, Refusal, Session, mint};
+use crate::domain::{Expiry, Peer, Permission, Protocol, TokenText};
+use crate::store::testing::{folder, login, now, scope};
+use crate::store::{NewToken, Sealed, Store};
+
+/// `alice`, who may do everything below the root (node 0), which holds the folder `/a` (node 1).
+pub(crate) struct World {
+    pub(crate) auth: Authenticator,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) state: PathBuf,
+    _folder: TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("folder");
+        let state = temporary.path().join("state");
+        let store = Store::open(&state).expect("opens");
+        let clock = Clock::manual(now());
+        let auth = Authenticator::new(store.clone(), clock.clone()).expect("opens");
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        folder(&store, 0, 0, "");
+        folder(&store, 1, 0, "a");
+        store.grant(&login("alice"), scope(0, Permission::RW), now()).expect("granted");
+        store.set_policy("max-tokens-per-user", "1000").expect("set");
+        Self { auth, store, clock, state, _folder: temporary }
+    }
+
+    /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
+    pub(crate) fn token(&self, expiry: Expiry, change: impl FnOnce(&mut NewToken)) -> TokenText {
+        let text = mint().expect("random");
+        let sealed = self.seal(&text);
+        let made = crate::store::testing::token(text.id().as_str(), "alice", expiry);
+        let mut new = NewToken { sealed, created_at: self.clock.now(), ..made };
+        change(&mut new);
+        self.store.add_token(&new).expect("kept");
+        text
+    }
+
+    pub(crate) fn seal(&self, text: &TokenText) -> Sealed {
+        self.auth.sealer().seal(text.secret()).expect("sealed")
+    }
+
+    /// Opens another store on the same files, as another process would.
+    pub(crate) fn elsewhere(&self) -> Store {
+        Store::open(&self.state).expect("opens")
+    }
+
+    pub(crate) async fn login(&self, text: &TokenText) -> Result<Session, Refusal> {
+        self.auth.authenticate(credential(text), peer("192.0.2.1")).await
+    }
+}
+
+pub(crate) fn credential(text: &TokenText) -> Credential {
+    Credential { login: Some("alice".to_owned()), token: Zeroizing::new(text.reveal().as_bytes().to_vec()) }
+}
+
+pub(crate) fn peer(address: &str) -> Peer {
+    let address = address.parse().expect("address");
+    Peer { protocol: Protocol::Webdav, address, user_agent: Some("test/1".to_owned()) }
+}

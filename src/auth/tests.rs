@@ -1,0 +1,562 @@
+//! What authentication promises.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::testing::{World, credential, peer};
+use super::watch::Watched;
+use super::*;
+use crate::domain::{Expiry, Limits, Permission, Protocol, Secret, TreePath};
+use crate::store::testing::{limit, login, rename, scope};
+use crate::store::{TokenRecord, TokenState};
+
+const R: Permission = Permission::R;
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn sliding(world: &World, window: u64, cap: u64) -> Expiry {
+    Expiry::Sliding { window_ms: window * 1000, cap: world.clock.now().after(secs(cap)) }
+}
+
+fn hard(world: &World, seconds: u64) -> Expiry {
+    Expiry::Hard(world.clock.now().after(secs(seconds)))
+}
+
+fn at(path: &str) -> TreePath {
+    TreePath::parse(path.as_bytes()).expect("path")
+}
+
+fn with_secret_of_nobody(text: &TokenText) -> TokenText {
+    TokenText::new(text.id(), mint_secret().expect("random"))
+}
+
+fn record(world: &World, text: &TokenText) -> TokenRecord {
+    world.store.token(text.id(), world.clock.now()).expect("read").expect("there")
+}
+
+fn denied(outcome: Result<Session, Refusal>) -> String {
+    let refusal = outcome.expect_err("refused");
+    assert!(matches!(refusal, Refusal::Denied), "{refusal:?}");
+    format!("{refusal:?} {refusal}")
+}
+
+async fn within_a_second(future: impl Future<Output = ()>) {
+    tokio::time::timeout(secs(1), future).await.expect("within a second");
+}
+
+/// Runs the watch for as long as the guard lives.
+fn watch_of(world: &World) -> (tokio_util::sync::DropGuard, tokio::task::JoinHandle<()>) {
+    let (auth, stop) = (world.auth.clone(), CancellationToken::new());
+    let guard = stop.clone().drop_guard();
+    (guard, tokio::spawn(async move { auth.watch(stop).await }))
+}
+
+#[tokio::test]
+async fn a_live_token_opens_a_session_that_reaches_what_its_owner_may() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    assert_eq!((session.login().as_str(), session.token()), ("alice", text.id()));
+    assert!(session.access().expect("lives").may(&at("/a/x"), Permission::RW));
+    let bearer = Credential { login: None, ..credential(&text) };
+    world.auth.authenticate(bearer, peer("192.0.2.1")).await.expect("the token names its owner");
+}
+
+#[tokio::test]
+async fn every_refusal_is_the_same_and_costs_no_argon2() {
+    let world = World::new();
+    let good = world.token(Expiry::Never, |_| ());
+    let revoked = world.token(Expiry::Never, |_| ());
+    let child = world.token(Expiry::Never, |new| new.parent = Some(revoked.id()));
+    let expired = world.token(hard(&world, 60), |_| ());
+    let rested = world.token(sliding(&world, 60, 600), |_| ());
+    let elsewhere = world.token(Expiry::Never, |new| new.limits.ips = vec!["198.51.100.0/24".parse().expect("net")]);
+    let sftp = world.token(Expiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
+    let agent = world.token(Expiry::Never, |new| {
+        new.limits.user_agents = vec![crate::domain::UserAgentPattern::new("rclone/*")];
+    });
+    world.store.create_user(&login("bob"), &[], world.clock.now()).expect("user");
+    let disabled = world.token(Expiry::Never, |new| new.login = login("bob"));
+    world.store.disable_user(&login("bob"), world.clock.now()).expect("disabled");
+    world.store.revoke_tokens(&[revoked.id()], world.clock.now()).expect("revoked");
+    world.clock.turn(secs(60));
+
+    let from = |credential| world.auth.authenticate(credential, peer("192.0.2.1"));
+    let mut answers = Vec::new();
+    for text in [&revoked, &child, &expired, &rested, &elsewhere, &sftp, &agent] {
+        answers.push(denied(from(credential(text)).await));
+    }
+    answers.push(denied(from(Credential { login: Some("bob".to_owned()), ..credential(&disabled) }).await));
+    answers.push(denied(from(Credential { login: Some("bob".to_owned()), ..credential(&good) }).await));
+    answers.push(denied(from(credential(&with_secret_of_nobody(&good))).await));
+    answers.push(denied(from(credential(&mint().expect("random"))).await));
+    answers.push(denied(from(Credential { login: None, token: b"pgt_".to_vec().into() }).await));
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(world.auth.proof_runs(), 0);
+    from(credential(&good)).await.expect("let in");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_first_uses_at_once_run_argon2_once() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let mut uses = JoinSet::new();
+    for number in 0..1000u32 {
+        let (auth, credential) = (world.auth.clone(), credential(&text));
+        let peer = peer(&format!("192.0.2.{}", number % 250));
+        uses.spawn(async move { auth.authenticate(credential, peer).await.map(drop) });
+    }
+    let outcomes = uses.join_all().await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(world.auth.proof_runs(), 1);
+}
+
+#[tokio::test]
+async fn wrong_secrets_never_reach_argon2() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    for number in 0..10_000u32 {
+        let address = format!("198.18.{}.{}", number / 250, number % 250);
+        let wrong = credential(&with_secret_of_nobody(&text));
+        denied(world.auth.authenticate(wrong, peer(&address)).await);
+    }
+    assert_eq!(world.auth.proof_runs(), 0);
+}
+
+#[tokio::test]
+async fn a_proof_is_forgotten_when_it_rests_or_grows_old() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let mut runs = Vec::new();
+    for minutes in [0, 9, 9, 9, 9, 9, 9, 9, 10] {
+        world.clock.turn(secs(minutes * 60));
+        world.login(&text).await.expect("let in");
+        runs.push(world.auth.proof_runs());
+    }
+    assert_eq!(runs, [1, 1, 1, 1, 1, 1, 1, 2, 3], "63 minutes in use, then ten at rest");
+}
+
+#[tokio::test]
+async fn a_throttled_address_still_serves_callers_that_are_proven() {
+    let world = World::new();
+    let proven = world.token(Expiry::Never, |_| ());
+    let fresh = world.token(Expiry::Never, |_| ());
+    world.login(&proven).await.expect("let in");
+    let mut throttled = None;
+    for _ in 0..100 {
+        match world.login(&with_secret_of_nobody(&proven)).await {
+            Err(Refusal::Denied) => {}
+            other => {
+                throttled = other.err();
+                break;
+            }
+        }
+    }
+    assert!(matches!(throttled, Some(Refusal::Throttled(wait)) if wait <= secs(3)), "{throttled:?}");
+    world.login(&proven).await.expect("a proven caller passes");
+    assert!(matches!(world.login(&fresh).await, Err(Refusal::Throttled(_))), "one that has to be proven waits");
+    assert_eq!(world.auth.proof_runs(), 1);
+    world.auth.authenticate(credential(&fresh), peer("192.0.2.2")).await.expect("another address does not");
+    world.clock.turn(secs(3));
+    world.login(&fresh).await.expect("after the wait");
+}
+
+#[tokio::test]
+async fn callers_who_never_fail_are_never_throttled() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    for _ in 0..500 {
+        world.login(&text).await.expect("let in");
+    }
+}
+
+#[tokio::test]
+async fn another_process_that_revokes_refuses_the_next_request_and_ends_the_session_within_a_second() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let _watch = watch_of(&world);
+    session.access().expect("lives");
+    world.elsewhere().revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
+    denied(world.login(&text).await);
+    within_a_second(session.ended()).await;
+    assert_eq!(session.access(), Err(Ended));
+}
+
+#[tokio::test]
+async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
+    let kills: [(&str, fn(&Store, &TokenText)); 4] = [
+        ("a revocation", |store, text| store.revoke_tokens(&[text.id()], store_now()).expect("revoked")),
+        ("all revoked", |store, _| store.revoke_tokens_of(&login("alice"), store_now()).map(drop).expect("revoked")),
+        ("its owner disabled", |store, _| store.disable_user(&login("alice"), store_now()).expect("disabled")),
+        ("its owner deleted", |store, _| store.delete_user(&login("alice")).expect("deleted")),
+    ];
+    for (what, kill) in kills {
+        let world = World::new();
+        let text = world.token(Expiry::Never, |_| ());
+        let child = world.token(Expiry::Never, |new| new.parent = Some(text.id()));
+        let session = world.login(&text).await.expect("let in");
+        let below = world.login(&child).await.expect("let in");
+        let _watch = watch_of(&world);
+        kill(&world.elsewhere(), &text);
+        within_a_second(async {
+            tokio::join!(session.ended(), below.ended());
+        })
+        .await;
+        assert_eq!((session.access().err(), below.access().err()), (Some(Ended), Some(Ended)), "{what}");
+    }
+}
+
+fn store_now() -> Time {
+    crate::store::testing::now()
+}
+
+#[tokio::test]
+async fn what_this_process_changes_counts_at_once() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |new| new.scopes = Some(vec![scope(1, R)]));
+    let session = world.login(&text).await.expect("let in");
+    assert!(session.access().expect("lives").may(&at("/a"), R));
+    rename(&world.store, 1, 0, "z");
+    let access = session.access().expect("lives");
+    assert!(access.may(&at("/z"), R) && !access.may(&at("/a"), R));
+    world.store.revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
+    assert_eq!(session.access(), Err(Ended));
+}
+
+#[tokio::test]
+async fn a_session_costs_no_reading_while_nothing_changes() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let first = session.access().expect("lives");
+    assert!(Arc::ptr_eq(&first, &session.access().expect("lives")));
+    let again = world.login(&text).await.expect("let in");
+    assert!(Arc::ptr_eq(&first, &again.access().expect("lives")), "a request at the same epoch reads nothing else");
+    world.store.set_policy("allow-never", "true").expect("set");
+    assert!(Arc::ptr_eq(&first, &session.access().expect("lives")), "nor does a write that moves no epoch");
+}
+
+#[tokio::test]
+async fn a_hard_limit_ends_sessions_and_no_use_moves_it() {
+    let world = World::new();
+    let text = world.token(hard(&world, 60), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    world.clock.turn(secs(59));
+    session.used();
+    session.access().expect("lives");
+    let ended = tokio::spawn({
+        let session = session.clone();
+        async move { session.ended().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!ended.is_finished());
+    world.clock.turn(secs(1));
+    within_a_second(async { ended.await.expect("joins") }).await;
+    assert_eq!(session.access(), Err(Ended));
+    denied(world.login(&text).await);
+}
+
+#[tokio::test]
+async fn each_use_moves_a_sliding_window_up_to_its_cap() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 60, 150), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    for _ in 0..2 {
+        world.clock.turn(secs(59));
+        session.access().expect("lives");
+        session.used();
+    }
+    assert_eq!(session.deadline(), store_now().after(secs(150)));
+    world.clock.turn(secs(31));
+    session.access().expect("lives");
+    session.used();
+    world.clock.turn(secs(1));
+    assert_eq!(session.access(), Err(Ended), "the cap");
+    session.used();
+    denied(world.login(&text).await);
+}
+
+#[tokio::test]
+async fn a_token_that_rests_longer_than_its_window_dies() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 60, 600), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    world.clock.turn(secs(60));
+    session.used();
+    assert_eq!(session.access(), Err(Ended), "a use after the end comes too late");
+    within_a_second(session.ended()).await;
+    denied(world.login(&text).await);
+}
+
+#[tokio::test]
+async fn a_window_is_exact_in_memory_whatever_is_written_down() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 600, 6000), |_| ());
+    world.login(&text).await.expect("let in").used();
+    let mut watched = Watched::default();
+    world.auth.core.look(&mut watched);
+    assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now()), "the first use, at once");
+    world.clock.turn(secs(20));
+    world.login(&text).await.expect("let in").used();
+    world.auth.core.look(&mut watched);
+    assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now()), "the second, within window/20");
+    world.clock.turn(secs(599));
+    world.login(&text).await.expect("599 s after the last use");
+    world.auth.core.look(&mut watched);
+    assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now().after(secs(20))), "later on");
+    world.clock.turn(secs(1));
+    denied(world.login(&text).await);
+}
+
+#[tokio::test]
+async fn a_use_that_another_process_wrote_down_counts() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 60, 600), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let other = Authenticator::new(world.elsewhere(), world.clock.clone()).expect("opens");
+    world.clock.turn(secs(50));
+    other.authenticate(credential(&text), peer("192.0.2.1")).await.expect("let in").used();
+    other.core.flush();
+    world.clock.turn(secs(50));
+    session.access().expect("used 50 s ago");
+    world.clock.turn(secs(10));
+    assert_eq!(session.access(), Err(Ended));
+}
+
+#[tokio::test]
+async fn uses_are_written_once_an_interval_and_all_at_the_end() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 200, 6000), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let mut watched = Watched::default();
+    let before = world.store.changes();
+    for _ in 0..100 {
+        session.used();
+        world.auth.core.look(&mut watched);
+        world.clock.turn(secs(1));
+    }
+    assert_eq!(world.store.changes() - before, 10, "a window of 200 s: once every 10 s");
+    session.used();
+    let last = world.clock.now();
+    let (stop, watch) = watch_of(&world);
+    drop(stop);
+    watch.await.expect("joins");
+    let used = record(&world, &text).last_use.expect("written");
+    assert_eq!((used.at, used.from.as_deref(), used.client.as_deref()), (last, Some("192.0.2.1"), Some("test/1")));
+    assert_eq!(used.protocol, Some(Protocol::Webdav));
+}
+
+#[tokio::test]
+async fn a_late_use_does_not_revive_a_revoked_token() {
+    let world = World::new();
+    let text = world.token(sliding(&world, 60, 600), |_| ());
+    let session = world.login(&text).await.expect("let in");
+    world.clock.turn(secs(30));
+    session.used();
+    world.elsewhere().revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
+    world.auth.core.flush();
+    let kept = record(&world, &text);
+    assert_eq!((kept.state, kept.last_use), (TokenState::Revoked, None));
+    denied(world.login(&text).await);
+}
+
+#[tokio::test]
+async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
+    let world = World::new();
+    let parent = world.token(sliding(&world, 60, 600), |new| new.scopes = Some(vec![scope(1, R)]));
+    let child = world.token(Expiry::Never, |new| {
+        new.parent = Some(parent.id());
+        new.limits.max_file_size = Some(crate::domain::ByteSize::from_bytes(10));
+    });
+    let session = world.login(&child).await.expect("let in");
+    let access = session.access().expect("lives");
+    assert!(access.may(&at("/a"), R) && !access.may(&at("/a"), Permission::RW));
+    let size = crate::domain::ByteSize::from_bytes(5);
+    limit(&world.store, parent.id(), &Limits { max_file_size: Some(size), ..Limits::default() });
+    session.access().expect("lives");
+    assert_eq!(session.limits().max_file_size, Some(size));
+    session.used();
+    assert_eq!(session.deadline(), world.clock.now().after(secs(60)), "the use of a child is none of its parent");
+    limit(&world.store, parent.id(), &Limits { protocols: vec![Protocol::Sftp], ..Limits::default() });
+    assert_eq!(session.access(), Err(Ended));
+    denied(world.login(&child).await);
+    limit(&world.store, parent.id(), &Limits::default());
+    world.clock.turn(secs(60));
+    denied(world.login(&child).await);
+}
+
+#[tokio::test]
+async fn a_narrowed_peer_is_put_out_and_others_stay() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let near = world.login(&text).await.expect("let in");
+    let far = world.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("let in");
+    let _watch = watch_of(&world);
+    let ips = vec!["198.51.100.0/24".parse().expect("net")];
+    limit(&world.elsewhere(), text.id(), &Limits { ips, ..Limits::default() });
+    within_a_second(near.ended()).await;
+    far.access().expect("still admitted");
+}
+
+#[tokio::test]
+async fn rotation_without_grace_kills_the_old_secret_and_its_sessions() {
+    let world = World::new();
+    let old = world.token(Expiry::Never, |_| ());
+    let session = world.login(&old).await.expect("let in");
+    let new = with_secret_of_nobody(&old);
+    world.store.rotate_token(old.id(), &world.seal(&new), None).expect("rotated");
+    assert_eq!(session.access(), Err(Ended));
+    denied(world.login(&old).await);
+    world.login(&new).await.expect("let in");
+}
+
+#[tokio::test]
+async fn rotation_with_grace_keeps_the_old_secret_until_its_end() {
+    let world = World::new();
+    let old = world.token(Expiry::Never, |_| ());
+    let session = world.login(&old).await.expect("let in");
+    let new = with_secret_of_nobody(&old);
+    let until = world.clock.now().after(secs(60));
+    world.store.rotate_token(old.id(), &world.seal(&new), Some(until)).expect("rotated");
+    world.login(&new).await.expect("let in");
+    let kept = world.login(&new).await.expect("let in");
+    for _ in 0..3 {
+        world.login(&old).await.expect("let in");
+        world.login(&new).await.expect("let in");
+    }
+    assert_eq!(world.auth.proof_runs(), 2, "both are remembered side by side");
+    session.access().expect("lives");
+    let ended = tokio::spawn({
+        let session = session.clone();
+        async move { session.ended().await }
+    });
+    tokio::task::yield_now().await;
+    world.clock.turn(secs(60));
+    within_a_second(async { ended.await.expect("joins") }).await;
+    kept.access().expect("the new secret's session stays");
+    denied(world.login(&old).await);
+    world.login(&new).await.expect("let in");
+}
+
+#[tokio::test]
+async fn a_user_enabled_again_gets_in_anew_and_its_ended_sessions_stay_so() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    world.store.disable_user(&login("alice"), world.clock.now()).expect("disabled");
+    assert_eq!(session.access(), Err(Ended));
+    world.store.enable_user(&login("alice")).expect("enabled");
+    world.login(&text).await.expect("let in").access().expect("lives");
+    assert_eq!(session.access(), Err(Ended));
+}
+
+#[tokio::test]
+async fn a_token_revoked_while_it_is_proven_is_refused() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let attempt = world.login(&text);
+    tokio::pin!(attempt);
+    tokio::select! {
+        biased;
+        _ = &mut attempt => panic!("argon2 was not waited for"),
+        () = std::future::ready(()) => {}
+    }
+    world.elsewhere().revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
+    denied(attempt.await);
+    assert_eq!(world.auth.proof_runs(), 1);
+}
+
+#[tokio::test]
+async fn open_sessions_are_listed_until_their_last_clone_is_dropped() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let clone = session.clone();
+    drop(session);
+    let open = world.auth.sessions();
+    assert_eq!(open.len(), 1);
+    assert_eq!((open[0].token, open[0].login.as_str(), open[0].since), (text.id(), "alice", world.clock.now()));
+    drop(clone);
+    assert!(world.auth.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn tokens_without_sessions_are_forgotten_in_time() {
+    let world = World::new();
+    let idle = world.token(Expiry::Never, |_| ());
+    let busy = world.token(Expiry::Never, |_| ());
+    world.login(&idle).await.expect("let in").used();
+    let session = world.login(&busy).await.expect("let in");
+    let mut watched = Watched::default();
+    for _ in 0..300 {
+        world.auth.core.look(&mut watched);
+    }
+    assert_eq!(world.auth.core.lives.count(), 1);
+    assert_eq!(world.auth.core.uses.count(), 1);
+    session.access().expect("lives");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_answer_vouches_for_nobody() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    let mut watched = Watched::default();
+    world.auth.core.look(&mut watched);
+    crate::store::testing::break_epoch(&world.store);
+    assert_eq!(session.access(), Err(Ended));
+    for _ in 0..4 {
+        world.auth.core.look(&mut watched);
+    }
+    within_a_second(session.ended()).await;
+    assert!(matches!(world.login(&text).await, Err(Refusal::Store(_))));
+}
+
+#[test]
+fn the_pepper_is_made_once_and_nobody_else_can_read_it() {
+    let world = World::new();
+    let path = world.state.join("pepper");
+    let pepper = std::fs::read(&path).expect("read");
+    assert_eq!(pepper.len(), 32);
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+    world.token(Expiry::Never, |_| ());
+    Authenticator::new(world.elsewhere(), world.clock.clone()).expect("opens again");
+    assert_eq!(std::fs::read(&path).expect("read"), pepper);
+    let names: Vec<_> = std::fs::read_dir(&world.state).expect("listed").flatten().map(|e| e.file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().starts_with("pepper.")), "{names:?}");
+}
+
+#[test]
+fn a_pepper_that_is_missing_or_damaged_is_said_so() {
+    let world = World::new();
+    world.token(Expiry::Never, |_| ());
+    let path = world.state.join("pepper");
+    let start = || Authenticator::new(world.elsewhere(), world.clock.clone()).map(drop);
+    std::fs::write(&path, b"short").expect("cut");
+    assert!(matches!(start(), Err(StoreError::PepperDamaged(_))));
+    std::fs::remove_file(&path).expect("removed");
+    let refused = start().expect_err("refused");
+    assert!(matches!(refused, StoreError::PepperMissing(_)), "{refused:?}");
+    assert!(refused.to_string().contains("restore it from the backup"), "{refused}");
+    assert!(!path.exists(), "no new one is made");
+}
+
+#[test]
+fn what_is_kept_of_a_secret_is_argon2id_with_the_agreed_cost() {
+    let world = World::new();
+    let secret: Secret = mint_secret().expect("random");
+    let sealed = world.auth.sealer().seal(&secret).expect("sealed");
+    assert!(sealed.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", sealed.phc);
+    assert!(seal::fits(&secret, &sealed.phc));
+    assert!(!seal::fits(&mint_secret().expect("random"), &sealed.phc));
+    let again = world.auth.sealer().seal(&secret).expect("sealed");
+    assert_ne!(again.phc, sealed.phc, "the salt is new");
+    assert_eq!(again.prefilter, sealed.prefilter);
+}

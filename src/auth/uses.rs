@@ -1,0 +1,129 @@
+//! When tokens were last used: exact in memory, written down now and then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::domain::{Expiry, Peer, Time, TokenId};
+use crate::store::{LastUse, Link, Use};
+
+/// How often the uses of a token without a window are written down.
+const WITHOUT_WINDOW: Duration = Duration::from_secs(60);
+const NEVER: i64 = i64::MIN;
+
+/// The last uses of all tokens that a session holds, and of those with a use to be written down.
+#[derive(Default)]
+pub(super) struct Uses {
+    points: Mutex<HashMap<TokenId, Arc<UsePoint>>>,
+}
+
+/// The last use of one token, shared by all that hold it.
+pub(super) struct UsePoint {
+    at: AtomicI64,
+    written: AtomicI64,
+    unwritten: AtomicBool,
+    by: Mutex<Option<Arc<Peer>>>,
+    interval_ms: AtomicI64,
+}
+
+impl UsePoint {
+    fn new() -> Self {
+        Self {
+            at: AtomicI64::new(NEVER),
+            written: AtomicI64::new(NEVER),
+            unwritten: AtomicBool::new(false),
+            by: Mutex::default(),
+            interval_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Returns the last use; the token's birth when there was none.
+    pub(super) fn last(&self) -> Time {
+        Time::from_millis(self.at.load(Ordering::Acquire))
+    }
+
+    /// Notes a use. One that comes late moves nothing back.
+    pub(super) fn touch(&self, now: Time, peer: &Arc<Peer>) {
+        self.at.fetch_max(now.as_millis(), Ordering::AcqRel);
+        let mut by = self.by.lock();
+        if by.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer)) {
+            *by = Some(peer.clone());
+        }
+        drop(by);
+        self.unwritten.store(true, Ordering::Release);
+    }
+
+    fn learn(&self, link: &Link) {
+        self.at.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
+        self.written.fetch_max(link.last_used_at.map_or(NEVER, Time::as_millis), Ordering::AcqRel);
+        let interval = match link.expiry {
+            Expiry::Sliding { window_ms, .. } => Duration::from_millis(window_ms / 20).max(Duration::from_secs(1)),
+            Expiry::Hard(_) | Expiry::Never => WITHOUT_WINDOW,
+        };
+        self.interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
+    }
+
+    fn is_due(&self, now: Time) -> bool {
+        let due_at = self.written.load(Ordering::Acquire).saturating_add(self.interval_ms.load(Ordering::Acquire));
+        self.unwritten.load(Ordering::Acquire) && due_at <= now.as_millis()
+    }
+
+    /// Takes what is to be written down; it counts as written from now on.
+    fn take(&self, token: TokenId) -> Use {
+        self.unwritten.store(false, Ordering::Release);
+        let peer = self.by.lock().clone();
+        let at = self.last();
+        self.written.fetch_max(at.as_millis(), Ordering::AcqRel);
+        let peer = peer.as_deref();
+        let last = LastUse {
+            at,
+            from: peer.map(|peer| peer.address.to_canonical().to_string()),
+            client: peer.and_then(|peer| peer.user_agent.clone()),
+            protocol: peer.map(|peer| peer.protocol),
+        };
+        Use { token, last }
+    }
+}
+
+impl Uses {
+    /// Returns a token's last use, joined with what is written down of it.
+    pub(super) fn point(&self, link: &Link) -> Arc<UsePoint> {
+        let mut points = self.points.lock();
+        let point = points.entry(link.token).or_insert_with(|| Arc::new(UsePoint::new())).clone();
+        point.learn(link);
+        point
+    }
+
+    /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
+    pub(super) fn due(&self, now: Time) -> Vec<Use> {
+        self.take(|point| point.is_due(now))
+    }
+
+    /// Takes all uses that are not written down.
+    pub(super) fn all(&self) -> Vec<Use> {
+        self.take(|point| point.unwritten.load(Ordering::Acquire))
+    }
+
+    /// Takes uses back that could not be written down.
+    pub(super) fn unwritten(&self, uses: &[Use]) {
+        let points = self.points.lock();
+        for point in uses.iter().filter_map(|one| points.get(&one.token)) {
+            point.unwritten.store(true, Ordering::Release);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.points.lock().len()
+    }
+
+    fn take(&self, which: impl Fn(&UsePoint) -> bool) -> Vec<Use> {
+        let mut points = self.points.lock();
+        // One taken now is forgotten at the next call: whoever reads the store between the two finds it there.
+        points.retain(|_, point| Arc::strong_count(point) > 1 || point.unwritten.load(Ordering::Acquire));
+        points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take(*token)).collect()
+    }
+}

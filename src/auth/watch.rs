@@ -1,0 +1,92 @@
+//! Keeps open sessions honest while nothing asks for them, and writes uses down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::Core;
+use crate::store::StoreError;
+
+/// How often other processes' writes are looked for; this one's are told.
+const POLL: Duration = Duration::from_millis(250);
+/// How often in a row the store may fail until sessions end, because nobody can vouch for them.
+const FAILURES: u32 = 4;
+
+/// What the watch knows of the store.
+#[derive(Default)]
+pub(super) struct Watched {
+    version: Option<(u64, i64)>,
+    failures: u32,
+}
+
+impl Core {
+    /// Watches the store until told to stop; writes all uses down then.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut watched = Watched::default();
+        loop {
+            let changed = self.store.changed();
+            let core = self.clone();
+            let look = spawn_blocking(move || {
+                core.look(&mut watched);
+                watched
+            });
+            watched = look.await.unwrap_or_default();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = changed => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+        let core = self.clone();
+        if spawn_blocking(move || core.flush()).await.is_err() {
+            tracing::error!("the last uses of tokens were not written down");
+        }
+    }
+
+    /// Looks once: ends or narrows what the store says, writes down the uses that are due.
+    pub(super) fn look(&self, watched: &mut Watched) {
+        match self.review(watched) {
+            Ok(()) => watched.failures = 0,
+            Err(error) => {
+                watched.failures += 1;
+                tracing::error!(%error, "the store can't tell which tokens live");
+            }
+        }
+        if watched.failures >= FAILURES {
+            self.lives.open().iter().for_each(|life| life.end());
+        }
+        let due = self.uses.due(self.clock.now());
+        self.write_down(&due);
+        self.lives.sweep();
+    }
+
+    /// Writes all uses down.
+    pub(super) fn flush(&self) {
+        self.write_down(&self.uses.all());
+    }
+
+    fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
+        let version = self.store.version()?;
+        if watched.version == Some(version) {
+            return Ok(());
+        }
+        let epoch = self.store.epoch()?;
+        let lives = self.lives.open();
+        let reviews = lives.iter().map(|life| life.review(epoch, &self.store, &self.uses));
+        reviews.fold(Ok(()), Result::and)?;
+        watched.version = Some(version);
+        Ok(())
+    }
+
+    fn write_down(&self, uses: &[crate::store::Use]) {
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record_uses(uses) {
+            self.uses.unwritten(uses);
+            tracing::warn!(%error, "uses of tokens were not written down");
+        }
+    }
+}
