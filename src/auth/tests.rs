@@ -191,7 +191,8 @@ async fn another_process_that_revokes_refuses_the_next_request_and_ends_the_sess
 
 #[tokio::test]
 async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
-    let kills: [(&str, fn(&Store, &TokenText)); 4] = [
+    type Kill = fn(&Store, &TokenText);
+    let kills: [(&str, Kill); 4] = [
         ("a revocation", |store, text| store.revoke_tokens(&[text.id()], store_now()).expect("revoked")),
         ("all revoked", |store, _| store.revoke_tokens_of(&login("alice"), store_now()).map(drop).expect("revoked")),
         ("its owner disabled", |store, _| store.disable_user(&login("alice"), store_now()).expect("disabled")),

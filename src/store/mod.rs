@@ -37,8 +37,8 @@ pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
 pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
-pub(crate) use reach::{Caller, Link, Reached};
-pub(crate) use tokens::{Grace, Use};
+pub(crate) use reach::{Link, Reached};
+pub(crate) use tokens::Use;
 pub use tokens::{LastUse, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
 pub use users::User;
 
