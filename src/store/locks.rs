@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::nodes::stored_path;
-use super::{Durability, Result, Store, StoreError};
+use super::{Durability, Result, Store};
 use crate::domain::{Login, Time, TreePath};
 
 /// A lock as it is kept.
@@ -33,22 +33,21 @@ impl Store {
     /// Returns the locks that live beyond `now`, and strikes the others.
     pub(crate) fn live_locks(&self, now: Time) -> Result<Vec<LockRow>> {
         self.write(Durability::Lazy, |connection| {
-            connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now.as_millis()])?;
+            connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
             let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
             let mut locks = Vec::new();
             while let Some(row) = rows.next()? {
-                let login = row.get::<_, String>(4)?;
                 locks.push(LockRow {
                     token: row.get(0)?,
                     path: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
                     deep: row.get(2)?,
                     exclusive: row.get(3)?,
-                    login: login.parse::<Login>().map_err(|fault| StoreError::Damaged(fault.to_string()))?,
+                    login: row.get(4)?,
                     owner: row.get(5)?,
                     timeout: Duration::from_millis(row.get::<_, i64>(6)?.unsigned_abs()),
-                    expires: Time::from_millis(row.get(7)?),
+                    expires: row.get(7)?,
                 });
             }
             Ok(locks)
@@ -66,10 +65,10 @@ impl Store {
                 lock.path.as_bytes(),
                 lock.deep,
                 lock.exclusive,
-                lock.login.as_str(),
+                lock.login,
                 lock.owner,
                 i64::try_from(lock.timeout.as_millis()).unwrap_or(i64::MAX),
-                lock.expires.as_millis(),
+                lock.expires,
             ])?;
             Ok(())
         })

@@ -66,20 +66,16 @@ pub(super) const FROM: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent
 impl Store {
     /// Returns where a node is by the index, and its row.
     pub(crate) fn node(&self, id: NodeId) -> Result<Option<(TreePath, NodeRow)>> {
-        self.read(|connection| {
-            let snapshot = connection.unchecked_transaction()?;
+        self.snapshot(|connection| {
             let sql = format!("{SELECT} {FROM} WHERE n.id = ?1");
-            let row = snapshot.prepare_cached(&sql)?.query_row([id.as_bytes()], node_row).optional()?;
-            row.map(|row| Ok((path_of(&snapshot, id)?, row))).transpose()
+            let row = connection.prepare_cached(&sql)?.query_row([id], node_row).optional()?;
+            row.map(|row| Ok((path_of(connection, id)?, row))).transpose()
         })
     }
 
     /// Returns the row of the node at a path.
     pub(crate) fn node_at(&self, path: &TreePath) -> Result<Option<NodeRow>> {
-        self.read(|connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            walk(&snapshot, path)
-        })
+        self.snapshot(|connection| walk(connection, path))
     }
 
     /// Returns all rows, each with where it is by the index, in the order of the paths.
@@ -104,7 +100,7 @@ impl Store {
         self.read(|connection| {
             let sql = "SELECT node FROM grants UNION SELECT node FROM scopes UNION SELECT node FROM properties";
             let mut statement = connection.prepare(sql)?;
-            let ids = statement.query_map([], |row| row.get(0).map(NodeId::from_bytes))?;
+            let ids = statement.query_map([], |row| row.get(0))?;
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }
@@ -126,7 +122,7 @@ impl Store {
     pub(crate) fn end_nodes(&self, ids: &[NodeId]) -> Result<()> {
         self.write(Durability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
-            ids.iter().try_for_each(|id| statement.execute([id.as_bytes()]).map(drop))?;
+            ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
             Ok(())
         })
     }
@@ -204,10 +200,10 @@ fn is_file(identity: Identity) -> bool {
 
 /// Lets the node of a replaced file stand for the file that replaced it.
 fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId) -> Result<()> {
-    connection.execute("DELETE FROM properties WHERE node = ?1", [target.as_bytes()])?;
+    connection.execute("DELETE FROM properties WHERE node = ?1", [target])?;
     let Some(source) = source else { return Ok(()) };
     let sql = "UPDATE properties SET node = ?1 WHERE node = ?2";
-    connection.execute(sql, [target.as_bytes(), source.as_bytes()])?;
+    connection.execute(sql, [target, source])?;
     end(connection, source)
 }
 
@@ -215,7 +211,7 @@ fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place:
     let name = place.name();
     let name = name.as_ref().map_or(&b""[..], Name::as_bytes);
     let sql = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
-    connection.execute(sql, params![id.as_bytes(), parent.as_ref().map(NodeId::as_bytes), name])?;
+    connection.execute(sql, params![id, parent, name])?;
     Ok(())
 }
 
@@ -247,10 +243,9 @@ fn insert(
         Identity::Folder { inode, born } => (Some(inode.cast_signed()), born),
         Identity::File { .. } => (None, None),
     };
-    let parent = parent.as_ref().map(NodeId::as_bytes);
     let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let mut statement = connection.prepare_cached(sql)?;
-    statement.execute(params![id.as_bytes(), parent, name, inode.is_some(), inode, born])?;
+    statement.execute(params![id, parent, name, inode.is_some(), inode, born])?;
     Ok(id)
 }
 
@@ -265,7 +260,6 @@ fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
 
 fn child(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result<Option<NodeRow>> {
     let sql = format!("{SELECT} {FROM} WHERE n.parent IS ?1 AND n.name = ?2");
-    let parent = parent.as_ref().map(NodeId::as_bytes);
     Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_row).optional()?)
 }
 
@@ -275,13 +269,13 @@ fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
          SELECT n.parent, n.name, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent WHERE up.height < 4096) \
          SELECT name FROM up ORDER BY height DESC";
     let mut statement = connection.prepare_cached(sql)?;
-    let names = statement.query_map([id.as_bytes()], |row| row.get::<_, Vec<u8>>(0))?;
+    let names = statement.query_map([id], |row| row.get::<_, Vec<u8>>(0))?;
     let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
     stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
 }
 
 fn end(connection: &Connection, id: NodeId) -> Result<()> {
-    connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id.as_bytes()])?;
+    connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
@@ -311,12 +305,7 @@ pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
     let born = row.get(5)?;
     let identity = if row.get(3)? { Identity::Folder { inode, born } } else { Identity::File { inode, born } };
-    Ok(NodeRow {
-        id: NodeId::from_bytes(row.get(0)?),
-        parent: row.get::<_, Option<[u8; 16]>>(1)?.map(NodeId::from_bytes),
-        name: row.get(2)?,
-        identity,
-    })
+    Ok(NodeRow { id: row.get(0)?, parent: row.get(1)?, name: row.get(2)?, identity })
 }
 
 pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {

@@ -43,7 +43,7 @@ impl Store {
         self.read(|connection| {
             let sql = "SELECT namespace, name, value FROM properties WHERE node = ?1 ORDER BY namespace, name";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([node.as_bytes()], |row| property_row(row, 0))?;
+            let rows = statement.query_map([node], |row| property_row(row, 0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
@@ -57,7 +57,7 @@ impl Store {
                  WHERE n.parent = ?1 ORDER BY n.name, d.namespace, d.name"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([folder.as_bytes()])?;
+            let mut rows = statement.query([folder])?;
             let (mut found, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
                 let property = property_row(row, 6)?;
@@ -98,10 +98,10 @@ impl Store {
                  FROM nodes n JOIN below ON n.parent = below.id) \
                  SELECT id, place FROM below WHERE EXISTS (SELECT 1 FROM properties WHERE node = id)";
             let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query([top.as_bytes()])?;
+            let mut rows = statement.query([top])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                found.push((stored_path(&row.get::<_, Vec<u8>>(1)?)?, NodeId::from_bytes(row.get(0)?)));
+                found.push((stored_path(&row.get::<_, Vec<u8>>(1)?)?, row.get(0)?));
             }
             Ok(found)
         })
@@ -111,11 +111,11 @@ impl Store {
     pub(crate) fn copy_properties(&self, pairs: &[(Option<NodeId>, NodeId)]) -> Result<()> {
         self.write(Durability::Lazy, |connection| {
             for (from, to) in pairs {
-                connection.execute("DELETE FROM properties WHERE node = ?1", [to.as_bytes()])?;
+                connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };
                 let sql = "INSERT INTO properties (node, namespace, name, value) \
                      SELECT ?2, namespace, name, value FROM properties WHERE node = ?1";
-                connection.execute(sql, [from.as_bytes(), to.as_bytes()])?;
+                connection.execute(sql, [from, to])?;
             }
             Ok(())
         })
@@ -123,7 +123,7 @@ impl Store {
 }
 
 fn take_step(connection: &Connection, node: NodeId, step: &PropertyStep<'_>) -> Result<()> {
-    let (node, namespace, name) = (node.as_bytes(), step.namespace, step.name);
+    let (namespace, name) = (step.namespace, step.name);
     match step.value {
         Some(value) => {
             let sql = "INSERT OR REPLACE INTO properties (node, namespace, name, value) VALUES (?1, ?2, ?3, ?4)";
@@ -141,7 +141,7 @@ fn holding(connection: &Connection, node: NodeId) -> Result<Holding> {
     let sql = "SELECT count(*), coalesce(sum(octet_length(namespace) + octet_length(name) + octet_length(value)), 0) \
          FROM properties WHERE node = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let sum = statement.query_row([node.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let sum = statement.query_row([node], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     Ok(Holding { count: sum.0.unsigned_abs(), bytes: sum.1.unsigned_abs() })
 }
 

@@ -22,7 +22,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// How many locks a user may hold, and how many bytes a lock's owner element may have: what is held
 /// in memory stays bounded.
 const LOCKS_PER_USER: usize = 1024;
-const OWNER_BYTES: usize = 4096;
+const OWNER_BYTES: usize = 8 << 10;
 
 /// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
