@@ -1,23 +1,163 @@
-//! WebDAV: HTTP verbs in terms of a [`crate::tree::View`].
+//! WebDAV (RFC 4918, class 1, 2 and 3): HTTP verbs in terms of a [`crate::tree::View`].
+//!
+//! Every request passes one guard first: [`call`] proves the caller and reads the path, the destination,
+//! the conditions and the lock tokens; a verb is a file that turns them into one operation of the view;
+//! [`error`] turns what was refused into a status, last. What blocks runs off the runtime, in one step
+//! where one is enough, and long answers are made while they are sent ([`stream`]).
 
-use hyper::body::Incoming;
+mod address;
+mod call;
+mod checksum;
+mod conditions;
+mod date;
+mod error;
+mod etag;
+mod fields;
+mod folder;
+mod get;
 
-use crate::auth::Authenticator;
-use crate::http::{Body, Origin};
+mod if_header;
+mod lock;
+mod multistatus;
+mod page;
+mod propfind;
+mod proppatch;
+mod put;
+mod range;
+mod stream;
+mod transfer;
+mod verb;
+mod xml;
+
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+
+use self::call::Call;
+use self::error::{Asked, Error, Result};
+use self::verb::Verb;
+use crate::auth::{Authenticator, Session};
+use crate::http::{Body, Origin, Proven, empty};
 use crate::tree::Tree;
+
+/// What is still read of a body that was refused, so that the client gets to see the answer.
+const LINGER: (usize, Duration) = (16 << 20, Duration::from_secs(5));
 
 /// Answers `/dav/` and `/node/UUID/`; clones share all state.
 #[derive(Clone)]
-pub struct Webdav {}
+pub struct Webdav {
+    tree: Tree,
+    auth: Authenticator,
+}
 
 impl Webdav {
     /// Serves a tree to callers that `auth` proves.
-    pub fn new(_tree: Tree, _auth: Authenticator) -> Self {
-        todo!()
+    pub fn new(tree: Tree, auth: Authenticator) -> Self {
+        Self { tree, auth }
     }
 
     /// Answers one request.
-    pub async fn answer(&self, _request: ::http::Request<Incoming>, _origin: Origin) -> ::http::Response<Body> {
-        todo!()
+    pub async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let (head, mut body) = request.into_parts();
+        let verb = Verb::of(&head.method);
+        let awaited = head.headers.contains_key(header::EXPECT);
+        let mut response = if verb == Some(Verb::Options) && !head.headers.contains_key(header::AUTHORIZATION) {
+            options()
+        } else {
+            match call::admit(&self.auth, &head.headers, origin).await {
+                Ok(session) => {
+                    let mut response = self.serve(verb, head, &mut body, session).await;
+                    response.extensions_mut().insert(Proven);
+                    response
+                }
+                Err(error) => error.into_response(Asked { verb, place: None }),
+            }
+        };
+        if !awaited && !body.is_end_stream() {
+            tokio::spawn(tokio::time::timeout(LINGER.1, linger(body)));
+        }
+        stamp(response.headers_mut());
+        response
     }
+
+    async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut Incoming, session: Session) -> Response<Body> {
+        let Some(verb) = verb else { return unanswered(&head).into_response(Asked { verb, place: None }) };
+        let call = match Call::new(verb, head, &self.tree, session.clone(), self.auth.now()).await {
+            Ok(call) => call,
+            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None }),
+        };
+        let result = match verb {
+            Verb::Options => Ok(options()),
+            Verb::Get | Verb::Head => get::answer(&call).await,
+            Verb::Put => put::answer(&call, body).await,
+            Verb::Delete => folder::delete(&call).await,
+            Verb::Mkcol => folder::make(&call, body).await,
+            Verb::Propfind => propfind::answer(&call, body).await,
+            Verb::Proppatch => proppatch::answer(&call, body).await,
+            Verb::Copy | Verb::Move => transfer::answer(&call).await,
+            Verb::Lock => lock::lock(&call, body).await,
+            Verb::Unlock => lock::unlock(&call).await,
+        };
+        match result {
+            Ok(response) => {
+                session.used();
+                response
+            }
+            Err(error) => error.into_response(Asked { verb: Some(verb), place: Some((&call.mount, &call.path)) }),
+        }
+    }
+}
+
+/// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.
+fn options() -> Response<Body> {
+    let mut response = Response::new(empty());
+    let headers = response.headers_mut();
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
+    headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
+    headers.insert(header::ALLOW, verb::ALLOW);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response
+}
+
+fn unanswered(head: &Parts) -> Error {
+    let known = ["POST", "PATCH", "TRACE", "CONNECT", "REPORT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
+    if known.contains(&head.method.as_str()) { Error::NotAllowed } else { Error::UnknownMethod }
+}
+
+/// Keeps a stored page from acting in this server's name, and a browser from guessing types.
+fn stamp(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+async fn linger(mut body: Incoming) {
+    let mut left = LINGER.0;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// Reads a body of XML; `limit` is as much as is taken of it.
+///
+/// # Errors
+/// [`Error::TooLong`] past the limit, [`Error::Cut`] when it ends before its end.
+async fn small_body(body: &mut Incoming, limit: usize) -> Result<Vec<u8>> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Error::TooLong);
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Error::Cut)?.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(Error::TooLong);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }

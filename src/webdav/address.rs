@@ -1,0 +1,323 @@
+//! Where a request points: URL paths to places of the tree, and back.
+//!
+//! `/dav/…` is the tree, `/node/UUID/…` one node as a root. Both end at a boundary: `/davx` is neither.
+
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
+
+use super::error::Error;
+use crate::domain::{Name, NodeId, PathError, TreePath};
+
+/// What stands in front of a path: which part of the tree is the client's root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    /// `/dav`
+    Tree,
+    /// `/node/UUID`
+    Node(NodeId),
+}
+
+/// A URL path, taken apart; whether anything is there is another question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// What stands in front.
+    pub(super) anchor: Anchor,
+    /// The place below the anchor.
+    pub(super) below: TreePath,
+    /// Whether it was written with a slash at its end.
+    pub(super) slash: bool,
+}
+
+impl Address {
+    /// Reads the path of a URL, as it was sent.
+    ///
+    /// # Errors
+    /// [`Error::Elsewhere`] for a path of another room, [`Error::Malformed`] for one that can't be read,
+    /// [`Error::Unnameable`] for one at which nothing can ever be.
+    pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
+        let (anchor, rest) = anchor(path).ok_or(Error::Elsewhere)?;
+        let bytes = decode(rest)?;
+        let below = TreePath::parse(&bytes).map_err(|fault| refusal(fault, &bytes))?;
+        Ok(Self { anchor, below, slash: rest.ends_with(b"/") })
+    }
+}
+
+fn anchor(path: &[u8]) -> Option<(Anchor, &[u8])> {
+    let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
+    if let Some(rest) = path.strip_prefix(b"/dav") {
+        return ends(rest).then_some((Anchor::Tree, rest));
+    }
+    let rest = path.strip_prefix(b"/node/")?;
+    let (id, rest) = rest.split_at_checked(36)?;
+    let node = std::str::from_utf8(id).ok()?.parse().ok()?;
+    ends(rest).then_some((Anchor::Node(node), rest))
+}
+
+/// Decodes percent-escapes. A slash that is escaped would be part of a name, which no name can have.
+fn decode(path: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let escape = rest.split_at_checked(2).and_then(|(digits, after)| Some((byte(digits)?, after)));
+        match escape {
+            Some((b'/', _)) => return Err(Error::Malformed("the path has an escaped slash")),
+            Some((byte, after)) => {
+                bytes.push(byte);
+                rest = after;
+            }
+            None => return Err(Error::Malformed("the path has a malformed escape")),
+        }
+    }
+    Ok(bytes)
+}
+
+fn byte(digits: &[u8]) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16);
+    u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
+}
+
+fn refusal(fault: PathError, bytes: &[u8]) -> Error {
+    match fault {
+        PathError::Dots => Error::Malformed("the path has a part . or .."),
+        PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can have"),
+        PathError::EmptyPart | PathError::Reserved | PathError::TooLong => {
+            let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
+            let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
+            Error::Unnameable { last: TreePath::parse(parent).is_ok() && Name::new(name).is_err() }
+        }
+    }
+}
+
+/// Where paths of one request are rooted; writes the links back.
+#[derive(Clone, Debug)]
+pub(super) struct Mount {
+    prefix: String,
+    root: TreePath,
+}
+
+impl Mount {
+    /// Roots an anchor at the place where it is found to be.
+    pub(super) fn new(anchor: Anchor, root: TreePath) -> Self {
+        let prefix = match anchor {
+            Anchor::Tree => "/dav".to_owned(),
+            Anchor::Node(id) => format!("/node/{id}"),
+        };
+        Self { prefix, root }
+    }
+
+    /// Returns the place in the tree of the client's root.
+    pub(super) fn root(&self) -> &TreePath {
+        &self.root
+    }
+
+    /// Returns the last part of the prefix: what the root is called when it has no name.
+    pub(super) fn title(&self) -> &str {
+        self.prefix.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Returns the absolute URL path of a place, with a slash at its end for a folder. What lies above
+    /// the root or elsewhere shows as the root.
+    pub(super) fn href(&self, path: &TreePath, folder: bool) -> String {
+        let below = path.below(&self.root).unwrap_or_default();
+        let mut href = self.prefix.clone();
+        for part in below.parts() {
+            href.push('/');
+            encode(part, &mut href);
+        }
+        if folder {
+            href.push('/');
+        }
+        href
+    }
+}
+
+/// Appends a name with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
+pub(super) fn encode(name: &[u8], out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &b in name {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            let digits = [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]];
+            out.push('%');
+            out.extend(digits.map(char::from));
+        }
+    }
+}
+
+/// The server as a request names it: its host, and port where it isn't the scheme's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    name: String,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads `:authority` of HTTP/2, an absolute request target, or `Host`.
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let from_header = || headers.get(header::HOST)?.to_str().ok()?.parse().ok();
+        let authority: Authority = uri.authority().cloned().or_else(from_header)?;
+        Some(Self::new(&authority))
+    }
+
+    fn new(authority: &Authority) -> Self {
+        Self { name: authority.host().to_ascii_lowercase(), port: authority.port_u16() }
+    }
+
+    /// Tells whether a URL of this scheme and authority leads here.
+    fn is(&self, scheme: &[u8], authority: &[u8]) -> bool {
+        let standard = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
+        let Ok(other) = Authority::try_from(authority) else { return false };
+        let other = Self::new(&other);
+        let same_port = other.port == self.port
+            || (other.port.is_none() && self.port == Some(standard))
+            || (self.port.is_none() && other.port == Some(standard));
+        other.name == self.name && same_port
+    }
+}
+
+/// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
+///
+/// # Errors
+/// [`Error::Foreign`] when it leads to another host or out of the request's own part of the tree;
+/// otherwise as [`Address::parse`].
+pub(super) fn resolve(url: &[u8], host: Option<&Host>, anchor: Anchor) -> Result<Address, Error> {
+    let path = if url.starts_with(b"/") && !url.starts_with(b"//") {
+        url
+    } else {
+        let (scheme, rest) = ["http://", "https://"]
+            .into_iter()
+            .find_map(|s| url.split_at_checked(s.len()).filter(|(front, _)| front.eq_ignore_ascii_case(s.as_bytes())))
+            .ok_or(Error::Malformed("the Destination is no URL"))?;
+        let (authority, path) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
+        let scheme = scheme.strip_suffix(b"://").unwrap_or(scheme);
+        if !host.is_some_and(|host| host.is(scheme, authority)) {
+            return Err(Error::Foreign);
+        }
+        path
+    };
+    if path.iter().any(|&b| b <= b' ' || b == b'?' || b == b'#' || b == 0x7f) {
+        return Err(Error::Malformed("the Destination is no URL of a file or folder"));
+    }
+    match Address::parse(path) {
+        Ok(address) if address.anchor == anchor => Ok(address),
+        Ok(_) | Err(Error::Elsewhere) => Err(Error::Foreign),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NODE: &str = "/node/6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
+
+    fn below(path: &str) -> String {
+        Address::parse(path.as_bytes()).expect(path).below.to_string()
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_boundary() {
+        assert_eq!(below("/dav"), "/");
+        assert_eq!(below("/dav/"), "/");
+        assert_eq!(below("/dav/a%20b/c/"), "/a b/c");
+        assert_eq!(below(&format!("{NODE}/x")), "/x");
+        assert_eq!(below(NODE), "/");
+        for path in ["/davx", "/davx/y", "/da", "/", "", "/node/", "/node/x/y", &format!("{NODE}x/y"), "/%64av/"] {
+            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Elsewhere)), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_leads_up() {
+        for path in ["/dav/..", "/dav/a/../b", "/dav/%2e%2E/x", "/dav/.%2e", "/dav/a%2f..%2Fb", "/dav/%00", "/dav/./x"]
+        {
+            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
+        }
+        for path in ["/dav/%", "/dav/%2", "/dav/%zz", "/dav/%+1"] {
+            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn reserved_and_endless_names_are_as_absent() {
+        let last = |path: &str| match Address::parse(path.as_bytes()) {
+            Err(Error::Unnameable { last }) => last,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert!(last("/dav/.patgate") && last("/dav/a/.patgate/") && last("/dav/%2epatgate"));
+        assert!(!last("/dav/.patgate/x") && !last("/dav/a//b"));
+        assert!(last(&format!("/dav/{}", "n".repeat(256))));
+    }
+
+    #[test]
+    fn links_lead_back_to_where_they_came_from() {
+        let root = TreePath::parse(b"team").expect("path");
+        let mount = Mount::new(Anchor::Tree, root.clone());
+        let odd = TreePath::parse("team/a b/<&\u{e4}>\u{1}".as_bytes()).expect("path");
+        assert_eq!(mount.href(&odd, true), "/dav/a%20b/%3C%26%C3%A4%3E%01/");
+        assert_eq!(mount.href(&TreePath::root(), true), "/dav/", "above the root");
+        let back = Address::parse(mount.href(&odd, false).as_bytes()).expect("href");
+        assert_eq!(root.join(&back.below), odd);
+    }
+
+    #[test]
+    fn destinations_on_other_hosts_and_outside_are_foreign() {
+        let host = Host { name: "files.example".into(), port: None };
+        let to = |url: &str| resolve(url.as_bytes(), Some(&host), Anchor::Tree);
+        for url in [
+            "/dav/x",
+            "http://files.example/dav/x",
+            "HTTPS://FILES.example:443/dav/x",
+            "http://files.example:80/dav/x/",
+        ] {
+            assert_eq!(to(url).expect(url).below.to_string(), "/x", "{url}");
+        }
+        for url in [
+            "http://other.example/dav/x",
+            "http://files.example:8080/dav/x",
+            "https://files.example:80/dav/x",
+            "/davx/y",
+            "/",
+            "http://files.example",
+            "http://files.example.evil/dav/x",
+            &format!("{NODE}/x"),
+        ] {
+            assert!(matches!(to(url), Err(Error::Foreign)), "{url}");
+        }
+        for url in
+            ["", "dav/x", "ftp://files.example/dav/x", "//files.example/dav/x", "/dav/x?y", "/dav/x#y", "/dav/../x"]
+        {
+            assert!(matches!(to(url), Err(Error::Malformed(_))), "{url}");
+        }
+        let named = Host { name: "127.0.0.1".into(), port: Some(8080) };
+        assert!(resolve(b"http://127.0.0.1:8080/dav/x", Some(&named), Anchor::Tree).is_ok());
+        assert!(matches!(resolve(b"http://127.0.0.1/dav/x", Some(&named), Anchor::Tree), Err(Error::Foreign)));
+        assert!(matches!(resolve(b"http://h/dav/x", None, Anchor::Tree), Err(Error::Foreign)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_lead_out(bytes: Vec<u8>) {
+            let _ = resolve(&bytes, None, Anchor::Tree);
+            let path = [b"/dav/", &bytes[..]].concat();
+            if let Ok(address) = Address::parse(&path) {
+                prop_assert!(address.below.parts().all(|part| part != b".." && !part.contains(&0)));
+            }
+        }
+
+        #[test]
+        fn every_name_comes_back(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
+            if let Ok(path) = TreePath::parse(&bytes) {
+                let href = Mount::new(Anchor::Tree, TreePath::root()).href(&path, false);
+                prop_assert_eq!(Address::parse(href.as_bytes()).expect("href").below, path);
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One request past the guard: who, where, and under which conditions.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::address::{self, Address, Anchor, Host, Mount};
+use super::conditions::{Conditions, Surroundings};
+use super::error::{Error, Result};
+use super::stream::blocking;
+use super::verb::Verb;
+use crate::auth::{Authenticator, Refusal, Session};
+use crate::domain::{Peer, Protocol, Time, TreePath};
+use crate::http::{Origin, credential};
+use crate::tree::{self, Claim, LockToken, Tree, View};
+
+/// Proves the caller of a request.
+///
+/// # Errors
+/// [`Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
+pub(super) async fn admit(auth: &Authenticator, headers: &HeaderMap, origin: Origin) -> Result<Session> {
+    let credential = credential(headers).ok_or(Refusal::Denied)?;
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let peer = Peer { protocol: Protocol::Webdav, address: origin.address, user_agent };
+    Ok(auth.authenticate(credential, peer).await?)
+}
+
+/// A request by a proven caller, with all that every verb needs of it already read.
+pub(super) struct Call {
+    /// The method.
+    pub(super) verb: Verb,
+    /// The tree as the caller may see it.
+    pub(super) view: View,
+    /// The client's root.
+    pub(super) mount: Mount,
+    /// The place that the request names.
+    pub(super) path: TreePath,
+    /// Whether the path was written with a slash at its end.
+    pub(super) slash: bool,
+    /// The headers.
+    pub(super) headers: HeaderMap,
+    /// The conditions.
+    pub(super) conditions: Conditions,
+    /// The present instant, on the clock by which expiry is judged.
+    pub(super) now: Time,
+    anchor: Anchor,
+    host: Option<Host>,
+    tokens: Vec<LockToken>,
+}
+
+impl Call {
+    /// Reads a request; finds the place of its root.
+    ///
+    /// # Errors
+    /// Whatever is wrong with path or headers; [`tree::Error::Absent`] for a node that has ended or that the
+    /// caller may not reach.
+    pub(super) async fn new(verb: Verb, head: Parts, tree: &Tree, session: Session, now: Time) -> Result<Arc<Self>> {
+        let address = Address::parse(head.uri.path().as_bytes())?;
+        let conditions = Conditions::parse(&head.headers)?;
+        let view = tree.view(session);
+        let root = match address.anchor {
+            Anchor::Tree => TreePath::root(),
+            Anchor::Node(node) => {
+                let view = view.clone();
+                blocking(move || Ok(view.node_root(node)?)).await?
+            }
+        };
+        let mount = Mount::new(address.anchor, root);
+        Ok(Arc::new(Self {
+            verb,
+            view,
+            path: mount.root().join(&address.below),
+            mount,
+            slash: address.slash,
+            tokens: conditions.tokens(),
+            conditions,
+            now,
+            anchor: address.anchor,
+            host: Host::of(&head.uri, &head.headers),
+            headers: head.headers,
+        }))
+    }
+
+    /// Tells whether the request names the client's root itself.
+    pub(super) fn is_root(&self) -> bool {
+        self.path == *self.mount.root()
+    }
+
+    /// Reads `Destination` (RFC 4918 section 10.3).
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root.
+    pub(super) fn destination(&self) -> Result<TreePath> {
+        let value = self.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
+        let address = address::resolve(value.as_bytes().trim_ascii(), self.host.as_ref(), self.anchor)?;
+        if address.below.is_root() {
+            return Err(Error::Root);
+        }
+        Ok(self.mount.root().join(&address.below))
+    }
+
+    /// Returns what the tags of an `If` header are looked up by.
+    pub(super) fn around(&self) -> Surroundings<'_> {
+        Surroundings { view: &self.view, mount: &self.mount, anchor: self.anchor, host: self.host.as_ref() }
+    }
+
+    /// Judges the conditions of a change now; they are judged again at the commit.
+    ///
+    /// # Errors
+    /// [`tree::Error::Precondition`] when one does not hold.
+    pub(super) fn judge(&self) -> tree::Result<()> {
+        self.conditions.judge_write(self.around(), &self.path)
+    }
+
+    /// Runs an operation with what the request brings against locks and conditions.
+    ///
+    /// # Errors
+    /// What the operation says.
+    pub(super) fn claiming<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
+        let judge = || self.judge();
+        Ok(work(&Claim { tokens: &self.tokens, judge: &judge })?)
+    }
+
+    /// Returns the lock tokens that the request submits.
+    pub(super) fn tokens(&self) -> &[LockToken] {
+        &self.tokens
+    }
+}

@@ -1,0 +1,259 @@
+//! Why a request was refused, and, as the very last step, with which status.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::address::Mount;
+use super::verb::{ALLOW, Verb};
+use crate::auth::Refusal;
+use crate::domain::TreePath;
+use crate::http::{Body, full, text};
+use crate::tree;
+
+/// The result of a verb.
+pub(super) type Result<T> = std::result::Result<T, Error>;
+
+/// A refusal of a WebDAV request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The tree refused.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// Nobody was let in.
+    #[error(transparent)]
+    Denied(#[from] Refusal),
+    /// The request can't be read.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The path belongs to no part of the tree.
+    #[error("no such file or folder")]
+    Elsewhere,
+    /// Nothing can ever be at the path: in its last part, or already above.
+    #[error("the name can't be used")]
+    Unnameable {
+        /// Whether only the last part can't be.
+        last: bool,
+    },
+    /// `Destination` leads to another server or out of the part of the tree that the request names.
+    #[error("the destination is on another server or outside of this folder")]
+    Foreign,
+    /// The client's root can't be removed, moved or replaced.
+    #[error("the root can't be removed, moved or replaced")]
+    Root,
+    /// A listing without end of more than is answered at once.
+    #[error("too much lies below: ask folder by folder")]
+    Endless,
+    /// The token names no lock at this place.
+    #[error("the token names no lock here")]
+    NoSuchLock,
+    /// A body of XML, or a value in it, that is too large.
+    #[error("the body is too large")]
+    TooLong,
+    /// A kind of body that the verb doesn't take.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The body does not have the checksum that was announced.
+    #[error("the content does not have the announced checksum")]
+    Checksum,
+    /// The body ended before its end.
+    #[error("the body was cut short")]
+    Cut,
+    /// A method that is known, but not answered here.
+    #[error("the method is not allowed here")]
+    NotAllowed,
+    /// A method that nobody knows.
+    #[error("the method is unknown")]
+    UnknownMethod,
+    /// Work was lost inside the server.
+    #[error("the server has a fault")]
+    Lost,
+}
+
+/// What an error is said in answer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// The method, where it is known.
+    pub(super) verb: Option<Verb>,
+    /// The client's root and the place asked for, once they are known.
+    pub(super) place: Option<(&'a Mount, &'a TreePath)>,
+}
+
+impl Error {
+    /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
+    pub(super) fn into_response(self, asked: Asked<'_>) -> Response<Body> {
+        let status = self.status(asked.verb);
+        let mut response = match self.element(asked) {
+            Some(element) => problem(status, &element),
+            None => text(status, self.line(status)),
+        };
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
+            headers.append(header::WWW_AUTHENTICATE, basic);
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
+        }
+        if let Some(wait) = self.wait() {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
+            headers.insert(header::ALLOW, ALLOW);
+        }
+        response
+    }
+
+    fn status(&self, verb: Option<Verb>) -> StatusCode {
+        let creates = verb.is_some_and(Verb::creates);
+        match self {
+            Self::Tree(error) => tree_status(error, verb),
+            Self::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
+            Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
+            Self::Unnameable { last: true } if creates => StatusCode::FORBIDDEN,
+            Self::Unnameable { last: false } if creates => StatusCode::CONFLICT,
+            Self::Elsewhere | Self::Unnameable { .. } => StatusCode::NOT_FOUND,
+            Self::Foreign => StatusCode::BAD_GATEWAY,
+            Self::Root | Self::Endless => StatusCode::FORBIDDEN,
+            Self::NoSuchLock if verb == Some(Verb::Unlock) => StatusCode::CONFLICT,
+            Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
+            Self::Denied(Refusal::Store(_)) | Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Returns the one line that the client is told. A thing that is missing is told of in the same words
+    /// whichever way it was found to be.
+    fn line(&self, status: StatusCode) -> String {
+        if status == StatusCode::NOT_FOUND {
+            return Self::Elsewhere.to_string();
+        }
+        if status == StatusCode::CONFLICT {
+            return tree::Error::NoParent.to_string();
+        }
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a WebDAV request failed");
+            return Self::Lost.to_string();
+        }
+        self.to_string()
+    }
+
+    /// Returns the precondition or postcondition element of RFC 4918 section 16, where there is one.
+    fn element(&self, asked: Asked<'_>) -> Option<String> {
+        match self {
+            Self::Tree(tree::Error::Locked { root, .. }) => {
+                let name = if asked.verb == Some(Verb::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
+                let (mount, path) = asked.place?;
+                let folder = root != path && path.is_within(root);
+                Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
+            }
+            Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
+            Self::Endless => Some("<D:propfind-finite-depth/>".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
+            Self::Denied(Refusal::Busy) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
+    let creates = verb.is_some_and(Verb::creates);
+    match error {
+        tree::Error::Absent => StatusCode::NOT_FOUND,
+        tree::Error::NoParent => StatusCode::CONFLICT,
+        tree::Error::Forbidden | tree::Error::Overlap => StatusCode::FORBIDDEN,
+        tree::Error::Exists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::Exists | tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
+        tree::Error::NotFolder if creates => StatusCode::CONFLICT,
+        tree::Error::NotFolder => StatusCode::NOT_FOUND,
+        tree::Error::IsFolder => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::NotEmpty => StatusCode::CONFLICT,
+        tree::Error::Locked { .. } => StatusCode::LOCKED,
+        tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        tree::Error::BadName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
+        tree::Error::BadName => StatusCode::NOT_FOUND,
+        tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Returns an answer with an error element in it (RFC 4918 section 14.5).
+fn problem(status: StatusCode, element: &str) -> Response<Body> {
+    let body = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:error xmlns:D=\"DAV:\">{element}</D:error>\n");
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::address::Anchor;
+    use super::*;
+    use http_body_util::BodyExt;
+
+    const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None };
+
+    async fn body(response: Response<Body>) -> String {
+        String::from_utf8(response.into_body().collect().await.expect("body").to_bytes().to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn all_that_is_missing_is_told_of_alike() {
+        let missing = [
+            Error::Tree(tree::Error::Absent),
+            Error::Tree(tree::Error::NotFolder),
+            Error::Tree(tree::Error::BadName),
+            Error::Elsewhere,
+            Error::Unnameable { last: true },
+        ];
+        for error in missing {
+            let response = error.into_response(UNASKED);
+            assert_eq!(response.status(), StatusCode::NOT_FOUND);
+            assert_eq!(body(response).await, "no such file or folder\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_of_the_host_are_for_the_log_alone() {
+        let response = Error::Tree(tree::Error::Host(std::io::Error::other("/srv/secret"))).into_response(UNASKED);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body(response).await, "the server has a fault\n");
+    }
+
+    #[tokio::test]
+    async fn a_lock_in_the_way_is_named_by_its_root_as_the_client_sees_it() {
+        let at = |text: &str| TreePath::parse(text.as_bytes()).expect("path");
+        let mount = Mount::new(Anchor::Tree, at("team"));
+        for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
+            let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
+            let path = at("team/a/b");
+            let response = error.into_response(Asked { verb: Some(Verb::Put), place: Some((&mount, &path)) });
+            assert_eq!(response.status(), StatusCode::LOCKED);
+            let wanted = format!("<D:lock-token-submitted><D:href>{href}</D:href></D:lock-token-submitted>");
+            assert!(body(response).await.contains(&wanted), "{root}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_challenged_and_told_to_wait() {
+        let response = Error::Denied(Refusal::Denied).into_response(UNASKED);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let challenges: Vec<_> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(challenges, ["Basic realm=\"patgate\", charset=\"UTF-8\"", "Bearer realm=\"patgate\""]);
+        let response = Error::Denied(Refusal::Throttled(Duration::from_millis(2500))).into_response(UNASKED);
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from(3)));
+    }
+}

@@ -1,0 +1,95 @@
+//! Entity tags in requests (RFC 9110 section 8.8.3).
+
+/// An entity tag as a client sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EntityTag {
+    /// Whether it is marked as weak.
+    pub(super) weak: bool,
+    /// What stands between the quotes.
+    pub(super) tag: Vec<u8>,
+}
+
+impl EntityTag {
+    /// Reads one tag from the front; returns it and what follows.
+    pub(super) fn take(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (weak, rest) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
+        let rest = rest.strip_prefix(b"\"")?;
+        let end = memchr::memchr(b'"', rest)?;
+        let (tag, rest) = (&rest[..end], &rest[end + 1..]);
+        let fits = tag.iter().all(|&b| b == 0x21 || (0x23..=0x7e).contains(&b) || b >= 0x80);
+        fits.then(|| (Self { weak, tag: tag.to_vec() }, rest))
+    }
+
+    /// Compares with a current strong tag, both having to be strong.
+    pub(super) fn is_strongly(&self, current: Option<&str>) -> bool {
+        !self.weak && self.is_weakly(current)
+    }
+
+    /// Compares with a current tag, weak or not.
+    pub(super) fn is_weakly(&self, current: Option<&str>) -> bool {
+        current.is_some_and(|tag| tag.as_bytes() == self.tag)
+    }
+}
+
+/// The value of If-Match or If-None-Match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TagList {
+    /// `*`: anything that is there.
+    Any,
+    /// Any of these.
+    Tags(Vec<EntityTag>),
+}
+
+impl TagList {
+    /// Reads a header value; several fields are read as one, joined by commas.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        if text.trim_ascii() == b"*" {
+            return Some(Self::Any);
+        }
+        let mut rest = text.trim_ascii();
+        let mut tags = Vec::new();
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix(b",") {
+                rest = after.trim_ascii_start();
+                continue;
+            }
+            let (tag, after) = EntityTag::take(rest)?;
+            tags.push(tag);
+            rest = after.trim_ascii_start();
+            if !rest.is_empty() && !rest.starts_with(b",") {
+                return None;
+            }
+        }
+        (!tags.is_empty()).then_some(Self::Tags(tags))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lists_of_tags_are_read() {
+        assert_eq!(TagList::parse(b" * "), Some(TagList::Any));
+        let Some(TagList::Tags(tags)) = TagList::parse(b"\"a\", W/\"b,c\" ,, \"\"") else { panic!("a list") };
+        let seen: Vec<_> = tags.iter().map(|t| (t.weak, t.tag.as_slice())).collect();
+        assert_eq!(seen, [(false, &b"a"[..]), (true, b"b,c"), (false, b"")]);
+        for text in [&b""[..], b",", b"a", b"\"a", b"\"a\" \"b\"", b"w/\"a\"", b"*, \"a\"", b"\"a b\""] {
+            assert_eq!(TagList::parse(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_weak_tag_never_matches_strongly() {
+        let (weak, _) = EntityTag::take(b"W/\"x\"").expect("tag");
+        assert!(weak.is_weakly(Some("x")) && !weak.is_strongly(Some("x")) && !weak.is_weakly(None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = TagList::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The smaller request headers of RFC 4918 section 10 and of sync clients.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::date;
+use super::error::Error;
+use crate::tree::{LockToken, Timestamp};
+
+/// What a lock is given when its `Timeout` says nothing; the gateway may give less.
+const USUAL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What `Infinite` asks for.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The value of `Depth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// The entry alone.
+    Zero,
+    /// The entry and what is directly in it.
+    One,
+    /// All below.
+    Infinity,
+}
+
+/// Reads `Depth` (section 10.2).
+///
+/// # Errors
+/// [`Error::Malformed`] for any value but the three.
+pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
+    let Some(value) = headers.get("depth") else { return Ok(None) };
+    match value.as_bytes().trim_ascii() {
+        b"0" => Ok(Some(Depth::Zero)),
+        b"1" => Ok(Some(Depth::One)),
+        text if text.eq_ignore_ascii_case(b"infinity") => Ok(Some(Depth::Infinity)),
+        _ => Err(Error::Malformed("Depth is neither 0, 1 nor infinity")),
+    }
+}
+
+/// Reads `Overwrite` (section 10.6); true when it is not there.
+///
+/// # Errors
+/// [`Error::Malformed`] for any value but `T` and `F`.
+pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
+    match headers.get("overwrite").map(|value| value.as_bytes().trim_ascii()) {
+        None | Some(b"T" | b"t") => Ok(true),
+        Some(b"F" | b"f") => Ok(false),
+        Some(_) => Err(Error::Malformed("Overwrite is neither T nor F")),
+    }
+}
+
+/// Reads `Timeout` (section 10.7): the first of the list that can be read.
+pub(super) fn timeout(headers: &HeaderMap) -> Duration {
+    let value = headers.get("timeout").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(',').find_map(|part| one_timeout(part.trim())).unwrap_or(USUAL_TIMEOUT)
+}
+
+fn one_timeout(text: &str) -> Option<Duration> {
+    if text.eq_ignore_ascii_case("infinite") {
+        return Some(LONGEST_TIMEOUT);
+    }
+    let (front, digits) = text.split_at_checked(7)?;
+    let fits =
+        front.eq_ignore_ascii_case("second-") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), LONGEST_TIMEOUT))
+}
+
+/// Reads `Lock-Token` (section 10.5).
+///
+/// # Errors
+/// [`Error::Malformed`] when it is not there or no URL in angle brackets.
+pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
+    let inner = headers.get("lock-token").and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
+        let inner = text.strip_prefix('<')?.strip_suffix('>')?;
+        (!inner.is_empty() && !inner.contains(['<', '>', ' '])).then_some(inner)
+    });
+    inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
+}
+
+/// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
+///
+/// # Errors
+/// [`Error::Malformed`] when it is there and no number.
+pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
+    let Some(value) = headers.get("x-oc-mtime") else { return Ok(None) };
+    let time = value.to_str().ok().and_then(date::parse_epoch);
+    time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().expect("value"));
+        headers
+    }
+
+    #[test]
+    fn depth_is_one_of_three() {
+        assert_eq!(depth(&HeaderMap::new()).expect("none"), None);
+        assert_eq!(depth(&headers("depth", "Infinity")).expect("depth"), Some(Depth::Infinity));
+        for text in ["", "2", "00", "1,noroot", "-1"] {
+            assert!(depth(&headers("depth", text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_read_leniently() {
+        for (text, seconds) in [
+            ("Second-10", 10),
+            ("Infinite, Second-4100000000", u64::from(u32::MAX)),
+            ("Extend, second-5", 5),
+            ("Second-99999999999999999999999", u64::from(u32::MAX)),
+            ("Second-0", 1),
+            ("nonsense", 3600),
+        ] {
+            assert_eq!(timeout(&headers("timeout", text)).as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn lock_tokens_stand_in_angle_brackets() {
+        assert_eq!(lock_token(&headers("lock-token", "<urn:uuid:x>")).expect("token").as_str(), "urn:uuid:x");
+        for text in ["", "urn:uuid:x", "<>", "<a> <b>", "<a"] {
+            assert!(lock_token(&headers("lock-token", text)).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! GET and HEAD: a file whole or in ranges (RFC 9110 sections 9.3.1 and 14), a folder as a page.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::call::Call;
+use super::conditions::{Validators, Verdict};
+use super::error::Result;
+use super::range::{self, Selection};
+use super::stream::{self, Buffers, Source, blocking};
+use super::verb::Verb;
+use super::{date, page};
+use crate::domain::TreePath;
+use crate::http::{Body, BodyError, empty, full};
+use crate::tree::{self, Entry, Reader};
+
+/// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
+const BLOCK: u64 = 256 * 1024;
+
+/// Answers GET and HEAD.
+///
+/// # Errors
+/// What the tree says, and [`tree::Error::Precondition`].
+pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
+    let call = Arc::clone(call);
+    blocking(move || open(&call)).await
+}
+
+fn open(call: &Call) -> Result<Response<Body>> {
+    let reader = match call.view.read(&call.path) {
+        Ok(reader) => reader,
+        Err(tree::Error::IsFolder) => return page::answer(call),
+        Err(tree::Error::Forbidden) if call.view.stat(&call.path)?.is_folder() => return page::answer(call),
+        Err(error) => return Err(error.into()),
+    };
+    call.conditions.judge_listed(call.around(), &call.path)?;
+    let current = Validators::from(reader.entry());
+    match call.conditions.judge(Some(&current), true) {
+        Verdict::Go => {}
+        Verdict::Unchanged => return Ok(described(StatusCode::NOT_MODIFIED, reader.entry(), empty())),
+        Verdict::Failed => return Err(tree::Error::Precondition.into()),
+    }
+    let size = reader.entry().size;
+    match selection(call, &current, size) {
+        Selection::Whole => whole(call, reader),
+        Selection::Unsatisfiable => {
+            let mut response = described(StatusCode::RANGE_NOT_SATISFIABLE, reader.entry(), empty());
+            set(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{size}"));
+            Ok(response)
+        }
+        Selection::Parts(parts) => partial(call, reader, &parts),
+    }
+}
+
+fn selection(call: &Call, current: &Validators, size: u64) -> Selection {
+    let Some(ranges) = call.headers.get(header::RANGE).filter(|_| call.verb == Verb::Get) else {
+        return Selection::Whole;
+    };
+    let now = call.now.as_millis().div_euclid(1000);
+    if call.conditions.ranges_hold(current, now) { range::select(ranges.as_bytes(), size) } else { Selection::Whole }
+}
+
+fn whole(call: &Call, reader: Reader) -> Result<Response<Body>> {
+    let entry = reader.entry().clone();
+    let mut response = described(StatusCode::OK, &entry, empty());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
+    if call.verb == Verb::Get && entry.size > 0 {
+        *response.body_mut() = content(call, Pieces::new(reader, [Piece::Bytes(0..entry.size)]))?;
+    }
+    Ok(response)
+}
+
+fn partial(call: &Call, reader: Reader, parts: &[Range<u64>]) -> Result<Response<Body>> {
+    let entry = reader.entry().clone();
+    let kind = content_type(&call.path);
+    let mut response = described(StatusCode::PARTIAL_CONTENT, &entry, empty());
+    let headers = response.headers_mut();
+    let pieces = if let [part] = parts {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        set(headers, header::CONTENT_RANGE, content_range(part, entry.size));
+        Pieces::new(reader, [Piece::Bytes(part.clone())])
+    } else {
+        let boundary = uuid::Uuid::new_v4().simple().to_string();
+        set(headers, header::CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"));
+        Pieces::new(reader, multipart(parts, &boundary, kind, entry.size))
+    };
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(pieces.length()));
+    *response.body_mut() = content(call, pieces)?;
+    Ok(response)
+}
+
+/// Lays out several parts (RFC 9110 section 14.6, RFC 2046 section 5.1.1).
+fn multipart(parts: &[Range<u64>], boundary: &str, kind: &str, size: u64) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
+    for (index, part) in parts.iter().enumerate() {
+        let start = if index == 0 { "" } else { "\r\n" };
+        let range = content_range(part, size);
+        let text = format!("{start}--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {range}\r\n\r\n");
+        pieces.push(Piece::Text(text.into()));
+        pieces.push(Piece::Bytes(part.clone()));
+    }
+    pieces.push(Piece::Text(format!("\r\n--{boundary}--\r\n").into()));
+    pieces
+}
+
+fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
+}
+
+/// Reads the first block, and leaves the rest to the body where there is more.
+fn content(call: &Call, mut pieces: Pieces) -> Result<Body> {
+    let first = pieces.block()?.unwrap_or_default();
+    let session = call.view.session();
+    Ok(if pieces.queue.is_empty() { full(first) } else { stream::body(session, first, pieces) })
+}
+
+/// Returns an answer that tells of a file: its tag, its time, and that ranges can be asked for.
+fn described(status: StatusCode, entry: &Entry, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    set(headers, header::LAST_MODIFIED, date::http_date(entry.modified));
+    if let Some(etag) = entry.etag {
+        set(headers, header::ETAG, format!("\"{etag}\""));
+    }
+    response
+}
+
+/// Sets a header to text that was made here; text that no header can hold is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: header::HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
+}
+
+/// Returns the media type that a name stands for.
+pub(super) fn content_type(path: &TreePath) -> &'static str {
+    let name = path.parts().next_back().unwrap_or_default();
+    content_type_of(name)
+}
+
+/// Returns the media type that a name stands for.
+pub(super) fn content_type_of(name: &[u8]) -> &'static str {
+    let extension = memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok());
+    let guess = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
+    guess.unwrap_or("application/octet-stream")
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(Bytes),
+    Bytes(Range<u64>),
+}
+
+/// The pieces of an answer that are still to be sent, read from the file as they are asked for.
+struct Pieces {
+    reader: Reader,
+    queue: VecDeque<Piece>,
+    buffers: Buffers,
+}
+
+impl Pieces {
+    fn new(reader: Reader, pieces: impl IntoIterator<Item = Piece>) -> Self {
+        Self { reader, queue: pieces.into_iter().collect(), buffers: Buffers::default() }
+    }
+
+    fn length(&self) -> u64 {
+        let lengths = self.queue.iter().map(|piece| match piece {
+            Piece::Text(text) => text.len() as u64,
+            Piece::Bytes(range) => range.end - range.start,
+        });
+        lengths.sum()
+    }
+
+    fn block(&mut self) -> tree::Result<Option<Bytes>> {
+        let range = match self.queue.pop_front() {
+            None => return Ok(None),
+            Some(Piece::Text(text)) => return Ok(Some(text)),
+            Some(Piece::Bytes(range)) => range,
+        };
+        let end = range.end.min(range.start.saturating_add(BLOCK));
+        let length = usize::try_from(end - range.start).unwrap_or(0);
+        let mut buffer = self.buffers.take(length);
+        let read = self.reader.read_at(&mut buffer, range.start)?;
+        if read < length {
+            return Err(tree::Error::Host(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        if end < range.end {
+            self.queue.push_front(Piece::Bytes(end..range.end));
+        }
+        Ok(Some(self.buffers.block(buffer, length)))
+    }
+}
+
+impl Source for Pieces {
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        self.block().map_err(|error| BodyError(error.to_string()))
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.length())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_set_apart_by_crlf_and_the_boundary() {
+        let pieces = multipart(&[0..10, 50..60], "b", "text/plain", 100);
+        let mut text = String::new();
+        for piece in &pieces {
+            match piece {
+                Piece::Text(bytes) => text += std::str::from_utf8(bytes).expect("text"),
+                Piece::Bytes(range) => text += &format!("<{}>", range.end - range.start),
+            }
+        }
+        let head = |range| format!("--b\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/100\r\n\r\n");
+        assert_eq!(text, format!("{}<10>\r\n{}<10>\r\n--b--\r\n", head("0-9"), head("50-59")));
+    }
+
+    #[test]
+    fn types_go_by_the_name() {
+        assert_eq!(content_type_of(b"a.PNG"), "image/png");
+        assert_eq!(content_type_of(b"a.tar.gz"), "application/gzip");
+        assert_eq!(content_type_of(b"a"), "application/octet-stream");
+        assert_eq!(content_type_of(b"a.\xff"), "application/octet-stream");
+    }
+}

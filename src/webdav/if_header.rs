@@ -1,0 +1,206 @@
+//! The `If` header (RFC 4918 section 10.4): lists of lock tokens and entity tags, one of which has to hold.
+
+use super::etag::EntityTag;
+use crate::tree::LockToken;
+
+/// More conditions than any client sends; what stands behind costs a look at the tree each.
+const MAX_CONDITIONS: usize = 64;
+
+/// A parsed `If` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IfHeader {
+    lists: Vec<List>,
+}
+
+/// One list: holds when all its conditions do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List {
+    /// The URL of the tag in front; `None` for the request's own.
+    pub(super) resource: Option<Vec<u8>>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    not: bool,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Token(LockToken),
+    Tag(EntityTag),
+}
+
+/// What a resource is at the moment, as far as lists look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The current strong tag.
+    pub(super) etag: Option<String>,
+    /// The tokens of the locks that cover it.
+    pub(super) tokens: Vec<LockToken>,
+}
+
+impl IfHeader {
+    /// Reads the header's value; `None` when it is malformed.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let mut rest = text.trim_ascii();
+        let mut resource = None;
+        let (mut lists, mut count) = (Vec::new(), 0);
+        let tagged = rest.starts_with(b"<");
+        while !rest.is_empty() {
+            if tagged && rest.starts_with(b"<") {
+                let (url, after) = angled(rest)?;
+                if !after.starts_with(b"(") {
+                    return None;
+                }
+                (resource, rest) = (Some(url.to_vec()), after);
+            }
+            let (conditions, after) = list(rest)?;
+            count += conditions.len();
+            lists.push(List { resource: resource.clone(), conditions });
+            rest = after;
+            if count > MAX_CONDITIONS {
+                return None;
+            }
+        }
+        (!lists.is_empty()).then_some(Self { lists })
+    }
+
+    /// Returns all lock tokens that it submits.
+    pub(super) fn tokens(&self) -> Vec<LockToken> {
+        let states = self.lists.iter().flat_map(|list| &list.conditions).map(|condition| &condition.state);
+        states.filter_map(|state| if let State::Token(token) = state { Some(token.clone()) } else { None }).collect()
+    }
+
+    /// Tells whether one of the lists holds; `look` says what a resource is at the moment.
+    ///
+    /// # Errors
+    /// What `look` says.
+    pub(super) fn holds<E>(&self, mut look: impl FnMut(Option<&[u8]>) -> Result<Standing, E>) -> Result<bool, E> {
+        for list in &self.lists {
+            let standing = look(list.resource.as_deref())?;
+            if list.conditions.iter().all(|condition| condition.holds(&standing)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Condition {
+    fn holds(&self, standing: &Standing) -> bool {
+        let is = match &self.state {
+            State::Token(token) => standing.tokens.contains(token),
+            State::Tag(tag) => tag.is_strongly(standing.etag.as_deref()),
+        };
+        is != self.not
+    }
+}
+
+/// Reads `<…>` and the space behind it.
+fn angled(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = text.strip_prefix(b"<")?;
+    let end = memchr::memchr(b'>', rest)?;
+    let inner = &rest[..end];
+    let fits = !inner.is_empty() && inner.iter().all(|&b| b > b' ' && b != b'<' && b != 0x7f);
+    fits.then(|| (inner, rest[end + 1..].trim_ascii_start()))
+}
+
+/// Reads `(…)` and the space behind it.
+fn list(text: &[u8]) -> Option<(Vec<Condition>, &[u8])> {
+    let mut rest = text.strip_prefix(b"(")?.trim_ascii_start();
+    let mut conditions = Vec::new();
+    loop {
+        if let Some(after) = rest.strip_prefix(b")") {
+            return (!conditions.is_empty()).then(|| (conditions, after.trim_ascii_start()));
+        }
+        let (condition, after) = condition(rest)?;
+        conditions.push(condition);
+        rest = after;
+    }
+}
+
+fn condition(text: &[u8]) -> Option<(Condition, &[u8])> {
+    let negated = text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"not"));
+    let rest = if negated { text[3..].trim_ascii_start() } else { text };
+    if let Some(inner) = rest.strip_prefix(b"[") {
+        let (tag, after) = EntityTag::take(inner.trim_ascii_start())?;
+        let after = after.trim_ascii_start().strip_prefix(b"]")?;
+        return Some((Condition { not: negated, state: State::Tag(tag) }, after.trim_ascii_start()));
+    }
+    let (token, after) = angled(rest)?;
+    let token = LockToken::new(std::str::from_utf8(token).ok()?);
+    Some((Condition { not: negated, state: State::Token(token) }, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+
+    fn holds(text: &str, etag: Option<&str>, tokens: &[&str]) -> bool {
+        let header = IfHeader::parse(text.as_bytes()).expect(text);
+        let standing = Standing {
+            etag: etag.map(str::to_owned),
+            tokens: tokens.iter().map(|token| LockToken::new(*token)).collect(),
+        };
+        header.holds(|_| Ok::<_, Infallible>(standing.clone())).expect("never fails")
+    }
+
+    #[test]
+    fn a_list_holds_when_all_in_it_does_and_one_list_is_enough() {
+        assert!(holds("(<urn:a> [\"x\"])", Some("x"), &["urn:a"]));
+        assert!(!holds("(<urn:a> [\"x\"])", Some("y"), &["urn:a"]));
+        assert!(holds("(<urn:a>) ([\"x\"])", Some("x"), &[]));
+        assert!(holds("(Not <DAV:no-lock>)", None, &[]));
+        assert!(holds("(<urn:b>) (not <DAV:no-lock>)", None, &["urn:a"]));
+        assert!(!holds("([W/\"x\"])", Some("x"), &[]));
+        assert!(!holds("(<urn:a>)(Not [\"x\"])", Some("x"), &[]));
+    }
+
+    #[test]
+    fn a_tag_names_the_resource_of_all_lists_behind_it() {
+        let header = IfHeader::parse(b"</dav/a> (<urn:a>) ([\"x\"]) <http://h/dav/b>(Not <urn:c>)").expect("header");
+        let seen: Vec<_> = header.lists.iter().map(|list| list.resource.as_deref().expect("tag")).collect();
+        assert_eq!(seen, [&b"/dav/a"[..], b"/dav/a", b"http://h/dav/b"]);
+        assert_eq!(header.tokens(), [LockToken::new("urn:a"), LockToken::new("urn:c")]);
+    }
+
+    #[test]
+    fn malformed_headers_are_refused() {
+        for text in [
+            "",
+            "(",
+            ")",
+            "()",
+            "(<>)",
+            "(<a)",
+            "(a)",
+            "([x])",
+            "([\"x\")",
+            "(<a>",
+            "<a>",
+            "<a> <b> (<c>)",
+            "(Not)",
+            "(Not Not <a>)",
+            "(<a>) x",
+            "(<a>) <b> (<c>)",
+            "(<a b>)",
+            "(\"x\")",
+            "<a> (<b>) x",
+        ] {
+            assert_eq!(IfHeader::parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(IfHeader::parse("(<a>)".repeat(MAX_CONDITIONS + 1).as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, likely in "[<>()\\[\\]\"NotW/a ]{0,40}") {
+            let _ = IfHeader::parse(&bytes);
+            let _ = IfHeader::parse(likely.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The XML of answers (RFC 4918 section 14), written straight into text.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::call::Call;
+use super::xml::{self, DAV};
+use crate::domain::TreePath;
+use crate::http::{Body, full};
+use crate::tree::{Lock, PropertyName};
+
+/// What every multistatus begins with.
+pub(super) const HEAD: &str =
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\" xmlns:P=\"urn:patgate\">\n";
+/// What every multistatus ends with.
+pub(super) const TAIL: &str = "</D:multistatus>\n";
+
+/// Returns a 207 answer with this body.
+pub(super) fn response(body: Body) -> Response<Body> {
+    answer(StatusCode::MULTI_STATUS, body)
+}
+
+/// Returns an answer of XML.
+pub(super) fn answer(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
+    response
+}
+
+/// Returns an answer that is one `D:prop` element.
+pub(super) fn prop(status: StatusCode, inner: &str) -> Response<Body> {
+    let text = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\">{inner}</D:prop>\n");
+    answer(status, full(text))
+}
+
+/// Appends a property without a value.
+pub(super) fn bare(name: &PropertyName, out: &mut String) {
+    let PropertyName { namespace, name } = name;
+    if namespace == DAV {
+        out.push_str(&format!("<D:{name}/>"));
+    } else if namespace.is_empty() {
+        out.push_str(&format!("<{name}/>"));
+    } else {
+        out.push_str(&format!("<x:{name} xmlns:x=\""));
+        xml::escape(namespace, out);
+        out.push_str("\"/>");
+    }
+}
+
+/// Appends a propstat of properties that all have one status, and an element that says why, if any.
+pub(super) fn propstat(properties: &str, status: &str, reason: Option<&str>, out: &mut String) {
+    out.push_str("<D:propstat><D:prop>");
+    out.push_str(properties);
+    out.push_str("</D:prop><D:status>HTTP/1.1 ");
+    out.push_str(status);
+    out.push_str("</D:status>");
+    if let Some(reason) = reason {
+        out.push_str(&format!("<D:error><D:{reason}/></D:error>"));
+    }
+    out.push_str("</D:propstat>");
+}
+
+/// Appends `D:lockdiscovery` (section 15.8) of the locks that cover a place. The token is shown to the user
+/// alone that the lock belongs to, and a root above the client's as the client's.
+pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: &[Lock], out: &mut String) {
+    out.push_str("<D:lockdiscovery>");
+    for lock in locks {
+        let scope = if lock.exclusive { "exclusive" } else { "shared" };
+        let depth = if lock.deep { "infinity" } else { "0" };
+        out.push_str(&format!(
+            "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
+        ));
+        out.push_str(&lock.owner);
+        out.push_str(&format!("<D:timeout>Second-{}</D:timeout>", lock.expires.since(call.now).as_secs()));
+        if lock.login == *call.view.session().login() {
+            out.push_str("<D:locktoken><D:href>");
+            xml::escape(lock.token.as_str(), out);
+            out.push_str("</D:href></D:locktoken>");
+        }
+        let root = call.mount.href(&lock.root, folder || lock.root != *path);
+        out.push_str(&format!("<D:lockroot><D:href>{root}</D:href></D:lockroot></D:activelock>"));
+    }
+    out.push_str("</D:lockdiscovery>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_of_every_namespace_are_named() {
+        let mut out = String::new();
+        for (namespace, name) in [("DAV:", "a"), ("", "b"), ("u:\"<", "c")] {
+            bare(&PropertyName { namespace: namespace.into(), name: name.into() }, &mut out);
+        }
+        assert_eq!(out, "<D:a/><b/><x:c xmlns:x=\"u:&quot;&lt;\"/>");
+    }
+}

@@ -1,0 +1,100 @@
+//! GET on a folder: a plain page of what is in it, for people.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+
+use super::call::Call;
+use super::error::Result;
+use super::stream::{self, Source};
+use super::verb::Verb;
+use super::{address, date, xml};
+use crate::http::{Body, BodyError, empty, full};
+use crate::tree::{Entry, Listing};
+
+/// A block is handed over once it is this long.
+const BLOCK: usize = 64 * 1024;
+
+/// Answers GET and HEAD on a folder; may block.
+///
+/// # Errors
+/// What the tree says.
+pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
+    let listing = call.view.list(&call.path, true)?;
+    let mut response = Response::new(empty());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    if call.verb == Verb::Head {
+        return Ok(response);
+    }
+    let mut page = Page { base: call.mount.href(&call.path, true), listing: Some(listing) };
+    let first = page.block(head(call))?;
+    *response.body_mut() = match page.listing {
+        None => full(first),
+        Some(_) => stream::body(call.view.session(), first, page),
+    };
+    Ok(response)
+}
+
+fn head(call: &Call) -> String {
+    let mut name = format!("/{}", call.mount.title());
+    if let Some(below) = call.path.below(call.mount.root()).filter(|below| !below.is_root()) {
+        name += &below.to_string();
+    }
+    let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>");
+    xml::escape(&name, &mut out);
+    out += "</title></head>\n<body><h1>";
+    xml::escape(&name, &mut out);
+    out += "</h1>\n<table>\n<tr><th align=\"left\">Name</th><th align=\"right\">Size</th><th align=\"left\">Changed</th></tr>\n";
+    if let Some(parent) = call.path.parent().filter(|_| !call.is_root()) {
+        out += &format!("<tr><td><a href=\"{}\">../</a></td><td></td><td></td></tr>\n", call.mount.href(&parent, true));
+    }
+    out
+}
+
+struct Page {
+    base: String,
+    listing: Option<Listing>,
+}
+
+impl Page {
+    fn block(&mut self, mut out: String) -> crate::tree::Result<Bytes> {
+        while let Some(listing) = self.listing.as_mut().filter(|_| out.len() < BLOCK) {
+            match listing.next() {
+                Some(entry) => self.row(&entry?, &mut out),
+                None => {
+                    out += "</table></body></html>\n";
+                    self.listing = None;
+                }
+            }
+        }
+        Ok(out.into())
+    }
+
+    fn row(&self, entry: &Entry, out: &mut String) {
+        let slash = if entry.is_folder() { "/" } else { "" };
+        out.push_str("<tr><td><a href=\"");
+        out.push_str(&self.base);
+        address::encode(&entry.name, out);
+        out.push_str(slash);
+        out.push_str("\">");
+        if let Some(name) = entry.name() {
+            xml::escape(&name.to_string(), out);
+        }
+        out.push_str(slash);
+        let size = if entry.is_folder() { String::new() } else { entry.size.to_string() };
+        let changed = date::internet_date(entry.modified);
+        out.push_str(&format!("</a></td><td align=\"right\">{size}</td><td>{changed}</td></tr>\n"));
+    }
+}
+
+impl Source for Page {
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        if self.listing.is_none() {
+            return Ok(None);
+        }
+        self.block(String::new()).map(Some).map_err(|error| BodyError(error.to_string()))
+    }
+
+    fn left(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,232 @@
+//! Live properties: what the gateway knows of an entry by itself (RFC 4918 section 15, RFC 4331, RFC 3744).
+
+use std::fmt::Write;
+
+use crate::domain::{Permission, TreePath};
+use crate::tree::{Entry, PropertyName, Timestamp};
+use crate::webdav::call::Call;
+use crate::webdav::get::content_type_of;
+use crate::webdav::xml::DAV;
+use crate::webdav::{date, multistatus, xml};
+
+const WINDOWS: &str = "urn:schemas-microsoft-com:";
+const OURS: &str = "urn:patgate";
+
+/// A live property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::webdav) enum Live {
+    /// `creationdate`
+    Created,
+    /// `displayname`, unless a client gave another
+    DisplayName,
+    /// `getcontentlength`
+    Length,
+    /// `getcontenttype`
+    Type,
+    /// `getetag`
+    Etag,
+    /// `getlastmodified`
+    Modified,
+    /// `lockdiscovery`
+    Locks,
+    /// `resourcetype`
+    Kind,
+    /// `supportedlock`
+    Lockable,
+    /// `quota-available-bytes` (RFC 4331)
+    Available,
+    /// `quota-used-bytes` (RFC 4331)
+    Used,
+    /// `current-user-privilege-set` (RFC 3744 section 5.5)
+    Privileges,
+    /// `lastmodified`, by which some clients set the time
+    ModifiedToo,
+    /// `Win32LastModifiedTime`
+    WindowsModified,
+    /// `Win32LastAccessTime`
+    WindowsAccessed,
+    /// `{urn:patgate}node-id`
+    NodeId,
+}
+
+/// The entry whose properties are written.
+pub(super) struct Subject<'a> {
+    /// What it shows of itself.
+    pub(super) entry: &'a Entry,
+    /// What it is called.
+    pub(super) title: &'a [u8],
+    /// Where it is.
+    pub(super) path: &'a dyn Fn() -> TreePath,
+}
+
+impl Live {
+    /// Those that answer a client that wants all.
+    pub(super) const ALL: [Live; 9] = [
+        Live::Created,
+        Live::DisplayName,
+        Live::Length,
+        Live::Type,
+        Live::Etag,
+        Live::Modified,
+        Live::Locks,
+        Live::Kind,
+        Live::Lockable,
+    ];
+
+    /// Returns the live property of a name.
+    pub(in crate::webdav) fn of(name: &PropertyName) -> Option<Self> {
+        Some(match (name.namespace.as_str(), name.name.as_str()) {
+            (DAV, "creationdate") => Self::Created,
+            (DAV, "displayname") => Self::DisplayName,
+            (DAV, "getcontentlength") => Self::Length,
+            (DAV, "getcontenttype") => Self::Type,
+            (DAV, "getetag") => Self::Etag,
+            (DAV, "getlastmodified") => Self::Modified,
+            (DAV, "lockdiscovery") => Self::Locks,
+            (DAV, "resourcetype") => Self::Kind,
+            (DAV, "supportedlock") => Self::Lockable,
+            (DAV, "quota-available-bytes") => Self::Available,
+            (DAV, "quota-used-bytes") => Self::Used,
+            (DAV, "current-user-privilege-set") => Self::Privileges,
+            (DAV, "lastmodified") => Self::ModifiedToo,
+            (WINDOWS, "Win32LastModifiedTime") => Self::WindowsModified,
+            (WINDOWS, "Win32LastAccessTime") => Self::WindowsAccessed,
+            (OURS, "node-id") => Self::NodeId,
+            _ => return None,
+        })
+    }
+
+    /// Returns the element's name with the prefix that every multistatus declares for it.
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Created => "D:creationdate",
+            Self::DisplayName => "D:displayname",
+            Self::Length => "D:getcontentlength",
+            Self::Type => "D:getcontenttype",
+            Self::Etag => "D:getetag",
+            Self::Modified => "D:getlastmodified",
+            Self::Locks => "D:lockdiscovery",
+            Self::Kind => "D:resourcetype",
+            Self::Lockable => "D:supportedlock",
+            Self::Available => "D:quota-available-bytes",
+            Self::Used => "D:quota-used-bytes",
+            Self::Privileges => "D:current-user-privilege-set",
+            Self::ModifiedToo => "D:lastmodified",
+            Self::WindowsModified => "Z:Win32LastModifiedTime",
+            Self::WindowsAccessed => "Z:Win32LastAccessTime",
+            Self::NodeId => "P:node-id",
+        }
+    }
+
+    /// Appends the property without a value.
+    pub(super) fn write_bare(self, out: &mut String) {
+        out.push('<');
+        out.push_str(self.tag());
+        self.declare(out);
+        out.push_str("/>");
+    }
+
+    fn declare(self, out: &mut String) {
+        if self.tag().starts_with("Z:") {
+            out.push_str(" xmlns:Z=\"");
+            out.push_str(WINDOWS);
+            out.push('"');
+        }
+    }
+
+    /// Tells whether an entry has it, without asking for what it costs to know.
+    pub(super) fn exists(self, entry: &Entry) -> bool {
+        let known = entry.permission != Permission::NONE;
+        match self {
+            Self::Length | Self::Type => !entry.is_folder(),
+            Self::Etag => entry.etag.is_some(),
+            Self::Created => entry.created.is_some(),
+            Self::Lockable => entry.permission.allows(Permission::W),
+            Self::Available | Self::Used => entry.is_folder() && known,
+            Self::NodeId => known,
+            _ => true,
+        }
+    }
+
+    /// Appends the property with its value; returns false, and appends nothing, when the entry has none.
+    pub(super) fn write(self, call: &Call, subject: &Subject<'_>, out: &mut String) -> bool {
+        let entry = subject.entry;
+        if !self.exists(entry) {
+            return false;
+        }
+        let start = out.len();
+        if self == Self::Locks {
+            let path = (subject.path)();
+            let locks = call.view.locks(&path).unwrap_or_default();
+            multistatus::lock_discovery(call, &path, entry.is_folder(), &locks, out);
+            return true;
+        }
+        out.push('<');
+        out.push_str(self.tag());
+        self.declare(out);
+        out.push('>');
+        if !self.write_value(call, subject, out) {
+            out.truncate(start);
+            return false;
+        }
+        out.push_str("</");
+        out.push_str(self.tag());
+        out.push('>');
+        true
+    }
+
+    fn write_value(self, call: &Call, subject: &Subject<'_>, out: &mut String) -> bool {
+        let entry = subject.entry;
+        match self {
+            Self::Created => out.push_str(&date::internet_date(entry.created.unwrap_or_default())),
+            Self::DisplayName => xml::escape_name(subject.title, out),
+            Self::Length => number(entry.size, out),
+            Self::Type => out.push_str(content_type_of(&entry.name)),
+            Self::Etag => {
+                let Some(etag) = entry.etag else { return false };
+                let _ = write!(out, "\"{etag}\"");
+            }
+            Self::Modified | Self::ModifiedToo | Self::WindowsModified => time(entry.modified, out),
+            Self::WindowsAccessed => time(entry.accessed, out),
+            Self::Kind if entry.is_folder() => out.push_str("<D:collection/>"),
+            Self::Kind | Self::Locks => {}
+            Self::Lockable => out.push_str(LOCK_ENTRIES),
+            Self::Available | Self::Used => {
+                let Ok(space) = call.view.space(&(subject.path)()) else { return false };
+                let used = space.total.saturating_sub(space.free);
+                number(if self == Self::Available { space.available } else { used }, out);
+            }
+            Self::Privileges => privileges(entry.permission, out),
+            Self::NodeId => {
+                let Ok(id) = call.view.node_id(&(subject.path)()) else { return false };
+                let _ = write!(out, "{id}");
+            }
+        }
+        true
+    }
+}
+
+const LOCK_ENTRIES: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>\
+     <D:lockentry><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>";
+
+fn time(time: Timestamp, out: &mut String) {
+    out.push_str(&date::http_date(time));
+}
+
+fn number(number: u64, out: &mut String) {
+    let _ = write!(out, "{number}");
+}
+
+fn privileges(permission: Permission, out: &mut String) {
+    let mut list = |names: &[&str]| {
+        for name in names {
+            let _ = write!(out, "<D:privilege><D:{name}/></D:privilege>");
+        }
+    };
+    if permission.allows(Permission::R) {
+        list(&["read", "read-current-user-privilege-set"]);
+    }
+    if permission.allows(Permission::W) {
+        list(&["write", "write-properties", "write-content", "bind", "unbind", "unlock"]);
+    }
+}

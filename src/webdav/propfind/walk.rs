@@ -1,0 +1,169 @@
+//! The entries of an answer, in the order in which the tree gives them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::plan::{Plan, Row};
+use crate::domain::{Name, TreePath};
+use crate::http::BodyError;
+use crate::tree::{self, Entry, Listing, Property};
+use crate::webdav::call::Call;
+use crate::webdav::fields::Depth;
+use crate::webdav::stream::Source;
+use crate::webdav::{address, multistatus};
+
+/// A block is handed over once it is this long.
+const BLOCK: usize = 64 * 1024;
+
+/// Walks through the entries of an answer and writes them down.
+pub(super) struct Walk {
+    call: Arc<Call>,
+    plan: Plan,
+    out: String,
+    href: String,
+    folder: Option<Folder>,
+    /// Folders that are still to be walked through.
+    pending: Vec<TreePath>,
+    deep: bool,
+    entries: usize,
+    done: bool,
+}
+
+/// A folder under way.
+struct Folder {
+    path: TreePath,
+    href: String,
+    listing: Listing,
+    dead: HashMap<Name, Vec<Property>>,
+}
+
+impl Walk {
+    /// Begins with the entry that the request names.
+    ///
+    /// # Errors
+    /// What the tree says of it.
+    pub(super) fn new(call: Arc<Call>, plan: Plan, depth: Depth, entry: &Entry) -> tree::Result<Self> {
+        let mut walk = Self {
+            call,
+            plan,
+            out: String::with_capacity(4096),
+            href: String::new(),
+            folder: None,
+            pending: Vec::new(),
+            deep: depth == Depth::Infinity,
+            entries: 1,
+            done: false,
+        };
+        walk.out.push_str(multistatus::HEAD);
+        walk.write_first(entry)?;
+        if entry.is_folder() && depth != Depth::Zero {
+            walk.enter(walk.call.path.clone())?;
+        }
+        Ok(walk)
+    }
+
+    /// Returns how many entries were walked through.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Tells whether all is written and handed over.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Writes the next entries, up to about a block.
+    ///
+    /// # Errors
+    /// What the tree says while it is listed.
+    pub(super) fn block(&mut self) -> tree::Result<Bytes> {
+        while self.out.len() < BLOCK {
+            let Some(folder) = self.folder.as_mut() else {
+                match self.pending.pop() {
+                    Some(next) => self.enter_if_there(next)?,
+                    None => {
+                        self.out.push_str(multistatus::TAIL);
+                        self.done = true;
+                        break;
+                    }
+                }
+                continue;
+            };
+            match folder.listing.next() {
+                Some(Ok(entry)) => self.write_member(&entry),
+                Some(Err(tree::Error::Absent)) => {}
+                Some(Err(error)) => return Err(error),
+                None => self.folder = None,
+            }
+        }
+        Ok(std::mem::replace(&mut self.out, String::with_capacity(BLOCK + 4096)).into())
+    }
+
+    fn enter(&mut self, path: TreePath) -> tree::Result<()> {
+        let listing = self.call.view.list(&path, true)?;
+        let dead = if self.plan.reads_dead() { known(self.call.view.properties_in(&path))? } else { HashMap::new() };
+        let href = self.call.mount.href(&path, true);
+        self.folder = Some(Folder { path, href, listing, dead });
+        Ok(())
+    }
+
+    /// Enters a folder below the first; one that is gone or can't be listed meanwhile is passed over.
+    fn enter_if_there(&mut self, path: TreePath) -> tree::Result<()> {
+        match self.enter(path) {
+            Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotFolder) => Ok(()),
+            entered => entered,
+        }
+    }
+
+    fn write_first(&mut self, entry: &Entry) -> tree::Result<()> {
+        let call = Arc::clone(&self.call);
+        let dead = if self.plan.reads_dead() { known(call.view.properties(&call.path))? } else { Vec::new() };
+        let href = call.mount.href(&call.path, entry.is_folder());
+        let title = if entry.name.is_empty() { call.mount.title().as_bytes() } else { &entry.name };
+        let row = Row { href: &href, title, entry, path: &|| call.path.clone(), dead: &dead };
+        self.plan.write(&call, &row, &mut self.out);
+        Ok(())
+    }
+
+    fn write_member(&mut self, entry: &Entry) {
+        let (Some(folder), Some(name)) = (&self.folder, entry.name()) else { return };
+        self.entries += 1;
+        self.href.clear();
+        self.href.push_str(&folder.href);
+        address::encode(&entry.name, &mut self.href);
+        if entry.is_folder() {
+            self.href.push('/');
+        }
+        let path = || folder.path.child(&name);
+        let dead = folder.dead.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let row = Row { href: &self.href, title: &entry.name, entry, path: &path, dead };
+        self.plan.write(&self.call, &row, &mut self.out);
+        // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
+        if self.deep && entry.is_folder() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_folder()) {
+            self.pending.push(path());
+        }
+    }
+}
+
+impl Source for Walk {
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        if self.done {
+            return Ok(None);
+        }
+        self.block().map(Some).map_err(|error| BodyError(error.to_string()))
+    }
+
+    fn left(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Takes dead properties that may not be read as none.
+fn known<T: Default>(found: tree::Result<T>) -> tree::Result<T> {
+    match found {
+        Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(T::default()),
+        found => found,
+    }
+}

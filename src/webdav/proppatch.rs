@@ -1,0 +1,209 @@
+//! PROPPATCH (RFC 4918 section 9.2): all changes or none.
+
+use std::sync::Arc;
+
+use http::Response;
+use hyper::body::Incoming;
+
+use super::call::Call;
+use super::error::{Error, Result};
+use super::propfind::Live;
+use super::stream::blocking;
+use super::xml::Element;
+use super::{date, multistatus, small_body, xml};
+use crate::http::{Body, full};
+use crate::tree::{Attributes, Property, PropertyChange, PropertyName};
+
+/// The longest value of a property.
+const MAX_VALUE: usize = 64 * 1024;
+/// More changes than any client asks for at once.
+const MAX_CHANGES: usize = 512;
+
+/// Answers PROPPATCH.
+///
+/// # Errors
+/// [`Error::Malformed`] for a body that can't be read, and what the tree says.
+pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+    let bytes = small_body(body, xml::MAX_BODY).await?;
+    let call = Arc::clone(call);
+    blocking(move || patch(&call, &bytes)).await
+}
+
+fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
+    let steps = steps(bytes).ok_or(Error::Malformed("the body is no propertyupdate"))?;
+    let entry = call.view.stat(&call.path)?;
+    let refused = steps.iter().any(|step| step.outcome.is_err());
+    if refused {
+        call.judge()?;
+    } else {
+        let mut attributes = Attributes::default();
+        let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
+        call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim))?;
+    }
+    let mut out = String::from(multistatus::HEAD);
+    out.push_str("<D:response><D:href>");
+    out.push_str(&call.mount.href(&call.path, entry.is_folder()));
+    out.push_str("</D:href>");
+    for step in &steps {
+        let mut name = String::new();
+        multistatus::bare(&step.name, &mut name);
+        let (status, reason) = match &step.outcome {
+            Err(fault) => (fault.status(), fault.reason()),
+            Ok(_) if refused => ("424 Failed Dependency", None),
+            Ok(_) => ("200 OK", None),
+        };
+        multistatus::propstat(&name, status, reason, &mut out);
+    }
+    out.push_str("</D:response>\n");
+    out.push_str(multistatus::TAIL);
+    Ok(multistatus::response(full(out)))
+}
+
+/// One instruction, and what would come of it.
+struct Step {
+    name: PropertyName,
+    outcome: std::result::Result<Change, Fault>,
+}
+
+enum Change {
+    Dead(PropertyChange),
+    Times(Attributes),
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    Protected,
+    Unfit,
+    TooLong,
+}
+
+impl Fault {
+    fn status(self) -> &'static str {
+        match self {
+            Self::Protected => "403 Forbidden",
+            Self::Unfit => "409 Conflict",
+            Self::TooLong => "507 Insufficient Storage",
+        }
+    }
+
+    fn reason(self) -> Option<&'static str> {
+        matches!(self, Self::Protected).then_some("cannot-modify-protected-property")
+    }
+}
+
+impl Step {
+    fn apply(&self, attributes: &mut Attributes) -> Option<PropertyChange> {
+        match self.outcome.as_ref().ok()? {
+            Change::Dead(change) => Some(change.clone()),
+            Change::Times(times) => {
+                attributes.modified = times.modified.or(attributes.modified);
+                attributes.accessed = times.accessed.or(attributes.accessed);
+                None
+            }
+        }
+    }
+}
+
+fn steps(bytes: &[u8]) -> Option<Vec<Step>> {
+    let root = Element::parse(bytes).ok().filter(|root| root.is("propertyupdate"))?;
+    let mut steps = Vec::new();
+    for instruction in root.elements() {
+        let set = instruction.is("set");
+        if !set && !instruction.is("remove") {
+            continue;
+        }
+        let language = instruction.language().or(root.language());
+        for prop in instruction.elements().filter(|element| element.is("prop")) {
+            let language = prop.language().or(language);
+            for property in prop.elements() {
+                let outcome = if set { set_to(property, language) } else { remove(property) };
+                steps.push(Step { name: property.name(), outcome });
+            }
+        }
+    }
+    (!steps.is_empty() && steps.len() <= MAX_CHANGES).then_some(steps)
+}
+
+fn set_to(property: &Element, language: Option<&str>) -> std::result::Result<Change, Fault> {
+    let name = property.name();
+    let time = || date::parse_set_time(&property.text()).ok_or(Fault::Unfit);
+    match Live::of(&name) {
+        Some(Live::Modified | Live::ModifiedToo | Live::WindowsModified) => {
+            Ok(Change::Times(Attributes { modified: Some(time()?), ..Attributes::default() }))
+        }
+        Some(Live::WindowsAccessed) => {
+            Ok(Change::Times(Attributes { accessed: Some(time()?), ..Attributes::default() }))
+        }
+        Some(Live::DisplayName) | None => {
+            let value = property.clone().in_language(language).to_xml();
+            if value.len() > MAX_VALUE {
+                return Err(Fault::TooLong);
+            }
+            Ok(Change::Dead(PropertyChange::Set(Property { name, value })))
+        }
+        Some(_) => Err(Fault::Protected),
+    }
+}
+
+fn remove(property: &Element) -> std::result::Result<Change, Fault> {
+    let name = property.name();
+    match Live::of(&name) {
+        Some(Live::DisplayName) | None => Ok(Change::Dead(PropertyChange::Remove(name))),
+        Some(_) => Err(Fault::Protected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(property: &str) -> &'static str {
+        let body = format!(
+            "<D:propertyupdate xmlns:D=\"DAV:\" xmlns:Z=\"urn:schemas-microsoft-com:\"><D:set><D:prop>{property}</D:prop></D:set></D:propertyupdate>"
+        );
+        let steps = steps(body.as_bytes()).expect(property);
+        match &steps[0].outcome {
+            Ok(Change::Dead(_)) => "kept",
+            Ok(Change::Times(_)) => "set",
+            Err(fault) => fault.status(),
+        }
+    }
+
+    #[test]
+    fn times_are_set_and_what_the_gateway_knows_itself_is_protected() {
+        for (property, wanted) in [
+            ("<D:getlastmodified>Sat, 03 Feb 2001 04:05:06 GMT</D:getlastmodified>", "set"),
+            ("<D:lastmodified>981173106</D:lastmodified>", "set"),
+            ("<Z:Win32LastModifiedTime>Sat, 03 Feb 2001 04:05:06 GMT</Z:Win32LastModifiedTime>", "set"),
+            ("<Z:Win32LastAccessTime>nonsense</Z:Win32LastAccessTime>", "409 Conflict"),
+            ("<Z:Win32FileAttributes>00000020</Z:Win32FileAttributes>", "kept"),
+            ("<D:displayname>x</D:displayname>", "kept"),
+            ("<D:getetag>x</D:getetag>", "403 Forbidden"),
+            ("<D:lockdiscovery/>", "403 Forbidden"),
+            (&format!("<x>{}</x>", "v".repeat(MAX_VALUE)), "507 Insufficient Storage"),
+        ] {
+            assert_eq!(outcome(property), wanted, "{property}");
+        }
+    }
+
+    #[test]
+    fn instructions_are_taken_in_their_order() {
+        let body = "<propertyupdate xmlns=\"DAV:\" xml:lang=\"en\"><remove><prop><a xmlns=\"u:\"/></prop></remove><set><prop><a xmlns=\"u:\">1</a><b xmlns=\"u:\" xml:lang=\"de\"/></prop></set></propertyupdate>";
+        let steps = steps(body.as_bytes()).expect("steps");
+        let mut attributes = Attributes::default();
+        let changes: Vec<_> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
+        let name = |name: &str| PropertyName { namespace: "u:".into(), name: name.into() };
+        let set = |n, value: &str| PropertyChange::Set(Property { name: name(n), value: value.into() });
+        let wanted = [
+            PropertyChange::Remove(name("a")),
+            set("a", "<a xmlns=\"u:\" xml:lang=\"en\">1</a>"),
+            set("b", "<b xmlns=\"u:\" xml:lang=\"de\"/>"),
+        ];
+        assert_eq!(changes, wanted);
+        for body in
+            ["<propertyupdate xmlns=\"DAV:\"/>", "<x/>", "", "<propertyupdate xmlns=\"DAV:\"><set/></propertyupdate>"]
+        {
+            assert!(super::steps(body.as_bytes()).is_none(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Answers that are made while they are sent: block by block, off the runtime, one block ahead.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::error::{Error, Result};
+use crate::auth::Session;
+use crate::http::{Body, BodyError};
+
+/// Runs work that blocks where blocking is allowed.
+///
+/// # Errors
+/// What the work says; [`Error::Lost`] when it panicked.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
+}
+
+/// Makes the blocks of an answer; may block.
+pub(super) trait Source: Send + 'static {
+    /// Makes the next block; `None` once there is no more.
+    ///
+    /// # Errors
+    /// Whatever cuts the answer short.
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError>;
+
+    /// Returns how many bytes are still to come, where that is known.
+    fn left(&self) -> Option<u64>;
+}
+
+type Step<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
+
+/// A body made of the blocks of a source. It is cut once the session has ended, and each block is a use.
+struct Streamed<S> {
+    first: Option<(Bytes, S)>,
+    under_way: Option<JoinHandle<Step<S>>>,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    session: Session,
+    left: Option<u64>,
+}
+
+/// Returns a body of `first` and all that the source still has.
+pub(super) fn body<S: Source>(session: &Session, first: Bytes, source: S) -> Body {
+    let waiting = session.clone();
+    let left = source.left().map(|left| left.saturating_add(first.len() as u64));
+    let streamed = Streamed {
+        first: Some((first, source)),
+        under_way: None,
+        ended: Box::pin(async move { waiting.ended().await }),
+        session: session.clone(),
+        left,
+    };
+    streamed.boxed_unsync()
+}
+
+impl<S: Source> Streamed<S> {
+    fn ahead(&mut self, mut source: S) {
+        self.under_way = Some(spawn_blocking(move || {
+            let step = source.next();
+            (source, step)
+        }));
+    }
+
+    fn hand_over(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+        self.session.used();
+        self.left = self.left.map(|left| left.saturating_sub(block.len() as u64));
+        Poll::Ready(Some(Ok(Frame::data(block))))
+    }
+}
+
+// Nothing in it is structurally pinned: the future of the session's end is boxed.
+impl<S> Unpin for Streamed<S> {}
+
+impl<S: Source> HttpBody for Streamed<S> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            self.under_way = None;
+            return Poll::Ready(Some(Err(BodyError("the session has ended".to_owned()))));
+        }
+        if let Some((block, source)) = self.first.take() {
+            self.ahead(source);
+            return self.hand_over(block);
+        }
+        let Some(job) = self.under_way.as_mut() else { return Poll::Ready(None) };
+        let step = ready!(Pin::new(job).poll(cx));
+        self.under_way = None;
+        match step {
+            Ok((source, Ok(Some(block)))) => {
+                self.ahead(source);
+                self.hand_over(block)
+            }
+            Ok((_, Ok(None))) => Poll::Ready(None),
+            Ok((_, Err(error))) => Poll::Ready(Some(Err(error))),
+            Err(_) => Poll::Ready(Some(Err(BodyError("work was lost inside the server".to_owned())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Buffers that return to their source once they were sent, so that a long answer touches little memory.
+#[derive(Clone, Default)]
+pub(super) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// Returns a buffer of this length, with any content.
+    pub(super) fn take(&self, length: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().pop().unwrap_or_default();
+        buffer.resize(length, 0);
+        buffer
+    }
+
+    /// Turns the first `length` bytes of a buffer into a block.
+    pub(super) fn block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
+        Bytes::from_owner(Lent { length: length.min(buffer.len()), buffer, home: self.clone() })
+    }
+}
+
+struct Lent {
+    buffer: Vec<u8>,
+    length: usize,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.home.0.lock().push(std::mem::take(&mut self.buffer));
+    }
+}
