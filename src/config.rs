@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
+
+use crate::domain::IpNet;
 
 pub use keys::{KEYS, Key, Shape, example};
 
@@ -115,6 +116,17 @@ pub struct Local {
     pub durability: Durability,
 }
 
+/// Where a configured server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doors {
+    /// HTTP; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Whether HTTP is answered over TLS.
+    pub tls: bool,
+    /// SFTP; `None`: nowhere.
+    pub sftp: Option<SocketAddr>,
+}
+
 /// A configuration that can be run, and what is odd about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -212,6 +224,18 @@ impl Local {
         } else {
             Err(ConfigError(faults))
         }
+    }
+}
+
+impl Doors {
+    /// Reads where a configured server answers.
+    ///
+    /// # Errors
+    /// As [`Local::load`].
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let Reading { draft, faults, .. } = Reading::of(sources);
+        let doors = Self { http: draft.http, tls: draft.tls_cert.is_some(), sftp: draft.sftp };
+        if faults.is_empty() { Ok(doors) } else { Err(ConfigError(faults)) }
     }
 }
 

@@ -16,8 +16,10 @@
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
 //! * [`config`]: file, environment and flags, as one typed configuration
 //! * [`telemetry`]: what it says of itself
+//! * [`cli`]: the command line
 
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod gateway;

@@ -1,11 +1,10 @@
 //! Every setting: one table that file keys, environment variables, flags and the example file come from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use crate::domain::{IpNet, parse_network};
 
 use super::{Draft, Durability, LogFormat};
 
@@ -25,9 +24,10 @@ pub enum Shape {
 /// One setting.
 #[derive(Debug)]
 pub struct Key {
-    /// Its name in the file and in `--set`; upper-cased behind `PATGATE_` it is the environment variable,
-    /// with hyphens it is the flag.
+    /// Its name in the file and in `--set`; upper-cased behind `PATGATE_` it is the environment variable.
     pub name: &'static str,
+    /// Its flag, without the hyphens in front: the name with hyphens.
+    pub flag: &'static str,
     /// How it is written in the file.
     pub shape: Shape,
     /// What holds where it isn't given, as it would be typed; `None`: nothing.
@@ -51,11 +51,6 @@ impl Key {
     /// Returns the name of its environment variable.
     pub fn variable(&self) -> String {
         format!("PATGATE_{}", self.name.to_ascii_uppercase())
-    }
-
-    /// Returns the name of its flag, without the hyphens in front.
-    pub fn flag(&self) -> String {
-        self.name.replace('_', "-")
     }
 
     /// Returns its line in the example file; a comment where there is no default.
@@ -117,6 +112,7 @@ fn wrapped(text: &str) -> Vec<String> {
 pub const KEYS: &[Key] = &[
     Key {
         name: "root",
+        flag: "root",
         shape: Shape::Text,
         default: None,
         example: "/srv/files",
@@ -126,6 +122,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "state",
+        flag: "state",
         shape: Shape::Text,
         default: None,
         example: "/var/lib/patgate",
@@ -136,6 +133,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "http",
+        flag: "http",
         shape: Shape::Text,
         default: Some("127.0.0.1:8080"),
         example: "",
@@ -145,6 +143,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "sftp",
+        flag: "sftp",
         shape: Shape::Text,
         default: Some("127.0.0.1:2022"),
         example: "",
@@ -154,6 +153,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "tls_cert",
+        flag: "tls-cert",
         shape: Shape::Text,
         default: None,
         example: "/etc/patgate/cert.pem",
@@ -163,6 +163,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "tls_key",
+        flag: "tls-key",
         shape: Shape::Text,
         default: None,
         example: "/etc/patgate/key.pem",
@@ -172,6 +173,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "insecure_http",
+        flag: "insecure-http",
         shape: Shape::Switch,
         default: Some("false"),
         example: "",
@@ -181,6 +183,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "trusted_proxies",
+        flag: "trusted-proxies",
         shape: Shape::List,
         default: Some(""),
         example: "",
@@ -190,6 +193,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "durability",
+        flag: "durability",
         shape: Shape::Text,
         default: Some("full"),
         example: "",
@@ -207,6 +211,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "http_connections",
+        flag: "http-connections",
         shape: Shape::Number,
         default: Some("1024"),
         example: "",
@@ -216,6 +221,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "sftp_connections",
+        flag: "sftp-connections",
         shape: Shape::Number,
         default: Some("1024"),
         example: "",
@@ -225,6 +231,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "strangers",
+        flag: "strangers",
         shape: Shape::Number,
         default: Some("256"),
         example: "",
@@ -234,6 +241,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "strangers_per_address",
+        flag: "strangers-per-address",
         shape: Shape::Number,
         default: Some("64"),
         example: "",
@@ -243,6 +251,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "drain_seconds",
+        flag: "drain-seconds",
         shape: Shape::Number,
         default: Some("10"),
         example: "",
@@ -257,6 +266,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "log",
+        flag: "log",
         shape: Shape::Text,
         default: Some("info"),
         example: "",
@@ -266,6 +276,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "log_format",
+        flag: "log-format",
         shape: Shape::Text,
         default: Some("text"),
         example: "",
@@ -306,12 +317,7 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 fn networks(text: &str) -> Result<Vec<IpNet>, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    items.map(|item| network(item).ok_or_else(|| format!("{item:?} is no network such as 10.0.0.0/8"))).collect()
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    IpNet::from_str(text).ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse_network).collect()
 }
 
 /// Takes a list of `LEVEL` and `MODULE=LEVEL`.

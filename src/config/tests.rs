@@ -122,6 +122,7 @@ fn commands_beside_the_server_need_no_root() {
 fn the_example_shows_every_key_with_its_default_and_loads() {
     let example = include_str!("../../examples/patgate.toml");
     assert_eq!(example, super::example());
+    assert!(KEYS.iter().all(|key| key.flag == key.name.replace('_', "-")));
     assert!(KEYS.iter().all(|key| example.lines().any(|line| line == key.line())));
 
     let (dir, sources) = sources(&example.replace("/srv/files", "ROOT"));

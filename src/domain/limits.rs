@@ -141,6 +141,18 @@ impl fmt::Display for UserAgentPattern {
     }
 }
 
+/// Reads a network (`192.0.2.0/24`), or a single address as the network of itself.
+///
+/// # Errors
+/// A sentence that shows the form.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    network
+        .map(|network| network.trunc())
+        .ok_or_else(|| format!("{text:?} is no network: give an address or a CIDR such as 192.0.2.0/24"))
+}
+
 /// The limits on a token; an empty list limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

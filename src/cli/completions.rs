@@ -1,0 +1,24 @@
+//! `patgate completions`: what a shell needs to complete arguments.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::{Result, output};
+
+/// Print completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  patgate completions bash > /etc/bash_completion.d/patgate")]
+pub(super) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    /// Prints them.
+    pub(super) fn run(&self) -> Result {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut super::command(), "patgate", &mut text);
+        output::say(String::from_utf8_lossy(&text).trim_end())
+    }
+}

@@ -1,0 +1,216 @@
+//! `patgate doctor`: looks at state, served folder and system, and says what is wrong with them.
+
+mod health;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use serde::Serialize;
+
+use super::site::Site;
+use super::{Failure, Result, output};
+use crate::auth::{Clock, Sealer};
+use crate::config::Local;
+use crate::domain::Time;
+use crate::store::Store;
+
+/// 2026-01-01: no clock is right that shows less.
+const EARLIEST: i64 = 1_767_225_600_000;
+
+/// Look at state, served folder and system
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate doctor
+  patgate doctor --health
+  patgate doctor --health http://127.0.0.1:8080/healthz")]
+pub(super) struct Doctor {
+    /// Ask a running server whether it answers, at /healthz of its configured address unless told otherwise
+    #[arg(long, value_name = "URL")]
+    health: Option<Option<String>>,
+}
+
+/// How something was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Good,
+    Odd,
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+impl Doctor {
+    /// Looks at everything; fails when something is bad.
+    pub(super) fn run(&self, site: &Site) -> Result {
+        if let Some(url) = &self.health {
+            return health::ask(site, url.as_deref());
+        }
+        let local = site.local()?;
+        let mut findings = vec![state(&local.state)];
+        let store = if local.state.join("patgate.db").exists() { Some(Store::open(&local.state)) } else { None };
+        findings.push(database(store.as_ref()));
+        let store = store.and_then(std::result::Result::ok);
+        findings.extend(store.as_ref().map(pepper));
+        findings.extend(root(store.as_ref(), &local));
+        findings.push(kernel());
+        findings.push(clock(Clock::system().now()));
+        print(site, &findings)?;
+        match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
+            0 => Ok(()),
+            bad => Err(Failure::new(format!("{bad} of {} findings are bad", findings.len()))
+                .hint("they are marked BAD above, each with what to do")),
+        }
+    }
+}
+
+fn print(site: &Site, findings: &[Finding]) -> Result {
+    if site.json() {
+        return output::json(&findings);
+    }
+    let mark = |verdict| match verdict {
+        Verdict::Good => "good",
+        Verdict::Odd => "odd",
+        Verdict::Bad => "BAD",
+    };
+    let rows: Vec<_> =
+        findings.iter().map(|f| [f.what.to_owned(), mark(f.verdict).to_owned(), f.text.clone()]).collect();
+    output::table(["WHAT", "IS", "BECAUSE"], &rows)
+}
+
+fn finding(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
+    Finding { what, verdict, text: text.into() }
+}
+
+fn state(state: &Path) -> Finding {
+    let shown = state.display();
+    let what = "state directory";
+    match fs::metadata(state) {
+        Err(error) => finding(what, Verdict::Odd, format!("{shown}: {error}; the first start of the server makes it")),
+        Ok(there) if !there.is_dir() => finding(what, Verdict::Bad, format!("{shown} is no folder")),
+        Ok(there) => {
+            let (mode, owner, us) =
+                (there.permissions().mode() & 0o777, there.uid(), rustix::process::geteuid().as_raw());
+            if owner != us {
+                let text = format!("{shown} belongs to the user id {owner}: run the server and this as that user");
+                finding(what, Verdict::Bad, text)
+            } else if mode & 0o077 != 0 {
+                finding(what, Verdict::Bad, format!("{shown} has mode {mode:03o}: chmod 700 it"))
+            } else {
+                finding(what, Verdict::Good, format!("{shown} is ours alone"))
+            }
+        }
+    }
+}
+
+fn database(store: Option<&crate::store::Result<Store>>) -> Finding {
+    match store {
+        None => finding("database", Verdict::Odd, "there is none yet; the first start of the server makes it"),
+        Some(Ok(_)) => finding("database", Verdict::Good, "it opens and is sound"),
+        Some(Err(error)) => finding("database", Verdict::Bad, error.to_string()),
+    }
+}
+
+fn pepper(store: &Store) -> Finding {
+    match Sealer::open(store) {
+        Ok(_) => finding("pepper", Verdict::Good, "it is there; keep it in backups together with the database"),
+        Err(error) => finding("pepper", Verdict::Bad, error.to_string()),
+    }
+}
+
+fn root(store: Option<&Store>, local: &Local) -> Vec<Finding> {
+    let stored = store.and_then(|store| store.root().ok().flatten());
+    let Some(root) = stored.or_else(|| local.root.clone()) else {
+        return vec![finding("served folder", Verdict::Odd, "none yet: patgate serve --root DIR names it")];
+    };
+    let shown = root.display();
+    match fs::metadata(&root) {
+        Err(error) => vec![finding("served folder", Verdict::Bad, format!("{shown}: {error}"))],
+        Ok(there) if !there.is_dir() => vec![finding("served folder", Verdict::Bad, format!("{shown} is no folder"))],
+        Ok(there) => vec![rights(&root), birth_times(&there)],
+    }
+}
+
+fn rights(root: &PathBuf) -> Finding {
+    use rustix::fs::Access;
+    let shown = root.display();
+    let may = |access| rustix::fs::access(root, access).is_ok();
+    if !may(Access::READ_OK | Access::EXEC_OK) {
+        return finding("served folder", Verdict::Bad, format!("{shown} can't be read by this user"));
+    }
+    if !may(Access::WRITE_OK) {
+        return finding(
+            "served folder",
+            Verdict::Odd,
+            format!("{shown} can't be written to by this user: uploads fail"),
+        );
+    }
+    finding("served folder", Verdict::Good, format!("{shown} can be read and written to"))
+}
+
+fn birth_times(root: &fs::Metadata) -> Finding {
+    match root.created() {
+        Ok(_) => finding(
+            "birth times",
+            Verdict::Good,
+            "the file system keeps them: a folder swapped behind patgate's back is noticed",
+        ),
+        Err(_) => finding(
+            "birth times",
+            Verdict::Odd,
+            "the file system has none: folders are recognised by inode and path, so one swapped behind patgate's back \
+             may pass for the one before",
+        ),
+    }
+}
+
+/// Looks whether the kernel keeps paths beneath a folder (`openat2`, Linux 5.6).
+fn kernel() -> Finding {
+    let opened = rustix::fs::openat2(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH);
+    match opened {
+        Ok(_) => finding("kernel", Verdict::Good, "openat2 works"),
+        Err(error) => {
+            let text =
+                format!("openat2 fails ({error}): Linux 5.6 or later is needed, and a sandbox must allow the call");
+            finding("kernel", Verdict::Bad, text)
+        }
+    }
+}
+
+fn clock(now: Time) -> Finding {
+    if now.as_millis() < EARLIEST {
+        return finding("clock", Verdict::Bad, format!("it shows {now}: tokens would live too long; set it"));
+    }
+    finding("clock", Verdict::Good, format!("it shows {now}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_that_others_can_enter_is_bad() {
+        let folder = tempfile::tempdir().expect("folder");
+        let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("mode");
+        set(0o755);
+        assert_eq!(state(folder.path()).verdict, Verdict::Bad);
+        set(0o700);
+        assert_eq!(state(folder.path()).verdict, Verdict::Good);
+        assert_eq!(state(&folder.path().join("none")).verdict, Verdict::Odd);
+    }
+
+    #[test]
+    fn a_clock_of_the_last_century_is_bad() {
+        assert_eq!(clock(Time::from_millis(0)).verdict, Verdict::Bad);
+        assert_eq!(clock(Time::from_millis(EARLIEST)).verdict, Verdict::Good);
+    }
+}

@@ -1,0 +1,132 @@
+//! Asks a running server whether it answers, as a container's health check does.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::cli::site::Site;
+use crate::cli::{Failure, Result, output};
+use crate::config::Doors;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+const LONGEST: u64 = 4096;
+
+/// Asks at a URL, or else at every configured door.
+pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
+    match url {
+        Some(url) => {
+            let (host, path) = split(url)?;
+            let address = host.to_socket_addrs().ok().and_then(|mut found| found.next());
+            let address = address.ok_or_else(|| Failure::new(format!("{host} can't be found")))?;
+            healthy(address, &host, &path).map_err(|error| unwell(&host, &error))?;
+        }
+        None => {
+            let Doors { http, sftp, tls } = Doors::load(&site.sources(Vec::new()))?;
+            if let Some(address) = http.map(near) {
+                let asked =
+                    if tls { connect(address).map(drop) } else { healthy(address, &address.to_string(), "/healthz") };
+                asked.map_err(|error| unwell(&address.to_string(), &error))?;
+            }
+            if let Some(address) = sftp.map(near) {
+                greets(address).map_err(|error| unwell(&address.to_string(), &error))?;
+            }
+        }
+    }
+    if site.json() { output::json(&serde_json::json!({ "healthy": true })) } else { output::say("healthy") }
+}
+
+fn unwell(whom: &str, error: &io::Error) -> Failure {
+    Failure::new(format!("{whom} does not answer as it should: {error}")).hint("look at the server's log")
+}
+
+/// Splits `http://host:port/path`; the path is `/healthz` when there is none.
+fn split(url: &str) -> Result<(String, String)> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| {
+        Failure::usage(format!("{url} is no http:// address")).hint("give one such as http://127.0.0.1:8080/healthz")
+    })?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = if path.is_empty() { "/healthz".to_owned() } else { format!("/{path}") };
+    if host.is_empty() || url.bytes().any(|b| b.is_ascii_control() || b == b' ') {
+        return Err(Failure::usage(format!("{url:?} is no http:// address")));
+    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let host = if has_port { host.to_owned() } else { format!("{host}:80") };
+    Ok((host, path))
+}
+
+/// Returns where a listener is reached from this machine.
+fn near(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn healthy(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut answer)?;
+    let line = answer.split(|&b| b == b'\r').next().unwrap_or_default();
+    if line.starts_with(b"HTTP/1.1 200 ") || line == b"HTTP/1.1 200" {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it says {:?}", String::from_utf8_lossy(line))))
+}
+
+fn greets(address: SocketAddr) -> io::Result<()> {
+    let mut greeting = [0; 8];
+    connect(address)?.read_exact(&mut greeting)?;
+    if &greeting == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not speak SSH")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn answering(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).expect("a request");
+            assert!(request[..length].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            stream.write_all(answer).expect("an answer");
+        });
+        address
+    }
+
+    #[test]
+    fn only_200_is_healthy() {
+        let cases: [(&[u8], bool); 4] = [
+            (b"HTTP/1.1 200 OK\r\n\r\nok", true),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", false),
+            (b"", false),
+        ];
+        for (answer, good) in cases {
+            assert_eq!(healthy(answering(answer), "x", "/healthz").is_ok(), good, "{}", answer.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn addresses_are_split() {
+        let split = |url| split(url).ok();
+        assert_eq!(split("http://h:1/x/y"), Some(("h:1".into(), "/x/y".into())));
+        assert_eq!(split("http://h"), Some(("h:80".into(), "/healthz".into())));
+        assert_eq!(split("http://[::1]:8080/"), Some(("[::1]:8080".into(), "/healthz".into())));
+        assert_eq!(split("https://h/"), None);
+        assert_eq!(split("http:///x"), None);
+        assert_eq!(split("http://h/a\r\nX: y"), None);
+    }
+}

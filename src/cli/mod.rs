@@ -1,0 +1,202 @@
+//! The command line: one file a command. Each speaks to tokens, tree or gateway and prints what they say.
+
+mod apitoken;
+mod completions;
+mod doctor;
+mod failure;
+mod man;
+mod node;
+mod output;
+mod policy;
+mod quickstart;
+mod serve;
+mod settings;
+mod site;
+mod token_flags;
+mod token_view;
+mod user;
+mod user_token;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use failure::Failure;
+use site::Site;
+
+/// The result of a command.
+type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// One door in front of a folder: WebDAV and SFTP with scoped personal access tokens
+#[derive(Debug, Parser)]
+#[command(name = "patgate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  patgate quickstart ./files
+  patgate serve --root /srv/files
+  patgate admin user create alice
+  patgate admin user token -u alice -e 24h")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "PATGATE_CONFIG", hide_env_values = true, global = true)]
+    config: Option<PathBuf>,
+    /// The state directory, see [`with_state`].
+    #[arg(skip)]
+    state: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Quickstart(quickstart::Quickstart),
+    Admin(Admin),
+    Apitoken(apitoken::Apitoken),
+    Node(node::Node),
+    Policy(policy::PolicyCommand),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// Manage users and their tokens
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  patgate admin user create alice")]
+struct Admin {
+    #[command(subcommand)]
+    what: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    User(user::UserCommand),
+}
+
+/// Runs the command that the arguments name; the program's name is the first of them.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = match parse(arguments) {
+        Ok(cli) => obey(cli),
+        Err(error) => failure::misused(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn obey(cli: Cli) -> Result {
+    let site = Site::new(cli.global);
+    match cli.command {
+        Command::Serve(command) => command.run(&site),
+        Command::Quickstart(command) => command.run(&site),
+        Command::Admin(Admin { what: AdminCommand::User(command) }) => command.run(&site),
+        Command::Apitoken(command) => command.run(&site),
+        Command::Node(command) => command.run(&site),
+        Command::Policy(command) => command.run(&site),
+        Command::Doctor(command) => command.run(&site),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+    }
+}
+
+/// Returns the whole command line, for completions and manual pages too.
+fn command() -> clap::Command {
+    with_state(Cli::command())
+}
+
+const STATE: &str = "state_directory";
+
+/// Lets a command and those below it take `--state DIR`, but for those where `--state` is something
+/// else: clap's own global flags can't step aside.
+fn with_state(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(with_state);
+    if command.get_arguments().any(|argument| argument.get_long() == Some("state")) {
+        return command;
+    }
+    let help = "The folder of database, pepper and SSH host keys [env: PATGATE_STATE]";
+    command.arg(Arg::new(STATE).long("state").value_name("DIR").help(help))
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, below)| below));
+    let states = levels.filter_map(|level| level.try_get_one::<String>(STATE).ok().flatten());
+    cli.global.state = states.last().cloned();
+    Ok(cli)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(command: &clap::Command, path: &str, seen: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let path = format!("{path}{}", command.get_name());
+        assert!(help.contains("Example") && help.contains(&path), "{path} has no example: {help}");
+        assert!(command.get_about().is_some(), "{path} says nothing about itself");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path} {} says nothing", argument.get_id());
+        }
+        for below in command.get_subcommands() {
+            walk(below, &format!("{path} "), seen);
+        }
+        seen.push(path);
+    }
+
+    #[test]
+    fn every_command_says_what_it_is_for_and_shows_an_example() {
+        let mut seen = Vec::new();
+        walk(&command(), "", &mut seen);
+        assert!(seen.len() > 25, "{seen:?}");
+        assert!(seen.contains(&"patgate admin user token".to_owned()));
+    }
+
+    #[test]
+    fn every_example_is_understood() {
+        fn examples(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = help.lines().map(str::trim).filter(|line| line.starts_with("patgate "));
+            found.extend(lines.map(|line| line.split(" > ").next().unwrap_or(line).to_owned()));
+            command.get_subcommands().for_each(|below| examples(below, found));
+        }
+        let mut found = Vec::new();
+        examples(&command(), &mut found);
+        for example in found {
+            let understood = parse(example.split_whitespace().map(OsString::from));
+            assert!(understood.is_ok(), "{example}: {}", understood.err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn the_state_directory_is_named_before_or_after_the_command() {
+        let state = |line: &str| parse(line.split_whitespace().map(OsString::from)).expect(line).global.state;
+        assert_eq!(state("patgate --state a policy show"), Some("a".into()));
+        assert_eq!(state("patgate policy show --state b"), Some("b".into()));
+        assert_eq!(state("patgate --state a policy --state b show"), Some("b".into()));
+        assert_eq!(state("patgate --state a apitoken list --state live"), Some("a".into()));
+        assert_eq!(state("patgate apitoken list --state live"), None);
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        command().debug_assert();
+    }
+}

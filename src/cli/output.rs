@@ -1,0 +1,45 @@
+//! What commands print: plain aligned columns, or JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{Failure, Result};
+
+/// Prints a text and a line break on stdout. A reader that went away is no failure.
+pub(super) fn say(text: &str) -> Result {
+    let mut stdout = io::stdout().lock();
+    let written =
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Result {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(error.to_string()))?;
+    say(&text)
+}
+
+/// Prints rows in aligned columns below a heading.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result {
+    let heading = heading.map(str::to_owned);
+    let all = || std::iter::once(&heading).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let lines = all().map(|row| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    say(&lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Prints names and values, one a line, the values aligned.
+pub(super) fn facts(facts: &[(&str, String)]) -> Result {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let lines =
+        facts.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:")).trim_end().to_owned());
+    say(&lines.collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,220 @@
+//! `patgate quickstart`: a folder served at once on this machine, with a user, a token and the commands
+//! to connect with.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::serve::{ready, run, stop_on_signals};
+use super::site::Site;
+use super::{Failure, Result, output};
+use crate::auth::Clock;
+use crate::domain::{Login, Permission, TreePath};
+use crate::gateway::{Gateway, Parts, Settings, StartError};
+use crate::sftp::HostKeys;
+use crate::store::TokenState;
+use crate::telemetry::{self, LogFormat};
+use crate::tokens::{Grant, Home, TokenRequest, Tokens, UserRequest};
+
+const HTTP_PORT: u16 = 8080;
+const SFTP_PORT: u16 = 2022;
+/// How many ports past the first are tried.
+const PORTS: u16 = 100;
+const WELCOME: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
+    Put files here, or delete this note; both show up everywhere at once.\n";
+
+/// Serve a folder on this machine at once, with a user and a token
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate quickstart
+  patgate quickstart /srv/files --new-token")]
+pub(super) struct Quickstart {
+    /// The folder; made with a welcome note when it is not there
+    #[arg(default_value = "./files")]
+    dir: PathBuf,
+    /// Make another token although there is one
+    #[arg(long)]
+    new_token: bool,
+    /// Where WebDAV listens [default: 127.0.0.1:8080 or the next free port]
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<SocketAddr>,
+    /// Where SFTP listens [default: 127.0.0.1:2022 or the next free port]
+    #[arg(long, value_name = "ADDR:PORT")]
+    sftp: Option<SocketAddr>,
+}
+
+impl Quickstart {
+    /// Serves until SIGTERM or SIGINT.
+    pub(super) fn run(self, site: &Site) -> Result {
+        telemetry::start(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
+        let root = std::path::absolute(&self.dir)?;
+        let state = site.told_state().map_or_else(|| beside(&root), std::path::absolute)?;
+        make_folder(&root)?;
+        run(async {
+            let gateway = self.open(&root, &state).await?;
+            let stop = stop_on_signals()?;
+            self.welcome(site, &gateway, &root, &state)?;
+            gateway.run(stop).await;
+            Ok(())
+        })
+    }
+
+    /// Opens the gateway on the first ports that are free.
+    async fn open(&self, root: &Path, state: &Path) -> Result<Gateway> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut settings = Settings::new(root, state);
+        let (mut http, mut sftp) = (HTTP_PORT, SFTP_PORT);
+        loop {
+            settings.http = Some(self.http.unwrap_or_else(|| local(http)));
+            settings.sftp = Some(self.sftp.unwrap_or_else(|| local(sftp)));
+            match Gateway::open(settings.clone(), Parts::default()).await {
+                Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
+                    let taken = Some(address);
+                    if taken == settings.http && self.http.is_none() && http < HTTP_PORT + PORTS {
+                        http += 1;
+                    } else if taken == settings.sftp && self.sftp.is_none() && sftp < SFTP_PORT + PORTS {
+                        sftp += 1;
+                    } else {
+                        return Err(StartError::Listen { address, source }.into());
+                    }
+                }
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
+    /// Sees to user and token, and prints how to connect.
+    fn welcome(&self, site: &Site, gateway: &Gateway, root: &Path, state: &Path) -> Result {
+        let login = login();
+        let secret = self.token(gateway, &login)?;
+        let secret = secret.as_ref().map(|secret| secret.as_str());
+        let (Some(http), Some(sftp)) = (gateway.http_address(), gateway.sftp_address()) else {
+            return Err(Failure::new("a listener is gone"));
+        };
+        let fingerprints = HostKeys::open(state)?.fingerprints();
+        if site.json() {
+            output::json(&json!({
+                "root": root, "state": state, "url": format!("http://{http}/dav/"), "sftp": sftp.to_string(),
+                "user": login, "token": secret, "fingerprints": fingerprints,
+            }))?;
+            return output::say(&ready(gateway));
+        }
+        let page = Page { root, state, login: &login, secret, http, sftp, fingerprints };
+        output::say(&page.text())?;
+        output::say(&ready(gateway))
+    }
+
+    /// Makes the user where there is none, and a token where there is no live one or another was asked for.
+    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<zeroize::Zeroizing<String>>> {
+        let tokens = Tokens::new(gateway.store().clone(), Clock::system());
+        if !tokens.users()?.iter().any(|user| user.login == *login) {
+            let everything = Grant { path: TreePath::root(), permission: Permission::RW };
+            let request =
+                UserRequest { login: login.clone(), roles: Vec::new(), grants: vec![everything], home: Home::No };
+            tokens.create_user(gateway.tree(), &request)?;
+        }
+        if !self.new_token && !tokens.list(Some(login), Some(TokenState::Live))?.is_empty() {
+            return Ok(None);
+        }
+        let mut request = TokenRequest::new(login.clone());
+        request.name = "quickstart".parse().ok();
+        Ok(Some(tokens.issue(gateway.tree(), request)?.text.reveal()))
+    }
+}
+
+/// What is printed for people.
+struct Page<'a> {
+    root: &'a Path,
+    state: &'a Path,
+    login: &'a Login,
+    secret: Option<&'a str>,
+    http: SocketAddr,
+    sftp: SocketAddr,
+    fingerprints: Vec<String>,
+}
+
+impl Page<'_> {
+    fn text(&self) -> String {
+        let Self { root, state, login, http, sftp, .. } = self;
+        let (root, state, secret) = (root.display(), state.display(), self.secret.unwrap_or("TOKEN"));
+        let (host, port) = (sftp.ip(), sftp.port());
+        let url = format!("http://{http}/dav/");
+        let kept = match self.secret {
+            Some(_) => "shown only now; it dies in 90 days, or when you revoke it",
+            None => "nobody keeps the secret: --new-token makes another",
+        };
+        let keys = self.fingerprints.join("\n               ");
+        format!(
+            "\
+patgate serves {root}
+
+  WebDAV       {url}
+  SFTP         {host} port {port}
+  user name    {login}
+  password     {secret}
+               ({kept})
+  host key     {keys}
+
+In a browser, open {url} and give user name and password. Or:
+
+  curl    curl -u '{login}:{secret}' {url}
+  rclone  rclone lsf :webdav: --webdav-url {url} --webdav-user {login} --webdav-pass \"$(rclone obscure '{secret}')\"
+  davfs2  echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
+  sftp    sftp -P {port} {login}@{host}          (the password is {secret})
+  sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin {login}@{host}:/ /mnt
+
+More users and tokens, while this runs or not:
+
+  patgate --state {state} admin user create alice
+  patgate --state {state} admin user token -u alice -e 24h
+"
+        )
+    }
+}
+
+/// Returns the state directory beside a folder: `DIR.patgate`.
+fn beside(root: &Path) -> io::Result<PathBuf> {
+    let root = if root.file_name().is_some() { root.to_owned() } else { root.canonicalize()? };
+    match root.file_name() {
+        Some(name) => {
+            let mut name = name.to_owned();
+            name.push(".patgate");
+            Ok(root.with_file_name(name))
+        }
+        None => Err(io::Error::other("/ has nothing beside it: name the state directory with --state DIR")),
+    }
+}
+
+fn make_folder(root: &Path) -> Result {
+    if root.exists() {
+        return Ok(());
+    }
+    let made = fs::create_dir_all(root).and_then(|()| {
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
+        fs::File::create_new(root.join("welcome.txt"))?.write_all(WELCOME.as_bytes())
+    });
+    made.map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", root.display())))
+}
+
+/// Returns the login of whoever runs this, or `me` where that is none.
+fn login() -> Login {
+    let named = std::env::var("USER").ok().and_then(|user| user.parse().ok());
+    named.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_stands_beside_the_folder() {
+        assert_eq!(beside(Path::new("/srv/files")).expect("a place"), Path::new("/srv/files.patgate"));
+        assert_eq!(beside(Path::new("/srv/files/")).expect("a place"), Path::new("/srv/files.patgate"));
+        assert!(beside(Path::new("/")).is_err());
+    }
+}

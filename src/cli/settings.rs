@@ -1,0 +1,64 @@
+//! Every setting as a flag of `serve`, made from the table of settings.
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+
+use crate::config::{Flag, KEYS, Key, Shape};
+
+/// The settings that were given as flags, as texts: the configuration reads them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SettingFlags(pub(super) Vec<Flag>);
+
+const SET: &str = "set";
+
+/// Returns the settings that have a flag of their own here; the state directory's is global.
+fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.name != "state")
+}
+
+impl Args for SettingFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = keys().fold(command, |command, key| command.arg(argument(key)));
+        let set = Arg::new(SET).long(SET).value_name("KEY=VALUE").action(ArgAction::Append);
+        command.arg(set.help("Any setting by its key, as in the configuration file; repeatable"))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+fn argument(key: &'static Key) -> Arg {
+    let default = key.default.filter(|text| !text.is_empty()).map(|text| format!(" [default: {text}]"));
+    let help = format!("{} [env: {}]{}", key.purpose, key.variable(), default.unwrap_or_default());
+    let argument = Arg::new(key.name).long(key.flag).value_name(key.value).help(help);
+    match key.shape {
+        Shape::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Shape::List => argument.action(ArgAction::Append),
+        Shape::Text | Shape::Number => argument,
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Vec::new();
+        for set in matches.get_many::<String>(SET).unwrap_or_default() {
+            let Some((key, value)) = set.split_once('=') else {
+                let text = format!("--set {set}: give KEY=VALUE, such as --set drain_seconds=30");
+                return Err(clap::Error::raw(clap::error::ErrorKind::ValueValidation, text));
+            };
+            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+            flags.push(Flag { shown: format!("--set {key}"), key, value });
+        }
+        for key in keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
+            let values: Vec<_> = matches.get_many::<String>(key.name).unwrap_or_default().cloned().collect();
+            flags.push(Flag { shown: format!("--{}", key.flag), key: key.name.to_owned(), value: values.join(",") });
+        }
+        Ok(Self(flags))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

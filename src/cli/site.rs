@@ -1,0 +1,144 @@
+//! Where a command works: the state directory, what is kept there, and the folder that is served.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Failure, Global, Result};
+use crate::auth::Clock;
+use crate::config::{self, Flag, Local, Sources};
+use crate::store::Store;
+use crate::telemetry::{self, LogFormat};
+use crate::tokens::Tokens;
+use crate::tree::{self, Tree};
+
+/// Where a command works, and how it prints.
+#[derive(Debug)]
+pub(super) struct Site {
+    global: Global,
+}
+
+/// What is kept, and where the served folder is.
+pub(super) struct Open {
+    /// Users, tokens and policy.
+    pub(super) tokens: Tokens,
+    store: Store,
+    local: Local,
+}
+
+impl Site {
+    /// Takes what every command takes.
+    pub(super) fn new(global: Global) -> Self {
+        Self { global }
+    }
+
+    /// Tells whether to print JSON.
+    pub(super) fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Returns what to log: `usual`, or more when asked for.
+    pub(super) fn log_level(&self, usual: &'static str) -> &'static str {
+        match self.global.verbose {
+            0 => usual,
+            1 => "debug",
+            _ => "trace",
+        }
+    }
+
+    /// Returns the state directory where a flag or the environment names one.
+    pub(super) fn told_state(&self) -> Option<PathBuf> {
+        let told = self.global.state.clone().map(PathBuf::from);
+        told.or_else(|| std::env::var_os("PATGATE_STATE").map(PathBuf::from))
+            .filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Gathers all that says how to run, with flags of the command's own.
+    pub(super) fn sources(&self, flags: Vec<Flag>) -> Sources {
+        let state = self.global.state.iter().map(|value| flag("state", value));
+        let level = (self.global.verbose > 0).then(|| flag("log", self.log_level("info")));
+        Sources {
+            default_state: default_state(),
+            file: self.global.config.clone().filter(|path| !path.as_os_str().is_empty()),
+            environment: std::env::vars_os().collect(),
+            flags: state.chain(flags).chain(level).collect(),
+        }
+    }
+
+    /// Finds state and served folder, for a command beside the server.
+    pub(super) fn local(&self) -> Result<Local> {
+        telemetry::start(self.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
+        Ok(Local::load(&self.sources(Vec::new()))?)
+    }
+
+    /// Opens a state that is there.
+    pub(super) fn open(&self) -> Result<Open> {
+        let local = self.local()?;
+        if !local.state.join("patgate.db").exists() {
+            let state = local.state.display();
+            return Err(Failure::new(format!("there is no patgate state in {state}"))
+                .hint("name the server's with --state DIR or PATGATE_STATE, or start one: patgate serve --root DIR"));
+        }
+        open(local)
+    }
+
+    /// Opens the state; makes it where there is none.
+    pub(super) fn open_or_make(&self) -> Result<Open> {
+        open(self.local()?)
+    }
+}
+
+impl Open {
+    /// Opens the served folder: the one that `serve` was last told, or else the configured one.
+    pub(super) fn tree(&self) -> Result<Tree> {
+        let root = match (self.store.root()?, &self.local.root) {
+            (Some(root), _) => root,
+            (None, Some(root)) => root.clone(),
+            (None, None) => {
+                return Err(Failure::new("no folder is served from this state yet")
+                    .hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT"));
+            }
+        };
+        let options = tree::Options { root: root.clone(), durability: durability(self.local.durability) };
+        Tree::attach(options, self.store.clone(), Clock::system())
+            .map_err(|error| Failure::new(format!("the served folder {} can't be used: {error}", root.display())))
+    }
+}
+
+fn open(local: Local) -> Result<Open> {
+    own(&local.state)?;
+    let store = Store::open(&local.state)?;
+    Ok(Open { tokens: Tokens::new(store.clone(), Clock::system()), store, local })
+}
+
+/// Refuses the state of another user, which files of ours would lock out.
+fn own(state: &Path) -> Result {
+    let (Ok(there), us) = (fs::metadata(state), rustix::process::geteuid().as_raw()) else { return Ok(()) };
+    if there.uid() == us {
+        return Ok(());
+    }
+    let (state, owner) = (state.display(), there.uid());
+    Err(Failure::new(format!("the state in {state} belongs to the user id {owner}, not to {us}"))
+        .hint(format!("run it as that user: sudo -u '#{owner}' patgate …")))
+}
+
+fn flag(key: &str, value: &str) -> Flag {
+    Flag { shown: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
+}
+
+fn default_state() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/patgate");
+    }
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("patgate")
+}
+
+/// Says when success is answered in the words of the tree.
+pub(super) fn durability(configured: config::Durability) -> tree::Durability {
+    match configured {
+        config::Durability::Full => tree::Durability::Full,
+        config::Durability::Fast => tree::Durability::Fast,
+    }
+}

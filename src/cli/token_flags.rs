@@ -1,0 +1,73 @@
+//! The flags that both commands which make tokens take.
+
+use clap::Args;
+
+use crate::domain::{ByteSize, IpNet, Lifetime, Limits, Protocol, ScopeTarget, UserAgentPattern, parse_network};
+use crate::tokens::{Asked, Label};
+
+/// What narrows and names a new token.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TokenFlags {
+    /// Narrow it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
+    #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<ScopeTarget>,
+    /// Allow only this door: webdav, sftp or api; repeatable
+    #[arg(long = "protocol", value_name = "PROTOCOL", value_delimiter = ',')]
+    protocols: Vec<Protocol>,
+    /// Allow only callers from this address or network; repeatable
+    #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    ips: Vec<IpNet>,
+    /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable
+    #[arg(long = "user-agent", value_name = "TEXT", value_parser = user_agent)]
+    user_agents: Vec<UserAgentPattern>,
+    /// The largest file it may write, such as 10MiB
+    #[arg(long, value_name = "SIZE")]
+    max_file_size: Option<ByteSize>,
+    /// A name for people [default: OWNER_api_token]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<Label>,
+    /// A description for people
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(super) description: Label,
+    /// Print the token alone
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+}
+
+impl TokenFlags {
+    /// Returns the scopes.
+    pub(super) fn scopes(&self) -> Vec<ScopeTarget> {
+        self.scopes.clone()
+    }
+
+    /// Returns the limits.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            protocols: self.protocols.clone(),
+            ips: self.ips.clone(),
+            user_agents: self.user_agents.clone(),
+            max_file_size: self.max_file_size,
+        }
+    }
+}
+
+/// Reads a user agent; an empty one would allow nobody.
+fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
+    match text.trim() {
+        "" => Err("leave it out to allow every program".to_owned()),
+        text => Ok(UserAgentPattern::new(text)),
+    }
+}
+
+/// Reads how long a token is to live: a duration, or `never`.
+pub(super) fn asked(text: &str) -> Result<Asked, String> {
+    match text {
+        "never" => Ok(Asked::Never),
+        _ => text.parse::<Lifetime>().map(Asked::For).map_err(|error| error.to_string()),
+    }
+}
+
+/// Reads a sliding window, in which a bare number is seconds.
+pub(super) fn window(text: &str) -> Result<Lifetime, String> {
+    Lifetime::parse_window(text).map_err(|error| error.to_string())
+}

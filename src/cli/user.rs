@@ -1,0 +1,225 @@
+//! `patgate admin user`: the logins that own tokens, and what they may reach.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::site::Site;
+use super::token_view::Reach;
+use super::user_token::UserToken;
+use super::{Result, output};
+use crate::domain::{Login, Role};
+use crate::store::{TokenState, User};
+use crate::tokens::{CreatedUser, Grant, GrantPlace, Home, Tokens, UserRequest};
+
+/// Manage users
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  patgate admin user list")]
+pub(super) struct UserCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Create(Create),
+    /// List the users
+    #[command(after_help = "Example:\n  patgate admin user list --json")]
+    List,
+    /// Show a user: state, roles, what it may reach
+    #[command(after_help = "Example:\n  patgate admin user show alice")]
+    Show(Named),
+    /// Refuse all tokens of a user from now on; open sessions end
+    #[command(after_help = "Example:\n  patgate admin user disable alice")]
+    Disable(Named),
+    /// Accept the tokens of a disabled user again
+    #[command(after_help = "Example:\n  patgate admin user enable alice")]
+    Enable(Named),
+    /// Delete a user with its tokens and grants; files stay
+    #[command(after_help = "Example:\n  patgate admin user delete alice")]
+    Delete(Named),
+    /// Give a user a permission at a path, in place of the one it had there
+    #[command(after_help = "Example:\n  patgate admin user grant alice /projects/apollo:r")]
+    Grant(GrantCommand),
+    /// Take a grant back
+    #[command(after_help = "Example:\n  patgate admin user revoke-grant alice /projects/apollo")]
+    RevokeGrant(RevokeGrant),
+    Token(Box<UserToken>),
+}
+
+/// Make a user, with a home unless grants are given
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate admin user create alice
+  patgate admin user create backup --grant /backup:rw --grant /projects:r")]
+struct Create {
+    /// The login
+    login: Login,
+    /// What it may reach, /some/path:PERM with PERM r, w or rw; repeatable
+    #[arg(long = "grant", value_name = "PATH:PERM")]
+    grants: Vec<Grant>,
+    /// What its tokens may do through the REST API; repeatable
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<Role>,
+    /// Make no home
+    #[arg(long)]
+    no_home: bool,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The login
+    login: Login,
+}
+
+#[derive(Debug, Args)]
+struct GrantCommand {
+    /// The login
+    login: Login,
+    /// Where and what, with PERM r, w or rw
+    #[arg(value_name = "PATH:PERM")]
+    grant: Grant,
+}
+
+#[derive(Debug, Args)]
+struct RevokeGrant {
+    /// The login
+    login: Login,
+    /// The path, or node:UUID for a grant that dangles
+    #[arg(value_name = "PATH")]
+    place: GrantPlace,
+}
+
+#[derive(Serialize)]
+struct UserJson {
+    login: Login,
+    created_at: String,
+    disabled_at: Option<String>,
+    roles: Vec<Role>,
+    grants: Vec<Reach>,
+    live_tokens: usize,
+}
+
+impl UserCommand {
+    /// Does what was asked.
+    pub(super) fn run(&self, site: &Site) -> Result {
+        match &self.what {
+            What::Create(create) => create.run(site),
+            What::List => list(site),
+            What::Show(Named { login }) => show(site, login),
+            What::Disable(Named { login }) => {
+                site.open()?.tokens.disable_user(login)?;
+                done(site, login, "is disabled: none of its tokens is accepted")
+            }
+            What::Enable(Named { login }) => {
+                site.open()?.tokens.enable_user(login)?;
+                done(site, login, "is enabled")
+            }
+            What::Delete(Named { login }) => {
+                site.open()?.tokens.delete_user(login)?;
+                if site.json() {
+                    return output::json(&serde_json::json!({ "login": login, "deleted": true }));
+                }
+                output::say(&format!("User {login} has been deleted with its tokens; its files are still there"))
+            }
+            What::Grant(GrantCommand { login, grant }) => {
+                let open = site.open()?;
+                open.tokens.grant(&open.tree()?, login, grant)?;
+                done(site, login, &format!("may {} {}", verb(grant), grant.path))
+            }
+            What::RevokeGrant(RevokeGrant { login, place }) => {
+                site.open()?.tokens.revoke_grant(login, place)?;
+                done(site, login, &format!("has no grant on {place} any more"))
+            }
+            What::Token(token) => token.run(site),
+        }
+    }
+}
+
+impl Create {
+    fn run(&self, site: &Site) -> Result {
+        let home = if self.no_home || !self.grants.is_empty() { Home::No } else { Home::Own };
+        let Self { login, roles, grants, .. } = self;
+        let open = site.open_or_make()?;
+        if home == Home::No && grants.is_empty() {
+            open.tokens.create_user_alone(login, roles)?;
+            return done(site, login, "has been created; it reaches nothing yet");
+        }
+        let request = UserRequest { login: login.clone(), roles: roles.clone(), grants: grants.clone(), home };
+        let created = open.tokens.create_user(&open.tree()?, &request)?;
+        done(site, login, &format!("has been created{}", welcome(&created)))
+    }
+}
+
+fn welcome(created: &CreatedUser) -> String {
+    let reaches: Vec<_> = created.grants.iter().map(|g| format!("{} {}", g.permission, g.path)).collect();
+    let home = match &created.home {
+        Some(home) if created.home_was_there => format!("; {home} and what is in it was there before"),
+        _ => String::new(),
+    };
+    format!(" and reaches {}{home}", reaches.join(", "))
+}
+
+fn verb(grant: &Grant) -> &'static str {
+    match grant.permission.to_string().as_str() {
+        "r" => "read",
+        "w" => "write to",
+        _ => "read and write to",
+    }
+}
+
+/// Tells that something was done to a user: a sentence, or the user as it is now.
+fn done(site: &Site, login: &Login, what: &str) -> Result {
+    if site.json() { show(site, login) } else { output::say(&format!("User {login} {what}")) }
+}
+
+fn list(site: &Site) -> Result {
+    let tokens = site.open()?.tokens;
+    let users = tokens.users()?.into_iter().map(|user| UserJson::of(&tokens, user)).collect::<Result<Vec<_>>>()?;
+    if site.json() {
+        return output::json(&users);
+    }
+    let rows: Vec<_> = users.into_iter().map(UserJson::row).collect();
+    output::table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
+}
+
+fn show(site: &Site, login: &Login) -> Result {
+    let tokens = site.open()?.tokens;
+    let user = UserJson::of(&tokens, tokens.user(login)?)?;
+    if site.json() {
+        return output::json(&user);
+    }
+    let created = user.created_at.clone();
+    let [login, state, live, roles, reaches] = user.row();
+    output::facts(&[
+        ("login", login),
+        ("state", state),
+        ("created", created),
+        ("roles", roles),
+        ("reaches", reaches),
+        ("live tokens", live),
+    ])
+}
+
+impl UserJson {
+    fn of(tokens: &Tokens, user: User) -> Result<Self> {
+        let grants = tokens.grants(&user.login)?.iter().map(Reach::of).collect();
+        let live_tokens = tokens.list(Some(&user.login), Some(TokenState::Live))?.len();
+        Ok(Self {
+            created_at: user.created_at.to_string(),
+            disabled_at: user.disabled_at.map(|at| at.to_string()),
+            roles: user.roles,
+            grants,
+            live_tokens,
+            login: user.login,
+        })
+    }
+
+    fn row(self) -> [String; 5] {
+        let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+        let roles = self.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let reaches = self.grants.iter().map(Reach::text).collect::<Vec<_>>().join(", ");
+        let state = self.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
+        [self.login.to_string(), state, self.live_tokens.to_string(), none(roles), none(reaches)]
+    }
+}
