@@ -7,6 +7,7 @@
 mod clock;
 mod life;
 mod pepper;
+mod pool;
 mod proof;
 mod seal;
 mod session;
@@ -28,6 +29,7 @@ use crate::domain::{Login, Peer, Time, TokenId, TokenText};
 use crate::store::{Sealed, Store, StoreError};
 
 use life::{Life, Lives};
+use pool::Pool;
 use proof::Proofs;
 use throttle::Throttle;
 use uses::Uses;
@@ -91,6 +93,7 @@ struct Core {
     lives: Lives,
     uses: Uses,
     numbers: AtomicU64,
+    watcher: Pool,
 }
 
 /// Why a credential was refused: for the log alone.
@@ -131,6 +134,7 @@ impl Authenticator {
             lives: Lives::default(),
             uses: Uses::default(),
             numbers: AtomicU64::new(0),
+            watcher: Pool::new("patgate-watch", 1)?,
         };
         Ok(Self { core: Arc::new(core) })
     }

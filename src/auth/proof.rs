@@ -9,9 +9,10 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::pool::Pool;
 use super::seal;
 use crate::domain::{Secret, Time, TokenId};
 use crate::store::StoreError;
@@ -50,7 +51,7 @@ pub(super) struct Proofs {
     clock: Clock,
     known: Cache<Claim, Arc<Proven>>,
     flights: Mutex<HashMap<(Claim, Print), Flight>>,
-    permits: Semaphore,
+    pool: Pool,
     runs: AtomicU64,
 }
 
@@ -72,7 +73,7 @@ impl Proofs {
             clock,
             known: Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build(),
             flights: Mutex::default(),
-            permits: Semaphore::new(cores),
+            pool: Pool::new("patgate-argon2", cores)?,
             runs: AtomicU64::new(0),
         })
     }
@@ -130,16 +131,14 @@ impl Proofs {
 
     async fn fly(self: Arc<Self>, claim: Claim, secret: Secret, phc: String, land: watch::Sender<Option<bool>>) {
         let of = print(&phc);
-        let permit = self.permits.acquire().await;
+        let run = self.pool.run(move || seal::fits(&secret, &phc)).await;
         self.runs.fetch_add(1, Ordering::Relaxed);
-        let run = tokio::task::spawn_blocking(move || seal::fits(&secret, &phc)).await;
-        drop(permit);
-        if let Ok(true) = run {
+        if run == Some(true) {
             let now = self.clock.now();
             self.known.insert(claim, Arc::new(Proven { of, at: now, asked: AtomicI64::new(now.as_millis()) }));
         }
         self.flights.lock().remove(&(claim, of));
-        land.send_replace(run.ok());
+        land.send_replace(run);
     }
 
     fn proven(&self, claim: &Claim) -> Option<Arc<Proven>> {
@@ -164,7 +163,12 @@ mod tests {
     async fn more_first_uses_than_the_queue_holds_are_told_to_try_again() {
         let proofs = Arc::new(Proofs::new(Clock::system()).expect("random"));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let all = proofs.permits.acquire_many(u32::try_from(cores).expect("small")).await.expect("open");
+        let mut held = Vec::new();
+        for _ in 0..cores {
+            let (hold, released) = std::sync::mpsc::channel::<()>();
+            held.push(hold);
+            drop(proofs.pool.run(move || released.recv().is_err()));
+        }
         let claim = || {
             let text = mint().expect("random");
             (proofs.claim(text.id(), text.secret()), text.secret().clone())
@@ -179,7 +183,7 @@ mod tests {
         let (claim, secret) = &claims[0];
         proofs.board(*claim, secret, "no hash").expect("joins the one under way");
         assert_eq!(proofs.runs(), 0);
-        drop(all);
+        drop(held);
         for mut flight in flights {
             let landed = *flight.wait_for(Option::is_some).await.expect("lands");
             assert_eq!(landed, Some(false));

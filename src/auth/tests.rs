@@ -45,6 +45,12 @@ fn denied(outcome: Result<Session, Refusal>) -> String {
     format!("{refusal:?} {refusal}")
 }
 
+/// What the watch does again and again.
+fn look(world: &World, watched: &mut Watched) {
+    world.auth.core.look(watched);
+    world.auth.core.write_due();
+}
+
 async fn within_a_second(future: impl Future<Output = ()>) {
     tokio::time::timeout(secs(1), future).await.expect("within a second");
 }
@@ -302,15 +308,15 @@ async fn a_window_is_exact_in_memory_whatever_is_written_down() {
     let text = world.token(sliding(&world, 600, 6000), |_| ());
     world.login(&text).await.expect("let in").used();
     let mut watched = Watched::default();
-    world.auth.core.look(&mut watched);
+    look(&world, &mut watched);
     assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now()), "the first use, at once");
     world.clock.turn(secs(20));
     world.login(&text).await.expect("let in").used();
-    world.auth.core.look(&mut watched);
+    look(&world, &mut watched);
     assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now()), "the second, within window/20");
     world.clock.turn(secs(599));
     world.login(&text).await.expect("599 s after the last use");
-    world.auth.core.look(&mut watched);
+    look(&world, &mut watched);
     assert_eq!(record(&world, &text).last_use.map(|last| last.at), Some(store_now().after(secs(20))), "later on");
     world.clock.turn(secs(1));
     denied(world.login(&text).await);
@@ -340,7 +346,7 @@ async fn uses_are_written_once_an_interval_and_all_at_the_end() {
     let before = world.store.changes();
     for _ in 0..100 {
         session.used();
-        world.auth.core.look(&mut watched);
+        look(&world, &mut watched);
         world.clock.turn(secs(1));
     }
     assert_eq!(world.store.changes() - before, 10, "a window of 200 s: once every 10 s");
@@ -497,7 +503,7 @@ async fn tokens_without_sessions_are_forgotten_in_time() {
     let session = world.login(&busy).await.expect("let in");
     let mut watched = Watched::default();
     for _ in 0..300 {
-        world.auth.core.look(&mut watched);
+        look(&world, &mut watched);
     }
     assert_eq!(world.auth.core.lives.count(), 1);
     assert_eq!(world.auth.core.uses.count(), 1);
@@ -510,11 +516,11 @@ async fn a_store_that_cannot_answer_vouches_for_nobody() {
     let text = world.token(Expiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     let mut watched = Watched::default();
-    world.auth.core.look(&mut watched);
+    look(&world, &mut watched);
     crate::store::testing::break_epoch(&world.store);
     assert_eq!(session.access(), Err(Ended));
     for _ in 0..4 {
-        world.auth.core.look(&mut watched);
+        look(&world, &mut watched);
     }
     within_a_second(session.ended()).await;
     assert!(matches!(world.login(&text).await, Err(Refusal::Store(_))));

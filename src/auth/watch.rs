@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Core;
@@ -25,14 +25,20 @@ impl Core {
     /// Watches the store until told to stop; writes all uses down then.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut watched = Watched::default();
+        let mut writing: Option<JoinHandle<()>> = None;
         loop {
             let changed = self.store.changed();
             let core = self.clone();
-            let look = spawn_blocking(move || {
+            let look = self.watcher.run(move || {
                 core.look(&mut watched);
                 watched
             });
             watched = look.await.unwrap_or_default();
+            // Not waited for: a writer may have to queue behind another process.
+            if writing.as_ref().is_none_or(JoinHandle::is_finished) {
+                let core = self.clone();
+                writing = Some(spawn_blocking(move || core.write_due()));
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = changed => {}
@@ -45,7 +51,7 @@ impl Core {
         }
     }
 
-    /// Looks once: ends or narrows what the store says, writes down the uses that are due.
+    /// Looks once, and ends or narrows what the store says.
     pub(super) fn look(&self, watched: &mut Watched) {
         match self.review(watched) {
             Ok(()) => watched.failures = 0,
@@ -57,9 +63,12 @@ impl Core {
         if watched.failures >= FAILURES {
             self.lives.open().iter().for_each(|life| life.end());
         }
-        let due = self.uses.due(self.clock.now());
-        self.write_down(&due);
         self.lives.sweep();
+    }
+
+    /// Writes down the uses that are due.
+    pub(super) fn write_due(&self) {
+        self.write_down(&self.uses.due(self.clock.now()));
     }
 
     /// Writes all uses down.

@@ -58,6 +58,9 @@ pub enum StoreError {
     /// A secret can't be hashed.
     #[error("a secret can't be hashed: {0}")]
     Hash(String),
+    /// A thread can't be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] io::Error),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Sqlite(#[source] rusqlite::Error),
