@@ -359,4 +359,6 @@ fn draw() -> std::result::Result<NodeId, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+mod model;
+#[cfg(test)]
+pub(super) mod tests;

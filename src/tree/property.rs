@@ -136,3 +136,6 @@ impl From<PropertyRow> for Property {
         Self { name: PropertyName { namespace, name }, value }
     }
 }
+
+#[cfg(test)]
+mod tests;

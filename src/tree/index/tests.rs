@@ -1,11 +1,10 @@
 //! The node index against a host in memory, so that every race and crash can be staged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use super::super::{Property, PropertyChange, PropertyName};
 use super::*;
 use crate::store::PropertyStep;
 
@@ -13,7 +12,7 @@ type Meddler = Box<dyn FnOnce(&Host) + Send>;
 
 /// A host in memory: what stands at each path, and what happens when the index looks.
 #[derive(Default)]
-struct Host {
+pub(in crate::tree) struct Host {
     entries: Mutex<BTreeMap<TreePath, Facts>>,
     births: AtomicU64,
     asked: AtomicU64,
@@ -21,13 +20,13 @@ struct Host {
 }
 
 impl Host {
-    fn make(&self, path: &str, kind: Kind) {
+    pub(in crate::tree) fn make(&self, path: &str, kind: Kind) {
         let inode = self.births.fetch_add(1, Ordering::Relaxed) + 100;
         let facts = Facts { kind, inode, born: i64::try_from(inode).ok() };
         self.entries.lock().insert(at(path), facts);
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(in crate::tree) fn rename(&self, from: &str, to: &str) {
         let mut entries = self.entries.lock();
         let (from, to) = (at(from), at(to));
         entries.retain(|path, _| !path.is_within(&to));
@@ -44,11 +43,16 @@ impl Host {
         *self.meddler.lock() = Some((self.asked.load(Ordering::Relaxed) + when, Box::new(what)));
     }
 
-    fn remove(&self, path: &str) {
+    pub(in crate::tree) fn remove(&self, path: &str) {
         self.entries.lock().retain(|p, _| !p.is_within(&at(path)));
     }
 
-    fn ask(&self, path: &TreePath) -> Result<Facts> {
+    /// Returns where each entry stands, by inode.
+    pub(in crate::tree) fn places(&self) -> HashMap<u64, TreePath> {
+        self.entries.lock().iter().map(|(path, facts)| (facts.inode, path.clone())).collect()
+    }
+
+    pub(in crate::tree) fn ask(&self, path: &TreePath) -> Result<Facts> {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let meddler = self.meddler.lock().take_if(|(when, _)| *when == asked);
         if let Some((_, meddle)) = meddler {
@@ -58,16 +62,16 @@ impl Host {
     }
 }
 
-struct World {
+pub(in crate::tree) struct World {
     _state: tempfile::TempDir,
-    store: Store,
-    host: Arc<Host>,
-    index: Index,
+    pub(in crate::tree) store: Store,
+    pub(in crate::tree) host: Arc<Host>,
+    pub(in crate::tree) index: Index,
 }
 
 impl World {
     /// A root with the folder `/a/b`, the file `/a/b/f`, and the folder `/c`.
-    fn new() -> Self {
+    pub(in crate::tree) fn new() -> Self {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
         let host = Arc::new(Host::default());
@@ -93,11 +97,11 @@ impl World {
         self.index.locate(id).expect("located").map(|path| path.to_string())
     }
 
-    fn find(&self, path: &str) -> Option<NodeId> {
+    pub(in crate::tree) fn find(&self, path: &str) -> Option<NodeId> {
         self.index.find(&at(path)).expect("found")
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(in crate::tree) fn rename(&self, from: &str, to: &str) {
         let change = self.index.begin_move(&at(from), &at(to)).expect("begun");
         self.host.rename(from, to);
         change.finish().expect("finished");
@@ -136,7 +140,7 @@ fn index(store: &Store, host: &Arc<Host>) -> Index {
     Index::new(store.clone(), Arc::new(move |path| host.ask(path)))
 }
 
-fn at(path: &str) -> TreePath {
+pub(in crate::tree) fn at(path: &str) -> TreePath {
     TreePath::parse(path.as_bytes()).expect("path")
 }
 
@@ -391,14 +395,21 @@ fn changes_of_named_nodes_go_one_at_a_time_and_others_side_by_side() {
 fn an_intent_is_made_up_for_when_the_index_could_not_follow_at_once() {
     let world = World::new();
     let folder = world.mint("/a/b");
-    kill(world.index.begin_move(&at("/a/b"), &at("/c/b")).expect("begun"));
+    world.index.begin_move(&at("/a/b"), &at("/c/b")).expect("begun").die();
     world.host.rename("/a/b", "/c/b");
     world.mint("/c");
     assert_eq!(world.locate(folder).as_deref(), Some("/c/b"));
-    kill(world.index.begin_remove(&at("/c/b")).expect("begun"));
+    world.index.begin_remove(&at("/c/b")).expect("begun").die();
     world.rename("/c", "/a/c");
     assert_eq!(world.locate(folder).as_deref(), Some("/a/c/b"), "what was not done is abandoned");
     assert!(world.store.intents().expect("read").is_empty());
+}
+
+impl Change<'_> {
+    /// Leaves a change as a killed process does: nothing of it runs any more.
+    pub(in crate::tree) fn die(mut self) {
+        self.intent = None;
+    }
 }
 
 /// Where a server may be killed during a move or removal: before the host changed, after it, or after
@@ -408,13 +419,6 @@ enum Killed {
     BeforeHost,
     BeforeFinish,
     AfterFinish,
-}
-
-/// Leaves a change as a killed process does: nothing of it runs any more.
-fn kill(change: Change<'_>) {
-    let mut change = change;
-    change.intent = None;
-    change.target = None;
 }
 
 #[test]
@@ -430,7 +434,7 @@ fn a_server_killed_during_a_move_leaves_the_old_or_the_new_names() {
         if killed == Killed::AfterFinish {
             change.finish().expect("finished")
         } else {
-            kill(change)
+            change.die()
         }
         let index = world.restart();
         let place = if killed == Killed::BeforeHost { "/a/b" } else { "/c/b" };
@@ -456,7 +460,7 @@ fn a_server_killed_while_a_file_replaces_a_file_leaves_one_id_or_both() {
         if killed == Killed::AfterFinish {
             change.finish().expect("finished")
         } else {
-            kill(change)
+            change.die()
         }
         let index = world.restart();
         let stays = (killed == Killed::BeforeHost).then(|| at("/a/b/f"));
@@ -477,7 +481,7 @@ fn a_server_killed_during_a_removal_leaves_the_node_or_ends_it() {
         if killed == Killed::AfterFinish {
             change.finish().expect("finished")
         } else {
-            kill(change)
+            change.die()
         }
         let index = world.restart();
         let stands = killed == Killed::BeforeHost;
@@ -491,7 +495,7 @@ fn a_server_killed_during_a_removal_leaves_the_node_or_ends_it() {
 fn a_file_put_in_place_of_one_whose_removal_was_cut_off_is_another_node() {
     let world = World::new();
     let file = world.mint("/a/b/f");
-    kill(world.index.begin_remove(&at("/a/b/f")).expect("begun"));
+    world.index.begin_remove(&at("/a/b/f")).expect("begun").die();
     world.host.remove("/a/b/f");
     world.host.make("/a/b/f", Kind::File);
     assert_eq!(world.restart().locate(file).expect("located"), None);
@@ -505,118 +509,4 @@ fn a_change_that_the_host_refused_changes_no_name() {
     drop(world.index.begin_remove(&at("/a")).expect("begun"));
     assert_eq!(world.locate(folder).as_deref(), Some("/a/b"));
     assert!(world.store.intents().expect("read").is_empty());
-}
-
-fn property(name: &str, value: &str) -> Property {
-    Property { name: PropertyName { namespace: "urn:x".to_owned(), name: name.to_owned() }, value: value.to_owned() }
-}
-
-fn set(name: &str, value: &str) -> PropertyChange {
-    PropertyChange::Set(property(name, value))
-}
-
-impl World {
-    fn change(&self, path: &str, changes: &[PropertyChange]) -> Result<()> {
-        self.index.change_properties(&at(path), changes, || Ok(()))
-    }
-
-    fn values(&self, path: &str) -> Vec<String> {
-        self.index.properties(&at(path)).expect("read").into_iter().map(|property| property.value).collect()
-    }
-}
-
-#[test]
-fn properties_are_set_and_removed_in_order_and_follow_their_node() {
-    let world = World::new();
-    let remove = |name: &str| PropertyChange::Remove(property(name, "").name);
-    world.change("/a/b", &[set("x", "1"), set("y", "2"), remove("x"), set("y", "3"), remove("none")]).expect("changed");
-    world.change("/a/b/f", &[set("x", "4")]).expect("changed");
-    assert_eq!(world.values("/a/b"), ["3"]);
-    world.rename("/a/b", "/c/b");
-    assert_eq!(
-        (world.values("/c/b"), world.values("/c/b/f"), world.values("/a/b")),
-        (vec!["3".into()], vec!["4".into()], vec![])
-    );
-    world.host.remove("/c/b");
-    world.host.make("/c/b", Kind::Folder);
-    assert!(world.values("/c/b").is_empty(), "another folder has none of them");
-}
-
-#[test]
-fn removing_properties_names_no_node() {
-    let world = World::new();
-    world.change("/a/b/f", &[PropertyChange::Remove(property("x", "").name)]).expect("changed");
-    assert!(world.index.list(&at("/")).expect("list").is_empty());
-    assert!(matches!(world.change("/a/none", &[set("x", "1")]), Err(Error::Absent)));
-}
-
-#[test]
-fn a_change_of_properties_is_all_or_nothing() {
-    let world = World::new();
-    world.change("/c", &[set("x", "old")]).expect("changed");
-    let large = "v".repeat((64 << 10) + 1);
-    assert!(matches!(world.change("/c", &[set("x", "new"), set("y", &large)]), Err(Error::NoSpace)));
-    let many: Vec<_> = (0..1000).map(|n| set(&format!("n{n}"), "v")).collect();
-    assert!(matches!(world.change("/c", &many), Err(Error::NoSpace)));
-    let heavy: Vec<_> = (0..16).map(|n| set(&format!("n{n}"), &large[1..])).collect();
-    assert!(matches!(world.change("/c", &heavy), Err(Error::NoSpace)));
-    let refused = world.index.change_properties(&at("/c"), &[set("x", "new")], || Err(Error::Forbidden));
-    assert!(matches!(refused, Err(Error::Forbidden)));
-    assert_eq!(world.values("/c"), ["old"]);
-    world.change("/c", &many[1..]).expect("a thousand fit");
-}
-
-#[test]
-fn the_properties_of_a_folders_entries_are_read_together() {
-    let world = World::new();
-    world.host.make("/a/b/g", Kind::File);
-    world.host.make("/a/b/d", Kind::Folder);
-    for path in ["/a/b", "/a/b/f", "/a/b/d"] {
-        world.change(path, &[set("x", path), set("y", "2")]).expect("changed");
-    }
-    let read = |folder: &str| {
-        let found = world.index.properties_in(&at(folder)).expect("read");
-        let mut found: Vec<_> =
-            found.into_iter().map(|(name, p)| (name.to_string(), p.len(), p[0].value.clone())).collect();
-        found.sort();
-        found
-    };
-    assert_eq!(read("/a/b"), [("d".into(), 2, "/a/b/d".into()), ("f".into(), 2, "/a/b/f".into())]);
-    assert_eq!(read("/a"), [("b".into(), 2, "/a/b".into())]);
-    assert!(read("/c").is_empty());
-    world.host.make("/a/b/d", Kind::Folder);
-    assert_eq!(read("/a/b"), [("f".into(), 2, "/a/b/f".into())], "a swapped folder shows none");
-}
-
-#[test]
-fn a_copy_gets_the_properties_of_its_source_and_no_others() {
-    let world = World::new();
-    for path in ["/a/b", "/a/b/f"] {
-        world.change(path, &[set("x", path)]).expect("changed");
-    }
-    for (path, kind) in [
-        ("/c/b", Kind::Folder),
-        ("/c/b/f", Kind::File),
-        ("/c/g", Kind::File),
-        ("/c/e", Kind::Folder),
-        ("/c/e/f", Kind::File),
-    ] {
-        world.host.make(path, kind);
-    }
-    world.index.copy_properties(&at("/a/b"), &at("/c/b"), true).expect("copied");
-    assert_eq!((world.values("/c/b"), world.values("/c/b/f")), (vec!["/a/b".into()], vec!["/a/b/f".into()]));
-    assert_ne!(world.find("/c/b/f"), world.find("/a/b/f"));
-    world.index.copy_properties(&at("/a/b"), &at("/c/e"), false).expect("copied");
-    assert_eq!((world.values("/c/e"), world.values("/c/e/f")), (vec!["/a/b".into()], vec![]));
-    world.index.copy_properties(&at("/c/g"), &at("/c/b/f"), true).expect("copied");
-    assert!(world.values("/c/b/f").is_empty());
-    assert_eq!(world.values("/a/b/f"), ["/a/b/f"]);
-    // What belonged to a folder that was swapped since is not the new one's to give.
-    world.host.remove("/a/b");
-    for path in ["/a/b", "/c/h", "/c/h/b"] {
-        world.host.make(path, Kind::Folder);
-    }
-    world.change("/a", &[set("x", "a")]).expect("changed");
-    world.index.copy_properties(&at("/a"), &at("/c/h"), true).expect("copied");
-    assert_eq!((world.values("/c/h"), world.values("/c/h/b")), (vec!["a".into()], vec![]));
 }
