@@ -1,27 +1,80 @@
-//! Open files and folders.
+//! What all open files and folders share: they outlive the request that opened them, so each block asks
+//! again whether the session still lives and still reaches them.
 
-use super::{Attributes, Claim, Entry, Result};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A file open for reading. A file that shrinks while it is read cuts what is read, never pads it.
-pub struct Reader {}
+use parking_lot::Mutex;
 
-impl Reader {
-    /// Returns what the file was when it was opened.
-    pub fn entry(&self) -> &Entry {
-        todo!()
+use super::{LockToken, Result, View};
+use crate::auth::Ended;
+use crate::domain::{Access, Permission, TreePath};
+
+/// Keeps an open entry honest.
+pub(super) struct Hold {
+    view: View,
+    needed: Permission,
+    last: Mutex<(Arc<Access>, TreePath)>,
+}
+
+impl Hold {
+    /// Holds what was opened at a canonical path with a permission.
+    pub(super) fn new(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
+        let access = view.session().access()?;
+        Ok(Self { view: view.clone(), needed, last: Mutex::new((access, path)) })
     }
 
-    /// Returns what the file is now.
-    pub fn stat(&self) -> Result<Entry> {
-        todo!()
+    /// Returns the view that it was opened by.
+    pub(super) fn view(&self) -> &View {
+        &self.view
     }
 
-    /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
+    /// Notes a use, if the session lives and reaches the entry: where it was opened, or where a rename has
+    /// taken it since.
     ///
     /// # Errors
-    /// [`super::Error::Ended`] once the session's token is dead or no longer reaches the file.
-    pub fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> Result<usize> {
-        todo!()
+    /// [`super::Error::Ended`].
+    pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
+        let access = self.view.session().access()?;
+        let mut last = self.last.lock();
+        if !Arc::ptr_eq(&access, &last.0) {
+            let path = self.view.host().whereabouts(file).unwrap_or_else(|| last.1.clone());
+            if !access.may(&path, self.needed) {
+                return Err(Ended.into());
+            }
+            *last = (access, path);
+        }
+        drop(last);
+        self.view.session().used();
+        Ok(())
+    }
+}
+
+/// Asks for locks again when any was taken or ended since.
+pub(super) struct LockWatch {
+    path: TreePath,
+    tokens: Vec<LockToken>,
+    seen: AtomicU64,
+}
+
+impl LockWatch {
+    /// Watches a canonical path for one who submitted `tokens`.
+    pub(super) fn new(path: TreePath, tokens: &[LockToken]) -> Self {
+        Self { path, tokens: tokens.to_vec(), seen: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Lets a write pass.
+    ///
+    /// # Errors
+    /// [`super::Error::Locked`].
+    pub(super) fn check(&self, view: &View) -> Result<()> {
+        let now = view.shared().locks.generation();
+        if self.seen.load(Ordering::Acquire) != now {
+            view.unlocked(&self.path, &self.tokens)?;
+            self.seen.store(now, Ordering::Release);
+        }
+        Ok(())
     }
 }
 
@@ -43,18 +96,18 @@ impl Upload {
     }
 
     /// Returns what the file would be if it were committed now.
-    pub fn stat(&self) -> Result<Entry> {
+    pub fn stat(&self) -> Result<super::Entry> {
         todo!()
     }
 
     /// Sets attributes of what will be committed; times set here survive the commit.
-    pub fn set_attributes(&self, _attributes: &Attributes) -> Result<()> {
+    pub fn set_attributes(&self, _attributes: &super::Attributes) -> Result<()> {
         todo!()
     }
 
     /// Puts the file in its place in one step, synced as the tree's durability asks. Rights, locks and
     /// the claim's judgement are asked again just before. On an error the old content stands.
-    pub fn commit(self, _claim: &Claim<'_>) -> Result<Entry> {
+    pub fn commit(self, _claim: &super::Claim<'_>) -> Result<super::Entry> {
         todo!()
     }
 }
@@ -75,12 +128,12 @@ impl Editor {
     }
 
     /// Returns what the file is now.
-    pub fn stat(&self) -> Result<Entry> {
+    pub fn stat(&self) -> Result<super::Entry> {
         todo!()
     }
 
     /// Sets attributes.
-    pub fn set_attributes(&self, _attributes: &Attributes) -> Result<()> {
+    pub fn set_attributes(&self, _attributes: &super::Attributes) -> Result<()> {
         todo!()
     }
 
@@ -92,17 +145,6 @@ impl Editor {
     /// Ends the edit: a new tag for what was written, and a sync where durability asks for it.
     /// Dropping does the same without telling of errors.
     pub fn close(self) -> Result<()> {
-        todo!()
-    }
-}
-
-/// The entries of a folder, in no order, without `.` and `..`; read as they are asked for.
-pub struct Listing {}
-
-impl Iterator for Listing {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Result<Entry>> {
         todo!()
     }
 }

@@ -6,16 +6,30 @@
 //!
 //! `host` alone names host paths.
 
+mod check;
 mod entry;
 mod error;
 mod handles;
 mod host;
 mod index;
+mod listing;
 mod lock;
+mod names;
 mod property;
+mod reader;
+mod removals;
+mod tag;
 mod view;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use host::{Errno, Exclusive, Host};
+use index::{Facts, Index};
+use lock::LockTable;
+use names::NameLocks;
+use removals::Removals;
+use tag::Tags;
 
 use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
@@ -23,10 +37,12 @@ use crate::store::Store;
 
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
 pub use error::Error;
-pub use handles::{Editor, Listing, Reader, Upload};
+pub use handles::{Editor, Upload};
 pub use index::Named;
+pub use listing::Listing;
 pub use lock::{Lock, LockRequest, LockToken};
 pub use property::{Property, PropertyChange, PropertyName};
+pub use reader::Reader;
 pub use view::{Claim, EditMode, Overwrite, View};
 
 /// The result of an operation on the tree.
@@ -53,58 +69,120 @@ pub struct Options {
 
 /// The served tree, without regard to who asks; clones share it.
 #[derive(Clone)]
-pub struct Tree {}
+pub struct Tree {
+    shared: Arc<Shared>,
+}
+
+/// What all views of a tree share.
+struct Shared {
+    host: Arc<Host>,
+    index: Index,
+    locks: LockTable,
+    tags: Arc<Tags>,
+    names: NameLocks,
+    removals: Removals,
+    durability: Durability,
+    _alone: Option<Exclusive>,
+}
 
 impl Tree {
     /// Opens the served folder: sweeps staging, completes or undoes intents, loads locks.
     ///
     /// # Errors
-    /// [`Error::Host`] when the folder can't be used, [`Error::Store`] when the store can't.
-    pub fn open(_options: Options, _store: Store, _clock: Clock) -> Result<Self> {
-        todo!()
+    /// [`Error::Host`] when the folder can't be used or another server uses it or the state,
+    /// [`Error::Store`] when the store can't.
+    pub fn open(options: Options, store: Store, clock: Clock) -> Result<Self> {
+        let alone = Exclusive::claim(store.state()).map_err(Error::Host)?;
+        let tree = Self::over(&options, store, clock, Some(alone))?;
+        tree.shared.index.recover()?;
+        Ok(tree)
     }
 
     /// Opens the served folder beside a running server, for administration: sweeps and undoes nothing.
-    pub fn attach(_options: Options, _store: Store, _clock: Clock) -> Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Tree::open`].
+    pub fn attach(options: Options, store: Store, clock: Clock) -> Result<Self> {
+        Self::over(&options, store, clock, None)
+    }
+
+    fn over(options: &Options, store: Store, clock: Clock, alone: Option<Exclusive>) -> Result<Self> {
+        let host = Arc::new(Host::open(&options.root, alone.is_some()).map_err(Error::Host)?);
+        let asked = Arc::clone(&host);
+        let ask: index::Ask = Arc::new(move |path| facts(&asked, path));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                host,
+                tags: Tags::new(store.etag_key()?),
+                locks: LockTable::open(store.clone(), clock)?,
+                index: Index::new(store, ask),
+                names: NameLocks::new(),
+                removals: Removals::default(),
+                durability: options.durability,
+                _alone: alone,
+            }),
+        })
     }
 
     /// Returns the tree as a session may see it.
-    pub fn view(&self, _session: Session) -> View {
-        todo!()
+    pub fn view(&self, session: Session) -> View {
+        View::new(Arc::clone(&self.shared), session)
     }
 
     /// Names the node at a path, with its ancestors; returns the name it has when it has one.
     ///
     /// # Errors
     /// [`Error::Absent`] when nothing is there.
-    pub fn mint(&self, _path: &TreePath) -> Result<NodeId> {
-        todo!()
+    pub fn mint(&self, path: &TreePath) -> Result<NodeId> {
+        self.shared.index.mint(path)
     }
 
     /// Returns where a node is; `None` when it has ended or another folder stands in its place.
-    pub fn locate(&self, _node: NodeId) -> Result<Option<TreePath>> {
-        todo!()
+    pub fn locate(&self, node: NodeId) -> Result<Option<TreePath>> {
+        self.shared.index.locate(node)
     }
 
     /// Returns the named nodes at and below a path, in the order of their paths.
-    pub fn nodes(&self, _under: &TreePath) -> Result<Vec<Named>> {
-        todo!()
+    pub fn nodes(&self, under: &TreePath) -> Result<Vec<Named>> {
+        self.shared.index.list(under)
     }
 
     /// Drops the rows of ended nodes that no grant, scope or property names; all of them where the
     /// served folder is another than the nodes were named in. Returns what dangles, dropped or not.
     pub fn repair(&self) -> Result<Vec<Named>> {
-        todo!()
+        self.shared.index.repair()
     }
 
     /// Makes a folder (and those above it) for administration, where none is, such as a user's home.
-    pub fn ensure_folder(&self, _path: &TreePath) -> Result<()> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when something else stands there or on the way.
+    pub fn ensure_folder(&self, path: &TreePath) -> Result<()> {
+        let host = &self.shared.host;
+        let mut folder = host.root().clone();
+        for name in path.names() {
+            match folder.make_folder(&name, host.masked(0o777)) {
+                Ok(()) if self.shared.durability == Durability::Full => folder.sync()?,
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let next = TreePath::root().child(&name);
+            folder = folder.folder(&next).map_err(|error| match Error::from(error) {
+                Error::Absent => Error::Exists,
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 
     /// Waits for removals under way; staging is empty then.
     pub fn settle(&self) {
-        todo!()
+        self.shared.removals.settle();
     }
+}
+
+fn facts(host: &Host, path: &TreePath) -> Result<Facts> {
+    let stat = host.stat(path)?;
+    let kind = stat.kind.ok_or(Error::Absent)?;
+    Ok(Facts { kind, inode: stat.inode, born: stat.born() })
 }

@@ -27,6 +27,12 @@ impl From<OwnedFd> for File {
     }
 }
 
+impl From<File> for OwnedFd {
+    fn from(file: File) -> Self {
+        file.0
+    }
+}
+
 impl File {
     /// Asks about the file.
     pub(crate) fn stat(&self) -> Result<Stat> {

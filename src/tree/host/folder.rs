@@ -30,6 +30,12 @@ impl From<OwnedFd> for Folder {
     }
 }
 
+impl From<File> for Folder {
+    fn from(place: File) -> Self {
+        OwnedFd::from(place).into()
+    }
+}
+
 impl Folder {
     /// Asks about the folder itself.
     pub(crate) fn stat(&self) -> Result<Stat> {
@@ -47,8 +53,8 @@ impl Folder {
     }
 
     /// Opens an entry; a link is an error.
-    pub(crate) fn open(&self, name: &Name, how: How) -> Result<OwnedFd> {
-        plain(self, name.as_bytes(), how)
+    pub(crate) fn open(&self, name: &Name, how: How) -> Result<File> {
+        plain(self, name.as_bytes(), how).map(File::from)
     }
 
     /// Makes a file where nothing is, to be read and written.
@@ -160,6 +166,12 @@ impl From<OwnedFd> for Names {
     }
 }
 
+impl AsFd for Names {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Names {
     /// Reads the next block of names; empty at the end. `.`, `..`, the gateway's own folder, sockets
     /// and devices are left out.
@@ -169,11 +181,6 @@ impl Names {
             self.done = !fill(&self.fd, &mut self.buffer, &mut names)?;
         }
         Ok(names)
-    }
-
-    /// Returns the open folder.
-    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 
     /// Asks about an entry.

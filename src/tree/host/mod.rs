@@ -50,17 +50,23 @@ impl Host {
     /// and on file systems mounted below.
     ///
     /// # Errors
-    /// What the host says; `ENOSYS` on a kernel before Linux 5.6.
-    pub(crate) fn open(root: &Path, sweeps: bool) -> Result<Self> {
+    /// What the host says; [`io::ErrorKind::WouldBlock`] when another server sweeps there.
+    pub(crate) fn open(root: &Path, sweeps: bool) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = Folder::from(openat(CWD, root, flags, Mode::empty())?);
-        root.folder(&TreePath::root())?;
+        root.folder(&TreePath::root()).map_err(|error| match error {
+            Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, "this needs Linux 5.6 or later (openat2)"),
+            other => other.into(),
+        })?;
         let mut run = [0; 8];
-        getrandom::fill(&mut run).map_err(|_| Errno::IO)?;
+        getrandom::fill(&mut run)?;
         let run = u64::from_ne_bytes(run);
         let host = Self { root, umask: umask(), run, sweeps, stagings: RwLock::default() };
         if sweeps {
-            host.sweep()?;
+            host.sweep().map_err(|error| match error {
+                Errno::BUSY => io::Error::new(io::ErrorKind::WouldBlock, "another server serves this folder"),
+                other => other.into(),
+            })?;
         }
         Ok(host)
     }
@@ -104,7 +110,7 @@ impl Host {
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE => Error::Absent,
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE | Errno::NXIO => Error::Absent,
             Errno::EXIST => Error::Exists,
             Errno::ISDIR => Error::IsFolder,
             Errno::NOTEMPTY => Error::NotEmpty,

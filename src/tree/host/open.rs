@@ -7,7 +7,7 @@
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 
-use super::{Errno, Host, Result, Stat};
+use super::{Errno, File, Host, Result, Stat};
 use crate::domain::TreePath;
 
 /// How an entry is opened.
@@ -72,21 +72,21 @@ impl Host {
     /// Returns also where that is, without links.
     ///
     /// # Errors
-    /// `ENOENT` also for what leads out, to the gateway's own folder, or round in a circle.
+    /// `EXDEV` for what leads out or to the gateway's own folder.
     pub(crate) fn resolve(
         &self,
         anchor: impl AsFd,
         place: &TreePath,
         rest: &TreePath,
         how: How,
-    ) -> Result<(OwnedFd, TreePath)> {
+    ) -> Result<(File, TreePath)> {
         match plain(anchor.as_fd(), rest.as_bytes(), how) {
-            Ok(fd) => Ok((fd, place.join(rest))),
-            Err(Errno::LOOP) => match following(anchor, rest.as_bytes(), how) {
-                Ok(fd) => self.whereabouts(&fd).map_or(Err(Errno::NOENT), |path| Ok((fd, path))),
-                Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => Err(Errno::NOENT),
-                Err(error) => Err(error),
-            },
+            Ok(fd) => Ok((fd.into(), place.join(rest))),
+            Err(Errno::LOOP) => {
+                let fd = following(anchor, rest.as_bytes(), how)?;
+                let path = self.whereabouts(&fd).ok_or(Errno::XDEV)?;
+                Ok((fd.into(), path))
+            }
             Err(error) => Err(error),
         }
     }

@@ -1,0 +1,123 @@
+//! The entries of a folder.
+
+use std::collections::BTreeSet;
+
+use super::check::Found;
+use super::handles::Hold;
+use super::host::{Folder, Names};
+use super::{Entry, Error, Kind, Result, View};
+use crate::domain::{Name, Permission, TreePath};
+
+/// The entries of a folder, in no order, without `.` and `..`; read as they are asked for.
+pub struct Listing {
+    view: View,
+    asked: TreePath,
+    follow: bool,
+    source: Source,
+}
+
+enum Source {
+    All(Box<All>),
+    WayDown(std::collections::btree_set::IntoIter<Name>),
+    End,
+}
+
+/// All entries of a folder that may be read.
+struct All {
+    hold: Hold,
+    names: Names,
+    block: std::vec::IntoIter<Name>,
+    path: TreePath,
+    permission: Permission,
+    mixed: bool,
+}
+
+impl Listing {
+    /// Lists a folder that the check let through.
+    pub(super) fn all(view: &View, asked: &TreePath, found: Found, follow: bool) -> Result<Self> {
+        let access = view.session().access()?;
+        let mixed = access.roots().iter().any(|root| root.path != found.path && root.path.is_within(&found.path));
+        let hold = Hold::new(view, found.path.clone(), Permission::R)?;
+        let all = All {
+            hold,
+            names: Folder::from(found.file).names()?,
+            block: Vec::new().into_iter(),
+            path: found.path,
+            permission: found.permission,
+            mixed,
+        };
+        Ok(Self { view: view.clone(), asked: asked.clone(), follow, source: Source::All(Box::new(all)) })
+    }
+
+    /// Lists only these names, as far as something stands there.
+    pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<Name>) -> Self {
+        let source = Source::WayDown(names.into_iter());
+        Self { view: view.clone(), asked: asked.clone(), follow: true, source }
+    }
+
+    fn step(&mut self) -> Result<Option<Entry>> {
+        loop {
+            let name = match &mut self.source {
+                Source::End => return Ok(None),
+                Source::WayDown(names) => names.next(),
+                Source::All(all) => all.next()?,
+            };
+            let Some(name) = name else { return Ok(None) };
+            if let Some(entry) = self.entry(&name)? {
+                return Ok(Some(entry));
+            }
+        }
+    }
+
+    fn entry(&self, name: &Name) -> Result<Option<Entry>> {
+        let Source::All(all) = &self.source else { return seen(self.view.stat(&self.asked.child(name))) };
+        let stat = match all.names.stat_entry(name).map_err(Error::from) {
+            Err(Error::Absent) => return Ok(None),
+            stat => stat?,
+        };
+        match stat.kind {
+            None => Ok(None),
+            Some(Kind::Link) if self.follow => seen(self.view.stat(&self.asked.child(name))),
+            Some(Kind::Link) => seen(self.view.link_stat(&self.asked.child(name))),
+            Some(Kind::File | Kind::Folder) => {
+                let permission = if all.mixed { all.permission_of(&self.view, name)? } else { all.permission };
+                Ok(Some(self.view.entry_named(name.as_bytes(), &stat, permission)))
+            }
+        }
+    }
+}
+
+impl All {
+    fn next(&mut self) -> Result<Option<Name>> {
+        if let Some(name) = self.block.next() {
+            return Ok(Some(name));
+        }
+        self.hold.check(&self.names)?;
+        self.block = self.names.block()?.into_iter();
+        Ok(self.block.next())
+    }
+
+    fn permission_of(&self, view: &View, name: &Name) -> Result<Permission> {
+        Ok(self.permission | view.session().access()?.permission(&self.path.child(name)))
+    }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        let step = self.step();
+        if !matches!(step, Ok(Some(_))) {
+            self.source = Source::End;
+        }
+        step.transpose()
+    }
+}
+
+fn seen(entry: Result<Entry>) -> Result<Option<Entry>> {
+    match entry {
+        Ok(entry) => Ok(Some(entry)),
+        Err(Error::Absent) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
