@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -15,8 +16,8 @@ use super::uses::{UsePoint, Uses};
 use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId};
 use crate::store::{Reached, Store, StoreError};
 
-/// Calls of [`Lives::sweep`] that a life without sessions outlasts.
-const IDLE_SWEEPS: u32 = 240;
+/// How long a life without sessions is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What a token may do, and until when, as of one epoch.
 pub(super) struct Standing {
@@ -99,7 +100,7 @@ pub(super) struct Life {
     over: AtomicBool,
     told: Notify,
     seats: Mutex<HashMap<u64, (Arc<Peer>, Time)>>,
-    idle: AtomicU32,
+    asked: AtomicI64,
 }
 
 impl Life {
@@ -118,7 +119,7 @@ impl Life {
             over,
             told: Notify::new(),
             seats: Mutex::default(),
-            idle: AtomicU32::new(0),
+            asked: AtomicI64::new(i64::MIN),
         }))
     }
 
@@ -222,6 +223,7 @@ impl Lives {
         &self,
         token: TokenId,
         epoch: i64,
+        now: Time,
         store: &Store,
         uses: &Uses,
     ) -> Result<Option<Arc<Life>>, StoreError> {
@@ -232,6 +234,7 @@ impl Lives {
                 None => return Ok(None),
             },
         };
+        life.asked.store(now.as_millis(), Ordering::Relaxed);
         life.review(epoch, store, uses)?;
         Ok((!life.is_over()).then_some(life))
     }
@@ -242,12 +245,13 @@ impl Lives {
     }
 
     /// Forgets lives that have ended or had no session for a while.
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, now: Time) {
         self.lives.lock().retain(|_, life| {
-            let held = Arc::strong_count(life) > 1 || !life.is_empty();
-            let idle =
-                if held { life.idle.swap(0, Ordering::Relaxed) } else { life.idle.fetch_add(1, Ordering::Relaxed) };
-            held || (idle < IDLE_SWEEPS && !life.is_over())
+            if Arc::strong_count(life) > 1 || !life.is_empty() {
+                life.asked.store(now.as_millis(), Ordering::Relaxed);
+                return true;
+            }
+            now.since(Time::from_millis(life.asked.load(Ordering::Relaxed))) < IDLE && !life.is_over()
         });
     }
 
@@ -271,7 +275,6 @@ impl Lives {
 
     fn known(&self, token: TokenId) -> Option<Arc<Life>> {
         let life = self.lives.lock().get(&token).cloned()?;
-        life.idle.store(0, Ordering::Relaxed);
         (!life.is_over()).then_some(life)
     }
 }

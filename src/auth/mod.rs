@@ -241,7 +241,7 @@ impl Core {
         if caller.refused {
             return Err(Miss::Fault(Fault::Dead));
         }
-        let life = self.lives.at(token, caller.epoch, &self.store, &self.uses)?.ok_or(Miss::Fault(Fault::Dead))?;
+        let life = self.lives.at(token, caller.epoch, now, &self.store, &self.uses)?.ok_or(Miss::Fault(Fault::Dead))?;
         if !life.is_live(now, &self.store, &self.uses)? {
             return Err(Miss::Fault(Fault::Dead));
         }

@@ -502,7 +502,16 @@ async fn tokens_without_sessions_are_forgotten_in_time() {
     world.login(&idle).await.expect("let in").used();
     let session = world.login(&busy).await.expect("let in");
     let mut watched = Watched::default();
-    for _ in 0..300 {
+    look(&world, &mut watched);
+    assert_eq!(world.auth.core.lives.count(), 2, "kept for the next request");
+    world.clock.turn(secs(59));
+    look(&world, &mut watched);
+    world.login(&idle).await.expect("let in").used();
+    world.clock.turn(secs(59));
+    look(&world, &mut watched);
+    assert_eq!(world.auth.core.lives.count(), 2, "kept since it was asked for");
+    for _ in 0..2 {
+        world.clock.turn(secs(60));
         look(&world, &mut watched);
     }
     assert_eq!(world.auth.core.lives.count(), 1);

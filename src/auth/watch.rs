@@ -63,7 +63,7 @@ impl Core {
         if watched.failures >= FAILURES {
             self.lives.open().iter().for_each(|life| life.end());
         }
-        self.lives.sweep();
+        self.lives.sweep(self.clock.now());
     }
 
     /// Writes down the uses that are due.
