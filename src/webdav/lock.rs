@@ -97,10 +97,13 @@ fn shown(call: &Call, status: StatusCode, lock: &Lock) -> Response<Body> {
 pub(super) async fn unlock(call: &Arc<Call>) -> Result<Response<Body>> {
     let token = fields::lock_token(&call.headers)?;
     let call = Arc::clone(call);
-    blocking(move || match call.judge().and_then(|()| call.view.unlock(&call.path, &token)) {
-        Ok(()) => Ok(done(StatusCode::NO_CONTENT)),
-        Err(tree::Error::Precondition) => Err(Error::NoSuchLock),
-        Err(error) => Err(error.into()),
+    blocking(move || {
+        call.judge()?;
+        match call.view.unlock(&call.path, &token) {
+            Ok(()) => Ok(done(StatusCode::NO_CONTENT)),
+            Err(tree::Error::Precondition) => Err(Error::NoSuchLock),
+            Err(error) => Err(error.into()),
+        }
     })
     .await
 }

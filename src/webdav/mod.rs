@@ -129,7 +129,7 @@ fn unanswered(head: &Parts) -> Error {
 
 /// Keeps a stored page from acting in this server's name, and a browser from guessing types.
 fn stamp(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("sandbox"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

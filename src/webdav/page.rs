@@ -13,6 +13,8 @@ use crate::tree::{Entry, Listing};
 
 /// A block is handed over once it is this long.
 const BLOCK: usize = 64 * 1024;
+/// A page made here may lead to downloads, and do nothing else.
+const POLICY: &str = "sandbox allow-downloads; default-src 'none'";
 
 /// Answers GET and HEAD on a folder; may block.
 ///
@@ -21,7 +23,9 @@ const BLOCK: usize = 64 * 1024;
 pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
     let listing = call.view.list(&call.path, true)?;
     let mut response = Response::new(empty());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     if call.verb == Verb::Head {
         return Ok(response);
     }

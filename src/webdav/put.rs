@@ -57,7 +57,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Resp
 /// Receives up to about a block; tells whether that was the last.
 async fn receive(body: &mut Incoming, mut ended: Pin<&mut impl Future<Output = ()>>) -> Result<(Vec<Bytes>, bool)> {
     let (mut blocks, mut length) = (Vec::new(), 0);
-    while length < BLOCK {
+    while length < BLOCK && !body.is_end_stream() {
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,

@@ -1,5 +1,7 @@
 //! The gateway as its callers meet it: through real sockets on port 0, in one binary.
 
+#![allow(clippy::expect_used)]
+
 mod crash;
 mod first_steps;
 mod hidden;
@@ -7,3 +9,5 @@ mod life;
 mod matrix;
 #[allow(dead_code, unused_imports)]
 mod support;
+mod webdav;
+mod webdav_faults;

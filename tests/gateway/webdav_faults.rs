@@ -1,0 +1,351 @@
+//! Requests that are known to hurt WebDAV servers: each is answered, harms nothing, and the next one is
+//! answered too.
+
+use std::os::unix::fs::symlink;
+
+use crate::support::{Dav, Fixture, raw};
+
+const LOCK: &str =
+    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+
+async fn alice(gateway: &Fixture) -> Dav {
+    let token = gateway.login("alice", "/:rw");
+    gateway.dav("alice", &token)
+}
+
+/// The gateway answers, and serves what it should.
+async fn is_well(dav: &Dav) {
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_xml_is_refused() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "content");
+    let dav = alice(&gateway).await;
+    let inner = format!("{}{}", "<a>".repeat(2000), "</a>".repeat(2000));
+    let wrapped = |name: &str| format!("<D:{name} xmlns:D=\"DAV:\"><D:set><D:prop>{inner}</D:prop></D:set></D:{name}>");
+    for (method, body) in [
+        ("PROPFIND", inner.clone()),
+        ("PROPFIND", wrapped("propfind")),
+        ("PROPPATCH", wrapped("propertyupdate")),
+        ("LOCK", wrapped("lockinfo")),
+        ("PROPFIND", "<a>".repeat(300_000)),
+        ("PROPFIND", "<!DOCTYPE a [<!ENTITY b \"c\">]><propfind xmlns=\"DAV:\">&b;<allprop/></propfind>".to_owned()),
+    ] {
+        assert_eq!(dav.send(method, "/dav/a", &[("depth", "0")], body).await.status, 400, "{method}");
+    }
+    let large = format!("<propfind xmlns=\"DAV:\"><allprop/><!--{}--></propfind>", "x".repeat(1 << 20));
+    assert_eq!(dav.send("PROPFIND", "/dav/a", &[("depth", "0")], large).await.status, 413);
+    is_well(&dav).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_can_be_locked_and_unlocked_but_not_removed_or_moved() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "content");
+    let dav = alice(&gateway).await;
+    for _ in 0..2 {
+        let answer = dav.send("LOCK", "/dav/", &[("depth", "infinity")], LOCK).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let token = answer.header("lock-token").to_owned();
+        assert!(answer.text().contains("<D:lockroot><D:href>/dav/</D:href></D:lockroot>"), "{}", answer.text());
+        let refused = dav.put("/dav/b", "b").await;
+        assert_eq!(refused.status, 423);
+        assert!(refused.text().contains("<D:lock-token-submitted><D:href>/dav/</D:href>"), "{}", refused.text());
+        assert_eq!(dav.send("PUT", "/dav/b", &[("if", &format!("</dav/> ({token})"))], "b").await.status / 10, 20);
+        let wrong = [("lock-token", "<urn:uuid:00000000-0000-4000-8000-000000000000>")];
+        assert_eq!(dav.send("UNLOCK", "/dav/", &wrong, "").await.status, 409);
+        assert_eq!(dav.send("UNLOCK", "/dav/", &[("lock-token", &token)], "").await.status, 204);
+    }
+    assert_eq!(dav.status("DELETE", "/dav/").await, 403);
+    assert_eq!(dav.status("DELETE", "/dav").await, 403);
+    assert_eq!(dav.send("MOVE", "/dav/", &[("destination", "/dav/x")], "").await.status, 403);
+    for method in ["COPY", "MOVE"] {
+        assert_eq!(
+            dav.send(method, "/dav/a", &[("destination", "/dav/")], "").await.status,
+            403,
+            "{method} onto the root"
+        );
+    }
+    assert_eq!(dav.get("/dav/a").await.text(), "content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_as_root_can_not_be_removed_or_moved() {
+    let gateway = Fixture::start().await;
+    gateway.write("/t/folder/a", "content");
+    let dav = alice(&gateway).await;
+    for (path, inside) in [("/t/folder", true), ("/t/folder/a", false)] {
+        let root = format!("/node/{}", gateway.node(path));
+        assert_eq!(dav.status("DELETE", &root).await, 403, "{path}");
+        let away = [("destination", &*format!("{root}/b"))];
+        assert_eq!(dav.send("MOVE", &root, &away, "").await.status, 403, "{path}");
+        assert_eq!(dav.status("PROPFIND", &root).await, 207, "{path}");
+        if inside {
+            assert_eq!(dav.get(&format!("{root}/a")).await.text(), "content");
+            assert_eq!(dav.list(&root).await, Ok(vec![format!("{root}/a")]));
+            let out = [("destination", "/dav/t/out")];
+            assert_eq!(dav.send("COPY", &format!("{root}/a"), &out, "").await.status, 502, "out of the root");
+        } else {
+            assert_eq!(dav.get(&root).await.text(), "content");
+            assert_eq!(dav.put(&root, "new").await.status, 204);
+            assert_eq!(dav.get("/dav/t/folder/a").await.text(), "new");
+            assert_eq!(dav.get(&format!("{root}/a")).await.status, 404);
+        }
+    }
+    assert_eq!(dav.get("/node/00000000-0000-4000-8000-000000000000/").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_can_not_be_copied_or_moved_into_itself_or_onto_one_above() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a/b/c/file", "content");
+    gateway.write("/a/other", "other");
+    let dav = alice(&gateway).await;
+    let before = gateway.everything();
+    let pairs =
+        [("/a/b", "/a"), ("/a/b/c", "/a"), ("/a/b", "/a/b"), ("/a/b", "/a/b/c/d"), ("/a", "/a/x"), ("/a/other", "/a")];
+    for method in ["COPY", "MOVE"] {
+        for (from, to) in pairs {
+            let (from, to) = (format!("/dav{from}"), dav.url(&format!("/dav{to}")));
+            let headers = [("destination", &*to), ("overwrite", "T"), ("depth", "infinity")];
+            let answer = dav.send(method, &from, &headers, "").await;
+            assert_eq!(answer.status, 403, "{method} {from} {to}");
+            assert_eq!(visible(&gateway.everything()), visible(&before), "{method} {from} {to}");
+        }
+    }
+    assert_eq!(dav.get("/dav/a/b/c/file").await.text(), "content");
+}
+
+/// What is not the gateway's own.
+fn visible(all: &[String]) -> Vec<&String> {
+    all.iter().filter(|path| !path.starts_with(".patgate")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_if_is_refused_before_anything_changes() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "content");
+    let dav = alice(&gateway).await;
+    for value in [
+        "(",
+        ")",
+        "()",
+        "(<a)",
+        "<",
+        "<>",
+        "([\"x)",
+        "(Not)",
+        "garbage",
+        "(<a>",
+        "<a> <b>",
+        "([",
+        "\u{fc}",
+        "(<a>),(<b>)",
+    ] {
+        for method in ["PUT", "DELETE", "GET", "PROPFIND", "LOCK", "MKCOL", "PROPPATCH"] {
+            let answer = dav.send(method, "/dav/a", &[("if", value)], "x").await;
+            assert_eq!(answer.status, 400, "{method} {value}");
+        }
+        for method in ["COPY", "MOVE"] {
+            let answer = dav.send(method, "/dav/a", &[("if", value), ("destination", "/dav/b")], "").await;
+            assert_eq!(answer.status, 400, "{method} {value}");
+        }
+    }
+    assert_eq!(dav.get("/dav/a").await.text(), "content");
+    is_well(&dav).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_ends_at_a_boundary() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "content");
+    gateway.write("/x/a", "content");
+    let dav = alice(&gateway).await;
+    for path in ["/davx", "/davx/a", "/dav../a", "/nodes", "/node", "/node/x", "/dav%2fa"] {
+        assert_eq!(dav.get(path).await.status, 404, "{path}");
+    }
+    for to in ["/davx/stolen", "/etc/stolen", "/", "/node/x"] {
+        for url in [to.to_owned(), dav.url(to)] {
+            assert_eq!(dav.send("COPY", "/dav/a", &[("destination", &url)], "").await.status, 502, "{url}");
+        }
+    }
+    assert_eq!(visible(&gateway.everything()), ["a", "x", "x/a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn destinations_on_other_hosts_are_refused() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "content");
+    let dav = alice(&gateway).await;
+    let port = gateway.http.port();
+    for url in [
+        "http://example.com/dav/b".to_owned(),
+        format!("http://example.com:{port}/dav/b"),
+        "http://127.0.0.1/dav/b".to_owned(),
+        format!("http://127.0.0.1:{}/dav/b", port ^ 1),
+        format!("http://127.0.0.1.example.com:{port}/dav/b"),
+    ] {
+        for method in ["COPY", "MOVE"] {
+            assert_eq!(dav.send(method, "/dav/a", &[("destination", &url)], "").await.status, 502, "{method} {url}");
+        }
+    }
+    for url in
+        ["", "b", "ftp://127.0.0.1/dav/b", "//127.0.0.1/dav/b", "/dav/../b", "/dav/%2e%2e/b", "/dav/b?c", "/dav/b%"]
+    {
+        assert_eq!(dav.send("MOVE", "/dav/a", &[("destination", url)], "").await.status, 400, "{url}");
+    }
+    assert_eq!(dav.send("MOVE", "/dav/a", &[], "").await.status, 400, "no destination");
+    assert_eq!(visible(&gateway.everything()), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlapping_ranges_cost_no_more_than_the_file() {
+    let gateway = Fixture::start().await;
+    let content: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+    gateway.write("/a", &content);
+    let dav = alice(&gateway).await;
+    let greedy = format!("bytes={}", vec!["0-"; 1000].join(","));
+    let crowd = format!("bytes={}", (0..200).map(|i| format!("{}-{}", i * 500, i * 500)).collect::<Vec<_>>().join(","));
+    for value in [&greedy, &crowd, "bytes=0-,0-,0-", "bytes=99999999999999999999-1", "bytes=5-1", "bytes=x"] {
+        let answer = dav.send("GET", "/dav/a", &[("range", value)], "").await;
+        assert_eq!((answer.status, answer.body.len()), (200, content.len()), "{value:.40}");
+    }
+    let joined = dav.send("GET", "/dav/a", &[("range", "bytes=0-9,5-19,10-29")], "").await;
+    assert_eq!(
+        (joined.status, joined.header("content-range"), &joined.body[..]),
+        (206, "bytes 0-29/100000", &content[..30])
+    );
+    let apart = dav.send("GET", "/dav/a", &[("range", "bytes=0-9,50000-50009")], "").await;
+    assert_eq!(apart.status, 206);
+    let boundary =
+        apart.header("content-type").strip_prefix("multipart/byteranges; boundary=").expect("multipart").to_owned();
+    let part = |range: &str, bytes: &[u8]| {
+        let head = format!(
+            "--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {range}/100000\r\n\r\n"
+        );
+        [head.as_bytes(), bytes, b"\r\n"].concat()
+    };
+    let end = format!("--{boundary}--\r\n");
+    let wanted =
+        [part("0-9", &content[..10]), part("50000-50009", &content[50_000..50_010]), end.into_bytes()].concat();
+    assert_eq!(apart.text(), String::from_utf8_lossy(&wanted));
+    assert_eq!(apart.header("content-length"), wanted.len().to_string());
+    let beyond = dav.send("GET", "/dav/a", &[("range", "bytes=100000-")], "").await;
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */100000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_leaves_the_old_content_and_no_debris() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "old");
+    let dav = alice(&gateway).await;
+    let long = "x".repeat(3 << 20);
+    for (path, head, body) in [
+        ("/dav/a", "Content-Length: 10", "short"),
+        ("/dav/new", "Content-Length: 10", "short"),
+        ("/dav/a", "Content-Length: 100000000", &*long),
+        ("/dav/new", "Content-Length: 100000000", &*long),
+        ("/dav/a", "Transfer-Encoding: chunked", "5\r\nshort\r\n"),
+        ("/dav/new", "Transfer-Encoding: chunked", "5\r\nshort\r\nzz\r\n"),
+    ] {
+        let request = format!(
+            "PUT {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n{head}\r\n\r\n{body}",
+            gateway.http,
+            dav.authorization()
+        );
+        cut(&gateway, request.as_bytes()).await;
+    }
+    assert_eq!(dav.get("/dav/a").await.text(), "old");
+    assert_eq!(dav.get("/dav/new").await.status, 404);
+    let mut gateway = gateway;
+    gateway.halt().await;
+    assert_eq!(visible(&gateway.everything()), ["a"]);
+    let staged = gateway
+        .everything()
+        .iter()
+        .filter(|path| path.starts_with(".patgate/") && path.matches('/').count() > 1)
+        .count();
+    assert_eq!(staged, 0, "{:?}", gateway.everything());
+}
+
+/// Sends bytes, then nothing more, and waits until the gateway has given the connection up.
+async fn cut(gateway: &Fixture, request: &[u8]) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(gateway.http).await.expect("a connection");
+    // The gateway may refuse before it has read everything.
+    let _ = stream.write_all(request).await;
+    let _ = stream.shutdown().await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_lead_nowhere_outside() {
+    let gateway = Fixture::start().await;
+    let outside = gateway.state().join("outside");
+    std::fs::create_dir_all(&outside).expect("a folder");
+    std::fs::write(outside.join("secret"), "secret").expect("a file");
+    gateway.write("/in/file", "inside");
+    for (target, name) in [
+        (outside.join("secret"), "file-out"),
+        (outside.clone(), "folder-out"),
+        ("../../state/outside".into(), "up-out"),
+        ("nowhere".into(), "dangling"),
+        ("loop".into(), "loop"),
+        ("in".into(), "folder-in"),
+        ("in/file".into(), "file-in"),
+    ] {
+        symlink(target, gateway.host(name)).expect("a link");
+    }
+    let dav = alice(&gateway).await;
+    for path in ["/dav/file-out", "/dav/folder-out/secret", "/dav/up-out/secret", "/dav/dangling", "/dav/loop"] {
+        assert_eq!(dav.get(path).await.status, 404, "{path}");
+        assert_eq!(dav.status("PROPFIND", path).await, 404, "{path}");
+    }
+    assert_eq!(dav.put("/dav/folder-out/new", "x").await.status, 409);
+    assert_eq!(dav.get("/dav/file-in").await.text(), "inside");
+    assert_eq!(dav.get("/dav/folder-in/file").await.text(), "inside");
+    assert_eq!(
+        dav.list("/dav/").await,
+        Ok(vec!["/dav/file-in".to_owned(), "/dav/folder-in/".to_owned(), "/dav/in/".to_owned()])
+    );
+    assert_eq!(
+        dav.send("PUT", "/dav/file-out", &[], "over").await.status / 100,
+        2,
+        "the link itself is replaced, or refused"
+    );
+    assert_eq!(std::fs::read(outside.join("secret")).expect("there"), b"secret");
+    assert_eq!(dav.status("DELETE", "/dav/folder-in").await, 204);
+    assert_eq!(dav.get("/dav/in/file").await.text(), "inside", "the link was removed, not what it led to");
+    assert_eq!(std::fs::read_dir(&outside).expect("there").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_a_path_leads_up() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    let up = "/..".repeat(12);
+    let spellings = [
+        up.clone(),
+        up.replace('.', "%2e"),
+        up.replace('.', "%2E"),
+        up.replace("/", "%2f"),
+        up.replace('/', "//"),
+        up.replace("..", ".%00."),
+    ];
+    for spelling in spellings {
+        for method in ["GET", "PUT", "DELETE", "MKCOL", "PROPFIND"] {
+            let request = format!(
+                "{method} /dav{spelling}/etc/passwd HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                gateway.http,
+                dav.authorization()
+            );
+            let answer = String::from_utf8_lossy(&raw(gateway.http, request.as_bytes()).await).into_owned();
+            assert!(answer.starts_with("HTTP/1.1 40"), "{method} {spelling}: {answer:.80}");
+            assert!(!answer.contains("root:"), "{method} {spelling}");
+        }
+    }
+}
