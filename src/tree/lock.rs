@@ -115,7 +115,8 @@ impl LockTable {
     }
 
     /// Keeps new locks from being taken until the guard is dropped: what was checked under it still
-    /// holds when the effect follows. Acquired after the commit locks of names, and once a thread.
+    /// holds when the effect follows. Acquired after the commit locks of names
+    /// and before a change of the index begins, and once a thread.
     pub(super) fn steady(&self) -> RwLockReadGuard<'_, ()> {
         self.effects.read()
     }
@@ -257,7 +258,8 @@ impl LockTable {
         Ok(self.store.drop_locks(&tokens)?)
     }
 
-    fn is_empty(&self) -> bool {
+    /// Tells whether nobody holds a lock.
+    pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 

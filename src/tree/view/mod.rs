@@ -10,6 +10,8 @@
 //! | hard link | `rw` on the source, `w` on the new parent, both under one grant |
 //! | stat | visible |
 
+mod lock;
+mod property;
 mod read;
 mod rest;
 

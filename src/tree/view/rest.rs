@@ -1,12 +1,8 @@
 //! To be written.
 
-use std::collections::HashMap;
-
-use crate::domain::{Name, TreePath};
-use crate::tree::{
-    Attributes, Claim, EditMode, Editor, Entry, Lock, LockRequest, LockToken, Overwrite, Property, PropertyChange,
-    Result, Upload, View,
-};
+use crate::domain::TreePath;
+use crate::tree::check::Found;
+use crate::tree::{Attributes, Claim, EditMode, Editor, Entry, Overwrite, Result, Upload, View};
 
 #[allow(unused_variables)]
 impl View {
@@ -80,51 +76,8 @@ impl View {
         todo!()
     }
 
-    /// Takes a lock; makes an empty file where nothing is. Returns whether it did.
-    pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
-        todo!()
-    }
-
-    /// Gives a lock of the session's user, that covers the path, a new life.
-    ///
-    /// # Errors
-    /// [`super::Error::Precondition`] when the token names no such lock.
-    pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: std::time::Duration) -> Result<Lock> {
-        todo!()
-    }
-
-    /// Ends a lock of the session's user that covers the path.
-    ///
-    /// # Errors
-    /// [`super::Error::Precondition`] when the token names no lock there, [`super::Error::Forbidden`]
-    /// when it is another user's.
-    pub fn unlock(&self, path: &TreePath, token: &LockToken) -> Result<()> {
-        todo!()
-    }
-
-    /// Returns the locks that cover a path, its own and those from above.
-    pub fn locks(&self, path: &TreePath) -> Result<Vec<Lock>> {
-        todo!()
-    }
-
-    /// Returns the dead properties of an entry that the session may read.
-    pub fn properties(&self, path: &TreePath) -> Result<Vec<Property>> {
-        todo!()
-    }
-
-    /// Returns the dead properties of all entries of a folder that have some, in one read.
-    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
-        todo!()
-    }
-
-    /// Changes dead properties and attributes together: all or nothing.
-    pub fn set_properties(
-        &self,
-        path: &TreePath,
-        changes: &[PropertyChange],
-        attributes: &Attributes,
-        claim: &Claim<'_>,
-    ) -> Result<()> {
+    /// Sets attributes of an open entry, as the check let it through; writes nothing to the store.
+    pub(super) fn apply(&self, found: &Found, attributes: &Attributes) -> Result<()> {
         todo!()
     }
 }
