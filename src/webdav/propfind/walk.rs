@@ -36,7 +36,8 @@ struct Folder {
     path: TreePath,
     href: String,
     listing: Listing,
-    dead: HashMap<Name, Vec<Property>>,
+    /// Of all entries; `None` when that is too much to hold at once.
+    dead: Option<HashMap<Name, Vec<Property>>>,
 }
 
 impl Walk {
@@ -103,7 +104,11 @@ impl Walk {
 
     fn enter(&mut self, path: TreePath) -> tree::Result<()> {
         let listing = self.call.view.list(&path, true)?;
-        let dead = if self.plan.reads_dead() { known(self.call.view.properties_in(&path))? } else { HashMap::new() };
+        let dead = match self.plan.reads_dead().then(|| known(self.call.view.properties_in(&path))) {
+            None => Some(HashMap::new()),
+            Some(Err(tree::Error::Unsupported)) => None,
+            Some(dead) => Some(dead?),
+        };
         let href = self.call.mount.href(&path, true);
         self.folder = Some(Folder { path, href, listing, dead });
         Ok(())
@@ -137,7 +142,14 @@ impl Walk {
             self.href.push('/');
         }
         let path = || folder.path.child(&name);
-        let dead = folder.dead.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let own: Vec<Property>;
+        let dead = match &folder.dead {
+            Some(dead) => dead.get(&name).map(Vec::as_slice).unwrap_or_default(),
+            None => {
+                own = self.call.view.properties(&path()).unwrap_or_default();
+                &own
+            }
+        };
         let row = Row { href: &self.href, title: &entry.name, entry, path: &path, dead };
         self.plan.write(&self.call, &row, &mut self.out);
         // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
