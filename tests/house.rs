@@ -1,0 +1,492 @@
+//! Holds the house to its plan: which room may import which, which room owns which library, and what
+//! every file looks like.
+//!
+//! The walker reads the tokens of each file under `src/`, not only its `use` lines, so that a path
+//! written out in the middle of a function counts as well.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST_FILE: usize = 600;
+
+/// Every room, and the rooms it may import.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("store", &["domain"]),
+    ("auth", &["domain", "store"]),
+    ("tree", &["domain", "store", "auth"]),
+    ("tokens", &["domain", "store", "auth", "tree"]),
+    ("net", &["domain"]),
+    ("http", &["domain", "auth", "net"]),
+    ("webdav", &["domain", "store", "auth", "tree", "tokens", "http"]),
+    ("sftp", &["domain", "store", "auth", "tree", "tokens", "net"]),
+    ("api", &["domain", "store", "auth", "tree", "tokens", "http"]),
+    ("console", &["domain", "store", "auth", "tree", "tokens", "http"]),
+    ("config", &["domain"]),
+    ("telemetry", &["domain"]),
+    (
+        "gateway",
+        &[
+            "domain",
+            "store",
+            "auth",
+            "tree",
+            "tokens",
+            "net",
+            "http",
+            "webdav",
+            "sftp",
+            "api",
+            "console",
+            "config",
+            "telemetry",
+        ],
+    ),
+    ("cli", &["domain", "store", "auth", "tree", "tokens", "net", "sftp", "gateway", "config", "telemetry"]),
+    ("lib", &[]),
+    ("main", &["cli"]),
+];
+
+/// Libraries that any room may name.
+const COMMON: &[&str] = &[
+    "arc_swap",
+    "base64",
+    "bytes",
+    "memchr",
+    "parking_lot",
+    "serde",
+    "subtle",
+    "thiserror",
+    "tokio",
+    "tokio_util",
+    "tracing",
+    "uuid",
+    "zeroize",
+];
+
+/// Every other library, and the rooms that may name it. A folder stands for all below it.
+const OWNED: &[(&str, &[&str])] = &[
+    ("anyhow", &["main", "cli"]),
+    ("argon2", &["auth"]),
+    ("blake3", &["auth", "tree"]),
+    ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
+    ("crc32fast", &["domain"]),
+    ("getrandom", &["domain", "store", "auth", "tree", "sftp"]),
+    ("governor", &["auth"]),
+    ("hmac", &["auth"]),
+    ("http", &["http", "webdav", "api", "console", "gateway"]),
+    ("http_body_util", &["http", "webdav", "api", "console", "gateway"]),
+    ("httpdate", &["http", "webdav"]),
+    ("hyper", &["http", "webdav", "gateway"]),
+    ("hyper_util", &["http", "webdav", "gateway"]),
+    ("ipnet", &["domain", "net", "http", "config", "gateway", "cli"]),
+    ("jiff", &["domain", "sftp", "cli"]),
+    ("md5", &["webdav"]),
+    ("mime_guess", &["domain", "webdav", "tree"]),
+    ("moka", &["auth"]),
+    ("percent_encoding", &["http", "webdav"]),
+    ("quick_xml", &["webdav"]),
+    ("rusqlite", &["store"]),
+    ("rusqlite_migration", &["store"]),
+    ("russh", &["sftp"]),
+    ("rustix", &["tree/host", "store", "net", "cli"]),
+    ("rustls", &["net", "gateway"]),
+    ("serde_json", &["store", "api", "cli"]),
+    ("sha1", &["webdav"]),
+    ("sha2", &["auth", "tree", "webdav"]),
+    ("tokio_rustls", &["net", "gateway"]),
+    ("toml", &["config"]),
+    ("tracing_subscriber", &["telemetry"]),
+];
+
+/// A piece of a Rust file that is neither comment nor literal, with its line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Token<'a> {
+    text: &'a str,
+    line: usize,
+}
+
+/// The tokens of a file: identifiers whole, `::` whole, every other sign by itself.
+fn tokens(source: &str) -> Vec<Token<'_>> {
+    let bytes = source.as_bytes();
+    let (mut found, mut at, mut line) = (Vec::new(), 0, 1);
+    while at < bytes.len() {
+        let end = at + token_length(&source[at..]);
+        let text = &source[at..end];
+        let is_word = text.starts_with(|c: char| c.is_alphabetic() || c == '_') && !text.contains(['"', '\'']);
+        if is_word || text == "::" || (text.len() == 1 && bytes[at].is_ascii_punctuation()) {
+            found.push(Token { text, line });
+        }
+        line += text.matches('\n').count();
+        at = end;
+    }
+    found
+}
+
+/// How many bytes the token, comment, literal or white space at the start of the text takes.
+fn token_length(text: &str) -> usize {
+    let first = text.chars().next().map_or(0, char::len_utf8);
+    if text.starts_with("//") {
+        return text.find('\n').unwrap_or(text.len());
+    }
+    if text.starts_with("/*") {
+        return block_comment_length(text);
+    }
+    if text.starts_with("::") {
+        return 2;
+    }
+    if let Some(length) = literal_length(text) {
+        return length;
+    }
+    let word = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    if word > 0 { word } else { first }
+}
+
+fn block_comment_length(text: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < text.len() {
+        let rest = &text.as_bytes()[at..];
+        if rest.starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    text.len()
+}
+
+/// The length of the string, byte string, raw string or character at the start of the text, if there is one.
+fn literal_length(text: &str) -> Option<usize> {
+    let prefix = ["br", "cr", "b", "c", "r"].into_iter().find(|p| {
+        text.strip_prefix(p).is_some_and(|rest| rest.starts_with('"') || (p.ends_with('r') && rest.starts_with("#")))
+    });
+    let start = prefix.map_or(0, str::len);
+    let rest = &text[start..];
+    if prefix.is_some_and(|p| p.ends_with('r')) {
+        let hashes = rest.len() - rest.trim_start_matches('#').len();
+        let body = rest[hashes..].strip_prefix('"')?;
+        let close = format!("\"{}", "#".repeat(hashes));
+        return Some(start + hashes + 1 + body.find(&close).map_or(body.len(), |i| i + close.len()));
+    }
+    if rest.starts_with('"') {
+        return Some(start + quoted_length(rest, b'"'));
+    }
+    let quote = if text.starts_with("b'") { 1 } else { 0 };
+    let body = text[quote..].strip_prefix('\'')?;
+    let mut characters = body.chars();
+    match (characters.next(), characters.next()) {
+        (Some('\\'), _) | (Some(_), Some('\'')) => Some(quote + quoted_length(&text[quote..], b'\'')),
+        _ => None,
+    }
+}
+
+fn quoted_length(text: &str, quote: u8) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b if b == quote => return at + 1,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The first names that follow a `::`: one for `a::b`, each of the branches for `{a::b, c as d, self}`.
+fn heads<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    match tokens.first() {
+        Some(first) if first.text == "{" => {
+            let (mut depth, mut expected, mut found) = (0, false, Vec::new());
+            for token in tokens {
+                match token.text {
+                    "{" => {
+                        depth += 1;
+                        expected = depth == 1;
+                    }
+                    "}" => {
+                        depth -= 1;
+                        if depth == 0 {
+                            break;
+                        }
+                    }
+                    "," => expected = depth == 1,
+                    _ if expected => {
+                        found.push(*token);
+                        expected = false;
+                    }
+                    _ => {}
+                }
+            }
+            found
+        }
+        Some(first) => vec![*first],
+        None => Vec::new(),
+    }
+}
+
+/// What a file names: rooms of the house by `crate::`, `patgate::` or `super::`, and libraries.
+fn named<'a>(module: &[&'a str], tokens: &[Token<'a>]) -> (Vec<Token<'a>>, Vec<Token<'a>>) {
+    let (mut rooms, mut libraries) = (Vec::new(), Vec::new());
+    let (mut depth, mut inner) = (0_usize, Vec::new());
+    for (at, token) in tokens.iter().enumerate() {
+        let before = at.checked_sub(1).map_or("", |i| tokens[i].text);
+        let next = |n: usize| tokens.get(at + n).map_or("", |t| t.text);
+        match token.text {
+            "{" => depth += 1,
+            "}" => {
+                depth = depth.saturating_sub(1);
+                inner.retain(|opened| *opened <= depth);
+            }
+            "mod" if next(2) == "{" => inner.push(depth + 1),
+            "crate" | "patgate" if before != "::" && next(1) == "::" => rooms.extend(heads(&tokens[at + 2..])),
+            "super" if before != "::" && next(1) == "::" => {
+                let ups = (0..).take_while(|n| next(2 * n) == "super" && next(2 * n + 1) == "::").count();
+                if ups == module.len() + inner.len() {
+                    rooms.extend(heads(&tokens[at + 2 * ups..]));
+                }
+            }
+            "use" | "crate" if next(2) == ";" || next(2) == "as" => libraries.extend(tokens.get(at + 1)),
+            "use" if next(1) == "{" => libraries.extend(heads(&tokens[at + 1..])),
+            "use" if next(1) == "::" => libraries.extend(tokens.get(at + 2)),
+            _ if before != "::" && before != "." && next(1) == "::" => libraries.push(*token),
+            _ => {}
+        }
+    }
+    libraries.sort_by_key(|token| (token.line, token.text));
+    libraries.dedup();
+    (rooms, libraries)
+}
+
+/// The module path of a file below `src/`: `["tree", "host"]` for `tree/host/mod.rs`, none for `lib.rs`.
+fn module_of(path: &str) -> Vec<&str> {
+    let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    if path == "lib" || path == "main" { Vec::new() } else { path.split('/').collect() }
+}
+
+fn room_of(path: &str) -> &str {
+    path.trim_end_matches(".rs").split('/').next().unwrap_or_default()
+}
+
+fn is_owner(path: &str, owner: &str) -> bool {
+    let file = path.trim_end_matches(".rs");
+    file == owner || file.strip_prefix(owner).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// All that is wrong with a file; its path is relative to `src/`.
+fn faults(path: &str, source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let room = room_of(path);
+    let lines = source.lines().count();
+    if !source.starts_with("//!") {
+        found.push(format!("{path}:1: does not begin with a `//!` that says what the module is for"));
+    }
+    if lines > LONGEST_FILE {
+        found.push(format!("{path}: {lines} lines, more than {LONGEST_FILE}"));
+    }
+    let tokens = tokens(source);
+    for pair in tokens.windows(2) {
+        let Token { text, line } = pair[0];
+        if text == "unsafe" {
+            found.push(format!("{path}:{line}: unsafe"));
+        }
+        if ["todo", "unimplemented", "dbg"].contains(&text) && pair[1].text == "!" {
+            found.push(format!("{path}:{line}: {text}!"));
+        }
+    }
+    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        found.push(format!("{path}: the room `{room}` is not in the plan"));
+        return found;
+    };
+    let (rooms, libraries) = named(&module_of(path), &tokens);
+    for Token { text, line } in rooms {
+        let is_room = ROOMS.iter().any(|(name, _)| *name == text);
+        if is_room && text != room && !allowed.contains(&text) {
+            found.push(format!("{path}:{line}: `{room}` may not import `{text}`"));
+        }
+        if text == "*" || text == "self" {
+            found.push(format!("{path}:{line}: imports the whole crate"));
+        }
+    }
+    for Token { text, line } in libraries {
+        let owners = OWNED.iter().find(|(name, _)| *name == text).map(|(_, owners)| *owners);
+        if owners.is_some_and(|owners| !owners.iter().any(|owner| is_owner(path, owner))) {
+            found.push(format!(
+                "{path}:{line}: the library `{text}` belongs to {}",
+                owners.unwrap_or_default().join(", ")
+            ));
+        }
+    }
+    found
+}
+
+/// The dependencies a manifest names, as the code spells them.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let section = manifest.split("\n[").find_map(|part| part.strip_prefix("dependencies]\n")).unwrap_or_default();
+    section
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name.trim().replace('-', "_"))
+        .filter(|name| !name.starts_with('#'))
+        .collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a readable folder");
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_file_keeps_to_the_plan() {
+    let source = repository().join("src");
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).expect("a file below src").to_str().expect("a plain name").to_owned();
+        found.extend(faults(&path, &fs::read_to_string(&file).expect("a readable file")));
+        seen.insert(room_of(&path).to_owned());
+    }
+    for room in ["domain", "store", "auth", "tree", "tokens", "webdav", "sftp"] {
+        assert!(seen.contains(room), "the walker saw no file of `{room}`, but {seen:?}");
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_library_has_an_owner_or_is_common() {
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).expect("a readable manifest");
+    let used = dependencies(&manifest);
+    assert!(used.contains("rusqlite") && used.contains("tokio_rustls"), "the manifest was not understood: {used:?}");
+    let planned: BTreeSet<String> =
+        COMMON.iter().chain(OWNED.iter().map(|(name, _)| name)).map(|&name| name.to_owned()).collect();
+    let strangers: Vec<_> = used.difference(&planned).collect();
+    assert!(strangers.is_empty(), "say in this test which rooms may name {strangers:?}");
+    let gone: Vec<_> = planned.difference(&used).collect();
+    assert!(gone.is_empty(), "no longer a dependency: {gone:?}");
+}
+
+#[test]
+fn no_test_is_longer_than_a_file_may_be() {
+    for folder in ["tests", "examples"] {
+        let folder = repository().join(folder);
+        for file in folder.is_dir().then(|| rust_files(&folder)).unwrap_or_default() {
+            let lines = fs::read_to_string(&file).expect("a readable file").lines().count();
+            assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
+        }
+    }
+}
+
+#[test]
+fn an_import_against_the_direction_is_a_fault() {
+    let table = [
+        ("store/mod.rs", "use crate::tree::View;", "`store` may not import `tree`"),
+        ("domain/path.rs", "use crate::{store::Store, domain::Name};", "`domain` may not import `store`"),
+        ("domain/path.rs", "pub(crate) use crate::{domain::{self, Name}, auth};", "`domain` may not import `auth`"),
+        ("webdav/get.rs", "fn f() { let x = crate::sftp::open(); }", "`webdav` may not import `sftp`"),
+        ("sftp/mod.rs", "use super::webdav::Verb;", "`sftp` may not import `webdav`"),
+        ("sftp/read/mod.rs", "use super::super::webdav;", "`sftp` may not import `webdav`"),
+        ("tree/host/open.rs", "use super::super::super::{tokens::Tokens};", "`tree` may not import `tokens`"),
+        ("tree/lock.rs", "mod tests { use super::super::super::tokens::Tokens; }", "`tree` may not import `tokens`"),
+        ("net/tls.rs", "use crate::auth::Session;", "`net` may not import `auth`"),
+        ("http/mod.rs", "use crate::tree;", "`http` may not import `tree`"),
+        ("tokens/mod.rs", "use crate::config::Config;", "`tokens` may not import `config`"),
+        ("main.rs", "use patgate::store::Store;", "`main` may not import `store`"),
+        ("store/mod.rs", "use crate::*;", "imports the whole crate"),
+        ("cellar/mod.rs", "", "the room `cellar` is not in the plan"),
+    ];
+    for (path, line, expected) in table {
+        let found = faults(path, &format!("//! A module.\n{line}\n"));
+        assert_eq!(found.len(), 1, "{path}: {line}: {found:?}");
+        assert!(found[0].contains(expected), "{path}: {line}: {found:?}");
+    }
+}
+
+#[test]
+fn a_library_outside_its_room_is_a_fault() {
+    let table = [
+        ("webdav/lock.rs", "use rusqlite::Connection;", "`rusqlite`"),
+        ("webdav/lock.rs", "use rusqlite as database;", "`rusqlite`"),
+        ("webdav/lock.rs", "use ::rusqlite::Connection;", "`rusqlite`"),
+        ("webdav/lock.rs", "use {std::io, rusqlite::Connection};", "`rusqlite`"),
+        ("webdav/lock.rs", "extern crate rusqlite;", "`rusqlite`"),
+        ("webdav/lock.rs", "fn f(c: &rusqlite::Connection) {}", "`rusqlite`"),
+        ("webdav/lock.rs", "impl From<russh::Error> for Error {}", "`russh`"),
+        ("tree/view.rs", "use rustix::fs::openat2;", "`rustix`"),
+        ("tree/hostess.rs", "use rustix::fs::openat2;", "`rustix`"),
+        ("store/mod.rs", "use hyper::Request;", "`hyper`"),
+        ("tokens/mod.rs", "#[derive(clap::Args)] struct A;", "`clap`"),
+    ];
+    for (path, line, library) in table {
+        let found = faults(path, &format!("//! A module.\n{line}\n"));
+        assert_eq!(found.len(), 1, "{path}: {line}: {found:?}");
+        assert!(found[0].contains(library) && found[0].starts_with(&format!("{path}:2:")), "{path}: {line}: {found:?}");
+    }
+}
+
+#[test]
+fn a_file_without_header_too_long_or_unfinished_is_a_fault() {
+    let long = format!("//! A module.\n{}", "const _: () = ();\n".repeat(LONGEST_FILE));
+    let table = [
+        ("use std::io;\n", "does not begin with a `//!`"),
+        ("// A comment.\n//! Too late.\n", "does not begin with a `//!`"),
+        ("//! A module.\nfn f() { unsafe { g() } }\n", ":2: unsafe"),
+        ("//! A module.\nfn f() {\n    todo!()\n}\n", ":3: todo!"),
+        ("//! A module.\nfn f() { unimplemented!(\"later\") }\n", ":2: unimplemented!"),
+        ("//! A module.\nfn f() { std::dbg!(1); }\n", ":2: dbg!"),
+        (&long, "601 lines"),
+    ];
+    for (source, expected) in table {
+        let found = faults("store/mod.rs", source);
+        assert_eq!(found.len(), 1, "{source:.80}: {found:?}");
+        assert!(found[0].contains(expected), "{source:.80}: {found:?}");
+    }
+}
+
+#[test]
+fn what_keeps_to_the_plan_is_no_fault() {
+    let table = [
+        ("tree/host/open.rs", "use rustix::fs::openat2; use crate::{auth::Session, domain::TreePath, store};"),
+        ("tree/host/open.rs", "use super::super::View; use super::*; use crate::tree::host::Handle;"),
+        ("webdav/get.rs", "use crate::http::Body; use http::Request; fn f() { crate::tree::view() }"),
+        ("gateway.rs", "use crate::{config, net, sftp::Server, webdav}; mod tests { use super::super::tokens; }"),
+        ("main.rs", "fn main() { patgate::cli::run() }"),
+        ("store/mod.rs", "// use crate::tree::View;\n/* unsafe /* todo!() */ russh::x */\n"),
+        ("store/mod.rs", r###"const A: &str = "crate::tree::x \" unsafe"; const B: &str = r#"russh::" todo!()"#;"###),
+        ("store/mod.rs", "const A: char = '\"'; fn f<'a>(x: &'a u8) {} const B: u8 = b'\\''; // unsafe"),
+        ("store/mod.rs", "#![forbid(unsafe_code)] fn todo() {} fn f() { self.russh(); other::hyper::x(); }"),
+    ];
+    for (path, source) in table {
+        assert_eq!(faults(path, &format!("//! A module.\n{source}\n")), Vec::<String>::new(), "{path}: {source}");
+    }
+}
+
+#[test]
+fn a_manifest_gives_its_dependencies() {
+    let manifest = "[package]\nname = \"a\"\n\n[dependencies]\n# a-note = 1\na-b = \"1\"\nc = { version = \"2\" }\n\n\
+                    [dev-dependencies]\nd = \"1\"\n";
+    assert_eq!(dependencies(manifest), BTreeSet::from(["a_b".to_owned(), "c".to_owned()]));
+}
