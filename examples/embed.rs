@@ -1,0 +1,50 @@
+//! Runs the gateway inside another program: serves a folder on free ports of this machine with a user
+//! and a token of its own, says how to reach it, and stops when its standard input ends.
+//!
+//! ```text
+//! cargo run --example embed -- FOLDER STATE
+//! ```
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use patgate::auth::Clock;
+use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::tokens::{Home, TokenRequest, Tokens, UserRequest};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(root), Some(state)) = (arguments.next(), arguments.next()) else {
+        anyhow::bail!("give the folder to serve and a folder for the state");
+    };
+    let mut settings = Settings::new(root, state);
+    settings.http = Some(([127, 0, 0, 1], 0).into());
+    settings.sftp = Some(([127, 0, 0, 1], 0).into());
+    let gateway = Gateway::open(settings, Parts::default()).await?;
+
+    let tokens = Tokens::new(gateway.store().clone(), Clock::system());
+    let owner: patgate::domain::Login = "guest".parse()?;
+    if tokens.user(&owner).is_err() {
+        let grants = vec!["/:rw".parse().map_err(anyhow::Error::msg)?];
+        let user = UserRequest { login: owner.clone(), roles: Vec::new(), grants, home: Home::No };
+        tokens.create_user(gateway.tree(), &user)?;
+    }
+    let issued = tokens.issue(gateway.tree(), TokenRequest::new(owner.clone()))?;
+
+    #[allow(clippy::print_stdout)]
+    {
+        println!("http://{}/dav/", gateway.http_address().context("HTTP is on")?);
+        println!("sftp://{}@{}/", owner, gateway.sftp_address().context("SFTP is on")?);
+        println!("{}", *issued.text.reveal());
+    }
+
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(gateway.run(stop.clone()));
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    stop.cancel();
+    serving.await?;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The example that embeds the gateway does what it says.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+
+/// Cargo builds examples before it runs tests, beside the folder of the tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join(name)
+}
+
+#[test]
+fn the_gateway_runs_inside_another_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, state) = (folder.path().join("files"), folder.path().join("state"));
+    std::fs::create_dir(&root).expect("a folder");
+    std::fs::write(root.join("hello.txt"), "hello").expect("a file");
+    let mut process = Command::new(example("embed"))
+        .args([&root, &state])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the example runs");
+    let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    let (http, sftp, token) =
+        (lines.next().expect("HTTP"), lines.next().expect("SFTP"), lines.next().expect("a token"));
+    assert!(sftp.starts_with("sftp://guest@127.0.0.1:"), "{sftp}");
+
+    let address = http.trim_start_matches("http://").trim_end_matches("/dav/");
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("guest:{token}"));
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let request = format!(
+        "GET /dav/hello.txt HTTP/1.1\r\nhost: {address}\r\nauthorization: Basic {pair}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+
+    drop(process.stdin.take());
+    assert!(process.wait().expect("ended").success());
+}
