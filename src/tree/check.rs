@@ -36,6 +36,8 @@ pub(super) struct Spot {
     pub(super) path: TreePath,
     /// All that the session may do there.
     pub(super) permission: Permission,
+    /// Whether nothing may be made there: the file is granted, its folder is not.
+    pub(super) fixed: bool,
 }
 
 /// What gives a session permissions at a path, each found to stand.
@@ -120,7 +122,7 @@ impl View {
         };
         let path = folder.path.child(&name);
         let permission = self.session().access()?.permission(&path);
-        Ok(Spot { folder: folder.file.into(), name, path, permission })
+        Ok(Spot { folder: folder.file.into(), name, path, permission, fixed: false })
     }
 
     /// Returns an entry that the session may remove or move away, and what it is.
@@ -174,7 +176,7 @@ impl View {
         };
         match (&ground.base, path.name()) {
             (Base::Holder(folder), Some(name)) if ground.place == *path => {
-                let spot = Spot { folder: folder.clone(), name, path: path.clone(), permission };
+                let spot = Spot { folder: folder.clone(), name, path: path.clone(), permission, fixed: true };
                 match spot.stat()? {
                     Some(stat) if stat.kind == Some(Kind::File) => Ok((spot, Some(stat))),
                     Some(_) | None => Err(Error::Absent),
@@ -248,6 +250,17 @@ impl Grounds {
     /// Returns all that is allowed.
     pub(super) fn permission(&self) -> Permission {
         self.grounds.iter().fold(Permission::NONE, |sum, ground| sum | ground.permission)
+    }
+
+    /// Tells whether one grant, and not two joined, allows `needed` here and at another path.
+    pub(super) fn together(&self, other: &TreePath, needed: Permission) -> bool {
+        let mut both = self.grounds.iter().filter(|ground| other.is_within(&ground.place));
+        both.any(|ground| ground.permission.allows(needed))
+    }
+
+    /// Returns the topmost place at which all of `needed` is allowed.
+    pub(super) fn top(&self, needed: Permission) -> Option<&TreePath> {
+        self.anchor(needed).map(|ground| &ground.place)
     }
 
     /// Returns the session's access as it was looked up.

@@ -7,6 +7,7 @@
 //! `host` alone names host paths.
 
 mod check;
+mod editor;
 mod entry;
 mod error;
 mod handles;
@@ -19,6 +20,7 @@ mod property;
 mod reader;
 mod removals;
 mod tag;
+mod upload;
 mod view;
 
 use std::path::PathBuf;
@@ -35,14 +37,15 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
+pub use editor::Editor;
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
 pub use error::Error;
-pub use handles::{Editor, Upload};
 pub use index::Named;
 pub use listing::Listing;
 pub use lock::{Lock, LockRequest, LockToken};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
+pub use upload::Upload;
 pub use view::{Claim, EditMode, Overwrite, View};
 
 /// The result of an operation on the tree.

@@ -3,12 +3,13 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod, fchown,
-    fcntl_getfl, fcntl_setfl, fdatasync, fsync, ftruncate, futimens, syncfs, utimensat,
+    fcntl_getfl, fcntl_setfl, fdatasync, fsync, ftruncate, futimens, linkat, utimensat,
 };
 use rustix::io::{pread, pwrite};
 
 use super::open::proc_path;
-use super::{Errno, Result, Stat};
+use super::{Errno, Folder, Result, Stat};
+use crate::domain::Name;
 use crate::tree::Timestamp;
 
 /// An open file, or an open place of any kind where only its attributes are touched.
@@ -102,11 +103,6 @@ impl File {
         fdatasync(&self.0)
     }
 
-    /// Writes the whole file system to disk.
-    pub(crate) fn sync_all(&self) -> Result<()> {
-        syncfs(&self.0)
-    }
-
     /// Sets permission bits of a file opened to be read or written.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         fchmod(&self.0, Mode::from_raw_mode(mode))
@@ -120,6 +116,11 @@ impl File {
     /// Sets times of a file opened to be read or written.
     pub(crate) fn set_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
         futimens(&self.0, &times(modified, accessed))
+    }
+
+    /// Gives the file another name.
+    pub(crate) fn link(&self, to: &Folder, name: &Name) -> Result<()> {
+        linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Sets permission bits of whatever was opened as a place.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, fchmod, fstatvfs, fsync, linkat, mkdirat, openat, readlinkat,
-    renameat, renameat_with, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, fchmod, fstatvfs, fsync, mkdirat, openat, readlinkat,
+    renameat, renameat_with, symlinkat, syncfs, unlinkat,
 };
 
 use super::open::{How, plain};
@@ -101,11 +101,6 @@ impl Folder {
         renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE)
     }
 
-    /// Makes a hard link to an entry (to a link itself, if it is one).
-    pub(crate) fn link(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
-        linkat(self, name.as_bytes(), to, target.as_bytes(), AtFlags::empty())
-    }
-
     /// Makes a symbolic link.
     pub(crate) fn symlink(&self, target: &[u8], name: &Name) -> Result<()> {
         symlinkat(target, self, name.as_bytes())
@@ -121,8 +116,13 @@ impl Folder {
         fsync(plain(self, b"", How::List)?)
     }
 
+    /// Writes the whole file system to disk.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        syncfs(plain(self, b"", How::List)?)
+    }
+
     /// Sets permission bits.
-    pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         fchmod(plain(self, b"", How::List)?, Mode::from_raw_mode(mode))
     }
 

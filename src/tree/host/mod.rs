@@ -94,6 +94,11 @@ impl Host {
         }
     }
 
+    /// Tells whether a file system is mounted below a folder of the tree.
+    pub(crate) fn holds_mounts(&self, path: &TreePath) -> bool {
+        mounts::below(&self.root).iter().any(|mount| !mount.is_root() && mount.is_within(path))
+    }
+
     fn sweep(&self) -> Result<()> {
         for mount in mounts::below(&self.root) {
             let Ok(folder) = self.folder(&mount) else { continue };

@@ -15,6 +15,8 @@ use crate::domain::TreePath;
 pub(crate) enum How {
     /// Only as a place: to ask about it or to start from.
     Place,
+    /// As a place, a link itself included.
+    Itself,
     /// As a place, which must be a folder.
     Folder,
     /// To list a folder.
@@ -33,6 +35,7 @@ impl How {
         OFlags::CLOEXEC
             | match self {
                 How::Place => OFlags::PATH,
+                How::Itself => OFlags::PATH | OFlags::NOFOLLOW,
                 How::Folder => OFlags::PATH | OFlags::DIRECTORY,
                 How::List => OFlags::RDONLY | OFlags::DIRECTORY,
                 How::Read => OFlags::RDONLY | file,

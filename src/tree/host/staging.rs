@@ -99,6 +99,19 @@ impl Staging {
         Ok(staged)
     }
 
+    /// Makes a symbolic link.
+    pub(crate) fn make_link(self: &Arc<Self>, target: &[u8]) -> Result<Staged> {
+        let mut staged = self.slot()?;
+        self.folder.symlink(target, &staged.name)?;
+        staged.waits = true;
+        Ok(staged)
+    }
+
+    /// Writes the whole file system to disk.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.folder.sync_all()
+    }
+
     /// Moves an entry away from its folder.
     pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &Name) -> Result<Staged> {
         let mut staged = self.slot()?;

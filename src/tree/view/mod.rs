@@ -10,10 +10,12 @@
 //! | hard link | `rw` on the source, `w` on the new parent, both under one grant |
 //! | stat | visible |
 
+mod copy;
 mod lock;
 mod property;
 mod read;
-mod rest;
+mod rename;
+mod write;
 
 use std::sync::Arc;
 
@@ -138,7 +140,7 @@ impl View {
     }
 
     /// Names the path asked for where a refusal would name one that the session can't see.
-    fn shade<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
+    pub(super) fn shade<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
         let access = self.session.access()?;
         result.map_err(|error| match error {
             Error::Locked { root, token } if access.standing(&root) == crate::domain::Standing::Absent => {

@@ -1,0 +1,213 @@
+//! Copying: into staging, in as long as it takes, and from there to its place in one step.
+
+use super::{Claim, Overwrite, View};
+use crate::domain::{Name, Permission, TreePath};
+use crate::tree::check::{Spot, stays_inside};
+use crate::tree::handles::Hold;
+use crate::tree::host::{Errno, File, Folder, How, Staged, Stat};
+use crate::tree::{Error, Kind, Result};
+
+/// How much is copied between two looks at whether the session lives.
+const BLOCK: usize = 8 << 20;
+
+impl View {
+    /// Copies a file, or a folder with all in it (`deep`) or without (an empty folder), with dead
+    /// properties; the copy appears in one step. Returns whether something was replaced.
+    ///
+    /// Sockets and devices are left out, and links that are absolute or lead out of the folder.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Forbidden`], [`Error::Overlap`],
+    /// [`Error::Locked`], [`Error::TooLarge`] for any file in it, [`Error::NoSpace`].
+    pub fn copy(
+        &self,
+        from: &TreePath,
+        to: &TreePath,
+        deep: bool,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+    ) -> Result<bool> {
+        let source = self.open(from, Permission::R, How::Place)?;
+        let target = self.spot(to)?;
+        let into_itself = deep && target.path.is_within(&source.path);
+        if into_itself || source.path.is_within(&target.path) {
+            return Err(Error::Overlap);
+        }
+        self.may_replace(&target, overwrite, claim)?;
+        let work = Work::new(self, &source.path, Permission::R, false)?;
+        let staging = self.host().staging(&target.folder)?;
+        let staged = if source.stat.is_folder() {
+            let staged = staging.make_folder()?;
+            let copy = work.folder(&source.file.into(), &source.stat, &staged, deep)?;
+            if self.is_full() {
+                copy.sync_all()?;
+            }
+            staged
+        } else {
+            let file = self.open(from, Permission::R, How::Read)?;
+            let (copy, staged) = staging.make_file()?;
+            work.file(&file.file, &file.stat, &copy)?;
+            if self.is_full() {
+                copy.sync()?;
+            }
+            staged
+        };
+        let names = self.shared().names.hold(&[&target.path]);
+        let steady = self.shared().locks.steady();
+        let replaced = self.may_replace(&target, overwrite, claim)?;
+        self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite)?;
+        self.sync_names(&target.folder)?;
+        self.shared().locks.forget_below(&target.path)?;
+        drop((steady, names));
+        self.shared().index.copy_properties(&source.path, &target.path, deep)?;
+        Ok(replaced.is_some())
+    }
+
+    /// Copies into staging what is to move to another file system, as it is.
+    pub(super) fn copy_for_move(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Staged> {
+        let work = Work::new(self, &source.path, Permission::W, true)?;
+        let staging = self.host().staging(&target.folder)?;
+        let staged = match stat.kind {
+            Some(Kind::Folder) => {
+                let staged = staging.make_folder()?;
+                let folder = source.folder.folder(&TreePath::root().child(&source.name))?;
+                work.folder(&folder, stat, &staged, true)?;
+                staged
+            }
+            Some(Kind::Link) => staging.make_link(&source.folder.read_link(&source.name)?)?,
+            Some(Kind::File) => {
+                let (copy, staged) = staging.make_file()?;
+                work.file(&source.folder.open(&source.name, How::Read)?, stat, &copy)?;
+                staged
+            }
+            None => return Err(Error::Unsupported),
+        };
+        if self.is_full() {
+            staging.sync_all()?;
+        }
+        Ok(staged)
+    }
+
+    /// Puts what is staged in its place, under the name's commit lock. Folders that are replaced, or
+    /// replace, change places with the staged, which goes then.
+    pub(super) fn put(
+        &self,
+        staged: Staged,
+        folder: bool,
+        target: &Spot,
+        replaced: Option<&Stat>,
+        overwrite: Overwrite,
+    ) -> Result<()> {
+        let placed = |error: Errno| if error == Errno::NOENT { Error::NoParent } else { error.into() };
+        let Some(old) = replaced else { return staged.put_new(&target.folder, &target.name).map_err(placed) };
+        if overwrite == Overwrite::Posix || !(folder || old.is_folder()) {
+            return staged.put(&target.folder, &target.name).map_err(placed);
+        }
+        let change = self.shared().index.begin_remove(&target.path)?;
+        match staged.exchange(&target.folder, &target.name) {
+            Ok(()) => self.shared().removals.begin(staged),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let old = self.host().staging(&target.folder)?.take(&target.folder, &target.name)?;
+                staged.put_new(&target.folder, &target.name).map_err(placed)?;
+                self.shared().removals.begin(old);
+            }
+            Err(error) => return Err(placed(error)),
+        }
+        change.finish()
+    }
+}
+
+/// A copy under way.
+struct Work<'a> {
+    view: &'a View,
+    hold: Hold,
+    /// Whether it is to be the same: times kept, links as they are, nothing left out.
+    same: bool,
+}
+
+impl<'a> Work<'a> {
+    fn new(view: &'a View, source: &TreePath, needed: Permission, same: bool) -> Result<Self> {
+        Ok(Self { view, hold: Hold::new(view, source.clone(), needed)?, same })
+    }
+
+    fn file(&self, from: &File, stat: &Stat, to: &File) -> Result<()> {
+        self.view.fits(stat.size)?;
+        let mut offset = 0;
+        loop {
+            self.hold.check(from)?;
+            match from.copy_to(to, offset, BLOCK)? {
+                0 => break,
+                count => offset += count as u64,
+            }
+            self.view.fits(offset)?;
+        }
+        to.set_mode(stat.mode & 0o777)?;
+        if self.same {
+            to.set_owner(Some(stat.uid), Some(stat.gid));
+            return Ok(to.set_times(Some(stat.modified), Some(stat.accessed))?);
+        }
+        Ok(to.set_times(Some(self.view.shared().tags.fresh(None)), None)?)
+    }
+
+    /// Copies a folder into one that is staged, a folder at a time, so that no depth needs more than a few
+    /// open handles. Returns the copy.
+    fn folder(&self, from: &Folder, stat: &Stat, staged: &Staged, deep: bool) -> Result<Folder> {
+        let (staging, name) = staged.place();
+        let to = staging.folder(&TreePath::root().child(name))?;
+        let mut left = if deep { vec![TreePath::root()] } else { Vec::new() };
+        while let Some(below) = left.pop() {
+            self.entries(from, &to, &below, &mut left)?;
+        }
+        self.dress(&to, stat)?;
+        Ok(to)
+    }
+
+    fn entries(&self, from: &Folder, to: &Folder, below: &TreePath, left: &mut Vec<TreePath>) -> Result<()> {
+        let (from, to) = (from.folder(below)?, to.folder(below)?);
+        let mut names = from.names()?;
+        loop {
+            let block = names.block()?;
+            if block.is_empty() {
+                return Ok(());
+            }
+            self.hold.check(&names)?;
+            for name in block {
+                self.entry(&from, &to, &name, below, left)?;
+            }
+        }
+    }
+
+    fn entry(&self, from: &Folder, to: &Folder, name: &Name, below: &TreePath, left: &mut Vec<TreePath>) -> Result<()> {
+        let stat = match from.stat_entry(name) {
+            Err(Errno::NOENT) => return Ok(()),
+            stat => stat?,
+        };
+        let place = below.child(name);
+        match stat.kind {
+            Some(Kind::File) => {
+                let file = from.open(name, How::Read)?;
+                self.file(&file, &file.stat()?, &to.make_file(name, 0o600)?)
+            }
+            Some(Kind::Folder) => {
+                to.make_folder(name, 0o700)?;
+                self.dress(&to.folder(&TreePath::root().child(name))?, &stat)?;
+                left.push(place);
+                Ok(())
+            }
+            Some(Kind::Link) => {
+                let target = from.read_link(name)?;
+                if self.same || stays_inside(&place, &target, &TreePath::root()) {
+                    to.symlink(&target, name)?;
+                }
+                Ok(())
+            }
+            None if self.same => Err(Error::Unsupported),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a copied folder its mode; whoever runs the server always keeps the way in.
+    fn dress(&self, folder: &Folder, stat: &Stat) -> Result<()> {
+        Ok(folder.set_mode(stat.mode & 0o777 | 0o700)?)
+    }
+}

@@ -1,0 +1,165 @@
+//! Moving an entry in one step.
+
+use super::{Claim, Overwrite, View};
+use crate::domain::{Permission, TreePath};
+use crate::tree::check::Spot;
+use crate::tree::host::{Errno, Stat};
+use crate::tree::{Error, Kind, Result};
+
+impl View {
+    /// Moves an entry in one step. Returns whether something was replaced.
+    ///
+    /// Between file systems it is copied whole and then removed; named nodes end then.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
+    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`], [`Error::TooLarge`];
+    /// [`Error::Forbidden`], also when what can't be read would become readable.
+    pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
+        let (source, stat) = self.removable(from)?;
+        let target = self.spot(to)?;
+        if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
+            return Err(Error::Forbidden);
+        }
+        if overwrite == Overwrite::Posix && source.path == target.path {
+            return Ok(false);
+        }
+        if source.path.is_within(&target.path) || target.path.is_within(&source.path) {
+            return Err(Error::Overlap);
+        }
+        if stat.kind == Some(Kind::File) {
+            self.fits(stat.size)?;
+        }
+        if source.folder.stat()?.mount() != target.folder.stat()?.mount() {
+            return self.move_across(&source, &stat, &target, overwrite, claim);
+        }
+        let names = self.shared().names.hold(&[&source.path, &target.path]);
+        let steady = self.shared().locks.steady();
+        let moving = self.may_move(&source, &target, overwrite, claim)?;
+        let change = self.shared().index.begin_move(&source.path, &target.path)?;
+        self.replace(&source, &target, overwrite, &moving)?;
+        self.sync_names(&target.folder)?;
+        if source.parent() != target.parent() {
+            self.sync_names(&source.folder)?;
+        }
+        change.finish()?;
+        self.shared().locks.forget(&source.path)?;
+        self.shared().locks.forget_below(&target.path)?;
+        drop((steady, names));
+        Ok(moving.replaced.is_some())
+    }
+
+    /// Lets a move pass: asked under the names' commit locks, just before.
+    pub(super) fn may_move(
+        &self,
+        source: &Spot,
+        target: &Spot,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+    ) -> Result<Moving> {
+        self.unlocked(&source.parent(), claim.tokens)?;
+        self.unlocked_all(&source.path, claim.tokens)?;
+        let replaced = self.may_replace(target, overwrite, claim)?;
+        let moved = source.stat()?.ok_or(Error::Absent)?;
+        Ok(Moving { moved, replaced })
+    }
+
+    /// Lets what stands at a target (if anything) be replaced by something whole.
+    pub(super) fn may_replace(&self, target: &Spot, overwrite: Overwrite, claim: &Claim<'_>) -> Result<Option<Stat>> {
+        self.unlocked(&target.parent(), claim.tokens)?;
+        self.unlocked_all(&target.path, claim.tokens)?;
+        (claim.judge)()?;
+        let replaced = target.stat()?;
+        match replaced.as_ref().map(|stat| stat.kind) {
+            Some(_) if overwrite == Overwrite::No => Err(Error::Exists),
+            Some(None) => Err(Error::Forbidden),
+            Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path) => Err(Error::Forbidden),
+            Some(Some(Kind::File | Kind::Folder | Kind::Link)) | None => Ok(replaced),
+        }
+    }
+
+    fn replace(&self, source: &Spot, target: &Spot, overwrite: Overwrite, moving: &Moving) -> Result<()> {
+        let (from, to) = ((&source.folder, &source.name), (&target.folder, &target.name));
+        let moved = match (&moving.replaced, overwrite) {
+            (None, _) | (Some(_), Overwrite::No) => from.0.rename_new(from.1, to.0, to.1),
+            (Some(_), Overwrite::Posix) => from.0.rename(from.1, to.0, to.1),
+            (Some(old), Overwrite::Yes) if moving.moved.is_same(old) => from.0.unlink(from.1),
+            (Some(old), Overwrite::Yes) if old.is_folder() || moving.moved.is_folder() => {
+                return self.swap(source, target);
+            }
+            (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
+        };
+        moved.map_err(|error| match error {
+            // The source stands under its folder's open handle: what is gone is the other folder.
+            Errno::NOENT => Error::NoParent,
+            Errno::NOTDIR => Error::NotFolder,
+            Errno::INVAL => Error::Overlap,
+            other => other.into(),
+        })
+    }
+
+    /// Both change places in one step, so that the target is never missing; then the old one goes.
+    fn swap(&self, source: &Spot, target: &Spot) -> Result<()> {
+        let staging = self.host().staging(&source.folder)?;
+        let old = match source.folder.exchange(&source.name, &target.folder, &target.name) {
+            Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
+                let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
+            })?,
+            // The file system has no such rename: the next best is two.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let old = staging.take(&target.folder, &target.name)?;
+                match source.folder.rename_new(&source.name, &target.folder, &target.name) {
+                    Ok(()) => old,
+                    Err(error) => {
+                        old.put_new(&target.folder, &target.name)?;
+                        return Err(error.into());
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.shared().removals.begin(old);
+        Ok(())
+    }
+
+    /// Moves an entry to another file system: a whole copy takes the target's place, then the source goes.
+    fn move_across(
+        &self,
+        source: &Spot,
+        stat: &Stat,
+        target: &Spot,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+    ) -> Result<bool> {
+        if stat.is_folder() && self.host().holds_mounts(&source.path) {
+            return Err(Error::Forbidden);
+        }
+        let staged = self.copy_for_move(source, stat, target)?;
+        let names = self.shared().names.hold(&[&source.path, &target.path]);
+        let steady = self.shared().locks.steady();
+        let moving = self.may_move(source, target, overwrite, claim)?;
+        if !moving.moved.is_same(stat) {
+            return Err(Error::Absent);
+        }
+        self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
+        self.sync_names(&target.folder)?;
+        let properties = self.shared().index.copy_properties(&source.path, &target.path, true);
+        let change = self.shared().index.begin_remove(&source.path)?;
+        let old = self.host().staging(&source.folder)?.take(&source.folder, &source.name)?;
+        self.sync_names(&source.folder)?;
+        change.finish()?;
+        self.shared().removals.begin(old);
+        self.shared().locks.forget(&source.path)?;
+        self.shared().locks.forget_below(&target.path)?;
+        drop((steady, names));
+        properties.map(|()| moving.replaced.is_some())
+    }
+}
+
+/// What a move found under the commit locks.
+pub(super) struct Moving {
+    /// What moves.
+    moved: Stat,
+    /// What it replaces.
+    replaced: Option<Stat>,
+}

@@ -1,0 +1,293 @@
+//! Operations that make, change and remove.
+
+use super::{Claim, EditMode, View};
+use crate::domain::{Permission, TreePath};
+use crate::tree::check::{Found, Spot, stays_inside};
+use crate::tree::host::{Errno, File, How, Stat};
+use crate::tree::tag::keep;
+use crate::tree::{Attributes, Editor, Entry, Error, Kind, Result, Upload};
+
+impl View {
+    /// Begins an upload that will replace or make a file when it is committed. `size` is the length
+    /// that was announced, if any: too large and no space are refused at once.
+    ///
+    /// # Errors
+    /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsFolder`], [`Error::Locked`],
+    /// [`Error::TooLarge`], [`Error::NoSpace`].
+    pub fn stage(&self, path: &TreePath, size: Option<u64>, claim: &Claim<'_>) -> Result<Upload> {
+        let (spot, stat) = self.writable(path)?;
+        self.unlocked_put(&spot, stat.as_ref(), claim)?;
+        if let Some(size) = size {
+            self.fits(size)?;
+            if size > 0 && size > spot.folder.space()?.available {
+                return Err(Error::NoSpace);
+            }
+        }
+        Upload::begin(self, path, &spot, stat.as_ref(), claim)
+    }
+
+    /// Opens a file to be written in place.
+    ///
+    /// # Errors
+    /// As [`View::stage`]; [`Error::Absent`] unless it may be made, [`Error::Exists`] where it must be.
+    pub fn edit(&self, path: &TreePath, mode: EditMode, claim: &Claim<'_>) -> Result<Editor> {
+        let (spot, stat) = match self.writable(path) {
+            Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
+            place => place?,
+        };
+        if stat.is_none() && !mode.create {
+            return Err(Error::Absent);
+        }
+        if mode.read && !spot.permission.allows(Permission::RW) {
+            return Err(Error::Forbidden);
+        }
+        let _name = self.shared().names.hold(&[&spot.path]);
+        let _steady = self.shared().locks.steady();
+        let stat = spot.stat()?;
+        if stat.is_some() && mode.exclusive {
+            return Err(Error::Exists);
+        }
+        self.may_put(&spot, stat.as_ref(), claim)?;
+        let file = match stat.map(|stat| stat.kind) {
+            Some(Some(Kind::File)) => spot.folder.open(&spot.name, if mode.read { How::Both } else { How::Write })?,
+            Some(Some(Kind::Folder | Kind::Link) | None) => return Err(Error::Forbidden),
+            None if !mode.create => return Err(Error::Absent),
+            None => {
+                let file = spot.folder.make_file(&spot.name, self.host().masked(mode.mode.unwrap_or(0o666)))?;
+                file.set_times(Some(self.shared().tags.fresh(None)), None)?;
+                self.sync_names(&spot.folder)?;
+                file
+            }
+        };
+        let found = Found { stat: file.stat()?, file, path: spot.path, permission: spot.permission };
+        let empty = found.stat.size == 0;
+        let editor = Editor::begin(self, path, found, mode, claim)?;
+        if mode.truncate && !empty {
+            editor.cut(0)?;
+        }
+        Ok(editor)
+    }
+
+    /// Makes a folder.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
+    pub fn make_folder(&self, path: &TreePath, attributes: &Attributes, claim: &Claim<'_>) -> Result<Entry> {
+        let spot = self.spot(path)?;
+        let _name = self.shared().names.hold(&[&spot.path]);
+        let _steady = self.shared().locks.steady();
+        self.may_put(&spot, None, claim)?;
+        spot.folder.make_folder(&spot.name, self.host().masked(attributes.mode.unwrap_or(0o777))).map_err(made)?;
+        let place = spot.folder.open(&spot.name, How::Folder)?;
+        if attributes.modified.is_some() || attributes.accessed.is_some() {
+            place.set_place_times(attributes.modified, attributes.accessed)?;
+        }
+        self.sync_names(&spot.folder)?;
+        Ok(self.entry(path, &place.stat()?, spot.permission))
+    }
+
+    /// Removes a file or link (not what the link leads to).
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::IsFolder`], [`Error::Forbidden`], [`Error::Locked`].
+    pub fn remove_file(&self, path: &TreePath, claim: &Claim<'_>) -> Result<()> {
+        self.remove(path, claim, |spot, stat| match stat.kind {
+            Some(Kind::Folder) => Err(Error::IsFolder),
+            Some(Kind::File | Kind::Link) | None => Ok(spot.folder.unlink(&spot.name)?),
+        })
+    }
+
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    /// As [`View::remove_file`]; [`Error::NotFolder`], [`Error::NotEmpty`].
+    pub fn remove_folder(&self, path: &TreePath, claim: &Claim<'_>) -> Result<()> {
+        self.remove(path, claim, |spot, stat| match stat.kind {
+            Some(Kind::Folder) => Ok(spot.folder.remove_folder(&spot.name)?),
+            Some(Kind::File | Kind::Link) | None => Err(Error::NotFolder),
+        })
+    }
+
+    /// Removes a file, a link, or a folder with all in it, in one step.
+    ///
+    /// # Errors
+    /// [`Error::Absent`]; [`Error::Locked`], with a lock anywhere in it; [`Error::Forbidden`], also when a
+    /// file system is mounted in it.
+    pub fn remove_all(&self, path: &TreePath, claim: &Claim<'_>) -> Result<()> {
+        self.remove(path, claim, |spot, stat| match stat.kind {
+            Some(Kind::Folder) if self.host().holds_mounts(&spot.path) => Err(Error::Forbidden),
+            Some(Kind::Folder) => {
+                let staged = self.host().staging(&spot.folder)?.take(&spot.folder, &spot.name)?;
+                self.shared().removals.begin(staged);
+                Ok(())
+            }
+            Some(Kind::File | Kind::Link) | None => Ok(spot.folder.unlink(&spot.name)?),
+        })
+    }
+
+    fn remove(
+        &self,
+        path: &TreePath,
+        claim: &Claim<'_>,
+        effect: impl FnOnce(&Spot, &Stat) -> Result<()>,
+    ) -> Result<()> {
+        let (spot, _) = self.removable(path)?;
+        let _name = self.shared().names.hold(&[&spot.path]);
+        let _steady = self.shared().locks.steady();
+        self.unlocked(&spot.parent(), claim.tokens)?;
+        self.unlocked_all(&spot.path, claim.tokens)?;
+        (claim.judge)()?;
+        let stat = spot.stat()?.ok_or(Error::Absent)?;
+        let change = self.shared().index.begin_remove(&spot.path)?;
+        effect(&spot, &stat)?;
+        self.sync_names(&spot.folder)?;
+        change.finish()?;
+        self.shared().locks.forget(&spot.path)
+    }
+
+    /// Sets attributes; a link is followed unless `follow` is false.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Forbidden`], [`Error::Locked`], [`Error::TooLarge`];
+    /// [`Error::Unsupported`] for what a link itself doesn't have.
+    pub fn set_attributes(
+        &self,
+        path: &TreePath,
+        attributes: &Attributes,
+        follow: bool,
+        claim: &Claim<'_>,
+    ) -> Result<()> {
+        if !follow && self.link_stat(path)?.kind == Kind::Link {
+            return self.set_link_attributes(path, attributes, claim);
+        }
+        self.set_properties(path, &[], attributes, claim)
+    }
+
+    fn set_link_attributes(&self, path: &TreePath, attributes: &Attributes, claim: &Claim<'_>) -> Result<()> {
+        let spot = self.spot(path)?;
+        let _name = self.shared().names.hold(&[&spot.path]);
+        let _steady = self.shared().locks.steady();
+        self.unlocked(&spot.path, claim.tokens)?;
+        (claim.judge)()?;
+        if attributes.mode.is_some() || attributes.size.is_some() {
+            return Err(Error::Unsupported);
+        }
+        let link = spot.folder.open(&spot.name, How::Itself)?;
+        Ok(link.set_place_times(attributes.modified, attributes.accessed)?)
+    }
+
+    /// Sets the attributes of what was found. A time that is set keeps the tag, unless the size changes too.
+    pub(super) fn apply(&self, found: &Found, attributes: &Attributes) -> Result<()> {
+        let mut stat = found.stat.clone();
+        if let Some(size) = attributes.size {
+            if size > stat.size {
+                self.fits(size)?;
+            }
+            let again = self.open(&found.path, Permission::W, How::Write)?;
+            if !again.stat.is_same(&stat) {
+                return Err(Error::Absent);
+            }
+            stat = self.cut(&again.file, &stat, size)?;
+        }
+        if let Some(mode) = attributes.mode {
+            let kept = if stat.is_folder() { stat.mode & 0o7000 } else { 0 };
+            found.file.set_place_mode(mode & 0o777 | kept)?;
+        }
+        if attributes.modified.is_some() || attributes.accessed.is_some() {
+            let tagged = |wanted| if stat.is_folder() { wanted } else { keep(stat.modified, wanted) };
+            found.file.set_place_times(attributes.modified.map(tagged), attributes.accessed)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, file: &File, stat: &Stat, size: u64) -> Result<Stat> {
+        let edit = self.shared().tags.edit(stat);
+        edit.wrote();
+        file.truncate(size)?;
+        file.set_times(Some(self.shared().tags.fresh(None)), None)?;
+        if self.is_full() {
+            file.sync()?;
+        }
+        Ok(file.stat()?)
+    }
+
+    /// Makes a hard link to a file.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::Locked`];
+    /// [`Error::Forbidden`], also when source and new folder are not under one grant.
+    pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &Claim<'_>) -> Result<()> {
+        let source = self.open(from, Permission::RW, How::Place)?;
+        if source.stat.is_folder() {
+            return Err(Error::IsFolder);
+        }
+        let spot = self.spot(to)?;
+        if !self.grounds(&source.path)?.together(&spot.path, Permission::RW) {
+            return Err(Error::Forbidden);
+        }
+        self.fits(source.stat.size)?;
+        let _names = self.shared().names.hold(&[&source.path, &spot.path]);
+        let _steady = self.shared().locks.steady();
+        self.unlocked(&source.path, claim.tokens)?;
+        self.may_put(&spot, None, claim)?;
+        source.file.link(&spot.folder, &spot.name).map_err(made)?;
+        self.sync_names(&spot.folder)
+    }
+
+    /// Makes a symbolic link whose target is relative and stays inside.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it doesn't, or nothing may be made there; [`Error::NoParent`],
+    /// [`Error::Exists`], [`Error::Locked`].
+    pub fn symlink(&self, target: &[u8], path: &TreePath, claim: &Claim<'_>) -> Result<()> {
+        let spot = self.spot(path)?;
+        let grounds = self.grounds(&spot.parent())?;
+        let inside = grounds.top(Permission::W).is_some_and(|top| stays_inside(&spot.path, target, top));
+        if !inside {
+            return Err(Error::Forbidden);
+        }
+        let _name = self.shared().names.hold(&[&spot.path]);
+        let _steady = self.shared().locks.steady();
+        self.may_put(&spot, None, claim)?;
+        spot.folder.symlink(target, &spot.name).map_err(made)?;
+        self.sync_names(&spot.folder)
+    }
+
+    /// Lets something be put at a spot, of which `replaced` stands there: to be asked under the name's
+    /// commit lock, just before.
+    pub(in crate::tree) fn may_put(&self, spot: &Spot, replaced: Option<&Stat>, claim: &Claim<'_>) -> Result<()> {
+        match replaced.map(|stat| stat.kind) {
+            Some(Some(Kind::Folder)) => return Err(Error::IsFolder),
+            Some(None) => return Err(Error::Forbidden),
+            None if spot.fixed => return Err(Error::Absent),
+            Some(Some(Kind::File | Kind::Link)) | None => {}
+        }
+        self.unlocked_put(spot, replaced, claim)?;
+        (claim.judge)()
+    }
+
+    fn unlocked_put(&self, spot: &Spot, replaced: Option<&Stat>, claim: &Claim<'_>) -> Result<()> {
+        if replaced.is_none() {
+            self.unlocked(&spot.parent(), claim.tokens)?;
+        }
+        self.unlocked(&spot.path, claim.tokens)
+    }
+
+    /// Tells whether the token limits the size of files.
+    pub(in crate::tree) fn is_limited(&self) -> bool {
+        self.session().limits().max_file_size.is_some()
+    }
+
+    /// Lets a file become `size` bytes large.
+    pub(in crate::tree) fn fits(&self, size: u64) -> Result<()> {
+        match self.session().limits().max_file_size {
+            Some(most) if size > most.bytes() => Err(Error::TooLarge(most)),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Says that the folder is gone in which something was to be made.
+fn made(error: Errno) -> Error {
+    if error == Errno::NOENT { Error::NoParent } else { error.into() }
+}
