@@ -55,11 +55,16 @@ async fn within_a_second(future: impl Future<Output = ()>) {
     tokio::time::timeout(secs(1), future).await.expect("within a second");
 }
 
-/// Runs the watch for as long as the guard lives.
-fn watch_of(world: &World) -> (tokio_util::sync::DropGuard, tokio::task::JoinHandle<()>) {
+/// Runs the watch for as long as the guard lives; it has looked at the store when this returns.
+async fn watch_of(world: &World) -> (tokio_util::sync::DropGuard, tokio::task::JoinHandle<()>) {
     let (auth, stop) = (world.auth.clone(), CancellationToken::new());
     let guard = stop.clone().drop_guard();
-    (guard, tokio::spawn(async move { auth.watch(stop).await }))
+    let watch = tokio::spawn(async move { auth.watch(stop).await });
+    let first = world.token(Expiry::Never, |_| ());
+    let session = world.login(&first).await.expect("let in");
+    world.elsewhere().revoke_tokens(&[first.id()], world.clock.now()).expect("revoked");
+    within_a_second(session.ended()).await;
+    (guard, watch)
 }
 
 #[tokio::test]
@@ -187,7 +192,7 @@ async fn another_process_that_revokes_refuses_the_next_request_and_ends_the_sess
     let world = World::new();
     let text = world.token(Expiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
-    let _watch = watch_of(&world);
+    let _watch = watch_of(&world).await;
     session.access().expect("lives");
     world.elsewhere().revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
     denied(world.login(&text).await);
@@ -210,7 +215,7 @@ async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
         let child = world.token(Expiry::Never, |new| new.parent = Some(text.id()));
         let session = world.login(&text).await.expect("let in");
         let below = world.login(&child).await.expect("let in");
-        let _watch = watch_of(&world);
+        let _watch = watch_of(&world).await;
         kill(&world.elsewhere(), &text);
         within_a_second(async {
             tokio::join!(session.ended(), below.ended());
@@ -352,7 +357,7 @@ async fn uses_are_written_once_an_interval_and_all_at_the_end() {
     assert_eq!(world.store.changes() - before, 10, "a window of 200 s: once every 10 s");
     session.used();
     let last = world.clock.now();
-    let (stop, watch) = watch_of(&world);
+    let (stop, watch) = watch_of(&world).await;
     drop(stop);
     watch.await.expect("joins");
     let used = record(&world, &text).last_use.expect("written");
@@ -405,7 +410,7 @@ async fn a_narrowed_peer_is_put_out_and_others_stay() {
     let text = world.token(Expiry::Never, |_| ());
     let near = world.login(&text).await.expect("let in");
     let far = world.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("let in");
-    let _watch = watch_of(&world);
+    let _watch = watch_of(&world).await;
     let ips = vec!["198.51.100.0/24".parse().expect("net")];
     limit(&world.elsewhere(), text.id(), &Limits { ips, ..Limits::default() });
     within_a_second(near.ended()).await;
@@ -526,13 +531,28 @@ async fn a_store_that_cannot_answer_vouches_for_nobody() {
     let session = world.login(&text).await.expect("let in");
     let mut watched = Watched::default();
     look(&world, &mut watched);
-    crate::store::testing::break_epoch(&world.store);
-    assert_eq!(session.access(), Err(Ended));
+    let ended = session.ended();
+    tokio::pin!(ended);
+    crate::store::testing::break_epoch(&world.elsewhere());
     for _ in 0..4 {
+        tokio::select! {
+            biased;
+            () = &mut ended => panic!("a fault that passes ends no session"),
+            () = std::future::ready(()) => {}
+        }
         look(&world, &mut watched);
     }
-    within_a_second(session.ended()).await;
+    within_a_second(ended).await;
     assert!(matches!(world.login(&text).await, Err(Refusal::Store(_))));
+}
+
+#[tokio::test]
+async fn a_session_whose_store_was_broken_by_this_process_ends_at_once() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let session = world.login(&text).await.expect("let in");
+    crate::store::testing::break_epoch(&world.store);
+    assert_eq!(session.access(), Err(Ended));
 }
 
 #[test]
