@@ -20,8 +20,8 @@ use super::stream::{self, blocking};
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, full};
 
-/// The most entries that an answer of infinite depth has; it is made before it is sent.
-const MAX_ENDLESS: usize = 10_000;
+/// The most entries and bytes that an answer of infinite depth has: it is made before it is sent.
+const MAX_ENDLESS: (usize, usize) = (10_000, 16 << 20);
 
 /// Answers PROPFIND.
 ///
@@ -49,7 +49,7 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth) -> Result<Response<Body>> 
     let mut whole = Vec::from(first);
     while !walk.is_done() {
         whole.extend_from_slice(&walk.block()?);
-        if walk.entries() > MAX_ENDLESS {
+        if walk.entries() > MAX_ENDLESS.0 || whole.len() > MAX_ENDLESS.1 {
             return Err(Error::Endless);
         }
     }
