@@ -137,7 +137,7 @@ impl Create {
             limits: self.flags.limits(),
             ..TokenRequest::new(owner)
         };
-        let Issued { text, record } = open.tokens.issue(&open.tree()?, request)?;
+        let Issued { text, record } = open.issue(request)?;
         reveal(site, &text, &record, self.flags.quiet, "created")
     }
 }
@@ -170,7 +170,9 @@ impl List {
             Some(StateFilter::Revoked) => Some(TokenState::Revoked),
             Some(StateFilter::Dangling) | None => None,
         };
-        let mut records = site.open()?.tokens.list(self.owner.as_ref(), state)?;
+        let open = site.open()?;
+        let mut records = open.tokens.list(self.owner.as_ref(), state)?;
+        open.look_at_scopes(&mut records)?;
         if self.state == Some(StateFilter::Dangling) {
             records.retain(TokenRecord::dangles);
         }
@@ -183,7 +185,9 @@ impl List {
 }
 
 fn show(site: &Site, id: TokenId) -> Result {
-    let record = site.open()?.tokens.find(id)?;
+    let open = site.open()?;
+    let mut record = open.tokens.find(id)?;
+    open.look_at_scopes(std::slice::from_mut(&mut record))?;
     if site.json() {
         return output::json(&Token::of(&record));
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 
 use crate::config::ConfigError;
 use crate::domain::PolicyFault;
@@ -58,15 +58,20 @@ impl Failure {
     }
 }
 
-/// Turns what clap says into one line and a hint; prints help and version where they were asked for.
-pub(super) fn misused(error: clap::Error) -> super::Result {
+/// Turns what clap says of a misused command into one line and a hint; prints help and version where
+/// they were asked for, and help where nothing was.
+pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
             return Ok(());
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            return Err(Failure::usage("a command is missing").hint(commands(&error)));
+            if command == "patgate" {
+                let _ = error.print();
+            }
+            let hint = format!("{command} --help shows what there is, with an example");
+            return Err(Failure::usage(format!("{command} needs to be told what to do")).hint(hint));
         }
         _ => {}
     }
@@ -74,20 +79,9 @@ pub(super) fn misused(error: clap::Error) -> super::Result {
     let first = text.split("\n\n").next().unwrap_or(&text);
     let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-    let hint = tip.map_or_else(|| commands(&error), str::to_owned);
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
+    let hint = tip.unwrap_or_else(|| format!("{command} --help shows how it is used, with an example"));
     Err(Failure::usage(line).hint(hint))
-}
-
-fn commands(error: &clap::Error) -> String {
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => String::new(),
-    };
-    let usage = usage.trim().trim_start_matches("Usage:").split_whitespace();
-    let named: Vec<_> = usage.take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase())).collect();
-    let named = if named.is_empty() { "patgate".to_owned() } else { named.join(" ") };
-    format!("{named} --help shows how it is used, with an example")
 }
 
 impl From<tokens::Error> for Failure {
@@ -111,7 +105,7 @@ impl From<tokens::Error> for Failure {
             Error::NoGrant { login, .. } => Some(format!("patgate admin user show {login} shows its grants")),
             Error::Policy(fault) => Some(policy_hint(fault)),
             Error::Setting(_) => Some("patgate policy show shows every key".to_owned()),
-            Error::NeverSlides | Error::Label(_) | Error::Tree(_) => None,
+            Error::NoTree | Error::NeverSlides | Error::Label(_) | Error::Tree(_) => None,
             Error::Store(error) => store_hint(error),
         };
         Self::new(error.to_string()).maybe_hint(hint)

@@ -49,15 +49,16 @@ struct Cli {
 struct Global {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "PATGATE_CONFIG", hide_env_values = true, global = true)]
+    #[arg(help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
     /// The state directory, see [`with_state`].
     #[arg(skip)]
     state: Option<String>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Say more on stderr; twice for everything
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = EVERYWHERE)]
     verbose: u8,
 }
 
@@ -90,9 +91,10 @@ enum AdminCommand {
 
 /// Runs the command that the arguments name; the program's name is the first of them.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let outcome = match parse(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let outcome = match parse(&arguments) {
         Ok(cli) => obey(cli),
-        Err(error) => failure::misused(error),
+        Err(error) => failure::misused(&error, &named(&arguments)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,6 +123,7 @@ fn command() -> clap::Command {
 }
 
 const STATE: &str = "state_directory";
+const EVERYWHERE: &str = "Options of every command";
 
 /// Lets a command and those below it take `--state DIR`, but for those where `--state` is something
 /// else: clap's own global flags can't step aside.
@@ -130,12 +133,26 @@ fn with_state(command: clap::Command) -> clap::Command {
         return command;
     }
     let help = "The folder of database, pepper and SSH host keys [env: PATGATE_STATE]";
-    command.arg(Arg::new(STATE).long("state").value_name("DIR").help(help))
+    command.arg(Arg::new(STATE).long("state").value_name("DIR").help(help).help_heading(EVERYWHERE))
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
+/// Returns the command that the arguments name, as far as they name one: `patgate admin user`.
+fn named(arguments: &[OsString]) -> String {
+    let whole = command();
+    let mut here = &whole;
+    let mut path = here.get_name().to_owned();
+    for argument in arguments.iter().skip(1) {
+        if let Some(below) = argument.to_str().and_then(|word| here.find_subcommand(word)) {
+            here = below;
+            path = format!("{path} {}", here.get_name());
+        }
+    }
+    path
+}
+
+fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments.iter())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, below)| below));
     let states = levels.filter_map(|level| level.try_get_one::<String>(STATE).ok().flatten());
@@ -146,6 +163,10 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
 
     fn walk(command: &clap::Command, path: &str, seen: &mut Vec<String>) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -180,19 +201,25 @@ mod tests {
         let mut found = Vec::new();
         examples(&command(), &mut found);
         for example in found {
-            let understood = parse(example.split_whitespace().map(OsString::from));
+            let understood = parse(&words(&example));
             assert!(understood.is_ok(), "{example}: {}", understood.err().map(|e| e.to_string()).unwrap_or_default());
         }
     }
 
     #[test]
     fn the_state_directory_is_named_before_or_after_the_command() {
-        let state = |line: &str| parse(line.split_whitespace().map(OsString::from)).expect(line).global.state;
+        let state = |line: &str| parse(&words(line)).expect(line).global.state;
         assert_eq!(state("patgate --state a policy show"), Some("a".into()));
         assert_eq!(state("patgate policy show --state b"), Some("b".into()));
         assert_eq!(state("patgate --state a policy --state b show"), Some("b".into()));
         assert_eq!(state("patgate --state a apitoken list --state live"), Some("a".into()));
         assert_eq!(state("patgate apitoken list --state live"), None);
+    }
+
+    #[test]
+    fn a_hint_names_the_command_that_was_meant() {
+        assert_eq!(named(&words("patgate --json admin user token -u alice -e x")), "patgate admin user token");
+        assert_eq!(named(&words("patgate admni user")), "patgate");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where a command works: the state directory, what is kept there, and the folder that is served.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::path::{Path, PathBuf};
 use super::{Failure, Global, Result};
 use crate::auth::Clock;
 use crate::config::{self, Flag, Local, Sources};
-use crate::store::Store;
+use crate::domain::Login;
+use crate::store::{Placed, Store, TokenRecord};
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::Tokens;
+use crate::tokens::{self, Issued, TokenRequest, Tokens};
 use crate::tree::{self, Tree};
 
 /// Where a command works, and how it prints.
@@ -24,6 +26,7 @@ pub(super) struct Open {
     pub(super) tokens: Tokens,
     store: Store,
     local: Local,
+    tree: OnceCell<Tree>,
 }
 
 impl Site {
@@ -89,8 +92,40 @@ impl Site {
 }
 
 impl Open {
+    /// Makes a token; opens the served folder only where scopes need it.
+    pub(super) fn issue(&self, request: TokenRequest) -> Result<Issued> {
+        let tree = if request.scopes.is_empty() { None } else { Some(self.tree()?) };
+        Ok(self.tokens.issue(tree.as_ref(), request)?)
+    }
+
+    /// Looks where the scopes of tokens are now, if the served folder can be looked at.
+    pub(super) fn look_at_scopes(&self, records: &mut [TokenRecord]) -> Result {
+        if let Ok(tree) = self.tree() {
+            let scopes = records.iter_mut().filter_map(|record| record.scopes.as_mut());
+            scopes.into_iter().try_for_each(|scopes| tokens::look(&tree, scopes))?;
+        }
+        Ok(())
+    }
+
+    /// Returns a user's grants and where they are now, if the served folder can be looked at.
+    pub(super) fn grants(&self, login: &Login) -> Result<Vec<Placed>> {
+        let mut grants = self.tokens.grants(login)?;
+        if let Ok(tree) = self.tree() {
+            tokens::look(&tree, &mut grants)?;
+        }
+        Ok(grants)
+    }
+
     /// Opens the served folder: the one that `serve` was last told, or else the configured one.
     pub(super) fn tree(&self) -> Result<Tree> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree.clone());
+        }
+        let tree = self.attach()?;
+        Ok(self.tree.get_or_init(|| tree).clone())
+    }
+
+    fn attach(&self) -> Result<Tree> {
         let root = match (self.store.root()?, &self.local.root) {
             (Some(root), _) => root,
             (None, Some(root)) => root.clone(),
@@ -108,7 +143,7 @@ impl Open {
 fn open(local: Local) -> Result<Open> {
     own(&local.state)?;
     let store = Store::open(&local.state)?;
-    Ok(Open { tokens: Tokens::new(store.clone(), Clock::system()), store, local })
+    Ok(Open { tokens: Tokens::new(store.clone(), Clock::system()), store, local, tree: OnceCell::new() })
 }
 
 /// Refuses the state of another user, which files of ours would lock out.

@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::site::Site;
+use super::site::{Open, Site};
 use super::token_view::Reach;
 use super::user_token::UserToken;
 use super::{Result, output};
 use crate::domain::{Login, Role};
 use crate::store::{TokenState, User};
-use crate::tokens::{CreatedUser, Grant, GrantPlace, Home, Tokens, UserRequest};
+use crate::tokens::{CreatedUser, Grant, GrantPlace, Home, UserRequest};
 
 /// Manage users
 #[derive(Debug, Args)]
@@ -174,8 +174,8 @@ fn done(site: &Site, login: &Login, what: &str) -> Result {
 }
 
 fn list(site: &Site) -> Result {
-    let tokens = site.open()?.tokens;
-    let users = tokens.users()?.into_iter().map(|user| UserJson::of(&tokens, user)).collect::<Result<Vec<_>>>()?;
+    let open = site.open()?;
+    let users = open.tokens.users()?.into_iter().map(|user| UserJson::of(&open, user)).collect::<Result<Vec<_>>>()?;
     if site.json() {
         return output::json(&users);
     }
@@ -184,8 +184,8 @@ fn list(site: &Site) -> Result {
 }
 
 fn show(site: &Site, login: &Login) -> Result {
-    let tokens = site.open()?.tokens;
-    let user = UserJson::of(&tokens, tokens.user(login)?)?;
+    let open = site.open()?;
+    let user = UserJson::of(&open, open.tokens.user(login)?)?;
     if site.json() {
         return output::json(&user);
     }
@@ -202,9 +202,9 @@ fn show(site: &Site, login: &Login) -> Result {
 }
 
 impl UserJson {
-    fn of(tokens: &Tokens, user: User) -> Result<Self> {
-        let grants = tokens.grants(&user.login)?.iter().map(Reach::of).collect();
-        let live_tokens = tokens.list(Some(&user.login), Some(TokenState::Live))?.len();
+    fn of(open: &Open, user: User) -> Result<Self> {
+        let grants = open.grants(&user.login)?.iter().map(Reach::of).collect();
+        let live_tokens = open.tokens.list(Some(&user.login), Some(TokenState::Live))?.len();
         Ok(Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),

@@ -44,7 +44,7 @@ impl UserToken {
             scopes: self.flags.scopes(),
             limits: self.flags.limits(),
         };
-        let issued = open.tokens.issue(&open.tree()?, request)?;
+        let issued = open.issue(request)?;
         let Issued { text, record } = &issued;
         let secret = text.reveal();
         if self.flags.quiet {
@@ -56,7 +56,7 @@ impl UserToken {
         let reaches = match &record.scopes {
             Some(_) => Token::of(record).reaches(),
             None => {
-                let grants = open.tokens.grants(&self.user)?;
+                let grants = open.grants(&self.user)?;
                 let grants: Vec<_> = grants.iter().map(|grant| Reach::of(grant).text()).collect();
                 if grants.is_empty() { "nothing yet".to_owned() } else { grants.join(", ") }
             }

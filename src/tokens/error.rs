@@ -36,6 +36,9 @@ pub enum Error {
     /// What is at that path can't be named: a symbolic link, or neither file nor folder.
     #[error("{0} is neither a file nor a folder")]
     Unnameable(TreePath),
+    /// Scopes were asked for where no folder is served.
+    #[error("a scope needs the served folder")]
+    NoTree,
     /// Something that is no folder is where the home would be.
     #[error("{0} is no folder: it can't be a home")]
     NoHome(TreePath),

@@ -77,19 +77,23 @@ pub struct Issued {
 }
 
 impl Tokens {
-    /// Makes a token, on disk when this returns.
+    /// Makes a token, on disk when this returns. Only scopes need the tree.
     ///
     /// # Errors
     /// [`Error`] for an unknown or disabled owner, a scope whose node is not there or that lies outside
     /// what the owner may reach, and whatever the policy does not give; no token is made then.
-    pub fn issue(&self, tree: &Tree, request: TokenRequest) -> Result<Issued> {
+    pub fn issue<'a>(&self, tree: impl Into<Option<&'a Tree>>, request: TokenRequest) -> Result<Issued> {
         let now = self.clock.now();
         let owner = self.user(&request.owner)?;
         if owner.disabled_at.is_some() {
             return Err(Error::Disabled(owner.login));
         }
         let expiry = request.expiry(&self.store.policy()?, now)?;
-        let scopes = self.resolve(tree, &request.owner, &request.scopes)?;
+        let scopes = match (&request.scopes[..], tree.into()) {
+            ([], _) => None,
+            (scopes, Some(tree)) => Some(self.resolve(tree, &request.owner, scopes)?),
+            (_, None) => return Err(Error::NoTree),
+        };
         let sealer = Sealer::open(&self.store)?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
@@ -104,7 +108,7 @@ impl Tokens {
                 sealed: sealer.seal(text.secret())?,
                 created_at: now,
                 expiry,
-                scopes: (!scopes.is_empty()).then(|| scopes.clone()),
+                scopes: scopes.clone(),
                 limits: request.limits.clone(),
             };
             draws += 1;

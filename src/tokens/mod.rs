@@ -10,7 +10,8 @@ mod user;
 
 use crate::auth::{Clock, Sealer, mint_secret};
 use crate::domain::{Lifetime, Login, Policy, TokenId, TokenText};
-use crate::store::{Store, StoreError, TokenFilter, TokenRecord, TokenState};
+use crate::store::{Placed, Store, StoreError, TokenFilter, TokenRecord, TokenState};
+use crate::tree::Tree;
 
 pub use error::Error;
 pub use issue::{Asked, Issued, TokenRequest};
@@ -135,6 +136,18 @@ impl Tokens {
             other => Ok(other?),
         }
     }
+}
+
+/// Looks at the served folder where the nodes of grants or scopes are now; those that are not there
+/// dangle, whatever the index says.
+///
+/// # Errors
+/// [`Error::Tree`].
+pub fn look(tree: &Tree, placed: &mut [Placed]) -> Result<()> {
+    for placed in placed {
+        placed.path = tree.locate(placed.scope.node).map_err(Error::Tree)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
