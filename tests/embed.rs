@@ -7,10 +7,17 @@ use std::process::{Command, Stdio};
 
 use base64::Engine;
 
-/// Cargo builds examples before it runs tests, beside the folder of the tests.
+/// Returns an example's path, beside the folder of the tests. `cargo test` builds examples before it
+/// runs anything; a run of this test alone has to build it first.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
-    test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join(name)
+    let path = test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join(name);
+    if !path.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo).args(["build", "--quiet", "--example", name]).status().expect("cargo runs");
+        assert!(built.success());
+    }
+    path
 }
 
 #[test]

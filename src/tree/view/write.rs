@@ -33,6 +33,10 @@ impl View {
     pub fn edit(&self, path: &TreePath, mode: EditMode, claim: &Claim<'_>) -> Result<Editor> {
         let (spot, stat) = match self.writable(path) {
             Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
+            // Where nothing may be made, what is not there is missing rather than forbidden.
+            Err(Error::Forbidden) if !mode.create => {
+                return Err(self.link_stat(path).err().unwrap_or(Error::Forbidden));
+            }
             place => place?,
         };
         if stat.is_none() && !mode.create {
