@@ -20,6 +20,8 @@ mod property;
 mod reader;
 mod removals;
 mod tag;
+#[cfg(test)]
+pub(crate) mod testing;
 mod upload;
 mod view;
 

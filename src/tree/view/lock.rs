@@ -113,3 +113,6 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

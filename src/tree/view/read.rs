@@ -28,10 +28,13 @@ impl View {
         }
     }
 
-    /// Returns the node id of an entry, minting it (and its ancestors) on first use.
+    /// Returns the node id of an entry that can be seen, minting it (and its ancestors) on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
-        let path = self.canonical(path)?;
-        self.shared().index.mint(&path)
+        match self.open(path, Permission::NONE, How::Place) {
+            Ok(found) => self.shared().index.mint(&found.path),
+            Err(Error::Forbidden) => self.shared().index.mint(path),
+            Err(error) => Err(error),
+        }
     }
 
     /// Shows an entry; a link is followed.

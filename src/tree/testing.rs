@@ -1,0 +1,97 @@
+//! A served folder with users, tokens and views of it, for tests of this room and of those that build on it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::{Durability, Options, Tree, View};
+use crate::auth::{Authenticator, Clock, Credential, Session, mint, testing};
+use crate::domain::{Expiry, Permission, Scope, TreePath};
+use crate::store::testing::{login, now};
+use crate::store::{NewToken, Store};
+
+/// A tree that is served, and all that is needed to come in.
+pub(crate) struct House {
+    pub(crate) tree: Tree,
+    pub(crate) store: Store,
+    pub(crate) auth: Authenticator,
+    pub(crate) clock: Clock,
+    pub(crate) root: PathBuf,
+    tokens: AtomicU32,
+    _folder: TempDir,
+}
+
+impl House {
+    /// Serves a folder that holds these folders.
+    pub(crate) fn new(folders: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().expect("folder");
+        let root = temporary.path().join("root");
+        std::fs::create_dir(&root).expect("root");
+        let store = Store::open(&temporary.path().join("state")).expect("store");
+        store.set_policy("max-tokens-per-user", "1000").expect("set");
+        let clock = Clock::manual(now());
+        let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
+        let tree = Tree::open(options(&root), store.clone(), clock.clone()).expect("tree");
+        for folder in folders {
+            tree.ensure_folder(&at(folder)).expect("folder");
+        }
+        Self { tree, store, auth, clock, root, tokens: AtomicU32::new(0), _folder: temporary }
+    }
+
+    /// Opens the tree once more, as the next start does; this one's must be gone by then.
+    pub(crate) fn reopened(self) -> Self {
+        let Self { tree, store, auth, clock, root, tokens, _folder } = self;
+        drop(tree);
+        let tree = Tree::open(options(&root), store.clone(), clock.clone()).expect("tree");
+        Self { tree, store, auth, clock, root, tokens, _folder }
+    }
+
+    /// Makes a user who is granted these permissions.
+    pub(crate) fn user(&self, name: &str, grants: &[(&str, Permission)]) {
+        self.store.create_user(&login(name), &[], now()).expect("user");
+        for (path, permission) in grants {
+            self.store.grant(&login(name), self.scope(path, *permission), now()).expect("granted");
+        }
+    }
+
+    /// Returns the tree as a user sees it with a token without scopes.
+    pub(crate) fn view(&self, name: &str) -> View {
+        self.tree.view(self.session(name, None))
+    }
+
+    /// Returns the tree as a user sees it with a token that has these scopes.
+    pub(crate) fn scoped(&self, name: &str, scopes: &[(&str, Permission)]) -> View {
+        let scopes = scopes.iter().map(|(path, permission)| self.scope(path, *permission)).collect();
+        self.tree.view(self.session(name, Some(scopes)))
+    }
+
+    fn scope(&self, path: &str, permission: Permission) -> Scope {
+        Scope { node: self.tree.mint(&at(path)).expect(path), permission }
+    }
+
+    fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
+        let text = mint().expect("random");
+        let sealed = self.auth.sealer().seal(text.secret()).expect("sealed");
+        let made = crate::store::testing::token(text.id().as_str(), name, Expiry::Never);
+        let new = NewToken { sealed, scopes, created_at: self.clock.now(), ..made };
+        self.store.add_token(&new).expect("kept");
+        let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
+        let credential = Credential { login: Some(name.to_owned()), token };
+        // Each from an address of its own, so that the throttle takes no notice.
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(self.auth.authenticate(credential, peer)).expect("let in")
+    }
+}
+
+fn options(root: &std::path::Path) -> Options {
+    Options { root: root.to_owned(), durability: Durability::Fast }
+}
+
+/// Returns the path that a text names.
+pub(crate) fn at(path: &str) -> TreePath {
+    TreePath::parse(path.as_bytes()).expect("path")
+}
