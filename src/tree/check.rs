@@ -121,8 +121,20 @@ impl View {
             folder => folder?,
         };
         let path = folder.path.child(&name);
-        let permission = self.session().access()?.permission(&path);
+        let permission = folder.permission | self.begins_at(&path)?;
         Ok(Spot { folder: folder.file.into(), name, path, permission, fixed: false })
+    }
+
+    /// Returns what is allowed at a path by what begins right there and stands.
+    fn begins_at(&self, path: &TreePath) -> Result<Permission> {
+        let access = self.session().access()?;
+        let mut permission = Permission::NONE;
+        for root in access.roots().iter().filter(|root| root.path == *path) {
+            if base(self.host(), root)?.is_some() {
+                permission = permission | root.permission;
+            }
+        }
+        Ok(permission)
     }
 
     /// Returns an entry that the session may remove or move away, and what it is.
@@ -361,3 +373,6 @@ pub(super) fn stays_inside(link: &TreePath, target: &[u8], top: &TreePath) -> bo
     }
     depth.is_some()
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,13 +193,18 @@ impl Index {
     /// the one that serves (and so has none of them under way).
     fn settle(&self) -> Result<()> {
         for intent in self.store.intents()? {
-            if self.is_done(&intent)? {
+            if self.owner.load(Ordering::Relaxed) {
+                self.conclude(&intent)?;
+            } else if self.is_done(&intent)? {
                 self.finish(&intent)?;
-            } else if self.owner.load(Ordering::Relaxed) {
-                self.store.drop_intent(intent.id)?;
             }
         }
         Ok(())
+    }
+
+    /// Finishes a change that the host shows as done, abandons it otherwise.
+    fn conclude(&self, intent: &Intent) -> Result<()> {
+        if self.is_done(intent)? { self.finish(intent) } else { Ok(self.store.drop_intent(intent.id)?) }
     }
 
     fn is_done(&self, intent: &Intent) -> Result<bool> {
@@ -291,8 +296,8 @@ impl Index {
     }
 }
 
-/// A move or removal under way. Dropped without [`Change::finish`], it is abandoned: the host did not
-/// change.
+/// A move or removal under way. Dropped without [`Change::finish`], it is concluded by what the host
+/// shows: mostly that it refused.
 #[must_use = "the host changes next, and then the change is finished"]
 pub(super) struct Change<'a> {
     index: &'a Index,
@@ -331,10 +336,9 @@ impl Change<'_> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        if let Some(intent) = self.intent.take()
-            && let Err(error) = self.index.store.drop_intent(intent.id)
-        {
-            tracing::warn!(%error, "an intent could not be abandoned: it will be at the next change");
+        let Some(intent) = self.intent.take() else { return };
+        if let Err(error) = self.index.conclude(&intent) {
+            tracing::warn!(%error, "a change of named nodes is not concluded: it will be before the next one");
         }
     }
 }

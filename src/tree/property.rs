@@ -74,7 +74,8 @@ impl Index {
     }
 
     /// Changes the properties of an entry in the order given and does `also` with them: all or nothing.
-    /// Names the node when there is something to keep.
+    /// Names the node when there is something to keep. Nobody else writes to the store while `also` runs
+    /// beside a change; it must not, and it must be short.
     ///
     /// # Errors
     /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more than 1000
@@ -88,6 +89,9 @@ impl Index {
         let steps: Vec<PropertyStep<'_>> = changes.iter().map(step).collect();
         if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > VALUE_BYTES)) {
             return Err(Error::NoSpace);
+        }
+        if steps.is_empty() {
+            return also();
         }
         let keeps = steps.iter().any(|step| step.value.is_some());
         let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };

@@ -502,6 +502,21 @@ fn a_file_put_in_place_of_one_whose_removal_was_cut_off_is_another_node() {
 }
 
 #[test]
+fn names_follow_a_change_that_was_done_though_what_came_after_it_failed() {
+    let world = World::new();
+    let (folder, file) = (world.mint("/a/b"), world.mint("/a/b/f"));
+    let moving = world.index.begin_move(&at("/a/b"), &at("/c/b")).expect("begun");
+    world.host.rename("/a/b", "/c/b");
+    drop(moving);
+    assert_eq!(world.locate(folder).as_deref(), Some("/c/b"));
+    let removing = world.index.begin_remove(&at("/c/b/f")).expect("begun");
+    world.host.remove("/c/b/f");
+    drop(removing);
+    assert_eq!(world.store.node(file).expect("read"), None);
+    assert!(world.store.intents().expect("read").is_empty());
+}
+
+#[test]
 fn a_change_that_the_host_refused_changes_no_name() {
     let world = World::new();
     let folder = world.mint("/a/b");

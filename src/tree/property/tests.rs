@@ -48,6 +48,16 @@ fn removing_properties_names_no_node() {
 }
 
 #[test]
+fn a_change_of_no_property_leaves_the_store_alone() {
+    let world = World::new();
+    world.change("/c", &[set("x", "1")]).expect("changed");
+    let before = world.store.version().expect("version");
+    world.change("/c", &[]).expect("changed");
+    assert!(matches!(world.index.change_properties(&at("/c"), &[], || Err(Error::NoSpace)), Err(Error::NoSpace)));
+    assert_eq!(world.store.version().expect("version"), before);
+}
+
+#[test]
 fn a_change_of_properties_is_all_or_nothing() {
     let world = World::new();
     world.change("/c", &[set("x", "old")]).expect("changed");
