@@ -259,6 +259,17 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_cannot_be_is_damage_and_not_skipped() {
+        let (_folder, store) = testing::opened();
+        store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
+        store
+            .write(Durability::Synced, |t| Ok(t.execute("UPDATE users SET login = 'a/b'", []).map(drop)?))
+            .expect("overwritten");
+        let error = store.users(None, 10).expect_err("refused");
+        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+    }
+
+    #[test]
     fn a_failed_write_leaves_nothing() {
         let (_folder, store) = testing::opened();
         let failed: Result<()> = store.write(Durability::Synced, |t| {

@@ -249,7 +249,7 @@ impl Nodes {
 mod tests {
     use super::*;
     use crate::store::NewToken;
-    use crate::store::testing::{file, folder, id, login, now, opened, remove, rename, scope, token};
+    use crate::store::testing::{file, folder, id, login, now, opened, orphan, remove, rename, scope, token};
 
     const R: Permission = Permission::R;
     const RW: Permission = Permission::RW;
@@ -329,6 +329,10 @@ mod tests {
         made(&store, "aaaaaaaa", None, None);
         rename(&store, 1, 2, "a");
         assert!(reached(&store, "aaaaaaaa").access.roots().is_empty(), "a ring of ancestors ends");
+        rename(&store, 1, 0, "a");
+        assert!(!reached(&store, "aaaaaaaa").access.roots().is_empty());
+        orphan(&store, 1);
+        assert!(reached(&store, "aaaaaaaa").access.roots().is_empty(), "only the root stands below nothing");
     }
 
     #[test]

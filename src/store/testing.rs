@@ -57,6 +57,12 @@ pub(crate) fn rename(store: &Store, number: u8, parent: u8, name: &str) {
     store.write(Durability::Synced, |t| Ok(t.execute(update, row).map(drop)?)).expect("rename");
 }
 
+/// Cuts a node off from what is above it.
+pub(crate) fn orphan(store: &Store, number: u8) {
+    let update = "UPDATE nodes SET parent = NULL WHERE id = ?1";
+    store.write(Durability::Synced, |t| Ok(t.execute(update, [node(number)]).map(drop)?)).expect("cut off");
+}
+
 /// Ends a node and all below it.
 pub(crate) fn remove(store: &Store, number: u8) {
     let delete = "DELETE FROM nodes WHERE id = ?1";
