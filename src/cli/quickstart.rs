@@ -12,14 +12,14 @@ use serde_json::json;
 
 use super::serve::{ready, run, stop_on_signals};
 use super::site::Site;
-use super::{Failure, Result, output};
+use super::{Failure, Result, output, token_view};
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
 use crate::sftp::HostKeys;
 use crate::store::TokenState;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Grant, Home, TokenRequest, Tokens, UserRequest};
+use crate::tokens::{Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
@@ -91,26 +91,30 @@ impl Quickstart {
     /// Sees to user and token, and prints how to connect.
     fn welcome(&self, site: &Site, gateway: &Gateway, root: &Path, state: &Path) -> Result {
         let login = login();
-        let secret = self.token(gateway, &login)?;
-        let secret = secret.as_ref().map(|secret| secret.as_str());
+        let issued = self.token(gateway, &login)?;
+        let revealed = issued.as_ref().map(|issued| issued.text.reveal());
+        let secret = revealed.as_ref().map(|secret| secret.as_str());
         let (Some(http), Some(sftp)) = (gateway.http_address(), gateway.sftp_address()) else {
             return Err(Failure::new("a listener is gone"));
         };
         let fingerprints = HostKeys::open(state)?.fingerprints();
         if site.json() {
-            output::json(&json!({
+            return output::json(&json!({
                 "root": root, "state": state, "url": format!("http://{http}/dav/"), "sftp": sftp.to_string(),
                 "user": login, "token": secret, "fingerprints": fingerprints,
-            }))?;
-            return output::say(&ready(gateway));
+            }));
         }
-        let page = Page { root, state, login: &login, secret, http, sftp, fingerprints };
+        let kept = match &issued {
+            Some(issued) => format!("shown only now; it dies {}", token_view::expires(&issued.record)),
+            None => "nobody keeps the secret: --new-token makes another".to_owned(),
+        };
+        let page = Page { root, state, login: &login, secret, kept, http, sftp, fingerprints };
         output::say(&page.text())?;
         output::say(&ready(gateway))
     }
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
-    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<zeroize::Zeroizing<String>>> {
+    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<Issued>> {
         let tokens = Tokens::new(gateway.store().clone(), Clock::system());
         if !tokens.users()?.iter().any(|user| user.login == *login) {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
@@ -123,7 +127,7 @@ impl Quickstart {
         }
         let mut request = TokenRequest::new(login.clone());
         request.name = "quickstart".parse().ok();
-        Ok(Some(tokens.issue(None, request)?.text.reveal()))
+        Ok(Some(tokens.issue(None, request)?))
     }
 }
 
@@ -133,6 +137,7 @@ struct Page<'a> {
     state: &'a Path,
     login: &'a Login,
     secret: Option<&'a str>,
+    kept: String,
     http: SocketAddr,
     sftp: SocketAddr,
     fingerprints: Vec<String>,
@@ -140,14 +145,10 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn text(&self) -> String {
-        let Self { root, state, login, http, sftp, .. } = self;
-        let (root, state, secret) = (root.display(), state.display(), self.secret.unwrap_or("TOKEN"));
+        let Self { root, state, login, http, sftp, kept, .. } = self;
+        let (root, state, secret) = (root.display(), quoted(state), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
         let url = format!("http://{http}/dav/");
-        let kept = match self.secret {
-            Some(_) => "shown only now; it dies in 90 days, or when you revoke it",
-            None => "nobody keeps the secret: --new-token makes another",
-        };
         let keys = self.fingerprints.join("\n               ");
         format!(
             "\
@@ -163,9 +164,9 @@ patgate serves {root}
 In a browser, open {url} and give user name and password. Or:
 
   curl    curl -u '{login}:{secret}' {url}
-  rclone  rclone lsf :webdav: --webdav-url {url} --webdav-user {login} --webdav-pass \"$(rclone obscure '{secret}')\"
+  rclone  RCLONE_WEBDAV_PASS=$(echo '{secret}' | rclone obscure -) rclone lsf :webdav: --webdav-url {url} --webdav-user {login}
   davfs2  echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
-  sftp    sftp -P {port} {login}@{host}          (the password is {secret})
+  sftp    sftp -P {port} {login}@{host}        (asks for the password above)
   sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin {login}@{host}:/ /mnt
 
 More users and tokens, while this runs or not:
@@ -175,6 +176,13 @@ More users and tokens, while this runs or not:
 "
         )
     }
+}
+
+/// Writes a path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%".contains(&b);
+    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Returns the state directory beside a folder: `DIR.patgate`.
@@ -203,7 +211,7 @@ fn make_folder(root: &Path) -> Result {
 
 /// Returns the login of whoever runs this, or `me` where that is none.
 fn login() -> Login {
-    let named = std::env::var("USER").ok().and_then(|user| user.parse().ok());
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
     named.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))
 }
 
@@ -216,5 +224,11 @@ mod tests {
         assert_eq!(beside(Path::new("/srv/files")).expect("a place"), Path::new("/srv/files.patgate"));
         assert_eq!(beside(Path::new("/srv/files/")).expect("a place"), Path::new("/srv/files.patgate"));
         assert!(beside(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn odd_paths_are_quoted_for_the_shell() {
+        assert_eq!(quoted(Path::new("/srv/files.patgate")), "/srv/files.patgate");
+        assert_eq!(quoted(Path::new("/a b/it's")), "'/a b/it'\\''s'");
     }
 }
