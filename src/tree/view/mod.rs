@@ -11,6 +11,8 @@
 //! | stat | visible |
 
 mod copy;
+#[cfg(test)]
+mod crowd;
 mod lock;
 mod property;
 mod read;

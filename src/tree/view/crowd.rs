@@ -1,0 +1,76 @@
+//! Many sessions at once: none waits for another for ever, and what they leave is in order.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{Claim, Overwrite, View};
+use crate::domain::Permission;
+use crate::tree::testing::{House, at};
+use crate::tree::{Attributes, Error, LockRequest, Property, PropertyChange, PropertyName};
+
+const ROUNDS: u32 = 200;
+
+/// Does something that depends on `number` alone; refusals are part of the game.
+fn act(view: &View, number: u32) -> Result<(), Error> {
+    let folder = |n: u32| at(["/x", "/x/a", "/y", "/y/a", "/x/b", "/y/b"][n as usize % 6]);
+    let (one, other) = (folder(number / 10), folder(number / 60));
+    let file = one.join(&at("f"));
+    let claim = Claim::none();
+    match number % 10 {
+        0 | 7 | 8 => view.make_folder(&one, &Attributes::default(), &claim).map(drop),
+        1 => view.rename(&one, &other, Overwrite::Yes, &claim).map(drop),
+        2 | 9 => {
+            let upload = view.stage(&file, None, &claim)?;
+            upload.write_at(b"x", 0)?;
+            upload.commit(&claim).map(drop)
+        }
+        3 => {
+            let name = PropertyName { namespace: String::new(), name: "p".to_owned() };
+            let change = PropertyChange::Set(Property { name, value: number.to_string() });
+            view.set_properties(&one, &[change], &Attributes::default(), &claim)
+        }
+        4 => {
+            let request = LockRequest {
+                exclusive: number.is_multiple_of(2),
+                deep: true,
+                owner: String::new(),
+                timeout: Duration::from_secs(60),
+            };
+            let (lock, _) = view.lock(&file, &request, &claim)?;
+            view.unlock(&file, &lock.token)
+        }
+        5 => view.copy(&one, &other, true, Overwrite::Yes, &claim).map(drop),
+        _ => view.remove_all(&one, &claim),
+    }
+}
+
+#[test]
+fn a_crowd_gets_through_and_leaves_every_name_in_place() {
+    let house = House::new(&["/x/a", "/y/b"]);
+    house.user("ann", &[("/", Permission::RW)]);
+    let (tell, told) = mpsc::channel();
+    for thread in 0..6 {
+        let (view, tell) = (house.view("ann"), tell.clone());
+        std::thread::spawn(move || {
+            let mut number: u32 = 77 + thread;
+            for _ in 0..ROUNDS {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                match act(&view, number >> 8) {
+                    Err(error @ (Error::Host(_) | Error::Store(_))) => tell.send(Err(error.to_string())),
+                    Ok(()) | Err(_) => Ok(()),
+                }
+                .expect("told");
+            }
+            tell.send(Ok(())).expect("told");
+        });
+    }
+    for _ in 0..6 {
+        let outcome = told.recv_timeout(Duration::from_secs(120)).expect("somebody waits for ever");
+        assert_eq!(outcome, Ok(()));
+    }
+    house.tree.settle();
+    let named = house.tree.nodes(&at("/")).expect("read");
+    assert!(named.iter().all(|node| !node.dangling), "{named:?}");
+    assert!(house.store.intents().expect("read").is_empty());
+    assert!(house.view("ann").locks(&at("/x")).expect("read").is_empty());
+}
