@@ -1,9 +1,9 @@
-//! One channel: takes what comes in, has it answered on a blocking thread, sends the answers.
+//! One channel: takes what comes in, has it answered, sends the answers.
 //!
-//! The loop waits for the answer that is being sent, the work that is being done and what comes in, all
-//! at once. It takes what comes in whenever an answer waits to be sent: russh's own loop stands still
-//! while a channel does not take its data, and would then send nothing either. Only while a blocking
-//! thread works, and enough waits for it already, may the client be kept waiting in turn.
+//! The loop waits for the answer that is being sent, the heavy work that another thread does and what
+//! comes in, all at once. It takes what comes in whenever an answer waits to be sent: russh's own loop
+//! stands still while a channel does not take its data, and would then send nothing either. Only while
+//! another thread works, and enough waits for it already, may the client be kept waiting in turn.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::input::Input;
-use super::worker::{Outcome, Worker};
+use super::input::{BadLength, Input};
+use super::worker::{Left, Outcome, Worker};
 
-/// Input beyond this waits at the client while a blocking thread works.
+/// Input beyond this waits at the client while another thread works.
 const ENOUGH: usize = 2 * 1024 * 1024;
 /// Input beyond this ends the session: the client sends and doesn't read.
 const TOO_MUCH: usize = 16 * 1024 * 1024;
@@ -67,8 +67,8 @@ struct Loop {
     start: Option<oneshot::Receiver<Box<Worker>>>,
     idle: Option<Box<Worker>>,
     work: Option<Work>,
-    /// Whether the worker has requests of its own left, and how many handles.
-    more: bool,
+    /// What the worker has left to do of what it was given, and how many handles.
+    left: Left,
     open: usize,
     input: Input,
     eof: bool,
@@ -86,7 +86,7 @@ pub(super) async fn serve(channel: Channel<Msg>, start: oneshot::Receiver<Box<Wo
         start: Some(start),
         idle: None,
         work: None,
-        more: false,
+        left: Left::Nothing,
         open: 0,
         input: Input::default(),
         eof: false,
@@ -157,7 +157,7 @@ impl Loop {
     }
 
     fn take_outcome(&mut self, outcome: Outcome) -> Option<End> {
-        (self.more, self.open) = (outcome.more, outcome.open);
+        (self.left, self.open) = (outcome.left, outcome.open);
         if !outcome.replies.is_empty() {
             self.outbox.push_back(outcome.replies);
         }
@@ -174,37 +174,56 @@ impl Loop {
         }
     }
 
-    /// Gives the worker what there is to do.
+    /// Has the worker do what there is to do: here, or on a blocking thread when it is heavy.
     fn work_next(&mut self) -> Option<End> {
-        if self.outbox.len() >= WAITING {
-            return None;
-        }
-        let mut worker = self.idle.take()?;
-        let (mut bytes, mut packets) = (0, 0);
-        while !self.more && bytes < RUN_BYTES && packets < RUN_PACKETS {
-            match self.input.next() {
-                Ok(Some(frame)) => {
-                    bytes += frame.len();
-                    packets += 1;
-                    worker.push(frame);
-                }
-                Ok(None) => break,
-                Err(error) => {
+        while self.outbox.len() < WAITING {
+            if self.orders.over.is_cancelled() {
+                return Some(End::Gone);
+            }
+            let mut worker = self.idle.take()?;
+            let given = if self.left == Left::Nothing { self.give(&mut worker) } else { Ok(true) };
+            if self.left == Left::Heavy {
+                self.work = Some(tokio::task::spawn_blocking(move || {
+                    let outcome = worker.run_heavy();
+                    (worker, outcome)
+                }));
+                return None;
+            }
+            let outcome = if given == Ok(true) { Some(worker.run()) } else { None };
+            self.idle = Some(worker);
+            match (given, outcome) {
+                (Err(error), _) => {
                     tracing::debug!(%error, "SFTP stream broken");
-                    self.idle = Some(worker);
                     return Some(End::Broken);
+                }
+                (Ok(_), None) => return None,
+                (Ok(_), Some(outcome)) => {
+                    if let Some(end) = self.take_outcome(outcome) {
+                        return Some(end);
+                    }
+                    self.send_next();
                 }
             }
         }
-        if self.more || packets > 0 {
-            self.work = Some(tokio::task::spawn_blocking(move || {
-                let outcome = worker.run();
-                (worker, outcome)
-            }));
-        } else {
-            self.idle = Some(worker);
-        }
         None
+    }
+
+    /// Gives the worker packets; tells whether there were any.
+    fn give(&mut self, worker: &mut Worker) -> Result<bool, BadLength> {
+        let (mut bytes, mut packets) = (0, 0);
+        while bytes < RUN_BYTES && packets < RUN_PACKETS {
+            let frame = match self.input.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                // What came before it is answered first.
+                Err(_) if packets > 0 => break,
+                Err(error) => return Err(error),
+            };
+            bytes += frame.len();
+            packets += 1;
+            worker.push(frame);
+        }
+        Ok(packets > 0)
     }
 
     /// Says farewell where the client still listens; then waits for work under way, and discards what

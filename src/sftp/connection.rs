@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Handle, RunningSession, run_stream};
+use tokio::net::TcpStream;
+use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +20,7 @@ use crate::net::Connection;
 use super::Sftp;
 use super::channel::Orders;
 use super::door::{Door, RoundTrip};
-use super::wire::{CutOnDrop, Line, Wire};
+use super::wire::{Line, Wire};
 
 /// How long a client is given to take the farewell before the connection is cut.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -28,19 +31,46 @@ struct Watch {
     orders: Orders,
     channels: TaskTracker,
     running: RunningSession<Door>,
-    /// Ends all that the connection holds, however this is left.
-    _cut: CutOnDrop,
-    _over: tokio_util::sync::DropGuard,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, on a thread of its own.
+///
+/// A request and its answer then cost one change of threads, the client's: whatever hands requests to
+/// other threads takes longer for it than for a small file. What a slow disk holds up is this thread.
 pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: CancellationToken) {
+    let (peer, over) = (connection.peer, CancellationToken::new());
+    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience };
+    let home = tokio::runtime::Handle::current();
+    let (done, finished) = oneshot::channel::<()>();
+    let Connection { stream, peer: _, pass } = connection;
+    let thread = stream.into_std().and_then(|stream| {
+        thread::Builder::new().name("sftp".to_owned()).spawn(move || {
+            // Dropped at the very end, when nothing of the connection is left.
+            let _done = done;
+            let runtime = match runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::warn!(%peer, %error, "no resources for an SFTP connection"),
+            };
+            runtime.block_on(async move {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => run(sftp, Connection { stream, peer, pass }, orders, home).await,
+                    Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
+                }
+            });
+        })
+    });
+    if let Err(error) = thread {
+        return tracing::warn!(%peer, %error, "no thread for an SFTP connection");
+    }
+    let _over = over.drop_guard();
+    // An error is the sign: the sender is only ever dropped.
+    let _ = finished.await;
+}
+
+async fn run(sftp: Sftp, connection: Connection, orders: Orders, home: runtime::Handle) {
     let deadline = Instant::now() + sftp.options().authentication;
     let Connection { stream, peer, pass } = connection;
     let (wire, line) = Wire::new(stream);
-    let cut = CutOnDrop(line.clone());
-    let orders = Orders { over: CancellationToken::new(), stop, patience: sftp.options().patience };
-    let over = orders.over.clone().drop_guard();
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
     let door = Door {
@@ -55,9 +85,11 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
         waiting: HashMap::new(),
         round_trip: RoundTrip::default(),
         sftp: sftp.clone(),
+        home,
     };
     let running = tokio::select! {
         () = orders.stop.cancelled() => return,
+        () = orders.over.cancelled() => return,
         () = tokio::time::sleep_until(deadline) => return,
         running = run_stream(sftp.config(), wire, door) => running,
     };
@@ -65,7 +97,7 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
         Ok(running) => running,
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
-    let mut watch = Watch { line, orders, channels, running, _cut: cut, _over: over };
+    let mut watch = Watch { line, orders, channels, running };
     if let Some(session) = watch.admit(who, deadline).await {
         watch.attend(session).await;
     }
@@ -80,6 +112,7 @@ impl Watch {
             _ = &mut self.running => None,
             () = tokio::time::sleep_until(deadline) => None,
             () = self.orders.stop.cancelled() => None,
+            () = self.orders.over.cancelled() => None,
         }
     }
 

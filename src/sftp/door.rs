@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,8 @@ use super::{Sftp, algorithms};
 const REFUSAL: Duration = Duration::from_millis(500);
 /// A throttled caller waits at most this long for the refusal; it holds no thread meanwhile.
 const THROTTLED: Duration = Duration::from_secs(5);
+/// The one question. Programs that type a password for somebody wait for the word.
+const PROMPT: &str = "Token as password: ";
 const BUSY: Duration = Duration::from_secs(1);
 /// Where the round trip is longer than this the window is wider.
 const FAR: Duration = Duration::from_millis(5);
@@ -47,6 +50,8 @@ pub(super) struct Door {
     /// Channels on which nothing was started yet.
     pub(super) waiting: HashMap<ChannelId, oneshot::Sender<Box<Worker>>>,
     pub(super) round_trip: RoundTrip,
+    /// The program's own runtime: what outlives this connection belongs there.
+    pub(super) home: runtime::Handle,
 }
 
 /// What there is once the caller has proven himself.
@@ -81,16 +86,22 @@ impl Door {
         let peer =
             Peer { protocol: Protocol::Sftp, address: self.peer.ip().to_canonical(), user_agent: self.line.client() };
         let credential = Credential { login: Some(login.to_owned()), token };
-        let pause = match self.sftp.auth().authenticate(credential, peer).await {
-            Ok(session) => match self.let_in(session) {
+        let auth = self.sftp.auth().clone();
+        let proof = self.home.spawn(async move { auth.authenticate(credential, peer).await });
+        let pause = match proof.await {
+            Ok(Ok(session)) => match self.let_in(session) {
                 true => return Auth::Accept,
                 false => Duration::ZERO,
             },
-            Err(Refusal::Throttled(wait)) => wait.min(THROTTLED),
-            Err(Refusal::Busy) => BUSY,
-            Err(Refusal::Denied) => Duration::ZERO,
-            Err(Refusal::Store(error)) => {
+            Ok(Err(Refusal::Throttled(wait))) => wait.min(THROTTLED),
+            Ok(Err(Refusal::Busy)) => BUSY,
+            Ok(Err(Refusal::Denied)) => Duration::ZERO,
+            Ok(Err(Refusal::Store(error))) => {
                 tracing::error!(%error, "the store failed");
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a proof was cut");
                 Duration::ZERO
             }
         };
@@ -155,7 +166,7 @@ impl Handler for Door {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
-            let prompts = vec![("Token: ".into(), false)].into();
+            let prompts = vec![(PROMPT.into(), false)].into();
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
         };
         let token = Zeroizing::new(response.next().unwrap_or_default().to_vec());

@@ -13,10 +13,15 @@ use super::folders::Folder;
 use super::overlay::Staged;
 use super::request::HandleId;
 
+/// What a disk takes at once.
+const LIGHT: u64 = 1024 * 1024;
+
 /// Something open, and where it was when it was opened.
 pub(super) struct Open {
     pub(super) path: TreePath,
     pub(super) what: What,
+    /// Bytes written through it.
+    written: u64,
     /// Its place among those that the session may have open.
     _place: OwnedSemaphorePermit,
 }
@@ -60,7 +65,8 @@ impl Open {
     ///
     /// # Errors
     /// [`Error::WrongHandle`] for what was not opened to be written.
-    pub(super) fn write_at(&self, view: &View, data: &[u8], offset: u64) -> Result<()> {
+    pub(super) fn write_at(&mut self, view: &View, data: &[u8], offset: u64) -> Result<()> {
+        self.written = self.written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         match &self.what {
             What::Editor { editor, writable: true, .. } => Ok(editor.write_at(data, offset)?),
             What::Staged { staged, .. } => staged.write_at(view, data, offset),
@@ -96,7 +102,7 @@ impl Handles {
     pub(super) fn insert(&mut self, place: OwnedSemaphorePermit, path: TreePath, what: What) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
-        self.open.insert(id, Open { path, what, _place: place });
+        self.open.insert(id, Open { path, what, written: 0, _place: place });
         id
     }
 
@@ -106,6 +112,11 @@ impl Handles {
     /// [`Error::NoHandle`] when the id names nothing.
     pub(super) fn get(&mut self, id: HandleId) -> Result<&mut Open> {
         self.open.get_mut(&id).ok_or(Error::NoHandle)
+    }
+
+    /// Tells whether so much was written through a handle that syncing it may take long.
+    pub(super) fn is_heavy(&self, id: HandleId) -> bool {
+        self.open.get(&id).is_some_and(|open| open.written > LIGHT)
     }
 
     /// Returns two different open things.

@@ -68,16 +68,6 @@ impl Line {
     }
 }
 
-/// Cuts the connection when dropped.
-#[derive(Debug)]
-pub(super) struct CutOnDrop(pub(super) Line);
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        self.0.cut();
-    }
-}
-
 /// The socket, as russh reads and writes it.
 #[derive(Debug)]
 pub(super) struct Wire<S> {

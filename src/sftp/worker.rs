@@ -1,4 +1,4 @@
-//! Answers the requests of one channel, in order, where blocking is allowed.
+//! Answers the requests of one channel, in order. All of it blocks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,12 +45,23 @@ impl Shared {
 pub(super) struct Outcome {
     /// The answers.
     pub(super) replies: Bytes,
-    /// Whether requests are left that were not answered yet.
-    pub(super) more: bool,
+    /// Whether requests are left that were not answered yet, and what the next is like.
+    pub(super) left: Left,
     /// How many files and folders are open.
     pub(super) open: usize,
     /// Whether the client broke the protocol: nothing after that can be understood.
     pub(super) broken: bool,
+}
+
+/// What a worker has left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing.
+    Nothing,
+    /// Requests that take as long as a small file takes.
+    Light,
+    /// First a request that moves much at once: the connection's own thread would be gone too long.
+    Heavy,
 }
 
 /// Answers the requests of one channel.
@@ -76,29 +87,35 @@ impl Worker {
         self.queue.push_back(frame);
     }
 
-    /// Answers requests until none is left, a batch is full or the connection is over. Blocks.
+    /// Answers requests until none is left, a batch is full, the next is heavy, or the connection is over.
     pub(super) fn run(&mut self) -> Outcome {
+        self.answer_while(|worker, packet| !worker.is_heavy(packet))
+    }
+
+    /// As [`Worker::run`], heavy requests too.
+    pub(super) fn run_heavy(&mut self) -> Outcome {
+        self.answer_while(|_, _| true)
+    }
+
+    fn answer_while(&mut self, takes: impl Fn(&Self, &Packet) -> bool) -> Outcome {
         let mut replies = Replies::default();
         let (mut broken, mut used) = (false, false);
         while !self.shared.over.is_cancelled() && !replies.is_full() {
             let Some(packet) = self.next() else { break };
+            if !takes(self, &packet) || !has_room(&packet, &replies) {
+                self.held = Some(packet);
+                break;
+            }
             match packet {
                 Packet::Init => {
                     self.greeted = true;
                     replies.version();
                 }
-                Packet::Request(_, Ok(Request::Read { length, .. })) if !replies.has_room(read_size(length)) => {
-                    self.held = Some(packet);
-                    break;
-                }
                 Packet::Request(id, request) if self.greeted => {
                     let answered = request.map_err(|_| Error::Malformed).and_then(|r| self.answer(id, r, &mut replies));
-                    match answered {
-                        Ok(()) => used = true,
-                        Err(error) => {
-                            used |= matches!(error, Error::Eof);
-                            replies.refuse(id, &error);
-                        }
+                    used |= matches!(answered, Ok(()) | Err(Error::Eof));
+                    if let Err(error) = answered {
+                        replies.refuse(id, &error);
                     }
                 }
                 Packet::Request(..) | Packet::Broken => {
@@ -110,8 +127,24 @@ impl Worker {
         if used {
             self.shared.view.session().used();
         }
-        let more = self.held.is_some() || !self.queue.is_empty();
-        Outcome { replies: replies.into_bytes(), more, open: self.handles.len(), broken }
+        Outcome { replies: replies.into_bytes(), left: self.left(), open: self.handles.len(), broken }
+    }
+
+    fn left(&self) -> Left {
+        match &self.held {
+            Some(packet) if self.is_heavy(packet) => Left::Heavy,
+            Some(_) => Left::Light,
+            None if self.queue.is_empty() => Left::Nothing,
+            None => Left::Light,
+        }
+    }
+
+    fn is_heavy(&self, packet: &Packet) -> bool {
+        match packet {
+            Packet::Request(_, Ok(Request::CopyData { .. })) => true,
+            Packet::Request(_, Ok(Request::Close(handle) | Request::Sync(handle))) => self.handles.is_heavy(*handle),
+            Packet::Request(..) | Packet::Init | Packet::Broken => false,
+        }
     }
 
     fn next(&mut self) -> Option<Packet> {
@@ -214,6 +247,13 @@ impl Drop for Worker {
                 staged.abandon();
             }
         }
+    }
+}
+
+fn has_room(packet: &Packet, replies: &Replies) -> bool {
+    match packet {
+        Packet::Request(_, Ok(Request::Read { length, .. })) => replies.has_room(read_size(*length)),
+        Packet::Request(..) | Packet::Init | Packet::Broken => true,
     }
 }
 
