@@ -113,12 +113,14 @@ impl Call {
         self.conditions.judge_write(self.around(), &self.path)
     }
 
-    /// Runs an operation with what the request brings against locks and conditions.
+    /// Runs an operation with what the request brings against locks and conditions. A condition that
+    /// does not hold is told of before a lock that stands in the way.
     ///
     /// # Errors
-    /// What the operation says.
+    /// [`tree::Error::Precondition`], and what the operation says.
     pub(super) fn claiming<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
         let judge = || self.judge();
+        judge()?;
         Ok(work(&Claim { tokens: &self.tokens, judge: &judge })?)
     }
 

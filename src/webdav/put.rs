@@ -107,12 +107,7 @@ impl Transfer {
     /// Asks for rights, limits, locks and conditions, and makes room for the content.
     fn stage(mut self) -> Result<Self> {
         let call = Arc::clone(&self.call);
-        let upload = call.claiming(|claim| {
-            let upload = call.view.stage(&call.path, self.announced, claim)?;
-            call.judge()?;
-            Ok(upload)
-        });
-        self.upload = Some(upload?);
+        self.upload = Some(call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?);
         Ok(self)
     }
 
