@@ -57,7 +57,7 @@ struct Global {
     /// Print JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
-    /// Say more on stderr; twice for everything
+    /// Say more on stderr; twice for still more
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = EVERYWHERE)]
     verbose: u8,
 }

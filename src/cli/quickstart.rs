@@ -168,7 +168,7 @@ In a browser, open {url} and give user name and password. Or:
   davfs2  echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
           (Linux 6 and later: with `buf_size 256` in /etc/davfs2/davfs2.conf)
   sftp    sftp -P {port} {login}@{host}        (asks for the password above)
-  sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin {login}@{host}:/ /mnt
+  sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin,idmap=user {login}@{host}:/ /mnt
 
 More users and tokens, while this runs or not:
 

@@ -44,8 +44,8 @@ impl Site {
     pub(super) fn log_level(&self, usual: &'static str) -> &'static str {
         match self.global.verbose {
             0 => usual,
-            1 => "debug",
-            _ => "trace",
+            1 => "info,patgate=debug",
+            _ => "debug,patgate=trace",
         }
     }
 
