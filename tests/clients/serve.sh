@@ -33,6 +33,7 @@ serve() {
     trap 'exit 130' INT TERM
     export GATEWAY_STATE=$GATEWAY_WORK/state GATEWAY_ROOT=$GATEWAY_WORK/files
     mkdir "$GATEWAY_ROOT"
+    : > "$GATEWAY_WORK/out"
     "$GATEWAY" serve --root "$GATEWAY_ROOT" --state "$GATEWAY_STATE" --http 127.0.0.1:0 --sftp 127.0.0.1:0 "$@" \
         < /dev/null > "$GATEWAY_WORK/out" 2> "$GATEWAY_WORK/log" &
     served=$!
