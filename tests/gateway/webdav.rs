@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use crate::support::{Answer, Dav, Fixture, raw};
+use crate::support::{Answer, Dav, Fixture, id_of, raw};
 
 const LOCK: &str = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner>me</owner></lockinfo>"#;
 const SHARED: &str =
@@ -463,4 +463,44 @@ async fn names_that_are_no_text_or_no_xml_are_listed_and_reached() {
     let page = dav.get("/dav/").await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert!(page.text().contains("&lt;&amp;&quot;&gt;") && !page.text().contains("<script"), "{}", page.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_ends_an_upload_that_waits_for_more() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "old");
+    let token = gateway.login("alice", "/:rw");
+    let dav = gateway.dav("alice", &token);
+    let mut stream = tokio::net::TcpStream::connect(gateway.http).await.expect("a connection");
+    let head = format!("PUT /dav/a HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n", gateway.http, dav.authorization());
+    let part = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    stream.write_all((head + &part).as_bytes()).await.expect("sent");
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    let mut line = [0; 12];
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(2), stream.read_exact(&mut line)).await;
+    answered.expect("within a second, and one to spare").expect("an answer");
+    assert_eq!(&line, b"HTTP/1.1 401");
+    let other = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    assert_eq!(other.get("/dav/a").await.text(), "old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken_too() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
+    let send = async |method: &str, path: &str, destination: &str, body: Vec<u8>| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = client.request(method, dav.url(path)).header("authorization", dav.authorization());
+        let response = request.header("destination", destination).body(body).send().await.expect("an answer");
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+        (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
+    };
+    let content: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+    assert_eq!(send("PUT", "/dav/a", "", content.clone()).await.0, 201);
+    assert_eq!(send("MOVE", "/dav/a", "http://example.com/dav/b", Vec::new()).await.0, 502);
+    assert_eq!(send("MOVE", "/dav/a", &dav.url("/dav/b"), Vec::new()).await.0, 201);
+    let (status, got) = send("GET", "/dav/b", "", Vec::new()).await;
+    assert!(status == 200 && got == content);
 }
