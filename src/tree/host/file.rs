@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod, fchown,
-    fcntl_getfl, fcntl_setfl, fdatasync, fsync, ftruncate, futimens, linkat, utimensat,
+    fcntl_getfl, fcntl_setfl, fsync, ftruncate, futimens, linkat, utimensat,
 };
 use rustix::io::{pread, pwrite};
 
@@ -96,11 +96,6 @@ impl File {
     /// Writes content and attributes to disk.
     pub(crate) fn sync(&self) -> Result<()> {
         fsync(&self.0)
-    }
-
-    /// Writes content to disk, with as many attributes as are needed to read it.
-    pub(crate) fn sync_data(&self) -> Result<()> {
-        fdatasync(&self.0)
     }
 
     /// Sets permission bits of a file opened to be read or written.

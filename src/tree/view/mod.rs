@@ -17,6 +17,8 @@ mod lock;
 mod property;
 mod read;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::sync::Arc;

@@ -123,7 +123,7 @@ impl View {
     }
 
     /// Moves an entry to another file system: a whole copy takes the target's place, then the source goes.
-    fn move_across(
+    pub(super) fn move_across(
         &self,
         source: &Spot,
         stat: &Stat,

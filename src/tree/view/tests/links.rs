@@ -1,0 +1,143 @@
+//! No link leads out.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::domain::Permission;
+use crate::tree::{Attributes, EditMode, Kind, Overwrite, Timestamp};
+
+const RW: Permission = Permission::RW;
+
+fn house() -> (House, View) {
+    let house = House::new(&["/box/sub", "/secret"]);
+    house.user("alice", &[("/box", RW)]);
+    write(&house, "/box/file", "mine");
+    write(&house, "/secret/file", "secret");
+    let view = house.view("alice");
+    (house, view)
+}
+
+#[test]
+fn links_that_lead_out_are_absent_in_every_way() {
+    let (house, view) = house();
+    put(&view, "/box/x", "x").expect("staging is there");
+    let secret = host(&house, "/secret/file");
+    symlink(&secret, host(&house, "/box/absolute")).expect("link");
+    symlink("../secret/file", host(&house, "/box/out")).expect("link");
+    symlink("../secret", host(&house, "/box/folder")).expect("link");
+    symlink("sub/../../secret/file", host(&house, "/box/round")).expect("link");
+    symlink("../../../../../../etc/passwd", host(&house, "/box/far")).expect("link");
+    symlink("../.patgate", host(&house, "/box/staging")).expect("link");
+    symlink("/proc/self/root", host(&house, "/box/magic")).expect("link");
+    symlink("out", host(&house, "/box/chain")).expect("link");
+    let reached = ["/box/absolute", "/box/out", "/box/round", "/box/far", "/box/staging", "/box/magic", "/box/chain"];
+    for path in reached.into_iter().chain(["/box/folder", "/box/folder/file", "/box/magic/etc/passwd"]) {
+        assert_eq!(said(view.stat(&at(path))), "absent", "{path}");
+        assert_eq!(said(view.link_stat(&at(path))), "absent", "{path}");
+        assert_eq!(said(get(&view, path)), "absent", "{path}");
+        assert_eq!(said(view.read_link(&at(path))), "absent", "{path}");
+        assert_eq!(said(view.remove_file(&at(path), &NONE)), "absent", "{path}");
+        assert_eq!(said(view.rename(&at(path), &at("/box/new"), Overwrite::No, &NONE)), "absent", "{path}");
+        assert_eq!(said(view.copy(&at(path), &at("/box/new"), true, Overwrite::No, &NONE)), "absent", "{path}");
+        assert_ne!(said(view.edit(&at(path), EditMode::default(), &NONE)), "ok", "{path}");
+    }
+    assert_eq!(names(&view, "/box").expect("list"), ["file", "sub", "x"]);
+    let unfollowed: Vec<_> = view.list(&at("/box"), false).expect("list").map(|e| e.expect("entry").name).collect();
+    assert_eq!(unfollowed.len(), 3, "{unfollowed:?}");
+    assert_eq!(said(put(&view, "/box/folder/new", "x")), "no parent");
+    assert_eq!(content(&house, "/secret/file"), "secret");
+}
+
+#[test]
+fn an_upload_over_a_link_that_leads_out_replaces_the_link() {
+    let (house, view) = house();
+    symlink("../secret/file", host(&house, "/box/out")).expect("link");
+    put(&view, "/box/out", "mine").expect("put");
+    assert_eq!(content(&house, "/secret/file"), "secret");
+    assert_eq!(content(&house, "/box/out"), "mine");
+    assert!(fs::symlink_metadata(host(&house, "/box/out")).expect("there").is_file());
+}
+
+#[test]
+fn links_that_stay_inside_are_followed_and_name_the_real_place() {
+    let (house, view) = house();
+    write(&house, "/box/sub/real", "old");
+    symlink("sub/real", host(&house, "/box/link")).expect("link");
+    symlink("sub", host(&house, "/box/folder")).expect("link");
+    assert_eq!(get(&view, "/box/link").expect("read"), "old");
+    assert_eq!(get(&view, "/box/folder/real").expect("read"), "old");
+    assert_eq!(view.canonical(&at("/box/folder/real")).expect("canonical"), at("/box/sub/real"));
+    assert_eq!(view.canonical(&at("/box/folder/none")).expect("canonical"), at("/box/sub/none"));
+    assert_eq!(view.read_link(&at("/box/link")).expect("target"), b"sub/real");
+    assert_eq!(view.link_stat(&at("/box/link")).expect("stat").kind, Kind::Link);
+    put(&view, "/box/link", "new").expect("put");
+    assert_eq!(content(&house, "/box/sub/real"), "new");
+    assert!(fs::symlink_metadata(host(&house, "/box/link")).expect("there").is_symlink());
+    view.remove_file(&at("/box/link"), &NONE).expect("removes the link");
+    assert_eq!(content(&house, "/box/sub/real"), "new");
+}
+
+#[test]
+fn a_write_through_a_link_needs_the_right_where_it_leads() {
+    let house = House::new(&["/all/box", "/all/other"]);
+    house.user("alice", &[("/all", Permission::R), ("/all/box", Permission::W)]);
+    write(&house, "/all/other/file", "old");
+    symlink("../other/file", host(&house, "/all/box/link")).expect("link");
+    let view = house.view("alice");
+    assert_eq!(get(&view, "/all/box/link").expect("read"), "old");
+    let touch = Attributes { modified: Some(Timestamp::default()), ..Attributes::default() };
+    assert_eq!(said(view.set_attributes(&at("/all/box/link"), &touch, true, &NONE)), "forbidden");
+    assert_eq!(view.stat(&at("/all/box/link")).expect("stat").permission, Permission::R);
+    put(&view, "/all/box/link", "new").expect("the link is replaced");
+    assert_eq!(content(&house, "/all/other/file"), "old");
+}
+
+#[test]
+fn only_links_that_stay_inside_are_made() {
+    let (house, view) = house();
+    for (target, outcome) in [
+        ("file", "ok"),
+        ("../box/file", "forbidden"),
+        ("sub/../file", "ok"),
+        ("none/yet", "ok"),
+        ("/box/file", "forbidden"),
+        ("../secret/file", "forbidden"),
+        ("sub/../../secret", "forbidden"),
+        (".patgate/x", "forbidden"),
+        ("", "forbidden"),
+    ] {
+        assert_eq!(said(view.symlink(target.as_bytes(), &at("/box/new"), &NONE)), outcome, "{target}");
+        let _ = fs::remove_file(host(&house, "/box/new"));
+    }
+}
+
+#[test]
+fn a_folder_swapped_for_a_link_in_a_race_never_leads_out() {
+    let (house, view) = house();
+    write(&house, "/box/sub/file", "mine");
+    let stop = AtomicBool::new(false);
+    let (folder, link, away) = (host(&house, "/box/sub"), host(&house, "/link"), host(&house, "/away"));
+    symlink("../secret", &link).expect("link");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(&folder, &away).expect("away");
+                fs::rename(&link, &folder).expect("link in");
+                fs::rename(&folder, &link).expect("link out");
+                fs::rename(&away, &folder).expect("back");
+            }
+        });
+        for turn in 0..2000 {
+            match get(&view, "/box/sub/file") {
+                Ok(text) => assert_ne!(text, "secret"),
+                Err(error) => assert!(matches!(error, Error::Absent | Error::NoParent), "{error}"),
+            }
+            let _ = put(&view, "/box/sub/file", &format!("mine {turn}"));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(content(&house, "/secret/file"), "secret");
+    assert_eq!(fs::read_dir(host(&house, "/secret")).expect("list").count(), 1);
+}

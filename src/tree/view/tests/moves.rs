@@ -1,0 +1,207 @@
+//! Renames, copies and removals of whole folders.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::domain::Permission;
+use crate::tree::{Attributes, Overwrite, Property, PropertyChange, PropertyName};
+
+const RW: Permission = Permission::RW;
+
+fn house() -> (House, View) {
+    let house = House::new(&["/box/a/b", "/box/c"]);
+    house.user("alice", &[("/", RW)]);
+    write(&house, "/box/a/b/file", "deep");
+    write(&house, "/box/a/file", "shallow");
+    let view = house.view("alice");
+    (house, view)
+}
+
+fn rename(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
+    view.rename(&at(from), &at(to), overwrite, &NONE)
+}
+
+fn copy(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
+    view.copy(&at(from), &at(to), true, overwrite, &NONE)
+}
+
+fn tag(view: &View, path: &str, text: &str) {
+    let name = PropertyName { namespace: "urn:x".into(), name: "tag".into() };
+    let changes = [PropertyChange::Set(Property { name, value: format!("<tag xmlns=\"urn:x\">{text}</tag>") })];
+    view.set_properties(&at(path), &changes, &Attributes::default(), &NONE).expect("set");
+}
+
+fn tags(view: &View, path: &str) -> Vec<String> {
+    view.properties(&at(path)).expect("read").into_iter().map(|property| property.value).collect()
+}
+
+#[test]
+fn nothing_goes_into_itself_or_onto_what_holds_it() {
+    let (house, view) = house();
+    for overwrite in [Overwrite::Yes, Overwrite::No, Overwrite::Posix] {
+        for (from, to) in [("/box/a", "/box/a/b/x"), ("/box/a/b", "/box/a"), ("/box/a", "/box/a/b"), ("/box", "/box/x")]
+        {
+            assert_eq!(said(rename(&view, from, to, overwrite)), "overlap", "{from} {to}");
+            assert_eq!(said(copy(&view, from, to, overwrite)), "overlap", "{from} {to}");
+        }
+        assert_eq!(said(copy(&view, "/box/a", "/box/a", overwrite)), "overlap");
+    }
+    assert_eq!(said(rename(&view, "/box/a", "/box/a", Overwrite::Yes)), "overlap");
+    assert_eq!(said(rename(&view, "/box/a", "/box/a", Overwrite::Posix)), "ok");
+    symlink("a", host(&house, "/box/link")).expect("link");
+    assert_eq!(said(rename(&view, "/box/a", "/box/link/b/x", Overwrite::Yes)), "overlap");
+    assert_eq!(said(copy(&view, "/box/link", "/box/a/b/x", Overwrite::Yes)), "overlap");
+    assert_eq!(said(rename(&view, "/", "/box/x", Overwrite::Yes)), "forbidden");
+    assert_eq!(said(copy(&view, "/box/a", "/", Overwrite::Yes)), "forbidden");
+    assert_eq!(said(view.remove_all(&at("/"), &NONE)), "forbidden");
+    assert_eq!(content(&house, "/box/a/b/file"), "deep");
+    no_debris_of(&house);
+}
+
+fn no_debris_of(house: &House) {
+    house.tree.settle();
+    if let Ok(staging) = fs::read_dir(host(house, ".patgate")) {
+        assert_eq!(staging.count(), 0);
+    }
+}
+
+#[test]
+fn targets_are_replaced_as_each_protocol_asks() {
+    use Overwrite::{No, Posix, Yes};
+    let table = [
+        ("/box/a/file", "/box/new", No, "ok", false),
+        ("/box/a/file", "/box/a/b/file", No, "exists", false),
+        ("/box/a/file", "/box/a/b/file", Yes, "ok", true),
+        ("/box/a/file", "/box/a/b/file", Posix, "ok", true),
+        ("/box/a/file", "/box/c", No, "exists", false),
+        ("/box/a/file", "/box/c", Posix, "is folder", false),
+        ("/box/a/file", "/box/c", Yes, "ok", true),
+        ("/box/c", "/box/a/file", Posix, "not folder", false),
+        ("/box/c", "/box/a/file", Yes, "ok", true),
+        ("/box/a", "/box/c", Posix, "ok", true),
+        ("/box/c", "/box/a", Posix, "not empty", false),
+        ("/box/c", "/box/a", Yes, "ok", true),
+        ("/box/none", "/box/x", Yes, "absent", false),
+        ("/box/c", "/box/none/x", Yes, "no parent", false),
+        ("/box/c", "/box/a/file/x", Yes, "no parent", false),
+    ];
+    for (from, to, overwrite, outcome, replaced) in table {
+        let (house, view) = house();
+        let result = rename(&view, from, to, overwrite);
+        assert_eq!(result.as_ref().ok().copied().unwrap_or_default(), replaced, "{from} {to} {overwrite:?}");
+        assert_eq!(said(result), outcome, "{from} {to} {overwrite:?}");
+        assert_eq!(host(&house, from).exists(), outcome != "ok" && from != "/box/none", "{from} {to} {overwrite:?}");
+        no_debris_of(&house);
+        if overwrite != Posix {
+            let (house, view) = self::house();
+            assert_eq!(said(copy(&view, from, to, overwrite)), outcome, "copy {from} {to} {overwrite:?}");
+            assert_eq!(host(&house, from).exists(), from != "/box/none");
+            no_debris_of(&house);
+        }
+    }
+}
+
+#[test]
+fn a_target_that_is_replaced_is_never_missing() {
+    let (house, view) = house();
+    let stop = AtomicBool::new(false);
+    let target = host(&house, "/box/c");
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut looks = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                assert!(target.exists());
+                looks += 1;
+            }
+            looks
+        });
+        for turn in 0..100 {
+            copy(&view, "/box/a", "/box/c", Overwrite::Yes).expect("copy");
+            let next = format!("/box/{turn}");
+            copy(&view, "/box/a", &next, Overwrite::No).expect("copy");
+            rename(&view, &next, "/box/c", Overwrite::Yes).expect("rename");
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(watch.join().expect("watch") > 0);
+    });
+    no_debris(&house);
+}
+
+#[test]
+fn moving_one_name_of_a_file_onto_another_leaves_one() {
+    let (house, view) = house();
+    view.hard_link(&at("/box/a/file"), &at("/box/twin"), &NONE).expect("link");
+    assert!(rename(&view, "/box/a/file", "/box/twin", Overwrite::Yes).expect("rename"));
+    assert!(!host(&house, "/box/a/file").exists());
+    assert_eq!(content(&house, "/box/twin"), "shallow");
+}
+
+#[test]
+fn a_copy_is_whole_and_takes_along_only_links_that_stay_inside() {
+    let (house, view) = house();
+    symlink("b/file", host(&house, "/box/a/inside")).expect("link");
+    symlink("../c", host(&house, "/box/a/beside")).expect("link");
+    symlink("/etc", host(&house, "/box/a/out")).expect("link");
+    let _socket = std::os::unix::net::UnixListener::bind(host(&house, "/box/a/socket")).expect("socket");
+    fs::create_dir_all(host(&house, "/box/a/.patgate/x")).expect("made");
+    assert!(!copy(&view, "/box/a", "/box/copy", Overwrite::No).expect("copy"));
+    let mut found: Vec<_> =
+        fs::read_dir(host(&house, "/box/copy")).expect("list").map(|e| e.expect("entry").file_name()).collect();
+    found.sort();
+    assert_eq!(found, ["b", "file", "inside"]);
+    assert_eq!(content(&house, "/box/copy/inside"), "deep");
+    assert!(!view.copy(&at("/box/a"), &at("/box/shallow"), false, Overwrite::No, &NONE).expect("copy"));
+    assert_eq!(fs::read_dir(host(&house, "/box/shallow")).expect("list").count(), 0);
+}
+
+#[test]
+fn properties_follow_a_rename_and_are_copied() {
+    let (house, view) = house();
+    tag(&view, "/box/a/b/file", "one");
+    let node = view.node_id(&at("/box/a/b/file")).expect("node");
+    rename(&view, "/box/a", "/box/moved", Overwrite::No).expect("rename");
+    assert_eq!(view.node_id(&at("/box/moved/b/file")).expect("node"), node);
+    assert_eq!(house.tree.locate(node).expect("located"), Some(at("/box/moved/b/file")));
+    copy(&view, "/box/moved", "/box/copy", Overwrite::No).expect("copy");
+    assert_eq!(tags(&view, "/box/copy/b/file"), tags(&view, "/box/moved/b/file"));
+    assert_ne!(view.node_id(&at("/box/copy/b/file")).expect("node"), node);
+    put(&view, "/box/moved/b/file", "new").expect("put");
+    assert_eq!(view.node_id(&at("/box/moved/b/file")).expect("node"), node);
+    view.remove_all(&at("/box/moved"), &NONE).expect("removed");
+    assert_eq!(house.tree.locate(node).expect("located"), None);
+    fs::create_dir_all(host(&house, "/box/moved/b")).expect("made");
+    write(&house, "/box/moved/b/file", "another");
+    assert!(tags(&view, "/box/moved/b/file").is_empty());
+}
+
+#[test]
+fn a_folder_of_any_depth_leaves_in_one_step_and_goes_whole() {
+    let (house, view) = house();
+    let mut deep = host(&house, "/box/c");
+    for _ in 0..600 {
+        deep.push("d");
+    }
+    fs::create_dir_all(&deep).expect("made");
+    for number in 0..300 {
+        fs::write(host(&house, "/box/c").join(number.to_string()), "x").expect("write");
+    }
+    copy(&view, "/box/c", "/box/copy", Overwrite::No).expect("copy");
+    view.remove_all(&at("/box/c"), &NONE).expect("removed");
+    assert!(!host(&house, "/box/c").exists());
+    view.remove_all(&at("/box/copy"), &NONE).expect("removed");
+    no_debris(&house);
+}
+
+#[test]
+fn a_move_to_another_file_system_copies_whole_and_removes() {
+    let (house, view) = house();
+    // Nothing can be mounted here: what a move across does is asked for by itself.
+    let (source, stat) = view.removable(&at("/box/a")).expect("seen");
+    let target = view.spot(&at("/box/c")).expect("spot");
+    let replaced = view.move_across(&source, &stat, &target, Overwrite::Yes, &NONE).expect("moved");
+    assert!(replaced && !host(&house, "/box/a").exists());
+    assert_eq!(content(&house, "/box/c/b/file"), "deep");
+    no_debris(&house);
+}
