@@ -421,6 +421,15 @@ impl Draft {
 }
 
 impl ConfigError {
+    /// Tells whether the command line alone is at fault.
+    pub fn is_misuse(&self) -> bool {
+        self.0.iter().all(|fault| match &fault.place {
+            Place::Default => true,
+            Place::Named(name) => name.starts_with("--"),
+            Place::File(_) | Place::Line(..) => false,
+        })
+    }
+
     /// Returns the faults, a line each.
     pub fn faults(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(ToString::to_string)

@@ -545,9 +545,15 @@ fn the_doctor_finds_a_state_directory_open_to_others_and_a_lost_pepper() {
 #[test]
 fn misuse_is_told_in_a_line_with_a_hint() {
     let site = Site::new();
-    for line in
-        ["nonsense", "admin", "admin user tken", "apitoken list --state some", "serve --nonsense", "serve --set x"]
-    {
+    for line in [
+        "serve --http nope",
+        "nonsense",
+        "admin",
+        "admin user tken",
+        "apitoken list --state some",
+        "serve --nonsense",
+        "serve --set x",
+    ] {
         site.refused(line, 2);
     }
     assert!(site.refused("apitoken create", 2).contains("--owner LOGIN"));
