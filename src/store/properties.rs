@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::nodes::{FROM, SELECT, node_row, stored_path};
+use super::reach::named;
 use super::{Durability, NodeRow, Result, Store};
 use crate::domain::{NodeId, TreePath};
 
@@ -73,6 +74,9 @@ impl Store {
 
     /// Changes the properties of a node in the order of the steps; all or, when `accept` refuses what
     /// would be left, none. Returns what it said.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the node has ended.
     pub(crate) fn change_properties(
         &self,
         node: NodeId,
@@ -80,6 +84,7 @@ impl Store {
         accept: impl FnOnce(Holding) -> bool,
     ) -> Result<bool> {
         self.write(Durability::Lazy, |connection| {
+            named(connection, node)?;
             connection.execute_batch("SAVEPOINT steps")?;
             for step in steps {
                 take_step(connection, node, step)?;
@@ -108,13 +113,15 @@ impl Store {
     }
 
     /// Gives each second node the properties of the first, in place of its own; a node `None` has none.
+    /// One that has ended gets none.
     pub(crate) fn copy_properties(&self, pairs: &[(Option<NodeId>, NodeId)]) -> Result<()> {
         self.write(Durability::Lazy, |connection| {
             for (from, to) in pairs {
                 connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };
                 let sql = "INSERT INTO properties (node, namespace, name, value) \
-                     SELECT ?2, namespace, name, value FROM properties WHERE node = ?1";
+                     SELECT n.id, p.namespace, p.name, p.value FROM properties p JOIN nodes n ON n.id = ?2 \
+                     WHERE p.node = ?1";
                 connection.execute(sql, [from, to])?;
             }
             Ok(())

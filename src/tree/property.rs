@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::index::Index;
 use super::{Error, Result};
 use crate::domain::{Name, NodeId, TreePath};
-use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep};
+use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep, StoreError};
 
 /// What one property, and all of one entry, may come to.
 const VALUE_BYTES: usize = 64 << 10;
@@ -97,13 +97,18 @@ impl Index {
         let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
-        self.store().change_properties(node, &steps, |Holding { count, bytes }| {
+        let changed = self.store().change_properties(node, &steps, |Holding { count, bytes }| {
             if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
                 outcome = also();
             }
             outcome.is_ok()
-        })?;
-        outcome
+        });
+        match changed {
+            // It was removed since it was named, or a folder above it.
+            Err(StoreError::Missing(_)) => Err(Error::Absent),
+            Err(error) => Err(error.into()),
+            Ok(_) => outcome,
+        }
     }
 
     /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),

@@ -48,6 +48,20 @@ fn removing_properties_names_no_node() {
 }
 
 #[test]
+fn an_entry_that_goes_while_it_is_named_gets_no_properties() {
+    let world = World::new();
+    let node = world.index.mint(&at("/c")).expect("named");
+    world.store.end_nodes(&[node]).expect("ended");
+    let step = PropertyStep { namespace: "", name: "x", value: Some("1") };
+    let changed = world.store.change_properties(node, &[step], |_| true);
+    assert!(matches!(changed, Err(StoreError::Missing(_))), "{changed:?}");
+    world.change("/a", &[set("x", "1")]).expect("changed");
+    let source = world.find("/a").expect("named");
+    world.store.copy_properties(&[(Some(source), node)]).expect("passed over");
+    assert!(world.store.properties(node).expect("read").is_empty());
+}
+
+#[test]
 fn a_change_of_no_property_leaves_the_store_alone() {
     let world = World::new();
     world.change("/c", &[set("x", "1")]).expect("changed");

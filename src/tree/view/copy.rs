@@ -108,7 +108,10 @@ impl View {
             Ok(()) => self.shared().removals.begin(staged),
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let old = self.host().staging(&target.folder)?.take(&target.folder, &target.name)?;
-                staged.put_new(&target.folder, &target.name).map_err(placed)?;
+                if let Err(error) = staged.put_new(&target.folder, &target.name) {
+                    old.put_new(&target.folder, &target.name)?;
+                    return Err(placed(error));
+                }
                 self.shared().removals.begin(old);
             }
             Err(error) => return Err(placed(error)),

@@ -105,6 +105,7 @@ impl View {
             Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
                 let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
             })?,
+            Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let old = staging.take(&target.folder, &target.name)?;
@@ -120,6 +121,16 @@ impl View {
         };
         self.shared().removals.begin(old);
         Ok(())
+    }
+
+    /// Tells whether one lies within the other, as it may since a folder above either was moved.
+    fn is_nested(&self, source: &Spot, target: &Spot) -> bool {
+        let place = |spot: &Spot| self.host().whereabouts(&spot.folder).map(|folder| folder.child(&spot.name));
+        match (place(source), place(target)) {
+            (Some(source), Some(target)) => source.is_within(&target) || target.is_within(&source),
+            // A folder of theirs is gone.
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// Moves an entry to another file system: a whole copy takes the target's place, then the source goes.
