@@ -57,8 +57,11 @@ impl Doctor {
         }
         let local = site.local()?;
         let mut findings = vec![state(&local.state)];
-        let store = if local.state.join("patgate.db").exists() { Some(Store::open(&local.state)) } else { None };
-        findings.push(database(store.as_ref()));
+        // Opening the state of another user, or an open one, would change it.
+        let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
+        let there = sound && local.state.join("patgate.db").exists();
+        let store = there.then(|| Store::open(&local.state));
+        findings.extend(sound.then(|| database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         findings.extend(store.as_ref().map(pepper));
         findings.extend(root(store.as_ref(), &local));
