@@ -30,6 +30,8 @@ pub(super) struct Found {
 pub(super) struct Spot {
     /// The folder.
     pub(super) folder: Folder,
+    /// What the folder is.
+    pub(super) holder: Stat,
     /// The name.
     pub(super) name: Name,
     /// Where that is, without links above the name.
@@ -122,7 +124,7 @@ impl View {
         };
         let path = folder.path.child(&name);
         let permission = folder.permission | self.begins_at(&path)?;
-        Ok(Spot { folder: folder.file.into(), name, path, permission, fixed: false })
+        Ok(Spot { holder: folder.stat, folder: folder.file.into(), name, path, permission, fixed: false })
     }
 
     /// Returns what is allowed at a path by what begins right there and stands.
@@ -188,7 +190,8 @@ impl View {
         };
         match (&ground.base, path.name()) {
             (Base::Holder(folder), Some(name)) if ground.place == *path => {
-                let spot = Spot { folder: folder.clone(), name, path: path.clone(), permission, fixed: true };
+                let holder = folder.stat()?;
+                let spot = Spot { folder: folder.clone(), holder, name, path: path.clone(), permission, fixed: true };
                 match spot.stat()? {
                     Some(stat) if stat.kind == Some(Kind::File) => Ok((spot, Some(stat))),
                     Some(_) | None => Err(Error::Absent),

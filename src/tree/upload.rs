@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::check::Spot;
 use super::handles::{Hold, LockWatch};
-use super::host::{Errno, File, Staged, Stat};
+use super::host::{File, Staged, Stat};
 use super::{Attributes, Claim, Entry, Error, Kind, Result, View};
 use crate::domain::{Permission, TreePath};
 
@@ -36,8 +36,8 @@ impl Upload {
         replaced: Option<&Stat>,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let finish = Finish::of(view, spot, replaced)?;
-        let (file, staged) = view.host().staging(&spot.folder)?.make_file()?;
+        let finish = Finish::of(view, spot, replaced);
+        let (file, staged) = view.host().staging(&spot.folder, spot.holder.mount())?.make_file()?;
         let hold = Hold::new(view, spot.path.clone(), Permission::W)?;
         let watch = LockWatch::new(spot.path.clone(), claim.tokens);
         Ok(Self { asked: asked.clone(), file, staged, finish, wanted: Mutex::default(), hold, watch })
@@ -117,16 +117,14 @@ impl Upload {
         let steady = view.shared().locks.steady();
         let replaced = spot.stat()?;
         view.may_put(&spot, replaced.as_ref(), claim)?;
-        view.fits(self.file.stat()?.size)?;
-        let finish = Finish::of(&view, &spot, replaced.as_ref())?;
+        if view.is_limited() {
+            view.fits(self.file.stat()?.size)?;
+        }
+        let finish = Finish::of(&view, &spot, replaced.as_ref());
         if finish != self.finish {
             finish.apply(&self.file, &wanted)?;
         }
-        self.staged.put(&spot.folder, &spot.name).map_err(|error| match error {
-            Errno::NOENT => Error::NoParent,
-            Errno::XDEV => Error::Unsupported,
-            other => other.into(),
-        })?;
+        self.staged.put(&spot.folder, &spot.name).map_err(Error::putting)?;
         drop((steady, names));
         view.sync_names(&spot.folder)?;
         Ok(view.entry(&self.asked, &self.file.stat()?, permission))
@@ -141,21 +139,21 @@ impl Upload {
 impl Finish {
     /// A replaced file keeps its mode and owner; a new one has what the process gives new files, and the
     /// group of a folder that hands its group down.
-    fn of(view: &View, spot: &Spot, replaced: Option<&Stat>) -> Result<Self> {
+    fn of(view: &View, spot: &Spot, replaced: Option<&Stat>) -> Self {
         if let Some(old) = replaced.filter(|stat| stat.kind == Some(Kind::File)) {
-            return Ok(Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) });
+            return Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) };
         }
-        let folder = spot.folder.stat()?;
-        let gid = (folder.mode & 0o2000 != 0).then_some(folder.gid);
-        Ok(Self { mode: view.host().masked(0o666), uid: None, gid })
+        let gid = (spot.holder.mode & 0o2000 != 0).then_some(spot.holder.gid);
+        Self { mode: view.host().masked(0o666), uid: None, gid }
     }
 
     fn apply(&self, file: &File, wanted: &Attributes) -> Result<()> {
-        let now = file.stat()?;
-        let uid = self.uid.filter(|uid| *uid != now.uid);
-        let gid = self.gid.filter(|gid| *gid != now.gid);
-        if uid.is_some() || gid.is_some() {
-            file.set_owner(uid, gid);
+        if self.uid.is_some() || self.gid.is_some() {
+            let now = file.stat()?;
+            let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));
+            if uid.is_some() || gid.is_some() {
+                file.set_owner(uid, gid);
+            }
         }
         Ok(file.set_mode(wanted.mode.unwrap_or(self.mode))?)
     }

@@ -103,7 +103,7 @@ impl Host {
         for mount in mounts::below(&self.root) {
             let Ok(folder) = self.folder(&mount) else { continue };
             // A file system that can't be written to holds no debris of ours that could be removed.
-            match self.staging(&folder) {
+            match folder.stat().and_then(|stat| self.staging(&folder, stat.mount())) {
                 Ok(_) | Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
                 Err(error) => return Err(error),
             }
@@ -124,6 +124,18 @@ impl From<Errno> for Error {
             Errno::NAMETOOLONG | Errno::ILSEQ => Error::BadName,
             Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK => Error::Unsupported,
             other => Error::Host(io::Error::from(other)),
+        }
+    }
+}
+
+impl Error {
+    /// Says what went wrong when something was put under a name in an open folder: what is missing can
+    /// only be the folder.
+    pub(crate) fn putting(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT => Error::NoParent,
+            Errno::XDEV => Error::Unsupported,
+            other => other.into(),
         }
     }
 }

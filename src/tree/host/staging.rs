@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::open::{How, plain};
-use super::{Errno, File, Folder, Host, Result};
+use super::{Errno, File, Folder, Host, Mount, Result};
 use crate::domain::{Name, RESERVED};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FlockOperation, Mode, RawDir, fchmod, flock, mkdirat, renameat, unlinkat};
@@ -34,10 +34,9 @@ pub(crate) struct Staged {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
-    /// Returns the staging folder from which a rename reaches an open folder of the tree; makes it
-    /// when there is none.
-    pub(crate) fn staging(&self, beside: &Folder) -> Result<Arc<Staging>> {
-        let mount = beside.stat()?.mount();
+    /// Returns the staging folder from which a rename reaches an open folder of the tree on a
+    /// mount; makes it when there is none.
+    pub(crate) fn staging(&self, beside: &Folder, mount: Mount) -> Result<Arc<Staging>> {
         if let Some(staging) = self.stagings.read().get(&mount) {
             return Ok(Arc::clone(staging));
         }

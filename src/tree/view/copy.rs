@@ -35,7 +35,7 @@ impl View {
         }
         self.may_replace(&target, overwrite, claim)?;
         let work = Work::new(self, &source.path, Permission::R, false)?;
-        let staging = self.host().staging(&target.folder)?;
+        let staging = self.host().staging(&target.folder, target.holder.mount())?;
         let staged = if source.stat.is_folder() {
             let staged = staging.make_folder()?;
             let copy = work.folder(&source.file.into(), &source.stat, &staged, deep)?;
@@ -66,7 +66,7 @@ impl View {
     /// Copies into staging what is to move to another file system, as it is.
     pub(super) fn copy_for_move(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Staged> {
         let work = Work::new(self, &source.path, Permission::W, true)?;
-        let staging = self.host().staging(&target.folder)?;
+        let staging = self.host().staging(&target.folder, target.holder.mount())?;
         let staged = match stat.kind {
             Some(Kind::Folder) => {
                 let staged = staging.make_folder()?;
@@ -98,23 +98,23 @@ impl View {
         replaced: Option<&Stat>,
         overwrite: Overwrite,
     ) -> Result<()> {
-        let placed = |error: Errno| if error == Errno::NOENT { Error::NoParent } else { error.into() };
-        let Some(old) = replaced else { return staged.put_new(&target.folder, &target.name).map_err(placed) };
+        let Some(old) = replaced else { return staged.put_new(&target.folder, &target.name).map_err(Error::putting) };
         if overwrite == Overwrite::Posix || !(folder || old.is_folder()) {
-            return staged.put(&target.folder, &target.name).map_err(placed);
+            return staged.put(&target.folder, &target.name).map_err(Error::putting);
         }
         let change = self.shared().index.begin_remove(&target.path)?;
         match staged.exchange(&target.folder, &target.name) {
             Ok(()) => self.shared().removals.begin(staged),
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let old = self.host().staging(&target.folder)?.take(&target.folder, &target.name)?;
+                let old =
+                    self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?;
                 if let Err(error) = staged.put_new(&target.folder, &target.name) {
                     old.put_new(&target.folder, &target.name)?;
-                    return Err(placed(error));
+                    return Err(Error::putting(error));
                 }
                 self.shared().removals.begin(old);
             }
-            Err(error) => return Err(placed(error)),
+            Err(error) => return Err(Error::putting(error)),
         }
         change.finish()
     }

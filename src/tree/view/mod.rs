@@ -26,7 +26,7 @@ use std::sync::Arc;
 use super::host::{Folder, Host, Stat};
 use super::{Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
 use crate::auth::Session;
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Permission, Standing, TreePath};
 
 /// What a request brings against locks and conditions.
 #[derive(Clone, Copy)]
@@ -145,14 +145,9 @@ impl View {
 
     /// Names the path asked for where a refusal would name one that the session can't see.
     pub(super) fn shade<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
-        let access = self.session.access()?;
-        result.map_err(|error| match error {
-            Error::Locked { root, token } if access.standing(&root) == crate::domain::Standing::Absent => {
-                let _ = root;
-                Error::Locked { root: path.clone(), token }
-            }
-            other => other,
-        })
+        let Err(Error::Locked { root, token }) = result else { return result };
+        let hidden = self.session.access()?.standing(&root) == Standing::Absent;
+        Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
     }
 
     /// Writes the names in a folder to disk where durability asks for it.

@@ -30,7 +30,7 @@ impl View {
         if stat.kind == Some(Kind::File) {
             self.fits(stat.size)?;
         }
-        if source.folder.stat()?.mount() != target.folder.stat()?.mount() {
+        if source.holder.mount() != target.holder.mount() {
             return self.move_across(&source, &stat, &target, overwrite, claim);
         }
         let names = self.shared().names.hold(&[&source.path, &target.path]);
@@ -90,17 +90,15 @@ impl View {
             (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
         };
         moved.map_err(|error| match error {
-            // The source stands under its folder's open handle: what is gone is the other folder.
-            Errno::NOENT => Error::NoParent,
             Errno::NOTDIR => Error::NotFolder,
             Errno::INVAL => Error::Overlap,
-            other => other.into(),
+            other => Error::putting(other),
         })
     }
 
     /// Both change places in one step, so that the target is never missing; then the old one goes.
     fn swap(&self, source: &Spot, target: &Spot) -> Result<()> {
-        let staging = self.host().staging(&source.folder)?;
+        let staging = self.host().staging(&source.folder, source.holder.mount())?;
         let old = match source.folder.exchange(&source.name, &target.folder, &target.name) {
             Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
                 let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
@@ -156,7 +154,7 @@ impl View {
         self.sync_names(&target.folder)?;
         let properties = self.shared().index.copy_properties(&source.path, &target.path, true);
         let change = self.shared().index.begin_remove(&source.path)?;
-        let old = self.host().staging(&source.folder)?.take(&source.folder, &source.name)?;
+        let old = self.host().staging(&source.folder, source.holder.mount())?.take(&source.folder, &source.name)?;
         self.sync_names(&source.folder)?;
         change.finish()?;
         self.shared().removals.begin(old);

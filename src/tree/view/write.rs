@@ -3,7 +3,7 @@
 use super::{Claim, EditMode, View};
 use crate::domain::{Permission, TreePath};
 use crate::tree::check::{Found, Spot, stays_inside};
-use crate::tree::host::{Errno, File, How, Stat};
+use crate::tree::host::{File, How, Stat};
 use crate::tree::tag::keep;
 use crate::tree::{Attributes, Editor, Entry, Error, Kind, Result, Upload};
 
@@ -39,7 +39,8 @@ impl View {
             }
             place => place?,
         };
-        if stat.is_none() && !mode.create {
+        let is_file = |stat: &Option<Stat>| stat.as_ref().is_some_and(|stat| stat.kind == Some(Kind::File));
+        if !mode.create && !is_file(&stat) {
             return Err(Error::Absent);
         }
         if mode.read && !spot.permission.allows(Permission::RW) {
@@ -81,7 +82,9 @@ impl View {
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.may_put(&spot, None, claim)?;
-        spot.folder.make_folder(&spot.name, self.host().masked(attributes.mode.unwrap_or(0o777))).map_err(made)?;
+        spot.folder
+            .make_folder(&spot.name, self.host().masked(attributes.mode.unwrap_or(0o777)))
+            .map_err(Error::putting)?;
         let place = spot.folder.open(&spot.name, How::Folder)?;
         if attributes.modified.is_some() || attributes.accessed.is_some() {
             place.set_place_times(attributes.modified, attributes.accessed)?;
@@ -121,7 +124,7 @@ impl View {
         self.remove(path, claim, |spot, stat| match stat.kind {
             Some(Kind::Folder) if self.host().holds_mounts(&spot.path) => Err(Error::Forbidden),
             Some(Kind::Folder) => {
-                let staged = self.host().staging(&spot.folder)?.take(&spot.folder, &spot.name)?;
+                let staged = self.host().staging(&spot.folder, spot.holder.mount())?.take(&spot.folder, &spot.name)?;
                 self.shared().removals.begin(staged);
                 Ok(())
             }
@@ -234,7 +237,7 @@ impl View {
         let _steady = self.shared().locks.steady();
         self.unlocked(&source.path, claim.tokens)?;
         self.may_put(&spot, None, claim)?;
-        source.file.link(&spot.folder, &spot.name).map_err(made)?;
+        source.file.link(&spot.folder, &spot.name).map_err(Error::putting)?;
         self.sync_names(&spot.folder)
     }
 
@@ -253,7 +256,7 @@ impl View {
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.may_put(&spot, None, claim)?;
-        spot.folder.symlink(target, &spot.name).map_err(made)?;
+        spot.folder.symlink(target, &spot.name).map_err(Error::putting)?;
         self.sync_names(&spot.folder)
     }
 
@@ -289,9 +292,4 @@ impl View {
             Some(_) | None => Ok(()),
         }
     }
-}
-
-/// Says that the folder is gone in which something was to be made.
-fn made(error: Errno) -> Error {
-    if error == Errno::NOENT { Error::NoParent } else { error.into() }
 }
