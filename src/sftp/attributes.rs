@@ -47,9 +47,9 @@ impl Change {
         })
     }
 
-    /// Returns the permission bits for something that is made; never open to a group's or others' writing.
+    /// Returns the permission bits for something that is made.
     pub(super) fn new_mode(&self) -> Option<u32> {
-        self.mode.map(|mode| mode & 0o755)
+        self.mode.map(|mode| mode & 0o777)
     }
 }
 
@@ -158,6 +158,6 @@ mod tests {
         assert_eq!(same.attributes().expect("same").mode, Some(0o644));
         let other = Change { owner: Some((0, OWNER)), ..Change::default() };
         assert!(matches!(other.attributes(), Err(Error::Owner)));
-        assert_eq!(Change { mode: Some(0o100_666), ..Change::default() }.new_mode(), Some(0o644));
+        assert_eq!(Change { mode: Some(0o100_666), ..Change::default() }.new_mode(), Some(0o666));
     }
 }

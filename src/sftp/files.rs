@@ -15,6 +15,8 @@ use super::reply::Replies;
 use super::request::{HandleId, OpenFlags};
 use super::worker::Worker;
 
+/// What a new file never lets its group and others do, unless the client sets it later.
+const OTHERS_WRITE: u32 = 0o022;
 /// How much copy-data moves at a time.
 const COPY: usize = 256 * 1024;
 
@@ -58,7 +60,8 @@ impl Worker {
     fn open_to_replace(&self, path: &TreePath, readable: bool, attributes: &Change) -> Result<(TreePath, What)> {
         let view = &self.shared.view;
         let path = view.canonical(path)?;
-        let new_mode = attributes.new_mode().filter(|_| view.link_stat(&path).is_err());
+        // As a umask does for what is made in place.
+        let new_mode = attributes.new_mode().map(|mode| mode & !OTHERS_WRITE).filter(|_| view.link_stat(&path).is_err());
         let upload = view.stage(&path, None, &Claim::none())?;
         if readable {
             needs_read(&upload.stat()?)?;

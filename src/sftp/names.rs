@@ -108,7 +108,10 @@ impl Worker {
         if self.shared.overlay.find_entry(&self.shared.view, &path).is_some() {
             return Err(Error::NotLink);
         }
-        Ok(self.shared.view.read_link(&path)?)
+        self.shared.view.read_link(&path).map_err(|error| match error {
+            tree::Error::Unsupported => Error::NotLink,
+            other => other.into(),
+        })
     }
 
     /// Returns the path without links, from the root.
