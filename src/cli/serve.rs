@@ -10,6 +10,7 @@ use super::{Failure, Result, output};
 use crate::config::{self, Config, Loaded};
 use crate::gateway::{Gateway, Parts, Settings};
 use crate::net::GateLimits;
+use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogFormat};
 
 /// Serve a folder over WebDAV and SFTP
@@ -103,6 +104,7 @@ fn settings(config: Config) -> Settings {
     Settings {
         http_gate: gate(config.http_connections),
         sftp_gate: gate(config.sftp_connections),
+        sftp_options: SftpOptions::default(),
         root: config.root,
         state: config.state,
         http: config.http,

@@ -118,7 +118,9 @@ impl Gateway {
             insecure: settings.insecure_http,
         };
         let http = http.map(|listener| (door(&listener), listener)).map(|(door, listener)| (listener, door));
-        let sftp = sftp.zip(keys).map(|(listener, keys)| (listener, Sftp::new(tree.clone(), auth.clone(), keys)));
+        let sftp = sftp.zip(keys).map(|(listener, keys)| {
+            (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
+        });
         Ok(Self { store, auth, tree, http, sftp, settings })
     }
 

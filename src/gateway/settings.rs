@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::net::GateLimits;
+use crate::sftp::SftpOptions;
 use crate::tree::Durability;
 
 /// How a gateway is set up.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub http_gate: GateLimits,
     /// Caps on SSH connections.
     pub sftp_gate: GateLimits,
+    /// What one SFTP client may take.
+    pub sftp_options: SftpOptions,
     /// How long connections may go on once the gateway is told to stop.
     pub drain: Duration,
 }
@@ -51,6 +54,7 @@ impl Settings {
             durability: Durability::Full,
             http_gate: gate,
             sftp_gate: gate,
+            sftp_options: SftpOptions::default(),
             drain: Duration::from_secs(10),
         }
     }
