@@ -1,5 +1,7 @@
 //! The example that embeds the gateway does what it says.
 
+#![allow(clippy::expect_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;

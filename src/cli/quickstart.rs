@@ -149,6 +149,7 @@ impl Page<'_> {
         let (root, state, secret) = (root.display(), quoted(state), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
         let url = format!("http://{http}/dav/");
+        let program = std::env::args_os().next().map_or_else(|| "patgate".to_owned(), |name| quoted(Path::new(&name)));
         let keys = self.fingerprints.join("\n               ");
         format!(
             "\
@@ -172,8 +173,8 @@ In a browser, open {url} and give user name and password. Or:
 
 More users and tokens, while this runs or not:
 
-  patgate --state {state} admin user create alice
-  patgate --state {state} admin user token -u alice -e 24h
+  {program} --state {state} admin user create alice
+  {program} --state {state} admin user token -u alice -e 24h
 "
         )
     }

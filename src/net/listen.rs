@@ -1,17 +1,23 @@
 //! The accept loop: backs off when the system is short of file handles, and stops when told.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Gate, Pass};
 
+/// How long a connection may be silent before its peer is asked whether it is there, how long between
+/// asking again, and how often.
+const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(20), 3);
+
 /// An accepted connection and its place at the gate.
 #[derive(Debug)]
 pub struct Connection {
-    /// The socket, with TCP_NODELAY set.
+    /// The socket, with TCP_NODELAY and TCP keepalive set.
     pub stream: TcpStream,
     /// The caller's address, as the system knows it.
     pub peer: SocketAddr,
@@ -35,7 +41,7 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
                     tracing::debug!(%peer, "connection refused: too many are open");
                     continue;
                 };
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = tune(&stream) {
                     tracing::debug!(%peer, %error, "connection lost before it began");
                     continue;
                 }
@@ -51,4 +57,14 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
             }
         }
     }
+}
+
+/// Sets what every connection needs: no delay of small packets, and an end to one whose peer has vanished.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, count) = SILENT;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, idle)?;
+    sockopt::set_tcp_keepintvl(stream, interval)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, count)?)
 }

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -25,6 +26,9 @@ use crate::tree::{self, Attributes, Entry, Timestamp, Upload};
 
 /// As much as is written at once, and as is received before anything is staged.
 const BLOCK: usize = 512 * 1024;
+
+/// How long a client may send nothing of a body that it began.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Answers PUT.
 ///
@@ -60,7 +64,7 @@ async fn receive(body: &mut Incoming, mut ended: Pin<&mut impl Future<Output = (
     while length < BLOCK && !body.is_end_stream() {
         let frame = tokio::select! {
             biased;
-            frame = body.frame() => frame,
+            frame = tokio::time::timeout(SILENCE, body.frame()) => frame.map_err(|_| Error::Cut)?,
             () = ended.as_mut() => return Err(tree::Error::Ended(crate::auth::Ended).into()),
         };
         let Some(frame) = frame else { return Ok((blocks, true)) };

@@ -7,7 +7,7 @@ mod first_steps;
 mod hidden;
 mod life;
 mod matrix;
-#[allow(dead_code, unused_imports)]
+mod sftp;
 mod support;
 mod webdav;
 mod webdav_faults;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// A WebDAV client of one user.
 #[derive(Clone)]
-pub struct Dav {
+pub(crate) struct Dav {
     client: reqwest::Client,
     address: SocketAddr,
     authorization: String,
@@ -18,32 +18,32 @@ pub struct Dav {
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// A header's value, empty when it is not there.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 
     /// The answer without what tells nothing: its date.
-    pub fn comparable(mut self) -> Self {
+    pub(crate) fn comparable(mut self) -> Self {
         self.headers.remove("date");
         self
     }
 }
 
 impl Dav {
-    pub fn new(address: SocketAddr, login: &str, token: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, login: &str, token: &str) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -54,17 +54,17 @@ impl Dav {
     }
 
     /// The authorization header's value.
-    pub fn authorization(&self) -> &str {
+    pub(crate) fn authorization(&self) -> &str {
         &self.authorization
     }
 
     /// The absolute URL of a path.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Sends a request for an absolute path such as `/dav/a`.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -77,7 +77,7 @@ impl Dav {
     }
 
     /// Sends a request and returns the response before its body was read.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         method: &str,
         path: &str,
@@ -93,22 +93,22 @@ impl Dav {
     }
 
     /// Sends a request without headers and body and returns its status.
-    pub async fn status(&self, method: &str, path: &str) -> u16 {
+    pub(crate) async fn status(&self, method: &str, path: &str) -> u16 {
         self.send(method, path, &[], "").await.status
     }
 
     /// Reads a file.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
     /// Writes a file.
-    pub async fn put(&self, path: &str, content: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn put(&self, path: &str, content: impl Into<reqwest::Body>) -> Answer {
         self.send("PUT", path, &[], content).await
     }
 
     /// Lists a folder: the paths of all hrefs, without the folder's own, still percent-encoded.
-    pub async fn list(&self, path: &str) -> Result<Vec<String>, u16> {
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<String>, u16> {
         let answer = self.send("PROPFIND", path, &[("depth", "1")], "").await;
         if answer.status != 207 {
             return Err(answer.status);
@@ -127,7 +127,7 @@ impl Dav {
 }
 
 /// Sends bytes over a socket of their own, ends the sending side when told, and returns all that came back.
-pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request).await.expect("sent");
     let mut answer = Vec::new();

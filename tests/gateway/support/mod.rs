@@ -9,39 +9,38 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use patgate::auth::Clock;
-use patgate::domain::Time;
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use dav::{Answer, Dav, raw};
-pub use sftp::{Attrs, Sftp, SftpError, packet, string};
+pub(crate) use dav::{Answer, Dav, raw};
+pub(crate) use sftp::{Sftp, SftpError, packet, string};
 
 /// A running gateway; stopped when dropped.
-pub struct Fixture {
+pub(crate) struct Fixture {
     folder: TempDir,
-    pub clock: Clock,
-    pub http: SocketAddr,
-    pub sftp: SocketAddr,
+    pub(crate) clock: Clock,
+    pub(crate) http: SocketAddr,
+    pub(crate) sftp: SocketAddr,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
 }
 
 impl Fixture {
     /// Starts a gateway over an empty folder, with the system's clock.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Clock::system(), |_| {}).await
     }
 
     /// Starts a gateway whose clock stands at the present until it is turned.
-    pub async fn with_clock_by_hand() -> Self {
+    pub(crate) async fn with_clock_by_hand() -> Self {
         Self::start_with(Clock::manual(Clock::system().now()), |_| {}).await
     }
 
     /// Starts a gateway with settings of its own.
-    pub async fn start_with(clock: Clock, adapt: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn start_with(clock: Clock, adapt: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("files")).expect("a folder");
         let mut fixture = Self {
@@ -57,13 +56,13 @@ impl Fixture {
     }
 
     /// Stops the gateway as SIGTERM does, and starts another over the same folders.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.halt().await;
         self.run(|_| {}).await;
     }
 
     /// Stops the gateway as SIGTERM does and waits for its end.
-    pub async fn halt(&mut self) {
+    pub(crate) async fn halt(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
             running.await.expect("the gateway ends without a panic");
@@ -84,46 +83,46 @@ impl Fixture {
     }
 
     /// The served folder.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("files")
     }
 
     /// The state directory.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
     /// A path of the host below the served folder.
-    pub fn host(&self, path: &str) -> PathBuf {
+    pub(crate) fn host(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
     }
 
     /// Writes a file on the host, with the folders above it.
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.host(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
         std::fs::write(path, content).expect("a file");
     }
 
     /// Makes a folder on the host.
-    pub fn folder(&self, path: &str) {
+    pub(crate) fn folder(&self, path: &str) {
         std::fs::create_dir_all(self.host(path)).expect("a folder");
     }
 
     /// Runs the program on the state directory as another process and returns what it printed.
-    pub fn patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
+    pub(crate) fn patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
         let output = self.try_patgate(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     /// Likewise, whatever comes of it.
-    pub fn try_patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+    pub(crate) fn try_patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         program(&self.state()).args(arguments).output().expect("the program runs")
     }
 
     /// Makes a user without a home and with these grants (`/path:rw`).
-    pub fn user(&self, login: &str, grants: &[&str]) {
+    pub(crate) fn user(&self, login: &str, grants: &[&str]) {
         let mut arguments = vec!["admin", "user", "create", login, "--no-home"];
         for grant in grants {
             arguments.extend(["--grant", grant]);
@@ -132,35 +131,35 @@ impl Fixture {
     }
 
     /// Makes a token with these options besides its owner, and returns it.
-    pub fn token(&self, login: &str, options: &[&str]) -> String {
+    pub(crate) fn token(&self, login: &str, options: &[&str]) -> String {
         let mut arguments = vec!["admin", "user", "token", "-u", login, "-q"];
         arguments.extend(options);
         self.patgate(&arguments)
     }
 
     /// Makes a user with one grant and an unscoped token of an hour.
-    pub fn login(&self, login: &str, grant: &str) -> String {
+    pub(crate) fn login(&self, login: &str, grant: &str) -> String {
         self.user(login, &[grant]);
         self.token(login, &["-e", "1h"])
     }
 
     /// The node id of a path.
-    pub fn node(&self, path: &str) -> String {
+    pub(crate) fn node(&self, path: &str) -> String {
         self.patgate(&["node", "id", path])
     }
 
     /// A WebDAV client with a user's token.
-    pub fn dav(&self, login: &str, token: &str) -> Dav {
+    pub(crate) fn dav(&self, login: &str, token: &str) -> Dav {
         Dav::new(self.http, login, token)
     }
 
     /// An SFTP session with a user's token.
-    pub async fn sftp(&self, login: &str, token: &str) -> Sftp {
+    pub(crate) async fn sftp(&self, login: &str, token: &str) -> Sftp {
         Sftp::connect(self.sftp, login, token).await.expect("the login is accepted")
     }
 
     /// Everything below the served folder, reserved folders included, as sorted relative paths.
-    pub fn everything(&self) -> Vec<String> {
+    pub(crate) fn everything(&self) -> Vec<String> {
         let mut found = Vec::new();
         walk(&self.root(), &self.root(), &mut found);
         found.sort();
@@ -175,20 +174,15 @@ impl Drop for Fixture {
 }
 
 /// The program under test, on a state directory.
-pub fn program(state: &Path) -> Command {
+pub(crate) fn program(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     command.env_clear().env("PATGATE_STATE", state);
     command
 }
 
 /// The id of a token's text.
-pub fn id_of(token: &str) -> &str {
+pub(crate) fn id_of(token: &str) -> &str {
     &token[4..12]
-}
-
-/// A manual clock's start that is no different from the present for the program run beside it.
-pub fn present() -> Time {
-    Clock::system().now()
 }
 
 fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {

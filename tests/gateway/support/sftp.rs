@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A status other than OK: its code and message, or the end of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SftpError {
+pub(crate) enum SftpError {
     /// SSH_FX_…
     Status(u32, String),
     /// The channel or connection is gone.
@@ -18,7 +18,7 @@ pub enum SftpError {
 
 impl SftpError {
     /// The status code; 0 for a lost session.
-    pub fn code(&self) -> u32 {
+    pub(crate) fn code(&self) -> u32 {
         match self {
             SftpError::Status(code, _) => *code,
             SftpError::Gone => 0,
@@ -30,10 +30,10 @@ type Result<T> = std::result::Result<T, SftpError>;
 
 /// The attributes of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attrs {
-    pub size: Option<u64>,
-    pub mode: Option<u32>,
-    pub times: Option<(u32, u32)>,
+pub(crate) struct Attrs {
+    pub(crate) size: Option<u64>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) times: Option<(u32, u32)>,
 }
 
 struct Trusting;
@@ -50,7 +50,7 @@ impl client::Handler for Trusting {
 }
 
 /// One SSH connection with one SFTP channel.
-pub struct Sftp {
+pub(crate) struct Sftp {
     connection: client::Handle<Trusting>,
     stream: russh::ChannelStream<client::Msg>,
     next: u32,
@@ -59,7 +59,7 @@ pub struct Sftp {
 
 impl Sftp {
     /// Logs in with a password; `None` when it is refused.
-    pub async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
+    pub(crate) async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
         let mut connection = Self::dial(address).await.ok()?;
         let accepted = connection.authenticate_password(login, token).await.ok()?.success();
         if !accepted {
@@ -83,19 +83,40 @@ impl Sftp {
         Ok(sftp)
     }
 
+    /// Logs in by keyboard-interactive; tells whether that was accepted.
+    pub(crate) async fn answer_prompt(address: SocketAddr, login: &str, token: &str) -> bool {
+        use client::KeyboardInteractiveAuthResponse::{Failure, InfoRequest, Success};
+        let mut connection = Self::dial(address).await.expect("connected");
+        let mut answer = connection.authenticate_keyboard_interactive_start(login, None).await.expect("answered");
+        loop {
+            let prompts = match answer {
+                Success => return true,
+                Failure { .. } => return false,
+                InfoRequest { prompts, .. } => prompts,
+            };
+            let answers = prompts.iter().map(|_| token.to_owned()).collect();
+            answer = connection.authenticate_keyboard_interactive_respond(answers).await.expect("answered");
+        }
+    }
+
+    /// Opens another channel of the connection.
+    pub(crate) async fn channel(&self) -> russh::Channel<client::Msg> {
+        self.connection.channel_open_session().await.expect("a channel")
+    }
+
     /// Ends the connection without a goodbye.
-    pub async fn vanish(self) {
+    pub(crate) async fn vanish(self) {
         let _ = self.connection.disconnect(russh::Disconnect::ByApplication, "", "").await;
     }
 
     /// Sends bytes as they are.
-    pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).await.map_err(|_| SftpError::Gone)?;
         self.stream.flush().await.map_err(|_| SftpError::Gone)
     }
 
     /// Sends a request without waiting for its answer; returns its id.
-    pub async fn send(&mut self, kind: u8, body: &[&[u8]]) -> Result<u32> {
+    pub(crate) async fn send(&mut self, kind: u8, body: &[&[u8]]) -> Result<u32> {
         self.next += 1;
         let id = self.next;
         let mut whole = id.to_be_bytes().to_vec();
@@ -105,7 +126,7 @@ impl Sftp {
     }
 
     /// Waits for the answer with this id: its type and what follows the id.
-    pub async fn receive(&mut self, id: u32) -> Result<(u8, Vec<u8>)> {
+    pub(crate) async fn receive(&mut self, id: u32) -> Result<(u8, Vec<u8>)> {
         if let Some(at) = self.early.iter().position(|(other, ..)| *other == id)
             && let Some((_, kind, body)) = self.early.remove(at)
         {
@@ -122,7 +143,7 @@ impl Sftp {
     }
 
     /// Sends a request and waits for its answer; a status other than OK is an error.
-    pub async fn ask(&mut self, kind: u8, body: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
+    pub(crate) async fn ask(&mut self, kind: u8, body: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
         let id = self.send(kind, body).await?;
         let (kind, body) = self.receive(id).await?;
         if kind == 101 {
@@ -144,26 +165,26 @@ impl Sftp {
     }
 
     /// Opens a file: SSH_FXF_ flags READ 1, WRITE 2, APPEND 4, CREAT 8, TRUNC 16, EXCL 32.
-    pub async fn open_file(&mut self, path: &[u8], flags: u32) -> Result<Vec<u8>> {
+    pub(crate) async fn open_file(&mut self, path: &[u8], flags: u32) -> Result<Vec<u8>> {
         let (_, body) = self.ask(3, &[&string(path), &flags.to_be_bytes(), &[0; 4]]).await?;
         Ok(take_string(&mut &body[..]).to_vec())
     }
 
-    pub async fn close(&mut self, handle: &[u8]) -> Result<()> {
+    pub(crate) async fn close(&mut self, handle: &[u8]) -> Result<()> {
         self.ask(4, &[&string(handle)]).await.map(drop)
     }
 
-    pub async fn read_at(&mut self, handle: &[u8], offset: u64, length: u32) -> Result<Vec<u8>> {
+    pub(crate) async fn read_at(&mut self, handle: &[u8], offset: u64, length: u32) -> Result<Vec<u8>> {
         let (_, body) = self.ask(5, &[&string(handle), &offset.to_be_bytes(), &length.to_be_bytes()]).await?;
         Ok(take_string(&mut &body[..]).to_vec())
     }
 
-    pub async fn write_at(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Result<()> {
+    pub(crate) async fn write_at(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Result<()> {
         self.ask(6, &[&string(handle), &offset.to_be_bytes(), &string(data)]).await.map(drop)
     }
 
     /// Reads a whole file.
-    pub async fn get(&mut self, path: &str) -> Result<Vec<u8>> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Vec<u8>> {
         let handle = self.open_file(path.as_bytes(), 1).await?;
         let mut content = Vec::new();
         let end = loop {
@@ -178,7 +199,7 @@ impl Sftp {
     }
 
     /// Writes a whole file as `put` does: CREAT and TRUNC.
-    pub async fn put(&mut self, path: &str, content: &[u8]) -> Result<()> {
+    pub(crate) async fn put(&mut self, path: &str, content: &[u8]) -> Result<()> {
         let handle = self.open_file(path.as_bytes(), 2 | 8 | 16).await?;
         for (number, block) in content.chunks(32768).enumerate() {
             self.write_at(&handle, number as u64 * 32768, block).await?;
@@ -187,7 +208,7 @@ impl Sftp {
     }
 
     /// The names in a folder, without `.` and `..`, sorted.
-    pub async fn list(&mut self, path: &str) -> Result<Vec<String>> {
+    pub(crate) async fn list(&mut self, path: &str) -> Result<Vec<String>> {
         let (_, body) = self.ask(11, &[&string(path.as_bytes())]).await?;
         let handle = take_string(&mut &body[..]).to_vec();
         let mut names = Vec::new();
@@ -204,74 +225,74 @@ impl Sftp {
         Ok(names)
     }
 
-    pub async fn stat(&mut self, path: &str) -> Result<Attrs> {
+    pub(crate) async fn stat(&mut self, path: &str) -> Result<Attrs> {
         self.ask(17, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
     }
 
-    pub async fn lstat(&mut self, path: &str) -> Result<Attrs> {
+    pub(crate) async fn lstat(&mut self, path: &str) -> Result<Attrs> {
         self.ask(7, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
     }
 
     /// Sets the permission bits.
-    pub async fn chmod(&mut self, path: &str, mode: u32) -> Result<()> {
+    pub(crate) async fn chmod(&mut self, path: &str, mode: u32) -> Result<()> {
         self.ask(9, &[&string(path.as_bytes()), &4u32.to_be_bytes(), &mode.to_be_bytes()]).await.map(drop)
     }
 
-    pub async fn mkdir(&mut self, path: &str) -> Result<()> {
+    pub(crate) async fn mkdir(&mut self, path: &str) -> Result<()> {
         self.ask(14, &[&string(path.as_bytes()), &[0; 4]]).await.map(drop)
     }
 
-    pub async fn remove(&mut self, path: &str) -> Result<()> {
+    pub(crate) async fn remove(&mut self, path: &str) -> Result<()> {
         self.ask(13, &[&string(path.as_bytes())]).await.map(drop)
     }
 
-    pub async fn rmdir(&mut self, path: &str) -> Result<()> {
+    pub(crate) async fn rmdir(&mut self, path: &str) -> Result<()> {
         self.ask(15, &[&string(path.as_bytes())]).await.map(drop)
     }
 
-    pub async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+    pub(crate) async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
         self.ask(18, &[&string(from.as_bytes()), &string(to.as_bytes())]).await.map(drop)
     }
 
-    pub async fn realpath(&mut self, path: &str) -> Result<String> {
+    pub(crate) async fn realpath(&mut self, path: &str) -> Result<String> {
         let (_, body) = self.ask(16, &[&string(path.as_bytes())]).await?;
         Ok(take_names(&body).swap_remove(0))
     }
 
-    pub async fn readlink(&mut self, path: &str) -> Result<String> {
+    pub(crate) async fn readlink(&mut self, path: &str) -> Result<String> {
         let (_, body) = self.ask(19, &[&string(path.as_bytes())]).await?;
         Ok(take_names(&body).swap_remove(0))
     }
 
     /// Makes a symbolic link, with OpenSSH's order of arguments.
-    pub async fn symlink(&mut self, target: &str, link: &str) -> Result<()> {
+    pub(crate) async fn symlink(&mut self, target: &str, link: &str) -> Result<()> {
         self.ask(20, &[&string(target.as_bytes()), &string(link.as_bytes())]).await.map(drop)
     }
 
     /// An extended request whose arguments are strings.
-    pub async fn extended(&mut self, name: &str, arguments: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
+    pub(crate) async fn extended(&mut self, name: &str, arguments: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
         let mut body = string(name.as_bytes());
         arguments.iter().for_each(|argument| body.extend(string(argument)));
         self.ask(200, &[&body]).await
     }
 
-    pub async fn posix_rename(&mut self, from: &str, to: &str) -> Result<()> {
+    pub(crate) async fn posix_rename(&mut self, from: &str, to: &str) -> Result<()> {
         self.extended("posix-rename@openssh.com", &[from.as_bytes(), to.as_bytes()]).await.map(drop)
     }
 
-    pub async fn hard_link(&mut self, from: &str, to: &str) -> Result<()> {
+    pub(crate) async fn hard_link(&mut self, from: &str, to: &str) -> Result<()> {
         self.extended("hardlink@openssh.com", &[from.as_bytes(), to.as_bytes()]).await.map(drop)
     }
 }
 
 /// A packet: its length, type and body.
-pub fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 1).expect("short");
     [&length.to_be_bytes()[..], &[kind], body].concat()
 }
 
 /// A string of the protocol: its length and bytes.
-pub fn string(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn string(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
 

@@ -1,0 +1,259 @@
+//! SFTP to the packet.
+
+use russh::ChannelMsg;
+
+use crate::support::{Fixture, Sftp, SftpError, packet, string};
+
+const LOCK: &str =
+    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+
+async fn started() -> (Fixture, String, Sftp) {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let sftp = gateway.sftp("alice", &token).await;
+    (gateway, token, sftp)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_starts_in_the_deepest_folder_that_holds_all_it_may_reach() {
+    let gateway = Fixture::start().await;
+    gateway.write("/t/scope/a/file", "a");
+    gateway.folder("/t/scope/b");
+    gateway.user("alice", &["/:rw"]);
+    let one = gateway.token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r"]);
+    let two = gateway.token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r,path:/t/scope/b:rw"]);
+    let mut sftp = gateway.sftp("alice", &one).await;
+    assert_eq!(sftp.realpath(".").await.as_deref(), Ok("/t/scope/a"));
+    assert_eq!(sftp.get("file").await.as_deref(), Ok(&b"a"[..]));
+    assert_eq!(sftp.realpath("../../..").await.as_deref(), Ok("/"));
+    let mut sftp = gateway.sftp("alice", &two).await;
+    assert_eq!(sftp.realpath("").await.as_deref(), Ok("/t/scope"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_request_is_answered_with_its_id_and_harms_nothing() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/file", "content");
+    assert_eq!(sftp.ask(99, &[b"anything"]).await.map(drop).map_err(|e| e.code()), Err(8));
+    assert_eq!(sftp.extended("nobody@example.org", &[b"x"]).await.map(drop).map_err(|e| e.code()), Err(8));
+    assert_eq!(sftp.ask(17, &[&[0, 0, 0, 99], b"short"]).await.map(drop).map_err(|e| e.code()), Err(5));
+    assert_eq!(sftp.ask(4, &[&string(b"no such handle")]).await.map(drop).map_err(|e| e.code()), Err(4));
+    assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"content"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_without_or_beyond_all_length_ends_the_session() {
+    for length in [0u32, 1 << 20, u32::MAX] {
+        let (_gateway, _, mut sftp) = started().await;
+        let _ = sftp.send_raw(&length.to_be_bytes()).await;
+        assert_eq!(sftp.receive(7).await, Err(SftpError::Gone), "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_seen_by_its_own_session_alone_until_it_is_closed() {
+    let (gateway, token, mut sftp) = started().await;
+    gateway.write("/file", "old");
+    let mut other = gateway.sftp("alice", &token).await;
+    let handle = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("staged");
+    let new = sftp.open_file(b"/new", 2 | 8 | 16).await.expect("staged");
+    sftp.write_at(&handle, 0, b"new content").await.expect("written");
+    assert_eq!(sftp.stat("/file").await.expect("there").size, Some(11));
+    assert_eq!(sftp.stat("/new").await.expect("there").size, Some(0));
+    assert_eq!(sftp.list("/").await, Ok(vec!["file".to_owned(), "new".to_owned()]));
+    assert_eq!(other.get("/file").await.as_deref(), Ok(&b"old"[..]));
+    assert_eq!(other.stat("/new").await.map_err(|e| e.code()), Err(2));
+    assert_eq!(other.list("/").await, Ok(vec!["file".to_owned()]));
+    sftp.close(&handle).await.expect("committed");
+    sftp.close(&new).await.expect("committed");
+    assert_eq!(other.get("/file").await.as_deref(), Ok(&b"new content"[..]));
+    assert_eq!(other.list("/").await, Ok(vec!["file".to_owned(), "new".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_session_discards_what_it_staged() {
+    let (gateway, token, mut sftp) = started().await;
+    gateway.write("/file", "old");
+    let handle = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("staged");
+    sftp.write_at(&handle, 0, b"half").await.expect("written");
+    sftp.vanish().await;
+    let staging = gateway.host("/.patgate");
+    while std::fs::read_dir(&staging).expect("a folder").count() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let mut sftp = gateway.sftp("alice", &token).await;
+    assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"old"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_in_place_append_resume_and_exclude() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/file", "0123456789");
+    let middle = sftp.open_file(b"/file", 2).await.expect("opened");
+    sftp.write_at(&middle, 4, b"xx").await.expect("written");
+    sftp.close(&middle).await.expect("closed");
+    let end = sftp.open_file(b"/file", 2 | 4).await.expect("opened");
+    sftp.write_at(&end, 0, b"end").await.expect("written");
+    sftp.close(&end).await.expect("closed");
+    assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"0123xx6789end"[..]));
+    assert_eq!(sftp.open_file(b"/file", 2 | 8 | 32).await.map_err(|e| e.code()), Err(4));
+    let lock = sftp.open_file(b"/lock", 2 | 8 | 32).await.expect("made");
+    assert!(gateway.host("/lock").exists(), "an exclusive file excludes from its opening on");
+    sftp.close(&lock).await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_rename_refuses_what_posix_rename_replaces() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/a", "a");
+    gateway.write("/b", "b");
+    assert_eq!(sftp.rename("/a", "/b").await.map_err(|e| e.code()), Err(4));
+    sftp.posix_rename("/a", "/b").await.expect("replaced");
+    assert_eq!(sftp.get("/b").await.as_deref(), Ok(&b"a"[..]));
+    assert_eq!(sftp.get("/a").await.map_err(|e| e.code()), Err(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_stay_inside() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/folder/file", "content");
+    std::os::unix::fs::symlink("/etc/passwd", gateway.host("/absolute")).expect("a link");
+    std::os::unix::fs::symlink("../../../../etc/passwd", gateway.host("/outward")).expect("a link");
+    std::os::unix::fs::symlink(".patgate", gateway.host("/reserved")).expect("a link");
+    sftp.symlink("folder/file", "/inside").await.expect("made");
+    assert_eq!(sftp.readlink("/inside").await.as_deref(), Ok("folder/file"));
+    assert_eq!(sftp.get("/inside").await.as_deref(), Ok(&b"content"[..]));
+    for target in ["/etc/passwd", "../../etc/passwd", "folder/../../x", ".patgate/x"] {
+        assert_eq!(sftp.symlink(target, "/made").await.map_err(|e| e.code()), Err(3), "{target}");
+    }
+    for link in ["/absolute", "/outward", "/reserved"] {
+        assert_eq!(sftp.readlink(link).await.map_err(|e| e.code()), Err(2), "{link}");
+        assert_eq!(sftp.get(link).await.map_err(|e| e.code()), Err(2), "{link}");
+        assert_eq!(sftp.lstat(link).await.map_err(|e| e.code()), Err(2), "{link}");
+    }
+    assert_eq!(sftp.list("/").await, Ok(vec!["folder".to_owned(), "inside".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webdav_lock_stops_an_sftp_write_and_says_so() {
+    let (gateway, token, mut sftp) = started().await;
+    gateway.write("/file", "old");
+    let dav = gateway.dav("alice", &token);
+    let early = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("before the lock");
+    sftp.write_at(&early, 0, b"new").await.expect("before the lock");
+    let lock = dav.send("LOCK", "/dav/file", &[("depth", "0")], LOCK).await;
+    assert_eq!(lock.status, 200);
+    let refused = |result: Result<(), SftpError>| match result {
+        Err(SftpError::Status(3, message)) => message.contains("lock"),
+        _ => false,
+    };
+    assert!(refused(sftp.close(&early).await), "an upload that was open is held back at its commit");
+    assert!(refused(sftp.put("/file", b"new").await));
+    assert!(refused(sftp.remove("/file").await));
+    assert!(refused(sftp.rename("/file", "/other").await));
+    assert!(refused(sftp.chmod("/file", 0o600).await));
+    assert_eq!(dav.get("/dav/file").await.text(), "old");
+    let token = lock.header("lock-token");
+    assert_eq!(dav.send("UNLOCK", "/dav/file", &[("lock-token", token)], "").await.status, 204);
+    sftp.put("/file", b"new").await.expect("unlocked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_text_are_carried_byte_for_byte() {
+    let (gateway, token, mut sftp) = started().await;
+    let handle = sftp.open_file(b"/odd\xff\xfename", 2 | 8 | 16).await.expect("made");
+    sftp.write_at(&handle, 0, b"odd").await.expect("written");
+    sftp.close(&handle).await.expect("committed");
+    let dav = gateway.dav("alice", &token);
+    assert_eq!(dav.list("/dav/").await, Ok(vec!["/dav/odd%FF%FEname".to_owned()]));
+    assert_eq!(dav.get("/dav/odd%FF%FEname").await.text(), "odd");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_may_be_under_way_at_once() {
+    let (gateway, _, mut sftp) = started().await;
+    let content: Vec<u8> = (0..2_000_000u32).flat_map(u32::to_be_bytes).collect();
+    gateway.write("/large", &content);
+    let handle = sftp.open_file(b"/large", 1).await.expect("opened");
+    let mut ids = Vec::new();
+    for block in 0..content.len().div_ceil(65536) {
+        let offset = (block * 65536) as u64;
+        ids.push(
+            sftp.send(5, &[&string(&handle), &offset.to_be_bytes(), &65536u32.to_be_bytes()]).await.expect("sent"),
+        );
+    }
+    let mut read = Vec::new();
+    for id in ids {
+        let (kind, body) = sftp.receive(id).await.expect("answered");
+        assert_eq!(kind, 103);
+        read.extend_from_slice(&body[4..]);
+    }
+    assert!(read == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_may_come_in_any_pieces() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/file", "content");
+    let body = [&77u32.to_be_bytes()[..], &string(b"/file")].concat();
+    for byte in packet(17, &body) {
+        sftp.send_raw(&[byte]).await.expect("sent");
+    }
+    assert_eq!(sftp.receive(77).await.map(|(kind, _)| kind), Ok(105));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_only_so_many_handles() {
+    let (gateway, _, mut sftp) = started().await;
+    gateway.write("/file", "content");
+    let mut handles = Vec::new();
+    let refused = loop {
+        match sftp.open_file(b"/file", 1).await {
+            Ok(handle) => handles.push(handle),
+            Err(error) => break error,
+        }
+        assert!(handles.len() < 100_000, "handles without end");
+    };
+    assert_eq!(refused.code(), 4);
+    sftp.close(&handles[0]).await.expect("closed");
+    sftp.open_file(b"/file", 1).await.expect("room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_sftp_is_run_and_the_session_ends_with_status_0() {
+    let (_gateway, _, sftp) = started().await;
+    for request in ["exec", "shell", "subsystem"] {
+        let mut channel = sftp.channel().await;
+        let asked = match request {
+            "exec" => channel.exec(true, "id").await,
+            "shell" => channel.request_shell(true).await,
+            _ => channel.request_subsystem(true, "shell").await,
+        };
+        asked.expect("sent");
+        assert!(matches!(channel.wait().await, Some(ChannelMsg::Failure)), "{request}");
+    }
+    let mut channel = sftp.channel().await;
+    channel.request_subsystem(true, "sftp").await.expect("sent");
+    channel.data_bytes(packet(1, &3u32.to_be_bytes())).await.expect("sent");
+    channel.eof().await.expect("sent");
+    let mut seen = Vec::new();
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::Data { .. } => seen.push("reply"),
+            ChannelMsg::ExitStatus { exit_status: 0 } => seen.push("status 0"),
+            ChannelMsg::Eof => seen.push("eof"),
+            ChannelMsg::Close => seen.push("close"),
+            _ => {}
+        }
+    }
+    assert_eq!(seen[..3], ["reply", "status 0", "eof"], "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_also_taken_at_a_prompt() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    assert!(Sftp::answer_prompt(gateway.sftp, "alice", &token).await);
+    assert!(!Sftp::answer_prompt(gateway.sftp, "alice", "wrong").await);
+    assert!(!Sftp::answer_prompt(gateway.sftp, "bob", &token).await);
+}
