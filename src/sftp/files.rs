@@ -61,7 +61,8 @@ impl Worker {
         let view = &self.shared.view;
         let path = view.canonical(path)?;
         // As a umask does for what is made in place.
-        let new_mode = attributes.new_mode().map(|mode| mode & !OTHERS_WRITE).filter(|_| view.link_stat(&path).is_err());
+        let new_mode =
+            attributes.new_mode().map(|mode| mode & !OTHERS_WRITE).filter(|_| view.link_stat(&path).is_err());
         let upload = view.stage(&path, None, &Claim::none())?;
         if readable {
             needs_read(&upload.stat()?)?;
