@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::host::{Errno, File, Folder, Host, How, Stat};
+use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
 use crate::domain::{Access, Identity, Name, Permission, Reach, Root, TreePath};
 
@@ -64,10 +64,14 @@ enum Base {
 impl View {
     /// Returns what may be done at a path, and by what.
     pub(super) fn grounds(&self, path: &TreePath) -> Result<Grounds> {
+        self.grounds_at(path, Pace::Patient)
+    }
+
+    fn grounds_at(&self, path: &TreePath, pace: Pace) -> Result<Grounds> {
         let access = self.session().access()?;
         let mut grounds = Vec::new();
         for root in access.above(path) {
-            if let Some(base) = base(self.host(), root)? {
+            if let Some(base) = base(self.host(), root, pace)? {
                 grounds.push(Ground { place: root.path.clone(), permission: root.permission, base });
             }
         }
@@ -106,6 +110,17 @@ impl View {
         Ok(Found { file, stat, path: at, permission })
     }
 
+    /// As [`View::open`] to read, of a file that is reached without links and without waiting for a disk;
+    /// none otherwise, and wherever it is not allowed.
+    pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<Found> {
+        let grounds = self.grounds_at(path, Pace::Cached).ok()?;
+        let ground = grounds.anchor(needed)?;
+        let (file, at) = ground.open(self.host(), path, How::ReadCached).ok()?;
+        let stat = file.stat().ok()?;
+        let found = Found { file, stat, path: at, permission: grounds.permission() };
+        (found.path == *path && found.stat.kind.is_some()).then_some(found)
+    }
+
     /// Returns a name in a folder in which the session may create and remove.
     ///
     /// # Errors
@@ -132,7 +147,7 @@ impl View {
         let access = self.session().access()?;
         let mut permission = Permission::NONE;
         for root in access.roots().iter().filter(|root| root.path == *path) {
-            if base(self.host(), root)?.is_some() {
+            if base(self.host(), root, Pace::Patient)?.is_some() {
                 permission = permission | root.permission;
             }
         }
@@ -234,7 +249,7 @@ impl View {
             return Ok(true);
         }
         for root in access.roots().iter().filter(|root| root.path.is_within(path)) {
-            if base(self.host(), root)?.is_some() {
+            if base(self.host(), root, Pace::Patient)?.is_some() {
                 return Ok(true);
             }
         }
@@ -324,10 +339,10 @@ impl Spot {
 }
 
 /// Opens the place where a permission begins, if all that gives it stands.
-fn base(host: &Host, root: &Root) -> Result<Option<Base>> {
+fn base(host: &Host, root: &Root, pace: Pace) -> Result<Option<Base>> {
     let mut at_place = None;
     for reach in &root.from {
-        match stands(host, reach) {
+        match stands(host, reach, pace) {
             Ok(Some(base)) if reach.path == root.path => at_place = Some(base),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
@@ -338,12 +353,13 @@ fn base(host: &Host, root: &Root) -> Result<Option<Base>> {
     Ok(at_place)
 }
 
-fn stands(host: &Host, reach: &Reach) -> super::host::Result<Option<Base>> {
+fn stands(host: &Host, reach: &Reach, pace: Pace) -> super::host::Result<Option<Base>> {
     match reach.identity {
         Identity::Folder { .. } => {
-            let folder = host.folder(&reach.path)?;
+            let folder = host.folder_at(&reach.path, pace)?;
             Ok((folder.stat()?.folder_identity() == reach.identity).then_some(Base::Folder(folder)))
         }
+        Identity::File { .. } if pace == Pace::Cached => Err(Errno::AGAIN),
         Identity::File { inode, born } => {
             let Some((parent, name)) = reach.path.split() else { return Ok(None) };
             let holder = host.folder(&parent)?;

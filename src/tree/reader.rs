@@ -43,4 +43,14 @@ impl Reader {
         self.hold.check(&self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
+
+    /// As [`Reader::read_at`] for bytes that the file has, if they are in memory: it never waits for a
+    /// disk, so that a runtime may call it.
+    ///
+    /// # Errors
+    /// As [`Reader::read_at`]; [`super::Error::Host`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
+    pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.hold.check(&self.file)?;
+        Ok(self.file.read_cached_at(buffer, offset)?)
+    }
 }

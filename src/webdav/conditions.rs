@@ -106,6 +106,11 @@ impl Conditions {
             || self.listed.is_some()
     }
 
+    /// Tells whether they ask about more than the entry itself.
+    pub(super) fn look_around(&self) -> bool {
+        self.listed.is_some()
+    }
+
     /// Judges all but `If` and If-Range, in the order of RFC 9110 section 13.2.2.
     pub(super) fn judge(&self, current: Option<&Validators>, reading: bool) -> Verdict {
         let etag = current.and_then(|c| c.etag.as_deref());

@@ -26,9 +26,25 @@ const BLOCK: u64 = 256 * 1024;
 /// # Errors
 /// What the tree says, and [`tree::Error::Precondition`].
 pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
+    if let Some(response) = at_once(call) {
+        return Ok(response);
+    }
     let call = Arc::clone(call);
     blocking(move || open(&call)).await
 }
+
+/// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
+/// than a small file. None for everything else, errors included.
+fn at_once(call: &Call) -> Option<Response<Body>> {
+    if call.conditions.look_around() {
+        return None;
+    }
+    let reader = call.view.read_cached(&call.path)?;
+    respond(call, reader, Reader::read_cached_at).ok()
+}
+
+/// How a block is read.
+type ReadAt = fn(&Reader, &mut [u8], u64) -> tree::Result<usize>;
 
 fn open(call: &Call) -> Result<Response<Body>> {
     let reader = match call.view.read(&call.path) {
@@ -38,6 +54,10 @@ fn open(call: &Call) -> Result<Response<Body>> {
         Err(error) => return Err(error.into()),
     };
     call.conditions.judge_listed(call.around(), &call.path)?;
+    respond(call, reader, Reader::read_at)
+}
+
+fn respond(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
     let current = Validators::from(reader.entry());
     match call.conditions.judge(Some(&current), true) {
         Verdict::Go => {}
@@ -46,13 +66,13 @@ fn open(call: &Call) -> Result<Response<Body>> {
     }
     let size = reader.entry().size;
     match selection(call, &current, size) {
-        Selection::Whole => whole(call, reader),
+        Selection::Whole => whole(call, reader, read),
         Selection::Unsatisfiable => {
             let mut response = described(StatusCode::RANGE_NOT_SATISFIABLE, reader.entry(), empty());
             set(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{size}"));
             Ok(response)
         }
-        Selection::Parts(parts) => partial(call, reader, &parts),
+        Selection::Parts(parts) => partial(call, reader, &parts, read),
     }
 }
 
@@ -64,18 +84,18 @@ fn selection(call: &Call, current: &Validators, size: u64) -> Selection {
     if call.conditions.ranges_hold(current, now) { range::select(ranges.as_bytes(), size) } else { Selection::Whole }
 }
 
-fn whole(call: &Call, reader: Reader) -> Result<Response<Body>> {
+fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
     let entry = reader.entry().clone();
     let mut response = described(StatusCode::OK, &entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
     if call.verb == Verb::Get && entry.size > 0 {
-        *response.body_mut() = content(call, Pieces::new(reader, [Piece::Bytes(0..entry.size)]))?;
+        *response.body_mut() = content(call, Pieces::new(reader, [Piece::Bytes(0..entry.size)]), read)?;
     }
     Ok(response)
 }
 
-fn partial(call: &Call, reader: Reader, parts: &[Range<u64>]) -> Result<Response<Body>> {
+fn partial(call: &Call, reader: Reader, parts: &[Range<u64>], read: ReadAt) -> Result<Response<Body>> {
     let entry = reader.entry().clone();
     let kind = content_type(&call.path);
     let mut response = described(StatusCode::PARTIAL_CONTENT, &entry, empty());
@@ -90,7 +110,7 @@ fn partial(call: &Call, reader: Reader, parts: &[Range<u64>]) -> Result<Response
         Pieces::new(reader, multipart(parts, &boundary, kind, entry.size))
     };
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(pieces.length()));
-    *response.body_mut() = content(call, pieces)?;
+    *response.body_mut() = content(call, pieces, read)?;
     Ok(response)
 }
 
@@ -113,8 +133,8 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 }
 
 /// Reads the first block, and leaves the rest to the body where there is more.
-fn content(call: &Call, mut pieces: Pieces) -> Result<Body> {
-    let first = pieces.block()?.unwrap_or_default();
+fn content(call: &Call, mut pieces: Pieces, read: ReadAt) -> Result<Body> {
+    let first = pieces.block(read)?.unwrap_or_default();
     let session = call.view.session();
     Ok(if pieces.queue.is_empty() { full(first) } else { stream::body(session, first, pieces) })
 }
@@ -178,7 +198,7 @@ impl Pieces {
         lengths.sum()
     }
 
-    fn block(&mut self) -> tree::Result<Option<Bytes>> {
+    fn block(&mut self, read: ReadAt) -> tree::Result<Option<Bytes>> {
         let range = match self.queue.pop_front() {
             None => return Ok(None),
             Some(Piece::Text(text)) => return Ok(Some(text)),
@@ -187,8 +207,8 @@ impl Pieces {
         let end = range.end.min(range.start.saturating_add(BLOCK));
         let length = usize::try_from(end - range.start).unwrap_or(0);
         let mut buffer = self.buffers.take(length);
-        let read = self.reader.read_at(&mut buffer, range.start)?;
-        if read < length {
+        let count = read(&self.reader, &mut buffer, range.start)?;
+        if count < length {
             return Err(tree::Error::Host(std::io::ErrorKind::UnexpectedEof.into()));
         }
         if end < range.end {
@@ -200,7 +220,7 @@ impl Pieces {
 
 impl Source for Pieces {
     fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
-        self.block().map_err(|error| BodyError(error.to_string()))
+        self.block(Reader::read_at).map_err(|error| BodyError(error.to_string()))
     }
 
     fn left(&self) -> Option<u64> {

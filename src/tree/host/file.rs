@@ -2,15 +2,18 @@
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod, fchown,
-    fcntl_getfl, fcntl_setfl, fsync, ftruncate, futimens, linkat, utimensat,
+    AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
+    fchown, fcntl_getfl, fcntl_setfl, fstatfs, fsync, ftruncate, futimens, linkat, utimensat,
 };
-use rustix::io::{pread, pwrite};
+use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 
 use super::open::proc_path;
 use super::{Errno, Folder, Result, Stat};
 use crate::domain::Name;
 use crate::tree::Timestamp;
+
+/// What statfs says of a file system that is nothing but memory.
+const TMPFS: FsWord = 0x0102_1994;
 
 /// An open file, or an open place of any kind where only its attributes are touched.
 #[derive(Debug)]
@@ -52,6 +55,22 @@ impl File {
             }
         }
         Ok(done)
+    }
+
+    /// As [`File::read_at`], if what is asked for is in memory.
+    ///
+    /// # Errors
+    /// `EAGAIN` where it would have to wait for a disk.
+    pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let wanted = buffer.len();
+        match preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == wanted => Ok(count),
+            Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
+            // This file system has no such reading, but doesn't need it either.
+            Err(Errno::OPNOTSUPP) if fstatfs(&self.0)?.f_type == TMPFS => self.read_at(buffer, offset),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Errno::AGAIN),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes all of `data` at an offset, or at the end where the file was opened to append.

@@ -23,7 +23,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 
 pub(crate) use file::File;
 pub(crate) use folder::{Folder, Names, space};
-pub(crate) use open::How;
+pub(crate) use open::{How, Pace};
 pub(crate) use staging::{Staged, Staging};
 pub(crate) use stat::{Mount, Stat};
 
@@ -84,6 +84,17 @@ impl Host {
     /// Opens a folder of the tree; a link on the way is an error.
     pub(crate) fn folder(&self, path: &TreePath) -> Result<Folder> {
         if path.is_root() { Ok(self.root.clone()) } else { self.root.folder(path) }
+    }
+
+    /// As [`Host::folder`], at a pace.
+    ///
+    /// # Errors
+    /// `EAGAIN` where [`Pace::Cached`] would have to wait.
+    pub(crate) fn folder_at(&self, path: &TreePath, pace: Pace) -> Result<Folder> {
+        match pace {
+            Pace::Cached if !path.is_root() => open::plain_cached(&self.root, path.as_bytes()).map(Folder::from),
+            Pace::Cached | Pace::Patient => self.folder(path),
+        }
     }
 
     /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.

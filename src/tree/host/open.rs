@@ -23,6 +23,8 @@ pub(crate) enum How {
     List,
     /// To read a file.
     Read,
+    /// To read a file if the way to it is in memory; `EAGAIN` where it isn't.
+    ReadCached,
     /// To write a file.
     Write,
     /// To read and write a file.
@@ -38,11 +40,20 @@ impl How {
                 How::Itself => OFlags::PATH | OFlags::NOFOLLOW,
                 How::Folder => OFlags::PATH | OFlags::DIRECTORY,
                 How::List => OFlags::RDONLY | OFlags::DIRECTORY,
-                How::Read => OFlags::RDONLY | file,
+                How::Read | How::ReadCached => OFlags::RDONLY | file,
                 How::Write => OFlags::WRONLY | file,
                 How::Both => OFlags::RDWR | file,
             }
     }
+}
+
+/// Whether a call may wait for a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It may.
+    Patient,
+    /// It fails with `EAGAIN` where it would have to.
+    Cached,
 }
 
 const RETRIES: u32 = 64;
@@ -54,7 +65,7 @@ fn beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlags) ->
     loop {
         match openat2(folder.as_fd(), path, flags, Mode::empty(), resolve) {
             // A rename somewhere on the host raced with a `..` in a link; asking again is the remedy.
-            Err(Errno::AGAIN | Errno::INTR) if tries < RETRIES => tries += 1,
+            Err(Errno::AGAIN | Errno::INTR) if tries < RETRIES && !more.contains(ResolveFlags::CACHED) => tries += 1,
             result => return result,
         }
     }
@@ -62,7 +73,13 @@ fn beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlags) ->
 
 /// Opens a path below a folder; a link anywhere in it is an error (`ELOOP`).
 pub(super) fn plain(folder: impl AsFd, path: &[u8], how: How) -> Result<OwnedFd> {
-    beneath(folder, path, how.flags(), ResolveFlags::NO_SYMLINKS)
+    let cached = if how == How::ReadCached { ResolveFlags::CACHED } else { ResolveFlags::empty() };
+    beneath(folder, path, how.flags(), ResolveFlags::NO_SYMLINKS | cached)
+}
+
+/// Opens a folder below a folder if the way to it is in memory.
+pub(super) fn plain_cached(folder: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
+    beneath(folder, path, How::Folder.flags(), ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED)
 }
 
 /// Opens a path below a folder, following links that stay beneath it.

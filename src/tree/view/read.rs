@@ -106,6 +106,14 @@ impl View {
         Reader::new(self, path, found)
     }
 
+    /// As [`View::read`], if all on the way to the file is in memory: it never waits for a disk, so that a
+    /// runtime may call it. `None` where it would have to, and wherever [`View::read`] is to say more: for
+    /// what is absent, forbidden, a folder or a link.
+    pub fn read_cached(&self, path: &TreePath) -> Option<Reader> {
+        let found = self.open_cached(path, Permission::R)?;
+        if found.stat.is_folder() { None } else { Reader::new(self, path, found).ok() }
+    }
+
     /// Returns a link's target; a link that is absolute or leads out is absent.
     pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
         let entry = self.link_stat(path)?;

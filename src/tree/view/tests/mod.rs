@@ -1,6 +1,7 @@
 //! What the one check, staging and moving promise.
 
 mod access;
+mod cached;
 mod etags;
 mod links;
 mod moves;
