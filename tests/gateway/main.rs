@@ -8,6 +8,8 @@ mod hidden;
 mod life;
 mod matrix;
 mod sftp;
+mod sftp_files;
+mod ssh;
 mod support;
 mod webdav;
 mod webdav_faults;

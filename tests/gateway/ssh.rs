@@ -1,0 +1,302 @@
+//! SSH beneath SFTP: who comes in, what a channel does, what a client may take, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use patgate::auth::Clock;
+use patgate::sftp::SftpOptions;
+use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::{Channel, ChannelMsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Fixture, SftpError, packet, string};
+
+/// Long enough for any machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Trusting;
+
+impl client::Handler for Trusting {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+async fn dial(gateway: &Fixture) -> Handle<Trusting> {
+    client::connect(Arc::new(client::Config::default()), gateway.sftp, Trusting).await.expect("connects")
+}
+
+async fn login(gateway: &Fixture, token: &str) -> Handle<Trusting> {
+    let mut ssh = dial(gateway).await;
+    assert!(ssh.authenticate_password("alice", token).await.expect("answers").success());
+    ssh
+}
+
+async fn started(adapt: impl FnOnce(&mut SftpOptions)) -> (Fixture, String) {
+    let mut options = SftpOptions::default();
+    adapt(&mut options);
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.sftp_options = options).await;
+    let token = gateway.login("alice", "/:rw");
+    (gateway, token)
+}
+
+/// Waits for the next message that isn't about windows.
+async fn next(channel: &mut Channel<client::Msg>) -> Option<ChannelMsg> {
+    loop {
+        match tokio::time::timeout(PATIENCE, channel.wait()).await.expect("something comes") {
+            Some(ChannelMsg::WindowAdjusted { .. }) => {}
+            message => return message,
+        }
+    }
+}
+
+async fn sftp_channel(ssh: &Handle<Trusting>) -> Channel<client::Msg> {
+    let mut channel = ssh.channel_open_session().await.expect("opens");
+    channel.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Success)));
+    channel
+}
+
+fn init() -> Vec<u8> {
+    packet(1, &3u32.to_be_bytes())
+}
+
+fn request(kind: u8, id: u32, body: &[&[u8]]) -> Vec<u8> {
+    packet(kind, &[&id.to_be_bytes()[..], &body.concat()].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_a_password_or_the_answer_to_one_question() {
+    let (gateway, token) = started(|_| {}).await;
+    let mut ssh = dial(&gateway).await;
+    assert!(!ssh.authenticate_none("alice").await.expect("answers").success());
+    let wrong = ssh.authenticate_password("alice", "wrong").await.expect("answers");
+    let AuthResult::Failure { remaining_methods, .. } = wrong else { panic!("a wrong token was let in") };
+    assert_eq!(remaining_methods.len(), 2, "it can be tried again: {remaining_methods:?}");
+    for (answer, wanted) in [("wrong", false), (&token[..], true)] {
+        let asked = ssh.authenticate_keyboard_interactive_start("alice", None::<String>).await.expect("answers");
+        let KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } = asked else { panic!("{asked:?}") };
+        assert!(prompts.len() == 1 && !prompts[0].echo, "{prompts:?}");
+        let answer = ssh.authenticate_keyboard_interactive_respond(vec![answer.to_owned()]).await.expect("answers");
+        assert_eq!(matches!(answer, KeyboardInteractiveAuthResponse::Success), wanted, "{answer:?}");
+    }
+    sftp_channel(&ssh).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_sftp_fails_at_once_and_sftp_still_starts() {
+    let (gateway, token) = started(|_| {}).await;
+    let ssh = login(&gateway, &token).await;
+    let mut channel = ssh.channel_open_session().await.expect("opens");
+    channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.expect("sent");
+    channel.set_env(true, "LANG", "C").await.expect("sent");
+    channel.request_x11(true, false, "MIT-MAGIC-COOKIE-1", "00", 0).await.expect("sent");
+    channel.agent_forward(true).await.expect("sent");
+    channel.exec(true, "id").await.expect("sent");
+    channel.request_shell(true).await.expect("sent");
+    channel.request_subsystem(true, "netconf").await.expect("sent");
+    for what in ["pty", "env", "x11", "agent", "exec", "shell", "subsystem"] {
+        let answer = next(&mut channel).await;
+        assert!(matches!(answer, Some(ChannelMsg::Failure)), "{what}: {answer:?}");
+    }
+    channel.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Success)));
+    channel.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Failure)), "once is enough");
+    assert!(ssh.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_err());
+    assert!(ssh.tcpip_forward("127.0.0.1", 0).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_last_request_come_its_answer_exit_status_zero_eof_and_close() {
+    let (gateway, token) = started(|_| {}).await;
+    let ssh = login(&gateway, &token).await;
+    let mut channel = sftp_channel(&ssh).await;
+    let requests = (1..=300).flat_map(|id| request(16, id, &[&string(b"/")]));
+    let bytes: Vec<u8> = init().into_iter().chain(requests).collect();
+    channel.data_bytes(bytes).await.expect("sent");
+    channel.eof().await.expect("sent");
+    let (mut data, mut rest) = (Vec::new(), Vec::new());
+    while let Some(message) = next(&mut channel).await {
+        match message {
+            ChannelMsg::Data { data: part } => data.extend_from_slice(&part),
+            other => rest.push(other),
+        }
+    }
+    let mut answers = 0;
+    while let Some((length, _)) = data.split_first_chunk::<4>() {
+        data.drain(..4 + u32::from_be_bytes(*length) as usize);
+        answers += 1;
+    }
+    assert_eq!(answers, 301, "VERSION and one for each");
+    let order = matches!(rest[..], [ChannelMsg::ExitStatus { exit_status: 0 }, ChannelMsg::Eof, ChannelMsg::Close, ..]);
+    assert!(order, "{rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_of_a_connection_are_capped_and_share_uploads() {
+    let (gateway, token) = started(|options| options.channels = 2).await;
+    let ssh = login(&gateway, &token).await;
+    let (mut one, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
+    assert!(ssh.channel_open_session().await.is_err(), "a third");
+    let open = request(3, 1, &[&string(b"/f"), &26u32.to_be_bytes(), &[0; 4]]);
+    one.data_bytes([init(), open].concat()).await.expect("sent");
+    let mut seen = Vec::new();
+    while !seen.ends_with(&1u64.to_be_bytes()) {
+        let Some(ChannelMsg::Data { data }) = next(&mut one).await else { panic!("no handle") };
+        seen.extend_from_slice(&data);
+    }
+    other.data_bytes([init(), request(17, 9, &[&string(b"/f")])].concat()).await.expect("sent");
+    let mut seen = Vec::new();
+    while !seen.windows(5).any(|part| part == [105, 0, 0, 0, 9]) {
+        let Some(ChannelMsg::Data { data }) = next(&mut other).await else { panic!("no attributes") };
+        seen.extend_from_slice(&data);
+        assert!(!seen.windows(5).any(|part| part == [101, 0, 0, 0, 9]), "the other channel's upload is unseen");
+    }
+    one.eof().await.expect("sent");
+    while next(&mut one).await.is_some() {}
+    for _ in 0..500 {
+        if ssh.channel_open_session().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the place of a closed channel is not given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_cut_when_their_time_is_up() {
+    let (gateway, _) = started(|options| options.authentication = Duration::from_millis(300)).await;
+    let mut silent = TcpStream::connect(gateway.sftp).await.expect("connects");
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "the silent one is still there");
+    let ssh = dial(&gateway).await;
+    let gone = async {
+        while !ssh.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the one without a token is cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_so_many_connections_and_no_more() {
+    let (gateway, token) = started(|options| options.connections_per_user = 1).await;
+    gateway.user("bob", &["/:r"]);
+    let bobs = gateway.token("bob", &["-e", "1h"]);
+    let first = gateway.sftp("alice", &token).await;
+    assert!(crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none());
+    gateway.sftp("bob", &bobs).await;
+    first.vanish().await;
+    for _ in 0..200 {
+        if crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_some() {
+            return;
+        }
+    }
+    panic!("the place is not given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_exchanged_anew_in_the_middle_of_transfers() {
+    let (gateway, token) = started(|options| options.rekey_bytes = 1 << 20).await;
+    let content: Vec<u8> = (0..6u32 << 20).map(|n| (n / 3) as u8).collect();
+    let mut sftp = gateway.sftp("alice", &token).await;
+    let whole = async {
+        sftp.put("/big", &content).await.expect("put");
+        sftp.get("/big").await.expect("get")
+    };
+    let found = tokio::time::timeout(PATIENCE, whole).await.expect("no transfer stalls");
+    assert!(found == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_answers_is_cut() {
+    let (gateway, token) = started(|options| options.patience = Duration::from_millis(500)).await;
+    gateway.write("/big", vec![7; 1 << 20]);
+    let tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
+    let (mut from_server, mut to_server) = tcp.into_split();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (mut from_client, mut to_client) = tokio::io::split(far);
+    let reading = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+    });
+    let mut writing = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let mut ssh = client::connect_stream(Arc::new(client::Config::default()), near, Trusting).await.expect("connects");
+    assert!(ssh.authenticate_password("alice", &token).await.expect("answers").success());
+    let mut channel = sftp_channel(&ssh).await;
+    let open = request(3, 1, &[&string(b"/big"), &1u32.to_be_bytes(), &[0; 4]]);
+    channel.data_bytes([init(), open].concat()).await.expect("sent");
+    let mut seen = Vec::new();
+    while !seen.ends_with(&1u64.to_be_bytes()) {
+        let Some(ChannelMsg::Data { data }) = next(&mut channel).await else { panic!("no handle") };
+        seen.extend_from_slice(&data);
+    }
+    // From here on nothing of what the server says is taken from the socket, which stays open.
+    reading.abort();
+    let handle = string(&1u64.to_be_bytes());
+    let reads = (0..400).flat_map(|id| request(5, id, &[&handle, &[0; 8], &261_120u32.to_be_bytes()]));
+    channel.data_bytes(reads.collect::<Vec<u8>>()).await.expect("sent");
+    let cut = async {
+        loop {
+            tokio::select! {
+                _ = &mut writing => return,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {
+                    let _ = channel.data_bytes(request(16, 1, &[&string(b"/")])).await;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, cut).await.expect("the session ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_lets_open_files_be_finished_and_opens_no_channels() {
+    let (mut gateway, token) = started(|_| {}).await;
+    let mut busy = gateway.sftp("alice", &token).await;
+    let mut idle = gateway.sftp("alice", &token).await;
+    let ssh = login(&gateway, &token).await;
+    let handle = busy.open_file(b"/f", 2 | 8 | 16).await.expect("opens");
+    let halting = tokio::spawn(async move {
+        gateway.halt().await;
+        gateway
+    });
+    assert_eq!(tokio::time::timeout(PATIENCE, idle.receive(0)).await, Ok(Err(SftpError::Gone)), "it had nothing open");
+    assert!(ssh.channel_open_session().await.is_err());
+    busy.write_at(&handle, 0, b"finished").await.expect("goes on");
+    busy.close(&handle).await.expect("commits");
+    let gateway = tokio::time::timeout(PATIENCE, halting).await.expect("then all ends").expect("without a panic");
+    assert_eq!(std::fs::read(gateway.host("/f")).expect("a file"), b"finished");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_greeting_tells_clients_what_they_look_for_and_offers_nothing_weak() {
+    let (gateway, _) = started(|_| {}).await;
+    let mut tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
+    tcp.write_all(b"SSH-2.0-Test\r\n").await.expect("sent");
+    let mut greeting = Vec::new();
+    while !greeting.ends_with(b"\r\n") {
+        greeting.push(tcp.read_u8().await.expect("a greeting"));
+    }
+    let greeting = String::from_utf8(greeting).expect("text");
+    assert!(greeting.starts_with("SSH-2.0-patgate_") && greeting.contains(" OpenSSH_"), "{greeting}");
+    let length = tcp.read_u32().await.expect("a packet") as usize;
+    let mut kexinit = vec![0; length];
+    tcp.read_exact(&mut kexinit).await.expect("a packet");
+    let (mut rest, mut lists) = (&kexinit[18..], Vec::new());
+    for _ in 0..8 {
+        let size = u32::from_be_bytes(rest[..4].try_into().expect("a size")) as usize;
+        lists.push(std::str::from_utf8(&rest[4..4 + size]).expect("text"));
+        rest = &rest[4 + size..];
+    }
+    assert!(lists[0].starts_with("mlkem768x25519-sha256,curve25519-sha256"), "{}", lists[0]);
+    assert_eq!(lists[1], "ssh-ed25519", "throwaway keys are of one kind");
+    assert!(lists[2].starts_with("aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305"), "{}", lists[2]);
+    assert_eq!(lists[4], "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com");
+    assert_eq!(lists[6], "none");
+    let weak = ["sha1", "cbc", "3des", "none", "zlib"];
+    assert!(!lists[..6].iter().any(|list| weak.iter().any(|name| list.contains(name))), "{lists:?}");
+}
