@@ -187,7 +187,7 @@ fn part(bytes: &[u8]) -> Result<(), PathError> {
     match bytes {
         b"" => Err(PathError::EmptyPart),
         b"." | b".." => Err(PathError::Dots),
-        RESERVED => Err(PathError::Reserved),
+        _ if bytes.eq_ignore_ascii_case(RESERVED) => Err(PathError::Reserved),
         _ if bytes.len() > MAX_NAME => Err(PathError::TooLong),
         _ if bytes.contains(&0) => Err(PathError::Nul),
         _ if bytes.contains(&b'/') => Err(PathError::Slash),
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_could_lead_out_is_refused_at_birth() {
-        let cases: [(&[u8], PathError); 9] = [
+        let cases: [(&[u8], PathError); 10] = [
             (b"/..", PathError::Dots),
             (b"/a/../b", PathError::Dots),
             (b"a/.", PathError::Dots),
@@ -251,6 +251,7 @@ mod tests {
             (b"/a\0b", PathError::Nul),
             (b"/.patgate/x", PathError::Reserved),
             (b"/a/.patgate", PathError::Reserved),
+            (b"/.PatGate", PathError::Reserved),
             (&[b'x'; 256], PathError::TooLong),
         ];
         for (bytes, error) in cases {
