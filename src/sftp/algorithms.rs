@@ -51,7 +51,8 @@ pub(super) fn config(keys: &HostKeys, options: &SftpOptions) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: methods(),
-        auth_rejection_time: Duration::from_millis(500),
+        // A wrong token is made to wait by the door; a key or a question about methods need not be.
+        auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: keys.keys(),
         limits: Limits::new(options.rekey_bytes, options.rekey_bytes, options.rekey_after),

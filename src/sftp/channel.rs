@@ -109,7 +109,7 @@ impl Loop {
             if !busy && (self.eof || stopping && self.open == 0) {
                 return End::Done;
             }
-            let takes = !self.eof && (self.input.len() < ENOUGH || self.sending.is_some());
+            let takes = self.input.len() < ENOUGH || self.sending.is_some();
             tokio::select! {
                 () = self.orders.over.cancelled() => return End::Gone,
                 sent = sent(&mut self.sending) => {

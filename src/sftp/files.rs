@@ -188,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// Copies `length` bytes (all, when it is zero) from one open file into another.
+    /// Copies `length` bytes (all that there are, when it is zero) from one open file into another, to its end at most.
     pub(super) fn copy_data(
         &mut self,
         from: HandleId,
@@ -198,11 +198,13 @@ impl Worker {
         to_offset: u64,
     ) -> Result<()> {
         let shared = self.shared.clone();
+        // Not what is added meanwhile: the target may be the source by another name.
+        let there = self.handle_stat(from)?.size.saturating_sub(offset);
+        let wanted = if length == 0 { there } else { length.min(there) };
         let (source, target) = self.handles.two(from, to)?;
         if source.path == target.path {
             return Err(Error::SameFile);
         }
-        let wanted = if length == 0 { u64::MAX } else { length };
         let mut buffer = vec![0; COPY];
         let mut done = 0;
         while done < wanted {
