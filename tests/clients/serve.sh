@@ -60,11 +60,13 @@ serve() {
 stop() {
     local code=$? tries=300
     trap - EXIT
+    trap '' PIPE
+    set +e              # whatever fails now, the program is ended
     if ((code != 0)) && [[ -s $GATEWAY_WORK/log ]]; then
         echo "the last lines of patgate's log:" >&2
         tail -n 40 "$GATEWAY_WORK/log" >&2
     fi
-    kill -TERM "$served" 2>/dev/null || true
+    kill -TERM "$served" 2>/dev/null
     while kill -0 "$served" 2>/dev/null; do
         if ((tries-- == 0)); then
             echo "patgate did not end within 30 s of SIGTERM" >&2
@@ -74,7 +76,7 @@ stop() {
         fi
         sleep 0.1
     done
-    wait "$served" 2>/dev/null || true
+    wait "$served" 2>/dev/null
     rm -rf "$GATEWAY_WORK"
     exit "$code"
 }
