@@ -4,6 +4,7 @@
 //! listener -> parse the credential -> auth -> Session -> View -> the verb -> the room's own error.rs
 //! ```
 
+mod cut;
 mod serve_http;
 mod settings;
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::cut;
 use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
 use crate::net::{Connection, Pass, Unstalled};
 use crate::store::Store;
@@ -44,13 +45,16 @@ impl HttpDoor {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: Connection, stop: CancellationToken) {
         let Connection { stream, peer, pass } = connection;
-        let stream = Unstalled::new(stream, STALLED);
-        match self.tls.clone() {
-            None => self.converse(stream, peer.ip(), pass, stop).await,
+        let cut = CancellationToken::new();
+        let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone());
+        let tls = self.tls.clone();
+        let caller = Caller { door: self, peer: peer.ip(), pass, greeted: AtomicBool::new(false), cut };
+        match tls {
+            None => caller.converse(stream, stop).await,
             Some(config) => {
                 let handshake = TlsAcceptor::from(config).accept(stream);
                 match tokio::time::timeout(HANDSHAKE, handshake).await {
-                    Ok(Ok(stream)) => self.converse(stream, peer.ip(), pass, stop).await,
+                    Ok(Ok(stream)) => caller.converse(stream, stop).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
@@ -58,11 +62,46 @@ impl HttpDoor {
         }
     }
 
-    async fn converse<S>(self, stream: S, peer: IpAddr, pass: Pass, stop: CancellationToken)
+    async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let path = request.uri().path();
+        if within(path, "/dav") || within(path, "/node") {
+            return self.webdav.answer(request, origin).await;
+        }
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options(),
+            "/" if read => about(),
+            "/healthz" if read => text(StatusCode::OK, "ok"),
+            "/readyz" if read => self.ready().await,
+            "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+            _ => text(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
+        }
+    }
+
+    async fn ready(&self) -> Response<Body> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.version()).await {
+            Ok(Ok(_)) => text(StatusCode::OK, "ready"),
+            _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
+        }
+    }
+}
+
+/// One connection: who is at its other end, and its place at the gate.
+struct Caller {
+    door: HttpDoor,
+    peer: IpAddr,
+    pass: Pass,
+    greeted: AtomicBool,
+    cut: CancellationToken,
+}
+
+impl Caller {
+    async fn converse<S>(self, stream: S, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let caller = Arc::new(Caller { door: self, peer, pass, greeted: AtomicBool::new(false) });
+        let (peer, caller) = (self.peer, Arc::new(self));
         let service = service_fn({
             let caller = caller.clone();
             move |request| {
@@ -116,51 +155,21 @@ impl HttpDoor {
         }
     }
 
-    async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        let path = request.uri().path();
-        if within(path, "/dav") || within(path, "/node") {
-            return self.webdav.answer(request, origin).await;
-        }
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match path {
-            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options(),
-            "/" if read => about(),
-            "/healthz" if read => text(StatusCode::OK, "ok"),
-            "/readyz" if read => self.ready().await,
-            "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
-            _ => text(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
-        }
-    }
-
-    async fn ready(&self) -> Response<Body> {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.version()).await {
-            Ok(Ok(_)) => text(StatusCode::OK, "ready"),
-            _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
-        }
-    }
-}
-
-/// One connection: who is at its other end, and its place at the gate.
-struct Caller {
-    door: HttpDoor,
-    peer: IpAddr,
-    pass: Pass,
-    greeted: AtomicBool,
-}
-
-impl Caller {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         self.greeted.store(true, Ordering::Relaxed);
         let origin = self.door.proxies.origin(self.peer, self.door.tls.is_some(), request.headers());
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }
+        let version = request.version();
         let mut response = self.door.route(request, origin).await;
-        if response.extensions_mut().remove::<Proven>().is_some() {
-            self.pass.proven();
+        match response.extensions_mut().remove() {
+            Some(Proven(session)) => {
+                self.pass.proven();
+                cut::with_session(response, version, session, &self.cut)
+            }
+            None => response,
         }
-        response
     }
 
     /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.

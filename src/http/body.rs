@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
+use crate::auth::Session;
+
 /// Why a body ended before its end; the connection is cut, so that the client notices.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut: {0}")]
@@ -33,6 +35,7 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
 }
 
 /// Set as an extension of a response whose request proved its caller, so that the connection no
-/// longer counts as a stranger's; taken out before it is sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Proven;
+/// longer counts as a stranger's and is reset when the session ends before the answer does; taken out
+/// before it is sent.
+#[derive(Clone, Debug)]
+pub struct Proven(pub Session);

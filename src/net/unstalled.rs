@@ -1,4 +1,4 @@
-//! A socket whose peer must take what it asked for: a write that waits too long is an error.
+//! A socket whose peer must take what it asked for, and that can be reset while it waits for that.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Wraps a stream: when a write makes no progress for `limit`, it fails with `TimedOut`. So a client
 /// that asks for much and reads nothing holds no memory for ever.
@@ -14,12 +16,38 @@ pub struct Unstalled<S> {
     inner: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    reset: Option<Reset<S>>,
+}
+
+/// When to throw away what was not sent yet, and how.
+struct Reset<S> {
+    told: Pin<Box<WaitForCancellationFutureOwned>>,
+    arm: fn(&S) -> io::Result<()>,
+}
+
+impl Unstalled<TcpStream> {
+    /// Has writes fail once `cut` is cancelled, those that wait too. The peer then gets a reset in place of what
+    /// the system still holds for it, which may be megabytes.
+    pub fn reset_by(mut self, cut: CancellationToken) -> Self {
+        self.reset = Some(Reset { told: Box::pin(cut.cancelled_owned()), arm: TcpStream::set_zero_linger });
+        self
+    }
 }
 
 impl<S> Unstalled<S> {
     /// Wraps a stream.
     pub fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit, waiting: None }
+        Self { inner, limit, waiting: None, reset: None }
+    }
+
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(Reset { told, arm }) = &mut self.reset else { return Ok(()) };
+        if told.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        arm(&self.inner)?;
+        self.reset = None;
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cut"))
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -44,6 +72,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_write(cx, data);
         self.watch(cx, result)
     }
@@ -53,6 +82,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, data);
         self.watch(cx, result)
     }
@@ -62,11 +92,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_flush(cx);
         self.watch(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.watch(cx, result)
     }
@@ -83,5 +115,21 @@ mod tests {
         let mut ours = Unstalled::new(ours, Duration::from_millis(20));
         let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_cut_connection_is_reset_while_its_peer_takes_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
+        let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
+        let cut = CancellationToken::new();
+        let mut ours = Unstalled::new(ours, Duration::from_secs(60)).reset_by(cut.clone());
+        let writing = tokio::spawn(async move { ours.write_all(&vec![0; 64 << 20]).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cut.cancel();
+        let error = writing.await.expect("joined").expect_err("cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        let error = tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await.expect_err("reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

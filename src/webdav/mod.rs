@@ -69,8 +69,8 @@ impl Webdav {
         } else {
             match call::admit(&self.auth, &head.headers, origin).await {
                 Ok(session) => {
-                    let mut response = self.serve(verb, head, &mut body, session).await;
-                    response.extensions_mut().insert(Proven);
+                    let mut response = self.serve(verb, head, &mut body, session.clone()).await;
+                    response.extensions_mut().insert(Proven(session));
                     response
                 }
                 Err(error) => error.into_response(Asked { verb, place: None }),

@@ -1,0 +1,69 @@
+//! Answers that are cut with their session, also where the client takes them slowly.
+//!
+//! Over HTTP/1 a body is asked for more only once the socket has room, so a body alone can't tell that its
+//! session has ended while the client reads nothing. What the system holds for the client by then would reach
+//! it all the same. So the connection itself is reset.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::auth::Session;
+use crate::http::{Body, BodyError};
+
+/// An answer of at most this many bytes is in the system's hands at once.
+const SMALL: u64 = 64 * 1024;
+
+/// A body whose end or failure is told.
+struct Watched {
+    body: Body,
+    cut: CancellationToken,
+    _done: DropGuard,
+}
+
+/// Has `cut` cancelled when the session ends before the answer does, or the answer fails.
+pub(super) fn with_session(
+    response: Response<Body>,
+    version: Version,
+    session: Session,
+    cut: &CancellationToken,
+) -> Response<Body> {
+    if version >= Version::HTTP_2 || response.body().size_hint().upper().is_some_and(|most| most <= SMALL) {
+        return response;
+    }
+    let (done, cut) = (CancellationToken::new(), cut.clone());
+    let (watched, watching) = (cut.clone(), done.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = watching.cancelled() => {}
+            () = session.ended() => cut.cancel(),
+        }
+    });
+    response.map(|body| Watched { body, cut: watched, _done: done.drop_guard() }.boxed_unsync())
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(frame, Some(Err(_))) {
+            self.cut.cancel();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
