@@ -15,7 +15,7 @@ use crate::webdav::stream::Source;
 use crate::webdav::{address, multistatus};
 
 /// A block is handed over once it is this long.
-const BLOCK: usize = 64 * 1024;
+const BLOCK: usize = 256 * 1024;
 
 /// Walks through the entries of an answer and writes them down.
 pub(super) struct Walk {
@@ -99,7 +99,8 @@ impl Walk {
                 None => self.folder = None,
             }
         }
-        Ok(std::mem::replace(&mut self.out, String::with_capacity(BLOCK + 4096)).into())
+        let next = if self.done { String::new() } else { String::with_capacity(BLOCK + 4096) };
+        Ok(std::mem::replace(&mut self.out, next).into())
     }
 
     fn enter(&mut self, path: TreePath) -> tree::Result<()> {
