@@ -78,6 +78,11 @@ impl RoundTrip {
             self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
         }
     }
+
+    /// Returns how much a client may send before it must be told to go on.
+    fn window(&self, current: u32) -> u32 {
+        if self.shortest.is_some_and(|shortest| shortest > FAR) { WIDE_WINDOW } else { current }
+    }
 }
 
 impl Door {
@@ -262,6 +267,26 @@ impl Handler for Door {
     }
 
     fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
-        if self.round_trip.shortest.is_some_and(|shortest| shortest > FAR) { WIDE_WINDOW } else { current }
+        self.round_trip.window(current)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_client_that_is_always_far_gets_a_wide_window() {
+        let took = |millis: Option<u64>| RoundTrip { since: None, shortest: millis.map(Duration::from_millis) };
+        assert_eq!(took(None).window(7), 7);
+        assert_eq!(took(Some(5)).window(7), 7);
+        assert_eq!(took(Some(20)).window(7), WIDE_WINDOW);
+        let hour = Some(Duration::from_secs(3600));
+        let mut near = took(Some(3_600_000));
+        near.asked();
+        assert_eq!(near.shortest, hour, "nothing was answered");
+        near.answered();
+        near.asked();
+        assert!(near.shortest < hour);
     }
 }

@@ -1,10 +1,9 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, in terms of a [`crate::tree::View`].
 //!
-//! russh is the transport; the loop over SFTP packets is ours. From the outside in: [`connection`]
-//! watches one socket ([`wire`]) and ends it in time, [`door`] answers what russh asks, [`channel`] moves
-//! bytes, [`input`], [`request`] and [`reply`] are the packets, [`worker`] answers them on a blocking thread,
-//! by theme in [`files`], [`folders`] and [`names`], and sees the session's own uploads through
-//! [`overlay`].
+//! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
+//! each socket a thread, watches it (`wire`) and ends it in time; `door` answers what russh asks; `channel`
+//! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
+//! `folders` and `names`, and sees the session's own uploads through `overlay`.
 
 mod algorithms;
 mod attributes;
