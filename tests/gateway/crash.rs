@@ -1,46 +1,12 @@
 //! kill -9 at a bad moment: the old content stands, and a restart leaves no debris.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Dav, Sftp, program};
-
-struct Server {
-    process: Child,
-    http: SocketAddr,
-    sftp: SocketAddr,
-}
-
-impl Server {
-    fn start(folder: &Path) -> Self {
-        let mut command = program(&folder.join("state"));
-        command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        let address = |key: &str| {
-            let rest = line.split(key).nth(1).expect("the address");
-            rest.split_whitespace().next().expect("the address").parse().expect("an address")
-        };
-        Self { http: address("http=http://"), sftp: address("sftp="), process }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().expect("killed");
-        self.process.wait().expect("ended");
-    }
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> String {
-    let output = program(&folder.join("state")).args(arguments).output().expect("the program runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
-}
+use crate::support::server::{Server, run};
+use crate::support::{Dav, Sftp};
 
 fn staged(folder: &Path) -> usize {
     let staging = folder.join("files/.patgate");

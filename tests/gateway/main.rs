@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod bounds;
 mod crash;
 mod first_steps;
 mod hidden;

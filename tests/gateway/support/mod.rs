@@ -1,6 +1,7 @@
 //! A gateway on port 0 with folders of its own, and clients to talk to it with.
 
 mod dav;
+pub(crate) mod server;
 mod sftp;
 
 use std::ffi::OsStr;

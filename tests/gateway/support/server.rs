@@ -1,0 +1,51 @@
+//! The program itself, serving in a process of its own, to be killed or weighed.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use super::program;
+
+/// A gateway in a process of its own.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) http: SocketAddr,
+    pub(crate) sftp: SocketAddr,
+}
+
+impl Server {
+    /// Serves `files` below a folder, with the state beside it.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut command = program(&folder.join("state"));
+        command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = |key: &str| {
+            let rest = line.split(key).nth(1).expect("the address");
+            rest.split_whitespace().next().expect("the address").parse().expect("an address")
+        };
+        Self { http: address("http=http://"), sftp: address("sftp="), process }
+    }
+
+    /// The most memory it ever held at once, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the line");
+        line.split_whitespace().next().expect("a number").parse().expect("a number")
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("killed");
+        self.process.wait().expect("ended");
+    }
+}
+
+/// Runs the program on the state below a folder and returns what it printed.
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> String {
+    let output = program(&folder.join("state")).args(arguments).output().expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
