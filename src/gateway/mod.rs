@@ -111,14 +111,14 @@ impl Gateway {
             (Some(_), None) => Some(HostKeys::open(&settings.state).map_err(StartError::HostKeys)?),
             (None, _) => None,
         };
-        let door = |_: &TcpListener| HttpDoor {
+        let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone()),
             store: store.clone(),
-            tls: tls.clone(),
+            tls,
             proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),
             insecure: settings.insecure_http,
         };
-        let http = http.map(|listener| (door(&listener), listener)).map(|(door, listener)| (listener, door));
+        let http = http.map(|listener| (listener, door));
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
