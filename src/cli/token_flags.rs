@@ -47,6 +47,7 @@ impl TokenFlags {
             ips: self.ips.clone(),
             user_agents: self.user_agents.clone(),
             max_file_size: self.max_file_size,
+            ..Limits::default()
         }
     }
 }

@@ -141,6 +141,105 @@ impl fmt::Display for UserAgentPattern {
     }
 }
 
+/// A media type that uploads may have: `image/png`, any of a kind (`image/*`), or any (`*/*`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MimePattern(Box<str>);
+
+impl MimePattern {
+    /// Tells whether a media type fits; case and parameters (`; charset=…`) don't count.
+    pub fn fits(&self, media_type: &str) -> bool {
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        match self.0.strip_suffix("/*") {
+            Some("*") => true,
+            Some(kind) => essence.split('/').next().is_some_and(|k| k.eq_ignore_ascii_case(kind)),
+            None => essence.eq_ignore_ascii_case(&self.0),
+        }
+    }
+
+    /// Tells whether every media type that fits `other` fits this one.
+    pub fn covers(&self, other: &MimePattern) -> bool {
+        &*self.0 == "*/*" || (&*other.0 != "*/*" && self.fits(&other.0))
+    }
+
+    /// Returns the pattern as it is written, in lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for MimePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.trim().to_ascii_lowercase();
+        // RFC 6838, section 4.2
+        let word = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 127
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+        };
+        let fits = match lower.split_once('/') {
+            Some(("*", "*")) => true,
+            Some((kind, "*")) => word(kind),
+            Some((kind, subtype)) => word(kind) && word(subtype),
+            None => false,
+        };
+        match fits {
+            true => Ok(Self(lower.into())),
+            false => Err(format!("{text:?} is no media type: give one such as image/png, or image/* for all images")),
+        }
+    }
+}
+
+impl fmt::Display for MimePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A label of a file: 1 to 64 characters, none of them a comma or a control character, none at an end a space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Tag(Box<str>);
+
+impl Tag {
+    /// Returns the tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let trimmed = text.trim();
+        let fits = (1..=64).contains(&trimmed.chars().count());
+        match fits && !trimmed.chars().any(|c| c == ',' || c.is_control()) {
+            true => Ok(Self(trimmed.into())),
+            false => Err(format!("{text:?} is no tag: give 1 to 64 characters without comma or control character")),
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! read_as_text {
+    ($($kind:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+read_as_text!(MimePattern, Tag);
+
 /// Reads a network (`192.0.2.0/24`), or a single address as the network of itself.
 ///
 /// # Errors
@@ -166,6 +265,12 @@ pub struct Limits {
     /// The programs it may be used by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_agents: Vec<UserAgentPattern>,
+    /// The media types of what it may upload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mimes: Vec<MimePattern>,
+    /// The tags that its uploads may bear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// The largest file it may make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<ByteSize>,
@@ -214,6 +319,34 @@ mod tests {
         for (pattern, agent, fits) in cases {
             assert_eq!(UserAgentPattern::new(pattern).fits(agent), fits, "{pattern} {agent}");
         }
+    }
+
+    #[test]
+    fn media_types_are_read_and_matched() {
+        for text in ["", "image", "image/", "/png", "*/png", "image/*x", "image/p ng", "a/b/c"] {
+            assert!(text.parse::<MimePattern>().is_err(), "{text}");
+        }
+        let cases = [
+            ("image/*", "image/png", true),
+            ("image/*", "imagex/png", false),
+            ("Image/PNG", "image/png; q=1", true),
+            ("image/png", "image/pngx", false),
+            ("*/*", "application/x-thing", true),
+        ];
+        for (pattern, kind, fits) in cases {
+            assert_eq!(pattern.parse::<MimePattern>().expect("pattern").fits(kind), fits, "{pattern} {kind}");
+        }
+        let covers = |a: &str, b: &str| a.parse::<MimePattern>().expect("a").covers(&b.parse().expect("b"));
+        assert!(covers("*/*", "image/*") && covers("image/*", "image/*") && covers("image/*", "image/png"));
+        assert!(!covers("image/*", "*/*") && !covers("image/png", "image/*"));
+    }
+
+    #[test]
+    fn tags_are_words_for_people() {
+        for text in ["", " ", "a,b", "a\nb", &"x".repeat(65)] {
+            assert!(text.parse::<Tag>().is_err(), "{text:?}");
+        }
+        assert_eq!(" holiday 2026 ".parse::<Tag>().expect("tag").as_str(), "holiday 2026");
     }
 
     #[test]

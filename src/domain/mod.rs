@@ -20,7 +20,7 @@ mod user;
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use ipnet::IpNet;
-pub use limits::{ByteSize, Limits, Peer, Protocol, UserAgentPattern, parse_network};
+pub use limits::{ByteSize, Limits, MimePattern, Peer, Protocol, Tag, UserAgentPattern, parse_network};
 pub(crate) use path::RESERVED;
 pub use path::{Name, PathError, TreePath};
 pub use permission::Permission;

@@ -118,6 +118,19 @@ impl FromStr for Role {
     }
 }
 
+impl Role {
+    /// Tells whether a holder of these roles may do what this role is for: it, or the role `admin`, is among them.
+    pub fn is_held(self, roles: &[Role]) -> bool {
+        roles.contains(&self) || roles.contains(&Role::Admin)
+    }
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl Serialize for Role {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())

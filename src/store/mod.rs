@@ -46,7 +46,7 @@ pub use users::User;
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE: &str = "patgate.db";
-const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
+const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql")), M::up(include_str!("schema_2.sql"))];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
 
