@@ -4,10 +4,12 @@
 //! constructor that refuses what breaks its rule, so that nothing later has to
 //! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
 //! ([`Time`], [`Lifetime`], [`Expiry`]), where ([`TreePath`], [`NodeId`]), what
-//! ([`Permission`], [`Scope`], [`Limits`]) and the rule that joins them ([`Access`]).
+//! ([`Permission`], [`Scope`], [`Limits`]), the rule that joins them ([`Access`]), and what happened
+//! ([`Event`]).
 
 mod access;
 mod base62;
+mod event;
 mod expiry;
 mod limits;
 mod path;
@@ -18,6 +20,7 @@ mod token;
 mod user;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
+pub use event::{Actor, Event, EventKind, printable};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use ipnet::IpNet;
 pub use limits::{ByteSize, Limits, MimePattern, Peer, Protocol, Tag, UserAgentPattern, parse_network};

@@ -8,6 +8,7 @@
 //! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
+mod audit;
 mod columns;
 mod error;
 mod locks;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
+pub use audit::{Cursor, EventFilter, Noted};
 pub use error::StoreError;
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
