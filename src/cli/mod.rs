@@ -1,6 +1,7 @@
 //! The command line: one file a command. Each speaks to tokens, tree or gateway and prints what they say.
 
 mod apitoken;
+mod client;
 mod completions;
 mod doctor;
 mod failure;
@@ -70,6 +71,7 @@ enum Command {
     Apitoken(apitoken::Apitoken),
     Node(node::Node),
     Policy(policy::PolicyCommand),
+    Client(client::ClientCommand),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
@@ -111,6 +113,7 @@ fn obey(cli: Cli) -> Result {
         Command::Apitoken(command) => command.run(&site),
         Command::Node(command) => command.run(&site),
         Command::Policy(command) => command.run(&site),
+        Command::Client(command) => command.run(&site),
         Command::Doctor(command) => command.run(&site),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

@@ -4,8 +4,8 @@
 //! constructor that refuses what breaks its rule, so that nothing later has to
 //! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
 //! ([`Time`], [`Lifetime`], [`Expiry`]), where ([`TreePath`], [`NodeId`]), what
-//! ([`Permission`], [`Scope`], [`Limits`]), the rule that joins them ([`Access`]), and what happened
-//! ([`Event`]).
+//! ([`Permission`], [`Scope`], [`Limits`]), the rule that joins them ([`Access`]), what happened
+//! ([`Event`]); and how clients connect ([`setup`]).
 
 mod access;
 mod base62;
@@ -15,6 +15,7 @@ mod limits;
 mod path;
 mod permission;
 mod scope;
+pub mod setup;
 mod time;
 mod token;
 mod user;

@@ -2,8 +2,9 @@
 # Sourced by the scripts that try or measure patgate: builds it, runs it over folders of its own with a user and a
 # token, and at exit stops it and removes what it made. Everything about it is told in the GATEWAY_ variables.
 
-client_packages=(cadaver curl davfs2 fuse3 git lftp litmus openssh-client python3 python3-paramiko rclone restic sshfs
-    sshpass)
+client_packages=(cadaver chromium curl davfs2 dbus-daemon duplicity fuse3 git gvfs gvfs-backends libglib2.0-bin
+    libreoffice-writer-nogui lftp litmus openssh-client python3 python3-asyncssh python3-paramiko python3-uno
+    python3-venv rclone restic sshfs sshpass)
 
 # build PROFILE: builds the program (dev or release) and sets GATEWAY to its path. A GATEWAY that is set is used as it is.
 build() {

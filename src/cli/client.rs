@@ -1,0 +1,87 @@
+//! `patgate client`: how to connect with a client.
+
+use clap::Args;
+use serde_json::json;
+
+use super::site::Site;
+use super::{Failure, Result, output};
+use crate::domain::Login;
+use crate::domain::setup::{self, Client, Code, Setup};
+
+/// Print how to connect with a client; alone, list the clients
+#[derive(Debug, Args)]
+#[command(
+    name = "client",
+    after_help = "Examples:
+  patgate client
+  patgate client rclone --url https://files.example.org/dav/ --user alice
+  patgate client sshfs --url https://files.example.org/dav/ --user alice --sftp files.example.org:2022"
+)]
+pub(super) struct ClientCommand {
+    /// The client; `patgate client` lists them
+    #[arg(requires_all = ["url", "user"])]
+    name: Option<Client>,
+    /// The gateway's WebDAV address, as clients reach it
+    #[arg(long, value_name = "URL", requires = "name")]
+    url: Option<String>,
+    /// Who connects
+    #[arg(short, long, value_name = "LOGIN", requires = "name")]
+    user: Option<Login>,
+    /// Where SFTP listens [default: the host of --url, port 2022]
+    #[arg(long, value_name = "HOST:PORT", requires = "name")]
+    sftp: Option<String>,
+}
+
+impl ClientCommand {
+    /// Prints them.
+    pub(super) fn run(self, site: &Site) -> Result {
+        let (Some(client), Some(url), Some(login)) = (self.name, self.url, self.user) else {
+            return list(site);
+        };
+        let reached = setup::Site::new(&url, self.sftp.as_deref(), login)
+            .map_err(|error| Failure::usage(error.to_string()).hint("give the address that clients use"))?;
+        let setup = setup::steps(client, &reached);
+        if site.json() { output::json(&setup) } else { output::say(&page(&setup)) }
+    }
+}
+
+fn list(site: &Site) -> Result {
+    if site.json() {
+        let clients = Client::ALL
+            .map(|client| json!({ "name": client.name(), "title": client.title(), "tried": client.tried() }));
+        return output::json(&clients);
+    }
+    let tried = |client: Client| if client.tried() { "yes" } else { "no" }.to_owned();
+    let rows: Vec<_> = Client::ALL
+        .into_iter()
+        .map(|client| [client.name().to_owned(), tried(client), client.title().to_owned()])
+        .collect();
+    output::table(["NAME", "TRIED", "CLIENT"], &rows)
+}
+
+/// Writes the steps for people: numbered, with what to type indented.
+fn page(setup: &Setup) -> String {
+    let tried = if setup.tried { "" } else { " (not tried by patgate's own checks)" };
+    let mut lines = vec![format!("{}{tried}", setup.title)];
+    for (number, step) in (1..).zip(&setup.steps) {
+        lines.push(String::new());
+        lines.push(match &step.code {
+            None => format!("{number}. {}", step.text),
+            Some(Code::Command { .. }) => format!("{number}. {}:", step.text),
+            Some(Code::File { file, .. }) => format!("{number}. {} (in {file}):", step.text),
+        });
+        let code = match &step.code {
+            None => "",
+            Some(Code::Command { command: code } | Code::File { content: code, .. }) => code,
+        };
+        if !code.is_empty() {
+            lines.push(String::new());
+            lines.extend(code.lines().map(|line| format!("    {line}")));
+        }
+    }
+    if !setup.notes.is_empty() {
+        lines.push(String::new());
+        lines.extend(setup.notes.iter().map(|note| format!("- {note}")));
+    }
+    lines.join("\n")
+}

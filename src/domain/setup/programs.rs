@@ -1,0 +1,106 @@
+//! Programs that keep their own data on a server: backups, notes, passwords, references.
+
+use super::shell::{quoted, rclone, token};
+use super::site::Site;
+use super::{Step, Text};
+
+pub(super) fn restic(site: &Site) -> Text {
+    let mut steps = rclone(site).0;
+    steps.pop();
+    steps.extend([
+        Step::command(
+            "Make the repository, over one of the two; restic asks for a password of its own",
+            "restic -r rclone:patgate:backup init",
+        ),
+        Step::command("Back up", "restic -r rclone:patgate:backup backup ~/Documents"),
+        Step::command("Or over SFTP", "restic -r rclone:patgate-sftp:backup backup ~/Documents"),
+    ]);
+    let notes = vec![
+        "A token with a sliding window of a few missed backups, narrowed to the folder, fits: -a 7d -s path:/…/backup:rw.".into(),
+        "restic's own sftp: needs a login without a question: ssh with keys, which patgate does not take. Through rclone it needs none.".into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn duplicity(site: &Site) -> Text {
+    let (dav, sftp) = (site.as_scheme("webdav", true), site.sftp_url());
+    let run = |url: String| format!("FTP_PASSWORD=\"$TOKEN\" duplicity --no-encryption ~/Documents {}", quoted(&url));
+    let steps = vec![
+        token(),
+        Step::command("Back up over WebDAV; the folder is made", run(format!("{dav}backup"))),
+        Step::command("Or over SFTP", run(format!("{sftp}/backup"))),
+        Step::command(
+            "Restore",
+            format!(
+                "FTP_PASSWORD=\"$TOKEN\" duplicity restore --no-encryption {} ~/restored",
+                quoted(&format!("{dav}backup"))
+            ),
+        ),
+    ];
+    let notes = vec![
+        "Over SFTP, connect once with sftp before, so that the host key is known.".into(),
+        "Without --no-encryption, duplicity encrypts with the passphrase in the variable PASSPHRASE.".into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn joplin(site: &Site) -> Text {
+    let folder = format!("{}joplin", site.url());
+    let steps = vec![
+        token(),
+        Step::command(
+            "Make a folder for the notes; curl asks for nothing more",
+            format!(
+                "printf 'user = \"%s:%s\"\\n' {} \"$TOKEN\" | curl -f -K - -X MKCOL {}",
+                quoted(site.login().as_str()),
+                quoted(&folder)
+            ),
+        ),
+        Step::words(format!(
+            "In Joplin: Options, Synchronisation, target WebDAV: URL {folder}, user name {}, password the token; Check synchronisation configuration.",
+            site.login()
+        )),
+        Step::command(
+            "Or its command line",
+            format!(
+                "joplin config sync.target 6\njoplin config sync.6.path {}\njoplin config sync.6.username {}\njoplin config sync.6.password \"$TOKEN\"\njoplin sync",
+                quoted(&folder),
+                quoted(site.login().as_str())
+            ),
+        ),
+    ];
+    (steps, vec!["Only Joplin should write in that folder; a token narrowed to it is enough.".into()])
+}
+
+pub(super) fn keepassxc(site: &Site) -> Text {
+    let steps = vec![
+        Step::words(
+            "KeePassXC opens files, not addresses: mount the folder first, with the steps for davfs2, sshfs, gnome, windows or macos.",
+        ),
+        Step::words("Database, Open Database: the file in the mounted folder."),
+        Step::words(
+            "Tools, Settings, General, File Management: Safely save database files stays on, with Use alternative saving method (temporary file) where saving fails.",
+        ),
+        Step::words(format!(
+            "Other programs of its kind open addresses: KeePass 2 and KeePassDX take {}NAME.kdbx with user {} and the token.",
+            site.url(),
+            site.login()
+        )),
+    ];
+    let notes = vec!["A token narrowed to the one file would not do: saving makes a second file beside it. Narrow it to a folder that holds only the database.".into()];
+    (steps, notes)
+}
+
+pub(super) fn zotero(site: &Site) -> Text {
+    let scheme = if site.secure() { "https" } else { "http" };
+    let address = site.url();
+    let shown = address.split_once("://").map_or(address.as_str(), |(_, rest)| rest).trim_end_matches('/');
+    let steps = vec![
+        Step::words(format!(
+            "Settings, Sync, File Syncing: sync attachment files using WebDAV, {scheme}://, URL {shown} (Zotero adds /zotero/), user name {}, password the token.",
+            site.login()
+        )),
+        Step::words("Verify Server, and Create when it offers to make the folder zotero."),
+    ];
+    (steps, vec!["Zotero keeps each attachment as a .zip with a .prop beside it; leave them to it.".into()])
+}

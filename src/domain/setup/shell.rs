@@ -1,0 +1,133 @@
+//! Clients of the command line.
+
+use super::site::Site;
+use super::{Step, Text};
+
+/// Where mounts go.
+const MOUNT: &str = "~/patgate";
+
+/// The step that hands the token to the commands after it.
+pub(super) fn token() -> Step {
+    let text = "Paste the token; it is not shown, and stays out of the shell's history";
+    Step::command(text, "IFS= read -rs TOKEN")
+}
+
+pub(super) fn rclone(site: &Site) -> Text {
+    let (url, login, host, port) =
+        (quoted(&site.url()), quoted(site.login().as_str()), site.sftp_name(), site.sftp_port());
+    let obscured = r#"pass="$(printf %s "$TOKEN" | rclone obscure -)""#;
+    let steps = vec![
+        token(),
+        Step::command(
+            "Make a remote for WebDAV",
+            format!("rclone config create patgate webdav url={url} vendor=owncloud user={login} {obscured}"),
+        ),
+        Step::command(
+            "Or one for SFTP",
+            format!(
+                "rclone config create patgate-sftp sftp host={} port={port} user={login} shell_type=none {obscured}",
+                quoted(host)
+            ),
+        ),
+        Step::command(
+            "Look and copy; the same with patgate-sftp:",
+            "rclone lsf patgate:\nrclone copy ~/Documents patgate:Documents",
+        ),
+    ];
+    let notes = vec![
+        "The vendor owncloud keeps modification times; with the vendor other, files take the time of their upload."
+            .into(),
+        "shell_type=none spares rclone the search for a shell that is not there.".into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn davfs2(site: &Site) -> Text {
+    let (url, login) = (quoted(&site.url()), quoted(site.login().as_str()));
+    let steps = vec![
+        Step::file(
+            "Set davfs2 up: from Linux 6 on, the kernel reads folders in larger pieces than davfs2's default",
+            "~/.davfs2/davfs2.conf",
+            "buf_size 256\n",
+        ),
+        token(),
+        Step::command(
+            "Mount the folder",
+            format!(
+                "mkdir -p {MOUNT}\nprintf '%s\\n' \"$TOKEN\" | sudo mount -t davfs -o conf=\"$HOME/.davfs2/davfs2.conf\",username={login},uid=\"$(id -u)\" {url} {MOUNT}"
+            ),
+        ),
+        Step::command("When done; it waits until everything is uploaded", format!("sudo umount {MOUNT}")),
+    ];
+    let notes = vec![
+        "davfs2 uploads a file some seconds after it was closed: a copy that seems done is done after umount.".into(),
+        "The folder lost+found is davfs2's own.".into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn sshfs(site: &Site) -> Text {
+    let (target, port) = (quoted(&format!("{}@{}:", site.login(), site.sftp_host())), site.sftp_port());
+    let steps = vec![
+        token(),
+        Step::command(
+            "Mount the folder",
+            format!(
+                "mkdir -p {MOUNT}\nprintf '%s\\n' \"$TOKEN\" | sshfs -p {port} -o password_stdin,idmap=user {target} {MOUNT}"
+            ),
+        ),
+        Step::command("When done", format!("fusermount3 -u {MOUNT}")),
+    ];
+    let notes = vec![
+        "Connect once with sftp before, so that the host key is known.".into(),
+        "Within the mount, git wants: git clone --no-hardlinks.".into(),
+        "A new file is seen by others once it is closed.".into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn openssh(site: &Site) -> Text {
+    let config = format!(
+        "Host patgate\n    HostName {}\n    Port {}\n    User {}\n    PreferredAuthentications password\n    PubkeyAuthentication no\n",
+        site.sftp_name(),
+        site.sftp_port(),
+        site.login()
+    );
+    let steps = vec![
+        Step::file("Name the gateway", "~/.ssh/config", config),
+        Step::command("Open a session; the password is the token", "sftp patgate"),
+        Step::command("Or copy", "scp -r -s ~/Documents patgate:"),
+    ];
+    let notes = vec![
+        "patgate takes no keys; with those of an agent offered first, some clients run out of tries.".into(),
+        "scp needs -s before OpenSSH 9.0, which made SFTP its protocol.".into(),
+        "put -f, or fsync in other programs, syncs an edit in place; a whole upload is on disk when put returns."
+            .into(),
+    ];
+    (steps, notes)
+}
+
+pub(super) fn lftp(site: &Site) -> Text {
+    let (url, login) = (format!("sftp://{}:{}", site.sftp_host(), site.sftp_port()), quoted(site.login().as_str()));
+    let steps = vec![
+        token(),
+        Step::command(
+            "Mirror a folder there",
+            format!(
+                "LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} -e 'set sftp:auto-confirm no; mirror -R --parallel=4 ~/Documents Documents; bye' {url}"
+            ),
+        ),
+        Step::command("Or look around", format!("LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} {url}")),
+    ];
+    (steps, vec!["Connect once with sftp before, so that the host key is known.".into()])
+}
+
+/// Writes a word as a shell reads it.
+pub(super) fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"./_-+,@%:=".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}

@@ -1,0 +1,140 @@
+//! The gateway as a client has to name it.
+
+use crate::domain::Login;
+
+/// The port of SFTP where none is named.
+const SFTP_PORT: u16 = 2022;
+
+/// Where a gateway listens and who connects: what the steps are written for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    secure: bool,
+    host: String,
+    port: Option<u16>,
+    path: String,
+    sftp_host: String,
+    sftp_port: u16,
+    login: Login,
+}
+
+impl Site {
+    /// Reads the gateway's WebDAV address, and that of SFTP (`HOST:PORT` or `HOST`) where it is not the same host
+    /// at port 2022. An address without a path gets `/dav/`.
+    pub fn new(url: &str, sftp: Option<&str>, login: Login) -> Result<Self, SiteError> {
+        let fault = || SiteError(url.chars().take(200).collect());
+        let (scheme, rest) = url.split_once("://").ok_or_else(fault)?;
+        let secure = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(fault()),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let plain = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}?#$".contains(&b);
+        if !path.bytes().all(plain) {
+            return Err(fault());
+        }
+        let (host, port) = host_and_port(authority).ok_or_else(fault)?;
+        let path = match path {
+            "" | "/" => "/dav/".to_owned(),
+            whole if whole.ends_with('/') => whole.to_owned(),
+            open => format!("{open}/"),
+        };
+        let (sftp_host, sftp_port) = match sftp {
+            None => (host.clone(), None),
+            Some(address) => host_and_port(address).ok_or_else(|| SiteError(address.chars().take(200).collect()))?,
+        };
+        Ok(Self { secure, host, port, path, sftp_host, sftp_port: sftp_port.unwrap_or(SFTP_PORT), login })
+    }
+
+    /// Returns the address of the folder over WebDAV, with its slash: `https://files.example.org/dav/`.
+    pub fn url(&self) -> String {
+        self.address(if self.secure { "https" } else { "http" }, "")
+    }
+
+    /// Tells whether WebDAV goes over TLS.
+    pub fn secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Returns the host that answers WebDAV.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the port that answers WebDAV.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.secure { 443 } else { 80 })
+    }
+
+    /// Returns the path of the WebDAV address, from its first slash to its last.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns the host that answers SFTP as an address takes it: an IPv6 address in brackets.
+    pub fn sftp_host(&self) -> &str {
+        &self.sftp_host
+    }
+
+    /// Returns the host that answers SFTP as a field takes it: an IPv6 address without its brackets.
+    pub fn sftp_name(&self) -> &str {
+        self.sftp_host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Returns the port that answers SFTP.
+    pub fn sftp_port(&self) -> u16 {
+        self.sftp_port
+    }
+
+    /// Returns who connects.
+    pub fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Returns the WebDAV address under another scheme, where TLS takes the scheme's `s`: `dav` gives `davs://…`.
+    pub(super) fn as_scheme(&self, plain: &str, with_login: bool) -> String {
+        let scheme = format!("{plain}{}", if self.secure { "s" } else { "" });
+        let login = if with_login { format!("{}@", in_url(&self.login)) } else { String::new() };
+        self.address(&scheme, &login)
+    }
+
+    /// Returns the address of SFTP with the login: `sftp://alice@files.example.org:2022`, without a slash.
+    pub(super) fn sftp_url(&self) -> String {
+        format!("sftp://{}@{}:{}", in_url(&self.login), self.sftp_host, self.sftp_port)
+    }
+
+    fn address(&self, scheme: &str, login: &str) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{login}{}{port}{}", self.host, self.path)
+    }
+}
+
+/// Writes a login within an address: `@` and `+` would be read as something else.
+fn in_url(login: &Login) -> String {
+    login.as_str().replace('@', "%40").replace('+', "%2B")
+}
+
+/// Reads `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
+fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let port_at = match text.strip_prefix('[') {
+        Some(inner) => inner.find(']')? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(port_at);
+    let inner = host.strip_prefix('[').map_or(host, |inner| inner.trim_end_matches(']'));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    if inner.is_empty() || inner.starts_with('-') || !inner.bytes().all(plain) {
+        return None;
+    }
+    let port = match port.strip_prefix(':') {
+        Some(digits) => Some(digits.parse().ok().filter(|port| *port != 0)?),
+        None if port.is_empty() => None,
+        None => return None,
+    };
+    Some((host.to_owned(), port))
+}
+
+/// An address that no steps can be written for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no address of a gateway: give https://HOST[:PORT]/dav/ for WebDAV and HOST[:PORT] for SFTP")]
+pub struct SiteError(String);
