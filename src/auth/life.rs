@@ -71,6 +71,11 @@ impl Standing {
         }
     }
 
+    /// Tells whether the token is dead whatever the time.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     /// Tells whether every token of the chain may be used by this peer.
     pub(super) fn admits(&self, peer: &Peer) -> bool {
         self.bounds.iter().all(|bound| bound.limits.admit(peer))

@@ -16,6 +16,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod trail;
 mod uses;
 mod watch;
 
@@ -25,13 +26,14 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Login, Peer, Time, TokenId, TokenText};
-use crate::store::{Sealed, Store, StoreError};
+use crate::domain::{Event, EventKind, Login, Peer, Time, TokenId, TokenText};
+use crate::store::{Sealed, Store, StoreError, TokenState};
 
 use life::{Life, Lives};
 use pool::Pool;
 use proof::Proofs;
 use throttle::Throttle;
+use trail::{Source, Trail};
 use uses::Uses;
 
 pub use clock::Clock;
@@ -92,30 +94,79 @@ struct Core {
     throttle: Throttle,
     lives: Lives,
     uses: Uses,
+    trail: Trail,
     numbers: AtomicU64,
     watcher: Pool,
 }
 
-/// Why a credential was refused: for the log alone.
-#[derive(Clone, Copy, Debug)]
+/// Why a credential was refused: for the log and the audit trail alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Malformed,
     Unknown,
     WrongSecret,
+    RetiredSecret,
     WrongLogin,
-    Dead,
+    Revoked,
+    Expired,
+    Disabled,
     NotFromHere,
+    Throttled,
+}
+
+impl Fault {
+    /// Says why in a few words.
+    fn why(self) -> &'static str {
+        match self {
+            Fault::Malformed => "what was shown is no token",
+            Fault::Unknown => "there is no such token",
+            Fault::WrongSecret => "the secret is wrong",
+            Fault::RetiredSecret => "the secret was replaced by a rotation",
+            Fault::WrongLogin => "the token is not that user's",
+            Fault::Revoked => "the token, or one above it, was revoked",
+            Fault::Expired => "the token, or one above it, has expired",
+            Fault::Disabled => "the user is disabled",
+            Fault::NotFromHere => "the token's limits don't admit protocol, address or program",
+            Fault::Throttled => "too many failures from this address",
+        }
+    }
+
+    fn kind(self) -> EventKind {
+        match self {
+            Fault::RetiredSecret | Fault::Revoked | Fault::Expired => EventKind::DeadSecretUsed,
+            _ => EventKind::AttemptRefused,
+        }
+    }
+}
+
+/// A credential that was refused, and the token and owner that it was shown for, where there are such.
+struct Shown {
+    fault: Fault,
+    token: Option<TokenId>,
+    login: Option<Login>,
 }
 
 /// How an attempt ends that gives no session.
 enum Miss {
-    Fault(Fault),
+    Fault(Shown),
     Other(Refusal),
 }
 
-impl<E: Into<Refusal>> From<E> for Miss {
-    fn from(error: E) -> Self {
+impl From<Refusal> for Miss {
+    fn from(refusal: Refusal) -> Self {
+        Miss::Other(refusal)
+    }
+}
+
+impl From<StoreError> for Miss {
+    fn from(error: StoreError) -> Self {
         Miss::Other(error.into())
+    }
+}
+
+impl From<Fault> for Miss {
+    fn from(fault: Fault) -> Self {
+        Miss::Fault(Shown { fault, token: None, login: None })
     }
 }
 
@@ -133,6 +184,7 @@ impl Authenticator {
             throttle: Throttle::default(),
             lives: Lives::default(),
             uses: Uses::default(),
+            trail: Trail::default(),
             numbers: AtomicU64::new(0),
             watcher: Pool::new("patgate-watch", 1)?,
         };
@@ -144,14 +196,17 @@ impl Authenticator {
     /// # Errors
     /// [`Refusal`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, Refusal> {
-        let address = peer.address;
-        let protocol = peer.protocol;
-        match self.core.clone().prove(&credential, peer).await {
+        match self.core.clone().prove(&credential, peer.clone()).await {
             Ok(session) => Ok(session),
-            Err(Miss::Other(refusal)) => Err(refusal),
-            Err(Miss::Fault(fault)) => {
-                self.core.throttle.fail(address, self.core.clock.now());
-                tracing::info!(%address, %protocol, ?fault, "a caller was refused");
+            Err(Miss::Other(refusal)) => {
+                if let Refusal::Throttled(_) = refusal {
+                    self.core.refused(&Shown { fault: Fault::Throttled, token: None, login: None }, &peer);
+                }
+                Err(refusal)
+            }
+            Err(Miss::Fault(shown)) => {
+                self.core.throttle.fail(peer.address, self.core.clock.now());
+                self.core.refused(&shown, &peer);
                 Err(Refusal::Denied)
             }
         }
@@ -196,7 +251,7 @@ impl Core {
         let shown = match (TokenText::parse(&credential.token), wait) {
             (Ok(shown), _) => shown,
             (Err(_), Some(wait)) => return Err(Refusal::Throttled(wait).into()),
-            (Err(_), None) => return Err(Miss::Fault(Fault::Malformed)),
+            (Err(_), None) => return Err(Fault::Malformed.into()),
         };
         let claim = self.proofs.claim(shown.id(), shown.secret());
         if let Some(wait) = wait.filter(|_| !self.proofs.remembers(&claim)) {
@@ -207,6 +262,7 @@ impl Core {
         let mut proven = None;
         loop {
             let (life, phc) = self.claimed(credential, shown.id(), &prefilter, &peer)?;
+            let login = life.login.clone();
             let print = proof::print(&phc);
             if proven == Some(print) || self.proofs.holds(&claim, &print) {
                 return Ok(Session::open(self, life, peer, print));
@@ -214,7 +270,7 @@ impl Core {
             match self.proofs.prove(claim, shown.secret(), &phc).await {
                 // Proving took its time: everything is read again.
                 Ok(true) => proven = Some(print),
-                Ok(false) => return Err(Miss::Fault(Fault::WrongSecret)),
+                Ok(false) => return Err(missed(Fault::WrongSecret, shown.id(), login)),
                 Err(proof::QueueFull) => return Err(Refusal::Busy.into()),
             }
         }
@@ -230,28 +286,57 @@ impl Core {
         peer: &Peer,
     ) -> Result<(Arc<Life>, String), Miss> {
         let now = self.clock.now();
-        let caller = self.store.caller(token)?.ok_or(Miss::Fault(Fault::Unknown))?;
-        if credential.login.as_ref().is_some_and(|login| login != caller.login.as_str()) {
-            return Err(Miss::Fault(Fault::WrongLogin));
+        let caller = self.store.caller(token)?.ok_or(Fault::Unknown)?;
+        let owner = caller.login;
+        if credential.login.as_ref().is_some_and(|login| login != owner.as_str()) {
+            return Err(missed(Fault::WrongLogin, token, owner));
         }
         let fits = |sealed: &Sealed| bool::from(sealed.prefilter.ct_eq(prefilter));
         let old = caller.grace.filter(|grace| now < grace.until).map(|grace| grace.sealed);
-        let sealed = [Some(caller.sealed), old].into_iter().flatten().find(fits);
-        let sealed = sealed.ok_or(Miss::Fault(Fault::WrongSecret))?;
+        let Some(sealed) = [Some(caller.sealed), old].into_iter().flatten().find(fits) else {
+            let retired = self.store.is_retired(token, prefilter)?;
+            return Err(missed(if retired { Fault::RetiredSecret } else { Fault::WrongSecret }, token, owner));
+        };
         if caller.refused {
-            return Err(Miss::Fault(Fault::Dead));
+            return Err(missed(self.death(token)?, token, owner));
         }
-        let life = self.lives.at(token, caller.epoch, now, &self.store, &self.uses)?.ok_or(Miss::Fault(Fault::Dead))?;
-        if !life.is_live(now, &self.store, &self.uses)? {
-            return Err(Miss::Fault(Fault::Dead));
-        }
+        let life = self.lives.at(token, caller.epoch, now, &self.store, &self.uses)?;
+        let life = match life {
+            Some(life) if life.is_live(now, &self.store, &self.uses)? => life,
+            Some(_) | None => return Err(missed(self.death(token)?, token, owner)),
+        };
         if !life.standing().admits(peer) {
-            return Err(Miss::Fault(Fault::NotFromHere));
+            return Err(missed(Fault::NotFromHere, token, owner));
         }
         Ok((life, sealed.phc))
+    }
+
+    /// Finds out what a token died of.
+    fn death(&self, token: TokenId) -> Result<Fault, StoreError> {
+        let record = self.store.token(token, self.clock.now())?;
+        Ok(match record.map(|record| record.state) {
+            None | Some(TokenState::Revoked) => Fault::Revoked,
+            Some(TokenState::Expired) => Fault::Expired,
+            Some(TokenState::Live) => Fault::Disabled,
+        })
+    }
+
+    /// Notes a refused attempt.
+    fn refused(&self, shown: &Shown, peer: &Peer) {
+        let Shown { fault, token, login } = shown;
+        tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?fault, "a caller was refused");
+        let event = Event::new(self.clock.now(), fault.kind()).from(peer).detail(fault.why());
+        let event = Event { token: *token, user: login.clone(), ..event };
+        // Only its bearer can show a secret that was right once.
+        let known = fault.kind() == EventKind::DeadSecretUsed;
+        self.trail.note(if known { Source::Known } else { Source::Stranger }, event);
     }
 
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn missed(fault: Fault, token: TokenId, login: Login) -> Miss {
+    Miss::Fault(Shown { fault, token: Some(token), login: Some(login) })
 }

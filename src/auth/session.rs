@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
-use crate::domain::{Access, Limits, Login, Peer, Time, TokenId};
+use super::trail::Source;
+use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Time, TokenId};
 
 /// The session's token is dead, or no longer admits this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +87,7 @@ impl Session {
     pub async fn ended(&self) {
         loop {
             let told = self.seat.life.told();
-            let Ok(standing) = self.seat.standing() else { return };
+            let Ok(standing) = self.seat.standing() else { return self.seat.note_end() };
             tokio::select! {
                 () = told => {}
                 () = self.seat.core.clock.sleep_until(standing.end_of(&self.seat.proven)) => {}
@@ -111,6 +112,27 @@ impl Seat {
         let live = checked.unwrap_or(false);
         let holds = live && standing.accepts(&self.proven, now) && standing.admits(&self.peer);
         if holds { Ok(standing) } else { Err(Ended) }
+    }
+}
+
+impl Seat {
+    /// Notes that the session was ended, and why.
+    fn note_end(&self) {
+        let Self { core, life, peer, proven, .. } = self;
+        let (standing, now) = (life.standing(), core.clock.now());
+        let why = if standing.deadline() <= now {
+            "the token, or one above it, has expired"
+        } else if standing.is_refused() {
+            "the token, or one above it, was revoked, or the user disabled"
+        } else if !standing.accepts(proven, now) {
+            "the secret was replaced by a rotation"
+        } else if !standing.admits(peer) {
+            "the token's limits don't admit protocol, address or program any more"
+        } else {
+            "the token is gone, or the store can't tell whether it lives"
+        };
+        let event = Event::new(now, EventKind::SessionEnded).user(&life.login).token(life.token);
+        core.trail.note(Source::Known, event.by(Actor::Server).from(peer).detail(why));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What authentication promises.
 
+mod audit;
 mod expiry;
 
 use std::os::unix::fs::PermissionsExt;

@@ -68,7 +68,7 @@ impl Buckets {
 }
 
 /// Returns what stands for an address: itself, or the /64 that an IPv6 host draws its addresses from.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address => address,

@@ -1,17 +1,21 @@
 //! When tokens were last used: exact in memory, written down now and then.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::throttle::network;
 use crate::domain::{Expiry, Peer, Time, TokenId};
-use crate::store::{LastUse, Link, Use};
+use crate::store::{LastUse, Link, Sighting, Use};
 
 /// How often the uses of a token without a window are written down.
 const WITHOUT_WINDOW: Duration = Duration::from_secs(60);
+/// How many networks of a token memory tells apart; the store knows more.
+const NETWORKS: usize = 16;
 const NEVER: i64 = i64::MIN;
 
 /// The last uses of all tokens that a session holds, and of those with a use to be written down.
@@ -25,8 +29,38 @@ pub(super) struct UsePoint {
     at: AtomicI64,
     written: AtomicI64,
     unwritten: AtomicBool,
-    by: Mutex<Option<Arc<Peer>>>,
+    sighted: AtomicBool,
+    by: Mutex<Users>,
     interval_ms: AtomicI64,
+}
+
+/// Who uses a token.
+#[derive(Default)]
+struct Users {
+    last: Option<Arc<Peer>>,
+    networks: Vec<IpAddr>,
+    /// Those from networks that memory did not know; not written down yet.
+    sighted: Vec<(Time, Arc<Peer>)>,
+}
+
+impl Users {
+    /// Notes who uses the token; tells whether it comes from a network that memory does not know.
+    fn meet(&mut self, now: Time, peer: &Arc<Peer>) -> bool {
+        if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, peer)) {
+            return false;
+        }
+        self.last = Some(peer.clone());
+        let network = network(peer.address);
+        if self.networks.contains(&network) || self.sighted.len() >= NETWORKS {
+            return false;
+        }
+        if self.networks.len() >= NETWORKS {
+            self.networks.remove(0);
+        }
+        self.networks.push(network);
+        self.sighted.push((now, peer.clone()));
+        true
+    }
 }
 
 impl UsePoint {
@@ -35,6 +69,7 @@ impl UsePoint {
             at: AtomicI64::new(NEVER),
             written: AtomicI64::new(NEVER),
             unwritten: AtomicBool::new(false),
+            sighted: AtomicBool::new(false),
             by: Mutex::default(),
             interval_ms: AtomicI64::new(0),
         }
@@ -48,11 +83,9 @@ impl UsePoint {
     /// Notes a use. One that comes late moves nothing back.
     pub(super) fn touch(&self, now: Time, peer: &Arc<Peer>) {
         self.at.fetch_max(now.as_millis(), Ordering::AcqRel);
-        let mut by = self.by.lock();
-        if by.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer)) {
-            *by = Some(peer.clone());
+        if self.by.lock().meet(now, peer) {
+            self.sighted.store(true, Ordering::Release);
         }
-        drop(by);
         self.unwritten.store(true, Ordering::Release);
     }
 
@@ -74,7 +107,7 @@ impl UsePoint {
     /// Takes what is to be written down; it counts as written from now on.
     fn take(&self, token: TokenId) -> Use {
         self.unwritten.store(false, Ordering::Release);
-        let peer = self.by.lock().clone();
+        let peer = self.by.lock().last.clone();
         let at = self.last();
         self.written.fetch_max(at.as_millis(), Ordering::AcqRel);
         let peer = peer.as_deref();
@@ -105,6 +138,18 @@ impl Uses {
     /// Takes all uses that are not written down.
     pub(super) fn all(&self) -> Vec<Use> {
         self.take(|point| point.unwritten.load(Ordering::Acquire))
+    }
+
+    /// Takes the sightings that are not written down.
+    pub(super) fn sightings(&self) -> Vec<Sighting> {
+        let points = self.points.lock();
+        let sighted = points.iter().filter(|(_, point)| point.sighted.swap(false, Ordering::AcqRel));
+        let taken = sighted.map(|(token, point)| (*token, std::mem::take(&mut point.by.lock().sighted)));
+        let sighting = |token, (at, peer): (Time, Arc<Peer>)| {
+            let network = network(peer.address);
+            Sighting { token, at, network, peer: (*peer).clone() }
+        };
+        taken.flat_map(|(token, of)| of.into_iter().map(move |one| sighting(token, one))).collect()
     }
 
     /// Takes uses back that could not be written down.

@@ -7,7 +7,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Core;
-use crate::store::StoreError;
+use crate::domain::Event;
+use crate::store::{StoreError, Use};
 
 /// How often other processes' writes are looked for; this one's are told.
 const POLL: Duration = Duration::from_millis(250);
@@ -66,14 +67,15 @@ impl Core {
         self.lives.sweep(self.clock.now());
     }
 
-    /// Writes down the uses that are due.
+    /// Writes down the uses and events that are due.
     pub(super) fn write_due(&self) {
-        self.write_down(&self.uses.due(self.clock.now()));
+        let now = self.clock.now();
+        self.write_down(&self.uses.due(now), self.trail.due(now));
     }
 
-    /// Writes all uses down.
+    /// Writes all uses and events down.
     pub(super) fn flush(&self) {
-        self.write_down(&self.uses.all());
+        self.write_down(&self.uses.all(), self.trail.all(self.clock.now()));
     }
 
     fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
@@ -89,13 +91,22 @@ impl Core {
         Ok(())
     }
 
-    fn write_down(&self, uses: &[crate::store::Use]) {
-        if uses.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.record_uses(uses) {
+    fn write_down(&self, uses: &[Use], events: Vec<Event>) {
+        let sightings = self.uses.sightings();
+        if !uses.is_empty()
+            && let Err(error) = self.store.record_uses(uses)
+        {
             self.uses.unwritten(uses);
             tracing::warn!(%error, "uses of tokens were not written down");
+        }
+        if !sightings.is_empty()
+            && let Err(error) = self.store.sight(&sightings)
+        {
+            tracing::warn!(%error, "where tokens are used was not written down");
+        }
+        if let Err(error) = self.store.record(&events) {
+            self.trail.untold(events);
+            tracing::warn!(%error, "events were not written down");
         }
     }
 }

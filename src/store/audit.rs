@@ -1,10 +1,12 @@
 //! The audit trail: what happened, noted in the transaction that makes it so, read in pages.
 
+use std::net::IpAddr;
+
 use rusqlite::{Connection, Row, Transaction, named_params};
 
 use super::users::page;
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Actor, Event, EventKind, Login, Protocol, Time, TokenId};
+use crate::domain::{Actor, Event, EventKind, Login, Peer, Protocol, Time, TokenId};
 
 /// Which events to read; `None` narrows nothing.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,22 @@ pub struct Noted {
     pub event: Event,
 }
 
+/// A token that was used from a network from which this process did not see it used before.
+#[derive(Clone, Debug)]
+pub(crate) struct Sighting {
+    /// The token.
+    pub(crate) token: TokenId,
+    /// When.
+    pub(crate) at: Time,
+    /// The network.
+    pub(crate) network: IpAddr,
+    /// Who used it.
+    pub(crate) peer: Peer,
+}
+
+/// How many networks of a token are told apart.
+const NETWORKS: u32 = 256;
+
 impl Store {
     /// Notes events that no change of the store goes with. A power cut may lose them.
     pub fn record(&self, events: &[Event]) -> Result<()> {
@@ -47,6 +65,17 @@ impl Store {
             return Ok(());
         }
         self.write(Durability::Lazy, |t| events.iter().try_for_each(|event| note(t, event)))
+    }
+
+    /// Notes what is new of sightings: the first use of a token, and each network after it.
+    pub(crate) fn sight(&self, sightings: &[Sighting]) -> Result<()> {
+        self.write(Durability::Lazy, |t| sightings.iter().try_for_each(|sighting| sight(t, sighting)))
+    }
+
+    /// Tells whether a prefilter is that of a secret that a rotation replaced.
+    pub(crate) fn is_retired(&self, token: TokenId, prefilter: &[u8; 8]) -> Result<bool> {
+        let query = "SELECT 1 FROM retired WHERE token = ?1 AND prefilter = ?2";
+        self.read(|c| Ok(c.prepare_cached(query)?.exists((token, prefilter))?))
     }
 
     /// Returns up to `limit` events from a cursor on.
@@ -119,6 +148,29 @@ pub(super) fn note(t: &Transaction<'_>, event: &Event) -> Result<()> {
     Ok(())
 }
 
+fn sight(t: &Transaction<'_>, sighting: &Sighting) -> Result<()> {
+    let Sighting { token, at, network, peer } = sighting;
+    let mut known = t.prepare_cached(
+        "SELECT u.login, (SELECT count(*) FROM sightings WHERE token = t.id),
+            EXISTS (SELECT 1 FROM sightings WHERE token = t.id AND network = ?2)
+         FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1",
+    )?;
+    let network = network.to_string();
+    let mut rows = known.query((token, &network))?;
+    let Some(row) = rows.next()? else { return Ok(()) };
+    let (login, networks, known): (Login, u32, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    if known || networks >= NETWORKS {
+        return Ok(());
+    }
+    t.prepare_cached("INSERT INTO sightings (token, network, at) VALUES (?1, ?2, ?3)")?
+        .execute((token, &network, at))?;
+    let kind = if networks == 0 { EventKind::TokenFirstUsed } else { EventKind::TokenNewAddress };
+    let by = Actor::Bearer { login: login.clone(), token: *token };
+    let event = Event::new(*at, kind).user(&login).token(*token).by(by).from(peer);
+    let last = networks + 1 == NETWORKS;
+    note(t, &if last { event.detail("further networks of this token are not told") } else { event })
+}
+
 fn latest(c: &Connection) -> Result<u64> {
     let mut select = c.prepare_cached("SELECT coalesce(max(id), 0) FROM events")?;
     let mut rows = select.query([])?;
@@ -160,7 +212,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::Peer;
     use crate::store::testing::{id, login, now, opened};
 
     fn event(second: u64, kind: EventKind) -> Event {

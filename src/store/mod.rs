@@ -33,6 +33,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
+pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
 pub use error::StoreError;
 pub(crate) use locks::LockRow;

@@ -26,3 +26,35 @@ CREATE INDEX events_by_time ON events (at);
 CREATE INDEX events_by_kind ON events (kind);
 CREATE INDEX events_by_user ON events (user) WHERE user IS NOT NULL;
 CREATE INDEX events_by_token ON events (token) WHERE token IS NOT NULL;
+
+-- Secrets that a rotation replaced, by their prefilters: one that is used again is noticed.
+CREATE TABLE retired (
+    id        INTEGER PRIMARY KEY,
+    token     TEXT    NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
+    prefilter BLOB    NOT NULL CHECK (length(prefilter) = 8)
+) STRICT;
+CREATE INDEX retired_by_token ON retired (token, prefilter);
+CREATE TRIGGER tokens_retire AFTER UPDATE OF prefilter ON tokens WHEN old.prefilter <> new.prefilter
+    BEGIN
+        INSERT INTO retired (token, prefilter) VALUES (old.id, old.prefilter);
+        DELETE FROM retired WHERE token = old.id AND id NOT IN
+            (SELECT id FROM retired WHERE token = old.id ORDER BY id DESC LIMIT 16);
+    END;
+
+-- The networks that a token was used from: one that is not among them is new.
+CREATE TABLE sightings (
+    token   TEXT    NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
+    network TEXT    NOT NULL,
+    at      INTEGER NOT NULL,               -- the first time
+    PRIMARY KEY (token, network)
+) STRICT, WITHOUT ROWID;
+
+-- When a token dies if it is not used any more, whatever stands above it; NULL: never. Its expiry is
+-- noticed once, and it leaves once it has been dead for as long as the policy says.
+ALTER TABLE tokens ADD COLUMN dies_at INTEGER AS
+    (CASE WHEN window_ms IS NULL THEN hard_at
+          ELSE min(coalesce(hard_at, 9223372036854775807), coalesce(last_used_at, created_at) + window_ms) END) VIRTUAL;
+ALTER TABLE tokens ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 0 CHECK (expiry_noted IN (0, 1));
+CREATE INDEX tokens_dying ON tokens (dies_at) WHERE dies_at IS NOT NULL AND revoked_at IS NULL AND expiry_noted = 0;
+CREATE INDEX tokens_expired ON tokens (dies_at) WHERE expiry_noted = 1;
+CREATE INDEX tokens_revoked ON tokens (revoked_at) WHERE revoked_at IS NOT NULL;

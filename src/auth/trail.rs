@@ -1,0 +1,277 @@
+//! What the audit trail is to hear of from this process: told at once, counted where it repeats, and
+//! bounded, so that a stranger's flood fills neither memory nor the store.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::domain::{Event, EventKind, Login, Protocol, Time, TokenId};
+
+/// How long what repeats is counted before it is told again.
+const COUNTED: Duration = Duration::from_secs(60);
+/// As [`COUNTED`], for what is told of many at once.
+const COUNTED_TOGETHER: Duration = Duration::from_secs(600);
+/// How many different things are told apart at once.
+const APART: usize = 2048;
+
+/// Who made something happen: how much room it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The bearer of a token, or patgate itself.
+    Known,
+    /// Anybody: 256 rows at once, then one in ten seconds.
+    Stranger,
+}
+
+/// What is to be noted, told apart by all but time, client and count.
+#[derive(Default)]
+pub(super) struct Trail {
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    tallies: HashMap<Key, Tally>,
+    known: Room,
+    strangers: Room,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    kind: EventKind,
+    user: Option<Login>,
+    token: Option<TokenId>,
+    address: Option<String>,
+    protocol: Option<Protocol>,
+    path: Option<String>,
+    detail: Option<String>,
+}
+
+struct Tally {
+    event: Event,
+    source: Source,
+    /// How often it happened since it was told.
+    untold: u64,
+    told_at: Option<Time>,
+}
+
+/// The room for rows that one kind of source has: it runs out, and comes back with time.
+#[derive(Default)]
+struct Room {
+    used: u64,
+    freed_at: Option<Time>,
+}
+
+impl Trail {
+    /// Notes an event; one like those of the last minute is counted.
+    pub(super) fn note(&self, source: Source, event: Event) {
+        self.pages.lock().note(source, event);
+    }
+
+    /// Takes what is to be told by now.
+    pub(super) fn due(&self, now: Time) -> Vec<Event> {
+        self.pages.lock().take(now, false)
+    }
+
+    /// Takes all that was not told.
+    pub(super) fn all(&self, now: Time) -> Vec<Event> {
+        self.pages.lock().take(now, true)
+    }
+
+    /// Takes events back that could not be written down.
+    pub(super) fn untold(&self, events: Vec<Event>) {
+        let mut pages = self.pages.lock();
+        for event in events {
+            match pages.tallies.get_mut(&Key::of(&event)) {
+                Some(tally) => tally.untold += event.count,
+                None => pages.note(Source::Stranger, event),
+            }
+        }
+    }
+}
+
+impl Pages {
+    fn note(&mut self, source: Source, event: Event) {
+        let key = Key::of(&event);
+        if let Some(tally) = self.tallies.get_mut(&key) {
+            tally.add(event);
+        } else if self.tallies.len() < APART && self.room(source).take(source, event.at) {
+            self.begin(key, source, event);
+        } else {
+            self.together(source, event);
+        }
+    }
+
+    /// Counts an event with all others of its kind and reason.
+    fn together(&mut self, source: Source, event: Event) {
+        let Event { at, kind, count, .. } = event;
+        let event = Event::new(at, kind).times(count).detail("and more of them, not told apart");
+        let key = Key::of(&event);
+        match self.tallies.get_mut(&key) {
+            Some(tally) => tally.add(event),
+            None => self.begin(key, source, event),
+        }
+    }
+
+    fn begin(&mut self, key: Key, source: Source, event: Event) {
+        let untold = event.count;
+        self.tallies.insert(key, Tally { event, source, untold, told_at: None });
+    }
+
+    fn room(&mut self, source: Source) -> &mut Room {
+        match source {
+            Source::Known => &mut self.known,
+            Source::Stranger => &mut self.strangers,
+        }
+    }
+
+    fn take(&mut self, now: Time, all: bool) -> Vec<Event> {
+        let mut told = Vec::new();
+        let mut crowded = Vec::new();
+        let Self { tallies, known, strangers } = self;
+        for tally in tallies.values_mut().filter(|tally| tally.untold > 0 && (all || tally.is_due(now))) {
+            let event = tally.event.clone().times(std::mem::take(&mut tally.untold));
+            let room = if tally.source == Source::Known { &mut *known } else { &mut *strangers };
+            let first = tally.told_at.replace(now).is_none();
+            // The room of the first telling was taken when it began.
+            match all || first || tally.is_of_many() || room.take(tally.source, now) {
+                true => told.push(event),
+                false => crowded.push((tally.source, event)),
+            }
+        }
+        tallies.retain(|_, tally| tally.untold > 0 || !tally.is_due(now));
+        for (source, event) in crowded {
+            self.together(source, event);
+        }
+        told.sort_by_key(|event| event.at);
+        told
+    }
+}
+
+impl Tally {
+    fn add(&mut self, event: Event) {
+        self.untold = self.untold.saturating_add(event.count);
+        self.event = event;
+    }
+
+    fn is_due(&self, now: Time) -> bool {
+        let counted = if self.is_of_many() { COUNTED_TOGETHER } else { COUNTED };
+        // A clock that was set back keeps nothing waiting.
+        self.told_at.is_none_or(|told| now < told || now.since(told) >= counted)
+    }
+
+    fn is_of_many(&self) -> bool {
+        self.event.token.is_none() && self.event.address.is_none()
+    }
+}
+
+impl Room {
+    /// Takes room for one row, if there is any.
+    fn take(&mut self, source: Source, now: Time) -> bool {
+        let (rows, one_in) = match source {
+            Source::Known => (1024, Duration::from_secs(5)),
+            Source::Stranger => (256, Duration::from_secs(10)),
+        };
+        let freed_at = *self.freed_at.get_or_insert(now);
+        let freed = u64::try_from(now.since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
+        if freed > 0 || now < freed_at {
+            self.used = self.used.saturating_sub(freed);
+            self.freed_at = Some(now);
+        }
+        let free = self.used < rows;
+        self.used += u64::from(free);
+        free
+    }
+}
+
+impl Key {
+    fn of(event: &Event) -> Self {
+        Self {
+            kind: event.kind,
+            user: event.user.clone(),
+            token: event.token,
+            address: event.address.clone(),
+            protocol: event.protocol,
+            path: event.path.clone(),
+            detail: event.detail.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Peer;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(1_777_968_000_000).after(Duration::from_secs(seconds))
+    }
+
+    fn attempt(seconds: u64, number: u32) -> Event {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        let peer = Peer { protocol: Protocol::Sftp, address, user_agent: None };
+        Event::new(at(seconds), EventKind::AttemptRefused).from(&peer).detail("wrong secret")
+    }
+
+    fn counts(events: &[Event]) -> Vec<u64> {
+        events.iter().map(|event| event.count).collect()
+    }
+
+    #[test]
+    fn what_repeats_is_told_at_once_and_then_counted_for_a_minute() {
+        let trail = Trail::default();
+        trail.note(Source::Stranger, attempt(0, 1));
+        assert_eq!(counts(&trail.due(at(0))), [1]);
+        for second in 1..50 {
+            trail.note(Source::Stranger, attempt(second, 1));
+        }
+        assert!(trail.due(at(59)).is_empty());
+        let told = trail.due(at(60));
+        assert_eq!((counts(&told), told[0].at), (vec![49], at(49)));
+        assert!(trail.due(at(120)).is_empty());
+        assert!(trail.pages.lock().tallies.is_empty(), "forgotten");
+        trail.note(Source::Stranger, attempt(130, 1));
+        trail.note(Source::Stranger, attempt(131, 1));
+        assert_eq!(counts(&trail.all(at(131))), [2]);
+    }
+
+    #[test]
+    fn a_flood_takes_bounded_memory_and_rows_and_none_of_it_is_uncounted() {
+        let trail = Trail::default();
+        let (mut rows, mut counted) = (0, 0);
+        for second in 0..3600u32 {
+            for number in 0..100 {
+                trail.note(Source::Stranger, attempt(u64::from(second), second * 100 + number));
+            }
+            let told = trail.due(at(u64::from(second)));
+            rows += told.len();
+            counted += counts(&told).iter().sum::<u64>();
+            assert!(trail.pages.lock().tallies.len() <= APART + 1);
+        }
+        counted += counts(&trail.all(at(3600))).iter().sum::<u64>();
+        assert_eq!(counted, 360_000);
+        assert!(rows < 256 + 360 + 10, "{rows} rows in an hour");
+        trail.note(Source::Known, Event::new(at(3600), EventKind::SessionEnded).token("JhxND7ci".parse().expect("id")));
+        assert_eq!(counts(&trail.due(at(3600))), [1], "strangers leave room for others");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_told_later() {
+        let trail = Trail::default();
+        trail.note(Source::Stranger, attempt(0, 1));
+        let told = trail.due(at(0));
+        trail.note(Source::Stranger, attempt(1, 1));
+        trail.untold(told);
+        assert_eq!(counts(&trail.due(at(60))), [2]);
+    }
+
+    #[test]
+    fn a_clock_set_back_keeps_nothing_waiting() {
+        let trail = Trail::default();
+        trail.note(Source::Stranger, attempt(7200, 1));
+        assert_eq!(counts(&trail.due(at(7200))), [1]);
+        trail.note(Source::Stranger, attempt(0, 1));
+        assert_eq!(counts(&trail.due(at(0))), [1]);
+    }
+}
