@@ -62,6 +62,15 @@ pub(super) enum Error {
     /// copy-data within one file.
     #[error("source and target are the same file")]
     SameFile,
+    /// No hash algorithm that is known.
+    #[error("none of these hash algorithms is known")]
+    NoHash,
+    /// Hashes of blocks that are too small.
+    #[error("a block is 256 bytes at least")]
+    SmallBlock,
+    /// More hashes than fit into an answer.
+    #[error("too many blocks: an answer holds {0}, ask for larger ones or a part of the file")]
+    ManyBlocks(usize),
     /// Another user's home.
     #[error("no such user")]
     NoUser,
@@ -91,10 +100,11 @@ impl Error {
             Self::Eof => Status::Eof,
             Self::NoHandle | Self::WrongHandle | Self::TooManyHandles => Status::Failure,
             Self::NotLink | Self::Lost | Self::SameFile => Status::Failure,
+            Self::SmallBlock | Self::ManyBlocks(_) => Status::Failure,
             Self::Owner => Status::PermissionDenied,
             Self::NoUser => Status::NoSuchFile,
             Self::Malformed => Status::BadMessage,
-            Self::Unsupported => Status::OpUnsupported,
+            Self::NoHash | Self::Unsupported => Status::OpUnsupported,
         };
         (status, Cow::Owned(self.to_string()))
     }
@@ -110,7 +120,10 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
     let status = match error {
         E::Absent | E::NoParent | E::BadName => return absent(),
         E::NotFolder => Status::NoSuchFile,
-        E::Forbidden | E::Locked { .. } | E::Ended(_) => Status::PermissionDenied,
+        E::Locked { root, .. } => {
+            return (Status::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
+        }
+        E::Forbidden | E::Ended(_) => Status::PermissionDenied,
         E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
         E::TooLarge(_) | E::NoSpace => Status::Failure,
         E::Unsupported => Status::OpUnsupported,

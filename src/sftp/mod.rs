@@ -3,7 +3,7 @@
 //! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
 //! each socket a thread, watches it (`wire`) and ends it in time; `door` answers what russh asks; `channel`
 //! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
-//! `folders` and `names`, and sees the session's own uploads through `overlay`.
+//! `hashes`, `folders` and `names`, and sees the session's own uploads through `overlay`.
 
 mod algorithms;
 mod attributes;
@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod folders;
 mod handles;
+mod hashes;
 mod host_keys;
 mod input;
 mod names;

@@ -159,6 +159,15 @@ impl Replies {
         self.finish(start);
     }
 
+    /// Answers `check-file-name` and `check-file-handle`.
+    pub(super) fn hashes(&mut self, id: u32, algorithm: &str, hashes: &[u8]) {
+        let start = self.begin(EXTENDED_REPLY, id);
+        self.string(b"check-file");
+        self.string(algorithm.as_bytes());
+        self.0.extend_from_slice(hashes);
+        self.finish(start);
+    }
+
     /// Answers `users-groups-by-id@openssh.com`: a name for each number, empty where there is none.
     pub(super) fn owners(&mut self, id: u32, users: &[u8], groups: &[u8], login: &Login) {
         let start = self.begin(EXTENDED_REPLY, id);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::attributes::Change;
+use super::hashes::Hashes;
 use super::input::Frame;
 
 /// A request whose body breaks off or contradicts itself.
@@ -61,6 +62,8 @@ pub(super) enum Request {
     HandleSpace(HandleId),
     Sync(HandleId),
     CopyData { from: HandleId, offset: u64, length: u64, to: HandleId, to_offset: u64 },
+    CheckName { path: Bytes, hashes: Hashes },
+    CheckHandle { handle: HandleId, hashes: Hashes },
     Limits,
     Names { users: Bytes, groups: Bytes },
     Unknown,
@@ -158,6 +161,10 @@ impl Fields {
         Ok(change)
     }
 
+    fn hashes(&mut self) -> Result<Hashes, Malformed> {
+        Ok(Hashes { algorithms: self.string()?, offset: self.long()?, length: self.long()?, block: self.number()? })
+    }
+
     fn write(mut self, tail: Vec<Bytes>) -> Result<Request, Malformed> {
         let (handle, offset) = (self.handle()?, self.long()?);
         let mut left = usize::try_from(self.number()?).map_err(|_| Malformed)?;
@@ -219,6 +226,11 @@ impl Fields {
                 to: self.handle()?,
                 to_offset: self.long()?,
             },
+            b"check-file-name" => Request::CheckName { path: self.string()?, hashes: self.hashes()? },
+            // Clients also ask for the one by handle under the name of both.
+            b"check-file-handle" | b"check-file" => {
+                Request::CheckHandle { handle: self.handle()?, hashes: self.hashes()? }
+            }
             b"home-directory" => Request::HomeDirectory(self.string()?),
             b"users-groups-by-id@openssh.com" => Request::Names { users: self.string()?, groups: self.string()? },
             _ => Request::Unknown,
@@ -227,7 +239,7 @@ impl Fields {
 }
 
 /// The extensions that are announced, and their versions.
-pub(super) const EXTENSIONS: [(&str, &str); 11] = [
+pub(super) const EXTENSIONS: [(&str, &str); 14] = [
     ("posix-rename@openssh.com", "1"),
     ("statvfs@openssh.com", "2"),
     ("fstatvfs@openssh.com", "2"),
@@ -238,6 +250,9 @@ pub(super) const EXTENSIONS: [(&str, &str); 11] = [
     ("expand-path@openssh.com", "1"),
     ("copy-data", "1"),
     ("home-directory", "1"),
+    ("check-file", "1"),
+    ("check-file-name", "1"),
+    ("check-file-handle", "1"),
     ("users-groups-by-id@openssh.com", "1"),
 ];
 

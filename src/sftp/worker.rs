@@ -141,7 +141,10 @@ impl Worker {
 
     fn is_heavy(&self, packet: &Packet) -> bool {
         match packet {
-            Packet::Request(_, Ok(Request::CopyData { .. })) => true,
+            Packet::Request(
+                _,
+                Ok(Request::CopyData { .. } | Request::CheckName { .. } | Request::CheckHandle { .. }),
+            ) => true,
             Packet::Request(_, Ok(Request::Close(handle) | Request::Sync(handle))) => self.handles.is_heavy(*handle),
             Packet::Request(..) | Packet::Init | Packet::Broken => false,
         }
@@ -170,6 +173,8 @@ impl Worker {
                 let sizes = [MAX_PACKET, MAX_DATA, MAX_DATA, self.shared.handles];
                 out.limits(id, sizes.map(|size| u64::try_from(size).unwrap_or(u64::MAX)));
             }
+            Request::CheckName { path, hashes } => return self.check_name(id, &path, &hashes, out),
+            Request::CheckHandle { handle, hashes } => return self.check_handle(id, handle, &hashes, out),
             Request::Names { users, groups } => out.owners(id, &users, &groups, self.shared.login()),
             other => {
                 self.change(other)?;
@@ -211,6 +216,8 @@ impl Worker {
             | Request::ReadLink(_)
             | Request::Space(_)
             | Request::HandleSpace(_)
+            | Request::CheckName { .. }
+            | Request::CheckHandle { .. }
             | Request::Limits
             | Request::Names { .. }
             | Request::Unknown => Err(Error::Unsupported),

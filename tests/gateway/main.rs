@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod both;
 mod bounds;
 mod crash;
 mod first_steps;
@@ -10,6 +11,7 @@ mod life;
 mod matrix;
 mod sftp;
 mod sftp_files;
+mod sftp_letter;
 mod ssh;
 mod support;
 mod webdav;

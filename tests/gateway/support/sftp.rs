@@ -54,6 +54,8 @@ pub(crate) struct Sftp {
     connection: client::Handle<Trusting>,
     stream: russh::ChannelStream<client::Msg>,
     next: u32,
+    /// The extensions that the server announced.
+    pub(crate) extensions: Vec<String>,
     early: VecDeque<(u32, u8, Vec<u8>)>,
 }
 
@@ -76,10 +78,16 @@ impl Sftp {
         let gone = |_| SftpError::Gone;
         let channel = connection.channel_open_session().await.map_err(gone)?;
         channel.request_subsystem(true, "sftp").await.map_err(gone)?;
-        let mut sftp = Self { connection, stream: channel.into_stream(), next: 0, early: VecDeque::new() };
+        let mut sftp =
+            Self { connection, stream: channel.into_stream(), next: 0, extensions: Vec::new(), early: VecDeque::new() };
         sftp.send_raw(&packet(1, &3u32.to_be_bytes())).await?;
         let (kind, body) = sftp.read_packet().await?;
         assert_eq!((kind, &body[..4]), (2, &3u32.to_be_bytes()[..]), "VERSION 3");
+        let mut pairs = &body[4..];
+        while !pairs.is_empty() {
+            sftp.extensions.push(String::from_utf8_lossy(take_string(&mut pairs)).into_owned());
+            take_string(&mut pairs);
+        }
         Ok(sftp)
     }
 
