@@ -73,6 +73,8 @@ pub struct Config {
     pub strangers: usize,
     /// Of those, from one address.
     pub strangers_per_address: usize,
+    /// The most entries of a WebDAV listing of infinite depth.
+    pub deep_listing: usize,
     /// How long SIGTERM lets transfers go on.
     pub drain: Duration,
     /// What to log, as a filter of `tracing`.
@@ -172,6 +174,7 @@ struct Draft {
     sftp_connections: usize,
     strangers: usize,
     strangers_per_address: usize,
+    deep_listing: usize,
     drain: Duration,
     log: String,
     log_format: LogFormat,
@@ -392,6 +395,7 @@ impl Draft {
             sftp_connections: 0,
             strangers: 0,
             strangers_per_address: 0,
+            deep_listing: 0,
             drain: Duration::ZERO,
             log: String::new(),
             log_format: LogFormat::Text,
@@ -413,6 +417,7 @@ impl Draft {
             sftp_connections: self.sftp_connections,
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,
+            deep_listing: self.deep_listing,
             drain: self.drain,
             log: self.log.clone(),
             log_format: self.log_format,

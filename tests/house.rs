@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["domain", "store", "auth", "tree", "tokens", "net", "sftp", "gateway", "config", "telemetry"]),
+    ("cli", &["domain", "store", "auth", "tree", "tokens", "net", "webdav", "sftp", "gateway", "config", "telemetry"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

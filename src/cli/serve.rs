@@ -12,6 +12,7 @@ use crate::gateway::{Gateway, Parts, Settings};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogFormat};
+use crate::webdav::WebdavOptions;
 
 /// Serve a folder over WebDAV and SFTP
 #[derive(Debug, Args)]
@@ -105,6 +106,7 @@ fn settings(config: Config) -> Settings {
         http_gate: gate(config.http_connections),
         sftp_gate: gate(config.sftp_connections),
         sftp_options: SftpOptions::default(),
+        webdav_options: WebdavOptions { deep_listing: config.deep_listing },
         root: config.root,
         state: config.state,
         http: config.http,

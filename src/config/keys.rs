@@ -250,6 +250,21 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| count(text).map(|n| draft.strangers_per_address = n),
     },
     Key {
+        name: "deep_listing",
+        flag: "deep-listing",
+        shape: Shape::Number,
+        default: Some("10000"),
+        example: "",
+        value: "N",
+        purpose: "The most entries that a WebDAV listing of infinite depth may have; a client that asks for more is \
+                  told to go folder by folder. 0 refuses them all.",
+        read: |draft, text| {
+            let entries = text.parse::<u32>().map_err(|_| "give a whole number".to_owned())?;
+            draft.deep_listing = entries as usize;
+            Ok(())
+        },
+    },
+    Key {
         name: "drain_seconds",
         flag: "drain-seconds",
         shape: Shape::Number,

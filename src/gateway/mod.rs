@@ -112,7 +112,7 @@ impl Gateway {
             (None, _) => None,
         };
         let door = HttpDoor {
-            webdav: Webdav::new(tree.clone(), auth.clone()),
+            webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             store: store.clone(),
             tls,
             proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
+use crate::webdav::WebdavOptions;
 
 /// How a gateway is set up.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Settings {
     pub sftp_gate: GateLimits,
     /// What one SFTP client may take.
     pub sftp_options: SftpOptions,
+    /// What one WebDAV client may take.
+    pub webdav_options: WebdavOptions,
     /// How long connections may go on once the gateway is told to stop.
     pub drain: Duration,
 }
@@ -55,6 +58,7 @@ impl Settings {
             http_gate: gate,
             sftp_gate: gate,
             sftp_options: SftpOptions::default(),
+            webdav_options: WebdavOptions::default(),
             drain: Duration::from_secs(10),
         }
     }

@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
 
 use super::error::Error;
-use crate::domain::{Name, NodeId, PathError, TreePath};
+use crate::domain::{Login, Name, NodeId, PathError, TreePath};
 
 /// What stands in front of a path: which part of the tree is the client's root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,14 @@ impl Mount {
     /// Returns the place in the tree of the client's root.
     pub(super) fn root(&self) -> &TreePath {
         &self.root
+    }
+
+    /// Returns the URL path of the resource that stands for a user (RFC 3744 section 2).
+    pub(super) fn principal(login: &Login) -> String {
+        let mut href = String::from("/remote.php/dav/principals/users/");
+        encode(login.as_str().as_bytes(), &mut href);
+        href.push('/');
+        href
     }
 
     /// Returns the last part of the prefix: what the root is called when it has no name.

@@ -1,58 +1,192 @@
-//! Checksums that sync clients announce (`OC-Checksum`), reckoned while the content comes in.
+//! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530, `Digest` of
+//! RFC 3230, `Content-MD5`), reckoned while the content comes in, and those that they ask for.
+//!
+//! A digest that nobody here can reckon is passed over, as RFC 9530 section 6 has it; one that can be must hold.
 
-use http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
-/// A checksum that was announced, and what has been reckoned so far.
-pub(super) struct Checksum {
-    announced: String,
+use super::error::Result;
+use crate::tree::Reader;
+
+/// Digests of larger files are not reckoned when they are asked for.
+const MAX_ASKED: u64 = 64 << 20;
+/// As much is read at once of a file whose digest is asked for.
+const BLOCK: usize = 256 * 1024;
+
+/// Which checksums are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// All: the body is the whole file.
+    All,
+    /// Those of the body, which is a part of the file.
+    Part,
+    /// Those of the whole file.
+    Whole,
+}
+
+/// Checksums that were announced, and what has been reckoned so far.
+#[derive(Default)]
+pub(super) struct Checksums(Vec<Announced>);
+
+struct Announced {
+    digest: Vec<u8>,
     running: Running,
 }
 
 enum Running {
     Sha1(sha1::Sha1),
     Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
     Md5(md5::Context),
     Adler32(Adler32),
 }
 
-impl Checksum {
-    /// Reads `OC-Checksum`: `SHA1:…`, `SHA256:…`, `MD5:…` or `ADLER32:…` in hexadecimal; none for other kinds.
-    pub(super) fn announced(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get("oc-checksum")?.to_str().ok()?;
-        value.split_ascii_whitespace().find_map(|one| {
-            let (kind, digits) = one.split_once(':')?;
-            let running = match kind.to_ascii_uppercase().as_str() {
-                "SHA1" => Running::Sha1(sha1::Sha1::default()),
-                "SHA256" => Running::Sha256(sha2::Sha256::default()),
-                "MD5" => Running::Md5(md5::Context::new()),
-                "ADLER32" => Running::Adler32(Adler32::default()),
-                _ => return None,
-            };
-            Some(Self { announced: digits.to_ascii_lowercase(), running })
-        })
+impl Checksums {
+    /// Reads what a request announces of its body or file.
+    pub(super) fn announced(headers: &HeaderMap, of: Of) -> Self {
+        let mut found = Vec::new();
+        let texts = |name: &str| {
+            let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+            values.join(",")
+        };
+        if of != Of::Part {
+            found.extend(texts("oc-checksum").split([' ', ',']).filter_map(by_colon).take(1));
+            found.extend(texts("repr-digest").split(',').filter_map(structured));
+            found.extend(texts("digest").split(',').filter_map(plain));
+        }
+        if of != Of::Whole {
+            found.extend(texts("content-digest").split(',').filter_map(structured));
+            found.extend(headers.get("content-md5").and_then(|value| {
+                Some(Announced { digest: decode(value.to_str().ok()?), running: Running::of("md5")? })
+            }));
+        }
+        Self(found)
+    }
+
+    /// Tells whether nothing was announced.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Takes the next bytes in.
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        match &mut self.running {
-            Running::Sha1(running) => running.update(bytes),
-            Running::Sha256(running) => running.update(bytes),
-            Running::Md5(running) => running.consume(bytes),
-            Running::Adler32(running) => running.update(bytes),
+        self.0.iter_mut().for_each(|one| one.running.update(bytes));
+    }
+
+    /// Tells whether all that was taken in has the checksums that were announced.
+    pub(super) fn hold(self) -> bool {
+        self.0.into_iter().all(|one| one.running.finish() == one.digest)
+    }
+}
+
+/// Returns the checksum of `OC-Checksum` as it is kept, once it was found to hold: `SHA1:` and the like, with small
+/// hexadecimal digits.
+pub(super) fn kept(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("oc-checksum")?.to_str().ok()?;
+    let one = value.split([' ', ',']).find(|one| by_colon(one).is_some())?;
+    let (kind, digits) = one.split_once(':')?;
+    Some(format!("{}:{}", kind.to_ascii_uppercase(), digits.to_ascii_lowercase()))
+}
+
+/// Answers `Want-Repr-Digest` (RFC 9530 section 4) with the digest that the client likes best of those that can be
+/// reckoned here; none for a large file.
+///
+/// # Errors
+/// What the tree says while the file is read.
+pub(super) fn wanted(headers: &HeaderMap, reader: &Reader) -> Result<Option<HeaderValue>> {
+    let size = reader.entry().size;
+    let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };
+    let likes = value.split(',').filter_map(|one| {
+        let (name, weight) = one.split_once('=')?;
+        let weight: u8 = weight.trim().parse().ok().filter(|weight| *weight > 0)?;
+        Some((weight, name.trim(), Running::of(name.trim()).filter(|_| name.contains("sha-"))?))
+    });
+    let Some((_, name, mut running)) = likes.max_by_key(|(weight, ..)| *weight).filter(|_| size <= MAX_ASKED) else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0; BLOCK];
+    let mut offset = 0;
+    while offset < size {
+        let count = reader.read_at(&mut buffer, offset)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        running.update(&buffer[..count]);
+        offset += count as u64;
+    }
+    let text = format!("{}=:{}:", name.to_ascii_lowercase(), STANDARD.encode(running.finish()));
+    Ok(HeaderValue::try_from(text).ok())
+}
+
+/// `SHA1:…`, in hexadecimal.
+fn by_colon(text: &str) -> Option<Announced> {
+    let (kind, digits) = text.split_once(':')?;
+    Some(Announced { running: Running::of(kind)?, digest: unhex(digits) })
+}
+
+/// `sha-256=:…:`, a member of a dictionary (RFC 8941 section 3.2) that is a byte sequence.
+fn structured(text: &str) -> Option<Announced> {
+    let (kind, value) = text.trim().split_once('=')?;
+    let value = value.split(';').next().unwrap_or_default();
+    let inner = value.trim().strip_prefix(':').and_then(|value| value.strip_suffix(':')).unwrap_or_default();
+    Some(Announced { running: Running::of(kind)?, digest: decode(inner) })
+}
+
+/// `SHA-256=…` (RFC 3230 section 4.1.1).
+fn plain(text: &str) -> Option<Announced> {
+    let (kind, value) = text.trim().split_once('=')?;
+    let running = Running::of(kind)?;
+    let digest = if matches!(running, Running::Adler32(_)) { unhex(value) } else { decode(value) };
+    Some(Announced { running, digest })
+}
+
+/// Reads base64; what can't be read is the digest of nothing.
+fn decode(text: &str) -> Vec<u8> {
+    STANDARD.decode(text.trim()).unwrap_or_default()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.trim().as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    pairs.collect::<Option<Vec<u8>>>().unwrap_or_default()
+}
+
+impl Running {
+    fn of(kind: &str) -> Option<Self> {
+        Some(match kind.trim().to_ascii_lowercase().as_str() {
+            "sha1" | "sha" => Self::Sha1(sha1::Sha1::default()),
+            "sha256" | "sha-256" => Self::Sha256(sha2::Sha256::default()),
+            "sha512" | "sha-512" => Self::Sha512(sha2::Sha512::default()),
+            "md5" => Self::Md5(md5::Context::new()),
+            "adler32" => Self::Adler32(Adler32::default()),
+            _ => return None,
+        })
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha1(running) => running.update(bytes),
+            Self::Sha256(running) => running.update(bytes),
+            Self::Sha512(running) => running.update(bytes),
+            Self::Md5(running) => running.consume(bytes),
+            Self::Adler32(running) => running.update(bytes),
         }
     }
 
-    /// Tells whether all that was taken in has the checksum that was announced.
-    pub(super) fn holds(self) -> bool {
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let found = match self.running {
-            Running::Sha1(running) => hex(&running.finalize()),
-            Running::Sha256(running) => hex(&running.finalize()),
-            Running::Md5(running) => hex(&running.finalize().0),
-            Running::Adler32(running) => hex(&running.value().to_be_bytes()),
-        };
-        found == self.announced
+    fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Sha1(running) => running.finalize().to_vec(),
+            Self::Sha256(running) => running.finalize().to_vec(),
+            Self::Sha512(running) => running.finalize().to_vec(),
+            Self::Md5(running) => running.finalize().0.to_vec(),
+            Self::Adler32(running) => running.value().to_be_bytes().to_vec(),
+        }
     }
 }
 
@@ -88,11 +222,31 @@ mod tests {
     use super::*;
 
     fn holds(value: &str, content: &[u8]) -> Option<bool> {
+        announced("oc-checksum", value, content)
+    }
+
+    fn announced(name: &'static str, value: &str, content: &[u8]) -> Option<bool> {
         let mut headers = HeaderMap::new();
-        headers.insert("oc-checksum", value.parse().expect("value"));
-        let mut checksum = Checksum::announced(&headers)?;
-        content.chunks(3).for_each(|part| checksum.update(part));
-        Some(checksum.holds())
+        headers.insert(name, value.parse().expect("value"));
+        let mut sums = Checksums::announced(&headers, Of::All);
+        content.chunks(3).for_each(|part| sums.update(part));
+        (!sums.is_empty()).then(|| sums.hold())
+    }
+
+    #[test]
+    fn digests_of_every_header_are_compared() {
+        for (name, value) in [
+            ("repr-digest", "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:"),
+            ("content-digest", "unknown=:AAAA:, sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:;p=1"),
+            ("digest", "SHA-256=ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="),
+            ("digest", "adler32=024d0127,md5=kAFQmDzST7DWlj99KOF/cg=="),
+            ("content-md5", "kAFQmDzST7DWlj99KOF/cg=="),
+        ] {
+            assert_eq!(announced(name, value, b"abc"), Some(true), "{name}: {value}");
+            assert_eq!(announced(name, value, b"abd"), Some(false), "{name}: {value}");
+        }
+        assert_eq!(announced("repr-digest", "sha-256=ungWv48", b"abc"), Some(false), "a digest that can't be read");
+        assert_eq!(announced("repr-digest", "crc32c=:AAAA:", b"abc"), None);
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub(super) enum Error {
     /// A listing without end of more than is answered at once.
     #[error("too much lies below: ask folder by folder")]
     Endless,
+    /// A body of XML with a document type: entities of its own are not read.
+    #[error("the body has a document type")]
+    Entities,
     /// The token names no lock at this place.
     #[error("the token names no lock here")]
     NoSuchLock,
@@ -80,6 +83,11 @@ pub(super) struct Asked<'a> {
 }
 
 impl Error {
+    /// Says why a body of XML can't be taken: its document type, or that it is not what the verb takes.
+    pub(super) fn unreadable(body: &[u8], what: &'static str) -> Self {
+        if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::Entities } else { Self::Malformed(what) }
+    }
+
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
     pub(super) fn into_response(self, asked: Asked<'_>) -> Response<Body> {
         let status = self.status(asked.verb);
@@ -115,7 +123,7 @@ impl Error {
             Self::Unnameable { last: false } if creates => StatusCode::CONFLICT,
             Self::Elsewhere | Self::Unnameable { .. } => StatusCode::NOT_FOUND,
             Self::Foreign => StatusCode::BAD_GATEWAY,
-            Self::Root | Self::Endless => StatusCode::FORBIDDEN,
+            Self::Root | Self::Endless | Self::Entities => StatusCode::FORBIDDEN,
             Self::NoSuchLock if verb == Some(Verb::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -151,8 +159,13 @@ impl Error {
                 let folder = root != path && path.is_within(root);
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
             }
+            Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
+            Self::Tree(tree::Error::Exists) if asked.verb == Some(Verb::Mkcol) => {
+                Some("<D:resource-must-be-null/>".to_owned())
+            }
             Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
             Self::Endless => Some("<D:propfind-finite-depth/>".to_owned()),
+            Self::Entities => Some("<D:no-external-entities/>".to_owned()),
             _ => None,
         }
     }

@@ -78,6 +78,14 @@ pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
 }
 
+/// Tells whether the client wants short answers: `Prefer: return=minimal` (RFC 8144), or the older `Brief: t`.
+pub(super) fn wants_little(headers: &HeaderMap) -> bool {
+    let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
+    let brief = headers.get("brief").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"t"));
+    brief || preferences.any(|one| one.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
+}
+
 /// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
 ///
 /// # Errors

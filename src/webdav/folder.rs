@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result};
 use super::fields::{self, Depth};
-use super::small_body;
+use super::proppatch::{self, Step};
 use super::stream::blocking;
-use crate::http::{Body, empty};
-use crate::tree::Attributes;
+use super::{multistatus, small_body, xml};
+use crate::http::{Body, empty, full};
+use crate::tree::{Attributes, Claim, PropertyChange};
 
 /// Answers MKCOL.
 ///
@@ -19,14 +20,17 @@ use crate::tree::Attributes;
 /// [`Error::Unsupported`] for a body of any kind, and what the tree says.
 pub(super) async fn make(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
     let modified = fields::modified(&call.headers)?;
-    match small_body(body, 0).await {
-        Ok(_) => {}
-        Err(Error::TooLong) => return Err(Error::Unsupported("MKCOL takes no body")),
-        Err(error) => return Err(error),
+    let bytes = small_body(body, xml::MAX_BODY).await?;
+    let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !bytes.is_empty() && !matches!(kind.split(';').next().map(str::trim), Some("text/xml" | "application/xml")) {
+        return Err(Error::Unsupported("MKCOL takes no body but one of XML"));
     }
     let call = Arc::clone(call);
     blocking(move || {
         let attributes = Attributes { modified, ..Attributes::default() };
+        if !bytes.is_empty() {
+            return make_with(&call, &bytes, attributes);
+        }
         call.claiming(|claim| call.view.make_folder(&call.path, &attributes, claim))?;
         let mut response = done(StatusCode::CREATED);
         if modified.is_some() {
@@ -35,6 +39,30 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut Incoming) -> Result<Respon
         Ok(response)
     })
     .await
+}
+
+/// Makes a folder with properties (extended MKCOL, RFC 5689): with all of them or not at all.
+fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Response<Body>> {
+    let steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
+    let refused = steps.iter().any(Step::is_refused);
+    let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
+    let mut told = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:mkcol-response xmlns:D=\"DAV:\">");
+    steps.iter().for_each(|step| step.tell(refused, &mut told));
+    told += "</D:mkcol-response>\n";
+    if refused {
+        call.judge()?;
+        return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told)));
+    }
+    call.claiming(|claim| call.view.make_folder(&call.path, &Attributes::default(), claim))?;
+    let claim = Claim { tokens: call.tokens(), ..Claim::none() };
+    if let Err(error) = call.view.set_properties(&call.path, &changes, &attributes, &claim) {
+        call.view.remove_folder(&call.path, &claim)?;
+        return Err(error.into());
+    }
+    Ok(match fields::wants_little(&call.headers) {
+        true => done(StatusCode::CREATED),
+        false => multistatus::answer(StatusCode::CREATED, full(told)),
+    })
 }
 
 /// Answers DELETE.

@@ -13,13 +13,15 @@ use super::error::Result;
 use super::range::{self, Selection};
 use super::stream::{self, Buffers, Source, blocking};
 use super::verb::Verb;
-use super::{date, page};
+use super::{checksum, date, page};
 use crate::domain::TreePath;
 use crate::http::{Body, BodyError, empty, full};
 use crate::tree::{self, Entry, Reader};
 
 /// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
 const BLOCK: u64 = 256 * 1024;
+
+const WANT_DIGEST: &str = "want-repr-digest";
 
 /// Answers GET and HEAD.
 ///
@@ -36,7 +38,7 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
 /// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
 /// than a small file. None for everything else, errors included.
 fn at_once(call: &Call) -> Option<Response<Body>> {
-    if call.conditions.look_around() {
+    if call.conditions.look_around() || call.headers.contains_key(WANT_DIGEST) {
         return None;
     }
     let reader = call.view.read_cached(&call.path)?;
@@ -54,7 +56,12 @@ fn open(call: &Call) -> Result<Response<Body>> {
         Err(error) => return Err(error.into()),
     };
     call.conditions.judge_listed(call.around(), &call.path)?;
-    respond(call, reader, Reader::read_at)
+    let digest = checksum::wanted(&call.headers, &reader)?;
+    let mut response = respond(call, reader, Reader::read_at)?;
+    if let Some(digest) = digest.filter(|_| response.status().is_success()) {
+        response.headers_mut().insert("repr-digest", digest);
+    }
+    Ok(response)
 }
 
 fn respond(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {

@@ -41,7 +41,7 @@ pub(super) async fn lock(call: &Arc<Call>, body: &mut Incoming) -> Result<Respon
 }
 
 fn requested(call: &Call, bytes: &[u8], deep: bool) -> Result<LockRequest> {
-    let malformed = Error::Malformed("the body is no lockinfo");
+    let malformed = Error::unreadable(bytes, "the body is no lockinfo");
     let Ok(info) = Element::parse(bytes) else { return Err(malformed) };
     let scope = info.child("lockscope").filter(|_| info.is("lockinfo"));
     let exclusive = match scope.map(|scope| (scope.child("exclusive"), scope.child("shared"))) {

@@ -46,17 +46,31 @@ use crate::tree::Tree;
 /// What is still read of a body that was refused, so that the client gets to see the answer.
 const LINGER: (usize, Duration) = (16 << 20, Duration::from_secs(5));
 
+/// What one client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebdavOptions {
+    /// The most entries of a listing of infinite depth.
+    pub deep_listing: usize,
+}
+
+impl Default for WebdavOptions {
+    fn default() -> Self {
+        Self { deep_listing: 10_000 }
+    }
+}
+
 /// Answers `/dav/` and `/node/UUID/`; clones share all state.
 #[derive(Clone)]
 pub struct Webdav {
     tree: Tree,
     auth: Authenticator,
+    options: WebdavOptions,
 }
 
 impl Webdav {
     /// Serves a tree to callers that `auth` proves.
-    pub fn new(tree: Tree, auth: Authenticator) -> Self {
-        Self { tree, auth }
+    pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
+        Self { tree, auth, options }
     }
 
     /// Answers one request.
@@ -95,7 +109,7 @@ impl Webdav {
             Verb::Put => put::answer(&call, body).await,
             Verb::Delete => folder::delete(&call).await,
             Verb::Mkcol => folder::make(&call, body).await,
-            Verb::Propfind => propfind::answer(&call, body).await,
+            Verb::Propfind => propfind::answer(&call, body, self.options).await,
             Verb::Proppatch => proppatch::answer(&call, body).await,
             Verb::Copy | Verb::Move => transfer::answer(&call).await,
             Verb::Lock => lock::lock(&call, body).await,
@@ -115,7 +129,7 @@ impl Webdav {
 fn options() -> Response<Body> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
-    headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol"));
     headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
     headers.insert(header::ALLOW, verb::ALLOW);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result};
+use super::folder::done;
 use super::propfind::Live;
 use super::stream::blocking;
 use super::xml::Element;
-use super::{date, multistatus, small_body, xml};
+use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{Body, full};
 use crate::tree::{Attributes, Property, PropertyChange, PropertyName};
 
@@ -30,7 +31,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Resp
 }
 
 fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
-    let steps = steps(bytes).ok_or(Error::Malformed("the body is no propertyupdate"))?;
+    let steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
     let entry = call.view.stat(&call.path)?;
     let refused = steps.iter().any(|step| step.outcome.is_err());
     if refused {
@@ -40,27 +41,27 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
         let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
         call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim))?;
     }
+    if !refused && fields::wants_little(&call.headers) {
+        return Ok(brief(done(StatusCode::OK)));
+    }
     let mut out = String::from(multistatus::HEAD);
     out.push_str("<D:response><D:href>");
     out.push_str(&call.mount.href(&call.path, entry.is_folder()));
     out.push_str("</D:href>");
-    for step in &steps {
-        let mut name = String::new();
-        multistatus::bare(&step.name, &mut name);
-        let (status, reason) = match &step.outcome {
-            Err(fault) => (fault.status(), fault.reason()),
-            Ok(_) if refused => ("424 Failed Dependency", None),
-            Ok(_) => ("200 OK", None),
-        };
-        multistatus::propstat(&name, status, reason, &mut out);
-    }
+    steps.iter().for_each(|step| step.tell(refused, &mut out));
     out.push_str("</D:response>\n");
     out.push_str(multistatus::TAIL);
     Ok(multistatus::response(full(out)))
 }
 
+/// Notes in an answer that it is as short as the client wanted it (RFC 8144).
+fn brief(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
+    response
+}
+
 /// One instruction, and what would come of it.
-struct Step {
+pub(super) struct Step {
     name: PropertyName,
     outcome: std::result::Result<Change, Fault>,
 }
@@ -72,6 +73,7 @@ enum Change {
 
 #[derive(Clone, Copy)]
 enum Fault {
+    Kind,
     Protected,
     Unfit,
     TooLong,
@@ -80,19 +82,41 @@ enum Fault {
 impl Fault {
     fn status(self) -> &'static str {
         match self {
-            Self::Protected => "403 Forbidden",
+            Self::Kind | Self::Protected => "403 Forbidden",
             Self::Unfit => "409 Conflict",
             Self::TooLong => "507 Insufficient Storage",
         }
     }
 
     fn reason(self) -> Option<&'static str> {
-        matches!(self, Self::Protected).then_some("cannot-modify-protected-property")
+        match self {
+            Self::Kind => Some("valid-resourcetype"),
+            Self::Protected => Some("cannot-modify-protected-property"),
+            Self::Unfit | Self::TooLong => None,
+        }
     }
 }
 
 impl Step {
-    fn apply(&self, attributes: &mut Attributes) -> Option<PropertyChange> {
+    /// Tells whether it can't be carried out.
+    pub(super) fn is_refused(&self) -> bool {
+        self.outcome.is_err()
+    }
+
+    /// Appends what came of it; nothing came of any when one was refused.
+    pub(super) fn tell(&self, refused: bool, out: &mut String) {
+        let mut name = String::new();
+        multistatus::bare(&self.name, &mut name);
+        let (status, reason) = match &self.outcome {
+            Err(fault) => (fault.status(), fault.reason()),
+            Ok(_) if refused => ("424 Failed Dependency", None),
+            Ok(_) => ("200 OK", None),
+        };
+        multistatus::propstat(&name, status, reason, out);
+    }
+
+    /// Returns the change of a dead property that it asks for; one of times is noted in `attributes`.
+    pub(super) fn apply(&self, attributes: &mut Attributes) -> Option<PropertyChange> {
         match self.outcome.as_ref().ok()? {
             Change::Dead(change) => Some(change.clone()),
             Change::Times(times) => {
@@ -109,19 +133,44 @@ fn steps(bytes: &[u8]) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     for instruction in root.elements() {
         let set = instruction.is("set");
-        if !set && !instruction.is("remove") {
-            continue;
-        }
-        let language = instruction.language().or(root.language());
-        for prop in instruction.elements().filter(|element| element.is("prop")) {
-            let language = prop.language().or(language);
-            for property in prop.elements() {
-                let outcome = if set { set_to(property, language) } else { remove(property) };
-                steps.push(Step { name: property.name(), outcome });
-            }
+        if set || instruction.is("remove") {
+            let one = if set { set_to } else { |property: &Element, _: Option<&str>| remove(property) };
+            instructed(instruction, root.language(), one, &mut steps);
         }
     }
     (!steps.is_empty() && steps.len() <= MAX_CHANGES).then_some(steps)
+}
+
+fn instructed(
+    instruction: &Element,
+    language: Option<&str>,
+    one: impl Fn(&Element, Option<&str>) -> std::result::Result<Change, Fault>,
+    steps: &mut Vec<Step>,
+) {
+    let language = instruction.language().or(language);
+    for prop in instruction.elements().filter(|element| element.is("prop")) {
+        let language = prop.language().or(language);
+        steps.extend(prop.elements().map(|property| Step { name: property.name(), outcome: one(property, language) }));
+    }
+}
+
+/// Reads the body of an extended MKCOL (RFC 5689 section 5.1): the properties of the new folder, of which
+/// `resourcetype` must say that it is nothing but a folder.
+pub(super) fn first_steps(bytes: &[u8]) -> Option<Vec<Step>> {
+    let root = Element::parse(bytes).ok().filter(|root| root.is("mkcol"))?;
+    let mut steps = Vec::new();
+    for set in root.elements().filter(|element| element.is("set")) {
+        instructed(set, root.language(), first, &mut steps);
+    }
+    (steps.len() <= MAX_CHANGES).then_some(steps)
+}
+
+fn first(property: &Element, language: Option<&str>) -> std::result::Result<Change, Fault> {
+    if !property.is("resourcetype") {
+        return set_to(property, language);
+    }
+    let plain = property.child("collection").is_some() && property.elements().count() == 1;
+    if plain { Ok(Change::Times(Attributes::default())) } else { Err(Fault::Kind) }
 }
 
 fn set_to(property: &Element, language: Option<&str>) -> std::result::Result<Change, Fault> {

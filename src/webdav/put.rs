@@ -16,7 +16,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::call::Call;
-use super::checksum::Checksum;
+use super::checksum::{Checksums, Of};
 use super::error::{Error, Result};
 use super::get::set;
 use super::stream::blocking;
@@ -81,7 +81,7 @@ struct Transfer {
     call: Arc<Call>,
     announced: Option<u64>,
     modified: Option<Timestamp>,
-    checksum: Option<Checksum>,
+    sums: Checksums,
     upload: Option<Upload>,
     written: u64,
 }
@@ -102,7 +102,7 @@ impl Transfer {
             call: Arc::clone(call),
             announced,
             modified: fields::modified(&call.headers)?,
-            checksum: Checksum::announced(&call.headers),
+            sums: Checksums::announced(&call.headers, Of::All),
             upload: None,
             written: 0,
         })
@@ -121,9 +121,7 @@ impl Transfer {
         }
         let Some(upload) = &self.upload else { return Err(Error::Lost) };
         for block in blocks {
-            if let Some(checksum) = &mut self.checksum {
-                checksum.update(block);
-            }
+            self.sums.update(block);
             upload.write_at(block, self.written)?;
             self.written += block.len() as u64;
         }
@@ -140,7 +138,7 @@ impl Transfer {
         if done.announced.is_some_and(|length| length != done.written) {
             return Err(Error::Cut);
         }
-        if done.checksum.is_some_and(|checksum| !checksum.holds()) {
+        if !done.sums.hold() {
             return Err(Error::Checksum);
         }
         if done.modified.is_some() {

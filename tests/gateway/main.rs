@@ -16,3 +16,4 @@ mod ssh;
 mod support;
 mod webdav;
 mod webdav_faults;
+mod webdav_rfcs;

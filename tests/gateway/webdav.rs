@@ -41,7 +41,10 @@ async fn options_tells_a_stranger_the_same_whatever_the_path() {
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
     let dav = alice(&gateway).await;
     let answer = dav.send("OPTIONS", "/dav/", &[], "").await;
-    assert_eq!((answer.status, answer.header("dav"), answer.header("ms-author-via")), (200, "1, 2, 3", "DAV"));
+    assert_eq!(
+        (answer.status, answer.header("dav"), answer.header("ms-author-via")),
+        (200, "1, 2, 3, extended-mkcol", "DAV")
+    );
     assert!(answer.header("allow").contains("PROPFIND"));
     assert_eq!(dav.status("PATCH", "/dav/a").await, 405);
     assert_eq!(dav.status("BREW", "/dav/a").await, 501);

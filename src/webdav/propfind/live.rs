@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
 use crate::tree::{Entry, PropertyName, Timestamp};
+use crate::webdav::address::Mount;
 use crate::webdav::call::Call;
 use crate::webdav::get::content_type_of;
 use crate::webdav::xml::DAV;
@@ -39,6 +40,12 @@ pub(in crate::webdav) enum Live {
     Used,
     /// `current-user-privilege-set` (RFC 3744 section 5.5)
     Privileges,
+    /// `supported-privilege-set` (RFC 3744 section 5.3)
+    AllPrivileges,
+    /// `owner` (RFC 3744 section 5.1): the session's own user, whoever owns it on the host
+    Owner,
+    /// `current-user-principal` (RFC 5397)
+    Principal,
     /// `lastmodified`, by which some clients set the time
     ModifiedToo,
     /// `Win32LastModifiedTime`
@@ -88,6 +95,9 @@ impl Live {
             (DAV, "quota-available-bytes") => Self::Available,
             (DAV, "quota-used-bytes") => Self::Used,
             (DAV, "current-user-privilege-set") => Self::Privileges,
+            (DAV, "supported-privilege-set") => Self::AllPrivileges,
+            (DAV, "owner") => Self::Owner,
+            (DAV, "current-user-principal") => Self::Principal,
             (DAV, "lastmodified") => Self::ModifiedToo,
             (WINDOWS, "Win32LastModifiedTime") => Self::WindowsModified,
             (WINDOWS, "Win32LastAccessTime") => Self::WindowsAccessed,
@@ -111,6 +121,9 @@ impl Live {
             Self::Available => "D:quota-available-bytes",
             Self::Used => "D:quota-used-bytes",
             Self::Privileges => "D:current-user-privilege-set",
+            Self::AllPrivileges => "D:supported-privilege-set",
+            Self::Owner => "D:owner",
+            Self::Principal => "D:current-user-principal",
             Self::ModifiedToo => "D:lastmodified",
             Self::WindowsModified => "Z:Win32LastModifiedTime",
             Self::WindowsAccessed => "Z:Win32LastAccessTime",
@@ -197,6 +210,10 @@ impl Live {
                 number(if self == Self::Available { space.available } else { used }, out);
             }
             Self::Privileges => privileges(entry.permission, out),
+            Self::AllPrivileges => out.push_str(ALL_PRIVILEGES),
+            Self::Owner | Self::Principal => {
+                let _ = write!(out, "<D:href>{}</D:href>", Mount::principal(call.view.session().login()));
+            }
             Self::NodeId => {
                 let Ok(id) = call.view.node_id(&(subject.path)()) else { return false };
                 let _ = write!(out, "{id}");
@@ -208,6 +225,28 @@ impl Live {
 
 const LOCK_ENTRIES: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>\
      <D:lockentry><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>";
+
+/// Every privilege there is: all that a permission gives is given together.
+const ALL_PRIVILEGES: &str = "<D:supported-privilege><D:privilege><D:all/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Everything</D:description>\
+     <D:supported-privilege><D:privilege><D:read/></D:privilege>\
+     <D:description xml:lang=\"en\">List and read</D:description>\
+     <D:supported-privilege><D:privilege><D:read-current-user-privilege-set/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Read one's own privileges</D:description></D:supported-privilege>\
+     </D:supported-privilege>\
+     <D:supported-privilege><D:privilege><D:write/></D:privilege>\
+     <D:description xml:lang=\"en\">Create, change and remove</D:description>\
+     <D:supported-privilege><D:privilege><D:write-properties/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Change properties</D:description></D:supported-privilege>\
+     <D:supported-privilege><D:privilege><D:write-content/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Change content</D:description></D:supported-privilege>\
+     <D:supported-privilege><D:privilege><D:bind/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Add members</D:description></D:supported-privilege>\
+     <D:supported-privilege><D:privilege><D:unbind/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">Remove members</D:description></D:supported-privilege>\
+     <D:supported-privilege><D:privilege><D:unlock/></D:privilege><D:abstract/>\
+     <D:description xml:lang=\"en\">End locks</D:description></D:supported-privilege>\
+     </D:supported-privilege></D:supported-privilege>";
 
 fn time(time: Timestamp, out: &mut String) {
     out.push_str(&date::http_date(time));

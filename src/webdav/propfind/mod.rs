@@ -7,7 +7,7 @@ mod walk;
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderValue, Response};
 use hyper::body::Incoming;
 
 pub(super) use self::live::Live;
@@ -17,28 +17,40 @@ use super::call::Call;
 use super::error::{Error, Result};
 use super::fields::{self, Depth};
 use super::stream::{self, blocking};
-use super::{multistatus, small_body, xml};
+use super::{WebdavOptions, multistatus, small_body, xml};
 use crate::http::{Body, full};
 
-/// The most entries and bytes that an answer of infinite depth has: it is made before it is sent.
-const MAX_ENDLESS: (usize, usize) = (10_000, 16 << 20);
+/// As much of an answer of infinite depth is held until all of it has been counted; one that is longer is
+/// counted to its end, and then made again while it is sent.
+const HELD: usize = 4 << 20;
 
 /// Answers PROPFIND.
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, [`Error::Endless`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, options: WebdavOptions) -> Result<Response<Body>> {
     let depth = fields::depth(&call.headers)?.unwrap_or(Depth::Infinity);
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
-    blocking(move || find(&call, &bytes, depth)).await
+    blocking(move || {
+        let mut response = find(&call, &bytes, depth, options)?;
+        if fields::wants_little(&call.headers) {
+            response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
+        }
+        Ok(response)
+    })
+    .await
 }
 
-fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth) -> Result<Response<Body>> {
-    let wanted = Wanted::parse(bytes).ok_or(Error::Malformed("the body is no propfind"))?;
+fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) -> Result<Response<Body>> {
+    let wanted = Wanted::parse(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propfind"))?;
     let entry = call.view.stat(&call.path)?;
     call.conditions.judge_listed(call.around(), &call.path)?;
-    let mut walk = Walk::new(Arc::clone(call), wanted.plan(), depth, &entry)?;
+    let plan = || wanted.clone().plan().brief(fields::wants_little(&call.headers));
+    let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
+    if depth == Depth::Infinity && entry.is_folder() {
+        walk.stop_after(options.deep_listing);
+    }
     let first = walk.block()?;
     if walk.is_done() {
         return Ok(multistatus::response(full(first)));
@@ -46,12 +58,19 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth) -> Result<Response<Body>> 
     if depth != Depth::Infinity {
         return Ok(multistatus::response(stream::body(call.view.session(), first, walk)));
     }
-    let mut whole = Vec::from(first);
+    let mut held = Vec::from(first);
+    let mut whole = true;
     while !walk.is_done() {
-        whole.extend_from_slice(&walk.block()?);
-        if walk.entries() > MAX_ENDLESS.0 || whole.len() > MAX_ENDLESS.1 {
-            return Err(Error::Endless);
+        let block = walk.block()?;
+        whole &= held.len() + block.len() <= HELD;
+        if whole {
+            held.extend_from_slice(&block);
         }
     }
-    Ok(multistatus::response(full(whole)))
+    if whole {
+        return Ok(multistatus::response(full(held)));
+    }
+    let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
+    let first = walk.block()?;
+    Ok(multistatus::response(stream::body(call.view.session(), first, walk)))
 }

@@ -12,6 +12,8 @@ pub(super) struct Plan {
     shape: Shape,
     /// Those asked for by name: found or told of as missing.
     columns: Vec<Column>,
+    /// Whether those that are missing are told of.
+    tells_missing: bool,
     scratch: String,
 }
 
@@ -46,17 +48,22 @@ impl Plan {
     pub(super) fn all(more: Vec<PropertyName>) -> Self {
         let columns =
             columns(more).into_iter().filter(|c| !matches!(c, Column::Live(live) if Live::ALL.contains(live)));
-        Self { shape: Shape::All, columns: columns.collect(), scratch: String::new() }
+        Self { shape: Shape::All, columns: columns.collect(), tells_missing: true, scratch: String::new() }
     }
 
     /// Writes the names of all there is.
     pub(super) fn names() -> Self {
-        Self { shape: Shape::Names, columns: Vec::new(), scratch: String::new() }
+        Self { shape: Shape::Names, columns: Vec::new(), tells_missing: true, scratch: String::new() }
     }
 
     /// Writes these.
     pub(super) fn named(names: Vec<PropertyName>) -> Self {
-        Self { shape: Shape::Named, columns: columns(names), scratch: String::new() }
+        Self { shape: Shape::Named, columns: columns(names), tells_missing: true, scratch: String::new() }
+    }
+
+    /// Leaves out what is missing (RFC 8144 section 2.1).
+    pub(super) fn brief(self, brief: bool) -> Self {
+        Self { tells_missing: !brief, ..self }
     }
 
     /// Tells whether dead properties are needed at all.
@@ -88,6 +95,9 @@ impl Plan {
                     None => multistatus::bare(name, &mut missing),
                 },
             }
+        }
+        if !self.tells_missing {
+            missing.clear();
         }
         if out.ends_with("<D:prop>") && !missing.is_empty() {
             out.truncate(out.len() - "<D:propstat><D:prop>".len());

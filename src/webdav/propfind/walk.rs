@@ -10,6 +10,7 @@ use crate::domain::{Name, TreePath};
 use crate::http::BodyError;
 use crate::tree::{self, Entry, Listing, Property};
 use crate::webdav::call::Call;
+use crate::webdav::error::{Error, Result};
 use crate::webdav::fields::Depth;
 use crate::webdav::stream::Source;
 use crate::webdav::{address, multistatus};
@@ -28,6 +29,7 @@ pub(super) struct Walk {
     pending: Vec<TreePath>,
     deep: bool,
     entries: usize,
+    most: usize,
     done: bool,
 }
 
@@ -55,6 +57,7 @@ impl Walk {
             pending: Vec::new(),
             deep: depth == Depth::Infinity,
             entries: 1,
+            most: usize::MAX,
             done: false,
         };
         walk.out.push_str(multistatus::HEAD);
@@ -65,9 +68,9 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Returns how many entries were walked through.
-    pub(super) fn entries(&self) -> usize {
-        self.entries
+    /// Fails once there were more entries than this, the first one not counted.
+    pub(super) fn stop_after(&mut self, most: usize) {
+        self.most = most.saturating_add(1);
     }
 
     /// Tells whether all is written and handed over.
@@ -78,9 +81,12 @@ impl Walk {
     /// Writes the next entries, up to about a block.
     ///
     /// # Errors
-    /// What the tree says while it is listed.
-    pub(super) fn block(&mut self) -> tree::Result<Bytes> {
+    /// What the tree says while it is listed, [`Error::Endless`].
+    pub(super) fn block(&mut self) -> Result<Bytes> {
         while self.out.len() < BLOCK {
+            if self.entries > self.most {
+                return Err(Error::Endless);
+            }
             let Some(folder) = self.folder.as_mut() else {
                 match self.pending.pop() {
                     Some(next) => self.enter_if_there(next)?,
@@ -95,7 +101,7 @@ impl Walk {
             match folder.listing.next() {
                 Some(Ok(entry)) => self.write_member(&entry),
                 Some(Err(tree::Error::Absent)) => {}
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => return Err(error.into()),
                 None => self.folder = None,
             }
         }
