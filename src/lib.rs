@@ -13,11 +13,13 @@
 //! * [`http`]: what the HTTP rooms share
 //! * [`webdav`]: HTTP verbs in terms of a view
 //! * [`sftp`]: SFTP packets in terms of a view
+//! * [`api`]: REST and JSON in terms of tokens and a view
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
 //! * [`config`]: file, environment and flags, as one typed configuration
 //! * [`telemetry`]: what it says of itself
 //! * [`cli`]: the command line
 
+pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod config;

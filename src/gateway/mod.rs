@@ -18,11 +18,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Api;
 use crate::auth::{Authenticator, Clock};
 use crate::http::TrustedProxies;
 use crate::net::{self, Gate, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{Store, StoreError};
+use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
@@ -103,7 +105,7 @@ impl Gateway {
         let store = Store::open(&settings.state)?;
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
         let options = tree::Options { root: settings.root.clone(), durability: settings.durability };
-        let tree = Tree::open(options, store.clone(), parts.clock)
+        let tree = Tree::open(options, store.clone(), parts.clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
         store.set_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
@@ -113,6 +115,7 @@ impl Gateway {
         };
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
+            api: Api::new(Tokens::new(store.clone(), parts.clock), tree.clone(), auth.clone()),
             store: store.clone(),
             tls,
             proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),

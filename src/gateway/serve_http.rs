@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::cut;
+use crate::api::Api;
 use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
 use crate::net::{Connection, Pass, Unstalled};
 use crate::store::Store;
@@ -35,6 +36,7 @@ const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><t
 #[derive(Clone)]
 pub(super) struct HttpDoor {
     pub(super) webdav: Webdav,
+    pub(super) api: Api,
     pub(super) store: Store,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
@@ -66,6 +68,9 @@ impl HttpDoor {
         let path = request.uri().path();
         if within(path, "/dav") || within(path, "/node") {
             return self.webdav.answer(request, origin).await;
+        }
+        if within(path, "/api") || within(path, "/auth") {
+            return self.api.answer(request, origin).await;
         }
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {

@@ -59,7 +59,7 @@ pub struct NewToken {
 }
 
 /// Whether a token is accepted, as far as it and the tokens above it decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenState {
     /// It is.

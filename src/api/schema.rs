@@ -1,0 +1,40 @@
+//! The texts of the wire in the OpenAPI document: what each looks like, with a bound and an example.
+
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+/// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
+macro_rules! texts {
+    ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {$(
+        #[doc = $about]
+        pub(super) enum $name {}
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String).description(Some($about));
+                text.pattern(Some($pattern)).max_length(Some($longest)).examples([$example]).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )*};
+}
+
+texts! {
+    TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
+    Login: "The name that a user logs in with.", "^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,63}$", 64, "alice";
+    Time: "An instant: RFC 3339 in UTC, whole seconds.",
+        "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$", 20, "2030-05-05T08:00:00Z";
+    Node: "The stable id of a file or folder.",
+        "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36, "6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
+    Path: "A path of the served tree.", "^/[^\\u0000]*$", 4096, "/projects/apollo";
+    Permission: "List and read, change, or both.", "^(r|w|rw)$", 2, "rw";
+    State: "Whether a token is accepted.", "^(live|expired|revoked)$", 7, "live";
+    Protocol: "A door.", "^(webdav|sftp|api)$", 6, "webdav";
+    Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";
+    UserAgent: "A program, in which * stands for anything.", "^[^\\u0000-\\u001F\\u007F]*[^ \\u0000-\\u001F\\u007F][^\\u0000-\\u001F\\u007F]*$", 256, "rclone/*";
+    Mime: "A media type, or all of a kind.",
+        "^(\\*/\\*|[A-Za-z0-9!#$&^_.+-]+/(\\*|[A-Za-z0-9!#$&^_.+-]+))$", 255, "image/*";
+    Tag: "A label of a file.", "^[^, \\u0000-\\u001F\\u007F]([^,\\u0000-\\u001F\\u007F]{0,62}[^, \\u0000-\\u001F\\u007F])?$", 64, "holiday";
+}

@@ -1,0 +1,178 @@
+//! Tokens and what they reach in JSON: one shape for REST and for the command line.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::schema;
+use crate::domain::{
+    self, ByteSize, Expiry, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Tag, TokenId, UserAgentPattern,
+};
+use crate::store::{Placed, TokenRecord, TokenState};
+
+/// A grant or scope, and where its node is; without a path it dangles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reach {
+    /// The node.
+    #[schema(value_type = schema::Node)]
+    pub node: NodeId,
+    /// What is allowed there and below.
+    #[schema(value_type = schema::Permission)]
+    pub permission: Permission,
+    /// Where the node is now.
+    #[schema(value_type = Option<schema::Path>)]
+    pub path: Option<String>,
+}
+
+impl Reach {
+    /// Shows a grant or scope.
+    pub fn of(placed: &Placed) -> Self {
+        let path = placed.path.as_ref().map(ToString::to_string);
+        Self { node: placed.scope.node, permission: placed.scope.permission, path }
+    }
+}
+
+/// The limits on a token; an empty list, or none, limits nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The doors it opens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Protocol>, max_items = 16)]
+    pub protocols: Vec<Protocol>,
+    /// The addresses it may be used from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "networks")]
+    #[schema(value_type = Vec<schema::Network>, max_items = 256)]
+    pub ips: Vec<IpNet>,
+    /// The programs it may be used by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::UserAgent>, max_items = 256)]
+    pub user_agents: Vec<UserAgentPattern>,
+    /// The media types of what it may upload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Mime>, max_items = 256)]
+    pub mimes: Vec<MimePattern>,
+    /// The tags that its uploads may bear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Tag>, max_items = 256)]
+    pub tags: Vec<Tag>,
+    /// The largest file it may make, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 9007199254740991u64)]
+    pub max_file_size: Option<ByteSize>,
+}
+
+impl From<domain::Limits> for Limits {
+    fn from(limits: domain::Limits) -> Self {
+        let domain::Limits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+        Self { protocols, ips, user_agents, mimes, tags, max_file_size }
+    }
+}
+
+impl From<Limits> for domain::Limits {
+    fn from(limits: Limits) -> Self {
+        let Limits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+        Self { protocols, ips, user_agents, mimes, tags, max_file_size }
+    }
+}
+
+/// Reads networks; an address stands for the network of itself.
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| domain::parse_network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// A token; never its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// The public id.
+    #[schema(value_type = schema::TokenId)]
+    pub id: TokenId,
+    /// The owner.
+    #[schema(value_type = schema::Login)]
+    pub owner: Login,
+    /// Its name for people.
+    pub name: String,
+    /// Its description for people.
+    pub description: String,
+    /// Whether it is accepted, as far as it and those above it decide.
+    #[schema(value_type = schema::State)]
+    pub state: TokenState,
+    /// Whether a scope's node has ended.
+    pub dangling: bool,
+    /// When it was made.
+    #[schema(value_type = schema::Time)]
+    pub created_at: String,
+    /// When it dies unless it is used before; none: never.
+    #[schema(value_type = Option<schema::Time>)]
+    pub expires_at: Option<String>,
+    /// The latest it can live by being used; none: without end.
+    #[schema(value_type = Option<schema::Time>)]
+    pub hard_limit: Option<String>,
+    /// Its sliding window.
+    #[schema(minimum = 1)]
+    pub window_seconds: Option<u64>,
+    /// When it was revoked.
+    #[schema(value_type = Option<schema::Time>)]
+    pub revoked_at: Option<String>,
+    /// Until when the secret before the last rotation is accepted.
+    #[schema(value_type = Option<schema::Time>)]
+    pub old_secret_until: Option<String>,
+    /// The token it was made with.
+    #[schema(value_type = Option<schema::TokenId>)]
+    pub parent: Option<TokenId>,
+    /// Its last use.
+    pub last_use: Option<LastUse>,
+    /// What it is narrowed to; none: all that its owner may reach.
+    pub scopes: Option<Vec<Reach>>,
+    /// What it is limited to.
+    pub limits: Limits,
+}
+
+/// When, whence and with what a token was last used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastUse {
+    /// When.
+    #[schema(value_type = schema::Time)]
+    pub at: String,
+    /// From which address.
+    pub from: Option<String>,
+    /// With which program.
+    pub client: Option<String>,
+    /// By which door.
+    #[schema(value_type = Option<schema::Protocol>)]
+    pub protocol: Option<Protocol>,
+}
+
+impl Token {
+    /// Shows what is kept of a token.
+    pub fn of(record: &TokenRecord) -> Self {
+        let last_use = record.last_use.as_ref().map(|last| LastUse {
+            at: last.at.to_string(),
+            from: last.from.clone(),
+            client: last.client.clone(),
+            protocol: last.protocol,
+        });
+        let ends = record.expiry != Expiry::Never;
+        Self {
+            id: record.id,
+            owner: record.login.clone(),
+            name: record.name.clone(),
+            description: record.description.clone(),
+            state: record.state,
+            dangling: record.dangles(),
+            created_at: record.created_at.to_string(),
+            expires_at: ends.then(|| record.deadline().to_string()),
+            hard_limit: ends.then(|| record.expiry.cap().to_string()),
+            window_seconds: match record.expiry {
+                Expiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
+                Expiry::Hard(_) | Expiry::Never => None,
+            },
+            revoked_at: record.revoked_at.map(|at| at.to_string()),
+            old_secret_until: record.old_until.map(|at| at.to_string()),
+            parent: record.parent,
+            last_use,
+            scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),
+            limits: record.limits.clone().into(),
+        }
+    }
+}
