@@ -69,6 +69,14 @@ pub struct Config {
     pub http_connections: usize,
     /// SFTP connections at once.
     pub sftp_connections: usize,
+    /// SFTP connections of one user at once.
+    pub sftp_connections_per_user: usize,
+    /// Channels of one SFTP connection at once.
+    pub sftp_channels: usize,
+    /// Open files and folders of one SFTP connection at once.
+    pub sftp_handles: usize,
+    /// How long an SFTP client may take to log in.
+    pub sftp_login: Duration,
     /// Connections of unproven callers at once, for each listener.
     pub strangers: usize,
     /// Of those, from one address.
@@ -127,6 +135,10 @@ pub struct Doors {
     pub tls: bool,
     /// SFTP; `None`: nowhere.
     pub sftp: Option<SocketAddr>,
+    /// HTTP connections at once.
+    pub http_connections: usize,
+    /// SFTP connections at once.
+    pub sftp_connections: usize,
 }
 
 /// A configuration that can be run, and what is odd about it.
@@ -172,6 +184,10 @@ struct Draft {
     durability: Durability,
     http_connections: usize,
     sftp_connections: usize,
+    sftp_connections_per_user: usize,
+    sftp_channels: usize,
+    sftp_handles: usize,
+    sftp_login: Duration,
     strangers: usize,
     strangers_per_address: usize,
     deep_listing: usize,
@@ -198,6 +214,17 @@ impl Config {
                 Ok(Loaded { config, warnings: reading.warnings })
             }
             _ => Err(ConfigError(reading.faults)),
+        }
+    }
+
+    /// Returns where it answers.
+    pub fn doors(&self) -> Doors {
+        Doors {
+            http: self.http,
+            tls: self.tls.is_some(),
+            sftp: self.sftp,
+            http_connections: self.http_connections,
+            sftp_connections: self.sftp_connections,
         }
     }
 
@@ -237,7 +264,13 @@ impl Doors {
     /// As [`Local::load`].
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let Reading { draft, faults, .. } = Reading::of(sources);
-        let doors = Self { http: draft.http, tls: draft.tls_cert.is_some(), sftp: draft.sftp };
+        let doors = Self {
+            http: draft.http,
+            tls: draft.tls_cert.is_some(),
+            sftp: draft.sftp,
+            http_connections: draft.http_connections,
+            sftp_connections: draft.sftp_connections,
+        };
         if faults.is_empty() { Ok(doors) } else { Err(ConfigError(faults)) }
     }
 }
@@ -393,6 +426,10 @@ impl Draft {
             durability: Durability::Full,
             http_connections: 0,
             sftp_connections: 0,
+            sftp_connections_per_user: 0,
+            sftp_channels: 0,
+            sftp_handles: 0,
+            sftp_login: Duration::ZERO,
             strangers: 0,
             strangers_per_address: 0,
             deep_listing: 0,
@@ -415,6 +452,10 @@ impl Draft {
             durability: self.durability,
             http_connections: self.http_connections,
             sftp_connections: self.sftp_connections,
+            sftp_connections_per_user: self.sftp_connections_per_user,
+            sftp_channels: self.sftp_channels,
+            sftp_handles: self.sftp_handles,
+            sftp_login: self.sftp_login,
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,
             deep_listing: self.deep_listing,

@@ -11,9 +11,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
 use super::site::Site;
-use super::{Failure, Result, output};
+use super::{Failure, Result, descriptors, output};
 use crate::auth::{Clock, Sealer};
-use crate::config::Local;
+use crate::config::{Doors, Local};
 use crate::domain::Time;
 use crate::store::Store;
 
@@ -66,6 +66,7 @@ impl Doctor {
         findings.extend(store.as_ref().map(pepper));
         findings.extend(root(store.as_ref(), &local));
         findings.push(kernel());
+        findings.push(open_files(&Doors::load(&site.sources(Vec::new()))?));
         findings.push(clock(Clock::system().now()));
         print(site, &findings)?;
         match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
@@ -186,6 +187,16 @@ fn kernel() -> Finding {
                 format!("openat2 fails ({error}): Linux 5.6 or later is needed, and a sandbox must allow the call");
             finding("kernel", Verdict::Bad, text)
         }
+    }
+}
+
+/// Looks whether as many files may be open as the configured connections take.
+fn open_files(doors: &Doors) -> Finding {
+    let allowed = descriptors::allowed();
+    match (descriptors::shortage(allowed, doors), allowed) {
+        (Some(shortage), _) => finding("open files", Verdict::Odd, shortage),
+        (None, Some(allowed)) => finding("open files", Verdict::Good, format!("{allowed} are allowed from here")),
+        (None, None) => finding("open files", Verdict::Good, "any number is allowed from here"),
     }
 }
 

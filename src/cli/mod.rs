@@ -3,6 +3,7 @@
 mod apitoken;
 mod client;
 mod completions;
+mod descriptors;
 mod doctor;
 mod failure;
 mod man;

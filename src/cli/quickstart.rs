@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::serve::{ready, run, stop_on_signals};
 use super::site::Site;
-use super::{Failure, Result, output, token_view};
+use super::{Failure, Result, descriptors, output, token_view};
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
@@ -52,6 +52,7 @@ impl Quickstart {
     /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self, site: &Site) -> Result {
         telemetry::start(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
+        descriptors::raise();
         let root = std::path::absolute(&self.dir)?;
         let state = site.told_state().map_or_else(|| beside(&root), std::path::absolute)?;
         make_folder(&root)?;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::SettingFlags;
 use super::site::{Site, durability};
-use super::{Failure, Result, output};
+use super::{Failure, Result, descriptors, output};
 use crate::config::{self, Config, Loaded};
 use crate::gateway::{Gateway, Parts, Settings};
 use crate::net::GateLimits;
@@ -36,6 +36,9 @@ impl Serve {
         start_log(&config)?;
         for warning in warnings {
             tracing::warn!("{warning}");
+        }
+        if let Some(shortage) = descriptors::shortage(descriptors::raise(), &config.doors()) {
+            tracing::warn!("{shortage}");
         }
         let settings = settings(config);
         run(async {
@@ -105,8 +108,14 @@ fn settings(config: Config) -> Settings {
     Settings {
         http_gate: gate(config.http_connections),
         sftp_gate: gate(config.sftp_connections),
-        sftp_options: SftpOptions::default(),
         webdav_options: WebdavOptions { deep_listing: config.deep_listing },
+        sftp_options: SftpOptions {
+            authentication: config.sftp_login,
+            channels: config.sftp_channels,
+            handles: config.sftp_handles,
+            connections_per_user: config.sftp_connections_per_user,
+            ..SftpOptions::default()
+        },
         root: config.root,
         state: config.state,
         http: config.http,

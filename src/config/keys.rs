@@ -230,6 +230,51 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| count(text).map(|n| draft.sftp_connections = n),
     },
     Key {
+        name: "sftp_connections_per_user",
+        flag: "sftp-connections-per-user",
+        shape: Shape::Number,
+        default: Some("64"),
+        example: "",
+        value: "N",
+        purpose: "How many SFTP connections one user may have open at once.",
+        read: |draft, text| count(text).map(|n| draft.sftp_connections_per_user = n),
+    },
+    Key {
+        name: "sftp_channels",
+        flag: "sftp-channels",
+        shape: Shape::Number,
+        default: Some("10"),
+        example: "",
+        value: "N",
+        purpose: "How many channels one SFTP connection may have open at once.",
+        read: |draft, text| count(text).map(|n| draft.sftp_channels = n),
+    },
+    Key {
+        name: "sftp_handles",
+        flag: "sftp-handles",
+        shape: Shape::Number,
+        default: Some("1024"),
+        example: "",
+        value: "N",
+        purpose: "How many files and folders one SFTP connection may have open at once.",
+        read: |draft, text| count(text).map(|n| draft.sftp_handles = n),
+    },
+    Key {
+        name: "sftp_login_seconds",
+        flag: "sftp-login-seconds",
+        shape: Shape::Number,
+        default: Some("30"),
+        example: "",
+        value: "N",
+        purpose: "How long an SFTP client may take to log in.",
+        read: |draft, text| {
+            let seconds = text.parse().ok().filter(|n| (1..=600).contains(n));
+            let seconds = seconds.ok_or("give whole seconds from 1 to 600")?;
+            draft.sftp_login = Duration::from_secs(seconds);
+            Ok(())
+        },
+    },
+    Key {
         name: "strangers",
         flag: "strangers",
         shape: Shape::Number,

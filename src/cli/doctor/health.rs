@@ -21,7 +21,7 @@ pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
             healthy(address, &host, &path).map_err(|error| unwell(&host, &error))?;
         }
         None => {
-            let Doors { http, sftp, tls } = Doors::load(&site.sources(Vec::new()))?;
+            let Doors { http, sftp, tls, .. } = Doors::load(&site.sources(Vec::new()))?;
             if let Some(address) = http.map(near) {
                 let asked =
                     if tls { connect(address).map(drop) } else { healthy(address, &address.to_string(), "/healthz") };
