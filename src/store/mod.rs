@@ -22,7 +22,7 @@ pub(crate) mod testing;
 mod tokens;
 mod users;
 
-use std::fs;
+use std::{fs, io};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,8 +93,14 @@ impl Store {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
         fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
         let path = state.join(DATABASE);
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        file.map_err(unusable)?.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+        // Never opened when it is there: closing it would end the locks that SQLite holds on it for another
+        // store of this process (POSIX locks belong to process and file).
+        match fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+            }
+            made => drop(made.map_err(unusable)?),
+        }
 
         let mut synced = connect(&path, "FULL")?;
         error::sound(&synced)?;
@@ -212,6 +218,8 @@ fn reader(path: &Path) -> Result<Connection> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -233,6 +241,21 @@ mod tests {
         fs::set_permissions(state.join(DATABASE), fs::Permissions::from_mode(0o644)).expect("widened");
         let _store = Store::open(&state).expect("opens again");
         assert_eq!((mode(&state), mode(&state.join(DATABASE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_second_store_of_one_process_leaves_the_locks_of_the_first() {
+        let (folder, store) = testing::opened();
+        assert!(!store.policy().expect("read").allow_never);
+        let state = folder.path().join("state");
+        let locked = |name: &str| {
+            let inode = fs::metadata(state.join(name)).expect("there").ino();
+            let (process, file) = (std::process::id().to_string(), format!(":{inode}"));
+            let locks = fs::read_to_string("/proc/locks").expect("Linux tells");
+            locks.lines().any(|lock| lock.split(' ').any(|word| word == process) && lock.contains(&file))
+        };
+        drop(Store::open(&state).expect("opens"));
+        assert!(locked("patgate.db") && locked("patgate.db-shm"), "another process takes the journal for its own");
     }
 
     #[test]
