@@ -1,10 +1,12 @@
-//! What the gateway says of itself: tracing to stderr, as text or JSON lines. No secret is ever an
-//! argument of an event.
+//! What the gateway says of itself: tracing to stderr, as text or JSON lines, and among it the audit
+//! trail, under the target `patgate::audit`. No secret is ever an argument of an event.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
+
+use crate::domain::{Event, printable};
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,10 +30,29 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
     let started = match format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => builder.json().with_target(true).try_init(),
     };
     if started.is_err() {
         tracing::debug!("events are already written elsewhere");
     }
     Ok(())
+}
+
+/// Tells the log of an event of the audit trail.
+pub fn tell(event: &Event) {
+    let text = |text: &Option<String>| text.as_deref().map(printable);
+    tracing::info!(
+        target: "patgate::audit",
+        event = event.kind.as_str(),
+        at = display(event.at),
+        user = event.user.as_ref().map(display),
+        token = event.token.as_ref().map(display),
+        by = event.by.as_ref().map(display),
+        address = event.address.as_deref(),
+        client = text(&event.client),
+        protocol = event.protocol.as_ref().map(display),
+        path = text(&event.path),
+        count = event.count,
+        detail = text(&event.detail),
+    );
 }

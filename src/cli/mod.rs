@@ -1,6 +1,7 @@
 //! The command line: one file a command. Each speaks to tokens, tree or gateway and prints what they say.
 
 mod apitoken;
+mod audit;
 mod client;
 mod completions;
 mod descriptors;
@@ -72,6 +73,7 @@ enum Command {
     Apitoken(apitoken::Apitoken),
     Node(node::Node),
     Policy(policy::PolicyCommand),
+    Audit(audit::Audit),
     Client(client::ClientCommand),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -114,6 +116,7 @@ fn obey(cli: Cli) -> Result {
         Command::Apitoken(command) => command.run(&site),
         Command::Node(command) => command.run(&site),
         Command::Policy(command) => command.run(&site),
+        Command::Audit(command) => command.run(&site),
         Command::Client(command) => command.run(&site),
         Command::Doctor(command) => command.run(&site),
         Command::Completions(command) => command.run(),

@@ -29,9 +29,11 @@ enum What {
   patgate policy set max-tokens-per-user 20
   patgate policy set default-lifetime 30d
   patgate policy set max-lifetime 1Y
-  patgate policy set allow-never true")]
+  patgate policy set allow-never true
+  patgate policy set token-retention 30d
+  patgate policy set audit-retention 1Y")]
     Set {
-        /// max-tokens-per-user, default-lifetime, max-lifetime or allow-never
+        /// max-tokens-per-user, default-lifetime, max-lifetime, allow-never, token-retention or audit-retention
         key: String,
         /// Its value
         value: String,
@@ -50,13 +52,16 @@ impl PolicyCommand {
 }
 
 fn print(site: &Site, policy: &Policy) -> Result {
-    let Policy { max_tokens_per_user, default_lifetime, max_lifetime, allow_never } = policy;
+    let Policy { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
+    let Policy { token_retention, audit_retention, .. } = policy;
     if site.json() {
         return output::json(&json!({
             "max-tokens-per-user": max_tokens_per_user,
             "default-lifetime": default_lifetime.to_string(),
             "max-lifetime": max_lifetime.to_string(),
             "allow-never": allow_never,
+            "token-retention": token_retention.to_string(),
+            "audit-retention": audit_retention.to_string(),
         }));
     }
     output::facts(&[
@@ -64,5 +69,7 @@ fn print(site: &Site, policy: &Policy) -> Result {
         ("default-lifetime", default_lifetime.to_string()),
         ("max-lifetime", max_lifetime.to_string()),
         ("allow-never", allow_never.to_string()),
+        ("token-retention", token_retention.to_string()),
+        ("audit-retention", audit_retention.to_string()),
     ])
 }

@@ -52,16 +52,28 @@ pub struct Policy {
     pub max_lifetime: Lifetime,
     /// Whether a token may live until it is revoked.
     pub allow_never: bool,
+    /// How long a token is kept that has expired or was revoked.
+    pub token_retention: Lifetime,
+    /// How long an event of the audit trail is kept.
+    pub audit_retention: Lifetime,
 }
 
 impl Default for Policy {
-    /// Five tokens, 90 days, one year, no `never`.
+    /// Five tokens, 90 days, one year, no `never`; dead tokens are kept 30 days, events 90.
     fn default() -> Self {
         let days = |n: u64| Lifetime::from_secs(n * 86_400);
-        let (Some(default_lifetime), Some(max_lifetime)) = (days(90), days(365)) else {
-            unreachable!("both are between a second and a thousand years")
+        let (Some(default_lifetime), Some(max_lifetime), Some(token_retention)) = (days(90), days(365), days(30))
+        else {
+            unreachable!("all are between a second and a thousand years")
         };
-        Self { max_tokens_per_user: 5, default_lifetime, max_lifetime, allow_never: false }
+        Self {
+            max_tokens_per_user: 5,
+            default_lifetime,
+            max_lifetime,
+            allow_never: false,
+            token_retention,
+            audit_retention: default_lifetime,
+        }
     }
 }
 

@@ -31,6 +31,12 @@ impl Time {
         Self::from_millis(self.0.saturating_add(millis))
     }
 
+    /// Takes a duration off.
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// Returns how long after `earlier` this is, zero when it is not after it.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -7,6 +7,7 @@
 mod cut;
 mod serve_http;
 mod settings;
+mod trail;
 
 use std::io;
 use std::net::SocketAddr;
@@ -82,6 +83,7 @@ pub struct Parts {
 pub struct Gateway {
     store: Store,
     auth: Authenticator,
+    clock: Clock,
     tree: Tree,
     http: Option<(TcpListener, HttpDoor)>,
     sftp: Option<(TcpListener, Sftp)>,
@@ -105,7 +107,8 @@ impl Gateway {
         let store = Store::open(&settings.state)?;
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
         let options = tree::Options { root: settings.root.clone(), durability: settings.durability };
-        let tree = Tree::open(options, store.clone(), parts.clock.clone())
+        let clock = parts.clock.clone();
+        let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
         store.set_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
@@ -125,7 +128,7 @@ impl Gateway {
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
-        Ok(Self { store, auth, tree, http, sftp, settings })
+        Ok(Self { store, auth, clock, tree, http, sftp, settings })
     }
 
     /// Returns where HTTP is answered.
@@ -161,7 +164,7 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
     /// bound; then writes down what memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { auth, tree, http, sftp, settings, .. } = self;
+        let Self { store, auth, tree, http, sftp, settings, clock } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
         let ended = CancellationToken::new();
@@ -169,6 +172,7 @@ impl Gateway {
             let (auth, ended) = (auth.clone(), ended.clone());
             async move { auth.watch(ended).await }
         });
+        background.spawn(trail::keep(store, clock, ended.clone()));
 
         let listeners = TaskTracker::new();
         if let Some((listener, door)) = http {

@@ -9,6 +9,7 @@
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
 mod audit;
+mod clean;
 mod columns;
 mod error;
 mod locks;

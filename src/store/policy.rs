@@ -11,6 +11,9 @@ const MAX_TOKENS: &str = "max-tokens-per-user";
 const DEFAULT_LIFETIME: &str = "default-lifetime";
 const MAX_LIFETIME: &str = "max-lifetime";
 const ALLOW_NEVER: &str = "allow-never";
+const TOKEN_RETENTION: &str = "token-retention";
+const AUDIT_RETENTION: &str = "audit-retention";
+const KEYS: [&str; 6] = [MAX_TOKENS, DEFAULT_LIFETIME, MAX_LIFETIME, ALLOW_NEVER, TOKEN_RETENTION, AUDIT_RETENTION];
 
 impl Store {
     /// Returns the policy.
@@ -59,8 +62,10 @@ fn apply(policy: &mut Policy, key: &str, value: &str) -> Result<(), String> {
         DEFAULT_LIFETIME => policy.default_lifetime = lifetime(key, value)?,
         MAX_LIFETIME => policy.max_lifetime = lifetime(key, value)?,
         ALLOW_NEVER => policy.allow_never = parse(key, value, "true or false")?,
+        TOKEN_RETENTION => policy.token_retention = lifetime(key, value)?,
+        AUDIT_RETENTION => policy.audit_retention = lifetime(key, value)?,
         _ => {
-            let known = [MAX_TOKENS, DEFAULT_LIFETIME, MAX_LIFETIME, ALLOW_NEVER].join(", ");
+            let known = KEYS.join(", ");
             return Err(format!("the policy key {key:?} is unknown: give one of {known}"));
         }
     }

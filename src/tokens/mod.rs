@@ -3,9 +3,11 @@
 //!
 //! Commands and the REST API speak to this room. What it refuses, it refuses before the first effect.
 
+mod audit;
 mod error;
 mod issue;
 mod label;
+mod tidy;
 mod user;
 
 use crate::auth::{Clock, Sealer, mint_secret};
@@ -16,6 +18,7 @@ use crate::tree::Tree;
 pub use error::Error;
 pub use issue::{Asked, Issued, TokenRequest};
 pub use label::{Label, LabelError};
+pub use tidy::Tidied;
 pub use user::{CreatedUser, Grant, GrantPlace, Home, UserRequest};
 
 /// The result of an operation on tokens or users.

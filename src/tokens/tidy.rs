@@ -1,0 +1,41 @@
+//! Clean-up: what has been dead or told for long enough leaves the store, a few rows at a time.
+
+use super::{Result, Tokens};
+
+/// How many rows one round takes away at most, of each kind.
+const BATCH: usize = 100;
+/// How many old events one round forgets at most.
+const EVENTS: usize = 1000;
+
+/// What one round of clean-up did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tidied {
+    /// Tokens that were noted to have expired.
+    pub expired: usize,
+    /// Tokens that were removed.
+    pub removed: usize,
+    /// Events that were forgotten.
+    pub forgotten: usize,
+}
+
+impl Tidied {
+    /// Tells whether there may be more to do at once.
+    pub fn is_full(&self) -> bool {
+        self.expired >= BATCH || self.removed >= BATCH || self.forgotten >= EVENTS
+    }
+}
+
+impl Tokens {
+    /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
+    /// the policy's `token-retention`, and forgets events older than its `audit-retention`.
+    ///
+    /// # Errors
+    /// [`super::Error::Store`]; what was done by then stays done.
+    pub fn tidy(&self) -> Result<Tidied> {
+        let (now, policy) = (self.clock.now(), self.store.policy()?);
+        let expired = self.store.note_expired(now, BATCH)?;
+        let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
+        let forgotten = self.store.forget_events(now.before(policy.audit_retention.duration()), EVENTS)?;
+        Ok(Tidied { expired, removed, forgotten })
+    }
+}

@@ -1,0 +1,104 @@
+//! The audit trail: who did what, and who was kept from it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Fixture, id_of};
+
+/// Long enough for any machine; what is awaited normally comes within a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The events that `patgate audit` shows with these options, once there are `least` of them: the server
+/// writes down what it sees within a second.
+async fn events(gateway: &Fixture, options: &[&str], least: usize) -> Vec<Value> {
+    let arguments: Vec<&str> = ["audit", "--json"].iter().chain(options).copied().collect();
+    let asked = Instant::now();
+    loop {
+        let shown = gateway.patgate(&arguments);
+        let events: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
+        if events.len() >= least {
+            return events;
+        }
+        assert!(asked.elapsed() < PATIENCE, "{arguments:?} shows only {events:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn text<'a>(event: &'a Value, field: &str) -> &'a str {
+    event[field].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_use_is_told_with_address_client_and_protocol_on_both_protocols() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    for protocol in ["webdav", "sftp"] {
+        let token = gateway.token("alice", &["-e", "1h"]);
+        match protocol {
+            "webdav" => assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207),
+            _ => drop(gateway.sftp("alice", &token).await.list("/").await.expect("listed")),
+        }
+        let told = events(&gateway, &["--token", id_of(&token), "--event", "token.first_used"], 1).await;
+        let (user, address) = (text(&told[0], "user"), text(&told[0], "address"));
+        assert_eq!((user, address, text(&told[0], "protocol")), ("alice", "127.0.0.1", protocol));
+        let shown: Value =
+            serde_json::from_str(&gateway.patgate(&["apitoken", "show", id_of(&token), "--json"])).expect("JSON");
+        assert_eq!((text(&shown["last_use"], "from"), text(&shown["last_use"], "protocol")), ("127.0.0.1", protocol));
+        assert_eq!(shown["last_use"]["client"], told[0]["client"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_attempts_and_dead_secrets_are_told_and_no_secret_is_kept() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let other = gateway.token("alice", &["-e", "1h"]);
+    let wrong = format!("{}{}", &other[..13], &gateway.token("alice", &["-e", "1h"])[13..]);
+    assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    for (login, text) in [("alice", &token), ("bob", &other), ("alice", &wrong)] {
+        assert_eq!(gateway.dav(login, text).status("PROPFIND", "/dav/").await, 401);
+        assert!(crate::support::Sftp::connect(gateway.sftp, login, text).await.is_none());
+    }
+    let dead = events(&gateway, &["--event", "token.dead_secret_used"], 2).await;
+    assert!(dead.iter().all(|event| text(event, "token") == id_of(&token)), "{dead:?}");
+    assert_eq!(events(&gateway, &["--event", "attempt.refused", "--user", "alice"], 2).await.len(), 2);
+
+    for entry in std::fs::read_dir(gateway.state()).expect("state") {
+        let path = entry.expect("entry").path();
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        for text in [&token, &other, &wrong] {
+            let secret = &text.as_bytes()[13..45];
+            assert!(!bytes.windows(32).any(|part| part == secret), "{}", path.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_is_told_and_the_dead_leave_after_their_retention() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    gateway.clock.turn(Duration::from_secs(3700));
+    let expired = events(&gateway, &["--event", "token.expired"], 1).await;
+    assert_eq!(text(&expired[0], "token"), id_of(&token));
+    assert!(gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success(), "kept for its retention");
+    gateway.clock.turn(30 * DAY);
+    let removed = events(&gateway, &["--event", "token.removed"], 1).await;
+    assert_eq!(text(&removed[0], "token"), id_of(&token));
+    assert!(!gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success());
+    assert_eq!(events(&gateway, &["--token", id_of(&token), "--event", "token.expired"], 1).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_session_is_told() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let mut sftp = gateway.sftp("alice", &token).await;
+    sftp.list("/").await.expect("listed");
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    let told = events(&gateway, &["--event", "session.ended"], 1).await;
+    assert_eq!((text(&told[0], "token"), text(&told[0], "protocol")), (id_of(&token), "sftp"));
+}
