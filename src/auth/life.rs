@@ -13,7 +13,7 @@ use tokio::sync::futures::Notified;
 
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
-use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId};
+use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule};
 use crate::store::{Reached, Store, StoreError};
 
 /// How long a life without sessions is kept for the next request.
@@ -24,6 +24,7 @@ pub(super) struct Standing {
     epoch: i64,
     pub(super) access: Arc<Access>,
     pub(super) limits: Arc<Limits>,
+    pub(super) uploads: Arc<UploadRule>,
     /// The token itself, and those above it.
     bounds: Vec<Bound>,
     sealed: Print,
@@ -42,12 +43,12 @@ impl Standing {
     fn new(reached: Reached, uses: &Uses) -> Self {
         let Reached { caller, access, chain } = reached;
         let refused = caller.refused || chain.iter().any(|link| link.revoked);
-        let max_file_size = chain.iter().filter_map(|link| link.limits.max_file_size).min();
         let limits = chain.first().map(|link| link.limits.clone()).unwrap_or_default();
         Self {
             epoch: caller.epoch,
             access: Arc::new(access),
-            limits: Arc::new(Limits { max_file_size, ..limits }),
+            limits: Arc::new(limits),
+            uploads: Arc::new(UploadRule::join(chain.iter().map(|link| &link.limits))),
             sealed: proof::print(&caller.sealed.phc),
             grace: caller.grace.map(|grace| (proof::print(&grace.sealed.phc), grace.until)),
             refused,

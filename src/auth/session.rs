@@ -7,7 +7,7 @@ use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
-use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Time, TokenId};
+use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Time, TokenId, UploadRule};
 
 /// The session's token is dead, or no longer admits this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,9 +64,14 @@ impl Session {
         self.seat.standing().map(|standing| standing.access.clone())
     }
 
-    /// Returns the limits at this moment. Costs no I/O.
+    /// Returns the token's own limits at this moment. Costs no I/O.
     pub fn limits(&self) -> Arc<Limits> {
         self.seat.life.standing().limits.clone()
+    }
+
+    /// Returns what uploads must fit, by the token and all above it, as of the last [`Session::access`].
+    pub fn upload_rule(&self) -> Arc<UploadRule> {
+        self.seat.life.standing().uploads.clone()
     }
 
     /// Returns the instant at which the session ends unless it is used before.

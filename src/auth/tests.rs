@@ -272,7 +272,7 @@ async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
     let size = crate::domain::ByteSize::from_bytes(5);
     limit(&world.store, parent.id(), &Limits { max_file_size: Some(size), ..Limits::default() });
     session.access().expect("lives");
-    assert_eq!(session.limits().max_file_size, Some(size));
+    assert_eq!(session.upload_rule().max_file_size(), Some(size));
     session.used();
     assert_eq!(session.deadline(), world.clock.now().after(secs(60)), "the use of a child is none of its parent");
     limit(&world.store, parent.id(), &Limits { protocols: vec![Protocol::Sftp], ..Limits::default() });

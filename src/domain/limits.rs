@@ -147,13 +147,19 @@ impl fmt::Display for UserAgentPattern {
 pub struct MimePattern(Box<str>);
 
 impl MimePattern {
-    /// Tells whether a media type fits; case and parameters (`; charset=…`) don't count.
+    /// Tells whether a media type fits; case and parameters (`; charset=…`) don't count, nor does the
+    /// `x-` with which many types began (RFC 6648): `audio/x-wav` is `audio/wav`.
     pub fn fits(&self, media_type: &str) -> bool {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match self.0.strip_suffix("/*") {
             Some("*") => true,
             Some(kind) => essence.split('/').next().is_some_and(|k| k.eq_ignore_ascii_case(kind)),
-            None => essence.eq_ignore_ascii_case(&self.0),
+            None => match (essence.split_once('/'), self.0.split_once('/')) {
+                (Some((kind, subtype)), Some((own, own_subtype))) => {
+                    kind.eq_ignore_ascii_case(own) && unmarked(subtype).eq_ignore_ascii_case(unmarked(own_subtype))
+                }
+                (None, _) | (_, None) => false,
+            },
         }
     }
 
@@ -165,6 +171,14 @@ impl MimePattern {
     /// Returns the pattern as it is written, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Returns a subtype without `x-` in front.
+fn unmarked(subtype: &str) -> &str {
+    match subtype.split_at_checked(2) {
+        Some((mark, rest)) if mark.eq_ignore_ascii_case("x-") => rest,
+        Some(_) | None => subtype,
     }
 }
 
@@ -216,7 +230,9 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, String> {
         let trimmed = text.trim();
         let fits = (1..=64).contains(&trimmed.chars().count());
-        match fits && !trimmed.chars().any(|c| c == ',' || c.is_control()) {
+        // U+FFFE and U+FFFF are no characters, and XML can't hold them.
+        let misfit = |c: char| matches!(c, ',' | '\u{fffe}' | '\u{ffff}') || c.is_control();
+        match fits && !trimmed.chars().any(misfit) {
             true => Ok(Self(trimmed.into())),
             false => Err(format!("{text:?} is no tag: give 1 to 64 characters without comma or control character")),
         }
@@ -331,6 +347,10 @@ mod tests {
             ("image/*", "imagex/png", false),
             ("Image/PNG", "image/png; q=1", true),
             ("image/png", "image/pngx", false),
+            ("image/png", "image", false),
+            ("audio/wav", "audio/x-wav", true),
+            ("audio/x-wav", "Audio/WAV", true),
+            ("audio/x-wav", "audio/x-wave", false),
             ("*/*", "application/x-thing", true),
         ];
         for (pattern, kind, fits) in cases {
@@ -343,7 +363,7 @@ mod tests {
 
     #[test]
     fn tags_are_words_for_people() {
-        for text in ["", " ", "a,b", "a\nb", &"x".repeat(65)] {
+        for text in ["", " ", "a,b", "a\nb", "a\u{fffe}", &"x".repeat(65)] {
             assert!(text.parse::<Tag>().is_err(), "{text:?}");
         }
         assert_eq!(" holiday 2026 ".parse::<Tag>().expect("tag").as_str(), "holiday 2026");

@@ -18,6 +18,7 @@ mod scope;
 pub mod setup;
 mod time;
 mod token;
+mod upload;
 mod user;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
@@ -31,4 +32,5 @@ pub use permission::Permission;
 pub use scope::{NodeId, Scope, ScopeTarget};
 pub use time::{Lifetime, LifetimeError, Time};
 pub use token::{Secret, TokenError, TokenId, TokenText};
+pub use upload::UploadRule;
 pub use user::{Login, LoginError, Role};

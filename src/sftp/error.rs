@@ -123,7 +123,7 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
         E::Locked { root, .. } => {
             return (Status::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
         }
-        E::Forbidden | E::Ended(_) => Status::PermissionDenied,
+        E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => Status::PermissionDenied,
         E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
         E::TooLarge(_) | E::NoSpace => Status::Failure,
         E::Unsupported => Status::OpUnsupported,

@@ -22,7 +22,7 @@ const COPY: usize = 256 * 1024;
 
 impl Worker {
     /// Opens a file. One that is made or emptied, and not appended to, is staged; any other writing is
-    /// in place.
+    /// in place, unless the tree edits a copy: that is shown to the session as what is staged is.
     pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &Change) -> Result<HandleId> {
         let place = self.handles.place()?;
         let path = self.path(path)?;
@@ -63,7 +63,7 @@ impl Worker {
         // As a umask does for what is made in place.
         let new_mode =
             attributes.new_mode().map(|mode| mode & !OTHERS_WRITE).filter(|_| view.link_stat(&path).is_err());
-        let upload = view.stage(&path, None, &Claim::none())?;
+        let upload = view.stage(&path, attributes.size, &Claim::none())?;
         if readable {
             needs_read(&upload.stat()?)?;
         }
@@ -72,7 +72,7 @@ impl Worker {
         }
         let staged = Arc::new(Staged::new(upload, readable));
         self.shared.overlay.insert(path.clone(), staged.clone());
-        Ok((path, What::Staged { staged, readable }))
+        Ok((path, What::Staged { staged, readable, writable: true }))
     }
 
     fn open_to_edit(&self, path: TreePath, flags: OpenFlags, attributes: &Change) -> Result<(TreePath, What)> {
@@ -91,8 +91,16 @@ impl Worker {
             }
             self.settle(&canonical, &staged)?;
         }
-        let editor = self.shared.view.edit(&path, mode, &Claim::none())?;
-        Ok((path, What::Editor { editor, readable: mode.read, writable }))
+        attributes.size.map_or(Ok(()), |size| self.shared.view.may_hold(size))?;
+        match self.shared.view.edit(&path, mode, &Claim::none())?.into_copy() {
+            Err(editor) => Ok((path, What::Editor { editor, readable: mode.read, writable })),
+            Ok(upload) => {
+                let path = self.shared.view.canonical(&path)?;
+                let staged = Arc::new(Staged::new(upload, mode.read));
+                self.shared.overlay.insert(path.clone(), staged.clone());
+                Ok((path, What::Staged { staged, readable: mode.read, writable }))
+            }
+        }
     }
 
     /// Commits an upload before its CLOSE.

@@ -32,8 +32,8 @@ pub(super) enum What {
     Reader(Reader),
     /// A file, to be written in place.
     Editor { editor: Editor, readable: bool, writable: bool },
-    /// A file, to be replaced.
-    Staged { staged: Arc<Staged>, readable: bool },
+    /// A file, to be replaced, or edited as a copy.
+    Staged { staged: Arc<Staged>, readable: bool, writable: bool },
     /// A file that this session is replacing, to be read; once that is committed, as it is then.
     StagedReader { staged: Arc<Staged>, after: Option<Reader> },
     /// A folder.
@@ -49,7 +49,7 @@ impl Open {
         match &mut self.what {
             What::Reader(reader) => Ok(reader.read_at(buffer, offset)?),
             What::Editor { editor, readable: true, .. } => Ok(editor.read_at(buffer, offset)?),
-            What::Staged { staged, readable: true } => staged.read_at(view, buffer, offset),
+            What::Staged { staged, readable: true, .. } => staged.read_at(view, buffer, offset),
             What::StagedReader { after: Some(reader), .. } => Ok(reader.read_at(buffer, offset)?),
             What::StagedReader { staged, after } => {
                 if !staged.committed() {
@@ -69,10 +69,12 @@ impl Open {
         self.written = self.written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         match &self.what {
             What::Editor { editor, writable: true, .. } => Ok(editor.write_at(data, offset)?),
-            What::Staged { staged, .. } => staged.write_at(view, data, offset),
-            What::Editor { .. } | What::Reader(_) | What::StagedReader { .. } | What::Folder(_) => {
-                Err(Error::WrongHandle)
-            }
+            What::Staged { staged, writable: true, .. } => staged.write_at(view, data, offset),
+            What::Editor { .. }
+            | What::Staged { .. }
+            | What::Reader(_)
+            | What::StagedReader { .. }
+            | What::Folder(_) => Err(Error::WrongHandle),
         }
     }
 }

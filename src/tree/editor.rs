@@ -1,53 +1,58 @@
-//! A file open for writing in place.
+//! A file open for writing, in whichever way the session's limits ask for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::check::{Found, Spot};
+use super::in_place::InPlace;
+use super::{Attributes, Claim, EditMode, Entry, Error, LockToken, Result, Upload, View};
+use crate::domain::TreePath;
 
-use parking_lot::Mutex;
+/// A file open for writing (and for reading, where it was opened so): in place, or, where the types of
+/// files are limited, as a copy that is judged and takes the file's place when it is closed.
+pub struct Editor(Means);
 
-use super::check::Found;
-use super::handles::{Hold, LockWatch};
-use super::host::File;
-use super::tag::{Edit, keep};
-use super::{Attributes, Claim, EditMode, Entry, Error, Result, Timestamp, View};
-use crate::domain::{Permission, TreePath};
-
-/// A file open for writing in place (and for reading, where it was opened so).
-pub struct Editor {
-    asked: TreePath,
-    permission: Permission,
-    mode: EditMode,
-    file: File,
-    edit: Edit,
-    hold: Hold,
-    watch: LockWatch,
-    dirty: AtomicBool,
-    time: Mutex<Option<Timestamp>>,
+enum Means {
+    InPlace(InPlace),
+    Copy { upload: Box<Upload>, readable: bool, tokens: Vec<LockToken> },
 }
 
 impl Editor {
-    /// Edits a file that the check let through and that is open to be written.
-    pub(super) fn begin(
+    /// Edits a file in place that the check let through and that is open to be written.
+    pub(super) fn in_place(
         view: &View,
         asked: &TreePath,
         found: Found,
         mode: EditMode,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let needed = if mode.read { Permission::RW } else { Permission::W };
-        if mode.append {
-            found.file.append()?;
+        let editor = InPlace::begin(view, asked, found, mode, claim)?;
+        if mode.truncate && !editor.is_empty()? {
+            editor.cut(0)?;
         }
-        Ok(Self {
-            asked: asked.clone(),
-            permission: found.permission,
-            mode,
-            edit: view.shared().tags.edit(&found.stat),
-            hold: Hold::new(view, found.path.clone(), needed)?,
-            watch: LockWatch::new(found.path, claim.tokens),
-            file: found.file,
-            dirty: AtomicBool::new(false),
-            time: Mutex::default(),
-        })
+        Ok(Self(Means::InPlace(editor)))
+    }
+
+    /// Edits a copy of a file that the check let through and that is open to be read.
+    pub(super) fn copy(
+        view: &View,
+        asked: &TreePath,
+        spot: &Spot,
+        found: &Found,
+        mode: EditMode,
+        claim: &Claim<'_>,
+    ) -> Result<Self> {
+        let upload = Box::new(Upload::of_copy(view, asked, spot, found, mode, claim)?);
+        Ok(Self(Means::Copy { upload, readable: mode.read, tokens: claim.tokens.to_vec() }))
+    }
+
+    /// Returns the copy that is edited, for one who shows it to its session until it is committed; the
+    /// editor again where it edits in place.
+    ///
+    /// # Errors
+    /// The editor itself.
+    pub fn into_copy(self) -> std::result::Result<Upload, Self> {
+        match self.0 {
+            Means::Copy { upload, .. } => Ok(*upload),
+            in_place @ Means::InPlace(_) => Err(Self(in_place)),
+        }
     }
 
     /// Reads at an offset.
@@ -55,32 +60,34 @@ impl Editor {
     /// # Errors
     /// [`Error::Forbidden`] where it was not opened to be read, [`Error::Ended`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.hold.check(&self.file)?;
-        if !self.mode.read {
-            return Err(Error::Forbidden);
+        match &self.0 {
+            Means::InPlace(editor) => editor.read_at(buffer, offset),
+            Means::Copy { readable: false, .. } => Err(Error::Forbidden),
+            Means::Copy { upload, .. } => upload.read_at(buffer, offset),
         }
-        Ok(self.file.read_at(buffer, offset)?)
     }
 
     /// Writes all of `data` at an offset, or at the end where it was opened to append. Locks and the
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`].
+    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.ready()?;
-        let start = if self.mode.append && self.view().is_limited() { self.file.stat()?.size } else { offset };
-        self.view().fits(start.saturating_add(data.len() as u64))?;
-        self.change(|| self.file.write_at(data, offset))
+        match &self.0 {
+            Means::InPlace(editor) => editor.write_at(data, offset),
+            Means::Copy { upload, .. } => upload.write_at(data, offset),
+        }
     }
 
-    /// Returns what the file is now.
+    /// Returns what the file is now, or would be if it were closed now.
     ///
     /// # Errors
     /// [`Error::Ended`].
     pub fn stat(&self) -> Result<Entry> {
-        self.hold.check(&self.file)?;
-        Ok(self.view().entry(&self.asked, &self.file.stat()?, self.permission))
+        match &self.0 {
+            Means::InPlace(editor) => editor.stat(),
+            Means::Copy { upload, .. } => upload.stat(),
+        }
     }
 
     /// Sets attributes.
@@ -88,83 +95,35 @@ impl Editor {
     /// # Errors
     /// As [`Editor::write_at`].
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.ready()?;
-        if let Some(size) = attributes.size {
-            self.cut(size)?;
+        match &self.0 {
+            Means::InPlace(editor) => editor.set_attributes(attributes),
+            Means::Copy { upload, .. } => upload.set_attributes(attributes),
         }
-        if let Some(mode) = attributes.mode {
-            self.file.set_mode(mode & 0o777)?;
-        }
-        if attributes.modified.is_some() || attributes.accessed.is_some() {
-            let now = self.file.stat()?.modified;
-            self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)?;
-        }
-        if attributes.modified.is_some() {
-            *self.time.lock() = attributes.modified;
-        }
-        Ok(())
     }
 
-    /// Writes to disk.
+    /// Writes to disk what is in place; a copy is written when it is closed.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
     pub fn sync(&self) -> Result<()> {
-        self.hold.check(&self.file)?;
-        Ok(self.file.sync()?)
+        match &self.0 {
+            Means::InPlace(editor) => editor.sync(),
+            Means::Copy { .. } => Ok(()),
+        }
     }
 
-    /// Ends the edit: a new tag for what was written, and a sync where durability asks for it.
-    /// Dropping does the same without telling of errors.
+    /// Ends the edit: a new tag for what was written, and a sync where durability asks for it. Dropping
+    /// does the same to a file in place without telling of errors, and discards a copy.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk.
+    /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk; for a copy, what
+    /// [`Upload::commit`] says: the old content stands then.
     pub fn close(self) -> Result<()> {
-        self.finish()
-    }
-
-    /// Cuts or pads the file.
-    pub(super) fn cut(&self, size: u64) -> Result<()> {
-        if size > self.file.stat()?.size {
-            self.view().fits(size)?;
-        }
-        self.change(|| self.file.truncate(size))
-    }
-
-    fn view(&self) -> &View {
-        self.hold.view()
-    }
-
-    fn ready(&self) -> Result<()> {
-        self.hold.check(&self.file)?;
-        self.watch.check(self.view())
-    }
-
-    /// The tag moves before the content does and after: one that was read with the old content never
-    /// stands for the new.
-    fn change(&self, write: impl FnOnce() -> super::host::Result<()>) -> Result<()> {
-        self.dirty.store(true, Ordering::Release);
-        *self.time.lock() = None;
-        self.edit.wrote();
-        let result = write();
-        self.edit.wrote();
-        Ok(result?)
-    }
-
-    fn finish(&self) -> Result<()> {
-        if !self.dirty.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let time = self.view().shared().tags.fresh(*self.time.lock());
-        self.file.set_times(Some(time), None)?;
-        if self.view().is_full() { Ok(self.file.sync()?) } else { Ok(()) }
-    }
-}
-
-impl Drop for Editor {
-    fn drop(&mut self) {
-        if let Err(error) = self.finish() {
-            tracing::warn!(path = %self.asked, %error, "an edit in place could not be ended");
+        match self.0 {
+            Means::InPlace(editor) => editor.close(),
+            Means::Copy { upload, tokens, .. } => {
+                upload.commit(&Claim { tokens: &tokens, judge: &|| Ok(()) }).map(drop)
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::LockToken;
 use crate::auth::Ended;
-use crate::domain::{ByteSize, TreePath};
+use crate::domain::{ByteSize, Tag, TreePath};
 use crate::store::StoreError;
 
 /// A refusal, or a fault of host or store.
@@ -48,6 +48,12 @@ pub enum Error {
     /// Larger than the token may make files.
     #[error("larger than the token's limit of {0}")]
     TooLarge(ByteSize),
+    /// Of a type that the token may not make files of, by content or by name.
+    #[error("the token's limits allow no file of the type {0}")]
+    WrongType(&'static str),
+    /// A tag that the token may not give.
+    #[error("the token's limits don't allow the tag {0}")]
+    WrongTag(Tag),
     /// The disk is full.
     #[error("no space left")]
     NoSpace,

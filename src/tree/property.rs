@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use super::index::Index;
+use super::label::{tags_of, tags_property};
 use super::{Error, Result};
-use crate::domain::{Name, NodeId, TreePath};
+use crate::domain::{Name, NodeId, Tag, TreePath};
 use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep, StoreError};
 
 /// What one property, and all of one entry, may come to.
@@ -71,6 +72,18 @@ impl Index {
             }
         }
         Ok(fitting)
+    }
+
+    /// Returns the tags of an entry, and of each below it where `deep`.
+    pub(super) fn tags(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<Tag>>> {
+        let Some(top) = self.find(path)? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (_, node) in self.store().nodes_with_properties(top)?.into_iter().filter(|(b, _)| deep || b.is_root()) {
+            let properties = self.store().properties(node)?.into_iter().map(Property::from);
+            let tagged = properties.filter(|property| property.name == tags_property());
+            found.extend(tagged.filter_map(|property| tags_of(&property.value)));
+        }
+        Ok(found)
     }
 
     /// Changes the properties of an entry in the order given and does `also` with them: all or nothing.

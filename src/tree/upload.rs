@@ -1,22 +1,40 @@
 //! A staged upload.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 
-use super::check::Spot;
+use super::check::{Found, Spot};
 use super::handles::{Hold, LockWatch};
 use super::host::{File, Staged, Stat};
-use super::{Attributes, Claim, Entry, Error, Kind, Result, View};
-use crate::domain::{Permission, TreePath};
+use super::media::HEAD;
+use super::{Attributes, Claim, EditMode, Entry, Error, Etag, Kind, Result, View};
+use crate::domain::{Name, Permission, Tag, TreePath};
+
+/// How much is copied between two looks at whether the session lives.
+const BLOCK: usize = 8 << 20;
 
 /// A staged upload: nobody sees it under its name before it is committed; dropping it discards it.
 pub struct Upload {
     asked: TreePath,
+    name: Name,
+    base: Option<Base>,
     file: File,
     staged: Staged,
     finish: Finish,
     wanted: Mutex<Attributes>,
+    tags: Mutex<Option<Vec<Tag>>>,
     hold: Hold,
     watch: LockWatch,
+}
+
+/// What is edited as a copy.
+struct Base {
+    /// Its content as it was copied; none where it counts for nothing.
+    tag: Option<Etag>,
+    append: bool,
+    /// Whether there is anything to commit.
+    changed: AtomicBool,
 }
 
 /// What a file becomes when it is put in its place, unless the client wanted otherwise.
@@ -40,17 +58,63 @@ impl Upload {
         let (file, staged) = view.host().staging(&spot.folder, spot.holder.mount())?.make_file()?;
         let hold = Hold::new(view, spot.path.clone(), Permission::W)?;
         let watch = LockWatch::new(spot.path.clone(), claim.tokens);
-        Ok(Self { asked: asked.clone(), file, staged, finish, wanted: Mutex::default(), hold, watch })
+        Ok(Self {
+            asked: asked.clone(),
+            name: spot.name.clone(),
+            base: None,
+            file,
+            staged,
+            finish,
+            wanted: Mutex::default(),
+            tags: Mutex::default(),
+            hold,
+            watch,
+        })
     }
 
-    /// Writes all of `data` at an offset.
+    /// Begins an upload that starts as a copy of what stands at the spot, open to be read; it takes that
+    /// one's place only while nobody else has changed it.
+    pub(super) fn of_copy(
+        view: &View,
+        asked: &TreePath,
+        spot: &Spot,
+        found: &Found,
+        mode: EditMode,
+        claim: &Claim<'_>,
+    ) -> Result<Self> {
+        let mut upload = Self::begin(view, asked, spot, Some(&found.stat), claim)?;
+        let mut offset = 0;
+        while !mode.truncate {
+            upload.hold.check(&upload.file)?;
+            view.may_hold(found.stat.size.max(offset))?;
+            match found.file.copy_to(&upload.file, offset, BLOCK)? {
+                0 => break,
+                count => offset += count as u64,
+            }
+        }
+        let tag = (!mode.truncate).then(|| view.shared().tags.of(&found.stat));
+        let changed = AtomicBool::new(mode.truncate && found.stat.size > 0);
+        upload.base = Some(Base { tag, append: mode.append, changed });
+        Ok(upload)
+    }
+
+    /// Writes all of `data` at an offset, or at the end of a copy that was opened to append.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`].
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`]; [`Error::WrongType`] as
+    /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.ready()?;
-        self.hold.view().fits(offset.saturating_add(data.len() as u64))?;
-        Ok(self.file.write_at(data, offset)?)
+        let appends = self.base.as_ref().is_some_and(|base| base.append);
+        let start = if appends { self.file.stat()?.size } else { offset };
+        let end = start.saturating_add(data.len() as u64);
+        self.hold.view().may_hold(end)?;
+        self.change();
+        self.file.write_at(data, start)?;
+        if (start..end).contains(&(HEAD as u64 - 1)) {
+            self.hold.view().fits_so_far(&self.name, &self.file)?;
+        }
+        Ok(())
     }
 
     /// Reads back at an offset.
@@ -87,9 +151,10 @@ impl Upload {
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         self.ready()?;
         if let Some(size) = attributes.size {
-            self.hold.view().fits(size)?;
+            self.hold.view().may_hold(size)?;
             self.file.truncate(size)?;
         }
+        self.change();
         let mut wanted = self.wanted.lock();
         wanted.mode = attributes.mode.map(|mode| mode & 0o777).or(wanted.mode);
         wanted.modified = attributes.modified.or(wanted.modified);
@@ -97,14 +162,29 @@ impl Upload {
         Ok(())
     }
 
+    /// Labels what will be committed with these tags, in place of those that stand there.
+    ///
+    /// # Errors
+    /// [`Error::WrongTag`].
+    pub fn label(&self, tags: Vec<Tag>) -> Result<()> {
+        self.hold.view().may_label(&tags)?;
+        *self.tags.lock() = Some(tags);
+        Ok(())
+    }
+
     /// Puts the file in its place in one step, synced as the tree's durability asks. Rights, locks and
     /// the claim's judgement are asked again just before. On an error the old content stands.
     ///
     /// # Errors
-    /// As for [`View::stage`] and what the claim's judgement says.
+    /// As for [`View::stage`], and what the claim's judgement says; [`Error::WrongType`];
+    /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
     pub fn commit(self, claim: &Claim<'_>) -> Result<Entry> {
         self.hold.check(&self.file)?;
+        if self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire)) {
+            return self.stat();
+        }
         let view = self.hold.view().clone();
+        view.fits(&self.name, &self.file)?;
         let wanted = *self.wanted.lock();
         self.finish.apply(&self.file, &wanted)?;
         self.file.set_times(Some(view.shared().tags.fresh(wanted.modified)), wanted.accessed)?;
@@ -117,22 +197,41 @@ impl Upload {
         let steady = view.shared().locks.steady();
         let replaced = spot.stat()?;
         view.may_put(&spot, replaced.as_ref(), claim)?;
-        if view.is_limited() {
-            view.fits(self.file.stat()?.size)?;
+        if self.base.as_ref().is_some_and(|base| !base.holds(&view, replaced.as_ref())) {
+            return Err(Error::Precondition);
         }
+        view.fits(&spot.name, &self.file)?;
         let finish = Finish::of(&view, &spot, replaced.as_ref());
         if finish != self.finish {
             finish.apply(&self.file, &wanted)?;
         }
-        self.staged.put(&spot.folder, &spot.name).map_err(Error::putting)?;
+        let staged = self.staged;
+        let put = || staged.put(&spot.folder, &spot.name).map_err(Error::putting);
+        match self.tags.into_inner() {
+            Some(tags) => view.put_labelled(&spot, replaced.as_ref(), &tags, put)?,
+            None => put()?,
+        }
         drop((steady, names));
         view.sync_names(&spot.folder)?;
         Ok(view.entry(&self.asked, &self.file.stat()?, permission))
     }
 
+    fn change(&self) {
+        if let Some(base) = &self.base {
+            base.changed.store(true, Ordering::Release);
+        }
+    }
+
     fn ready(&self) -> Result<()> {
         self.hold.check(&self.file)?;
         self.watch.check(self.hold.view())
+    }
+}
+
+impl Base {
+    /// Tells whether what stands there is what was copied.
+    fn holds(&self, view: &View, there: Option<&Stat>) -> bool {
+        self.tag.is_none_or(|tag| there.is_some_and(|stat| view.shared().tags.of(stat) == tag))
     }
 }
 

@@ -184,7 +184,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
     match error {
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
-        tree::Error::Forbidden | tree::Error::Overlap => StatusCode::FORBIDDEN,
+        tree::Error::Forbidden | tree::Error::Overlap | tree::Error::WrongTag(_) => StatusCode::FORBIDDEN,
         tree::Error::Exists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::Exists | tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
         tree::Error::NotFolder if creates => StatusCode::CONFLICT,
@@ -193,6 +193,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::NotEmpty => StatusCode::CONFLICT,
         tree::Error::Locked { .. } => StatusCode::LOCKED,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::BadName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
         tree::Error::BadName => StatusCode::NOT_FOUND,

@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::date;
 use super::error::Error;
+use crate::domain::Tag;
 use crate::tree::{LockToken, Timestamp};
 
 /// What a lock is given when its `Timeout` says nothing; the gateway may give less.
@@ -96,6 +97,39 @@ pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> 
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
+/// Reads `X-Patgate-Tags`: the tags that an upload gets, none of them where it is empty.
+///
+/// # Errors
+/// [`Error::Malformed`] when one of them is no tag.
+pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<Tag>>, Error> {
+    if !headers.contains_key("x-patgate-tags") {
+        return Ok(None);
+    }
+    let mut tags = Vec::new();
+    for value in headers.get_all("x-patgate-tags") {
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::Malformed(TAGS))?;
+        tags.extend(parse_tags(text)?);
+    }
+    Ok(Some(tags))
+}
+
+/// Reads a list of tags with commas between; an empty text is an empty list.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub(super) fn parse_tags(text: &str) -> Result<Vec<Tag>, Error> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let tags: Result<Vec<Tag>, _> = text.split(',').map(str::parse).collect();
+    tags.ok().filter(|tags| tags.len() <= MAX_TAGS).ok_or(Error::Malformed(TAGS))
+}
+
+const MAX_TAGS: usize = 100;
+/// What is said of tags that are none.
+pub(super) const TAGS: &str =
+    "tags are a list with commas: each 1 to 64 characters without control characters, 100 at most";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +161,18 @@ mod tests {
         ] {
             assert_eq!(timeout(&headers("timeout", text)).as_secs(), seconds, "{text}");
         }
+    }
+
+    #[test]
+    fn tags_are_a_list_with_commas() {
+        let read = |text: &str| tags(&headers("x-patgate-tags", text)).map(|tags| tags.unwrap_or_default());
+        let words = |text: &str| read(text).expect(text).iter().map(|tag| tag.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(words("a, b c ,d"), ["a", "b c", "d"]);
+        assert_eq!(words(" "), [""; 0]);
+        for text in [",", "a,,b", &"x".repeat(65), &"a,".repeat(101)] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        assert!(tags(&HeaderMap::new()).expect("none").is_none());
     }
 
     #[test]

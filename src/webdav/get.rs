@@ -169,14 +169,7 @@ pub(super) fn set(headers: &mut HeaderMap, name: header::HeaderName, text: Strin
 /// Returns the media type that a name stands for.
 pub(super) fn content_type(path: &TreePath) -> &'static str {
     let name = path.parts().next_back().unwrap_or_default();
-    content_type_of(name)
-}
-
-/// Returns the media type that a name stands for.
-pub(super) fn content_type_of(name: &[u8]) -> &'static str {
-    let extension = memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok());
-    let guess = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
-    guess.unwrap_or("application/octet-stream")
+    tree::media_type(name)
 }
 
 #[derive(Clone, Debug)]
@@ -251,13 +244,5 @@ mod tests {
         }
         let head = |range| format!("--b\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/100\r\n\r\n");
         assert_eq!(text, format!("{}<10>\r\n{}<10>\r\n--b--\r\n", head("0-9"), head("50-59")));
-    }
-
-    #[test]
-    fn types_go_by_the_name() {
-        assert_eq!(content_type_of(b"a.PNG"), "image/png");
-        assert_eq!(content_type_of(b"a.tar.gz"), "application/gzip");
-        assert_eq!(content_type_of(b"a"), "application/octet-stream");
-        assert_eq!(content_type_of(b"a.\xff"), "application/octet-stream");
     }
 }

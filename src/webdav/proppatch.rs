@@ -13,7 +13,7 @@ use super::stream::blocking;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{Body, full};
-use crate::tree::{Attributes, Property, PropertyChange, PropertyName};
+use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
 
 /// The longest value of a property.
 const MAX_VALUE: usize = 64 * 1024;
@@ -32,6 +32,9 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Resp
 
 fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
     let steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
+    if steps.iter().any(|step| matches!(step.outcome, Err(Fault::Tags))) {
+        return Err(Error::Malformed(fields::TAGS));
+    }
     let entry = call.view.stat(&call.path)?;
     let refused = steps.iter().any(|step| step.outcome.is_err());
     if refused {
@@ -75,6 +78,7 @@ enum Change {
 enum Fault {
     Kind,
     Protected,
+    Tags,
     Unfit,
     TooLong,
 }
@@ -83,6 +87,7 @@ impl Fault {
     fn status(self) -> &'static str {
         match self {
             Self::Kind | Self::Protected => "403 Forbidden",
+            Self::Tags => "400 Bad Request",
             Self::Unfit => "409 Conflict",
             Self::TooLong => "507 Insufficient Storage",
         }
@@ -92,7 +97,7 @@ impl Fault {
         match self {
             Self::Kind => Some("valid-resourcetype"),
             Self::Protected => Some("cannot-modify-protected-property"),
-            Self::Unfit | Self::TooLong => None,
+            Self::Tags | Self::Unfit | Self::TooLong => None,
         }
     }
 }
@@ -182,6 +187,10 @@ fn set_to(property: &Element, language: Option<&str>) -> std::result::Result<Cha
         }
         Some(Live::WindowsAccessed) => {
             Ok(Change::Times(Attributes { accessed: Some(time()?), ..Attributes::default() }))
+        }
+        None if name == tree::tags_property() => {
+            let tags = fields::parse_tags(&property.text()).map_err(|_| Fault::Tags)?;
+            Ok(Change::Dead(tree::label(&tags)))
         }
         Some(Live::DisplayName) | None => {
             let value = property.clone().in_language(language).to_xml();

@@ -21,6 +21,7 @@ use super::error::{Error, Result};
 use super::get::set;
 use super::stream::blocking;
 use super::{date, fields};
+use crate::domain::Tag;
 use crate::http::{Body, empty};
 use crate::tree::{self, Attributes, Entry, Timestamp, Upload};
 
@@ -82,6 +83,7 @@ struct Transfer {
     announced: Option<u64>,
     modified: Option<Timestamp>,
     sums: Checksums,
+    tags: Option<Vec<Tag>>,
     upload: Option<Upload>,
     written: u64,
 }
@@ -98,11 +100,14 @@ impl Transfer {
         if call.slash && !call.is_root() {
             return Err(tree::Error::IsFolder.into());
         }
+        let tags = fields::tags(&call.headers)?;
+        call.view.may_label(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
             call: Arc::clone(call),
             announced,
             modified: fields::modified(&call.headers)?,
             sums: Checksums::announced(&call.headers, Of::All),
+            tags,
             upload: None,
             written: 0,
         })
@@ -111,7 +116,11 @@ impl Transfer {
     /// Asks for rights, limits, locks and conditions, and makes room for the content.
     fn stage(mut self) -> Result<Self> {
         let call = Arc::clone(&self.call);
-        self.upload = Some(call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?);
+        let upload = call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?;
+        if let Some(tags) = self.tags.take() {
+            upload.label(tags)?;
+        }
+        self.upload = Some(upload);
         Ok(self)
     }
 

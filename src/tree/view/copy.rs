@@ -18,7 +18,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Forbidden`], [`Error::Overlap`],
-    /// [`Error::Locked`], [`Error::TooLarge`] for any file in it, [`Error::NoSpace`].
+    /// [`Error::Locked`], [`Error::NoSpace`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
+    /// anything in it.
     pub fn copy(
         &self,
         from: &TreePath,
@@ -34,6 +35,7 @@ impl View {
             return Err(Error::Overlap);
         }
         self.may_replace(&target, overwrite, claim)?;
+        self.may_copy_tags(&source.path, deep)?;
         let work = Work::new(self, &source.path, Permission::R, false)?;
         let staging = self.host().staging(&target.folder, target.holder.mount())?;
         let staged = if source.stat.is_folder() {
@@ -46,7 +48,7 @@ impl View {
         } else {
             let file = self.open(from, Permission::R, How::Read)?;
             let (copy, staged) = staging.make_file()?;
-            work.file(&file.file, &file.stat, &copy)?;
+            work.file(&file.file, &file.stat, &copy, &target.name)?;
             if self.is_full() {
                 copy.sync()?;
             }
@@ -77,7 +79,7 @@ impl View {
             Some(Kind::Link) => staging.make_link(&source.folder.read_link(&source.name)?)?,
             Some(Kind::File) => {
                 let (copy, staged) = staging.make_file()?;
-                work.file(&source.folder.open(&source.name, How::Read)?, stat, &copy)?;
+                work.file(&source.folder.open(&source.name, How::Read)?, stat, &copy, &target.name)?;
                 staged
             }
             None => return Err(Error::Unsupported),
@@ -133,8 +135,10 @@ impl<'a> Work<'a> {
         Ok(Self { view, hold: Hold::new(view, source.clone(), needed)?, same })
     }
 
-    fn file(&self, from: &File, stat: &Stat, to: &File) -> Result<()> {
-        self.view.fits(stat.size)?;
+    /// Copies a file that will be called `name`.
+    fn file(&self, from: &File, stat: &Stat, to: &File, name: &Name) -> Result<()> {
+        self.view.may_hold(stat.size)?;
+        self.view.fits_name(name)?;
         let mut offset = 0;
         loop {
             self.hold.check(from)?;
@@ -142,8 +146,9 @@ impl<'a> Work<'a> {
                 0 => break,
                 count => offset += count as u64,
             }
-            self.view.fits(offset)?;
+            self.view.may_hold(offset)?;
         }
+        self.view.fits(name, to)?;
         to.set_mode(stat.mode & 0o777)?;
         if self.same {
             to.set_owner(Some(stat.uid), Some(stat.gid));
@@ -189,7 +194,7 @@ impl<'a> Work<'a> {
         match stat.kind {
             Some(Kind::File) => {
                 let file = from.open(name, How::Read)?;
-                self.file(&file, &file.stat()?, &to.make_file(name, 0o600)?)
+                self.file(&file, &file.stat()?, &to.make_file(name, 0o600)?, name)
             }
             Some(Kind::Folder) => {
                 to.make_folder(name, 0o700)?;
@@ -198,6 +203,7 @@ impl<'a> Work<'a> {
                 Ok(())
             }
             Some(Kind::Link) => {
+                self.view.fits_name(name)?;
                 let target = from.read_link(name)?;
                 if self.same || stays_inside(&place, &target, &TreePath::root()) {
                     to.symlink(&target, name)?;

@@ -13,6 +13,7 @@
 mod copy;
 #[cfg(test)]
 mod crowd;
+mod fit;
 mod lock;
 mod property;
 mod read;

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::View;
-use crate::domain::{Name, Permission, TreePath};
-use crate::tree::host::How;
-use crate::tree::{Attributes, Claim, Property, PropertyChange, Result};
+use crate::domain::{Name, Permission, Tag, TreePath};
+use crate::tree::check::Spot;
+use crate::tree::host::{How, Stat};
+use crate::tree::label::{label, tags_of, tags_property};
+use crate::tree::{Attributes, Claim, Error, Kind, Property, PropertyChange, Result};
 
 impl View {
     /// Returns the dead properties of an entry that the session may read.
@@ -17,7 +19,7 @@ impl View {
     /// Returns the dead properties of all entries of a folder that have some, in one read.
     ///
     /// # Errors
-    /// [`crate::tree::Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
+    /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
     pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
         let found = self.open(folder, Permission::R, How::Folder)?;
         self.shared().index.properties_in(&found.path)
@@ -26,8 +28,8 @@ impl View {
     /// Changes dead properties and attributes together: all or nothing.
     ///
     /// # Errors
-    /// [`crate::tree::Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more
-    /// than 1000 properties or 1 MiB of them.
+    /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more
+    /// than 1000 properties or 1 MiB of them; [`Error::WrongTag`].
     pub fn set_properties(
         &self,
         path: &TreePath,
@@ -36,11 +38,62 @@ impl View {
         claim: &Claim<'_>,
     ) -> Result<()> {
         let place = self.open(path, Permission::W, How::Place)?.path;
+        self.may_change(changes)?;
         let _held = self.shared().names.hold(&[&place]);
         (claim.judge)()?;
         let found = self.open(&place, Permission::W, How::Place)?;
         let _steady = self.shared().locks.steady();
         self.unlocked(&found.path, claim.tokens)?;
         self.shared().index.change_properties(&found.path, changes, || self.apply(&found, attributes))
+    }
+
+    /// Puts a file at a spot, labelled with these tags and no others: both, or neither.
+    ///
+    /// # Errors
+    /// [`Error::WrongTag`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
+    pub(in crate::tree) fn put_labelled(
+        &self,
+        spot: &Spot,
+        replaced: Option<&Stat>,
+        tags: &[Tag],
+        put: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        self.may_label(tags)?;
+        let (index, change) = (&self.shared().index, [label(tags)]);
+        if replaced.is_some_and(|stat| stat.kind == Some(Kind::File)) {
+            return index.change_properties(&spot.path, &change, put);
+        }
+        // What is not there yet has no node to be labelled.
+        put()?;
+        index.change_properties(&spot.path, &change, || Ok(())).inspect_err(|_| {
+            if let Err(error) = spot.folder.unlink(&spot.name) {
+                tracing::warn!(path = %spot.path, %error, "a file that could not be labelled is left");
+            }
+        })
+    }
+
+    /// Lets what is at a path (and below it, where `deep`) be copied with its tags.
+    ///
+    /// # Errors
+    /// [`Error::WrongTag`].
+    pub(in crate::tree) fn may_copy_tags(&self, path: &TreePath, deep: bool) -> Result<()> {
+        if !self.limits_tags() {
+            return Ok(());
+        }
+        for tags in self.shared().index.tags(path, deep)? {
+            self.may_label(&tags)?;
+        }
+        Ok(())
+    }
+
+    fn may_change(&self, changes: &[PropertyChange]) -> Result<()> {
+        for change in changes {
+            if let PropertyChange::Set(Property { name, value }) = change
+                && *name == tags_property()
+            {
+                self.may_label(&tags_of(value).ok_or(Error::Unsupported)?)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -37,6 +37,15 @@ impl View {
         }
     }
 
+    /// Returns the node id of an entry that can be seen, if it has one.
+    pub fn known_node_id(&self, path: &TreePath) -> Result<Option<NodeId>> {
+        match self.open(path, Permission::NONE, How::Place) {
+            Ok(found) => self.shared().index.find(&found.path),
+            Err(Error::Forbidden) => self.shared().index.find(path),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Shows an entry; a link is followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
         let grounds = self.grounds(path)?;

@@ -13,7 +13,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
-    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`], [`Error::TooLarge`];
+    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`] and [`Error::WrongType`],
+    /// of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
         let (source, stat) = self.removable(from)?;
@@ -27,9 +28,7 @@ impl View {
         if source.path.is_within(&target.path) || target.path.is_within(&source.path) {
             return Err(Error::Overlap);
         }
-        if stat.kind == Some(Kind::File) {
-            self.fits(stat.size)?;
-        }
+        self.fits_move(&source, &stat, &target.name)?;
         if source.holder.mount() != target.holder.mount() {
             return self.move_across(&source, &stat, &target, overwrite, claim);
         }
@@ -61,6 +60,9 @@ impl View {
         self.unlocked_all(&source.path, claim.tokens)?;
         let replaced = self.may_replace(target, overwrite, claim)?;
         let moved = source.stat()?.ok_or(Error::Absent)?;
+        if !moved.is_folder() {
+            self.fits_move(source, &moved, &target.name)?;
+        }
         Ok(Moving { moved, replaced })
     }
 

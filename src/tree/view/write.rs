@@ -13,12 +13,13 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsFolder`], [`Error::Locked`],
-    /// [`Error::TooLarge`], [`Error::NoSpace`].
+    /// [`Error::TooLarge`], [`Error::WrongType`] for the name alone, [`Error::NoSpace`].
     pub fn stage(&self, path: &TreePath, size: Option<u64>, claim: &Claim<'_>) -> Result<Upload> {
         let (spot, stat) = self.writable(path)?;
         self.unlocked_put(&spot, stat.as_ref(), claim)?;
+        self.fits_name(&spot.name)?;
         if let Some(size) = size {
-            self.fits(size)?;
+            self.may_hold(size)?;
             if size > 0 && size > spot.folder.space()?.available {
                 return Err(Error::NoSpace);
             }
@@ -26,7 +27,8 @@ impl View {
         Upload::begin(self, path, &spot, stat.as_ref(), claim)
     }
 
-    /// Opens a file to be written in place.
+    /// Opens a file to be written: in place, or, where the token limits types, as a copy that takes its
+    /// place when it is closed.
     ///
     /// # Errors
     /// As [`View::stage`]; [`Error::Absent`] unless it may be made, [`Error::Exists`] where it must be.
@@ -46,15 +48,18 @@ impl View {
         if mode.read && !spot.permission.allows(Permission::RW) {
             return Err(Error::Forbidden);
         }
-        let _name = self.shared().names.hold(&[&spot.path]);
-        let _steady = self.shared().locks.steady();
+        let name = self.shared().names.hold(&[&spot.path]);
+        let steady = self.shared().locks.steady();
         let stat = spot.stat()?;
         if stat.is_some() && mode.exclusive {
             return Err(Error::Exists);
         }
         self.may_put(&spot, stat.as_ref(), claim)?;
+        self.fits_name(&spot.name)?;
+        let copies = self.limits_types();
+        let how = if mode.read || copies { How::Both } else { How::Write };
         let file = match stat.map(|stat| stat.kind) {
-            Some(Some(Kind::File)) => spot.folder.open(&spot.name, if mode.read { How::Both } else { How::Write })?,
+            Some(Some(Kind::File)) => spot.folder.open(&spot.name, how)?,
             Some(Some(Kind::Folder | Kind::Link) | None) => return Err(Error::Forbidden),
             None if !mode.create => return Err(Error::Absent),
             None => {
@@ -64,13 +69,12 @@ impl View {
                 file
             }
         };
-        let found = Found { stat: file.stat()?, file, path: spot.path, permission: spot.permission };
-        let empty = found.stat.size == 0;
-        let editor = Editor::begin(self, path, found, mode, claim)?;
-        if mode.truncate && !empty {
-            editor.cut(0)?;
+        let found = Found { stat: file.stat()?, file, path: spot.path.clone(), permission: spot.permission };
+        if copies {
+            drop((steady, name));
+            return Editor::copy(self, path, &spot, &found, mode, claim);
         }
-        Ok(editor)
+        Editor::in_place(self, path, found, mode, claim)
     }
 
     /// Makes a folder.
@@ -188,11 +192,16 @@ impl View {
         let mut stat = found.stat.clone();
         if let Some(size) = attributes.size {
             if size > stat.size {
-                self.fits(size)?;
+                self.may_hold(size)?;
             }
-            let again = self.open(&found.path, Permission::W, How::Write)?;
+            let judged = self.limits_types();
+            let how = if judged { How::Both } else { How::Write };
+            let again = self.open(&found.path, Permission::W, how)?;
             if !again.stat.is_same(&stat) {
                 return Err(Error::Absent);
+            }
+            if let (true, Some(name)) = (judged, found.path.name()) {
+                self.fits_type(&name, &again.file, size)?;
             }
             stat = self.cut(&again.file, &stat, size)?;
         }
@@ -232,7 +241,10 @@ impl View {
         if !self.grounds(&source.path)?.together(&spot.path, Permission::RW) {
             return Err(Error::Forbidden);
         }
-        self.fits(source.stat.size)?;
+        self.may_hold(source.stat.size)?;
+        if self.limits_types() {
+            self.fits(&spot.name, &self.open(from, Permission::RW, How::Read)?.file)?;
+        }
         let _names = self.shared().names.hold(&[&source.path, &spot.path]);
         let _steady = self.shared().locks.steady();
         self.unlocked(&source.path, claim.tokens)?;
@@ -255,6 +267,7 @@ impl View {
         }
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
+        self.fits_name(&spot.name)?;
         self.may_put(&spot, None, claim)?;
         spot.folder.symlink(target, &spot.name).map_err(Error::putting)?;
         self.sync_names(&spot.folder)
@@ -278,18 +291,5 @@ impl View {
             self.unlocked(&spot.parent(), claim.tokens)?;
         }
         self.unlocked(&spot.path, claim.tokens)
-    }
-
-    /// Tells whether the token limits the size of files.
-    pub(in crate::tree) fn is_limited(&self) -> bool {
-        self.session().limits().max_file_size.is_some()
-    }
-
-    /// Lets a file become `size` bytes large.
-    pub(in crate::tree) fn fits(&self, size: u64) -> Result<()> {
-        match self.session().limits().max_file_size {
-            Some(most) if size > most.bytes() => Err(Error::TooLarge(most)),
-            Some(_) | None => Ok(()),
-        }
     }
 }

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
-use crate::tree::{Entry, PropertyName, Timestamp};
+use crate::tree::{Entry, PropertyName, Timestamp, media_type};
 use crate::webdav::address::Mount;
 use crate::webdav::call::Call;
-use crate::webdav::get::content_type_of;
 use crate::webdav::xml::DAV;
 use crate::webdav::{date, multistatus, xml};
 
@@ -64,6 +63,8 @@ pub(super) struct Subject<'a> {
     pub(super) title: &'a [u8],
     /// Where it is.
     pub(super) path: &'a dyn Fn() -> TreePath,
+    /// Whether it is the only one, and so worth a name of its own.
+    pub(super) alone: bool,
 }
 
 impl Live {
@@ -194,7 +195,7 @@ impl Live {
             Self::Created => out.push_str(&date::internet_date(entry.created.unwrap_or_default())),
             Self::DisplayName => xml::escape_name(subject.title, out),
             Self::Length => number(entry.size, out),
-            Self::Type => out.push_str(content_type_of(&entry.name)),
+            Self::Type => out.push_str(media_type(&entry.name)),
             Self::Etag => {
                 let Some(etag) = entry.etag else { return false };
                 let _ = write!(out, "\"{etag}\"");
@@ -215,7 +216,13 @@ impl Live {
                 let _ = write!(out, "<D:href>{}</D:href>", Mount::principal(call.view.session().login()));
             }
             Self::NodeId => {
-                let Ok(id) = call.view.node_id(&(subject.path)()) else { return false };
+                let path = (subject.path)();
+                let id = match subject.alone {
+                    true => call.view.node_id(&path).ok(),
+                    // A listing names nothing: each name is a row that is kept for ever.
+                    false => call.view.known_node_id(&path).ok().flatten(),
+                };
+                let Some(id) = id else { return false };
                 let _ = write!(out, "{id}");
             }
         }

@@ -41,6 +41,8 @@ pub(super) struct Row<'a> {
     pub(super) path: &'a dyn Fn() -> TreePath,
     /// Its dead properties.
     pub(super) dead: &'a [Property],
+    /// Whether it is the only one in the answer.
+    pub(super) alone: bool,
 }
 
 impl Plan {
@@ -74,7 +76,7 @@ impl Plan {
 
     /// Appends the `D:response` of one entry.
     pub(super) fn write(&mut self, call: &Call, row: &Row<'_>, out: &mut String) {
-        let subject = Subject { entry: row.entry, title: row.title, path: row.path };
+        let subject = Subject { entry: row.entry, title: row.title, path: row.path, alone: row.alone };
         out.push_str("<D:response><D:href>");
         out.push_str(row.href);
         out.push_str("</D:href><D:propstat><D:prop>");

@@ -61,7 +61,7 @@ impl Walk {
             done: false,
         };
         walk.out.push_str(multistatus::HEAD);
-        walk.write_first(entry)?;
+        walk.write_first(entry, depth == Depth::Zero)?;
         if entry.is_folder() && depth != Depth::Zero {
             walk.enter(walk.call.path.clone())?;
         }
@@ -129,12 +129,12 @@ impl Walk {
         }
     }
 
-    fn write_first(&mut self, entry: &Entry) -> tree::Result<()> {
+    fn write_first(&mut self, entry: &Entry, alone: bool) -> tree::Result<()> {
         let call = Arc::clone(&self.call);
         let dead = if self.plan.reads_dead() { known(call.view.properties(&call.path))? } else { Vec::new() };
         let href = call.mount.href(&call.path, entry.is_folder());
         let title = if entry.name.is_empty() { call.mount.title().as_bytes() } else { &entry.name };
-        let row = Row { href: &href, title, entry, path: &|| call.path.clone(), dead: &dead };
+        let row = Row { href: &href, title, entry, path: &|| call.path.clone(), dead: &dead, alone };
         self.plan.write(&call, &row, &mut self.out);
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Walk {
                 &own
             }
         };
-        let row = Row { href: &self.href, title: &entry.name, entry, path: &path, dead };
+        let row = Row { href: &self.href, title: &entry.name, entry, path: &path, dead, alone: false };
         self.plan.write(&self.call, &row, &mut self.out);
         // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
         if self.deep && entry.is_folder() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_folder()) {

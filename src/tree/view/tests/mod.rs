@@ -69,6 +69,8 @@ fn said<T>(outcome: Result<T>) -> &'static str {
         Err(Error::Locked { .. }) => "locked",
         Err(Error::Precondition) => "precondition",
         Err(Error::TooLarge(_)) => "too large",
+        Err(Error::WrongType(_)) => "wrong type",
+        Err(Error::WrongTag(_)) => "wrong tag",
         Err(Error::NoSpace) => "no space",
         Err(Error::BadName) => "bad name",
         Err(Error::Unsupported) => "unsupported",

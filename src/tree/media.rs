@@ -1,0 +1,182 @@
+//! What kind of thing a file is: by its content first, then by its name.
+//!
+//! A type must fit twice. What the content is recognised as must be allowed, whatever the file is called;
+//! and what the name stands for must be allowed too, since a file is served as what its name says. Where
+//! the content says nothing (text mostly, and formats without a signature), the name decides alone: but
+//! one that promises a format with a signature (`.png`, `.pdf`, `.zip`) is not believed without it, and
+//! such a file counts as `application/octet-stream`, as one does of which neither says anything. An empty
+//! file is judged by its name alone.
+
+use crate::domain::{Name, UploadRule};
+
+/// How much of a file is looked at.
+pub(super) const HEAD: usize = 8 << 10;
+
+/// What a file is served as of which nothing is known.
+const UNKNOWN: &str = "application/octet-stream";
+
+/// Returns the media type that a file of this name is served as.
+pub fn media_type(name: &[u8]) -> &'static str {
+    guess(name).first_raw().unwrap_or(UNKNOWN)
+}
+
+/// Tells which media type a rule refuses of a file with this name that begins so; none when it fits.
+pub(super) fn refused(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'static str> {
+    let named = by_name(name.as_bytes());
+    if !named.is_empty() && !rule.allows_type(&named) {
+        return named.first().copied();
+    }
+    if head.is_empty() {
+        return None;
+    }
+    let unknown = || (!rule.allows_type(&[UNKNOWN])).then_some(UNKNOWN);
+    match infer::get(head) {
+        Some(kind) => refused_content(rule, &named, kind),
+        None if named.is_empty() || promises_signature(name.as_bytes()) => unknown(),
+        None => None,
+    }
+}
+
+/// As [`refused`], of a file of which more is to come: only for what it is recognised as already.
+pub(super) fn refused_early(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'static str> {
+    infer::get(head).and_then(|kind| refused_content(rule, &by_name(name.as_bytes()), kind))
+}
+
+fn refused_content(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Option<&'static str> {
+    let content = kind.mime_type();
+    if named.iter().any(|name| is_kind_of(name, content)) {
+        return None;
+    }
+    // The same type goes by several names.
+    let mut names = vec![content];
+    names.extend(mime_guess::from_ext(kind.extension()).iter_raw());
+    (!rule.allows_type(&names)).then_some(content)
+}
+
+/// Tells whether files of the named type look like the content's type, which is but their container: the
+/// name says then which of them a file is.
+fn is_kind_of(named: &str, content: &str) -> bool {
+    let one_of = |prefixes: &[&str]| prefixes.iter().any(|prefix| named.starts_with(prefix));
+    match content {
+        "text/xml" => named.ends_with("+xml"),
+        "text/html" => named == "application/xhtml+xml",
+        "text/x-shellscript" => one_of(&["application/x-perl", "text/javascript"]),
+        _ if content.starts_with("application/vnd.openxmlformats-") => one_of(&["application/vnd.openxmlformats-"]),
+        "application/zip" => {
+            let offices =
+                ["application/vnd.openxmlformats-", "application/vnd.oasis.opendocument.", "application/vnd.ms-"];
+            let packages = ["application/java-archive", "application/vnd.android.package-archive"];
+            named.ends_with("+zip") || one_of(&offices) || one_of(&packages)
+        }
+        "application/gzip" => named == "image/svg+xml",
+        "application/x-ole-storage"
+        | "application/msword"
+        | "application/vnd.ms-excel"
+        | "application/vnd.ms-powerpoint" => {
+            one_of(&["application/msword", "application/vnd.ms-", "application/vnd.visio", "application/x-msi"])
+        }
+        "image/heif" => one_of(&["image/heic", "image/heif"]),
+        "audio/ogg" | "audio/opus" => one_of(&["video/ogg", "application/ogg"]),
+        "video/mp4" | "audio/m4a" => one_of(&["video/mp4", "audio/mp4", "audio/m4a", "audio/m4b", "video/x-m4v"]),
+        _ => false,
+    }
+}
+
+/// Returns the media types that a name stands for, the one it is served as first; none for a name that
+/// says nothing.
+fn by_name(name: &[u8]) -> Vec<&'static str> {
+    guess(name).iter_raw().collect()
+}
+
+fn guess(name: &[u8]) -> mime_guess::MimeGuess {
+    mime_guess::from_ext(extension(name).unwrap_or_default())
+}
+
+fn extension(name: &[u8]) -> Option<&str> {
+    memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok())
+}
+
+/// Tells whether files of that name can be recognised by their content. Texts can't, whatever some of
+/// them begin with.
+fn promises_signature(name: &[u8]) -> bool {
+    let Some(extension) = extension(name).map(str::to_ascii_lowercase) else { return false };
+    let signed = |kind: &&str| !kind.starts_with("text/") && infer::is_mime_supported(kind);
+    by_name(name).iter().any(signed) || (infer::is_supported(&extension) && !TEXTS.contains(&extension.as_str()))
+}
+
+/// Texts of which some can be recognised.
+const TEXTS: [&str; 3] = ["html", "xml", "sh"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Limits;
+
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01";
+    const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0";
+
+    fn judged(types: &[&str], name: &str, head: &[u8]) -> Option<&'static str> {
+        let mimes = types.iter().map(|text| text.parse().expect("type")).collect();
+        let rule = UploadRule::join([&Limits { mimes, ..Limits::default() }]);
+        refused(&rule, &Name::new(name.as_bytes()).expect("name"), head)
+    }
+
+    #[test]
+    fn content_and_name_must_both_fit() {
+        let html: &[u8] = b"<!DOCTYPE html><p>x</p>";
+        let cases: [(&[&str], &str, &[u8], Option<&str>); 26] = [
+            (&["image/*"], "a.png", PNG, None),
+            (&["image/*"], "a", PNG, None),
+            (&["image/*"], "a.gif", PNG, None),
+            (&["image/gif"], "a.gif", PNG, Some("image/png")),
+            (&["image/*"], "a.html", PNG, Some("text/html")),
+            (&["image/*"], "a.txt", PNG, Some("text/plain")),
+            (&["text/*"], "a.txt", PNG, Some("image/png")),
+            (&["image/*"], "a.png", html, Some("text/html")),
+            (&["image/*"], "a.png", b"just words", Some(UNKNOWN)),
+            (&["image/*", "application/octet-stream"], "a.png", b"just words", None),
+            (&["image/*"], "a", b"just words", Some(UNKNOWN)),
+            (&["*/*"], "a", b"just words", None),
+            (&["text/plain"], "a.txt", b"just words", None),
+            (&["text/plain"], "a.txt", html, Some("text/html")),
+            (&["text/plain"], "a.txt", b"#!/bin/sh\nexit", Some("text/x-shellscript")),
+            (&["text/csv"], "a.csv", b"a;b", None),
+            (&["text/html"], "a.html", b"no tag at first", None),
+            (&["image/*"], "a.png", b"", None),
+            (&["image/*"], "a", b"", None),
+            (&["image/*"], "a.html", b"", Some("text/html")),
+            (&["image/*"], "a.svg", b"<?xml version=\"1.0\"?><svg/>", None),
+            (&["application/vnd.oasis.opendocument.text"], "a.odt", ZIP, None),
+            (&["application/vnd.oasis.opendocument.text"], "a", ZIP, Some("application/zip")),
+            (&["application/pdf"], "a.pdf", ZIP, Some("application/zip")),
+            (&["audio/wav"], "a.wav", b"RIFF\x24\0\0\0WAVEfmt ", None),
+            (&["application/x-sh"], "a.sh", b"echo", None),
+        ];
+        for (types, name, head, wanted) in cases {
+            assert_eq!(judged(types, name, head), wanted, "{types:?} {name} {head:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_is_while_it_grows_counts_only_where_it_is_recognised() {
+        let rule = UploadRule::join([&Limits { mimes: vec!["image/*".parse().expect("type")], ..Limits::default() }]);
+        let name = Name::new(b"a.png").expect("name");
+        assert_eq!(refused_early(&rule, &name, &[0; HEAD]), None);
+        assert_eq!(refused_early(&rule, &name, PNG), None);
+        assert_eq!(refused_early(&rule, &name, ZIP), Some("application/zip"));
+    }
+
+    #[test]
+    fn a_name_is_served_as_its_last_extension_says() {
+        for (name, kind) in [
+            ("a.PNG", "image/png"),
+            ("a.tar.gz", "application/gzip"),
+            ("a", UNKNOWN),
+            ("png", UNKNOWN),
+            ("a.", UNKNOWN),
+        ] {
+            assert_eq!(media_type(name.as_bytes()), kind, "{name}");
+        }
+        assert_eq!(media_type(b"a.\xff"), UNKNOWN);
+    }
+}

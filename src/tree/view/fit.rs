@@ -1,0 +1,160 @@
+//! What files must fit: the limits of the session's token and of all above it, asked wherever a file gets
+//! content, a size or a name, whichever protocol it comes by.
+
+use std::sync::Arc;
+
+use super::View;
+use crate::domain::{Name, Permission, Tag, TreePath, UploadRule};
+use crate::tree::check::Spot;
+use crate::tree::host::{Errno, File, Folder, How, Stat};
+use crate::tree::media::{self, HEAD};
+use crate::tree::{Error, Kind, Result};
+
+impl View {
+    /// Lets a file become `size` bytes large.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn may_hold(&self, size: u64) -> Result<()> {
+        match self.rule().max_file_size() {
+            Some(most) if size > most.bytes() => Err(Error::TooLarge(most)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Lets files be labelled with tags.
+    ///
+    /// # Errors
+    /// [`Error::WrongTag`].
+    pub fn may_label(&self, tags: &[Tag]) -> Result<()> {
+        match self.rule().refused_tag(tags) {
+            Some(tag) => Err(Error::WrongTag(tag.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whether the token limits the size of files.
+    pub(in crate::tree) fn limits_size(&self) -> bool {
+        self.rule().max_file_size().is_some()
+    }
+
+    /// Tells whether the token limits the types of files.
+    pub(in crate::tree) fn limits_types(&self) -> bool {
+        self.rule().limits_types()
+    }
+
+    /// Tells whether the token limits the tags of files.
+    pub(in crate::tree) fn limits_tags(&self) -> bool {
+        self.rule().limits_tags()
+    }
+
+    /// Lets a name be given to a file that has no content yet, or to a link.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`].
+    pub(in crate::tree) fn fits_name(&self, name: &Name) -> Result<()> {
+        let rule = self.rule();
+        if rule.limits_types() { allowed(media::refused(&rule, name, &[])) } else { Ok(()) }
+    }
+
+    /// Lets a file be called `name` as it is.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::WrongType`].
+    pub(in crate::tree) fn fits(&self, name: &Name, file: &File) -> Result<()> {
+        if !self.limits_size() && !self.limits_types() {
+            return Ok(());
+        }
+        let size = file.stat()?.size;
+        self.may_hold(size)?;
+        self.fits_type(name, file, size)
+    }
+
+    /// Lets a file be called `name` by its type, as it is with its first `size` bytes, or padded to that.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`].
+    pub(in crate::tree) fn fits_type(&self, name: &Name, file: &File, size: u64) -> Result<()> {
+        let rule = self.rule();
+        if !rule.limits_types() {
+            return Ok(());
+        }
+        let mut head = vec![0; usize::try_from(size).unwrap_or(HEAD).min(HEAD)];
+        file.read_at(&mut head, 0)?;
+        allowed(media::refused(&rule, name, &head))
+    }
+
+    /// Lets a file go on that has its first bytes, though it is not whole.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`].
+    pub(in crate::tree) fn fits_so_far(&self, name: &Name, file: &File) -> Result<()> {
+        let rule = self.rule();
+        if !rule.limits_types() {
+            return Ok(());
+        }
+        let mut head = vec![0; HEAD];
+        let length = file.read_at(&mut head, 0)?;
+        allowed(media::refused_early(&rule, name, &head[..length]))
+    }
+
+    /// Lets what stands at a spot be called `name`, and all in it stay.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::WrongType`]; [`Error::Forbidden`] where that would tell of content that
+    /// may not be read.
+    pub(in crate::tree) fn fits_move(&self, source: &Spot, stat: &Stat, name: &Name) -> Result<()> {
+        if !self.limits_size() && !self.limits_types() {
+            return Ok(());
+        }
+        let fits = match stat.is_folder() {
+            true => self.fit_below(&source.folder.folder(&TreePath::root().child(&source.name))?),
+            false => self.fits_entry(&source.folder, &source.name, stat, name),
+        };
+        match fits {
+            Err(Error::WrongType(_)) if !source.permission.allows(Permission::R) => Err(Error::Forbidden),
+            fits => fits,
+        }
+    }
+
+    fn fits_entry(&self, folder: &Folder, entry: &Name, stat: &Stat, name: &Name) -> Result<()> {
+        match stat.kind {
+            Some(Kind::File) if self.limits_types() => self.fits(name, &folder.open(entry, How::Read)?),
+            Some(Kind::File) => self.may_hold(stat.size),
+            Some(Kind::Link) => self.fits_name(name),
+            Some(Kind::Folder) | None => Ok(()),
+        }
+    }
+
+    fn fit_below(&self, top: &Folder) -> Result<()> {
+        let mut left = vec![TreePath::root()];
+        while let Some(below) = left.pop() {
+            let folder = top.folder(&below)?;
+            let mut names = folder.names()?;
+            loop {
+                let block = names.block()?;
+                if block.is_empty() {
+                    break;
+                }
+                self.session().access()?;
+                for name in block {
+                    match folder.stat_entry(&name) {
+                        Ok(stat) if stat.is_folder() => left.push(below.child(&name)),
+                        Ok(stat) => self.fits_entry(&folder, &name, &stat, &name)?,
+                        Err(Errno::NOENT) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&self) -> Arc<UploadRule> {
+        self.session().upload_rule()
+    }
+}
+
+fn allowed(refused: Option<&'static str>) -> Result<()> {
+    refused.map_or(Ok(()), |kind| Err(Error::WrongType(kind)))
+}
