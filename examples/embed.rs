@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use patgate::auth::Clock;
+use patgate::domain::{Login, Roles};
 use patgate::gateway::{Gateway, Parts, Settings};
-use patgate::tokens::{Home, TokenRequest, Tokens, UserRequest};
+use patgate::tokens::{Authority, Home, TokenRequest, Tokens, UserRequest};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -25,14 +26,15 @@ async fn main() -> anyhow::Result<()> {
     settings.sftp = Some(([127, 0, 0, 1], 0).into());
     let gateway = Gateway::open(settings, Parts::default()).await?;
 
-    let tokens = Tokens::new(gateway.store().clone(), Clock::system());
-    let owner: patgate::domain::Login = "guest".parse()?;
-    if tokens.user(&owner).is_err() {
+    let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
+    let administrator = Authority::Administrator;
+    let owner: Login = "guest".parse()?;
+    if tokens.user(&administrator, &owner).is_err() {
         let grants = vec!["/:rw".parse().map_err(anyhow::Error::msg)?];
-        let user = UserRequest { login: owner.clone(), roles: Vec::new(), grants, home: Home::No };
-        tokens.create_user(gateway.tree(), &user)?;
+        let user = UserRequest { login: owner.clone(), roles: Roles::none(), grants, home: Home::No };
+        tokens.create_user(&administrator, &user)?;
     }
-    let issued = tokens.issue(gateway.tree(), TokenRequest::new(owner.clone()))?;
+    let issued = tokens.issue(&administrator, TokenRequest::new(owner.clone()))?;
 
     #[allow(clippy::print_stdout)]
     {

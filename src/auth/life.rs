@@ -13,7 +13,7 @@ use tokio::sync::futures::Notified;
 
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
-use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule};
+use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule, Width};
 use crate::store::{Reached, Store, StoreError};
 
 /// How long a life without sessions is kept for the next request.
@@ -25,6 +25,7 @@ pub(super) struct Standing {
     pub(super) access: Arc<Access>,
     pub(super) limits: Arc<Limits>,
     pub(super) uploads: Arc<UploadRule>,
+    pub(super) width: Arc<Width>,
     /// The token itself, and those above it.
     bounds: Vec<Bound>,
     sealed: Print,
@@ -32,30 +33,30 @@ pub(super) struct Standing {
     refused: bool,
 }
 
-/// What one token of a chain adds to what bounds the caller.
+/// What one token of a chain adds to what bounds the caller's life.
 struct Bound {
     expiry: Expiry,
-    limits: Limits,
     used: Arc<UsePoint>,
 }
 
 impl Standing {
     fn new(reached: Reached, uses: &Uses) -> Self {
-        let Reached { caller, access, chain } = reached;
+        let Reached { caller, chain, .. } = &reached;
         let refused = caller.refused || chain.iter().any(|link| link.revoked);
-        let limits = chain.first().map(|link| link.limits.clone()).unwrap_or_default();
+        let bounds = chain.iter().map(|link| Bound { used: uses.point(link), expiry: link.expiry }).collect();
+        let caller = caller.clone();
+        let width = reached.width();
+        let limits = width.limits.first().cloned().unwrap_or_default();
         Self {
             epoch: caller.epoch,
-            access: Arc::new(access),
+            access: width.access.clone(),
             limits: Arc::new(limits),
-            uploads: Arc::new(UploadRule::join(chain.iter().map(|link| &link.limits))),
+            uploads: Arc::new(UploadRule::join(&width.limits)),
+            width: Arc::new(width),
             sealed: proof::print(&caller.sealed.phc),
             grace: caller.grace.map(|grace| (proof::print(&grace.sealed.phc), grace.until)),
             refused,
-            bounds: chain
-                .into_iter()
-                .map(|link| Bound { used: uses.point(&link), expiry: link.expiry, limits: link.limits })
-                .collect(),
+            bounds,
         }
     }
 
@@ -79,7 +80,7 @@ impl Standing {
 
     /// Tells whether every token of the chain may be used by this peer.
     pub(super) fn admits(&self, peer: &Peer) -> bool {
-        self.bounds.iter().all(|bound| bound.limits.admit(peer))
+        self.width.limits.iter().all(|limits| limits.admit(peer))
     }
 
     /// Tells whether the secret of a hash is the present one, or still accepted beside it.

@@ -7,7 +7,7 @@ use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
-use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Time, TokenId, UploadRule};
+use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, UploadRule, Width};
 
 /// The session's token is dead, or no longer admits this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,22 @@ impl Session {
     /// [`Ended`] once the token is dead, or when the store can't tell.
     pub fn access(&self) -> Result<Arc<Access>, Ended> {
         self.seat.standing().map(|standing| standing.access.clone())
+    }
+
+    /// Returns the roles at this moment: those that the owner and every token of the chain have.
+    ///
+    /// # Errors
+    /// As [`Session::access`].
+    pub fn roles(&self) -> Result<Roles, Ended> {
+        self.seat.standing().map(|standing| standing.width.roles.clone())
+    }
+
+    /// Returns how wide the token is at this moment, over its whole chain.
+    ///
+    /// # Errors
+    /// As [`Session::access`].
+    pub fn width(&self) -> Result<Arc<Width>, Ended> {
+        self.seat.standing().map(|standing| standing.width.clone())
     }
 
     /// Returns the token's own limits at this moment. Costs no I/O.

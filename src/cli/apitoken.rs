@@ -1,6 +1,6 @@
 //! `patgate apitoken`: tokens made, listed, shown, revoked and given new secrets.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::site::Site;
@@ -8,8 +8,11 @@ use super::token_flags::{TokenFlags, asked};
 use super::token_view::{self, NewToken, Token};
 use super::{Failure, Result, output};
 use crate::domain::{Lifetime, Login, TokenId, TokenText};
-use crate::store::{TokenRecord, TokenState};
-use crate::tokens::{Asked, Issued, Rotated, TokenRequest};
+use crate::store::TokenRecord;
+use crate::tokens::{Asked, Authority, Issued, Rotated, StateFilter, TokenQuery, TokenRequest};
+
+/// How many tokens are read in one go.
+const PAGE: usize = 500;
 
 /// Manage tokens
 #[derive(Debug, Args)]
@@ -59,21 +62,10 @@ struct List {
     /// Only those of this user
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
-    /// Only those in this state; the state directory is named before the command here
+    /// Only those in this state: live, expired, revoked or dangling (with a scope whose node has ended);
+    /// the state directory is named before the command here
     #[arg(long, value_name = "STATE")]
     state: Option<StateFilter>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum StateFilter {
-    /// Accepted
-    Live,
-    /// Past its expiry
-    Expired,
-    /// Taken back
-    Revoked,
-    /// With a scope whose node has ended
-    Dangling,
 }
 
 /// Take tokens back: refused from the next request on, open sessions end
@@ -135,6 +127,7 @@ impl Create {
             lifetime: self.expiry_date.unwrap_or_default(),
             scopes: self.flags.scopes(),
             limits: self.flags.limits(),
+            roles: self.flags.roles(),
             ..TokenRequest::new(owner)
         };
         let Issued { text, record } = open.issue(request)?;
@@ -144,7 +137,7 @@ impl Create {
 
 impl Rotate {
     fn run(&self, site: &Site) -> Result {
-        let Rotated { text, record } = site.open()?.tokens.rotate(self.id, self.grace)?;
+        let Rotated { text, record } = site.open()?.looking().rotate(&Authority::Administrator, self.id, self.grace)?;
         reveal(site, &text, &record, self.quiet, "rotated")
     }
 }
@@ -164,30 +157,26 @@ fn reveal(site: &Site, text: &TokenText, record: &TokenRecord, quiet: bool, done
 
 impl List {
     fn run(&self, site: &Site) -> Result {
-        let state = match self.state {
-            Some(StateFilter::Live) => Some(TokenState::Live),
-            Some(StateFilter::Expired) => Some(TokenState::Expired),
-            Some(StateFilter::Revoked) => Some(TokenState::Revoked),
-            Some(StateFilter::Dangling) | None => None,
-        };
-        let open = site.open()?;
-        let mut records = open.tokens.list(self.owner.as_ref(), state)?;
-        open.look_at_scopes(&mut records)?;
-        if self.state == Some(StateFilter::Dangling) {
-            records.retain(TokenRecord::dangles);
+        let tokens = site.open()?.looking();
+        let mut query = TokenQuery { owner: self.owner.clone(), state: self.state, ..TokenQuery::default() };
+        let mut shown = Vec::new();
+        loop {
+            let page = tokens.page(&Authority::Administrator, &query, PAGE)?;
+            shown.extend(page.items.iter().map(Token::of));
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
         }
-        let tokens: Vec<_> = records.iter().map(Token::of).collect();
         if site.json() {
-            return output::json(&tokens);
+            return output::json(&shown);
         }
-        output::table(Token::HEADING, &tokens.into_iter().map(Token::row).collect::<Vec<_>>())
+        output::table(Token::HEADING, &shown.into_iter().map(Token::row).collect::<Vec<_>>())
     }
 }
 
 fn show(site: &Site, id: TokenId) -> Result {
-    let open = site.open()?;
-    let mut record = open.tokens.find(id)?;
-    open.look_at_scopes(std::slice::from_mut(&mut record))?;
+    let record = site.open()?.looking().find(&Authority::Administrator, id)?;
     if site.json() {
         return output::json(&Token::of(&record));
     }
@@ -200,13 +189,13 @@ impl Revoke {
     fn run(&self, site: &Site) -> Result {
         let tokens = site.open()?.tokens;
         if let Some(owner) = &self.owner {
-            let count = tokens.revoke_all(owner)?;
+            let count = tokens.revoke_all(&Authority::Administrator, owner)?;
             if site.json() {
                 return output::json(&json!({ "owner": owner, "revoked": count }));
             }
             return output::say(&format!("{count} tokens of {owner} have been revoked"));
         }
-        tokens.revoke(&self.ids)?;
+        tokens.revoke(&Authority::Administrator, &self.ids)?;
         if site.json() {
             return output::json(&json!({ "ids": self.ids, "revoked": self.ids.len() }));
         }

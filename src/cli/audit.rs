@@ -8,7 +8,7 @@ use super::site::Site;
 use super::{Failure, Result, output};
 use crate::domain::{Event, EventKind, Lifetime, Login, Time, TokenId, printable};
 use crate::store::{Cursor, EventFilter, Noted};
-use crate::tokens::Tokens;
+use crate::tokens::{Authority, Tokens};
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(500);
@@ -83,7 +83,7 @@ impl Audit {
             kind: self.event,
         };
         // Asked first, so that nothing falls between what was and what comes.
-        let newest = tokens.latest_event()?;
+        let newest = tokens.latest_event(&Authority::Administrator)?;
         let past = self.past(&tokens, &filter)?;
         if site.json() && !self.follow {
             return output::json(&past);
@@ -94,7 +94,7 @@ impl Audit {
         }
         let mut seen = past.last().map_or(newest, |noted| noted.id.max(newest));
         loop {
-            let events = tokens.events(&filter, Cursor::After(seen), PAGE)?;
+            let events = tokens.events(&Authority::Administrator, &filter, Cursor::After(seen), PAGE)?;
             events.iter().try_for_each(|noted| say(site, noted))?;
             seen = events.last().map_or(seen, |noted| noted.id);
             if events.len() < PAGE {
@@ -109,7 +109,7 @@ impl Audit {
         let mut events: Vec<Noted> = Vec::new();
         let mut cursor = Cursor::Latest;
         while events.len() < most {
-            let page = tokens.events(filter, cursor, PAGE.min(most - events.len()))?;
+            let page = tokens.events(&Authority::Administrator, filter, cursor, PAGE.min(most - events.len()))?;
             let Some(oldest) = page.last() else { break };
             cursor = Cursor::Before(oldest.id);
             events.extend(page);

@@ -105,7 +105,21 @@ impl From<tokens::Error> for Failure {
             Error::NoGrant { login, .. } => Some(format!("patgate admin user show {login} shows its grants")),
             Error::Policy(fault) => Some(policy_hint(fault)),
             Error::Setting(_) => Some("patgate policy show shows every key".to_owned()),
-            Error::NoTree | Error::NeverSlides | Error::Label(_) | Error::Tree(_) => None,
+            Error::RoleNotHeld { login, .. } => Some(format!("patgate admin user show {login} shows its roles")),
+            Error::Forbidden(_)
+            | Error::Ended
+            | Error::Wider(_)
+            | Error::Narrower(_)
+            | Error::Widens(_)
+            | Error::Longer(..)
+            | Error::Changed(_)
+            | Error::Past(_)
+            | Error::NoScopes
+            | Error::Chain(_)
+            | Error::NoTree
+            | Error::NeverSlides
+            | Error::Label(_)
+            | Error::Tree(_) => None,
             Error::Store(error) => store_hint(error),
         };
         Self::new(error.to_string()).maybe_hint(hint)

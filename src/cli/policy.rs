@@ -6,6 +6,7 @@ use serde_json::json;
 use super::site::Site;
 use super::{Result, output};
 use crate::domain::Policy;
+use crate::tokens::Authority;
 
 /// Show or change what tokens may ask for
 #[derive(Debug, Args)]
@@ -44,8 +45,10 @@ impl PolicyCommand {
     /// Does what was asked.
     pub(super) fn run(&self, site: &Site) -> Result {
         let policy = match &self.what {
-            What::Show => site.open()?.tokens.policy()?,
-            What::Set { key, value } => site.open_or_make()?.tokens.set_policy(key, value)?,
+            What::Show => site.open()?.tokens.policy(&Authority::Administrator)?,
+            What::Set { key, value } => {
+                site.open_or_make()?.tokens.set_policy(&Authority::Administrator, key, value)?
+            }
         };
         print(site, &policy)
     }

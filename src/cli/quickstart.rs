@@ -14,12 +14,11 @@ use super::serve::{ready, run, stop_on_signals};
 use super::site::Site;
 use super::{Failure, Result, descriptors, output, token_view};
 use crate::auth::Clock;
-use crate::domain::{Login, Permission, TreePath};
+use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
 use crate::sftp::HostKeys;
-use crate::store::TokenState;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
+use crate::tokens::{Authority, Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
@@ -116,19 +115,20 @@ impl Quickstart {
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
     fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<Issued>> {
-        let tokens = Tokens::new(gateway.store().clone(), Clock::system());
-        if !tokens.users()?.iter().any(|user| user.login == *login) {
+        let (tokens, who) = (Tokens::new(gateway.store().clone(), Clock::system()), &Authority::Administrator);
+        let tokens = tokens.with_tree(gateway.tree().clone());
+        if gateway.store().user(login)?.is_none() {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
             let request =
-                UserRequest { login: login.clone(), roles: Vec::new(), grants: vec![everything], home: Home::No };
-            tokens.create_user(gateway.tree(), &request)?;
+                UserRequest { login: login.clone(), roles: Roles::none(), grants: vec![everything], home: Home::No };
+            tokens.create_user(who, &request)?;
         }
-        if !self.new_token && !tokens.list(Some(login), Some(TokenState::Live))?.is_empty() {
+        if !self.new_token && tokens.live_tokens(who, login)? > 0 {
             return Ok(None);
         }
         let mut request = TokenRequest::new(login.clone());
         request.name = "quickstart".parse().ok();
-        Ok(Some(tokens.issue(None, request)?))
+        Ok(Some(tokens.issue(who, request)?))
     }
 }
 

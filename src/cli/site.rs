@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{Failure, Global, Result};
 use crate::auth::Clock;
 use crate::config::{self, Flag, Local, Sources};
-use crate::domain::Login;
-use crate::store::{Placed, Store, TokenRecord};
+use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{self, Issued, TokenRequest, Tokens};
+use crate::tokens::{Authority, Issued, TokenRequest, Tokens};
 use crate::tree::{self, Tree};
 
 /// Where a command works, and how it prints.
@@ -92,28 +91,20 @@ impl Site {
 }
 
 impl Open {
+    /// Returns what manages users and tokens, with the served folder where that can be looked at.
+    pub(super) fn looking(&self) -> Tokens {
+        self.tree().map_or_else(|_| self.tokens.clone(), |tree| self.tokens.clone().with_tree(tree))
+    }
+
+    /// Returns what manages users and tokens, with the served folder.
+    pub(super) fn with_tree(&self) -> Result<Tokens> {
+        Ok(self.tokens.clone().with_tree(self.tree()?))
+    }
+
     /// Makes a token; opens the served folder only where scopes need it.
     pub(super) fn issue(&self, request: TokenRequest) -> Result<Issued> {
-        let tree = if request.scopes.is_empty() { None } else { Some(self.tree()?) };
-        Ok(self.tokens.issue(tree.as_ref(), request)?)
-    }
-
-    /// Looks where the scopes of tokens are now, if the served folder can be looked at.
-    pub(super) fn look_at_scopes(&self, records: &mut [TokenRecord]) -> Result {
-        if let Ok(tree) = self.tree() {
-            let scopes = records.iter_mut().filter_map(|record| record.scopes.as_mut());
-            scopes.into_iter().try_for_each(|scopes| tokens::look(&tree, scopes))?;
-        }
-        Ok(())
-    }
-
-    /// Returns a user's grants and where they are now, if the served folder can be looked at.
-    pub(super) fn grants(&self, login: &Login) -> Result<Vec<Placed>> {
-        let mut grants = self.tokens.grants(login)?;
-        if let Ok(tree) = self.tree() {
-            tokens::look(&tree, &mut grants)?;
-        }
-        Ok(grants)
+        let tokens = if request.scopes.is_none() { self.tokens.clone() } else { self.with_tree()? };
+        Ok(tokens.issue(&Authority::Administrator, request)?)
     }
 
     /// Opens the served folder: the one that `serve` was last told, or else the configured one.

@@ -2,7 +2,10 @@
 
 use clap::Args;
 
-use crate::domain::{ByteSize, IpNet, Lifetime, Limits, Protocol, ScopeTarget, UserAgentPattern, parse_network};
+use crate::domain::{
+    ByteSize, IpNet, Lifetime, Limits, MimePattern, Protocol, Role, Roles, ScopeTarget, Tag, UserAgentPattern,
+    parse_network,
+};
 use crate::tokens::{Asked, Label};
 
 /// What narrows and names a new token.
@@ -20,9 +23,18 @@ pub(super) struct TokenFlags {
     /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable
     #[arg(long = "user-agent", value_name = "TEXT", value_parser = user_agent)]
     user_agents: Vec<UserAgentPattern>,
+    /// Allow only uploads of this media type, such as image/png or image/*; repeatable
+    #[arg(long = "mime", value_name = "TYPE", value_delimiter = ',')]
+    mimes: Vec<MimePattern>,
+    /// Allow only this tag on uploads; repeatable
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    tags: Vec<Tag>,
     /// The largest file it may write, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
+    /// What it may do through the REST API beyond its own tokens, one of its owner's roles; repeatable
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    roles: Vec<Role>,
     /// A name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<Label>,
@@ -35,9 +47,14 @@ pub(super) struct TokenFlags {
 }
 
 impl TokenFlags {
-    /// Returns the scopes.
-    pub(super) fn scopes(&self) -> Vec<ScopeTarget> {
-        self.scopes.clone()
+    /// Returns the scopes, where any were given.
+    pub(super) fn scopes(&self) -> Option<Vec<ScopeTarget>> {
+        (!self.scopes.is_empty()).then(|| self.scopes.clone())
+    }
+
+    /// Returns the roles.
+    pub(super) fn roles(&self) -> Roles {
+        self.roles.iter().copied().collect()
     }
 
     /// Returns the limits.
@@ -46,8 +63,9 @@ impl TokenFlags {
             protocols: self.protocols.clone(),
             ips: self.ips.clone(),
             user_agents: self.user_agents.clone(),
+            mimes: self.mimes.clone(),
+            tags: self.tags.clone(),
             max_file_size: self.max_file_size,
-            ..Limits::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{Expiry, Lifetime, Limits, NodeId, Permission, TokenId};
+use crate::domain::{Expiry, Lifetime, Limits, NodeId, Permission, Roles, TokenId};
 use crate::store::{Placed, TokenRecord, TokenState};
 
 /// A grant or scope.
@@ -51,6 +51,7 @@ pub(super) struct Token {
     /// None: all that its owner may reach.
     scopes: Option<Vec<Reach>>,
     limits: Limits,
+    roles: Roles,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +102,7 @@ impl Token {
             last_use,
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),
             limits: record.limits.clone(),
+            roles: record.roles.clone(),
         }
     }
 
@@ -119,7 +121,10 @@ impl Token {
     /// Writes what it reaches for people.
     pub(super) fn reaches(&self) -> String {
         match &self.scopes {
-            None => format!("all that {} may reach", self.owner),
+            None => match self.parent {
+                Some(parent) => format!("all that {parent} may reach"),
+                None => format!("all that {} may reach", self.owner),
+            },
             Some(scopes) => scopes.iter().map(Reach::text).collect::<Vec<_>>().join(", "),
         }
     }
@@ -143,6 +148,7 @@ impl Token {
         optional("old secret until", self.old_secret_until);
         optional("last used", self.last_use.map(LastUse::text));
         optional("limits", limits(&self.limits));
+        optional("roles", (!self.roles.is_empty()).then(|| self.roles.to_string()));
         facts
     }
 }
@@ -185,7 +191,14 @@ fn limits(limits: &Limits) -> Option<String> {
         (!values.is_empty()).then(|| format!("{word} {}", values.join(" or ")))
     }
     let size = limits.max_file_size.map(|size| format!("files up to {size}"));
-    let all = [list("by", &limits.protocols), list("from", &limits.ips), list("with", &limits.user_agents), size];
+    let all = [
+        list("by", &limits.protocols),
+        list("from", &limits.ips),
+        list("with", &limits.user_agents),
+        list("files of type", &limits.mimes),
+        list("tagged", &limits.tags),
+        size,
+    ];
     let all: Vec<_> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
 }

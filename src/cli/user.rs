@@ -3,13 +3,17 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::site::{Open, Site};
+use super::site::Site;
 use super::token_view::Reach;
 use super::user_token::UserToken;
 use super::{Result, output};
-use crate::domain::{Login, Role};
-use crate::store::{TokenState, User};
-use crate::tokens::{CreatedUser, Grant, GrantPlace, Home, UserRequest};
+use crate::domain::{Login, Role, Roles};
+use crate::store::User;
+use crate::tokens::{Authority, CreatedUser, Grant, GrantPlace, Home, Tokens, UserRequest};
+
+/// How many users are read in one go.
+const PAGE: usize = 500;
+const ADMIN: &Authority = &Authority::Administrator;
 
 /// Manage users
 #[derive(Debug, Args)]
@@ -95,9 +99,9 @@ struct UserJson {
     login: Login,
     created_at: String,
     disabled_at: Option<String>,
-    roles: Vec<Role>,
+    roles: Roles,
     grants: Vec<Reach>,
-    live_tokens: usize,
+    live_tokens: u32,
 }
 
 impl UserCommand {
@@ -108,27 +112,26 @@ impl UserCommand {
             What::List => list(site),
             What::Show(Named { login }) => show(site, login),
             What::Disable(Named { login }) => {
-                site.open()?.tokens.disable_user(login)?;
+                site.open()?.tokens.disable_user(ADMIN, login)?;
                 done(site, login, "is disabled: none of its tokens is accepted")
             }
             What::Enable(Named { login }) => {
-                site.open()?.tokens.enable_user(login)?;
+                site.open()?.tokens.enable_user(ADMIN, login)?;
                 done(site, login, "is enabled")
             }
             What::Delete(Named { login }) => {
-                site.open()?.tokens.delete_user(login)?;
+                site.open()?.tokens.delete_user(ADMIN, login)?;
                 if site.json() {
                     return output::json(&serde_json::json!({ "login": login, "deleted": true }));
                 }
                 output::say(&format!("User {login} has been deleted with its tokens; its files are still there"))
             }
             What::Grant(GrantCommand { login, grant }) => {
-                let open = site.open()?;
-                open.tokens.grant(&open.tree()?, login, grant)?;
+                site.open()?.with_tree()?.grant(ADMIN, login, grant)?;
                 done(site, login, &format!("may {} {}", verb(grant), grant.path))
             }
             What::RevokeGrant(RevokeGrant { login, place }) => {
-                site.open()?.tokens.revoke_grant(login, place)?;
+                site.open()?.tokens.revoke_grant(ADMIN, login, place)?;
                 done(site, login, &format!("has no grant on {place} any more"))
             }
             What::Token(token) => token.run(site),
@@ -140,13 +143,14 @@ impl Create {
     fn run(&self, site: &Site) -> Result {
         let home = if self.no_home || !self.grants.is_empty() { Home::No } else { Home::Own };
         let Self { login, roles, grants, .. } = self;
+        let roles = roles.iter().copied().collect();
+        let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
         let open = site.open_or_make()?;
         if home == Home::No && grants.is_empty() {
-            open.tokens.create_user_alone(login, roles)?;
+            open.tokens.create_user(ADMIN, &request)?;
             return done(site, login, "has been created; it reaches nothing yet");
         }
-        let request = UserRequest { login: login.clone(), roles: roles.clone(), grants: grants.clone(), home };
-        let created = open.tokens.create_user(&open.tree()?, &request)?;
+        let created = open.with_tree()?.create_user(ADMIN, &request)?;
         done(site, login, &format!("has been created{}", welcome(&created)))
     }
 }
@@ -174,8 +178,18 @@ fn done(site: &Site, login: &Login, what: &str) -> Result {
 }
 
 fn list(site: &Site) -> Result {
-    let open = site.open()?;
-    let users = open.tokens.users()?.into_iter().map(|user| UserJson::of(&open, user)).collect::<Result<Vec<_>>>()?;
+    let tokens = site.open()?.looking();
+    let (mut users, mut after) = (Vec::new(), None);
+    loop {
+        let page = tokens.users(ADMIN, after.as_ref(), PAGE)?;
+        for user in page.items {
+            users.push(UserJson::of(&tokens, user)?);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
     if site.json() {
         return output::json(&users);
     }
@@ -184,8 +198,8 @@ fn list(site: &Site) -> Result {
 }
 
 fn show(site: &Site, login: &Login) -> Result {
-    let open = site.open()?;
-    let user = UserJson::of(&open, open.tokens.user(login)?)?;
+    let tokens = site.open()?.looking();
+    let user = UserJson::of(&tokens, tokens.user(ADMIN, login)?)?;
     if site.json() {
         return output::json(&user);
     }
@@ -202,9 +216,9 @@ fn show(site: &Site, login: &Login) -> Result {
 }
 
 impl UserJson {
-    fn of(open: &Open, user: User) -> Result<Self> {
-        let grants = open.grants(&user.login)?.iter().map(Reach::of).collect();
-        let live_tokens = open.tokens.list(Some(&user.login), Some(TokenState::Live))?.len();
+    fn of(tokens: &Tokens, user: User) -> Result<Self> {
+        let grants = tokens.grants(ADMIN, &user.login)?.iter().map(Reach::of).collect();
+        let live_tokens = tokens.live_tokens(ADMIN, &user.login)?;
         Ok(Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
@@ -217,9 +231,8 @@ impl UserJson {
 
     fn row(self) -> [String; 5] {
         let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-        let roles = self.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let reaches = self.grants.iter().map(Reach::text).collect::<Vec<_>>().join(", ");
         let state = self.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
-        [self.login.to_string(), state, self.live_tokens.to_string(), none(roles), none(reaches)]
+        [self.login.to_string(), state, self.live_tokens.to_string(), none(self.roles.to_string()), none(reaches)]
     }
 }

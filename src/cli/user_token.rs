@@ -7,7 +7,7 @@ use super::token_flags::{TokenFlags, asked, window};
 use super::token_view::{self, NewToken, Reach, Token};
 use super::{Result, output};
 use crate::domain::{Lifetime, Login};
-use crate::tokens::{Asked, Issued, TokenRequest};
+use crate::tokens::{Asked, Authority, Issued, TokenRequest};
 
 /// Make a token for a user
 #[derive(Debug, Args)]
@@ -43,6 +43,7 @@ impl UserToken {
             window: self.auto,
             scopes: self.flags.scopes(),
             limits: self.flags.limits(),
+            roles: self.flags.roles(),
         };
         let issued = open.issue(request)?;
         let Issued { text, record } = &issued;
@@ -56,7 +57,7 @@ impl UserToken {
         let reaches = match &record.scopes {
             Some(_) => Token::of(record).reaches(),
             None => {
-                let grants = open.grants(&self.user)?;
+                let grants = open.looking().grants(&Authority::Administrator, &self.user)?;
                 let grants: Vec<_> = grants.iter().map(|grant| Reach::of(grant).text()).collect();
                 if grants.is_empty() { "nothing yet".to_owned() } else { grants.join(", ") }
             }

@@ -110,6 +110,11 @@ impl Access {
         &self.roots
     }
 
+    /// Tells whether one token alone, without scopes, stands behind this.
+    pub fn is_unscoped(&self) -> bool {
+        matches!(&self.layers[..], [Layer { scopes: None, .. }])
+    }
+
     /// Returns all that is allowed at a path.
     pub fn permission(&self, path: &TreePath) -> Permission {
         self.above(path).fold(Permission::NONE, |sum, root| sum | root.permission)

@@ -39,6 +39,16 @@ impl Expiry {
             Expiry::Never => Time::MAX,
         }
     }
+
+    /// Returns this expiry, moved ahead where it would end after `cap`.
+    #[must_use]
+    pub fn no_later_than(self, cap: Time) -> Self {
+        match self {
+            Expiry::Sliding { window_ms, cap: own } => Expiry::Sliding { window_ms, cap: own.min(cap) },
+            Expiry::Never if cap == Time::MAX => Expiry::Never,
+            Expiry::Hard(_) | Expiry::Never => Expiry::Hard(self.cap().min(cap)),
+        }
+    }
 }
 
 /// What tokens may ask for; kept in the store, changed at run time.

@@ -20,6 +20,7 @@ mod time;
 mod token;
 mod upload;
 mod user;
+mod width;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
 pub use event::{Actor, Event, EventKind, printable};
@@ -33,4 +34,5 @@ pub use scope::{NodeId, Scope, ScopeTarget};
 pub use time::{Lifetime, LifetimeError, Time};
 pub use token::{Secret, TokenError, TokenId, TokenText};
 pub use upload::UploadRule;
-pub use user::{Login, LoginError, Role};
+pub use user::{Login, LoginError, Role, Roles};
+pub use width::{Wider, Width};

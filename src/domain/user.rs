@@ -1,5 +1,6 @@
 //! Logins and roles.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -118,10 +119,57 @@ impl FromStr for Role {
     }
 }
 
-impl Role {
-    /// Tells whether a holder of these roles may do what this role is for: it, or the role `admin`, is among them.
-    pub fn is_held(self, roles: &[Role]) -> bool {
-        roles.contains(&self) || roles.contains(&Role::Admin)
+/// A set of roles. One that holds `admin` includes them all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Roles(BTreeSet<Role>);
+
+impl Roles {
+    /// Returns the set without any.
+    pub const fn none() -> Self {
+        Self(BTreeSet::new())
+    }
+
+    /// Tells whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the roles as they were given, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Tells whether a holder of these may do what a role is for: it, or `admin`, is among them.
+    pub fn include(&self, role: Role) -> bool {
+        self.0.contains(&role) || self.0.contains(&Role::Admin)
+    }
+
+    /// Returns a role of `needed` that these don't include.
+    pub fn lack(&self, needed: &Roles) -> Option<Role> {
+        needed.iter().find(|role| !self.include(*role))
+    }
+
+    /// Returns the roles that both include.
+    #[must_use]
+    pub fn meet(&self, other: &Roles) -> Roles {
+        let ours = self.iter().filter(|role| other.include(*role));
+        ours.chain(other.iter().filter(|role| self.include(*role))).collect()
+    }
+}
+
+impl FromIterator<Role> for Roles {
+    fn from_iter<I: IntoIterator<Item = Role>>(roles: I) -> Self {
+        Self(roles.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, role) in self.iter().enumerate() {
+            write!(f, "{}{role}", if n > 0 { ", " } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -140,6 +188,19 @@ impl Serialize for Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn admin_includes_every_role_and_sets_meet_in_what_both_include() {
+        let set = |roles: &[Role]| roles.iter().copied().collect::<Roles>();
+        let (admin, audit) = (set(&[Role::Admin]), set(&[Role::ReadAudit]));
+        assert!(Role::ALL.into_iter().all(|role| admin.include(role)));
+        assert!(!audit.include(Role::Admin) && !Roles::none().include(Role::ReadAudit));
+        assert_eq!(admin.meet(&audit), audit);
+        assert_eq!(audit.meet(&admin), audit);
+        assert_eq!(audit.meet(&set(&[Role::ManageUsers])), Roles::none());
+        assert_eq!(audit.lack(&admin), Some(Role::Admin));
+        assert_eq!(admin.lack(&set(&Role::ALL)), None);
+    }
 
     #[test]
     fn logins_that_would_confuse_a_path_or_a_header_are_refused() {

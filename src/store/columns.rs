@@ -6,7 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Result as SqlResult, Row};
 
 use super::{Result, StoreError};
-use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Time, TokenId};
+use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId};
 
 fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
@@ -65,22 +65,26 @@ impl ToSql for Permission {
     }
 }
 
-impl FromSql for Limits {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_str()? {
-            "{}" => Ok(Limits::default()),
-            text => serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error))),
+macro_rules! as_json {
+    ($($kind:ty = $none:literal),*) => {$(
+        impl FromSql for $kind {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                match value.as_str()? {
+                    $none => Ok(Self::default()),
+                    text => serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error))),
+                }
+            }
         }
-    }
+        impl ToSql for $kind {
+            fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+                let text = serde_json::to_string(self);
+                let text = text.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+                Ok(ToSqlOutput::Owned(Value::Text(text)))
+            }
+        }
+    )*};
 }
-
-impl ToSql for Limits {
-    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
-        let text = serde_json::to_string(self);
-        let text = text.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        Ok(ToSqlOutput::Owned(Value::Text(text)))
-    }
-}
+as_json!(Limits = "{}", Roles = "[]");
 
 /// Returns an expiry as the columns `hard_at` and `window_ms`.
 pub(super) fn expiry_columns(expiry: Expiry) -> (Option<Time>, Option<i64>) {

@@ -23,11 +23,11 @@ pub(crate) mod testing;
 mod tokens;
 mod users;
 
-use std::{fs, io};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -43,7 +43,7 @@ pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
 pub(crate) use reach::{Link, Reached};
 pub(crate) use tokens::Use;
-pub use tokens::{LastUse, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
 pub use users::User;
 
 /// The result of a store operation.

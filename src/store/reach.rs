@@ -1,13 +1,15 @@
 //! What a token may reach, joined from all the rows that say so.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::tokens::{Grace, Sealed};
 use super::{Result, Store, StoreError, columns};
 use crate::domain::{
-    Access, Expiry, Identity, Layer, Limits, Login, NodeId, Permission, Reach, Scope, Time, TokenId, TreePath,
+    Access, Expiry, Identity, Layer, Limits, Login, NodeId, Permission, Reach, Role, Roles, Scope, Time, TokenId,
+    TreePath, Width,
 };
 
 /// How many tokens may stand above one another: what a request has to read stays bounded.
@@ -47,6 +49,20 @@ pub(crate) struct Reached {
     pub(crate) access: Access,
     /// The token, its parent, and so on up.
     pub(crate) chain: Vec<Link>,
+    /// What the owner may give its tokens.
+    pub(crate) held: Roles,
+}
+
+impl Reached {
+    /// Returns what bounds the token over its whole chain.
+    pub(crate) fn width(self) -> Width {
+        Width {
+            roles: self.chain.iter().fold(self.held, |held, link| held.meet(&link.roles)),
+            cap: self.chain.iter().map(|link| link.expiry.cap()).min().unwrap_or(Time::MAX),
+            limits: self.chain.into_iter().map(|link| link.limits).collect(),
+            access: Arc::new(self.access),
+        }
+    }
 }
 
 /// One token of a chain: what bounds its life and who may use it.
@@ -62,6 +78,8 @@ pub(crate) struct Link {
     pub(crate) expiry: Expiry,
     /// What it is limited to.
     pub(crate) limits: Limits,
+    /// What it may do through the REST API beyond its own tokens, while its owner holds that.
+    pub(crate) roles: Roles,
     /// Whether it was revoked.
     pub(crate) revoked: bool,
 }
@@ -102,7 +120,7 @@ impl Store {
             const GRANTS: &str = "SELECT node, permission FROM grants WHERE user_id =
                 (SELECT user_id FROM tokens WHERE id = ?1)";
             let access = Access::new(reaches(c, &mut nodes, GRANTS, token)?, layers);
-            Ok(Some(Reached { caller, access, chain }))
+            Ok(Some(Reached { held: held(c, token)?, caller, access, chain }))
         })
     }
 }
@@ -128,9 +146,17 @@ fn caller(c: &Connection, token: TokenId) -> Result<Option<Caller>> {
     }))
 }
 
+/// Returns the roles of a token's owner.
+fn held(c: &Connection, token: TokenId) -> Result<Roles> {
+    let mut select =
+        c.prepare_cached("SELECT role FROM user_roles WHERE user_id = (SELECT user_id FROM tokens WHERE id = ?1)")?;
+    Ok(select.query_map([token], |row| row.get::<_, Role>(0))?.collect::<Result<_, _>>()?)
+}
+
 fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)> {
     let mut select = c.prepare_cached(
-        "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at
+        "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at,
+            roles
          FROM tokens WHERE id = ?1",
     )?;
     let mut rows = select.query([token])?;
@@ -142,6 +168,7 @@ fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)>
         last_used_at: row.get(7)?,
         expiry,
         limits: row.get(3)?,
+        roles: row.get(8)?,
         revoked: row.get(4)?,
     };
     Ok((link, row.get(5)?, row.get(6)?))

@@ -1,6 +1,12 @@
 -- Roles on tokens: a JSON list of role names, which count only while the owner holds them.
 ALTER TABLE tokens ADD COLUMN roles TEXT NOT NULL DEFAULT '[]';
 
+-- Moves with every change of what is kept of a token, but for its uses.
+ALTER TABLE tokens ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+
+DROP INDEX tokens_by_user;
+CREATE INDEX tokens_by_user ON tokens (user_id, id);
+
 DROP TRIGGER epoch_tokens;
 CREATE TRIGGER epoch_tokens
     AFTER UPDATE OF user_id, parent, phc, prefilter, old_phc, old_until, hard_at, window_ms, scoped, limits, roles, revoked_at ON tokens

@@ -4,7 +4,7 @@ use rusqlite::params;
 use tempfile::TempDir;
 
 use super::{Durability, NewToken, Sealed, Store};
-use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Scope, Time, TokenId};
+use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
 
 /// An instant to start from.
 pub(crate) fn now() -> Time {
@@ -82,6 +82,7 @@ pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
         expiry,
         scopes: None,
         limits: Limits::default(),
+        roles: Roles::none(),
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::reach::{self, MAX_CHAIN, Placed};
 use super::users::{page, user_id};
 use super::{Durability, Result, Store, StoreError, columns, policy};
-use crate::domain::{Expiry, Limits, Login, PolicyFault, Protocol, Scope, Time, TokenId};
+use crate::domain::{Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
 
 /// What is kept of a secret; `auth` makes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +56,25 @@ pub struct NewToken {
     pub scopes: Option<Vec<Scope>>,
     /// What it is limited to.
     pub limits: Limits,
+    /// What it may do through the REST API beyond its own tokens.
+    pub roles: Roles,
+}
+
+/// What a token is after it was narrowed.
+#[derive(Clone, Debug)]
+pub struct Narrowed {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// When it dies.
+    pub expiry: Expiry,
+    /// What it is narrowed to, in place of its scopes; `None` leaves them.
+    pub scopes: Option<Vec<Scope>>,
+    /// What it is limited to.
+    pub limits: Limits,
+    /// What it may do through the REST API beyond its own tokens.
+    pub roles: Roles,
 }
 
 /// Whether a token is accepted, as far as it and the tokens above it decide.
@@ -116,6 +135,10 @@ pub struct TokenRecord {
     pub scopes: Option<Vec<Placed>>,
     /// What it is limited to.
     pub limits: Limits,
+    /// What it may do through the REST API beyond its own tokens, while its owner holds that.
+    pub roles: Roles,
+    /// A number that moves with every change of all this, but for the last use.
+    pub version: u64,
     /// When it was revoked.
     pub revoked_at: Option<Time>,
     /// Until when the secret before the last rotation is accepted.
@@ -143,6 +166,12 @@ pub struct TokenFilter {
     pub owner: Option<Login>,
     /// Those in one state.
     pub state: Option<TokenState>,
+    /// One token and all that descend from it.
+    pub below: Option<TokenId>,
+    /// Those with this text in their id, name, description or owner; the case of ASCII letters doesn't count.
+    pub text: Option<String>,
+    /// Those with scopes.
+    pub scoped: bool,
 }
 
 /// A use to be written down.
@@ -167,9 +196,20 @@ const STATE: &str = "(
         ELSE 'live' END
     FROM chain JOIN tokens link ON link.id = chain.id)";
 
+/// Whether `t` is `:below` or descends from it.
+const BELOW: &str = "t.id IN (
+    WITH RECURSIVE kin (id) AS (
+        VALUES (:below)
+        UNION SELECT child.id FROM kin JOIN tokens child ON child.parent = kin.id)
+    SELECT id FROM kin)";
+
+/// Whether `t` has `:text` in what people know it by.
+const TEXT: &str =
+    "instr(lower(t.id || char(10) || t.name || char(10) || t.description || char(10) || u.login), lower(:text)) > 0";
+
 const RECORD: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
     t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
-    t.revoked_at, t.old_until";
+    t.revoked_at, t.old_until, t.roles, t.version";
 
 impl Store {
     /// Keeps a new token; it is on disk when this returns.
@@ -214,14 +254,17 @@ impl Store {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
             let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+            let below = if filter.below.is_some() { BELOW } else { ":below IS NULL" };
             let mut select = c.prepare_cached(&format!(
                 "SELECT {RECORD}, {STATE} AS state FROM tokens t JOIN users u ON u.id = t.user_id
-                 WHERE t.id > :after AND {by_owner} AND (:state IS NULL OR state = :state) ORDER BY t.id LIMIT :limit"
+                 WHERE t.id > :after AND {by_owner} AND {below} AND t.scoped >= :scoped
+                   AND (:text IS NULL OR {TEXT}) AND (:state IS NULL OR state = :state) ORDER BY t.id LIMIT :limit"
             ))?;
             let after = after.as_ref().map_or("", TokenId::as_str);
             let state = filter.state.map(TokenState::as_str);
             let mut rows = select.query(named_params! {
-                ":after": after, ":owner": owner, ":state": state, ":limit": page(limit), ":now": now
+                ":after": after, ":owner": owner, ":state": state, ":below": filter.below, ":text": filter.text,
+                ":scoped": filter.scoped, ":limit": page(limit), ":now": now
             })?;
             let mut tokens = Vec::new();
             while let Some(row) = rows.next()? {
@@ -231,14 +274,67 @@ impl Store {
         })
     }
 
+    /// Tells whether a token is another, or descends from it.
+    pub(crate) fn descends(&self, token: TokenId, from: TokenId) -> Result<bool> {
+        self.snapshot(|c| {
+            let mut select = c.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
+            let mut next = Some(token);
+            for _ in 0..=MAX_CHAIN {
+                match next {
+                    Some(here) if here == from => return Ok(true),
+                    Some(here) => next = select.query_row([here], |row| row.get(0)).optional()?.flatten(),
+                    None => break,
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    /// Returns how many live tokens a user has.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn live_tokens(&self, login: &Login, now: Time) -> Result<u32> {
+        self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX))
+    }
+
+    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown node.
+    pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
+        self.write(Durability::Synced, |t| {
+            let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
+            let scoped = narrowed.scopes.is_some();
+            let changed = t.execute(
+                "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
+                    window_ms = :window_ms, scoped = max(scoped, :scoped), limits = :limits, roles = :roles,
+                    version = version + 1
+                 WHERE id = :id AND version = :version AND revoked_at IS NULL",
+                named_params! {
+                    ":id": id, ":version": version.cast_signed(), ":name": narrowed.name,
+                    ":description": narrowed.description, ":hard_at": hard_at, ":window_ms": window_ms,
+                    ":scoped": scoped, ":limits": narrowed.limits, ":roles": narrowed.roles,
+                },
+            )?;
+            if changed > 0 && scoped {
+                t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
+                narrow_to(t, id, narrowed.scopes.iter().flatten())?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
     /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
         self.write(Durability::Synced, |t| {
-            let mut revoke =
-                t.prepare_cached("UPDATE tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")?;
+            let mut revoke = t.prepare_cached(
+                "UPDATE tokens SET version = version + (revoked_at IS NULL), revoked_at = coalesce(revoked_at, ?2)
+                 WHERE id = ?1",
+            )?;
             for id in ids {
                 if revoke.execute(params![id, now])? == 0 {
                     return Err(missing(*id));
@@ -255,7 +351,8 @@ impl Store {
     pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
-            let revoke = "UPDATE tokens SET revoked_at = ?2 WHERE user_id = ?1 AND revoked_at IS NULL";
+            let revoke =
+                "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE user_id = ?1 AND revoked_at IS NULL";
             Ok(t.execute(revoke, params![user, now])?)
         })
     }
@@ -271,7 +368,7 @@ impl Store {
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
                     old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
                     old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
-                    old_until = ?4
+                    old_until = ?4, version = version + 1
                  WHERE id = ?1 AND revoked_at IS NULL",
                 params![id, sealed.phc, sealed.prefilter, grace],
             )?;
@@ -321,7 +418,7 @@ fn short_chain(t: &Transaction<'_>, parent: TokenId) -> Result<()> {
 }
 
 /// Counts a user's live tokens, no further than `enough`.
-fn live_tokens(t: &Transaction<'_>, user: i64, now: Time, enough: u32) -> Result<u32> {
+fn live_tokens(t: &Connection, user: i64, now: Time, enough: u32) -> Result<u32> {
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
          WHERE t.user_id = :user AND t.revoked_at IS NULL AND {STATE} = 'live' LIMIT :enough)"
@@ -333,27 +430,33 @@ fn insert(t: &Transaction<'_>, user: i64, token: &NewToken) -> Result<()> {
     let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
     let made = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
-            hard_at, window_ms, scoped, limits)
+            hard_at, window_ms, scoped, limits, roles)
          VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
-            :hard_at, :window_ms, :scoped, :limits)
+            :hard_at, :window_ms, :scoped, :limits, :roles)
          ON CONFLICT DO NOTHING",
         named_params! {
             ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
             ":description": token.description, ":phc": token.sealed.phc, ":prefilter": token.sealed.prefilter,
             ":created_at": token.created_at, ":hard_at": hard_at, ":window_ms": window_ms,
             ":scoped": token.scopes.is_some(), ":limits": token.limits,
+            ":roles": token.roles,
         },
     )?;
     if made == 0 {
         return Err(StoreError::Exists(format!("the token id {}", token.id)));
     }
+    narrow_to(t, token.id, token.scopes.iter().flatten())
+}
+
+/// Adds scopes to a token.
+fn narrow_to<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<Item = &'a Scope>) -> Result<()> {
     let mut scope = t.prepare_cached(
         "INSERT INTO scopes (token_id, node, permission) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
     )?;
-    for Scope { node, permission } in token.scopes.iter().flatten() {
+    for Scope { node, permission } in scopes {
         reach::named(t, *node)?;
-        scope.execute(params![token.id, node, permission])?;
+        scope.execute(params![token, node, permission])?;
     }
     Ok(())
 }
@@ -374,7 +477,7 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         true => Some(reach::placed(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
         false => None,
     };
-    let state = match row.get_ref(16)?.as_str() {
+    let state = match row.get_ref(18)?.as_str() {
         Ok("live") => TokenState::Live,
         Ok("expired") => TokenState::Expired,
         _ => TokenState::Revoked,
@@ -392,6 +495,8 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         limits: row.get(13)?,
         revoked_at: row.get(14)?,
         old_until: row.get(15)?,
+        roles: row.get(16)?,
+        version: row.get::<_, i64>(17)?.cast_unsigned(),
         state,
     })
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reach::{self, Placed};
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Login, NodeId, Role, Scope, Time};
+use crate::domain::{Login, NodeId, Role, Roles, Scope, Time};
 
 /// A user as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,15 +16,23 @@ pub struct User {
     /// Since when none of its tokens are accepted; `None` for an enabled one.
     pub disabled_at: Option<Time>,
     /// What its tokens may be given.
-    pub roles: Vec<Role>,
+    pub roles: Roles,
 }
 
 impl Store {
-    /// Makes a user.
+    /// Makes a user that reaches nothing.
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken.
     pub fn create_user(&self, login: &Login, roles: &[Role], now: Time) -> Result<()> {
+        self.add_user(login, &roles.iter().copied().collect(), &[], now)
+    }
+
+    /// Makes a user with its grants, or neither.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the login is taken, [`StoreError::Missing`] for an unknown node.
+    pub fn add_user(&self, login: &Login, roles: &Roles, grants: &[Scope], now: Time) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let made = t.execute(
                 "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
@@ -34,9 +42,20 @@ impl Store {
                 return Err(StoreError::Exists(format!("the user {login}")));
             }
             let user = t.last_insert_rowid();
-            let mut insert = t.prepare_cached("INSERT OR IGNORE INTO user_roles (user_id, role) VALUES (?1, ?2)")?;
-            roles.iter().try_for_each(|role| insert.execute(params![user, role]).map(drop))?;
-            Ok(())
+            give(t, user, roles)?;
+            grants.iter().try_for_each(|scope| grant(t, user, *scope, now))
+        })
+    }
+
+    /// Gives a user these roles and no others.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn set_roles(&self, login: &Login, roles: &Roles) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
+            give(t, user, roles)
         })
     }
 
@@ -105,17 +124,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login or node.
-    pub fn grant(&self, login: &Login, grant: Scope, now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let user = user_id(t, login)?;
-            reach::named(t, grant.node)?;
-            t.execute(
-                "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
-                params![user, grant.node, grant.permission, now],
-            )?;
-            Ok(())
-        })
+    pub fn grant(&self, login: &Login, scope: Scope, now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| grant(t, user_id(t, login)?, scope, now))
     }
 
     /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
@@ -139,6 +149,22 @@ impl Store {
             reach::placed(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
         })
     }
+}
+
+fn give(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
+    let mut insert = t.prepare_cached("INSERT INTO user_roles (user_id, role) VALUES (?1, ?2)")?;
+    roles.iter().try_for_each(|role| insert.execute(params![user, role]).map(drop))?;
+    Ok(())
+}
+
+fn grant(t: &Connection, user: i64, grant: Scope, now: Time) -> Result<()> {
+    reach::named(t, grant.node)?;
+    let mut insert = t.prepare_cached(
+        "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
+    )?;
+    insert.execute(params![user, grant.node, grant.permission, now])?;
+    Ok(())
 }
 
 /// Finds a user's row.
@@ -172,7 +198,7 @@ mod tests {
         let again = store.create_user(&login("alice"), &[], now());
         assert!(matches!(again, Err(StoreError::Exists(_))), "{again:?}");
         let user = store.user(&login("alice")).expect("read").expect("there");
-        assert_eq!((user.roles, user.disabled_at), (vec![Role::Admin, Role::ReadAudit], None));
+        assert_eq!((user.roles.to_string().as_str(), user.disabled_at), ("admin, audit.read", None));
         assert!(store.user(&login("bob")).expect("read").is_none());
     }
 

@@ -1,23 +1,25 @@
 //! The audit trail, as it is read.
 
-use super::{Result, Tokens};
-use crate::domain::Time;
+use super::{Authority, Result, Tokens};
+use crate::domain::{Role, Time};
 use crate::store::{Cursor, EventFilter, Noted};
 
 impl Tokens {
     /// Returns up to `limit` events of the audit trail from a cursor on.
     ///
     /// # Errors
-    /// [`super::Error::Store`].
-    pub fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<Noted>> {
+    /// [`super::Error::Forbidden`].
+    pub fn events(&self, who: &Authority, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<Noted>> {
+        who.caller()?.must(Role::ReadAudit)?;
         Ok(self.store.audit(filter, cursor, limit)?)
     }
 
     /// Returns the number of the latest event; 0 where there is none.
     ///
     /// # Errors
-    /// [`super::Error::Store`].
-    pub fn latest_event(&self) -> Result<u64> {
+    /// [`super::Error::Forbidden`].
+    pub fn latest_event(&self, who: &Authority) -> Result<u64> {
+        who.caller()?.must(Role::ReadAudit)?;
         Ok(self.store.latest_event()?)
     }
 

@@ -1,6 +1,6 @@
 //! Why a token or user was not made, found or changed.
 
-use crate::domain::{Lifetime, Login, NodeId, PolicyFault, TokenId, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, PolicyFault, Role, Time, TokenId, TreePath, Wider};
 use crate::store::{StoreError, TokenState};
 use crate::tree;
 
@@ -21,8 +21,46 @@ pub enum Error {
     /// No token has that id.
     #[error("there is no token {0}")]
     UnknownToken(TokenId),
+    /// The caller may see it, but lacks this role to do what it asked for.
+    #[error("this needs the role {0}")]
+    Forbidden(Role),
+    /// The token that asks is dead.
+    #[error("the session has ended")]
+    Ended,
+    /// The owner may not give its tokens that role.
+    #[error("the user {login} does not hold the role {role}")]
+    RoleNotHeld {
+        /// The role that was asked for.
+        role: Role,
+        /// The owner.
+        login: Login,
+    },
+    /// What is asked for is wider than the token that asks.
+    #[error("a token can't be wider than the one it is made with: {0}")]
+    Wider(Wider),
+    /// The token to be rotated is wider than the one that asks.
+    #[error("a token is rotated only with one that is at least as wide: {0}")]
+    Narrower(Wider),
+    /// A change would make the token wider.
+    #[error("a token can be made narrower only: {0}")]
+    Widens(Wider),
+    /// A change would make the token live longer.
+    #[error("the token {0} dies at {1} at the latest: its life can't be made longer")]
+    Longer(TokenId, Time),
+    /// The token is not as the caller has seen it.
+    #[error("the token {0} was changed meanwhile")]
+    Changed(TokenId),
+    /// An end before the beginning.
+    #[error("{0} is past")]
+    Past(Time),
+    /// A list of scopes with nothing in it.
+    #[error("an empty list of scopes reaches nothing: leave it out, or name a node")]
+    NoScopes,
+    /// As many tokens as may stand above one another.
+    #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
+    Chain(usize),
     /// The token is not accepted any more.
-    #[error("the token {0} is {state} and can't be rotated", state = word(*.1))]
+    #[error("the token {0} is {state} and can't be changed", state = word(*.1))]
     Dead(TokenId, TokenState),
     /// A grace of more than a day.
     #[error("the old secret may be accepted for 24h at most, not {0}")]
@@ -36,8 +74,8 @@ pub enum Error {
     /// What is at that path can't be named: a symbolic link, or neither file nor folder.
     #[error("{0} is neither a file nor a folder")]
     Unnameable(TreePath),
-    /// Scopes were asked for where no folder is served.
-    #[error("a scope needs the served folder")]
+    /// Scopes, grants or a home were asked for where no folder is served.
+    #[error("scopes, grants and homes need the served folder")]
     NoTree,
     /// Something that is no folder is where the home would be.
     #[error("{0} is no folder: it can't be a home")]
@@ -84,6 +122,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Policy(fault) => Error::Policy(fault),
+            StoreError::Chain(most) => Error::Chain(most),
             other => Error::Store(other),
         }
     }

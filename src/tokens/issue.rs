@@ -1,12 +1,14 @@
 //! Making a token: what is asked for, judged whole before anything is kept.
 
+use super::authority::{Bearer, Caller};
 use super::error::at;
-use super::{Error, Label, Result, Tokens};
+use super::{Authority, Error, Label, Result, Tokens};
 use crate::auth::{Sealer, mint};
 use crate::domain::{
-    Expiry, Lifetime, Limits, Login, NodeId, Permission, Policy, Scope, ScopeTarget, Time, TokenText, TreePath,
+    Expiry, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Time, TokenText,
+    TreePath,
 };
-use crate::store::{NewToken, StoreError, TokenRecord};
+use crate::store::{NewToken, Placed, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
 /// How often a token is drawn again when its id is taken.
@@ -20,6 +22,8 @@ pub enum Asked {
     Default,
     /// This long, whatever happens.
     For(Lifetime),
+    /// Until this instant, whatever happens.
+    Until(Time),
     /// Until it is revoked.
     Never,
 }
@@ -37,14 +41,16 @@ pub struct TokenRequest {
     pub lifetime: Asked,
     /// The sliding window.
     pub window: Option<Lifetime>,
-    /// What to narrow it to; nothing: all that the owner may reach.
-    pub scopes: Vec<ScopeTarget>,
+    /// What to narrow it to; `None`: all that the owner may reach, and the token it is made with.
+    pub scopes: Option<Vec<ScopeTarget>>,
     /// What to limit it to.
     pub limits: Limits,
+    /// What it may do through the REST API beyond its own tokens.
+    pub roles: Roles,
 }
 
 impl TokenRequest {
-    /// Asks for a token of an owner with the policy's lifetime and nothing narrowed.
+    /// Asks for a token of an owner with the policy's lifetime, nothing narrowed, and no role.
     pub fn new(owner: Login) -> Self {
         Self {
             owner,
@@ -52,8 +58,9 @@ impl TokenRequest {
             description: Label::default(),
             lifetime: Asked::Default,
             window: None,
-            scopes: Vec::new(),
+            scopes: None,
             limits: Limits::default(),
+            roles: Roles::none(),
         }
     }
 
@@ -61,6 +68,11 @@ impl TokenRequest {
         match (self.lifetime, self.window) {
             (Asked::Default, window) => Ok(policy.expiry(now, None, window)?),
             (Asked::For(hard), window) => Ok(policy.expiry(now, Some(hard), window)?),
+            (Asked::Until(at), window) => {
+                let seconds = at.since(now).as_millis().div_ceil(1000);
+                let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::Past(at))?;
+                Ok(policy.expiry(now, Some(hard), window)?.no_later_than(at))
+            }
             (Asked::Never, None) => Ok(policy.never()?),
             (Asked::Never, Some(_)) => Err(Error::NeverSlides),
         }
@@ -77,23 +89,27 @@ pub struct Issued {
 }
 
 impl Tokens {
-    /// Makes a token, on disk when this returns. Only scopes need the tree.
+    /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
+    /// child: never wider, and dead with it.
     ///
     /// # Errors
-    /// [`Error`] for an unknown or disabled owner, a scope whose node is not there or that lies outside
-    /// what the owner may reach, and whatever the policy does not give; no token is made then.
-    pub fn issue<'a>(&self, tree: impl Into<Option<&'a Tree>>, request: TokenRequest) -> Result<Issued> {
+    /// [`Error`] for an unknown or disabled owner, one that is not the caller's to make tokens for, a
+    /// role that the owner or the calling token lacks, a scope whose node is not there or that lies outside
+    /// what owner and calling token may reach, limits wider than the calling token's, and whatever the
+    /// policy does not give; no token is made then.
+    pub fn issue(&self, who: &Authority, request: TokenRequest) -> Result<Issued> {
+        let caller = who.caller()?;
+        let maker = caller.bearer_of(&request.owner);
         let now = self.clock.now();
-        let owner = self.user(&request.owner)?;
-        if owner.disabled_at.is_some() {
-            return Err(Error::Disabled(owner.login));
+        self.owner(&caller, &request)?;
+        let mut expiry = request.expiry(&self.store.policy()?, now)?;
+        if let Some(maker) = maker {
+            let mut bounds = maker.width.limits.iter();
+            bounds.try_for_each(|bound| bound.hold(&request.limits)).map_err(Error::Wider)?;
+            expiry = expiry.no_later_than(maker.width.cap);
         }
-        let expiry = request.expiry(&self.store.policy()?, now)?;
-        let scopes = match (&request.scopes[..], tree.into()) {
-            ([], _) => None,
-            (scopes, Some(tree)) => Some(self.resolve(tree, &request.owner, scopes)?),
-            (_, None) => return Err(Error::NoTree),
-        };
+        let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, maker, scopes));
+        let scopes = scopes.transpose()?;
         let sealer = Sealer::open(&self.store)?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
@@ -102,7 +118,7 @@ impl Tokens {
             let new = NewToken {
                 id: text.id(),
                 login: request.owner.clone(),
-                parent: None,
+                parent: maker.map(|maker| maker.token),
                 name: name.clone(),
                 description: request.description.to_string(),
                 sealed: sealer.seal(text.secret())?,
@@ -110,29 +126,71 @@ impl Tokens {
                 expiry,
                 scopes: scopes.clone(),
                 limits: request.limits.clone(),
+                roles: request.roles.clone(),
             };
             draws += 1;
             match self.store.add_token(&new) {
                 Err(StoreError::Exists(_)) if draws < DRAWS => {}
                 Err(other) => return Err(other.into()),
-                Ok(()) => return Ok(Issued { record: self.find(text.id())?, text }),
+                Ok(()) => return Ok(Issued { record: self.shown(&caller, self.record(text.id())?)?, text }),
             }
         }
     }
 
+    /// Makes sure that the caller may make tokens for the owner, with the roles that are asked for.
+    fn owner(&self, caller: &Caller, request: &TokenRequest) -> Result<User> {
+        let own = caller.bearer_of(&request.owner).is_some();
+        if !own {
+            caller.must(Role::GenerateTokens)?;
+        }
+        let owner = self.known(&request.owner)?;
+        if !own {
+            caller.must_all(&owner.roles)?;
+        }
+        if owner.disabled_at.is_some() {
+            return Err(Error::Disabled(owner.login));
+        }
+        if let Some(role) = owner.roles.lack(&request.roles) {
+            return Err(Error::RoleNotHeld { role, login: owner.login });
+        }
+        caller.must_all(&request.roles)?;
+        Ok(owner)
+    }
+
     /// Turns scopes as they are typed into nodes; names those given by path once all are known to lie
-    /// within the owner's grants.
-    fn resolve(&self, tree: &Tree, owner: &Login, targets: &[ScopeTarget]) -> Result<Vec<Scope>> {
-        let grants = self.reach(tree, owner)?;
+    /// within the owner's grants, within the scopes that the token has already, and within what the
+    /// token that asks may reach.
+    pub(super) fn resolve(
+        &self,
+        owner: &Login,
+        within: Option<&[Placed]>,
+        maker: Option<&Bearer>,
+        targets: &[ScopeTarget],
+    ) -> Result<Vec<Scope>> {
+        let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
+        if targets.is_empty() {
+            return Err(Error::NoScopes);
+        }
+        let mut reaches = vec![reach(tree, &self.store.grants(owner)?)?];
+        reaches.extend(within.map(|scopes| reach(tree, scopes)).transpose()?);
         for target in targets {
             let (path, permission) = match target {
-                ScopeTarget::Node(scope) => (located(tree, scope.node)?, scope.permission),
+                ScopeTarget::Node(scope) => match located(tree, scope.node) {
+                    // One that is hidden is as if it were not there.
+                    Ok(path) if maker.is_some_and(|maker| !maker.width.access.may(&path, scope.permission)) => {
+                        return Err(Error::UnknownNode(scope.node));
+                    }
+                    located => (located?, scope.permission),
+                },
                 ScopeTarget::Path(path, permission) => (path.clone(), *permission),
             };
-            let above = grants.iter().filter(|(place, _)| path.is_within(place));
-            let granted = above.fold(Permission::NONE, |sum, (_, permission)| sum | *permission);
-            if !granted.allows(permission) {
-                let reach = grants.iter().map(|(place, permission)| format!("{permission} {place}")).collect();
+            let mut reach = reaches.iter().find(|reach| !allowed(reach, &path).allows(permission)).cloned();
+            if let Some(maker) = maker.filter(|maker| !maker.width.access.may(&path, permission)) {
+                let roots = maker.width.access.roots().iter();
+                reach = Some(roots.map(|root| (root.path.clone(), root.permission)).collect());
+            }
+            if let Some(reach) = reach {
+                let reach = reach.iter().map(|(place, permission)| format!("{permission} {place}")).collect();
                 return Err(Error::OutsideReach { scope: typed(target), login: owner.clone(), reach });
             }
         }
@@ -144,17 +202,23 @@ impl Tokens {
         };
         targets.iter().map(scope).collect()
     }
+}
 
-    /// Returns where the owner's grants are now; leaves out those that dangle.
-    fn reach(&self, tree: &Tree, owner: &Login) -> Result<Vec<(TreePath, Permission)>> {
-        let mut reach = Vec::new();
-        for grant in self.store.grants(owner)? {
-            if let Some(path) = tree.locate(grant.scope.node).map_err(Error::Tree)? {
-                reach.push((path, grant.scope.permission));
-            }
+/// Returns where grants or scopes are now; leaves out those that dangle.
+fn reach(tree: &Tree, placed: &[Placed]) -> Result<Vec<(TreePath, Permission)>> {
+    let mut reach = Vec::new();
+    for Placed { scope, .. } in placed {
+        if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
+            reach.push((path, scope.permission));
         }
-        Ok(reach)
     }
+    Ok(reach)
+}
+
+/// Returns all that is allowed at a path.
+fn allowed(reach: &[(TreePath, Permission)], path: &TreePath) -> Permission {
+    let above = reach.iter().filter(|(place, _)| path.is_within(place));
+    above.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
 }
 
 fn located(tree: &Tree, node: NodeId) -> Result<TreePath> {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::at;
-use super::{Error, PAGE, Result, Tokens};
-use crate::domain::{Login, NodeId, Permission, Role, Scope, TreePath};
+use super::{Authority, Error, Page, Result, Tokens};
+use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
 use crate::store::{Placed, StoreError, User};
 use crate::tree::{self, Tree};
 
@@ -74,7 +74,7 @@ pub struct UserRequest {
     /// The login.
     pub login: Login,
     /// What its tokens may be given.
-    pub roles: Vec<Role>,
+    pub roles: Roles,
     /// What it may reach besides its home.
     pub grants: Vec<Grant>,
     /// Whether it gets a home.
@@ -96,83 +96,84 @@ impl Tokens {
     /// Returns a user.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`].
-    pub fn user(&self, login: &Login) -> Result<User> {
-        self.store.user(login)?.ok_or_else(|| Error::UnknownUser(login.clone()))
-    }
-
-    /// Returns all users in the order of their logins.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub fn users(&self) -> Result<Vec<User>> {
-        let mut users: Vec<User> = Vec::new();
-        loop {
-            let page = self.store.users(users.last().map(|user| &user.login), PAGE)?;
-            let last = page.len() < PAGE;
-            users.extend(page);
-            if last {
-                return Ok(users);
-            }
+    /// [`Error::Forbidden`] for a user that is not the caller's own, [`Error::UnknownUser`].
+    pub fn user(&self, who: &Authority, login: &Login) -> Result<User> {
+        let caller = who.caller()?;
+        if !caller.is_self(login) {
+            caller.must(Role::ManageUsers)?;
         }
+        self.known(login)
     }
 
-    /// Returns what a user may reach, dangling grants too.
+    /// Returns up to `limit` users in the order of their logins, those after `after`.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`].
-    pub fn grants(&self, login: &Login) -> Result<Vec<Placed>> {
-        self.user(login)?;
-        Ok(self.store.grants(login)?)
+    /// [`Error::Forbidden`].
+    pub fn users(&self, who: &Authority, after: Option<&Login>, limit: usize) -> Result<Page<User, Login>> {
+        who.caller()?.must(Role::ManageUsers)?;
+        let users = self.store.users(after, limit + 1)?;
+        Ok(Page::cut(users, limit, |user| user.login.clone()))
     }
 
-    /// Makes a user that reaches nothing.
+    /// Returns what a user may reach and where that is now, dangling grants too.
     ///
     /// # Errors
-    /// [`Error::UserExists`].
-    pub fn create_user_alone(&self, login: &Login, roles: &[Role]) -> Result<()> {
-        match self.store.create_user(login, roles, self.clock.now()) {
-            Err(StoreError::Exists(_)) => Err(Error::UserExists(login.clone())),
-            other => Ok(other?),
-        }
+    /// As [`Tokens::user`].
+    pub fn grants(&self, who: &Authority, login: &Login) -> Result<Vec<Placed>> {
+        self.user(who, login)?;
+        let mut grants = self.store.grants(login)?;
+        self.look(&mut grants)?;
+        Ok(grants)
     }
 
     /// Makes a user with its home and grants.
     ///
     /// # Errors
-    /// [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there, [`Error::NoHome`] where
-    /// no home can be made.
-    pub fn create_user(&self, tree: &Tree, request: &UserRequest) -> Result<CreatedUser> {
+    /// [`Error::Forbidden`], [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there,
+    /// [`Error::NoHome`] where no home can be made.
+    pub fn create_user(&self, who: &Authority, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
+        let caller = who.caller()?;
+        caller.must(Role::ManageUsers)?;
+        caller.must_all(roles)?;
         if self.store.user(login)?.is_some() {
             return Err(Error::UserExists(login.clone()));
         }
         let mut scopes = Vec::new();
         for grant in grants {
-            scopes.push(Scope { node: named(tree, &grant.path)?, permission: grant.permission });
+            scopes.push(Scope { node: self.named(&grant.path)?, permission: grant.permission });
         }
         let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
         if let (Home::Own, Some(name)) = (home, login.home()) {
             let path = TreePath::root().child(&name);
-            created.home_was_there = make_home(tree, &path)?;
-            scopes.push(Scope { node: named(tree, &path)?, permission: Permission::RW });
+            created.home_was_there = make_home(self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
+            scopes.push(Scope { node: self.named(&path)?, permission: Permission::RW });
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
-        self.create_user_alone(login, roles)?;
-        for scope in scopes {
-            self.store.grant(login, scope, self.clock.now())?;
+        match self.store.add_user(login, roles, &scopes, self.clock.now()) {
+            Err(StoreError::Exists(_)) => Err(Error::UserExists(login.clone())),
+            other => Ok(other.map(|()| created)?),
         }
-        Ok(created)
+    }
+
+    /// Gives a user these roles and no others; its tokens lose those that it loses.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
+    pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
+        self.managed(who, login)?;
+        who.caller()?.must_all(roles)?;
+        Ok(self.store.set_roles(login, roles)?)
     }
 
     /// Gives a user a permission at a path, in place of the one it had there.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::NoPath`].
-    pub fn grant(&self, tree: &Tree, login: &Login, grant: &Grant) -> Result<NodeId> {
-        self.user(login)?;
-        let node = named(tree, &grant.path)?;
+    /// [`Error::UnknownUser`], [`Error::NoPath`], [`Error::Forbidden`] without each role that the user has.
+    pub fn grant(&self, who: &Authority, login: &Login, grant: &Grant) -> Result<NodeId> {
+        self.managed(who, login)?;
+        let node = self.named(&grant.path)?;
         self.store.grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
     }
@@ -180,13 +181,15 @@ impl Tokens {
     /// Takes a grant back, a dangling one too.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::NoGrant`] when there is none.
-    pub fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result<()> {
+    /// [`Error::UnknownUser`], [`Error::NoGrant`] when there is none, [`Error::Forbidden`] without each
+    /// role that the user has.
+    pub fn revoke_grant(&self, who: &Authority, login: &Login, place: &GrantPlace) -> Result<()> {
+        self.managed(who, login)?;
         let fits = |grant: &Placed| match place {
             GrantPlace::Path(path) => grant.path.as_ref() == Some(path),
             GrantPlace::Node(node) => grant.scope.node == *node,
         };
-        let found = self.grants(login)?.into_iter().find(fits);
+        let found = self.store.grants(login)?.into_iter().find(fits);
         let grant = found.ok_or_else(|| Error::NoGrant { login: login.clone(), place: place.to_string() })?;
         self.store.revoke_grant(login, grant.scope.node)?;
         Ok(())
@@ -195,33 +198,42 @@ impl Tokens {
     /// Disables a user: none of its tokens are accepted until it is enabled.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`].
-    pub fn disable_user(&self, login: &Login) -> Result<()> {
-        self.user(login)?;
+    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
+    pub fn disable_user(&self, who: &Authority, login: &Login) -> Result<()> {
+        self.managed(who, login)?;
         Ok(self.store.disable_user(login, self.clock.now())?)
     }
 
     /// Enables a user again.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`].
-    pub fn enable_user(&self, login: &Login) -> Result<()> {
-        self.user(login)?;
+    /// As [`Tokens::disable_user`].
+    pub fn enable_user(&self, who: &Authority, login: &Login) -> Result<()> {
+        self.managed(who, login)?;
         Ok(self.store.enable_user(login)?)
     }
 
     /// Deletes a user with its tokens and grants; its files stay.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`].
-    pub fn delete_user(&self, login: &Login) -> Result<()> {
-        self.user(login)?;
+    /// As [`Tokens::disable_user`].
+    pub fn delete_user(&self, who: &Authority, login: &Login) -> Result<()> {
+        self.managed(who, login)?;
         Ok(self.store.delete_user(login)?)
     }
-}
 
-fn named(tree: &Tree, path: &TreePath) -> Result<NodeId> {
-    tree.mint(path).map_err(at(path))
+    /// Returns a user that the caller may change.
+    fn managed(&self, who: &Authority, login: &Login) -> Result<User> {
+        let caller = who.caller()?;
+        caller.must(Role::ManageUsers)?;
+        let user = self.known(login)?;
+        caller.must_all(&user.roles)?;
+        Ok(user)
+    }
+
+    fn named(&self, path: &TreePath) -> Result<NodeId> {
+        self.tree.as_ref().ok_or(Error::NoTree)?.mint(path).map_err(at(path))
+    }
 }
 
 /// Makes a home where none is; tells whether one was there.

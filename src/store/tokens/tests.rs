@@ -192,9 +192,9 @@ fn lists_come_in_pages_and_by_state() {
     }
     assert_eq!(seen.len(), 10);
     assert!(seen.is_sorted());
-    let filter = TokenFilter { owner: Some(login("alice")), state: Some(TokenState::Live) };
+    let filter = TokenFilter { owner: Some(login("alice")), state: Some(TokenState::Live), ..TokenFilter::default() };
     assert_eq!(store.tokens(&filter, None, 100, now()).expect("read").len(), 4);
-    let filter = TokenFilter { owner: None, state: Some(TokenState::Revoked) };
+    let filter = TokenFilter { state: Some(TokenState::Revoked), ..TokenFilter::default() };
     assert_eq!(store.tokens(&filter, None, 100, now()).expect("read").len(), 1);
 }
 

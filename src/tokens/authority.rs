@@ -1,0 +1,139 @@
+//! Who asks for something to be done, and what of it is theirs to ask: the rule of "one's own", and
+//! the roles that reach beyond it.
+//!
+//! One's own are the calling token and its descendants; a token without scopes, limits or parent also
+//! reaches its owner's other tokens. What lies beyond needs a role, and acting on what is another
+//! user's needs every role that the other has: nobody mints or rotates his way up.
+
+use std::sync::Arc;
+
+use super::{Error, Result};
+use crate::auth::{Ended, Session};
+use crate::domain::{Login, Role, Roles, TokenId, Width};
+use crate::store::{Store, TokenFilter, TokenRecord};
+
+/// Who asks for something to be done.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Whoever works on the state directory itself: may do everything.
+    Administrator,
+    /// A caller with a token.
+    Session(Session),
+}
+
+impl From<Session> for Authority {
+    fn from(session: Session) -> Self {
+        Authority::Session(session)
+    }
+}
+
+impl From<Ended> for Error {
+    fn from(Ended: Ended) -> Self {
+        Error::Ended
+    }
+}
+
+/// Who asks, and how wide that is at this moment.
+pub(super) enum Caller {
+    Administrator,
+    Bearer(Bearer),
+}
+
+/// A caller with a token.
+#[derive(Clone)]
+pub(super) struct Bearer {
+    pub(super) login: Login,
+    pub(super) token: TokenId,
+    pub(super) width: Arc<Width>,
+}
+
+impl Authority {
+    /// Returns who asks, as of now.
+    pub(super) fn caller(&self) -> Result<Caller> {
+        match self {
+            Authority::Administrator => Ok(Caller::Administrator),
+            Authority::Session(session) => {
+                let width = session.width()?;
+                Ok(Caller::Bearer(Bearer { login: session.login().clone(), token: session.token(), width }))
+            }
+        }
+    }
+}
+
+impl Caller {
+    /// Makes sure that the caller has a role.
+    pub(super) fn must(&self, role: Role) -> Result<()> {
+        if self.has(role) { Ok(()) } else { Err(Error::Forbidden(role)) }
+    }
+
+    /// Makes sure that the caller has all of these roles.
+    pub(super) fn must_all(&self, roles: &Roles) -> Result<()> {
+        roles.iter().try_for_each(|role| self.must(role))
+    }
+
+    /// Tells whether the caller has a role.
+    pub(super) fn has(&self, role: Role) -> bool {
+        match self {
+            Caller::Administrator => true,
+            Caller::Bearer(bearer) => bearer.width.roles.include(role),
+        }
+    }
+
+    /// Returns the bearer where what is asked for concerns its own user.
+    pub(super) fn bearer_of(&self, login: &Login) -> Option<&Bearer> {
+        match self {
+            Caller::Bearer(bearer) if bearer.login == *login => Some(bearer),
+            Caller::Bearer(_) | Caller::Administrator => None,
+        }
+    }
+
+    /// Tells whether a user is the caller's own, and the token stands for all of it.
+    pub(super) fn is_self(&self, login: &Login) -> bool {
+        match self {
+            Caller::Administrator => true,
+            Caller::Bearer(bearer) => bearer.login == *login && bearer.width.is_whole(),
+        }
+    }
+
+    /// Makes sure that the caller may look at a token; one that it may not is as if it were not there.
+    pub(super) fn sees(&self, store: &Store, record: &TokenRecord) -> Result<()> {
+        if self.has(Role::AuthenticationLookup) || self.owns(store, record)? {
+            return Ok(());
+        }
+        Err(Error::UnknownToken(record.id))
+    }
+
+    /// Makes sure that the caller may do to a token what a role is for.
+    pub(super) fn acts_on(&self, store: &Store, record: &TokenRecord, role: Role) -> Result<()> {
+        if self.owns(store, record)? {
+            return Ok(());
+        }
+        if !self.has(role) {
+            self.sees(store, record)?;
+            return Err(Error::Forbidden(role));
+        }
+        let owner = store.user(&record.login)?.ok_or(Error::UnknownToken(record.id))?;
+        self.must_all(&owner.roles)
+    }
+
+    /// Narrows a filter to what the caller may look at.
+    pub(super) fn narrows(&self, filter: &mut TokenFilter) -> Result<()> {
+        let Caller::Bearer(bearer) = self else { return Ok(()) };
+        if self.has(Role::AuthenticationLookup) {
+            return Ok(());
+        }
+        if filter.owner.as_ref().is_some_and(|owner| *owner != bearer.login) {
+            return Err(Error::Forbidden(Role::AuthenticationLookup));
+        }
+        filter.owner = Some(bearer.login.clone());
+        filter.below = (!bearer.width.is_whole()).then_some(bearer.token);
+        Ok(())
+    }
+
+    /// Tells whether a token is one's own.
+    fn owns(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
+        let Caller::Bearer(bearer) = self else { return Ok(true) };
+        let own = record.id == bearer.token || self.is_self(&record.login);
+        Ok(own || store.descends(record.id, bearer.token)?)
+    }
+}

@@ -1,0 +1,152 @@
+//! What happens to a token after its birth: it is narrowed, gets another secret, is taken back.
+
+use super::{Authority, Error, Label, Result, Tokens};
+use crate::auth::{Sealer, mint_secret};
+use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Time, TokenId, TokenText};
+use crate::store::{Narrowed, StoreError, TokenRecord, TokenState};
+
+const MAX_GRACE_SECONDS: u64 = 86_400;
+
+/// How often a change is tried again when another came first.
+const TRIES: usize = 8;
+
+/// What to change about a token; what is left out stays. Nothing of it makes the token wider.
+#[derive(Clone, Debug, Default)]
+pub struct Narrowing {
+    /// Another name.
+    pub name: Option<Label>,
+    /// Another description.
+    pub description: Option<Label>,
+    /// What to narrow it to, in place of its scopes.
+    pub scopes: Option<Vec<ScopeTarget>>,
+    /// Limits to set, each in place of the one that is set now. A limit can't be taken off, so one that
+    /// is empty stays.
+    pub limits: Limits,
+    /// The roles to leave it.
+    pub roles: Option<Roles>,
+    /// When it is to die at the latest.
+    pub expires: Option<Time>,
+}
+
+/// A token whose secret was replaced.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The token, for the one time that it is shown.
+    pub text: TokenText,
+    /// What is kept of it.
+    pub record: TokenRecord,
+}
+
+impl Tokens {
+    /// Changes a token: its name, and whatever makes it narrower. `expected` is the version that the
+    /// caller has seen of it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to change,
+    /// [`Error::Changed`] when it is not as expected any more, [`Error::Dead`], and whatever would make it
+    /// wider: [`Error::Widens`], [`Error::OutsideReach`], [`Error::Longer`]; nothing is changed then.
+    pub fn narrow(
+        &self,
+        who: &Authority,
+        id: TokenId,
+        change: &Narrowing,
+        expected: Option<u64>,
+    ) -> Result<TokenRecord> {
+        let caller = who.caller()?;
+        for _ in 0..TRIES {
+            let record = self.record(id)?;
+            caller.acts_on(&self.store, &record, Role::GenerateTokens)?;
+            if expected.is_some_and(|version| version != record.version) {
+                break;
+            }
+            let narrowed = self.narrowed(&record, change)?;
+            if self.store.narrow_token(id, record.version, &narrowed)? {
+                return self.shown(&caller, self.record(id)?);
+            }
+        }
+        Err(Error::Changed(id))
+    }
+
+    /// Works out what a token is after a change that makes it no wider.
+    fn narrowed(&self, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
+        let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
+        if record.state != TokenState::Live {
+            return Err(Error::Dead(record.id, record.state));
+        }
+        record.limits.hold(&limits).map_err(Error::Widens)?;
+        if let Some(role) = roles.as_ref().and_then(|roles| record.roles.lack(roles)) {
+            return Err(Error::Widens(crate::domain::Wider::Role(role)));
+        }
+        if expires.is_some_and(|at| at > record.expiry.cap()) {
+            return Err(Error::Longer(record.id, record.expiry.cap()));
+        }
+        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), None, &scopes));
+        Ok(Narrowed {
+            name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
+            description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
+            scopes: scopes.transpose()?,
+            limits: record.limits.clone().replaced_by(limits),
+            roles: roles.unwrap_or_else(|| record.roles.clone()),
+            expiry: expires.map_or(record.expiry, |at| record.expiry.no_later_than(at)),
+        })
+    }
+
+    /// Gives a token a new secret; the old one is accepted for `grace` longer, or not at all. The
+    /// token's life stays as long as it was.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
+    /// [`Error::Grace`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
+    /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one.
+    pub fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
+        let caller = who.caller()?;
+        let record = self.record(id)?;
+        caller.acts_on(&self.store, &record, Role::GenerateTokens)?;
+        if let Some(asked) = grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
+            return Err(Error::Grace(asked));
+        }
+        if record.state != TokenState::Live {
+            return Err(Error::Dead(id, record.state));
+        }
+        if let Some(bearer) = caller.bearer_of(&record.login) {
+            let other = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
+            bearer.width.holds(&other).map_err(Error::Narrower)?;
+        }
+        let secret = mint_secret()?;
+        let sealed = Sealer::open(&self.store)?.seal(&secret)?;
+        let until = grace.map(|grace| self.clock.now().after(grace.duration()).min(record.expiry.cap()));
+        match self.store.rotate_token(id, &sealed, until) {
+            Err(StoreError::Missing(_)) => Err(Error::Dead(id, TokenState::Revoked)),
+            Err(other) => Err(other.into()),
+            Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),
+        }
+    }
+
+    /// Revokes tokens, on disk when this returns; those already revoked stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`] when one of them is not there, [`Error::Forbidden`] when one is not the
+    /// caller's to revoke; none is revoked then.
+    pub fn revoke(&self, who: &Authority, ids: &[TokenId]) -> Result<()> {
+        let caller = who.caller()?;
+        for id in ids {
+            caller.acts_on(&self.store, &self.record(*id)?, Role::RevokeTokens)?;
+        }
+        Ok(self.store.revoke_tokens(ids, self.clock.now())?)
+    }
+
+    /// Revokes all tokens of a user and returns how many had not been revoked before.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`]; [`Error::Forbidden`] unless the user is the caller's own and the token
+    /// stands for all of it.
+    pub fn revoke_all(&self, who: &Authority, owner: &Login) -> Result<usize> {
+        let caller = who.caller()?;
+        if !caller.is_self(owner) {
+            caller.must(Role::RevokeTokens)?;
+            caller.must_all(&self.known(owner)?.roles)?;
+        }
+        self.known(owner)?;
+        Ok(self.store.revoke_tokens_of(owner, self.clock.now())?)
+    }
+}

@@ -1,0 +1,144 @@
+//! Looking tokens up: one by its id, or those that fit, a page at a time.
+
+use std::str::FromStr;
+
+use super::authority::Caller;
+use super::{Authority, Error, Page, Result, Tokens};
+use crate::domain::{Login, Role, Standing, TokenId};
+use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
+
+/// How many tokens are looked at in one go for those that dangle.
+const BATCH: usize = 200;
+
+/// Which tokens to look for, in the order of their ids.
+#[derive(Clone, Debug, Default)]
+pub struct TokenQuery {
+    /// Those of one user.
+    pub owner: Option<Login>,
+    /// Those in one state.
+    pub state: Option<StateFilter>,
+    /// Those with this text in their id, name, description or owner.
+    pub text: Option<String>,
+    /// Those after this id: the `next` of the page before.
+    pub after: Option<TokenId>,
+}
+
+/// A state to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFilter {
+    /// Accepted.
+    Live,
+    /// Past its expiry, or that of a token above it.
+    Expired,
+    /// Taken back, or one above it was.
+    Revoked,
+    /// With a scope whose node has ended.
+    Dangling,
+}
+
+impl FromStr for StateFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "live" => Ok(StateFilter::Live),
+            "expired" => Ok(StateFilter::Expired),
+            "revoked" => Ok(StateFilter::Revoked),
+            "dangling" => Ok(StateFilter::Dangling),
+            _ => Err(format!("the state {text:?} is unknown: give live, expired, revoked or dangling")),
+        }
+    }
+}
+
+impl Tokens {
+    /// Returns what is kept of a token.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`], also for one that the caller may not look at.
+    pub fn find(&self, who: &Authority, id: TokenId) -> Result<TokenRecord> {
+        let caller = who.caller()?;
+        let record = self.record(id)?;
+        caller.sees(&self.store, &record)?;
+        self.shown(&caller, record)
+    }
+
+    /// Returns up to `limit` of the tokens that fit and that the caller may look at.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`] for an unknown owner; [`Error::Forbidden`] for another user's tokens
+    /// without the role to look at them.
+    pub fn page(&self, who: &Authority, query: &TokenQuery, limit: usize) -> Result<Page<TokenRecord, TokenId>> {
+        let caller = who.caller()?;
+        let state = match query.state {
+            Some(StateFilter::Live) => Some(TokenState::Live),
+            Some(StateFilter::Expired) => Some(TokenState::Expired),
+            Some(StateFilter::Revoked) => Some(TokenState::Revoked),
+            Some(StateFilter::Dangling) | None => None,
+        };
+        let dangling = query.state == Some(StateFilter::Dangling);
+        let owner = query.owner.clone();
+        let mut filter = TokenFilter { owner, state, below: None, text: query.text.clone(), scoped: dangling };
+        caller.narrows(&mut filter)?;
+        if let Some(owner) = &filter.owner {
+            self.known(owner)?;
+        }
+        let (mut items, mut after) = (Vec::new(), query.after);
+        let batch = if dangling { BATCH } else { limit + 1 };
+        loop {
+            let found = self.store.tokens(&filter, after, batch, self.clock.now())?;
+            let last = found.len() < batch;
+            after = found.last().map(|record| record.id).or(after);
+            for record in found {
+                let record = self.shown(&caller, record)?;
+                if !dangling || record.dangles() {
+                    items.push(record);
+                }
+            }
+            if last || items.len() > limit {
+                return Ok(Page::cut(items, limit, |record| record.id));
+            }
+        }
+    }
+
+    /// Returns how many live tokens a user has.
+    ///
+    /// # Errors
+    /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look at its tokens.
+    pub fn live_tokens(&self, who: &Authority, owner: &Login) -> Result<u32> {
+        let caller = who.caller()?;
+        if !caller.is_self(owner) && !caller.has(Role::ManageUsers) {
+            caller.must(Role::AuthenticationLookup)?;
+        }
+        self.known(owner)?;
+        Ok(self.store.live_tokens(owner, self.clock.now())?)
+    }
+
+    /// Returns what is kept of a token, whoever asks.
+    pub(super) fn record(&self, id: TokenId) -> Result<TokenRecord> {
+        self.store.token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
+    }
+
+    /// Completes a token by where its scopes are now, as far as the caller may know.
+    pub(super) fn shown(&self, caller: &Caller, mut record: TokenRecord) -> Result<TokenRecord> {
+        if let Some(scopes) = &mut record.scopes {
+            self.look(scopes)?;
+            if let Caller::Bearer(bearer) = caller
+                && !caller.has(Role::AuthenticationLookup)
+            {
+                let hidden = |path: &_| bearer.width.access.standing(path) == Standing::Absent;
+                scopes.iter_mut().for_each(|placed| placed.path = placed.path.take().filter(|path| !hidden(path)));
+            }
+        }
+        Ok(record)
+    }
+
+    /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
+    /// now; those that are not there dangle, whatever the index says.
+    pub(super) fn look(&self, placed: &mut [Placed]) -> Result<()> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        for placed in placed {
+            placed.path = tree.locate(placed.scope.node).map_err(Error::Tree)?;
+        }
+        Ok(())
+    }
+}
