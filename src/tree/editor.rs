@@ -10,7 +10,7 @@ use crate::domain::TreePath;
 pub struct Editor(Means);
 
 enum Means {
-    InPlace(InPlace),
+    InPlace(Box<InPlace>),
     Copy { upload: Box<Upload>, readable: bool, tokens: Vec<LockToken> },
 }
 
@@ -27,7 +27,7 @@ impl Editor {
         if mode.truncate && !editor.is_empty()? {
             editor.cut(0)?;
         }
-        Ok(Self(Means::InPlace(editor)))
+        Ok(Self(Means::InPlace(Box::new(editor))))
     }
 
     /// Edits a copy of a file that the check let through and that is open to be read.

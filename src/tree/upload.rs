@@ -83,19 +83,26 @@ impl Upload {
         claim: &Claim<'_>,
     ) -> Result<Self> {
         let mut upload = Self::begin(view, asked, spot, Some(&found.stat), claim)?;
-        let mut offset = 0;
-        while !mode.truncate {
-            upload.hold.check(&upload.file)?;
-            view.may_hold(found.stat.size.max(offset))?;
-            match found.file.copy_to(&upload.file, offset, BLOCK)? {
-                0 => break,
-                count => offset += count as u64,
-            }
+        let mut tag = None;
+        if !mode.truncate {
+            upload.fill(found)?;
+            tag = Some(view.shared().tags.of(&found.stat));
         }
-        let tag = (!mode.truncate).then(|| view.shared().tags.of(&found.stat));
         let changed = AtomicBool::new(mode.truncate && found.stat.size > 0);
         upload.base = Some(Base { tag, append: mode.append, changed });
         Ok(upload)
+    }
+
+    fn fill(&self, found: &Found) -> Result<()> {
+        let mut offset = 0;
+        loop {
+            self.hold.check(&self.file)?;
+            self.hold.view().may_hold(found.stat.size.max(offset))?;
+            match found.file.copy_to(&self.file, offset, BLOCK)? {
+                0 => return Ok(()),
+                count => offset += count as u64,
+            }
+        }
     }
 
     /// Writes all of `data` at an offset, or at the end of a copy that was opened to append.

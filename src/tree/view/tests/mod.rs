@@ -3,6 +3,7 @@
 mod access;
 mod cached;
 mod etags;
+mod limits;
 mod links;
 mod moves;
 mod uploads;
