@@ -66,7 +66,7 @@ impl HttpDoor {
 
     async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
         let path = request.uri().path();
-        if within(path, "/dav") || within(path, "/node") {
+        if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
         }
         if within(path, "/api") || within(path, "/auth") {

@@ -9,6 +9,7 @@
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
 mod audit;
+mod checksums;
 mod clean;
 mod columns;
 mod error;
@@ -26,7 +27,7 @@ mod users;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::{fs, io};
 
 use parking_lot::Mutex;
@@ -50,7 +51,8 @@ pub use users::User;
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE: &str = "patgate.db";
-const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql")), M::up(include_str!("schema_2.sql"))];
+const STEPS: &[M<'static>] =
+    &[M::up(include_str!("schema.sql")), M::up(include_str!("schema_2.sql")), M::up(include_str!("schema_3.sql"))];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
 
@@ -76,6 +78,8 @@ struct Shared {
     watcher: Mutex<Connection>,
     changes: AtomicU64,
     changed: Notify,
+    /// Whether there are checksums at all: most trees have none, and are then not asked for any.
+    sums: AtomicBool,
 }
 
 struct Writers {
@@ -110,6 +114,7 @@ impl Store {
         getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
         synced
             .execute("INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING", [etag_key])?;
+        let sums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
         let lazy = connect(&path, "NORMAL")?;
         let watcher = Mutex::new(reader(&path)?);
         Ok(Self {
@@ -120,6 +125,7 @@ impl Store {
                 watcher,
                 changes: AtomicU64::new(0),
                 changed: Notify::new(),
+                sums: AtomicBool::new(sums),
             }),
         })
     }

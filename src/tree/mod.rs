@@ -7,6 +7,7 @@
 //! `host` alone names host paths.
 
 mod check;
+mod deposit;
 mod editor;
 mod entry;
 mod error;
@@ -42,6 +43,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
+pub use deposit::Deposit;
 pub use editor::Editor;
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
 pub use error::Error;

@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 
 use super::check::{Found, Spot};
 use super::handles::{Hold, LockWatch};
-use super::host::{File, Staged, Stat};
+use super::host::{File, How, Staged, Stat};
 use super::media::HEAD;
-use super::{Attributes, Claim, EditMode, Entry, Error, Etag, Kind, Result, View};
+use super::{Attributes, Claim, Deposit, EditMode, Entry, Error, Etag, Kind, Result, View};
 use crate::domain::{Name, Permission, Tag, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
@@ -70,6 +70,59 @@ impl Upload {
             hold,
             watch,
         })
+    }
+
+    /// Goes on with what was set aside, for a spot that the check let through.
+    pub(super) fn resume(
+        view: &View,
+        asked: &TreePath,
+        spot: &Spot,
+        replaced: Option<&Stat>,
+        deposit: Deposit,
+        claim: &Claim<'_>,
+    ) -> std::result::Result<Self, Box<(Error, Deposit)>> {
+        let finish = Finish::of(view, spot, replaced);
+        let watch = LockWatch::new(spot.path.clone(), claim.tokens);
+        let open = || Ok((Hold::new(view, spot.path.clone(), Permission::W)?, deposit.open(How::Both)?));
+        match open() {
+            Ok((hold, file)) => Ok(Self {
+                asked: asked.clone(),
+                name: spot.name.clone(),
+                base: None,
+                file,
+                staged: deposit.into_staged(),
+                finish,
+                wanted: Mutex::default(),
+                tags: Mutex::default(),
+                hold,
+                watch,
+            }),
+            Err(error) => Err(Box::new((error, deposit))),
+        }
+    }
+
+    /// Sets the content aside, to be taken up by a later request; what was asked of its attributes is forgotten.
+    pub fn set_aside(self) -> Deposit {
+        Deposit::new(self.staged)
+    }
+
+    /// Copies all of a deposit to an offset; returns where it ends.
+    ///
+    /// # Errors
+    /// As [`Upload::write_at`].
+    pub fn append(&self, deposit: &Deposit, offset: u64) -> Result<u64> {
+        let from = deposit.open(How::Read)?;
+        let size = from.stat()?.size;
+        self.hold.view().may_hold(offset.saturating_add(size))?;
+        let mut done = 0;
+        while done < size {
+            self.ready()?;
+            match from.copy_part(done, &self.file, offset.saturating_add(done), BLOCK)? {
+                0 => break,
+                count => done += count as u64,
+            }
+        }
+        Ok(offset.saturating_add(done))
     }
 
     /// Begins an upload that starts as a copy of what stands at the spot, open to be read; it takes that

@@ -1,6 +1,8 @@
 //! Where a request points: URL paths to places of the tree, and back.
 //!
 //! `/dav/…` is the tree, `/node/UUID/…` one node as a root. Both end at a boundary: `/davx` is neither.
+//! The sync clients of ownCloud and Nextcloud find the same tree at the places that they build themselves:
+//! `/remote.php/webdav/…` and `/remote.php/dav/files/USER/…`.
 
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
@@ -15,7 +17,55 @@ pub(super) enum Anchor {
     Tree,
     /// `/node/UUID`
     Node(NodeId),
+    /// `/remote.php/webdav`
+    Cloud,
+    /// `/remote.php/dav/files/USER`, of the caller's own name
+    Files,
 }
+
+/// What lies below `/remote.php/dav/` besides files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// `uploads/USER/UPLOAD` and `uploads/USER/UPLOAD/PART`
+    Upload(Place),
+    /// `principals/users/USER`: who a caller is
+    Principal,
+}
+
+/// An upload in parts, or one of its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The upload's name.
+    pub(super) upload: Vec<u8>,
+    /// The part's name.
+    pub(super) part: Option<Vec<u8>>,
+}
+
+impl Other {
+    /// Reads the path of a URL that names something of one's own besides files; none for any other.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's.
+    pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
+        let Some(rest) = path.strip_prefix(DAV) else { return Ok(None) };
+        let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(decode);
+        let parts: Vec<Vec<u8>> = parts.collect::<Result<_, _>>()?;
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let own = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::Elsewhere) };
+        match parts.as_slice() {
+            [b"files", ..] => Ok(None),
+            [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
+                own(user)?;
+                let part = part.first().map(|part| part.to_vec());
+                Ok(Some(Self::Upload(Place { upload: upload.to_vec(), part })))
+            }
+            [b"principals", b"users", user] => own(user).map(|()| Some(Self::Principal)),
+            _ => Err(Error::Elsewhere),
+        }
+    }
+}
+
+const DAV: &[u8] = b"/remote.php/dav/";
 
 /// A URL path, taken apart; whether anything is there is another question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +76,8 @@ pub(super) struct Address {
     pub(super) below: TreePath,
     /// Whether it was written with a slash at its end.
     pub(super) slash: bool,
+    /// The user whose files it names, where it names one.
+    pub(super) user: Option<Vec<u8>>,
 }
 
 impl Address {
@@ -35,22 +87,31 @@ impl Address {
     /// [`Error::Elsewhere`] for a path of another room, [`Error::Malformed`] for one that can't be read,
     /// [`Error::Unnameable`] for one at which nothing can ever be.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
-        let (anchor, rest) = anchor(path).ok_or(Error::Elsewhere)?;
+        let (anchor, user, rest) = anchor(path).ok_or(Error::Elsewhere)?;
+        let user = user.map(decode).transpose()?;
         let bytes = decode(rest)?;
         let below = TreePath::parse(&bytes).map_err(|fault| refusal(fault, &bytes))?;
-        Ok(Self { anchor, below, slash: rest.ends_with(b"/") })
+        Ok(Self { anchor, below, slash: rest.ends_with(b"/"), user })
     }
 }
 
-fn anchor(path: &[u8]) -> Option<(Anchor, &[u8])> {
+/// Returns the anchor, the user that it names, and what follows.
+fn anchor(path: &[u8]) -> Option<(Anchor, Option<&[u8]>, &[u8])> {
     let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
     if let Some(rest) = path.strip_prefix(b"/dav") {
-        return ends(rest).then_some((Anchor::Tree, rest));
+        return ends(rest).then_some((Anchor::Tree, None, rest));
+    }
+    if let Some(rest) = path.strip_prefix(b"/remote.php/webdav") {
+        return ends(rest).then_some((Anchor::Cloud, None, rest));
+    }
+    if let Some(rest) = path.strip_prefix(b"/remote.php/dav/files/") {
+        let (user, rest) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
+        return Some((Anchor::Files, Some(user), rest));
     }
     let rest = path.strip_prefix(b"/node/")?;
     let (id, rest) = rest.split_at_checked(36)?;
     let node = std::str::from_utf8(id).ok()?.parse().ok()?;
-    ends(rest).then_some((Anchor::Node(node), rest))
+    ends(rest).then_some((Anchor::Node(node), None, rest))
 }
 
 /// Decodes percent-escapes. A slash that is escaped would be part of a name, which no name can have.
@@ -102,9 +163,15 @@ pub(super) struct Mount {
 
 impl Mount {
     /// Roots an anchor at the place where it is found to be.
-    pub(super) fn new(anchor: Anchor, root: TreePath) -> Self {
+    pub(super) fn new(anchor: Anchor, root: TreePath, login: &Login) -> Self {
         let prefix = match anchor {
             Anchor::Tree => "/dav".to_owned(),
+            Anchor::Cloud => "/remote.php/webdav".to_owned(),
+            Anchor::Files => {
+                let mut prefix = String::from("/remote.php/dav/files/");
+                encode(login.as_str().as_bytes(), &mut prefix);
+                prefix
+            }
             Anchor::Node(id) => format!("/node/{id}"),
         };
         Self { prefix, root }
@@ -195,6 +262,23 @@ impl Host {
 /// [`Error::Foreign`] when it leads to another host or out of the request's own part of the tree;
 /// otherwise as [`Address::parse`].
 pub(super) fn resolve(url: &[u8], host: Option<&Host>, anchor: Anchor) -> Result<Address, Error> {
+    match Address::parse(local(url, host)?) {
+        Ok(address) if address.anchor == anchor => Ok(address),
+        Ok(_) | Err(Error::Elsewhere) => Err(Error::Foreign),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the path of an absolute URL that leads to this server, as the target of a request.
+///
+/// # Errors
+/// [`Error::Foreign`] when it leads to another one, [`Error::Malformed`].
+pub(super) fn path_of(url: &[u8], host: Option<&Host>) -> Result<Uri, Error> {
+    let path = local(url, host)?;
+    Uri::try_from(path).map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
+}
+
+fn local<'a>(url: &'a [u8], host: Option<&Host>) -> Result<&'a [u8], Error> {
     let path = if url.starts_with(b"/") && !url.starts_with(b"//") {
         url
     } else {
@@ -212,11 +296,7 @@ pub(super) fn resolve(url: &[u8], host: Option<&Host>, anchor: Anchor) -> Result
     if path.iter().any(|&b| b <= b' ' || b == b'?' || b == b'#' || b == 0x7f) {
         return Err(Error::Malformed("the Destination is no URL of a file or folder"));
     }
-    match Address::parse(path) {
-        Ok(address) if address.anchor == anchor => Ok(address),
-        Ok(_) | Err(Error::Elsewhere) => Err(Error::Foreign),
-        Err(error) => Err(error),
-    }
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -225,6 +305,39 @@ mod tests {
     use proptest::prelude::*;
 
     const NODE: &str = "/node/6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
+
+    fn login() -> Login {
+        "alice".parse().expect("login")
+    }
+
+    #[test]
+    fn sync_clients_find_the_tree_at_places_of_their_own() {
+        for (path, prefix) in [
+            ("/remote.php/webdav/a", "/remote.php/webdav"),
+            ("/remote.php/dav/files/alice/a", "/remote.php/dav/files/alice"),
+        ] {
+            let address = Address::parse(path.as_bytes()).expect(path);
+            assert_eq!(address.below.to_string(), "/a");
+            assert_eq!(Mount::new(address.anchor, TreePath::root(), &login()).href(&address.below, false), path);
+            assert_eq!(Mount::new(address.anchor, TreePath::root(), &login()).href(&TreePath::root(), false), prefix);
+        }
+        let other = |path: &str| Other::parse(path.as_bytes(), &login());
+        let place =
+            |part: Option<&str>| Place { upload: b"x 1".to_vec(), part: part.map(|part| part.as_bytes().to_vec()) };
+        assert_eq!(other("/remote.php/dav/uploads/alice/x%201").ok(), Some(Some(Other::Upload(place(None)))));
+        assert_eq!(other("/remote.php/dav/uploads/alice/x%201/1").ok(), Some(Some(Other::Upload(place(Some("1"))))));
+        assert_eq!(other("/remote.php/dav/principals/users/alice/").ok(), Some(Some(Other::Principal)));
+        assert_eq!(other("/remote.php/dav/files/alice/x").ok(), Some(None));
+        assert_eq!(other("/dav/uploads/alice/x").ok(), Some(None));
+        for path in [
+            "/remote.php/dav/uploads/bob/x",
+            "/remote.php/dav/uploads/alice",
+            "/remote.php/dav/uploads/alice/x/1/2",
+            "/remote.php/dav/",
+        ] {
+            assert!(matches!(other(path), Err(Error::Elsewhere)), "{path}");
+        }
+    }
 
     fn below(path: &str) -> String {
         Address::parse(path.as_bytes()).expect(path).below.to_string()
@@ -267,7 +380,7 @@ mod tests {
     #[test]
     fn links_lead_back_to_where_they_came_from() {
         let root = TreePath::parse(b"team").expect("path");
-        let mount = Mount::new(Anchor::Tree, root.clone());
+        let mount = Mount::new(Anchor::Tree, root.clone(), &login());
         let odd = TreePath::parse("team/a b/<&\u{e4}>\u{1}".as_bytes()).expect("path");
         assert_eq!(mount.href(&odd, true), "/dav/a%20b/%3C%26%C3%A4%3E%01/");
         assert_eq!(mount.href(&TreePath::root(), true), "/dav/", "above the root");
@@ -323,7 +436,7 @@ mod tests {
         #[test]
         fn every_name_comes_back(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
             if let Ok(path) = TreePath::parse(&bytes) {
-                let href = Mount::new(Anchor::Tree, TreePath::root()).href(&path, false);
+                let href = Mount::new(Anchor::Tree, TreePath::root(), &login()).href(&path, false);
                 prop_assert_eq!(Address::parse(href.as_bytes()).expect("href").below, path);
             }
         }

@@ -57,16 +57,20 @@ impl Call {
     /// caller may not reach.
     pub(super) async fn new(verb: Verb, head: Parts, tree: &Tree, session: Session, now: Time) -> Result<Arc<Self>> {
         let address = Address::parse(head.uri.path().as_bytes())?;
+        if address.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
+            return Err(Error::Elsewhere);
+        }
         let conditions = Conditions::parse(&head.headers)?;
+        let login = session.login().clone();
         let view = tree.view(session);
         let root = match address.anchor {
-            Anchor::Tree => TreePath::root(),
+            Anchor::Tree | Anchor::Cloud | Anchor::Files => TreePath::root(),
             Anchor::Node(node) => {
                 let view = view.clone();
                 blocking(move || Ok(view.node_root(node)?)).await?
             }
         };
-        let mount = Mount::new(address.anchor, root);
+        let mount = Mount::new(address.anchor, root, &login);
         Ok(Arc::new(Self {
             verb,
             view,
@@ -82,6 +86,23 @@ impl Call {
         }))
     }
 
+    /// Returns the same request as if another session had made it.
+    pub(super) fn by(&self, view: View) -> Self {
+        Self {
+            verb: self.verb,
+            view,
+            mount: self.mount.clone(),
+            path: self.path.clone(),
+            slash: self.slash,
+            headers: self.headers.clone(),
+            conditions: self.conditions.clone(),
+            now: self.now,
+            anchor: self.anchor,
+            host: self.host.clone(),
+            tokens: self.tokens.clone(),
+        }
+    }
+
     /// Tells whether the request names the client's root itself.
     pub(super) fn is_root(&self) -> bool {
         self.path == *self.mount.root()
@@ -94,6 +115,9 @@ impl Call {
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value = self.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
         let address = address::resolve(value.as_bytes().trim_ascii(), self.host.as_ref(), self.anchor)?;
+        if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
+            return Err(Error::Foreign);
+        }
         if address.below.is_root() {
             return Err(Error::Root);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::address::Mount;
+use super::get::set;
 use super::verb::{ALLOW, Verb};
 use crate::auth::Refusal;
 use crate::domain::TreePath;
@@ -59,6 +60,26 @@ pub(super) enum Error {
     /// The body does not have the checksum that was announced.
     #[error("the content does not have the announced checksum")]
     Checksum,
+    /// A range that begins beyond the end of a file of so many bytes.
+    #[error("the range lies beyond the end of the file")]
+    Unsatisfiable(u64),
+    /// An upload that is elsewhere than the client thinks.
+    #[error("the upload goes on at another offset")]
+    Offset {
+        /// Where it goes on.
+        expected: u64,
+        /// Where the client would have gone on.
+        provided: u64,
+    },
+    /// An upload that was said to be of another length.
+    #[error("the upload does not have the length that was announced")]
+    Length,
+    /// Another request works on the upload.
+    #[error("another request works on this upload")]
+    InUse,
+    /// The user has as many unfinished uploads as may wait.
+    #[error("too many unfinished uploads wait: finish or cancel one")]
+    Crowded,
     /// The body ended before its end.
     #[error("the body was cut short")]
     Cut,
@@ -91,11 +112,15 @@ impl Error {
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
     pub(super) fn into_response(self, asked: Asked<'_>) -> Response<Body> {
         let status = self.status(asked.verb);
-        let mut response = match self.element(asked) {
-            Some(element) => problem(status, &element),
-            None => text(status, self.line(status)),
+        let mut response = match (self.element(asked), self.kind()) {
+            (Some(element), _) => problem(status, &element),
+            (None, Some(kind)) => kind,
+            (None, None) => text(status, self.line(status)),
         };
         let headers = response.headers_mut();
+        if let Self::Unsatisfiable(size) = self {
+            set(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
             headers.append(header::WWW_AUTHENTICATE, basic);
@@ -126,6 +151,10 @@ impl Error {
             Self::Root | Self::Endless | Self::Entities => StatusCode::FORBIDDEN,
             Self::NoSuchLock if verb == Some(Verb::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
+            Self::Unsatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Offset { .. } | Self::InUse => StatusCode::CONFLICT,
+            Self::Length => StatusCode::BAD_REQUEST,
+            Self::Crowded => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -140,7 +169,7 @@ impl Error {
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
         }
-        if status == StatusCode::CONFLICT {
+        if status == StatusCode::CONFLICT && !matches!(self, Self::InUse) {
             return tree::Error::NoParent.to_string();
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -170,10 +199,39 @@ impl Error {
         }
     }
 
+    /// Returns the answer of those refusals of an unfinished upload that have a kind of their own
+    /// (draft-ietf-httpbis-resumable-upload section 7).
+    fn kind(&self) -> Option<Response<Body>> {
+        let base = "https://iana.org/assignments/http-problem-types#";
+        let (status, body) = match self {
+            Self::Offset { expected, provided } => (
+                StatusCode::CONFLICT,
+                format!(
+                    "{{\"type\":\"{base}mismatching-upload-offset\",\"title\":\"{self}\",\
+                     \"expected-offset\":{expected},\"provided-offset\":{provided}}}\n"
+                ),
+            ),
+            Self::Length => (
+                StatusCode::BAD_REQUEST,
+                format!("{{\"type\":\"{base}inconsistent-upload-length\",\"title\":\"{self}\"}}\n"),
+            ),
+            _ => return None,
+        };
+        let mut response = Response::new(full(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Self::Offset { expected, .. } = self {
+            headers.insert("upload-complete", HeaderValue::from_static("?0"));
+            headers.insert("upload-offset", HeaderValue::from(*expected));
+        }
+        Some(response)
+    }
+
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
-            Self::Denied(Refusal::Busy) => Some(Duration::from_secs(1)),
+            Self::Denied(Refusal::Busy) | Self::InUse => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -250,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_in_the_way_is_named_by_its_root_as_the_client_sees_it() {
         let at = |text: &str| TreePath::parse(text.as_bytes()).expect("path");
-        let mount = Mount::new(Anchor::Tree, at("team"));
+        let mount = Mount::new(Anchor::Tree, at("team"), &"alice".parse().expect("login"));
         for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
             let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
             let path = at("team/a/b");

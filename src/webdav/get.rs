@@ -96,6 +96,9 @@ fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
     let mut response = described(StatusCode::OK, &entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
+    if let Some(sum) = call.view.checksum(&entry)? {
+        set(response.headers_mut(), header::HeaderName::from_static("oc-checksum"), sum);
+    }
     if call.verb == Verb::Get && entry.size > 0 {
         *response.body_mut() = content(call, Pieces::new(reader, [Piece::Bytes(0..entry.size)]), read)?;
     }

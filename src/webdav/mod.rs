@@ -8,6 +8,8 @@
 mod address;
 mod call;
 mod checksum;
+mod chunks;
+mod cloud;
 mod conditions;
 mod date;
 mod error;
@@ -20,24 +22,31 @@ mod if_header;
 mod lock;
 mod multistatus;
 mod page;
+mod part;
+mod pour;
 mod propfind;
 mod proppatch;
 mod put;
 mod range;
+mod resume;
 mod stream;
 mod transfer;
+mod uploads;
 mod verb;
 mod xml;
 
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use self::address::Other;
 use self::call::Call;
+use self::chunks::Around;
 use self::error::{Asked, Error, Result};
+use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
 use crate::http::{Body, Origin, Proven, empty};
@@ -65,12 +74,23 @@ pub struct Webdav {
     tree: Tree,
     auth: Authenticator,
     options: WebdavOptions,
+    uploads: Uploads,
 }
 
 impl Webdav {
     /// Serves a tree to callers that `auth` proves.
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
-        Self { tree, auth, options }
+        let uploads = Uploads::default();
+        let clock = auth.clone();
+        uploads.sweep_by(move || clock.now());
+        Self { tree, auth, options, uploads }
+    }
+
+    /// Tells whether a path belongs to this room: to the tree, or to an upload into it. `/davx` does not.
+    pub fn serves(path: &str) -> bool {
+        let within =
+            |prefix| path.strip_prefix(prefix).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
+        ["/dav", "/node", "/upload", "/remote.php/dav", "/remote.php/webdav"].into_iter().any(within)
     }
 
     /// Answers one request.
@@ -99,6 +119,14 @@ impl Webdav {
 
     async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut Incoming, session: Session) -> Response<Body> {
         let Some(verb) = verb else { return unanswered(&head).into_response(Asked { verb, place: None }) };
+        let head = match self.beside(verb, head, body, &session).await {
+            Ok(Beside::Answered(response)) => {
+                session.used();
+                return response;
+            }
+            Ok(Beside::Tree(head)) => head,
+            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None }),
+        };
         let call = match Call::new(verb, head, &self.tree, session.clone(), self.auth.now()).await {
             Ok(call) => call,
             Err(error) => return error.into_response(Asked { verb: Some(verb), place: None }),
@@ -106,7 +134,13 @@ impl Webdav {
         let result = match verb {
             Verb::Options => Ok(options()),
             Verb::Get | Verb::Head => get::answer(&call).await,
+            Verb::Put if call.headers.contains_key("upload-complete") => {
+                resume::begin(&call, body, &self.uploads).await
+            }
+            Verb::Post if !call.headers.contains_key("upload-complete") => Err(Error::NotAllowed),
+            Verb::Post => resume::begin(&call, body, &self.uploads).await,
             Verb::Put => put::answer(&call, body).await,
+            Verb::Patch => put::patch(&call, body).await,
             Verb::Delete => folder::delete(&call).await,
             Verb::Mkcol => folder::make(&call, body).await,
             Verb::Propfind => propfind::answer(&call, body, self.options).await,
@@ -125,19 +159,55 @@ impl Webdav {
     }
 }
 
+/// What a request is for that may lie beside the tree.
+enum Beside {
+    /// Something else, which was answered.
+    Answered(Response<Body>),
+    /// The tree.
+    Tree(Parts),
+}
+
+impl Webdav {
+    /// Answers what lies beside the tree: unfinished uploads, and who the caller is.
+    async fn beside(&self, verb: Verb, head: Parts, body: &mut Incoming, session: &Session) -> Result<Beside> {
+        let (path, now) = (head.uri.path(), self.auth.now());
+        if path.starts_with("/upload/") && verb != Verb::Options {
+            let view = self.tree.view(session.clone());
+            return resume::answer(verb, &head, body, (&self.uploads, view, now)).await.map(Beside::Answered);
+        }
+        match Other::parse(path.as_bytes(), session.login())? {
+            Some(_) if verb == Verb::Options => Ok(Beside::Answered(options())),
+            Some(Other::Upload(place)) => {
+                let around = Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
+                chunks::answer(verb, &place, head, body, around).await.map(Beside::Answered)
+            }
+            Some(Other::Principal) if verb == Verb::Propfind => {
+                cloud::principal(session.login(), body).await.map(Beside::Answered)
+            }
+            Some(Other::Principal) => Err(Error::NotAllowed),
+            None => Ok(Beside::Tree(head)),
+        }
+    }
+}
+
 /// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.
 fn options() -> Response<Body> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
-    headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol"));
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol, sabredav-partialupdate"));
     headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
     headers.insert(header::ALLOW, verb::ALLOW);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(
+        "accept-patch",
+        HeaderValue::from_static("application/x-sabredav-partialupdate, application/partial-upload"),
+    );
+    get::set(headers, HeaderName::from_static("upload-limit"), resume::limits(None));
     response
 }
 
 fn unanswered(head: &Parts) -> Error {
-    let known = ["POST", "PATCH", "TRACE", "CONNECT", "REPORT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
+    let known = ["TRACE", "CONNECT", "REPORT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
     if known.contains(&head.method.as_str()) { Error::NotAllowed } else { Error::UnknownMethod }
 }
 

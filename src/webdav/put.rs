@@ -1,99 +1,78 @@
-//! PUT: an upload that appears whole or not at all (RFC 9110 section 9.3.4).
+//! PUT: an upload that appears whole or not at all (RFC 9110 section 9.3.4), and PUT and PATCH of a part.
 //!
 //! A body that fits one block is staged, written and committed in a single step off the runtime; a longer
 //! one is written block by block while the next is being received. A client that waits for `100 Continue`
-//! gets every refusal that is known before it sends anything.
+//! gets every refusal that is known before it sends anything. What changes a part of a file is staged as a
+//! copy of all of it, so that it appears in one step too and every limit is judged at the one commit.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::call::Call;
-use super::checksum::{Checksums, Of};
+use super::checksum::{self, Checksums, Of};
 use super::error::{Error, Result};
 use super::get::set;
+use super::part::Part;
+use super::pour::{BLOCK, Sink, pour};
 use super::stream::blocking;
 use super::{date, fields};
-use crate::domain::Tag;
 use crate::http::{Body, empty};
 use crate::tree::{self, Attributes, Entry, Timestamp, Upload};
-
-/// As much as is written at once, and as is received before anything is staged.
-const BLOCK: usize = 512 * 1024;
-
-/// How long a client may send nothing of a body that it began.
-const SILENCE: Duration = Duration::from_secs(300);
 
 /// Answers PUT.
 ///
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
 pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
-    let mut transfer = Transfer::new(call, body.size_hint().exact())?;
+    let part = call.headers.get(header::CONTENT_RANGE).map(|value| Part::of_content_range(value.as_bytes()));
+    send(Transfer::new(call, body.size_hint().exact(), part.transpose()?)?, body).await
+}
+
+/// Answers PATCH of a part of a file (`X-Update-Range`).
+///
+/// # Errors
+/// As [`answer`]; [`Error::Unsupported`] for any other kind of body.
+pub(super) async fn patch(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+    let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().map(str::trim) != Some(PART_TYPE) {
+        return Err(Error::Unsupported("PATCH takes application/x-sabredav-partialupdate with X-Update-Range"));
+    }
+    let range = call.headers.get("x-update-range").ok_or(Error::Malformed("X-Update-Range is missing"))?;
+    let part = Part::of_update_range(range.as_bytes())?;
+    send(Transfer::new(call, body.size_hint().exact(), Some(part))?, body).await
+}
+
+/// The media type of a part of a file in PATCH.
+const PART_TYPE: &str = "application/x-sabredav-partialupdate";
+
+async fn send(mut transfer: Transfer, body: &mut Incoming) -> Result<Response<Body>> {
+    let call = Arc::clone(&transfer.call);
     let large = transfer.announced.is_some_and(|length| length > BLOCK as u64);
     if large || call.headers.contains_key(header::EXPECT) {
         transfer = blocking(move || transfer.stage()).await?;
     }
-    let session = call.view.session().clone();
-    let mut ended = std::pin::pin!(session.ended());
-    let mut writing: Option<JoinHandle<Result<Transfer>>> = None;
-    let mut waiting = Some(transfer);
-    loop {
-        let (blocks, last) = receive(body, ended.as_mut()).await?;
-        let ready = match (waiting.take(), writing.take()) {
-            (Some(transfer), _) => transfer,
-            (None, Some(job)) => job.await.unwrap_or(Err(Error::Lost))?,
-            (None, None) => return Err(Error::Lost),
-        };
-        if last {
-            return blocking(move || ready.finish(&blocks)).await;
-        }
-        writing = Some(spawn_blocking(move || ready.write(&blocks)));
-    }
-}
-
-/// Receives up to about a block; tells whether that was the last.
-async fn receive(body: &mut Incoming, mut ended: Pin<&mut impl Future<Output = ()>>) -> Result<(Vec<Bytes>, bool)> {
-    let (mut blocks, mut length) = (Vec::new(), 0);
-    while length < BLOCK && !body.is_end_stream() {
-        let frame = tokio::select! {
-            biased;
-            frame = tokio::time::timeout(SILENCE, body.frame()) => frame.map_err(|_| Error::Cut)?,
-            () = ended.as_mut() => return Err(tree::Error::Ended(crate::auth::Ended).into()),
-        };
-        let Some(frame) = frame else { return Ok((blocks, true)) };
-        if let Ok(data) = frame.map_err(|_| Error::Cut)?.into_data() {
-            length += data.len();
-            blocks.push(data);
-        }
-    }
-    Ok((blocks, body.is_end_stream()))
+    let (ready, blocks) = pour(body, call.view.session(), std::future::pending(), transfer).await?;
+    blocking(move || ready.finish(&blocks)).await
 }
 
 /// An upload under way.
 struct Transfer {
     call: Arc<Call>,
     announced: Option<u64>,
+    part: Option<Part>,
     modified: Option<Timestamp>,
     sums: Checksums,
-    tags: Option<Vec<Tag>>,
     upload: Option<Upload>,
+    start: u64,
     written: u64,
 }
 
 impl Transfer {
     /// Reads what the headers say of the content.
-    fn new(call: &Arc<Call>, announced: Option<u64>) -> Result<Self> {
-        if call.headers.contains_key(header::CONTENT_RANGE) {
-            return Err(Error::Malformed("PUT of a part is not supported"));
-        }
+    fn new(call: &Arc<Call>, announced: Option<u64>, part: Option<Part>) -> Result<Self> {
         if call.headers.get(header::CONTENT_ENCODING).is_some_and(|kind| kind != "identity") {
             return Err(Error::Unsupported("an encoded body is not supported"));
         }
@@ -106,9 +85,10 @@ impl Transfer {
             call: Arc::clone(call),
             announced,
             modified: fields::modified(&call.headers)?,
-            sums: Checksums::announced(&call.headers, Of::All),
-            tags,
+            sums: Checksums::announced(&call.headers, if part.is_some() { Of::Part } else { Of::All }),
+            part,
             upload: None,
+            start: 0,
             written: 0,
         })
     }
@@ -116,25 +96,16 @@ impl Transfer {
     /// Asks for rights, limits, locks and conditions, and makes room for the content.
     fn stage(mut self) -> Result<Self> {
         let call = Arc::clone(&self.call);
-        let upload = call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?;
-        if let Some(tags) = self.tags.take() {
-            upload.label(tags)?;
+        let Some(part) = &self.part else {
+            self.upload = Some(call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?);
+            return Ok(self);
+        };
+        if part.is_update() {
+            call.view.stat(&call.path)?;
         }
+        let (upload, size) = call.claiming(|claim| call.view.stage_over(&call.path, claim))?;
+        self.start = part.start(size)?;
         self.upload = Some(upload);
-        Ok(self)
-    }
-
-    fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
-        if self.upload.is_none() {
-            self = self.stage()?;
-        }
-        let Some(upload) = &self.upload else { return Err(Error::Lost) };
-        for block in blocks {
-            self.sums.update(block);
-            upload.write_at(block, self.written)?;
-            self.written += block.len() as u64;
-        }
-        self.call.view.session().used();
         Ok(self)
     }
 
@@ -150,14 +121,75 @@ impl Transfer {
         if !done.sums.hold() {
             return Err(Error::Checksum);
         }
-        if done.modified.is_some() {
-            upload.set_attributes(&Attributes { modified: done.modified, ..Attributes::default() })?;
+        if let Some(part) = &done.part {
+            part.fits(done.written)?;
+            let size = part.cut_to(upload.stat()?.size);
+            upload.set_attributes(&Attributes { size, ..Attributes::default() })?;
+            verify(&upload, Checksums::announced(&done.call.headers, Of::Whole))?;
         }
-        let call = done.call;
-        let existed = call.view.stat(&call.path).is_ok();
-        let entry = call.claiming(|claim| upload.commit(claim))?;
-        Ok(accepted(existed, &entry, done.modified.is_some()))
+        commit(&done.call, upload, done.modified)
     }
+}
+
+impl Sink for Transfer {
+    const KEEPS: bool = false;
+
+    fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
+        if self.upload.is_none() {
+            self = self.stage()?;
+        }
+        let Some(upload) = &self.upload else { return Err(Error::Lost) };
+        for block in blocks {
+            self.sums.update(block);
+            upload.write_at(block, self.start + self.written)?;
+            self.written += block.len() as u64;
+        }
+        self.call.view.session().used();
+        Ok(self)
+    }
+}
+
+/// Compares all that an upload will be with the checksums that were announced of the whole file.
+///
+/// # Errors
+/// [`Error::Checksum`], and what the tree says while it is read back.
+pub(super) fn verify(upload: &Upload, mut sums: Checksums) -> Result<()> {
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let mut buffer = vec![0; BLOCK];
+    let mut offset = 0;
+    loop {
+        match upload.read_at(&mut buffer, offset)? {
+            0 => break,
+            count => {
+                sums.update(&buffer[..count]);
+                offset += count as u64;
+            }
+        }
+    }
+    if sums.hold() { Ok(()) } else { Err(Error::Checksum) }
+}
+
+/// Puts an upload, of which all checksums hold, in its place, and says so. A checksum that a sync client gave is kept.
+///
+/// # Errors
+/// What the tree says; the old content stands then.
+pub(super) fn commit(call: &Call, upload: Upload, modified: Option<Timestamp>) -> Result<Response<Body>> {
+    if let Some(tags) = fields::tags(&call.headers)? {
+        upload.label(tags)?;
+    }
+    if modified.is_some() {
+        upload.set_attributes(&Attributes { modified, ..Attributes::default() })?;
+    }
+    let existed = call.view.stat(&call.path).is_ok();
+    let entry = call.claiming(|claim| upload.commit(claim))?;
+    let mut response = accepted(existed, &entry, modified.is_some());
+    if let Some(sum) = checksum::kept(&call.headers) {
+        call.view.keep_checksum(&entry, &sum)?;
+        set(response.headers_mut(), HeaderName::from_static("oc-checksum"), sum);
+    }
+    Ok(response)
 }
 
 fn accepted(existed: bool, entry: &Entry, dated: bool) -> Response<Body> {

@@ -3,8 +3,9 @@
 use http::{HeaderValue, Method};
 
 /// What `Allow` says.
-pub(super) const ALLOW: HeaderValue =
-    HeaderValue::from_static("OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PROPFIND, PROPPATCH, COPY, MOVE, LOCK, UNLOCK");
+pub(super) const ALLOW: HeaderValue = HeaderValue::from_static(
+    "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, COPY, MOVE, LOCK, UNLOCK",
+);
 
 /// A method of RFC 9110 or RFC 4918.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub(super) enum Verb {
     Lock,
     /// The end of a lock.
     Unlock,
+    /// A part of a file, or of an upload.
+    Patch,
+    /// An upload that may take several requests.
+    Post,
 }
 
 impl Verb {
@@ -51,12 +56,14 @@ impl Verb {
             "MOVE" => Self::Move,
             "LOCK" => Self::Lock,
             "UNLOCK" => Self::Unlock,
+            "PATCH" => Self::Patch,
+            "POST" => Self::Post,
             _ => return None,
         })
     }
 
     /// Tells whether it may make something at the place that it names.
     pub(super) fn creates(self) -> bool {
-        matches!(self, Self::Put | Self::Mkcol | Self::Lock)
+        matches!(self, Self::Put | Self::Post | Self::Mkcol | Self::Lock)
     }
 }

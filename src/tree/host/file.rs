@@ -99,15 +99,20 @@ impl File {
 
     /// Copies at most `most` bytes at an offset to the same offset of another file; 0 at the end.
     pub(crate) fn copy_to(&self, target: &File, offset: u64, most: usize) -> Result<usize> {
-        let (mut from, mut to) = (offset, offset);
+        self.copy_part(offset, target, offset, most)
+    }
+
+    /// Copies at most `most` bytes at an offset to an offset of another file; 0 at the end.
+    pub(crate) fn copy_part(&self, offset: u64, target: &File, place: u64, most: usize) -> Result<usize> {
+        let (mut from, mut to) = (offset, place);
         match copy_file_range(&self.0, Some(&mut from), &target.0, Some(&mut to), most) {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                 let mut buffer = vec![0; most.min(1 << 20)];
                 let count = self.read_at(&mut buffer, offset)?;
-                target.write_at(&buffer[..count], offset)?;
+                target.write_at(&buffer[..count], place)?;
                 Ok(count)
             }
-            Err(Errno::INTR) => self.copy_to(target, offset, most),
+            Err(Errno::INTR) => self.copy_part(offset, target, place, most),
             result => result,
         }
     }

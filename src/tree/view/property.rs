@@ -7,7 +7,7 @@ use crate::domain::{Name, Permission, Tag, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::host::{How, Stat};
 use crate::tree::label::{label, tags_of, tags_property};
-use crate::tree::{Attributes, Claim, Error, Kind, Property, PropertyChange, Result};
+use crate::tree::{Attributes, Claim, Entry, Error, Kind, Property, PropertyChange, Result};
 
 impl View {
     /// Returns the dead properties of an entry that the session may read.
@@ -23,6 +23,23 @@ impl View {
     pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
         let found = self.open(folder, Permission::R, How::Folder)?;
         self.shared().index.properties_in(&found.path)
+    }
+
+    /// Keeps the checksum of a file's content as `entry` shows it; it is lost when the content changes. What the
+    /// session may not read has none.
+    pub fn keep_checksum(&self, entry: &Entry, checksum: &str) -> Result<()> {
+        match entry.etag {
+            Some(etag) => Ok(self.shared().index.store().keep_checksum(&etag.bytes(), checksum)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the checksum of a file's content as `entry` shows it, where one was given for it.
+    pub fn checksum(&self, entry: &Entry) -> Result<Option<String>> {
+        match entry.etag {
+            Some(etag) => Ok(self.shared().index.store().checksum(&etag.bytes())?),
+            None => Ok(None),
+        }
     }
 
     /// Changes dead properties and attributes together: all or nothing.

@@ -286,7 +286,8 @@ impl View {
         (claim.judge)()
     }
 
-    fn unlocked_put(&self, spot: &Spot, replaced: Option<&Stat>, claim: &Claim<'_>) -> Result<()> {
+    /// Lets something be put at a spot as far as locks go.
+    pub(in crate::tree) fn unlocked_put(&self, spot: &Spot, replaced: Option<&Stat>, claim: &Claim<'_>) -> Result<()> {
         if replaced.is_none() {
             self.unlocked(&spot.parent(), claim.tokens)?;
         }

@@ -10,6 +10,7 @@ use crate::webdav::xml::DAV;
 use crate::webdav::{date, multistatus, xml};
 
 const WINDOWS: &str = "urn:schemas-microsoft-com:";
+const CLOUD: &str = "http://owncloud.org/ns";
 const OURS: &str = "urn:patgate";
 
 /// A live property.
@@ -53,6 +54,8 @@ pub(in crate::webdav) enum Live {
     WindowsAccessed,
     /// `{urn:patgate}node-id`
     NodeId,
+    /// `{http://owncloud.org/ns}checksums`
+    Checksums,
 }
 
 /// The entry whose properties are written.
@@ -103,6 +106,7 @@ impl Live {
             (WINDOWS, "Win32LastModifiedTime") => Self::WindowsModified,
             (WINDOWS, "Win32LastAccessTime") => Self::WindowsAccessed,
             (OURS, "node-id") => Self::NodeId,
+            (CLOUD, "checksums") => Self::Checksums,
             _ => return None,
         })
     }
@@ -129,6 +133,7 @@ impl Live {
             Self::WindowsModified => "Z:Win32LastModifiedTime",
             Self::WindowsAccessed => "Z:Win32LastAccessTime",
             Self::NodeId => "P:node-id",
+            Self::Checksums => "oc:checksums",
         }
     }
 
@@ -141,11 +146,12 @@ impl Live {
     }
 
     fn declare(self, out: &mut String) {
-        if self.tag().starts_with("Z:") {
-            out.push_str(" xmlns:Z=\"");
-            out.push_str(WINDOWS);
-            out.push('"');
-        }
+        let (prefix, namespace) = match self {
+            Self::WindowsModified | Self::WindowsAccessed => ("Z", WINDOWS),
+            Self::Checksums => ("oc", CLOUD),
+            _ => return,
+        };
+        let _ = write!(out, " xmlns:{prefix}=\"{namespace}\"");
     }
 
     /// Tells whether an entry has it, without asking for what it costs to know.
@@ -158,6 +164,7 @@ impl Live {
             Self::Lockable => entry.permission.allows(Permission::W),
             Self::Available | Self::Used => entry.is_folder() && known,
             Self::NodeId => known,
+            Self::Checksums => entry.etag.is_some(),
             _ => true,
         }
     }
@@ -224,6 +231,10 @@ impl Live {
                 };
                 let Some(id) = id else { return false };
                 let _ = write!(out, "{id}");
+            }
+            Self::Checksums => {
+                let Ok(Some(sum)) = call.view.checksum(entry) else { return false };
+                let _ = write!(out, "<oc:checksum>{sum}</oc:checksum>");
             }
         }
         true

@@ -1,0 +1,37 @@
+//! Checksums of content, by its entity tag: one is found only as long as the content is what it was given for, wherever
+//! it is moved to, and without a node.
+
+use std::sync::atomic::Ordering;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Durability, Result, Store};
+
+/// How many are kept; the oldest go.
+const MOST: i64 = 1_000_000;
+
+impl Store {
+    /// Returns the checksum of the content that has a tag.
+    pub(crate) fn checksum(&self, etag: &[u8; 16]) -> Result<Option<String>> {
+        if !self.shared.sums.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT value FROM checksums WHERE etag = ?1")?;
+            Ok(statement.query_row([etag], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Keeps the checksum of the content that has a tag.
+    pub(crate) fn keep_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
+        self.write(Durability::Lazy, |connection| {
+            let sql = "INSERT OR REPLACE INTO checksums (etag, value) VALUES (?1, ?2)";
+            connection.prepare_cached(sql)?.execute(params![etag, value])?;
+            let sql = "DELETE FROM checksums WHERE number <= (SELECT max(number) FROM checksums) - ?1";
+            connection.prepare_cached(sql)?.execute([MOST])?;
+            Ok(())
+        })?;
+        self.shared.sums.store(true, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Uploads in parts, as the sync clients of ownCloud and Nextcloud send them: a folder of one's own below
+//! `/remote.php/dav/uploads/USER/` is made (MKCOL), parts are put into it in any order, and MOVE of its `.file` to a
+//! destination puts them together, in the order of their names, as one upload.
+//!
+//! The folder is no part of the tree: it belongs to the user, and what is in it waits in staging, bounded in number
+//! and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
+//! What can't be committed stays, so that the client may try again.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::address::{self, Place};
+use super::call::Call;
+use super::checksum::{Checksums, Of};
+use super::error::{Error, Result};
+use super::folder::done;
+use super::pour::{Sink, pour};
+use super::stream::blocking;
+use super::uploads::{ChunkName, Chunked, Uploads};
+use super::verb::Verb;
+use super::{fields, multistatus, put};
+use crate::auth::Session;
+use crate::domain::{Login, Time};
+use crate::http::{Body, full};
+use crate::tree::{self, Deposit, Tree, View};
+
+/// The member by whose move all parts are put together.
+const WHOLE: &[u8] = b".file";
+
+/// What a request needs that works on an upload in parts.
+pub(super) struct Around<'a> {
+    /// The tree.
+    pub(super) tree: &'a Tree,
+    /// All of them.
+    pub(super) uploads: &'a Uploads,
+    /// Who asks.
+    pub(super) session: Session,
+    /// When.
+    pub(super) now: Time,
+}
+
+/// Answers a request below `/remote.php/dav/uploads/USER/`: for an upload, or a part of it.
+///
+/// # Errors
+/// [`Error::Elsewhere`] for one that is not there or another user's, and what the tree says.
+pub(super) async fn answer(
+    verb: Verb,
+    place: &Place,
+    head: Parts,
+    body: &mut Incoming,
+    around: Around<'_>,
+) -> Result<Response<Body>> {
+    let login = around.session.login().clone();
+    let (uploads, now) = (around.uploads, around.now);
+    let Place { upload, part } = place;
+    if verb == Verb::Mkcol && part.is_none() {
+        around.tree.view(around.session.clone()).may_deposit()?;
+        let made = uploads.begin_chunked(&login, upload, now)?;
+        return if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::Exists.into()) };
+    }
+    let chunked = uploads.chunked(&login, upload, now).ok_or(Error::Elsewhere)?;
+    match (verb, part.as_deref()) {
+        (Verb::Put, Some(part)) if part != WHOLE => put_part(chunked, ChunkName::new(part), &head, body, around).await,
+        (Verb::Move, Some(WHOLE)) => assemble(chunked, upload, head, around).await,
+        (Verb::Delete, None) => {
+            let gone = uploads.forget_chunked(&login, upload);
+            blocking(move || {
+                drop((gone, chunked));
+                Ok(done(StatusCode::NO_CONTENT))
+            })
+            .await
+        }
+        (Verb::Delete, Some(part)) => match chunked.remove(&ChunkName::new(part)) {
+            true => Ok(done(StatusCode::NO_CONTENT)),
+            false => Err(Error::Elsewhere),
+        },
+        (Verb::Propfind, None) => blocking(move || Ok(listed(&chunked, &head))).await,
+        _ => Err(Error::NotAllowed),
+    }
+}
+
+async fn put_part(
+    chunked: Arc<Chunked>,
+    name: ChunkName,
+    head: &Parts,
+    body: &mut Incoming,
+    around: Around<'_>,
+) -> Result<Response<Body>> {
+    let view = around.tree.view(around.session.clone());
+    let sums = Checksums::announced(&head.headers, Of::All);
+    let part = blocking(move || Ok(Part { deposit: view.deposit()?, view, sums, length: 0 })).await?;
+    let (part, blocks) = pour(body, &around.session, std::future::pending(), part).await?;
+    blocking(move || {
+        let Part { deposit, sums, .. } = part.write(&blocks)?;
+        if !sums.hold() {
+            return Err(Error::Checksum);
+        }
+        let replaced = chunked.keep(name, deposit)?;
+        Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
+    })
+    .await
+}
+
+/// A part while it comes in.
+struct Part {
+    view: View,
+    deposit: Deposit,
+    sums: Checksums,
+    length: u64,
+}
+
+impl Sink for Part {
+    const KEEPS: bool = false;
+
+    fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
+        for block in blocks {
+            self.view.write_deposit(&self.deposit, block, self.length)?;
+            self.sums.update(block);
+            self.length += block.len() as u64;
+        }
+        Ok(self)
+    }
+}
+
+/// Puts all parts together at the destination.
+async fn assemble(chunked: Arc<Chunked>, upload: &[u8], mut head: Parts, around: Around<'_>) -> Result<Response<Body>> {
+    let Around { tree, uploads, session, now } = around;
+    let keep = !fields::overwrite(&head.headers)?;
+    let total = announced(&head.headers)?;
+    let destination = head.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
+    let host = address::Host::of(&head.uri, &head.headers);
+    head.uri = address::path_of(destination.as_bytes().trim_ascii(), host.as_ref())?;
+    let login = session.login().clone();
+    let call = Call::new(Verb::Put, head, tree, session, now).await?;
+    if call.is_root() {
+        return Err(Error::Root);
+    }
+    let response = blocking(move || {
+        if keep && call.view.stat(&call.path).is_ok() {
+            return Err(tree::Error::Exists.into());
+        }
+        put_together(&call, &chunked, total)
+    })
+    .await?;
+    finished(uploads, &login, upload).await;
+    Ok(response)
+}
+
+async fn finished(uploads: &Uploads, login: &Login, upload: &[u8]) {
+    let gone = uploads.forget_chunked(login, upload);
+    let _ = blocking(move || {
+        drop(gone);
+        Ok(())
+    })
+    .await;
+}
+
+fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Response<Body>> {
+    let modified = fields::modified(&call.headers)?;
+    let parts = chunked.parts();
+    let mut size: u64 = 0;
+    for (_, part) in &parts {
+        size = size.saturating_add(part.size()?);
+    }
+    if total.is_some_and(|total| total != size) {
+        return Err(Error::Length);
+    }
+    let staged = call.claiming(|claim| call.view.stage(&call.path, Some(size), claim))?;
+    let mut offset = 0;
+    for (_, part) in &parts {
+        offset = staged.append(part, offset)?;
+    }
+    if offset != size {
+        return Err(Error::Cut);
+    }
+    put::verify(&staged, Checksums::announced(&call.headers, Of::Whole))?;
+    put::commit(call, staged, modified)
+}
+
+/// Reads `OC-Total-Length`: what all parts come to.
+fn announced(headers: &HeaderMap) -> Result<Option<u64>> {
+    let Some(value) = headers.get("oc-total-length") else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    length.map(Some).ok_or(Error::Malformed("OC-Total-Length is no number"))
+}
+
+/// Lists the parts that have come, for a client that goes on with an upload.
+fn listed(chunked: &Chunked, head: &Parts) -> Response<Body> {
+    let base = head.uri.path().trim_end_matches('/');
+    let mut out = String::from(multistatus::HEAD);
+    let mut row = |href: &str, inner: &str| {
+        let _ = writeln!(
+            out,
+            "<D:response><D:href>{href}</D:href><D:propstat><D:prop>{inner}</D:prop>\
+             <D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+        );
+    };
+    row(&format!("{base}/"), "<D:resourcetype><D:collection/></D:resourcetype>");
+    let deep = fields::depth(&head.headers).is_ok_and(|depth| depth != Some(fields::Depth::Zero));
+    for (name, part) in chunked.parts().into_iter().filter(|_| deep) {
+        let mut href = format!("{base}/");
+        address::encode(name.as_bytes(), &mut href);
+        let size = part.size().unwrap_or_default();
+        row(&href, &format!("<D:resourcetype/><D:getcontentlength>{size}</D:getcontentlength>"));
+    }
+    out.push_str(multistatus::TAIL);
+    multistatus::response(full(out))
+}

@@ -1,0 +1,95 @@
+//! How a body comes in: a block is written off the runtime while the next is being received.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::error::{Error, Result};
+use crate::auth::{Ended, Session};
+use crate::tree;
+
+/// As much as is written at once, and as is received before anything is written.
+pub(super) const BLOCK: usize = 512 * 1024;
+
+/// How long a client may send nothing of a body that it began.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// What takes a body in; may block.
+pub(super) trait Sink: Sized + Send + 'static {
+    /// Whether what came of a body that is cut is kept.
+    const KEEPS: bool;
+
+    /// Writes the next blocks.
+    ///
+    /// # Errors
+    /// Whatever stops the transfer.
+    fn write(self, blocks: &[Bytes]) -> Result<Self>;
+}
+
+/// Pours a body into a sink, up to its last blocks: these are returned unwritten, so that they can be written
+/// and the transfer finished in one step. Ends with the session, and when `stopped` says so.
+///
+/// # Errors
+/// What the sink says; [`Error::Cut`] when the body ends before its end.
+pub(super) async fn pour<S: Sink>(
+    body: &mut Incoming,
+    session: &Session,
+    stopped: impl Future<Output = ()>,
+    sink: S,
+) -> Result<(S, Vec<Bytes>)> {
+    let ended = async {
+        tokio::select! {
+            () = session.ended() => Error::from(tree::Error::Ended(Ended)),
+            () = stopped => Error::Cut,
+        }
+    };
+    let mut ended = std::pin::pin!(ended);
+    let mut writing: Option<JoinHandle<Result<S>>> = None;
+    let mut waiting = Some(sink);
+    loop {
+        let (blocks, last) = receive(body, ended.as_mut()).await;
+        let ready = match (waiting.take(), writing.take()) {
+            (Some(sink), _) => sink,
+            (None, Some(job)) => job.await.unwrap_or(Err(Error::Lost))?,
+            (None, None) => return Err(Error::Lost),
+        };
+        match last {
+            Ok(true) => return Ok((ready, blocks)),
+            Ok(false) => writing = Some(spawn_blocking(move || ready.write(&blocks))),
+            Err(error) => {
+                if S::KEEPS && matches!(error, Error::Cut) {
+                    let _ = spawn_blocking(move || ready.write(&blocks).map(drop)).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Receives up to about a block; tells whether that was the last, or why no more will come.
+async fn receive(body: &mut Incoming, mut ended: Pin<&mut impl Future<Output = Error>>) -> (Vec<Bytes>, Result<bool>) {
+    let (mut blocks, mut length) = (Vec::new(), 0);
+    while length < BLOCK && !body.is_end_stream() {
+        let frame = tokio::select! {
+            biased;
+            frame = tokio::time::timeout(SILENCE, body.frame()) => frame,
+            error = ended.as_mut() => return (blocks, Err(error)),
+        };
+        match frame {
+            Ok(None) => return (blocks, Ok(true)),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    length += data.len();
+                    blocks.push(data);
+                }
+            }
+            Ok(Some(Err(_))) | Err(_) => return (blocks, Err(Error::Cut)),
+        }
+    }
+    (blocks, Ok(body.is_end_stream()))
+}
