@@ -7,7 +7,13 @@ use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
-use crate::domain::{Access, Actor, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, UploadRule, Width};
+use crate::domain::{
+    Access, Actor, Denial, Event, EventKind, Limits, Login, Operation, Peer, Roles, Time, TokenId, TreePath,
+    UploadRule, Width,
+};
+
+/// How many names of a path tell refused operations apart.
+const DENIED_DEPTH: usize = 3;
 
 /// The session's token is dead, or no longer admits this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +108,15 @@ impl Session {
         if !life.is_over() && now < standing.end_of(proven) {
             standing.touch(now, peer);
         }
+    }
+
+    /// Tells the audit trail of an operation on the tree that was refused; those in one place are counted.
+    pub fn denied(&self, operation: Operation, path: &TreePath, denial: Denial) {
+        let Seat { core, life, peer, .. } = &*self.seat;
+        let by = Actor::Bearer { login: life.login.clone(), token: life.token };
+        let event = Event::new(core.clock.now(), EventKind::AccessDenied).user(&life.login).token(life.token);
+        let event = event.by(by).from(peer).at_path(&path.top(DENIED_DEPTH)).detail(format!("{operation}: {denial}"));
+        core.trail.note(Source::Known, event);
     }
 
     /// Waits until the session has ended.

@@ -59,6 +59,13 @@ impl World {
     }
 }
 
+impl Authenticator {
+    /// Writes down what the watch would.
+    pub(crate) fn write_down(&self) {
+        self.core.flush();
+    }
+}
+
 pub(crate) fn credential(text: &TokenText) -> Credential {
     Credential { login: Some("alice".to_owned()), token: Zeroizing::new(text.reveal().as_bytes().to_vec()) }
 }

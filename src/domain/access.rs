@@ -9,6 +9,7 @@
 //! So the whole rule folds, once, into a list of [`Root`]s, and asking is finding a root above.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::{Name, Permission, Scope, TokenId, TreePath};
 
@@ -82,6 +83,21 @@ pub enum Denial {
     NoGrant,
     /// This token's scopes do not allow it there.
     OutOfScope(TokenId),
+    /// It would need a permission above the root of the tree.
+    TopOfTree,
+    /// What was granted or scoped there is another folder now, or gone.
+    Swapped,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denial::NoGrant => f.write_str("no grant of the user allows it there"),
+            Denial::OutOfScope(token) => write!(f, "the scopes of the token {token} do not allow it there"),
+            Denial::TopOfTree => f.write_str("the root of the tree can't be made, moved or removed"),
+            Denial::Swapped => f.write_str("the folder that was granted or scoped was replaced by another"),
+        }
+    }
 }
 
 /// All that a session may reach.

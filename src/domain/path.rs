@@ -130,6 +130,16 @@ impl TreePath {
         Some((Self(parent.into()), Name(name.into())))
     }
 
+    /// Returns the path as far as its first `depth` names.
+    pub fn top(&self, depth: usize) -> Self {
+        let end = memchr::memchr_iter(b'/', &self.0).nth(depth.saturating_sub(1));
+        match (depth, end) {
+            (0, _) => Self::root(),
+            (_, Some(end)) => Self(self.0[..end].into()),
+            (_, None) => self.clone(),
+        }
+    }
+
     /// Returns the parts, from the root down.
     pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|part| !part.is_empty())

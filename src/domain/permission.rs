@@ -26,6 +26,11 @@ impl Permission {
         self & needed == needed
     }
 
+    /// Returns the permission itself where it allows anything.
+    pub fn any(self) -> Option<Permission> {
+        (self != Self::NONE).then_some(self)
+    }
+
     /// Returns the stored form, 1 to 3 (and 0 for nothing).
     pub fn bits(self) -> u8 {
         self.0

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
-use crate::domain::{Access, Identity, Name, Permission, Reach, Root, TreePath};
+use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, TreePath};
 
 /// An open entry at which an operation is allowed.
 pub(super) struct Found {
@@ -78,6 +78,24 @@ impl View {
         Ok(Grounds { access, grounds })
     }
 
+    /// Opens an entry to do something with it; links are followed. A refusal is told to the audit trail.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it can be seen but that is not allowed, [`Error::Absent`] when it can't.
+    pub(super) fn open_for(&self, operation: Operation, path: &TreePath, how: How) -> Result<Found> {
+        self.open(path, operation.permission(), how).inspect_err(|_| self.tell(operation, path))
+    }
+
+    /// Tells the audit trail of an operation that was refused because it is not allowed, and not because
+    /// nothing is there: the rule itself says which. Only refusals come here.
+    pub(super) fn tell(&self, operation: Operation, path: &TreePath) {
+        if let Ok(access) = self.session().access()
+            && let Err(denial) = operation.judge(&access, path)
+        {
+            self.session().denied(operation, path, denial);
+        }
+    }
+
     /// Opens an entry at which `needed` is allowed; links are followed.
     ///
     /// # Errors
@@ -127,7 +145,11 @@ impl View {
     /// [`Error::NoParent`] when the folder is absent, [`Error::Forbidden`] when it can be seen but
     /// nothing may be changed in it, or the path is the root.
     pub(super) fn spot(&self, path: &TreePath) -> Result<Spot> {
-        self.spot_with(path, Permission::W)
+        self.spot_for(Operation::Create, path).inspect_err(|_| self.tell(Operation::Create, path))
+    }
+
+    fn spot_for(&self, operation: Operation, path: &TreePath) -> Result<Spot> {
+        self.spot_with(path, operation.permission())
     }
 
     /// Returns a name in a folder at which `needed` is allowed; nothing needed is any permission.
@@ -158,8 +180,12 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`] when it can't be seen, [`Error::Forbidden`] when it can but must stay.
-    pub(super) fn removable(&self, path: &TreePath) -> Result<(Spot, Stat)> {
-        let spot = match self.spot(path) {
+    pub(super) fn removable(&self, operation: Operation, path: &TreePath) -> Result<(Spot, Stat)> {
+        self.to_remove(operation, path).inspect_err(|_| self.tell(operation, path))
+    }
+
+    fn to_remove(&self, operation: Operation, path: &TreePath) -> Result<(Spot, Stat)> {
+        let spot = match self.spot_for(operation, path) {
             Err(Error::NoParent) => return Err(Error::Absent),
             Err(Error::Forbidden) => return Err(self.refusal(&self.grounds(path)?, path, None)),
             spot => spot?,
@@ -177,19 +203,25 @@ impl View {
     /// [`Error::IsFolder`]; [`Error::Forbidden`] when path or folder can be seen but not written,
     /// [`Error::NoParent`] when the folder is absent.
     pub(super) fn writable(&self, path: &TreePath) -> Result<(Spot, Option<Stat>)> {
-        let spot = match self.spot(path) {
+        self.to_write(path).inspect_err(|_| self.tell(Operation::Write, path))
+    }
+
+    fn to_write(&self, path: &TreePath) -> Result<(Spot, Option<Stat>)> {
+        let spot = match self.spot_for(Operation::Create, path) {
             Ok(spot) => spot,
             Err(error @ (Error::Forbidden | Error::NoParent)) => return self.writable_root(path, error),
             Err(error) => return Err(error),
         };
         match spot.stat()? {
             Some(stat) if stat.kind == Some(Kind::Folder) => Err(Error::IsFolder),
-            Some(stat) if stat.kind == Some(Kind::Link) => match self.open(path, Permission::W, How::Place) {
-                Ok(found) if found.stat.is_folder() => Err(Error::IsFolder),
-                Ok(found) if found.path != spot.path => self.writable(&found.path),
-                Ok(_) | Err(Error::Absent | Error::Forbidden) => Ok((spot, Some(stat))),
-                Err(error) => Err(error),
-            },
+            Some(stat) if stat.kind == Some(Kind::Link) => {
+                match self.open(path, Operation::Write.permission(), How::Place) {
+                    Ok(found) if found.stat.is_folder() => Err(Error::IsFolder),
+                    Ok(found) if found.path != spot.path => self.to_write(&found.path),
+                    Ok(_) | Err(Error::Absent | Error::Forbidden) => Ok((spot, Some(stat))),
+                    Err(error) => Err(error),
+                }
+            }
             Some(stat) if stat.kind.is_none() => Err(Error::Forbidden),
             stat => Ok((spot, stat)),
         }
@@ -199,7 +231,7 @@ impl View {
     fn writable_root(&self, path: &TreePath, otherwise: Error) -> Result<(Spot, Option<Stat>)> {
         let grounds = self.grounds(path)?;
         let permission = grounds.permission();
-        let Some(ground) = grounds.anchor(Permission::W) else {
+        let Some(ground) = grounds.anchor(Operation::Write.permission()) else {
             let seen = matches!(self.refusal(&grounds, path, None), Error::Forbidden);
             return Err(if seen { Error::Forbidden } else { otherwise });
         };

@@ -1,7 +1,7 @@
 //! Copying: into staging, in as long as it takes, and from there to its place in one step.
 
 use super::{Claim, Overwrite, View};
-use crate::domain::{Name, Permission, TreePath};
+use crate::domain::{Name, Operation, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
 use crate::tree::handles::Hold;
 use crate::tree::host::{Errno, File, Folder, How, Staged, Stat};
@@ -28,7 +28,7 @@ impl View {
         overwrite: Overwrite,
         claim: &Claim<'_>,
     ) -> Result<bool> {
-        let source = self.open(from, Permission::R, How::Place)?;
+        let source = self.open_for(Operation::Copy, from, How::Place)?;
         let target = self.spot(to)?;
         let into_itself = deep && target.path.is_within(&source.path);
         if into_itself || source.path.is_within(&target.path) {

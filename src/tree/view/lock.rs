@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::View;
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::host::{Errno, How};
 use crate::tree::{Claim, Error, Lock, LockRequest, LockToken, Result};
 
@@ -17,14 +17,14 @@ impl View {
     /// or by one of the folder in which a file would be made; [`Error::NoSpace`] when the user holds too
     /// many.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
-        let place = match self.open(path, Permission::W, How::Place) {
+        let place = match self.open_for(Operation::Write, path, How::Place) {
             Ok(found) => found.path,
             Err(Error::Absent) => self.writable(path)?.0.path,
             Err(error) => return Err(error),
         };
         let _held = self.shared().names.hold(&[&place]);
         (claim.judge)()?;
-        match self.open(&place, Permission::W, How::Place) {
+        match self.open_for(Operation::Write, &place, How::Place) {
             Ok(_) => self.take(&place, request).map(|lock| (lock, false)),
             Err(Error::Absent) => self.lock_new(&place, request, claim.tokens),
             Err(error) => Err(error),

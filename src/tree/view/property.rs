@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::View;
-use crate::domain::{Name, Permission, Tag, TreePath};
+use crate::domain::{Name, Operation, Permission, Tag, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::host::{How, Stat};
 use crate::tree::label::{label, tags_of, tags_property};
@@ -54,7 +54,7 @@ impl View {
         attributes: &Attributes,
         claim: &Claim<'_>,
     ) -> Result<()> {
-        let place = self.open(path, Permission::W, How::Place)?.path;
+        let place = self.open_for(Operation::Write, path, How::Place)?.path;
         self.may_change(changes)?;
         let _held = self.shared().names.hold(&[&place]);
         (claim.judge)()?;

@@ -1,7 +1,7 @@
 //! Operations that change nothing.
 
 use super::{View, visible};
-use crate::domain::{NodeId, Permission, TreePath};
+use crate::domain::{NodeId, Operation, Permission, TreePath};
 use crate::tree::host::{self, How};
 use crate::tree::{Entry, Error, Kind, Listing, Reader, Result, Space};
 
@@ -92,15 +92,17 @@ impl View {
     pub fn list(&self, path: &TreePath, follow: bool) -> Result<Listing> {
         let grounds = self.grounds(path)?;
         let permission = grounds.permission();
-        if permission.allows(Permission::R) {
-            let found = self.open_on(&grounds, path, Permission::R, How::Place)?;
+        let needed = Operation::List.permission();
+        if permission.allows(needed) {
+            let found = self.open_on(&grounds, path, needed, How::Place)?;
             if !found.stat.is_folder() {
                 return Err(Error::NotFolder);
             }
             return Listing::all(self, path, found, follow);
         }
-        let entry = self.stat(path)?;
+        let entry = self.stat(path).inspect_err(|_| self.tell(Operation::List, path))?;
         if !entry.is_folder() {
+            self.tell(Operation::List, path);
             return Err(Error::Forbidden);
         }
         Ok(Listing::way_down(self, path, grounds.access().way_down(path)))
@@ -108,7 +110,7 @@ impl View {
 
     /// Opens a file for reading.
     pub fn read(&self, path: &TreePath) -> Result<Reader> {
-        let found = self.open(path, Permission::R, How::Read)?;
+        let found = self.open_for(Operation::Read, path, How::Read)?;
         if found.stat.is_folder() {
             return Err(Error::IsFolder);
         }
@@ -119,7 +121,7 @@ impl View {
     /// runtime may call it. `None` where it would have to, and wherever [`View::read`] is to say more: for
     /// what is absent, forbidden, a folder or a link.
     pub fn read_cached(&self, path: &TreePath) -> Option<Reader> {
-        let found = self.open_cached(path, Permission::R)?;
+        let found = self.open_cached(path, Operation::Read.permission())?;
         if found.stat.is_folder() { None } else { Reader::new(self, path, found).ok() }
     }
 

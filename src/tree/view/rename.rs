@@ -1,7 +1,7 @@
 //! Moving an entry in one step.
 
 use super::{Claim, Overwrite, View};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::host::{Errno, Stat};
 use crate::tree::{Error, Kind, Result};
@@ -17,7 +17,7 @@ impl View {
     /// of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
-        let (source, stat) = self.removable(from)?;
+        let (source, stat) = self.removable(Operation::Move, from)?;
         let target = self.spot(to)?;
         if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
             return Err(Error::Forbidden);

@@ -1,7 +1,7 @@
 //! Operations that make, change and remove.
 
 use super::{Claim, EditMode, View};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::{Found, Spot, stays_inside};
 use crate::tree::host::{File, How, Stat};
 use crate::tree::tag::keep;
@@ -142,7 +142,7 @@ impl View {
         claim: &Claim<'_>,
         effect: impl FnOnce(&Spot, &Stat) -> Result<()>,
     ) -> Result<()> {
-        let (spot, _) = self.removable(path)?;
+        let (spot, _) = self.removable(Operation::Delete, path)?;
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.unlocked(&spot.parent(), claim.tokens)?;
@@ -233,7 +233,7 @@ impl View {
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::Locked`];
     /// [`Error::Forbidden`], also when source and new folder are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &Claim<'_>) -> Result<()> {
-        let source = self.open(from, Permission::RW, How::Place)?;
+        let source = self.open_for(Operation::Link, from, How::Place)?;
         if source.stat.is_folder() {
             return Err(Error::IsFolder);
         }

@@ -3,6 +3,7 @@
 mod access;
 mod cached;
 mod etags;
+mod judged;
 mod limits;
 mod links;
 mod moves;

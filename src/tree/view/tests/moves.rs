@@ -198,7 +198,7 @@ fn a_folder_of_any_depth_leaves_in_one_step_and_goes_whole() {
 fn a_move_to_another_file_system_copies_whole_and_removes() {
     let (house, view) = house();
     // Nothing can be mounted here: what a move across does is asked for by itself.
-    let (source, stat) = view.removable(&at("/box/a")).expect("seen");
+    let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("seen");
     let target = view.spot(&at("/box/c")).expect("spot");
     let replaced = view.move_across(&source, &stat, &target, Overwrite::Yes, &NONE).expect("moved");
     assert!(replaced && !host(&house, "/box/a").exists());

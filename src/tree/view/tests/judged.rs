@@ -1,0 +1,145 @@
+//! The rule that explains is the rule that enforces, and what it denies is told.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{Event, EventKind, Operation};
+use crate::domain::{Permission, TreePath};
+use crate::store::{Cursor, EventFilter};
+use crate::tree::{Attributes, Listing, Overwrite};
+
+const FOLDERS: [&str; 5] = ["/", "/a", "/a/b", "/a/b/c", "/d"];
+
+/// A tree in which every folder holds the files `f`, which may be granted, and `plain`, which is not.
+fn furnished() -> House {
+    let house = House::new(&FOLDERS[1..]);
+    for folder in FOLDERS {
+        for name in ["f", "plain"] {
+            std::fs::write(house.root.join(&folder[1..]).join(name), "text").expect("file");
+        }
+    }
+    house
+}
+
+fn child(folder: &str, name: &str) -> TreePath {
+    at(&format!("{}/{name}", folder.trim_end_matches('/')))
+}
+
+/// Whether a view lets an operation pass. Nothing is changed: the claim stops it just before its effect.
+fn lets_pass(view: &View, operation: Operation, path: &TreePath) -> bool {
+    let stop = Claim { tokens: &[], judge: &|| Err(Error::Precondition) };
+    let parent = path.parent().unwrap_or_default();
+    let beside = child(&parent.to_string(), "new");
+    let passes = |result: Result<()>| matches!(result, Ok(()) | Err(Error::Precondition));
+    match operation {
+        Operation::Stat => passes(view.stat(path).map(drop)),
+        Operation::List => view.list(path, false).is_ok_and(|listing| listed(listing).contains(&"plain".to_owned())),
+        Operation::Read => passes(view.read(path).map(drop)),
+        Operation::Copy => passes(view.copy(path, &beside, true, Overwrite::Yes, &stop).map(drop)),
+        Operation::Write => passes(view.set_properties(path, &[], &Attributes::default(), &stop)),
+        Operation::Create => passes(view.stage(&beside, None, &stop).map(drop)),
+        Operation::Delete => passes(view.remove_all(path, &stop)),
+        Operation::Move => passes(view.rename(path, &beside, Overwrite::Yes, &stop).map(drop)),
+        Operation::Link => passes(view.hard_link(path, &beside, &stop)),
+    }
+}
+
+fn listed(listing: Listing) -> Vec<String> {
+    listing.map(|entry| String::from_utf8_lossy(&entry.expect("entry").name).into_owned()).collect()
+}
+
+fn rights() -> impl Strategy<Value = Vec<(String, Permission)>> {
+    let place = prop_oneof![
+        proptest::sample::select(&FOLDERS[..]).prop_map(str::to_owned),
+        proptest::sample::select(&FOLDERS[..]).prop_map(|folder| child(folder, "f").to_string()),
+    ];
+    let one = (place, 1u8..4).prop_map(|(place, bits)| (place, Permission::from_bits(bits).expect("bits")));
+    proptest::collection::vec(one, 0..4)
+}
+
+fn told(house: &House, kind: EventKind) -> Vec<Event> {
+    house.auth.write_down();
+    let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
+    let noted = house.store.audit(&filter, Cursor::After(0), 10_000).expect("read");
+    noted.into_iter().map(|noted| noted.event).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_explains_is_what_enforces(grants in rights(), scopes in proptest::option::of(rights())) {
+        let house = furnished();
+        fn named(rights: &[(String, Permission)]) -> Vec<(&str, Permission)> {
+            rights.iter().map(|(path, permission)| (path.as_str(), *permission)).collect()
+        }
+        house.user("alice", &named(&grants));
+        let view = match &scopes {
+            None => house.view("alice"),
+            Some(scopes) => house.scoped("alice", &named(scopes)),
+        };
+        let access = view.session().access().expect("lives");
+        let judged = |operation: Operation, path: &TreePath| operation.judge(&access, path).is_ok();
+        for folder in FOLDERS {
+            let file = child(folder, "f");
+            let beside = child(folder, "new");
+            for operation in Operation::ALL {
+                let path = if operation == Operation::List { at(folder) } else { file.clone() };
+                let passes = lets_pass(&view, operation, &path);
+                match operation {
+                    Operation::Copy => {
+                        let both = judged(operation, &path) && judged(Operation::Create, &beside);
+                        prop_assert_eq!(passes, both, "{} {}", operation, path);
+                    }
+                    Operation::Link => prop_assert!(!passes || judged(operation, &path), "{} {}", operation, path),
+                    Operation::Create => prop_assert_eq!(passes, judged(operation, &beside), "{} {}", operation, path),
+                    _ => prop_assert_eq!(passes, judged(operation, &path), "{} {}", operation, path),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_denied_operation_is_told_and_a_missing_file_is_not() {
+    let house = furnished();
+    house.user("alice", &[("/a", Permission::R), ("/d/f", Permission::W)]);
+    let view = house.view("alice");
+    let claim = Claim::none();
+    view.stat(&at("/a/f")).expect("seen");
+    view.read(&at("/a/f")).expect("read");
+    view.read(&at("/a/none")).map(drop).expect_err("missing");
+    view.stage(&at("/d/f"), None, &claim).map(drop).expect("a granted file in a folder that is not");
+    view.list(&at("/d"), false).map(drop).expect("the way down");
+    view.properties(&at("/d/f")).expect_err("not asked for by name");
+    assert!(told(&house, EventKind::AccessDenied).is_empty());
+
+    view.stage(&at("/a/new"), None, &claim).map(drop).expect_err("only r");
+    view.remove_file(&at("/a/f"), &claim).expect_err("only r");
+    view.remove_file(&at("/a/b/c/f"), &claim).expect_err("only r");
+    view.remove_file(&at("/a/b/c/plain"), &claim).expect_err("only r");
+    view.read(&at("/d/f")).map(drop).expect_err("only w");
+    view.read(&at("/d/plain")).map(drop).expect_err("hidden");
+    view.rename(&at("/d/f"), &at("/d/g"), Overwrite::No, &claim).expect_err("a granted file stays");
+    let told = told(&house, EventKind::AccessDenied);
+    let shown: Vec<_> = told
+        .iter()
+        .map(|event| {
+            let why = event.detail.clone().expect("why");
+            let operation = why.split(':').next().expect("operation").to_owned();
+            (operation, event.path.clone().expect("path"), event.count)
+        })
+        .collect();
+    for (operation, path, count) in [
+        ("write", "/a/new", 1),
+        ("delete", "/a/f", 1),
+        ("delete", "/a/b/c", 2),
+        ("read", "/d/f", 1),
+        ("read", "/d/plain", 1),
+        ("move", "/d/f", 1),
+    ] {
+        assert!(shown.contains(&(operation.to_owned(), path.to_owned(), count)), "{operation} {path}: {shown:?}");
+    }
+    assert_eq!(shown.len(), 6, "{shown:?}");
+    assert_eq!(told[0].user, Some(crate::store::testing::login("alice")));
+}
