@@ -127,6 +127,7 @@ impl Door {
             overlay: Overlay::default(),
             places: Arc::new(Semaphore::new(handles)),
             handles,
+            link_first: self.line.client().is_some_and(|client| sends_link_first(&client)),
             over: self.orders.over.clone(),
         };
         self.inside = Some(Inside { shared: Arc::new(shared), _place: place });
@@ -137,6 +138,12 @@ impl Door {
         }
         true
     }
+}
+
+/// Tells whether a client sends SYMLINK's arguments in the draft's order, the link first: of those that do so where a
+/// server is not OpenSSH, these look for that name at the very front of our identification string.
+fn sends_link_first(client: &str) -> bool {
+    ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP"].iter().any(|known| client.starts_with(known))
 }
 
 fn reject() -> Auth {

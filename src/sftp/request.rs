@@ -201,7 +201,7 @@ impl Fields {
             18 => Request::Rename { from: self.string()?, to: self.string()? },
             19 => Request::ReadLink(self.string()?),
             // OpenSSH sends the target first, against the draft; so do clients that find
-            // "OpenSSH" in our identification string.
+            // "OpenSSH" in our identification string. The others are known by name, see the door.
             20 => Request::Symlink { target: self.string()?, path: self.string()? },
             200 => self.extended()?,
             _ => Request::Unknown,

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) places: Arc<Semaphore>,
     /// How many places there are in all.
     pub(super) handles: usize,
+    /// Whether the client sends SYMLINK's arguments in the draft's order.
+    pub(super) link_first: bool,
     /// Cancelled when the connection is to end.
     pub(super) over: CancellationToken,
 }
@@ -198,6 +200,8 @@ impl Worker {
             Request::Rename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::No),
             Request::PosixRename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::Posix),
             Request::HardLink { from, to } => self.hard_link(&from, &to),
+            // In the draft's order the two change places.
+            Request::Symlink { target: path, path: target } if self.shared.link_first => self.symlink(&target, &path),
             Request::Symlink { target, path } => self.symlink(&target, &path),
             Request::Sync(handle) => self.sync(handle),
             Request::CopyData { from, offset, length, to, to_offset } => {

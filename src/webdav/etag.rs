@@ -20,6 +20,14 @@ impl EntityTag {
         fits.then(|| (Self { weak, tag: tag.to_vec() }, rest))
     }
 
+    /// Reads one tag without its quotes, as Joplin sends them to no end but to keep caches away.
+    fn take_bare(text: &[u8]) -> Option<(Self, &[u8])> {
+        let end = text.iter().position(|&b| b == b',' || b.is_ascii_whitespace()).unwrap_or(text.len());
+        let (tag, rest) = text.split_at(end);
+        let fits = !tag.is_empty() && tag.iter().all(|&b| b.is_ascii_graphic() && b != b'"' && b != b'*');
+        fits.then(|| (Self { weak: false, tag: tag.to_vec() }, rest))
+    }
+
     /// Compares with a current strong tag, both having to be strong.
     pub(super) fn is_strongly(&self, current: Option<&str>) -> bool {
         !self.weak && self.is_weakly(current)
@@ -53,7 +61,7 @@ impl TagList {
                 rest = after.trim_ascii_start();
                 continue;
             }
-            let (tag, after) = EntityTag::take(rest)?;
+            let (tag, after) = EntityTag::take(rest).or_else(|| EntityTag::take_bare(rest))?;
             tags.push(tag);
             rest = after.trim_ascii_start();
             if !rest.is_empty() && !rest.starts_with(b",") {
@@ -75,7 +83,10 @@ mod tests {
         let Some(TagList::Tags(tags)) = TagList::parse(b"\"a\", W/\"b,c\" ,, \"\"") else { panic!("a list") };
         let seen: Vec<_> = tags.iter().map(|t| (t.weak, t.tag.as_slice())).collect();
         assert_eq!(seen, [(false, &b"a"[..]), (true, b"b,c"), (false, b"")]);
-        for text in [&b""[..], b",", b"a", b"\"a", b"\"a\" \"b\"", b"w/\"a\"", b"*, \"a\"", b"\"a b\""] {
+        let bare = TagList::parse(b"JoplinIgnore-12345, b").expect("a list");
+        let tag = |text: &[u8]| EntityTag { weak: false, tag: text.to_vec() };
+        assert_eq!(bare, TagList::Tags(vec![tag(b"JoplinIgnore-12345"), tag(b"b")]));
+        for text in [&b""[..], b",", b"a b", b"\"a", b"\"a\" \"b\"", b"w/\"a\"", b"*, \"a\"", b"\"a b\""] {
             assert_eq!(TagList::parse(text), None, "{}", text.escape_ascii());
         }
     }

@@ -67,14 +67,14 @@ fn one_timeout(text: &str) -> Option<Duration> {
     fits.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), LONGEST_TIMEOUT))
 }
 
-/// Reads `Lock-Token` (section 10.5).
+/// Reads `Lock-Token` (section 10.5); a URL without the angle brackets, too, as some clients send it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is not there or no URL in angle brackets.
+/// [`Error::Malformed`] when it is not there or no URL.
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     let inner = headers.get("lock-token").and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
-        let inner = text.strip_prefix('<')?.strip_suffix('>')?;
-        (!inner.is_empty() && !inner.contains(['<', '>', ' '])).then_some(inner)
+        let inner = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))?;
+        (inner.contains(':') && !inner.contains(['<', '>', ' '])).then_some(inner)
     });
     inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
 }
@@ -176,9 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn lock_tokens_stand_in_angle_brackets() {
-        assert_eq!(lock_token(&headers("lock-token", "<urn:uuid:x>")).expect("token").as_str(), "urn:uuid:x");
-        for text in ["", "urn:uuid:x", "<>", "<a> <b>", "<a"] {
+    fn lock_tokens_stand_in_angle_brackets_or_bare() {
+        for text in ["<urn:uuid:x>", " urn:uuid:x "] {
+            assert_eq!(lock_token(&headers("lock-token", text)).expect("token").as_str(), "urn:uuid:x");
+        }
+        for text in ["", "x", "<>", "<a:b> <a:c>", "<a:b", "a:b>"] {
             assert!(lock_token(&headers("lock-token", text)).is_err(), "{text}");
         }
     }

@@ -19,6 +19,10 @@ class Skip(Exception):
     pass
 
 
+class Absent(Skip):
+    """The client cannot be installed here."""
+
+
 def check(*tools):
     """Registers a check that needs these programs.
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use patgate::auth::Clock;
 use patgate::sftp::SftpOptions;
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse};
-use russh::{Channel, ChannelMsg};
+use russh::{Channel, ChannelMsg, SshId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -299,4 +299,25 @@ async fn the_greeting_tells_clients_what_they_look_for_and_offers_nothing_weak()
     assert_eq!(lists[6], "none");
     let weak = ["sha1", "cbc", "3des", "none", "zlib"];
     assert!(!lists[..6].iter().any(|list| weak.iter().any(|name| list.contains(name))), "{lists:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
+    let (gateway, token) = started(|_| {}).await;
+    gateway.write("/target", "x");
+    for (name, link_first) in
+        [("SSH-2.0-ssh2js1.17.0", true), ("SSH-2.0-WinSCP_release_6.5", true), ("SSH-2.0-Go", false)]
+    {
+        let config = client::Config { client_id: SshId::Standard(name.into()), ..client::Config::default() };
+        let mut ssh = client::connect(Arc::new(config), gateway.sftp, Trusting).await.expect("connected");
+        assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{name}");
+        let mut channel = sftp_channel(&ssh).await;
+        let (link, target) = (string(b"link"), string(b"target"));
+        let order = if link_first { [&link[..], &target] } else { [&target[..], &link] };
+        channel.data_bytes([init(), request(20, 1, &order)].concat()).await.expect("sent");
+        channel.eof().await.expect("sent");
+        while channel.wait().await.is_some() {}
+        assert_eq!(std::fs::read_link(gateway.host("/link")).expect(name).to_str(), Some("target"), "{name}");
+        std::fs::remove_file(gateway.host("/link")).expect("removed");
+    }
 }

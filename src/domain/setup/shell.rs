@@ -114,7 +114,7 @@ pub(super) fn lftp(site: &Site) -> Text {
         Step::command(
             "Mirror a folder there",
             format!(
-                "LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} -e 'set sftp:auto-confirm no; mirror -R --parallel=4 ~/Documents Documents; bye' {url}"
+                "LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} -e 'set cmd:fail-exit yes; mirror -R --parallel=4 ~/Documents Documents; bye' {url}"
             ),
         ),
         Step::command("Or look around", format!("LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} {url}")),

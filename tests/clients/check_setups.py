@@ -1,0 +1,193 @@
+"""The steps that `patgate client` prints, carried out as they stand, with a token for one folder."""
+
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from check_tokens import gateway, new_token
+from files import random_file, sha256, tree_sums
+from session import CHECKS, Skip, check, need, same
+
+PREFIX = "token-setup-"
+# Programs that ask for a password do so at a terminal; host keys of a server that was just made are not known.
+SHIMS = {
+    "ssh": 'exec /usr/bin/ssh {options} "$@"',
+    "sftp": 'exec sshpass -e /usr/bin/sftp {options} "$@"',
+    "scp": 'exec sshpass -e /usr/bin/scp {options} "$@"',
+    "sudo": 'exec "$@"',
+}
+TRUSTING = ('-F "$HOME/.ssh/config" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null '
+            '-o GlobalKnownHostsFile=/dev/null -o LogLevel=ERROR')
+
+
+def setup(s, client):
+    """What the program prints for a client, for this check's folder."""
+    return json.loads(gateway(s, "client", client, "--url", s.url(), "--user", s.dav.user,
+                              "--sftp", f"{s.sftp.host}:{s.sftp.port}", "--json"))
+
+
+def commands(steps):
+    return [step["command"] for step in steps if "command" in step]
+
+
+def prepare(s):
+    """A home with two documents, and the programs' stand-ins in front of the path."""
+    documents = s.local / "Documents"
+    documents.mkdir()
+    (documents / "letter.odt").write_text("Dear gateway,\n")
+    random_file(documents / "photo #1.bin", 300_001)
+    ssh = s.local / ".ssh"
+    ssh.mkdir(0o700)
+    (ssh / "config").touch(0o600)
+    shims = s.local / "shims"
+    shims.mkdir()
+    for name, line in SHIMS.items():
+        (shims / name).write_text("#!/bin/sh\n" + line.format(options=TRUSTING) + "\n")
+        (shims / name).chmod(0o755)
+    return tree_sums(documents)
+
+
+def play(s, client, change=lambda lines: lines, text="", wrapper=(), env=None):
+    """Carries the printed steps out in one shell that is handed the token; `change` may add lines between them."""
+    documents = prepare(s)
+    steps = setup(s, client)["steps"]
+    for step in steps:
+        if "file" in step:
+            path = s.local / step["file"].removeprefix("~/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(step["content"])
+            path.chmod(0o600)
+    folder = s.dav.path.removeprefix("/dav") + s.remote
+    with new_token(s, "-s", f"path:{folder}:rw") as token:
+        script = "\n".join(["set -euo pipefail", *change(commands(steps))])
+        path = f"{s.local / 'shims'}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        given = {"PATH": path, "SSHPASS": token, **(env or {})}
+        return documents, s.run(*wrapper, "bash", "-c", script, text=f"{token}\n{text}", env=given).stdout
+
+
+def arrived(s, documents, below="Documents"):
+    """Looks whether the documents are on the server, whole."""
+    got = s.local / "got"
+    for name, digest in documents.items():
+        s.curl("-f", "-o", got, s.url(f"{below}/{name}"))
+        need(sha256(got) == digest, f"{name} came to the server different")
+
+
+@check("bash")
+def token_setup_all(s):
+    """Every client that is called tried has a check here, and no other has; each prints steps."""
+    listed = json.loads(gateway(s, "client", "--json"))
+    tried = {client["name"] for client in listed if client["tried"]}
+    here = {name.removeprefix(PREFIX) for name in CHECKS if name.startswith(PREFIX)} - {"all"}
+    need(tried == here, f"called tried and not run here, or the other way round: {sorted(tried ^ here)}")
+    for client in listed:
+        need(setup(s, client["name"])["steps"], f"{client['name']} has no steps")
+        for command in commands(setup(s, client["name"])["steps"]) if client["tried"] else ():
+            s.run("bash", "-n", "-c", command)
+    return f"{len(listed)} clients, {len(tried)} tried"
+
+
+@check("rclone", "bash")
+def token_setup_rclone(s):
+    documents, shown = play(s, "rclone", lambda lines: [*lines, "rclone lsf -R --files-only patgate-sftp:"])
+    arrived(s, documents)
+    need("Documents/letter.odt" in shown.splitlines(), f"rclone over SFTP lists {shown!r}")
+
+
+@check("mount.davfs", "bash")
+def token_setup_davfs2(s):
+    s.basic()
+    mountable(s)
+    try:
+        documents, _ = play(s, "davfs2", lambda lines: [*lines[:-1], "cp -r ~/Documents ~/patgate/", lines[-1]])
+    finally:
+        unmounted(s)
+    arrived(s, documents)
+
+
+@check("sshfs", "bash")
+def token_setup_sshfs(s):
+    mountable(s)
+    try:
+        documents, _ = play(s, "sshfs", lambda lines: [*lines[:-1], "cp -r ~/Documents ~/patgate/", lines[-1]])
+    finally:
+        unmounted(s)
+    arrived(s, documents)
+
+
+def mountable(s):
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise Skip("/dev/fuse cannot be used here")
+    for folder in (s.local, *s.local.parents):          # davfs2 leaves root behind and must still reach its mount
+        if folder.stat().st_uid == os.geteuid() and str(folder).startswith(tempfile.gettempdir() + "/"):
+            folder.chmod(0o711)
+
+
+def unmounted(s):
+    """Sees to it that nothing stays mounted, whatever went wrong."""
+    point = s.local / "patgate"
+    if str(point) in Path("/proc/mounts").read_text():
+        subprocess.run(["umount", "-l", point], capture_output=True, timeout=20)
+
+
+@check("sftp", "scp", "sshpass", "bash")
+def token_setup_openssh(s):
+    # The first line is the token, which nobody reads here: the password is asked for at the terminal.
+    documents, shown = play(s, "openssh", lambda lines: ["read -r _", *lines], text="pwd\nmkdir made\nbye\n")
+    arrived(s, documents)
+    need(s.remote in shown, f"the session did not start in the token's folder: {shown!r}")
+    need(s.status(s.url("made/"), "-X", "PROPFIND", "-H", "Depth: 0") == 207, "a folder made by sftp is not there")
+
+
+@check("lftp", "bash")
+def token_setup_lftp(s):
+    documents, shown = play(s, "lftp", text="cls Documents\n")
+    arrived(s, documents)
+    need("letter.odt" in shown, f"lftp lists {shown!r}")
+
+
+@check("restic", "rclone", "bash")
+def token_setup_restic(s):
+    env = {"RESTIC_PASSWORD": "test-" + s.remote}
+    documents, shown = play(s, "restic", lambda lines: [
+        *lines, "restic -r rclone:patgate:backup restore latest --target ~/restored",
+        "restic -r rclone:patgate:backup snapshots --json"], env=env)
+    need(len(json.loads(shown.strip().splitlines()[-1])) == 2, "not two backups were made")
+    same(documents, tree_sums(s.local / "restored" / str(s.local / "Documents").lstrip("/")), "restored")
+
+
+@check("duplicity", "bash", "ssh-keyscan")
+def token_setup_duplicity(s):
+    """Over both protocols; what was backed up is restored."""
+    keys = f"ssh-keyscan -p {s.sftp.port} {shlex.quote(s.sftp.host)} > ~/.ssh/known_hosts 2> /dev/null"
+    documents, _ = play(s, "duplicity", lambda lines: [keys, *lines])
+    same(documents, tree_sums(s.local / "restored"), "restored")
+
+
+@check("gio", "dbus-run-session", "bash")
+def token_setup_gnome(s):
+    """gio: the printed steps, and between them folders, moves, an overwrite and removals."""
+    s.basic()
+    run = s.local / "run"
+    run.mkdir(0o700)
+    here = s.dav.url.replace("http://", f"dav://{s.dav.user}@") + s.remote
+    inside = f"""
+        gio mkdir {here}/folder
+        gio copy "$HOME/Documents/photo #1.bin" {here}/folder/
+        gio move {here}/folder/photo%20%231.bin {here}/folder/moved.bin
+        gio rename {here}/folder/moved.bin renamed.bin
+        gio cat {here}/folder/renamed.bin | cmp - "$HOME/Documents/photo #1.bin"
+        gio info {here}/letter.odt | grep -q 'standard::size: 14'
+        printf 'changed\\n' | gio save {here}/letter.odt
+        gio copy {here}/letter.odt {here}/copy.odt;  gio remove {here}/copy.odt
+        gio list {here}/folder;  gio remove {here}/folder/renamed.bin {here}/folder
+    """
+    _, shown = play(s, "gnome", lambda lines: ["IFS= read -r TOKEN", *(f'{line} <<< "$TOKEN"' for line in lines[:1]),
+                                               *lines[1:-1], inside, lines[-1]],
+                    wrapper=("dbus-run-session", "--"), env={"XDG_RUNTIME_DIR": str(run)})
+    need("renamed.bin" in shown.split(), f"gio lists {shown!r}")
+    need(s.curl("-f", s.url("letter.odt")).stdout == "changed\n", "what gio saved is not on the server")
+    need(s.status(s.url("folder/"), "-X", "PROPFIND", "-H", "Depth: 0") == 404, "a folder that gio removed is still there")
