@@ -380,6 +380,7 @@ fn json_keeps_its_shape() {
         "last_use",
         "scopes",
         "limits",
+        "roles",
     ];
     wanted.sort_unstable();
     assert_eq!(keys, wanted);

@@ -9,6 +9,7 @@
 //! one number read with a token's row tells whether anything derived from other rows still holds.
 
 mod audit;
+mod author;
 mod checksums;
 mod clean;
 mod columns;
@@ -37,6 +38,7 @@ use tokio::sync::Notify;
 
 pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
+pub use author::Author;
 pub use error::StoreError;
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
@@ -69,6 +71,7 @@ pub(crate) enum Durability {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    author: Option<Arc<Author>>,
 }
 
 struct Shared {
@@ -127,6 +130,7 @@ impl Store {
                 changed: Notify::new(),
                 sums: AtomicBool::new(sums),
             }),
+            author: None,
         })
     }
 

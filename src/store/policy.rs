@@ -5,7 +5,7 @@ use std::str::FromStr;
 use rusqlite::{Connection, params};
 
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Lifetime, Policy};
+use crate::domain::{EventKind, Lifetime, Policy};
 
 const MAX_TOKENS: &str = "max-tokens-per-user";
 const DEFAULT_LIFETIME: &str = "default-lifetime";
@@ -39,6 +39,7 @@ impl Store {
                 "INSERT INTO policy (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
                 params![key, value],
             )?;
+            self.note(t, EventKind::PolicyChanged, |event| event.detail(format!("{key} {value}")))?;
             Ok(policy)
         })
     }

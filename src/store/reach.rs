@@ -180,6 +180,11 @@ pub(super) fn named(c: &Connection, node: NodeId) -> Result<()> {
     if select.exists([node])? { Ok(()) } else { Err(StoreError::Missing(format!("the node {node}"))) }
 }
 
+/// Returns where a node is; `None` when it dangles.
+pub(super) fn place(c: &Connection, node: NodeId) -> Result<Option<TreePath>> {
+    Ok(Nodes::default().place(c, node)?.map(|(path, _)| path))
+}
+
 /// Reads grants or scopes with where their nodes are.
 pub(super) fn placed(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Placed>> {
     let mut nodes = Nodes::default();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::reach::{self, MAX_CHAIN, Placed};
 use super::users::{page, user_id};
 use super::{Durability, Result, Store, StoreError, columns, policy};
-use crate::domain::{Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
+use crate::domain::{Event, EventKind, Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
 
 /// What is kept of a secret; `auth` makes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -228,19 +228,16 @@ impl Store {
             if live_tokens(t, user, token.created_at, max)? >= max {
                 return Err(PolicyFault::TooMany(max).into());
             }
-            insert(t, user, token)
+            insert(t, user, token)?;
+            self.note(t, EventKind::TokenCreated, |event| {
+                event.user(&token.login).token(token.id).detail(described(token))
+            })
         })
     }
 
     /// Finds a token by its id, with its state at `now`.
     pub fn token(&self, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
-        self.snapshot(|c| {
-            let mut select = c.prepare_cached(&format!(
-                "SELECT {RECORD}, {STATE} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
-            ))?;
-            let mut rows = select.query(named_params! {":id": id, ":now": now})?;
-            rows.next()?.map(|row| record(c, row)).transpose()
-        })
+        self.snapshot(|c| kept(c, id, now))
     }
 
     /// Returns up to `limit` tokens in the order of their ids, those after `after`, with their states at `now`.
@@ -304,6 +301,9 @@ impl Store {
     /// [`StoreError::Missing`] for an unknown node.
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
         self.write(Durability::Synced, |t| {
+            let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
+                return Ok(false);
+            };
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
             let changed = t.execute(
@@ -317,11 +317,15 @@ impl Store {
                     ":scoped": scoped, ":limits": narrowed.limits, ":roles": narrowed.roles,
                 },
             )?;
-            if changed > 0 && scoped {
+            if changed == 0 {
+                return Ok(false);
+            }
+            if scoped {
                 t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
                 narrow_to(t, id, narrowed.scopes.iter().flatten())?;
             }
-            Ok(changed > 0)
+            self.note_narrowed(t, &before, narrowed)?;
+            Ok(true)
         })
     }
 
@@ -330,18 +334,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let mut revoke = t.prepare_cached(
-                "UPDATE tokens SET version = version + (revoked_at IS NULL), revoked_at = coalesce(revoked_at, ?2)
-                 WHERE id = ?1",
-            )?;
-            for id in ids {
-                if revoke.execute(params![id, now])? == 0 {
-                    return Err(missing(*id));
-                }
-            }
-            Ok(())
-        })
+        self.write(Durability::Synced, |t| ids.iter().try_for_each(|id| self.revoke_one(t, *id, now)))
     }
 
     /// Revokes all tokens of a user and returns how many had not been revoked before.
@@ -351,10 +344,41 @@ impl Store {
     pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
-            let revoke =
-                "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE user_id = ?1 AND revoked_at IS NULL";
-            Ok(t.execute(revoke, params![user, now])?)
+            let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
+            let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
+            ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
+            Ok(ids.len())
         })
+    }
+
+    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: Time) -> Result<()> {
+        let login = owner(t, id)?;
+        let mut revoke = t.prepare_cached(
+            "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
+        )?;
+        match revoke.execute(params![id, now])? {
+            0 => Ok(()),
+            _ => self.note(t, EventKind::TokenRevoked, |event| event.user(&login).token(id)),
+        }
+    }
+
+    fn note_narrowed(&self, t: &Transaction<'_>, before: &TokenRecord, narrowed: &Narrowed) -> Result<()> {
+        let of = |event: Event| event.user(&before.login).token(before.id);
+        let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
+        if *name != before.name || *description != before.description {
+            self.note(t, EventKind::TokenRenamed, |event| of(event).detail(format!("{} -> {name}", before.name)))?;
+        }
+        let changed = [
+            scopes.as_ref().map(|scopes| format!("{} scopes", scopes.len())),
+            (*limits != before.limits).then(|| "limits".to_owned()),
+            (*roles != before.roles).then(|| format!("roles {roles}")),
+            (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
+        ];
+        let changed: Vec<_> = changed.into_iter().flatten().collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.note(t, EventKind::TokenNarrowed, |event| of(event).detail(changed.join(", ")))
     }
 
     /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
@@ -372,7 +396,14 @@ impl Store {
                  WHERE id = ?1 AND revoked_at IS NULL",
                 params![id, sealed.phc, sealed.prefilter, grace],
             )?;
-            if rotated == 0 { Err(missing(id)) } else { Ok(()) }
+            if rotated == 0 {
+                return Err(missing(id));
+            }
+            let login = owner(t, id)?;
+            let until = grace.map(|until| format!("the old secret until {until}"));
+            self.note(t, EventKind::TokenRotated, |event| {
+                event.user(&login).token(id).detail(until.as_deref().unwrap_or("the old secret is dead"))
+            })
         })
     }
 
@@ -396,6 +427,30 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Says what a new token is, for the audit trail.
+fn described(token: &NewToken) -> String {
+    let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
+    let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
+    let scopes = token.scopes.as_ref().map(|scopes| format!(", {} scopes", scopes.len())).unwrap_or_default();
+    format!("until {}{parent}{scopes}{roles}: {}", token.expiry.cap(), token.name)
+}
+
+/// Reads a token with its state at `now`.
+fn kept(c: &Connection, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
+    let mut select = c.prepare_cached(&format!(
+        "SELECT {RECORD}, {STATE} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
+    ))?;
+    let mut rows = select.query(named_params! {":id": id, ":now": now})?;
+    rows.next()?.map(|row| record(c, row)).transpose()
+}
+
+/// Returns a token's owner.
+fn owner(c: &Connection, id: TokenId) -> Result<Login> {
+    let mut select =
+        c.prepare_cached("SELECT u.login FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
+    select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))
 }
 
 fn missing(id: TokenId) -> StoreError {

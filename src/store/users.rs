@@ -1,10 +1,10 @@
 //! Users, their roles and their grants.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::reach::{self, Placed};
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Login, NodeId, Role, Roles, Scope, Time};
+use crate::domain::{Event, EventKind, Login, NodeId, Role, Roles, Scope, Time, TreePath};
 
 /// A user as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ impl Store {
             }
             let user = t.last_insert_rowid();
             give(t, user, roles)?;
-            grants.iter().try_for_each(|scope| grant(t, user, *scope, now))
+            self.note(t, EventKind::UserCreated, |event| with_roles(event.user(login), roles))?;
+            grants.iter().try_for_each(|scope| self.grant_to(t, (user, login), *scope, now))
         })
     }
 
@@ -55,7 +56,8 @@ impl Store {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
             t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
-            give(t, user, roles)
+            give(t, user, roles)?;
+            self.note(t, EventKind::UserRoles, |event| with_roles(event.user(login), roles))
         })
     }
 
@@ -91,8 +93,11 @@ impl Store {
     pub fn disable_user(&self, login: &Login, now: Time) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
-            t.execute("UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL", params![user, now])?;
-            Ok(())
+            let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
+            match t.execute(disable, params![user, now])? {
+                0 => Ok(()),
+                _ => self.note(t, EventKind::UserDisabled, |event| event.user(login)),
+            }
         })
     }
 
@@ -103,8 +108,10 @@ impl Store {
     pub fn enable_user(&self, login: &Login) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
-            t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])?;
-            Ok(())
+            match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
+                0 => Ok(()),
+                _ => self.note(t, EventKind::UserEnabled, |event| event.user(login)),
+            }
         })
     }
 
@@ -116,7 +123,7 @@ impl Store {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
             t.execute("DELETE FROM users WHERE id = ?1", [user])?;
-            Ok(())
+            self.note(t, EventKind::UserDeleted, |event| event.user(login))
         })
     }
 
@@ -125,7 +132,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login or node.
     pub fn grant(&self, login: &Login, scope: Scope, now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| grant(t, user_id(t, login)?, scope, now))
+        self.write(Durability::Synced, |t| self.grant_to(t, (user_id(t, login)?, login), scope, now))
     }
 
     /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
@@ -135,7 +142,13 @@ impl Store {
     pub fn revoke_grant(&self, login: &Login, node: NodeId) -> Result<bool> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
-            Ok(t.execute("DELETE FROM grants WHERE user_id = ?1 AND node = ?2", params![user, node])? > 0)
+            let delete = "DELETE FROM grants WHERE user_id = ?1 AND node = ?2";
+            if t.execute(delete, params![user, node])? == 0 {
+                return Ok(false);
+            }
+            let place = reach::place(t, node)?;
+            self.note(t, EventKind::GrantRevoked, |event| placed(event.user(login), place, node))?;
+            Ok(true)
         })
     }
 
@@ -149,6 +162,18 @@ impl Store {
             reach::placed(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
         })
     }
+
+    fn grant_to(&self, t: &Transaction<'_>, (user, login): (i64, &Login), grant: Scope, now: Time) -> Result<()> {
+        reach::named(t, grant.node)?;
+        let mut insert = t.prepare_cached(
+            "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
+        )?;
+        insert.execute(params![user, grant.node, grant.permission, now])?;
+        let place = reach::place(t, grant.node)?;
+        let given = |event: Event| placed(event.user(login).detail(grant.permission.to_string()), place, grant.node);
+        self.note(t, EventKind::UserGranted, given)
+    }
 }
 
 fn give(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
@@ -157,14 +182,17 @@ fn give(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
     Ok(())
 }
 
-fn grant(t: &Connection, user: i64, grant: Scope, now: Time) -> Result<()> {
-    reach::named(t, grant.node)?;
-    let mut insert = t.prepare_cached(
-        "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
-    )?;
-    insert.execute(params![user, grant.node, grant.permission, now])?;
-    Ok(())
+/// Adds the roles of a user to an event.
+fn with_roles(event: Event, roles: &Roles) -> Event {
+    if roles.is_empty() { event.detail("no roles") } else { event.detail(format!("roles {roles}")) }
+}
+
+/// Adds to an event where a node is; the node itself where it dangles.
+fn placed(event: Event, place: Option<TreePath>, node: NodeId) -> Event {
+    match place {
+        Some(path) => event.at_path(&path),
+        None => event.detail(format!("node:{node}")),
+    }
 }
 
 /// Finds a user's row.

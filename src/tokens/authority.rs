@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::auth::{Ended, Session};
-use crate::domain::{Login, Role, Roles, TokenId, Width};
-use crate::store::{Store, TokenFilter, TokenRecord};
+use crate::domain::{Actor, Login, Role, Roles, Time, TokenId, Width};
+use crate::store::{Author, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
 #[derive(Clone, Debug)]
@@ -48,6 +48,17 @@ pub(super) struct Bearer {
 }
 
 impl Authority {
+    /// Returns in whose name changes are made.
+    pub(super) fn author(&self, at: Time) -> Author {
+        match self {
+            Authority::Administrator => Author { actor: Actor::Administrator, peer: None, at },
+            Authority::Session(session) => {
+                let actor = Actor::Bearer { login: session.login().clone(), token: session.token() };
+                Author { actor, peer: Some(session.peer().clone()), at }
+            }
+        }
+    }
+
     /// Returns who asks, as of now.
     pub(super) fn caller(&self) -> Result<Caller> {
         match self {

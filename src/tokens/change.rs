@@ -60,7 +60,7 @@ impl Tokens {
                 break;
             }
             let narrowed = self.narrowed(&record, change)?;
-            if self.store.narrow_token(id, record.version, &narrowed)? {
+            if self.acting(who).narrow_token(id, record.version, &narrowed)? {
                 return self.shown(&caller, self.record(id)?);
             }
         }
@@ -115,7 +115,7 @@ impl Tokens {
         let secret = mint_secret()?;
         let sealed = Sealer::open(&self.store)?.seal(&secret)?;
         let until = grace.map(|grace| self.clock.now().after(grace.duration()).min(record.expiry.cap()));
-        match self.store.rotate_token(id, &sealed, until) {
+        match self.acting(who).rotate_token(id, &sealed, until) {
             Err(StoreError::Missing(_)) => Err(Error::Dead(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),
@@ -132,7 +132,7 @@ impl Tokens {
         for id in ids {
             caller.acts_on(&self.store, &self.record(*id)?, Role::RevokeTokens)?;
         }
-        Ok(self.store.revoke_tokens(ids, self.clock.now())?)
+        Ok(self.acting(who).revoke_tokens(ids, self.clock.now())?)
     }
 
     /// Revokes all tokens of a user and returns how many had not been revoked before.
@@ -147,6 +147,6 @@ impl Tokens {
             caller.must_all(&self.known(owner)?.roles)?;
         }
         self.known(owner)?;
-        Ok(self.store.revoke_tokens_of(owner, self.clock.now())?)
+        Ok(self.acting(who).revoke_tokens_of(owner, self.clock.now())?)
     }
 }

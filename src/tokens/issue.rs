@@ -129,7 +129,7 @@ impl Tokens {
                 roles: request.roles.clone(),
             };
             draws += 1;
-            match self.store.add_token(&new) {
+            match self.acting(who).add_token(&new) {
                 Err(StoreError::Exists(_)) if draws < DRAWS => {}
                 Err(other) => return Err(other.into()),
                 Ok(()) => return Ok(Issued { record: self.shown(&caller, self.record(text.id())?)?, text }),

@@ -86,10 +86,15 @@ impl Tokens {
     /// maximum.
     pub fn set_policy(&self, who: &Authority, key: &str, value: &str) -> Result<Policy> {
         who.caller()?.must(Role::ManagePolicy)?;
-        match self.store.set_policy(key, value) {
+        match self.acting(who).set_policy(key, value) {
             Err(StoreError::Setting(why)) => Err(Error::Setting(why)),
             other => Ok(other?),
         }
+    }
+
+    /// Returns the store for changes in the name of whoever asks.
+    fn acting(&self, who: &Authority) -> Store {
+        self.store.acting(who.author(self.clock.now()))
     }
 
     /// Returns a user, whoever asks.

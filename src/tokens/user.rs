@@ -151,7 +151,7 @@ impl Tokens {
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
-        match self.store.add_user(login, roles, &scopes, self.clock.now()) {
+        match self.acting(who).add_user(login, roles, &scopes, self.clock.now()) {
             Err(StoreError::Exists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
         }
@@ -164,7 +164,7 @@ impl Tokens {
     pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
         self.managed(who, login)?;
         who.caller()?.must_all(roles)?;
-        Ok(self.store.set_roles(login, roles)?)
+        Ok(self.acting(who).set_roles(login, roles)?)
     }
 
     /// Gives a user a permission at a path, in place of the one it had there.
@@ -174,7 +174,7 @@ impl Tokens {
     pub fn grant(&self, who: &Authority, login: &Login, grant: &Grant) -> Result<NodeId> {
         self.managed(who, login)?;
         let node = self.named(&grant.path)?;
-        self.store.grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
+        self.acting(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
     }
 
@@ -191,7 +191,7 @@ impl Tokens {
         };
         let found = self.store.grants(login)?.into_iter().find(fits);
         let grant = found.ok_or_else(|| Error::NoGrant { login: login.clone(), place: place.to_string() })?;
-        self.store.revoke_grant(login, grant.scope.node)?;
+        self.acting(who).revoke_grant(login, grant.scope.node)?;
         Ok(())
     }
 
@@ -201,7 +201,7 @@ impl Tokens {
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
     pub fn disable_user(&self, who: &Authority, login: &Login) -> Result<()> {
         self.managed(who, login)?;
-        Ok(self.store.disable_user(login, self.clock.now())?)
+        Ok(self.acting(who).disable_user(login, self.clock.now())?)
     }
 
     /// Enables a user again.
@@ -210,7 +210,7 @@ impl Tokens {
     /// As [`Tokens::disable_user`].
     pub fn enable_user(&self, who: &Authority, login: &Login) -> Result<()> {
         self.managed(who, login)?;
-        Ok(self.store.enable_user(login)?)
+        Ok(self.acting(who).enable_user(login)?)
     }
 
     /// Deletes a user with its tokens and grants; its files stay.
@@ -219,7 +219,7 @@ impl Tokens {
     /// As [`Tokens::disable_user`].
     pub fn delete_user(&self, who: &Authority, login: &Login) -> Result<()> {
         self.managed(who, login)?;
-        Ok(self.store.delete_user(login)?)
+        Ok(self.acting(who).delete_user(login)?)
     }
 
     /// Returns a user that the caller may change.

@@ -1,0 +1,40 @@
+//! In whose name changes are made: what the audit trail is told of each of them, in the transaction
+//! that makes it.
+
+use std::sync::Arc;
+
+use rusqlite::Transaction;
+
+use super::{Result, Store, audit};
+use crate::domain::{Actor, Event, EventKind, Peer, Time};
+
+/// Who makes changes, and when.
+#[derive(Clone, Debug)]
+pub struct Author {
+    /// Who.
+    pub actor: Actor,
+    /// From where, with what and by which door; `None` for work on the state directory.
+    pub peer: Option<Peer>,
+    /// The present instant.
+    pub at: Time,
+}
+
+impl Store {
+    /// Returns this store for changes in somebody's name: each notes in the audit trail what it did, or
+    /// nothing where it did nothing.
+    #[must_use]
+    pub fn acting(&self, author: Author) -> Store {
+        Store { shared: self.shared.clone(), author: Some(Arc::new(author)) }
+    }
+
+    /// Notes what a change did, where it is made in somebody's name.
+    pub(super) fn note(&self, t: &Transaction<'_>, kind: EventKind, of: impl FnOnce(Event) -> Event) -> Result<()> {
+        let Some(author) = &self.author else { return Ok(()) };
+        let event = Event::new(author.at, kind).by(author.actor.clone());
+        let event = match &author.peer {
+            Some(peer) => event.from(peer),
+            None => event,
+        };
+        audit::note(t, &of(event))
+    }
+}
