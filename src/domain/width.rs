@@ -152,8 +152,9 @@ mod tests {
         limits
     }
 
-    fn width(limits: &[Limits]) -> Width {
-        Width { access: Arc::default(), limits: limits.to_vec(), roles: Roles::none(), cap: Time::MAX }
+    fn width(limits: &[&Limits]) -> Width {
+        let limits = limits.iter().copied().cloned().collect();
+        Width { access: Arc::default(), limits, roles: Roles::none(), cap: Time::MAX }
     }
 
     /// For each kind of limit: one, a narrower one, and one that is not narrower.
@@ -189,11 +190,11 @@ mod tests {
     #[test]
     fn a_token_without_a_limit_is_wider_than_one_with_it() {
         for [outer, inner, wider] in cases() {
-            let bounded = width(&[outer.clone()]);
-            assert_eq!(bounded.holds(&width(&[inner.clone()])), Ok(()));
-            assert!(bounded.holds(&width(&[Limits::default()])).is_err(), "{outer:?}");
-            assert!(bounded.holds(&width(&[wider.clone()])).is_err(), "{outer:?} {wider:?}");
-            assert_eq!(bounded.holds(&width(&[wider, inner])), Ok(()), "the chain above it narrows it");
+            let bounded = width(&[&outer]);
+            assert_eq!(bounded.holds(&width(&[&inner])), Ok(()));
+            assert!(bounded.holds(&width(&[&Limits::default()])).is_err(), "{outer:?}");
+            assert!(bounded.holds(&width(&[&wider])).is_err(), "{outer:?} {wider:?}");
+            assert_eq!(bounded.holds(&width(&[&wider, &inner])), Ok(()), "the chain above it narrows it");
         }
     }
 

@@ -1,9 +1,17 @@
 //! What a token may be made of, and what happens to it then.
 
+mod climbing;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::*;
-use crate::domain::{Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TreePath};
+use crate::auth::{Authenticator, Credential, Session, testing};
+use crate::domain::{
+    Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TokenText, TreePath,
+};
 use crate::store::{TokenRecord, TokenState};
 use crate::tree::{Durability, Options, Tree};
 
@@ -17,6 +25,8 @@ struct Site {
     clock: Clock,
     tree: Tree,
     tokens: Tokens,
+    auth: Authenticator,
+    callers: AtomicU32,
 }
 
 /// A served folder with `/alice`, `/alice/below/file`, `/bob`, and alice, who reads and writes her home.
@@ -31,7 +41,8 @@ fn site() -> Site {
     let options = Options { root: root.clone(), durability: Durability::Fast };
     let tree = Tree::open(options, store.clone(), clock.clone()).expect("tree");
     let tokens = Tokens::new(store.clone(), clock.clone()).with_tree(tree.clone());
-    let site = Site { _folder: folder, root, store, clock, tree, tokens };
+    let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
+    let site = Site { _folder: folder, root, store, clock, tree, tokens, auth, callers: AtomicU32::new(0) };
     site.user("alice", &["/alice:rw"]);
     site
 }
@@ -46,6 +57,15 @@ impl Site {
     fn scoped(&self, scopes: &[&str]) -> Result<Issued> {
         let scopes = (!scopes.is_empty()).then(|| scopes.iter().map(|scope| scope.parse().expect("scope")).collect());
         self.tokens.issue(ADMIN, TokenRequest { scopes, ..TokenRequest::new(login("alice")) })
+    }
+
+    /// Comes in over WebDAV, each time from another address.
+    fn come_in(&self, text: &TokenText) -> Session {
+        let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
+        let number = self.callers.fetch_add(1, Ordering::Relaxed);
+        let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(self.auth.authenticate(Credential { login: None, token }, peer)).expect("let in")
     }
 
     fn all(&self) -> Vec<TokenRecord> {
