@@ -63,6 +63,8 @@ pub struct Config {
     pub insecure_http: bool,
     /// The networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the upload service's calls take a token from the address.
+    pub allow_query_token: bool,
     /// When uploads are answered.
     pub durability: Durability,
     /// HTTP connections at once.
@@ -181,6 +183,7 @@ struct Draft {
     tls_key: Option<PathBuf>,
     insecure_http: bool,
     trusted_proxies: Vec<IpNet>,
+    allow_query_token: bool,
     durability: Durability,
     http_connections: usize,
     sftp_connections: usize,
@@ -423,6 +426,7 @@ impl Draft {
             tls_key: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            allow_query_token: false,
             durability: Durability::Full,
             http_connections: 0,
             sftp_connections: 0,
@@ -449,6 +453,7 @@ impl Draft {
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             insecure_http: self.insecure_http,
             trusted_proxies: self.trusted_proxies.clone(),
+            allow_query_token: self.allow_query_token,
             durability: self.durability,
             http_connections: self.http_connections,
             sftp_connections: self.sftp_connections,

@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::auth::Refusal;
-use crate::tokens;
+use crate::auth::{Ended, Refusal};
+use crate::domain::PolicyFault;
+use crate::{tokens, tree};
 
 /// The result of answering a request.
 pub(super) type Result<T> = std::result::Result<T, Error>;
+
+/// What every problem's type begins with.
+const KIND: &str = "urn:patgate:problem:";
 
 /// A refusal, or a fault of this server.
 #[derive(Debug, thiserror::Error)]
@@ -21,38 +26,102 @@ pub(super) enum Error {
     /// What tokens and users say.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
+    /// What the tree says.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// The caller was proven, and may not.
+    #[error("{0}")]
+    Refused(String),
     /// An address that nothing has.
     #[error("nothing is at this address")]
     NothingHere,
     /// A method that this address does not take.
     #[error("this address does not take the method")]
     NotAllowed,
+    /// A form of answer that there is none of.
+    #[error("the answer is application/json, which the request does not accept")]
+    NotAcceptable,
+    /// A query or body that can't be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// A value that can't be.
+    #[error("{0}")]
+    Unfit(String),
+    /// A body that is too large.
+    #[error("the body is larger than 64 KiB")]
+    TooLarge,
+    /// A body of another type.
+    #[error("the body must be {0}")]
+    Unsupported(&'static str),
+    /// What the request relies on has changed.
+    #[error("it has changed since: look it up again")]
+    Changed,
     /// Work was lost inside the server.
     #[error("the server has a fault")]
     Lost,
 }
 
-/// A problem, as it is sent.
-#[derive(Debug, Serialize)]
-pub(super) struct Problem {
+impl From<Ended> for Error {
+    fn from(_: Ended) -> Self {
+        Self::Denied(Refusal::Denied)
+    }
+}
+
+/// What went wrong (RFC 9457).
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Problem {
+    /// A stable name of this kind of problem.
     #[serde(rename = "type")]
-    kind: String,
-    title: String,
-    status: u16,
-    detail: String,
+    #[schema(pattern = "^urn:patgate:problem:[a-z-]+$", example = "urn:patgate:problem:unknown-token")]
+    pub kind: String,
+    /// The kind in words.
+    #[schema(example = "Not Found")]
+    pub title: String,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What is wrong with this request, for people.
+    #[schema(example = "there is no token JhxND7ci")]
+    pub detail: String,
+}
+
+impl Problem {
+    /// Returns the name of the kind: what its type ends with.
+    pub fn name(&self) -> &str {
+        self.kind.strip_prefix(KIND).unwrap_or(&self.kind)
+    }
 }
 
 impl Error {
-    fn status(&self) -> StatusCode {
+    /// Returns the status and the stable name of the kind of problem.
+    fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
-            Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Tokens(tokens::Error::UnknownToken(_)) | Self::NothingHere => StatusCode::NOT_FOUND,
-            Self::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Tokens(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Denied(Refusal::Store(_)) | Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Denied(Refusal::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
+            Self::Denied(Refusal::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
+            Self::Denied(Refusal::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Tokens(error) => of_tokens(error),
+            Self::Tree(error) => of_tree(error),
+            Self::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
+            Self::NotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
+            Self::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
+            Self::Denied(Refusal::Store(_)) | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         }
+    }
+
+    /// Returns what the caller is told; what the host or the store said goes to the log alone.
+    fn detail(&self, status: StatusCode) -> String {
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a REST request failed");
+            return Self::Lost.to_string();
+        }
+        self.to_string()
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -64,22 +133,62 @@ impl Error {
     }
 }
 
+fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
+    use tokens::Error;
+    match error {
+        Error::Ended => (StatusCode::UNAUTHORIZED, "denied"),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "role-missing"),
+        Error::Wider(_) | Error::Narrower(_) => (StatusCode::FORBIDDEN, "wider"),
+        Error::UnknownUser(_) => (StatusCode::NOT_FOUND, "unknown-user"),
+        Error::UnknownToken(_) => (StatusCode::NOT_FOUND, "unknown-token"),
+        Error::NoGrant { .. } => (StatusCode::NOT_FOUND, "no-grant"),
+        Error::UserExists(_) => (StatusCode::CONFLICT, "user-exists"),
+        Error::Disabled(_) => (StatusCode::CONFLICT, "user-disabled"),
+        Error::Dead(..) => (StatusCode::CONFLICT, "dead-token"),
+        Error::Chain(_) => (StatusCode::CONFLICT, "long-chain"),
+        Error::NoHome(_) => (StatusCode::CONFLICT, "no-home"),
+        Error::Policy(PolicyFault::TooMany(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
+        Error::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed"),
+        Error::Policy(PolicyFault::TooLong { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        Error::Policy(PolicyFault::Never) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
+        Error::Grace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
+        Error::UnknownNode(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-node"),
+        Error::NoPath(_) | Error::Unnameable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),
+        Error::OutsideReach { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outside-reach"),
+        Error::RoleNotHeld { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "role-not-held"),
+        Error::Widens(_) | Error::Longer(..) => (StatusCode::UNPROCESSABLE_ENTITY, "widens"),
+        Error::Past(_) | Error::NoScopes | Error::NeverSlides | Error::Label(_) | Error::Setting(_) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
+        }
+        Error::NoTree | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+    }
+}
+
+fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
+    match error {
+        tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+        tree::Error::Ended(_) => (StatusCode::UNAUTHORIZED, "denied"),
+        tree::Error::Host(_) | tree::Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        _ => (StatusCode::NOT_FOUND, "unknown-node"),
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let (status, name) = self.kind();
         let problem = Problem {
-            kind: format!("urn:patgate:problem:{}", status.as_u16()),
+            kind: format!("{KIND}{name}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
-            detail: self.to_string(),
+            detail: self.detail(status),
         };
         let mut response = (status, axum::Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
             headers.append(header::WWW_AUTHENTICATE, basic);
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
         }
         if let Some(wait) = self.wait() {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -1,43 +1,126 @@
 //! What every request passes first: the caller is proven, and noted on the answer.
+//!
+//! Nothing is told to one who is not proven, not even which addresses there are.
 
 use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, header};
+use http::request::Parts;
+use http::{HeaderValue, Uri, header};
+use zeroize::Zeroizing;
 
-use super::{Result, Room};
-use crate::auth::{Refusal, Session};
-use crate::domain::{Peer, Protocol};
+use super::{Error, Result, Room, extract};
+use crate::auth::{Credential, Refusal, Session};
+use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{Origin, Proven, credential};
+use crate::tokens::Authority;
 
-/// Proves the caller, or refuses; whatever is answered is kept by nobody.
+/// The proven caller of a request.
+#[derive(Clone)]
+pub(super) struct Who(pub(super) Session);
+
+impl Who {
+    /// Returns whom `tokens` is to ask what is allowed.
+    pub(super) fn authority(&self) -> Authority {
+        Authority::Session(self.0.clone())
+    }
+
+    /// Returns the user.
+    pub(super) fn login(&self) -> &Login {
+        self.0.login()
+    }
+
+    /// Returns the token's id.
+    pub(super) fn token(&self) -> TokenId {
+        self.0.token()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get().cloned().map(Self).ok_or(Error::Lost)
+    }
+}
+
+/// Where the calls that take JSON and nothing else begin; those below `/auth/` are asked by programs that
+/// pass on what somebody else accepts.
+const REST: &str = "/api/";
+/// Where the upload service's calls begin.
+const UPLOAD: &str = "/auth/token/";
+
+/// Proves the caller, or refuses.
 pub(super) async fn guard(
     State(room): State<Room>,
     Extension(origin): Extension<Origin>,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
-    let session = admit(&room, request.headers(), origin).await?;
+    let session = admit(&room, &mut request, origin).await?;
+    if request.uri().path().starts_with(REST) && !extract::accepts_json(request.headers()) {
+        return Err(Error::NotAcceptable);
+    }
     request.extensions_mut().insert(session.clone());
     let mut response = next.run(request).await;
     if !response.status().is_client_error() {
         session.used();
     }
     response.extensions_mut().insert(Proven(session));
+    Ok(response)
+}
+
+/// Keeps answers from being kept, and a browser from guessing types.
+pub(super) async fn stamp(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(response)
+    response
 }
 
 /// Proves the caller of a request.
 ///
 /// # Errors
 /// [`super::Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
-async fn admit(room: &Room, headers: &HeaderMap, origin: Origin) -> Result<Session> {
-    let credential = credential(headers).ok_or(Refusal::Denied)?;
+async fn admit(room: &Room, request: &mut Request, origin: Origin) -> Result<Session> {
+    let from_query = query_token(request.uri_mut()).filter(|_| room.options.query_token);
+    let headers = request.headers();
+    let credential = credential(headers).or(from_query).ok_or(Refusal::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: origin.address, user_agent };
     Ok(room.auth.authenticate(credential, peer).await?)
+}
+
+/// Takes `?_token=` out of the address of one of the upload service's calls, so that nothing that comes
+/// later sees it.
+fn query_token(uri: &mut Uri) -> Option<Credential> {
+    let (path, query) = (uri.path(), uri.query()?);
+    if !path.starts_with(UPLOAD) {
+        return None;
+    }
+    let (shown, kept): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("_token="));
+    let token = Zeroizing::new(shown.first()?.strip_prefix("_token=")?.as_bytes().to_vec());
+    let kept = kept.join("&");
+    *uri = if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") }.parse().ok()?;
+    Some(Credential { login: None, token })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_an_address_is_struck_from_it() {
+        let struck = |text: &str| {
+            let mut uri: Uri = text.parse().expect("uri");
+            let token = query_token(&mut uri).map(|shown| String::from_utf8_lossy(&shown.token).into_owned());
+            (uri.to_string(), token)
+        };
+        let secret = Some("pgt_x.y".to_owned());
+        assert_eq!(struck("/auth/token/a?_token=pgt_x.y"), ("/auth/token/a".to_owned(), secret.clone()));
+        assert_eq!(struck("/auth/token/a?b=1&_token=pgt_x.y&_token=z"), ("/auth/token/a?b=1".to_owned(), secret));
+        assert_eq!(struck("/auth/token/a?b=1"), ("/auth/token/a?b=1".to_owned(), None));
+        assert_eq!(struck("/auth/verify?_token=x"), ("/auth/verify?_token=x".to_owned(), None));
+    }
 }

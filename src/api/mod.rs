@@ -1,20 +1,33 @@
 //! REST: JSON in terms of [`crate::tokens`] and a [`crate::tree::View`].
 //!
 //! Every request but that for the OpenAPI document passes [`guard`] first, which proves the caller. A
-//! handler reads what is asked for, calls the rooms to its left off the runtime, and shows what they
-//! say; [`error`] turns what was refused into a problem (RFC 9457), last. No rule is known here: who may
-//! do what is for `tokens` to say.
+//! handler reads what is asked for ([`extract`]), calls the rooms to its left off the runtime, and shows
+//! what they say ([`shape`]); [`error`] turns what was refused into a problem (RFC 9457), last. No rule is
+//! known here: who may do what is for `tokens` to say.
 
+mod audit;
+mod document;
 mod error;
+mod extract;
 mod guard;
+mod nodes;
+mod oauth;
+mod page;
+mod policy;
 mod schema;
 pub mod shape;
 mod tokens;
+mod upload;
+mod users;
+mod verify;
 
 use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::HttpBody;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::get;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -28,11 +41,22 @@ use crate::tokens::Tokens;
 use crate::tree::Tree;
 
 use error::{Error, Result};
+use guard::Who;
+
+/// How much of a body is read.
+const BODY: usize = 64 * 1024;
 
 /// Answers `/api/…` and `/auth/…`; clones share all state.
 #[derive(Clone)]
 pub struct Api {
     router: Router,
+}
+
+/// How REST is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ApiOptions {
+    /// Whether the upload service's calls take a token from `?_token=`.
+    pub query_token: bool,
 }
 
 /// What the handlers work with.
@@ -41,18 +65,30 @@ struct Room {
     tokens: Tokens,
     tree: Tree,
     auth: Authenticator,
+    options: ApiOptions,
+}
+
+impl Room {
+    /// Does what blocks, off the runtime.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let room = self.clone();
+        tokio::task::spawn_blocking(move || work(&room)).await.map_err(|_| Error::Lost)?
+    }
 }
 
 impl Api {
     /// Answers callers that `auth` proves.
-    pub fn new(tokens: Tokens, tree: Tree, auth: Authenticator) -> Self {
-        let room = Room { tokens, tree, auth };
-        let (routes, _document) = OpenApiRouter::new().routes(routes!(tokens::own)).split_for_parts();
-        let router = Router::new()
-            .nest("/api/v1", routes)
+    pub fn new(tokens: Tokens, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
+        let room = Room { tokens, tree, auth, options };
+        let (calls, document) = calls().split_for_parts();
+        let document = Bytes::from(document.to_json().unwrap_or_default());
+        let router = calls
             .fallback(async || Error::NothingHere)
             .method_not_allowed_fallback(async || Error::NotAllowed)
-            .layer(axum::middleware::from_fn_with_state(room.clone(), guard::guard))
+            .layer(middleware::from_fn_with_state(room.clone(), guard::guard))
+            .route("/api/v1/openapi.json", get(async move || extract::json_text(document)))
+            .layer(DefaultBodyLimit::max(BODY))
+            .layer(middleware::map_response(guard::stamp))
             .with_state(room);
         Self { router }
     }
@@ -68,4 +104,27 @@ impl Api {
         let Ok(response) = answer;
         response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
     }
+}
+
+/// Every call that needs a proven caller.
+fn calls() -> OpenApiRouter<Room> {
+    OpenApiRouter::with_openapi(document::frame())
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::own))
+        .routes(routes!(tokens::find, tokens::narrow, tokens::revoke))
+        .routes(routes!(tokens::rotate))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::find, users::change, users::delete))
+        .routes(routes!(users::grants, users::grant))
+        .routes(routes!(users::find_grant, users::revoke_grant))
+        .routes(routes!(tokens::revoke_all))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::find))
+        .routes(routes!(policy::show, policy::change))
+        .routes(routes!(audit::list))
+        .routes(routes!(oauth::introspect))
+        .routes(routes!(oauth::revoke))
+        .routes(routes!(verify::verify))
+        .routes(routes!(upload::generate))
+        .routes(routes!(upload::find, upload::revoke))
 }

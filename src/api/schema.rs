@@ -6,7 +6,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
 macro_rules! texts {
-    ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {$(
+    ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {
+    $(
         #[doc = $about]
         pub(super) enum $name {}
 
@@ -18,19 +19,41 @@ macro_rules! texts {
         }
 
         impl ToSchema for $name {}
-    )*};
+    )*
+
+    /// Returns every kind of text by its name.
+    pub(super) fn all() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
+        [$((stringify!($name), $name::schema())),*].into_iter()
+    }
+    };
 }
 
 texts! {
     TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
+    TokenText: "A token with its secret, shown once.", "^pgt_[0-9A-Za-z]{8}\\.[0-9A-Za-z]{38}$", 51,
+        "pgt_JhxND7ci.0000000000000000000000000000000000aaaaaa";
     Login: "The name that a user logs in with.", "^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,63}$", 64, "alice";
+    Label: "A name or description for people, on one line.", "^[^\\u0000-\\u001F\\u007F]*$", 200, "laptop";
     Time: "An instant: RFC 3339 in UTC, whole seconds.",
         "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$", 20, "2030-05-05T08:00:00Z";
+    UploadTime: "An instant in UTC, or never.",
+        "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|never)$", 19, "2030-05-05 08:00:00";
+    Duration: "A whole number above zero and a unit: s, m, h, d, w, M (30 days) or Y (365 days).",
+        "^[1-9][0-9]{0,5}[sSmhHdDwWMY]$", 20, "24h";
+    Lifetime: "A duration, or never where the policy allows it.",
+        "^([1-9][0-9]{0,5}[sSmhHdDwWMY]|never)$", 20, "30d";
     Node: "The stable id of a file or folder.",
         "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36, "6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
     Path: "A path of the served tree.", "^/[^\\u0000]*$", 4096, "/projects/apollo";
+    Scope: "What narrows a token: a node by id or path, and a permission.",
+        "^(node:[0-9a-fA-F-]{36}|path:/[^\\u0000]*):(r|w|rw)$", 4096, "path:/projects:r";
     Permission: "List and read, change, or both.", "^(r|w|rw)$", 2, "rw";
+    Role: "What a token may do beyond its own tokens.",
+        "^(admin|security\\.generate_tokens|security\\.authentication_lookup|security\\.revoke_tokens|users\\.manage|policy\\.manage|audit\\.read)$",
+        40, "audit.read";
+    StateFilter: "A state to look for.", "^(live|expired|revoked|dangling)$", 8, "live";
     State: "Whether a token is accepted.", "^(live|expired|revoked)$", 7, "live";
+    EventKind: "What happened.", "^[a-z]+\\.[a-z_]+$", 40, "token.created";
     Protocol: "A door.", "^(webdav|sftp|api)$", 6, "webdav";
     Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";
     UserAgent: "A program, in which * stands for anything.", "^[^\\u0000-\\u001F\\u007F]*[^ \\u0000-\\u001F\\u007F][^\\u0000-\\u001F\\u007F]*$", 256, "rclone/*";

@@ -31,7 +31,7 @@ use crate::store::{Sealed, Store, StoreError, TokenState};
 
 use life::{Life, Lives};
 use pool::Pool;
-use proof::Proofs;
+use proof::{Claim, Proofs};
 use throttle::Throttle;
 use trail::{Source, Trail};
 use uses::Uses;
@@ -212,6 +212,20 @@ impl Authenticator {
         }
     }
 
+    /// Tells which live token a text is; nobody is let in by it, and its limits are not asked.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`], [`Refusal::Store`].
+    pub async fn recognise(&self, text: &[u8]) -> Result<Option<TokenId>, Refusal> {
+        let Ok(shown) = TokenText::parse(text) else { return Ok(None) };
+        let claim = self.core.proofs.claim(shown.id(), shown.secret());
+        match self.core.proven(&shown, claim, None, None).await {
+            Ok((life, _)) => Ok(Some(life.token)),
+            Err(Miss::Fault(_)) => Ok(None),
+            Err(Miss::Other(refusal)) => Err(refusal),
+        }
+    }
+
     /// Watches the store for what ends or narrows open sessions, and writes uses down, until told to
     /// stop; flushes then.
     pub async fn watch(&self, stop: tokio_util::sync::CancellationToken) {
@@ -257,20 +271,31 @@ impl Core {
         if let Some(wait) = wait.filter(|_| !self.proofs.remembers(&claim)) {
             return Err(Refusal::Throttled(wait).into());
         }
+        let (life, print) = self.proven(&shown, claim, credential.login.as_deref(), Some(&peer)).await?;
+        Ok(Session::open(self, life, peer, print))
+    }
+
+    /// Proves that a token is what it says, and that all else holds that is asked.
+    async fn proven(
+        &self,
+        shown: &TokenText,
+        claim: Claim,
+        login: Option<&str>,
+        peer: Option<&Peer>,
+    ) -> Result<(Arc<Life>, proof::Print), Miss> {
         // Computed before the row is read, so that an unknown id costs as much as a known one.
         let prefilter = self.sealer.prefilter(shown.secret());
         let mut proven = None;
         loop {
-            let (life, phc) = self.claimed(credential, shown.id(), &prefilter, &peer)?;
-            let login = life.login.clone();
+            let (life, phc) = self.claimed(login, shown.id(), &prefilter, peer)?;
             let print = proof::print(&phc);
             if proven == Some(print) || self.proofs.holds(&claim, &print) {
-                return Ok(Session::open(self, life, peer, print));
+                return Ok((life, print));
             }
             match self.proofs.prove(claim, shown.secret(), &phc).await {
                 // Proving took its time: everything is read again.
                 Ok(true) => proven = Some(print),
-                Ok(false) => return Err(missed(Fault::WrongSecret, shown.id(), login)),
+                Ok(false) => return Err(missed(Fault::WrongSecret, shown.id(), life.login.clone())),
                 Err(proof::QueueFull) => return Err(Refusal::Busy.into()),
             }
         }
@@ -280,15 +305,15 @@ impl Core {
     /// else holds.
     fn claimed(
         &self,
-        credential: &Credential,
+        login: Option<&str>,
         token: TokenId,
         prefilter: &[u8; 8],
-        peer: &Peer,
+        peer: Option<&Peer>,
     ) -> Result<(Arc<Life>, String), Miss> {
         let now = self.clock.now();
         let caller = self.store.caller(token)?.ok_or(Fault::Unknown)?;
         let owner = caller.login;
-        if credential.login.as_ref().is_some_and(|login| login != owner.as_str()) {
+        if login.is_some_and(|login| login != owner.as_str()) {
             return Err(missed(Fault::WrongLogin, token, owner));
         }
         let fits = |sealed: &Sealed| bool::from(sealed.prefilter.ct_eq(prefilter));
@@ -305,7 +330,7 @@ impl Core {
             Some(life) if life.is_live(now, &self.store, &self.uses)? => life,
             Some(_) | None => return Err(missed(self.death(token)?, token, owner)),
         };
-        if !life.standing().admits(peer) {
+        if peer.is_some_and(|peer| !life.standing().admits(peer)) {
             return Err(missed(Fault::NotFromHere, token, owner));
         }
         Ok((life, sealed.phc))

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::settings::SettingFlags;
 use super::site::{Site, durability};
 use super::{Failure, Result, descriptors, output};
+use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded};
 use crate::gateway::{Gateway, Parts, Settings};
 use crate::net::GateLimits;
@@ -123,6 +124,7 @@ fn settings(config: Config) -> Settings {
         tls: config.tls.map(|tls| (tls.certificate, tls.key)),
         insecure_http: config.insecure_http,
         trusted_proxies: config.trusted_proxies,
+        api_options: ApiOptions { query_token: config.allow_query_token },
         durability: durability(config.durability),
         drain: config.drain,
     }

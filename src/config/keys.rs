@@ -192,6 +192,16 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| networks(text).map(|list| draft.trusted_proxies = list),
     },
     Key {
+        name: "allow_query_token",
+        flag: "allow-query-token",
+        shape: Shape::Switch,
+        default: Some("false"),
+        example: "",
+        value: "true|false",
+        purpose: "Whether /auth/token/... takes a token from ?_token= too. Addresses end up in the logs of proxies.",
+        read: |draft, text| switch(text).map(|on| draft.allow_query_token = on),
+    },
+    Key {
         name: "durability",
         flag: "durability",
         shape: Shape::Text,

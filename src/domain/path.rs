@@ -179,6 +179,14 @@ impl TreePath {
     }
 }
 
+impl std::str::FromStr for TreePath {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        Self::parse(text.as_bytes())
+    }
+}
+
 impl fmt::Display for TreePath {
     /// Writes `/a/b` with what isn't printable UTF-8 escaped as `\xNN`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,6 +73,15 @@ pub enum ScopeTarget {
     Path(TreePath, Permission),
 }
 
+impl fmt::Display for ScopeTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(scope) => scope.fmt(f),
+            Self::Path(path, permission) => write!(f, "path:{path}:{permission}"),
+        }
+    }
+}
+
 impl FromStr for ScopeTarget {
     type Err = String;
 

@@ -53,6 +53,42 @@ impl fmt::Display for Time {
     }
 }
 
+impl FromStr for Time {
+    type Err = String;
+
+    /// Reads RFC 3339 with a zone; what is after [`Time::MAX`] is that.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is no time: give a date such as 2030-05-05T08:00:00Z");
+        let stamp: jiff::Timestamp = text.parse().map_err(|_| fault())?;
+        Ok(Self::from_millis(stamp.as_millisecond()))
+    }
+}
+
+impl Time {
+    /// Reads date and time in UTC as people write them: `2030-05-05 08:00:00`.
+    ///
+    /// # Errors
+    /// A sentence that shows the form.
+    pub fn parse_plain(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is no time: give it as 2030-05-05 08:00:00, in UTC");
+        let form = |(at, byte): (usize, &u8)| match at {
+            4 | 7 => *byte == b'-',
+            10 => *byte == b' ',
+            13 | 16 => *byte == b':',
+            _ => byte.is_ascii_digit(),
+        };
+        if text.len() != 19 || !text.as_bytes().iter().enumerate().all(form) {
+            return Err(fault());
+        }
+        format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| fault())
+    }
+
+    /// Writes it as [`Time::parse_plain`] reads it.
+    pub fn plain(self) -> String {
+        self.to_string().replace('T', " ").replace('Z', "")
+    }
+}
+
 /// How long a token lives, or how long it may rest: an integer and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(u64);
@@ -175,6 +211,18 @@ mod tests {
         assert_eq!(Lifetime::parse_window("10m").map(Lifetime::as_secs), Ok(600));
         assert!(Lifetime::parse_window("0").is_err());
         assert!(Lifetime::parse_window("-5").is_err());
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        let time = Time::from_millis(1_777_968_000_000);
+        assert_eq!(time.to_string().parse(), Ok(time));
+        assert_eq!("2026-05-05T10:00:00+02:00".parse(), Ok(time));
+        assert_eq!((Time::parse_plain("2026-05-05 08:00:00"), time.plain()), (Ok(time), "2026-05-05 08:00:00".into()));
+        for text in ["", "2026-05-05", "2026-05-05T08:00:00Z", "2026-02-30 08:00:00", "2026-05-05 25:00:00"] {
+            assert!(Time::parse_plain(text).is_err(), "{text}");
+        }
+        assert!("2026-05-05 08:00:00".parse::<Time>().is_err() && "tomorrow".parse::<Time>().is_err());
     }
 
     #[test]

@@ -118,7 +118,12 @@ impl Gateway {
         };
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
-            api: Api::new(Tokens::new(store.clone(), parts.clock).with_tree(tree.clone()), tree.clone(), auth.clone()),
+            api: Api::new(
+                Tokens::new(store.clone(), parts.clock).with_tree(tree.clone()),
+                tree.clone(),
+                auth.clone(),
+                settings.api_options,
+            ),
             store: store.clone(),
             tls,
             proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),

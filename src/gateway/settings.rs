@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::api::ApiOptions;
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub sftp_options: SftpOptions,
     /// What one WebDAV client may take.
     pub webdav_options: WebdavOptions,
+    /// How REST is set up.
+    pub api_options: ApiOptions,
     /// How long connections may go on once the gateway is told to stop.
     pub drain: Duration,
 }
@@ -59,6 +62,7 @@ impl Settings {
             sftp_gate: gate,
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
+            api_options: ApiOptions::default(),
             drain: Duration::from_secs(10),
         }
     }

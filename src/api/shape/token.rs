@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::schema;
+use super::super::schema;
+use super::Revealed;
 use crate::domain::{
-    self, ByteSize, Expiry, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Tag, TokenId, UserAgentPattern,
+    self, ByteSize, Expiry, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, Tag, TokenId,
+    UserAgentPattern,
 };
 use crate::store::{Placed, TokenRecord, TokenState};
 
@@ -126,6 +128,20 @@ pub struct Token {
     pub scopes: Option<Vec<Reach>>,
     /// What it is limited to.
     pub limits: Limits,
+    /// What it may do beyond its own tokens, while its owner holds that.
+    #[schema(value_type = Vec<schema::Role>)]
+    pub roles: Roles,
+}
+
+/// A token and its secret, for the one time that it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// The secret.
+    #[schema(value_type = schema::TokenText)]
+    pub token: Revealed,
+    /// What is kept.
+    #[serde(flatten)]
+    pub record: Token,
 }
 
 /// When, whence and with what a token was last used.
@@ -173,6 +189,7 @@ impl Token {
             last_use,
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),
             limits: record.limits.clone().into(),
+            roles: record.roles.clone(),
         }
     }
 }

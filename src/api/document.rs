@@ -1,0 +1,103 @@
+//! The OpenAPI document: what every call has in common, and how it is put together.
+
+use std::collections::BTreeMap;
+
+use utoipa::IntoResponses;
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::Ref;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
+
+use super::error::Problem;
+use super::schema;
+
+/// What every call may answer.
+pub(super) struct Common;
+
+/// What a call with a query may answer besides.
+pub(super) struct Read;
+
+/// What a call with a body may answer besides.
+pub(super) struct WithBody;
+
+/// What a call that names something may answer besides.
+pub(super) struct Known;
+
+/// The name of the problem's schema.
+const PROBLEM: &str = "Problem";
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+impl IntoResponses for Common {
+    fn responses() -> Responses {
+        let mut responses = problems(&[
+            ("401", "The caller is not proven"),
+            ("406", "The request does not accept JSON"),
+            ("429", "Too many failed attempts from this address"),
+            ("500", "The server has a fault"),
+            ("503", "Too many callers are being proven at once"),
+        ]);
+        for (status, name) in [("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")] {
+            if let Some(RefOr::T(response)) = responses.get_mut(status) {
+                response.headers.insert(name.to_owned(), RefOr::T(Header::default()));
+            }
+        }
+        responses
+    }
+}
+
+impl IntoResponses for Read {
+    fn responses() -> Responses {
+        problems(&[("400", "The query can't be read")])
+    }
+}
+
+impl IntoResponses for WithBody {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "The body can't be read"),
+            ("409", "What is there stands against it"),
+            ("413", "The body is larger than 64 KiB"),
+            ("415", "The body is of another type"),
+            ("422", "A value can't be"),
+        ])
+    }
+}
+
+impl IntoResponses for Known {
+    fn responses() -> Responses {
+        problems(&[
+            ("403", "A role, or access to the node, is missing"),
+            ("404", "There is no such thing, or none that the caller may see"),
+            ("409", "What is there stands against it"),
+        ])
+    }
+}
+
+fn problems(statuses: &[(&str, &str)]) -> Responses {
+    let answer = |about: &str| {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();
+        ResponseBuilder::new().description(about).content("application/problem+json", problem).build()
+    };
+    statuses.iter().map(|(status, about)| ((*status).to_owned(), RefOr::T(answer(about)))).collect()
+}
+
+/// Returns the document without its paths.
+pub(super) fn frame() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("patgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Personal access tokens, their owners, and what they may reach."));
+    let http = |scheme| SecurityScheme::Http(Http::new(scheme));
+    let components = schema::all()
+        .fold(ComponentsBuilder::new(), |components, (name, schema)| components.schema(name, schema))
+        .schema_from::<Problem>()
+        .security_scheme("bearer", http(HttpAuthScheme::Bearer))
+        .security_scheme("basic", http(HttpAuthScheme::Basic));
+    let none = Vec::<String>::new;
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components.build()))
+        .security(Some([SecurityRequirement::new("bearer", none()), SecurityRequirement::new("basic", none())]))
+        .build()
+}

@@ -1,0 +1,142 @@
+//! What a request brings: body, form, query and place, each refused in words when it can't be read.
+
+use axum::Form;
+use axum::body::{Bytes, HttpBody};
+use axum::extract::rejection::{FormRejection, JsonRejection};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::{Error, Result};
+
+/// A body of JSON.
+pub(super) struct Json<T>(pub(super) T);
+
+/// A body of a form.
+pub(super) struct Fields<T>(pub(super) T);
+
+/// What stands behind the `?`.
+pub(super) struct Asked<T>(pub(super) T);
+
+/// What the path names; what can't be is not there.
+pub(super) struct At<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        match <axum::Json<T> as FromRequest<S>>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::Unsupported("application/json")),
+            Err(JsonRejection::JsonDataError(error)) => Err(Error::Unfit(reason(&error.body_text()))),
+            Err(other) => Err(unread(other.status(), &other.body_text())),
+        }
+    }
+}
+
+/// A body of JSON that may be left out.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>> {
+        let empty = request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_TYPE);
+        if empty { Ok(None) } else { <Self as FromRequest<S>>::from_request(request, state).await.map(Some) }
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Fields<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        match Form::from_request(request, state).await {
+            Ok(Form(value)) => Ok(Self(value)),
+            Err(FormRejection::InvalidFormContentType(_)) => {
+                Err(Error::Unsupported("application/x-www-form-urlencoded"))
+            }
+            Err(other) => Err(unread(other.status(), &other.body_text())),
+        }
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Error::Malformed(reason(&error.body_text()))),
+        }
+    }
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Error::NothingHere),
+        }
+    }
+}
+
+fn unread(status: StatusCode, text: &str) -> Error {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
+        _ => Error::Malformed(reason(text)),
+    }
+}
+
+/// Returns the reason alone of a library's sentence.
+fn reason(text: &str) -> String {
+    let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
+    reason.split(" at line ").next().unwrap_or(reason).to_owned()
+}
+
+/// Tells whether an `Accept` header (RFC 9110 section 12.5.1) takes JSON; none takes everything.
+pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
+    if values.peek().is_none() {
+        return true;
+    }
+    let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    ranges.map(str::trim).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let fits = ["*/*", "application/*", "application/json", "application/problem+json"].contains(&&*kind);
+        let refused = parts.any(|part| {
+            let quality = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
+            quality.is_some_and(|quality| quality.parse() == Ok(0.0))
+        });
+        fits && !refused
+    })
+}
+
+/// Returns an answer whose body is JSON that was made already.
+pub(super) fn json_text(text: Bytes) -> Response {
+    let mut response = Response::new(text.into());
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_given_to_those_who_take_it() {
+        let takes = |accept: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(header::ACCEPT, value.parse().expect("a value"));
+            }
+            accepts_json(&headers)
+        };
+        assert!(takes(&[]) && takes(&["*/*"]) && takes(&["text/html", "Application/JSON;q=0.1"]));
+        assert!(takes(&["text/html, application/*; q=0.5"]));
+        assert!(!takes(&["text/html"]) && !takes(&["application/json;q=0"]) && !takes(&[""]));
+    }
+}

@@ -1,0 +1,125 @@
+//! `/oauth`: whether a token is live (RFC 7662), and taking one back by showing it (RFC 7009).
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::document::{Common, Known, WithBody};
+use super::extract::Fields;
+use super::schema;
+use super::shape::Revealed;
+use super::{Result, Room, Who};
+use crate::auth::Credential;
+use crate::domain::{Expiry, Login, TokenId};
+use crate::store::{TokenRecord, TokenState};
+use crate::tokens::{self, Authority};
+
+/// A token that is shown.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ShownToken {
+    /// The token.
+    #[schema(value_type = String, min_length = 1, max_length = 4096)]
+    token: Revealed,
+    /// What kind of token it is thought to be; there is one kind.
+    #[serde(default, rename = "token_type_hint")]
+    #[schema(max_length = 200)]
+    _hint: Option<String>,
+}
+
+/// What there is to know of a token; of one that is dead, unknown, mistyped or hidden, only that it is
+/// not active.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct Introspection {
+    /// Whether it is accepted.
+    active: bool,
+    /// Its scopes and roles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Login>)]
+    username: Option<Login>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Login>)]
+    sub: Option<Login>,
+    /// `Bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+    /// When it dies unless it is used before, in seconds since 1970; none: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    /// When it was made, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TokenId>)]
+    jti: Option<TokenId>,
+}
+
+impl Introspection {
+    fn of(record: &TokenRecord) -> Self {
+        let scopes = record.scopes.iter().flatten().map(|placed| placed.scope.to_string());
+        let scope: Vec<_> = scopes.chain(record.roles.iter().map(|role| role.to_string())).collect();
+        Self {
+            active: true,
+            scope: (!scope.is_empty()).then(|| scope.join(" ")),
+            username: Some(record.login.clone()),
+            sub: Some(record.login.clone()),
+            token_type: Some("Bearer"),
+            exp: (record.expiry != Expiry::Never).then(|| record.deadline().as_millis().div_euclid(1000)),
+            iat: Some(record.created_at.as_millis().div_euclid(1000)),
+            jti: Some(record.id),
+        }
+    }
+}
+
+/// Tells whether a token is live, to one who may look it up (RFC 7662).
+#[utoipa::path(
+    post, path = "/api/v1/oauth/introspect", tag = "oauth", operation_id = "introspect",
+    request_body(content = ShownToken, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "What there is to know", body = Introspection), Common, WithBody)
+)]
+pub(super) async fn introspect(
+    State(room): State<Room>,
+    who: Who,
+    Fields(shown): Fields<ShownToken>,
+) -> Result<Json<Introspection>> {
+    let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else {
+        return Ok(Json(Introspection::default()));
+    };
+    let find = move |room: &Room| match room.tokens.find(&who.authority(), id) {
+        Ok(record) if record.state == TokenState::Live => Ok(Introspection::of(&record)),
+        Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(Introspection::default()),
+        Err(other) => Err(other.into()),
+    };
+    Ok(Json(room.work(find).await?))
+}
+
+/// Revokes the token that is shown (RFC 7009): whoever holds it may, and one that is dead stays so.
+#[utoipa::path(
+    post, path = "/api/v1/oauth/revoke", tag = "oauth", operation_id = "revokeShown",
+    request_body(content = ShownToken, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "It is not accepted any more"), Common, WithBody, Known)
+)]
+pub(super) async fn revoke(
+    State(room): State<Room>,
+    who: Who,
+    Fields(shown): Fields<ShownToken>,
+) -> Result<StatusCode> {
+    let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
+    let peer = who.0.peer().clone();
+    let asked = room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
+    match asked {
+        Ok(()) => return Ok(StatusCode::OK),
+        Err(tokens::Error::UnknownToken(_) | tokens::Error::Forbidden(_)) => {}
+        Err(other) => return Err(other.into()),
+    }
+    let token = zeroize::Zeroizing::new(shown.token.as_str().as_bytes().to_vec());
+    let itself = Authority::Session(room.auth.authenticate(Credential { login: None, token }, peer).await?);
+    room.work(move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
+    Ok(StatusCode::OK)
+}

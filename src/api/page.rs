@@ -1,0 +1,95 @@
+//! Lists in pages: `?limit` and `?cursor`, and a `Link` to the next page (RFC 8288).
+//!
+//! A cursor names the last entry that was shown, so that what is made or removed meanwhile shifts nothing.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Uri, header};
+use serde::Serialize;
+
+use super::{Error, Result};
+use crate::tokens;
+
+/// How many entries a page has unless told otherwise.
+const USUAL: usize = 100;
+/// How many entries a page has at most.
+const MOST: usize = 500;
+
+/// A page of a list, as it is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Page<T> {
+    entries: Vec<T>,
+    link: Option<String>,
+}
+
+/// Reads how many entries are asked for.
+///
+/// # Errors
+/// [`Error::Malformed`] for none, or too many.
+pub(super) fn limit(asked: Option<usize>) -> Result<usize> {
+    match asked.unwrap_or(USUAL) {
+        limit @ 1..=MOST => Ok(limit),
+        _ => Err(Error::Malformed(format!("limit is from 1 to {MOST}"))),
+    }
+}
+
+impl<T> Page<T> {
+    /// Answers a page that was asked for at `uri`; `cursor` writes what the next one is asked for by.
+    pub(super) fn of<U, K>(
+        uri: &Uri,
+        page: tokens::Page<U, K>,
+        cursor: impl Fn(K) -> String,
+        show: impl Fn(U) -> T,
+    ) -> Self {
+        let link = page.next.map(|next| link(uri, &cursor(next)));
+        Self { entries: page.items.into_iter().map(show).collect(), link }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.entries).into_response();
+        if let Some(link) = self.link.and_then(|link| HeaderValue::try_from(link).ok()) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+        response
+    }
+}
+
+/// Links to the page after this one: the same address with another cursor.
+fn link(uri: &Uri, cursor: &str) -> String {
+    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let kept = kept.filter(|pair| !pair.starts_with("cursor="));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
+    let cursor = cursor.chars().map(|c| if plain(c) { c.to_string() } else { format!("%{:02X}", u32::from(c)) });
+    let cursor = format!("cursor={}", cursor.collect::<String>());
+    let query = kept.chain([cursor.as_str()]).collect::<Vec<_>>().join("&");
+    format!("<{}?{query}>; rel=\"next\"", uri.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_keeps_what_was_asked_but_the_cursor() {
+        let uri: Uri = "/api/v1/users?state=a%2Bb&cursor=old&limit=2".parse().expect("uri");
+        let next = "</api/v1/users?state=a%2Bb&limit=2&cursor=x%2By>; rel=\"next\"";
+        assert_eq!(link(&uri, "x+y"), next);
+        assert_eq!(link(&"/x".parse().expect("uri"), "new"), "</x?cursor=new>; rel=\"next\"");
+    }
+
+    #[test]
+    fn the_last_page_links_nowhere() {
+        let page = |next| tokens::Page { items: vec![1, 2], next };
+        let show = |page| Page::of(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
+        assert_eq!(show(page(None)), Page { entries: vec![10, 20], link: None });
+        assert_eq!(show(page(Some(2))).link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        assert_eq!(limit(None).expect("usual"), USUAL);
+        assert!(limit(Some(0)).is_err() && limit(Some(MOST + 1)).is_err());
+    }
+}

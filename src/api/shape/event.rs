@@ -1,0 +1,76 @@
+//! What happened.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::schema;
+use super::Text;
+use crate::domain::{Actor, Event, EventKind, Login, Protocol, Time, TokenId};
+use crate::store::Noted;
+
+/// Something that happened, or several like it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventShown {
+    /// Its number: later ones have higher ones.
+    #[schema(minimum = 1)]
+    pub id: u64,
+    /// When; of several, when the last of them.
+    #[schema(value_type = schema::Time)]
+    pub at: Text<Time>,
+    /// What.
+    #[schema(value_type = schema::EventKind)]
+    pub event: Text<EventKind>,
+    /// To which user, or to whose token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Login>)]
+    pub user: Option<Login>,
+    /// To which token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TokenId>)]
+    pub token: Option<TokenId>,
+    /// By whom: `administrator`, `server`, or `LOGIN/TOKEN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub by: Option<Text<Actor>>,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// With which program, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// By which door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Protocol>)]
+    pub protocol: Option<Protocol>,
+    /// At which path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How often.
+    #[schema(minimum = 1)]
+    pub count: u64,
+    /// What else there is to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl EventShown {
+    /// Shows an event.
+    pub fn of(noted: Noted) -> Self {
+        let Event { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
+        Self {
+            id: noted.id,
+            at: Text(at),
+            event: Text(kind),
+            user,
+            token,
+            by: by.map(Text),
+            address,
+            client,
+            protocol,
+            path,
+            count,
+            detail,
+        }
+    }
+}

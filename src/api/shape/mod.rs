@@ -1,0 +1,17 @@
+//! What goes over the wire in JSON, both ways: one shape for REST and for the command line.
+
+mod event;
+mod order;
+mod site;
+mod text;
+mod token;
+mod user;
+
+pub use super::error::Problem;
+pub use super::tokens::Revoked;
+pub use event::EventShown;
+pub use order::{Rotation, TokenChange, TokenOrder};
+pub use site::{Node, PolicyChange, PolicyShown};
+pub use text::{Revealed, Text};
+pub use token::{LastUse, Limits, NewToken, Reach, Token};
+pub use user::{GrantOrder, UserChange, UserOrder, UserShown};

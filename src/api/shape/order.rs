@@ -1,0 +1,159 @@
+//! What is asked for: a token to be made, narrowed or given a new secret.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::{Error, Result, schema};
+use super::{Limits, Text};
+use crate::domain::{Lifetime, Login, Roles, ScopeTarget, Time};
+use crate::tokens::{Asked, Label, Narrowing, TokenRequest};
+
+/// A token to be made; all that is left out is as the policy has it, or not narrowed.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenOrder {
+    /// The owner; the caller unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Login>)]
+    pub owner: Option<Login>,
+    /// A name for people; `OWNER_api_token` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub name: Option<Text<Label>>,
+    /// A description for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub description: Option<Text<Label>>,
+    /// How long it lives, or `never`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Lifetime>)]
+    pub lifetime: Option<String>,
+    /// When it dies, in place of `lifetime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub expires_at: Option<Text<Time>>,
+    /// The sliding window: each use moves its expiry to now + window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub window: Option<Text<Lifetime>>,
+    /// What to narrow it to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Scope>>, max_items = 256)]
+    pub scopes: Option<Vec<Text<ScopeTarget>>>,
+    /// What to limit it to.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What it may do beyond its own tokens.
+    #[serde(default, skip_serializing_if = "Roles::is_empty")]
+    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    pub roles: Roles,
+}
+
+impl TokenOrder {
+    /// Writes down what is asked for in full.
+    pub fn of(request: &TokenRequest) -> Self {
+        let (lifetime, expires_at) = match request.lifetime {
+            Asked::Default => (None, None),
+            Asked::For(lifetime) => (Some(lifetime.to_string()), None),
+            Asked::Until(at) => (None, Some(Text(at))),
+            Asked::Never => (Some("never".to_owned()), None),
+        };
+        Self {
+            owner: Some(request.owner.clone()),
+            name: request.name.clone().map(Text),
+            description: Some(Text(request.description.clone())),
+            lifetime,
+            expires_at,
+            window: request.window.map(Text),
+            scopes: request.scopes.clone().map(|scopes| scopes.into_iter().map(Text).collect()),
+            limits: request.limits.clone().into(),
+            roles: request.roles.clone(),
+        }
+    }
+
+    /// Reads what is asked for by a caller.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`].
+    pub(in crate::api) fn request(self, caller: &Login) -> Result<TokenRequest> {
+        let lifetime = match (self.lifetime.as_deref(), self.expires_at) {
+            (None, None) => Asked::Default,
+            (Some("never"), None) => Asked::Never,
+            (Some(text), None) => Asked::For(text.parse().map_err(unfit)?),
+            (None, Some(Text(at))) => Asked::Until(at),
+            (Some(_), Some(_)) => return Err(Error::Unfit("give lifetime or expires_at, not both".to_owned())),
+        };
+        let owner = self.owner.unwrap_or_else(|| caller.clone());
+        Ok(TokenRequest {
+            name: self.name.map(|name| name.0),
+            description: self.description.map(|text| text.0).unwrap_or_default(),
+            lifetime,
+            window: self.window.map(|window| window.0),
+            scopes: self.scopes.map(plain),
+            limits: self.limits.into(),
+            roles: self.roles,
+            ..TokenRequest::new(owner)
+        })
+    }
+}
+
+/// What to change about a token; what is left out stays, and nothing makes it wider.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenChange {
+    /// Another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub name: Option<Text<Label>>,
+    /// Another description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub description: Option<Text<Label>>,
+    /// What to narrow it to, in place of its scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Scope>>, max_items = 256)]
+    pub scopes: Option<Vec<Text<ScopeTarget>>>,
+    /// Limits to set; each that is given takes the place of the present one.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The roles to leave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Role>>, max_items = 16)]
+    pub roles: Option<Roles>,
+    /// When it is to die at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub expires_at: Option<Text<Time>>,
+}
+
+impl TokenChange {
+    /// Reads what is asked for.
+    pub(in crate::api) fn narrowing(self) -> Narrowing {
+        Narrowing {
+            name: self.name.map(|name| name.0),
+            description: self.description.map(|text| text.0),
+            scopes: self.scopes.map(plain),
+            limits: self.limits.into(),
+            roles: self.roles,
+            expires: self.expires_at.map(|at| at.0),
+        }
+    }
+}
+
+/// A new secret to be made.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    /// How long the old secret is accepted still, 24 h at most; not at all unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub grace: Option<Text<Lifetime>>,
+}
+
+fn plain(scopes: Vec<Text<ScopeTarget>>) -> Vec<ScopeTarget> {
+    scopes.into_iter().map(|scope| scope.0).collect()
+}
+
+fn unfit(why: impl ToString) -> Error {
+    Error::Unfit(why.to_string())
+}

@@ -1,0 +1,107 @@
+//! Nodes and the policy.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::schema;
+use super::Text;
+use crate::domain::{Lifetime, NodeId, Policy};
+
+/// A named node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its id.
+    #[schema(value_type = schema::Node)]
+    pub node: NodeId,
+    /// Where it is.
+    #[schema(value_type = schema::Path)]
+    pub path: String,
+    /// Whether nothing is there any more.
+    #[serde(default)]
+    pub dangling: bool,
+}
+
+/// What tokens may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schema(as = Policy)]
+pub struct PolicyShown {
+    /// How many live tokens a user may own.
+    pub max_tokens_per_user: u32,
+    /// How long a token lives that asks for nothing.
+    #[schema(value_type = schema::Duration)]
+    pub default_lifetime: Text<Lifetime>,
+    /// How long a token may live.
+    #[schema(value_type = schema::Duration)]
+    pub max_lifetime: Text<Lifetime>,
+    /// Whether a token may live until it is revoked.
+    pub allow_never: bool,
+    /// How long a token is kept that has expired or was revoked.
+    #[schema(value_type = schema::Duration)]
+    pub token_retention: Text<Lifetime>,
+    /// How long an event of the audit trail is kept.
+    #[schema(value_type = schema::Duration)]
+    pub audit_retention: Text<Lifetime>,
+}
+
+impl From<Policy> for PolicyShown {
+    fn from(policy: Policy) -> Self {
+        Self {
+            max_tokens_per_user: policy.max_tokens_per_user,
+            default_lifetime: Text(policy.default_lifetime),
+            max_lifetime: Text(policy.max_lifetime),
+            allow_never: policy.allow_never,
+            token_retention: Text(policy.token_retention),
+            audit_retention: Text(policy.audit_retention),
+        }
+    }
+}
+
+/// What to change about the policy; what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PolicyChange {
+    /// How many live tokens a user may own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_user: Option<u32>,
+    /// How long a token lives that asks for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub default_lifetime: Option<Text<Lifetime>>,
+    /// How long a token may live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub max_lifetime: Option<Text<Lifetime>>,
+    /// Whether a token may live until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_never: Option<bool>,
+    /// How long a token is kept that has expired or was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub token_retention: Option<Text<Lifetime>>,
+    /// How long an event of the audit trail is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Duration>)]
+    pub audit_retention: Option<Text<Lifetime>>,
+}
+
+impl PolicyChange {
+    /// Returns the keys to set and their values, as they are typed. Of the two lifetimes the one goes
+    /// first that keeps the default below the maximum on the way.
+    pub(in crate::api) fn settings(self, policy: &Policy) -> Vec<(&'static str, String)> {
+        let typed = |value: Option<Text<Lifetime>>| value.map(|value| value.0.to_string());
+        let lowers = self.max_lifetime.is_some_and(|max| max.0 < policy.default_lifetime);
+        let default = ("default-lifetime", typed(self.default_lifetime));
+        let max = ("max-lifetime", typed(self.max_lifetime));
+        let [first, second] = if lowers { [default, max] } else { [max, default] };
+        let settings = [
+            first,
+            second,
+            ("max-tokens-per-user", self.max_tokens_per_user.map(|max| max.to_string())),
+            ("allow-never", self.allow_never.map(|allow| allow.to_string())),
+            ("token-retention", typed(self.token_retention)),
+            ("audit-retention", typed(self.audit_retention)),
+        ];
+        settings.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! Users, and what is asked for of them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::schema;
+use super::{Reach, Text};
+use crate::domain::{Login, Permission, Roles, TreePath};
+use crate::store::{Placed, User};
+use crate::tokens::{Grant, Home, UserRequest};
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = User)]
+pub struct UserShown {
+    /// The login.
+    #[schema(value_type = schema::Login)]
+    pub login: Login,
+    /// When it was made.
+    #[schema(value_type = schema::Time)]
+    pub created_at: String,
+    /// Since when none of its tokens is accepted.
+    #[schema(value_type = Option<schema::Time>)]
+    pub disabled_at: Option<String>,
+    /// What its tokens may be given.
+    #[schema(value_type = Vec<schema::Role>)]
+    pub roles: Roles,
+    /// What it may reach.
+    pub grants: Vec<Reach>,
+    /// How many of its tokens are live.
+    #[schema(minimum = 0)]
+    pub live_tokens: u32,
+}
+
+impl UserShown {
+    /// Shows a user.
+    pub fn of(user: User, grants: &[Placed], live_tokens: u32) -> Self {
+        Self {
+            created_at: user.created_at.to_string(),
+            disabled_at: user.disabled_at.map(|at| at.to_string()),
+            roles: user.roles,
+            grants: grants.iter().map(Reach::of).collect(),
+            live_tokens,
+            login: user.login,
+        }
+    }
+}
+
+/// A grant to be given.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantOrder {
+    /// Where.
+    #[schema(value_type = schema::Path)]
+    pub path: Text<TreePath>,
+    /// What.
+    #[schema(value_type = schema::Permission)]
+    pub permission: Permission,
+}
+
+impl From<GrantOrder> for Grant {
+    fn from(order: GrantOrder) -> Self {
+        Self { path: order.path.0, permission: order.permission }
+    }
+}
+
+impl From<&Grant> for GrantOrder {
+    fn from(grant: &Grant) -> Self {
+        Self { path: Text(grant.path.clone()), permission: grant.permission }
+    }
+}
+
+/// A user to be made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserOrder {
+    /// The login.
+    #[schema(value_type = schema::Login)]
+    pub login: Login,
+    /// What its tokens may be given.
+    #[serde(default, skip_serializing_if = "Roles::is_empty")]
+    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    pub roles: Roles,
+    /// What it may reach.
+    #[serde(default)]
+    #[schema(max_items = 256)]
+    pub grants: Vec<GrantOrder>,
+    /// Whether it gets a home of its own, `/LOGIN`; unless told, it does where no grants are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<bool>,
+}
+
+impl UserOrder {
+    /// Writes down what is asked for.
+    pub fn of(request: &UserRequest) -> Self {
+        Self {
+            login: request.login.clone(),
+            roles: request.roles.clone(),
+            grants: request.grants.iter().map(GrantOrder::from).collect(),
+            home: Some(request.home == Home::Own),
+        }
+    }
+}
+
+impl From<UserOrder> for UserRequest {
+    fn from(order: UserOrder) -> Self {
+        let home = order.home.unwrap_or(order.grants.is_empty());
+        Self {
+            login: order.login,
+            roles: order.roles,
+            grants: order.grants.into_iter().map(Grant::from).collect(),
+            home: if home { Home::Own } else { Home::No },
+        }
+    }
+}
+
+/// What to change about a user; what is left out stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    /// Whether none of its tokens is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// What its tokens may be given, in place of its roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Role>>, max_items = 16)]
+    pub roles: Option<Roles>,
+}

@@ -1,0 +1,183 @@
+//! The token calls of an upload service, as its clients know them: `/auth/token/generate` and
+//! `/auth/token/{id}`. Its words are its own, and times are `2030-05-05 08:00:00` in UTC.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::document::{Common, Known, WithBody};
+use super::extract::{self, At};
+use super::schema;
+use super::shape::Revealed;
+use super::{Error, Result, Room, Who};
+use crate::domain::{
+    ByteSize, Expiry, Limits, MimePattern, Roles, Tag, Time, TokenId, UserAgentPattern, parse_network,
+};
+use crate::store::TokenRecord;
+use crate::tokens::{Asked, TokenRequest};
+
+/// A token to be made.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    /// What it may do beyond its own tokens.
+    #[serde(default)]
+    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    roles: Roles,
+    /// What to limit it to.
+    #[serde(default)]
+    data: Data,
+    /// When it dies: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic` or nothing for the default.
+    #[serde(default)]
+    #[schema(
+        pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|auto|automatic|never|)$",
+        example = "auto"
+    )]
+    expires: String,
+}
+
+/// What to limit a token to; an empty list limits nothing.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct Data {
+    /// The tags that its uploads may bear.
+    #[schema(value_type = Vec<schema::Tag>, max_items = 256)]
+    tags: Vec<Tag>,
+    /// The media types of what it may upload.
+    #[schema(value_type = Vec<schema::Mime>, max_items = 256)]
+    allowed_mime_types: Vec<MimePattern>,
+    /// The largest file it may make, in bytes; 0 limits nothing.
+    #[schema(value_type = Option<u64>, maximum = 9007199254740991u64)]
+    max_allowed_file_size: Option<ByteSize>,
+    /// The programs it may be used by.
+    #[schema(value_type = Vec<schema::UserAgent>, max_items = 256)]
+    allowed_user_agents: Vec<UserAgentPattern>,
+    /// The addresses it may be used from.
+    #[schema(value_type = Vec<schema::Network>, max_items = 256)]
+    allowed_ip_addresses: Vec<String>,
+}
+
+/// A token that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Generated {
+    /// Its public id.
+    #[schema(value_type = schema::TokenId)]
+    token_id: TokenId,
+    /// When it dies.
+    #[schema(value_type = schema::UploadTime)]
+    expires: String,
+    /// Its secret form, for the one time that it is shown.
+    #[schema(value_type = schema::TokenText)]
+    token: Revealed,
+}
+
+/// A token's fields.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Fields {
+    /// Its public id.
+    #[serde(rename = "tokenId")]
+    #[schema(value_type = schema::TokenId)]
+    token_id: TokenId,
+    /// When it dies.
+    #[schema(value_type = schema::UploadTime)]
+    expires: String,
+    /// What it may do beyond its own tokens.
+    #[schema(value_type = Vec<schema::Role>)]
+    roles: Roles,
+    /// The tags that its uploads may bear.
+    #[schema(value_type = Vec<schema::Tag>)]
+    tags: Vec<Tag>,
+    /// The media types of what it may upload.
+    #[schema(value_type = Vec<schema::Mime>)]
+    mimes: Vec<MimePattern>,
+    /// The largest file it may make, in bytes.
+    #[schema(value_type = Option<u64>)]
+    max_file_size: Option<ByteSize>,
+}
+
+impl Order {
+    fn request(self, who: &Who) -> Result<TokenRequest> {
+        let unfit = |why: String| Error::Unfit(why);
+        let lifetime = match self.expires.trim() {
+            "" | "auto" | "automatic" => Asked::Default,
+            "never" => Asked::Never,
+            text => Asked::Until(Time::parse_plain(text).map_err(unfit)?),
+        };
+        let data = self.data;
+        let ips = data.allowed_ip_addresses.iter().map(|text| parse_network(text));
+        let limits = Limits {
+            ips: ips.collect::<std::result::Result<_, _>>().map_err(unfit)?,
+            user_agents: data.allowed_user_agents,
+            mimes: data.allowed_mime_types,
+            tags: data.tags,
+            max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
+            ..Limits::default()
+        };
+        Ok(TokenRequest { lifetime, roles: self.roles, limits, ..TokenRequest::new(who.login().clone()) })
+    }
+}
+
+impl Fields {
+    fn of(record: TokenRecord) -> Self {
+        Self {
+            token_id: record.id,
+            expires: expires(&record),
+            roles: record.roles,
+            tags: record.limits.tags,
+            mimes: record.limits.mimes,
+            max_file_size: record.limits.max_file_size,
+        }
+    }
+}
+
+fn expires(record: &TokenRecord) -> String {
+    match record.expiry {
+        Expiry::Never => "never".to_owned(),
+        Expiry::Hard(_) | Expiry::Sliding { .. } => record.deadline().plain(),
+    }
+}
+
+/// Makes a token for the caller.
+#[utoipa::path(
+    post, path = "/auth/token/generate", tag = "upload", operation_id = "generateToken", request_body = Order,
+    responses((status = 200, description = "Made", body = Generated), Common, WithBody, Known)
+)]
+pub(super) async fn generate(
+    State(room): State<Room>,
+    who: Who,
+    extract::Json(order): extract::Json<Order>,
+) -> Result<Json<Generated>> {
+    let request = order.request(&who)?;
+    let issued = room.work(move |room| Ok(room.tokens.issue(&who.authority(), request)?)).await?;
+    let token = issued.text.reveal().to_string().into();
+    Ok(Json(Generated { token_id: issued.record.id, expires: expires(&issued.record), token }))
+}
+
+/// Looks a token up.
+#[utoipa::path(
+    get, path = "/auth/token/{id}", tag = "upload", operation_id = "tokenFields",
+    params(("id" = schema::TokenId, Path, description = "The token")),
+    responses((status = 200, description = "Its fields", body = Fields), Common, Known)
+)]
+pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
+    let record = room.work(move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
+    Ok(Json(Fields::of(record)))
+}
+
+/// Revokes a token and shows what it was.
+#[utoipa::path(
+    delete, path = "/auth/token/{id}", tag = "upload", operation_id = "dropToken",
+    params(("id" = schema::TokenId, Path, description = "The token")),
+    responses((status = 200, description = "Its fields", body = Fields), Common, Known)
+)]
+pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
+    let revoke = move |room: &Room| {
+        let who = who.authority();
+        let record = room.tokens.find(&who, id)?;
+        room.tokens.revoke(&who, &[id])?;
+        Ok(record)
+    };
+    Ok(Json(Fields::of(room.work(revoke).await?)))
+}

@@ -1,0 +1,63 @@
+//! `GET /auth/verify`: asked by a web server in front of something else whether a request may pass.
+//!
+//! It judges the credential and the limits of its token, and where `op` and `path` are given the access to
+//! that node as well. The answer is 200 with headers that say who it is, or 401 or 403.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::document::{Common, Read};
+use super::extract::Asked;
+use super::schema;
+use super::shape::Text;
+use super::{Error, Result, Who};
+use crate::domain::{Permission, TreePath};
+
+/// What is to be done, and where.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Access {
+    /// What is to be done with the node; goes with `path`.
+    #[param(value_type = Option<schema::Permission>)]
+    op: Option<Permission>,
+    /// The node; goes with `op`.
+    #[param(value_type = Option<schema::Path>)]
+    path: Option<Text<TreePath>>,
+}
+
+/// Tells a web server whether a request with this `Authorization` may pass, and whose it is.
+#[utoipa::path(
+    get, path = "/auth/verify", tag = "verify", operation_id = "verify", params(Access),
+    responses(
+        (status = 200, description = "It may", headers(
+            ("X-Patgate-User" = String, description = "The user"),
+            ("Remote-User" = String, description = "The user"),
+            ("X-Patgate-Token" = String, description = "The token's id"))),
+        (status = 403, description = "Not this node", content_type = "application/problem+json",
+            body = super::error::Problem),
+        Common, Read
+    )
+)]
+pub(super) async fn verify(who: Who, Asked(access): Asked<Access>) -> Result<Response> {
+    match (access.op, access.path) {
+        (None, None) => {}
+        (Some(needed), Some(Text(path))) => {
+            let standing = who.0.access()?;
+            if !standing.may(&path, needed) {
+                return Err(Error::Refused(format!("the token does not give {needed} there")));
+            }
+        }
+        _ => return Err(Error::Malformed("op and path go together".to_owned())),
+    }
+    let mut response = StatusCode::OK.into_response();
+    let (user, token) = (who.login().as_str(), who.token());
+    for (name, value) in [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    Ok(response)
+}
