@@ -1,6 +1,7 @@
 //! What a token may be made of, and what happens to it then.
 
 mod climbing;
+mod noted;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::auth::{Authenticator, Credential, Session, testing};
+use crate::auth::{Authenticator, Credential, Refusal, Session, testing};
 use crate::domain::{
-    Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TokenText, TreePath,
+    Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TokenId, TokenText, TreePath,
 };
 use crate::store::{TokenRecord, TokenState};
 use crate::tree::{Durability, Options, Tree};
@@ -61,11 +62,19 @@ impl Site {
 
     /// Comes in over WebDAV, each time from another address.
     fn come_in(&self, text: &TokenText) -> Session {
+        self.knock(text).expect("let in")
+    }
+
+    fn refuses(&self, text: &TokenText) -> bool {
+        matches!(self.knock(text), Err(Refusal::Denied))
+    }
+
+    fn knock(&self, text: &TokenText) -> std::result::Result<Session, Refusal> {
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let number = self.callers.fetch_add(1, Ordering::Relaxed);
         let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        runtime.block_on(self.auth.authenticate(Credential { login: None, token }, peer)).expect("let in")
+        runtime.block_on(self.auth.authenticate(Credential { login: None, token }, peer))
     }
 
     fn all(&self) -> Vec<TokenRecord> {
@@ -190,6 +199,31 @@ fn a_rotated_token_keeps_its_id_and_its_end() {
     assert_eq!(rotated.record.old_until, Some(site.clock.now().after(DAY)));
     let at_once = site.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
     assert_eq!(at_once.record.old_until, None);
+}
+
+#[test]
+fn an_old_secret_is_good_for_its_grace_and_only_the_last_one() {
+    let site = site();
+    let ask = TokenRequest { lifetime: Asked::For(lifetime("10h")), ..TokenRequest::new(login("alice")) };
+    let first = site.tokens.issue(ADMIN, ask).expect("a token").text;
+    let second = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    let old = site.come_in(&first);
+    assert!(old.access().is_ok() && site.come_in(&second).access().is_ok());
+    assert_eq!(old.deadline(), site.clock.now().after(DAY / 12));
+
+    let third = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    assert!(old.access().is_err(), "rotating twice kills the secret before the last");
+    assert!(site.refuses(&first));
+    let old = site.come_in(&second);
+    let new = site.come_in(&third);
+    site.clock.turn(DAY / 12);
+    assert!(old.access().is_err() && site.refuses(&second), "the grace is over");
+    assert!(new.access().is_ok());
+
+    let late = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
+    assert_eq!(late.record.old_until, Some(late.record.expiry.cap()), "a grace is no longer than the life");
+    site.clock.turn(DAY / 3);
+    assert!(site.refuses(&third) && site.refuses(&late.text), "rotation never lengthens a life");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Nobody mints, narrows or rotates his way up; and what is one's own may be done without a role.
 
 use super::*;
-use crate::domain::{ByteSize, Protocol, Role, TokenId};
+use crate::domain::{ByteSize, Protocol, Role};
 
 /// Who comes in with a token.
 #[derive(Clone)]
