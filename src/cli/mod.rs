@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod descriptors;
 mod doctor;
+mod explain;
 mod failure;
 mod man;
 mod node;
@@ -74,6 +75,7 @@ enum Command {
     Node(node::Node),
     Policy(policy::PolicyCommand),
     Audit(audit::Audit),
+    Explain(explain::Explain),
     Client(client::ClientCommand),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -117,6 +119,7 @@ fn obey(cli: Cli) -> Result {
         Command::Node(command) => command.run(&site),
         Command::Policy(command) => command.run(&site),
         Command::Audit(command) => command.run(&site),
+        Command::Explain(command) => command.run(&site),
         Command::Client(command) => command.run(&site),
         Command::Doctor(command) => command.run(&site),
         Command::Completions(command) => command.run(),

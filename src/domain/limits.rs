@@ -295,12 +295,24 @@ pub struct Limits {
 impl Limits {
     /// Tells whether a caller at this door, from this address, with this program may use the token.
     pub fn admit(&self, peer: &Peer) -> bool {
-        let door = self.protocols.is_empty() || self.protocols.contains(&peer.protocol);
-        let address = peer.address.to_canonical();
-        let place = self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address));
         let agent = peer.user_agent.as_deref().unwrap_or_default();
-        let program = self.user_agents.is_empty() || self.user_agents.iter().any(|p| p.fits(agent));
-        door && place && program
+        self.admit_protocol(peer.protocol) && self.admit_address(peer.address) && self.admit_program(agent)
+    }
+
+    /// Tells whether the token opens this door.
+    pub fn admit_protocol(&self, protocol: Protocol) -> bool {
+        self.protocols.is_empty() || self.protocols.contains(&protocol)
+    }
+
+    /// Tells whether the token may be used from this address.
+    pub fn admit_address(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address))
+    }
+
+    /// Tells whether the token may be used by the program that calls itself so.
+    pub fn admit_program(&self, agent: &str) -> bool {
+        self.user_agents.is_empty() || self.user_agents.iter().any(|pattern| pattern.fits(agent))
     }
 }
 

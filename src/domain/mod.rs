@@ -21,6 +21,7 @@ mod time;
 mod token;
 mod upload;
 mod user;
+mod verdict;
 mod width;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
@@ -37,4 +38,5 @@ pub use time::{Lifetime, LifetimeError, Time};
 pub use token::{Secret, TokenError, TokenId, TokenText};
 pub use upload::UploadRule;
 pub use user::{Login, LoginError, Role, Roles};
+pub use verdict::{Question, Rule, Source, Verdict};
 pub use width::{Wider, Width};

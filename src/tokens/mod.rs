@@ -8,6 +8,7 @@ mod audit;
 mod authority;
 mod change;
 mod error;
+mod explain;
 mod issue;
 mod label;
 mod lookup;

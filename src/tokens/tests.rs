@@ -1,6 +1,7 @@
 //! What a token may be made of, and what happens to it then.
 
 mod climbing;
+mod explain;
 mod noted;
 
 use std::sync::atomic::{AtomicU32, Ordering};

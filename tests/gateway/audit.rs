@@ -102,3 +102,24 @@ async fn an_ended_session_is_told() {
     let told = events(&gateway, &["--event", "session.ended"], 1).await;
     assert_eq!((text(&told[0], "token"), text(&told[0], "protocol")), (id_of(&token), "sftp"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn denied_operations_are_told_on_both_protocols_and_explained() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a/f", "text");
+    let token = gateway.login("alice", "/a:r");
+    assert_eq!(gateway.dav("alice", &token).status("DELETE", "/dav/a/f").await, 403);
+    let mut sftp = gateway.sftp("alice", &token).await;
+    sftp.list("/a").await.expect("listed");
+    assert!(sftp.put("/a/new", b"x").await.is_err());
+    let told = events(&gateway, &["--event", "access.denied"], 2).await;
+    let shown: Vec<_> = told.iter().map(|event| (text(event, "protocol"), text(event, "path"))).collect();
+    assert!(shown.contains(&("webdav", "/a/f")) && shown.contains(&("sftp", "/a/new")), "{told:?}");
+
+    let verdict = gateway.patgate(&["explain", "--token", id_of(&token), "delete", "/a/f", "--json"]);
+    let verdict: Value = serde_json::from_str(&verdict).expect("JSON");
+    assert_eq!(verdict["allowed"], false);
+    assert_eq!(verdict["decided_by"], serde_json::json!({"rule": "no_grant", "at": "/a"}));
+    let sentence = gateway.patgate(&["explain", "--token", id_of(&token), "read", "/a/f"]);
+    assert_eq!(sentence, format!("alice may read /a/f with the token {}: it is granted r on /a", id_of(&token)));
+}

@@ -1,0 +1,73 @@
+//! `patgate explain`: may a token do something, and which rule decides.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use super::site::Site;
+use super::{Result, output};
+use crate::domain::{ByteSize, Operation, Protocol, Question, Tag, TokenId, TreePath};
+use crate::tokens::Authority;
+
+/// Tell whether a token may do something, and which grant, scope, limit or expiry decides
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate explain --token JhxND7ci write /alice/notes.txt
+  patgate explain --token JhxND7ci move /alice/a --to /team/a --json
+  patgate explain --token JhxND7ci create /alice/x.iso --size 5GiB --protocol sftp --ip 192.0.2.7")]
+pub(super) struct Explain {
+    /// The token's id
+    #[arg(long, value_name = "ID")]
+    token: TokenId,
+    /// stat, list, read, copy, write, create, delete, move or link
+    #[arg(value_name = "OP")]
+    operation: Operation,
+    /// The path, from the root of the served tree
+    #[arg(value_parser = path)]
+    path: TreePath,
+    /// Where to, for copy, move and link
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    to: Option<TreePath>,
+    /// By this door: webdav, sftp or api
+    #[arg(long)]
+    protocol: Option<Protocol>,
+    /// From this address
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<IpAddr>,
+    /// With this program
+    #[arg(long, value_name = "TEXT")]
+    user_agent: Option<String>,
+    /// A file of this size
+    #[arg(long)]
+    size: Option<ByteSize>,
+    /// Of this media type
+    #[arg(long, value_name = "TYPE")]
+    mime: Option<String>,
+    /// With this tag; repeatable
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    tags: Vec<Tag>,
+}
+
+impl Explain {
+    /// Answers.
+    pub(super) fn run(&self, site: &Site) -> Result {
+        let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
+        let question = Question {
+            operation: *operation,
+            path: path.clone(),
+            to: to.clone(),
+            protocol: *protocol,
+            address: *ip,
+            user_agent: user_agent.clone(),
+            size: *size,
+            mime: mime.clone(),
+            tags: tags.clone(),
+        };
+        let verdict = site.open()?.looking().explain(&Authority::Administrator, self.token, &question)?;
+        if site.json() { output::json(&verdict) } else { output::say(&verdict.sentence) }
+    }
+}
+
+fn path(text: &str) -> std::result::Result<TreePath, String> {
+    TreePath::parse(text.as_bytes()).map_err(|why| format!("{text:?}: {why}"))
+}

@@ -1,0 +1,202 @@
+//! Explaining: which grant, scope, limit or end of life decides what a token may do. Judged by the same
+//! rules, over the same rows, as every request is.
+
+use super::{Authority, Error, Result, Tokens};
+use crate::domain::{
+    Access, Denial, Limits, Need, Operation, Permission, Question, Root, Rule, Source, TokenId, TreePath, UploadRule,
+    Verdict,
+};
+use crate::store::{Link, Reached};
+
+impl Tokens {
+    /// Tells whether a token may do something now, and why. Judges names: what links lead to, what
+    /// stands there, and locks are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`], also for one that the caller may not look at.
+    pub fn explain(&self, who: &Authority, token: TokenId, question: &Question) -> Result<Verdict> {
+        let record = self.find(who, token)?;
+        let reached = self.store.reach(token)?.ok_or(Error::UnknownToken(token))?;
+        let (rule, by) = match self.dead(&reached)?.or_else(|| limited(&reached.chain, question)) {
+            Some(rule) => (rule, Vec::new()),
+            None => self.judge(&reached.access, question)?,
+        };
+        let provided = if rule.allows() { left_open(&reached.chain, question) } else { Vec::new() };
+        Ok(Verdict {
+            allowed: rule.allows(),
+            sentence: sentence(record.login.as_str(), token, question, &rule, &by, &provided),
+            decided_by: rule,
+            token,
+            user: record.login,
+            operation: question.operation,
+            path: question.path.clone(),
+            needs: question.operation.permission(),
+            by,
+            provided,
+        })
+    }
+
+    /// Returns what the token died of.
+    fn dead(&self, reached: &Reached) -> Result<Option<Rule>> {
+        let now = self.clock.now();
+        if let Some(link) = reached.chain.iter().find(|link| link.revoked) {
+            return Ok(Some(Rule::Revoked { token: link.token }));
+        }
+        let ends = |link: &Link| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
+        if let Some((token, at)) = reached.chain.iter().map(ends).find(|(_, at)| *at <= now) {
+            return Ok(Some(Rule::Expired { token, at }));
+        }
+        let owner = self.known(&reached.caller.login)?;
+        Ok(owner.disabled_at.map(|_| Rule::Disabled))
+    }
+
+    /// Judges both ends of what is asked.
+    fn judge(&self, access: &Access, question: &Question) -> Result<(Rule, Vec<Source>)> {
+        let Question { operation, path, to, .. } = question;
+        let (rule, by) = self.judge_one(access, *operation, path)?;
+        let Some(to) = to.as_ref().filter(|_| rule.allows()) else { return Ok((rule, by)) };
+        let (target, _) = self.judge_one(access, Operation::Create, to)?;
+        if !target.allows() {
+            return Ok((target, Vec::new()));
+        }
+        let (parent, readable) = (to.parent().unwrap_or_default(), |path| access.may(path, Permission::R));
+        let rule = match operation {
+            Operation::Move if readable(to) && !readable(path) => Rule::WouldReveal,
+            Operation::Link if !access.together(path, &parent, operation.permission()) => Rule::NotTogether,
+            _ => rule,
+        };
+        let by = if rule.allows() { by } else { Vec::new() };
+        Ok((rule, by))
+    }
+
+    fn judge_one(&self, access: &Access, operation: Operation, path: &TreePath) -> Result<(Rule, Vec<Source>)> {
+        let at = operation.place(path).unwrap_or_default();
+        let roots = match operation.judge(access, path) {
+            Ok(roots) if roots.is_empty() => return Ok((Rule::OnTheWay, Vec::new())),
+            Ok(roots) => roots,
+            Err(Denial::NoGrant) => return Ok((Rule::NoGrant { at }, Vec::new())),
+            Err(Denial::OutOfScope(token)) => return Ok((Rule::OutOfScope { token, at }, Vec::new())),
+            Err(Denial::TopOfTree) => return Ok((Rule::TopOfTree, Vec::new())),
+            Err(Denial::Swapped) => return Ok((Rule::Swapped { at }, Vec::new())),
+        };
+        let mut standing = Vec::new();
+        for root in &roots {
+            if self.stands(root)? {
+                standing.push(root);
+            }
+        }
+        let allowed = standing.iter().fold(Permission::NONE, |sum, root| sum | root.permission);
+        let enough = match operation.need() {
+            Need::Seen => !standing.is_empty(),
+            Need::Here(needed) | Need::Above(needed) => allowed.allows(needed),
+        };
+        if !enough {
+            let at = roots.first().map_or(at, |root| root.path.clone());
+            return Ok((Rule::Swapped { at }, Vec::new()));
+        }
+        let sources = standing.iter().flat_map(|root| &root.from);
+        let mut by: Vec<Source> = Vec::new();
+        for source in sources.map(|reach| Source { scope: reach.scope, path: reach.path.clone() }) {
+            if !by.contains(&source) {
+                by.push(source);
+            }
+        }
+        Ok((Rule::Granted, by))
+    }
+
+    /// Tells whether all that gives a permission is still what was named; taken on trust where no folder
+    /// is served.
+    fn stands(&self, root: &Root) -> Result<bool> {
+        let Some(tree) = &self.tree else { return Ok(true) };
+        for reach in &root.from {
+            if tree.locate(reach.scope.node).map_err(Error::Tree)?.as_ref() != Some(&reach.path) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Returns the first limit of the chain that does not admit what is asked.
+fn limited(chain: &[Link], question: &Question) -> Option<Rule> {
+    chain.iter().find_map(|Link { token, limits, .. }| {
+        let token = *token;
+        if question.protocol.is_some_and(|protocol| !limits.admit_protocol(protocol)) {
+            return Some(Rule::Protocol { token });
+        }
+        if question.address.is_some_and(|address| !limits.admit_address(address)) {
+            return Some(Rule::Address { token });
+        }
+        if question.user_agent.as_ref().is_some_and(|agent| !limits.admit_program(agent)) {
+            return Some(Rule::UserAgent { token });
+        }
+        if !uploads(question.operation) {
+            return None;
+        }
+        let rule = UploadRule::join([limits]);
+        if let (Some(size), Some(most)) = (question.size, rule.max_file_size())
+            && size > most
+        {
+            return Some(Rule::FileSize { token, most });
+        }
+        if question.mime.as_ref().is_some_and(|mime| !rule.allows_type(&[mime])) {
+            return Some(Rule::MediaType { token });
+        }
+        rule.refused_tag(&question.tags).map(|tag| Rule::Tag { token, tag: tag.clone() })
+    })
+}
+
+/// Returns the limits that were not asked about, in words.
+fn left_open(chain: &[Link], question: &Question) -> Vec<String> {
+    let mut open = Vec::new();
+    for Link { token, limits, .. } in chain {
+        let Limits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
+        let mut add = |asked: bool, what: &str, values: Vec<String>| {
+            if !asked && !values.is_empty() {
+                open.push(format!("{what} {} (token {token})", values.join(" or ")));
+            }
+        };
+        add(question.protocol.is_some(), "the protocol is", protocols.iter().map(ToString::to_string).collect());
+        add(question.address.is_some(), "the address is in", ips.iter().map(ToString::to_string).collect());
+        let agents = user_agents.iter().map(ToString::to_string).collect();
+        add(question.user_agent.is_some(), "the program is", agents);
+        if uploads(question.operation) {
+            let most = max_file_size.iter().map(|most| most.to_string()).collect();
+            add(question.size.is_some(), "the file has at most", most);
+            add(question.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
+        }
+    }
+    open
+}
+
+/// Tells whether an operation makes a file, or changes what is in one.
+fn uploads(operation: Operation) -> bool {
+    match operation {
+        Operation::Write | Operation::Create | Operation::Copy | Operation::Move | Operation::Link => true,
+        Operation::Stat | Operation::List | Operation::Read | Operation::Delete => false,
+    }
+}
+
+fn sentence(
+    login: &str,
+    token: TokenId,
+    question: &Question,
+    rule: &Rule,
+    by: &[Source],
+    provided: &[String],
+) -> String {
+    let Question { operation, path, to, .. } = question;
+    let may = if rule.allows() { "may" } else { "may not" };
+    let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let sources: Vec<_> = by.iter().map(|source| format!("{} on {}", source.scope.permission, source.path)).collect();
+    let why = match (rule, &sources[..]) {
+        (Rule::Granted, [grant]) => format!("it is granted {grant}"),
+        (Rule::Granted, [grant, scopes @ ..]) => format!("it is granted {grant}, with {}", scopes.join(", ")),
+        _ => rule.to_string(),
+    };
+    let provided = match provided {
+        [] => String::new(),
+        provided => format!(", provided that {}", provided.join(" and ")),
+    };
+    format!("{login} {may} {operation} {path}{to} with the token {token}: {why}{provided}")
+}

@@ -1,0 +1,119 @@
+//! What decides is named, and nothing else.
+
+use super::*;
+use crate::domain::{Operation, Question, Rule, TokenId, Verdict};
+
+fn ask(site: &Site, token: TokenId, operation: &str, path: &str) -> Verdict {
+    ask_with(site, token, operation, path, |_| ())
+}
+
+fn ask_with(site: &Site, token: TokenId, operation: &str, path: &str, more: impl FnOnce(&mut Question)) -> Verdict {
+    let operation: Operation = operation.parse().expect("operation");
+    let mut question = Question::new(operation, at(path));
+    more(&mut question);
+    site.tokens.explain(ADMIN, token, &question).expect("a verdict")
+}
+
+#[test]
+fn the_grant_or_scope_that_decides_is_named() {
+    let site = site();
+    let whole = site.scoped(&[]).expect("a token").text.id();
+    let scoped = site.scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    let verdict = ask(&site, whole, "write", "/alice/below/file");
+    assert_eq!(verdict.decided_by, Rule::Granted);
+    assert_eq!(
+        verdict.sentence,
+        format!("alice may write /alice/below/file with the token {whole}: it is granted rw on /alice")
+    );
+    let verdict = ask(&site, scoped, "read", "/alice/below/file");
+    assert_eq!(verdict.by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice", "/alice/below"]);
+    assert!(verdict.allowed && verdict.sentence.contains("rw on /alice, with r on /alice/below"), "{verdict:?}");
+
+    let cases = [
+        (whole, "read", "/bob", Rule::NoGrant { at: at("/bob") }),
+        (whole, "delete", "/alice", Rule::NoGrant { at: at("/") }),
+        (whole, "delete", "/", Rule::TopOfTree),
+        (whole, "stat", "/", Rule::OnTheWay),
+        (scoped, "stat", "/alice", Rule::OnTheWay),
+        (scoped, "write", "/alice/below/file", Rule::OutOfScope { token: scoped, at: at("/alice/below/file") }),
+        (scoped, "read", "/alice/x", Rule::OutOfScope { token: scoped, at: at("/alice/x") }),
+    ];
+    for (token, operation, path, rule) in cases {
+        let verdict = ask(&site, token, operation, path);
+        assert_eq!((verdict.allowed, &verdict.decided_by), (rule.allows(), &rule), "{operation} {path}");
+    }
+}
+
+#[test]
+fn the_limit_that_decides_is_named_and_what_is_left_open_too() {
+    let site = site();
+    let limits = Limits {
+        protocols: vec![crate::domain::Protocol::Sftp],
+        ips: vec!["192.0.2.0/24".parse().expect("net")],
+        mimes: vec!["image/*".parse().expect("type")],
+        max_file_size: Some("1MiB".parse().expect("size")),
+        tags: vec!["blue".parse().expect("tag")],
+        ..Limits::default()
+    };
+    let request = TokenRequest { limits, ..TokenRequest::new(login("alice")) };
+    let token = site.tokens.issue(ADMIN, request).expect("a token").text.id();
+    let create = |more: &dyn Fn(&mut Question)| ask_with(&site, token, "create", "/alice/x", more).decided_by;
+    let most = "1MiB".parse().expect("size");
+    assert_eq!(create(&|ask| ask.protocol = "webdav".parse().ok()), Rule::Protocol { token });
+    assert_eq!(create(&|ask| ask.address = "198.51.100.1".parse().ok()), Rule::Address { token });
+    assert_eq!(create(&|ask| ask.size = "2MiB".parse().ok()), Rule::FileSize { token, most });
+    assert_eq!(create(&|ask| ask.mime = Some("text/plain".to_owned())), Rule::MediaType { token });
+    let red: crate::domain::Tag = "red".parse().expect("tag");
+    assert_eq!(create(&|ask| ask.tags = vec![red.clone()]), Rule::Tag { token, tag: red.clone() });
+
+    let verdict = ask_with(&site, token, "create", "/alice/x", |ask| ask.size = Some(most));
+    assert!(verdict.allowed);
+    assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
+    let read = ask_with(&site, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
+    assert!(read.allowed, "the size of what is read is no upload");
+}
+
+#[test]
+fn the_death_that_decides_is_named() {
+    let site = site();
+    let issue = |lifetime| TokenRequest { lifetime, ..TokenRequest::new(login("alice")) };
+    let short = site.tokens.issue(ADMIN, issue(Asked::For(self::lifetime("1h")))).expect("a token").text.id();
+    let revoked = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
+    let live = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
+    let end = site.clock.now().after(Duration::from_secs(3600));
+    site.clock.turn(Duration::from_secs(3600));
+    site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
+    let decides = |token| ask(&site, token, "read", "/alice").decided_by;
+    assert_eq!(decides(short), Rule::Expired { token: short, at: end });
+    assert_eq!(decides(revoked), Rule::Revoked { token: revoked });
+    assert_eq!(decides(live), Rule::Granted);
+    site.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
+    assert_eq!(decides(live), Rule::Disabled);
+    let unknown = "00000000".parse().expect("id");
+    let asked = site.tokens.explain(ADMIN, unknown, &Question::new(Operation::Read, at("/")));
+    assert!(matches!(asked, Err(Error::UnknownToken(_))));
+}
+
+#[test]
+fn both_ends_of_a_move_are_judged() {
+    let site = site();
+    site.user("carol", &["/alice/below:w", "/bob:rw"]);
+    let token = site.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
+    let to = |operation: &str, path: &str| {
+        let target = at(path);
+        ask_with(&site, token, operation, "/alice/below/file", |ask| ask.to = Some(target)).decided_by
+    };
+    assert_eq!(to("move", "/alice/below/new"), Rule::Granted);
+    assert_eq!(to("move", "/bob/new"), Rule::WouldReveal);
+    assert_eq!(to("move", "/alice/new"), Rule::NoGrant { at: at("/alice") });
+}
+
+#[test]
+fn a_folder_that_was_swapped_decides() {
+    let site = site();
+    let token = site.scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
+    std::fs::rename(site.root.join("alice/below"), site.root.join("alice/elsewhere")).expect("moved");
+    std::fs::create_dir(site.root.join("alice/below")).expect("folder");
+    let verdict = ask(&site, token, "read", "/alice/below/file");
+    assert_eq!(verdict.decided_by, Rule::Swapped { at: at("/alice/below") });
+}
