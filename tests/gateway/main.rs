@@ -15,6 +15,7 @@ mod sftp_files;
 mod sftp_letter;
 mod ssh;
 mod support;
+mod tokens;
 mod uploads;
 mod webdav;
 mod webdav_faults;

@@ -1,0 +1,154 @@
+//! What tokens may be made, by several processes at once, and what becomes of those made with others.
+
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use patgate::auth::{Authenticator, Clock, Credential};
+use patgate::domain::{Limits, Login, Peer, Protocol};
+use patgate::store::Store;
+use patgate::tokens::{Authority, Narrowing, TokenRequest, Tokens};
+
+use crate::support::{Fixture, SftpError, id_of, program};
+
+/// Long enough for any machine; what is awaited normally comes within a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes a token with a token, as a caller of the API would, in a process that is not the server's.
+async fn child_of(gateway: &Fixture, token: &str) -> (Tokens, Authority, String) {
+    let store = Store::open(&gateway.state()).expect("opens");
+    let auth = Authenticator::new(store.clone(), Clock::system()).expect("opens");
+    let credential = Credential { login: None, token: token.as_bytes().to_vec().into() };
+    let address = ([127, 0, 0, 1]).into();
+    let peer = Peer { protocol: Protocol::Api, address, user_agent: None };
+    let who = Authority::Session(auth.authenticate(credential, peer).await.expect("let in"));
+    let tokens = Tokens::new(store, Clock::system());
+    let owner: Login = "alice".parse().expect("login");
+    let issued = tokens.issue(&who, TokenRequest::new(owner)).expect("a child");
+    (tokens, who, issued.text.reveal().to_string())
+}
+
+fn facts(gateway: &Fixture, id: &str) -> serde_json::Value {
+    serde_json::from_str(&gateway.patgate(&["--json", "apitoken", "show", id])).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_processes_at_once_never_pass_the_tokens_per_user() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let begin = |_| -> Child {
+        let mut command = program(&gateway.state());
+        command.args(["apitoken", "create", "--owner", "alice", "-q"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
+    };
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let racing: Vec<Child> = (0..4).map(begin).collect();
+        made.extend(racing.into_iter().map(|child| child.wait_with_output().expect("it ends")));
+    }
+    let (given, refused): (Vec<Output>, Vec<Output>) = made.into_iter().partition(|output| output.status.success());
+    assert_eq!(given.len(), 5);
+    for output in refused {
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && told.contains("max-tokens-per-user"), "{told}");
+    }
+    let live = gateway.patgate(&["--json", "apitoken", "list", "--owner", "alice"]);
+    let live: Vec<serde_json::Value> = serde_json::from_str(&live).expect("JSON");
+    assert_eq!(live.len(), 5);
+    let token = String::from_utf8(given[0].stdout.clone()).expect("text");
+    assert_eq!(gateway.dav("alice", token.trim()).status("PROPFIND", "/dav/").await, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lowering_a_lifetime_lengthens_no_token() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    let tokens = [&[][..], &["-e", "30d"], &["-a", "10d"], &["-a", "1d", "-e", "20d"]];
+    let tokens = tokens.map(|options| gateway.token("alice", options));
+    let ends = || {
+        tokens.clone().map(|token| {
+            let facts = facts(&gateway, id_of(&token));
+            (facts["expires_at"].clone(), facts["hard_limit"].clone())
+        })
+    };
+    let before = ends();
+    for setting in [["default-lifetime", "5d"], ["max-lifetime", "6d"], ["default-lifetime", "1s"]] {
+        gateway.patgate(&["policy", "set", setting[0], setting[1]]);
+        assert_eq!(ends(), before, "{setting:?}");
+    }
+    let rotated = gateway.patgate(&["apitoken", "rotate", id_of(&tokens[0]), "-q"]);
+    assert_eq!(ends(), before, "a rotation");
+    assert_eq!(gateway.dav("alice", &rotated).status("PROPFIND", "/dav/").await, 207);
+    let refused = gateway.try_patgate(&["policy", "set", "default-lifetime", "7d"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("may not exceed max-lifetime"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_media_types_and_tags_are_given_shown_and_refused() {
+    let gateway = Fixture::start().await;
+    gateway.patgate(&["admin", "user", "create", "helen", "--no-home", "--role", "security.revoke_tokens"]);
+    let limits = ["--mime", "image/*,text/plain", "--tag", "holiday 2026", "--tag", "work"];
+    let role = ["--role", "security.revoke_tokens"];
+    let create = ["apitoken", "create", "--owner", "helen", "-q"];
+    let token = gateway.patgate(&[&create[..], &limits, &role].concat());
+    let shown = facts(&gateway, id_of(&token));
+    assert_eq!(shown["roles"], serde_json::json!(["security.revoke_tokens"]));
+    assert_eq!(shown["limits"]["mimes"], serde_json::json!(["image/*", "text/plain"]));
+    assert_eq!(shown["limits"]["tags"], serde_json::json!(["holiday 2026", "work"]));
+    let text = gateway.patgate(&["apitoken", "show", id_of(&token)]);
+    for part in ["security.revoke_tokens", "image/* or text/plain", "holiday 2026 or work"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let same = gateway.token("helen", &[&limits[..], &role].concat());
+    assert_eq!(facts(&gateway, id_of(&same))["roles"], shown["roles"], "both commands take the same flags");
+
+    let refused = [
+        (&["--role", "admin"][..], 1, "does not hold the role admin"),
+        (&["--role", "king"], 2, "the role \"king\" is unknown"),
+        (&["--mime", "pictures"], 2, "is no media type"),
+        (&["--tag", "a\nb"], 2, "is no tag"),
+    ];
+    for (flags, code, told) in refused {
+        let output = gateway.try_patgate(&[&create[..], flags].concat());
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && words.contains(told), "{flags:?}: {words}");
+    }
+    let all = gateway.patgate(&["--json", "apitoken", "list", "--owner", "helen"]);
+    assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&all).expect("JSON").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parents_death_ends_its_childs_open_session() {
+    let gateway = Fixture::start().await;
+    let parent = gateway.login("alice", "/:rw");
+    gateway.write("/file", "content");
+    let (_, _, child) = child_of(&gateway, &parent).await;
+    let dav = gateway.dav("alice", &child);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+    let mut sftp = gateway.sftp("alice", &child).await;
+    assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"content"[..]));
+    gateway.patgate(&["apitoken", "revoke", id_of(&parent)]);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::Gone));
+    assert_eq!(facts(&gateway, id_of(&child))["state"], "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_narrowed_narrows_its_childs_open_session() {
+    let gateway = Fixture::start().await;
+    let parent = gateway.login("alice", "/:rw");
+    let (tokens, who, child) = child_of(&gateway, &parent).await;
+    let dav = gateway.dav("alice", &child);
+    let mut sftp = gateway.sftp("alice", &child).await;
+    assert_eq!(sftp.list("/").await, Ok(Vec::new()));
+    let limits = Limits { protocols: vec![Protocol::Webdav, Protocol::Api], ..Limits::default() };
+    let id = id_of(&parent).parse().expect("id");
+    tokens.narrow(&who, id, &Narrowing { limits, ..Narrowing::default() }, None).expect("narrowed");
+    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::Gone));
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "that door is open still");
+
+    let soon = Clock::system().now();
+    tokens.narrow(&who, id, &Narrowing { expires: Some(soon), ..Narrowing::default() }, None).expect("narrowed");
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "a child does not outlive a narrowed parent");
+}
