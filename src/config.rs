@@ -65,6 +65,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether the upload service's calls take a token from the address.
     pub allow_query_token: bool,
+    /// Where their connections begin with a PROXY header.
+    pub proxy_protocol: Listeners,
     /// When uploads are answered.
     pub durability: Durability,
     /// HTTP connections at once.
@@ -152,6 +154,15 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// Some of the listeners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// That of HTTP.
+    pub http: bool,
+    /// That of SFTP.
+    pub sftp: bool,
+}
+
 /// All that is wrong with a configuration, a line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(Vec<Fault>);
@@ -184,6 +195,7 @@ struct Draft {
     insecure_http: bool,
     trusted_proxies: Vec<IpNet>,
     allow_query_token: bool,
+    proxy_protocol: Listeners,
     durability: Durability,
     http_connections: usize,
     sftp_connections: usize,
@@ -385,6 +397,9 @@ impl Reading {
             (None, Some(_)) => self.fault(self.place("tls_key"), "tls_key needs tls_cert"),
             (Some(_), Some(_)) | (None, None) => {}
         }
+        if self.draft.proxy_protocol != Listeners::default() && self.draft.trusted_proxies.is_empty() {
+            self.fault(self.place("proxy_protocol"), "proxy_protocol needs trusted_proxies: nobody else is believed");
+        }
         match (self.draft.http, self.draft.sftp) {
             (None, None) => self.fault(self.place("http"), "http and sftp are both off: there is nothing to serve"),
             (Some(http), Some(sftp)) if http == sftp && http.port() != 0 => {
@@ -427,6 +442,7 @@ impl Draft {
             insecure_http: false,
             trusted_proxies: Vec::new(),
             allow_query_token: false,
+            proxy_protocol: Listeners::default(),
             durability: Durability::Full,
             http_connections: 0,
             sftp_connections: 0,
@@ -454,6 +470,7 @@ impl Draft {
             insecure_http: self.insecure_http,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_query_token: self.allow_query_token,
+            proxy_protocol: self.proxy_protocol,
             durability: self.durability,
             http_connections: self.http_connections,
             sftp_connections: self.sftp_connections,

@@ -9,7 +9,7 @@ use super::site::{Site, durability};
 use super::{Failure, Result, descriptors, output};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded};
-use crate::gateway::{Gateway, Parts, Settings};
+use crate::gateway::{Gateway, Parts, ProxyProtocol, Settings};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogFormat};
@@ -125,6 +125,7 @@ fn settings(config: Config) -> Settings {
         insecure_http: config.insecure_http,
         trusted_proxies: config.trusted_proxies,
         api_options: ApiOptions { query_token: config.allow_query_token },
+        proxy_protocol: ProxyProtocol { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
         durability: durability(config.durability),
         drain: config.drain,
     }

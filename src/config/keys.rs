@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::domain::{IpNet, parse_network};
 
-use super::{Draft, Durability, LogFormat};
+use super::{Draft, Durability, Listeners, LogFormat};
 
 /// How a setting is written in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,8 +188,19 @@ pub const KEYS: &[Key] = &[
         default: Some(""),
         example: "",
         value: "CIDR,...",
-        purpose: "The networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+        purpose: "The networks of reverse proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed.",
         read: |draft, text| networks(text).map(|list| draft.trusted_proxies = list),
+    },
+    Key {
+        name: "proxy_protocol",
+        flag: "proxy-protocol",
+        shape: Shape::List,
+        default: Some(""),
+        example: "",
+        value: "http,sftp",
+        purpose: "The listeners, of http and sftp, at which every connection of a trusted proxy begins with a PROXY \
+                  header, version 1 or 2: the caller is then whom that names.",
+        read: |draft, text| listeners(text).map(|listeners| draft.proxy_protocol = listeners),
     },
     Key {
         name: "allow_query_token",
@@ -388,6 +399,18 @@ fn count(text: &str) -> Result<usize, String> {
 
 fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse_network).collect()
+}
+
+fn listeners(text: &str) -> Result<Listeners, String> {
+    let mut listeners = Listeners::default();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        match item {
+            "http" => listeners.http = true,
+            "sftp" => listeners.sftp = true,
+            _ => return Err("give http, sftp or both".to_owned()),
+        }
+    }
+    Ok(listeners)
 }
 
 /// Takes a list of `LEVEL` and `MODULE=LEVEL`.

@@ -130,3 +130,15 @@ fn the_example_shows_every_key_with_its_default_and_loads() {
     std::fs::write(dir.path().join("patgate.toml"), format!("root = {:?}\n", dir.path().join("files"))).expect("file");
     assert_eq!(shown, Config::load(&sources).expect("loads"), "what the example shows is not the default");
 }
+
+#[test]
+fn a_proxy_header_is_expected_of_trusted_proxies_alone() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\n");
+    sources.flags.push(flag("proxy_protocol", "sftp"));
+    assert!(faults(&sources).iter().any(|fault| fault.contains("needs trusted_proxies")));
+    sources.flags.push(flag("trusted_proxies", "10.0.0.0/8"));
+    let loaded = Config::load(&sources).expect("loads");
+    assert_eq!(loaded.config.proxy_protocol, Listeners { http: false, sftp: true });
+    sources.flags.push(flag("proxy_protocol", "ftp"));
+    assert!(faults(&sources).iter().any(|fault| fault.contains("give http, sftp or both")));
+}

@@ -5,6 +5,7 @@
 //! ```
 
 mod cut;
+mod relay;
 mod serve_http;
 mod settings;
 mod trail;
@@ -29,8 +30,9 @@ use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
+use relay::Relay;
 use serve_http::HttpDoor;
-pub use settings::Settings;
+pub use settings::{ProxyProtocol, Settings};
 
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -180,20 +182,32 @@ impl Gateway {
         background.spawn(trail::keep(store, clock, ended.clone()));
 
         let listeners = TaskTracker::new();
+        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));
         if let Some((listener, door)) = http {
             let gate = Gate::new(settings.http_gate);
             let (connections, stopping) = (connections.clone(), stop.clone());
+            let relay = Relay::new(settings.proxy_protocol.http, &proxies);
             let serve = move |connection| {
-                connections.spawn(door.clone().serve(connection, stopping.clone()));
+                let (door, relay, stopping) = (door.clone(), relay.clone(), stopping.clone());
+                connections.spawn(async move {
+                    if let Some(connection) = relay.meet(connection, &stopping).await {
+                        door.serve(connection, stopping).await;
+                    }
+                });
             };
             listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
         }
         if let Some((listener, sftp)) = sftp {
             let gate = Gate::new(settings.sftp_gate);
             let (connections, stopping) = (connections.clone(), stop.clone());
+            let relay = Relay::new(settings.proxy_protocol.sftp, &proxies);
             let serve = move |connection| {
-                let (sftp, stopping) = (sftp.clone(), stopping.clone());
-                connections.spawn(async move { sftp.serve(connection, stopping).await });
+                let (sftp, relay, stopping) = (sftp.clone(), relay.clone(), stopping.clone());
+                connections.spawn(async move {
+                    if let Some(connection) = relay.meet(connection, &stopping).await {
+                        sftp.serve(connection, stopping).await;
+                    }
+                });
             };
             listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
         }

@@ -46,11 +46,18 @@ pub(super) struct HttpDoor {
 impl HttpDoor {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: Connection, stop: CancellationToken) {
-        let Connection { stream, peer, pass } = connection;
+        let Connection { stream, peer, encrypted, pass } = connection;
         let cut = CancellationToken::new();
         let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone());
         let tls = self.tls.clone();
-        let caller = Caller { door: self, peer: peer.ip(), pass, greeted: AtomicBool::new(false), cut };
+        let caller = Caller {
+            door: self,
+            peer: peer.ip(),
+            encrypted: encrypted || tls.is_some(),
+            pass,
+            greeted: AtomicBool::new(false),
+            cut,
+        };
         match tls {
             None => caller.converse(stream, stop).await,
             Some(config) => {
@@ -96,6 +103,7 @@ impl HttpDoor {
 struct Caller {
     door: HttpDoor,
     peer: IpAddr,
+    encrypted: bool,
     pass: Pass,
     greeted: AtomicBool,
     cut: CancellationToken,
@@ -162,7 +170,10 @@ impl Caller {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         self.greeted.store(true, Ordering::Relaxed);
-        let origin = self.door.proxies.origin(self.peer, self.door.tls.is_some(), request.headers());
+        let origin = match self.door.proxies.origin(self.peer, self.encrypted, request.headers()) {
+            Ok(origin) => origin,
+            Err(contradiction) => return text(StatusCode::BAD_REQUEST, contradiction.to_string()),
+        };
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }

@@ -12,6 +12,15 @@ use crate::sftp::SftpOptions;
 use crate::tree::Durability;
 use crate::webdav::WebdavOptions;
 
+/// At which listeners the connections of trusted proxies begin with a PROXY header (version 1 or 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// At that of HTTP.
+    pub http: bool,
+    /// At that of SFTP.
+    pub sftp: bool,
+}
+
 /// How a gateway is set up.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -27,8 +36,10 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether cleartext HTTP is answered from anywhere.
     pub insecure_http: bool,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Proxies that are believed in whom they speak for: by `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where those begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
     /// When success after a write is answered.
     pub durability: Durability,
     /// Caps on HTTP connections.
@@ -57,6 +68,7 @@ impl Settings {
             tls: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::default(),
             durability: Durability::Full,
             http_gate: gate,
             sftp_gate: gate,

@@ -6,4 +6,4 @@ mod origin;
 
 pub use body::{Body, BodyError, Proven, empty, full, text};
 pub use credential::credential;
-pub use origin::{Origin, TrustedProxies};
+pub use origin::{Contradiction, Origin, TrustedProxies};

@@ -1,9 +1,18 @@
 //! Where a request really came from: the socket's peer, or what a trusted proxy says of it.
+//!
+//! A proxy adds to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list
+//! that is no trusted proxy is the caller; what stands before it, and anything from a peer that isn't
+//! trusted, may be invented and is passed over. Most proxies write one of the two and hand on the other as
+//! the client sent it: where both are there and name different callers, one of them is a forgery, and nobody
+//! can tell which.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Where a request came from and whether it came over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +30,23 @@ impl Origin {
     }
 }
 
-/// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+/// `Forwarded` and `X-Forwarded-For` name different callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Forwarded and X-Forwarded-For contradict each other")]
+pub struct Contradiction;
+
+/// The proxies that are believed in what they say of whom they speak for.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
+
+/// One step of the way that a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hop {
+    /// From whom; none where that can't be read or is kept secret.
+    address: Option<IpAddr>,
+    /// Whether over TLS, where that is said.
+    encrypted: Option<bool>,
+}
 
 impl TrustedProxies {
     /// Trusts these networks and no others.
@@ -31,68 +54,169 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    fn trust(&self, address: IpAddr) -> bool {
+    /// Tells whether an address is that of a trusted proxy.
+    pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns the origin of a request that came from `peer`, by TLS of our own or not.
+    /// Returns the origin of a request that came from `peer`, encrypted already there or not.
     ///
-    /// The last address of `X-Forwarded-For` that is no trusted proxy is the caller; what stands
-    /// before it, and anything from a peer that isn't trusted, may be invented and is passed over.
-    pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Origin {
+    /// # Errors
+    /// [`Contradiction`] between what trusted proxies say.
+    pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Result<Origin, Contradiction> {
+        let peer = peer.to_canonical();
         if !self.trust(peer) {
-            return Origin { address: peer.to_canonical(), encrypted };
+            return Ok(Origin { address: peer, encrypted });
         }
-        let mut address = peer;
-        let lists = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = lists.filter_map(|v| v.to_str().ok()).flat_map(|list| list.rsplit(','));
-        for hop in hops {
-            let Some(parsed) = parse_hop(hop.trim()) else { break };
-            address = parsed;
+        let (plain, standard) = (forwarded_for(headers), forwarded(headers));
+        let said = [plain, standard].map(|hops| hops.map(|hops| self.caller(peer, &hops)));
+        let (address, by_hop) = match said {
+            [Some((one, _)), Some((other, _))] if one != other => return Err(Contradiction),
+            [_, Some(caller)] | [Some(caller), None] => caller,
+            [None, None] => (peer, None),
+        };
+        let encrypted = match (forwarded_proto(headers), by_hop) {
+            (Some(one), Some(other)) => one && other,
+            (Some(said), None) | (None, Some(said)) => said,
+            (None, None) => encrypted && address == peer,
+        };
+        Ok(Origin { address, encrypted })
+    }
+
+    /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
+    /// over TLS.
+    fn caller(&self, peer: IpAddr, hops: &[Hop]) -> (IpAddr, Option<bool>) {
+        let mut caller = (peer, None);
+        for hop in hops.iter().rev() {
+            let Some(address) = hop.address else { break };
+            caller = (address, hop.encrypted);
             if !self.trust(address) {
                 break;
             }
         }
-        let mut protocols = headers.get_all("x-forwarded-proto").iter();
-        let encrypted = match (protocols.next().and_then(|v| v.to_str().ok()), protocols.next()) {
-            (Some(protocol), None) => protocol.trim().eq_ignore_ascii_case("https"),
-            _ => encrypted && address == peer,
-        };
-        Origin { address: address.to_canonical(), encrypted }
+        caller
     }
 }
 
-fn parse_hop(text: &str) -> Option<IpAddr> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|s| s.ip()))
+/// Reads `X-Forwarded-For`, the nearest hop last; none where it is not there.
+fn forwarded_for(headers: &HeaderMap) -> Option<Vec<Hop>> {
+    let lists = headers.get_all(FORWARDED_FOR);
+    let hops = lists.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
+    let hops: Vec<Hop> = hops.map(|hop| Hop { address: address(hop.trim()), encrypted: None }).collect();
+    (!hops.is_empty()).then_some(hops)
+}
+
+/// Reads `X-Forwarded-Proto`; none where it is not there, or more than one is.
+fn forwarded_proto(headers: &HeaderMap) -> Option<bool> {
+    let mut said = headers.get_all(FORWARDED_PROTO).iter();
+    match (said.next(), said.next()) {
+        (Some(one), None) => Some(one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https")),
+        (None, _) | (Some(_), Some(_)) => None,
+    }
+}
+
+/// Reads `Forwarded` (RFC 7239 section 4), the nearest hop last; none where it is not there.
+fn forwarded(headers: &HeaderMap) -> Option<Vec<Hop>> {
+    let lists = headers.get_all(header::FORWARDED);
+    let hops = lists.iter().flat_map(|list| split(list.to_str().unwrap_or("?"), ','));
+    let hops: Vec<Hop> = hops.map(hop).collect();
+    (!hops.is_empty()).then_some(hops)
+}
+
+fn hop(element: &str) -> Hop {
+    let mut hop = Hop::default();
+    for pair in split(element, ';') {
+        let Some((name, value)) = pair.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "for" => hop.address = address(value),
+            "proto" => hop.encrypted = Some(value.eq_ignore_ascii_case("https")),
+            _ => {}
+        }
+    }
+    hop
+}
+
+/// Splits a text where `mark` stands outside of quotes.
+fn split(text: &str, mark: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c: char| {
+        let literal = escaped;
+        escaped = quoted && c == '\\' && !literal;
+        quoted ^= c == '"' && !literal;
+        c == mark && !quoted
+    })
+}
+
+/// Reads an address, in brackets or not, with a port or without.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn origin(peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
+    fn origin(peer: &str, fields: &[(&'static str, &str)]) -> Option<(String, bool)> {
         let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")]);
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().expect("value"));
         }
-        let origin = proxies.origin(peer.parse().expect("peer"), false, &headers);
-        (origin.address.to_string(), origin.encrypted)
+        let origin = proxies.origin(peer.parse().expect("peer"), false, &headers).ok()?;
+        Some((origin.address.to_string(), origin.encrypted))
+    }
+
+    fn from(address: &str, encrypted: bool) -> Option<(String, bool)> {
+        Some((address.to_owned(), encrypted))
     }
 
     #[test]
     fn strangers_are_not_believed() {
         let fields = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")];
-        assert_eq!(origin("198.51.100.1", &fields), ("198.51.100.1".to_owned(), false));
+        assert_eq!(origin("198.51.100.1", &fields), from("198.51.100.1", false));
+        let fields = [("forwarded", "for=192.0.2.1;proto=https"), ("x-forwarded-for", "192.0.2.2")];
+        assert_eq!(origin("198.51.100.1", &fields), from("198.51.100.1", false));
     }
 
     #[test]
     fn the_last_untrusted_hop_is_the_caller() {
         let fields = [("x-forwarded-for", "127.0.0.1, 192.0.2.1, 10.0.0.2"), ("x-forwarded-proto", "https")];
-        assert_eq!(origin("10.0.0.1", &fields), ("192.0.2.1".to_owned(), true));
+        assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", true));
         let fields = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "192.0.2.9")];
-        assert_eq!(origin("10.0.0.1", &fields), ("192.0.2.9".to_owned(), false));
+        assert_eq!(origin("::ffff:10.0.0.1", &fields), from("192.0.2.9", false));
+        assert_eq!(origin("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, hidden")]), from("10.0.0.1", false));
+        assert_eq!(origin("10.0.0.1", &[]), from("10.0.0.1", false));
+    }
+
+    #[test]
+    fn forwarded_is_read_as_its_rfc_writes_it() {
+        let cases = [
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", from("192.0.2.60", false)),
+            ("For=\"[2001:db8:cafe::17]:4711\"; Proto=HTTPS", from("2001:db8:cafe::17", true)),
+            ("for=127.0.0.1, for=192.0.2.43;proto=https, for=10.0.0.9;proto=http", from("192.0.2.43", true)),
+            ("for=\"192.0.2.43:47011\"", from("192.0.2.43", false)),
+            ("host=\"a,b;for=1.1.1.1\";for=192.0.2.43", from("192.0.2.43", false)),
+            ("host=\"\\\",for=1.1.1.1\";for=192.0.2.43", from("192.0.2.43", false)),
+            ("for=192.0.2.43, for=unknown", from("10.0.0.1", false)),
+            ("for=192.0.2.43, for=_hidden;proto=https", from("10.0.0.1", false)),
+            ("nonsense", from("10.0.0.1", false)),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(origin("10.0.0.1", &[("forwarded", text)]), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_contradiction_is_no_origin() {
+        let both = |one: &str, other: &str| origin("10.0.0.1", &[("x-forwarded-for", one), ("forwarded", other)]);
+        assert_eq!(both("192.0.2.1", "for=192.0.2.2"), None);
+        assert_eq!(both("192.0.2.1", "for=10.0.0.7"), None);
+        assert_eq!(both("192.0.2.1", "for=127.0.0.1, for=192.0.2.1;proto=https"), from("192.0.2.1", true));
+        let fields = [("x-forwarded-proto", "https"), ("forwarded", "for=192.0.2.1;proto=http")];
+        assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", false));
     }
 }

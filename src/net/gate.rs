@@ -74,6 +74,23 @@ impl Pass {
             self.gate.counts.lock().forget_stranger(key);
         }
     }
+
+    /// Counts a stranger as one of another address, from which he came through a proxy; false when there are
+    /// as many from there as may be.
+    pub fn moves_to(&self, address: IpAddr) -> bool {
+        let mut stranger = self.stranger.lock();
+        let (Some(old), new) = (*stranger, network(address)) else { return true };
+        let mut counts = self.gate.counts.lock();
+        let there = counts.by_address.get(&new).copied().unwrap_or(0);
+        if old != new && there >= self.gate.limits.strangers_per_address {
+            return false;
+        }
+        counts.forget_stranger(old);
+        counts.strangers += 1;
+        *counts.by_address.entry(new).or_default() += 1;
+        *stranger = Some(new);
+        true
+    }
 }
 
 impl Drop for Pass {
@@ -126,6 +143,19 @@ mod tests {
         two.proven();
         two.proven();
         assert!(gate.admit(address("192.0.2.1")).is_some());
+    }
+
+    #[test]
+    fn who_comes_through_a_proxy_counts_where_he_comes_from() {
+        let gate = gate();
+        let proxy = address("192.0.2.9");
+        let two = [gate.admit(proxy), gate.admit(proxy)].map(|pass| pass.expect("room"));
+        assert!(two.iter().all(|pass| pass.moves_to(address("192.0.2.1"))));
+        assert!(two[0].moves_to(address("192.0.2.1")), "he is there already");
+        let third = gate.admit(proxy).expect("the proxy holds none any more");
+        assert!(!third.moves_to(address("192.0.2.1")));
+        drop((two, third));
+        assert!(gate.counts.lock().by_address.is_empty());
     }
 
     #[test]

@@ -19,8 +19,10 @@ const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::fr
 pub struct Connection {
     /// The socket, with TCP_NODELAY and TCP keepalive set.
     pub stream: TcpStream,
-    /// The caller's address, as the system knows it.
+    /// The caller's address, as the system knows it or a trusted proxy says.
     pub peer: SocketAddr,
+    /// Whether a trusted proxy said that it came there over TLS.
+    pub encrypted: bool,
     /// Its place; give it back by dropping it.
     pub pass: Pass,
 }
@@ -45,7 +47,7 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
                     tracing::debug!(%peer, %error, "connection lost before it began");
                     continue;
                 }
-                serve(Connection { stream, peer, pass });
+                serve(Connection { stream, peer, encrypted: false, pass });
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept connections, waiting {} ms", pause.as_millis());

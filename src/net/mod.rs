@@ -2,6 +2,7 @@
 
 mod gate;
 mod listen;
+mod relayed;
 mod tls;
 mod unstalled;
 

@@ -42,7 +42,7 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
     let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience };
     let home = tokio::runtime::Handle::current();
     let (done, finished) = oneshot::channel::<()>();
-    let Connection { stream, peer: _, pass } = connection;
+    let Connection { stream, pass, .. } = connection;
     let thread = stream.into_std().and_then(|stream| {
         thread::Builder::new().name("sftp".to_owned()).spawn(move || {
             // Dropped at the very end, when nothing of the connection is left.
@@ -53,7 +53,7 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
             };
             runtime.block_on(async move {
                 match TcpStream::from_std(stream) {
-                    Ok(stream) => run(sftp, Connection { stream, peer, pass }, orders, home).await,
+                    Ok(stream) => run(sftp, Connection { stream, peer, encrypted: true, pass }, orders, home).await,
                     Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
                 }
             });
@@ -69,7 +69,7 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
 
 async fn run(sftp: Sftp, connection: Connection, orders: Orders, home: runtime::Handle) {
     let deadline = Instant::now() + sftp.options().authentication;
-    let Connection { stream, peer, pass } = connection;
+    let Connection { stream, peer, pass, .. } = connection;
     let (wire, line) = Wire::new(stream);
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();

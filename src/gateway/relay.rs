@@ -1,0 +1,40 @@
+//! Connections that a trusted proxy hands on with a PROXY header.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::http::TrustedProxies;
+use crate::net::Connection;
+
+/// How long a proxy may take for its header; it sends it before anything else.
+const HEADER: Duration = Duration::from_secs(10);
+
+/// What a listener expects of proxies.
+#[derive(Clone, Debug)]
+pub(super) struct Relay {
+    on: bool,
+    proxies: Arc<TrustedProxies>,
+}
+
+impl Relay {
+    /// Expects headers of these proxies where that is `on`.
+    pub(super) fn new(on: bool, proxies: &Arc<TrustedProxies>) -> Self {
+        Self { on, proxies: Arc::clone(proxies) }
+    }
+
+    /// Returns a connection as that of its caller; none of a proxy that doesn't say whose it is. Whoever is
+    /// no proxy speaks for himself, whatever he begins with.
+    pub(super) async fn meet(&self, connection: Connection, stop: &CancellationToken) -> Option<Connection> {
+        let peer = connection.peer;
+        if !self.on || !self.proxies.trust(peer.ip()) {
+            return Some(connection);
+        }
+        let header = tokio::select! {
+            header = tokio::time::timeout(HEADER, connection.relayed()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
+            () = stop.cancelled() => return None,
+        };
+        header.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header came")).ok()
+    }
+}
