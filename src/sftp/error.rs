@@ -125,7 +125,7 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
         }
         E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => Status::PermissionDenied,
         E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
-        E::TooLarge(_) | E::NoSpace => Status::Failure,
+        E::TooLarge(_) | E::NoSpace | E::Spoilt => Status::Failure,
         E::Unsupported => Status::OpUnsupported,
         E::Host(fault) => {
             tracing::warn!(error = %fault, "the host failed");

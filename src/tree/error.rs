@@ -54,6 +54,9 @@ pub enum Error {
     /// A tag that the token may not give.
     #[error("the token's limits don't allow the tag {0}")]
     WrongTag(Tag),
+    /// An upload of which a part was refused: what is left of it is not what the client meant.
+    #[error("a part of the content was refused: the old content stands")]
+    Spoilt,
     /// The disk is full.
     #[error("no space left")]
     NoSpace,

@@ -24,6 +24,8 @@ pub struct Upload {
     finish: Finish,
     wanted: Mutex<Attributes>,
     tags: Mutex<Option<Vec<Tag>>>,
+    /// Whether a write was refused.
+    spoilt: AtomicBool,
     hold: Hold,
     watch: LockWatch,
 }
@@ -67,6 +69,7 @@ impl Upload {
             finish,
             wanted: Mutex::default(),
             tags: Mutex::default(),
+            spoilt: AtomicBool::new(false),
             hold,
             watch,
         })
@@ -94,6 +97,7 @@ impl Upload {
                 finish,
                 wanted: Mutex::default(),
                 tags: Mutex::default(),
+                spoilt: AtomicBool::new(false),
                 hold,
                 watch,
             }),
@@ -158,12 +162,17 @@ impl Upload {
         }
     }
 
-    /// Writes all of `data` at an offset, or at the end of a copy that was opened to append.
+    /// Writes all of `data` at an offset, or at the end of a copy that was opened to append. Once a write was
+    /// refused the upload can't be committed any more.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`]; [`Error::WrongType`] as
     /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.write(data, offset).inspect_err(|_| self.spoilt.store(true, Ordering::Release))
+    }
+
+    fn write(&self, data: &[u8], offset: u64) -> Result<()> {
         self.ready()?;
         let appends = self.base.as_ref().is_some_and(|base| base.append);
         let start = if appends { self.file.stat()?.size } else { offset };
@@ -236,10 +245,13 @@ impl Upload {
     /// the claim's judgement are asked again just before. On an error the old content stands.
     ///
     /// # Errors
-    /// As for [`View::stage`], and what the claim's judgement says; [`Error::WrongType`];
+    /// As for [`View::stage`], and what the claim's judgement says; [`Error::Spoilt`], [`Error::WrongType`];
     /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
     pub fn commit(self, claim: &Claim<'_>) -> Result<Entry> {
         self.hold.check(&self.file)?;
+        if self.spoilt.load(Ordering::Acquire) {
+            return Err(Error::Spoilt);
+        }
         if self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire)) {
             return self.stat();
         }

@@ -250,6 +250,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::IsFolder => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::NotEmpty => StatusCode::CONFLICT,
         tree::Error::Locked { .. } => StatusCode::LOCKED,
+        tree::Error::Spoilt => StatusCode::BAD_REQUEST,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,

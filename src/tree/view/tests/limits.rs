@@ -61,7 +61,8 @@ fn what_the_first_bytes_tell_is_refused_before_the_rest_is_sent() {
     upload.write_at(b"%PDF-1.7", 0).expect("too little to tell");
     upload.write_at(&[0; 4000], 8).expect("too little to tell");
     assert_eq!(said(upload.write_at(&[0; 8000], 4008)), "wrong type");
-    drop(upload);
+    upload.write_at(&png(), 0).expect("an image after all");
+    assert_eq!(said(upload.commit(&NONE).map(drop)), "spoilt", "who knows what else was refused");
     assert_eq!(fs::read(host(&house, "/box/a.png")).expect("there"), png());
     no_debris(&house);
 }

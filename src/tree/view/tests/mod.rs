@@ -73,6 +73,7 @@ fn said<T>(outcome: Result<T>) -> &'static str {
         Err(Error::TooLarge(_)) => "too large",
         Err(Error::WrongType(_)) => "wrong type",
         Err(Error::WrongTag(_)) => "wrong tag",
+        Err(Error::Spoilt) => "spoilt",
         Err(Error::NoSpace) => "no space",
         Err(Error::BadName) => "bad name",
         Err(Error::Unsupported) => "unsupported",
