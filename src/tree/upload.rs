@@ -249,10 +249,7 @@ impl Upload {
     /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
     pub fn commit(self, claim: &Claim<'_>) -> Result<Entry> {
         self.hold.check(&self.file)?;
-        if self.spoilt.load(Ordering::Acquire) {
-            return Err(Error::Spoilt);
-        }
-        if self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire)) {
+        if self.is_untouched() {
             return self.stat();
         }
         let view = self.hold.view().clone();
@@ -269,6 +266,9 @@ impl Upload {
         let steady = view.shared().locks.steady();
         let replaced = spot.stat()?;
         view.may_put(&spot, replaced.as_ref(), claim)?;
+        if self.spoilt.load(Ordering::Acquire) {
+            return Err(Error::Spoilt);
+        }
         if self.base.as_ref().is_some_and(|base| !base.holds(&view, replaced.as_ref())) {
             return Err(Error::Precondition);
         }
@@ -286,6 +286,12 @@ impl Upload {
         drop((steady, names));
         view.sync_names(&spot.folder)?;
         Ok(view.entry(&self.asked, &self.file.stat()?, permission))
+    }
+
+    /// Tells whether it is a copy in which nothing was changed, nor was to be.
+    fn is_untouched(&self) -> bool {
+        let unchanged = self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
+        unchanged && !self.spoilt.load(Ordering::Acquire)
     }
 
     fn change(&self) {
