@@ -10,6 +10,7 @@ mod first_steps;
 mod hidden;
 mod life;
 mod matrix;
+mod replays;
 mod sftp;
 mod sftp_files;
 mod sftp_letter;
