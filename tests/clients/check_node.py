@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from check_setups import play
@@ -13,10 +14,11 @@ HERE = Path(__file__).resolve().parent
 
 def packages(s):
     """The folder of the npm packages; may wait for their installation, which `run` has begun."""
-    begun = os.environ.get("GATEWAY_NODE_PID", "")
-    while begun and os.path.exists(f"/proc/{begun}"):
-        s.run("sleep", "0.5")
+    begun, start = os.environ.get("GATEWAY_NODE_PID", ""), time.monotonic()
+    while begun and os.path.exists(f"/proc/{begun}") and time.monotonic() - start < 600:
+        time.sleep(0.2)
     done = subprocess.run([HERE / "install-node"], capture_output=True, text=True, timeout=600)
+    s.deadline += time.monotonic() - start
     if done.returncode:
         raise Absent(f"the packages from npm cannot be installed: {done.stderr.strip()[-300:]}")
     return done.stdout.strip()
