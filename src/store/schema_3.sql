@@ -20,6 +20,7 @@ CREATE TABLE journals (
 CREATE TABLE journal_entries (
     journal INTEGER NOT NULL REFERENCES journals (id) ON DELETE CASCADE,
     path    BLOB    NOT NULL,               -- below the folder
+    folder  INTEGER NOT NULL CHECK (folder IN (0, 1)),
     mark    BLOB,                           -- what tells its content apart; NULL: it has gone
     number  INTEGER NOT NULL,               -- of its last change
     PRIMARY KEY (journal, path)

@@ -33,7 +33,7 @@ pub struct Etag(pub(super) u64, pub(super) u64);
 
 impl Etag {
     /// Returns it as the store keeps it.
-    pub(super) fn bytes(self) -> [u8; 16] {
+    pub(in crate::tree) fn bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.0.to_be_bytes());
         bytes[8..].copy_from_slice(&self.1.to_be_bytes());

@@ -55,7 +55,7 @@ pub use media::media_type;
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
 pub use upload::Upload;
-pub use view::{Claim, EditMode, Overwrite, View};
+pub use view::{Changed, Claim, EditMode, Overwrite, Point, View};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -92,6 +92,8 @@ struct Shared {
     locks: LockTable,
     tags: Arc<Tags>,
     names: NameLocks,
+    /// One comparison with a journal at a time, by its folder.
+    journals: NameLocks,
     removals: Removals,
     durability: Durability,
     _alone: Option<Exclusive>,
@@ -129,6 +131,7 @@ impl Tree {
                 locks: LockTable::open(store.clone(), clock)?,
                 index: Index::new(store, ask),
                 names: NameLocks::new(),
+                journals: NameLocks::new(),
                 removals: Removals::default(),
                 durability: options.durability,
                 _alone: alone,

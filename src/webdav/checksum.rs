@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
-use super::error::Result;
+use super::error::{Error, Result};
 use crate::tree::Reader;
 
 /// Digests of larger files are not reckoned when they are asked for.
@@ -29,7 +29,11 @@ pub(super) enum Of {
 
 /// Checksums that were announced, and what has been reckoned so far.
 #[derive(Default)]
-pub(super) struct Checksums(Vec<Announced>);
+pub(super) struct Checksums {
+    announced: Vec<Announced>,
+    /// What a sync client is told later of content that it announced a checksum of: whichever it compares by.
+    kept: Vec<(&'static str, Running)>,
+}
 
 struct Announced {
     digest: Vec<u8>,
@@ -47,13 +51,16 @@ enum Running {
 impl Checksums {
     /// Reads what a request announces of its body or file.
     pub(super) fn announced(headers: &HeaderMap, of: Of) -> Self {
-        let mut found = Vec::new();
+        let (mut found, mut kept) = (Vec::new(), Vec::new());
         let texts = |name: &str| {
             let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
             values.join(",")
         };
         if of != Of::Part {
             found.extend(texts("oc-checksum").split([' ', ',']).filter_map(by_colon).take(1));
+            if !found.is_empty() {
+                kept = vec![("SHA1", Running::Sha1(sha1::Sha1::default())), ("MD5", Running::Md5(md5::Context::new()))];
+            }
             found.extend(texts("repr-digest").split(',').filter_map(structured));
             found.extend(texts("digest").split(',').filter_map(plain));
         }
@@ -63,32 +70,39 @@ impl Checksums {
                 Some(Announced { digest: decode(value.to_str().ok()?), running: Running::of("md5")? })
             }));
         }
-        Self(found)
+        Self { announced: found, kept }
     }
 
     /// Tells whether nothing was announced.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.announced.is_empty()
     }
 
     /// Takes the next bytes in.
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.0.iter_mut().for_each(|one| one.running.update(bytes));
+        self.announced.iter_mut().for_each(|one| one.running.update(bytes));
+        self.kept.iter_mut().for_each(|(_, running)| running.update(bytes));
     }
 
-    /// Tells whether all that was taken in has the checksums that were announced.
-    pub(super) fn hold(self) -> bool {
-        self.0.into_iter().all(|one| one.running.finish() == one.digest)
+    /// Compares all that was taken in with the checksums that were announced. Returns what is to be kept of them, as
+    /// `oc:checksums` has it.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`].
+    pub(super) fn finish(self) -> Result<Option<String>> {
+        if !self.announced.into_iter().all(|one| one.running.finish() == one.digest) {
+            return Err(Error::Checksum);
+        }
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let kept: Vec<String> =
+            self.kept.into_iter().map(|(kind, sum)| format!("{kind}:{}", hex(sum.finish()))).collect();
+        Ok(Some(kept.join(" ")).filter(|kept| !kept.is_empty()))
     }
 }
 
-/// Returns the checksum of `OC-Checksum` as it is kept, once it was found to hold: `SHA1:` and the like, with small
-/// hexadecimal digits.
-pub(super) fn kept(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("oc-checksum")?.to_str().ok()?;
-    let one = value.split([' ', ',']).find(|one| by_colon(one).is_some())?;
-    let (kind, digits) = one.split_once(':')?;
-    Some(format!("{}:{}", kind.to_ascii_uppercase(), digits.to_ascii_lowercase()))
+/// Returns the one of the checksums that were kept which `OC-Checksum` tells.
+pub(super) fn first(kept: &str) -> &str {
+    kept.split(' ').next().unwrap_or_default()
 }
 
 /// Answers `Want-Repr-Digest` (RFC 9530 section 4) with the digest that the client likes best of those that can be
@@ -230,7 +244,7 @@ mod tests {
         headers.insert(name, value.parse().expect("value"));
         let mut sums = Checksums::announced(&headers, Of::All);
         content.chunks(3).for_each(|part| sums.update(part));
-        (!sums.is_empty()).then(|| sums.hold())
+        (!sums.is_empty()).then(|| sums.finish().is_ok())
     }
 
     #[test]

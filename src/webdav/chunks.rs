@@ -97,9 +97,7 @@ async fn put_part(
     let (part, blocks) = pour(body, &around.session, std::future::pending(), part).await?;
     blocking(move || {
         let Part { deposit, sums, .. } = part.write(&blocks)?;
-        if !sums.hold() {
-            return Err(Error::Checksum);
-        }
+        sums.finish()?;
         let replaced = chunked.keep(name, deposit)?;
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
@@ -178,8 +176,8 @@ fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Re
     if offset != size {
         return Err(Error::Cut);
     }
-    put::verify(&staged, Checksums::announced(&call.headers, Of::Whole))?;
-    put::commit(call, staged, modified)
+    let kept = put::verify(&staged, Checksums::announced(&call.headers, Of::Whole))?;
+    put::commit(call, staged, modified, kept)
 }
 
 /// Reads `OC-Total-Length`: what all parts come to.

@@ -48,6 +48,12 @@ pub(super) enum Error {
     /// A body of XML with a document type: entities of its own are not read.
     #[error("the body has a document type")]
     Entities,
+    /// A report that is not known, or not of this kind of entry.
+    #[error("there is no such report here")]
+    NoSuchReport,
+    /// A sync token that is not, or no longer, known.
+    #[error("the sync token is not known: begin anew")]
+    StaleToken,
     /// The token names no lock at this place.
     #[error("the token names no lock here")]
     NoSuchLock,
@@ -148,7 +154,9 @@ impl Error {
             Self::Unnameable { last: false } if creates => StatusCode::CONFLICT,
             Self::Elsewhere | Self::Unnameable { .. } => StatusCode::NOT_FOUND,
             Self::Foreign => StatusCode::BAD_GATEWAY,
-            Self::Root | Self::Endless | Self::Entities => StatusCode::FORBIDDEN,
+            Self::Root | Self::Endless | Self::Entities | Self::NoSuchReport | Self::StaleToken => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoSuchLock if verb == Some(Verb::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
             Self::Unsatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -194,6 +202,8 @@ impl Error {
             }
             Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
             Self::Endless => Some("<D:propfind-finite-depth/>".to_owned()),
+            Self::NoSuchReport => Some("<D:supported-report/>".to_owned()),
+            Self::StaleToken => Some("<D:valid-sync-token/>".to_owned()),
             Self::Entities => Some("<D:no-external-entities/>".to_owned()),
             _ => None,
         }

@@ -97,7 +97,7 @@ fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
     if let Some(sum) = call.view.checksum(&entry)? {
-        set(response.headers_mut(), header::HeaderName::from_static("oc-checksum"), sum);
+        set(response.headers_mut(), header::HeaderName::from_static("oc-checksum"), checksum::first(&sum).to_owned());
     }
     if call.verb == Verb::Get && entry.size > 0 {
         *response.body_mut() = content(call, Pieces::new(reader, [Piece::Bytes(0..entry.size)]), read)?;

@@ -28,6 +28,7 @@ mod propfind;
 mod proppatch;
 mod put;
 mod range;
+mod report;
 mod resume;
 mod stream;
 mod transfer;
@@ -144,6 +145,7 @@ impl Webdav {
             Verb::Delete => folder::delete(&call).await,
             Verb::Mkcol => folder::make(&call, body).await,
             Verb::Propfind => propfind::answer(&call, body, self.options).await,
+            Verb::Report => report::answer(&call, body).await,
             Verb::Proppatch => proppatch::answer(&call, body).await,
             Verb::Copy | Verb::Move => transfer::answer(&call).await,
             Verb::Lock => lock::lock(&call, body).await,
@@ -207,7 +209,7 @@ fn options() -> Response<Body> {
 }
 
 fn unanswered(head: &Parts) -> Error {
-    let known = ["TRACE", "CONNECT", "REPORT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
+    let known = ["TRACE", "CONNECT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
     if known.contains(&head.method.as_str()) { Error::NotAllowed } else { Error::UnknownMethod }
 }
 

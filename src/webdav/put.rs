@@ -118,16 +118,14 @@ impl Transfer {
         if done.announced.is_some_and(|length| length != done.written) {
             return Err(Error::Cut);
         }
-        if !done.sums.hold() {
-            return Err(Error::Checksum);
-        }
+        let mut kept = done.sums.finish()?;
         if let Some(part) = &done.part {
             part.fits(done.written)?;
             let size = part.cut_to(upload.stat()?.size);
             upload.set_attributes(&Attributes { size, ..Attributes::default() })?;
-            verify(&upload, Checksums::announced(&done.call.headers, Of::Whole))?;
+            kept = verify(&upload, Checksums::announced(&done.call.headers, Of::Whole))?;
         }
-        commit(&done.call, upload, done.modified)
+        commit(&done.call, upload, done.modified, kept)
     }
 }
 
@@ -149,13 +147,14 @@ impl Sink for Transfer {
     }
 }
 
-/// Compares all that an upload will be with the checksums that were announced of the whole file.
+/// Compares all that an upload will be with the checksums that were announced of the whole file. Returns those that
+/// are to be kept.
 ///
 /// # Errors
 /// [`Error::Checksum`], and what the tree says while it is read back.
-pub(super) fn verify(upload: &Upload, mut sums: Checksums) -> Result<()> {
+pub(super) fn verify(upload: &Upload, mut sums: Checksums) -> Result<Option<String>> {
     if sums.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut buffer = vec![0; BLOCK];
     let mut offset = 0;
@@ -168,14 +167,19 @@ pub(super) fn verify(upload: &Upload, mut sums: Checksums) -> Result<()> {
             }
         }
     }
-    if sums.hold() { Ok(()) } else { Err(Error::Checksum) }
+    sums.finish()
 }
 
 /// Puts an upload, of which all checksums hold, in its place, and says so. A checksum that a sync client gave is kept.
 ///
 /// # Errors
 /// What the tree says; the old content stands then.
-pub(super) fn commit(call: &Call, upload: Upload, modified: Option<Timestamp>) -> Result<Response<Body>> {
+pub(super) fn commit(
+    call: &Call,
+    upload: Upload,
+    modified: Option<Timestamp>,
+    kept: Option<String>,
+) -> Result<Response<Body>> {
     if let Some(tags) = fields::tags(&call.headers)? {
         upload.label(tags)?;
     }
@@ -185,9 +189,9 @@ pub(super) fn commit(call: &Call, upload: Upload, modified: Option<Timestamp>) -
     let existed = call.view.stat(&call.path).is_ok();
     let entry = call.claiming(|claim| upload.commit(claim))?;
     let mut response = accepted(existed, &entry, modified.is_some());
-    if let Some(sum) = checksum::kept(&call.headers) {
-        call.view.keep_checksum(&entry, &sum)?;
-        set(response.headers_mut(), HeaderName::from_static("oc-checksum"), sum);
+    if let Some(kept) = kept {
+        call.view.keep_checksum(&entry, &kept)?;
+        set(response.headers_mut(), HeaderName::from_static("oc-checksum"), checksum::first(&kept).to_owned());
     }
     Ok(response)
 }

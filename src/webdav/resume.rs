@@ -179,9 +179,9 @@ async fn receive(
     let (pouring, blocks) = pour(body, view.session(), stop.cancelled(), pouring).await?;
     blocking(move || {
         let Pouring { mut append, sums } = pouring.write(&blocks)?;
-        if !sums.hold() {
+        if let Err(error) = sums.finish() {
             append.offset = offset;
-            return Err(Error::Checksum);
+            return Err(error);
         }
         Ok(append)
     })
@@ -229,10 +229,10 @@ impl Append {
         let modified = fields::modified(&call.headers)?;
         // What a refused part left behind the end goes.
         upload.set_attributes(&Attributes { size: Some(self.offset), ..Attributes::default() })?;
-        put::verify(upload, Checksums::announced(&call.headers, Of::Whole))?;
+        let kept = put::verify(upload, Checksums::announced(&call.headers, Of::Whole))?;
         call.judge()?;
         match self.upload.take() {
-            Some(upload) => put::commit(&call, upload, modified),
+            Some(upload) => put::commit(&call, upload, modified, kept),
             None => Err(Error::Lost),
         }
     }

@@ -4,7 +4,7 @@ use http::{HeaderValue, Method};
 
 /// What `Allow` says.
 pub(super) const ALLOW: HeaderValue = HeaderValue::from_static(
-    "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, COPY, MOVE, LOCK, UNLOCK",
+    "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK",
 );
 
 /// A method of RFC 9110 or RFC 4918.
@@ -34,6 +34,8 @@ pub(super) enum Verb {
     Lock,
     /// The end of a lock.
     Unlock,
+    /// What has changed in a folder.
+    Report,
     /// A part of a file, or of an upload.
     Patch,
     /// An upload that may take several requests.
@@ -56,6 +58,7 @@ impl Verb {
             "MOVE" => Self::Move,
             "LOCK" => Self::Lock,
             "UNLOCK" => Self::Unlock,
+            "REPORT" => Self::Report,
             "PATCH" => Self::Patch,
             "POST" => Self::Post,
             _ => return None,

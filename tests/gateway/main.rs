@@ -16,6 +16,7 @@ mod sftp_files;
 mod sftp_letter;
 mod ssh;
 mod support;
+mod sync;
 mod tokens;
 mod uploads;
 mod webdav;

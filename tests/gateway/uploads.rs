@@ -311,7 +311,8 @@ async fn checksums_are_kept_with_their_content() {
             let body =
                 "<propfind xmlns=\"DAV:\"><prop><x:checksums xmlns:x=\"http://owncloud.org/ns\"/></prop></propfind>";
             let found = dav.send("PROPFIND", path, &[("depth", "0")], body).await.text();
-            let property = found.contains(&format!("<oc:checksum>{SHA1_OF_ABC}</oc:checksum>"));
+            let property = found
+                .contains(&format!("<oc:checksum>{SHA1_OF_ABC} MD5:900150983cd24fb0d6963f7d28e17f72</oc:checksum>"));
             assert_eq!(property, !found.contains("404"), "{found}");
             let head = dav.send("HEAD", path, &[], "").await;
             assert_eq!(property, head.header("oc-checksum") == SHA1_OF_ABC, "{path}");

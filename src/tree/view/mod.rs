@@ -18,9 +18,12 @@ mod lock;
 mod property;
 mod read;
 mod rename;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod write;
+
+pub use sync::{Changed, Point};
 
 use std::sync::Arc;
 

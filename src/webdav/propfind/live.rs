@@ -7,7 +7,7 @@ use crate::tree::{Entry, PropertyName, Timestamp, media_type};
 use crate::webdav::address::Mount;
 use crate::webdav::call::Call;
 use crate::webdav::xml::DAV;
-use crate::webdav::{date, multistatus, xml};
+use crate::webdav::{date, multistatus, report, xml};
 
 const WINDOWS: &str = "urn:schemas-microsoft-com:";
 const CLOUD: &str = "http://owncloud.org/ns";
@@ -56,6 +56,10 @@ pub(in crate::webdav) enum Live {
     NodeId,
     /// `{http://owncloud.org/ns}checksums`
     Checksums,
+    /// `sync-token` (RFC 6578 section 4): that of a folder's own members, told of the entry that is asked for alone
+    SyncToken,
+    /// `supported-report-set` (RFC 3253 section 3.1.5)
+    Reports,
 }
 
 /// The entry whose properties are written.
@@ -105,6 +109,8 @@ impl Live {
             (DAV, "lastmodified") => Self::ModifiedToo,
             (WINDOWS, "Win32LastModifiedTime") => Self::WindowsModified,
             (WINDOWS, "Win32LastAccessTime") => Self::WindowsAccessed,
+            (DAV, "sync-token") => Self::SyncToken,
+            (DAV, "supported-report-set") => Self::Reports,
             (OURS, "node-id") => Self::NodeId,
             (CLOUD, "checksums") => Self::Checksums,
             _ => return None,
@@ -134,6 +140,8 @@ impl Live {
             Self::WindowsAccessed => "Z:Win32LastAccessTime",
             Self::NodeId => "P:node-id",
             Self::Checksums => "oc:checksums",
+            Self::SyncToken => "D:sync-token",
+            Self::Reports => "D:supported-report-set",
         }
     }
 
@@ -165,6 +173,7 @@ impl Live {
             Self::Available | Self::Used => entry.is_folder() && known,
             Self::NodeId => known,
             Self::Checksums => entry.etag.is_some(),
+            Self::SyncToken => entry.is_folder(),
             _ => true,
         }
     }
@@ -232,6 +241,16 @@ impl Live {
                 let Some(id) = id else { return false };
                 let _ = write!(out, "{id}");
             }
+            Self::SyncToken => {
+                let path = (subject.path)();
+                if path != call.path {
+                    return false;
+                }
+                let Ok(point) = call.view.compare(&path, false, call.now) else { return false };
+                out.push_str(&report::sync_token(point));
+            }
+            Self::Reports if entry.is_folder() => out.push_str(REPORTS),
+            Self::Reports => {}
             Self::Checksums => {
                 let Ok(Some(sum)) = call.view.checksum(entry) else { return false };
                 let _ = write!(out, "<oc:checksum>{sum}</oc:checksum>");
@@ -265,6 +284,8 @@ const ALL_PRIVILEGES: &str = "<D:supported-privilege><D:privilege><D:all/></D:pr
      <D:supported-privilege><D:privilege><D:unlock/></D:privilege><D:abstract/>\
      <D:description xml:lang=\"en\">End locks</D:description></D:supported-privilege>\
      </D:supported-privilege></D:supported-privilege>";
+
+const REPORTS: &str = "<D:supported-report><D:report><D:sync-collection/></D:report></D:supported-report>";
 
 fn time(time: Timestamp, out: &mut String) {
     out.push_str(&date::http_date(time));

@@ -11,6 +11,7 @@ use http::{HeaderValue, Response};
 use hyper::body::Incoming;
 
 pub(super) use self::live::Live;
+pub(super) use self::plan::{Plan, Row};
 use self::request::Wanted;
 use self::walk::Walk;
 use super::call::Call;

@@ -1,14 +1,15 @@
 //! What is written of every entry, laid out once for the whole answer.
 
 use super::live::{Live, Subject};
+use super::request::names;
 use crate::domain::TreePath;
 use crate::tree::{Entry, Property, PropertyName};
 use crate::webdav::call::Call;
 use crate::webdav::multistatus;
-use crate::webdav::xml::DAV;
+use crate::webdav::xml::{DAV, Element};
 
 /// What is written of every entry.
-pub(super) struct Plan {
+pub(in crate::webdav) struct Plan {
     shape: Shape,
     /// Those asked for by name: found or told of as missing.
     columns: Vec<Column>,
@@ -30,52 +31,57 @@ enum Column {
 }
 
 /// An entry on its way into the answer.
-pub(super) struct Row<'a> {
+pub(in crate::webdav) struct Row<'a> {
     /// Its URL.
-    pub(super) href: &'a str,
+    pub(in crate::webdav) href: &'a str,
     /// What it is called.
-    pub(super) title: &'a [u8],
+    pub(in crate::webdav) title: &'a [u8],
     /// What it shows of itself.
-    pub(super) entry: &'a Entry,
+    pub(in crate::webdav) entry: &'a Entry,
     /// Where it is.
-    pub(super) path: &'a dyn Fn() -> TreePath,
+    pub(in crate::webdav) path: &'a dyn Fn() -> TreePath,
     /// Its dead properties.
-    pub(super) dead: &'a [Property],
+    pub(in crate::webdav) dead: &'a [Property],
     /// Whether it is the only one in the answer.
-    pub(super) alone: bool,
+    pub(in crate::webdav) alone: bool,
 }
 
 impl Plan {
     /// Writes all there is, and tells of those in `more` that there are not.
-    pub(super) fn all(more: Vec<PropertyName>) -> Self {
+    pub(in crate::webdav) fn all(more: Vec<PropertyName>) -> Self {
         let columns =
             columns(more).into_iter().filter(|c| !matches!(c, Column::Live(live) if Live::ALL.contains(live)));
         Self { shape: Shape::All, columns: columns.collect(), tells_missing: true, scratch: String::new() }
     }
 
     /// Writes the names of all there is.
-    pub(super) fn names() -> Self {
+    pub(in crate::webdav) fn names() -> Self {
         Self { shape: Shape::Names, columns: Vec::new(), tells_missing: true, scratch: String::new() }
     }
 
+    /// Writes those that an element names; none when there are too many.
+    pub(in crate::webdav) fn of_element(prop: &Element) -> Option<Self> {
+        names(prop).map(Self::named)
+    }
+
     /// Writes these.
-    pub(super) fn named(names: Vec<PropertyName>) -> Self {
+    pub(in crate::webdav) fn named(names: Vec<PropertyName>) -> Self {
         Self { shape: Shape::Named, columns: columns(names), tells_missing: true, scratch: String::new() }
     }
 
     /// Leaves out what is missing (RFC 8144 section 2.1).
-    pub(super) fn brief(self, brief: bool) -> Self {
+    pub(in crate::webdav) fn brief(self, brief: bool) -> Self {
         Self { tells_missing: !brief, ..self }
     }
 
     /// Tells whether dead properties are needed at all.
-    pub(super) fn reads_dead(&self) -> bool {
+    pub(in crate::webdav) fn reads_dead(&self) -> bool {
         let dead = |column: &Column| matches!(column, Column::Dead(_) | Column::Live(Live::DisplayName));
         self.shape != Shape::Named || self.columns.iter().any(dead)
     }
 
     /// Appends the `D:response` of one entry.
-    pub(super) fn write(&mut self, call: &Call, row: &Row<'_>, out: &mut String) {
+    pub(in crate::webdav) fn write(&mut self, call: &Call, row: &Row<'_>, out: &mut String) {
         let subject = Subject { entry: row.entry, title: row.title, path: row.path, alone: row.alone };
         out.push_str("<D:response><D:href>");
         out.push_str(row.href);
@@ -84,7 +90,7 @@ impl Plan {
         missing.clear();
         match self.shape {
             Shape::All => all(call, &subject, row.dead, out),
-            Shape::Names => names(row, out),
+            Shape::Names => all_names(row, out),
             Shape::Named => {}
         }
         let whole = self.shape == Shape::All;
@@ -153,7 +159,7 @@ fn all(call: &Call, subject: &Subject<'_>, dead: &[Property], out: &mut String) 
     dead.iter().for_each(|property| out.push_str(&property.value));
 }
 
-fn names(row: &Row<'_>, out: &mut String) {
+fn all_names(row: &Row<'_>, out: &mut String) {
     for live in Live::ALL.into_iter().filter(|live| live.exists(row.entry) && given_name(*live, row.dead).is_none()) {
         live.write_bare(out);
     }

@@ -46,7 +46,8 @@ impl Wanted {
     }
 }
 
-fn names(element: &Element) -> Option<Vec<PropertyName>> {
+/// Reads the names of the elements in one, each once; none when there are too many.
+pub(super) fn names(element: &Element) -> Option<Vec<PropertyName>> {
     let mut names = Vec::new();
     for name in element.elements().map(Element::name) {
         if !names.contains(&name) {
