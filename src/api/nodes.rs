@@ -54,7 +54,7 @@ pub(super) async fn list(
     let limit = page::limit(limit)?;
     if let Some(Text(path)) = path {
         if under.is_some() || cursor.is_some() {
-            return Err(Error::Malformed("give path, or under and cursor".to_owned()));
+            return Err(Error::Unfit("give path, or under and cursor".to_owned()));
         }
         let node = room.work(move |room| at(room, &who, path)).await?;
         return Ok(Json([node]).into_response());

@@ -53,6 +53,7 @@ texts! {
         40, "audit.read";
     StateFilter: "A state to look for.", "^(live|expired|revoked|dangling)$", 8, "live";
     State: "Whether a token is accepted.", "^(live|expired|revoked)$", 7, "live";
+    Operation: "Something to be done.", "^(stat|list|read|copy|write|create|delete|move|link)$", 6, "read";
     EventKind: "What happened.", "^[a-z]+\\.[a-z_]+$", 40, "token.created";
     Protocol: "A door.", "^(webdav|sftp|api)$", 6, "webdav";
     Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";

@@ -13,16 +13,17 @@ use super::extract::Asked;
 use super::schema;
 use super::shape::Text;
 use super::{Error, Result, Who};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, TreePath};
 
 /// What is to be done, and where.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Access {
-    /// What is to be done with the node; goes with `path`.
-    #[param(value_type = Option<schema::Permission>)]
-    op: Option<Permission>,
+    /// What is to be done with the node: stat, list, read, copy, write, create, delete, move or link; goes with
+    /// `path`.
+    #[param(value_type = Option<schema::Operation>)]
+    op: Option<Text<Operation>>,
     /// The node; goes with `op`.
     #[param(value_type = Option<schema::Path>)]
     path: Option<Text<TreePath>>,
@@ -44,13 +45,12 @@ pub(super) struct Access {
 pub(super) async fn verify(who: Who, Asked(access): Asked<Access>) -> Result<Response> {
     match (access.op, access.path) {
         (None, None) => {}
-        (Some(needed), Some(Text(path))) => {
-            let standing = who.0.access()?;
-            if !standing.may(&path, needed) {
-                return Err(Error::Refused(format!("the token does not give {needed} there")));
-            }
+        (Some(Text(operation)), Some(Text(path))) => {
+            let access = who.0.access()?;
+            let judged = operation.judge(&access, &path);
+            judged.map_err(|_| Error::Refused(format!("the token does not allow to {operation} there")))?;
         }
-        _ => return Err(Error::Malformed("op and path go together".to_owned())),
+        _ => return Err(Error::Unfit("op and path go together".to_owned())),
     }
     let mut response = StatusCode::OK.into_response();
     let (user, token) = (who.login().as_str(), who.token());

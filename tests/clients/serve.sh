@@ -3,8 +3,8 @@
 # token, and at exit stops it and removes what it made. Everything about it is told in the GATEWAY_ variables.
 
 client_packages=(cadaver chromium curl davfs2 dbus-daemon duplicity fuse3 git gvfs gvfs-backends libglib2.0-bin
-    libreoffice-writer-nogui lftp litmus openssh-client putty-tools python3 python3-asyncssh python3-paramiko python3-uno
-    python3-venv rclone restic sshfs sshpass)
+    libreoffice-writer-nogui lftp litmus nginx openssh-client putty-tools python3 python3-asyncssh python3-paramiko
+    python3-uno python3-venv rclone restic sshfs sshpass)
 
 # build PROFILE: builds the program (dev or release) and sets GATEWAY to its path. A GATEWAY that is set is used as it is.
 build() {
