@@ -10,7 +10,7 @@ use super::extract::Asked;
 use super::page::{self, Page};
 use super::schema;
 use super::shape::{EventShown, Text};
-use super::{Result, Room, Who};
+use super::{Error, Result, Room, Who};
 use crate::domain::{EventKind, Login, Time, TokenId};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens;
@@ -59,6 +59,9 @@ pub(super) async fn list(
     Asked(listed): Asked<Listed>,
 ) -> Result<Page<EventShown>> {
     let limit = page::limit(listed.limit)?;
+    if listed.cursor.max(listed.after).is_some_and(|number| i64::try_from(number).is_err()) {
+        return Err(Error::Unfit("no event has so high a number".to_owned()));
+    }
     let cursor = match (listed.after, listed.cursor) {
         (Some(after), _) => Cursor::After(after),
         (None, Some(before)) => Cursor::Before(before),

@@ -48,7 +48,7 @@ impl IntoResponses for Common {
 
 impl IntoResponses for Read {
     fn responses() -> Responses {
-        problems(&[("400", "The query can't be read"), ("422", "Two parts of the query don't go together")])
+        problems(&[("400", "The query can't be read"), ("422", "A value of the query can't be")])
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Sought {
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
     /// Where to go on: from the `Link` of the page before.
-    #[param(value_type = Option<schema::Node>)]
+    #[param(value_type = Option<schema::NodeId>)]
     cursor: Option<Text<NodeId>>,
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn list(
 /// Looks a node up by its id.
 #[utoipa::path(
     get, path = "/api/v1/nodes/{uuid}", tag = "nodes", operation_id = "findNode",
-    params(("uuid" = schema::Node, Path, description = "The node")),
+    params(("uuid" = schema::NodeId, Path, description = "The node")),
     responses((status = 200, description = "The node", body = Node), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(Text(node)): At<Text<NodeId>>) -> Result<Json<Node>> {

@@ -20,11 +20,10 @@ use crate::tokens::{self, Authority};
 #[derive(Deserialize, ToSchema)]
 pub(super) struct ShownToken {
     /// The token.
-    #[schema(value_type = String, min_length = 1, max_length = 4096)]
+    #[schema(value_type = String)]
     token: Revealed,
     /// What kind of token it is thought to be; there is one kind.
     #[serde(default, rename = "token_type_hint")]
-    #[schema(max_length = 200)]
     _hint: Option<String>,
 }
 

@@ -4,6 +4,8 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::domain;
+
 /// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
 macro_rules! texts {
     ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {
@@ -22,10 +24,71 @@ macro_rules! texts {
     )*
 
     /// Returns every kind of text by its name.
-    pub(super) fn all() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
-        [$((stringify!($name), $name::schema())),*].into_iter()
+    fn texts() -> Vec<(&'static str, RefOr<Schema>)> {
+        vec![$((stringify!($name), $name::schema())),*]
     }
     };
+}
+
+/// Describes texts of which there are so many: what they are, and each of them.
+macro_rules! words {
+    ($($name:ident: $about:literal, $all:expr;)*) => {
+        $(
+            #[doc = $about]
+            pub(super) enum $name {}
+
+            impl PartialSchema for $name {
+                fn schema() -> RefOr<Schema> {
+                    let text = ObjectBuilder::new().schema_type(Type::String).description(Some($about));
+                    text.enum_values(Some($all)).into()
+                }
+            }
+
+            impl ToSchema for $name {}
+        )*
+
+        /// Returns every kind of word by its name.
+        fn words() -> Vec<(&'static str, RefOr<Schema>)> {
+            vec![$((stringify!($name), $name::schema())),*]
+        }
+    };
+}
+
+/// Returns every kind of text by its name.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
+    texts().into_iter().chain(words())
+}
+
+words! {
+    Permission: "List and read, change, or both.", ["r", "w", "rw"];
+    Role: "What a token may do beyond its own tokens.", domain::Role::ALL.map(domain::Role::as_str);
+    State: "Whether a token is accepted.", ["live", "expired", "revoked"];
+    StateFilter: "A state to look for.", ["live", "expired", "revoked", "dangling"];
+    Protocol: "A door.", ["webdav", "sftp", "api"];
+    Operation: "Something to be done.", domain::Operation::ALL.map(domain::Operation::as_str);
+    EventKind: "What happened.", domain::EventKind::ALL.iter().map(|kind| kind.as_str());
+}
+
+/// Describes whole numbers: what they are, and the largest.
+macro_rules! numbers {
+    ($($name:ident: $about:literal, $largest:expr;)*) => {$(
+        #[doc = $about]
+        pub(super) enum $name {}
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let number = ObjectBuilder::new().schema_type(Type::Integer).description(Some($about));
+                number.minimum(Some(0)).maximum($largest).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )*};
+}
+
+numbers! {
+    Bytes: "A number of bytes.", None::<u64>;
+    Count: "How many.", Some(u32::MAX);
 }
 
 texts! {
@@ -42,22 +105,13 @@ texts! {
         "^[1-9][0-9]{0,5}[sSmhHdDwWMY]$", 20, "24h";
     Lifetime: "A duration, or never where the policy allows it.",
         "^([1-9][0-9]{0,5}[sSmhHdDwWMY]|never)$", 20, "30d";
-    Node: "The stable id of a file or folder.",
+    NodeId: "The stable id of a file or folder.",
         "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36, "6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
-    Path: "A path of the served tree.", "^/[^\\u0000]*$", 4096, "/projects/apollo";
+    Path: "A path of the served tree.", "^[^\\u0000]*$", 4096, "/projects/apollo";
     Scope: "What narrows a token: a node by id or path, and a permission.",
         "^(node:[0-9a-fA-F-]{36}|path:/[^\\u0000]*):(r|w|rw)$", 4096, "path:/projects:r";
-    Permission: "List and read, change, or both.", "^(r|w|rw)$", 2, "rw";
-    Role: "What a token may do beyond its own tokens.",
-        "^(admin|security\\.generate_tokens|security\\.authentication_lookup|security\\.revoke_tokens|users\\.manage|policy\\.manage|audit\\.read)$",
-        40, "audit.read";
-    StateFilter: "A state to look for.", "^(live|expired|revoked|dangling)$", 8, "live";
-    State: "Whether a token is accepted.", "^(live|expired|revoked)$", 7, "live";
-    Operation: "Something to be done.", "^(stat|list|read|copy|write|create|delete|move|link)$", 6, "read";
-    EventKind: "What happened.", "^[a-z]+\\.[a-z_]+$", 40, "token.created";
-    Protocol: "A door.", "^(webdav|sftp|api)$", 6, "webdav";
     Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";
-    UserAgent: "A program, in which * stands for anything.", "^[^\\u0000-\\u001F\\u007F]*[^ \\u0000-\\u001F\\u007F][^\\u0000-\\u001F\\u007F]*$", 256, "rclone/*";
+    UserAgent: "A program, in which * stands for anything.", "[^\\s]", 256, "rclone/*";
     Mime: "A media type, or all of a kind.",
         "^(\\*/\\*|[A-Za-z0-9!#$&^_.+-]+/(\\*|[A-Za-z0-9!#$&^_.+-]+))$", 255, "image/*";
     Tag: "A label of a file.", "^[^, \\u0000-\\u001F\\u007F]([^,\\u0000-\\u001F\\u007F]{0,62}[^, \\u0000-\\u001F\\u007F])?$", 64, "holiday";

@@ -31,7 +31,6 @@ pub(super) struct Listed {
     #[param(value_type = Option<schema::StateFilter>)]
     state: Option<String>,
     /// Those with this text in their id, name, description or owner.
-    #[param(min_length = 1, max_length = 200)]
     text: Option<String>,
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::document::{Common, Known, WithBody};
 use super::extract::{self, At};
 use super::schema;
-use super::shape::Revealed;
+use super::shape::{Revealed, object, user_agents};
 use super::{Error, Result, Room, Who};
 use crate::domain::{
     ByteSize, Expiry, Limits, MimePattern, Roles, Tag, Time, TokenId, UserAgentPattern, parse_network,
@@ -23,10 +23,10 @@ use crate::tokens::{Asked, TokenRequest};
 pub(super) struct Order {
     /// What it may do beyond its own tokens.
     #[serde(default)]
-    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    #[schema(value_type = Vec<schema::Role>)]
     roles: Roles,
     /// What to limit it to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     data: Data,
     /// When it dies: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic` or nothing for the default.
     #[serde(default)]
@@ -42,19 +42,20 @@ pub(super) struct Order {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct Data {
     /// The tags that its uploads may bear.
-    #[schema(value_type = Vec<schema::Tag>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Tag>)]
     tags: Vec<Tag>,
     /// The media types of what it may upload.
-    #[schema(value_type = Vec<schema::Mime>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Mime>)]
     allowed_mime_types: Vec<MimePattern>,
     /// The largest file it may make, in bytes; 0 limits nothing.
-    #[schema(value_type = Option<u64>, maximum = 9007199254740991u64)]
+    #[schema(value_type = Option<schema::Bytes>, inline)]
     max_allowed_file_size: Option<ByteSize>,
     /// The programs it may be used by.
-    #[schema(value_type = Vec<schema::UserAgent>, max_items = 256)]
+    #[serde(deserialize_with = "user_agents")]
+    #[schema(value_type = Vec<schema::UserAgent>)]
     allowed_user_agents: Vec<UserAgentPattern>,
     /// The addresses it may be used from.
-    #[schema(value_type = Vec<schema::Network>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Network>)]
     allowed_ip_addresses: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ pub(super) struct Fields {
     #[schema(value_type = Vec<schema::Mime>)]
     mimes: Vec<MimePattern>,
     /// The largest file it may make, in bytes.
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<schema::Bytes>, inline)]
     max_file_size: Option<ByteSize>,
 }
 

@@ -166,7 +166,7 @@ pub(super) async fn grant(
 /// Looks a grant up.
 #[utoipa::path(
     get, path = "/api/v1/users/{login}/grants/{node}", tag = "users", operation_id = "findGrant",
-    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::Node, Path, description = "Its node")),
+    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Its node")),
     responses((status = 200, description = "The grant", body = Reach), Common, Known)
 )]
 pub(super) async fn find_grant(
@@ -185,7 +185,7 @@ pub(super) async fn find_grant(
 /// Takes a grant back, a dangling one too.
 #[utoipa::path(
     delete, path = "/api/v1/users/{login}/grants/{node}", tag = "users", operation_id = "revokeGrant",
-    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::Node, Path, description = "Its node")),
+    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Its node")),
     responses((status = 204, description = "Taken back"), Common, Known)
 )]
 pub(super) async fn revoke_grant(

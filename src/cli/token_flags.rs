@@ -74,6 +74,7 @@ impl TokenFlags {
 fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
     match text.trim() {
         "" => Err("leave it out to allow every program".to_owned()),
+        text if text.chars().count() > 256 => Err("a user agent has 256 characters at most".to_owned()),
         text => Ok(UserAgentPattern::new(text)),
     }
 }

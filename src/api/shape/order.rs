@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::{Error, Result, schema};
-use super::{Limits, Text};
+use super::{Limits, Text, object};
 use crate::domain::{Lifetime, Login, Roles, ScopeTarget, Time};
 use crate::tokens::{Asked, Label, Narrowing, TokenRequest};
 
@@ -38,14 +38,14 @@ pub struct TokenOrder {
     pub window: Option<Text<Lifetime>>,
     /// What to narrow it to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<schema::Scope>>, max_items = 256)]
+    #[schema(value_type = Option<Vec<schema::Scope>>)]
     pub scopes: Option<Vec<Text<ScopeTarget>>>,
     /// What to limit it to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub limits: Limits,
     /// What it may do beyond its own tokens.
     #[serde(default, skip_serializing_if = "Roles::is_empty")]
-    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
 }
 
@@ -111,14 +111,14 @@ pub struct TokenChange {
     pub description: Option<Text<Label>>,
     /// What to narrow it to, in place of its scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<schema::Scope>>, max_items = 256)]
+    #[schema(value_type = Option<Vec<schema::Scope>>)]
     pub scopes: Option<Vec<Text<ScopeTarget>>>,
     /// Limits to set; each that is given takes the place of the present one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub limits: Limits,
     /// The roles to leave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<schema::Role>>, max_items = 16)]
+    #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
     /// When it is to die at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

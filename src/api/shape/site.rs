@@ -11,7 +11,7 @@ use crate::domain::{Lifetime, NodeId, Policy};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// Its id.
-    #[schema(value_type = schema::Node)]
+    #[schema(value_type = schema::NodeId)]
     pub node: NodeId,
     /// Where it is.
     #[schema(value_type = schema::Path)]
@@ -27,6 +27,7 @@ pub struct Node {
 #[schema(as = Policy)]
 pub struct PolicyShown {
     /// How many live tokens a user may own.
+    #[schema(value_type = schema::Count, inline)]
     pub max_tokens_per_user: u32,
     /// How long a token lives that asks for nothing.
     #[schema(value_type = schema::Duration)]
@@ -63,6 +64,7 @@ impl From<Policy> for PolicyShown {
 pub struct PolicyChange {
     /// How many live tokens a user may own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Count>, inline)]
     pub max_tokens_per_user: Option<u32>,
     /// How long a token lives that asks for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

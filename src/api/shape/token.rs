@@ -15,7 +15,7 @@ use crate::store::{Placed, TokenRecord, TokenState};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reach {
     /// The node.
-    #[schema(value_type = schema::Node)]
+    #[schema(value_type = schema::NodeId)]
     pub node: NodeId,
     /// What is allowed there and below.
     #[schema(value_type = schema::Permission)]
@@ -39,27 +39,27 @@ impl Reach {
 pub struct Limits {
     /// The doors it opens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Protocol>, max_items = 16)]
+    #[schema(value_type = Vec<schema::Protocol>)]
     pub protocols: Vec<Protocol>,
     /// The addresses it may be used from.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "networks")]
-    #[schema(value_type = Vec<schema::Network>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Network>)]
     pub ips: Vec<IpNet>,
     /// The programs it may be used by.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::UserAgent>, max_items = 256)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "user_agents")]
+    #[schema(value_type = Vec<schema::UserAgent>)]
     pub user_agents: Vec<UserAgentPattern>,
     /// The media types of what it may upload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Mime>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Mime>)]
     pub mimes: Vec<MimePattern>,
     /// The tags that its uploads may bear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Tag>, max_items = 256)]
+    #[schema(value_type = Vec<schema::Tag>)]
     pub tags: Vec<Tag>,
     /// The largest file it may make, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, maximum = 9007199254740991u64)]
+    #[schema(value_type = Option<schema::Bytes>, inline)]
     pub max_file_size: Option<ByteSize>,
 }
 
@@ -81,6 +81,19 @@ impl From<Limits> for domain::Limits {
 fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| domain::parse_network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// Reads user agents; an empty one would allow nobody, and none is so long.
+pub(in crate::api) fn user_agents<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<UserAgentPattern>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    match texts.iter().any(|text| text.trim().is_empty() || text.chars().count() > 256) {
+        true => {
+            Err(serde::de::Error::custom("a user agent has 1 to 256 characters: leave it out to allow every program"))
+        }
+        false => Ok(texts.into_iter().map(UserAgentPattern::new).collect()),
+    }
 }
 
 /// A token; never its secret.

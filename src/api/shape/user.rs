@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
+use super::text::objects;
 use super::{Reach, Text};
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::store::{Placed, User};
@@ -79,11 +80,10 @@ pub struct UserOrder {
     pub login: Login,
     /// What its tokens may be given.
     #[serde(default, skip_serializing_if = "Roles::is_empty")]
-    #[schema(value_type = Vec<schema::Role>, max_items = 16)]
+    #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// What it may reach.
-    #[serde(default)]
-    #[schema(max_items = 256)]
+    #[serde(default, deserialize_with = "objects")]
     pub grants: Vec<GrantOrder>,
     /// Whether it gets a home of its own, `/LOGIN`; unless told, it does where no grants are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +123,6 @@ pub struct UserChange {
     pub disabled: Option<bool>,
     /// What its tokens may be given, in place of its roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<schema::Role>>, max_items = 16)]
+    #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
 }
