@@ -8,6 +8,7 @@
 mod audit;
 mod document;
 mod error;
+mod explain;
 mod extract;
 mod guard;
 mod nodes;
@@ -122,6 +123,7 @@ fn calls() -> OpenApiRouter<Room> {
         .routes(routes!(nodes::find))
         .routes(routes!(policy::show, policy::change))
         .routes(routes!(audit::list))
+        .routes(routes!(explain::explain))
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))
         .routes(routes!(verify::verify))

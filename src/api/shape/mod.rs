@@ -6,6 +6,7 @@ mod site;
 mod text;
 mod token;
 mod user;
+mod verdict;
 
 pub use super::error::Problem;
 pub use super::tokens::Revoked;
@@ -17,3 +18,4 @@ pub use text::{Object, Revealed, Text};
 pub(super) use token::user_agents;
 pub use token::{LastUse, Limits, NewToken, Reach, Token};
 pub use user::{GrantOrder, UserChange, UserOrder, UserShown};
+pub use verdict::{QuestionOrder, SourceShown, VerdictShown};

@@ -1,0 +1,138 @@
+//! Whether a token may do something, as it is asked and answered.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::schema;
+use super::Text;
+use crate::domain::{ByteSize, Login, Operation, Protocol, Question, Tag, TokenId, TreePath, Verdict};
+
+/// A question; what is left out is left open.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Question)]
+pub struct QuestionOrder {
+    /// The token; the one that asks unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TokenId>)]
+    pub token: Option<TokenId>,
+    /// What is to be done.
+    #[schema(value_type = schema::Operation)]
+    pub operation: Text<Operation>,
+    /// Where.
+    #[schema(value_type = schema::Path)]
+    pub path: Text<TreePath>,
+    /// Where to, for what has a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Path>)]
+    pub to: Option<Text<TreePath>>,
+    /// By which door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Protocol>)]
+    pub protocol: Option<Protocol>,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "192.0.2.7")]
+    pub address: Option<IpAddr>,
+    /// With which program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// How large a file, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>, inline)]
+    pub size: Option<ByteSize>,
+    /// Of which media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime: Option<String>,
+    /// Labelled how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Tag>)]
+    pub tags: Vec<Tag>,
+}
+
+impl From<QuestionOrder> for Question {
+    fn from(order: QuestionOrder) -> Self {
+        Self {
+            operation: order.operation.0,
+            path: order.path.0,
+            to: order.to.map(|to| to.0),
+            protocol: order.protocol,
+            address: order.address,
+            user_agent: order.user_agent,
+            size: order.size,
+            mime: order.mime,
+            tags: order.tags,
+        }
+    }
+}
+
+impl QuestionOrder {
+    /// Writes down what is asked of a token.
+    pub fn of(token: TokenId, question: &Question) -> Self {
+        let Question { operation, path, to, protocol, address, user_agent, size, mime, tags } = question.clone();
+        let (operation, path, to) = (Text(operation), Text(path), to.map(Text));
+        Self { token: Some(token), operation, path, to, protocol, address, user_agent, size, mime, tags }
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Verdict)]
+pub struct VerdictShown {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The answer as a sentence.
+    pub sentence: String,
+    /// What decides: a `rule`, and what it concerns.
+    #[schema(value_type = Object)]
+    pub decided_by: serde_json::Value,
+    /// The token.
+    #[schema(value_type = schema::TokenId)]
+    pub token: TokenId,
+    /// Its owner.
+    #[schema(value_type = schema::Login)]
+    pub user: Login,
+    /// What was asked.
+    #[schema(value_type = schema::Operation)]
+    pub operation: Text<Operation>,
+    /// Where.
+    pub path: String,
+    /// The permission that it needs, or `none`.
+    pub needs: String,
+    /// The grants, and the scopes that narrow them, that allow it.
+    pub by: Vec<SourceShown>,
+    /// Limits that were not asked about and have to be met as well.
+    pub provided: Vec<String>,
+}
+
+/// A grant or scope that allows something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Source)]
+pub struct SourceShown {
+    /// The node and what is allowed there.
+    pub scope: String,
+    /// Where it is.
+    pub path: String,
+}
+
+impl VerdictShown {
+    /// Shows an answer.
+    pub fn of(verdict: &Verdict) -> Self {
+        let by = verdict.by.iter();
+        let by = by.map(|by| SourceShown { scope: by.scope.to_string(), path: by.path.to_string() });
+        Self {
+            allowed: verdict.allowed,
+            sentence: verdict.sentence.clone(),
+            decided_by: serde_json::to_value(&verdict.decided_by).unwrap_or_default(),
+            token: verdict.token,
+            user: verdict.user.clone(),
+            operation: Text(verdict.operation),
+            path: verdict.path.to_string(),
+            needs: verdict.needs.to_string(),
+            by: by.collect(),
+            provided: verdict.provided.clone(),
+        }
+    }
+}
