@@ -4,6 +4,8 @@ ALTER TABLE tokens ADD COLUMN roles TEXT NOT NULL DEFAULT '[]';
 -- Moves with every change of what is kept of a token, but for its uses.
 ALTER TABLE tokens ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
 
+DROP INDEX tokens_by_parent;
+CREATE INDEX tokens_by_parent ON tokens (parent, id) WHERE parent IS NOT NULL;
 DROP INDEX tokens_by_user;
 CREATE INDEX tokens_by_user ON tokens (user_id, id);
 
@@ -61,6 +63,7 @@ ALTER TABLE tokens ADD COLUMN dies_at INTEGER AS
     (CASE WHEN window_ms IS NULL THEN hard_at
           ELSE min(coalesce(hard_at, 9223372036854775807), coalesce(last_used_at, created_at) + window_ms) END) VIRTUAL;
 ALTER TABLE tokens ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 0 CHECK (expiry_noted IN (0, 1));
+CREATE INDEX tokens_by_death ON tokens (dies_at, id) WHERE dies_at IS NOT NULL;
 CREATE INDEX tokens_dying ON tokens (dies_at) WHERE dies_at IS NOT NULL AND revoked_at IS NULL AND expiry_noted = 0;
 CREATE INDEX tokens_expired ON tokens (dies_at) WHERE expiry_noted = 1;
-CREATE INDEX tokens_revoked ON tokens (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX tokens_revoked ON tokens (revoked_at, id) WHERE revoked_at IS NOT NULL;

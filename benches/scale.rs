@@ -1,0 +1,182 @@
+//! How the costs grow with what is kept: the same questions to a store with ten tokens of one user, and
+//! to one with 100,000 tokens of 1,000 users, five of them revoked, a twentieth expired and a tenth
+//! made with others.
+//!
+//! `cargo bench --bench scale` prints the figures that the README shows.
+
+#![allow(missing_docs, clippy::expect_used)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use patgate::auth::{Authenticator, Clock, Credential, Refusal, mint};
+use patgate::domain::{Expiry, Limits, Peer, Protocol, Roles, TokenId, TokenText};
+use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::sftp::HostKeys;
+use patgate::store::{NewToken, Store};
+use patgate::tokens::{Authority, StateFilter, TokenQuery, Tokens};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+/// A state directory with so much in it, and one token whose secret is known.
+struct Site {
+    folder: TempDir,
+    store: Store,
+    auth: Authenticator,
+    tokens: Tokens,
+    known: TokenText,
+}
+
+impl Site {
+    fn new(tokens: u32, users: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("files")).expect("a folder");
+        let (state, clock) = (folder.path().join("state"), Clock::system());
+        let store = Store::open(&state).expect("a store");
+        let auth = Authenticator::new(store.clone(), clock.clone()).expect("an authenticator");
+        let known = mint().expect("random");
+        store.create_user(&"alice".parse().expect("login"), &[], clock.now()).expect("a user");
+        let sealed = auth.sealer().seal(known.secret()).expect("sealed");
+        let new = NewToken {
+            id: known.id(),
+            login: "alice".parse().expect("login"),
+            parent: None,
+            name: "known".to_owned(),
+            description: String::new(),
+            sealed,
+            created_at: clock.now(),
+            expiry: Expiry::Never,
+            scopes: None,
+            limits: Limits::default(),
+            roles: Roles::none(),
+        };
+        store.add_token(&new).expect("a token");
+        fill(&state, tokens - 1, users, clock.now().as_millis());
+        let tokens = Tokens::new(store.clone(), clock);
+        Self { folder, store, auth, tokens, known }
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::new(self.folder.path().join("files"), self.folder.path().join("state"));
+        settings.http = Some((Ipv4Addr::LOCALHOST, 0).into());
+        settings.sftp = Some((Ipv4Addr::LOCALHOST, 0).into());
+        settings
+    }
+}
+
+/// Fills a store by its rows, in one transaction.
+fn fill(state: &Path, tokens: u32, users: u32, now: i64) {
+    let database = rusqlite::Connection::open(state.join("patgate.db")).expect("the database");
+    database
+        .execute_batch(&format!(
+            "BEGIN;
+             WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+             INSERT INTO users (login, created_at) SELECT printf('user%05d', i), {now} FROM n;
+             WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {tokens})
+             INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_at, scoped, revoked_at, expiry_noted)
+             SELECT printf('%08d', i * 797), 2 + i % {users}, printf('token %d', i),
+                    '$argon2id$v=19$m=19456,t=2,p=1$' || hex(randomblob(11)) || '$' || hex(randomblob(21)),
+                    randomblob(8), {now}, iif(i % 20 = 1, {now} - 1000, {now} + 8000000000), 0,
+                    iif(i % 20000 = 2, {now}, NULL), i % 20 = 1
+             FROM n;
+             UPDATE tokens SET parent = printf('%08d', (substr(id, 1) / 797 - 1) * 797)
+             WHERE name <> 'known' AND (id / 797) % 10 = 5;
+             COMMIT;
+             ANALYZE;"
+        ))
+        .expect("filled");
+}
+
+fn peer(address: u32) -> Peer {
+    let address = IpAddr::from(Ipv4Addr::from(0x0a00_0000 | (address & 0x00ff_ffff)));
+    Peer { protocol: Protocol::Webdav, address, user_agent: Some("bench/1".to_owned()) }
+}
+
+fn credential(text: &TokenText) -> Credential {
+    Credential { login: None, token: Zeroizing::new(text.reveal().as_bytes().to_vec()) }
+}
+
+/// A token of one that is kept, with a secret of nobody.
+fn wrong(number: u32) -> TokenText {
+    let id: TokenId = format!("{:08}", u64::from(number) * 797).parse().expect("id");
+    TokenText::new(id, patgate::auth::mint_secret().expect("random"))
+}
+
+fn scale(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    for (word, tokens, users) in [("10 tokens", 10, 1), ("100,000 tokens", 100_000, 1_000)] {
+        let site = Site::new(tokens, users);
+        let mut group = c.benchmark_group(word);
+        authenticating(&mut group, &runtime, &site, tokens);
+        looking(&mut group, &site);
+        starting(&mut group, &runtime, &site);
+        group.finish();
+    }
+}
+
+type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
+
+fn authenticating(group: &mut Group<'_>, runtime: &Runtime, site: &Site, tokens: u32) {
+    group.bench_function("authenticate, proven lately", |b| {
+        let login = || runtime.block_on(site.auth.authenticate(credential(&site.known), peer(1)));
+        login().expect("let in");
+        b.iter(|| black_box(login().expect("let in")));
+    });
+    let mut number = 0;
+    group.bench_function("authenticate, a wrong secret", |b| {
+        b.iter_batched(
+            || {
+                number += 1;
+                (credential(&wrong(1 + number % (tokens - 1))), peer(number))
+            },
+            |(credential, peer)| match runtime.block_on(site.auth.authenticate(credential, peer)) {
+                Err(Refusal::Denied | Refusal::Throttled(_)) => {}
+                other => panic!("let in or failed: {other:?}"),
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn looking(group: &mut Group<'_>, site: &Site) {
+    let all = TokenQuery { after: "5".repeat(8).parse().ok(), ..TokenQuery::default() };
+    let of_one = TokenQuery { owner: "user00001".parse().ok(), ..TokenQuery::default() };
+    let in_state = |state| TokenQuery { state: Some(state), ..all.clone() };
+    for (word, query) in [
+        ("list a page of 50", all.clone()),
+        ("list a page of 50, of one owner", of_one),
+        ("list a page of 50, live", in_state(StateFilter::Live)),
+        ("list a page of 50, expired", in_state(StateFilter::Expired)),
+        ("list all five revoked", TokenQuery { state: Some(StateFilter::Revoked), ..TokenQuery::default() }),
+    ] {
+        group.bench_function(word, |b| {
+            b.iter(|| black_box(site.tokens.page(&Authority::Administrator, &query, 50).expect("a page")));
+        });
+    }
+    group.bench_function("clean-up with nothing to do", |b| b.iter(|| site.tokens.tidy().expect("tidied")));
+}
+
+fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {
+    let keys = HostKeys::throwaway();
+    group.bench_function("start", |b| {
+        b.iter(|| {
+            let parts = Parts { clock: Clock::system(), host_keys: Some(keys.clone()) };
+            drop(runtime.block_on(Gateway::open(site.settings(), parts)).expect("it starts"));
+        });
+    });
+    assert!(site.store.latest_event().is_ok());
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3));
+    targets = scale
+}
+criterion_main!(benches);
