@@ -14,6 +14,7 @@
 //! * [`webdav`]: HTTP verbs in terms of a view
 //! * [`sftp`]: SFTP packets in terms of a view
 //! * [`api`]: REST and JSON in terms of tokens and a view
+//! * [`console`]: web pages over the same calls
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
 //! * [`config`]: file, environment and flags, as one typed configuration
 //! * [`telemetry`]: what it says of itself
@@ -23,6 +24,7 @@ pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod domain;
 pub mod gateway;
 pub mod http;

@@ -96,6 +96,14 @@ impl Standing {
     }
 }
 
+/// Where one session sits.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) peer: Arc<Peer>,
+    pub(super) since: Time,
+    over: Arc<AtomicBool>,
+}
+
 /// The life of one token in this process.
 pub(super) struct Life {
     pub(super) token: TokenId,
@@ -106,7 +114,7 @@ pub(super) struct Life {
     reloading: Mutex<()>,
     over: AtomicBool,
     told: Notify,
-    seats: Mutex<HashMap<u64, (Arc<Peer>, Time)>>,
+    seats: Mutex<HashMap<u64, Place>>,
     asked: AtomicI64,
 }
 
@@ -200,16 +208,29 @@ impl Life {
         Ok(())
     }
 
-    pub(super) fn sit(&self, number: u64, peer: Arc<Peer>, since: Time) {
-        self.seats.lock().insert(number, (peer, since));
+    /// Notes a session, and returns what tells it that it alone was ended.
+    pub(super) fn sit(&self, number: u64, peer: Arc<Peer>, since: Time) -> Arc<AtomicBool> {
+        let over = Arc::new(AtomicBool::new(false));
+        self.seats.lock().insert(number, Place { peer, since, over: over.clone() });
+        over
+    }
+
+    /// Ends one session; tells whether it was there.
+    pub(super) fn unseat(&self, number: u64) -> bool {
+        let place = self.seats.lock().get(&number).cloned();
+        if let Some(place) = &place {
+            place.over.store(true, Ordering::Release);
+            self.told.notify_waiters();
+        }
+        place.is_some()
     }
 
     pub(super) fn leave(&self, number: u64) {
         self.seats.lock().remove(&number);
     }
 
-    pub(super) fn seats(&self) -> Vec<(Arc<Peer>, Time)> {
-        self.seats.lock().values().cloned().collect()
+    pub(super) fn seats(&self) -> Vec<(u64, Place)> {
+        self.seats.lock().iter().map(|(number, place)| (*number, place.clone())).collect()
     }
 
     fn is_empty(&self) -> bool {

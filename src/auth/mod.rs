@@ -75,6 +75,8 @@ pub struct Authenticator {
 /// A session that is open.
 #[derive(Clone, Debug)]
 pub struct Opened {
+    /// What tells it apart from the other sessions of this process.
+    pub number: u64,
     /// Its token.
     pub token: TokenId,
     /// Its user.
@@ -247,9 +249,17 @@ impl Authenticator {
         let opened = |life: &Arc<Life>| {
             let (token, login) = (life.token, life.login.clone());
             let seats = life.seats().into_iter();
-            seats.map(move |(peer, since)| Opened { token, login: login.clone(), peer: (*peer).clone(), since })
+            seats.map(move |(number, place)| {
+                let (peer, since) = ((*place.peer).clone(), place.since);
+                Opened { number, token, login: login.clone(), peer, since }
+            })
         };
         self.core.lives.open().iter().flat_map(opened).collect()
+    }
+
+    /// Ends one session that is open, though its token lives; tells whether there was such a one.
+    pub fn end_session(&self, token: TokenId, number: u64) -> bool {
+        self.core.lives.open().iter().any(|life| life.token == token && life.unseat(number))
     }
 
     /// Returns how often argon2 has run: once for each first use of a secret.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Core;
 use super::life::{Life, Standing};
@@ -35,6 +36,7 @@ struct Seat {
     peer: Arc<Peer>,
     proven: Print,
     number: u64,
+    over: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -42,8 +44,8 @@ impl Session {
     pub(super) fn open(core: Arc<Core>, life: Arc<Life>, peer: Peer, proven: Print) -> Self {
         let peer = Arc::new(peer);
         let number = core.next_number();
-        life.sit(number, peer.clone(), core.clock.now());
-        Self { seat: Arc::new(Seat { core, life, peer, proven, number }) }
+        let over = life.sit(number, peer.clone(), core.clock.now());
+        Self { seat: Arc::new(Seat { core, life, peer, proven, number, over }) }
     }
 
     /// Returns the user.
@@ -54,6 +56,11 @@ impl Session {
     /// Returns the token's id.
     pub fn token(&self) -> TokenId {
         self.seat.life.token
+    }
+
+    /// Returns what tells it apart from the other sessions of this process.
+    pub fn number(&self) -> u64 {
+        self.seat.number
     }
 
     /// Returns who is at the door.
@@ -84,6 +91,21 @@ impl Session {
     /// As [`Session::access`].
     pub fn width(&self) -> Result<Arc<Width>, Ended> {
         self.seat.standing().map(|standing| standing.width.clone())
+    }
+
+    /// Returns what may be reached, as a new request is judged: the store is asked whether anything has
+    /// changed, by whichever process. May block.
+    ///
+    /// # Errors
+    /// As [`Session::access`].
+    pub fn confirm(&self) -> Result<Arc<Access>, Ended> {
+        let Seat { core, life, .. } = &*self.seat;
+        let reviewed = core.store.epoch().and_then(|epoch| life.review(epoch, &core.store, &core.uses));
+        if let Err(error) = reviewed {
+            tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
+            return Err(Ended);
+        }
+        self.access()
     }
 
     /// Returns the token's own limits at this moment. Costs no I/O.
@@ -136,7 +158,7 @@ impl Seat {
     /// Returns what holds at this moment.
     fn standing(&self) -> Result<Arc<Standing>, Ended> {
         let Self { core, life, .. } = self;
-        if life.is_over() {
+        if life.is_over() || self.over.load(Ordering::Acquire) {
             return Err(Ended);
         }
         let now = core.clock.now();

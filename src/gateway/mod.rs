@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
 use crate::auth::{Authenticator, Clock};
+use crate::console::Console;
 use crate::http::TrustedProxies;
 use crate::net::{self, Gate, TlsError};
 use crate::sftp::{HostKeys, Sftp};
@@ -118,14 +119,12 @@ impl Gateway {
             (Some(_), None) => Some(HostKeys::open(&settings.state).map_err(StartError::HostKeys)?),
             (None, _) => None,
         };
+        let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let tokens = Tokens::new(store.clone(), parts.clock.clone()).with_tree(tree.clone());
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
-            api: Api::new(
-                Tokens::new(store.clone(), parts.clock).with_tree(tree.clone()),
-                tree.clone(),
-                auth.clone(),
-                settings.api_options,
-            ),
+            api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
+            console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
             store: store.clone(),
             tls,
             proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cut;
 use crate::api::Api;
+use crate::console::Console;
 use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
 use crate::net::{Connection, Pass, Unstalled};
 use crate::store::Store;
@@ -37,6 +38,7 @@ const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><t
 pub(super) struct HttpDoor {
     pub(super) webdav: Webdav,
     pub(super) api: Api,
+    pub(super) console: Console,
     pub(super) store: Store,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
@@ -78,6 +80,9 @@ impl HttpDoor {
         }
         if within(path, "/api") || within(path, "/auth") {
             return self.api.answer(request, origin).await;
+        }
+        if within(path, "/console") {
+            return self.console.answer(request, origin).await;
         }
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {

@@ -12,6 +12,7 @@ mod explain;
 mod issue;
 mod label;
 mod lookup;
+mod sessions;
 mod tidy;
 mod user;
 

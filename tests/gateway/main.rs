@@ -5,6 +5,7 @@
 mod audit;
 mod both;
 mod bounds;
+mod console;
 mod crash;
 mod first_steps;
 mod hidden;

@@ -49,7 +49,8 @@ impl Dav {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         });
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{token}"));
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
+        let client = client.expect("a client");
         Self { client, address, authorization: format!("Basic {pair}") }
     }
 

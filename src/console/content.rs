@@ -1,0 +1,250 @@
+//! The bytes of files: shown in a page, downloaded, uploaded.
+//!
+//! Whatever is stored, nothing of it runs: pictures and text alone are named as what they are, all under
+//! `Content-Security-Policy: sandbox`, and everything else is a download.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Query;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use serde::Deserialize;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::fault::{Fault, Result, blocking};
+use super::guard::{Caller, Scripted};
+use super::place;
+use crate::auth::Ended;
+use crate::domain::TreePath;
+use crate::http::{BodyError, Proven};
+use crate::tree::{self, Claim, Reader, Upload, View};
+
+/// As much of a file as is read or written at once.
+const BLOCK: usize = 256 * 1024;
+/// How long a browser may send nothing of an upload.
+const SILENCE: Duration = Duration::from_secs(300);
+/// What a stored file may do in a browser: nothing.
+const SANDBOX: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+
+/// How a file can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As a picture.
+    Picture,
+    /// As text.
+    Text,
+    /// By its name, not at all.
+    Other,
+}
+
+/// Tells how a file of this name can be looked at.
+pub(super) fn look(name: &[u8]) -> Look {
+    match kind(name) {
+        "image/png" | "image/jpeg" | "image/gif" | "image/webp" | "image/avif" | "image/bmp" | "image/x-icon"
+        | "image/svg+xml" => Look::Picture,
+        kind if kind.starts_with("text/") => Look::Text,
+        "application/json"
+        | "application/xml"
+        | "application/javascript"
+        | "application/toml"
+        | "application/x-sh"
+        | "application/sql" => Look::Text,
+        _ => Look::Other,
+    }
+}
+
+/// Returns the media type that a name stands for.
+pub(super) fn kind(name: &[u8]) -> &'static str {
+    let extension = memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok());
+    let guess = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
+    guess.unwrap_or("application/octet-stream")
+}
+
+/// What the address of a file asks for.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    download: Option<String>,
+    replace: Option<String>,
+}
+
+/// Sends a file: a picture or text to be looked at, anything else (and what is asked for so) to be kept.
+pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) -> Result<Response> {
+    let path = place::of(&uri)?;
+    let view = caller.view();
+    let session = caller.session().clone();
+    let name = path.name().ok_or(Fault::Nothing)?;
+    let source = blocking(move || Source::open(&view, &path)).await?;
+    let look = look(name.as_bytes());
+    let shown = look != Look::Other && asked.download.is_none();
+    let kind = match look {
+        Look::Picture if shown => kind(name.as_bytes()),
+        Look::Text if shown => "text/plain; charset=utf-8",
+        Look::Picture | Look::Text | Look::Other => "application/octet-stream",
+    };
+    let manner = if shown { "inline" } else { "attachment" };
+    let disposition = format!("{manner}; filename*=UTF-8''{}", place::query(name.as_bytes()).replace('/', "%2F"));
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(source.left));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| Fault::Lost)?);
+    let mut response = (headers, Body::new(Download { under_way: Some(ahead(source)), left: None })).into_response();
+    response.extensions_mut().insert(Proven(session));
+    Ok(response)
+}
+
+/// A file that is read block by block.
+struct Source {
+    reader: Reader,
+    at: u64,
+    left: u64,
+}
+
+impl Source {
+    fn open(view: &View, path: &TreePath) -> Result<Self> {
+        let reader = view.read(path)?;
+        let left = reader.entry().size;
+        Ok(Self { reader, at: 0, left })
+    }
+
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        let length = usize::try_from(self.left).map_or(BLOCK, |left| left.min(BLOCK));
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut buffer = vec![0; length];
+        let count = self.reader.read_at(&mut buffer, self.at).map_err(|error| BodyError(error.to_string()))?;
+        if count < length {
+            return Err(BodyError("the file has become shorter".to_owned()));
+        }
+        self.at += length as u64;
+        self.left -= length as u64;
+        Ok(Some(buffer.into()))
+    }
+}
+
+type Step = (Source, std::result::Result<Option<Bytes>, BodyError>);
+
+fn ahead(mut source: Source) -> JoinHandle<Step> {
+    spawn_blocking(move || {
+        let step = source.next();
+        (source, step)
+    })
+}
+
+/// The body of a download: one block is read ahead while one is sent.
+struct Download {
+    under_way: Option<JoinHandle<Step>>,
+    left: Option<u64>,
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+        let Some(job) = self.under_way.as_mut() else { return Poll::Ready(None) };
+        let step = ready!(Pin::new(job).poll(cx));
+        self.under_way = None;
+        Poll::Ready(match step {
+            Ok((source, Ok(Some(block)))) => {
+                self.left = Some(source.left);
+                self.under_way = Some(ahead(source));
+                Some(Ok(Frame::data(block)))
+            }
+            Ok((_, Ok(None))) => None,
+            Ok((_, Err(error))) => Some(Err(error)),
+            Err(_) => Some(Err(BodyError("work was lost inside the server".to_owned()))),
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Takes an upload, which appears whole or not at all. Another file is replaced only where that is asked for.
+pub(super) async fn put(
+    uri: Uri,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    Scripted(caller): Scripted,
+    body: Body,
+) -> Result<StatusCode> {
+    let path = place::of(&uri)?;
+    let replace = asked.replace.is_some();
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let view = caller.view();
+    let begun = {
+        let (view, path) = (view.clone(), path.clone());
+        blocking(move || Ok(claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?)).await?
+    };
+    let staged = receive(&caller, body, begun).await?;
+    blocking(move || Ok(claiming(&view, &path, replace, |claim| staged.commit(claim))?)).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// Runs an operation under the condition that nothing is replaced that was not to be.
+fn claiming<T>(
+    view: &View,
+    path: &TreePath,
+    replace: bool,
+    work: impl FnOnce(&Claim<'_>) -> tree::Result<T>,
+) -> tree::Result<T> {
+    let judge = || match view.stat(path) {
+        Ok(_) if !replace => Err(tree::Error::Exists),
+        _ => Ok(()),
+    };
+    judge()?;
+    work(&Claim { tokens: &[], judge: &judge })
+}
+
+/// Receives a body into an upload, one block being written while the next one comes.
+async fn receive(caller: &Caller, mut body: Body, upload: Upload) -> Result<Upload> {
+    let session = caller.session().clone();
+    let mut ended = std::pin::pin!(session.ended());
+    let (mut upload, mut written) = (upload, 0u64);
+    loop {
+        let (mut block, mut last) = (Vec::new(), false);
+        while block.len() < BLOCK && !last {
+            let frame = tokio::select! {
+                frame = tokio::time::timeout(SILENCE, body.frame()) => frame.map_err(|_| cut())?,
+                () = ended.as_mut() => return Err(tree::Error::Ended(Ended).into()),
+            };
+            match frame {
+                None => last = true,
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(|_| cut())?.into_data() {
+                        block.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+        let length = block.len() as u64;
+        let at = written;
+        upload = blocking(move || {
+            upload.write_at(&block, at)?;
+            Ok(upload)
+        })
+        .await?;
+        session.used();
+        written += length;
+        if last {
+            return Ok(upload);
+        }
+    }
+}
+
+fn cut() -> Fault {
+    Fault::Form("The upload was cut.".to_owned())
+}

@@ -1,0 +1,127 @@
+//! Signing in with user name and token, and out.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderValue, StatusCode, Uri, header};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::Shared;
+use super::assets::{ASSETS, Assets};
+use super::fault::{Fault, Result};
+use super::guard::{self, COOKIE, Caller, Sent};
+use super::page::render;
+use crate::auth::{Credential, Refusal};
+use crate::http::Proven;
+
+const CLEARTEXT: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
+    or from the server’s own machine.";
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct Page<'a> {
+    assets: &'a Assets,
+    login: String,
+    next: String,
+    fault: Option<String>,
+    open: bool,
+}
+
+/// What the address of the page asks for.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    next: Option<String>,
+}
+
+/// Leads to the first page.
+pub(super) async fn home(_: Caller) -> Redirect {
+    Redirect::to("/console/tokens")
+}
+
+/// Asks for user name and token.
+pub(super) async fn ask(Query(asked): Query<Asked>, request: Request) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let open = guard::origin(&parts)?.is_private();
+    let fault = (!open).then(|| CLEARTEXT.to_owned());
+    let page = Page {
+        assets: &ASSETS,
+        login: String::new(),
+        next: here(asked.next.as_deref().unwrap_or_default()),
+        fault,
+        open,
+    };
+    render(StatusCode::OK, &page)
+}
+
+/// Takes user name and token.
+pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
+    guard::at_home(request.uri(), request.headers())?;
+    let (parts, body) = request.into_parts();
+    let origin = guard::origin(&parts)?;
+    let peer = guard::peer(origin, &parts.headers);
+    let fields = guard::fields(Request::from_parts(parts, body)).await?;
+    let login = fields.text("login").unwrap_or_default().to_owned();
+    let next = here(fields.text("next").unwrap_or_default());
+    let again = |status, fault: String, open| {
+        render(status, &Page { assets: &ASSETS, login: login.clone(), next: next.clone(), fault: Some(fault), open })
+    };
+    if !origin.is_private() {
+        return again(StatusCode::FORBIDDEN, CLEARTEXT.to_owned(), false);
+    }
+    let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
+    let session = match shared.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
+        Ok(session) => session,
+        Err(Refusal::Store(error)) => return Err(error.into()),
+        Err(refusal) => {
+            let text = Fault::Denied(refusal);
+            return again(text.status(), text.told(), true);
+        }
+    };
+    session.used();
+    let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(Refusal::Busy.into()) };
+    let secure = if origin.encrypted { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={cookie}; Path=/console; HttpOnly; SameSite=Strict{secure}");
+    let mut response = Redirect::to(&next).into_response();
+    response.headers_mut().insert(header::SET_COOKIE, HeaderValue::try_from(cookie).map_err(|_| Fault::Lost)?);
+    response.extensions_mut().insert(Proven(session));
+    Ok(response)
+}
+
+/// Ends the visit, and with it the session.
+pub(super) async fn sign_out(sent: Sent) -> Response {
+    sent.caller.visit.close();
+    let gone = HeaderValue::from_static("patgate_console=; Path=/console; HttpOnly; SameSite=Strict; Max-Age=0");
+    let mut response = Redirect::to("/console/sign-in").into_response();
+    response.headers_mut().insert(header::SET_COOKIE, gone);
+    response
+}
+
+/// Returns the page of this console that an address names; its first one for any other address.
+fn here(next: &str) -> String {
+    let named = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
+    named.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_leads_nowhere_else() {
+        let cases = [
+            ("/console/files/a%20b?after=c", "/console/files/a%20b?after=c"),
+            ("", "/console/"),
+            ("//evil.example/console/", "/console/"),
+            ("https://evil.example/console/", "/console/"),
+            ("/dav/", "/console/"),
+            ("/console/\r\nset-cookie: x", "/console/"),
+            ("\\\\evil", "/console/"),
+        ];
+        for (next, expected) in cases {
+            assert_eq!(here(next), expected, "{next}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Why a page can't be shown or a form not be done, and, as the very last step, the page that says so.
+
+use askama::Template;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderValue, StatusCode, Uri, header};
+
+use super::assets::{ASSETS, Assets};
+use super::place;
+use crate::auth::Refusal;
+use crate::store::StoreError;
+use crate::{tokens, tree};
+
+/// The result of a page.
+pub(super) type Result<T> = std::result::Result<T, Fault>;
+
+/// A refusal, or a fault of what stands behind the page.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// No page has that address.
+    #[error("There is nothing here.")]
+    Nothing,
+    /// Nobody is signed in, or not any more; `next` is the page to come back to.
+    #[error("You are not signed in, or your session has ended.")]
+    Stranger {
+        /// The page that was asked for.
+        next: Option<Uri>,
+    },
+    /// The form was sent by another site's page, or by one from before the last sign-in.
+    #[error("This form did not come from a page of this session. Go back, reload the page, and try again.")]
+    Foreign,
+    /// A form that can't be done as it was filled in.
+    #[error("{0}")]
+    Form(String),
+    /// A form that makes something was sent a second time.
+    #[error(
+        "This form was sent before, and what it asked for is done. A secret is shown only once: rotate the token if it was lost."
+    )]
+    SentBefore,
+    /// The tree refused.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// What has to do with tokens and users was refused.
+    #[error(transparent)]
+    Tokens(#[from] tokens::Error),
+    /// Nobody was let in.
+    #[error(transparent)]
+    Denied(#[from] Refusal),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// Work was lost inside the server.
+    #[error("work was lost inside the server")]
+    Lost,
+}
+
+/// Answers an address that no page has.
+pub(super) async fn nothing_here() -> Fault {
+    Fault::Nothing
+}
+
+/// Runs work that blocks where blocking is allowed.
+///
+/// # Errors
+/// What the work says; [`Fault::Lost`] when it panicked.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Lost))
+}
+
+#[derive(Template)]
+#[template(path = "fault.html")]
+struct Page<'a> {
+    assets: &'a Assets,
+    title: &'a str,
+    text: String,
+}
+
+impl Fault {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Fault::Nothing => StatusCode::NOT_FOUND,
+            Fault::Stranger { .. } => StatusCode::UNAUTHORIZED,
+            Fault::Foreign => StatusCode::FORBIDDEN,
+            Fault::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Fault::SentBefore => StatusCode::CONFLICT,
+            Fault::Tree(error) => of_tree(error),
+            Fault::Tokens(error) => of_tokens(error),
+            Fault::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
+            Fault::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Fault::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Denied(Refusal::Store(_)) | Fault::Store(_) | Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Returns what the caller is told; what is for the log alone is not.
+    pub(super) fn told(&self) -> String {
+        match self {
+            _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+                "The server has a fault. Its log says more.".to_owned()
+            }
+            Fault::Tokens(error @ tokens::Error::OutsideReach { reach, .. }) if !reach.is_empty() => {
+                sentence(&format!("{error}: that is {}", reach.join(", ")))
+            }
+            other => sentence(&other.to_string()),
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self.status() {
+            StatusCode::NOT_FOUND => "Nothing is here",
+            StatusCode::UNAUTHORIZED => "Sign in first",
+            StatusCode::FORBIDDEN => "Not allowed",
+            StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE => "The server can’t do that now",
+            _ => "That can’t be done",
+        }
+    }
+}
+
+fn of_tree(error: &tree::Error) -> StatusCode {
+    match error {
+        tree::Error::Absent | tree::Error::NoParent => StatusCode::NOT_FOUND,
+        tree::Error::Forbidden => StatusCode::FORBIDDEN,
+        tree::Error::Exists
+        | tree::Error::NotFolder
+        | tree::Error::IsFolder
+        | tree::Error::NotEmpty
+        | tree::Error::Overlap
+        | tree::Error::Unsupported => StatusCode::CONFLICT,
+        tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        tree::Error::WrongTag(_) => StatusCode::FORBIDDEN,
+        tree::Error::Locked { .. } => StatusCode::LOCKED,
+        tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
+        tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        tree::Error::BadName | tree::Error::Spoilt => StatusCode::UNPROCESSABLE_ENTITY,
+        tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn of_tokens(error: &tokens::Error) -> StatusCode {
+    use tokens::Error;
+    match error {
+        Error::UnknownUser(_) | Error::UnknownToken(_) | Error::NoGrant { .. } => StatusCode::NOT_FOUND,
+        Error::Forbidden(_) => StatusCode::FORBIDDEN,
+        Error::Ended => StatusCode::UNAUTHORIZED,
+        Error::UserExists(_) | Error::Changed(_) | Error::Dead(..) => StatusCode::CONFLICT,
+        Error::Disabled(_)
+        | Error::RoleNotHeld { .. }
+        | Error::Wider(_)
+        | Error::Narrower(_)
+        | Error::Widens(_)
+        | Error::Longer(..)
+        | Error::Past(_)
+        | Error::NoScopes
+        | Error::Chain(_)
+        | Error::Grace(_)
+        | Error::UnknownNode(_)
+        | Error::NoPath(_)
+        | Error::Unnameable(_)
+        | Error::NoTree
+        | Error::NoHome(_)
+        | Error::OutsideReach { .. }
+        | Error::Policy(_)
+        | Error::NeverSlides
+        | Error::Label(_)
+        | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Tree(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Writes what the rooms say as a sentence.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", characters.as_str())
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        if let Fault::Stranger { next: Some(next) } = &self {
+            let path = next.path_and_query().map_or("", |path| path.as_str());
+            return Redirect::to(&format!("/console/sign-in?next={}", place::query(path.as_bytes()))).into_response();
+        }
+        let status = self.status();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a page of the console failed");
+        }
+        let page = Page { assets: &ASSETS, title: self.title(), text: self.told() };
+        let mut response = page.render().unwrap_or_default().into_response();
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        response
+    }
+}

@@ -1,0 +1,248 @@
+//! What every request passes first: who asks, and whether a page of this console does.
+
+use std::sync::Arc;
+
+use axum::extract::{Form, FromRequest, FromRequestParts, Request};
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri, header};
+
+use super::Shared;
+use super::fault::{Fault, Result};
+use super::visits::Visit;
+use crate::auth::Session;
+use crate::domain::{Peer, Protocol, Role};
+use crate::http::Origin;
+use crate::tokens::Authority;
+use crate::tree::View;
+
+/// The cookie that stands for a visit.
+pub(super) const COOKIE: &str = "patgate_console";
+
+/// A caller who is signed in, and whose token lives at this moment.
+pub(super) struct Caller {
+    /// The visit.
+    pub(super) visit: Arc<Visit>,
+    /// What all pages share.
+    pub(super) shared: Arc<Shared>,
+    /// The name by which the browser calls this server, with its port.
+    pub(super) host: String,
+    /// Whether the browser talks to it over TLS.
+    pub(super) encrypted: bool,
+}
+
+impl Caller {
+    /// Returns the session.
+    pub(super) fn session(&self) -> &Session {
+        self.visit.session()
+    }
+
+    /// Returns who asks, for the rooms that decide what is theirs to ask.
+    pub(super) fn authority(&self) -> Authority {
+        Authority::Session(self.session().clone())
+    }
+
+    /// Tells whether a role is the caller's, so that a page offers what it may do; what it may do is decided
+    /// elsewhere.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.session().roles().is_ok_and(|roles| roles.include(role))
+    }
+
+    /// Returns the tree as the caller may see it.
+    pub(super) fn view(&self) -> View {
+        self.shared.tree.view(self.session().clone())
+    }
+}
+
+/// A form of this console, sent by a caller who is signed in.
+pub(super) struct Sent {
+    /// Who sent it.
+    pub(super) caller: Caller,
+    /// What stands in it.
+    pub(super) fields: Fields,
+}
+
+/// A request of this console's script, by a caller who is signed in.
+pub(super) struct Scripted(pub(super) Caller);
+
+/// The fields of a form; those left empty count as not there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Returns the first value of a field.
+    pub(super) fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.all(name).next()
+    }
+
+    /// Returns all values of a field.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.trim().is_empty()).map(|(_, value)| value.trim())
+    }
+
+    /// Returns all values of a field as they are, empty ones too.
+    pub(super) fn each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a field.
+    ///
+    /// # Errors
+    /// [`Fault::Form`] with what the value's own reader says.
+    pub(super) fn read<T>(&self, name: &str) -> Result<Option<T>>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        self.text(name).map(|text| text.parse().map_err(|why: T::Err| Fault::Form(why.to_string()))).transpose()
+    }
+}
+
+impl From<Vec<(String, String)>> for Fields {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let origin = origin(parts)?;
+        let stranger = || Fault::Stranger { next: (parts.method == Method::GET).then(|| parts.uri.clone()) };
+        let visit = cookie(&parts.headers).and_then(|cookie| shared.visits.find(cookie)).ok_or_else(stranger)?;
+        let session = visit.session();
+        // The cookie stands for a token, and so holds only where the token was shown.
+        if peer(origin, &parts.headers) != *session.peer() {
+            return Err(stranger());
+        }
+        let asked = session.clone();
+        let standing = tokio::task::spawn_blocking(move || asked.confirm()).await;
+        if !matches!(standing, Ok(Ok(_))) {
+            visit.close();
+            return Err(stranger());
+        }
+        session.used();
+        Ok(Self {
+            host: host(&parts.uri, &parts.headers).unwrap_or_default(),
+            encrypted: origin.encrypted,
+            visit,
+            shared: shared.clone(),
+        })
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for Scripted {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        at_home(&parts.uri, &parts.headers)?;
+        let caller = Caller::from_request_parts(parts, shared).await?;
+        let csrf = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if caller.visit.fits(csrf) { Ok(Self(caller)) } else { Err(Fault::Foreign) }
+    }
+}
+
+impl FromRequest<Arc<Shared>> for Sent {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
+        at_home(request.uri(), request.headers())?;
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, shared).await?;
+        let fields = fields(Request::from_parts(parts, body)).await?;
+        if caller.visit.fits(fields.text("csrf").unwrap_or_default()) {
+            Ok(Self { caller, fields })
+        } else {
+            Err(Fault::Foreign)
+        }
+    }
+}
+
+/// Reads a form.
+///
+/// # Errors
+/// [`Fault::Form`].
+pub(super) async fn fields(request: Request) -> Result<Fields> {
+    match Form::<Vec<(String, String)>>::from_request(request, &()).await {
+        Ok(Form(pairs)) => Ok(Fields(pairs)),
+        Err(why) => Err(Fault::Form(why.body_text())),
+    }
+}
+
+/// Refuses what another site's page sent: by `Sec-Fetch-Site` (Fetch Metadata), or by `Origin` (RFC 6454)
+/// where a browser doesn't tell. What tells neither is no browser, and has only the form's own secret to show.
+///
+/// # Errors
+/// [`Fault::Foreign`].
+pub(super) fn at_home(uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let home = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host.to_owned()) == host(uri, headers),
+        (None, None) => true,
+    };
+    if home { Ok(()) } else { Err(Fault::Foreign) }
+}
+
+/// Returns who is at the door.
+pub(super) fn peer(origin: Origin, headers: &HeaderMap) -> Peer {
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Peer { protocol: Protocol::Api, address: origin.address, user_agent }
+}
+
+/// Returns where a request came from.
+///
+/// # Errors
+/// [`Fault::Nothing`] when it did not come through the gateway.
+pub(super) fn origin(parts: &Parts) -> Result<Origin> {
+    parts.extensions.get::<Origin>().copied().ok_or(Fault::Nothing)
+}
+
+fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let named = uri.authority().map(|authority| authority.as_str());
+    named.or_else(|| headers.get(header::HOST)?.to_str().ok()).map(str::to_owned)
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn what_another_site_sends_is_refused() {
+        let uri: Uri = "/console/sign-in".parse().expect("an address");
+        let allowed: [&[(&str, &str)]; 4] = [
+            &[],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://proxy"), ("host", "inner")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "http://here:8080"), ("host", "here:8080")],
+        ];
+        for pairs in allowed {
+            assert!(at_home(&uri, &headers(pairs)).is_ok(), "{pairs:?}");
+        }
+        let refused: [&[(&str, &str)]; 5] = [
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://here"), ("host", "here")],
+            &[("origin", "http://there"), ("host", "here")],
+            &[("origin", "null"), ("host", "here")],
+            &[("origin", "http://here:8081"), ("host", "here:8080")],
+        ];
+        for pairs in refused {
+            assert!(at_home(&uri, &headers(pairs)).is_err(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        assert_eq!(cookie(&headers(&[("cookie", "a=b; patgate_console=xyz; c=d")])), Some("xyz"));
+        assert_eq!(cookie(&headers(&[("cookie", "patgate_consolex=xyz; patgate=1")])), None);
+    }
+}

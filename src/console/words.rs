@@ -1,0 +1,107 @@
+//! Sizes and instants, in words for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::domain::Time;
+use crate::tree::Timestamp;
+
+/// An instant as a page shows it: how far away it is, and exactly when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// RFC 3339, for programs.
+    pub(super) iso: String,
+    /// The same for people: `2026-05-05 08:00:00 UTC`.
+    pub(super) exact: String,
+    /// `in 3 days`, `2 hours ago`.
+    pub(super) words: String,
+}
+
+impl Moment {
+    /// Tells of an instant as seen from `now`.
+    pub(super) fn new(at: Time, now: Time) -> Self {
+        let iso = at.to_string();
+        let exact = iso.replace('T', " ").replace('Z', " UTC");
+        let words = match (at.since(now), now.since(at)) {
+            (Duration::ZERO, past) if past < Duration::from_secs(5) => "just now".to_owned(),
+            (Duration::ZERO, past) => format!("{} ago", span(past)),
+            (ahead, _) => format!("in {}", span(ahead)),
+        };
+        Self { iso, exact, words }
+    }
+
+    /// Tells of a file's time.
+    pub(super) fn of_file(at: Timestamp, now: Time) -> Self {
+        Self::new(Time::from_millis(at.seconds.saturating_mul(1000)), now)
+    }
+}
+
+/// Writes a span of time in its largest whole unit: `3 days`.
+pub(super) fn span(span: Duration) -> String {
+    let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
+    let seconds = span.as_secs();
+    // Up to two of a unit are told in the next smaller one, so that "in 1 day" never stands for 47 hours.
+    let fit = units.into_iter().find(|(size, _)| seconds >= 2 * size);
+    let (size, unit) = fit.unwrap_or((1, "second"));
+    let count = seconds / size;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number of bytes for people: `1.4 MB`.
+pub(super) struct Size(pub(super) u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(size, _)| self.0 >= *size) {
+            None => write!(f, "{} B", self.0),
+            Some((size, unit)) => {
+                let tenths = u128::from(self.0) * 10 / u128::from(size);
+                if tenths < 100 {
+                    write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
+                } else {
+                    write!(f, "{} {unit}", tenths / 10)
+                }
+            }
+        }
+    }
+}
+
+/// A number with its thousands set apart: `10,000`.
+pub(super) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_told_from_now() {
+        let now = Time::from_millis(1_777_968_000_000);
+        let words = |seconds: i64| Moment::new(Time::from_millis(now.as_millis() + seconds * 1000), now).words;
+        assert_eq!(words(0), "just now");
+        assert_eq!(words(-90), "90 seconds ago");
+        assert_eq!(words(-7200), "2 hours ago");
+        assert_eq!(words(47 * 3600), "in 47 hours");
+        assert_eq!(words(90 * 86_400), "in 3 months");
+        assert_eq!(Moment::new(now, now).exact, "2026-05-05 08:00:00 UTC");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB"), (u64::MAX, "16777215 TiB")];
+        for (bytes, text) in sizes {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        assert_eq!((grouped(7), grouped(1000), grouped(1_234_567)), ("7".into(), "1,000".into(), "1,234,567".into()));
+    }
+}

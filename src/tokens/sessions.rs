@@ -1,0 +1,55 @@
+//! Sessions that are open: who may see them, and who may end them though their tokens live.
+
+use super::{Authority, Error, Result, Tokens};
+use crate::auth::{Authenticator, Opened};
+use crate::domain::{Event, EventKind, Role, TokenId};
+
+impl Tokens {
+    /// Returns the open sessions of the tokens that the caller may look at, the latest first.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn sessions(&self, who: &Authority, auth: &Authenticator) -> Result<Vec<Opened>> {
+        let caller = who.caller()?;
+        let mut seen = Vec::new();
+        let mut opened = auth.sessions();
+        opened.sort_by_key(|session| (session.token, std::cmp::Reverse(session.number)));
+        for group in opened.chunk_by(|one, other| one.token == other.token) {
+            let Some(first) = group.first() else { continue };
+            match self.record(first.token).and_then(|record| caller.sees(&self.store, &record)) {
+                Ok(()) => seen.extend_from_slice(group),
+                Err(Error::UnknownToken(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        seen.sort_by_key(|session| std::cmp::Reverse(session.number));
+        Ok(seen)
+    }
+
+    /// Ends one open session of a token, or all of them; returns how many. The token lives on.
+    ///
+    /// # Errors
+    /// As [`Tokens::revoke`].
+    pub fn end_sessions(
+        &self,
+        who: &Authority,
+        auth: &Authenticator,
+        token: TokenId,
+        number: Option<u64>,
+    ) -> Result<usize> {
+        let caller = who.caller()?;
+        let record = self.record(token)?;
+        caller.acts_on(&self.store, &record, Role::RevokeTokens)?;
+        let fits = |session: &Opened| session.token == token && number.is_none_or(|number| number == session.number);
+        let sessions = auth.sessions().into_iter().filter(fits);
+        let ended = sessions.filter(|session| auth.end_session(token, session.number)).count();
+        if ended > 0 {
+            let author = who.author(self.clock.now());
+            let event =
+                Event::new(author.at, EventKind::SessionEnded).user(&record.login).token(token).by(author.actor);
+            let event = if let Some(peer) = &author.peer { event.from(peer) } else { event };
+            self.store.record(&[event.times(u64::try_from(ended).unwrap_or(u64::MAX)).detail("by hand")])?;
+        }
+        Ok(ended)
+    }
+}

@@ -1,0 +1,500 @@
+//! The console as a browser meets it: who is let in, what forms are believed, and what pages may hold.
+
+use std::time::Duration;
+
+use crate::support::{Answer, Dav, Fixture, id_of};
+
+const SCRIPT: &str = "<script>alert(1)</script>";
+const SCRIPT_AS_TEXT: &str = "&#60;script&#62;alert(1)&#60;/script&#62;";
+
+/// A browser: it keeps its cookie, and finds what forms carry.
+struct Browser {
+    http: Dav,
+    agent: String,
+    cookie: String,
+}
+
+impl Browser {
+    fn new(gateway: &Fixture) -> Self {
+        // The address alone matters: what goes in the authorization header means nothing here.
+        let http = gateway.dav("", "");
+        Self { http, agent: "Mozilla/5.0 (test)".to_owned(), cookie: String::new() }
+    }
+
+    /// Signs in, and must be let in.
+    async fn signed_in(gateway: &Fixture, login: &str, token: &str) -> Self {
+        let mut browser = Self::new(gateway);
+        let answer = browser.sign_in(login, token).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        browser
+    }
+
+    async fn sign_in(&mut self, login: &str, token: &str) -> Answer {
+        let answer = self.post("/console/sign-in", &[("login", login), ("token", token)]).await;
+        self.cookie = answer.header("set-cookie").split(';').next().unwrap_or_default().to_owned();
+        answer
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.http.send("GET", path, &[("cookie", &self.cookie), ("user-agent", &self.agent)], "").await
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.post_from("same-origin", path, fields).await
+    }
+
+    async fn post_from(&self, site: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let headers = [
+            ("cookie", self.cookie.as_str()),
+            ("user-agent", &self.agent),
+            ("sec-fetch-site", site),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        self.http.send("POST", path, &headers, encoded(fields)).await
+    }
+
+    /// Sends a form as its page has it: with what the page's hidden fields carry.
+    async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let text = self.get(page).await.text();
+        let (csrf, once) = (hidden(&text, "csrf"), hidden(&text, "once"));
+        let mut all = vec![("csrf", csrf.as_str()), ("once", once.as_str())];
+        all.extend(fields);
+        self.post(path, &all).await
+    }
+
+    async fn csrf(&self) -> String {
+        hidden(&self.get("/console/files").await.text(), "csrf")
+    }
+
+    async fn upload(&self, path: &str, csrf: &str, content: &str) -> u16 {
+        let headers = [("cookie", self.cookie.as_str()), ("user-agent", &self.agent), ("x-csrf-token", csrf)];
+        self.http.send("PUT", path, &headers, content.to_owned()).await.status
+    }
+
+    /// Tells whether pages are shown, and not the way to sign in.
+    async fn is_in(&self) -> bool {
+        self.get("/console/tokens").await.text().contains("Sign out")
+    }
+
+    /// Makes a token by the form, and returns its text and the page it stood on.
+    async fn make(&self, fields: &[(&str, &str)]) -> (String, Answer) {
+        let answer = self.submit("/console/tokens/new", "/console/tokens/new", fields).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let text = answer.text();
+        let at = text.find("pgt_").expect("a secret");
+        (text[at..at + 51].to_owned(), answer)
+    }
+}
+
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let pairs = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn hidden(page: &str, name: &str) -> String {
+    let start = format!("name=\"{name}\" value=\"");
+    let rest = page.split(&start).nth(1).unwrap_or_default();
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_signs_in_and_signing_out_ends_it() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let mut browser = Browser::new(&gateway);
+    let stranger = browser.get("/console/files/a?after=b").await;
+    let asked = "/console/sign-in?next=/console/files/a%3Fafter%3Db";
+    assert_eq!((stranger.status, stranger.header("location")), (303, asked));
+    assert!(browser.get(asked).await.text().contains("value=\"/console/files/a?after=b\""));
+    for (login, shown) in [("alice", "pgt_x"), ("bob", token.as_str()), ("", ""), ("alice", "")] {
+        let refused = browser.sign_in(login, shown).await;
+        assert_eq!((refused.status, refused.header("set-cookie")), (401, ""), "{login}");
+        assert!(!refused.text().contains(&token), "a token is never shown again");
+    }
+    let answer = browser.sign_in("alice", &token).await;
+    let cookie = answer.header("set-cookie").to_owned();
+    for attribute in ["HttpOnly", "SameSite=Strict", "Path=/console"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("Secure"), "over loopback without TLS it could not be kept: {cookie}");
+    assert!(!cookie.contains(&token) && cookie.len() > 60, "{cookie}");
+    assert!(browser.is_in().await);
+    assert_eq!(browser.submit("/console/files", "/console/sign-out", &[]).await.status, 303);
+    assert!(!browser.is_in().await, "the old cookie stands for nothing any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_without_it_no_token_is_taken() {
+    let proxied = |settings: &mut patgate::gateway::Settings| {
+        settings.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        settings.insecure_http = true;
+    };
+    let gateway = Fixture::start_with(patgate::auth::Clock::system(), proxied).await;
+    let token = gateway.login("alice", "/:rw");
+    let body = encoded(&[("login", "alice"), ("token", &token)]);
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let from = ("x-forwarded-for", "192.0.2.7");
+    let https = [form, from, ("x-forwarded-proto", "https")];
+    let answer = gateway.dav("", "").send("POST", "/console/sign-in", &https, body.clone()).await;
+    assert!(answer.header("set-cookie").contains("; Secure"), "{answer:?}");
+    let http = [form, from, ("x-forwarded-proto", "http")];
+    let answer = gateway.dav("", "").send("POST", "/console/sign-in", &http, body).await;
+    assert_eq!((answer.status, answer.header("set-cookie")), (403, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_of_another_site_or_without_its_secret_is_refused() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a");
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let csrf = browser.csrf().await;
+    let name = ("name", "made");
+    assert_eq!(browser.post("/console/folder/a", &[name]).await.status, 403);
+    assert_eq!(browser.post("/console/folder/a", &[name, ("csrf", "wrong")]).await.status, 403);
+    for site in ["cross-site", "same-site"] {
+        assert_eq!(browser.post_from(site, "/console/folder/a", &[name, ("csrf", &csrf)]).await.status, 403, "{site}");
+        let login = [("login", "alice"), ("token", token.as_str())];
+        assert_eq!(browser.post_from(site, "/console/sign-in", &login).await.status, 403, "{site}");
+    }
+    assert_eq!(browser.upload("/console/raw/a/file", "wrong", "x").await, 403);
+    let other = Browser::signed_in(&gateway, "alice", &token).await;
+    assert_eq!(
+        other.post("/console/folder/a", &[name, ("csrf", &csrf)]).await.status,
+        403,
+        "a secret of another visit"
+    );
+    assert!(!gateway.host("/a/made").exists() && !gateway.host("/a/file").exists());
+    assert_eq!(browser.post("/console/folder/a", &[name, ("csrf", &csrf)]).await.status, 303);
+    assert!(gateway.host("/a/made").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_holds_only_where_the_token_was_shown() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let mut browser = Browser::signed_in(&gateway, "alice", &token).await;
+    browser.agent = "curl/8".to_owned();
+    assert!(!browser.is_in().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_token_and_when_it_rests() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    let token = gateway.login("alice", "/:rw");
+    let revoked = Browser::signed_in(&gateway, "alice", &token).await;
+    assert!(revoked.is_in().await);
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    assert!(!revoked.is_in().await, "the next request after a revocation by another process");
+    let token = gateway.token("alice", &["-e", "30d"]);
+    let resting = Browser::signed_in(&gateway, "alice", &token).await;
+    for _ in 0..3 {
+        gateway.clock.turn(Duration::from_secs(20 * 60));
+        assert!(resting.is_in().await, "each page begins the half hour anew");
+    }
+    gateway.clock.turn(Duration::from_secs(31 * 60));
+    assert!(!resting.is_in().await);
+    let long = Browser::signed_in(&gateway, "alice", &token).await;
+    for _ in 0..35 {
+        gateway.clock.turn(Duration::from_secs(20 * 60));
+        assert!(long.is_in().await);
+    }
+    gateway.clock.turn(Duration::from_secs(21 * 60));
+    assert!(!long.is_in().await, "half a day is the longest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_may_not_use_the_api_does_not_sign_in() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h", "--protocol", "webdav"]);
+    assert_eq!(Browser::new(&gateway).sign_in("alice", &token).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_shown_once_and_a_form_makes_one_token() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a");
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let page = browser.get("/console/tokens/new").await.text();
+    let (csrf, once) = (hidden(&page, "csrf"), hidden(&page, "once"));
+    let fields = [
+        ("csrf", csrf.as_str()),
+        ("once", &once),
+        ("name", "backup"),
+        ("model", "auto"),
+        ("window", "10"),
+        ("window_unit", "m"),
+        ("scope_path", "/a"),
+        ("scope_permission", "r"),
+    ];
+    let made = browser.post("/console/tokens/new", &fields).await;
+    assert_eq!((made.status, made.header("cache-control")), (201, "no-store"));
+    let text = made.text();
+    let secret = text[text.find("pgt_").expect("a secret")..][..51].to_owned();
+    assert_eq!(gateway.dav("alice", &secret).status("PROPFIND", "/dav/a/").await, 207);
+    assert_eq!(gateway.dav("alice", &secret).status("MKCOL", "/dav/a/b/").await, 403);
+    assert_eq!(browser.post("/console/tokens/new", &fields).await.status, 409, "the form was sent before");
+    for path in ["/console/tokens".to_owned(), format!("/console/tokens/{}", id_of(&secret)), "/console/audit".into()] {
+        assert!(!browser.get(&path).await.text().contains(&secret[13..40]), "{path}");
+    }
+    let list: serde_json::Value =
+        serde_json::from_str(&gateway.patgate(&["--json", "apitoken", "list", "--owner", "alice"])).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renamed_narrowed_rotated_and_revoked() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a/b");
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let hard = [
+        ("name", "one"),
+        ("model", "hard"),
+        ("life", "30"),
+        ("life_unit", "m"),
+        ("scope_path", "/a"),
+        ("scope_permission", "rw"),
+    ];
+    let (secret, _) = browser.make(&hard).await;
+    let at = format!("/console/tokens/{}", id_of(&secret));
+    let dav = gateway.dav("alice", &secret);
+    assert_eq!(dav.status("MKCOL", "/dav/a/c/").await, 201);
+
+    let change = format!("{at}/change");
+    let wider = [("name", "one"), ("scope_path", "/"), ("scope_permission", "rw")];
+    assert_eq!(browser.submit(&change, &change, &wider).await.status, 422);
+    let narrower = [("name", "two"), ("scope_path", "/a/b"), ("scope_permission", "r")];
+    assert_eq!(browser.submit(&change, &change, &narrower).await.status, 303);
+    assert!(browser.get(&at).await.text().contains("<h1>two</h1>"));
+    assert_eq!(dav.status("PROPFIND", "/dav/a/b/").await, 207);
+    assert_eq!(dav.status("PROPFIND", "/dav/a/c/").await, 404);
+
+    let rotate = format!("{at}/rotate");
+    let rotated = browser.submit(&rotate, &rotate, &[]).await.text();
+    let new = rotated[rotated.find("pgt_").expect("a secret")..][..51].to_owned();
+    assert_eq!(dav.status("PROPFIND", "/dav/a/b/").await, 401);
+    let dav = gateway.dav("alice", &new);
+    assert_eq!(dav.status("PROPFIND", "/dav/a/b/").await, 207);
+
+    let revoke = format!("{at}/revoke");
+    assert_eq!(browser.submit(&revoke, &revoke, &[]).await.status, 303);
+    assert_eq!(dav.status("PROPFIND", "/dav/a/b/").await, 401);
+    assert!(browser.is_in().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_user_sees_nothing_of_others() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/secret-plans");
+    gateway.folder("/bob");
+    let alice = gateway.login("alice", "/secret-plans:rw");
+    gateway.user("bob", &["/bob:rw"]);
+    let bob = gateway.token("bob", &["-e", "1h"]);
+    let browser = Browser::signed_in(&gateway, "bob", &bob).await;
+    let _other = Browser::signed_in(&gateway, "alice", &alice).await;
+    for path in
+        ["/console/tokens", "/console/tokens?everybody=1", "/console/files", "/console/sessions", "/console/folders"]
+    {
+        let page = browser.get(path).await.text();
+        assert!(!page.contains("alice") && !page.contains(id_of(&alice)) && !page.contains("secret-plans"), "{path}");
+    }
+    for path in
+        ["/console/people", "/console/people/alice", "/console/policy", "/console/audit", "/console/tokens?owner=alice"]
+    {
+        assert_eq!(browser.get(path).await.status, 403, "{path}");
+    }
+    let missing = browser.get("/console/tokens/AAAAAAAA").await;
+    let hidden = browser.get(&format!("/console/tokens/{}", id_of(&alice))).await;
+    assert_eq!((missing.status, hidden.status), (404, 404));
+    assert_eq!(hidden.text().replace(id_of(&alice), "AAAAAAAA"), missing.text());
+    let missing = browser.get("/console/files/nothing").await;
+    let hidden = browser.get("/console/files/secret-plans").await;
+    assert_eq!((missing.status, missing.text()), (404, hidden.text()));
+    let revoke = format!("/console/tokens/{}/revoke", id_of(&alice));
+    assert_eq!(browser.submit("/console/tokens", &revoke, &[]).await.status, 404);
+    assert_eq!(
+        browser.submit("/console/tokens", "/console/policy", &[("key", "allow-never"), ("value", "true")]).await.status,
+        403
+    );
+    assert_eq!(gateway.dav("alice", &alice).status("PROPFIND", "/dav/").await, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_names_show_as_text() {
+    let gateway = Fixture::start().await;
+    gateway.write("/<script>alert(1)<&script>", "x");
+    gateway.folder("/<script>alert(1)<");
+    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
+    let token = gateway.token("chief", &["-e", "1h", "--role", "admin", "--name", SCRIPT]);
+    let mut browser = Browser::new(&gateway);
+    browser.agent = SCRIPT.to_owned();
+    assert_eq!(browser.sign_in("chief", &token).await.status, 303);
+    assert_eq!(browser.sign_in(SCRIPT, SCRIPT).await.status, 401);
+    assert_eq!(browser.sign_in("chief", &token).await.status, 303);
+    let pages = [
+        "/console/files".to_owned(),
+        "/console/tokens".to_owned(),
+        format!("/console/tokens/{}", id_of(&token)),
+        "/console/sessions".to_owned(),
+        "/console/audit".to_owned(),
+        "/console/people".to_owned(),
+        format!("/console/tokens?find={}", "%3Cscript%3Ealert(1)%3C/script%3E"),
+        "/console/files/%3Cscript%3Ealert(1)%3C&script%3E".to_owned(),
+    ];
+    let mut shown = 0;
+    for path in pages {
+        let page = browser.get(&path).await.text();
+        assert!(page.contains("Sign out"), "{path}: {page}");
+        assert!(!page.contains("<script>"), "{path}: {page}");
+        shown += usize::from(page.contains(SCRIPT_AS_TEXT));
+    }
+    assert!(shown >= 4, "the names are there, as text: on {shown} pages");
+    let refused = browser.post("/console/sign-in", &[("login", SCRIPT), ("token", "x")]).await.text();
+    assert!(refused.contains(SCRIPT_AS_TEXT) && !refused.contains(SCRIPT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_stored_can_run() {
+    let gateway = Fixture::start().await;
+    for name in ["page.html", "picture.svg", "page.xhtml", "code.js", "none", "text.txt"] {
+        gateway.write(&format!("/{name}"), "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>");
+    }
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    for (name, kind) in [
+        ("page.html", "text/plain; charset=utf-8"),
+        ("picture.svg", "image/svg+xml"),
+        ("page.xhtml", "application/octet-stream"),
+        ("code.js", "text/plain; charset=utf-8"),
+        ("none", "application/octet-stream"),
+        ("text.txt", "text/plain; charset=utf-8"),
+    ] {
+        let raw = browser.get(&format!("/console/raw/{name}")).await;
+        assert_eq!((raw.status, raw.header("content-type")), (200, kind), "{name}");
+        assert!(raw.header("content-security-policy").starts_with("sandbox;"), "{name}");
+        assert_eq!(raw.header("x-content-type-options"), "nosniff", "{name}");
+        let kept = browser.get(&format!("/console/raw/{name}?download=1")).await;
+        assert!(kept.header("content-disposition").starts_with("attachment"), "{name}");
+        let page = browser.get(&format!("/console/files/{name}")).await;
+        assert!(page.status == 200 && !page.text().contains("<script>alert"), "{name}");
+    }
+    let page = browser.get("/console/files").await;
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert!(!page.text().contains(" style=") && !page.text().contains(" onclick="));
+    assert_eq!(page.header("cache-control"), "no-store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_uploaded_renamed_and_deleted() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a");
+    gateway.folder("/read");
+    gateway.user("alice", &["/a:rw", "/read:r"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let csrf = browser.csrf().await;
+    let long = "0123456789".repeat(100_000);
+    assert_eq!(browser.upload("/console/raw/a/caf%C3%A9", &csrf, &long).await, 201);
+    assert_eq!(browser.upload("/console/raw/a/caf%C3%A9", &csrf, "other").await, 409);
+    assert_eq!(std::fs::read_to_string(gateway.host("/a/café")).expect("the file"), long);
+    assert_eq!(browser.get("/console/raw/a/caf%C3%A9").await.body.len(), long.len());
+    assert_eq!(browser.upload("/console/raw/a/caf%C3%A9?replace=1", &csrf, "other").await, 201);
+    assert_eq!(browser.upload("/console/raw/read/new", &csrf, "x").await, 403);
+    assert_eq!(browser.upload("/console/raw/hidden/new", &csrf, "x").await, 404);
+    assert_eq!(browser.upload("/console/raw/a/..%2f..%2fout", &csrf, "x").await, 404);
+    let rename = "/console/rename/a/caf%C3%A9";
+    assert_eq!(browser.submit(rename, rename, &[("name", "../b")]).await.status, 422);
+    assert_eq!(browser.submit(rename, rename, &[("name", "b")]).await.status, 303);
+    assert_eq!(std::fs::read_to_string(gateway.host("/a/b")).expect("the file"), "other");
+    assert_eq!(browser.submit("/console/delete/a/b", "/console/delete/a/b", &[]).await.status, 303);
+    assert!(!gateway.host("/a/b").exists());
+    assert_eq!(
+        browser.submit("/console/files", "/console/delete/a", &[]).await.status,
+        403,
+        "the root of a grant stays"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_folder_comes_in_pages_that_hold_every_name_once() {
+    let gateway = Fixture::start().await;
+    for number in 0..450 {
+        gateway.write(&format!("/a/file {number}"), "");
+    }
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let names = |page: &str| -> Vec<String> {
+        page.split("<span class=\"name\">")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split('<').next()?.to_owned()))
+            .collect()
+    };
+    let link = |page: &str, rel: &str| -> Option<String> {
+        let rest = page.split(&format!("rel=\"{rel}\" href=\"")).nth(1)?;
+        Some(rest.split('"').next()?.replace("&#38;", "&"))
+    };
+    let (mut next, mut seen, mut back) = (Some("/console/files/a".to_owned()), Vec::new(), None);
+    while let Some(path) = next {
+        let page = browser.get(&path).await.text();
+        seen.extend(names(&page));
+        next = link(&page, "next");
+        back = link(&page, "prev");
+    }
+    assert_eq!(seen.len(), 450);
+    assert!(seen.is_sorted(), "{seen:?}");
+    let before = names(&browser.get(&back.expect("a page before")).await.text());
+    assert_eq!(before, seen[200..400]);
+    let found = names(&browser.get("/console/files/a?find=FILE%2044").await.text());
+    assert_eq!(found.len(), 11, "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_manages_people_policy_and_sessions() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/shared");
+    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
+    let token = gateway.token("chief", &["-e", "1h", "--role", "admin"]);
+    let browser = Browser::signed_in(&gateway, "chief", &token).await;
+    let new = [("login", "bob"), ("home", "1"), ("scope_path", "/shared"), ("scope_permission", "r")];
+    assert_eq!(browser.submit("/console/people/new", "/console/people/new", &new).await.status, 303);
+    assert_eq!(browser.submit("/console/people/new", "/console/people/new", &new).await.status, 409);
+    let at = "/console/people/bob";
+    let page = browser.get(at).await.text();
+    assert!(page.contains("/shared") && page.contains("/bob"));
+    let (bob, _) = browser.make(&[("owner", "bob"), ("model", "default")]).await;
+    let dav = gateway.dav("bob", &bob);
+    assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207);
+
+    let mine = Browser::signed_in(&gateway, "bob", &bob).await;
+    let sessions = browser.get("/console/sessions").await.text();
+    let row = sessions.split("<tr>").find(|row| row.contains(id_of(&bob))).expect("the session of bob").to_owned();
+    let fields = [("token", id_of(&bob)), ("number", &hidden(&row, "number"))];
+    assert_eq!(browser.submit("/console/sessions", "/console/sessions/end", &fields).await.status, 303);
+    assert!(!mine.is_in().await);
+    assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207, "the token lives on");
+
+    let node = hidden(page.split("/shared").next().unwrap_or_default(), "node");
+    let node = if node.is_empty() { hidden(&page, "node") } else { node };
+    assert_eq!(browser.submit(at, &format!("{at}/revoke-grant"), &[("node", &node)]).await.status, 303);
+    assert_eq!(browser.submit(at, &format!("{at}/roles"), &[("role", "audit.read")]).await.status, 303);
+    assert!(gateway.patgate(&["--json", "admin", "user", "show", "bob"]).contains("audit.read"));
+    assert_eq!(browser.submit(at, &format!("{at}/disable"), &[]).await.status, 303);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
+    assert_eq!(browser.submit(at, &format!("{at}/enable"), &[]).await.status, 303);
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+
+    let set = |value| [("key", "max-tokens-per-user"), ("value", value)];
+    assert_eq!(browser.submit("/console/policy", "/console/policy", &set("7")).await.status, 200);
+    assert_eq!(browser.submit("/console/policy", "/console/policy", &set("many")).await.status, 422);
+    assert!(gateway.patgate(&["policy", "show"]).contains('7'));
+    let audit = browser.get("/console/audit?span=day&event=user.disabled").await.text();
+    assert!(audit.contains("bob") && audit.contains("chief"), "{audit}");
+    assert_eq!(browser.submit(at, &format!("{at}/delete"), &[]).await.status, 303);
+    assert_eq!(browser.get(at).await.status, 404);
+}
