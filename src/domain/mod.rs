@@ -11,6 +11,8 @@ mod access;
 mod base62;
 mod event;
 mod expiry;
+#[cfg(test)]
+mod forms;
 mod limits;
 mod operation;
 mod path;

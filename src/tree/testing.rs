@@ -67,7 +67,7 @@ impl House {
         self.tree.view(self.session(name, Some(scopes)))
     }
 
-    fn scope(&self, path: &str, permission: Permission) -> Scope {
+    pub(crate) fn scope(&self, path: &str, permission: Permission) -> Scope {
         Scope { node: self.tree.mint(&at(path)).expect(path), permission }
     }
 

@@ -6,6 +6,7 @@ mod etags;
 mod judged;
 mod limits;
 mod links;
+mod model;
 mod moves;
 mod uploads;
 
