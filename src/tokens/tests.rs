@@ -2,6 +2,7 @@
 
 mod climbing;
 mod explain;
+mod kin;
 mod noted;
 
 use std::sync::atomic::{AtomicU32, Ordering};

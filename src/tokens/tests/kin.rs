@@ -1,0 +1,205 @@
+//! A child never exceeds its parent, whatever is made, narrowed, rotated, revoked, granted or given.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::*;
+use crate::domain::{ByteSize, Protocol, Role};
+
+/// Somebody does something with one of the tokens that were made so far, counted round.
+#[derive(Clone, Debug)]
+enum Deed {
+    Make(usize, Ask),
+    Narrow(usize, usize, Ask),
+    Rotate(usize, usize),
+    Revoke(usize, usize),
+    Roles(Vec<Role>),
+    Grant(&'static str, Permission),
+    Ungrant(&'static str),
+    Wait(u64),
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+struct Ask {
+    scopes: Option<Vec<(&'static str, Permission)>>,
+    limits: Limits,
+    roles: Vec<Role>,
+    hours: u64,
+}
+
+impl Ask {
+    fn scopes(&self) -> Option<Vec<ScopeTarget>> {
+        let target = |(path, permission): &(&str, Permission)| ScopeTarget::Path(at(path), *permission);
+        self.scopes.as_ref().map(|scopes| scopes.iter().map(target).collect())
+    }
+
+    fn roles(&self) -> Roles {
+        self.roles.iter().copied().collect()
+    }
+}
+
+/// The tokens made so far, each with a session that was opened with its last secret.
+struct Family {
+    site: Site,
+    members: Vec<(TokenId, Option<Session>)>,
+}
+
+const ROLES: [Role; 3] = [Role::GenerateTokens, Role::RevokeTokens, Role::Admin];
+
+impl Family {
+    fn new() -> Self {
+        let site = site();
+        site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+        site.tokens.set_roles(ADMIN, &login("alice"), &ROLES.into_iter().collect()).expect("roles");
+        let roles = ROLES.into_iter().collect();
+        let first = site.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("alice")) });
+        let mut family = Self { site, members: Vec::new() };
+        family.enter(&first.expect("a token").text);
+        family
+    }
+
+    fn enter(&mut self, text: &TokenText) {
+        let session = self.site.knock(text).ok();
+        self.members.retain(|(id, _)| *id != text.id());
+        self.members.push((text.id(), session));
+    }
+
+    fn member(&self, number: usize) -> (TokenId, Option<Authority>) {
+        let (id, session) = &self.members[number % self.members.len()];
+        (*id, session.clone().map(Authority::Session))
+    }
+
+    /// Does something, or is refused.
+    fn act(&mut self, deed: &Deed) {
+        let alice = login("alice");
+        match deed {
+            Deed::Make(by, ask) => {
+                let Some(who) = self.member(*by).1 else { return };
+                let request = TokenRequest {
+                    scopes: ask.scopes(),
+                    limits: ask.limits.clone(),
+                    roles: ask.roles(),
+                    lifetime: Lifetime::from_secs(ask.hours * 3600).map_or(Asked::Default, Asked::For),
+                    ..TokenRequest::new(alice)
+                };
+                if let Ok(issued) = self.site.tokens.issue(&who, request) {
+                    self.enter(&issued.text);
+                }
+            }
+            Deed::Narrow(by, of, ask) => {
+                let change = Narrowing {
+                    scopes: ask.scopes(),
+                    limits: ask.limits.clone(),
+                    roles: (!ask.roles.is_empty()).then(|| ask.roles()),
+                    expires: (ask.hours % 3 == 0).then(|| self.site.clock.now().after(DAY / 24 * 5)),
+                    ..Narrowing::default()
+                };
+                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                drop(self.site.tokens.narrow(&who, id, &change, None));
+            }
+            Deed::Rotate(by, of) => {
+                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                if let Ok(rotated) = self.site.tokens.rotate(&who, id, None) {
+                    self.enter(&rotated.text);
+                }
+            }
+            Deed::Revoke(by, of) => {
+                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                drop(self.site.tokens.revoke(&who, &[id]));
+            }
+            Deed::Roles(roles) => {
+                self.site.tokens.set_roles(ADMIN, &alice, &roles.iter().copied().collect()).expect("changed");
+            }
+            Deed::Grant(path, permission) => {
+                let grant = Grant { path: at(path), permission: *permission };
+                self.site.tokens.grant(ADMIN, &alice, &grant).expect("granted");
+            }
+            Deed::Ungrant(path) => {
+                drop(self.site.tokens.revoke_grant(ADMIN, &alice, &GrantPlace::Path(at(path))));
+            }
+            Deed::Wait(hours) => {
+                self.site.clock.turn(Duration::from_secs(hours * 3600));
+            }
+        }
+    }
+
+    fn check(&self) -> std::result::Result<(), TestCaseError> {
+        for (id, session) in &self.members {
+            let child = self.site.tokens.find(ADMIN, *id).expect("there");
+            let Some(parent) = child.parent else { continue };
+            let above = self.site.tokens.find(ADMIN, parent).expect("there");
+            let opened = session.as_ref().and_then(|session| Some((session, session.width().ok()?)));
+            if above.state != TokenState::Live {
+                prop_assert!(child.state != TokenState::Live && opened.is_none(), "it outlives its parent");
+                continue;
+            }
+            let most = self.site.store.reach(parent).expect("read").expect("there").width();
+            let least = self.site.store.reach(*id).expect("read").expect("there").width();
+            let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
+            let ends = above.expiry.cap();
+            prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");
+            for width in opened.into_iter().map(|(_, width)| width).chain([least]) {
+                prop_assert_eq!(most.holds(&width), Ok(()));
+                prop_assert!(width.cap <= most.cap);
+                for (root, here) in width.access.roots().iter().map(|root| (root, &root.path)) {
+                    prop_assert!(most.access.may(here, root.permission), "{here}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn place() -> impl Strategy<Value = &'static str> {
+    select(vec!["/", "/alice", "/alice/below", "/alice/below/file", "/bob"])
+}
+
+fn permission() -> impl Strategy<Value = Permission> {
+    select(vec![Permission::R, Permission::W, Permission::RW])
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let doors = subsequence(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api], 2..=3);
+    let limits = (option::weighted(0.3, doors), option::weighted(0.3, 1u64..4)).prop_map(|(doors, size)| Limits {
+        protocols: doors.unwrap_or_default(),
+        max_file_size: size.map(ByteSize::from_bytes),
+        ..Limits::default()
+    });
+    let scopes = option::weighted(0.4, vec((place(), permission()), 1..3));
+    (scopes, limits, subsequence(ROLES.to_vec(), 0..=2), 1u64..30).prop_map(|(scopes, limits, roles, hours)| Ask {
+        scopes,
+        limits,
+        roles,
+        hours,
+    })
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let one = || 0usize..8;
+    prop_oneof![
+        8 => (one(), ask()).prop_map(|(by, ask)| Deed::Make(by, ask)),
+        4 => (one(), one(), ask()).prop_map(|(by, of, ask)| Deed::Narrow(by, of, ask)),
+        2 => (one(), one()).prop_map(|(by, of)| Deed::Rotate(by, of)),
+        1 => (one(), one()).prop_map(|(by, of)| Deed::Revoke(by, of)),
+        1 => subsequence(ROLES.to_vec(), 0..=3).prop_map(Deed::Roles),
+        2 => (place(), permission()).prop_map(|(path, permission)| Deed::Grant(path, permission)),
+        1 => place().prop_map(Deed::Ungrant),
+        1 => (1u64..6).prop_map(Deed::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_child_never_exceeds_its_parent(deeds in vec(deed(), 5..25)) {
+        let mut family = Family::new();
+        for deed in &deeds {
+            family.act(deed);
+            family.check()?;
+        }
+    }
+}
