@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
 use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule, Width};
-use crate::store::{Reached, Store, StoreError};
+use crate::store::{Caller, Reached, Sealed, Store, StoreError};
 
 /// How long a life without sessions is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -26,11 +26,53 @@ pub(super) struct Standing {
     pub(super) limits: Arc<Limits>,
     pub(super) uploads: Arc<UploadRule>,
     pub(super) width: Arc<Width>,
+    /// The token's own row.
+    pub(super) row: Row,
     /// The token itself, and those above it.
     bounds: Vec<Bound>,
-    sealed: Print,
-    grace: Option<(Print, Time)>,
     refused: bool,
+}
+
+/// What a token's row says of who shows it.
+pub(super) struct Row {
+    pub(super) login: Login,
+    /// Whether the owner or the token itself is dead whatever else holds.
+    pub(super) refused: bool,
+    sealed: Arc<Seal>,
+    /// The secret before it, and until when.
+    grace: Option<(Arc<Seal>, Time)>,
+}
+
+/// What is kept of a secret, and what stands for its hash.
+pub(super) struct Seal {
+    pub(super) sealed: Sealed,
+    pub(super) print: Print,
+}
+
+impl From<Sealed> for Seal {
+    fn from(sealed: Sealed) -> Self {
+        Self { print: proof::print(&sealed.phc), sealed }
+    }
+}
+
+impl From<Caller> for Row {
+    fn from(caller: Caller) -> Self {
+        let seal = |sealed| Arc::new(Seal::from(sealed));
+        Self {
+            login: caller.login,
+            refused: caller.refused,
+            sealed: seal(caller.sealed),
+            grace: caller.grace.map(|grace| (seal(grace.sealed), grace.until)),
+        }
+    }
+}
+
+impl Row {
+    /// Returns what was kept of the present secret, and of the one before it while that is accepted beside it.
+    pub(super) fn seals(&self, now: Time) -> impl Iterator<Item = &Arc<Seal>> {
+        let old = self.grace.as_ref().filter(|(_, until)| now < *until).map(|(seal, _)| seal);
+        [Some(&self.sealed), old].into_iter().flatten()
+    }
 }
 
 /// What one token of a chain adds to what bounds the caller's life.
@@ -53,8 +95,7 @@ impl Standing {
             limits: Arc::new(limits),
             uploads: Arc::new(UploadRule::join(&width.limits)),
             width: Arc::new(width),
-            sealed: proof::print(&caller.sealed.phc),
-            grace: caller.grace.map(|grace| (proof::print(&grace.sealed.phc), grace.until)),
+            row: Row::from(caller),
             refused,
             bounds,
         }
@@ -67,8 +108,8 @@ impl Standing {
 
     /// Returns the instant at which a session that was proven of a hash ends by itself.
     pub(super) fn end_of(&self, proven: &Print) -> Time {
-        match self.grace {
-            Some((old, until)) if old == *proven => until.min(self.deadline()),
+        match &self.row.grace {
+            Some((old, until)) if old.print == *proven => self.deadline().min(*until),
             _ => self.deadline(),
         }
     }
@@ -85,7 +126,7 @@ impl Standing {
 
     /// Tells whether the secret of a hash is the present one, or still accepted beside it.
     pub(super) fn accepts(&self, proven: &Print, now: Time) -> bool {
-        self.sealed == *proven || self.grace.is_some_and(|(old, until)| old == *proven && now < until)
+        self.row.seals(now).any(|seal| seal.print == *proven)
     }
 
     /// Notes a use of the token itself.
@@ -245,6 +286,13 @@ pub(super) struct Lives {
 }
 
 impl Lives {
+    /// Returns the life of a token that is in memory as the store has it at this moment.
+    pub(super) fn current(&self, token: TokenId, now: Time, store: &Store) -> Option<Arc<Life>> {
+        let life = self.known(token).filter(|life| store.is_at(life.standing.load().epoch))?;
+        life.asked.store(now.as_millis(), Ordering::Relaxed);
+        Some(life)
+    }
+
     /// Returns the life of a token, as of an epoch that was just read with its row; `None` for a
     /// token that ended meanwhile.
     pub(super) fn at(
@@ -270,6 +318,11 @@ impl Lives {
     /// Returns the lives with an open session.
     pub(super) fn open(&self) -> Vec<Arc<Life>> {
         self.lives.lock().values().filter(|life| !life.is_empty()).cloned().collect()
+    }
+
+    /// Returns all lives in memory.
+    pub(super) fn all(&self) -> Vec<Arc<Life>> {
+        self.lives.lock().values().cloned().collect()
     }
 
     /// Forgets lives that have ended or had no session for a while.

@@ -1,8 +1,9 @@
 //! Who: turns a credential into a [`Session`], keeps sessions honest, and nothing else makes one.
 //!
-//! On every request the token's row is read again; what memory holds is only the proof that this
-//! secret matched this hash. So revoking, expiring, narrowing or disabling, from any process, bites
-//! on the next request by construction, and open sessions are told within a second.
+//! On every request the token's row is judged as the store has it at that moment: read again, or found
+//! unchanged by the announced epoch, which no change outruns. What memory holds on its own is only the proof that
+//! this secret matched this hash. So revoking, expiring, narrowing or disabling, from any process, bites on the
+//! next request by construction, and open sessions are told within a second.
 
 mod clock;
 mod life;
@@ -20,6 +21,7 @@ mod trail;
 mod uses;
 mod watch;
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,11 +29,11 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use crate::domain::{Event, EventKind, Login, Peer, Time, TokenId, TokenText};
-use crate::store::{Sealed, Store, StoreError, TokenState};
+use crate::store::{Store, StoreError, TokenState};
 
-use life::{Life, Lives};
+use life::{Life, Lives, Row, Seal};
 use pool::Pool;
-use proof::{Claim, Proofs};
+use proof::{Claim, Print, Proofs};
 use throttle::Throttle;
 use trail::{Source, Trail};
 use uses::Uses;
@@ -172,6 +174,29 @@ impl From<Fault> for Miss {
     }
 }
 
+/// A token as it was shown, by whom where that is asked, and what is known of its secret.
+struct Attempt<'a> {
+    text: &'a TokenText,
+    login: Option<&'a str>,
+    peer: Option<&'a Peer>,
+    claim: Claim,
+    /// The hash that it was proven of lately.
+    proven: Option<Print>,
+    sealer: &'a Sealer,
+    prefilter: OnceCell<[u8; 8]>,
+}
+
+impl Attempt<'_> {
+    fn prefilter(&self) -> &[u8; 8] {
+        self.prefilter.get_or_init(|| self.sealer.prefilter(self.text.secret()))
+    }
+
+    /// Tells whether it may be the one that was sealed: it was proven to be, or the prefilter lets it pass.
+    fn fits(&self, seal: &Seal) -> bool {
+        self.proven == Some(seal.print) || seal.sealed.prefilter.ct_eq(self.prefilter()).into()
+    }
+}
+
 impl Authenticator {
     /// Makes an authenticator over a store; reads (and for a new store makes) the pepper.
     ///
@@ -198,7 +223,7 @@ impl Authenticator {
     /// # Errors
     /// [`Refusal`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, Refusal> {
-        match self.core.clone().prove(&credential, peer.clone()).await {
+        match self.core.prove(&credential, peer.clone()).await {
             Ok(session) => Ok(session),
             Err(Miss::Other(refusal)) => {
                 if let Refusal::Throttled(_) = refusal {
@@ -220,8 +245,7 @@ impl Authenticator {
     /// [`Refusal::Busy`], [`Refusal::Store`].
     pub async fn recognise(&self, text: &[u8]) -> Result<Option<TokenId>, Refusal> {
         let Ok(shown) = TokenText::parse(text) else { return Ok(None) };
-        let claim = self.core.proofs.claim(shown.id(), shown.secret());
-        match self.core.proven(&shown, claim, None, None).await {
+        match self.core.proven(self.core.attempt(&shown, None, None)).await {
             Ok((life, _)) => Ok(Some(life.token)),
             Err(Miss::Fault(_)) => Ok(None),
             Err(Miss::Other(refusal)) => Err(refusal),
@@ -269,81 +293,91 @@ impl Authenticator {
 }
 
 impl Core {
-    async fn prove(self: Arc<Self>, credential: &Credential, peer: Peer) -> Result<Session, Miss> {
+    async fn prove(self: &Arc<Self>, credential: &Credential, peer: Peer) -> Result<Session, Miss> {
         let now = self.clock.now();
         let wait = self.throttle.wait(peer.address, now);
-        let shown = match (TokenText::parse(&credential.token), wait) {
-            (Ok(shown), _) => shown,
+        let text = match (TokenText::parse(&credential.token), wait) {
+            (Ok(text), _) => text,
             (Err(_), Some(wait)) => return Err(Refusal::Throttled(wait).into()),
             (Err(_), None) => return Err(Fault::Malformed.into()),
         };
-        let claim = self.proofs.claim(shown.id(), shown.secret());
-        if let Some(wait) = wait.filter(|_| !self.proofs.remembers(&claim)) {
+        let attempt = self.attempt(&text, credential.login.as_deref(), Some(&peer));
+        if let Some(wait) = wait.filter(|_| attempt.proven.is_none()) {
             return Err(Refusal::Throttled(wait).into());
         }
-        let (life, print) = self.proven(&shown, claim, credential.login.as_deref(), Some(&peer)).await?;
-        Ok(Session::open(self, life, peer, print))
+        let (life, print) = self.proven(attempt).await?;
+        Ok(Session::open(self.clone(), life, peer, print))
+    }
+
+    fn attempt<'a>(&'a self, text: &'a TokenText, login: Option<&'a str>, peer: Option<&'a Peer>) -> Attempt<'a> {
+        let claim = self.proofs.claim(text.id(), text.secret());
+        let proven = self.proofs.remembered(&claim);
+        Attempt { text, login, peer, claim, proven, sealer: &self.sealer, prefilter: OnceCell::new() }
     }
 
     /// Proves that a token is what it says, and that all else holds that is asked.
-    async fn proven(
-        &self,
-        shown: &TokenText,
-        claim: Claim,
-        login: Option<&str>,
-        peer: Option<&Peer>,
-    ) -> Result<(Arc<Life>, proof::Print), Miss> {
-        // Computed before the row is read, so that an unknown id costs as much as a known one.
-        let prefilter = self.sealer.prefilter(shown.secret());
-        let mut proven = None;
+    async fn proven(&self, mut attempt: Attempt<'_>) -> Result<(Arc<Life>, Print), Miss> {
+        if attempt.proven.is_none() {
+            // Before the row is read, so that an unknown id costs as much as a known one.
+            attempt.prefilter();
+        }
+        let (claim, text) = (attempt.claim, attempt.text);
         loop {
-            let (life, phc) = self.claimed(login, shown.id(), &prefilter, peer)?;
-            let print = proof::print(&phc);
-            if proven == Some(print) || self.proofs.holds(&claim, &print) {
-                return Ok((life, print));
+            let (life, seal) = self.claimed(&attempt)?;
+            if attempt.proven == Some(seal.print) {
+                return Ok((life, seal.print));
             }
-            match self.proofs.prove(claim, shown.secret(), &phc).await {
+            match self.proofs.prove(claim, text.secret(), &seal.sealed.phc).await {
                 // Proving took its time: everything is read again.
-                Ok(true) => proven = Some(print),
-                Ok(false) => return Err(missed(Fault::WrongSecret, shown.id(), life.login.clone())),
+                Ok(true) => attempt.proven = Some(seal.print),
+                Ok(false) => return Err(missed(Fault::WrongSecret, text.id(), life.login.clone())),
                 Err(proof::QueueFull) => return Err(Refusal::Busy.into()),
             }
         }
     }
 
-    /// Returns the life that a credential claims, and the hash that its secret has to fit, when all
+    /// Returns the life that an attempt claims, and the seal that its secret fits or has to be proven of, when all
     /// else holds.
-    fn claimed(
-        &self,
-        login: Option<&str>,
-        token: TokenId,
-        prefilter: &[u8; 8],
-        peer: Option<&Peer>,
-    ) -> Result<(Arc<Life>, String), Miss> {
-        let now = self.clock.now();
-        let caller = self.store.caller(token)?.ok_or(Fault::Unknown)?;
-        let owner = caller.login;
-        if login.is_some_and(|login| login != owner.as_str()) {
-            return Err(missed(Fault::WrongLogin, token, owner));
-        }
-        let fits = |sealed: &Sealed| bool::from(sealed.prefilter.ct_eq(prefilter));
-        let old = caller.grace.filter(|grace| now < grace.until).map(|grace| grace.sealed);
-        let Some(sealed) = [Some(caller.sealed), old].into_iter().flatten().find(fits) else {
-            let retired = self.store.is_retired(token, prefilter)?;
-            return Err(missed(if retired { Fault::RetiredSecret } else { Fault::WrongSecret }, token, owner));
+    fn claimed(&self, attempt: &Attempt<'_>) -> Result<(Arc<Life>, Arc<Seal>), Miss> {
+        let (token, now) = (attempt.text.id(), self.clock.now());
+        let life = match self.lives.current(token, now, &self.store) {
+            Some(life) => life,
+            None => {
+                let caller = self.store.caller(token)?.ok_or(Fault::Unknown)?;
+                let (epoch, row) = (caller.epoch, Row::from(caller));
+                // Refused before all that the token may do is read.
+                self.fitting(&row, attempt, now)?;
+                match self.lives.at(token, epoch, now, &self.store, &self.uses)? {
+                    Some(life) => life,
+                    None => return Err(missed(self.death(token)?, token, row.login)),
+                }
+            }
         };
-        if caller.refused {
-            return Err(missed(self.death(token)?, token, owner));
+        let seal = self.fitting(&life.standing().row, attempt, now)?;
+        if !life.is_live(now, &self.store, &self.uses)? {
+            return Err(missed(self.death(token)?, token, life.login.clone()));
         }
-        let life = self.lives.at(token, caller.epoch, now, &self.store, &self.uses)?;
-        let life = match life {
-            Some(life) if life.is_live(now, &self.store, &self.uses)? => life,
-            Some(_) | None => return Err(missed(self.death(token)?, token, owner)),
+        if attempt.peer.is_some_and(|peer| !life.standing().admits(peer)) {
+            return Err(missed(Fault::NotFromHere, token, life.login.clone()));
+        }
+        Ok((life, seal))
+    }
+
+    /// Returns the seal of a token's row that a secret fits, when the row lets the attempt pass.
+    fn fitting(&self, row: &Row, attempt: &Attempt<'_>, now: Time) -> Result<Arc<Seal>, Miss> {
+        let token = attempt.text.id();
+        if attempt.login.is_some_and(|login| login != row.login.as_str()) {
+            return Err(missed(Fault::WrongLogin, token, row.login.clone()));
+        }
+        let Some(seal) = row.seals(now).find(|seal| attempt.fits(seal)) else {
+            let retired = self.store.is_retired(token, attempt.prefilter())?;
+            let fault = if retired { Fault::RetiredSecret } else { Fault::WrongSecret };
+            return Err(missed(fault, token, row.login.clone()));
         };
-        if peer.is_some_and(|peer| !life.standing().admits(peer)) {
-            return Err(missed(Fault::NotFromHere, token, owner));
+        if row.refused {
+            return Err(missed(self.death(token)?, token, row.login.clone()));
         }
-        Ok((life, sealed.phc))
+        Ok(seal.clone())
     }
 
     /// Finds out what a token died of.

@@ -87,14 +87,9 @@ impl Proofs {
         Claim { token, fingerprint: blake3::keyed_hash(&self.key, secret.expose()).into() }
     }
 
-    /// Tells whether a claim was proven lately, of whatever hash.
-    pub(super) fn remembers(&self, claim: &Claim) -> bool {
-        self.proven(claim).is_some()
-    }
-
-    /// Tells whether a claim was proven lately of this hash.
-    pub(super) fn holds(&self, claim: &Claim, of: &Print) -> bool {
-        self.proven(claim).is_some_and(|proven| proven.of == *of)
+    /// Returns the hash that a claim was proven of lately.
+    pub(super) fn remembered(&self, claim: &Claim) -> Option<Print> {
+        self.proven(claim).map(|proven| proven.of)
     }
 
     /// Finds out whether a claim fits a hash; all who ask at once share one run of argon2.
@@ -116,7 +111,7 @@ impl Proofs {
         if let Some(flight) = flights.get(&(claim, of)) {
             return Ok(Some(flight.clone()));
         }
-        if self.holds(&claim, &of) {
+        if self.remembered(&claim) == Some(of) {
             return Ok(None);
         }
         if flights.len() >= QUEUE {
@@ -190,7 +185,7 @@ mod tests {
         }
         let (claim, secret) = &claims[QUEUE];
         assert!(matches!(proofs.prove(*claim, secret, "no hash").await, Ok(false)), "there is room again");
-        assert!(!proofs.remembers(claim), "what does not fit is not remembered");
+        assert!(proofs.remembered(claim).is_none(), "what does not fit is not remembered");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::testing::{World, credential, peer};
 use super::watch::Watched;
 use super::*;
 use crate::domain::{Expiry, Limits, Permission, Protocol, Secret, TreePath};
-use crate::store::testing::{limit, login, rename, scope};
+use crate::store::testing::{by_hand, limit, login, rename, scope};
 use crate::store::{TokenRecord, TokenState};
 
 const R: Permission = Permission::R;
@@ -407,6 +407,8 @@ async fn tokens_without_sessions_are_forgotten_in_time() {
 async fn a_store_that_cannot_answer_vouches_for_nobody() {
     let world = World::new();
     let text = world.token(Expiry::Never, |_| ());
+    let resting = world.token(Expiry::Never, |_| ());
+    world.login(&resting).await.expect("let in");
     let session = world.login(&text).await.expect("let in");
     let mut watched = Watched::default();
     look(&world, &mut watched);
@@ -422,7 +424,9 @@ async fn a_store_that_cannot_answer_vouches_for_nobody() {
         look(&world, &mut watched);
     }
     within_a_second(ended).await;
-    assert!(matches!(world.login(&text).await, Err(Refusal::Store(_))));
+    for text in [text, resting] {
+        assert!(matches!(world.login(&text).await, Err(Refusal::Store(_))));
+    }
 }
 
 #[tokio::test]
@@ -474,4 +478,14 @@ fn what_is_kept_of_a_secret_is_argon2id_with_the_agreed_cost() {
     let again = world.auth.sealer().seal(&secret).expect("sealed");
     assert_ne!(again.phc, sealed.phc, "the salt is new");
     assert_eq!(again.prefilter, sealed.prefilter);
+}
+
+#[tokio::test]
+async fn what_another_program_did_to_the_store_is_found_by_the_watch() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    world.login(&text).await.expect("let in");
+    by_hand(&world.store, "UPDATE tokens SET revoked_at = 1");
+    look(&world, &mut Watched::default());
+    denied(world.login(&text).await);
 }

@@ -62,13 +62,16 @@ impl Core {
             }
         }
         if watched.failures >= FAILURES {
-            self.lives.open().iter().for_each(|life| life.end());
+            self.lives.all().iter().for_each(|life| life.end());
         }
         self.lives.sweep(self.clock.now());
     }
 
     /// Writes down the uses and events that are due.
     pub(super) fn write_due(&self) {
+        if let Err(error) = self.store.announce() {
+            tracing::warn!(%error, "the store's changes are not announced: every request reads it");
+        }
         let now = self.clock.now();
         self.write_down(&self.uses.due(now), self.trail.due(now));
     }

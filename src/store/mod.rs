@@ -6,13 +6,15 @@
 //! be lost once it was answered) and one that leaves syncing to the checkpoint.
 //!
 //! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that
-//! one number read with a token's row tells whether anything derived from other rows still holds.
+//! one number read with a token's row tells whether anything derived from other rows still holds;
+//! and that number is announced beside the database, so that it need not be read there ([`epoch`]).
 
 mod audit;
 mod author;
 mod checksums;
 mod clean;
 mod columns;
+mod epoch;
 mod error;
 mod journals;
 mod locks;
@@ -37,6 +39,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
+use epoch::Announced;
+
 pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
 pub use author::Author;
@@ -46,7 +50,7 @@ pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
 pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
-pub(crate) use reach::{Link, Reached};
+pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::Use;
 pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
 pub use users::User;
@@ -81,6 +85,7 @@ struct Shared {
     readers: Mutex<Vec<Connection>>,
     writers: Mutex<Writers>,
     watcher: Mutex<Connection>,
+    announced: Announced,
     changes: AtomicU64,
     changed: Notify,
     /// Whether there are checksums at all: most trees have none, and are then not asked for any.
@@ -115,25 +120,33 @@ impl Store {
         let mut synced = connect(&path, "FULL")?;
         error::sound(&synced)?;
         MIGRATIONS.to_latest(&mut synced)?;
-        let mut etag_key = [0u8; 32];
-        getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
-        synced
-            .execute("INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING", [etag_key])?;
         let sums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
         let lazy = connect(&path, "NORMAL")?;
         let watcher = Mutex::new(reader(&path)?);
-        Ok(Self {
+        let announced = Announced::open(state).map_err(unusable)?;
+        let store = Self {
             shared: Arc::new(Shared {
                 state: state.to_owned(),
                 readers: Mutex::default(),
                 writers: Mutex::new(Writers { synced, lazy }),
                 watcher,
+                announced,
                 changes: AtomicU64::new(0),
                 changed: Notify::new(),
                 sums: AtomicBool::new(sums),
             }),
             author: None,
-        })
+        };
+        store.begin()?;
+        Ok(store)
+    }
+
+    /// Makes the row of facts about the store where there is none, and announces the epoch.
+    fn begin(&self) -> Result<()> {
+        const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
+        let mut etag_key = [0u8; 32];
+        getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
+        self.write(Durability::Synced, |t| Ok(t.execute(INSERT, [etag_key]).map(drop)?))
     }
 
     /// Returns the state directory.
@@ -195,6 +208,7 @@ impl Store {
         };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
+        self.shared.announced.follow(&transaction, self.state())?;
         transaction.commit()?;
         drop(writers);
         self.shared.changes.fetch_add(1, Ordering::Release);
@@ -246,7 +260,7 @@ mod tests {
         let store = Store::open(&state).expect("opens");
         store.set_policy("allow-never", "true").expect("written");
         assert_eq!(mode(&state), 0o700);
-        for name in ["patgate.db", "patgate.db-wal", "patgate.db-shm"] {
+        for name in ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch"] {
             assert_eq!(mode(&state.join(name)), 0o600, "{name}");
         }
         drop(store);

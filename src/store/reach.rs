@@ -85,11 +85,6 @@ pub(crate) struct Link {
 }
 
 impl Store {
-    /// Returns the epoch: a number that moves whenever what any caller may do may have changed.
-    pub(crate) fn epoch(&self) -> Result<i64> {
-        self.read(|c| Ok(c.prepare_cached("SELECT epoch FROM meta")?.query_row([], |row| row.get(0))?))
-    }
-
     /// Reads what every request needs of a token, in one indexed read; `None` for an unknown id.
     pub(crate) fn caller(&self, token: TokenId) -> Result<Option<Caller>> {
         self.read(|c| caller(c, token))

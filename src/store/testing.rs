@@ -1,5 +1,7 @@
 //! Rows for tests of this room and of those that build on it.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::params;
 use tempfile::TempDir;
 
@@ -92,7 +94,15 @@ pub(crate) fn limit(store: &Store, text: TokenId, limits: &Limits) {
     store.write(Durability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
 }
 
-/// Makes the store unable to tell whether anything changed.
+/// Makes the store unable to tell whether anything changed, which this process did.
 pub(crate) fn break_epoch(store: &Store) {
-    store.write(Durability::Synced, |t| Ok(t.execute("DROP TABLE meta", []).map(drop)?)).expect("dropped");
+    by_hand(store, "DROP TABLE meta");
+    store.shared.changes.fetch_add(1, Ordering::Release);
+    store.shared.changed.notify_waiters();
+}
+
+/// Changes the database as another program would, which announces nothing.
+pub(crate) fn by_hand(store: &Store, statement: &str) {
+    let connection = rusqlite::Connection::open(store.state().join("patgate.db")).expect("opens");
+    connection.execute_batch(statement).expect("changed");
 }

@@ -11,6 +11,7 @@ mod first_steps;
 mod hidden;
 mod life;
 mod matrix;
+mod next_request;
 mod replays;
 mod sftp;
 mod sftp_files;

@@ -1,6 +1,6 @@
 //! A WebDAV client: reqwest for what is well formed, a bare socket for what isn't.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 
 use base64::Engine;
@@ -52,6 +52,12 @@ impl Dav {
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
         let client = client.expect("a client");
         Self { client, address, authorization: format!("Basic {pair}") }
+    }
+
+    /// Calls from another address of this machine: failures are counted by address.
+    pub(crate) fn calling_from(self, address: IpAddr) -> Self {
+        let client = reqwest::Client::builder().no_proxy().local_address(address).build().expect("a client");
+        Self { client, ..self }
     }
 
     /// The authorization header's value.

@@ -37,9 +37,15 @@ impl Server {
     }
 
     /// Ends it as `kill -9` does.
-    pub(crate) fn kill(mut self) {
-        self.process.kill().expect("killed");
-        self.process.wait().expect("ended");
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -1,0 +1,177 @@
+//! The epoch, announced: what lets memory keep a token's row, and never a moment too long.
+//!
+//! The *epoch* moves, by triggers in the schema, whenever what any caller may do may have changed. Beside the
+//! database stands a file of 16 bytes that says how far it may have moved. Whoever commits a move writes the new
+//! epoch there *first*, while SQLite's write lock is theirs: one at a time, and in the order of the commits.
+//!
+//! So of what was read from the database at epoch `e`: when the file says `e` now, no later move was committed
+//! before now, for its announcement would stand there. To go by what was read is then to go by what a reading of
+//! the database would give at this moment. Anything else that is found there proves nothing, and the database is
+//! read.
+//!
+//! * *Announced and not committed* (killed in between, or SQLite refused): the file is ahead, everybody reads the
+//!   database, and the next write of any process, alone by its lock, sets the file to what the database says.
+//! * *Read while it is written*: the number stands there twice, once inverted, so that half of one is none.
+//! * *Moved by another program* (`sqlite3`), which announces nothing: the watch finds that out as it does for open
+//!   sessions, within a second, and announces it late.
+//! * *A lost file or an older one* is like a lost journal: the state directory is patgate's alone while it runs. At
+//!   the next opening the number is set anew.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{Durability, Result, Store, StoreError};
+
+const FILE: &str = "patgate.epoch";
+
+/// The file that says how far the epoch may have moved.
+pub(super) struct Announced(File);
+
+impl Announced {
+    /// Opens the file in a state directory; makes it (0600) where there is none.
+    pub(super) fn open(state: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(state.join(FILE)).map(Self)
+    }
+
+    /// Tells whether the file says this epoch and no other.
+    fn says(&self, epoch: i64) -> bool {
+        let mut found = [0; 16];
+        matches!(self.0.read_at(&mut found, 0), Ok(16)) && found == text(epoch)
+    }
+
+    /// Has the file say what a transaction is about to commit. The transaction must hold the write lock.
+    pub(super) fn follow(&self, transaction: &Connection, state: &Path) -> Result<()> {
+        let epoch = epoch(transaction)?;
+        if self.says(epoch) {
+            return Ok(());
+        }
+        let written = self.0.write_all_at(&text(epoch), 0);
+        written.map_err(|source| StoreError::State { path: state.join(FILE), source })
+    }
+}
+
+impl Store {
+    /// Returns the epoch: a number that moves whenever what any caller may do may have changed.
+    pub(crate) fn epoch(&self) -> Result<i64> {
+        self.read(epoch)
+    }
+
+    /// Tells whether what was read at an epoch is what a reading would give now. Costs one read of a file that is
+    /// in memory; when in doubt, it says no.
+    pub(crate) fn is_at(&self, epoch: i64) -> bool {
+        self.shared.announced.says(epoch)
+    }
+
+    /// Sets right what is announced, where it is not what the database says: somebody was killed before the commit,
+    /// or changed the database with another program. May have to queue behind another writer.
+    pub(crate) fn announce(&self) -> Result<()> {
+        if self.is_at(self.epoch()?) { Ok(()) } else { self.write(Durability::Lazy, |_| Ok(())) }
+    }
+}
+
+fn epoch(c: &Connection) -> Result<i64> {
+    Ok(c.prepare_cached("SELECT epoch FROM meta")?.query_row([], |row| row.get(0))?)
+}
+
+fn text(epoch: i64) -> [u8; 16] {
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&epoch.to_le_bytes());
+    text[8..].copy_from_slice(&(!epoch).to_le_bytes());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::testing::{by_hand, login, now, opened};
+
+    fn says(state: &Path) -> i64 {
+        let found = fs::read(state.join(FILE)).expect("there");
+        i64::from_le_bytes(found[..8].try_into().expect("8 bytes"))
+    }
+
+    #[test]
+    fn half_a_number_proves_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let announced = Announced::open(folder.path()).expect("opens");
+        assert!(!announced.says(0), "an empty file says nothing");
+        let (old, new) = (text(0x2ff), text(0x300));
+        for cut in 0..=16 {
+            for (front, back) in [(old, new), (new, old)] {
+                let mixed: Vec<u8> = front[..cut].iter().chain(&back[cut..]).copied().collect();
+                announced.0.write_all_at(&mixed, 0).expect("written");
+                let said: Vec<i64> = (0..0x400).filter(|epoch| announced.says(*epoch)).collect();
+                assert!(said.is_empty() || [text(said[0])] == [old] || [text(said[0])] == [new], "{said:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_move_is_committed_before_it_is_announced() {
+        let (_folder, store) = opened();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        let other = Store::open(store.state()).expect("opens");
+        let writer = std::thread::spawn(move || {
+            for _ in 0..2000 {
+                other.write(Durability::Lazy, |t| Ok(t.execute("UPDATE users SET login = login", []).map(drop)?))?;
+            }
+            other.epoch()
+        });
+        while !writer.is_finished() {
+            let committed = store.epoch().expect("read");
+            assert!(says(store.state()) >= committed);
+        }
+        let last = writer.join().expect("joined").expect("written");
+        assert!(last > 2000 && store.is_at(last));
+    }
+
+    #[test]
+    fn what_was_announced_and_not_committed_is_set_right_by_the_next_write() {
+        let (_folder, store) = opened();
+        let epoch = store.epoch().expect("read");
+        store.shared.announced.0.write_all_at(&text(epoch + 1), 0).expect("written");
+        assert!(!store.is_at(epoch), "in doubt the database is read");
+        Store::open(store.state()).expect("opens").set_policy("allow-never", "true").expect("written");
+        assert!(store.is_at(epoch));
+        let failed: Result<()> = store.write(Durability::Lazy, |t| {
+            t.execute("UPDATE meta SET epoch = epoch + 1", [])?;
+            Err(StoreError::Missing("it".to_owned()))
+        });
+        assert!(failed.is_err() && store.is_at(epoch), "what is undone is not announced");
+    }
+
+    #[test]
+    fn what_another_program_moved_is_announced_late() {
+        let (_folder, store) = opened();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        let epoch = store.epoch().expect("read");
+        by_hand(&store, "UPDATE users SET disabled_at = 1");
+        assert!(store.is_at(epoch), "nobody told");
+        store.announce().expect("announced");
+        assert!(!store.is_at(epoch) && store.is_at(store.epoch().expect("read")));
+    }
+
+    #[test]
+    fn a_file_that_is_lost_or_old_is_set_anew_at_the_next_opening() {
+        let (folder, store) = opened();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        store.disable_user(&login("alice"), now()).expect("disabled");
+        let (state, epoch) = (store.state().to_owned(), store.epoch().expect("read"));
+        drop(store);
+        for old in [None, Some(text(epoch - 1)), Some(text(epoch + 9))] {
+            match old {
+                None => fs::remove_file(state.join(FILE)).expect("removed"),
+                Some(old) => fs::write(state.join(FILE), old).expect("written"),
+            }
+            assert!(Store::open(&state).expect("opens").is_at(epoch));
+        }
+        drop(folder);
+    }
+}
