@@ -115,3 +115,17 @@ async fn a_caller_who_is_proven_is_no_stranger() {
         assert_eq!(sftp.list("/").await, Ok(Vec::new()));
     }
 }
+
+#[test]
+fn a_server_may_open_as_many_files_as_the_system_allows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "ulimit -S -n 256 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_patgate")]);
+    command.env("PATGATE_STATE", folder.path().join("state"));
+    let server = Server::start_by(command, folder.path());
+    let (now, most) = server.open_files();
+    server.kill();
+    assert_eq!(now, most);
+    assert_ne!(now, "256");
+}

@@ -321,3 +321,25 @@ async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
         std::fs::remove_file(gateway.host("/link")).expect("removed");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_of_a_large_file_hold_up_no_other_channel_and_end_with_the_connection() {
+    let long = |settings: &mut patgate::gateway::Settings| settings.drain = Duration::from_secs(3600);
+    let mut gateway = Fixture::start_with(Clock::system(), long).await;
+    let token = gateway.login("alice", "/:rw");
+    let large = std::fs::File::create(gateway.host("/large")).expect("a file");
+    large.set_len(64 << 30).expect("of nothing but holes");
+    let ssh = login(&gateway, &token).await;
+    let (hashing, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
+    let check = [&string(b"check-file-name")[..], &string(b"/large"), &string(b"sha512"), &[0; 20]];
+    hashing.data_bytes([init(), request(200, 1, &check)].concat()).await.expect("sent");
+    other.data_bytes([init(), request(17, 9, &[&string(b"/large")])].concat()).await.expect("sent");
+    let mut seen = Vec::new();
+    while !seen.windows(5).any(|part| part == [105, 0, 0, 0, 9]) {
+        let Some(ChannelMsg::Data { data }) = next(&mut other).await else { panic!("no attributes") };
+        seen.extend_from_slice(&data);
+    }
+    ssh.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
+    let stopped = tokio::time::timeout(PATIENCE, gateway.halt()).await;
+    assert!(stopped.is_ok(), "hashes are reckoned on for nobody");
+}

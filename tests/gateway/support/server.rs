@@ -17,7 +17,11 @@ pub(crate) struct Server {
 impl Server {
     /// Serves `files` below a folder, with the state beside it.
     pub(crate) fn start(folder: &Path) -> Self {
-        let mut command = program(&folder.join("state"));
+        Self::start_by(program(&folder.join("state")), folder)
+    }
+
+    /// Likewise, by a command that ends in the program's own.
+    pub(crate) fn start_by(mut command: std::process::Command, folder: &Path) -> Self {
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
         let mut line = String::new();
@@ -34,6 +38,14 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the line");
         line.split_whitespace().next().expect("a number").parse().expect("a number")
+    }
+
+    /// How many files it may have open: as it is, and at most.
+    pub(crate) fn open_files(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.process.id())).expect("it runs");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the line");
+        let mut numbers = line.split_whitespace().map(str::to_owned);
+        (numbers.next().expect("a number"), numbers.next().expect("a number"))
     }
 
     /// Ends it as `kill -9` does.
