@@ -85,3 +85,31 @@ fn page(setup: &Setup) -> String {
     }
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(client: Client) -> Setup {
+        let login = "alice".parse().expect("a login");
+        setup::steps(client, &setup::Site::new("https://files.example.org", None, login).expect("a site"))
+    }
+
+    #[test]
+    fn steps_are_numbered_with_what_to_type_below_them() {
+        let page = page(&setup(Client::Davfs2));
+        let lines: Vec<_> = page.lines().collect();
+        assert_eq!(lines[0], "davfs2");
+        assert!(lines[2].starts_with("1. ") && lines[2].ends_with("(in ~/.davfs2/davfs2.conf):"), "{page}");
+        assert_eq!(lines[4], "    buf_size 256");
+        assert!(lines.iter().any(|line| line.starts_with("4. ")), "{page}");
+    }
+
+    #[test]
+    fn what_was_not_tried_says_so() {
+        for client in Client::ALL {
+            let says = page(&setup(client)).lines().next().is_some_and(|line| line.contains("not tried"));
+            assert_eq!(says, !client.tried(), "{client}");
+        }
+    }
+}

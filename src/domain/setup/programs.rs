@@ -49,7 +49,7 @@ pub(super) fn joplin(site: &Site) -> Text {
     let steps = vec![
         token(),
         Step::command(
-            "Make a folder for the notes; curl asks for nothing more",
+            "Make a folder for the notes",
             format!(
                 "printf 'user = \"%s:%s\"\\n' {} \"$TOKEN\" | curl -f -K - -X MKCOL {}",
                 quoted(site.login().as_str()),

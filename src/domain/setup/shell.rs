@@ -30,13 +30,19 @@ pub(super) fn rclone(site: &Site) -> Text {
             ),
         ),
         Step::command(
-            "Look and copy; the same with patgate-sftp:",
+            "Look and copy; over SFTP, with patgate-sftp in place of patgate",
             "rclone lsf patgate:\nrclone copy ~/Documents patgate:Documents",
         ),
     ];
     let notes = vec![
         "The vendor owncloud keeps modification times; with the vendor other, files take the time of their upload."
             .into(),
+        format!(
+            "Newer versions upload large files in chunks with vendor=nextcloud and \
+             url={}/remote.php/dav/files/{}/ (the same tree).",
+            site.origin(),
+            site.login()
+        ),
         "shell_type=none spares rclone the search for a shell that is not there.".into(),
     ];
     (steps, notes)
@@ -101,7 +107,7 @@ pub(super) fn openssh(site: &Site) -> Text {
     let notes = vec![
         "patgate takes no keys; with those of an agent offered first, some clients run out of tries.".into(),
         "scp needs -s before OpenSSH 9.0, which made SFTP its protocol.".into(),
-        "put -f, or fsync in other programs, syncs an edit in place; a whole upload is on disk when put returns."
+        "A file that put has sent is on disk; what reput or another edit in place writes is once the file is closed."
             .into(),
     ];
     (steps, notes)

@@ -46,6 +46,12 @@ impl Site {
         Ok(Self { secure, host, port, path, sftp_host, sftp_port: sftp_port.unwrap_or(SFTP_PORT), login })
     }
 
+    /// Returns the WebDAV address without its path: `https://files.example.org`.
+    pub fn origin(&self) -> String {
+        let url = self.url();
+        url.strip_suffix(&self.path).unwrap_or(&url).to_owned()
+    }
+
     /// Returns the address of the folder over WebDAV, with its slash: `https://files.example.org/dav/`.
     pub fn url(&self) -> String {
         self.address(if self.secure { "https" } else { "http" }, "")

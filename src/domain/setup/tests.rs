@@ -30,7 +30,7 @@ fn every_client_has_steps_under_its_own_name() {
 fn the_addresses_given_are_those_of_the_site() {
     let site =
         Site::new("http://[::1]:8080", Some("sftp.example.org:22"), "a@b+c".parse().expect("a login")).expect("a site");
-    assert_eq!(site.url(), "http://[::1]:8080/dav/");
+    assert_eq!((site.url().as_str(), site.origin().as_str()), ("http://[::1]:8080/dav/", "http://[::1]:8080"));
     assert_eq!(site.as_scheme("dav", true), "dav://a%40b%2Bc@[::1]:8080/dav/");
     assert_eq!((site.host(), site.port(), site.path()), ("[::1]", 8080, "/dav/"));
     assert_eq!(site.sftp_url(), "sftp://a%40b%2Bc@sftp.example.org:22");
