@@ -101,6 +101,5 @@ fn below(
     let more = nodes.len() > limit;
     nodes.truncate(limit);
     let next = nodes.last().filter(|_| more).map(|node| node.id);
-    let shown = |node: tree::Named| Node { node: node.id, path: node.path.to_string(), dangling: node.dangling };
-    Ok(tokens::Page { items: nodes.into_iter().map(shown).collect(), next })
+    Ok(tokens::Page { items: nodes.iter().map(Node::of).collect(), next })
 }

@@ -10,7 +10,7 @@ use super::document::{Common, Known, Read, WithBody};
 use super::extract::{self, Asked, At};
 use super::page::{self, Page};
 use super::schema;
-use super::shape::{GrantOrder, Reach, Text, UserChange, UserOrder, UserShown};
+use super::shape::{GrantOrder, NewUser, Reach, Text, UserChange, UserOrder, UserShown};
 use super::{Result, Room, Who};
 use crate::domain::{Login, NodeId};
 use crate::store::User;
@@ -58,7 +58,7 @@ pub(super) async fn list(
 #[utoipa::path(
     post, path = "/api/v1/users", tag = "users", operation_id = "createUser", request_body = UserOrder,
     responses(
-        (status = 201, description = "Made", body = UserShown,
+        (status = 201, description = "Made", body = NewUser,
             headers(("Location" = String, description = "Where the user is looked up"))),
         Common, WithBody, Known
     )
@@ -70,11 +70,11 @@ pub(super) async fn create(
 ) -> Result<Response> {
     let create = move |room: &Room| {
         let (who, login) = (who.authority(), order.login.clone());
-        room.tokens.create_user(&who, &order.into())?;
-        look_up(room, &who, &login)
+        let created = room.tokens.create_user(&who, &order.into())?;
+        Ok(NewUser::of(look_up(room, &who, &login)?, &created))
     };
     let user = room.work(create).await?;
-    let location = format!("/api/v1/users/{}", user.login);
+    let location = format!("/api/v1/users/{}", user.user.login);
     Ok(made(&location, axum::Json(user)))
 }
 

@@ -5,14 +5,10 @@ use serde_json::json;
 
 use super::site::Site;
 use super::token_flags::{TokenFlags, asked};
-use super::token_view::{self, NewToken, Token};
-use super::{Failure, Result, output};
-use crate::domain::{Lifetime, Login, TokenId, TokenText};
-use crate::store::TokenRecord;
-use crate::tokens::{Asked, Authority, Issued, Rotated, StateFilter, TokenQuery, TokenRequest};
-
-/// How many tokens are read in one go.
-const PAGE: usize = 500;
+use super::{Failure, Result, output, token_view};
+use crate::api::shape::NewToken;
+use crate::domain::{Lifetime, Login, TokenId};
+use crate::tokens::{Asked, StateFilter, TokenRequest};
 
 /// Manage tokens
 #[derive(Debug, Args)]
@@ -116,11 +112,15 @@ impl Apitoken {
 
 impl Create {
     fn run(&self, site: &Site) -> Result {
-        let Some(owner) = self.owner.clone() else {
+        let desk = site.desk()?;
+        let owner = match &self.owner {
+            Some(owner) => Some(owner.clone()),
+            None => desk.caller()?,
+        };
+        let Some(owner) = owner else {
             return Err(Failure::usage("the owner is missing")
                 .hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)"));
         };
-        let open = site.open()?;
         let request = TokenRequest {
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
@@ -130,72 +130,54 @@ impl Create {
             roles: self.flags.roles(),
             ..TokenRequest::new(owner)
         };
-        let Issued { text, record } = open.issue(request)?;
-        reveal(site, &text, &record, self.flags.quiet, "created")
+        reveal(site, &desk.create_token(request)?, self.flags.quiet, "created")
     }
 }
 
 impl Rotate {
     fn run(&self, site: &Site) -> Result {
-        let Rotated { text, record } = site.open()?.looking().rotate(&Authority::Administrator, self.id, self.grace)?;
-        reveal(site, &text, &record, self.quiet, "rotated")
+        reveal(site, &site.desk()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
     }
 }
 
 /// Shows a token, once.
-fn reveal(site: &Site, text: &TokenText, record: &TokenRecord, quiet: bool, done: &str) -> Result {
-    let secret = text.reveal();
+fn reveal(site: &Site, made: &NewToken, quiet: bool, done: &str) -> Result {
+    let (id, secret) = (made.record.id, made.token.as_str());
     if quiet {
-        return output::say(&secret);
+        return output::say(secret);
     }
     if site.json() {
-        return output::json(&NewToken { token: &secret, record: Token::of(record) });
+        return output::json(made);
     }
-    let (id, secret) = (record.id, secret.as_str());
     output::say(&format!("ApiToken with id: {id} has been {done}, your token is: {secret} please keep it safe"))
 }
 
 impl List {
     fn run(&self, site: &Site) -> Result {
-        let tokens = site.open()?.looking();
-        let mut query = TokenQuery { owner: self.owner.clone(), state: self.state, ..TokenQuery::default() };
-        let mut shown = Vec::new();
-        loop {
-            let page = tokens.page(&Authority::Administrator, &query, PAGE)?;
-            shown.extend(page.items.iter().map(Token::of));
-            query.after = page.next;
-            if query.after.is_none() {
-                break;
-            }
-        }
+        let tokens = site.desk()?.tokens(self.owner.as_ref(), self.state)?;
         if site.json() {
-            return output::json(&shown);
+            return output::json(&tokens);
         }
-        output::table(Token::HEADING, &shown.into_iter().map(Token::row).collect::<Vec<_>>())
+        output::table(token_view::HEADING, &tokens.into_iter().map(token_view::row).collect::<Vec<_>>())
     }
 }
 
 fn show(site: &Site, id: TokenId) -> Result {
-    let record = site.open()?.looking().find(&Authority::Administrator, id)?;
-    if site.json() {
-        return output::json(&Token::of(&record));
-    }
-    let mut facts = Token::of(&record).facts();
-    facts.push(("expires", token_view::expires(&record)));
-    output::facts(&facts)
+    let token = site.desk()?.token(id)?;
+    if site.json() { output::json(&token) } else { output::facts(&token_view::facts(token)) }
 }
 
 impl Revoke {
     fn run(&self, site: &Site) -> Result {
-        let tokens = site.open()?.tokens;
+        let desk = site.desk()?;
         if let Some(owner) = &self.owner {
-            let count = tokens.revoke_all(&Authority::Administrator, owner)?;
+            let count = desk.revoke_all(owner)?;
             if site.json() {
                 return output::json(&json!({ "owner": owner, "revoked": count }));
             }
             return output::say(&format!("{count} tokens of {owner} have been revoked"));
         }
-        tokens.revoke(&Authority::Administrator, &self.ids)?;
+        desk.revoke(&self.ids)?;
         if site.json() {
             return output::json(&json!({ "ids": self.ids, "revoked": self.ids.len() }));
         }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::desk::Desk;
 use super::site::Site;
 use super::{Failure, Result, output};
-use crate::domain::{Event, EventKind, Lifetime, Login, Time, TokenId, printable};
-use crate::store::{Cursor, EventFilter, Noted};
-use crate::tokens::{Authority, Tokens};
+use crate::api::shape::EventShown;
+use crate::auth::Clock;
+use crate::domain::{EventKind, Lifetime, Login, Time, TokenId, printable};
+use crate::store::{Cursor, EventFilter};
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(500);
@@ -75,28 +77,28 @@ impl Since {
 impl Audit {
     /// Shows what was asked for.
     pub(super) fn run(&self, site: &Site) -> Result {
-        let tokens = site.open()?.tokens;
+        let desk = site.desk()?;
         let filter = EventFilter {
-            since: self.since.map(|since| since.time(tokens.now())),
+            since: self.since.map(|since| since.time(Clock::system().now())),
             user: self.user.clone(),
             token: self.token,
             kind: self.event,
         };
         // Asked first, so that nothing falls between what was and what comes.
-        let newest = tokens.latest_event(&Authority::Administrator)?;
-        let past = self.past(&tokens, &filter)?;
+        let newest = desk.events(&EventFilter::default(), Cursor::Latest, 1)?.first().map_or(0, |event| event.id);
+        let past = self.past(desk.as_ref(), &filter)?;
         if site.json() && !self.follow {
             return output::json(&past);
         }
-        past.iter().try_for_each(|noted| say(site, noted))?;
+        past.iter().try_for_each(|event| say(site, event))?;
         if !self.follow {
             return Ok(());
         }
-        let mut seen = past.last().map_or(newest, |noted| noted.id.max(newest));
+        let mut seen = past.last().map_or(newest, |event| event.id.max(newest));
         loop {
-            let events = tokens.events(&Authority::Administrator, &filter, Cursor::After(seen), PAGE)?;
-            events.iter().try_for_each(|noted| say(site, noted))?;
-            seen = events.last().map_or(seen, |noted| noted.id);
+            let events = desk.events(&filter, Cursor::After(seen), PAGE)?;
+            events.iter().try_for_each(|event| say(site, event))?;
+            seen = events.last().map_or(seen, |event| event.id);
             if events.len() < PAGE {
                 std::thread::sleep(LOOK);
             }
@@ -104,12 +106,12 @@ impl Audit {
     }
 
     /// Returns the latest events, oldest first.
-    fn past(&self, tokens: &Tokens, filter: &EventFilter) -> Result<Vec<Noted>> {
+    fn past(&self, desk: &dyn Desk, filter: &EventFilter) -> Result<Vec<EventShown>> {
         let most = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
-        let mut events: Vec<Noted> = Vec::new();
+        let mut events: Vec<EventShown> = Vec::new();
         let mut cursor = Cursor::Latest;
         while events.len() < most {
-            let page = tokens.events(&Authority::Administrator, filter, cursor, PAGE.min(most - events.len()))?;
+            let page = desk.events(filter, cursor, PAGE.min(most - events.len()))?;
             let Some(oldest) = page.last() else { break };
             cursor = Cursor::Before(oldest.id);
             events.extend(page);
@@ -119,27 +121,27 @@ impl Audit {
     }
 }
 
-fn say(site: &Site, noted: &Noted) -> Result {
+fn say(site: &Site, event: &EventShown) -> Result {
     match site.json() {
         true => {
-            let line = serde_json::to_string(noted).map_err(|error| Failure::new(error.to_string()))?;
+            let line = serde_json::to_string(event).map_err(|error| Failure::new(error.to_string()))?;
             output::say(&line)
         }
-        false => output::say(&line(&noted.event)),
+        false => output::say(&line(event)),
     }
 }
 
 /// Writes an event on one line, whatever strangers put into it.
-fn line(event: &Event) -> String {
-    let Event { at, kind, user, token, by, address, client, protocol, path, count, detail } = event;
-    let mut parts = vec![at.to_string(), format!("{:22}", kind.as_str())];
+fn line(shown: &EventShown) -> String {
+    let EventShown { at, event, user, token, by, address, client, protocol, path, count, detail, .. } = shown;
+    let mut parts = vec![at.0.to_string(), format!("{:22}", event.0.as_str())];
     let mut add = |word: &str, value: Option<String>| {
         parts.extend(value.map(|value| if word.is_empty() { value } else { format!("{word} {value}") }));
     };
     add("", user.as_ref().map(ToString::to_string));
     add("", token.map(|token| token.to_string()));
     add("at", path.as_deref().map(printable));
-    add("by", by.as_ref().map(ToString::to_string));
+    add("by", by.as_ref().map(|by| by.0.to_string()));
     add("from", address.as_deref().map(printable));
     add("over", protocol.map(|protocol| protocol.to_string()));
     add("with", client.as_deref().map(printable));
@@ -152,7 +154,8 @@ fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Peer, Protocol};
+    use crate::domain::{Event, Peer, Protocol};
+    use crate::store::Noted;
 
     #[test]
     fn what_a_stranger_sent_tears_no_line_and_moves_no_cursor() {
@@ -163,7 +166,7 @@ mod tests {
         };
         let event = Event::new(Time::from_millis(0), EventKind::AttemptRefused).from(&peer).times(3).detail("why");
         assert_eq!(
-            line(&event),
+            line(&EventShown::of(Noted { id: 1, event })),
             "1970-01-01T00:00:00Z attempt.refused        from 192.0.2.1 over webdav with \\u{1b}[2J\\r\\nGET: why (3 times)"
         );
     }

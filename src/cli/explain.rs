@@ -7,7 +7,6 @@ use clap::Args;
 use super::site::Site;
 use super::{Result, output};
 use crate::domain::{ByteSize, Operation, Protocol, Question, Tag, TokenId, TreePath};
-use crate::tokens::Authority;
 
 /// Tell whether a token may do something, and which grant, scope, limit or expiry decides
 #[derive(Debug, Args)]
@@ -63,7 +62,7 @@ impl Explain {
             mime: mime.clone(),
             tags: tags.clone(),
         };
-        let verdict = site.open()?.looking().explain(&Authority::Administrator, self.token, &question)?;
+        let verdict = site.desk()?.explain(self.token, &question)?;
         if site.json() { output::json(&verdict) } else { output::say(&verdict.sentence) }
     }
 }

@@ -5,6 +5,7 @@ mod audit;
 mod client;
 mod completions;
 mod descriptors;
+mod desk;
 mod doctor;
 mod explain;
 mod failure;
@@ -58,6 +59,12 @@ struct Global {
     /// The state directory, see [`with_state`].
     #[arg(skip)]
     state: Option<String>,
+    /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
+    #[arg(long, value_name = "URL", global = true, help_heading = EVERYWHERE)]
+    server: Option<String>,
+    /// Let the token travel to --server unencrypted
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    cleartext: bool,
     /// Print JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,

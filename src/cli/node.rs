@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::site::Site;
 use super::{Failure, Result, output};
+use crate::api::shape;
 use crate::domain::{NodeId, TreePath};
-use crate::tree;
 
 /// Look up and repair the stable names of files and folders
 #[derive(Debug, Args)]
@@ -49,23 +49,21 @@ enum What {
 impl Node {
     /// Does what was asked.
     pub(super) fn run(&self, site: &Site) -> Result {
-        let tree = site.open()?.tree()?;
         match &self.what {
-            What::Id { path } => {
-                let path = tree_path(path)?;
-                let node = tree.mint(&path).map_err(|error| refused(&path, &error))?;
-                print(site, node, &path)
+            What::Id { path } => print(site, &site.desk()?.node_at(&tree_path(path)?)?),
+            What::Show { node } => {
+                let node = site.desk()?.node(*node)?;
+                if site.json() { print(site, &node) } else { output::say(&node.path) }
             }
-            What::Show { node } => match tree.locate(*node)? {
-                Some(path) if site.json() => print(site, *node, &path),
-                Some(path) => output::say(&path.to_string()),
-                None => Err(crate::tokens::Error::UnknownNode(*node).into()),
-            },
             What::List { path } => {
                 let path = path.as_ref().map(tree_path).transpose()?.unwrap_or_default();
-                list(site, &tree.nodes(&path)?)
+                list(site, &site.desk()?.nodes(&path)?)
             }
-            What::Repair => list(site, &tree.repair()?),
+            What::Repair => {
+                site.here_only("repairing")?;
+                let repaired = site.open()?.tree()?.repair()?;
+                list(site, &repaired.iter().map(shape::Node::of).collect::<Vec<_>>())
+            }
         }
     }
 }
@@ -76,32 +74,18 @@ fn tree_path(text: &OsString) -> Result<TreePath> {
     })
 }
 
-fn refused(path: &TreePath, error: &tree::Error) -> Failure {
-    match error {
-        tree::Error::Absent | tree::Error::NotFolder => Failure::new(format!("nothing is at {path}"))
-            .hint("paths start at the served folder, / is the folder itself"),
-        tree::Error::Unsupported => {
-            Failure::new(format!("{path} is neither a file nor a folder")).hint("give the path that the link leads to")
-        }
-        other => Failure::new(other.to_string()),
+fn print(site: &Site, node: &shape::Node) -> Result {
+    if site.json() {
+        return output::json(&json!({ "node": node.node, "path": node.path }));
     }
+    output::say(&node.node.to_string())
 }
 
-fn print(site: &Site, node: NodeId, path: &TreePath) -> Result {
+fn list(site: &Site, nodes: &[shape::Node]) -> Result {
     if site.json() {
-        return output::json(&json!({ "node": node, "path": path.to_string() }));
-    }
-    output::say(&node.to_string())
-}
-
-fn list(site: &Site, nodes: &[tree::Named]) -> Result {
-    if site.json() {
-        let nodes = nodes
-            .iter()
-            .map(|node| json!({ "node": node.id, "path": node.path.to_string(), "dangling": node.dangling }));
-        return output::json(&nodes.collect::<Vec<_>>());
+        return output::json(&nodes);
     }
     let state = |dangling| if dangling { "dangling" } else { "there" }.to_owned();
-    let rows: Vec<_> = nodes.iter().map(|n| [n.id.to_string(), state(n.dangling), n.path.to_string()]).collect();
+    let rows: Vec<_> = nodes.iter().map(|n| [n.node.to_string(), state(n.dangling), n.path.clone()]).collect();
     output::table(["NODE", "STATE", "PATH"], &rows)
 }

@@ -1,12 +1,10 @@
 //! `patgate policy`: what tokens may ask for.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::site::Site;
 use super::{Result, output};
-use crate::domain::Policy;
-use crate::tokens::Authority;
+use crate::api::shape::PolicyShown;
 
 /// Show or change what tokens may ask for
 #[derive(Debug, Args)]
@@ -45,34 +43,25 @@ impl PolicyCommand {
     /// Does what was asked.
     pub(super) fn run(&self, site: &Site) -> Result {
         let policy = match &self.what {
-            What::Show => site.open()?.tokens.policy(&Authority::Administrator)?,
-            What::Set { key, value } => {
-                site.open_or_make()?.tokens.set_policy(&Authority::Administrator, key, value)?
-            }
+            What::Show => site.desk()?.policy()?,
+            What::Set { key, value } => site.desk_or_make()?.set_policy(key, value)?,
         };
         print(site, &policy)
     }
 }
 
-fn print(site: &Site, policy: &Policy) -> Result {
-    let Policy { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
-    let Policy { token_retention, audit_retention, .. } = policy;
+fn print(site: &Site, policy: &PolicyShown) -> Result {
     if site.json() {
-        return output::json(&json!({
-            "max-tokens-per-user": max_tokens_per_user,
-            "default-lifetime": default_lifetime.to_string(),
-            "max-lifetime": max_lifetime.to_string(),
-            "allow-never": allow_never,
-            "token-retention": token_retention.to_string(),
-            "audit-retention": audit_retention.to_string(),
-        }));
+        return output::json(policy);
     }
+    let PolicyShown { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
+    let PolicyShown { token_retention, audit_retention, .. } = policy;
     output::facts(&[
         ("max-tokens-per-user", max_tokens_per_user.to_string()),
-        ("default-lifetime", default_lifetime.to_string()),
-        ("max-lifetime", max_lifetime.to_string()),
+        ("default-lifetime", default_lifetime.0.to_string()),
+        ("max-lifetime", max_lifetime.0.to_string()),
         ("allow-never", allow_never.to_string()),
-        ("token-retention", token_retention.to_string()),
-        ("audit-retention", audit_retention.to_string()),
+        ("token-retention", token_retention.0.to_string()),
+        ("audit-retention", audit_retention.0.to_string()),
     ])
 }

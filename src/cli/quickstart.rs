@@ -13,6 +13,7 @@ use serde_json::json;
 use super::serve::{ready, run, stop_on_signals};
 use super::site::Site;
 use super::{Failure, Result, descriptors, output, token_view};
+use crate::api::shape::Token;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
@@ -105,7 +106,7 @@ impl Quickstart {
             }));
         }
         let kept = match &issued {
-            Some(issued) => format!("shown only now; it dies {}", token_view::expires(&issued.record)),
+            Some(issued) => format!("shown only now; it dies {}", token_view::expires(&Token::of(&issued.record))),
             None => "nobody keeps the secret: --new-token makes another".to_owned(),
         };
         let page = Page { root, state, login: &login, secret, kept, http, sftp, fingerprints };

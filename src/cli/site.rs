@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::desk::{Desk, Here, There};
 use super::{Failure, Global, Result};
 use crate::auth::Clock;
 use crate::config::{self, Flag, Local, Sources};
@@ -82,6 +83,43 @@ impl Site {
                 .hint("name the server's with --state DIR or PATGATE_STATE, or start one: patgate serve --root DIR"));
         }
         open(local)
+    }
+
+    /// Returns where users and tokens are managed: at a server, where one is named, or on the state that
+    /// is there.
+    pub(super) fn desk(&self) -> Result<Box<dyn Desk>> {
+        self.desk_on(Self::open)
+    }
+
+    /// As [`Site::desk`]; makes the state where there is none.
+    pub(super) fn desk_or_make(&self) -> Result<Box<dyn Desk>> {
+        self.desk_on(Self::open_or_make)
+    }
+
+    fn desk_on(&self, open: impl FnOnce(&Self) -> Result<Open>) -> Result<Box<dyn Desk>> {
+        let Some(server) = self.server()? else { return Ok(Box::new(Here(open(self)?))) };
+        let token = std::env::var("PATGATE_TOKEN").ok();
+        Ok(Box::new(There::new(&server, token, self.global.cleartext)?))
+    }
+
+    /// Returns the server that is named. A state directory that is named on the command line comes before
+    /// a server in the environment.
+    fn server(&self) -> Result<Option<String>> {
+        match (&self.global.server, &self.global.state) {
+            (Some(_), Some(_)) => Err(Failure::usage("--server and --state name two places").hint("give one of them")),
+            (Some(server), None) => Ok(Some(server.clone())),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Ok(std::env::var("PATGATE_SERVER").ok().filter(|server| !server.is_empty())),
+        }
+    }
+
+    /// Refuses a server, for what is done on the state directory alone.
+    pub(super) fn here_only(&self, what: &str) -> Result {
+        match self.server()? {
+            Some(_) => Err(Failure::usage(format!("{what} works on the state directory, not over the network"))
+                .hint("run it where the server runs, with --state DIR")),
+            None => Ok(()),
+        }
     }
 
     /// Opens the state; makes it where there is none.

@@ -1,19 +1,13 @@
 //! `patgate admin user`: the logins that own tokens, and what they may reach.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
 use super::site::Site;
-use super::token_view::Reach;
 use super::user_token::UserToken;
-use super::{Result, output};
-use crate::domain::{Login, Role, Roles};
-use crate::store::User;
-use crate::tokens::{Authority, CreatedUser, Grant, GrantPlace, Home, Tokens, UserRequest};
-
-/// How many users are read in one go.
-const PAGE: usize = 500;
-const ADMIN: &Authority = &Authority::Administrator;
+use super::{Result, output, token_view};
+use crate::api::shape::{NewUser, UserShown};
+use crate::domain::{Login, Role};
+use crate::tokens::{Grant, GrantPlace, Home, UserRequest};
 
 /// Manage users
 #[derive(Debug, Args)]
@@ -94,16 +88,6 @@ struct RevokeGrant {
     place: GrantPlace,
 }
 
-#[derive(Serialize)]
-struct UserJson {
-    login: Login,
-    created_at: String,
-    disabled_at: Option<String>,
-    roles: Roles,
-    grants: Vec<Reach>,
-    live_tokens: u32,
-}
-
 impl UserCommand {
     /// Does what was asked.
     pub(super) fn run(&self, site: &Site) -> Result {
@@ -112,26 +96,26 @@ impl UserCommand {
             What::List => list(site),
             What::Show(Named { login }) => show(site, login),
             What::Disable(Named { login }) => {
-                site.open()?.tokens.disable_user(ADMIN, login)?;
+                site.desk()?.disable(login, true)?;
                 done(site, login, "is disabled: none of its tokens is accepted")
             }
             What::Enable(Named { login }) => {
-                site.open()?.tokens.enable_user(ADMIN, login)?;
+                site.desk()?.disable(login, false)?;
                 done(site, login, "is enabled")
             }
             What::Delete(Named { login }) => {
-                site.open()?.tokens.delete_user(ADMIN, login)?;
+                site.desk()?.delete_user(login)?;
                 if site.json() {
                     return output::json(&serde_json::json!({ "login": login, "deleted": true }));
                 }
                 output::say(&format!("User {login} has been deleted with its tokens; its files are still there"))
             }
             What::Grant(GrantCommand { login, grant }) => {
-                site.open()?.with_tree()?.grant(ADMIN, login, grant)?;
+                site.desk()?.grant(login, grant)?;
                 done(site, login, &format!("may {} {}", verb(grant), grant.path))
             }
             What::RevokeGrant(RevokeGrant { login, place }) => {
-                site.open()?.tokens.revoke_grant(ADMIN, login, place)?;
+                site.desk()?.revoke_grant(login, place)?;
                 done(site, login, &format!("has no grant on {place} any more"))
             }
             What::Token(token) => token.run(site),
@@ -145,18 +129,16 @@ impl Create {
         let Self { login, roles, grants, .. } = self;
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
-        let open = site.open_or_make()?;
-        if home == Home::No && grants.is_empty() {
-            open.tokens.create_user(ADMIN, &request)?;
-            return done(site, login, "has been created; it reaches nothing yet");
-        }
-        let created = open.with_tree()?.create_user(ADMIN, &request)?;
+        let created = site.desk_or_make()?.create_user(&request)?;
         done(site, login, &format!("has been created{}", welcome(&created)))
     }
 }
 
-fn welcome(created: &CreatedUser) -> String {
-    let reaches: Vec<_> = created.grants.iter().map(|g| format!("{} {}", g.permission, g.path)).collect();
+fn welcome(created: &NewUser) -> String {
+    let reaches: Vec<_> = created.user.grants.iter().map(token_view::reach).collect();
+    if reaches.is_empty() {
+        return "; it reaches nothing yet".to_owned();
+    }
     let home = match &created.home {
         Some(home) if created.home_was_there => format!("; {home} and what is in it was there before"),
         _ => String::new(),
@@ -178,33 +160,21 @@ fn done(site: &Site, login: &Login, what: &str) -> Result {
 }
 
 fn list(site: &Site) -> Result {
-    let tokens = site.open()?.looking();
-    let (mut users, mut after) = (Vec::new(), None);
-    loop {
-        let page = tokens.users(ADMIN, after.as_ref(), PAGE)?;
-        for user in page.items {
-            users.push(UserJson::of(&tokens, user)?);
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let users = site.desk()?.users()?;
     if site.json() {
         return output::json(&users);
     }
-    let rows: Vec<_> = users.into_iter().map(UserJson::row).collect();
+    let rows: Vec<_> = users.into_iter().map(row).collect();
     output::table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
 }
 
 fn show(site: &Site, login: &Login) -> Result {
-    let tokens = site.open()?.looking();
-    let user = UserJson::of(&tokens, tokens.user(ADMIN, login)?)?;
+    let user = site.desk()?.user(login)?;
     if site.json() {
         return output::json(&user);
     }
     let created = user.created_at.clone();
-    let [login, state, live, roles, reaches] = user.row();
+    let [login, state, live, roles, reaches] = row(user);
     output::facts(&[
         ("login", login),
         ("state", state),
@@ -215,24 +185,9 @@ fn show(site: &Site, login: &Login) -> Result {
     ])
 }
 
-impl UserJson {
-    fn of(tokens: &Tokens, user: User) -> Result<Self> {
-        let grants = tokens.grants(ADMIN, &user.login)?.iter().map(Reach::of).collect();
-        let live_tokens = tokens.live_tokens(ADMIN, &user.login)?;
-        Ok(Self {
-            created_at: user.created_at.to_string(),
-            disabled_at: user.disabled_at.map(|at| at.to_string()),
-            roles: user.roles,
-            grants,
-            live_tokens,
-            login: user.login,
-        })
-    }
-
-    fn row(self) -> [String; 5] {
-        let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-        let reaches = self.grants.iter().map(Reach::text).collect::<Vec<_>>().join(", ");
-        let state = self.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
-        [self.login.to_string(), state, self.live_tokens.to_string(), none(self.roles.to_string()), none(reaches)]
-    }
+fn row(user: UserShown) -> [String; 5] {
+    let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let reaches = user.grants.iter().map(token_view::reach).collect::<Vec<_>>().join(", ");
+    let state = user.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
+    [user.login.to_string(), state, user.live_tokens.to_string(), none(user.roles.to_string()), none(reaches)]
 }

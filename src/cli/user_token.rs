@@ -4,10 +4,9 @@ use clap::Args;
 
 use super::site::Site;
 use super::token_flags::{TokenFlags, asked, window};
-use super::token_view::{self, NewToken, Reach, Token};
-use super::{Result, output};
+use super::{Result, output, token_view};
 use crate::domain::{Lifetime, Login};
-use crate::tokens::{Asked, Authority, Issued, TokenRequest};
+use crate::tokens::{Asked, TokenRequest};
 
 /// Make a token for a user
 #[derive(Debug, Args)]
@@ -34,7 +33,7 @@ pub(super) struct UserToken {
 impl UserToken {
     /// Makes the token and shows it, once.
     pub(super) fn run(&self, site: &Site) -> Result {
-        let open = site.open()?;
+        let desk = site.desk()?;
         let request = TokenRequest {
             owner: self.user.clone(),
             name: self.flags.name.clone(),
@@ -45,28 +44,26 @@ impl UserToken {
             limits: self.flags.limits(),
             roles: self.flags.roles(),
         };
-        let issued = open.issue(request)?;
-        let Issued { text, record } = &issued;
-        let secret = text.reveal();
+        let made = desk.create_token(request)?;
+        let (token, secret) = (&made.record, made.token.as_str());
         if self.flags.quiet {
-            return output::say(&secret);
+            return output::say(secret);
         }
         if site.json() {
-            return output::json(&NewToken { token: &secret, record: Token::of(record) });
+            return output::json(&made);
         }
-        let reaches = match &record.scopes {
-            Some(_) => Token::of(record).reaches(),
-            None => {
-                let grants = open.looking().grants(&Authority::Administrator, &self.user)?;
-                let grants: Vec<_> = grants.iter().map(|grant| Reach::of(grant).text()).collect();
+        let reaches = match (&token.scopes, token.parent) {
+            (None, None) => {
+                let grants: Vec<_> = desk.grants(&self.user)?.iter().map(token_view::reach).collect();
                 if grants.is_empty() { "nothing yet".to_owned() } else { grants.join(", ") }
             }
+            _ => token_view::reaches(token),
         };
         output::facts(&[
-            ("token", secret.to_string()),
-            ("id", record.id.to_string()),
+            ("token", secret.to_owned()),
+            ("id", token.id.to_string()),
             ("reaches", reaches),
-            ("expires", token_view::expires(record)),
+            ("expires", token_view::expires(token)),
         ])?;
         output::say("This is the only time that the token is shown: keep it safe.")
     }

@@ -24,6 +24,12 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
+/// Names the crypto library for TLS clients of this process.
+pub fn install_crypto() {
+    // Somebody may have done so before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 /// Reads a certificate chain and its key (both PEM) into a server's configuration for `protocols` (ALPN).
 ///
 /// # Errors

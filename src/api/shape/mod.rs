@@ -17,5 +17,5 @@ pub(super) use text::object;
 pub use text::{Object, Revealed, Text};
 pub(super) use token::user_agents;
 pub use token::{LastUse, Limits, NewToken, Reach, Token};
-pub use user::{GrantOrder, UserChange, UserOrder, UserShown};
+pub use user::{GrantOrder, NewUser, UserChange, UserOrder, UserShown};
 pub use verdict::{QuestionOrder, SourceShown, VerdictShown};

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::super::schema;
 use super::Text;
 use crate::domain::{Lifetime, NodeId, Policy};
+use crate::tree::Named;
 
 /// A named node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +20,13 @@ pub struct Node {
     /// Whether nothing is there any more.
     #[serde(default)]
     pub dangling: bool,
+}
+
+impl Node {
+    /// Shows a named node.
+    pub fn of(named: &Named) -> Self {
+        Self { node: named.id, path: named.path.to_string(), dangling: named.dangling }
+    }
 }
 
 /// What tokens may ask for.

@@ -8,7 +8,7 @@ use super::text::objects;
 use super::{Reach, Text};
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::store::{Placed, User};
-use crate::tokens::{Grant, Home, UserRequest};
+use crate::tokens::{CreatedUser, Grant, Home, UserRequest};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -44,6 +44,27 @@ impl UserShown {
             live_tokens,
             login: user.login,
         }
+    }
+}
+
+/// A user that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewUser {
+    /// The user.
+    #[serde(flatten)]
+    pub user: UserShown,
+    /// Its home, where it was given one.
+    #[schema(value_type = Option<schema::Path>)]
+    pub home: Option<String>,
+    /// Whether the home, with all that is in it, was there before.
+    pub home_was_there: bool,
+}
+
+impl NewUser {
+    /// Shows a user that was made.
+    pub fn of(user: UserShown, created: &CreatedUser) -> Self {
+        let home = created.home.as_ref().map(ToString::to_string);
+        Self { user, home, home_was_there: created.home_was_there }
     }
 }
 

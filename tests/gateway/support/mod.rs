@@ -1,6 +1,7 @@
 //! A gateway on port 0 with folders of its own, and clients to talk to it with.
 
 mod dav;
+mod rest;
 pub(crate) mod server;
 mod sftp;
 
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use dav::{Answer, Dav, raw};
+pub(crate) use rest::Rest;
 pub(crate) use sftp::{Sftp, SftpError, packet, string};
 
 /// A running gateway; stopped when dropped.
@@ -152,6 +154,11 @@ impl Fixture {
     /// A WebDAV client with a user's token.
     pub(crate) fn dav(&self, login: &str, token: &str) -> Dav {
         Dav::new(self.http, login, token)
+    }
+
+    /// A REST client with a user's token.
+    pub(crate) fn rest(&self, login: &str, token: &str) -> Rest {
+        Rest::new(self.dav(login, token))
     }
 
     /// An SFTP session with a user's token.

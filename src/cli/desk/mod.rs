@@ -1,0 +1,65 @@
+//! Where the commands that manage users and tokens get things done: on the state directory, or over the
+//! network through a server's REST API. What they show is the same.
+
+mod here;
+mod there;
+
+use super::Result;
+use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
+use crate::domain::{Lifetime, Login, NodeId, Question, TokenId, TreePath};
+use crate::store::{Cursor, EventFilter};
+use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
+
+pub(super) use here::Here;
+pub(super) use there::There;
+
+/// How many entries of a list are read at once.
+const PAGE: usize = 500;
+
+/// Gets things done.
+pub(super) trait Desk {
+    /// Returns the user in whose name things are done, where they are done in anybody's.
+    fn caller(&self) -> Result<Option<Login>>;
+    /// Makes a token.
+    fn create_token(&self, request: TokenRequest) -> Result<NewToken>;
+    /// Looks a token up.
+    fn token(&self, id: TokenId) -> Result<Token>;
+    /// Lists the tokens that fit.
+    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>>;
+    /// Revokes tokens; none where one of them is not there.
+    fn revoke(&self, ids: &[TokenId]) -> Result;
+    /// Revokes all tokens of a user and returns how many had not been revoked before.
+    fn revoke_all(&self, owner: &Login) -> Result<usize>;
+    /// Gives a token a new secret.
+    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken>;
+    /// Makes a user.
+    fn create_user(&self, request: &UserRequest) -> Result<NewUser>;
+    /// Lists the users.
+    fn users(&self) -> Result<Vec<UserShown>>;
+    /// Looks a user up.
+    fn user(&self, login: &Login) -> Result<UserShown>;
+    /// Disables a user, or enables it again.
+    fn disable(&self, login: &Login, disabled: bool) -> Result;
+    /// Deletes a user with its tokens.
+    fn delete_user(&self, login: &Login) -> Result;
+    /// Lists what a user may reach.
+    fn grants(&self, login: &Login) -> Result<Vec<Reach>>;
+    /// Gives a user a permission at a path.
+    fn grant(&self, login: &Login, grant: &Grant) -> Result;
+    /// Takes a grant back.
+    fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result;
+    /// Returns the node at a path; one without an id gets it.
+    fn node_at(&self, path: &TreePath) -> Result<Node>;
+    /// Returns where a node is.
+    fn node(&self, id: NodeId) -> Result<Node>;
+    /// Lists the nodes below a path that have an id.
+    fn nodes(&self, under: &TreePath) -> Result<Vec<Node>>;
+    /// Returns the policy.
+    fn policy(&self) -> Result<PolicyShown>;
+    /// Changes one key of the policy.
+    fn set_policy(&self, key: &str, value: &str) -> Result<PolicyShown>;
+    /// Returns events from a cursor on.
+    fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>>;
+    /// Tells whether a token may do something, and which rule decides.
+    fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown>;
+}

@@ -1,0 +1,345 @@
+//! Things are done by a server, over its REST API, in the name of the token in `PATGATE_TOKEN`.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue, LINK};
+use reqwest::{Method, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+use super::super::{Failure, Result};
+use super::{Desk, PAGE};
+use crate::api::shape::{
+    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyShown, Problem, QuestionOrder, Reach, Revoked, Rotation,
+    Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
+};
+use crate::domain::{Lifetime, Login, NodeId, Question, TokenId, TreePath};
+use crate::net;
+use crate::store::{Cursor, EventFilter};
+use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server.
+pub(in crate::cli) struct There {
+    client: reqwest::Client,
+    runtime: Runtime,
+    base: Url,
+    token: Zeroizing<String>,
+}
+
+impl There {
+    /// Takes a server's address (`https://host:port`) and a token. Over cleartext nothing is sent to another
+    /// machine unless that is asked for.
+    pub(in crate::cli) fn new(server: &str, token: Option<String>, cleartext: bool) -> Result<Self> {
+        let base: Url = server.parse().map_err(|_| {
+            Failure::usage(format!("{server:?} is no address of a server")).hint("give one such as https://host:8443")
+        })?;
+        let host = base.host_str().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        match base.scheme() {
+            "https" => {}
+            "http" if here || cleartext => {}
+            "http" => {
+                return Err(Failure::new(format!("{base} is not encrypted: anybody on the way could read the token"))
+                    .hint("give an https:// address, or --cleartext where the way is safe"));
+            }
+            _ => return Err(Failure::usage(format!("{base} is neither https:// nor http://"))),
+        }
+        let token = token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| {
+            Failure::new("PATGATE_TOKEN is not set")
+                .hint("set it to a token of the server's: export PATGATE_TOKEN=pgt_…")
+        })?;
+        net::install_crypto();
+        let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
+        let client = reqwest::Client::builder().user_agent(agent).timeout(PATIENCE).no_proxy();
+        let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| fault(&error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { client, runtime, base, token })
+    }
+
+    /// Sends a request and returns the answer, when it is a good one.
+    fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+        let url = format!("{}/api/v1{path}", self.base.as_str().trim_end_matches('/'));
+        let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        self.runtime.block_on(async {
+            let response = request.send().await.map_err(|error| fault(&error))?;
+            let (status, next) = (response.status(), next_page(&response));
+            let json = response.headers().get(CONTENT_TYPE).is_some_and(is_json);
+            let body = response.bytes().await.map_err(|error| fault(&error))?;
+            if status.is_success() {
+                return Ok(Answer { body: body.to_vec(), next });
+            }
+            Err(match serde_json::from_slice::<Problem>(&body) {
+                Ok(problem) if json => refused(&problem),
+                _ => Failure::new(format!("{} answered {status}", self.base)).hint("is it a patgate server's address?"),
+            })
+        })
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::GET, path, None)?.read()
+    }
+
+    fn tell<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_string(body).map_err(|error| Failure::new(error.to_string()))?;
+        self.send(method, path, Some(body))?.read()
+    }
+
+    fn delete(&self, path: &str) -> Result {
+        self.send(Method::DELETE, path, None).map(drop)
+    }
+
+    /// Reads a list to its end.
+    fn all<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Vec<T>> {
+        let mut whole = Vec::new();
+        let mut next = Some(format!("{path}{}", asked(query)));
+        while let Some(path) = next {
+            let mut answer = self.send(Method::GET, &path, None)?;
+            next = answer.next.take();
+            whole.extend(answer.read::<Vec<T>>()?);
+        }
+        Ok(whole)
+    }
+}
+
+/// A good answer.
+struct Answer {
+    body: Vec<u8>,
+    /// Where the next page of a list is, below the base.
+    next: Option<String>,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::new(format!("the server's answer can't be read: {error}")).hint("is it of the same version?")
+        })
+    }
+}
+
+impl Desk for There {
+    fn caller(&self) -> Result<Option<Login>> {
+        Ok(Some(self.get::<Token>("/tokens/self")?.owner))
+    }
+
+    fn create_token(&self, request: TokenRequest) -> Result<NewToken> {
+        self.tell(Method::POST, "/tokens", &TokenOrder::of(&request))
+    }
+
+    fn token(&self, id: TokenId) -> Result<Token> {
+        self.get(&format!("/tokens/{id}"))
+    }
+
+    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>> {
+        let state = state.map(|state| match state {
+            StateFilter::Live => "live",
+            StateFilter::Expired => "expired",
+            StateFilter::Revoked => "revoked",
+            StateFilter::Dangling => "dangling",
+        });
+        let mut query = vec![("limit", PAGE.to_string())];
+        query.extend(owner.map(|owner| ("owner", owner.to_string())));
+        query.extend(state.map(|state| ("state", state.to_owned())));
+        self.all("/tokens", &query)
+    }
+
+    fn revoke(&self, ids: &[TokenId]) -> Result {
+        for id in ids {
+            self.token(*id)?;
+        }
+        ids.iter().try_for_each(|id| self.delete(&format!("/tokens/{id}")))
+    }
+
+    fn revoke_all(&self, owner: &Login) -> Result<usize> {
+        let answer = self.send(Method::DELETE, &format!("/users/{}/tokens", encoded(owner.as_str())), None)?;
+        Ok(answer.read::<Revoked>()?.revoked)
+    }
+
+    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
+        self.tell(Method::POST, &format!("/tokens/{id}/rotate"), &Rotation { grace: grace.map(Text) })
+    }
+
+    fn create_user(&self, request: &UserRequest) -> Result<NewUser> {
+        self.tell(Method::POST, "/users", &UserOrder::of(request))
+    }
+
+    fn users(&self) -> Result<Vec<UserShown>> {
+        self.all("/users", &[("limit", PAGE.to_string())])
+    }
+
+    fn user(&self, login: &Login) -> Result<UserShown> {
+        self.get(&at(login))
+    }
+
+    fn disable(&self, login: &Login, disabled: bool) -> Result {
+        let change = UserChange { disabled: Some(disabled), roles: None };
+        self.tell::<UserShown>(Method::PATCH, &at(login), &change).map(drop)
+    }
+
+    fn delete_user(&self, login: &Login) -> Result {
+        self.delete(&at(login))
+    }
+
+    fn grants(&self, login: &Login) -> Result<Vec<Reach>> {
+        self.get(&format!("{}/grants", at(login)))
+    }
+
+    fn grant(&self, login: &Login, grant: &Grant) -> Result {
+        let path = format!("{}/grants", at(login));
+        self.tell::<Reach>(Method::POST, &path, &GrantOrder::from(grant)).map(drop)
+    }
+
+    fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result {
+        let node = match place {
+            GrantPlace::Node(node) => Some(*node),
+            GrantPlace::Path(path) => {
+                let path = path.to_string();
+                let grants = self.grants(login)?;
+                grants.iter().find(|grant| grant.path.as_ref() == Some(&path)).map(|grant| grant.node)
+            }
+        };
+        let missing = || crate::tokens::Error::NoGrant { login: login.clone(), place: place.to_string() };
+        self.delete(&format!("{}/grants/{}", at(login), node.ok_or_else(missing)?))
+    }
+
+    fn node_at(&self, path: &TreePath) -> Result<Node> {
+        let found: Vec<Node> = self.get(&format!("/nodes{}", asked(&[("path", path.to_string())])))?;
+        found.into_iter().next().ok_or_else(|| Failure::new(format!("nothing is at {path}")))
+    }
+
+    fn node(&self, id: NodeId) -> Result<Node> {
+        self.get(&format!("/nodes/{id}"))
+    }
+
+    fn nodes(&self, under: &TreePath) -> Result<Vec<Node>> {
+        self.all("/nodes", &[("under", under.to_string()), ("limit", PAGE.to_string())])
+    }
+
+    fn policy(&self) -> Result<PolicyShown> {
+        self.get("/policy")
+    }
+
+    fn set_policy(&self, key: &str, value: &str) -> Result<PolicyShown> {
+        // Numbers and switches are no texts in JSON.
+        let value = match serde_json::from_str::<serde_json::Value>(value) {
+            Ok(plain) if plain.is_number() || plain.is_boolean() => plain,
+            _ => json!(value),
+        };
+        self.tell(Method::PATCH, "/policy", &json!({ key: value }))
+    }
+
+    fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(filter.since.map(|since| ("since", since.to_string())));
+        query.extend(filter.user.as_ref().map(|user| ("user", user.to_string())));
+        query.extend(filter.token.map(|token| ("token", token.to_string())));
+        query.extend(filter.kind.map(|kind| ("event", kind.to_string())));
+        match cursor {
+            Cursor::Latest => {}
+            Cursor::Before(id) => query.push(("cursor", id.to_string())),
+            Cursor::After(id) => query.push(("after", id.to_string())),
+        }
+        self.get(&format!("/audit{}", asked(&query)))
+    }
+
+    fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown> {
+        self.tell(Method::POST, "/explain", &QuestionOrder::of(token, question))
+    }
+}
+
+fn at(login: &Login) -> String {
+    format!("/users/{}", encoded(login.as_str()))
+}
+
+/// Writes a query, the `?` included.
+fn asked(query: &[(&str, String)]) -> String {
+    let pairs: Vec<_> = query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+/// Percent-encodes all that could mean something in an address (RFC 3986).
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(byte.into()),
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+        out
+    })
+}
+
+fn next_page(response: &Response) -> Option<String> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (address, _) = link.strip_prefix('<')?.split_once(">; rel=\"next\"")?;
+    address.strip_prefix("/api/v1").map(str::to_owned)
+}
+
+fn is_json(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|value| value.ends_with("json"))
+}
+
+/// Turns what went wrong on the way into a sentence; the address in it holds no secret.
+fn fault(error: &reqwest::Error) -> Failure {
+    let mut causes = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        causes.push(inner.to_string());
+        cause = inner.source();
+    }
+    Failure::new(causes.join(": ")).hint("is the server running, and is this its address? (--server URL)")
+}
+
+/// Turns a server's refusal into ours.
+fn refused(problem: &Problem) -> Failure {
+    let hint = match problem.name() {
+        "denied" => "PATGATE_TOKEN must be a live token of that server's that allows the protocol api and this address",
+        "role-missing" | "forbidden" => "use a token that has the role: patgate admin user token -u LOGIN --role ROLE",
+        "unknown-user" => "patgate admin user list shows who there is",
+        "unknown-token" => "patgate apitoken list shows the ids",
+        "unknown-node" | "no-path" => "paths start at the served folder, / is the folder itself",
+        "too-many-tokens" => "revoke one: patgate apitoken revoke ID",
+        "too-long" | "never" | "unfit" => "patgate policy show tells what tokens may ask for",
+        "throttled" | "busy" => "wait, and try again",
+        _ => return Failure::new(problem.detail.as_str()),
+    };
+    Failure::new(problem.detail.as_str()).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_in_the_clear_to_this_machine_alone() {
+        let refused = |server, cleartext| There::new(server, Some("pgt_x".to_owned()), cleartext).is_err();
+        for server in ["http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost", "https://files.example.org"] {
+            assert!(!refused(server, false), "{server}");
+        }
+        for server in ["http://192.0.2.1", "http://localhost.example.org", "ftp://127.0.0.1", "files.example.org"] {
+            assert!(refused(server, false), "{server}");
+        }
+        assert!(!refused("http://192.0.2.1", true) && refused("ftp://127.0.0.1", true));
+        assert!(There::new("http://127.0.0.1", None, false).is_err());
+    }
+
+    #[test]
+    fn what_means_something_in_an_address_is_encoded() {
+        assert_eq!(asked(&[("path", "/a b/é&?".to_owned())]), "?path=/a%20b/%C3%A9%26%3F");
+        assert_eq!(asked(&[]), "");
+        assert_eq!(encoded("a@b+c"), "a%40b%2Bc");
+    }
+}

@@ -1,0 +1,257 @@
+//! REST as scripts meet it: tokens, users, nodes, policy, and what the caller may do of it all.
+
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, Rest, id_of};
+
+const NOTHING: Value = Value::Null;
+
+/// A gateway with an administrator, alice, who may read and write `/alice`, and bob.
+async fn gateway() -> (Fixture, Rest, Rest, Rest) {
+    let gateway = Fixture::start().await;
+    for folder in ["/alice/docs", "/bob"] {
+        gateway.folder(folder);
+    }
+    gateway.patgate(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
+    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
+    let alice = gateway.login("alice", "/alice:rw");
+    let bob = gateway.login("bob", "/bob:rw");
+    let root = gateway.token("root", &["-e", "1h", "--role", "admin"]);
+    let (root, alice, bob) = (gateway.rest("root", &root), gateway.rest("alice", &alice), gateway.rest("bob", &bob));
+    (gateway, root, alice, bob)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_in_the_answer_that_makes_it_and_in_no_other() {
+    let (_gateway, root, alice, _) = gateway().await;
+    let made = alice.send("POST", "/api/v1/tokens", json!({ "name": "laptop", "window": "10m" })).await;
+    assert_eq!((made.status, made.header("cache-control")), (201, "no-store"), "{}", made.text());
+    let secret = made.json()["token"].as_str().expect("the secret").to_owned();
+    let id = id_of(&secret).to_owned();
+    assert_eq!((made.json()["id"].as_str(), made.header("location")), (Some(&*id), &*format!("/api/v1/tokens/{id}")));
+    assert_eq!((made.json()["window_seconds"].as_u64(), made.json()["name"].as_str()), (Some(600), Some("laptop")));
+    for path in [made.header("location"), "/api/v1/tokens", "/api/v1/audit", "/api/v1/tokens/self", "/auth/token/"] {
+        let path = if path.ends_with("token/") { format!("{path}{id}") } else { path.to_owned() };
+        let answer = root.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.text().contains(&secret[13..]), "{path}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+    }
+    let rotated = alice.send("POST", &format!("/api/v1/tokens/{id}/rotate"), NOTHING).await;
+    let new = rotated.json()["token"].as_str().expect("another secret").to_owned();
+    assert!(rotated.status == 200 && new != secret && id_of(&new) == id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ones_own_needs_a_role_and_a_hidden_token_is_a_missing_one() {
+    let (gateway, root, alice, bob) = gateway().await;
+    let theirs = gateway.token("bob", &["-e", "1h"]);
+    for (method, path, body) in [
+        ("GET", "", NOTHING),
+        ("PATCH", "", json!({ "name": "x" })),
+        ("POST", "/rotate", NOTHING),
+        ("DELETE", "", NOTHING),
+    ] {
+        let (hidden, missing) =
+            (format!("/api/v1/tokens/{}{path}", id_of(&theirs)), format!("/api/v1/tokens/00000000{path}"));
+        let hidden = alice.send(method, &hidden, body.clone()).await;
+        let missing = alice.send(method, &missing, body).await;
+        assert_eq!((hidden.status, hidden.problem()), (404, "unknown-token".to_owned()), "{method} {path}");
+        let text = hidden.text().replace(id_of(&theirs), "00000000");
+        assert_eq!((text, hidden.status), (missing.text(), missing.status), "{method} {path}");
+    }
+    assert_eq!(bob.get(&format!("/api/v1/tokens/{}", id_of(&theirs))).await.status, 200);
+    for (method, path, body) in [
+        ("GET", "/api/v1/users", NOTHING),
+        ("POST", "/api/v1/users", json!({ "login": "eve" })),
+        ("PATCH", "/api/v1/users/bob", json!({ "disabled": true })),
+        ("DELETE", "/api/v1/users/bob", NOTHING),
+        ("POST", "/api/v1/users/alice/grants", json!({ "path": "/bob", "permission": "r" })),
+        ("GET", "/api/v1/policy", NOTHING),
+        ("PATCH", "/api/v1/policy", json!({ "allow-never": true })),
+        ("GET", "/api/v1/audit", NOTHING),
+        ("GET", "/api/v1/tokens?owner=bob", NOTHING),
+        ("POST", "/api/v1/tokens", json!({ "owner": "bob" })),
+    ] {
+        let refused = alice.send(method, path, body.clone()).await;
+        assert_eq!((refused.status, refused.problem()), (403, "role-missing".to_owned()), "{method} {path}");
+        assert!(refused.json()["detail"].as_str().is_some_and(|detail| detail.contains("the role ")), "{path}");
+        assert!(root.send(method, path, body).await.status < 300, "{method} {path}");
+        if path == "/api/v1/users/bob" && method == "PATCH" {
+            root.send(method, path, json!({ "disabled": false })).await;
+        }
+        if method == "DELETE" {
+            gateway.user("bob", &["/bob:rw"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_see_their_own_tokens_and_pages_stand_still_while_others_come() {
+    let (gateway, root, alice, _) = gateway().await;
+    for _ in 0..6 {
+        gateway.token("alice", &["-e", "1h"]);
+    }
+    let ids = |answer: &Value| -> Vec<String> {
+        let tokens = answer.as_array().expect("a list").iter();
+        tokens.map(|token| token["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let all = ids(&alice.get("/api/v1/tokens").await.json());
+    assert_eq!(all.len(), 7);
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/tokens?limit=2".to_owned();
+    loop {
+        let page = alice.get(&path).await;
+        assert_eq!(page.status, 200, "{path}");
+        seen.extend(ids(&page.json()));
+        gateway.token("alice", &["-e", "1h"]);
+        let link = page.header("link").to_owned();
+        let Some(next) = link.strip_prefix('<').and_then(|link| link.split_once(">; rel=\"next\"")) else { break };
+        path = next.0.to_owned();
+    }
+    let mut sorted = seen.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted, seen, "no token comes twice, and they come in order");
+    assert!(all.iter().all(|id| seen.contains(id)), "{all:?} {seen:?}");
+    let mine = root.get("/api/v1/tokens?owner=alice&limit=500&state=live").await.json();
+    assert!(mine.as_array().expect("a list").iter().all(|token| token["owner"] == "alice"));
+    for path in ["/api/v1/tokens?limit=0", "/api/v1/tokens?limit=501", "/api/v1/tokens?cursor=x", "/api/v1/tokens?x=1"]
+    {
+        assert!([400, 422].contains(&alice.get(path).await.status), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_meant_for_another_version_is_refused() {
+    let (gateway, _, alice, _) = gateway().await;
+    let path = format!("/api/v1/tokens/{}", id_of(&gateway.token("alice", &["-e", "1h"])));
+    let seen = alice.get(&path).await;
+    let first = seen.header("etag").to_owned();
+    assert!(first.starts_with('"'), "{first}");
+    let change = |name: &str| json!({ "name": name });
+    let changed = alice.with("PATCH", &path, &[("if-match", &first)], change("one")).await;
+    assert_eq!((changed.status, changed.json()["name"].as_str()), (200, Some("one")), "{}", changed.text());
+    assert_ne!(changed.header("etag"), first);
+    let late = alice.with("PATCH", &path, &[("if-match", &first)], change("two")).await;
+    assert_eq!((late.status, late.problem()), (412, "changed".to_owned()));
+    assert_eq!(alice.get(&path).await.json()["name"], "one");
+    assert_eq!(alice.with("PATCH", &path, &[("if-match", "*")], change("three")).await.status, 200);
+    assert_eq!(alice.with("PATCH", &path, &[], change("four")).await.status, 200);
+    let wider = alice.with("PATCH", &path, &[], json!({ "expires_at": "2999-01-01T00:00:00Z" })).await;
+    assert_eq!((wider.status, wider.problem()), (422, "widens".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_is_repeatable_and_takes_effect_on_the_next_request() {
+    let (gateway, _, alice, _) = gateway().await;
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let other = gateway.rest("alice", &token);
+    assert_eq!(other.get("/api/v1/tokens/self").await.status, 200);
+    let path = format!("/api/v1/tokens/{}", id_of(&token));
+    for _ in 0..2 {
+        assert_eq!(alice.send("DELETE", &path, NOTHING).await.status, 204);
+    }
+    let refused = other.get("/api/v1/tokens/self").await;
+    assert_eq!((refused.status, refused.problem()), (401, "denied".to_owned()));
+    assert!(refused.headers.get_all("www-authenticate").iter().count() == 2);
+    assert_eq!(alice.get(&path).await.json()["state"], "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_shown_as_far_as_the_caller_can_see() {
+    let (gateway, root, alice, _) = gateway().await;
+    let (mine, theirs) = (gateway.node("/alice/docs"), gateway.node("/bob"));
+    let found = alice.get("/api/v1/nodes?path=/alice/docs").await;
+    assert_eq!(found.json(), json!([{ "node": mine, "path": "/alice/docs", "dangling": false }]));
+    assert_eq!(alice.get(&format!("/api/v1/nodes/{mine}")).await.json()["path"], "/alice/docs");
+    for path in ["/api/v1/nodes?path=/bob".to_owned(), format!("/api/v1/nodes/{theirs}")] {
+        let (hidden, missing) = (alice.get(&path).await, alice.get("/api/v1/nodes?path=/nothing").await);
+        assert_eq!((hidden.status, hidden.text()), (404, missing.text()), "{path}");
+        assert_eq!(root.get(&path).await.status, 200, "{path}");
+    }
+    let listed = alice.get("/api/v1/nodes").await.text();
+    assert!(listed.contains(&mine) && !listed.contains(&theirs), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_made_changed_and_deleted() {
+    let (gateway, root, ..) = gateway().await;
+    let made = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
+    assert_eq!((made.status, made.header("location")), (201, "/api/v1/users/eve"), "{}", made.text());
+    assert_eq!(made.json()["home"], "/eve");
+    assert!(gateway.host("/eve").is_dir());
+    let twice = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
+    assert_eq!((twice.status, twice.problem()), (409, "user-exists".to_owned()));
+    let grant = json!({ "path": "/alice", "permission": "r" });
+    let given = root.send("POST", "/api/v1/users/eve/grants", grant).await;
+    assert_eq!((given.status, given.json()["permission"].as_str()), (201, Some("r")), "{}", given.text());
+    let place = given.header("location").to_owned();
+    assert_eq!(root.get(&place).await.json(), given.json());
+    let token = gateway.token("eve", &["-e", "1h"]);
+    assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 207);
+    assert_eq!(root.send("DELETE", &place, NOTHING).await.status, 204);
+    assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 404);
+    assert_eq!((root.get(&place).await.status, root.send("DELETE", &place, NOTHING).await.status), (404, 404));
+    let disabled = root.send("PATCH", "/api/v1/users/eve", json!({ "disabled": true, "roles": ["audit.read"] })).await;
+    assert!(disabled.json()["disabled_at"].is_string() && disabled.json()["roles"] == json!(["audit.read"]));
+    assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/eve/").await, 401);
+    assert_eq!(root.send("DELETE", "/api/v1/users/eve", NOTHING).await.status, 204);
+    assert_eq!(root.get("/api/v1/users/eve").await.problem(), "unknown-user");
+    assert!(gateway.host("/eve").is_dir(), "its files stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_lifetimes_of_the_policy_move_at_once() {
+    let (_gateway, root, ..) = gateway().await;
+    for (default, max) in [("1d", "2d"), ("30d", "60d"), ("1h", "1h")] {
+        let change = json!({ "default-lifetime": default, "max-lifetime": max });
+        let changed = root.send("PATCH", "/api/v1/policy", change).await;
+        let found = (&changed.json()["default-lifetime"], &changed.json()["max-lifetime"]);
+        assert_eq!((changed.status, found), (200, (&json!(default), &json!(max))), "{}", changed.text());
+    }
+    for change in [json!({ "default-lifetime": "2h" }), json!({ "max": 1 }), json!({ "max-lifetime": "soon" })] {
+        assert_eq!(root.send("PATCH", "/api/v1/policy", change.clone()).await.status, 422, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_the_wrong_way_is_refused_as_http_has_it() {
+    let (gateway, root, ..) = gateway().await;
+    let stranger = gateway.rest("root", "pgt_nobody");
+    for path in ["/api/v1/tokens", "/api", "/api/v1/nothing", "/auth/verify", "/auth/token/JhxND7ci"] {
+        assert_eq!(stranger.get(path).await.status, 401, "{path}");
+    }
+    let document = stranger.get("/api/v1/openapi.json").await;
+    assert_eq!((document.status, document.json()["openapi"].as_str()), (200, Some("3.1.0")));
+    assert_eq!(root.get("/api/v1/nothing").await.problem(), "nothing-here");
+    let wrong = root.send("PUT", "/api/v1/policy", NOTHING).await;
+    assert_eq!((wrong.status, wrong.problem()), (405, "method-not-allowed".to_owned()));
+    assert!(wrong.header("allow").contains("PATCH"), "{}", wrong.header("allow"));
+    let accept = root.with("GET", "/api/v1/policy", &[("accept", "text/html")], NOTHING).await;
+    assert_eq!(accept.problem(), "not-acceptable");
+    assert_eq!(root.form("/api/v1/tokens", "name=x".to_owned()).await.problem(), "unsupported-type");
+    let large = json!({ "description": "x".repeat(70_000) });
+    assert_eq!(root.send("POST", "/api/v1/tokens", large).await.problem(), "too-large");
+    for body in [json!({ "nmae": "x" }), json!([]), json!({ "limits": [] }), json!({ "scopes": ["path:/../x:r"] })] {
+        let refused = root.send("POST", "/api/v1/tokens", body.clone()).await;
+        assert_eq!((refused.status, refused.problem()), (422, "unfit".to_owned()), "{body}");
+    }
+    let head = root.send("HEAD", "/api/v1/policy", NOTHING).await;
+    assert_eq!((head.status, head.body.len(), head.header("content-type")), (200, 0, "application/json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rule_that_decides_is_told() {
+    let (gateway, root, alice, _) = gateway().await;
+    let scoped = gateway.token("alice", &["-e", "1h", "-s", "path:/alice/docs:r"]);
+    let ask = |operation: &str, path: &str| json!({ "token": id_of(&scoped), "operation": operation, "path": path });
+    let allowed = alice.send("POST", "/api/v1/explain", ask("read", "/alice/docs/x")).await.json();
+    assert_eq!((&allowed["allowed"], &allowed["decided_by"]["rule"]), (&json!(true), &json!("granted")));
+    let denied = alice.send("POST", "/api/v1/explain", ask("write", "/alice/docs/x")).await.json();
+    assert_eq!((&denied["allowed"], &denied["decided_by"]["rule"]), (&json!(false), &json!("out_of_scope")));
+    let printed = gateway.patgate(&["explain", "--token", id_of(&scoped), "write", "/alice/docs/x", "--json"]);
+    let printed: Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(printed, denied);
+    assert_eq!(root.send("POST", "/api/v1/explain", ask("eat", "/")).await.status, 422);
+}
