@@ -9,8 +9,7 @@ use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
 use crate::domain::{
-    Access, Actor, Denial, Event, EventKind, Limits, Login, Operation, Peer, Roles, Time, TokenId, TreePath,
-    UploadRule, Width,
+    Access, Actor, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, TreePath, UploadRule, Width,
 };
 
 /// How many names of a path tell refused operations apart.
@@ -133,11 +132,15 @@ impl Session {
     }
 
     /// Tells the audit trail of an operation on the tree that was refused; those in one place are counted.
-    pub fn denied(&self, operation: Operation, path: &TreePath, denial: Denial) {
+    pub fn denied(&self, why: &str, path: Option<&TreePath>) {
         let Seat { core, life, peer, .. } = &*self.seat;
         let by = Actor::Bearer { login: life.login.clone(), token: life.token };
         let event = Event::new(core.clock.now(), EventKind::AccessDenied).user(&life.login).token(life.token);
-        let event = event.by(by).from(peer).at_path(&path.top(DENIED_DEPTH)).detail(format!("{operation}: {denial}"));
+        let event = event.by(by).from(peer).detail(why);
+        let event = match path {
+            Some(path) => event.at_path(&path.top(DENIED_DEPTH)),
+            None => event,
+        };
         core.trail.note(Source::Known, event);
     }
 

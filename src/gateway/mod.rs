@@ -173,12 +173,17 @@ impl Gateway {
         let Self { store, auth, tree, http, sftp, settings, clock } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
-        let ended = CancellationToken::new();
+        let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
+        background.spawn(trail::keep(store, clock, noted.clone()));
         background.spawn({
             let (auth, ended) = (auth.clone(), ended.clone());
-            async move { auth.watch(ended).await }
+            // What the watch notes last is told as well.
+            let noted = noted.drop_guard();
+            async move {
+                auth.watch(ended).await;
+                drop(noted);
+            }
         });
-        background.spawn(trail::keep(store, clock, ended.clone()));
 
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));

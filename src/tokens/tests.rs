@@ -4,6 +4,7 @@ mod climbing;
 mod explain;
 mod kin;
 mod noted;
+mod tidy;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -92,7 +92,7 @@ impl View {
         if let Ok(access) = self.session().access()
             && let Err(denial) = operation.judge(&access, path)
         {
-            self.session().denied(operation, path, denial);
+            self.session().denied(&format!("{operation}: {denial}"), Some(path));
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Fixture, id_of};
+use crate::support::server::{Server, run};
+use crate::support::{Dav, Fixture, id_of};
 
 /// Long enough for any machine; what is awaited normally comes within a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,4 +123,42 @@ async fn denied_operations_are_told_on_both_protocols_and_explained() {
     assert_eq!(verdict["decided_by"], serde_json::json!({"rule": "no_grant", "at": "/a"}));
     let sentence = gateway.patgate(&["explain", "--token", id_of(&token), "read", "/a/f"]);
     assert_eq!(sentence, format!("alice may read /a/f with the token {}: it is granted r on /a", id_of(&token)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_does_not_fit_is_told() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h", "--max-file-size", "1KiB"]);
+    assert_eq!(gateway.dav("alice", &token).put("/dav/big", vec![b'x'; 2048]).await.status, 413);
+    let told = events(&gateway, &["--event", "access.denied"], 1).await;
+    assert!(text(&told[0], "detail").contains("1KiB"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_holds_the_trail_as_json_lines_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let log = folder.path().join("log");
+    let server = Server::start_logging(folder.path(), &log);
+    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = || run(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let (good, dead) = (token(), token());
+    run(folder.path(), &["apitoken", "revoke", id_of(&dead)]);
+    for (text, status) in [(&good, 207), (&dead, 401)] {
+        assert_eq!(Dav::new(server.http, "alice", text).status("PROPFIND", "/dav/").await, status);
+        assert_eq!(crate::support::Sftp::connect(server.sftp, "alice", text).await.is_some(), status == 207);
+    }
+    server.stop();
+    let log = std::fs::read_to_string(log).expect("the log");
+    for text in [&good, &dead] {
+        assert!(!log.contains(&text[13..45]), "{log}");
+    }
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told: Vec<_> = lines.filter(|line| line["target"] == "patgate::audit").collect();
+    let has = |kind: &str, token: &str| {
+        told.iter().any(|line| line["fields"]["event"] == kind && line["fields"]["token"] == id_of(token))
+    };
+    assert!(has("token.created", &good) && has("token.first_used", &good), "{log}");
+    assert!(has("token.revoked", &dead) && has("token.dead_secret_used", &dead), "{log}");
 }

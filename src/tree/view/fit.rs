@@ -17,7 +17,7 @@ impl View {
     /// [`Error::TooLarge`].
     pub fn may_hold(&self, size: u64) -> Result<()> {
         match self.rule().max_file_size() {
-            Some(most) if size > most.bytes() => Err(Error::TooLarge(most)),
+            Some(most) if size > most.bytes() => Err(self.refused(Error::TooLarge(most))),
             Some(_) | None => Ok(()),
         }
     }
@@ -28,7 +28,7 @@ impl View {
     /// [`Error::WrongTag`].
     pub fn may_label(&self, tags: &[Tag]) -> Result<()> {
         match self.rule().refused_tag(tags) {
-            Some(tag) => Err(Error::WrongTag(tag.clone())),
+            Some(tag) => Err(self.refused(Error::WrongTag(tag.clone()))),
             None => Ok(()),
         }
     }
@@ -54,7 +54,7 @@ impl View {
     /// [`Error::WrongType`].
     pub(in crate::tree) fn fits_name(&self, name: &Name) -> Result<()> {
         let rule = self.rule();
-        if rule.limits_types() { allowed(media::refused(&rule, name, &[])) } else { Ok(()) }
+        if rule.limits_types() { self.allowed(media::refused(&rule, name, &[])) } else { Ok(()) }
     }
 
     /// Lets a file be called `name` as it is.
@@ -81,7 +81,7 @@ impl View {
         }
         let mut head = vec![0; usize::try_from(size).unwrap_or(HEAD).min(HEAD)];
         file.read_at(&mut head, 0)?;
-        allowed(media::refused(&rule, name, &head))
+        self.allowed(media::refused(&rule, name, &head))
     }
 
     /// Lets a file go on that has its first bytes, though it is not whole.
@@ -95,7 +95,7 @@ impl View {
         }
         let mut head = vec![0; HEAD];
         let length = file.read_at(&mut head, 0)?;
-        allowed(media::refused_early(&rule, name, &head[..length]))
+        self.allowed(media::refused_early(&rule, name, &head[..length]))
     }
 
     /// Lets what stands at a spot be called `name`, and all in it stay.
@@ -150,11 +150,17 @@ impl View {
         Ok(())
     }
 
+    fn allowed(&self, refused: Option<&'static str>) -> Result<()> {
+        refused.map_or(Ok(()), |kind| Err(self.refused(Error::WrongType(kind))))
+    }
+
+    /// Tells the audit trail of what does not fit.
+    fn refused(&self, error: Error) -> Error {
+        self.session().denied(&format!("upload: {error}"), None);
+        error
+    }
+
     fn rule(&self) -> Arc<UploadRule> {
         self.session().upload_rule()
     }
-}
-
-fn allowed(refused: Option<&'static str>) -> Result<()> {
-    refused.map_or(Ok(()), |kind| Err(Error::WrongType(kind)))
 }

@@ -20,6 +20,14 @@ impl Server {
         Self::start_by(program(&folder.join("state")), folder)
     }
 
+    /// Likewise, writing all that it ever logs to a file, as JSON lines.
+    pub(crate) fn start_logging(folder: &Path, log: &Path) -> Self {
+        let mut command = program(&folder.join("state"));
+        command.env("PATGATE_LOG", "trace").env("PATGATE_LOG_FORMAT", "json");
+        command.stderr(std::fs::File::create(log).expect("a file"));
+        Self::start_by(command, folder)
+    }
+
     /// Likewise, by a command that ends in the program's own.
     pub(crate) fn start_by(mut command: std::process::Command, folder: &Path) -> Self {
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
@@ -46,6 +54,13 @@ impl Server {
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the line");
         let mut numbers = line.split_whitespace().map(str::to_owned);
         (numbers.next().expect("a number"), numbers.next().expect("a number"))
+    }
+
+    /// Ends it as SIGTERM does.
+    pub(crate) fn stop(mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("told");
+        self.process.wait().expect("ended");
     }
 
     /// Ends it as `kill -9` does.

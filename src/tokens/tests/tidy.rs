@@ -1,0 +1,49 @@
+//! What leaves the store by itself, and when.
+
+use super::*;
+use crate::store::{Cursor, EventFilter};
+
+fn events(site: &Site) -> usize {
+    site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len()
+}
+
+#[test]
+fn a_dead_token_is_kept_for_its_retention_and_says_until_when() {
+    let site = site();
+    let request = TokenRequest { lifetime: Asked::For(lifetime("10d")), ..TokenRequest::new(login("alice")) };
+    let expiring = site.tokens.issue(ADMIN, request).expect("a token").record;
+    let revoked = site.scoped(&[]).expect("a token").record;
+    let live = site.scoped(&[]).expect("a token").record;
+    site.tokens.revoke(ADMIN, &[revoked.id]).expect("revoked");
+    let start = site.clock.now();
+    let kept = |id| site.tokens.kept_until(&site.tokens.find(ADMIN, id).expect("there")).expect("read");
+    assert_eq!(kept(live.id), None);
+    assert_eq!(kept(expiring.id), None);
+    assert_eq!(kept(revoked.id), Some(start.after(30 * DAY)));
+
+    site.clock.turn(30 * DAY - Duration::from_millis(1));
+    assert_eq!(site.tokens.tidy().expect("tidied").removed, 0, "never before");
+    assert_eq!(kept(expiring.id), Some(start.after(40 * DAY)));
+    site.clock.turn(Duration::from_millis(1));
+    assert_eq!(site.tokens.tidy().expect("tidied").removed, 1);
+    assert!(matches!(site.tokens.find(ADMIN, revoked.id), Err(Error::UnknownToken(_))));
+    site.clock.turn(10 * DAY);
+    assert_eq!(site.tokens.tidy().expect("tidied").removed, 1);
+    assert_eq!(site.all().iter().map(|record| record.id).collect::<Vec<_>>(), [live.id]);
+}
+
+#[test]
+fn events_stay_for_their_own_retention() {
+    let site = site();
+    let token = site.scoped(&[]).expect("a token").record.id;
+    site.tokens.set_policy(ADMIN, "token-retention", "1d").expect("set");
+    site.tokens.revoke(ADMIN, &[token]).expect("revoked");
+    site.clock.turn(DAY);
+    assert_eq!(site.tokens.tidy().expect("tidied").removed, 1);
+    let of_token = EventFilter { token: Some(token), ..EventFilter::default() };
+    let kept = site.tokens.events(ADMIN, &of_token, Cursor::Latest, 1000).expect("read");
+    assert!(kept.len() >= 3, "made, revoked and removed: {kept:?}");
+    site.clock.turn(89 * DAY + Duration::from_millis(1));
+    assert!(site.tokens.tidy().expect("tidied").forgotten >= 3);
+    assert_eq!(events(&site), 1, "that it was removed, a day later");
+}
