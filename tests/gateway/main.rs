@@ -12,6 +12,7 @@ mod hidden;
 mod life;
 mod matrix;
 mod next_request;
+mod model;
 mod replays;
 mod rest;
 mod rest_cli;

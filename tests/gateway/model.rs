@@ -1,0 +1,460 @@
+//! Ten thousand random operations through both protocols at once leave what a model says they leave, and a file's tag
+//! changes exactly when its content does.
+//!
+//! Ten lanes run side by side, each in a folder of its own with a WebDAV client and an SFTP session. Within a lane one
+//! operation follows the other, by either protocol, and the model says whether it succeeds; now and then all tags and
+//! contents are compared. Every write has a content of its own. A failure tells its seed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use patgate::auth::Clock;
+use patgate::tree::Durability;
+
+use crate::support::{Dav, Fixture, Sftp, string};
+
+const LANES: u64 = 10;
+const OPERATIONS: u64 = 1000;
+const SEED: u64 = 0x5eed_0001;
+/// After as many operations of a lane everything in it is compared.
+const ROUND: u64 = 5;
+
+/// A file's content, or a folder.
+type Tree = BTreeMap<String, Option<Vec<u8>>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Replace,
+    Refuse,
+    Posix,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Put(String, Vec<u8>),
+    PutNew(String, Vec<u8>),
+    PutPart(String, usize, Vec<u8>),
+    Append(String, Vec<u8>),
+    Make(String),
+    RemoveAll(String),
+    RemoveFile(String),
+    RemoveFolder(String),
+    Move(String, String, Over),
+    Copy(String, String, Over, bool),
+    Cut(String, usize),
+    Touch(String, u32),
+    Describe(String),
+}
+
+/// A small generator of its own (SplitMix64), so that a seed stands for the same run everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+
+    fn path(&mut self, root: &str) -> String {
+        let names = ["a", "b", "c d", "\u{e4}"];
+        let depth = 1 + self.next(3);
+        let mut path = root.to_owned();
+        for _ in 0..depth {
+            path.push('/');
+            path.push_str(names[usize::try_from(self.next(4)).expect("small")]);
+        }
+        path
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').expect("below a root").0
+}
+
+fn within(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The model: what should be there, and which files have another content than at the last comparison.
+struct Model {
+    tree: Tree,
+    tags: HashMap<String, String>,
+    changed: HashSet<String>,
+    seen: HashSet<String>,
+}
+
+impl Model {
+    fn new(root: &str) -> Self {
+        let tree = Tree::from([(root.to_owned(), None)]);
+        Self { tree, tags: HashMap::new(), changed: HashSet::new(), seen: HashSet::new() }
+    }
+
+    fn is_folder(&self, path: &str) -> bool {
+        matches!(self.tree.get(path), Some(None))
+    }
+
+    fn may_hold(&self, path: &str) -> bool {
+        self.is_folder(parent(path))
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.tree.retain(|other, _| !within(other, path));
+        self.tags.retain(|other, _| !within(other, path));
+        self.changed.retain(|other| !within(other, path));
+    }
+
+    fn write(&mut self, path: &str, content: Vec<u8>) -> bool {
+        if !self.may_hold(path) || self.is_folder(path) {
+            return false;
+        }
+        self.tree.insert(path.to_owned(), Some(content));
+        self.changed.insert(path.to_owned());
+        true
+    }
+
+    fn content(&self, path: &str) -> Option<Vec<u8>> {
+        self.tree.get(path).cloned().flatten()
+    }
+
+    fn empty(&self, path: &str) -> bool {
+        self.tree.keys().filter(|other| within(other, path)).count() == 1
+    }
+
+    /// Whether a move or copy may replace what stands at its target.
+    fn may_replace(&self, from: &str, to: &str, over: Over) -> bool {
+        match (self.tree.get(to), over) {
+            (None, _) | (Some(_), Over::Replace) => true,
+            (Some(_), Over::Refuse) => false,
+            (Some(old), Over::Posix) => self.is_folder(from) == old.is_none() && (old.is_some() || self.empty(to)),
+        }
+    }
+
+    /// Carries an operation out; tells whether it succeeds.
+    fn act(&mut self, operation: &Operation) -> bool {
+        match operation.clone() {
+            Operation::Put(path, content) => self.write(&path, content),
+            Operation::PutNew(path, content) => !self.tree.contains_key(&path) && self.write(&path, content),
+            Operation::PutPart(path, start, part) => match self.content(&path) {
+                Some(mut content) if start <= content.len() => {
+                    let end = content.len().max(start + part.len());
+                    content.resize(end, 0);
+                    content[start..start + part.len()].copy_from_slice(&part);
+                    self.write(&path, content)
+                }
+                _ => false,
+            },
+            Operation::Append(path, part) => {
+                self.content(&path).is_some_and(|content| self.write(&path, [content, part].concat()))
+            }
+            Operation::Make(path) => {
+                let may = self.may_hold(&path) && !self.tree.contains_key(&path);
+                may && self.tree.insert(path, None).is_none()
+            }
+            Operation::RemoveAll(path) => self.tree.contains_key(&path).then(|| self.remove(&path)).is_some(),
+            Operation::RemoveFile(path) => self.content(&path).map(|_| self.remove(&path)).is_some(),
+            Operation::RemoveFolder(path) => {
+                (self.is_folder(&path) && self.empty(&path)).then(|| self.remove(&path)).is_some()
+            }
+            Operation::Move(from, to, over) => self.relocate(&from, &to, over),
+            Operation::Copy(from, to, over, deep) => self.duplicate(&from, &to, over, deep),
+            Operation::Cut(path, size) => match self.content(&path) {
+                Some(mut content) if content.len() != size => {
+                    content.resize(size, 0);
+                    self.write(&path, content)
+                }
+                Some(_) => true,
+                None => false,
+            },
+            Operation::Touch(path, _) | Operation::Describe(path) => self.tree.contains_key(&path),
+        }
+    }
+
+    fn relocate(&mut self, from: &str, to: &str, over: Over) -> bool {
+        if over == Over::Posix && from == to {
+            return self.tree.contains_key(from);
+        }
+        let may = self.tree.contains_key(from) && self.may_hold(to) && !within(to, from) && !within(from, to);
+        if !may || !self.may_replace(from, to, over) {
+            return false;
+        }
+        self.remove(to);
+        let moved: Vec<String> = self.tree.keys().filter(|path| within(path, from)).cloned().collect();
+        for old in moved {
+            let new = format!("{to}{}", &old[from.len()..]);
+            let content = self.tree.remove(&old).expect("there");
+            self.tree.insert(new.clone(), content);
+            if let Some(tag) = self.tags.remove(&old) {
+                self.tags.insert(new.clone(), tag);
+            }
+            if self.changed.remove(&old) {
+                self.changed.insert(new);
+            }
+        }
+        true
+    }
+
+    fn duplicate(&mut self, from: &str, to: &str, over: Over, deep: bool) -> bool {
+        let nested = (deep && within(to, from)) || within(from, to);
+        if !self.tree.contains_key(from) || !self.may_hold(to) || nested || !self.may_replace(from, to, over) {
+            return false;
+        }
+        let copied = self.tree.iter().filter(|(path, _)| if deep { within(path, from) } else { *path == from });
+        let copied: Vec<_> = copied.map(|(old, what)| (format!("{to}{}", &old[from.len()..]), what.clone())).collect();
+        self.remove(to);
+        for (path, content) in copied {
+            if content.is_some() {
+                self.changed.insert(path.clone());
+            }
+            self.tree.insert(path, content);
+        }
+        true
+    }
+
+    /// Compares with what the server tells: the same entries, and a new tag for whatever changed and for nothing else.
+    fn compare(&mut self, told: &BTreeMap<String, Option<String>>, why: &str) {
+        let shape: Vec<(&String, bool)> = self.tree.iter().map(|(path, content)| (path, content.is_some())).collect();
+        let seen: Vec<(&String, bool)> = told.iter().map(|(path, tag)| (path, tag.is_some())).collect();
+        assert_eq!(shape, seen, "{why}");
+        for (path, tag) in told.iter().filter_map(|(path, tag)| Some((path, tag.as_ref()?))) {
+            if self.changed.contains(path) || !self.tags.contains_key(path) {
+                assert!(self.seen.insert(tag.clone()), "{path} changed and has a tag that was seen before: {why}");
+                self.tags.insert(path.clone(), tag.clone());
+            } else {
+                assert_eq!(self.tags.get(path), Some(tag), "{path} did not change: {why}");
+            }
+        }
+        self.changed.clear();
+    }
+}
+
+/// One lane: a folder, two clients and the model of what they do.
+struct Lane {
+    root: String,
+    random: Random,
+    dav: Dav,
+    sftp: Sftp,
+    model: Model,
+}
+
+impl Lane {
+    async fn run(mut self, operations: u64) -> Tree {
+        let mut last = Vec::new();
+        for number in 0..operations {
+            let operation = self.draw(number);
+            let by_sftp = self.random.next(2) == 0;
+            let wanted = self.model.act(&operation);
+            last.push(format!("{} {operation:?}: {wanted}", if by_sftp { "SFTP" } else { "WebDAV" }));
+            let done = match by_sftp {
+                true => self.by_sftp(&operation).await,
+                false => None,
+            };
+            let done = match done {
+                Some(done) => done,
+                None => self.by_dav(&operation).await,
+            };
+            let why = || format!("seed {SEED:#x}, {}: {:#?}", self.root, &last[last.len().saturating_sub(8)..]);
+            assert_eq!(done, wanted, "{}", why());
+            if number % ROUND == ROUND - 1 {
+                let told = self.told().await;
+                let why = why();
+                self.model.compare(&told, &why);
+            }
+        }
+        for (path, content) in self.model.tree.iter().filter_map(|(path, content)| Some((path, content.as_ref()?))) {
+            assert_eq!(&self.dav.get(&url(path)).await.body, content, "{path}");
+            assert_eq!(self.sftp.get(path).await.expect("read").as_slice(), content, "{path}");
+        }
+        self.model.tree
+    }
+
+    fn draw(&mut self, number: u64) -> Operation {
+        let kind = self.random.next(30);
+        let content =
+            format!("{number} {}", "x".repeat(usize::try_from(self.random.next(40)).expect("small"))).into_bytes();
+        let (one, other) = (self.random.path(&self.root), self.random.path(&self.root));
+        let size = usize::try_from(self.random.next(50)).expect("small");
+        let over = [Over::Replace, Over::Refuse, Over::Posix][usize::try_from(self.random.next(3)).expect("small")];
+        match kind {
+            0..6 => Operation::Put(one, content),
+            6 => Operation::PutNew(one, content),
+            7..9 => Operation::PutPart(one, size, content),
+            9..11 => Operation::Append(one, content),
+            11..16 => Operation::Make(one),
+            16 => Operation::RemoveAll(one),
+            17 => Operation::RemoveFile(one),
+            18 => Operation::RemoveFolder(one),
+            19..23 => Operation::Move(one, other, over),
+            23..26 => {
+                Operation::Copy(one, other, if over == Over::Posix { Over::Replace } else { over }, size % 4 != 0)
+            }
+            26 => Operation::Cut(one, size),
+            27..29 => Operation::Touch(one, 981_173_106 + u32::try_from(size).expect("small")),
+            _ => Operation::Describe(one),
+        }
+    }
+
+    /// Carries an operation out over SFTP; none for what it has no packet for.
+    async fn by_sftp(&mut self, operation: &Operation) -> Option<bool> {
+        const WRITE: u32 = 2;
+        const APPEND: u32 = 4;
+        let sftp = &mut self.sftp;
+        Some(match operation {
+            Operation::Put(path, content) => sftp.put(path, content).await.is_ok(),
+            Operation::PutNew(path, content) => match sftp.open_file(path.as_bytes(), WRITE | 8 | 32).await {
+                Ok(handle) => {
+                    sftp.write_at(&handle, 0, content).await.expect("written");
+                    sftp.close(&handle).await.is_ok()
+                }
+                Err(_) => false,
+            },
+            Operation::PutPart(path, start, part) => {
+                // SFTP writes behind the end as well, and leaves a hole.
+                if self.model.content(path).is_none()
+                    || sftp.stat(path).await.is_ok_and(|a| a.size < Some(*start as u64))
+                {
+                    return Some(false);
+                }
+                let handle = sftp.open_file(path.as_bytes(), WRITE).await.expect("opened");
+                sftp.write_at(&handle, *start as u64, part).await.expect("written");
+                sftp.close(&handle).await.is_ok()
+            }
+            Operation::Append(path, part) => match sftp.open_file(path.as_bytes(), WRITE | APPEND).await {
+                Ok(handle) => {
+                    sftp.write_at(&handle, 0, part).await.expect("written");
+                    sftp.close(&handle).await.is_ok()
+                }
+                Err(_) => false,
+            },
+            Operation::Make(path) => sftp.mkdir(path).await.is_ok(),
+            Operation::RemoveFile(path) => sftp.remove(path).await.is_ok(),
+            Operation::RemoveFolder(path) => sftp.rmdir(path).await.is_ok(),
+            Operation::Move(from, to, Over::Refuse) => sftp.rename(from, to).await.is_ok(),
+            Operation::Move(from, to, Over::Posix) => self.posix_rename(from, to).await,
+            Operation::Cut(path, size) => self.cut(path, *size).await,
+            Operation::Touch(path, time) => {
+                let times = [time.to_be_bytes(), time.to_be_bytes()].concat();
+                sftp.ask(9, &[&string(path.as_bytes()), &8u32.to_be_bytes(), &times]).await.is_ok()
+            }
+            Operation::RemoveAll(_)
+            | Operation::Move(_, _, Over::Replace)
+            | Operation::Copy(..)
+            | Operation::Describe(_) => return None,
+        })
+    }
+
+    async fn posix_rename(&mut self, from: &str, to: &str) -> bool {
+        let name = string(b"posix-rename@openssh.com");
+        self.sftp.ask(200, &[&name, &string(from.as_bytes()), &string(to.as_bytes())]).await.is_ok()
+    }
+
+    async fn cut(&mut self, path: &str, size: usize) -> bool {
+        let size = (size as u64).to_be_bytes();
+        // A folder can't be cut; the model knows it as no file.
+        self.sftp.ask(9, &[&string(path.as_bytes()), &1u32.to_be_bytes(), &size]).await.is_ok()
+    }
+
+    /// Carries an operation out over WebDAV, or over SFTP what WebDAV has no method for.
+    async fn by_dav(&mut self, operation: &Operation) -> bool {
+        let dav = self.dav.clone();
+        let status = match operation {
+            Operation::Put(path, content) => dav.put(&url(path), content.clone()).await.status,
+            Operation::PutNew(path, content) => {
+                dav.send("PUT", &url(path), &[("if-none-match", "*")], content.clone()).await.status
+            }
+            Operation::PutPart(path, start, part) => {
+                let range = format!("bytes={start}-{}", start + part.len() - 1);
+                update(&dav, path, &range, part).await
+            }
+            Operation::Append(path, part) => update(&dav, path, "append", part).await,
+            Operation::Make(path) => dav.status("MKCOL", &url(path)).await,
+            Operation::RemoveAll(path) => dav.status("DELETE", &url(path)).await,
+            Operation::Move(from, to, over) if *over != Over::Posix => {
+                relocate(&dav, "MOVE", from, to, *over, "infinity").await
+            }
+            Operation::Copy(from, to, over, deep) => {
+                relocate(&dav, "COPY", from, to, *over, if *deep { "infinity" } else { "0" }).await
+            }
+            Operation::Touch(path, time) => patch(&dav, path, &format!("<lastmodified>{time}</lastmodified>")).await,
+            Operation::Describe(path) => patch(&dav, path, "<x xmlns=\"u:x\">1</x>").await,
+            Operation::RemoveFile(path) => return self.sftp.remove(path).await.is_ok(),
+            Operation::RemoveFolder(path) => return self.sftp.rmdir(path).await.is_ok(),
+            Operation::Move(from, to, _) => return self.posix_rename(from, to).await,
+            Operation::Cut(path, size) => return self.cut(path, *size).await,
+        };
+        assert!(status < 500, "{operation:?}: {status}");
+        (200..300).contains(&status)
+    }
+
+    /// Returns all that is in the lane, each file with its tag.
+    async fn told(&self) -> BTreeMap<String, Option<String>> {
+        let body = "<propfind xmlns=\"DAV:\"><prop><getetag/></prop></propfind>";
+        let text = self.dav.send("PROPFIND", &url(&self.root), &[("depth", "infinity")], body).await.text();
+        let responses = text.split("<D:response>").skip(1).map(|response| {
+            let href = response.split("<D:href>").nth(1).and_then(|rest| rest.split('<').next()).expect("an href");
+            let tag = response.split("<D:getetag>").nth(1).and_then(|rest| rest.split('<').next());
+            (path_of(href), tag.map(str::to_owned))
+        });
+        responses.collect()
+    }
+}
+
+async fn update(dav: &Dav, path: &str, range: &str, part: &[u8]) -> u16 {
+    let kind = ("content-type", "application/x-sabredav-partialupdate");
+    dav.send("PATCH", &url(path), &[kind, ("x-update-range", range)], part.to_vec()).await.status
+}
+
+async fn relocate(dav: &Dav, method: &str, from: &str, to: &str, over: Over, depth: &str) -> u16 {
+    let to = url(to);
+    let overwrite = if over == Over::Refuse { "F" } else { "T" };
+    dav.send(method, &url(from), &[("destination", &to), ("overwrite", overwrite), ("depth", depth)], "").await.status
+}
+
+async fn patch(dav: &Dav, path: &str, property: &str) -> u16 {
+    let body = format!("<propertyupdate xmlns=\"DAV:\"><set><prop>{property}</prop></set></propertyupdate>");
+    dav.send("PROPPATCH", &url(path), &[], body).await.status
+}
+
+fn url(path: &str) -> String {
+    format!("/dav{}", path.replace(' ', "%20").replace('\u{e4}', "%C3%A4"))
+}
+
+fn path_of(href: &str) -> String {
+    let path = href.strip_prefix("/dav").expect("in the tree").trim_end_matches('/');
+    path.replace("%20", " ").replace("%C3%A4", "\u{e4}")
+}
+
+/// What the host shows below a folder.
+fn on_disk(gateway: &Fixture, root: &str, found: &mut Tree) {
+    found.insert(root.to_owned(), None);
+    for entry in std::fs::read_dir(gateway.host(root)).expect("a folder").flatten() {
+        let path = format!("{root}/{}", entry.file_name().to_str().expect("text"));
+        if entry.file_type().expect("a type").is_dir() {
+            on_disk(gateway, &path, found);
+        } else {
+            found.insert(path, Some(std::fs::read(entry.path()).expect("read")));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_operations_through_both_protocols_leave_what_a_model_says() {
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.durability = Durability::Fast).await;
+    let token = gateway.login("alice", "/:rw");
+    let mut lanes = Vec::new();
+    for number in 0..LANES {
+        let root = format!("/lane {number}");
+        gateway.folder(&root);
+        let (dav, sftp) = (gateway.dav("alice", &token), gateway.sftp("alice", &token).await);
+        let (random, model) = (Random(SEED ^ number << 32), Model::new(&root));
+        let lane = Lane { root: root.clone(), random, dav, sftp, model };
+        lanes.push((root, tokio::spawn(lane.run(OPERATIONS))));
+    }
+    for (root, lane) in lanes {
+        let wanted = lane.await.expect("the lane ends");
+        let mut found = Tree::new();
+        on_disk(&gateway, &root, &mut found);
+        assert_eq!(found, wanted, "{root} on the disk");
+    }
+}
