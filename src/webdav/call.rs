@@ -137,15 +137,37 @@ impl Call {
         self.conditions.judge_write(self.around(), &self.path)
     }
 
-    /// Runs an operation with what the request brings against locks and conditions. A condition that
-    /// does not hold is told of before a lock that stands in the way.
+    /// Runs an operation with what the request brings against locks and conditions. Rights are asked first (RFC 4918
+    /// section 8.1); then a condition that does not hold is told of before a lock that stands in the way.
     ///
     /// # Errors
     /// [`tree::Error::Precondition`], and what the operation says.
     pub(super) fn claiming<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
         let judge = || self.judge();
-        judge()?;
-        Ok(work(&Claim { tokens: &self.tokens, judge: &judge })?)
+        match work(&Claim { tokens: &self.tokens, judge: &judge }) {
+            Err(locked @ tree::Error::Locked { .. }) => {
+                judge()?;
+                Err(locked.into())
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// As [`Call::claiming`], for what is only begun: conditions are judged now, and again when it is committed.
+    ///
+    /// # Errors
+    /// As [`Call::claiming`].
+    pub(super) fn staging<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
+        let begun = self.claiming(work)?;
+        self.judge()?;
+        Ok(begun)
+    }
+
+    /// Tells whether an error names a folder: as the root of a lock.
+    pub(super) async fn names_folder(&self, error: &Error) -> bool {
+        let Error::Tree(tree::Error::Locked { root, .. }) = error else { return false };
+        let (view, root) = (self.view.clone(), root.clone());
+        blocking(move || Ok(view.stat(&root)?.is_folder())).await.unwrap_or(false)
     }
 
     /// Returns the lock tokens that the request submits.

@@ -168,7 +168,7 @@ fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Re
     if total.is_some_and(|total| total != size) {
         return Err(Error::Length);
     }
-    let staged = call.claiming(|claim| call.view.stage(&call.path, Some(size), claim))?;
+    let staged = call.staging(|claim| call.view.stage(&call.path, Some(size), claim))?;
     let mut offset = 0;
     for (_, part) in &parts {
         offset = staged.append(part, offset)?;

@@ -107,6 +107,8 @@ pub(super) struct Asked<'a> {
     pub(super) verb: Option<Verb>,
     /// The client's root and the place asked for, once they are known.
     pub(super) place: Option<(&'a Mount, &'a TreePath)>,
+    /// Whether the place that the error names is a folder.
+    pub(super) folder: bool,
 }
 
 impl Error {
@@ -193,7 +195,7 @@ impl Error {
             Self::Tree(tree::Error::Locked { root, .. }) => {
                 let name = if asked.verb == Some(Verb::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
                 let (mount, path) = asked.place?;
-                let folder = root != path && path.is_within(root);
+                let folder = asked.folder || (root != path && path.is_within(root));
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
             }
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
@@ -287,7 +289,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None };
+    const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None, folder: false };
 
     async fn body(response: Response<Body>) -> String {
         String::from_utf8(response.into_body().collect().await.expect("body").to_bytes().to_vec()).expect("text")
@@ -323,7 +325,8 @@ mod tests {
         for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
             let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
             let path = at("team/a/b");
-            let response = error.into_response(Asked { verb: Some(Verb::Put), place: Some((&mount, &path)) });
+            let response =
+                error.into_response(Asked { verb: Some(Verb::Put), place: Some((&mount, &path)), folder: false });
             assert_eq!(response.status(), StatusCode::LOCKED);
             let wanted = format!("<D:lock-token-submitted><D:href>{href}</D:href></D:lock-token-submitted>");
             assert!(body(response).await.contains(&wanted), "{root}");

@@ -108,7 +108,7 @@ impl Webdav {
                     response.extensions_mut().insert(Proven(session));
                     response
                 }
-                Err(error) => error.into_response(Asked { verb, place: None }),
+                Err(error) => error.into_response(Asked { verb, place: None, folder: false }),
             }
         };
         if !awaited && !body.is_end_stream() {
@@ -119,18 +119,20 @@ impl Webdav {
     }
 
     async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut Incoming, session: Session) -> Response<Body> {
-        let Some(verb) = verb else { return unanswered(&head).into_response(Asked { verb, place: None }) };
+        let Some(verb) = verb else {
+            return unanswered(&head).into_response(Asked { verb, place: None, folder: false });
+        };
         let head = match self.beside(verb, head, body, &session).await {
             Ok(Beside::Answered(response)) => {
                 session.used();
                 return response;
             }
             Ok(Beside::Tree(head)) => head,
-            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None }),
+            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None, folder: false }),
         };
         let call = match Call::new(verb, head, &self.tree, session.clone(), self.auth.now()).await {
             Ok(call) => call,
-            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None }),
+            Err(error) => return error.into_response(Asked { verb: Some(verb), place: None, folder: false }),
         };
         let result = match verb {
             Verb::Options => Ok(options()),
@@ -156,7 +158,10 @@ impl Webdav {
                 session.used();
                 response
             }
-            Err(error) => error.into_response(Asked { verb: Some(verb), place: Some((&call.mount, &call.path)) }),
+            Err(error) => {
+                let folder = call.names_folder(&error).await;
+                error.into_response(Asked { verb: Some(verb), place: Some((&call.mount, &call.path)), folder })
+            }
         }
     }
 }

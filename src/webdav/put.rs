@@ -97,13 +97,13 @@ impl Transfer {
     fn stage(mut self) -> Result<Self> {
         let call = Arc::clone(&self.call);
         let Some(part) = &self.part else {
-            self.upload = Some(call.claiming(|claim| call.view.stage(&call.path, self.announced, claim))?);
+            self.upload = Some(call.staging(|claim| call.view.stage(&call.path, self.announced, claim))?);
             return Ok(self);
         };
         if part.is_update() {
             call.view.stat(&call.path)?;
         }
-        let (upload, size) = call.claiming(|claim| call.view.stage_over(&call.path, claim))?;
+        let (upload, size) = call.staging(|claim| call.view.stage_over(&call.path, claim))?;
         self.start = part.start(size)?;
         self.upload = Some(upload);
         Ok(self)

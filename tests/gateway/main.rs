@@ -17,6 +17,7 @@ mod replays;
 mod rest;
 mod rest_cli;
 mod rest_doors;
+mod rfc4918;
 mod sftp;
 mod sftp_files;
 mod sftp_letter;

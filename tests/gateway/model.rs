@@ -57,15 +57,28 @@ impl Random {
         (z ^ (z >> 31)) % below
     }
 
-    fn path(&mut self, root: &str) -> String {
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[usize::try_from(self.next(of.len() as u64)).expect("small")]
+    }
+
+    /// A path where mostly something is, or could be made.
+    fn path(&mut self, root: &str, tree: &Tree) -> String {
         let names = ["a", "b", "c d", "\u{e4}"];
-        let depth = 1 + self.next(3);
-        let mut path = root.to_owned();
-        for _ in 0..depth {
-            path.push('/');
-            path.push_str(names[usize::try_from(self.next(4)).expect("small")]);
+        let known: Vec<&String> = tree.keys().filter(|path| *path != root).collect();
+        let folders: Vec<&String> =
+            tree.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| path).collect();
+        match self.next(8) {
+            0..4 if !known.is_empty() => (*self.pick(&known)).clone(),
+            4..7 => {
+                let folder = *self.pick(&folders);
+                if folder.matches('/').count() > 3 {
+                    (*folder).clone()
+                } else {
+                    format!("{folder}/{}", self.pick(&names))
+                }
+            }
+            _ => format!("{root}/{}/{}", self.pick(&names), self.pick(&names)),
         }
-        path
     }
 }
 
@@ -240,7 +253,7 @@ struct Lane {
 
 impl Lane {
     async fn run(mut self, operations: u64) -> Tree {
-        let mut last = Vec::new();
+        let (mut last, mut done_well) = (Vec::new(), 0);
         for number in 0..operations {
             let operation = self.draw(number);
             let by_sftp = self.random.next(2) == 0;
@@ -256,12 +269,14 @@ impl Lane {
             };
             let why = || format!("seed {SEED:#x}, {}: {:#?}", self.root, &last[last.len().saturating_sub(8)..]);
             assert_eq!(done, wanted, "{}", why());
+            done_well += u64::from(wanted);
             if number % ROUND == ROUND - 1 {
                 let told = self.told().await;
                 let why = why();
                 self.model.compare(&told, &why);
             }
         }
+        assert!((operations / 4..operations).contains(&done_well), "{done_well} operations of {operations} succeed");
         for (path, content) in self.model.tree.iter().filter_map(|(path, content)| Some((path, content.as_ref()?))) {
             assert_eq!(&self.dav.get(&url(path)).await.body, content, "{path}");
             assert_eq!(self.sftp.get(path).await.expect("read").as_slice(), content, "{path}");
@@ -273,7 +288,11 @@ impl Lane {
         let kind = self.random.next(30);
         let content =
             format!("{number} {}", "x".repeat(usize::try_from(self.random.next(40)).expect("small"))).into_bytes();
-        let (one, other) = (self.random.path(&self.root), self.random.path(&self.root));
+        let one = self.random.path(&self.root, &self.model.tree);
+        let other = self.random.path(&self.root, &self.model.tree);
+        // A lane's own folder stays.
+        let one = if one == self.root { format!("{one}/a") } else { one };
+        let other = if other == self.root { format!("{other}/a") } else { other };
         let size = usize::try_from(self.random.next(50)).expect("small");
         let over = [Over::Replace, Over::Refuse, Over::Posix][usize::try_from(self.random.next(3)).expect("small")];
         match kind {

@@ -203,7 +203,10 @@ impl View {
             if let (true, Some(name)) = (judged, found.path.name()) {
                 self.fits_type(&name, &again.file, size)?;
             }
-            stat = self.cut(&again.file, &stat, size)?;
+            // What has the size already keeps its content, and so its tag.
+            if again.stat.size != size {
+                stat = self.cut(&again.file, &stat, size)?;
+            }
         }
         if let Some(mode) = attributes.mode {
             let kept = if stat.is_folder() { stat.mode & 0o7000 } else { 0 };

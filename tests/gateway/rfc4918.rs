@@ -1,0 +1,380 @@
+//! What RFC 4918 says a server MUST do, as far as no other test holds it; and `tests/rfc4918.md`, which names the test
+//! for each of its sentences.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Answer, Dav, Fixture};
+
+const LOCK: &str =
+    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+const SHARED: &str =
+    r#"<lockinfo xmlns="DAV:"><lockscope><shared/></lockscope><locktype><write/></locktype></lockinfo>"#;
+
+async fn alice(gateway: &Fixture) -> Dav {
+    let token = gateway.login("alice", "/:rw");
+    gateway.dav("alice", &token)
+}
+
+async fn find(dav: &Dav, path: &str, names: &str) -> String {
+    let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
+    dav.send("PROPFIND", path, &[("depth", "0")], body).await.text()
+}
+
+async fn lock(dav: &Dav, path: &str, depth: &str, body: &'static str) -> Answer {
+    dav.send("LOCK", path, &[("depth", depth), ("timeout", "Second-600")], body).await
+}
+
+/// Takes a lock and returns its token, with its brackets.
+async fn locked(dav: &Dav, path: &str, depth: &str) -> String {
+    let answer = lock(dav, path, depth, LOCK).await;
+    assert!(answer.status == 200 || answer.status == 201, "{}", answer.text());
+    answer.header("lock-token").to_owned()
+}
+
+async fn is_locked(dav: &Dav, path: &str) -> bool {
+    find(dav, path, "<lockdiscovery/>").await.contains("<D:activelock>")
+}
+
+/// The names of all functions in the Rust files below a folder.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            functions(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("text");
+            let names = text.lines().filter_map(|line| line.split("fn ").nth(1)?.split(['(', '<']).next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_table_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = BTreeSet::new();
+    functions(&root.join("src"), &mut known);
+    functions(&root.join("tests"), &mut known);
+    let table = std::fs::read_to_string(root.join("tests/rfc4918.md")).expect("the table");
+    let rows: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| section") && !line.starts_with("| ---"))
+        .collect();
+    assert!(rows.len() > 80, "the table has {} rows", rows.len());
+    for row in rows {
+        let last = row.trim_end_matches('|').rsplit('|').next().expect("a column").trim();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty() || last.starts_with("not done:"), "no test: {row}");
+        for name in names {
+            assert!(known.contains(name), "there is no test {name}: {row}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_maps_each_segment_once_and_hrefs_are_of_one_form() {
+    let gateway = Fixture::start().await;
+    gateway.write("/f/a b", "x");
+    gateway.write("/f/sub/c", "x");
+    let dav = alice(&gateway).await;
+    for path in ["/dav/f", "/dav/f/"] {
+        let text = dav.send("PROPFIND", path, &[("depth", "infinity")], "").await.text();
+        let mut hrefs: Vec<&str> =
+            text.split("<D:response><D:href>").skip(1).filter_map(|r| r.split('<').next()).collect();
+        hrefs.sort_unstable();
+        assert_eq!(hrefs, ["/dav/f/", "/dav/f/a%20b", "/dav/f/sub/", "/dav/f/sub/c"], "{path}");
+        assert_eq!(dav.status("MKCOL", path).await, 405, "with and without its slash it is the same folder");
+    }
+    assert_eq!(dav.put("/dav/f/new", "x").await.status, 201);
+    assert_eq!(dav.status("MKCOL", "/dav/f/made").await, 201);
+    let listed = dav.list("/dav/f/").await.expect("listed");
+    assert_eq!(listed, ["/dav/f/a%20b", "/dav/f/made/", "/dav/f/new", "/dav/f/sub/"], "whatever is made is a member");
+    assert_eq!(dav.list("/dav/f/made/").await, Ok(vec![]), "a new folder has no members");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn xml_that_is_not_well_formed_is_refused_and_what_is_unknown_is_passed_over() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "x");
+    let dav = alice(&gateway).await;
+    for method in ["PROPFIND", "PROPPATCH", "LOCK", "REPORT"] {
+        for body in ["<propfind xmlns=\"DAV:\"><allprop></propfind>", "<x", "text", "<a:b/>"] {
+            assert_eq!(dav.send(method, "/dav/a", &[("depth", "0")], body).await.status, 400, "{method} {body}");
+        }
+    }
+    assert!(!is_locked(&dav, "/dav/a").await);
+    let more = "<more xmlns=\"urn:x\" a=\"b\"><allprop xmlns=\"DAV:\"/>text</more>";
+    let body =
+        format!("<propfind xmlns=\"DAV:\" x:y=\"z\" xmlns:x=\"urn:x\">{more}<prop>{more}<getetag/></prop></propfind>");
+    let found = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], body).await;
+    assert!(found.status == 207 && found.text().contains("<D:getetag>"), "{}", found.text());
+    let body = format!(
+        "<propertyupdate xmlns=\"DAV:\">{more}<set>{more}<prop><x xmlns=\"urn:x\">1</x></prop></set></propertyupdate>"
+    );
+    assert!(dav.send("PROPPATCH", "/dav/a", &[], body).await.text().contains("200 OK"));
+    let body = LOCK.replace("<lockscope>", &format!("{more}<lockscope>"));
+    assert_eq!(dav.send("LOCK", "/dav/a", &[("depth", "0")], body).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_properties_are_kept_as_they_were() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "x");
+    let dav = alice(&gateway).await;
+    let value = "<x:p xmlns:x=\"urn:x\" xml:lang=\"de\" x:k=\"&lt;v&gt;\"> mixed <y xmlns=\"urn:y\"/>\n and  spaced <x:z>&amp;</x:z></x:p>";
+    let body = format!("<propertyupdate xmlns=\"DAV:\"><set><prop>{value}</prop></set></propertyupdate>");
+    assert!(dav.send("PROPPATCH", "/dav/a", &[], body).await.text().contains("200 OK"));
+    let found = find(&dav, "/dav/a", "<p xmlns=\"urn:x\"/>").await;
+    for part in ["xml:lang=\"de\"", "&lt;v&gt;", " mixed <y xmlns=\"urn:y\"/>", " and  spaced <x:z>&amp;</x:z></x:p>"] {
+        assert!(found.contains(part), "{part} in {found}");
+    }
+    let same_name = find(&dav, "/dav/a", "<p xmlns=\"urn:other\"/>").await;
+    assert!(same_name.contains("404 Not Found"), "the namespace is part of a name");
+    let all = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], "").await.text();
+    assert!(all.contains("xml:lang=\"de\""), "allprop tells dead properties: {all}");
+    let gone = "<propertyupdate xmlns=\"DAV:\"><remove><prop><q xmlns=\"urn:x\"/></prop></remove></propertyupdate>";
+    assert!(dav.send("PROPPATCH", "/dav/a", &[], gone).await.text().contains("200 OK"), "removing nothing is no error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_file_refuses_every_change_without_its_token() {
+    let gateway = Fixture::start().await;
+    for path in ["/f/a", "/f/sub/c", "/other"] {
+        gateway.write(path, "old");
+    }
+    let dav = alice(&gateway).await;
+    let token = locked(&dav, "/dav/f/a", "0").await;
+    let folder = locked(&dav, "/dav/f/sub", "infinity").await;
+    let patch = "<propertyupdate xmlns=\"DAV:\"><set><prop><x xmlns=\"u:\"/></prop></set></propertyupdate>";
+    let to = |path: &'static str| vec![("destination", path)];
+    let partial = vec![("content-type", "application/x-sabredav-partialupdate"), ("x-update-range", "append")];
+    let refused: Vec<(&str, &str, Vec<(&str, &str)>, &str)> = vec![
+        ("PUT", "/dav/f/a", vec![], "new"),
+        ("PATCH", "/dav/f/a", partial, "new"),
+        ("PROPPATCH", "/dav/f/a", vec![], patch),
+        ("DELETE", "/dav/f/a", vec![], ""),
+        ("DELETE", "/dav/f", vec![], ""),
+        ("MOVE", "/dav/f/a", to("/dav/b"), ""),
+        ("MOVE", "/dav/f", to("/dav/g"), ""),
+        ("MOVE", "/dav/other", to("/dav/f/a"), ""),
+        ("COPY", "/dav/other", to("/dav/f/a"), ""),
+        ("LOCK", "/dav/f/a", vec![("depth", "0")], LOCK),
+        ("LOCK", "/dav/f", vec![("depth", "infinity")], LOCK),
+        ("PUT", "/dav/f/sub/new", vec![], "new"),
+        ("PUT", "/dav/f/sub/c", vec![], "new"),
+        ("MKCOL", "/dav/f/sub/new", vec![], ""),
+        ("DELETE", "/dav/f/sub/c", vec![], ""),
+        ("MOVE", "/dav/other", to("/dav/f/sub/new"), ""),
+        ("MOVE", "/dav/f/sub/c", to("/dav/c"), ""),
+        ("COPY", "/dav/other", to("/dav/f/sub/new"), ""),
+        ("PROPPATCH", "/dav/f/sub/c", vec![], patch),
+        ("LOCK", "/dav/f/sub/new", vec![("depth", "0")], LOCK),
+    ];
+    for (method, path, headers, body) in &refused {
+        let answer = dav.send(method, path, headers, *body).await;
+        assert_eq!(answer.status, 423, "{method} {path}");
+        let text = answer.text();
+        let named = text.contains("<D:href>/dav/f/a</D:href>") || text.contains("<D:href>/dav/f/sub/</D:href>");
+        let element = if *method == "LOCK" { "no-conflicting-lock" } else { "lock-token-submitted" };
+        assert!(named && text.contains(element), "{method} {path}: {text}");
+    }
+    let here: Vec<String> = gateway.everything().into_iter().filter(|path| !path.starts_with(".patgate")).collect();
+    assert_eq!(here, ["f", "f/a", "f/sub", "f/sub/c", "other"], "nothing has changed, not even a part");
+    assert_eq!(dav.send("PUT", "/dav/f/a", &[("if", &format!("({token})"))], "new").await.status, 204);
+    assert_eq!(
+        dav.send("PUT", "/dav/f/sub/new", &[("if", &format!("</dav/f/sub> ({folder})"))], "new").await.status,
+        201
+    );
+    assert!(is_locked(&dav, "/dav/f/sub/new").await, "what is made in it is locked with it");
+    assert_eq!(dav.send("UNLOCK", "/dav/f/sub/c", &[("lock-token", &folder)], "").await.status, 204);
+    for path in ["/dav/f/sub", "/dav/f/sub/c", "/dav/f/sub/new"] {
+        assert!(!is_locked(&dav, path).await, "an UNLOCK anywhere in it ends all of the lock: {path}");
+    }
+    assert_eq!(dav.send("UNLOCK", "/dav/f/a", &[], "").await.status, 400);
+    assert_eq!(dav.send("UNLOCK", "/dav/f/sub", &[("lock-token", &folder)], "").await.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_go_together_as_the_table_says_and_are_taken_whole_or_not_at_all() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    for (number, (held, asked, status)) in
+        [(LOCK, LOCK, 423), (LOCK, SHARED, 423), (SHARED, LOCK, 423), (SHARED, SHARED, 200)].into_iter().enumerate()
+    {
+        let path = format!("/dav/{number}");
+        gateway.write(&path["/dav".len()..], "x");
+        let first = lock(&dav, &path, "0", held).await;
+        let second = lock(&dav, &path, "0", asked).await;
+        assert_eq!((first.status, second.status), (200, status), "{held} {asked}");
+        let tokens = [first.header("lock-token"), second.header("lock-token")];
+        assert!(tokens[0].starts_with("<urn:uuid:") || tokens[0].starts_with("<opaquelocktoken:"), "{tokens:?}");
+        assert_ne!(tokens[0], tokens[1], "every lock has a token of its own");
+        let shown = find(&dav, &path, "<lockdiscovery/><supportedlock/>").await;
+        assert_eq!(shown.matches("<D:activelock>").count(), if status == 200 { 2 } else { 1 });
+        assert!(shown.contains("<D:lockentry>"), "{shown}");
+    }
+    gateway.write("/f/a", "x");
+    gateway.write("/f/b", "x");
+    locked(&dav, "/dav/f/b", "0").await;
+    assert_eq!(lock(&dav, "/dav/f", "infinity", LOCK).await.status, 423);
+    for path in ["/dav/f", "/dav/f/a"] {
+        assert!(!is_locked(&dav, path).await, "a lock that is refused locks nothing: {path}");
+    }
+    assert_eq!(lock(&dav, "/dav/f", "0", LOCK).await.status, 200, "a lock of the folder alone is no conflict");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_stay_where_they_were_taken() {
+    let gateway = Fixture::start().await;
+    for path in ["/a", "/b", "/f/x"] {
+        gateway.write(path, path);
+    }
+    let dav = alice(&gateway).await;
+    let token = locked(&dav, "/dav/a", "0").await;
+    assert_eq!(dav.send("COPY", "/dav/a", &[("destination", "/dav/copy")], "").await.status, 201);
+    assert!(!is_locked(&dav, "/dav/copy").await, "a copy is not locked");
+    let with = [("destination", "/dav/moved"), ("if", &format!("({token})"))];
+    assert_eq!(dav.send("MOVE", "/dav/a", &with, "").await.status, 201);
+    assert!(!is_locked(&dav, "/dav/moved").await, "a lock does not move along");
+    assert_eq!(dav.put("/dav/a", "another").await.status, 201, "nor does it stay on what is made there");
+    assert!(!is_locked(&dav, "/dav/a").await);
+    let folder = locked(&dav, "/dav/f", "infinity").await;
+    let into = [("destination", "/dav/f/b"), ("if", &*format!("</dav/f> ({folder})"))];
+    assert_eq!(dav.send("MOVE", "/dav/b", &into, "").await.status, 201);
+    assert!(is_locked(&dav, "/dav/f/b").await, "what comes into a locked folder is locked with it");
+    let gone = locked(&dav, "/dav/moved", "0").await;
+    assert_eq!(dav.send("DELETE", "/dav/moved", &[("if", &format!("({gone})"))], "").await.status, 204);
+    assert_eq!(dav.put("/dav/moved", "new").await.status, 201, "a lock ends with what it was taken on");
+    let target = locked(&dav, "/dav/moved", "0").await;
+    let over = [("destination", "/dav/moved"), ("if", &*format!("</dav/moved> ({target})"))];
+    assert_eq!(dav.send("MOVE", "/dav/copy", &over, "").await.status, 204);
+    assert!(is_locked(&dav, "/dav/moved").await, "a lock at the target stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_refreshed_whole_and_ends_with_its_time() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.write("/f/a", "x");
+    gateway.user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "30d"]));
+    let token = locked(&dav, "/dav/f", "infinity").await;
+    gateway.clock.turn(Duration::from_secs(500));
+    let with = [("if", &*format!("({token})")), ("depth", "0"), ("timeout", "Second-600")];
+    let refreshed = dav.send("LOCK", "/dav/f/a", &with, "").await;
+    assert_eq!((refreshed.status, refreshed.header("lock-token")), (200, ""));
+    let text = refreshed.text();
+    assert!(
+        text.contains("<D:depth>infinity</D:depth>") && text.contains("Second-600"),
+        "Depth is passed over: {text}"
+    );
+    gateway.clock.turn(Duration::from_secs(500));
+    assert_eq!(dav.put("/dav/f/a", "new").await.status, 423, "its time began anew");
+    gateway.clock.turn(Duration::from_secs(101));
+    assert_eq!(dav.put("/dav/f/a", "new").await.status, 204);
+    assert!(!is_locked(&dav, "/dav/f").await);
+    assert_eq!(dav.send("LOCK", "/dav/f", &with, "").await.status, 412, "what has ended can't be refreshed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_on_nothing_makes_a_file_like_any_other() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    let answer = lock(&dav, "/dav/new", "infinity", LOCK).await;
+    assert_eq!(answer.status, 201);
+    assert!(answer.text().contains("<D:lockdiscovery><D:activelock>"), "{}", answer.text());
+    let token = answer.header("lock-token").to_owned();
+    let listed = dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.text();
+    assert!(listed.contains("<D:response><D:href>/dav/new</D:href>"), "it is a member of its folder: {listed}");
+    assert_eq!(dav.send("MKCOL", "/dav/new", &[("if", &format!("({token})"))], "").await.status, 405);
+    assert!(!find(&dav, "/dav/new", "<resourcetype/>").await.contains("collection"));
+    assert_eq!(dav.send("PUT", "/dav/new", &[("if", &format!("({token})"))], "content").await.status, 204);
+    assert_eq!(dav.send("UNLOCK", "/dav/new", &[("lock-token", &token)], "").await.status, 204);
+    assert_eq!(dav.get("/dav/new").await.text(), "content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_is_told_so_before_a_condition_is_looked_at() {
+    let gateway = Fixture::start().await;
+    gateway.write("/open/a", "x");
+    gateway.write("/closed/a", "x");
+    gateway.user("alice", &["/open:r"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let stranger = gateway.dav("alice", "pgt_wrong");
+    for condition in [("if-match", "\"other\""), ("if-none-match", "*"), ("if", "([\"other\"])")] {
+        assert_eq!(stranger.send("GET", "/dav/open/a", &[condition], "").await.status, 401, "{condition:?}");
+        assert_eq!(dav.send("GET", "/dav/closed/a", &[condition], "").await.status, 404, "{condition:?}");
+        assert_eq!(dav.send("PUT", "/dav/closed/a", &[condition], "").await.status, 409, "{condition:?}");
+        for (method, body) in [("PUT", "new"), ("DELETE", ""), ("LOCK", LOCK)] {
+            assert_eq!(dav.send(method, "/dav/open/a", &[condition], body).await.status, 403, "{method} {condition:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_is_never_given_twice_at_a_place() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    let mut seen = BTreeSet::new();
+    for round in 0..5 {
+        assert_eq!(dav.put("/dav/a", "same").await.status, 201);
+        assert_eq!(dav.put("/dav/b", "same").await.status, 201);
+        assert!(seen.insert(dav.get("/dav/a").await.header("etag").to_owned()), "made anew, round {round}");
+        let over = [("destination", "/dav/a")];
+        assert_eq!(dav.send("MOVE", "/dav/b", &over, "").await.status, 204);
+        assert!(seen.insert(dav.get("/dav/a").await.header("etag").to_owned()), "moved over, round {round}");
+        assert_eq!(dav.send("COPY", "/dav/a", &[("destination", "/dav/b")], "").await.status, 201);
+        assert!(seen.insert(dav.get("/dav/b").await.header("etag").to_owned()), "copied, round {round}");
+        assert_eq!(dav.status("DELETE", "/dav/a").await, 204);
+        assert_eq!(dav.status("DELETE", "/dav/b").await, 204);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_say_what_headers_say_and_what_a_target_was_is_gone() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a.txt", "content");
+    gateway.write("/old/inner", "x");
+    let dav = alice(&gateway).await;
+    let get = dav.get("/dav/a.txt").await;
+    let found = find(
+        &dav,
+        "/dav/a.txt",
+        "<getcontentlength/><getcontenttype/><getetag/><getlastmodified/><resourcetype/><creationdate/><lockdiscovery/><supportedlock/>",
+    )
+    .await;
+    for (name, header) in [
+        ("getcontentlength", "content-length"),
+        ("getcontenttype", "content-type"),
+        ("getetag", "etag"),
+        ("getlastmodified", "last-modified"),
+    ] {
+        let wanted = format!("<D:{name}>{}</D:{name}>", get.header(header));
+        assert!(found.contains(&wanted), "{wanted} in {found}");
+    }
+    assert!(!found.contains("404"), "{found}");
+    let patch = |name: &str| {
+        format!("<propertyupdate xmlns=\"DAV:\"><set><prop><{name} xmlns=\"u:\"/></prop></set></propertyupdate>")
+    };
+    assert_eq!(dav.send("PROPPATCH", "/dav/old", &[], patch("mark")).await.status, 207);
+    assert_eq!(dav.send("PROPPATCH", "/dav/a.txt", &[], patch("own")).await.status, 207);
+    for method in ["COPY", "MOVE"] {
+        let to = [("destination", "/dav/old")];
+        assert_eq!(dav.send(method, "/dav/a.txt", &to, "").await.status, 204);
+        let found = find(&dav, "/dav/old", "<own xmlns=\"u:\"/><mark xmlns=\"u:\"/>").await;
+        assert_eq!(
+            (found.matches("200 OK").count(), found.matches("404 Not Found").count()),
+            (1, 1),
+            "{method} {found}"
+        );
+        assert_eq!(dav.get("/dav/old/inner").await.status, 404, "{method}");
+    }
+    assert_eq!(dav.get("/dav/a.txt").await.status, 404);
+    for (method, status) in [("COPY", 400), ("MOVE", 400)] {
+        assert_eq!(dav.status(method, "/dav/old").await, status, "{method} without Destination");
+    }
+    assert_eq!(dav.put("/dav/none/a", "x").await.status, 409, "no folder is made on the way");
+    assert_eq!(dav.put("/dav/", "x").await.status, 405);
+    assert_eq!(dav.send("COPY", "/dav/old", &[("destination", "/dav/old")], "").await.status, 403, "onto itself");
+}
