@@ -15,7 +15,7 @@ impl View {
     /// # Errors
     /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
     /// or by one of the folder in which a file would be made; [`Error::NoSpace`] when the user holds too
-    /// many.
+    /// many; [`Error::WrongType`] for the name of a file that would be made.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
         let place = match self.open_for(Operation::Write, path, How::Place) {
             Ok(found) => found.path,
@@ -50,6 +50,7 @@ impl View {
         let (spot, _) = self.writable(place)?;
         let _steady = self.shared().locks.steady();
         self.unlocked(&spot.parent(), tokens)?;
+        self.fits_name(&spot.name)?;
         match spot.folder.make_file(&spot.name, self.host().masked(0o666)) {
             Ok(_) => self.sync_names(&spot.folder).map(|()| true),
             Err(Errno::EXIST) => Ok(false),

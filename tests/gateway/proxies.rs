@@ -1,0 +1,116 @@
+//! Callers behind proxies: believed of trusted ones alone, and then as if they had come themselves.
+
+use std::net::SocketAddr;
+
+use patgate::auth::Clock;
+use patgate::gateway::ProxyProtocol;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Fixture, Sftp, raw};
+
+/// A gateway behind proxies in these networks, and the token of somebody who may come from 192.0.2.0/24 alone.
+async fn behind(proxies: &str, protocol: ProxyProtocol) -> (Fixture, String) {
+    let gateway = Fixture::start_with(Clock::system(), |settings| {
+        settings.trusted_proxies = vec![proxies.parse().expect("a network")];
+        settings.proxy_protocol = protocol;
+        settings.insecure_http = true;
+    })
+    .await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]);
+    (gateway, token)
+}
+
+const NONE: ProxyProtocol = ProxyProtocol { http: false, sftp: false };
+const BOTH: ProxyProtocol = ProxyProtocol { http: true, sftp: true };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_a_trusted_proxy_forwards_count() {
+    let (gateway, token) = behind("127.0.0.0/8", NONE).await;
+    let client = gateway.dav("alice", &token);
+    let cases: [(&[(&str, &str)], u16); 9] = [
+        (&[], 401),
+        (&[("x-forwarded-for", "192.0.2.7")], 207),
+        (&[("x-forwarded-for", "198.51.100.1, 192.0.2.7, 127.0.0.3")], 207),
+        (&[("x-forwarded-for", "192.0.2.7, 198.51.100.1")], 401),
+        (&[("x-forwarded-for", "192.0.2.7, unknown")], 401),
+        (&[("forwarded", "for=198.51.100.1, for=\"192.0.2.7:99\"")], 207),
+        (&[("forwarded", "for=192.0.2.7, for=198.51.100.1")], 401),
+        (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "192.0.2.7")], 207),
+        (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "198.51.100.1")], 400),
+    ];
+    for (fields, wanted) in cases {
+        let headers = [fields, &[("depth", "0")]].concat();
+        assert_eq!(client.send("PROPFIND", "/dav/", &headers, "").await.status, wanted, "{fields:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_who_forwards_is_himself() {
+    let (gateway, token) = behind("10.0.0.0/8", BOTH).await;
+    let client = gateway.dav("alice", &token);
+    let headers = [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("depth", "0")];
+    assert_eq!(client.send("PROPFIND", "/dav/", &headers, "").await.status, 401);
+    let request = [LINE.as_bytes(), options(client.authorization()).as_bytes()].concat();
+    assert!(!String::from_utf8_lossy(&raw(gateway.http, &request).await).contains(" 207 "));
+    assert!(Sftp::connect(gateway.sftp, "alice", &token).await.is_none());
+    let wide = gateway.token("alice", &["-e", "1h"]);
+    assert!(Sftp::connect(gateway.sftp, "alice", &wide).await.is_some(), "who is no proxy sends no header");
+}
+
+const LINE: &str = "PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n";
+
+fn options(authorization: &str) -> String {
+    format!(
+        "PROPFIND /dav/ HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\nDepth: 0\r\nX-Forwarded-For: 198.51.100.1\r\nConnection: close\r\n\r\n"
+    )
+}
+
+/// Version 2: TCP over IPv4 from 192.0.2.7, over TLS.
+const BINARY: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14\xc0\0\x02\x07\x7f\0\0\x01\x12\x67\x01\xbb\x20\0\x05\x01\0\0\0\0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_protocol_names_callers_of_http() {
+    let (gateway, token) = behind("127.0.0.0/8", BOTH).await;
+    let request = options(gateway.dav("alice", &token).authorization());
+    let answer = async |header: &[u8]| {
+        let answer = raw(gateway.http, &[header, request.as_bytes()].concat()).await;
+        String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(answer(LINE.as_bytes()).await, "207", "and the caller forwards for nobody");
+    assert_eq!(answer(BINARY).await, "207");
+    assert_eq!(answer(b"PROXY TCP4 198.51.100.1 127.0.0.1 4711 443\r\n").await, "401");
+    assert_eq!(answer(b"PROXY UNKNOWN\r\n").await, "401", "the proxy's own; it forwards for another");
+    assert_eq!(answer(b"").await, "", "a proxy that says nothing of its caller");
+    assert_eq!(answer(b"PROXY TCP9 x\r\n").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_protocol_names_callers_of_sftp() {
+    let (gateway, token) = behind("127.0.0.0/8", BOTH).await;
+    for (header, wanted) in [
+        (LINE.as_bytes(), true),
+        (BINARY, true),
+        (b"PROXY TCP4 198.51.100.1 127.0.0.1 4711 22\r\n", false),
+        (b"PROXY UNKNOWN\r\n", false),
+    ] {
+        let relay = relay(gateway.sftp, header).await;
+        assert_eq!(Sftp::connect(relay, "alice", &token).await.is_some(), wanted, "{header:?}");
+    }
+}
+
+/// A proxy that sends a header first.
+async fn relay(to: SocketAddr, header: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = TcpStream::connect(to).await.expect("connected");
+            far.write_all(header).await.expect("sent");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    address
+}
