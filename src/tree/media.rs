@@ -115,6 +115,9 @@ mod tests {
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01";
     const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0";
 
+    /// Types that are allowed, a name, how the content begins, and the type that is refused.
+    type Case = (&'static [&'static str], &'static str, &'static [u8], Option<&'static str>);
+
     fn judged(types: &[&str], name: &str, head: &[u8]) -> Option<&'static str> {
         let mimes = types.iter().map(|text| text.parse().expect("type")).collect();
         let rule = UploadRule::join([&Limits { mimes, ..Limits::default() }]);
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn content_and_name_must_both_fit() {
         let html: &[u8] = b"<!DOCTYPE html><p>x</p>";
-        let cases: [(&[&str], &str, &[u8], Option<&str>); 26] = [
+        let cases: [Case; 26] = [
             (&["image/*"], "a.png", PNG, None),
             (&["image/*"], "a", PNG, None),
             (&["image/*"], "a.gif", PNG, None),
