@@ -1,4 +1,6 @@
-//! Tokens: made, looked up, revoked, rotated, and their uses written down.
+//! Tokens: made, looked up, and what becomes of them.
+
+mod change;
 
 use std::fmt;
 
@@ -7,7 +9,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::reach::{self, MAX_CHAIN, Placed};
 use super::users::{page, user_id};
 use super::{Durability, Result, Store, StoreError, columns, policy};
-use crate::domain::{Event, EventKind, Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
+use crate::domain::{EventKind, Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
+
+pub use change::Narrowed;
+pub(crate) use change::Use;
 
 /// What is kept of a secret; `auth` makes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,23 +58,6 @@ pub struct NewToken {
     /// When it dies.
     pub expiry: Expiry,
     /// What it is narrowed to; `None` for all that its owner may reach.
-    pub scopes: Option<Vec<Scope>>,
-    /// What it is limited to.
-    pub limits: Limits,
-    /// What it may do through the REST API beyond its own tokens.
-    pub roles: Roles,
-}
-
-/// What a token is after it was narrowed.
-#[derive(Clone, Debug)]
-pub struct Narrowed {
-    /// Its name.
-    pub name: String,
-    /// Its description.
-    pub description: String,
-    /// When it dies.
-    pub expiry: Expiry,
-    /// What it is narrowed to, in place of its scopes; `None` leaves them.
     pub scopes: Option<Vec<Scope>>,
     /// What it is limited to.
     pub limits: Limits,
@@ -149,6 +137,8 @@ pub struct TokenRecord {
     pub created_at: Time,
     /// When it dies.
     pub expiry: Expiry,
+    /// When the first of those above it dies unless that is used before; `None`: never, or there is none.
+    pub above_until: Option<Time>,
     /// Its last use that was written down.
     pub last_use: Option<LastUse>,
     /// What it is narrowed to and where that is; `None` for a token without scopes.
@@ -168,9 +158,10 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// Returns the instant at which the token dies unless it is used before.
+    /// Returns the instant at which the token, or one above it, dies unless it is used before.
     pub fn deadline(&self) -> Time {
-        self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at))
+        let own = self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at));
+        self.above_until.map_or(own, |above| above.min(own))
     }
 
     /// Tells whether a scope's node has ended.
@@ -192,15 +183,6 @@ pub struct TokenFilter {
     pub text: Option<String>,
     /// Those with scopes.
     pub scoped: bool,
-}
-
-/// A use to be written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
-    /// The token.
-    pub(crate) token: TokenId,
-    /// When, whence and with what.
-    pub(crate) last: LastUse,
 }
 
 /// The state of `t`, judged at `:now` over the whole chain above it.
@@ -229,7 +211,12 @@ const TEXT: &str =
 
 const RECORD: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
     t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
-    t.revoked_at, t.old_until, t.roles, t.version";
+    t.revoked_at, t.old_until, t.roles, t.version,
+    CASE WHEN t.parent IS NULL THEN NULL ELSE (
+        WITH RECURSIVE above (id) AS (
+            SELECT t.parent
+            UNION SELECT link.parent FROM above JOIN tokens link ON link.id = above.id WHERE link.parent IS NOT NULL)
+        SELECT min(link.dies_at) FROM above JOIN tokens link ON link.id = above.id) END";
 
 impl Store {
     /// Keeps a new token; it is on disk when this returns.
@@ -316,137 +303,9 @@ impl Store {
         self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX))
     }
 
-    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] for an unknown node.
-    pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
-        self.write(Durability::Synced, |t| {
-            let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
-                return Ok(false);
-            };
-            let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
-            let scoped = narrowed.scopes.is_some();
-            let changed = t.execute(
-                "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
-                    window_ms = :window_ms, scoped = max(scoped, :scoped), limits = :limits, roles = :roles,
-                    version = version + 1
-                 WHERE id = :id AND version = :version AND revoked_at IS NULL",
-                named_params! {
-                    ":id": id, ":version": version.cast_signed(), ":name": narrowed.name,
-                    ":description": narrowed.description, ":hard_at": hard_at, ":window_ms": window_ms,
-                    ":scoped": scoped, ":limits": narrowed.limits, ":roles": narrowed.roles,
-                },
-            )?;
-            if changed == 0 {
-                return Ok(false);
-            }
-            if scoped {
-                t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
-                narrow_to(t, id, narrowed.scopes.iter().flatten())?;
-            }
-            self.note_narrowed(t, &before, narrowed)?;
-            Ok(true)
-        })
-    }
-
-    /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] for an unknown id; none is revoked then.
-    pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| ids.iter().try_for_each(|id| self.revoke_one(t, *id, now)))
-    }
-
-    /// Revokes all tokens of a user and returns how many had not been revoked before.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
-    pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
-        self.write(Durability::Synced, |t| {
-            let user = user_id(t, login)?;
-            let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
-            let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
-            ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
-            Ok(ids.len())
-        })
-    }
-
-    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: Time) -> Result<()> {
-        let login = owner(t, id)?;
-        let mut revoke = t.prepare_cached(
-            "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
-        )?;
-        match revoke.execute(params![id, now])? {
-            0 => Ok(()),
-            _ => self.note(t, EventKind::TokenRevoked, |event| event.user(&login).token(id)),
-        }
-    }
-
-    fn note_narrowed(&self, t: &Transaction<'_>, before: &TokenRecord, narrowed: &Narrowed) -> Result<()> {
-        let of = |event: Event| event.user(&before.login).token(before.id);
-        let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
-        if *name != before.name || *description != before.description {
-            self.note(t, EventKind::TokenRenamed, |event| of(event).detail(format!("{} -> {name}", before.name)))?;
-        }
-        let changed = [
-            scopes.as_ref().map(|scopes| format!("{} scopes", scopes.len())),
-            (*limits != before.limits).then(|| "limits".to_owned()),
-            (*roles != before.roles).then(|| format!("roles {roles}")),
-            (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
-        ];
-        let changed: Vec<_> = changed.into_iter().flatten().collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        self.note(t, EventKind::TokenNarrowed, |event| of(event).detail(changed.join(", ")))
-    }
-
-    /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
-    /// It is on disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] for an unknown or revoked token.
-    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<Time>) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let rotated = t.execute(
-                "UPDATE tokens SET phc = ?2, prefilter = ?3,
-                    old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
-                    old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
-                    old_until = ?4, version = version + 1
-                 WHERE id = ?1 AND revoked_at IS NULL",
-                params![id, sealed.phc, sealed.prefilter, grace],
-            )?;
-            if rotated == 0 {
-                return Err(missing(id));
-            }
-            let login = owner(t, id)?;
-            let until = grace.map(|until| format!("the old secret until {until}"));
-            self.note(t, EventKind::TokenRotated, |event| {
-                event.user(&login).token(id).detail(until.as_deref().unwrap_or("the old secret is dead"))
-            })
-        })
-    }
-
     /// Tells whether there is any token, dead ones too.
     pub(crate) fn has_tokens(&self) -> Result<bool> {
         self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists([])?))
-    }
-
-    /// Writes uses down. One that comes late moves nothing back and revives no revoked token.
-    pub(crate) fn record_uses(&self, uses: &[Use]) -> Result<()> {
-        self.write(Durability::Lazy, |t| {
-            let mut update = t.prepare_cached(
-                "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
-                    last_used_protocol = ?5
-                 WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
-            )?;
-            for Use { token, last } in uses {
-                let protocol = last.protocol.map(|protocol| protocol.to_string());
-                update.execute(params![token, last.at, last.from, last.client, protocol])?;
-            }
-            Ok(())
-        })
     }
 }
 
@@ -465,13 +324,6 @@ fn kept(c: &Connection, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
     ))?;
     let mut rows = select.query(named_params! {":id": id, ":now": now})?;
     rows.next()?.map(|row| record(c, row)).transpose()
-}
-
-/// Returns a token's owner.
-fn owner(c: &Connection, id: TokenId) -> Result<Login> {
-    let mut select =
-        c.prepare_cached("SELECT u.login FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
-    select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))
 }
 
 fn missing(id: TokenId) -> StoreError {
@@ -553,7 +405,7 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         true => Some(reach::placed(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
         false => None,
     };
-    let state = match row.get_ref(18)?.as_str() {
+    let state = match row.get_ref(19)?.as_str() {
         Ok("live") => TokenState::Live,
         Ok("expired") => TokenState::Expired,
         _ => TokenState::Revoked,
@@ -566,6 +418,7 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         description: row.get(4)?,
         created_at: row.get(5)?,
         expiry: columns::expiry(row, 6)?,
+        above_until: row.get(18)?,
         last_use,
         scopes,
         limits: row.get(13)?,

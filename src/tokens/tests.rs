@@ -306,6 +306,45 @@ fn grants_are_changed_and_taken_back_by_path_or_node() {
 }
 
 #[test]
+fn tokens_come_in_pages_of_those_that_fit() {
+    let site = site();
+    site.user("bob", &["/bob:rw"]);
+    let named = |name: &str| Some(name.parse().expect("label"));
+    for name in ["Laptop", "phone", "old laptop"] {
+        let request = TokenRequest { name: named(name), ..TokenRequest::new(login("alice")) };
+        site.tokens.issue(ADMIN, request).expect("a token");
+    }
+    let below = site.scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    site.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
+    let seen = |query: TokenQuery, limit| {
+        let (mut query, mut seen) = (query, Vec::new());
+        loop {
+            let page = site.tokens.page(ADMIN, &query, limit).expect("a page");
+            assert!(page.items.len() <= limit && (page.next.is_none() || page.items.len() == limit));
+            seen.extend(page.items.into_iter().map(|token| token.id));
+            query.after = page.next;
+            if query.after.is_none() {
+                return seen;
+            }
+        }
+    };
+    let all = seen(TokenQuery::default(), 100);
+    assert_eq!(all.len(), 5);
+    for limit in [1, 2, 5] {
+        assert_eq!(seen(TokenQuery::default(), limit), all, "by {limit}");
+    }
+    let of = |text: &str| TokenQuery { text: Some(text.to_owned()), ..TokenQuery::default() };
+    assert_eq!((seen(of("LAPTOP"), 1).len(), seen(of("bob"), 9).len(), seen(of("%"), 9).len()), (2, 1, 0));
+    assert_eq!(seen(of(below.as_str()), 9), [below]);
+    let dangling = || TokenQuery { state: Some(StateFilter::Dangling), ..TokenQuery::default() };
+    assert!(seen(dangling(), 9).is_empty());
+    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    assert_eq!(seen(dangling(), 9), [below], "the served folder decides, not the index");
+    let owned = TokenQuery { owner: Some(login("nobody")), ..TokenQuery::default() };
+    assert!(matches!(site.tokens.page(ADMIN, &owned, 9), Err(Error::UnknownUser(_))));
+}
+
+#[test]
 fn limits_and_labels_are_kept() {
     let site = site();
     let limits = Limits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..Limits::default() };

@@ -383,6 +383,7 @@ fn a_child_lives_no_longer_and_reaches_no_further_than_its_parent_whatever_becom
     site.narrow(&alice, parent.id, Narrowing { expires: Some(at), ..Narrowing::default() }).expect("narrowed");
     session.access().expect("open still");
     assert_eq!(session.deadline(), at, "a child does not outlive a narrowed parent");
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").deadline(), at, "and says so");
     site.narrow(&alice, parent.id, Narrowing { limits: doors(&[Protocol::Sftp]), ..Narrowing::default() }).expect("ok");
     assert!(session.access().is_err(), "an open session whose door was closed ends");
     assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);

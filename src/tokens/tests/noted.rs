@@ -67,7 +67,7 @@ const DEEDS: &[Deed] = &[
     (|site, who, id| site.tokens.revoke(who, &[id]).expect("revoked"), &[(EventKind::TokenRevoked, Some("alice"), "")]),
     (|site, who, id| site.tokens.revoke(who, &[id]).expect("nothing to do"), &[]),
     (
-        |site, who, _| drop(site.tokens.revoke_all(who, &login("carol")).expect("revoked")),
+        |site, who, _| assert_eq!(site.tokens.revoke_all(who, &login("carol")).expect("revoked"), 1),
         &[(EventKind::TokenRevoked, Some("carol"), "")],
     ),
     (
@@ -84,7 +84,7 @@ const DEEDS: &[Deed] = &[
         &[(EventKind::UserDeleted, Some("carol"), "")],
     ),
     (
-        |site, who, _| drop(site.tokens.set_policy(who, "allow-never", "true").expect("set")),
+        |site, who, _| assert!(site.tokens.set_policy(who, "allow-never", "true").expect("set").allow_never),
         &[(EventKind::PolicyChanged, None, "allow-never true")],
     ),
     (|site, who, _| drop(site.tokens.set_policy(who, "allow-never", "perhaps")), &[]),

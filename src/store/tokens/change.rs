@@ -1,0 +1,171 @@
+//! What happens to tokens that are there: narrowed, revoked, rotated, and their uses written down.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+
+use super::super::users::user_id;
+use super::super::{Durability, Result, Store, columns};
+use super::{LastUse, Sealed, TokenRecord, kept, missing, narrow_to};
+use crate::domain::{Event, EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
+
+/// What a token is after it was narrowed.
+#[derive(Clone, Debug)]
+pub struct Narrowed {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// When it dies.
+    pub expiry: Expiry,
+    /// What it is narrowed to, in place of its scopes; `None` leaves them.
+    pub scopes: Option<Vec<Scope>>,
+    /// What it is limited to.
+    pub limits: Limits,
+    /// What it may do through the REST API beyond its own tokens.
+    pub roles: Roles,
+}
+
+/// A use to be written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// The token.
+    pub(crate) token: TokenId,
+    /// When, whence and with what.
+    pub(crate) last: LastUse,
+}
+
+impl Store {
+    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown node.
+    pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
+        self.write(Durability::Synced, |t| {
+            let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
+                return Ok(false);
+            };
+            let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
+            let scoped = narrowed.scopes.is_some();
+            let changed = t.execute(
+                "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
+                    window_ms = :window_ms, scoped = max(scoped, :scoped), limits = :limits, roles = :roles,
+                    version = version + 1
+                 WHERE id = :id AND version = :version AND revoked_at IS NULL",
+                named_params! {
+                    ":id": id, ":version": version.cast_signed(), ":name": narrowed.name,
+                    ":description": narrowed.description, ":hard_at": hard_at, ":window_ms": window_ms,
+                    ":scoped": scoped, ":limits": narrowed.limits, ":roles": narrowed.roles,
+                },
+            )?;
+            if changed == 0 {
+                return Ok(false);
+            }
+            if scoped {
+                t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
+                narrow_to(t, id, narrowed.scopes.iter().flatten())?;
+            }
+            self.note_narrowed(t, &before, narrowed)?;
+            Ok(true)
+        })
+    }
+
+    /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown id; none is revoked then.
+    pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
+        self.write(Durability::Synced, |t| ids.iter().try_for_each(|id| self.revoke_one(t, *id, now)))
+    }
+
+    /// Revokes all tokens of a user and returns how many had not been revoked before.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown login.
+    pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
+        self.write(Durability::Synced, |t| {
+            let user = user_id(t, login)?;
+            let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
+            let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
+            ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
+            Ok(ids.len())
+        })
+    }
+
+    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: Time) -> Result<()> {
+        let login = owner(t, id)?;
+        let mut revoke = t.prepare_cached(
+            "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
+        )?;
+        match revoke.execute(params![id, now])? {
+            0 => Ok(()),
+            _ => self.note(t, EventKind::TokenRevoked, |event| event.user(&login).token(id)),
+        }
+    }
+
+    fn note_narrowed(&self, t: &Transaction<'_>, before: &TokenRecord, narrowed: &Narrowed) -> Result<()> {
+        let of = |event: Event| event.user(&before.login).token(before.id);
+        let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
+        if *name != before.name || *description != before.description {
+            self.note(t, EventKind::TokenRenamed, |event| of(event).detail(format!("{} -> {name}", before.name)))?;
+        }
+        let changed = [
+            scopes.as_ref().map(|scopes| format!("{} scopes", scopes.len())),
+            (*limits != before.limits).then(|| "limits".to_owned()),
+            (*roles != before.roles).then(|| format!("roles {roles}")),
+            (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
+        ];
+        let changed: Vec<_> = changed.into_iter().flatten().collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.note(t, EventKind::TokenNarrowed, |event| of(event).detail(changed.join(", ")))
+    }
+
+    /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
+    /// It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for an unknown or revoked token.
+    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<Time>) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            let rotated = t.execute(
+                "UPDATE tokens SET phc = ?2, prefilter = ?3,
+                    old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
+                    old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
+                    old_until = ?4, version = version + 1
+                 WHERE id = ?1 AND revoked_at IS NULL",
+                params![id, sealed.phc, sealed.prefilter, grace],
+            )?;
+            if rotated == 0 {
+                return Err(missing(id));
+            }
+            let login = owner(t, id)?;
+            let until = grace.map(|until| format!("the old secret until {until}"));
+            self.note(t, EventKind::TokenRotated, |event| {
+                event.user(&login).token(id).detail(until.as_deref().unwrap_or("the old secret is dead"))
+            })
+        })
+    }
+
+    /// Writes uses down. One that comes late moves nothing back and revives no revoked token.
+    pub(crate) fn record_uses(&self, uses: &[Use]) -> Result<()> {
+        self.write(Durability::Lazy, |t| {
+            let mut update = t.prepare_cached(
+                "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
+                    last_used_protocol = ?5
+                 WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
+            )?;
+            for Use { token, last } in uses {
+                let protocol = last.protocol.map(|protocol| protocol.to_string());
+                update.execute(params![token, last.at, last.from, last.client, protocol])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Returns a token's owner.
+fn owner(c: &Connection, id: TokenId) -> Result<Login> {
+    let mut select =
+        c.prepare_cached("SELECT u.login FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
+    select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))
+}
