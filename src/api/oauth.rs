@@ -12,7 +12,7 @@ use super::schema;
 use super::shape::Revealed;
 use super::{Result, Room, Who};
 use crate::auth::Credential;
-use crate::domain::{Expiry, Login, TokenId};
+use crate::domain::{Login, TokenId};
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{self, Authority};
 
@@ -69,7 +69,7 @@ impl Introspection {
             username: Some(record.login.clone()),
             sub: Some(record.login.clone()),
             token_type: Some("Bearer"),
-            exp: (record.expiry != Expiry::Never).then(|| record.deadline().as_millis().div_euclid(1000)),
+            exp: record.ends().map(|at| at.as_millis().div_euclid(1000)),
             iat: Some(record.created_at.as_millis().div_euclid(1000)),
             jti: Some(record.id),
         }

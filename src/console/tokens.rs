@@ -123,7 +123,7 @@ impl Shown {
             reach: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::new).collect()),
             limits: limits(&record.limits),
             made: Moment::new(record.created_at, now),
-            ends: (record.expiry != Expiry::Never).then(|| Moment::new(record.deadline(), now)),
+            ends: record.ends().map(|at| Moment::new(at, now)),
             model: model(record, now),
             last,
             old_until: record.old_until.filter(|until| *until > now).map(|until| Moment::new(until, now)),

@@ -164,6 +164,11 @@ impl TokenRecord {
         self.above_until.map_or(own, |above| above.min(own))
     }
 
+    /// Returns [`TokenRecord::deadline`]; `None` for one that dies only when it is revoked.
+    pub fn ends(&self) -> Option<Time> {
+        Some(self.deadline()).filter(|at| *at < Time::MAX)
+    }
+
     /// Tells whether a scope's node has ended.
     pub fn dangles(&self) -> bool {
         self.scopes.iter().flatten().any(|scope| scope.path.is_none())

@@ -190,7 +190,7 @@ impl Token {
             state: record.state,
             dangling: record.dangles(),
             created_at: record.created_at.to_string(),
-            expires_at: ends.then(|| record.deadline().to_string()),
+            expires_at: record.ends().map(|at| at.to_string()),
             hard_limit: ends.then(|| record.expiry.cap().to_string()),
             window_seconds: match record.expiry {
                 Expiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
