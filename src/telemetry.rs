@@ -23,7 +23,9 @@ pub enum LogFormat {
 /// # Errors
 /// A sentence when the filter can't be read. A second call in one process changes nothing.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
+    // russh warns of channel requests that it doesn't know, in the client's own words; PuTTY makes one every time.
+    let usual = format!("russh=error,{filter}");
+    let filter = EnvFilter::try_new(usual).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
     let writer = std::io::stderr.with_max_level(tracing::Level::TRACE);
     let colours = std::io::stderr().is_terminal();
     let builder =

@@ -173,6 +173,10 @@ In a browser, open {url} and give user name and password. Or:
   sftp    sftp -P {port} {login}@{host}        (asks for the password above)
   sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin,idmap=user {login}@{host}:/ /mnt
 
+Step by step, also for programs with windows ({program} client lists them):
+
+  {program} client rclone --url {url} --user {login} --sftp {sftp}
+
 More users and tokens, while this runs or not:
 
   {program} --state {state} admin user create alice
