@@ -223,8 +223,8 @@ impl Authenticator {
     /// # Errors
     /// [`Refusal`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, Refusal> {
-        match self.core.prove(&credential, peer.clone()).await {
-            Ok(session) => Ok(session),
+        match self.core.prove(&credential, &peer).await {
+            Ok((life, print)) => Ok(Session::open(self.core.clone(), life, peer, print)),
             Err(Miss::Other(refusal)) => {
                 if let Refusal::Throttled(_) = refusal {
                     self.core.refused(&Shown { fault: Fault::Throttled, token: None, login: None }, &peer);
@@ -293,7 +293,7 @@ impl Authenticator {
 }
 
 impl Core {
-    async fn prove(self: &Arc<Self>, credential: &Credential, peer: Peer) -> Result<Session, Miss> {
+    async fn prove(&self, credential: &Credential, peer: &Peer) -> Result<(Arc<Life>, Print), Miss> {
         let now = self.clock.now();
         let wait = self.throttle.wait(peer.address, now);
         let text = match (TokenText::parse(&credential.token), wait) {
@@ -301,12 +301,11 @@ impl Core {
             (Err(_), Some(wait)) => return Err(Refusal::Throttled(wait).into()),
             (Err(_), None) => return Err(Fault::Malformed.into()),
         };
-        let attempt = self.attempt(&text, credential.login.as_deref(), Some(&peer));
+        let attempt = self.attempt(&text, credential.login.as_deref(), Some(peer));
         if let Some(wait) = wait.filter(|_| attempt.proven.is_none()) {
             return Err(Refusal::Throttled(wait).into());
         }
-        let (life, print) = self.proven(attempt).await?;
-        Ok(Session::open(self.clone(), life, peer, print))
+        self.proven(attempt).await
     }
 
     fn attempt<'a>(&'a self, text: &'a TokenText, login: Option<&'a str>, peer: Option<&'a Peer>) -> Attempt<'a> {

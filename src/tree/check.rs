@@ -55,8 +55,8 @@ struct Ground {
 }
 
 enum Base {
-    /// The folder at the place.
-    Folder(Folder),
+    /// The folder at the place, and what it is.
+    Folder(Folder, Stat),
     /// The folder that holds the file at the place.
     Holder(Folder),
 }
@@ -115,7 +115,7 @@ impl View {
         };
         let stat = file.stat()?;
         let stands = match ground.base {
-            Base::Folder(_) => stat.kind.is_some(),
+            Base::Folder(..) => stat.kind.is_some(),
             Base::Holder(_) => stat.kind == Some(Kind::File),
         };
         if !stands {
@@ -155,13 +155,18 @@ impl View {
     /// Returns a name in a folder at which `needed` is allowed; nothing needed is any permission.
     pub(super) fn spot_with(&self, path: &TreePath, needed: Permission) -> Result<Spot> {
         let Some((parent, name)) = path.split() else { return Err(Error::Forbidden) };
-        let folder = match self.open(&parent, needed, How::Folder) {
-            Err(Error::Absent) => return Err(Error::NoParent),
-            folder => folder?,
+        let grounds = self.grounds(&parent)?;
+        let (folder, holder, parent, permission) = match grounds.folder_at(&parent, needed) {
+            Some((folder, stat)) => (folder, stat, parent, grounds.permission()),
+            None => match self.open_on(&grounds, &parent, needed, How::Folder) {
+                Ok(Found { file, stat, path, permission }) => (file.into(), stat, path, permission),
+                Err(Error::Absent) => return Err(Error::NoParent),
+                Err(error) => return Err(error),
+            },
         };
-        let path = folder.path.child(&name);
-        let permission = folder.permission | self.begins_at(&path)?;
-        Ok(Spot { holder: folder.stat, folder: folder.file.into(), name, path, permission, fixed: false })
+        let path = parent.child(&name);
+        let permission = permission | self.begins_at(&path)?;
+        Ok(Spot { folder, holder, name, path, permission, fixed: false })
     }
 
     /// Returns what is allowed at a path by what begins right there and stands.
@@ -244,8 +249,8 @@ impl View {
                     Some(_) | None => Err(Error::Absent),
                 }
             }
-            (Base::Folder(_), _) if ground.place == *path => Err(Error::IsFolder),
-            (Base::Folder(_) | Base::Holder(_), _) => Err(otherwise),
+            (Base::Folder(..), _) if ground.place == *path => Err(Error::IsFolder),
+            (Base::Folder(..) | Base::Holder(_), _) => Err(otherwise),
         }
     }
 
@@ -330,6 +335,17 @@ impl Grounds {
         &self.access
     }
 
+    /// Returns the folder at a path, which is open already where it is the topmost place at which all of `needed`
+    /// is allowed.
+    fn folder_at(&self, path: &TreePath, needed: Permission) -> Option<(Folder, Stat)> {
+        match self.anchor(needed)? {
+            Ground { place, base: Base::Folder(folder, stat), .. } if place == path => {
+                Some((folder.clone(), stat.clone()))
+            }
+            Ground { base: Base::Folder(..) | Base::Holder(_), .. } => None,
+        }
+    }
+
     /// Returns the topmost place at which all of `needed` (and anything at all) is allowed.
     fn anchor(&self, needed: Permission) -> Option<&Ground> {
         let sum = |place: &TreePath| {
@@ -345,7 +361,7 @@ impl Ground {
     fn open(&self, host: &Host, path: &TreePath, how: How) -> super::host::Result<(File, TreePath)> {
         let rest = path.below(&self.place).ok_or(Errno::NOENT)?;
         match &self.base {
-            Base::Folder(folder) => host.resolve(folder, &self.place, &rest, how),
+            Base::Folder(folder, _) => host.resolve(folder, &self.place, &rest, how),
             Base::Holder(folder) => match path.name() {
                 Some(name) if rest.is_root() => folder.open(&name, how).map(|file| (file, path.clone())),
                 Some(_) | None => Err(Errno::NOENT),
@@ -389,7 +405,8 @@ fn stands(host: &Host, reach: &Reach, pace: Pace) -> super::host::Result<Option<
     match reach.identity {
         Identity::Folder { .. } => {
             let folder = host.folder_at(&reach.path, pace)?;
-            Ok((folder.stat()?.folder_identity() == reach.identity).then_some(Base::Folder(folder)))
+            let stat = folder.stat()?;
+            Ok((stat.folder_identity() == reach.identity).then_some(Base::Folder(folder, stat)))
         }
         Identity::File { .. } if pace == Pace::Cached => Err(Errno::AGAIN),
         Identity::File { inode, born } => {

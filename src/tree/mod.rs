@@ -54,7 +54,7 @@ pub use lock::{Lock, LockRequest, LockToken};
 pub use media::media_type;
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
-pub use upload::Upload;
+pub use upload::{Committed, Upload};
 pub use view::{Changed, Claim, EditMode, Overwrite, Point, View};
 
 /// The result of an operation on the tree.

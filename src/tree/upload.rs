@@ -47,6 +47,15 @@ struct Finish {
     gid: Option<u32>,
 }
 
+/// What a commit put in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The file.
+    pub entry: Entry,
+    /// Whether a file stood there; a link that led nowhere is none.
+    pub replaced: bool,
+}
+
 impl Upload {
     /// Begins an upload to a spot that the check let through.
     pub(super) fn begin(
@@ -247,10 +256,10 @@ impl Upload {
     /// # Errors
     /// As for [`View::stage`], and what the claim's judgement says; [`Error::Spoilt`], [`Error::WrongType`];
     /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
-    pub fn commit(self, claim: &Claim<'_>) -> Result<Entry> {
+    pub fn commit(self, claim: &Claim<'_>) -> Result<Committed> {
         self.hold.check(&self.file)?;
         if self.is_untouched() {
-            return self.stat();
+            return Ok(Committed { entry: self.stat()?, replaced: true });
         }
         let view = self.hold.view().clone();
         view.fits(&self.name, &self.file)?;
@@ -285,7 +294,8 @@ impl Upload {
         }
         drop((steady, names));
         view.sync_names(&spot.folder)?;
-        Ok(view.entry(&self.asked, &self.file.stat()?, permission))
+        let replaced = replaced.is_some_and(|stat| stat.kind == Some(Kind::File));
+        Ok(Committed { entry: view.entry(&self.asked, &self.file.stat()?, permission), replaced })
     }
 
     /// Tells whether it is a copy in which nothing was changed, nor was to be.

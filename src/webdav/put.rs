@@ -20,7 +20,7 @@ use super::pour::{BLOCK, Sink, pour};
 use super::stream::blocking;
 use super::{date, fields};
 use crate::http::{Body, empty};
-use crate::tree::{self, Attributes, Entry, Timestamp, Upload};
+use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
 
 /// Answers PUT.
 ///
@@ -186,9 +186,8 @@ pub(super) fn commit(
     if modified.is_some() {
         upload.set_attributes(&Attributes { modified, ..Attributes::default() })?;
     }
-    let existed = call.view.stat(&call.path).is_ok();
-    let entry = call.claiming(|claim| upload.commit(claim))?;
-    let mut response = accepted(existed, &entry, modified.is_some());
+    let Committed { entry, replaced } = call.claiming(|claim| upload.commit(claim))?;
+    let mut response = accepted(replaced, &entry, modified.is_some());
     if let Some(kept) = kept {
         call.view.keep_checksum(&entry, &kept)?;
         set(response.headers_mut(), HeaderName::from_static("oc-checksum"), checksum::first(&kept).to_owned());
@@ -196,9 +195,9 @@ pub(super) fn commit(
     Ok(response)
 }
 
-fn accepted(existed: bool, entry: &Entry, dated: bool) -> Response<Body> {
+fn accepted(replaced: bool, entry: &Entry, dated: bool) -> Response<Body> {
     let mut response = Response::new(empty());
-    *response.status_mut() = if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+    *response.status_mut() = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     let headers = response.headers_mut();
     if let Some(etag) = entry.etag {
         set(headers, header::ETAG, format!("\"{etag}\""));

@@ -25,7 +25,7 @@ fn commits_within_one_tick_have_tags_of_their_own_and_the_answer_tells_them() {
     for _ in 0..200 {
         let upload = view.stage(&at("/box/file"), None, &NONE).expect("stage");
         upload.write_at(b"samesize", 0).expect("write");
-        let answered = upload.commit(&NONE).expect("commit").etag.expect("tag");
+        let answered = upload.commit(&NONE).expect("commit").entry.etag.expect("tag");
         assert_eq!(answered, tag(&view, "/box/file"));
         let listed = view.list(&at("/box"), true).expect("list").next().expect("one").expect("entry");
         assert_eq!(listed.etag, Some(answered));
@@ -65,7 +65,7 @@ fn a_time_given_with_an_upload_is_kept_and_each_commit_still_has_its_tag() {
         upload.write_at(b"content", 0).expect("write");
         let modified = Some(Timestamp { seconds: 1_000_000_000, nanos: 0 });
         upload.set_attributes(&Attributes { modified, ..Attributes::default() }).expect("set");
-        let entry = upload.commit(&NONE).expect("commit");
+        let entry = upload.commit(&NONE).expect("commit").entry;
         assert_eq!(entry.modified.seconds, 1_000_000_000);
         assert!(seen.insert(entry.etag.expect("tag")));
     }

@@ -195,7 +195,7 @@ fn a_replaced_file_keeps_its_mode_and_a_new_one_is_not_private() {
     assert_eq!((mode("/box/file"), mode("/box/new")), (0o751, mode("/box/made")));
     let upload = view.stage(&at("/box/set"), None, &NONE).expect("stage");
     upload.set_attributes(&Attributes { mode: Some(0o6711), ..Attributes::default() }).expect("set");
-    assert_eq!(upload.commit(&NONE).expect("commit").mode, 0o711);
+    assert_eq!(upload.commit(&NONE).expect("commit").entry.mode, 0o711);
     assert_eq!(mode("/box/set"), 0o711);
 }
 
