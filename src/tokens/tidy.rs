@@ -1,8 +1,6 @@
 //! Clean-up: what has been dead or told for long enough leaves the store, a few rows at a time.
 
 use super::{Result, Tokens};
-use crate::domain::Time;
-use crate::store::TokenRecord;
 
 /// How many rows one round takes away at most, of each kind.
 const BATCH: usize = 100;
@@ -28,17 +26,6 @@ impl Tidied {
 }
 
 impl Tokens {
-    /// Returns the instant at which a dead token leaves the store, as the policy is now; `None` for one
-    /// that lives, or died only with one above it, with which it leaves.
-    ///
-    /// # Errors
-    /// [`super::Error::Store`].
-    pub fn kept_until(&self, record: &TokenRecord) -> Result<Option<Time>> {
-        let retention = self.store.policy()?.token_retention.duration();
-        let expired = Some(record.deadline()).filter(|end| *end <= self.clock.now());
-        Ok(record.revoked_at.into_iter().chain(expired).min().map(|died| died.after(retention)))
-    }
-
     /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
     /// the policy's `token-retention`, and forgets events older than its `audit-retention`.
     ///

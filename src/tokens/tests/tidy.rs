@@ -8,22 +8,16 @@ fn events(site: &Site) -> usize {
 }
 
 #[test]
-fn a_dead_token_is_kept_for_its_retention_and_says_until_when() {
+fn a_dead_token_is_kept_for_its_retention() {
     let site = site();
     let request = TokenRequest { lifetime: Asked::For(lifetime("10d")), ..TokenRequest::new(login("alice")) };
     let expiring = site.tokens.issue(ADMIN, request).expect("a token").record;
     let revoked = site.scoped(&[]).expect("a token").record;
     let live = site.scoped(&[]).expect("a token").record;
     site.tokens.revoke(ADMIN, &[revoked.id]).expect("revoked");
-    let start = site.clock.now();
-    let kept = |id| site.tokens.kept_until(&site.tokens.find(ADMIN, id).expect("there")).expect("read");
-    assert_eq!(kept(live.id), None);
-    assert_eq!(kept(expiring.id), None);
-    assert_eq!(kept(revoked.id), Some(start.after(30 * DAY)));
-
     site.clock.turn(30 * DAY - Duration::from_millis(1));
     assert_eq!(site.tokens.tidy().expect("tidied").removed, 0, "never before");
-    assert_eq!(kept(expiring.id), Some(start.after(40 * DAY)));
+    assert!(site.all().iter().any(|record| record.id == expiring.id), "it expired later");
     site.clock.turn(Duration::from_millis(1));
     assert_eq!(site.tokens.tidy().expect("tidied").removed, 1);
     assert!(matches!(site.tokens.find(ADMIN, revoked.id), Err(Error::UnknownToken(_))));
