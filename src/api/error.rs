@@ -23,6 +23,10 @@ pub(super) enum Error {
     /// The caller is not proven.
     #[error(transparent)]
     Denied(#[from] Refusal),
+    /// The caller has to wait, told as one that is not proven: web servers that ask whether a request may
+    /// pass take no other answer for a refusal.
+    #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
+    Held(Duration),
     /// What tokens and users say.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
@@ -100,6 +104,7 @@ impl Error {
             Self::Denied(Refusal::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
             Self::Denied(Refusal::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
             Self::Denied(Refusal::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Held(_) => (StatusCode::UNAUTHORIZED, "throttled"),
             Self::Tokens(error) => of_tokens(error),
             Self::Tree(error) => of_tree(error),
             Self::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
@@ -126,7 +131,7 @@ impl Error {
 
     fn wait(&self) -> Option<Duration> {
         match self {
-            Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
+            Self::Denied(Refusal::Throttled(wait)) | Self::Held(wait) => Some(*wait),
             Self::Denied(Refusal::Busy) => Some(Duration::from_secs(1)),
             _ => None,
         }

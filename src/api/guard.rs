@@ -48,6 +48,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 /// Where the calls that take JSON and nothing else begin; those below `/auth/` are asked by programs that
 /// pass on what somebody else accepts.
 const REST: &str = "/api/";
+/// Where web servers ask whether a request may pass.
+const VERIFY: &str = "/auth/verify";
 /// Where the upload service's calls begin.
 const UPLOAD: &str = "/auth/token/";
 
@@ -58,7 +60,11 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
-    let session = admit(&room, &mut request, origin).await?;
+    let verifies = request.uri().path() == VERIFY;
+    let session = match admit(&room, &mut request, origin).await {
+        Err(Error::Denied(Refusal::Throttled(wait))) if verifies => return Err(Error::Held(wait)),
+        admitted => admitted?,
+    };
     if request.uri().path().starts_with(REST) && !extract::accepts_json(request.headers()) {
         return Err(Error::NotAcceptable);
     }

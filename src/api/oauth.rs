@@ -10,8 +10,8 @@ use super::document::{Common, Known, WithBody};
 use super::extract::Fields;
 use super::schema;
 use super::shape::Revealed;
-use super::{Result, Room, Who};
-use crate::auth::Credential;
+use super::{Error, Result, Room, Who};
+use crate::auth::{Credential, Refusal};
 use crate::domain::{Login, TokenId};
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{self, Authority};
@@ -118,7 +118,13 @@ pub(super) async fn revoke(
         Err(other) => return Err(other.into()),
     }
     let token = zeroize::Zeroizing::new(shown.token.as_str().as_bytes().to_vec());
-    let itself = Authority::Session(room.auth.authenticate(Credential { login: None, token }, peer).await?);
+    let itself = match room.auth.authenticate(Credential { login: None, token }, peer).await {
+        Ok(session) => Authority::Session(session),
+        Err(Refusal::Denied) => {
+            return Err(Error::Refused("the token's limits don't allow to revoke it from here".into()));
+        }
+        Err(other) => return Err(other.into()),
+    };
     room.work(move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
     Ok(StatusCode::OK)
 }

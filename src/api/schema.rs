@@ -56,7 +56,7 @@ macro_rules! words {
 
 /// Returns every kind of text by its name.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
-    texts().into_iter().chain(words())
+    texts().into_iter().chain(words()).chain(numbers())
 }
 
 words! {
@@ -71,8 +71,8 @@ words! {
 
 /// Describes whole numbers: what they are, and the largest.
 macro_rules! numbers {
-    ($($name:ident: $about:literal, $largest:expr;)*) => {$(
-        #[doc = $about]
+    ($($name:ident: $about:literal, $largest:expr;)*) => {
+        $(#[doc = $about]
         pub(super) enum $name {}
 
         impl PartialSchema for $name {
@@ -82,8 +82,13 @@ macro_rules! numbers {
             }
         }
 
-        impl ToSchema for $name {}
-    )*};
+        impl ToSchema for $name {})*
+
+        /// Returns every kind of number by its name.
+        fn numbers() -> Vec<(&'static str, RefOr<Schema>)> {
+            vec![$((stringify!($name), $name::schema())),*]
+        }
+    };
 }
 
 numbers! {

@@ -48,7 +48,7 @@ pub(super) struct Data {
     #[schema(value_type = Vec<schema::Mime>)]
     allowed_mime_types: Vec<MimePattern>,
     /// The largest file it may make, in bytes; 0 limits nothing.
-    #[schema(value_type = Option<schema::Bytes>, inline)]
+    #[schema(value_type = Option<schema::Bytes>)]
     max_allowed_file_size: Option<ByteSize>,
     /// The programs it may be used by.
     #[serde(deserialize_with = "user_agents")]
@@ -94,7 +94,7 @@ pub(super) struct Fields {
     #[schema(value_type = Vec<schema::Mime>)]
     mimes: Vec<MimePattern>,
     /// The largest file it may make, in bytes.
-    #[schema(value_type = Option<schema::Bytes>, inline)]
+    #[schema(value_type = Option<schema::Bytes>)]
     max_file_size: Option<ByteSize>,
 }
 

@@ -46,7 +46,7 @@ def token_rest_schemathesis(s):
         env = {"REST_GATEWAY": str(s.options.gateway), "REST_STATE": str(s.local / "state"), "REST_URL": url,
                "PYTHONPATH": str(HERE / "rest"), "SCHEMATHESIS_HOOKS": "administrator", "PYTHONDONTWRITEBYTECODE": "1"}
         done = s.run(tool, "--config-file", HERE / "rest" / "schemathesis.toml", "--no-color", "run",
-                     f"{url}/api/v1/openapi.json", "--max-examples", "20", "--seed", "1", "--warnings", "off",
+                     f"{url}/api/v1/openapi.json", "--max-examples", "10", "--max-time", "60", "--seed", "1", "--warnings", "off",
                      "--continue-on-failure", env=env, expect=None)
         (s.local / "report").write_text(done.stdout + done.stderr)
         faults = re.findall(r"^- (ST\d+ .*)", done.stdout, re.M)

@@ -35,7 +35,7 @@ impl Node {
 #[schema(as = Policy)]
 pub struct PolicyShown {
     /// How many live tokens a user may own.
-    #[schema(value_type = schema::Count, inline)]
+    #[schema(value_type = schema::Count)]
     pub max_tokens_per_user: u32,
     /// How long a token lives that asks for nothing.
     #[schema(value_type = schema::Duration)]
@@ -72,7 +72,7 @@ impl From<Policy> for PolicyShown {
 pub struct PolicyChange {
     /// How many live tokens a user may own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::Count>, inline)]
+    #[schema(value_type = Option<schema::Count>)]
     pub max_tokens_per_user: Option<u32>,
     /// How long a token lives that asks for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -59,7 +59,7 @@ pub struct Limits {
     pub tags: Vec<Tag>,
     /// The largest file it may make, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::Bytes>, inline)]
+    #[schema(value_type = Option<schema::Bytes>)]
     pub max_file_size: Option<ByteSize>,
 }
 

@@ -41,7 +41,7 @@ pub struct QuestionOrder {
     pub user_agent: Option<String>,
     /// How large a file, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::Bytes>, inline)]
+    #[schema(value_type = Option<schema::Bytes>)]
     pub size: Option<ByteSize>,
     /// Of which media type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
