@@ -82,14 +82,21 @@ async fn a_web_server_is_told_whose_a_request_is_and_whether_it_may_reach_a_node
         assert_eq!(gateway.rest(login, &limited).get("/auth/verify").await.status, 401, "{options:?}");
     }
     gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
-    let mut refused = alice.get("/auth/verify").await;
+    assert_eq!(alice.get("/auth/verify").await.problem(), "denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_to_wait_is_refused_in_words_that_a_web_server_takes() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    let stranger = gateway.rest("alice", "pgt_nobody");
+    let mut refused = stranger.get("/auth/verify").await;
     assert_eq!(refused.problem(), "denied");
-    // Whoever fails again and again has to wait, which is a plain refusal to the web server that asks.
     for _ in 0..50 {
-        refused = alice.get("/auth/verify").await;
+        refused = stranger.get("/auth/verify").await;
         assert_eq!(refused.status, 401);
     }
     assert!(refused.problem() == "throttled" && !refused.header("retry-after").is_empty(), "{}", refused.text());
+    assert_eq!(stranger.get("/api/v1/tokens").await.status, 429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
