@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Dav, Fixture, Sftp, SftpError, raw, string};
+use crate::support::{Dav, Fixture, Sftp, SftpError, id_of, raw, string};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01";
 const PAGE: &[u8] = b"<!DOCTYPE html><p>a page</p>";
@@ -469,4 +469,34 @@ async fn tags_and_node_ids_are_shown_when_they_are_named() {
     assert!(named("/dav/g", "0").await.contains(">b &amp; c,a</tags>"), "tags are copied");
     assert_eq!(client.send("PROPPATCH", "/dav/g", &[], label("")).await.status, 207);
     assert!(!named("/dav/g", "0").await.contains("</tags>"), "and taken off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_bound_by_the_limits_of_those_above_it_from_the_moment_they_get_them() {
+    let gateway = Fixture::start().await;
+    let above = gateway.login("alice", "/:rw");
+    let parent = gateway.dav("alice", &above);
+    let json = [("content-type", "application/json")];
+    let made = parent.send("POST", "/api/v1/tokens", &json, r#"{"limits":{"mimes":["image/*","text/*"]}}"#).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let made = made.json();
+    let token = made["token"].as_str().expect("a token");
+    let child = gateway.dav("alice", token);
+    let mut session = gateway.sftp("alice", token).await;
+    assert_eq!(child.put("/dav/a.txt", "words").await.status, 201);
+    session.put("/a.png", PNG).await.expect("an image");
+    let open = session.open_file(b"/a.txt", 2 | 8 | 16).await.expect("opened");
+    session.write_at(&open, 0, b"words").await.expect("written");
+    let path = format!("/api/v1/tokens/{}", id_of(&above));
+    let narrower = r#"{"limits":{"mimes":["image/*"],"max_file_size":30}}"#;
+    let narrowed = parent.send("PATCH", &path, &json, narrower).await;
+    assert_eq!(narrowed.status, 200, "{}", narrowed.text());
+    let refused = |result: Result<(), SftpError>| result.expect_err("refused").code();
+    assert_eq!(refused(session.close(&open).await), 3, "an upload that began before");
+    assert_eq!(refused(session.put("/b.txt", b"words").await), 3);
+    assert_eq!(refused(session.put("/b.png", &[PNG, FITS].concat()).await), 4);
+    assert_eq!(child.put("/dav/b.txt", "words").await.status, 415);
+    assert_eq!(child.put("/dav/b.png", [PNG, FITS].concat()).await.status, 413);
+    assert_eq!(child.put("/dav/b.png", PNG).await.status, 201);
+    assert_eq!(gateway.dav("alice", token).get("/dav/a.txt").await.text(), "words", "the old content stands");
 }
