@@ -95,8 +95,11 @@ impl Address {
     }
 }
 
-/// Returns the anchor, the user that it names, and what follows.
-fn anchor(path: &[u8]) -> Option<(Anchor, Option<&[u8]>, &[u8])> {
+/// An anchor, the user that it names, and what follows.
+type Anchored<'a> = (Anchor, Option<&'a [u8]>, &'a [u8]);
+
+/// Takes a path apart.
+fn anchor(path: &[u8]) -> Option<Anchored<'_>> {
     let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
     if let Some(rest) = path.strip_prefix(b"/dav") {
         return ends(rest).then_some((Anchor::Tree, None, rest));

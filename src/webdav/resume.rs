@@ -63,7 +63,7 @@ pub(super) async fn begin(call: &Arc<Call>, body: &mut Incoming, uploads: &Uploa
     let length = number(&call.headers, LENGTH)?;
     let stage = {
         let call = Arc::clone(call);
-        move || Ok(call.staging(|claim| call.view.stage(&call.path, length, claim))?)
+        move || call.staging(|claim| call.view.stage(&call.path, length, claim))
     };
     let upload = blocking(stage).await?;
     let (call, uploads) = (Arc::clone(call), uploads.clone());

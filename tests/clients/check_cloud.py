@@ -47,7 +47,7 @@ def there_and_back(s, vendor):
     """A tree with a file of several chunks there and back: content, times and checksums are kept."""
     rclone, there, tree = cloud(s, vendor), f"{vendor}:{s.remote}/tree", s.local / "tree"
     odd_tree(tree)
-    random_file(tree / "several chunks.bin", 7 * MIB + 1)
+    random_file(tree / "in parts.bin", 7 * MIB + 1)
     for path in tree.rglob("*"):
         os.utime(path, (OLD, OLD))
     sums = tree_sums(tree)
@@ -60,8 +60,8 @@ def there_and_back(s, vendor):
     need("Copied" not in again.stderr, "a second sync by checksum sent files again")
     rclone("sync", "--create-empty-src-dirs", there, s.local / "back")
     same(sums, tree_sums(s.local / "back"), "read back")
-    need((s.local / "back" / "several chunks.bin").stat().st_mtime == OLD, "the large file came back with another time")
-    random_file(tree / "several chunks.bin", 3 * MIB)
+    need((s.local / "back" / "in parts.bin").stat().st_mtime == OLD, "the large file came back with another time")
+    random_file(tree / "in parts.bin", 3 * MIB)
     rclone("sync", tree, there)
     rclone("check", "--download", tree, there)
     return f"{len(sums)} names"
