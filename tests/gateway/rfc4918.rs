@@ -33,6 +33,9 @@ async fn locked(dav: &Dav, path: &str, depth: &str) -> String {
     answer.header("lock-token").to_owned()
 }
 
+/// A method, a path, headers and a body.
+type Request<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a str);
+
 async fn is_locked(dav: &Dav, path: &str) -> bool {
     find(dav, path, "<lockdiscovery/>").await.contains("<D:activelock>")
 }
@@ -150,7 +153,7 @@ async fn a_locked_file_refuses_every_change_without_its_token() {
     let patch = "<propertyupdate xmlns=\"DAV:\"><set><prop><x xmlns=\"u:\"/></prop></set></propertyupdate>";
     let to = |path: &'static str| vec![("destination", path)];
     let partial = vec![("content-type", "application/x-sabredav-partialupdate"), ("x-update-range", "append")];
-    let refused: Vec<(&str, &str, Vec<(&str, &str)>, &str)> = vec![
+    let refused: Vec<Request<'_>> = vec![
         ("PUT", "/dav/f/a", vec![], "new"),
         ("PATCH", "/dav/f/a", partial, "new"),
         ("PROPPATCH", "/dav/f/a", vec![], patch),
