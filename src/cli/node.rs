@@ -57,7 +57,9 @@ impl Node {
             }
             What::List { path } => {
                 let path = path.as_ref().map(tree_path).transpose()?.unwrap_or_default();
-                list(site, &site.desk()?.nodes(&path)?)
+                let mut nodes = site.desk()?.nodes(&path)?;
+                nodes.sort_by(|one, other| one.path.cmp(&other.path));
+                list(site, &nodes)
             }
             What::Repair => {
                 site.here_only("repairing")?;
