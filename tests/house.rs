@@ -115,7 +115,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("russh", &["sftp"]),
     ("rustix", &["tree/host", "store", "net", "cli"]),
     ("rustls", &["net", "gateway"]),
-    ("serde_json", &["store", "api", "console", "cli"]),
+    ("serde_json", &["store", "api", "console", "cli", "domain/forms"]),
     ("sha1", &["webdav", "sftp"]),
     ("sha2", &["auth", "tree", "webdav", "sftp"]),
     ("tokio_rustls", &["net", "gateway"]),
