@@ -8,6 +8,7 @@ mod assets;
 mod audit;
 mod content;
 mod door;
+mod explain;
 mod fault;
 mod files;
 mod guard;
@@ -108,6 +109,7 @@ fn router() -> Router<Arc<Shared>> {
         .route("/console/people/{login}/{what}", post(people::act))
         .route("/console/policy", get(policy::show).post(policy::change))
         .route("/console/audit", get(audit::show))
+        .route("/console/explain", get(explain::show))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/end", post(sessions::end))
         .fallback(fault::nothing_here)

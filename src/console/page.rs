@@ -19,6 +19,8 @@ pub(super) enum Part {
     Files,
     /// Open sessions.
     Sessions,
+    /// Which rule decides.
+    Explain,
     /// Users.
     People,
     /// The policy.
@@ -64,7 +66,7 @@ impl Frame {
         let kept =
             [(Part::People, Role::ManageUsers), (Part::Policy, Role::ManagePolicy), (Part::Audit, Role::ReadAudit)];
         let kept = kept.into_iter().filter(|(_, role)| caller.has(*role)).map(|(own, _)| own);
-        let own = [Part::Tokens, Part::Files, Part::Sessions];
+        let own = [Part::Tokens, Part::Files, Part::Sessions, Part::Explain];
         let link = |(at, own_part): (usize, Part)| {
             let (href, text, icon) = own_part.shown();
             Link { href, text, icon, gap: at == own.len(), here: own_part == part }
@@ -87,6 +89,7 @@ impl Part {
             Part::Tokens => ("/console/tokens", "Tokens", include_str!("templates/icons/key.svg")),
             Part::Files => ("/console/files", "Files", include_str!("templates/icons/folder.svg")),
             Part::Sessions => ("/console/sessions", "Sessions", include_str!("templates/icons/live.svg")),
+            Part::Explain => ("/console/explain", "Explain", include_str!("templates/icons/explain.svg")),
             Part::People => ("/console/people", "People", include_str!("templates/icons/people.svg")),
             Part::Policy => ("/console/policy", "Policy", include_str!("templates/icons/policy.svg")),
             Part::Audit => ("/console/audit", "Audit", include_str!("templates/icons/audit.svg")),

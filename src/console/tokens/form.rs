@@ -99,7 +99,7 @@ fn target(place: &str, permission: &str) -> Result<ScopeTarget> {
 ///
 /// # Errors
 /// [`Fault::Form`].
-fn path(text: &str) -> Result<TreePath> {
+pub(in super::super) fn path(text: &str) -> Result<TreePath> {
     TreePath::parse(text.as_bytes()).map_err(|why| Fault::Form(format!("{text}: {why}")))
 }
 
