@@ -1,0 +1,337 @@
+// The console in Chromium: an administrator's and an ordinary user's way through it. The folder of the packages is the
+// argument; where the gateway is, who signs in, and where files and pictures go come as JSON on standard input.
+"use strict";
+const assert = require("node:assert/strict");
+const { execFileSync, spawnSync } = require("node:child_process");
+const { mkdirSync, readFileSync, writeFileSync } = require("node:fs");
+const { createRequire } = require("node:module");
+const path = require("node:path");
+
+const packages = createRequire(`${process.argv[2]}/package.json`);
+const { chromium } = packages("playwright-core");
+const axe = readFileSync(packages.resolve("axe-core/axe.min.js"), "utf8");
+const { base, sftp, users, local, pictures } = JSON.parse(readFileSync(0, "utf8"));
+const HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const counts = { pages: 0, pictures: 0 };
+
+/** What a page is held to wherever the way leads: nothing runs that is stored, nothing is refused by the policy. */
+function watched(page) {
+  page.on("dialog", dialog => dialog.dismiss().then(() => assert.fail(`a dialog opened: ${dialog.message()}`)));
+  page.on("pageerror", error => assert.fail(`a script failed: ${error.message}`));
+  page.on("console", message => {
+    assert.ok(!/Content.Security.Policy/i.test(message.text()), `the policy refused something: ${message.text()}`);
+  });
+  page.on("request", request => {
+    assert.ok(/^(data|blob):/.test(request.url()) || request.url().startsWith(base), `a request to ${request.url()}`);
+  });
+  return page;
+}
+
+/** Holds the page that is open to axe's rules, and to a screen of 360 pixels. */
+async function judged(page) {
+  counts.pages += 1;
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const grave = violations.filter(fault => ["serious", "critical"].includes(fault.impact));
+  const words = grave.map(fault => `${fault.id}: ${fault.nodes.map(node => node.html).slice(0, 3).join(" ")}`);
+  assert.deepEqual(words, [], `axe on ${page.url()}`);
+  const size = page.viewportSize();
+  await page.setViewportSize({ width: 360, height: 740 });
+  const [whole, seen] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+  assert.ok(whole <= seen, `${page.url()} is ${whole} pixels wide on a screen of ${seen}`);
+  await page.setViewportSize(size);
+}
+
+async function picture(page, name) {
+  counts.pictures += 1;
+  await page.screenshot({ path: path.join(pictures, `${name}.png`) });
+}
+
+async function opened(page, address, status = 200) {
+  const answer = await page.goto(base + address);
+  assert.equal(answer.status(), status, address);
+  await judged(page);
+}
+
+async function signIn(page, { login, token }) {
+  await page.goto(`${base}/console/`);
+  await judged(page);
+  await page.getByLabel("User name").fill(login);
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "My tokens" }).waitFor();
+  await judged(page);
+}
+
+/** Makes a token by hand, in the tree's picker and with the copy button, and returns its secret. */
+async function makeToken(page, name, model, folder) {
+  await page.goto(`${base}/console/tokens`);
+  await page.getByRole("link", { name: "New token" }).click();
+  await page.getByLabel("Name", { exact: true }).fill(name);
+  if (model === "hard") {
+    await page.getByRole("radio", { name: "Hard limit" }).check();
+    await page.getByLabel("Dies after").fill("20");
+    await page.locator("[name=life_unit]").selectOption("m");
+  } else {
+    await page.getByRole("radio", { name: "Auto refresh" }).check();
+    await page.getByLabel("Lives while it is used at least every").fill("10");
+    await page.locator("[name=window_unit]").selectOption("m");
+  }
+  await page.getByRole("button", { name: /^Browse/ }).first().click();
+  const dialog = page.getByRole("dialog");
+  for (const step of folder.slice(0, -1)) await dialog.getByRole("button", { name: `Open ${step}`, exact: true }).click();
+  await dialog.getByText(folder.at(-1), { exact: true }).waitFor();
+  await judged(page);
+  await dialog.getByRole("button", { name: folder.at(-1), exact: true }).click();
+  assert.equal(await page.locator("[name=scope_path]").first().inputValue(), `/${folder.join("/")}`);
+  await judged(page);
+  await page.getByRole("button", { name: "Make the token" }).click();
+  await page.getByRole("heading", { name: "Copy the secret now" }).waitFor();
+  await judged(page);
+  return copied(page);
+}
+
+async function copied(page) {
+  await page.getByRole("button", { name: "Copy", exact: true }).first().click();
+  await page.getByRole("button", { name: "Copied" }).waitFor();
+  const secret = await page.evaluate(() => navigator.clipboard.readText());
+  assert.match(secret, /^pgt_[A-Za-z0-9]{8}\.[A-Za-z0-9]{38}$/);
+  assert.ok(await page.locator(".qr svg").isVisible());
+  return secret;
+}
+
+const id = secret => secret.slice(4, 12);
+
+/** Asks rclone for what is in a folder; null where it is refused. */
+function listed(login, secret, folder) {
+  const password = execFileSync("rclone", ["obscure", "-"], { input: secret }).toString().trim();
+  const env = { ...process.env, HOME: local, RCLONE_WEBDAV_URL: `${base}/dav${folder}`, RCLONE_WEBDAV_USER: login,
+    RCLONE_WEBDAV_PASS: password, RCLONE_CONFIG: "/dev/null" };
+  const done = spawnSync("rclone", ["lsf", ":webdav:", "--retries", "1", "--low-level-retries", "1"], { env });
+  return done.status === 0 ? done.stdout.toString().split("\n").filter(Boolean).sort() : null;
+}
+
+/** Mounts what a token reaches over SFTP for the length of some work. */
+async function mounted(login, secret, folder, work) {
+  const point = path.join(local, `mount-${id(secret)}`);
+  mkdirSync(point);
+  const options = "password_stdin,dir_cache=no,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,NumberOfPasswordPrompts=1";
+  execFileSync("sshfs", ["-p", String(sftp.port), "-o", options, `${login}@${sftp.host}:${folder}`, point], { input: `${secret}\n` });
+  try {
+    await work(point);
+  } finally {
+    spawnSync("fusermount3", ["-uz", point]);
+  }
+}
+
+/** What `ls` has to say of a mounted folder: its names, or null where that fails. */
+function names(point) {
+  const done = spawnSync("ls", [point], { timeout: 10_000 });
+  return done.status === 0 ? done.stdout.toString().split("\n").filter(Boolean) : null;
+}
+
+async function lastUsed(page, secret) {
+  await page.goto(`${base}/console/tokens/${id(secret)}`);
+  return page.locator("#last-used dd").innerText();
+}
+
+/** A token's whole life: made, used, narrowed, given another secret, taken back. */
+async function life(page, { login, home }) {
+  for (const model of ["hard", "auto"]) {
+    const secret = await makeToken(page, `${model} of ${login} ${HOSTILE}`, model, [login, "Photos"]);
+    await opened(page, `/console/tokens/${id(secret)}`);
+    if (model === "hard" && login === users.admin.login) {
+      await page.locator("summary", { hasText: "rclone" }).click();
+      await picture(page, "token");
+    }
+    assert.equal(await page.locator("#last-used dd").innerText(), "not yet");
+    assert.deepEqual(listed(login, secret, `${home}/Photos`), ["Summer/"]);
+    assert.equal(listed(login, secret, `${home}/Private`), null, "what is beside the scope");
+    assert.match(await lastUsed(page, secret), /webdav from .*rclone/s, "the use is shown");
+
+    await page.getByRole("link", { name: "Rename or narrow" }).click();
+    await judged(page);
+    await page.getByLabel("Name", { exact: true }).fill(`${model}, narrowed`);
+    await page.locator("[name=scope_permission]").first().selectOption("r");
+    await page.getByRole("button", { name: "Change it" }).click();
+    await page.getByRole("heading", { name: `${model}, narrowed` }).waitFor();
+
+    await mounted(login, secret, `${home}/Photos`, async point => {
+      assert.deepEqual(names(point), ["Summer"]);
+      assert.throws(() => writeFileSync(path.join(point, "new"), "x"), "a narrowed token writes nothing");
+    });
+    assert.match(await lastUsed(page, secret), /sftp from/, "the last use has moved");
+
+    await page.getByRole("link", { name: "New secret" }).click();
+    await judged(page);
+    await page.getByRole("button", { name: "Make a new secret" }).click();
+    const next = await copied(page);
+    assert.equal(id(next), id(secret));
+    assert.equal(listed(login, secret, `${home}/Photos`), null, "the old secret is dead");
+
+    await mounted(login, next, `${home}/Photos`, async point => {
+      assert.deepEqual(names(point), ["Summer"]);
+      await page.goto(`${base}/console/tokens/${id(next)}/revoke`);
+      await judged(page);
+      await page.getByRole("button", { name: "Revoke it" }).click();
+      await page.locator(".chip.revoked").first().waitFor();
+      await new Promise(done => setTimeout(done, 1500));
+      assert.equal(names(point), null, "the mount of a revoked token still answers");
+    });
+    assert.equal(listed(login, next, `${home}/Photos`), null);
+  }
+}
+
+async function files(page, { login, home }) {
+  const place = `/console/files${home}`;
+  await opened(page, place);
+  const content = `first line\n${HOSTILE}\n`.repeat(1000);
+  const file = path.join(local, `letter of ${login}.txt`);
+  writeFileSync(file, content);
+  await page.locator("#upload").setInputFiles(file);
+  await page.getByRole("link", { name: `letter of ${login}.txt`, exact: true }).click();
+  await page.getByText("first line").first().waitFor();
+  await judged(page);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download" }).click()]);
+  assert.equal(readFileSync(await download.path(), "utf8"), content);
+
+  // Dropped on the page.
+  await page.goto(base + place);
+  const dropped = await page.evaluateHandle(() => {
+    const data = new DataTransfer();
+    data.items.add(new File(["<script>document.title = 'stored script ran'</script><h1>page</h1>"], "page.html"));
+    return data;
+  });
+  await page.dispatchEvent("main", "drop", { dataTransfer: dropped });
+  await page.getByRole("link", { name: "page.html", exact: true }).waitFor();
+  for (const stored of [`/console/raw${home}/page.html`, `/dav${home}/page.html`]) {
+    const tab = watched(await page.context().newPage());
+    const shown = await tab.goto(base + stored).catch(() => null);
+    if (shown) {
+      assert.match(shown.headers()["content-security-policy"] || "", /sandbox/, stored);
+      assert.ok(!(await tab.title()).includes("ran"), stored);
+    }
+    await tab.close();
+  }
+
+  await page.getByText("New folder").click();
+  await page.getByLabel("Name", { exact: true }).fill("Ünï folder");
+  await page.getByRole("button", { name: "Make it" }).click();
+  await page.getByRole("heading", { name: "Ünï folder" }).waitFor();
+  await page.goto(base + place);
+  await page.getByRole("link", { name: "Rename Ünï folder" }).click();
+  await judged(page);
+  await page.getByLabel("New name").fill(HOSTILE.replaceAll("/", "-"));
+  await page.getByRole("button", { name: "Rename" }).click();
+  await page.getByRole("link", { name: HOSTILE.replaceAll("/", "-"), exact: true }).waitFor();
+  await judged(page);
+  await page.getByRole("link", { name: `Delete letter of ${login}.txt` }).click();
+  await judged(page);
+  await page.getByRole("button", { name: "Delete the file" }).click();
+  await page.getByRole("link", { name: "page.html", exact: true }).waitFor();
+  assert.equal(await page.getByRole("link", { name: `letter of ${login}.txt`, exact: true }).count(), 0);
+  await opened(page, `${place}/Photos/Summer`);
+  await page.getByRole("link", { name: "Make a token for this folder" }).click();
+  assert.equal(await page.locator("[name=scope_path]").first().inputValue(), `${home}/Photos/Summer`);
+}
+
+async function administers(page) {
+  const { user, admin } = users;
+  await opened(page, "/console/tokens?everybody=1");
+  assert.ok((await page.content()).includes(id(user.token)));
+  await opened(page, "/console/people");
+  await picture(page, "people");
+  await opened(page, "/console/people/new");
+  await opened(page, `/console/people/${user.login}`);
+  await page.getByText("Grant another folder or file").click();
+  await page.getByLabel("Folder or file", { exact: true }).fill(`/${admin.login}/Photos`);
+  await page.getByLabel("Permission", { exact: true }).selectOption("r");
+  await page.getByRole("button", { name: "Grant it" }).click();
+  await page.getByRole("button", { name: `Take the grant on /${admin.login}/Photos back` }).click();
+  await page.getByRole("heading", { name: "May reach" }).waitFor();
+  assert.equal(await page.getByRole("button", { name: `Take the grant on /${admin.login}/Photos back` }).count(), 0);
+  await opened(page, "/console/policy");
+  await opened(page, "/console/audit?span=day");
+  await picture(page, "audit");
+  await opened(page, `/console/explain?token=${id(user.token)}&op=write&path=/${admin.login}/Private`);
+  assert.ok(await page.getByText("not allowed", { exact: true }).isVisible());
+  await picture(page, "explain");
+  await opened(page, "/console/nothing", 404);
+}
+
+/** Nothing of others is to be seen, wherever one looks. */
+async function seesNothing(page) {
+  const { admin } = users;
+  for (const place of ["/console/tokens", "/console/tokens?everybody=1", "/console/files", "/console/sessions"]) {
+    await opened(page, place);
+    const text = await page.content();
+    assert.ok(!text.includes(admin.login) && !text.includes(id(admin.token)), place);
+  }
+  for (const [place, status] of [["/console/people", 403], ["/console/policy", 403], ["/console/audit", 403],
+    [`/console/tokens?owner=${admin.login}`, 403], [`/console/tokens/${id(admin.token)}`, 404],
+    [`/console/files/${admin.login}`, 404]]) {
+    await opened(page, place, status);
+  }
+}
+
+async function main() {
+  mkdirSync(pictures, { recursive: true });
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: flags });
+  const context = async scheme => {
+    const made = await browser.newContext({ viewport: { width: 1200, height: 800 }, colorScheme: scheme });
+    await made.grantPermissions(["clipboard-read", "clipboard-write"], { origin: base });
+    return made;
+  };
+  const [light, dark] = [await context("light"), await context("dark")];
+  const [admin, user] = [watched(await light.newPage()), watched(await dark.newPage())];
+
+  await admin.goto(`${base}/console/`);
+  await picture(admin, "sign-in");
+  await admin.getByLabel("User name").fill(users.admin.login);
+  await admin.getByLabel("Token").fill("wrong");
+  await admin.getByRole("button", { name: "Sign in" }).click();
+  await admin.getByRole("alert").waitFor();
+  await judged(admin);
+  await signIn(admin, users.admin);
+  await signIn(user, users.user);
+
+  await files(admin, users.admin);
+  await admin.goto(`${base}/console/files${users.admin.home}`);
+  await picture(admin, "files");
+  await admin.goto(`${base}/console/tokens/new`);
+  await picture(admin, "new-token");
+  await life(admin, users.admin);
+  await admin.goto(`${base}/console/tokens`);
+  await picture(admin, "tokens");
+  await administers(admin);
+
+  await files(user, users.user);
+  await life(user, users.user);
+  await seesNothing(user);
+  await user.goto(`${base}/console/files${users.user.home}`);
+  await picture(user, "files-dark");
+  await user.setViewportSize({ width: 360, height: 740 });
+  await user.goto(`${base}/console/tokens`);
+  await picture(user, "tokens-phone");
+  await user.setViewportSize({ width: 1200, height: 800 });
+
+  // Another's session is ended by its button, one's own by signing out.
+  await opened(admin, "/console/sessions");
+  await picture(admin, "sessions");
+  await admin.getByRole("button", { name: `End the session of ${users.user.login} over api` }).first().click();
+  await user.goto(`${base}/console/tokens`);
+  await user.getByRole("heading", { name: "Sign in" }).waitFor();
+  await admin.getByRole("button", { name: "Sign out" }).click();
+  await admin.getByRole("heading", { name: "Sign in" }).waitFor();
+  await admin.goto(`${base}/console/tokens`);
+  await admin.getByRole("heading", { name: "Sign in" }).waitFor();
+  await browser.close();
+  console.log(`${counts.pages} pages held to axe and to 360 pixels, ${counts.pictures} pictures in ${pictures}`);
+}
+
+main().catch(error => {
+  console.error(error);
+  process.exit(1);
+});
