@@ -29,7 +29,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use crate::domain::{Event, EventKind, Login, Peer, Time, TokenId, TokenText};
-use crate::store::{Store, StoreError, TokenState};
+use crate::store::{LastUse, Store, StoreError, TokenState};
 
 use life::{Life, Lives, Row, Seal};
 use pool::Pool;
@@ -279,6 +279,11 @@ impl Authenticator {
             })
         };
         self.core.lives.open().iter().flat_map(opened).collect()
+    }
+
+    /// Returns a token's last use, where it is in memory alone: uses are written down now and then.
+    pub fn last_use(&self, token: TokenId) -> Option<LastUse> {
+        self.core.uses.last_of(token)
     }
 
     /// Ends one session that is open, though its token lives; tells whether there was such a one.

@@ -99,6 +99,17 @@ impl UsePoint {
         self.interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
     }
 
+    fn last_use(&self) -> LastUse {
+        let peer = self.by.lock().last.clone();
+        let peer = peer.as_deref();
+        LastUse {
+            at: self.last(),
+            from: peer.map(|peer| peer.address.to_canonical().to_string()),
+            client: peer.and_then(|peer| peer.user_agent.clone()),
+            protocol: peer.map(|peer| peer.protocol),
+        }
+    }
+
     fn is_due(&self, now: Time) -> bool {
         let due_at = self.written.load(Ordering::Acquire).saturating_add(self.interval_ms.load(Ordering::Acquire));
         self.unwritten.load(Ordering::Acquire) && due_at <= now.as_millis()
@@ -107,21 +118,19 @@ impl UsePoint {
     /// Takes what is to be written down; it counts as written from now on.
     fn take(&self, token: TokenId) -> Use {
         self.unwritten.store(false, Ordering::Release);
-        let peer = self.by.lock().last.clone();
-        let at = self.last();
-        self.written.fetch_max(at.as_millis(), Ordering::AcqRel);
-        let peer = peer.as_deref();
-        let last = LastUse {
-            at,
-            from: peer.map(|peer| peer.address.to_canonical().to_string()),
-            client: peer.and_then(|peer| peer.user_agent.clone()),
-            protocol: peer.map(|peer| peer.protocol),
-        };
+        let last = self.last_use();
+        self.written.fetch_max(last.at.as_millis(), Ordering::AcqRel);
         Use { token, last }
     }
 }
 
 impl Uses {
+    /// Returns the last use of a token that is not written down yet.
+    pub(super) fn last_of(&self, token: TokenId) -> Option<LastUse> {
+        let point = self.points.lock().get(&token).cloned()?;
+        point.unwritten.load(Ordering::Acquire).then(|| point.last_use())
+    }
+
     /// Returns a token's last use, joined with what is written down of it.
     pub(super) fn point(&self, link: &Link) -> Arc<UsePoint> {
         let mut points = self.points.lock();

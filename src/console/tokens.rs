@@ -21,6 +21,7 @@ use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
 use super::words::{Moment, span};
+use crate::auth::Authenticator;
 use crate::domain::{Expiry, Limits, Login, Role, Time, TokenId};
 use crate::store::{Placed, TokenRecord, TokenState};
 use crate::tokens::{StateFilter, TokenQuery};
@@ -102,7 +103,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(record: &TokenRecord, caller: TokenId, now: Time) -> Self {
+    fn new(record: &TokenRecord, caller: TokenId, auth: &Authenticator) -> Self {
+        let now = auth.now();
+        let record = &fresh(record, auth);
         let last = record.last_use.as_ref().map(|last| LastUse {
             at: Moment::new(last.at, now),
             from: last.from.clone().unwrap_or_default(),
@@ -130,6 +133,13 @@ impl Shown {
             own: record.id == caller,
         }
     }
+}
+
+/// Completes a record by a use that is not written down yet.
+fn fresh(record: &TokenRecord, auth: &Authenticator) -> TokenRecord {
+    let written = record.last_use.as_ref().map(|last| last.at);
+    let unwritten = auth.last_use(record.id).filter(|last| written.is_none_or(|at| at < last.at));
+    TokenRecord { last_use: unwritten.or_else(|| record.last_use.clone()), ..record.clone() }
 }
 
 fn word(state: TokenState) -> &'static str {
@@ -211,8 +221,8 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     };
     let frame = Frame::new(&caller, Part::Tokens);
     let looks_up = caller.has(Role::AuthenticationLookup);
-    let (tokens, who, now, this) =
-        (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.now(), caller.session().token());
+    let (tokens, who, auth, this) =
+        (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.clone(), caller.session().token());
     blocking(move || {
         let mut base = String::from("/console/tokens?");
         for (name, value) in [("find", &find), ("state", &state), ("owner", &owner)] {
@@ -227,10 +237,10 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
         let live = TokenQuery { owner: Some(own), state: Some(StateFilter::Live), ..TokenQuery::default() };
         let warned = tokens.page(&who, &live, LOOKED)?.items;
         let warned =
-            warned.iter().map(|record| Shown::new(record, this, now)).filter(|t| t.dangles || t.soon).collect();
+            warned.iter().map(|record| Shown::new(record, this, &auth)).filter(|t| t.dangles || t.soon).collect();
         let page = Page {
             frame,
-            rows: page.items.iter().map(|record| Shown::new(record, this, now)).collect(),
+            rows: page.items.iter().map(|record| Shown::new(record, this, &auth)).collect(),
             warned,
             looks_up,
             everybody,

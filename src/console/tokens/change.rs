@@ -45,7 +45,7 @@ impl Page {
         let kept = |role: Role| fault.is_none() || fields.all("role").any(|kept| kept == role.as_str());
         Self {
             frame: Frame::new(caller, Part::Tokens),
-            token: Shown::new(record, caller.session().token(), caller.shared.auth.now()),
+            token: Shown::new(record, caller.session().token(), &caller.shared.auth),
             name: fields.text("name").unwrap_or(&record.name).to_owned(),
             description: fields.text("description").unwrap_or(&record.description).to_owned(),
             version: record.version,

@@ -47,7 +47,7 @@ pub(super) fn page(caller: &Caller, text: &TokenText, record: &TokenRecord, birt
     let code = code.split_once("?>").map_or(code.clone(), |(_, code)| code.to_owned());
     let page = Page {
         frame: Frame::new(caller, Part::Tokens),
-        token: Shown::new(record, caller.session().token(), caller.shared.auth.now()),
+        token: Shown::new(record, caller.session().token(), &caller.shared.auth),
         rotated: birth == Birth::Rotated,
         secret,
         code,

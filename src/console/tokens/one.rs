@@ -61,13 +61,13 @@ pub(super) async fn find(caller: &Caller, id: TokenId) -> Result<TokenRecord> {
 pub(in super::super) async fn show(caller: Caller, Path(text): Path<String>) -> Result<Response> {
     let record = find(&caller, id(&text)?).await?;
     let setups = made::setups(&caller, &record.login, &record);
-    let token = Shown::new(&record, caller.session().token(), caller.shared.auth.now());
+    let token = Shown::new(&record, caller.session().token(), &caller.shared.auth);
     render(StatusCode::OK, &Page { frame: Frame::new(&caller, Part::Tokens), token, setups })
 }
 
 async fn sure(caller: Caller, text: &str, rotate: bool) -> Result<Response> {
     let record = find(&caller, id(text)?).await?;
-    let token = Shown::new(&record, caller.session().token(), caller.shared.auth.now());
+    let token = Shown::new(&record, caller.session().token(), &caller.shared.auth);
     render(StatusCode::OK, &Sure { frame: Frame::new(&caller, Part::Tokens), token, rotate, once: draw()? })
 }
 
