@@ -71,7 +71,7 @@ impl Model {
             Kind::Folder(id) => Some(Node::Folder(*id)),
             Kind::File => {
                 let (name, parent) = way.split_last()?;
-                Some(Node::File(self.folder(parent)?, *name))
+                Some(Node::File(self.folder(parent)?, name))
             }
         }
     }
@@ -97,6 +97,30 @@ impl Model {
 
     fn rights(&mut self) -> impl Iterator<Item = &mut Rights> {
         std::iter::once(&mut self.grants).chain(self.scopes.iter_mut().flatten())
+    }
+
+    /// Moves an entry; what was given on it goes with it.
+    fn rename(&mut self, from: &Way, to: &Way) {
+        let before = self.node(from);
+        self.carry(from, to);
+        let after = self.node(to).expect("there");
+        for right in self.rights().flat_map(|rights| rights.iter_mut()) {
+            if Some(&right.0) == before.as_ref() {
+                right.0 = after.clone();
+            }
+        }
+    }
+
+    /// Removes an entry and all below it; what was given there ends.
+    fn remove(&mut self, way: &Way) {
+        let inside = self.entries.keys().filter(|entry| entry.starts_with(way));
+        let gone: Vec<Node> = inside.filter_map(|entry| self.node(entry)).collect();
+        let ended = |node: &Node| match node {
+            Node::File(folder, _) if gone.contains(&Node::Folder(*folder)) => true,
+            node => gone.contains(node),
+        };
+        self.entries.retain(|entry, _| !entry.starts_with(way));
+        self.rights().for_each(|rights| rights.retain(|(node, _)| !ended(node)));
     }
 
     fn may(&self, scopes: Option<&Rights>, way: &[&'static str]) -> Permission {
@@ -140,14 +164,7 @@ impl Pair {
                 put(admin, &text(way), "content").expect("put");
             }
             Deed::Move(from, to) if model.can_move(from, to) => {
-                let before = model.node(from);
-                model.carry(from, to);
-                let after = model.node(to).expect("there");
-                for right in model.rights().flat_map(|rights| rights.iter_mut()) {
-                    if Some(&right.0) == before.as_ref() {
-                        right.0 = after.clone();
-                    }
-                }
+                model.rename(from, to);
                 admin.rename(&at(&text(from)), &at(&text(to)), Overwrite::No, &NONE).expect("moved");
             }
             Deed::Steal(from, to) if model.can_move(from, to) => {
@@ -156,16 +173,7 @@ impl Pair {
                 fs::rename(host(house, &text(from)), host(house, &text(to))).expect("moved");
             }
             Deed::Remove(way) if model.entries.contains_key(way) && !way.is_empty() => {
-                let gone: Vec<Node> =
-                    model.entries.keys().filter(|entry| entry.starts_with(way)).filter_map(|w| model.node(w)).collect();
-                let folders: Vec<u32> =
-                    gone.iter().filter_map(|node| if let Node::Folder(id) = node { Some(*id) } else { None }).collect();
-                let ended = |node: &Node| match node {
-                    Node::File(folder, _) if folders.contains(folder) => true,
-                    node => gone.contains(node),
-                };
-                model.entries.retain(|entry, _| !entry.starts_with(way));
-                model.rights().for_each(|rights| rights.retain(|(node, _)| !ended(node)));
+                model.remove(way);
                 admin.remove_all(&at(&text(way)), &NONE).expect("removed");
             }
             Deed::Grant(way, permission) => {
