@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use parking_lot::RwLock;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 
 pub(crate) use file::File;
@@ -151,9 +151,28 @@ impl Error {
     }
 }
 
+/// A lock on a file or folder (flock(2)) that is let go when this is dropped: in so many words, because a process
+/// that is just being started may still hold a copy of the descriptor.
+#[derive(Debug)]
+pub(crate) struct Locked(OwnedFd);
+
+impl Locked {
+    /// Locks, when nobody else holds the lock.
+    pub(crate) fn take(file: OwnedFd) -> Result<Self> {
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| Self(file))
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing lets it go as well.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Keeps other servers off a state directory while it lives.
 #[derive(Debug)]
-pub(crate) struct Exclusive(#[allow(dead_code, reason = "holds the lock while it is open")] OwnedFd);
+pub(crate) struct Exclusive(#[allow(dead_code, reason = "holds the lock while it lives")] Locked);
 
 impl Exclusive {
     /// Claims a state directory.
@@ -163,8 +182,8 @@ impl Exclusive {
     pub(crate) fn claim(state: &Path) -> io::Result<Self> {
         let path = state.join("serve.lock");
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file.into())),
+        match Locked::take(file.into()) {
+            Ok(lock) => Ok(Self(lock)),
             Err(Errno::WOULDBLOCK) => {
                 Err(io::Error::new(io::ErrorKind::WouldBlock, "another server uses this state directory"))
             }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::open::{How, plain};
-use super::{Errno, File, Folder, Host, Mount, Result};
+use super::{Errno, File, Folder, Host, Locked, Mount, Result};
 use crate::domain::{Name, RESERVED};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FlockOperation, Mode, RawDir, fchmod, flock, mkdirat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
 
 /// The staging folder of one file system.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub(crate) struct Staging {
     folder: Folder,
     run: u64,
     /// Held so that no other server sweeps what waits here.
-    #[allow(dead_code, reason = "holds the lock while it is open")]
-    held: Option<OwnedFd>,
+    #[allow(dead_code, reason = "holds the lock while it lives")]
+    held: Option<Locked>,
 }
 
 /// Something that waits in staging; it is removed when it is dropped.
@@ -70,14 +70,15 @@ impl Staging {
         }
         let mut staging = Self { folder, run, held: None };
         if sweeps {
-            let lock = plain(&staging.folder, b"", How::List)?;
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => staging.sweep()?,
+            match Locked::take(plain(&staging.folder, b"", How::List)?) {
+                Ok(lock) => {
+                    staging.sweep()?;
+                    staging.held = Some(lock);
+                }
                 Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
                 // The file system has no locks: nobody can tell whose things wait here, so they stay.
                 Err(_) => {}
             }
-            staging.held = Some(lock);
         }
         Ok(staging)
     }
