@@ -112,14 +112,17 @@ impl Apitoken {
 
 impl Create {
     fn run(&self, site: &Site) -> Result {
+        let nobody = || {
+            Failure::usage("the owner is missing")
+                .hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)")
+        };
+        if self.owner.is_none() && !site.is_remote()? {
+            return Err(nobody());
+        }
         let desk = site.desk()?;
         let owner = match &self.owner {
-            Some(owner) => Some(owner.clone()),
-            None => desk.caller()?,
-        };
-        let Some(owner) = owner else {
-            return Err(Failure::usage("the owner is missing")
-                .hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)"));
+            Some(owner) => owner.clone(),
+            None => desk.caller()?.ok_or_else(nobody)?,
         };
         let request = TokenRequest {
             name: self.flags.name.clone(),

@@ -113,6 +113,11 @@ impl Site {
         }
     }
 
+    /// Tells whether things are done over the network.
+    pub(super) fn is_remote(&self) -> Result<bool> {
+        Ok(self.server()?.is_some())
+    }
+
     /// Refuses a server, for what is done on the state directory alone.
     pub(super) fn here_only(&self, what: &str) -> Result {
         match self.server()? {
