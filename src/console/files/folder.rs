@@ -1,6 +1,5 @@
 //! One page of a folder: folders first, then by name, in memory for one page however long the folder is.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -10,23 +9,16 @@ use super::super::fault::{Fault, Result};
 use crate::tree::{Entry, Listing};
 
 /// Where an entry stands: folders before files, then by the name without regard to case, then by its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     file: bool,
+    lower: Vec<u8>,
     name: Vec<u8>,
 }
 
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let lower = |key: &Key| key.name.iter().map(u8::to_ascii_lowercase).collect::<Vec<u8>>();
-        let by_kind = self.file.cmp(&other.file);
-        by_kind.then_with(|| lower(self).cmp(&lower(other))).then_with(|| self.name.cmp(&other.name))
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Key {
+    fn new(file: bool, name: Vec<u8>) -> Self {
+        Self { file, lower: name.to_ascii_lowercase(), name }
     }
 }
 
@@ -89,7 +81,7 @@ impl Block {
 }
 
 fn key(entry: &Entry) -> Key {
-    Key { file: !entry.is_folder(), name: entry.name.clone() }
+    Key::new(!entry.is_folder(), entry.name.clone())
 }
 
 /// Writes where an entry stands, for an address.
@@ -108,7 +100,7 @@ pub(super) fn key_of(cursor: &str) -> Result<Key> {
         Some(("f", rest)) => (true, rest),
         _ => return Err(Fault::Nothing),
     };
-    Ok(Key { file, name: URL_SAFE_NO_PAD.decode(rest).map_err(|_| Fault::Nothing)? })
+    Ok(Key::new(file, URL_SAFE_NO_PAD.decode(rest).map_err(|_| Fault::Nothing)?))
 }
 
 #[cfg(test)]
@@ -117,7 +109,7 @@ mod tests {
 
     #[test]
     fn folders_stand_before_files_and_case_comes_last() {
-        let key = |file, name: &str| Key { file, name: name.as_bytes().to_vec() };
+        let key = |file, name: &str| Key::new(file, name.as_bytes().to_vec());
         let sorted = [key(false, "b"), key(false, "Z"), key(true, "A"), key(true, "a"), key(true, "B")];
         assert!(sorted.is_sorted());
     }
@@ -127,6 +119,6 @@ mod tests {
         for text in ["", "x", "d*", "fYQ=", "ä"] {
             assert!(key_of(text).is_err(), "{text}");
         }
-        assert_eq!(key_of("fYQ").ok(), Some(Key { file: true, name: b"a".to_vec() }));
+        assert_eq!(key_of("fYQ").ok(), Some(Key::new(true, b"a".to_vec())));
     }
 }
