@@ -31,7 +31,7 @@ const CLEARTEXT: &str = "This address answers only over TLS: a token must not tr
     Connect with https://, through a trusted proxy that says so, or from this machine.";
 const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
     <h1>patgate</h1><p>A folder behind one door. Mount <code>/dav/</code> as WebDAV, with your user name and a \
-    personal access token as the password.</p></html>\n";
+    personal access token as the password. Manage tokens in the <a href=\"/console/\">console</a>.</p></html>\n";
 
 /// What answers HTTP; clones share all state.
 #[derive(Clone)]
