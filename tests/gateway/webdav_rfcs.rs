@@ -152,7 +152,7 @@ async fn a_listing_without_end_is_counted_before_it_is_sent() {
 async fn a_browser_sees_folders_first_and_names_in_order() {
     let gateway = Fixture::start().await;
     for name in ["/b", "/C", "/a/x", "/Z/x"] {
-        gateway.write(name, &"x".repeat(1536));
+        gateway.write(name, "x".repeat(1536));
     }
     let page = alice(&gateway).await.get("/dav/").await.text();
     let places: Vec<_> = ["a/", "Z/", "b", "C"].map(|name| page.find(&format!(">{name}</a>"))).to_vec();
