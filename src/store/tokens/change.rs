@@ -37,7 +37,7 @@ impl Store {
     /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown node.
+    /// [`crate::store::StoreError::Missing`] for an unknown node.
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
         self.write(Durability::Synced, |t| {
             let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
@@ -71,7 +71,7 @@ impl Store {
     /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown id; none is revoked then.
+    /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
         self.write(Durability::Synced, |t| ids.iter().try_for_each(|id| self.revoke_one(t, *id, now)))
     }
@@ -79,7 +79,7 @@ impl Store {
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`crate::store::StoreError::Missing`] for an unknown login.
     pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
         self.write(Durability::Synced, |t| {
             let user = user_id(t, login)?;
@@ -124,7 +124,7 @@ impl Store {
     /// It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown or revoked token.
+    /// [`crate::store::StoreError::Missing`] for an unknown or revoked token.
     pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<Time>) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let rotated = t.execute(
