@@ -30,6 +30,7 @@ mod put;
 mod range;
 mod report;
 mod resume;
+mod streak;
 mod stream;
 mod transfer;
 mod uploads;
@@ -47,6 +48,7 @@ use self::address::Other;
 use self::call::Call;
 use self::chunks::Around;
 use self::error::{Asked, Error, Result};
+use self::streak::Streak;
 use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
@@ -76,6 +78,7 @@ pub struct Webdav {
     auth: Authenticator,
     options: WebdavOptions,
     uploads: Uploads,
+    streak: Streak,
 }
 
 impl Webdav {
@@ -84,7 +87,7 @@ impl Webdav {
         let uploads = Uploads::default();
         let clock = auth.clone();
         uploads.sweep_by(move || clock.now());
-        Self { tree, auth, options, uploads }
+        Self { tree, auth, options, uploads, streak: Streak::default() }
     }
 
     /// Tells whether a path belongs to this room: to the tree, or to an upload into it. `/davx` does not.
@@ -138,11 +141,11 @@ impl Webdav {
             Verb::Options => Ok(options()),
             Verb::Get | Verb::Head => get::answer(&call).await,
             Verb::Put if call.headers.contains_key("upload-complete") => {
-                resume::begin(&call, body, &self.uploads).await
+                resume::begin(&call, body, &self.uploads, &self.streak).await
             }
             Verb::Post if !call.headers.contains_key("upload-complete") => Err(Error::NotAllowed),
-            Verb::Post => resume::begin(&call, body, &self.uploads).await,
-            Verb::Put => put::answer(&call, body).await,
+            Verb::Post => resume::begin(&call, body, &self.uploads, &self.streak).await,
+            Verb::Put => put::answer(&call, body, &self.streak).await,
             Verb::Patch => put::patch(&call, body).await,
             Verb::Delete => folder::delete(&call).await,
             Verb::Mkcol => folder::make(&call, body).await,

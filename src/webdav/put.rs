@@ -1,7 +1,7 @@
 //! PUT: an upload that appears whole or not at all (RFC 9110 section 9.3.4), and PUT and PATCH of a part.
 //!
-//! A body that fits one block is staged, written and committed in a single step off the runtime; a longer
-//! one is written block by block while the next is being received. A client that waits for `100 Continue`
+//! A body that fits one block is staged, written and committed in a single step, a small one on the spot where that
+//! waits for nothing ([`Streak`]); a longer one is written block by block while the next is being received. A client that waits for `100 Continue`
 //! gets every refusal that is known before it sends anything. What changes a part of a file is staged as a
 //! copy of all of it, so that it appears in one step too and every limit is judged at the one commit.
 
@@ -17,6 +17,7 @@ use super::error::{Error, Result};
 use super::get::set;
 use super::part::Part;
 use super::pour::{BLOCK, Sink, pour};
+use super::streak::Streak;
 use super::stream::blocking;
 use super::{date, fields};
 use crate::http::{Body, empty};
@@ -26,9 +27,14 @@ use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
 ///
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, streak: &Streak) -> Result<Response<Body>> {
     let part = call.headers.get(header::CONTENT_RANGE).map(|value| Part::of_content_range(value.as_bytes()));
-    send(Transfer::new(call, body.size_hint().exact(), part.transpose()?)?, body).await
+    let transfer = Transfer::new(call, body.size_hint().exact(), part.transpose()?)?;
+    if !transfer.is_small() {
+        return send(transfer, body).await;
+    }
+    let (ready, blocks) = pour(body, call.view.session(), std::future::pending(), transfer).await?;
+    streak.run(move || ready.finish(&blocks)).await
 }
 
 /// Answers PATCH of a part of a file (`X-Update-Range`).
@@ -45,6 +51,8 @@ pub(super) async fn patch(call: &Arc<Call>, body: &mut Incoming) -> Result<Respo
     send(Transfer::new(call, body.size_hint().exact(), Some(part))?, body).await
 }
 
+/// How long a small body is at most.
+const SMALL: u64 = 64 * 1024;
 /// The media type of a part of a file in PATCH.
 const PART_TYPE: &str = "application/x-sabredav-partialupdate";
 
@@ -91,6 +99,13 @@ impl Transfer {
             start: 0,
             written: 0,
         })
+    }
+
+    /// Tells whether staging, writing and committing it is little work, in which nothing is written to the store.
+    fn is_small(&self) -> bool {
+        let beside = ["expect", "x-patgate-tags"].into_iter().any(|name| self.call.headers.contains_key(name));
+        let short = self.announced.is_some_and(|length| length <= SMALL);
+        short && self.part.is_none() && self.sums.is_empty() && !beside
     }
 
     /// Asks for rights, limits, locks and conditions, and makes room for the content.

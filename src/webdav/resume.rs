@@ -21,6 +21,7 @@ use super::error::{Error, Result};
 use super::folder::done;
 use super::get::set;
 use super::pour::{Sink, pour};
+use super::streak::Streak;
 use super::stream::blocking;
 use super::uploads::{LIFE, Open, Uploads};
 use super::verb::Verb;
@@ -54,9 +55,14 @@ pub(super) fn completes(headers: &HeaderMap) -> Result<Option<bool>> {
 ///
 /// # Errors
 /// As PUT; [`Error::Crowded`].
-pub(super) async fn begin(call: &Arc<Call>, body: &mut Incoming, uploads: &Uploads) -> Result<Response<Body>> {
+pub(super) async fn begin(
+    call: &Arc<Call>,
+    body: &mut Incoming,
+    uploads: &Uploads,
+    streak: &Streak,
+) -> Result<Response<Body>> {
     if completes(&call.headers)? != Some(false) {
-        let mut response = put::answer(call, body).await?;
+        let mut response = put::answer(call, body, streak).await?;
         response.headers_mut().insert(COMPLETE, HeaderValue::from_static("?1"));
         return Ok(response);
     }
