@@ -3,7 +3,7 @@
 use super::check::Found;
 use super::host::{File, How, Staged};
 use super::{Claim, EditMode, Error, Kind, Result, Upload, View};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, Permission, TreePath};
 
 /// Content that waits in staging from one request to the next: it has no place, nobody sees it, and it holds no
 /// file open. Dropping it discards it.
@@ -37,16 +37,22 @@ impl Deposit {
 
 impl View {
     /// Begins an upload that replaces a file by a copy of which a part was changed. Returns also the file's size;
-    /// 0 where there is none yet.
+    /// 0 where there is none yet. What the copy keeps can be compared with what the client guesses of it: where a
+    /// file is there, it has to be one that may be read.
     ///
     /// # Errors
-    /// As for [`View::stage`]; its commit fails with [`Error::Precondition`] when the file has changed meanwhile.
+    /// As for [`View::stage`]; [`Error::Forbidden`] also where what is there may not be read. Its commit fails with
+    /// [`Error::Precondition`] when the file has changed meanwhile.
     pub fn stage_over(&self, path: &TreePath, claim: &Claim<'_>) -> Result<(Upload, u64)> {
         let (spot, stat) = self.writable(path)?;
         self.unlocked_put(&spot, stat.as_ref(), claim)?;
         let Some(stat) = stat.filter(|stat| stat.kind == Some(Kind::File)) else {
             return Ok((Upload::begin(self, path, &spot, None, claim)?, 0));
         };
+        if !spot.permission.allows(Permission::RW) {
+            self.tell(Operation::Read, path);
+            return Err(Error::Forbidden);
+        }
         let (file, permission) = (spot.folder.open(&spot.name, How::Read)?, spot.permission);
         let found = Found { stat: file.stat()?, file, path: spot.path.clone(), permission };
         Ok((Upload::of_copy(self, path, &spot, &found, EditMode::default(), claim)?, stat.size))

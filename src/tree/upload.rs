@@ -151,6 +151,8 @@ impl Upload {
         let mut upload = Self::begin(view, asked, spot, Some(&found.stat), claim)?;
         let mut tag = None;
         if !mode.truncate {
+            // What is kept is told of to the end: by checksums, by its type.
+            upload.hold = Hold::new(view, spot.path.clone(), Permission::RW)?;
             upload.fill(found)?;
             tag = Some(view.shared().tags.of(&found.stat));
         }

@@ -28,6 +28,7 @@ mod support;
 mod sync;
 mod tokens;
 mod uploads;
+mod uploads_apart;
 mod webdav;
 mod webdav_faults;
 mod webdav_rfcs;

@@ -28,10 +28,11 @@ impl View {
     }
 
     /// Opens a file to be written: in place, or, where the token limits types, as a copy that takes its
-    /// place when it is closed.
+    /// place when it is closed. Whether that fits would tell of content that is kept: it has to be one that may be
+    /// read, so that a drop box takes whole files alone from such a token.
     ///
     /// # Errors
-    /// As [`View::stage`]; [`Error::Absent`] unless it may be made, [`Error::Exists`] where it must be.
+    /// As [`View::stage`]; [`Error::Forbidden`] for content that may not be read; [`Error::Absent`] unless it may be made, [`Error::Exists`] where it must be.
     pub fn edit(&self, path: &TreePath, mode: EditMode, claim: &Claim<'_>) -> Result<Editor> {
         let (spot, stat) = match self.writable(path) {
             Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
@@ -57,6 +58,10 @@ impl View {
         self.may_put(&spot, stat.as_ref(), claim)?;
         self.fits_name(&spot.name)?;
         let copies = self.limits_types();
+        let blind = copies && !spot.permission.allows(Permission::RW);
+        if blind && !mode.truncate && stat.as_ref().is_some_and(|stat| stat.size > 0) {
+            return Err(Error::Forbidden);
+        }
         let how = if mode.read || copies { How::Both } else { How::Write };
         let file = match stat.map(|stat| stat.kind) {
             Some(Some(Kind::File)) => spot.folder.open(&spot.name, how)?,
@@ -72,6 +77,8 @@ impl View {
         let found = Found { stat: file.stat()?, file, path: spot.path.clone(), permission: spot.permission };
         if copies {
             drop((steady, name));
+            // Nothing is kept of what came into an empty file meanwhile.
+            let mode = EditMode { truncate: mode.truncate || blind, ..mode };
             return Editor::copy(self, path, &spot, &found, mode, claim);
         }
         Editor::in_place(self, path, found, mode, claim)
@@ -197,6 +204,9 @@ impl View {
             let judged = self.limits_types();
             let how = if judged { How::Both } else { How::Write };
             let again = self.open(&found.path, Permission::W, how)?;
+            if judged && size > 0 && !again.permission.allows(Permission::RW) {
+                return Err(Error::Forbidden);
+            }
             if !again.stat.is_same(&stat) {
                 return Err(Error::Absent);
             }

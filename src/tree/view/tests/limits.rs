@@ -146,6 +146,25 @@ fn what_may_not_be_read_is_not_told_of() {
     view.session().access().expect("lives");
     let moved = view.rename(&at("/box/hidden.png"), &at("/box/other.png"), Overwrite::No, &NONE);
     assert_eq!(said(moved.map(drop)), "forbidden");
+    fs::write(host(&house, "/box/image.png"), png()).expect("written");
+    let cut = |path: &str, size| {
+        let attributes = Attributes { size: Some(size), ..Attributes::default() };
+        said(view.set_attributes(&at(path), &attributes, true, &NONE))
+    };
+    for path in ["/box/hidden.png", "/box/image.png"] {
+        assert_eq!(said(view.edit(&at(path), EditMode::default(), &NONE).map(drop)), "forbidden", "{path}");
+        let append = EditMode { append: true, ..EditMode::default() };
+        assert_eq!(said(view.edit(&at(path), append, &NONE).map(drop)), "forbidden", "{path}");
+        assert_eq!((cut(path, 12), cut(path, 100)), ("forbidden", "forbidden"), "{path}");
+        let whole = view.edit(&at(path), EditMode { truncate: true, ..EditMode::default() }, &NONE).expect(path);
+        whole.write_at(&png(), 0).expect(path);
+        whole.close().expect(path);
+        assert_eq!(cut(path, 0), "ok", "{path}");
+        let empty = view.edit(&at(path), EditMode::default(), &NONE).expect("nothing to tell of");
+        empty.write_at(&png(), 0).expect(path);
+        empty.close().expect(path);
+        assert_eq!(fs::read(host(&house, path)).expect(path), png());
+    }
 }
 
 #[test]
