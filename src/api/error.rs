@@ -143,7 +143,7 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
     match error {
         Error::Ended => (StatusCode::UNAUTHORIZED, "denied"),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "role-missing"),
-        Error::Wider(_) | Error::Narrower(_) => (StatusCode::FORBIDDEN, "wider"),
+        Error::Wider(_) | Error::Narrower(_) | Error::Narrow => (StatusCode::FORBIDDEN, "wider"),
         Error::UnknownUser(_) => (StatusCode::NOT_FOUND, "unknown-user"),
         Error::UnknownToken(_) => (StatusCode::NOT_FOUND, "unknown-token"),
         Error::NoGrant { .. } => (StatusCode::NOT_FOUND, "no-grant"),

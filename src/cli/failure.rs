@@ -107,6 +107,7 @@ impl From<tokens::Error> for Failure {
             Error::Setting(_) => Some("patgate policy show shows every key".to_owned()),
             Error::RoleNotHeld { login, .. } => Some(format!("patgate admin user show {login} shows its roles")),
             Error::Forbidden(_)
+            | Error::Narrow
             | Error::Ended
             | Error::Wider(_)
             | Error::Narrower(_)

@@ -142,7 +142,7 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
     use tokens::Error;
     match error {
         Error::UnknownUser(_) | Error::UnknownToken(_) | Error::NoGrant { .. } => StatusCode::NOT_FOUND,
-        Error::Forbidden(_) => StatusCode::FORBIDDEN,
+        Error::Forbidden(_) | Error::Narrow => StatusCode::FORBIDDEN,
         Error::Ended => StatusCode::UNAUTHORIZED,
         Error::UserExists(_) | Error::Changed(_) | Error::Dead(..) => StatusCode::CONFLICT,
         Error::Disabled(_)

@@ -29,6 +29,9 @@ pub enum Wider {
     /// It has another role.
     #[error("it has the role {0}")]
     Role(Role),
+    /// It lives longer.
+    #[error("it lives longer")]
+    Life,
 }
 
 impl Width {

@@ -3,7 +3,8 @@
 //!
 //! One's own are the calling token and its descendants; a token without scopes, limits or parent also
 //! reaches its owner's other tokens. What lies beyond needs a role, and acting on what is another
-//! user's needs every role that the other has: nobody mints or rotates his way up.
+//! user's needs every role that the other has: nobody mints or rotates his way up. Making, changing and
+//! rotating them needs a token without scopes, limits or parent, which no secret got so is wider than.
 
 use std::sync::Arc;
 
@@ -77,6 +78,16 @@ impl Caller {
         if self.has(role) { Ok(()) } else { Err(Error::Forbidden(role)) }
     }
 
+    /// Makes sure that the caller may use a role that hands out the secrets of another user's tokens. A
+    /// token that is narrow itself may not: a secret that it got so would not be bound as it is.
+    pub(super) fn must_whole(&self, role: Role) -> Result<()> {
+        self.must(role)?;
+        match self {
+            Caller::Bearer(bearer) if !bearer.width.is_whole() => Err(Error::Narrow),
+            Caller::Bearer(_) | Caller::Administrator => Ok(()),
+        }
+    }
+
     /// Makes sure that the caller has all of these roles.
     pub(super) fn must_all(&self, roles: &Roles) -> Result<()> {
         roles.iter().try_for_each(|role| self.must(role))
@@ -122,6 +133,9 @@ impl Caller {
         if !self.has(role) {
             self.sees(store, record)?;
             return Err(Error::Forbidden(role));
+        }
+        if role == Role::GenerateTokens && self.bearer_of(&record.login).is_none() {
+            self.must_whole(role)?;
         }
         let owner = store.user(&record.login)?.ok_or(Error::UnknownToken(record.id))?;
         self.must_all(&owner.roles)

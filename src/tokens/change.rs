@@ -1,8 +1,9 @@
 //! What happens to a token after its birth: it is narrowed, gets another secret, is taken back.
 
+use super::authority::Bearer;
 use super::{Authority, Error, Label, Result, Tokens};
 use crate::auth::{Sealer, mint_secret};
-use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Time, TokenId, TokenText};
+use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Time, TokenId, TokenText, Wider};
 use crate::store::{Narrowed, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
@@ -59,7 +60,7 @@ impl Tokens {
             if expected.is_some_and(|version| version != record.version) {
                 break;
             }
-            let narrowed = self.narrowed(&record, change)?;
+            let narrowed = self.narrowed(caller.bearer_of(&record.login), &record, change)?;
             if self.acting(who).narrow_token(id, record.version, &narrowed)? {
                 return self.shown(&caller, self.record(id)?);
             }
@@ -67,20 +68,21 @@ impl Tokens {
         Err(Error::Changed(id))
     }
 
-    /// Works out what a token is after a change that makes it no wider.
-    fn narrowed(&self, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
+    /// Works out what a token is after a change that makes it no wider; what is hidden from the bearer that
+    /// asks is as if it were not there.
+    fn narrowed(&self, asker: Option<&Bearer>, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
         let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
         if record.state != TokenState::Live {
             return Err(Error::Dead(record.id, record.state));
         }
         record.limits.hold(&limits).map_err(Error::Widens)?;
         if let Some(role) = roles.as_ref().and_then(|roles| record.roles.lack(roles)) {
-            return Err(Error::Widens(crate::domain::Wider::Role(role)));
+            return Err(Error::Widens(Wider::Role(role)));
         }
         if expires.is_some_and(|at| at > record.expiry.cap()) {
             return Err(Error::Longer(record.id, record.expiry.cap()));
         }
-        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), None, &scopes));
+        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), asker, &scopes));
         Ok(Narrowed {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
@@ -111,6 +113,9 @@ impl Tokens {
         if let Some(bearer) = caller.bearer_of(&record.login) {
             let other = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
             bearer.width.holds(&other).map_err(Error::Narrower)?;
+            if !bearer.width.is_whole() && other.cap > bearer.width.cap {
+                return Err(Error::Narrower(Wider::Life));
+            }
         }
         let secret = mint_secret()?;
         let sealed = Sealer::open(&self.store)?.seal(&secret)?;

@@ -24,6 +24,9 @@ pub enum Error {
     /// The caller may see it, but lacks this role to do what it asked for.
     #[error("this needs the role {0}")]
     Forbidden(Role),
+    /// The caller has the role, but with a token that is bound as what it asks for would not be.
+    #[error("this needs a token without scopes, limits or parent")]
+    Narrow,
     /// The token that asks is dead.
     #[error("the session has ended")]
     Ended,

@@ -141,7 +141,7 @@ impl Tokens {
     fn owner(&self, caller: &Caller, request: &TokenRequest) -> Result<User> {
         let own = caller.bearer_of(&request.owner).is_some();
         if !own {
-            caller.must(Role::GenerateTokens)?;
+            caller.must_whole(Role::GenerateTokens)?;
         }
         let owner = self.known(&request.owner)?;
         if !own {

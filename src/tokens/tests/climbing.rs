@@ -85,6 +85,31 @@ fn dead(w: &World) -> Bearer {
     short
 }
 
+/// A token of `help` with its roles that is good for small files alone, for an hour.
+fn narrow_help(w: &World) -> Bearer {
+    w.site.bearer(ADMIN, "help", |request| {
+        request.roles = roles(&HELP);
+        request.limits = size(1024);
+        request.lifetime = Asked::For(lifetime("1h"));
+    })
+}
+
+/// A token of `help` with its roles that reads one folder.
+fn scoped_help(w: &World) -> Bearer {
+    w.site.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
+    w.site.bearer(ADMIN, "help", |request| {
+        request.roles = roles(&HELP);
+        request.scopes = scopes(&["path:/bob:r"]);
+    })
+}
+
+/// Another holder of the roles of `help`, with a token that has them.
+fn peer(w: &World) -> Bearer {
+    w.site.user("peer", &[]);
+    w.site.tokens.set_roles(ADMIN, &login("peer"), &roles(&HELP)).expect("roles");
+    w.site.bearer(ADMIN, "peer", |request| request.roles = roles(&HELP))
+}
+
 /// A token of `help` without roles.
 fn plain(w: &World) -> Bearer {
     w.site.bearer(ADMIN, "help", |_| ())
@@ -149,6 +174,23 @@ const ROTATIONS: &[Climb] = climbs! {
         w.site.tokens.rotate(&by.who, w.root.id, None).map(drop), told "this needs the role admin";
     "a rotation goes beyond a hard limit": dead => |w, by|
         w.site.tokens.rotate(&w.alice.who, by.id, None).map(drop), told "the token";
+    "a limited token with the role rotates one with roles of another user": |w| {
+        peer(w);
+        narrow_help(w)
+    } => |w, by| {
+        let peers = w.site.all().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        w.site.tokens.rotate(&by.who, peers.id, None).map(drop)
+    }, told "this needs a token without scopes, limits or parent";
+    "a short token with the role rotates one of its owner that lives longer": |w| {
+        w.site.bearer(ADMIN, "help", |request| request.limits = size(1024));
+        narrow_help(w)
+    } => |w, by| {
+        let long = w.site.all().into_iter().find(|token| token.limits == size(1024) && token.id != by.id);
+        w.site.tokens.rotate(&by.who, long.expect("a token").id, None).map(drop)
+    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    "a scoped token with the role rotates a wide one of another user": scoped_help => |w, by|
+        w.site.tokens.rotate(&by.who, w.bob.id, None).map(drop),
+        told "this needs a token without scopes, limits or parent";
     "a token that died rotates itself": dead => |w, by|
         w.site.tokens.rotate(&by.who, by.id, None).map(drop), told "the session has ended";
 };
@@ -190,6 +232,23 @@ const BIRTHS: &[Climb] = climbs! {
         w.site.bearer(&parent.who, "alice", |_| ())
     } => |w, by| w.site.made(&by.who, "alice", |request| request.limits = size(11)).map(drop),
         told "a token can't be wider than the one it is made with: its limit on the file size";
+    "a limited token with the role mints one with roles for another user": |w| {
+        peer(w);
+        narrow_help(w)
+    } => |w, by| w.site.made(&by.who, "peer", |request| request.roles = roles(&HELP)).map(drop),
+        told "this needs a token without scopes, limits or parent";
+    "a limited token with the role mints a wide one for another user": narrow_help => |w, by|
+        w.site.made(&by.who, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a scoped token with the role mints for another user": scoped_help => |w, by|
+        w.site.made(&by.who, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a child with the role mints for another user": |w|
+        w.site.bearer(&w.help.who, "help", |request| request.roles = roles(&HELP)) => |w, by|
+        w.site.made(&by.who, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a limited token of an administrator mints for another user": |w| w.site.bearer(ADMIN, "root", |request| {
+        request.roles = roles(&[Role::Admin]);
+        request.limits = size(1024);
+    }) => |w, by| w.site.made(&by.who, "help", |request| request.roles = roles(&HELP)).map(drop),
+        told "this needs a token without scopes, limits or parent";
     "a revoked token mints": |w| {
         w.site.tokens.revoke(ADMIN, &[w.alice.id]).expect("revoked");
         w.alice.clone()
@@ -219,6 +278,24 @@ const CHANGES: &[Climb] = climbs! {
         let at = w.site.clock.now().after(2 * DAY);
         w.site.narrow(&w.alice, by.id, Narrowing { expires: Some(at), ..Narrowing::default() })
     }, told "the token";
+    "a limited token with the role changes another user's": narrow_help => |w, by|
+        w.site.narrow(by, w.bob.id, Narrowing::default()), told "this needs a token without scopes, limits or parent";
+    "a parent gives its child a node that is hidden from itself": |w| {
+        std::fs::write(w.site.root.join("alice/hidden"), "x").expect("file");
+        let parent = scoped(w);
+        w.site.bearer(&parent.who, "alice", |_| ());
+        parent
+    } => |w, by| {
+        let child = w.site.all().into_iter().find(|token| token.parent == Some(by.id)).expect("a child");
+        let told = |path: &str| {
+            let change = Narrowing { scopes: scopes(&[path]), ..Narrowing::default() };
+            w.site.narrow(by, child.id, change).expect_err("outside").to_string().replace("missing", "hidden")
+        };
+        assert_eq!(told("path:/alice/hidden:r"), told("path:/alice/missing:r"));
+        let hidden = format!("node:{}:r", w.site.node("/alice/hidden"));
+        let change = Narrowing { scopes: scopes(&[&hidden]), ..Narrowing::default() };
+        w.site.narrow(by, child.id, change)
+    }, told "the node";
     "a child narrows its parent": |w| w.site.bearer(&w.alice.who, "alice", |_| ()) => |w, by|
         w.site.narrow(by, w.alice.id, Narrowing::default()), told "there is no token";
 };
