@@ -43,7 +43,7 @@ struct Create {
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
     /// How long it lives, such as 30d [default: the policy's default-lifetime]
-    #[arg(long, value_name = "DURATION", value_parser = asked)]
+    #[arg(long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
     expiry_date: Option<Asked>,
     #[command(flatten)]
     flags: TokenFlags,
@@ -90,7 +90,7 @@ struct Rotate {
     /// The token's id
     id: TokenId,
     /// How long the old secret is accepted still, 24h at most [default: not at all]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     grace: Option<Lifetime>,
     /// Print the token alone
     #[arg(short, long, conflicts_with = "json")]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::site::Site;
-use super::{Result, output};
+use super::{Failure, Result, output};
 use crate::domain::{ByteSize, Operation, Protocol, Question, Tag, TokenId, TreePath};
 
 /// Tell whether a token may do something, and which grant, scope, limit or expiry decides
@@ -50,6 +50,11 @@ pub(super) struct Explain {
 impl Explain {
     /// Answers.
     pub(super) fn run(&self, site: &Site) -> Result {
+        let aims = matches!(self.operation, Operation::Copy | Operation::Move | Operation::Link);
+        if aims != self.to.is_some() {
+            let fault = if aims { "goes somewhere: give --to PATH" } else { "goes nowhere: leave --to out" };
+            return Err(Failure::usage(format!("{} {fault}", self.operation)).hint("patgate explain --help"));
+        }
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
         let question = Question {
             operation: *operation,

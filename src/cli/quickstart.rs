@@ -54,6 +54,10 @@ impl Quickstart {
         telemetry::start(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
         descriptors::raise();
         let root = std::path::absolute(&self.dir)?;
+        if root.exists() && !root.is_dir() {
+            let fault = Failure::new(format!("{} is no folder", root.display()));
+            return Err(fault.hint("name the folder to serve: patgate quickstart DIR"));
+        }
         let state = site.told_state().map_or_else(|| beside(&root), std::path::absolute)?;
         make_folder(&root)?;
         run(async {
@@ -150,7 +154,7 @@ impl Page<'_> {
         let Self { root, state, login, http, sftp, kept, .. } = self;
         let (root, state, secret) = (root.display(), quoted(state), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
-        let url = format!("http://{http}/dav/");
+        let (url, console) = (format!("http://{http}/dav/"), format!("http://{http}/console/"));
         let program = std::env::args_os().next().map_or_else(|| "patgate".to_owned(), |name| quoted(Path::new(&name)));
         let keys = self.fingerprints.join("\n               ");
         format!(
@@ -164,12 +168,13 @@ patgate serves {root}
                ({kept})
   host key     {keys}
 
-In a browser, open {url} and give user name and password. Or:
+In a browser, open {url} for the files, or {console} to manage
+tokens, and give user name and password. Or:
 
   curl    curl -u '{login}:{secret}' {url}
   rclone  RCLONE_WEBDAV_PASS=$(echo '{secret}' | rclone obscure -) rclone lsf :webdav: --webdav-url {url} --webdav-user {login}
-  davfs2  echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
-          (Linux 6 and later: with `buf_size 256` in /etc/davfs2/davfs2.conf)
+  davfs2  echo 'buf_size 256' | sudo tee -a /etc/davfs2/davfs2.conf        (once, on Linux 6 and later)
+          echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
   sftp    sftp -P {port} {login}@{host}        (asks for the password above)
   sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin,idmap=user {login}@{host}:/ /mnt
 

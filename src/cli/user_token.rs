@@ -21,10 +21,10 @@ pub(super) struct UserToken {
     #[arg(short, long, value_name = "LOGIN")]
     user: Login,
     /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it)
-    #[arg(short, long, value_name = "DURATION", value_parser = asked)]
+    #[arg(short, long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
     expire: Option<Asked>,
     /// Sliding window: each use moves its expiry to now + this; a bare number is seconds
-    #[arg(short, long, value_name = "DURATION", value_parser = window)]
+    #[arg(short, long, value_name = "DURATION", value_parser = window, allow_hyphen_values = true)]
     auto: Option<Lifetime>,
     #[command(flatten)]
     flags: TokenFlags,

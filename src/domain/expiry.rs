@@ -135,7 +135,7 @@ pub enum PolicyFault {
     #[error("the policy does not allow tokens that never expire (allow-never is false)")]
     Never,
     /// As many live tokens as a user may have.
-    #[error("the user already has {0} live tokens, the policy's max-tokens-per-user")]
+    #[error("the policy allows a user {0} live tokens (max-tokens-per-user), and there are as many")]
     TooMany(u32),
 }
 
