@@ -13,7 +13,7 @@ use super::page::{self, Page};
 use super::schema;
 use super::shape::{Node, Text};
 use super::{Error, Result, Room, Who};
-use crate::domain::{NodeId, Standing, TreePath};
+use crate::domain::{NodeId, TreePath};
 use crate::{tokens, tree};
 
 /// Which nodes to look up.
@@ -24,7 +24,7 @@ pub(super) struct Sought {
     /// The one at this path, which gets an id if it has none.
     #[param(value_type = Option<schema::Path>)]
     path: Option<Text<TreePath>>,
-    /// Those below this path that have an id already.
+    /// Those below this path that have an id already, and that a listing shows: nothing of what lies in a drop box.
     #[param(value_type = Option<schema::Path>)]
     under: Option<Text<TreePath>>,
     /// How many at most.
@@ -86,7 +86,7 @@ fn at(room: &Room, who: &Who, path: TreePath) -> Result<Node> {
     Ok(Node { node: view.node_id(&path)?, path: path.to_string(), dangling: false })
 }
 
-/// Returns the named nodes below a path that the caller can see.
+/// Returns the named nodes below a path that the caller can see in a listing.
 fn below(
     room: &Room,
     who: &Who,
@@ -96,7 +96,7 @@ fn below(
 ) -> Result<tokens::Page<Node, NodeId>> {
     let access = who.0.access()?;
     let mut nodes = room.tree.nodes(under)?;
-    nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.standing(&node.path) != Standing::Absent);
+    nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));
     nodes.sort_by_key(|node| node.id);
     let more = nodes.len() > limit;
     nodes.truncate(limit);

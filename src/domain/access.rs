@@ -176,6 +176,13 @@ impl Access {
         below.filter_map(|rest| rest.names().next()).collect()
     }
 
+    /// Tells whether a path is in the listing of the folder that holds it: all that can be read is, and the way
+    /// down to what may be reached. In a drop box it is not, though it can be asked for by name.
+    pub fn is_listed(&self, path: &TreePath) -> bool {
+        let Some(folder) = path.parent() else { return true };
+        self.may(&folder, Permission::R) || self.roots.iter().any(|root| root.path.is_within(path))
+    }
+
     /// Returns the deepest place that holds everything that may be reached; the root when nothing may.
     pub fn start(&self) -> TreePath {
         let mut places = self.roots.iter().map(|root| &root.path);

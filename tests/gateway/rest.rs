@@ -175,6 +175,36 @@ async fn nodes_are_shown_as_far_as_the_caller_can_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_in_a_drop_box_are_not_listed() {
+    let (gateway, root, ..) = gateway().await;
+    gateway.folder("/drop/hidden/out/deep");
+    gateway.folder("/drop/way/shut");
+    let drop = gateway.node("/drop");
+    let [way, out, deep] = ["/drop/hidden", "/drop/hidden/out", "/drop/hidden/out/deep"].map(|path| gateway.node(path));
+    let [other, shut] = ["/drop/way", "/drop/way/shut"].map(|path| gateway.node(path));
+    let listed = async |rest: &Rest, under: &str| {
+        let answer = rest.get(&format!("/api/v1/nodes?under={under}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let of = |node: &Value| node["node"].as_str().expect("an id").to_owned();
+        let mut nodes: Vec<String> = answer.json().as_array().expect("a list").iter().map(of).collect();
+        nodes.sort();
+        nodes
+    };
+    let sorted = |nodes: &[&String]| {
+        let mut nodes: Vec<String> = nodes.iter().map(|node| (*node).clone()).collect();
+        nodes.sort();
+        nodes
+    };
+    let writer = gateway.rest("carol", &gateway.login("carol", "/drop:w"));
+    assert_eq!(listed(&writer, "/drop").await, sorted(&[&drop]), "its root, and nothing in it");
+    assert_eq!(writer.get("/api/v1/nodes?path=/drop/way").await.json()[0]["node"], *other, "by name it is found");
+    gateway.user("dora", &["/drop:w", "/drop/hidden/out:r"]);
+    let both = gateway.rest("dora", &gateway.token("dora", &["-e", "1h"]));
+    assert_eq!(listed(&both, "/drop").await, sorted(&[&drop, &way, &out, &deep]), "the way down to what can be read");
+    assert_eq!(listed(&root, "/drop").await, sorted(&[&drop, &way, &out, &deep, &other, &shut]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_are_made_changed_and_deleted() {
     let (gateway, root, ..) = gateway().await;
     let made = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
