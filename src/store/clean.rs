@@ -4,6 +4,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::audit::note;
+use super::journals::end_journals;
 use super::users::page;
 use super::{Durability, Result, Store};
 use crate::domain::{Actor, Event, EventKind, Login, Time, TokenId};
@@ -32,6 +33,7 @@ impl Store {
                 let event = Event::new(now, EventKind::TokenExpired).user(login).token(*token).by(Actor::Server);
                 note(t, &event.detail(format!("at {at}")))?;
             }
+            end_journals(t, &found.iter().map(|(token, ..)| *token).collect::<Vec<_>>())?;
             Ok(found.len())
         })
     }

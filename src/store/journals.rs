@@ -1,15 +1,23 @@
 //! What of a folder a token was told of: the members and their state, each with the number of its last change.
 //!
-//! One journal belongs to one token, folder and depth, and goes with the token. All writes are lazy: what a power
-//! cut takes from a journal is found again when the folder is next compared with it.
+//! One journal belongs to one token, folder and depth, and goes when the token, or one above it, dies: in the same
+//! transaction, or where there is much of it, so that nobody waits for that, in the rounds of clean-up. All writes of
+//! one are lazy: what a power cut takes from a journal is found again when the folder is next compared with it.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::users::page;
 use super::{Durability, Result, Store};
 use crate::domain::{Time, TokenId, TreePath};
 
 /// How many journals a token may have; the one that rested longest goes.
 const MOST: i64 = 32;
+/// How many the tokens of a user may have together; the one that rested longest goes.
+const MOST_OF_USER: i64 = 128;
+/// As many changes go from journals in the transaction that ends their tokens, which must not take long.
+const AT_ONCE: i64 = 10_000;
+/// As many dead journals are looked at in one round of clean-up.
+const ROUND: i64 = 100;
 
 /// A journal, as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +50,45 @@ impl Store {
     /// Returns the journal of a token, folder and depth; begins it where there is none.
     pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Journal> {
         self.write(Durability::Lazy, |connection| {
-            let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4) \
-                 ON CONFLICT DO UPDATE SET used_at = excluded.used_at";
+            if let Some(journal) = find(connection, token, folder, deep)? {
+                let sql = "UPDATE journals SET used_at = ?2 WHERE id = ?1";
+                connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
+                return Ok(journal);
+            }
+            let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
             connection.prepare_cached(sql)?.execute(params![token, folder.as_bytes(), deep, now])?;
-            let sql = "DELETE FROM journals WHERE token = ?1 AND id NOT IN \
-                 (SELECT id FROM journals WHERE token = ?1 ORDER BY used_at DESC, id DESC LIMIT ?2)";
-            connection.prepare_cached(sql)?.execute(params![token, MOST])?;
-            let found = find(connection, token, folder, deep)?;
-            found.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
+            let journal = Journal { id: connection.last_insert_rowid(), floor: 0, last: 0 };
+            make_room(connection, journal.id, token)?;
+            Ok(journal)
+        })
+    }
+
+    /// Forgets what is left of the journals of dead tokens, up to `limit` rows, and returns how many those were.
+    pub(crate) fn forget_journals(&self, limit: usize) -> Result<usize> {
+        const DEAD: &str = "SELECT j.id FROM journals j WHERE EXISTS (
+            WITH RECURSIVE chain (id) AS (
+                SELECT j.token
+                UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
+                WHERE above.parent IS NOT NULL)
+            SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
+            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1) LIMIT ?1";
+        let dead = self.read(|connection| {
+            let mut select = connection.prepare_cached(DEAD)?;
+            let rows = select.query_map([ROUND], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
+        })?;
+        if dead.is_empty() {
+            return Ok(0);
+        }
+        self.write(Durability::Lazy, |t| {
+            let mut forgotten = 0;
+            for journal in dead {
+                forgotten += shorten(t, journal, limit - forgotten)?;
+                if forgotten >= limit {
+                    break;
+                }
+            }
+            Ok(forgotten)
         })
     }
 
@@ -142,6 +181,55 @@ impl Store {
     }
 }
 
+/// Ends the journals of tokens that die, and of all below them, as far as that takes no time.
+pub(super) fn end_journals(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()> {
+    // A journal has no more entries than its last number.
+    let mut delete = t.prepare_cached(
+        "DELETE FROM journals WHERE id IN (
+            WITH RECURSIVE kin (id) AS (
+                VALUES (?1)
+                UNION SELECT child.id FROM kin JOIN tokens child ON child.parent = kin.id)
+            SELECT id FROM (
+                SELECT id, sum(last) OVER (ORDER BY last, id) AS work FROM journals WHERE token IN (SELECT id FROM kin))
+            WHERE work <= ?2)
+         RETURNING last",
+    )?;
+    let mut left = AT_ONCE;
+    for token in tokens {
+        let gone = delete.query_map(params![token, left], |row| row.get::<_, i64>(0))?;
+        left -= gone.sum::<rusqlite::Result<i64>>()?;
+    }
+    Ok(())
+}
+
+/// Removes the journals that are too many beside a new one.
+fn make_room(t: &Transaction<'_>, new: i64, token: TokenId) -> Result<()> {
+    let of_token = "SELECT id FROM journals WHERE token = ?1";
+    let of_user = "SELECT j.id FROM journals j JOIN tokens t ON t.id = j.token
+         WHERE t.user_id = (SELECT user_id FROM tokens WHERE id = ?1)";
+    for (those, most) in [(of_token, MOST), (of_user, MOST_OF_USER)] {
+        let sql = format!(
+            "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({those})
+                ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT -1 OFFSET ?3)"
+        );
+        t.prepare_cached(&sql)?.execute(params![token, new, most])?;
+    }
+    Ok(())
+}
+
+/// Removes a journal, or its first `limit` rows; returns how many went.
+fn shorten(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
+    let mut delete = t.prepare_cached(
+        "DELETE FROM journal_entries WHERE journal = ?1 AND number IN
+            (SELECT number FROM journal_entries WHERE journal = ?1 ORDER BY number LIMIT ?2)",
+    )?;
+    let gone = delete.execute(params![journal, page(limit)])?;
+    if gone == limit {
+        return Ok(gone);
+    }
+    Ok(gone + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
+}
+
 fn find(connection: &Connection, token: TokenId, folder: &TreePath, deep: bool) -> Result<Option<Journal>> {
     let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
     let mut statement = connection.prepare_cached(sql)?;
@@ -153,14 +241,19 @@ fn find(connection: &Connection, token: TokenId, folder: &TreePath, deep: bool) 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::store::testing;
+    use crate::domain::Expiry;
+    use crate::store::{NewToken, testing};
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn what_has_gone_is_forgotten_in_its_turn() {
         let (_folder, store) = testing::opened();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
-        let new = testing::token("aaaaaaaa", "alice", crate::domain::Expiry::Never);
+        let new = testing::token("aaaaaaaa", "alice", Expiry::Never);
         store.add_token(&new).expect("kept");
         let token = new.id;
         let root = TreePath::root();
@@ -185,5 +278,111 @@ mod tests {
         let journal = store.find_journal(token, &root, true).expect("read").expect("there");
         assert_eq!((journal.floor, journal.last), (4, 6));
         assert_eq!(store.changed_marks(journal.id, 0, 99, 99).expect("read").len(), 2);
+    }
+    fn world(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
+        let (folder, store) = testing::opened();
+        store.set_policy("max-tokens-per-user", "100").expect("set");
+        for (name, owner, parent) in tokens {
+            if store.user(&testing::login(owner)).expect("read").is_none() {
+                store.create_user(&testing::login(owner), &[], testing::now()).expect("user");
+            }
+            let new = testing::token(name, owner, Expiry::Hard(testing::now().after(HOUR)));
+            store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
+        }
+        (folder, store)
+    }
+
+    /// Begins a journal with as many members.
+    fn begin(store: &Store, token: &str, folder: &str, members: u32) -> i64 {
+        let folder = TreePath::parse(folder.as_bytes()).expect("path");
+        let journal = store.journal(testing::id(token), &folder, true, testing::now()).expect("begun").id;
+        let mark =
+            |number: u32| Mark { path: number.to_string().into_bytes(), folder: false, mark: Some(b"1".to_vec()) };
+        store.note_marks(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("noted");
+        journal
+    }
+
+    /// Returns whose journals there are, and how many entries.
+    fn left(store: &Store) -> (Vec<String>, i64) {
+        let read = |c: &Connection| {
+            let mut select = c.prepare("SELECT token FROM journals ORDER BY token, id")?;
+            let tokens = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            Ok((tokens, c.query_row("SELECT count(*) FROM journal_entries", [], |row| row.get(0))?))
+        };
+        store.read(read).expect("read")
+    }
+
+    const FAMILY: [(&str, &str, Option<&str>); 4] = [
+        ("aaaaaaaa", "alice", None),
+        ("bbbbbbbb", "alice", Some("aaaaaaaa")),
+        ("cccccccc", "alice", Some("bbbbbbbb")),
+        ("dddddddd", "alice", None),
+    ];
+
+    #[test]
+    fn the_journals_of_a_revoked_token_and_of_those_below_it_go_with_it() {
+        let (_folder, store) = world(&FAMILY);
+        for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"] {
+            begin(&store, token, "/a", 3);
+        }
+        store.revoke_tokens(&[testing::id("bbbbbbbb")], testing::now()).expect("revoked");
+        assert_eq!(left(&store), (vec!["aaaaaaaa".to_owned(), "dddddddd".to_owned()], 6));
+        assert_eq!(store.forget_journals(99).expect("nothing"), 0, "what lives stays");
+        store.revoke_tokens_of(&testing::login("alice"), testing::now()).expect("revoked");
+        assert_eq!(left(&store), (vec![], 0));
+    }
+
+    #[test]
+    fn the_journals_of_an_expired_token_go_where_its_expiry_is_noted() {
+        let (_folder, store) = world(&FAMILY[..1]);
+        begin(&store, "aaaaaaaa", "/a", 3);
+        assert_eq!(store.note_expired(testing::now(), 10).expect("nothing"), 0);
+        assert_eq!(left(&store).1, 3);
+        assert_eq!(store.note_expired(testing::now().after(HOUR), 10).expect("noted"), 1);
+        assert_eq!(left(&store), (vec![], 0));
+    }
+
+    #[test]
+    fn a_long_journal_keeps_no_revocation_waiting_and_goes_in_rounds() {
+        let (_folder, store) = world(&FAMILY);
+        let long = u32::try_from(AT_ONCE).expect("small") + 1;
+        begin(&store, "aaaaaaaa", "/a", 3);
+        begin(&store, "aaaaaaaa", "/b", 0);
+        begin(&store, "bbbbbbbb", "/a", long);
+        begin(&store, "dddddddd", "/a", 3);
+        store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
+        assert_eq!(left(&store), (vec!["bbbbbbbb".to_owned(), "dddddddd".to_owned()], i64::from(long) + 3));
+        assert_eq!(store.forget_journals(10_000).expect("some"), 10_000);
+        assert_eq!(left(&store).1, 4);
+        assert_eq!(store.forget_journals(10_000).expect("the rest"), 2, "an entry and the journal");
+        assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 3));
+        assert_eq!(store.forget_journals(10_000).expect("nothing"), 0);
+    }
+
+    #[test]
+    fn a_user_has_so_many_journals_and_the_one_that_rested_longest_goes() {
+        let names: Vec<String> = (0..6).map(|number| format!("aaaaaaa{number}")).collect();
+        let mut tokens: Vec<_> = names.iter().map(|name| (name.as_str(), "alice", None)).collect();
+        tokens.push(("bbbbbbbb", "bob", None));
+        let (_folder, store) = world(&tokens);
+        begin(&store, "bbbbbbbb", "/a", 1);
+        let count = |token: &str| left(&store).0.iter().filter(|other| *other == token).count();
+        for name in &names[..4] {
+            for number in 0..32 {
+                begin(&store, name, &format!("/{number}"), 0);
+            }
+        }
+        begin(&store, &names[0], "/one-more", 0);
+        assert_eq!(count(&names[0]), 32, "a token's own");
+        let later = testing::now().after(HOUR);
+        let first = TreePath::parse(b"/1").expect("path");
+        store.journal(testing::id(&names[0]), &first, true, later).expect("used");
+        begin(&store, &names[4], "/a", 0);
+        assert_eq!(left(&store).0.len(), 129, "with that of bob");
+        for name in [&names[0], &names[4]] {
+            begin(&store, name, "/new", 0);
+        }
+        assert!(store.find_journal(testing::id(&names[0]), &first, true).expect("read").is_some(), "it was in use");
+        assert_eq!((left(&store).0.len(), count("bbbbbbbb")), (129, 1));
     }
 }

@@ -6,6 +6,8 @@ use super::{Result, Tokens};
 const BATCH: usize = 100;
 /// How many old events one round forgets at most.
 const EVENTS: usize = 1000;
+/// How many rows of the journals of dead tokens one round forgets at most.
+const MARKS: usize = 10_000;
 
 /// What one round of clean-up did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,26 +18,30 @@ pub struct Tidied {
     pub removed: usize,
     /// Events that were forgotten.
     pub forgotten: usize,
+    /// Rows of sync journals of dead tokens that were forgotten.
+    pub marks: usize,
 }
 
 impl Tidied {
     /// Tells whether there may be more to do at once.
     pub fn is_full(&self) -> bool {
-        self.expired >= BATCH || self.removed >= BATCH || self.forgotten >= EVENTS
+        self.expired >= BATCH || self.removed >= BATCH || self.forgotten >= EVENTS || self.marks >= MARKS
     }
 }
 
 impl Tokens {
     /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
-    /// the policy's `token-retention`, and forgets events older than its `audit-retention`.
+    /// the policy's `token-retention`, and forgets events older than its `audit-retention` and what is left of
+    /// the sync journals of dead tokens.
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.
     pub fn tidy(&self) -> Result<Tidied> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
         let expired = self.store.note_expired(now, BATCH)?;
+        let marks = self.store.forget_journals(MARKS)?;
         let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
         let forgotten = self.store.forget_events(now.before(policy.audit_retention.duration()), EVENTS)?;
-        Ok(Tidied { expired, removed, forgotten })
+        Ok(Tidied { expired, removed, forgotten, marks })
     }
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
+use super::super::journals::end_journals;
 use super::super::users::user_id;
 use super::super::{Durability, Result, Store, columns};
 use super::{LastUse, Sealed, TokenRecord, kept, missing, narrow_to};
@@ -73,7 +74,10 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| ids.iter().try_for_each(|id| self.revoke_one(t, *id, now)))
+        self.write(Durability::Synced, |t| {
+            ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
+            end_journals(t, ids)
+        })
     }
 
     /// Revokes all tokens of a user and returns how many had not been revoked before.
@@ -86,6 +90,7 @@ impl Store {
             let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
             let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
+            end_journals(t, &ids)?;
             Ok(ids.len())
         })
     }
