@@ -41,3 +41,15 @@ fn events_stay_for_their_own_retention() {
     assert!(site.tokens.tidy().expect("tidied").forgotten >= 3);
     assert_eq!(events(&site), 1, "that it was removed, a day later");
 }
+
+#[test]
+fn a_journal_that_a_dead_token_left_is_forgotten_in_the_next_round() {
+    let site = site();
+    let tokens = [site.scoped(&[]).expect("a token").record.id, site.scoped(&[]).expect("a token").record.id];
+    site.tokens.revoke(ADMIN, &tokens[..1]).expect("revoked");
+    for token in tokens {
+        site.store.journal(token, &TreePath::root(), true, site.clock.now()).expect("by a request still under way");
+    }
+    assert_eq!(site.tokens.tidy().expect("tidied").marks, 1);
+    assert_eq!(site.tokens.tidy().expect("tidied").marks, 0, "what lives keeps its own");
+}
