@@ -555,7 +555,6 @@ fn misuse_is_told_in_a_line_with_a_hint() {
         "serve --nonsense",
         "serve --set x",
         "admin user token -u alice -e -1h",
-        "explain --token JhxND7ci move /a",
     ] {
         site.refused(line, 2);
     }
