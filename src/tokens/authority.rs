@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::auth::{Ended, Session};
-use crate::domain::{Actor, Login, Role, Roles, Time, TokenId, Width};
+use crate::domain::{Actor, Login, Permission, Role, Roles, Standing, Time, TokenId, TreePath, Width};
 use crate::store::{Author, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
@@ -98,6 +98,19 @@ impl Caller {
         match self {
             Caller::Administrator => true,
             Caller::Bearer(bearer) => bearer.width.roles.include(role),
+        }
+    }
+
+    /// Makes sure that the caller may give a permission at a path: `admin`, and who has it there. A path
+    /// that is hidden from the caller is as if it were not there.
+    pub(super) fn must_reach(&self, path: &TreePath, permission: Permission) -> Result<()> {
+        let Caller::Bearer(Bearer { width, .. }) = self else { return Ok(()) };
+        if self.has(Role::Admin) || width.access.may(path, permission) {
+            return Ok(());
+        }
+        match width.access.standing(path) {
+            Standing::Absent => Err(Error::NoPath(path.clone())),
+            Standing::Visible | Standing::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::authority::Caller;
 use super::error::at;
 use super::{Authority, Error, Page, Result, Tokens};
 use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
@@ -129,8 +130,9 @@ impl Tokens {
     /// Makes a user with its home and grants.
     ///
     /// # Errors
-    /// [`Error::Forbidden`], [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there,
-    /// [`Error::NoHome`] where no home can be made.
+    /// [`Error::Forbidden`], also for a grant of more than the caller itself may do there, and for a home that
+    /// was there before; [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there or hidden
+    /// from the caller, [`Error::NoHome`] where no home can be made.
     pub fn create_user(&self, who: &Authority, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
         let caller = who.caller()?;
@@ -141,12 +143,13 @@ impl Tokens {
         }
         let mut scopes = Vec::new();
         for grant in grants {
+            caller.must_reach(&grant.path, grant.permission)?;
             scopes.push(Scope { node: self.named(&grant.path)?, permission: grant.permission });
         }
         let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
         if let (Home::Own, Some(name)) = (home, login.home()) {
             let path = TreePath::root().child(&name);
-            created.home_was_there = make_home(self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
+            created.home_was_there = make_home(&caller, self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
             scopes.push(Scope { node: self.named(&path)?, permission: Permission::RW });
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
@@ -170,9 +173,11 @@ impl Tokens {
     /// Gives a user a permission at a path, in place of the one it had there.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::NoPath`], [`Error::Forbidden`] without each role that the user has.
+    /// [`Error::UnknownUser`], [`Error::NoPath`], [`Error::Forbidden`] without each role that the user has, and
+    /// for more than the caller itself may do there.
     pub fn grant(&self, who: &Authority, login: &Login, grant: &Grant) -> Result<NodeId> {
         self.managed(who, login)?;
+        who.caller()?.must_reach(&grant.path, grant.permission)?;
         let node = self.named(&grant.path)?;
         self.acting(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
@@ -236,14 +241,17 @@ impl Tokens {
     }
 }
 
-/// Makes a home where none is; tells whether one was there.
-fn make_home(tree: &Tree, path: &TreePath) -> Result<bool> {
+/// Makes a home where none is; tells whether one was there, which is the caller's to give away then.
+fn make_home(caller: &Caller, tree: &Tree, path: &TreePath) -> Result<bool> {
     let was_there = match tree.mint(path) {
         Ok(_) => true,
         Err(tree::Error::Absent) => false,
         Err(tree::Error::Unsupported) => return Err(Error::NoHome(path.clone())),
         Err(other) => return Err(at(path)(other)),
     };
+    if was_there {
+        caller.must_reach(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
+    }
     match tree.ensure_folder(path) {
         Ok(()) => Ok(was_there),
         Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::NoHome(path.clone())),

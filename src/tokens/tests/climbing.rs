@@ -331,6 +331,32 @@ const OFFICES: &[Climb] = climbs! {
     "a token without roles manages its owner": plain => |w, by|
         w.site.tokens.grant(&by.who, &login("help"), &"/bob:rw".parse().expect("grant")).map(drop),
         told "this needs the role users.manage";
+    "a manager grants itself all files": |w| w.help.clone() => |w, by|
+        w.site.tokens.grant(&by.who, &login("help"), &"/:rw".parse().expect("grant")).map(drop),
+        told "this needs the role admin";
+    "a manager grants what is hidden from it": |w| w.help.clone() => |w, by| {
+        let told = |path: &str| {
+            let grant = format!("{path}:r").parse().expect("grant");
+            w.site.tokens.grant(&by.who, &login("bob"), &grant).expect_err("hidden").to_string().replace(path, "/it")
+        };
+        assert_eq!(told("/alice/below"), told("/alice/missing"));
+        w.site.tokens.grant(&by.who, &login("help"), &"/alice:r".parse().expect("grant")).map(drop)
+    }, told "nothing is at /alice";
+    "a scoped manager grants what its owner reaches": scoped_help => |w, by|
+        w.site.tokens.grant(&by.who, &login("alice"), &"/bob:rw".parse().expect("grant")).map(drop),
+        told "this needs the role admin";
+    "a manager makes a user that reaches more than itself": |w| w.help.clone() => |w, by| {
+        let grants = vec!["/alice:r".parse().expect("grant")];
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants, home: Home::No };
+        w.site.tokens.create_user(&by.who, &request).map(drop)
+    }, told "nothing is at /alice";
+    "a manager makes a user whose home was somebody's": |w| {
+        std::fs::create_dir(w.site.root.join("eve")).expect("folder");
+        w.help.clone()
+    } => |w, by| {
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants: Vec::new(), home: Home::Own };
+        w.site.tokens.create_user(&by.who, &request).map(drop)
+    }, told "this needs the role admin";
     "a helpdesk role changes the policy": |w| w.help.clone() => |w, by|
         w.site.tokens.set_policy(&by.who, "allow-never", "true").map(drop), told "this needs the role policy.manage";
     "a helpdesk role reads the audit trail": |w| w.help.clone() => |w, by|
@@ -425,9 +451,13 @@ fn a_role_reaches_beyond_ones_own() {
     site.tokens.rotate(&help.who, bob.id, None).expect("rotated");
     site.tokens.revoke(&help.who, &[bob.id]).expect("revoked");
     assert_eq!(site.tokens.page(&help.who, &TokenQuery::default(), 100).expect("a page").items.len(), site.count());
+    site.tokens.grant(ADMIN, &self::login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
     let (login, grants) = (login("eve"), vec!["/bob:r".parse().expect("grant")]);
-    let request = UserRequest { login: login.clone(), roles: roles(&[Role::RevokeTokens]), grants, home: Home::No };
-    site.tokens.create_user(&help.who, &request).expect("made");
+    let request = UserRequest { login: login.clone(), roles: roles(&[Role::RevokeTokens]), grants, home: Home::Own };
+    let made = site.tokens.create_user(&help.who, &request).expect("made");
+    assert!(made.home == Some(at("/eve")) && !made.home_was_there, "a home of its own");
+    site.tokens.grant(&help.who, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");
+    site.tokens.grant(&root.who, &login, &"/alice:r".parse().expect("grant")).expect("an administrator gives all");
     site.tokens.set_roles(&help.who, &login, &Roles::none()).expect("changed");
     site.tokens.disable_user(&help.who, &login).expect("disabled");
     site.tokens.delete_user(&help.who, &login).expect("deleted");
