@@ -36,16 +36,17 @@ pub(super) enum Other {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The upload's name.
-    pub(super) upload: Vec<u8>,
+    pub(super) upload: Name,
     /// The part's name.
-    pub(super) part: Option<Vec<u8>>,
+    pub(super) part: Option<Name>,
 }
 
 impl Other {
     /// Reads the path of a URL that names something of one's own besides files; none for any other.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's.
+    /// [`Error::Malformed`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's; as
+    /// [`Address::parse`] for an upload or part of a name that no file could have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
         let Some(rest) = path.strip_prefix(DAV) else { return Ok(None) };
         let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(decode);
@@ -56,8 +57,9 @@ impl Other {
             [b"files", ..] => Ok(None),
             [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
                 own(user)?;
-                let part = part.first().map(|part| part.to_vec());
-                Ok(Some(Self::Upload(Place { upload: upload.to_vec(), part })))
+                let name = |bytes: &[u8]| Name::new(bytes).map_err(|fault| refusal(fault, bytes));
+                let part = part.first().map(|part| name(part)).transpose()?;
+                Ok(Some(Self::Upload(Place { upload: name(upload)?, part })))
             }
             [b"principals", b"users", user] => own(user).map(|()| Some(Self::Principal)),
             _ => Err(Error::Elsewhere),
@@ -325,8 +327,12 @@ mod tests {
             assert_eq!(Mount::new(address.anchor, TreePath::root(), &login()).href(&TreePath::root(), false), prefix);
         }
         let other = |path: &str| Other::parse(path.as_bytes(), &login());
-        let place =
-            |part: Option<&str>| Place { upload: b"x 1".to_vec(), part: part.map(|part| part.as_bytes().to_vec()) };
+        let name = |text: &str| Name::new(text.as_bytes()).expect(text);
+        let place = |part: Option<&str>| Place { upload: name("x 1"), part: part.map(name) };
+        for odd in ["..", "x/%2E%2E", "x/1%00", &"x".repeat(256), &format!("x/{}", "1".repeat(256))] {
+            let refused = other(&format!("/remote.php/dav/uploads/alice/{odd}"));
+            assert!(matches!(refused, Err(Error::Malformed(_) | Error::Unnameable { .. })), "{odd}");
+        }
         assert_eq!(other("/remote.php/dav/uploads/alice/x%201").ok(), Some(Some(Other::Upload(place(None)))));
         assert_eq!(other("/remote.php/dav/uploads/alice/x%201/1").ok(), Some(Some(Other::Upload(place(Some("1"))))));
         assert_eq!(other("/remote.php/dav/principals/users/alice/").ok(), Some(Some(Other::Principal)));

@@ -2,8 +2,8 @@
 //! `/remote.php/dav/uploads/USER/` is made (MKCOL), parts are put into it in any order, and MOVE of its `.file` to a
 //! destination puts them together, in the order of their names, as one upload.
 //!
-//! The folder is no part of the tree: it belongs to the user, and what is in it waits in staging, bounded in number
-//! and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
+//! The folder is no part of the tree: it belongs to the token that made it, and what is in it waits in staging,
+//! bounded in number and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
 //! What can't be committed stays, so that the client may try again.
 
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ use super::uploads::{ChunkName, Chunked, Uploads};
 use super::verb::Verb;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
-use crate::domain::{Login, Time};
+use crate::domain::{Name, Time, TokenId};
 use crate::http::{Body, full};
 use crate::tree::{self, Deposit, Tree, View};
 
@@ -47,7 +47,7 @@ pub(super) struct Around<'a> {
 /// Answers a request below `/remote.php/dav/uploads/USER/`: for an upload, or a part of it.
 ///
 /// # Errors
-/// [`Error::Elsewhere`] for one that is not there or another user's, and what the tree says.
+/// [`Error::Elsewhere`] for one that is not there or another token's, and what the tree says.
 pub(super) async fn answer(
     verb: Verb,
     place: &Place,
@@ -55,20 +55,21 @@ pub(super) async fn answer(
     body: &mut Incoming,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
-    let login = around.session.login().clone();
+    let token = around.session.token();
     let (uploads, now) = (around.uploads, around.now);
     let Place { upload, part } = place;
     if verb == Verb::Mkcol && part.is_none() {
         around.tree.view(around.session.clone()).may_deposit()?;
-        let made = uploads.begin_chunked(&login, upload, now)?;
+        let made = uploads.begin_chunked(&around.session, upload, now)?;
         return if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::Exists.into()) };
     }
-    let chunked = uploads.chunked(&login, upload, now).ok_or(Error::Elsewhere)?;
-    match (verb, part.as_deref()) {
-        (Verb::Put, Some(part)) if part != WHOLE => put_part(chunked, ChunkName::new(part), &head, body, around).await,
-        (Verb::Move, Some(WHOLE)) => assemble(chunked, upload, head, around).await,
+    let chunked = uploads.chunked(token, upload, now).ok_or(Error::Elsewhere)?;
+    let whole = part.as_ref().is_some_and(|part| part.as_bytes() == WHOLE);
+    match (verb, part) {
+        (Verb::Put, Some(part)) if !whole => put_part(chunked, ChunkName::new(part), &head, body, around).await,
+        (Verb::Move, Some(_)) if whole => assemble(chunked, upload, head, around).await,
         (Verb::Delete, None) => {
-            let gone = uploads.forget_chunked(&login, upload);
+            let gone = uploads.forget_chunked(token, upload);
             blocking(move || {
                 drop((gone, chunked));
                 Ok(done(StatusCode::NO_CONTENT))
@@ -93,12 +94,13 @@ async fn put_part(
 ) -> Result<Response<Body>> {
     let view = around.tree.view(around.session.clone());
     let sums = Checksums::announced(&head.headers, Of::All);
+    let (uploads, token) = (around.uploads.clone(), around.session.token());
     let part = blocking(move || Ok(Part { deposit: view.deposit()?, view, sums, length: 0 })).await?;
     let (part, blocks) = pour(body, &around.session, std::future::pending(), part).await?;
     blocking(move || {
         let Part { deposit, sums, .. } = part.write(&blocks)?;
         sums.finish()?;
-        let replaced = chunked.keep(name, deposit)?;
+        let replaced = uploads.keep(token, &chunked, name, deposit)?;
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
@@ -126,14 +128,14 @@ impl Sink for Part {
 }
 
 /// Puts all parts together at the destination.
-async fn assemble(chunked: Arc<Chunked>, upload: &[u8], mut head: Parts, around: Around<'_>) -> Result<Response<Body>> {
+async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around: Around<'_>) -> Result<Response<Body>> {
     let Around { tree, uploads, session, now } = around;
     let keep = !fields::overwrite(&head.headers)?;
     let total = announced(&head.headers)?;
     let destination = head.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
     let host = address::Host::of(&head.uri, &head.headers);
     head.uri = address::path_of(destination.as_bytes().trim_ascii(), host.as_ref())?;
-    let login = session.login().clone();
+    let token = session.token();
     let call = Call::new(Verb::Put, head, tree, session, now).await?;
     if call.is_root() {
         return Err(Error::Root);
@@ -145,12 +147,12 @@ async fn assemble(chunked: Arc<Chunked>, upload: &[u8], mut head: Parts, around:
         put_together(&call, &chunked, total)
     })
     .await?;
-    finished(uploads, &login, upload).await;
+    finished(uploads, token, upload).await;
     Ok(response)
 }
 
-async fn finished(uploads: &Uploads, login: &Login, upload: &[u8]) {
-    let gone = uploads.forget_chunked(login, upload);
+async fn finished(uploads: &Uploads, token: TokenId, upload: &Name) {
+    let gone = uploads.forget_chunked(token, upload);
     let _ = blocking(move || {
         drop(gone);
         Ok(())

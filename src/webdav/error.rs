@@ -83,7 +83,7 @@ pub(super) enum Error {
     /// Another request works on the upload.
     #[error("another request works on this upload")]
     InUse,
-    /// The user has as many unfinished uploads as may wait.
+    /// The token, or its user, has as many unfinished uploads or parts of them as may wait.
     #[error("too many unfinished uploads wait: finish or cancel one")]
     Crowded,
     /// The body ended before its end.

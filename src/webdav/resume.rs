@@ -79,7 +79,7 @@ pub(super) async fn begin(
         move || uploads.begin(&call, length, (upload.set_aside(), 0))
     })
     .await?;
-    let open = uploads.find(id, call.view.session().login(), call.now).ok_or(Error::Lost)?;
+    let open = uploads.find(id, call.view.session().token(), call.now).ok_or(Error::Lost)?;
     let offset = match receive(&open, &call.view, call.now, body, None).await {
         Ok(append) => append.pause(),
         Err(error) => {
@@ -96,7 +96,7 @@ pub(super) async fn begin(
 /// Answers a request for an upload's own address.
 ///
 /// # Errors
-/// [`Error::Elsewhere`] for one that is not there, or another user's.
+/// [`Error::Elsewhere`] for one that is not there, or another token's.
 pub(super) async fn answer(
     verb: Verb,
     head: &Parts,
@@ -104,7 +104,7 @@ pub(super) async fn answer(
     (uploads, view, now): (&Uploads, View, Time),
 ) -> Result<Response<Body>> {
     let id = head.uri.path().strip_prefix(PLACE).and_then(|id| Uuid::parse_str(id).ok()).ok_or(Error::Elsewhere)?;
-    let open = uploads.find(id, view.session().login(), now).ok_or(Error::Elsewhere)?;
+    let open = uploads.find(id, view.session().token(), now).ok_or(Error::Elsewhere)?;
     match verb {
         Verb::Head | Verb::Get => {
             let (deposit, offset, _) = open.take(now).await?;

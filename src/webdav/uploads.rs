@@ -1,8 +1,10 @@
-//! The unfinished uploads that wait for more requests: bounded in number for each user and in age.
+//! The unfinished uploads that wait for more requests: bounded in number for each token and user, and in age. They
+//! belong to the token that began them: to others of the same user they are as if not there.
 //!
 //! Their content waits in staging ([`Deposit`]), so that a restart sweeps it: a client is then told that the upload
 //! is unknown, and begins anew. What is known of them is in memory alone.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,13 +16,16 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::error::{Error, Result};
-use crate::domain::{Login, Time};
+use crate::auth::Session;
+use crate::domain::{Login, Name, Time, TokenId};
 use crate::tree::Deposit;
 
-/// How many may wait for one user.
-pub(super) const MOST: usize = 64;
-/// How many parts one upload may have.
-pub(super) const MOST_CHUNKS: usize = 10_000;
+/// How many may wait for one token.
+const MOST: usize = 64;
+/// How many may wait for all tokens of one user.
+const MOST_OF_USER: usize = 4 * MOST;
+/// How many parts all uploads of one token may have.
+const MOST_CHUNKS: usize = 10_000;
 /// How long one may wait for its next request.
 pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often those that waited too long are looked for, besides whenever one begins.
@@ -35,7 +40,7 @@ pub(super) struct Uploads(Arc<Mutex<Table>>);
 #[derive(Default)]
 struct Table {
     open: HashMap<Uuid, Arc<Open>>,
-    chunked: HashMap<(Login, Vec<u8>), Arc<Chunked>>,
+    chunked: HashMap<(TokenId, Name), Arc<Chunked>>,
 }
 
 /// An upload that goes on where the last request ended.
@@ -57,24 +62,26 @@ struct State {
 
 /// An upload in parts, each sent under a name of its own and put together in the order of their names.
 pub(super) struct Chunked {
+    login: Login,
     state: Mutex<(BTreeMap<ChunkName, Arc<Deposit>>, Time)>,
 }
 
 /// The name of a part: a number, if it begins with one, and then by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ChunkName(u64, Vec<u8>);
+pub(super) struct ChunkName(u64, Name);
 
 impl ChunkName {
     /// Takes the last part of a path.
-    pub(super) fn new(name: &[u8]) -> Self {
-        let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let number = std::str::from_utf8(&name[..digits]).ok().and_then(|digits| digits.parse().ok());
-        Self(number.unwrap_or(u64::MAX), name.to_vec())
+    pub(super) fn new(name: &Name) -> Self {
+        let bytes = name.as_bytes();
+        let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let number = std::str::from_utf8(&bytes[..digits]).ok().and_then(|digits| digits.parse().ok());
+        Self(number.unwrap_or(u64::MAX), name.clone())
     }
 
     /// Returns it as it was sent.
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.1
+        self.1.as_bytes()
     }
 }
 
@@ -96,7 +103,7 @@ impl Uploads {
     /// Begins an upload with what has come of it so far; may block. Returns its name.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the user has too many.
+    /// [`Error::Crowded`] when the token or its user has too many.
     pub(super) fn begin(&self, begun: &Arc<Call>, length: Option<u64>, content: (Deposit, u64)) -> Result<Uuid> {
         let now = begun.now;
         let state = State { content: Some(content), stop: CancellationToken::new(), touched: now, cancelled: false };
@@ -104,17 +111,17 @@ impl Uploads {
         let id = Uuid::new_v4();
         let mut table = self.0.lock();
         let swept = table.sweep(now);
-        table.room(begun.view.session().login())?;
+        table.room(begun.view.session())?;
         table.open.insert(id, Arc::new(open));
         drop(table);
         drop(swept);
         Ok(id)
     }
 
-    /// Returns an upload of a user.
-    pub(super) fn find(&self, id: Uuid, login: &Login, now: Time) -> Option<Arc<Open>> {
+    /// Returns an upload of a token.
+    pub(super) fn find(&self, id: Uuid, token: TokenId, now: Time) -> Option<Arc<Open>> {
         let open = self.0.lock().open.get(&id).cloned()?;
-        let known = open.begun.view.session().login() == login && !open.is_old(now);
+        let known = open.begun.view.session().token() == token && !open.is_old(now);
         known.then_some(open)
     }
 
@@ -126,24 +133,25 @@ impl Uploads {
     /// Begins an upload in parts; false when there is one of that name.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the user has too many.
-    pub(super) fn begin_chunked(&self, login: &Login, name: &[u8], now: Time) -> Result<bool> {
-        let key = (login.clone(), name.to_vec());
+    /// [`Error::Crowded`] when the token or its user has too many.
+    pub(super) fn begin_chunked(&self, session: &Session, name: &Name, now: Time) -> Result<bool> {
+        let key = (session.token(), name.clone());
         let mut table = self.0.lock();
         let swept = table.sweep(now);
         if table.chunked.contains_key(&key) {
             return Ok(false);
         }
-        table.room(login)?;
-        table.chunked.insert(key, Arc::new(Chunked { state: Mutex::new((BTreeMap::new(), now)) }));
+        table.room(session)?;
+        let state = Mutex::new((BTreeMap::new(), now));
+        table.chunked.insert(key, Arc::new(Chunked { login: session.login().clone(), state }));
         drop(table);
         drop(swept);
         Ok(true)
     }
 
-    /// Returns a user's upload in parts.
-    pub(super) fn chunked(&self, login: &Login, name: &[u8], now: Time) -> Option<Arc<Chunked>> {
-        let found = self.0.lock().chunked.get(&(login.clone(), name.to_vec())).cloned()?;
+    /// Returns a token's upload in parts.
+    pub(super) fn chunked(&self, token: TokenId, name: &Name, now: Time) -> Option<Arc<Chunked>> {
+        let found = self.0.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
         if is_old(state.1, now) {
             return None;
@@ -154,16 +162,44 @@ impl Uploads {
     }
 
     /// Forgets an upload in parts; its content goes with the last who holds it.
-    pub(super) fn forget_chunked(&self, login: &Login, name: &[u8]) -> Option<Arc<Chunked>> {
-        self.0.lock().chunked.remove(&(login.clone(), name.to_vec()))
+    pub(super) fn forget_chunked(&self, token: TokenId, name: &Name) -> Option<Arc<Chunked>> {
+        self.0.lock().chunked.remove(&(token, name.clone()))
+    }
+
+    /// Keeps a part of an upload of a token, in place of one of the same name; true when there was one.
+    ///
+    /// # Errors
+    /// [`Error::Crowded`] when all uploads of the token together have too many.
+    pub(super) fn keep(&self, token: TokenId, chunked: &Chunked, name: ChunkName, chunk: Deposit) -> Result<bool> {
+        // Held to the end, so that two can't pass the limit together.
+        let table = self.0.lock();
+        let parts = table.chunked.iter().filter(|((owner, _), _)| *owner == token);
+        let parts: usize = parts.map(|(_, chunked)| chunked.state.lock().0.len()).sum();
+        let chunk = Arc::new(chunk);
+        let old = match chunked.state.lock().0.entry(name) {
+            Entry::Occupied(mut there) => Some(there.insert(chunk)),
+            Entry::Vacant(_) if parts >= MOST_CHUNKS => return Err(Error::Crowded),
+            Entry::Vacant(free) => {
+                free.insert(chunk);
+                None
+            }
+        };
+        drop(table);
+        Ok(old.is_some())
     }
 }
 
 impl Table {
-    fn room(&self, login: &Login) -> Result<()> {
-        let open = self.open.values().filter(|open| open.begun.view.session().login() == login).count();
-        let chunked = self.chunked.keys().filter(|(owner, _)| owner == login).count();
-        if open + chunked < MOST { Ok(()) } else { Err(Error::Crowded) }
+    fn room(&self, session: &Session) -> Result<()> {
+        let open = self.open.values().map(|open| open.begun.view.session()).map(|owner| (owner.token(), owner.login()));
+        let chunked = self.chunked.iter().map(|((token, _), chunked)| (*token, &chunked.login));
+        let of_user = open.chain(chunked).filter(|(_, login)| *login == session.login());
+        let (mut all, mut own) = (0, 0);
+        for (token, _) in of_user {
+            all += 1;
+            own += usize::from(token == session.token());
+        }
+        if own < MOST && all < MOST_OF_USER { Ok(()) } else { Err(Error::Crowded) }
     }
 
     /// Takes out what waited too long. Removing its content takes time: let go of the table first.
@@ -232,20 +268,6 @@ impl Open {
 }
 
 impl Chunked {
-    /// Keeps a part, in place of one of the same name; true when there was one.
-    ///
-    /// # Errors
-    /// [`Error::Crowded`] when there are too many.
-    pub(super) fn keep(&self, name: ChunkName, chunk: Deposit) -> Result<bool> {
-        let mut state = self.state.lock();
-        if state.0.len() >= MOST_CHUNKS && !state.0.contains_key(&name) {
-            return Err(Error::Crowded);
-        }
-        let old = state.0.insert(name, Arc::new(chunk));
-        drop(state);
-        Ok(old.is_some())
-    }
-
     /// Removes a part; false when there was none.
     pub(super) fn remove(&self, name: &ChunkName) -> bool {
         self.state.lock().0.remove(name).is_some()
@@ -263,8 +285,8 @@ mod tests {
 
     #[test]
     fn parts_are_in_the_order_of_their_numbers() {
-        let mut names =
-            ["10", "9", "000000000000001-000000000000002", "00002", "x", ".file"].map(|n| ChunkName::new(n.as_bytes()));
+        let mut names = ["10", "9", "000000000000001-000000000000002", "00002", "x", ".file"]
+            .map(|n| ChunkName::new(&Name::new(n.as_bytes()).expect(n)));
         names.sort();
         let order: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
         assert_eq!(order, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);

@@ -1,6 +1,8 @@
 //! What uploads give away: nothing of content that may not be read, and nothing of another token's.
 
-use crate::support::{Dav, Fixture};
+use tokio::task::JoinSet;
+
+use crate::support::{Dav, Fixture, id_of};
 
 const SHA1_OF_S: &str = "SHA1:02aa629c8b16cd17a44f3a0efec2feed43937642";
 const SHA1_OF_T: &str = "SHA1:c2c53d66948214258a26ca9ca845d7ac0c17f8e7";
@@ -39,4 +41,112 @@ async fn a_part_of_a_file_in_a_drop_box_tells_nothing_of_the_rest() {
     let both = scoped(&gateway, &["-s", "path:/box:rw"]);
     let headers = [PART, ("x-update-range", "append"), ("oc-checksum", SHA1_OF_SECRET)];
     assert_eq!(both.send("PATCH", "/dav/box/file", &headers, "").await.status, 400);
+}
+
+async fn begin(dav: &Dav, path: &str) -> (u16, String) {
+    let begun = dav.send("PUT", path, &[("upload-complete", "?0")], "hidden").await;
+    (begun.status, begun.header("location").to_owned())
+}
+
+async fn append(dav: &Dav, upload: &str) -> u16 {
+    let headers = [("content-type", "application/partial-upload"), ("upload-offset", "6"), ("upload-complete", "?1")];
+    dav.send("PATCH", upload, &headers, "").await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_uploads_belong_to_the_token_that_began_them() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a");
+    gateway.folder("/b");
+    gateway.user("alice", &["/:rw"]);
+    let secret = gateway.token("alice", &["-e", "1h", "-s", "path:/b:w"]);
+    let (one, two) = (scoped(&gateway, &["-s", "path:/a:rw"]), gateway.dav("alice", &secret));
+    let place = "/remote.php/dav/uploads/alice/up";
+    let (part, whole) = (format!("{place}/1"), format!("{place}/.file"));
+    assert_eq!(two.status("MKCOL", place).await, 201);
+    assert_eq!(two.send("PUT", &part, &[], "hidden").await.status, 201);
+    let (status, upload) = begin(&two, "/dav/b/resumed").await;
+    assert_eq!(status, 201);
+    let to = |folder: &str| one.url(&format!("/remote.php/dav/files/alice/{folder}/file"));
+    for (method, path) in [("PROPFIND", place), ("DELETE", place), ("DELETE", &part), ("HEAD", &upload)] {
+        assert_eq!(one.status(method, path).await, 404, "{method} {path}");
+    }
+    assert_eq!(one.send("PUT", &part, &[], "other").await.status, 404);
+    assert_eq!(one.send("MOVE", &whole, &[("destination", &to("a"))], "").await.status, 404);
+    assert_eq!((append(&one, &upload).await, one.status("DELETE", &upload).await), (404, 404));
+    assert_eq!(one.status("MKCOL", place).await, 201, "a name that another token uses is free");
+    assert_eq!(one.send("MOVE", &whole, &[("destination", &to("a"))], "").await.status, 201);
+    assert_eq!(std::fs::read(gateway.host("/a/file")).expect("there"), b"", "of nothing but its own parts");
+    let rotated = gateway.patgate(&["apitoken", "rotate", id_of(&secret), "-q"]);
+    let two = gateway.dav("alice", rotated.trim());
+    assert_eq!(two.send("MOVE", &whole, &[("destination", &to("b"))], "").await.status, 201, "another secret of it");
+    assert_eq!(append(&two, &upload).await, 201);
+    for file in ["/b/file", "/b/resumed"] {
+        assert_eq!(std::fs::read(gateway.host(file)).expect(file), b"hidden");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_can_not_take_all_room_for_unfinished_uploads_of_its_user() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    for wanted in [64, 64, 64, 64, 0] {
+        let dav = scoped(&gateway, &[]);
+        let mut began = 0;
+        for number in 0..65 {
+            match dav.status("MKCOL", &format!("/remote.php/dav/uploads/alice/{number}")).await {
+                201 => began += 1,
+                status => assert_eq!(status, 507),
+            }
+        }
+        assert_eq!(began, wanted, "64 of each token, 256 of all");
+        assert_eq!(begin(&dav, "/dav/new").await.0, 507);
+    }
+    gateway.user("bob", &["/:rw"]);
+    let bob = gateway.dav("bob", &gateway.token("bob", &["-e", "1h"]));
+    assert_eq!(bob.status("MKCOL", "/remote.php/dav/uploads/bob/1").await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_and_parts_have_names_that_a_file_could_have() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let dav = scoped(&gateway, &[]);
+    let place = "/remote.php/dav/uploads/alice";
+    assert_eq!(dav.status("MKCOL", &format!("{place}/{}", "x".repeat(255))).await, 201);
+    assert_eq!(dav.status("MKCOL", &format!("{place}/up")).await, 201);
+    for (name, status) in [("x".repeat(256), 403), ("x".repeat(60_000), 403), ("a%00b".to_owned(), 400)] {
+        assert_eq!(dav.status("MKCOL", &format!("{place}/{name}")).await, status, "{} bytes", name.len());
+        let part = format!("{place}/up/{name}");
+        assert_eq!(dav.send("PUT", &part, &[], "x").await.status, status, "{} bytes", name.len());
+    }
+    let listed = dav.send("PROPFIND", &format!("{place}/up"), &[("depth", "1")], "").await.text();
+    assert_eq!(listed.matches("<D:response>").count(), 1, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_uploads_of_a_token_share_one_bound_of_parts() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let dav = scoped(&gateway, &[]);
+    let place = |upload: u32| format!("/remote.php/dav/uploads/alice/{upload}");
+    assert_eq!((dav.status("MKCOL", &place(0)).await, dav.status("MKCOL", &place(1)).await), (201, 201));
+    let mut senders = JoinSet::new();
+    for first in 0..16 {
+        let dav = dav.clone();
+        senders.spawn(async move {
+            for number in (first..10_000).step_by(16) {
+                let part = format!("{}/{number}", place(number / 5_000));
+                assert_eq!(dav.put(&part, "").await.status, 201, "{part}");
+            }
+        });
+    }
+    senders.join_all().await;
+    let part = |upload: u32, name: &str| format!("{}/{name}", place(upload));
+    assert_eq!(dav.put(&part(0, "one-more"), "").await.status, 507);
+    assert_eq!(dav.put(&part(1, "9999"), "").await.status, 204, "one that is there already");
+    assert_eq!(dav.status("DELETE", &part(1, "9999")).await, 204);
+    assert_eq!(dav.put(&part(0, "one-more"), "").await.status, 201);
+    let other = scoped(&gateway, &[]);
+    assert_eq!((other.status("MKCOL", &place(0)).await, other.put(&part(0, "1"), "").await.status), (201, 201));
 }
