@@ -204,16 +204,23 @@ impl Access {
         if self.may(path, needed) {
             return Ok(self.above(path).collect());
         }
-        let allows = |reaches: &[Reach]| {
-            let above = reaches.iter().filter(|reach| path.is_within(&reach.path));
-            above.fold(Permission::NONE, |sum, reach| sum | reach.scope.permission).allows(needed)
-        };
-        if !allows(&self.grants) {
+        if !allow(&self.grants, path, needed) {
             return Err(Denial::NoGrant);
         }
-        let narrow = self.layers.iter().find(|layer| layer.scopes.as_ref().is_some_and(|scopes| !allows(scopes)));
-        Err(narrow.map_or(Denial::NoGrant, |layer| Denial::OutOfScope(layer.token)))
+        Err(self.narrowed_by(path, needed).map_or(Denial::NoGrant, Denial::OutOfScope))
     }
+
+    /// Returns the first token of the chain whose scopes don't allow all of `needed` at a path, whatever the
+    /// grants say.
+    pub fn narrowed_by(&self, path: &TreePath, needed: Permission) -> Option<TokenId> {
+        let narrows = |layer: &&Layer| layer.scopes.as_ref().is_some_and(|scopes| !allow(scopes, path, needed));
+        self.layers.iter().find(narrows).map(|layer| layer.token)
+    }
+}
+
+fn allow(reaches: &[Reach], path: &TreePath, needed: Permission) -> bool {
+    let above = reaches.iter().filter(|reach| path.is_within(&reach.path));
+    above.fold(Permission::NONE, |sum, reach| sum | reach.scope.permission).allows(needed)
 }
 
 fn meet(root: &Root, scope: &Reach) -> Option<Root> {

@@ -130,6 +130,14 @@ impl Caller {
         }
     }
 
+    /// Tells whether the caller may know what its owner may reach beyond the token it asks with.
+    pub(super) fn knows_grants(&self) -> bool {
+        match self {
+            Caller::Administrator => true,
+            Caller::Bearer(bearer) => bearer.width.is_whole() || self.has(Role::AuthenticationLookup),
+        }
+    }
+
     /// Makes sure that the caller may look at a token; one that it may not is as if it were not there.
     pub(super) fn sees(&self, store: &Store, record: &TokenRecord) -> Result<()> {
         if self.has(Role::AuthenticationLookup) || self.owns(store, record)? {

@@ -3,23 +3,25 @@
 
 use super::{Authority, Error, Result, Tokens};
 use crate::domain::{
-    Access, Denial, Limits, Need, Operation, Permission, Question, Root, Rule, Source, TokenId, TreePath, UploadRule,
-    Verdict,
+    Access, Denial, Limits, Need, Operation, Permission, Question, Reach, Root, Rule, Scope, Source, TokenId, TreePath,
+    UploadRule, Verdict,
 };
 use crate::store::{Link, Reached};
 
 impl Tokens {
     /// Tells whether a token may do something now, and why. Judges names: what links lead to, what
-    /// stands there, and locks are not looked at.
+    /// stands there, and locks are not looked at. A narrow token is told of scopes before grants, and of
+    /// the grants no more than what is left of them: so it learns nothing of what is hidden from it.
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
     pub fn explain(&self, who: &Authority, token: TokenId, question: &Question) -> Result<Verdict> {
         let record = self.find(who, token)?;
         let reached = self.store.reach(token)?.ok_or(Error::UnknownToken(token))?;
+        let open = who.caller()?.knows_grants();
         let (rule, by) = match self.dead(&reached)?.or_else(|| limited(&reached.chain, question)) {
             Some(rule) => (rule, Vec::new()),
-            None => self.judge(&reached.access, question)?,
+            None => self.judge(&reached.access, question, open)?,
         };
         let provided = if rule.allows() { left_open(&reached.chain, question) } else { Vec::new() };
         Ok(Verdict {
@@ -51,11 +53,11 @@ impl Tokens {
     }
 
     /// Judges both ends of what is asked.
-    fn judge(&self, access: &Access, question: &Question) -> Result<(Rule, Vec<Source>)> {
+    fn judge(&self, access: &Access, question: &Question, open: bool) -> Result<(Rule, Vec<Source>)> {
         let Question { operation, path, to, .. } = question;
-        let (rule, by) = self.judge_one(access, *operation, path)?;
+        let (rule, by) = self.judge_one(access, *operation, path, open)?;
         let Some(to) = to.as_ref().filter(|_| rule.allows()) else { return Ok((rule, by)) };
-        let (target, _) = self.judge_one(access, Operation::Create, to)?;
+        let (target, _) = self.judge_one(access, Operation::Create, to, open)?;
         if !target.allows() {
             return Ok((target, Vec::new()));
         }
@@ -69,12 +71,23 @@ impl Tokens {
         Ok((rule, by))
     }
 
-    fn judge_one(&self, access: &Access, operation: Operation, path: &TreePath) -> Result<(Rule, Vec<Source>)> {
+    fn judge_one(
+        &self,
+        access: &Access,
+        operation: Operation,
+        path: &TreePath,
+        open: bool,
+    ) -> Result<(Rule, Vec<Source>)> {
         let at = operation.place(path).unwrap_or_default();
         let roots = match operation.judge(access, path) {
             Ok(roots) if roots.is_empty() => return Ok((Rule::OnTheWay, Vec::new())),
             Ok(roots) => roots,
-            Err(Denial::NoGrant) => return Ok((Rule::NoGrant { at }, Vec::new())),
+            Err(Denial::NoGrant) => {
+                let needed = operation.permission().any().unwrap_or(Permission::R);
+                let scoped = access.narrowed_by(&at, needed).filter(|_| !open);
+                let rule = scoped.map_or(Rule::NoGrant { at: at.clone() }, |token| Rule::OutOfScope { token, at });
+                return Ok((rule, Vec::new()));
+            }
             Err(Denial::OutOfScope(token)) => return Ok((Rule::OutOfScope { token, at }, Vec::new())),
             Err(Denial::TopOfTree) => return Ok((Rule::TopOfTree, Vec::new())),
             Err(Denial::Swapped) => return Ok((Rule::Swapped { at }, Vec::new())),
@@ -94,9 +107,15 @@ impl Tokens {
             let at = roots.first().map_or(at, |root| root.path.clone());
             return Ok((Rule::Swapped { at }, Vec::new()));
         }
-        let sources = standing.iter().flat_map(|root| &root.from);
+        let whole = |reach: &Reach| Source { scope: reach.scope, path: reach.path.clone() };
+        let left = |root: &Root, reach: &Reach| Source {
+            scope: Scope { node: reach.scope.node, permission: root.permission },
+            path: root.path.clone(),
+        };
+        let sources = standing.iter().flat_map(|root| root.from.iter().map(move |reach| (*root, reach)));
+        let sources = sources.filter(|(root, reach)| open || reach.path == root.path);
         let mut by: Vec<Source> = Vec::new();
-        for source in sources.map(|reach| Source { scope: reach.scope, path: reach.path.clone() }) {
+        for source in sources.map(|(root, reach)| if open { whole(reach) } else { left(root, reach) }) {
             if !by.contains(&source) {
                 by.push(source);
             }

@@ -185,6 +185,10 @@ impl Tokens {
                 ScopeTarget::Path(path, permission) => (path.clone(), *permission),
             };
             let mut reach = reaches.iter().find(|reach| !allowed(reach, &path).allows(permission)).cloned();
+            // Of what the token reaches, its maker is told as much as it may see.
+            if let (Some(maker), Some(reach)) = (maker, &mut reach) {
+                reach.retain(|(place, permission)| maker.width.access.may(place, *permission));
+            }
             if let Some(maker) = maker.filter(|maker| !maker.width.access.may(&path, permission)) {
                 let roots = maker.width.access.roots().iter();
                 reach = Some(roots.map(|root| (root.path.clone(), root.permission)).collect());

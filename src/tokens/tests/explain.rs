@@ -117,3 +117,45 @@ fn a_folder_that_was_swapped_decides() {
     let verdict = ask(&site, token, "read", "/alice/below/file");
     assert_eq!(verdict.decided_by, Rule::Swapped { at: at("/alice/below") });
 }
+
+#[test]
+fn a_narrow_token_learns_nothing_of_its_owners_grants() {
+    let site = site();
+    let asker = site.scoped(&["path:/alice/below:r"]).expect("a token");
+    let (token, who) = (asker.text.id(), Authority::Session(site.come_in(&asker.text)));
+    let ask = |operation: &str, path: &str| {
+        let question = Question::new(operation.parse().expect("operation"), at(path));
+        site.tokens.explain(&who, token, &question).expect("a verdict")
+    };
+    for operation in Operation::ALL.map(Operation::as_str) {
+        let told = |path: &str| ask(operation, path).sentence.replace(path, "/it");
+        // The owner's grant covers the first, and not the second.
+        let [granted, not] = ["/alice/x", "/other/x"].map(told);
+        assert_eq!(granted.replace("/alice", "/other"), not, "{operation}");
+    }
+    for operation in ["read", "write"] {
+        assert_eq!(ask(operation, "/alice").decided_by, Rule::OutOfScope { token, at: at("/alice") });
+        assert_eq!(ask(operation, "/bob").decided_by, Rule::OutOfScope { token, at: at("/bob") });
+    }
+    let by = ask("read", "/alice/below/file").by;
+    assert_eq!(by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice/below"]);
+    assert_eq!(by.first().map(|source| source.scope.permission), Some(Permission::R));
+}
+
+#[test]
+fn a_scope_that_is_refused_names_no_grant_to_a_narrow_token() {
+    let site = site();
+    let asker = site.scoped(&["path:/alice/below:r"]).expect("a token");
+    let who = Authority::Session(site.come_in(&asker.text));
+    let child = site.tokens.issue(&who, TokenRequest::new(login("alice"))).expect("a child").text.id();
+    for path in ["path:/alice:r", "path:/bob:r", "path:/alice/below:rw"] {
+        let scopes = Some(vec![path.parse().expect("scope")]);
+        let change = Narrowing { scopes: scopes.clone(), ..Narrowing::default() };
+        let changed = site.tokens.narrow(&who, child, &change, None).map(drop);
+        let made = site.tokens.issue(&who, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
+        for refused in [changed, made] {
+            let Err(Error::OutsideReach { reach, .. }) = refused else { panic!("{path}: {refused:?}") };
+            assert_eq!(reach, ["r /alice/below"], "{path}");
+        }
+    }
+}
