@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Ended, Refusal};
 use crate::domain::PolicyFault;
+use crate::http::{challenge, retry_after};
 use crate::{tokens, tree};
 
 /// The result of answering a request.
@@ -191,13 +192,10 @@ impl IntoResponse for Error {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
-            let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
-            headers.append(header::WWW_AUTHENTICATE, basic);
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
+            challenge(headers);
         }
         if let Some(wait) = self.wait() {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            retry_after(headers, wait);
         }
         response
     }

@@ -1,8 +1,10 @@
-//! The credential of an HTTP request: Basic (RFC 7617) or Bearer (RFC 6750).
+//! The credential of an HTTP request: Basic (RFC 7617) or Bearer (RFC 6750), and how one is asked for.
+
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use zeroize::Zeroizing;
 
 use crate::auth::Credential;
@@ -25,6 +27,19 @@ pub fn credential(headers: &HeaderMap) -> Option<Credential> {
     let login = std::str::from_utf8(&pair[..colon]).ok()?;
     let login = (!login.is_empty()).then(|| login.to_owned());
     Some(Credential { login, token: Zeroizing::new(pair[colon + 1..].to_vec()) })
+}
+
+/// Asks for a credential, beside a status of 401 (RFC 9110 section 11.6.1).
+pub fn challenge(headers: &mut HeaderMap) {
+    let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
+    headers.append(header::WWW_AUTHENTICATE, basic);
+    headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
+}
+
+/// Tells how long to wait, in whole seconds, one at the least (RFC 9110 section 10.2.3).
+pub fn retry_after(headers: &mut HeaderMap, wait: Duration) {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
 }
 
 #[cfg(test)]

@@ -5,5 +5,5 @@ mod credential;
 mod origin;
 
 pub use body::{Body, BodyError, Proven, empty, full, text};
-pub use credential::credential;
+pub use credential::{challenge, credential, retry_after};
 pub use origin::{Contradiction, Origin, TrustedProxies};

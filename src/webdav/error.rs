@@ -9,7 +9,7 @@ use super::get::set;
 use super::verb::{ALLOW, Verb};
 use crate::auth::Refusal;
 use crate::domain::TreePath;
-use crate::http::{Body, full, text};
+use crate::http::{Body, challenge, full, retry_after, text};
 use crate::tree;
 
 /// The result of a verb.
@@ -130,13 +130,10 @@ impl Error {
             set(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
         }
         if status == StatusCode::UNAUTHORIZED {
-            let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
-            headers.append(header::WWW_AUTHENTICATE, basic);
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
+            challenge(headers);
         }
         if let Some(wait) = self.wait() {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            retry_after(headers, wait);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
             headers.insert(header::ALLOW, ALLOW);
