@@ -12,6 +12,7 @@ mod pool;
 mod proof;
 mod seal;
 mod session;
+mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -28,12 +29,13 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Event, EventKind, Login, Peer, Time, TokenId, TokenText};
+use crate::domain::{Count, Counted, Event, EventKind, Login, Peer, Time, TokenId, TokenText};
 use crate::store::{LastUse, Store, StoreError, TokenState};
 
 use life::{Life, Lives, Row, Seal};
 use pool::Pool;
 use proof::{Claim, Print, Proofs};
+use tally::Tally;
 use throttle::Throttle;
 use trail::{Source, Trail};
 use uses::Uses;
@@ -99,6 +101,7 @@ struct Core {
     lives: Lives,
     uses: Uses,
     trail: Trail,
+    tally: Tally,
     numbers: AtomicU64,
     watcher: Pool,
 }
@@ -212,6 +215,7 @@ impl Authenticator {
             lives: Lives::default(),
             uses: Uses::default(),
             trail: Trail::default(),
+            tally: Tally::default(),
             numbers: AtomicU64::new(0),
             watcher: Pool::new("patgate-watch", 1)?,
         };
@@ -284,6 +288,12 @@ impl Authenticator {
     /// Returns a token's last use, where it is in memory alone: uses are written down now and then.
     pub fn last_use(&self, token: TokenId) -> Option<LastUse> {
         self.core.uses.last_of(token)
+    }
+
+    /// Returns how often tokens were used and callers refused, where that is in memory alone: counts are written
+    /// down once a minute.
+    pub fn unwritten_counts(&self) -> Vec<Count> {
+        self.core.tally.unwritten()
     }
 
     /// Ends one session that is open, though its token lives; tells whether there was such a one.
@@ -400,6 +410,7 @@ impl Core {
         tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?fault, "a caller was refused");
         let event = Event::new(self.clock.now(), fault.kind()).from(peer).detail(fault.why());
         let event = Event { token: *token, user: login.clone(), ..event };
+        self.tally.count(event.at, peer.protocol, Counted::Refusal);
         // Only its bearer can show a secret that was right once.
         let known = fault.kind() == EventKind::DeadSecretUsed;
         self.trail.note(if known { Source::Known } else { Source::Stranger }, event);

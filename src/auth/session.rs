@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
 use crate::domain::{
-    Access, Actor, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, TreePath, UploadRule, Width,
+    Access, Actor, Counted, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, TreePath, UploadRule, Width,
 };
 
 /// How many names of a path tell refused operations apart.
@@ -36,6 +36,8 @@ struct Seat {
     proven: Print,
     number: u64,
     over: Arc<AtomicBool>,
+    /// The hour in which it was last counted as used.
+    counted: AtomicI64,
 }
 
 impl Session {
@@ -44,7 +46,8 @@ impl Session {
         let peer = Arc::new(peer);
         let number = core.next_number();
         let over = life.sit(number, peer.clone(), core.clock.now());
-        Self { seat: Arc::new(Seat { core, life, peer, proven, number, over }) }
+        let counted = AtomicI64::new(i64::MIN);
+        Self { seat: Arc::new(Seat { core, life, peer, proven, number, over, counted }) }
     }
 
     /// Returns the user.
@@ -122,12 +125,14 @@ impl Session {
         self.seat.life.standing().end_of(&self.seat.proven)
     }
 
-    /// Notes a use: an accepted request or a block transferred. Moves a sliding window.
+    /// Notes a use: an accepted request or a block transferred. Moves a sliding window; the first of an hour is
+    /// counted.
     pub fn used(&self) {
         let Seat { core, life, peer, proven, .. } = &*self.seat;
         let (standing, now) = (life.standing(), core.clock.now());
         if !life.is_over() && now < standing.end_of(proven) {
             standing.touch(now, peer);
+            self.seat.count(now);
         }
     }
 
@@ -137,6 +142,7 @@ impl Session {
         let by = Actor::Bearer { login: life.login.clone(), token: life.token };
         let event = Event::new(core.clock.now(), EventKind::AccessDenied).user(&life.login).token(life.token);
         let event = event.by(by).from(peer).detail(why);
+        core.tally.count(event.at, peer.protocol, Counted::Refusal);
         let event = match path {
             Some(path) => event.at_path(&path.top(DENIED_DEPTH)),
             None => event,
@@ -177,6 +183,15 @@ impl Seat {
 }
 
 impl Seat {
+    /// Counts the session as one in use, once an hour.
+    fn count(&self, now: Time) {
+        let hour = now.hour().as_millis();
+        let known = self.counted.load(Ordering::Relaxed) == hour;
+        if !known && self.counted.swap(hour, Ordering::Relaxed) != hour {
+            self.core.tally.count(now, self.peer.protocol, Counted::Use);
+        }
+    }
+
     /// Notes that the session was ended, and why.
     fn note_end(&self) {
         let Self { core, life, peer, proven, .. } = self;

@@ -7,7 +7,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Core;
-use crate::domain::Event;
+use crate::domain::{Count, Event};
 use crate::store::{StoreError, Use};
 
 /// How often other processes' writes are looked for; this one's are told.
@@ -73,12 +73,12 @@ impl Core {
             tracing::warn!(%error, "the store's changes are not announced: every request reads it");
         }
         let now = self.clock.now();
-        self.write_down(&self.uses.due(now), self.trail.due(now));
+        self.write_down(&self.uses.due(now), self.trail.due(now), &self.tally.due(now));
     }
 
     /// Writes all uses and events down.
     pub(super) fn flush(&self) {
-        self.write_down(&self.uses.all(), self.trail.all(self.clock.now()));
+        self.write_down(&self.uses.all(), self.trail.all(self.clock.now()), &self.tally.all());
     }
 
     fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
@@ -94,7 +94,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_down(&self, uses: &[Use], events: Vec<Event>) {
+    fn write_down(&self, uses: &[Use], events: Vec<Event>, counts: &[Count]) {
         let sightings = self.uses.sightings();
         if !uses.is_empty()
             && let Err(error) = self.store.record_uses(uses)
@@ -106,6 +106,12 @@ impl Core {
             && let Err(error) = self.store.sight(&sightings)
         {
             tracing::warn!(%error, "where tokens are used was not written down");
+        }
+        if !counts.is_empty()
+            && let Err(error) = self.store.add_counts(counts)
+        {
+            self.tally.take_back(counts);
+            tracing::warn!(%error, "how often tokens are used was not written down");
         }
         if let Err(error) = self.store.record(&events) {
             self.trail.untold(events);

@@ -2,7 +2,7 @@
 
 mod chart;
 
-use std::time::Duration;
+use std::str::FromStr;
 
 use askama::Template;
 use axum::extract::Query;
@@ -15,22 +15,35 @@ use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
 use super::words::Moment;
-use crate::domain::{Event, EventKind, Time};
+use crate::auth::Authenticator;
+use crate::domain::{Count, Counted, Event, EventKind, Protocol, Time};
 use crate::store::{Cursor, EventFilter, Noted};
+use crate::tokens::{Authority, Tokens};
 
-use chart::Chart;
+use chart::{Chart, Series, Span};
 
 /// Events on a page.
 const PAGE: usize = 100;
-/// How many events the chart is made of; of more, the latest.
+/// How many events that fit a filter the chart is made of; of more, the latest.
 const CHARTED: usize = 20_000;
 /// The spans that can be looked at.
-const SPANS: [(&str, &str, u64); 4] = [
-    ("day", "24 hours", 86_400),
-    ("week", "7 days", 7 * 86_400),
-    ("month", "30 days", 30 * 86_400),
-    ("quarter", "90 days", 90 * 86_400),
+const SPANS: [Span; 4] = [
+    Span { name: "day", text: "24 hours", step: "hour", hours: 1, bars: 24 },
+    Span { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 },
+    Span { name: "month", text: "30 days", step: "day", hours: 24, bars: 30 },
+    Span { name: "quarter", text: "90 days", step: "day", hours: 24, bars: 90 },
 ];
+/// What is counted of everybody.
+const COUNTED: &[Series] = &[
+    Series { title: "WebDAV", panel: 0 },
+    Series { title: "SFTP", panel: 0 },
+    Series { title: "API and console", panel: 0 },
+    Series { title: "WebDAV, refused", panel: 1 },
+    Series { title: "SFTP, refused", panel: 1 },
+    Series { title: "API and console, refused", panel: 1 },
+];
+/// What is counted where a filter leaves only events.
+const FILTERED: &[Series] = &[Series { title: "Events", panel: 0 }, Series { title: "Refusals", panel: 1 }];
 
 /// What the address of the page asks for.
 #[derive(Deserialize)]
@@ -78,71 +91,139 @@ fn refused(kind: EventKind) -> bool {
     matches!(kind, EventKind::AttemptRefused | EventKind::AccessDenied | EventKind::DeadSecretUsed)
 }
 
+/// Returns the column of [`COUNTED`] that a count belongs to.
+fn column(count: &Count) -> usize {
+    let protocol = match count.protocol {
+        Protocol::Webdav => 0,
+        Protocol::Sftp => 1,
+        Protocol::Api => 2,
+    };
+    match count.what {
+        Counted::Use => protocol,
+        Counted::Refusal => 3 + protocol,
+    }
+}
+
 #[derive(Template)]
 #[template(path = "audit.html")]
 struct Page {
     frame: Frame,
     rows: Vec<Row>,
     chart: Chart,
-    spans: [(&'static str, &'static str, u64); 4],
-    span: &'static str,
-    user: String,
-    token: String,
-    event: String,
+    /// Whether a filter leaves events alone; uses are counted of everybody.
+    filtered: bool,
+    /// Whether the chart lacks the older ones of the events that fit.
+    cut: bool,
+    spans: &'static [Span],
+    span: &'static Span,
+    typed: Typed,
     kinds: Vec<&'static str>,
     next: Option<String>,
     first: Option<String>,
 }
 
+/// What a form asks for, as it was typed.
+struct Typed {
+    user: String,
+    token: String,
+    event: String,
+}
+
+impl Typed {
+    fn new(asked: &Asked) -> Self {
+        let given = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
+        Self { user: given(&asked.user), token: given(&asked.token), event: given(&asked.event) }
+    }
+
+    /// Reads which events are asked for.
+    fn filter(&self, since: Time) -> Result<EventFilter> {
+        fn read<T>(text: &str) -> Result<Option<T>>
+        where
+            T: FromStr,
+            T::Err: ToString,
+        {
+            let some = Some(text).filter(|text| !text.is_empty());
+            some.map(|text| text.parse().map_err(|why: T::Err| Fault::Form(why.to_string()))).transpose()
+        }
+        let (user, token, kind) = (read(&self.user)?, read(&self.token)?, read(&self.event)?);
+        Ok(EventFilter { since: Some(since), user, token, kind })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.user.is_empty() && self.token.is_empty() && self.event.is_empty()
+    }
+
+    /// Returns the address of the page that shows the same.
+    fn address(&self, span: &Span) -> String {
+        let mut address = format!("/console/audit?span={}", span.name);
+        for (name, value) in [("user", &self.user), ("token", &self.token), ("event", &self.event)] {
+            if !value.is_empty() {
+                address += &format!("&{name}={}", place::query(value.as_bytes()));
+            }
+        }
+        address
+    }
+}
+
+/// What a chart is drawn from.
+struct Source {
+    tokens: Tokens,
+    who: Authority,
+    auth: Authenticator,
+    span: &'static Span,
+    now: Time,
+}
+
+impl Source {
+    /// Draws how often everybody came in or was refused.
+    fn all(&self) -> Result<Chart> {
+        let written = self.tokens.counts(&self.who, self.span.begin(self.now))?;
+        let counts = written.into_iter().chain(self.auth.unwritten_counts());
+        let happened = counts.map(|count| (count.hour, column(&count), count.count));
+        Ok(Chart::new([("Uses", "uses"), ("Refusals", "refusals")], COUNTED, happened, self.span, self.now))
+    }
+
+    /// Draws the events that fit a filter; tells whether there are older ones.
+    fn filtered(&self, filter: &EventFilter) -> Result<(Chart, bool)> {
+        let events = self.tokens.events(&self.who, filter, Cursor::Latest, CHARTED)?;
+        let happened = events.iter().map(|Noted { event, .. }| {
+            let column = usize::from(refused(event.kind));
+            (event.at, column, event.count)
+        });
+        let panels = [("Events", "uses"), ("Refusals", "refusals")];
+        Ok((Chart::new(panels, FILTERED, happened, self.span, self.now), events.len() == CHARTED))
+    }
+}
+
 /// Shows what happened.
 pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>) -> Result<Response> {
     let frame = Frame::new(&caller, Part::Audit);
-    let given = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
-    let (user, token, event) = (given(&asked.user), given(&asked.token), given(&asked.event));
-    let fits = |(name, ..): &&(&str, &str, u64)| asked.span.as_deref() == Some(*name);
-    let (span, _, seconds) = *SPANS.iter().find(fits).unwrap_or(&SPANS[1]);
+    let typed = Typed::new(&asked);
+    let span = SPANS.iter().find(|span| asked.span.as_deref() == Some(span.name)).unwrap_or(&SPANS[1]);
     let now = caller.shared.auth.now();
-    let since = Time::from_millis(now.as_millis().saturating_sub(i64::try_from(seconds * 1000).unwrap_or(i64::MAX)));
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let fault = |why: String| Fault::Form(why);
-    let filter = EventFilter {
-        since: Some(since),
-        user: some(&user)
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|why: crate::domain::LoginError| fault(why.to_string()))?,
-        token: some(&token)
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|why: crate::domain::TokenError| fault(why.to_string()))?,
-        kind: some(&event).map(|text| text.parse()).transpose().map_err(fault)?,
-    };
-    let mut base = format!("/console/audit?span={span}");
-    for (name, value) in [("user", &user), ("token", &token), ("event", &event)] {
-        if !value.is_empty() {
-            base += &format!("&{name}={}", place::query(value.as_bytes()));
-        }
-    }
-    let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
+    let filter = typed.filter(span.begin(now))?;
+    let (tokens, auth) = (caller.shared.tokens.clone(), caller.shared.auth.clone());
+    let source = Source { tokens, who: caller.authority(), auth, span, now };
     blocking(move || {
         let cursor = asked.before.map_or(Cursor::Latest, Cursor::Before);
-        let mut page = tokens.events(&who, &filter, cursor, PAGE + 1)?;
-        let more = page.len() > PAGE;
-        page.truncate(PAGE);
-        let charted = tokens.events(&who, &filter, Cursor::Latest, CHARTED)?;
-        let happened = charted.iter().map(|Noted { event, .. }| (event.at, event.count, refused(event.kind)));
+        let mut events = source.tokens.events(&source.who, &filter, cursor, PAGE + 1)?;
+        let more = events.len() > PAGE;
+        events.truncate(PAGE);
+        let filtered = !typed.is_empty();
+        let (chart, cut) = if filtered { source.filtered(&filter)? } else { (source.all()?, false) };
+        let address = typed.address(span);
         let page = Page {
             frame,
-            chart: Chart::new(happened, since, Duration::from_secs(seconds)),
-            next: page.last().filter(|_| more).map(|last| format!("{base}&before={}", last.id)),
-            first: asked.before.map(|_| base),
-            rows: page.iter().map(|noted| Row::new(&noted.event, now)).collect(),
-            spans: SPANS,
+            chart,
+            filtered,
+            cut,
+            next: events.last().filter(|_| more).map(|last| format!("{address}&before={}", last.id)),
+            first: asked.before.map(|_| address),
+            rows: events.iter().map(|noted| Row::new(&noted.event, now)).collect(),
+            spans: &SPANS,
             span,
-            user,
-            token,
+            typed,
             kinds: EventKind::ALL.iter().map(|kind| kind.as_str()).collect(),
-            event,
         };
         render(StatusCode::OK, &page)
     })

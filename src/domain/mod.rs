@@ -5,10 +5,11 @@
 //! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
 //! ([`Time`], [`Lifetime`], [`Expiry`]), where ([`TreePath`], [`NodeId`]), what
 //! ([`Permission`], [`Scope`], [`Limits`]), the rule that joins them ([`Access`]), what happened
-//! ([`Event`]); and how clients connect ([`setup`]).
+//! ([`Event`], [`Count`]); and how clients connect ([`setup`]).
 
 mod access;
 mod base62;
+mod count;
 mod event;
 mod expiry;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod verdict;
 mod width;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
+pub use count::{Count, Counted};
 pub use event::{Actor, Event, EventKind, printable};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use ipnet::IpNet;

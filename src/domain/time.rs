@@ -37,6 +37,11 @@ impl Time {
         Self(self.0.saturating_sub(millis))
     }
 
+    /// Returns the beginning of the hour that it falls in.
+    pub fn hour(self) -> Self {
+        Self(self.0.saturating_sub(self.0.rem_euclid(3_600_000)))
+    }
+
     /// Returns how long after `earlier` this is, zero when it is not after it.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -223,6 +228,13 @@ mod tests {
             assert!(Time::parse_plain(text).is_err(), "{text}");
         }
         assert!("2026-05-05 08:00:00".parse::<Time>().is_err() && "tomorrow".parse::<Time>().is_err());
+    }
+
+    #[test]
+    fn every_instant_is_of_the_hour_that_has_begun() {
+        let of = |millis| Time::from_millis(millis).hour().as_millis();
+        assert_eq!((of(0), of(3_599_999), of(3_600_000), of(-1)), (0, 0, 3_600_000, -3_600_000));
+        assert_eq!(of(i64::MIN), i64::MIN);
     }
 
     #[test]

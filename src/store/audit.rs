@@ -198,12 +198,12 @@ fn noted(row: &Row<'_>) -> Result<Noted> {
 }
 
 /// Reads a number as SQLite keeps it.
-fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
 /// Returns a number as SQLite takes it.
-fn number(number: u64) -> i64 {
+pub(super) fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

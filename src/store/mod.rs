@@ -14,6 +14,7 @@ mod author;
 mod checksums;
 mod clean;
 mod columns;
+mod counts;
 mod epoch;
 mod error;
 mod journals;
@@ -59,8 +60,12 @@ pub use users::User;
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE: &str = "patgate.db";
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("schema.sql")), M::up(include_str!("schema_2.sql")), M::up(include_str!("schema_3.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("schema.sql")),
+    M::up(include_str!("schema_2.sql")),
+    M::up(include_str!("schema_3.sql")),
+    M::up(include_str!("schema_4.sql")),
+];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
 

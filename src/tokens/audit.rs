@@ -1,7 +1,7 @@
 //! The audit trail, as it is read.
 
 use super::{Authority, Result, Tokens};
-use crate::domain::{Role, Time};
+use crate::domain::{Count, Role, Time};
 use crate::store::{Cursor, EventFilter, Noted};
 
 impl Tokens {
@@ -21,6 +21,16 @@ impl Tokens {
     pub fn latest_event(&self, who: &Authority) -> Result<u64> {
         who.caller()?.must(Role::ReadAudit)?;
         Ok(self.store.latest_event()?)
+    }
+
+    /// Returns how often tokens were used and callers refused, as far as that is written down, in the hours that
+    /// begin at an instant or later.
+    ///
+    /// # Errors
+    /// [`super::Error::Forbidden`].
+    pub fn counts(&self, who: &Authority, since: Time) -> Result<Vec<Count>> {
+        who.caller()?.must(Role::ReadAudit)?;
+        Ok(self.store.counts(since)?)
     }
 
     /// Returns the present instant, as expiry is judged by.

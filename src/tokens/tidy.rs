@@ -4,7 +4,7 @@ use super::{Result, Tokens};
 
 /// How many rows one round takes away at most, of each kind.
 const BATCH: usize = 100;
-/// How many old events one round forgets at most.
+/// How many old events one round forgets at most, and how many old counts.
 const EVENTS: usize = 1000;
 /// How many rows of the journals of dead tokens one round forgets at most.
 const MARKS: usize = 10_000;
@@ -18,6 +18,8 @@ pub struct Tidied {
     pub removed: usize,
     /// Events that were forgotten.
     pub forgotten: usize,
+    /// Counts of uses and refusals that were forgotten.
+    pub counts: usize,
     /// Rows of sync journals of dead tokens that were forgotten.
     pub marks: usize,
 }
@@ -25,14 +27,15 @@ pub struct Tidied {
 impl Tidied {
     /// Tells whether there may be more to do at once.
     pub fn is_full(&self) -> bool {
-        self.expired >= BATCH || self.removed >= BATCH || self.forgotten >= EVENTS || self.marks >= MARKS
+        let events = self.forgotten.max(self.counts);
+        self.expired >= BATCH || self.removed >= BATCH || events >= EVENTS || self.marks >= MARKS
     }
 }
 
 impl Tokens {
     /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
-    /// the policy's `token-retention`, and forgets events older than its `audit-retention` and what is left of
-    /// the sync journals of dead tokens.
+    /// the policy's `token-retention`, and forgets events and counts older than its `audit-retention` and what is
+    /// left of the sync journals of dead tokens.
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.
@@ -41,7 +44,9 @@ impl Tokens {
         let expired = self.store.note_expired(now, BATCH)?;
         let marks = self.store.forget_journals(MARKS)?;
         let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
-        let forgotten = self.store.forget_events(now.before(policy.audit_retention.duration()), EVENTS)?;
-        Ok(Tidied { expired, removed, forgotten, marks })
+        let old = now.before(policy.audit_retention.duration());
+        let forgotten = self.store.forget_events(old, EVENTS)?;
+        let counts = self.store.forget_counts(old, EVENTS)?;
+        Ok(Tidied { expired, removed, forgotten, counts, marks })
     }
 }

@@ -2,101 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Dav, Fixture, id_of};
+use crate::support::browser::{Browser, encoded, hidden};
+use crate::support::{Fixture, id_of};
 
 const SCRIPT: &str = "<script>alert(1)</script>";
 const SCRIPT_AS_TEXT: &str = "&#60;script&#62;alert(1)&#60;/script&#62;";
-
-/// A browser: it keeps its cookie, and finds what forms carry.
-struct Browser {
-    http: Dav,
-    agent: String,
-    cookie: String,
-}
-
-impl Browser {
-    fn new(gateway: &Fixture) -> Self {
-        // The address alone matters: what goes in the authorization header means nothing here.
-        let http = gateway.dav("", "");
-        Self { http, agent: "Mozilla/5.0 (test)".to_owned(), cookie: String::new() }
-    }
-
-    /// Signs in, and must be let in.
-    async fn signed_in(gateway: &Fixture, login: &str, token: &str) -> Self {
-        let mut browser = Self::new(gateway);
-        let answer = browser.sign_in(login, token).await;
-        assert_eq!(answer.status, 303, "{}", answer.text());
-        browser
-    }
-
-    async fn sign_in(&mut self, login: &str, token: &str) -> Answer {
-        let answer = self.post("/console/sign-in", &[("login", login), ("token", token)]).await;
-        self.cookie = answer.header("set-cookie").split(';').next().unwrap_or_default().to_owned();
-        answer
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.http.send("GET", path, &[("cookie", &self.cookie), ("user-agent", &self.agent)], "").await
-    }
-
-    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        self.post_from("same-origin", path, fields).await
-    }
-
-    async fn post_from(&self, site: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let headers = [
-            ("cookie", self.cookie.as_str()),
-            ("user-agent", &self.agent),
-            ("sec-fetch-site", site),
-            ("content-type", "application/x-www-form-urlencoded"),
-        ];
-        self.http.send("POST", path, &headers, encoded(fields)).await
-    }
-
-    /// Sends a form as its page has it: with what the page's hidden fields carry.
-    async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let text = self.get(page).await.text();
-        let (csrf, once) = (hidden(&text, "csrf"), hidden(&text, "once"));
-        let mut all = vec![("csrf", csrf.as_str()), ("once", once.as_str())];
-        all.extend(fields);
-        self.post(path, &all).await
-    }
-
-    async fn csrf(&self) -> String {
-        hidden(&self.get("/console/files").await.text(), "csrf")
-    }
-
-    async fn upload(&self, path: &str, csrf: &str, content: &str) -> u16 {
-        let headers = [("cookie", self.cookie.as_str()), ("user-agent", &self.agent), ("x-csrf-token", csrf)];
-        self.http.send("PUT", path, &headers, content.to_owned()).await.status
-    }
-
-    /// Tells whether pages are shown, and not the way to sign in.
-    async fn is_in(&self) -> bool {
-        self.get("/console/tokens").await.text().contains("Sign out")
-    }
-
-    /// Makes a token by the form, and returns its text and the page it stood on.
-    async fn make(&self, fields: &[(&str, &str)]) -> (String, Answer) {
-        let answer = self.submit("/console/tokens/new", "/console/tokens/new", fields).await;
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        let text = answer.text();
-        let at = text.find("pgt_").expect("a secret");
-        (text[at..at + 51].to_owned(), answer)
-    }
-}
-
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
-    let pairs = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
-    pairs.collect::<Vec<_>>().join("&")
-}
-
-fn hidden(page: &str, name: &str) -> String {
-    let start = format!("name=\"{name}\" value=\"");
-    let rest = page.split(&start).nth(1).unwrap_or_default();
-    rest.split('"').next().unwrap_or_default().to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_signs_in_and_signing_out_ends_it() {

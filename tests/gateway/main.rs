@@ -6,6 +6,7 @@ mod audit;
 mod both;
 mod bounds;
 mod console;
+mod console_audit;
 mod crash;
 mod first_steps;
 mod hidden;

@@ -172,3 +172,44 @@ async fn no_secret_that_is_shown_gets_into_the_state_directory() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_session_is_counted_once_an_hour_and_each_refusal() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    let sum = |what: Counted| {
+        let all =
+            world.store.counts(Time::from_millis(0)).expect("read").into_iter().chain(world.auth.unwritten_counts());
+        all.filter(|count| count.what == what).map(|count| count.count).sum::<u64>()
+    };
+    let session = world.login(&text).await.expect("let in");
+    assert_eq!(sum(Counted::Use), 0, "nothing was done yet");
+    for _ in 0..5 {
+        session.used();
+        session.clone().used();
+    }
+    world.login(&text).await.expect("let in").used();
+    assert_eq!(sum(Counted::Use), 2);
+    world.clock.turn(secs(3600));
+    session.used();
+    assert_eq!(sum(Counted::Use), 3);
+    session.denied("write", None);
+    denied(world.login(&with_secret_of_nobody(&text)).await);
+    assert_eq!((sum(Counted::Use), sum(Counted::Refusal)), (3, 2));
+    world.auth.core.flush();
+    assert!(world.auth.unwritten_counts().is_empty());
+    assert_eq!((sum(Counted::Use), sum(Counted::Refusal)), (3, 2), "written down");
+}
+
+#[tokio::test]
+async fn counts_that_could_not_be_written_are_kept() {
+    let world = World::new();
+    let text = world.token(Expiry::Never, |_| ());
+    by_hand(&world.store, "ALTER TABLE counts RENAME TO gone");
+    world.login(&text).await.expect("let in").used();
+    world.auth.core.flush();
+    assert_eq!(world.auth.unwritten_counts().len(), 1);
+    by_hand(&world.store, "ALTER TABLE gone RENAME TO counts");
+    world.auth.core.flush();
+    assert_eq!(world.store.counts(Time::from_millis(0)).expect("read").len(), 1);
+}

@@ -102,7 +102,7 @@ async fn uses_are_written_once_an_interval_and_all_at_the_end() {
         world.clock.turn(secs(1));
     }
     let written = world.store.changes() - before;
-    assert_eq!(written, 10 + 1, "a window of 200 s: once every 10 s, and once that it is the first use");
+    assert_eq!(written, 10 + 2, "a window of 200 s: once every 10 s, and once that it is the first use, and counted");
     session.used();
     let last = world.clock.now();
     let (stop, watch) = watch_of(&world).await;

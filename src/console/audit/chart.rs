@@ -1,106 +1,237 @@
-//! Events over time, as bars.
+//! What happened over time, as bars and as a table.
 
 use std::time::Duration;
 
+use super::super::words::grouped;
 use crate::domain::Time;
 
-/// Bars in a chart.
-const BARS: u64 = 48;
-/// The size of the drawing.
-const WIDTH: u64 = 960;
-const HEIGHT: u64 = 160;
+/// The size of a drawing, and how far bars stand apart; the page stretches it to its own width.
+const HEIGHT: u64 = 100;
+const SLOT: u64 = 20;
+const GAP: u64 = 4;
 
-/// One span of time.
+/// A span of time that is looked at, and what a bar of it stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// What the address calls it.
+    pub(super) name: &'static str,
+    /// What people call it.
+    pub(super) text: &'static str,
+    /// What people call a bar's part of it.
+    pub(super) step: &'static str,
+    /// The hours of a bar.
+    pub(super) hours: u64,
+    /// How many whole bars it has; one more stands for the present, which is not over.
+    pub(super) bars: u64,
+}
+
+impl Span {
+    fn step(&self) -> Duration {
+        Duration::from_secs(self.hours * 3600)
+    }
+
+    /// Returns where the first bar begins: so long ago, at a full hour or day (UTC).
+    pub(super) fn begin(&self, now: Time) -> Time {
+        let step = i64::try_from(self.step().as_millis()).unwrap_or(i64::MAX);
+        let present = Time::from_millis(now.as_millis().saturating_sub(now.as_millis().rem_euclid(step)));
+        present.before(self.step() * u32::try_from(self.bars).unwrap_or(u32::MAX))
+    }
+
+    /// Writes when a bar begins.
+    fn label(&self, at: Time) -> String {
+        let plain = at.plain();
+        let length = if self.hours < 24 { 16 } else { 10 };
+        plain.get(..length).unwrap_or(&plain).to_owned()
+    }
+}
+
+/// Something that is counted: a column of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Series {
+    /// What it is called.
+    pub(super) title: &'static str,
+    /// The drawing that it is part of.
+    pub(super) panel: usize,
+}
+
+/// A drawing of one kind of thing, with a scale of its own.
+pub(super) struct Panel {
+    /// What it shows.
+    pub(super) title: &'static str,
+    /// What the style sheet calls it.
+    pub(super) class: &'static str,
+    /// How often it happened in all.
+    pub(super) total: String,
+    /// What the highest bar stands for.
+    pub(super) most: String,
+    /// The bars that stand for something, from the past to now.
+    pub(super) bars: Vec<Bar>,
+}
+
+/// One part of a span.
 pub(super) struct Bar {
     /// Where it begins, from the left.
     pub(super) x: u64,
-    /// The top of the part that stands for refusals.
-    pub(super) refused_y: u64,
-    /// How high that is.
-    pub(super) refused_height: u64,
-    /// The top of the part that stands for everything else.
-    pub(super) other_y: u64,
-    /// How high that is.
-    pub(super) other_height: u64,
+    /// Its top.
+    pub(super) y: u64,
+    /// How high it is.
+    pub(super) height: u64,
     /// What it says.
     pub(super) title: String,
 }
 
-/// A chart of refusals and of everything else.
+/// A line of the table.
+pub(super) struct Line {
+    /// When it begins.
+    pub(super) from: String,
+    /// How often each series happened; empty for not at all.
+    pub(super) cells: Vec<String>,
+}
+
+/// What happened in a span.
 pub(super) struct Chart {
-    /// The bars, from the past to now.
-    pub(super) bars: Vec<Bar>,
+    /// The drawings.
+    pub(super) panels: Vec<Panel>,
+    /// The columns of the table.
+    pub(super) series: &'static [Series],
+    /// The lines of the table: the parts of the span in which something happened, the latest first.
+    pub(super) lines: Vec<Line>,
+    /// When it begins.
+    pub(super) begin: String,
+    /// The size of a drawing.
+    pub(super) size: (u64, u64),
     /// How wide a bar is.
     pub(super) width: u64,
-    /// The size of the drawing.
-    pub(super) size: (u64, u64),
-    /// How much happened that was no refusal.
-    pub(super) other: u64,
-    /// How many refusals there were.
-    pub(super) refused: u64,
-    /// What the highest bar stands for.
-    pub(super) most: u64,
 }
 
 impl Chart {
-    /// Draws what happened (when, how often, and whether it was refused) in a span of time.
-    pub(super) fn new(happened: impl Iterator<Item = (Time, u64, bool)>, since: Time, span: Duration) -> Self {
-        let step = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).div_ceil(BARS).max(1);
-        let mut counts = vec![(0u64, 0u64); usize::try_from(BARS).unwrap_or(0)];
-        for (at, count, refused) in happened {
-            let after = u64::try_from(at.since(since).as_millis()).unwrap_or(0);
-            let bar = usize::try_from((after / step).min(BARS - 1)).unwrap_or(0);
-            let (other, refusals) = &mut counts[bar];
-            if refused { *refusals += count } else { *other += count }
+    /// Draws what happened: when, of which series, and how often. What was before the span is left out.
+    pub(super) fn new(
+        panels: [(&'static str, &'static str); 2],
+        series: &'static [Series],
+        happened: impl Iterator<Item = (Time, usize, u64)>,
+        span: &Span,
+        now: Time,
+    ) -> Self {
+        let begin = span.begin(now);
+        let parts = usize::try_from(span.bars + 1).unwrap_or(1);
+        let mut counts = vec![vec![0u64; series.len()]; parts];
+        for (at, of, count) in happened.filter(|(at, ..)| *at >= begin) {
+            let part = at.since(begin).as_millis() / span.step().as_millis().max(1);
+            let part = usize::try_from(part).unwrap_or(usize::MAX).min(parts - 1);
+            if let Some(cell) = counts[part].get_mut(of) {
+                *cell = cell.saturating_add(count);
+            }
         }
-        let most = counts.iter().map(|(other, refused)| other + refused).max().unwrap_or(0);
-        let high = |count: u64| if most == 0 { 0 } else { (count * HEIGHT).div_ceil(most) };
-        let slot = WIDTH / BARS;
-        let bar = |(at, (other, refused)): (u64, &(u64, u64))| {
-            let refused_height = high(*refused);
-            let other_height = high(*other).min(HEIGHT - refused_height);
-            let begins = since.after(Duration::from_millis(at * step));
+        let label = |part: usize| span.label(begin.after(span.step() * u32::try_from(part).unwrap_or(u32::MAX)));
+        let panel = |(at, (title, class))| {
+            let of = |part: &Vec<u64>| -> u64 {
+                let own = series.iter().zip(part).filter(|(series, _)| series.panel == at);
+                own.map(|(_, count)| *count).fold(0, u64::saturating_add)
+            };
+            let sums: Vec<u64> = counts.iter().map(of).collect();
+            Panel::new(title, class, &sums, label)
+        };
+        let line = |(part, cells): (usize, &Vec<u64>)| {
+            let text = |count: &u64| if *count == 0 { String::new() } else { number(*count) };
+            Line { from: label(part), cells: cells.iter().map(text).collect() }
+        };
+        let lines = counts.iter().enumerate().rev().filter(|(_, cells)| cells.iter().any(|count| *count > 0));
+        Self {
+            panels: panels.into_iter().enumerate().map(panel).collect(),
+            series,
+            lines: lines.map(line).collect(),
+            begin: label(0),
+            size: (SLOT * (span.bars + 1), HEIGHT),
+            width: SLOT - GAP,
+        }
+    }
+}
+
+impl Panel {
+    fn new(title: &'static str, class: &'static str, sums: &[u64], label: impl Fn(usize) -> String) -> Self {
+        let most = sums.iter().copied().max().unwrap_or(0);
+        let bar = |(part, sum): (usize, &u64)| {
+            let height = u128::from(*sum) * u128::from(HEIGHT);
+            let height = u64::try_from(height.div_ceil(u128::from(most.max(1)))).unwrap_or(HEIGHT);
             Bar {
-                x: at * slot + 2,
-                refused_y: HEIGHT - refused_height,
-                refused_height,
-                other_y: HEIGHT - refused_height - other_height,
-                other_height,
-                title: format!("from {begins}: {other} events, {refused} refusals"),
+                x: part as u64 * SLOT + GAP / 2,
+                y: HEIGHT - height,
+                height,
+                title: format!("from {}: {}", label(part), number(*sum)),
             }
         };
         Self {
-            bars: (0..).zip(&counts).map(bar).collect(),
-            width: slot - 4,
-            size: (WIDTH, HEIGHT),
-            other: counts.iter().map(|(other, _)| other).sum(),
-            refused: counts.iter().map(|(_, refused)| refused).sum(),
-            most,
+            title,
+            class,
+            total: number(sums.iter().copied().fold(0, u64::saturating_add)),
+            most: number(most),
+            bars: sums.iter().enumerate().filter(|(_, sum)| **sum > 0).map(bar).collect(),
         }
     }
+}
+
+fn number(count: u64) -> String {
+    grouped(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn bars_stand_for_what_happened_in_their_time() {
-        let since = Time::from_millis(1_000_000);
-        let span = Duration::from_secs(48);
-        let events =
-            [(since, 3, false), (since.after(Duration::from_millis(500)), 1, true), (since.after(span), 2, false)];
-        let chart = Chart::new(events.into_iter(), since, span);
-        assert_eq!((chart.bars.len(), chart.other, chart.refused, chart.most), (48, 5, 1, 4));
-        let first = &chart.bars[0];
-        assert_eq!((first.refused_height, first.other_height, first.other_y), (40, 120, 0));
-        assert_eq!(chart.bars[47].other_height, 80);
-        assert!(chart.bars.iter().all(|bar| bar.other_y + bar.other_height + bar.refused_height == 160));
+    const SERIES: &[Series] = &[
+        Series { title: "WebDAV", panel: 0 },
+        Series { title: "SFTP", panel: 0 },
+        Series { title: "Refused", panel: 1 },
+    ];
+    const PANELS: [(&str, &str); 2] = [("Uses", "uses"), ("Refusals", "refusals")];
+    const WEEK: Span = Span { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };
+
+    /// 2026-05-05 08:00:00 UTC, and some time after it.
+    fn at(hours: u64) -> Time {
+        Time::from_millis(1_777_968_000_000).after(Duration::from_secs(hours * 3600))
+    }
+
+    fn heights(panel: &Panel) -> Vec<(u64, u64)> {
+        panel.bars.iter().map(|bar| (bar.x / SLOT, bar.height)).collect()
     }
 
     #[test]
-    fn nothing_is_no_fault() {
-        let chart = Chart::new(std::iter::empty(), Time::from_millis(0), Duration::ZERO);
-        assert_eq!((chart.most, chart.bars.len()), (0, 48));
+    fn bars_stand_for_what_happened_in_their_time() {
+        let now = at(7 * 24 + 3);
+        let happened = [(at(0), 0, 6), (at(1), 1, 2), (at(5), 0, 2), (at(6), 2, 1), (now, 0, 4)];
+        let chart = Chart::new(PANELS, SERIES, happened.into_iter(), &WEEK, now);
+        let [uses, refusals] = &chart.panels[..] else { panic!("two drawings") };
+        assert_eq!((heights(uses), heights(refusals)), (vec![(0, 100), (1, 25), (42, 50)], vec![(1, 100)]));
+        assert_eq!((uses.total.as_str(), uses.most.as_str(), refusals.total.as_str()), ("14", "8", "1"));
+        assert!(uses.bars.iter().all(|bar| bar.y + bar.height == HEIGHT));
+        assert_eq!(
+            (chart.begin.as_str(), uses.bars[1].title.as_str()),
+            ("2026-05-05 08:00", "from 2026-05-05 12:00: 2")
+        );
+        let lines: Vec<_> = chart.lines.iter().map(|line| line.cells.join("|")).collect();
+        assert_eq!(lines, ["4||", "2||1", "6|2|"], "the latest first, and none that is empty");
+    }
+
+    #[test]
+    fn a_span_is_covered_whole_from_a_full_hour_or_day_on() {
+        for (hours, bars) in [(1, 24), (4, 42), (24, 30), (24, 90)] {
+            let span = Span { hours, bars, ..WEEK };
+            for minute in 0..3000 {
+                let now = at(0).after(Duration::from_secs(minute * 60));
+                let (begin, whole) = (span.begin(now), span.step() * u32::try_from(bars).expect("few"));
+                assert!(now.since(begin) >= whole && now.since(begin) < whole + span.step());
+                assert_eq!(begin.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_no_fault_and_one_of_many_is_still_seen() {
+        let none = Chart::new(PANELS, SERIES, std::iter::empty(), &WEEK, at(0));
+        assert!(none.lines.is_empty() && none.panels.iter().all(|panel| panel.bars.is_empty() && panel.total == "0"));
+        let happened = [(at(0), 0, u64::MAX), (at(0), 1, 1), (at(4), 1, 1)];
+        let chart = Chart::new(PANELS, SERIES, happened.into_iter(), &WEEK, at(4));
+        assert_eq!(heights(&chart.panels[0]), [(41, 100), (42, 1)]);
     }
 }

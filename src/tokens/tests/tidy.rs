@@ -1,6 +1,7 @@
 //! What leaves the store by itself, and when.
 
 use super::*;
+use crate::domain::{Count, Counted, Protocol};
 use crate::store::{Cursor, EventFilter};
 
 fn events(site: &Site) -> usize {
@@ -40,6 +41,19 @@ fn events_stay_for_their_own_retention() {
     site.clock.turn(89 * DAY + Duration::from_millis(1));
     assert!(site.tokens.tidy().expect("tidied").forgotten >= 3);
     assert_eq!(events(&site), 1, "that it was removed, a day later");
+}
+
+#[test]
+fn counts_leave_with_the_events_of_their_time() {
+    let site = site();
+    let hour = site.clock.now().hour();
+    let count = Count { hour, protocol: Protocol::Sftp, what: Counted::Use, count: 7 };
+    site.store.add_counts(&[count]).expect("added");
+    let kept = || site.tokens.counts(ADMIN, hour).expect("read").len();
+    site.clock.turn(90 * DAY - Duration::from_secs(3600));
+    assert_eq!((site.tokens.tidy().expect("tidied").counts, kept()), (0, 1));
+    site.clock.turn(Duration::from_secs(3601));
+    assert_eq!((site.tokens.tidy().expect("tidied").counts, kept()), (1, 0));
 }
 
 #[test]

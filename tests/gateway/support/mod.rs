@@ -1,5 +1,6 @@
 //! A gateway on port 0 with folders of its own, and clients to talk to it with.
 
+pub(crate) mod browser;
 mod dav;
 mod rest;
 pub(crate) mod server;
