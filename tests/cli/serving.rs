@@ -1,0 +1,154 @@
+//! Servers that these commands start: what they say, and that they end when told.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use crate::{Site, is_token};
+/// A server that this test started; ended with it.
+struct Server {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    fn start(command: &mut std::process::Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        let out = BufReader::new(child.stdout.take().expect("stdout"));
+        Self { child, out }
+    }
+
+    /// Returns all lines up to the one that says that it is ready.
+    fn ready(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in self.out.by_ref().lines() {
+            lines.push(line.expect("text"));
+            if lines.last().is_some_and(|line| line.starts_with("patgate ready")) {
+                return lines;
+            }
+        }
+        let mut err = String::new();
+        self.child.stderr.take().expect("stderr").read_to_string(&mut err).expect("text");
+        panic!("it never got ready: {lines:?} {err}");
+    }
+
+    /// Tells it to stop, and returns its exit code and what it printed since.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let told = std::process::Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("text");
+        (self.child.wait().expect("it ends").code(), rest)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> std::process::Command {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("patgate"));
+    command.env_clear().env("USER", "zoe");
+    command
+}
+
+/// Asks for a path over HTTP with a user's token and returns the whole answer.
+fn get(address: &str, path: &str, login: &str, token: &str) -> String {
+    use base64::Engine;
+    let credential = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{token}"));
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {credential}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
+    let site = Site::new();
+    let mut command = program();
+    command.args(["serve", "--http", "127.0.0.1:0", "--sftp=127.0.0.1:0", "--set", "drain_seconds=5"]);
+    let mut server = Server::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let lines = server.ready();
+    let (http, sftp) = lines[0]
+        .strip_prefix("patgate ready http=http://127.0.0.1:")
+        .and_then(|rest| rest.split_once(" sftp=127.0.0.1:"))
+        .expect("the line");
+    assert!(lines.len() == 1 && http.parse::<u16>().is_ok() && sftp.parse::<u16>().is_ok(), "{lines:?}");
+
+    let health = format!("http://127.0.0.1:{http}/healthz");
+    let beside = |line: &str| {
+        let output = program().env("PATGATE_STATE", site.state()).args(line.split_whitespace()).output();
+        let output = output.expect("the program runs");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    assert_eq!(beside(&format!("doctor --health {health}")), "healthy");
+    beside("admin user create alice");
+    let token = beside("admin user token -u alice -q");
+    let address = format!("127.0.0.1:{http}");
+    let answer = get(&address, "/dav/alice/below/file", "alice", &token);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nx"), "{answer}");
+    beside(&format!("apitoken revoke {}", &token[4..12]));
+    assert!(get(&address, "/dav/alice/below/file", "alice", &token).starts_with("HTTP/1.1 401 "));
+
+    assert_eq!(server.stop(), (Some(0), String::new()));
+}
+
+#[test]
+fn an_absent_door_is_left_out_of_the_line() {
+    let site = Site::new();
+    let mut command = program();
+    command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"]);
+    let mut server = Server::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let line = server.ready().remove(0);
+    assert!(line.starts_with("patgate ready http=") && !line.contains("sftp"), "{line}");
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[test]
+fn quickstart_serves_a_new_folder_at_once_and_reuses_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let start = |more: &[&str]| {
+        let mut command = program();
+        command.current_dir(folder.path()).args(["quickstart", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0"]);
+        Server::start(command.args(more))
+    };
+    let value = |lines: &[String], name: &str| {
+        let line = lines.iter().find_map(|line| line.trim().strip_prefix(name)).expect(name);
+        line.trim().to_owned()
+    };
+    let mut server = start(&[]);
+    let lines = server.ready();
+    let token = value(&lines, "password ");
+    assert!(is_token(&token) && value(&lines, "user name") == "zoe", "{lines:?}");
+    assert!(value(&lines, "host key").starts_with("ssh-ed25519 SHA256:"), "{lines:?}");
+    for client in ["curl", "rclone", "davfs2", "sftp", "sshfs"] {
+        assert!(lines.iter().any(|line| line.trim().starts_with(client)), "{client}");
+    }
+    let url = value(&lines, "WebDAV");
+    let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/dav/")).expect("an address");
+    let answer = get(address, "/dav/welcome.txt", "zoe", &token);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("served by patgate"), "{answer}");
+    assert_eq!(server.stop().0, Some(0));
+    assert!(folder.path().join("files.patgate/patgate.db").exists());
+
+    let mut again = start(&[]);
+    let lines = again.ready();
+    assert_eq!(value(&lines, "password "), "TOKEN");
+    let url = value(&lines, "WebDAV");
+    let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/dav/")).expect("an address");
+    assert!(get(address, "/dav/welcome.txt", "zoe", &token).starts_with("HTTP/1.1 200 "), "the first token lives on");
+    assert_eq!(again.stop().0, Some(0));
+
+    let mut another = start(&["--new-token"]);
+    let new = value(&another.ready(), "password ");
+    assert!(is_token(&new) && new != token);
+    assert_eq!(another.stop().0, Some(0));
+}

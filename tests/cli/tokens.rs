@@ -1,0 +1,174 @@
+//! Tokens: made, shown, listed and revoked.
+
+use std::fs;
+
+use crate::{Site, is_token};
+#[test]
+fn quiet_prints_the_token_and_nothing_else() {
+    let site = Site::with_alice();
+    for line in ["admin user token -u alice -e 24h -q", "apitoken create --owner alice -q"] {
+        let out = site.done(line);
+        assert!(is_token(out.strip_suffix('\n').expect("a line")), "{out:?}");
+    }
+    let id = site.json("apitoken list")[0]["id"].as_str().expect("an id").to_owned();
+    assert!(is_token(site.done(&format!("apitoken rotate {id} -q")).trim_end()));
+}
+
+#[test]
+fn a_new_token_is_shown_with_its_id_reach_and_end() {
+    let site = Site::with_alice();
+    let out = site.done("admin user token --user alice --expire 24h --auto 600 --scope path:/alice/below:r");
+    let token = out.lines().find_map(|line| line.strip_prefix("token:")).expect("a token").trim();
+    assert!(is_token(token), "{out}");
+    assert!(out.contains(&format!("id:      {}", &token[4..12])), "{out}");
+    assert!(out.contains("reaches: r /alice/below"), "{out}");
+    let expires = out.lines().find(|line| line.starts_with("expires:")).expect("an end");
+    assert!(expires.contains("T") && expires.contains("Z (each use moves it 10m ahead, up to 2"), "{out}");
+    assert!(out.contains("only time"), "{out}");
+    let wide = site.done("admin user token -u alice -e 1h");
+    assert!(wide.contains("reaches: rw /alice\n"), "{wide}");
+}
+
+#[test]
+fn apitoken_create_says_it_in_one_sentence() {
+    let site = Site::with_alice();
+    let out = site.done("apitoken create --owner alice --expiry-date 30d");
+    let rest = out.strip_prefix("ApiToken with id: ").expect("the sentence");
+    let (id, rest) = rest.split_once(" has been created, your token is: ").expect("the sentence");
+    let token = rest.strip_suffix(" please keep it safe\n").expect("the sentence");
+    assert!(is_token(token) && &token[4..12] == id, "{out}");
+    assert_eq!(site.json(&format!("apitoken show {id}"))["name"], "alice_api_token");
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_and_no_token_made() {
+    let site = Site::with_alice();
+    let cases = [
+        ("-u alice -e 0h", 2, "is zero"),
+        ("-u alice -e 24", 2, "s (seconds), m (minutes), h, d (days)"),
+        ("-u alice -e=-1h", 2, "no whole number"),
+        ("-u alice -e 99999999999Y", 2, "too long"),
+        ("-u alice -a 0", 2, "is zero"),
+        ("-u alice -a 10x", 2, "unknown unit"),
+        ("-u nobody -e 1h", 1, "there is no user nobody"),
+        ("-u alice -s node:5:r", 2, "is no node id"),
+        ("-u alice -s path:/alice", 2, "malformed"),
+        ("-u alice -s path:/alice:x", 2, "give r, w or rw"),
+        ("-u alice -s path:/../alice:r", 2, ".."),
+        ("-u alice -s path:/alice/none:r", 1, "nothing is at /alice/none"),
+        ("-u alice -s path:/alice:r,path:/bob:r", 1, "path:/bob:r is outside what alice may reach"),
+        ("-u alice -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r", 1, "does not exist"),
+        ("-u alice -e 2Y", 1, "max-lifetime"),
+        ("-u alice -e never", 1, "allow-never"),
+        ("-u alice --protocol ftp", 2, "webdav, sftp or api"),
+        ("-u alice --ip 300.0.0.1", 2, "is no network"),
+        ("-u alice --max-file-size 1PB", 2, "is malformed"),
+        ("-e 1h", 2, "--user"),
+    ];
+    for (flags, code, why) in cases {
+        let err = site.refused(&format!("admin user token {flags}"), code);
+        assert!(err.contains(why), "{flags}: {err}");
+    }
+    assert_eq!(site.tokens(), 0);
+}
+
+#[test]
+fn a_scope_outside_the_owners_reach_is_told_with_what_he_reaches() {
+    let site = Site::with_alice();
+    let node = site.done("node id /bob");
+    let err = site.refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);
+    assert!(err.contains("outside what alice may reach") && err.contains("hint: alice reaches rw /alice"), "{err}");
+    assert_eq!(site.tokens(), 0);
+}
+
+#[test]
+fn json_keeps_its_shape() {
+    let site = Site::with_alice();
+    let line = "admin user token -u alice -e 24h -a 10m -s path:/alice:rw --protocol sftp --ip 192.0.2.7 \
+                --user-agent rclone/* --max-file-size 10MiB --name laptop";
+    let token = site.json(line);
+    let keys: Vec<_> = token.as_object().expect("an object").keys().cloned().collect();
+    let mut wanted = vec![
+        "token",
+        "id",
+        "owner",
+        "name",
+        "description",
+        "state",
+        "dangling",
+        "created_at",
+        "expires_at",
+        "hard_limit",
+        "window_seconds",
+        "revoked_at",
+        "old_secret_until",
+        "parent",
+        "last_use",
+        "scopes",
+        "limits",
+        "roles",
+    ];
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted);
+    assert!(is_token(token["token"].as_str().expect("a token")));
+    assert_eq!(
+        (&token["owner"], &token["state"], &token["window_seconds"]),
+        (&"alice".into(), &"live".into(), &600.into())
+    );
+    assert_eq!(token["scopes"][0]["path"], "/alice");
+    assert_eq!(token["scopes"][0]["permission"], "rw");
+    let limits = serde_json::json!({
+        "protocols": ["sftp"], "ips": ["192.0.2.7/32"], "user_agents": ["rclone/*"], "max_file_size": 10 << 20
+    });
+    assert_eq!(token["limits"], limits);
+
+    let shown = site.json(&format!("apitoken show {}", token["id"].as_str().expect("an id")));
+    assert!(shown.get("token").is_none() && shown["name"] == "laptop");
+    let user = site.json("admin user show alice");
+    assert_eq!((&user["login"], &user["live_tokens"]), (&"alice".into(), &1.into()));
+    assert_eq!(user["grants"][0]["path"], "/alice");
+    let node = site.json("node id /alice");
+    assert_eq!((&node["path"], &node["node"]), (&"/alice".into(), &user["grants"][0]["node"]));
+    assert_eq!(site.json("policy show")["max-tokens-per-user"], 5);
+}
+
+#[test]
+fn tokens_are_listed_by_owner_and_state() {
+    let site = Site::with_alice();
+    site.done("admin user create bob");
+    let of = |login: &str| site.json(&format!("admin user token -u {login} -e 1h -s path:/{login}:r"))["id"].clone();
+    let (first, second, third) = (of("alice"), of("alice"), of("bob"));
+    let first = first.as_str().expect("an id");
+    assert_eq!(site.done(&format!("apitoken revoke {first}")), format!("ApiToken with id: {first} has been revoked\n"));
+    let ids = |line: &str| {
+        let list = site.json(line);
+        let ids = list.as_array().expect("a list").iter().map(|token| token["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(ids("apitoken list --owner bob"), std::slice::from_ref(&third));
+    assert_eq!(ids("apitoken list --state revoked"), [first]);
+    assert_eq!(ids("apitoken list --owner alice --state live"), [second]);
+    assert_eq!(ids("apitoken list --state expired").len(), 0);
+    assert!(site.refused("apitoken list --owner nobody", 1).contains("no user nobody"));
+
+    fs::remove_dir(site.root().join("bob")).expect("removed");
+    site.done("node repair");
+    assert_eq!(ids("apitoken list --state dangling"), [third]);
+}
+
+#[test]
+fn tokens_are_revoked_one_by_one_or_all_of_a_user() {
+    let site = Site::with_alice();
+    let id = |token: String| token[4..12].to_owned();
+    let one = id(site.done("admin user token -u alice -q"));
+    site.done("admin user token -u alice -q");
+    assert!(site.refused(&format!("apitoken revoke {one} 00000000"), 1).contains("no token 00000000"));
+    assert_eq!(site.json("apitoken list --state live").as_array().map(Vec::len), Some(2));
+    assert_eq!(site.done("apitoken revoke --all --owner alice"), "2 tokens of alice have been revoked\n");
+    assert_eq!(site.json("apitoken list --state live").as_array().map(Vec::len), Some(0));
+    for line in ["apitoken revoke", "apitoken revoke --all", "apitoken revoke --owner alice", "apitoken revoke x"] {
+        site.refused(line, 2);
+    }
+    assert!(site.refused(&format!("apitoken rotate {one}"), 1).contains("is revoked"));
+    assert!(site.refused(&format!("apitoken rotate {one} --grace 25h"), 1).contains("24h"));
+}

@@ -1,0 +1,60 @@
+//! What is typed the wrong way, and what helps to type it right.
+
+use std::fs;
+
+use crate::{Answer, Site, answer};
+#[test]
+fn misuse_is_told_in_a_line_with_a_hint() {
+    let site = Site::new();
+    for line in [
+        "serve --http nope",
+        "nonsense",
+        "admin",
+        "admin user tken",
+        "apitoken list --state some",
+        "serve --nonsense",
+        "serve --set x",
+        "admin user token -u alice -e -1h",
+    ] {
+        site.refused(line, 2);
+    }
+    assert!(site.refused("apitoken create", 2).contains("--owner LOGIN"));
+    assert!(site.refused("admin user token -u alice -e x", 2).contains("hint: patgate admin user token --help"));
+    let bare = site.run("");
+    assert!(bare.code == 2 && bare.err.contains("Examples:"), "{}", bare.err);
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_told_at_once() {
+    let site = Site::new();
+    let file = site.folder.path().join("patgate.toml");
+    fs::write(&file, "root = \"/nowhere\"\nhtpp = \"off\"\nsftp = 22\n").expect("file");
+    let mut command = site.command();
+    command.env_remove("PATGATE_ROOT").env("PATGATE_DURABILITY", "some").env("PATGATE_CONFIG", &file);
+    let Answer { code, out, err } = answer(command.args(["serve", "--tls-cert", "x", "--strangers", "0"]));
+    assert_eq!((code, out.as_str()), (1, ""));
+    let file = file.display();
+    let wanted = [
+        format!("error: {file}:2: unknown key \"htpp\", did you mean http?"),
+        format!("error: {file}:3: sftp: give a text in quotation marks"),
+        "error: PATGATE_DURABILITY: durability = \"some\": give full or fast".to_owned(),
+        "error: --strangers: strangers = \"0\": give a whole number from 1 to 1000000".to_owned(),
+        format!("error: {file}:1: root: /nowhere is no folder"),
+        "error: --tls-cert: tls_cert needs tls_key".to_owned(),
+    ];
+    let lines: Vec<_> = err.lines().collect();
+    assert_eq!(lines[..lines.len() - 1], wanted, "{err}");
+    assert!(lines[lines.len() - 1].starts_with("hint: "), "{err}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let site = Site::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(site.done(&format!("completions {shell}")).contains("apitoken"), "{shell}");
+    }
+    let man = site.folder.path().join("man");
+    site.done(&format!("man {}", man.display()));
+    let page = fs::read_to_string(man.join("patgate-admin-user-token.1")).expect("a page");
+    assert!(page.contains("24h"), "{page}");
+}
