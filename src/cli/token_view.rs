@@ -13,15 +13,16 @@ pub(super) fn reach(reach: &Reach) -> String {
 }
 
 /// What [`row`] holds.
-pub(super) const HEADING: [&str; 7] = ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "REACHES"];
+pub(super) const HEADING: [&str; 8] = ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
 
 /// Returns a row below [`HEADING`].
-pub(super) fn row(token: Token) -> [String; 7] {
+pub(super) fn row(token: Token) -> [String; 8] {
     let reaches = reaches(&token);
     let state = state(token.state, token.dangling);
     let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at);
     let expires = token.expires_at.unwrap_or_else(|| "never".to_owned());
-    [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, reaches]
+    let roles = if token.roles.is_empty() { "none".to_owned() } else { token.roles.to_string() };
+    [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
 }
 
 /// Writes what a token reaches.

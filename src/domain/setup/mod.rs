@@ -223,6 +223,9 @@ pub enum Code {
     },
 }
 
+const IN_THE_CLEAR: &str = "The address begins with http:// and leads off this machine: anybody on the way can read the \
+    token. Use https://, or SFTP, which is always encrypted.";
+
 /// Returns the steps to connect with a client.
 pub fn steps(client: Client, site: &Site) -> Setup {
     let (steps, notes) = match client {
@@ -244,6 +247,9 @@ pub fn steps(client: Client, site: &Site) -> Setup {
         Client::Keepassxc => programs::keepassxc(site),
         Client::Zotero => programs::zotero(site),
     };
+    let encrypted = matches!(client, Client::Sshfs | Client::Openssh | Client::Lftp | Client::Filezilla);
+    let warning = (site.in_the_clear() && !encrypted).then(|| IN_THE_CLEAR.to_owned());
+    let notes = warning.into_iter().chain(notes).collect();
     Setup { title: client.title(), tried: client.tried(), steps, notes }
 }
 

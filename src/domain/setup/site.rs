@@ -1,5 +1,7 @@
 //! The gateway as a client has to name it.
 
+use std::net::IpAddr;
+
 use crate::domain::Login;
 
 /// The port of SFTP where none is named.
@@ -60,6 +62,13 @@ impl Site {
     /// Tells whether WebDAV goes over TLS.
     pub fn secure(&self) -> bool {
         self.secure
+    }
+
+    /// Tells whether the token would travel unencrypted to another machine over WebDAV.
+    pub fn in_the_clear(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let near = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        !self.secure && !near
     }
 
     /// Returns the host that answers WebDAV.

@@ -75,3 +75,15 @@ fn without_tls_those_that_want_it_say_so() {
         assert!(!whole(client, &secure).contains("over TLS alone"), "{client}");
     }
 }
+
+#[test]
+fn who_would_send_the_token_in_the_clear_to_another_machine_is_warned() {
+    let warns = |client, url: &str| steps(client, &site(url)).notes.iter().any(|note| note == IN_THE_CLEAR);
+    for client in Client::ALL {
+        let sftp = [Client::Sshfs, Client::Openssh, Client::Lftp, Client::Filezilla].contains(&client);
+        assert_eq!(warns(client, "http://files.example.org/dav/"), !sftp, "{client}");
+        for url in ["https://files.example.org", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost"] {
+            assert!(!warns(client, url), "{client} {url}");
+        }
+    }
+}
