@@ -13,8 +13,8 @@ use super::shape::Revealed;
 use super::{Error, Result, Room, Who};
 use crate::auth::{Credential, Refusal};
 use crate::domain::{Login, TokenId};
-use crate::store::{TokenRecord, TokenState};
-use crate::tokens::{self, Authority};
+use crate::store::TokenState;
+use crate::tokens::{self, Authority, Effective};
 
 /// A token that is shown.
 #[derive(Deserialize, ToSchema)]
@@ -33,7 +33,8 @@ pub(super) struct ShownToken {
 pub(super) struct Introspection {
     /// Whether it is accepted.
     active: bool,
-    /// Its scopes and roles.
+    /// What is left of its scopes, and of its roles, once those of its owner and of the tokens above it are
+    /// counted in. None: it reaches all that its owner may; empty: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     /// Its owner.
@@ -60,12 +61,12 @@ pub(super) struct Introspection {
 }
 
 impl Introspection {
-    fn of(record: &TokenRecord) -> Self {
-        let scopes = record.scopes.iter().flatten().map(|placed| placed.scope.to_string());
-        let scope: Vec<_> = scopes.chain(record.roles.iter().map(|role| role.to_string())).collect();
+    fn of(Effective { record, scopes, roles }: &Effective) -> Self {
+        let parts = scopes.iter().flatten().map(ToString::to_string);
+        let parts: Vec<_> = parts.chain(roles.iter().map(|role| role.to_string())).collect();
         Self {
             active: true,
-            scope: (!scope.is_empty()).then(|| scope.join(" ")),
+            scope: (scopes.is_some() || !parts.is_empty()).then(|| parts.join(" ")),
             username: Some(record.login.clone()),
             sub: Some(record.login.clone()),
             token_type: Some("Bearer"),
@@ -90,8 +91,8 @@ pub(super) async fn introspect(
     let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else {
         return Ok(Json(Introspection::default()));
     };
-    let find = move |room: &Room| match room.tokens.find(&who.authority(), id) {
-        Ok(record) if record.state == TokenState::Live => Ok(Introspection::of(&record)),
+    let find = move |room: &Room| match room.tokens.effective(&who.authority(), id) {
+        Ok(found) if found.record.state != TokenState::Revoked => Ok(Introspection::of(&found)),
         Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(Introspection::default()),
         Err(other) => Err(other.into()),
     };

@@ -131,6 +131,17 @@ impl Access {
         matches!(&self.layers[..], [Layer { scopes: None, .. }])
     }
 
+    /// Returns what the scopes of the chain leave of the grants, each at the node where it begins; `None` where
+    /// no token of it has scopes.
+    pub fn scopes(&self) -> Option<Vec<Scope>> {
+        self.layers.iter().find(|layer| layer.scopes.is_some())?;
+        let left = |root: &Root| {
+            let begins = root.from.iter().find(|reach| reach.path == root.path)?;
+            Some(Scope { node: begins.scope.node, permission: root.permission })
+        };
+        Some(self.roots.iter().filter_map(left).collect())
+    }
+
     /// Returns all that is allowed at a path.
     pub fn permission(&self, path: &TreePath) -> Permission {
         self.above(path).fold(Permission::NONE, |sum, root| sum | root.permission)
@@ -297,8 +308,28 @@ mod tests {
     }
 
     #[test]
+    fn the_scopes_that_count_are_those_that_the_chain_and_the_grants_leave() {
+        let node = |n| NodeId::from_bytes([n; 16]);
+        let at_node = |path, permission, n| {
+            let mut reach = reach(path, permission);
+            reach.scope.node = node(n);
+            reach
+        };
+        let grants = vec![at_node("/a", RW, 1), at_node("/b", R, 2)];
+        let above = layer(Some(vec![at_node("/", R, 0), at_node("/c", RW, 3)]));
+        let own = layer(Some(vec![at_node("/a/x", RW, 4), at_node("/b", RW, 2)]));
+        let scope = |n, permission| Scope { node: node(n), permission };
+        let scopes = Access::new(grants.clone(), vec![own, above.clone()]).scopes().expect("narrowed");
+        assert_eq!(scopes, [scope(2, R), scope(4, R)]);
+        let inherited = Access::new(grants.clone(), vec![layer(None), above]).scopes().expect("narrowed from above");
+        assert_eq!(inherited, [scope(1, R), scope(2, R)]);
+        assert_eq!(Access::new(grants, vec![layer(None)]).scopes(), None);
+    }
+
+    #[test]
     fn a_token_whose_scopes_all_dangle_reaches_nothing() {
         let access = Access::new(vec![reach("/", RW)], vec![layer(Some(Vec::new()))]);
+        assert_eq!(access.scopes(), Some(Vec::new()));
         assert_eq!(access.standing(&at("/a")), Standing::Absent);
         assert_eq!(access.standing(&at("/")), Standing::Visible);
         assert!(access.way_down(&at("/")).is_empty());

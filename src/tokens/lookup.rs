@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::authority::Caller;
 use super::{Authority, Error, Page, Result, Tokens};
-use crate::domain::{Login, Role, Standing, TokenId};
+use crate::domain::{Login, Role, Roles, Scope, Standing, TokenId};
 use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
 
 /// How many tokens are looked at in one go for those that dangle.
@@ -21,6 +21,17 @@ pub struct TokenQuery {
     pub text: Option<String>,
     /// Those after this id: the `next` of the page before.
     pub after: Option<TokenId>,
+}
+
+/// A token, and what it may do at this moment.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// What is kept of it.
+    pub record: TokenRecord,
+    /// What its scopes and those above it leave of its owner's grants; `None` where it has none.
+    pub scopes: Option<Vec<Scope>>,
+    /// Those of its roles that its owner and every token above it have.
+    pub roles: Roles,
 }
 
 /// A state to look for.
@@ -60,6 +71,16 @@ impl Tokens {
         let record = self.record(id)?;
         caller.sees(&self.store, &record)?;
         self.shown(&caller, record)
+    }
+
+    /// Returns a token with what its owner and the tokens above it leave of its scopes and roles.
+    ///
+    /// # Errors
+    /// As [`Tokens::find`].
+    pub fn effective(&self, who: &Authority, id: TokenId) -> Result<Effective> {
+        let record = self.find(who, id)?;
+        let width = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
+        Ok(Effective { record, scopes: width.access.scopes(), roles: width.roles })
     }
 
     /// Returns up to `limit` of the tokens that fit and that the caller may look at.

@@ -43,6 +43,46 @@ async fn a_token_that_is_dead_unknown_mistyped_or_hidden_is_not_active_and_no_mo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn introspection_tells_what_a_token_may_do_and_not_what_it_was_given() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a/b");
+    let (a, b) = (gateway.node("/a"), gateway.node("/a/b"));
+    gateway.patgate(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
+    gateway.patgate(&[
+        "admin",
+        "user",
+        "create",
+        "help",
+        "--grant",
+        "/:rw",
+        "--role",
+        "audit.read",
+        "--role",
+        "policy.manage",
+    ]);
+    let root = gateway.rest("root", &gateway.token("root", &["-e", "1h", "--role", "admin"]));
+    let parent = gateway.token("help", &["-e", "1h", "-s", "path:/a:r", "--role", "audit.read,policy.manage"]);
+    let parent_rest = gateway.rest("help", &parent);
+    let order = json!({ "roles": ["audit.read", "policy.manage"] });
+    let child = parent_rest.send("POST", "/api/v1/tokens", order).await.json()["token"].clone();
+    let child = child.as_str().expect("a token").to_owned();
+    let scope = async |token: &str| introspected(&root, token).await["scope"].clone();
+    assert_eq!(scope(&parent).await, format!("node:{a}:r policy.manage audit.read"));
+    assert_eq!(scope(&child).await, format!("node:{a}:r policy.manage audit.read"), "those of its parent");
+
+    let narrower = json!({ "scopes": ["path:/a/b:r"], "roles": ["audit.read"] });
+    let path = format!("/api/v1/tokens/{}", id_of(&parent));
+    assert_eq!(root.send("PATCH", &path, narrower).await.status, 200);
+    assert_eq!(scope(&child).await, format!("node:{b}:r audit.read"));
+    assert_eq!(root.send("PATCH", "/api/v1/users/help", json!({ "roles": [] })).await.status, 200);
+    assert_eq!(scope(&child).await, format!("node:{b}:r"), "roles count only while the owner has them");
+    gateway.patgate(&["admin", "user", "revoke-grant", "help", "/"]);
+    assert_eq!(scope(&child).await, "", "nothing is left, which is not the same as no scopes");
+    let whole = gateway.token("help", &["-e", "1h"]);
+    assert_eq!(scope(&whole).await, NOTHING);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_holds_a_token_may_revoke_it() {
     let gateway = Fixture::start().await;
     let alice = gateway.login("alice", "/:rw");
