@@ -5,6 +5,9 @@
 //! reaches its owner's other tokens. What lies beyond needs a role, and acting on what is another
 //! user's needs every role that the other has: nobody mints or rotates his way up. Making, changing and
 //! rotating them needs a token without scopes, limits or parent, which no secret got so is wider than.
+//! A role is given for no longer than one has it: a token with roles, made for another user or rotated,
+//! dies no later than the one that asks. One without roles that is made under a role has no parent, and
+//! lives as long as the policy gives: handing those out is what the role is for.
 
 use std::sync::Arc;
 
@@ -114,12 +117,17 @@ impl Caller {
         }
     }
 
+    /// Returns the bearer; the administrator bears no token.
+    pub(super) fn bearer(&self) -> Option<&Bearer> {
+        match self {
+            Caller::Bearer(bearer) => Some(bearer),
+            Caller::Administrator => None,
+        }
+    }
+
     /// Returns the bearer where what is asked for concerns its own user.
     pub(super) fn bearer_of(&self, login: &Login) -> Option<&Bearer> {
-        match self {
-            Caller::Bearer(bearer) if bearer.login == *login => Some(bearer),
-            Caller::Bearer(_) | Caller::Administrator => None,
-        }
+        self.bearer().filter(|bearer| bearer.login == *login)
     }
 
     /// Tells whether a user is the caller's own, and the token stands for all of it.

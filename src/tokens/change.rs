@@ -99,7 +99,8 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
     /// [`Error::Grace`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
-    /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one.
+    /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one, and for any
+    /// with roles that lives longer.
     pub fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
         let caller = who.caller()?;
         let record = self.record(id)?;
@@ -110,12 +111,8 @@ impl Tokens {
         if record.state != TokenState::Live {
             return Err(Error::Dead(id, record.state));
         }
-        if let Some(bearer) = caller.bearer_of(&record.login) {
-            let other = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
-            bearer.width.holds(&other).map_err(Error::Narrower)?;
-            if !bearer.width.is_whole() && other.cap > bearer.width.cap {
-                return Err(Error::Narrower(Wider::Life));
-            }
+        if let Some(bearer) = caller.bearer() {
+            self.as_wide(bearer, &record)?;
         }
         let secret = mint_secret()?;
         let sealed = Sealer::open(&self.store)?.seal(&secret)?;
@@ -125,6 +122,21 @@ impl Tokens {
             Err(other) => Err(other.into()),
             Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),
         }
+    }
+
+    /// Makes sure that the bearer is at least as wide as a token that it rotates, which nobody else's is to be
+    /// measured by but in roles; and that roles got so are had no longer than now.
+    fn as_wide(&self, bearer: &Bearer, record: &TokenRecord) -> Result<()> {
+        let other = self.store.reach(record.id)?.ok_or(Error::UnknownToken(record.id))?.width();
+        let own = bearer.login == record.login;
+        if own {
+            bearer.width.holds(&other).map_err(Error::Narrower)?;
+        }
+        let bounds_life = !other.roles.is_empty() || (own && !bearer.width.is_whole());
+        if bounds_life && other.cap > bearer.width.cap {
+            return Err(Error::Narrower(Wider::Life));
+        }
+        Ok(())
     }
 
     /// Revokes tokens, on disk when this returns; those already revoked stay as they are.

@@ -90,7 +90,8 @@ pub struct Issued {
 
 impl Tokens {
     /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
-    /// child: never wider, and dead with it.
+    /// child: never wider, and dead with it. Made with roles for another user, it lives no longer than the
+    /// token that asks.
     ///
     /// # Errors
     /// [`Error`] for an unknown or disabled owner, one that is not the caller's to make tokens for, a
@@ -106,7 +107,10 @@ impl Tokens {
         if let Some(maker) = maker {
             let mut bounds = maker.width.limits.iter();
             bounds.try_for_each(|bound| bound.hold(&request.limits)).map_err(Error::Wider)?;
-            expiry = expiry.no_later_than(maker.width.cap);
+        }
+        let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
+        if let Some(lender) = lender {
+            expiry = expiry.no_later_than(lender.width.cap);
         }
         let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, maker, scopes));
         let scopes = scopes.transpose()?;

@@ -94,6 +94,14 @@ fn narrow_help(w: &World) -> Bearer {
     })
 }
 
+/// A token of `help` with its roles, whole but for an hour only.
+fn short_help(w: &World) -> Bearer {
+    w.site.bearer(ADMIN, "help", |request| {
+        request.roles = roles(&HELP);
+        request.lifetime = Asked::For(lifetime("1h"));
+    })
+}
+
 /// A token of `help` with its roles that reads one folder.
 fn scoped_help(w: &World) -> Bearer {
     w.site.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
@@ -191,6 +199,16 @@ const ROTATIONS: &[Climb] = climbs! {
     "a scoped token with the role rotates a wide one of another user": scoped_help => |w, by|
         w.site.tokens.rotate(&by.who, w.bob.id, None).map(drop),
         told "this needs a token without scopes, limits or parent";
+    "a short token with the role rotates one with roles of another user that lives longer": |w| {
+        peer(w);
+        short_help(w)
+    } => |w, by| {
+        let peers = w.site.all().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        w.site.tokens.rotate(&by.who, peers.id, None).map(drop)
+    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    "a short token rotates one with roles of its owner that lives longer": short_help => |w, by|
+        w.site.tokens.rotate(&by.who, w.help.id, None).map(drop),
+        told "a token is rotated only with one that is at least as wide: it lives longer";
     "a token that died rotates itself": dead => |w, by|
         w.site.tokens.rotate(&by.who, by.id, None).map(drop), told "the session has ended";
 };
@@ -463,6 +481,25 @@ fn a_role_reaches_beyond_ones_own() {
     site.tokens.delete_user(&help.who, &login).expect("deleted");
     site.tokens.rotate(&root.who, help.id, None).expect("admin includes every role");
     site.tokens.set_policy(&root.who, "allow-never", "true").expect("set");
+}
+
+#[test]
+fn a_role_is_given_for_no_longer_than_its_giver_has_it() {
+    let w = World::new();
+    peer(&w);
+    let (by, site) = (short_help(&w), &w.site);
+    let end = site.tokens.find(ADMIN, by.id).expect("there").expiry.cap();
+    let long = |request: &mut TokenRequest| request.lifetime = Asked::For(lifetime("30d"));
+    let made = site.made(&by.who, "peer", |request| {
+        long(request);
+        request.roles = roles(&[Role::RevokeTokens]);
+    });
+    let record = made.expect("made").record;
+    assert_eq!((record.expiry.cap(), record.parent), (end, None));
+    let plain = site.made(&by.who, "bob", long).expect("made").record;
+    assert_eq!(plain.expiry.cap(), site.clock.now().after(30 * DAY), "one without roles is what the role hands out");
+    site.tokens.rotate(&by.who, w.bob.id, None).expect("nor is a role got by rotating one without");
+    site.tokens.rotate(&by.who, record.id, None).expect("nor one that dies no later");
 }
 
 #[test]
