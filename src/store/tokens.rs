@@ -190,8 +190,17 @@ pub struct TokenFilter {
     pub scoped: bool,
 }
 
-/// The state of `t`, judged at `:now` over the whole chain above it.
-const STATE: &str = "(
+/// How long a token may rest, of one in a chain.
+const WINDOW: &str = "link.window_ms";
+
+/// Likewise, with the longest that a use stays in the memory of the process that saw it: uses are written
+/// down once in a second or a twentieth of the window, by a watch that looks several times a second.
+const WINDOW_AND_UNWRITTEN: &str = "(link.window_ms + max(1000, link.window_ms / 20) + 1000)";
+
+/// Writes the state of `t`, judged at `:now` over the whole chain above it.
+fn state_by(window: &str) -> String {
+    format!(
+        "(
     WITH RECURSIVE chain (id, depth) AS (
         SELECT t.id, 0
         UNION ALL SELECT above.parent, depth + 1 FROM chain JOIN tokens above ON above.id = chain.id
@@ -199,9 +208,11 @@ const STATE: &str = "(
     SELECT CASE
         WHEN max(link.revoked_at IS NOT NULL) THEN 'revoked'
         WHEN max(coalesce(link.hard_at <= :now, 0)
-              OR coalesce(coalesce(link.last_used_at, link.created_at) + link.window_ms <= :now, 0)) THEN 'expired'
+              OR coalesce(coalesce(link.last_used_at, link.created_at) + {window} <= :now, 0)) THEN 'expired'
         ELSE 'live' END
-    FROM chain JOIN tokens link ON link.id = chain.id)";
+    FROM chain JOIN tokens link ON link.id = chain.id)"
+    )
+}
 
 /// Whether `t` is `:below` or descends from it.
 const BELOW: &str = "t.id IN (
@@ -236,8 +247,9 @@ impl Store {
             if let Some(parent) = token.parent {
                 short_chain(t, parent)?;
             }
-            let max = policy::policy(t)?.max_tokens_per_user;
-            if live_tokens(t, user, token.created_at, max)? >= max {
+            let max = policy::policy(t)?.max_tokens_per_user.get();
+            // One that may have been used since its last use was written down counts: the limit is not passed.
+            if live_tokens(t, user, token.created_at, max, WINDOW_AND_UNWRITTEN)? >= max {
                 return Err(PolicyFault::TooMany(max).into());
             }
             insert(t, user, token)?;
@@ -265,8 +277,9 @@ impl Store {
             let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
             let may_be = filter.state.map_or("TRUE", TokenState::may_be);
             let below = if filter.below.is_some() { BELOW } else { ":below IS NULL" };
+            let state = state_by(WINDOW);
             let mut select = c.prepare_cached(&format!(
-                "SELECT {RECORD}, {STATE} AS state FROM tokens t JOIN users u ON u.id = t.user_id
+                "SELECT {RECORD}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
                  WHERE t.id > :after AND {by_owner} AND {below} AND t.scoped >= :scoped
                    AND (:text IS NULL OR {TEXT}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY t.id LIMIT :limit"
             ))?;
@@ -305,7 +318,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn live_tokens(&self, login: &Login, now: Time) -> Result<u32> {
-        self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX))
+        self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW))
     }
 
     /// Tells whether there is any token, dead ones too.
@@ -324,8 +337,9 @@ fn described(token: &NewToken) -> String {
 
 /// Reads a token with its state at `now`.
 fn kept(c: &Connection, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
+    let state = state_by(WINDOW);
     let mut select = c.prepare_cached(&format!(
-        "SELECT {RECORD}, {STATE} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
+        "SELECT {RECORD}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
     ))?;
     let mut rows = select.query(named_params! {":id": id, ":now": now})?;
     rows.next()?.map(|row| record(c, row)).transpose()
@@ -351,10 +365,11 @@ fn short_chain(t: &Transaction<'_>, parent: TokenId) -> Result<()> {
 }
 
 /// Counts a user's live tokens, no further than `enough`.
-fn live_tokens(t: &Connection, user: i64, now: Time, enough: u32) -> Result<u32> {
+fn live_tokens(t: &Connection, user: i64, now: Time, enough: u32, window: &str) -> Result<u32> {
+    let state = state_by(window);
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
-         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {STATE} = 'live' LIMIT :enough)"
+         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :enough)"
     ))?;
     Ok(count.query_row(named_params! {":user": user, ":now": now, ":enough": enough}, |row| row.get(0))?)
 }
