@@ -6,7 +6,7 @@ use axum::extract::State;
 use super::document::{Common, Known, WithBody};
 use super::extract;
 use super::shape::{QuestionOrder, VerdictShown};
-use super::{Result, Room, Who};
+use super::{Error, Result, Room, Who};
 use crate::domain::Question;
 
 /// Tells whether a token may do something, and which grant, scope, limit or expiry decides. What is not said
@@ -21,7 +21,7 @@ pub(super) async fn explain(
     extract::Json(order): extract::Json<QuestionOrder>,
 ) -> Result<Json<VerdictShown>> {
     let token = order.token.unwrap_or_else(|| who.token());
-    let question = Question::from(order);
+    let question = Question::try_from(order).map_err(|fault| Error::Unfit(fault.to_string()))?;
     let verdict = room.work(move |room| Ok(room.tokens.explain(&who.authority(), token, &question)?)).await?;
     Ok(Json(VerdictShown::of(&verdict)))
 }

@@ -18,7 +18,7 @@ pub(super) async fn show(State(room): State<Room>, who: Who) -> Result<Json<Poli
     Ok(Json(policy.into()))
 }
 
-/// Changes the policy; tokens that live already stay as they are.
+/// Changes the policy, all that is asked for or nothing; tokens that live already stay as they are.
 #[utoipa::path(
     patch, path = "/api/v1/policy", tag = "policy", operation_id = "changePolicy", request_body = PolicyChange,
     responses((status = 200, description = "The policy as it is now", body = PolicyShown), Common, WithBody, Known)
@@ -28,13 +28,7 @@ pub(super) async fn change(
     who: Who,
     extract::Json(change): extract::Json<PolicyChange>,
 ) -> Result<Json<PolicyShown>> {
-    let change = move |room: &Room| {
-        let who = who.authority();
-        let mut policy = room.tokens.policy(&who)?;
-        for (key, value) in change.settings(&policy) {
-            policy = room.tokens.set_policy(&who, key, &value)?;
-        }
-        Ok(policy)
-    };
-    Ok(Json(room.work(change).await?.into()))
+    let settings = change.settings();
+    let policy = room.work(move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
+    Ok(Json(policy.into()))
 }

@@ -69,16 +69,16 @@ words! {
     EventKind: "What happened.", domain::EventKind::ALL.iter().map(|kind| kind.as_str());
 }
 
-/// Describes whole numbers: what they are, and the largest.
+/// Describes whole numbers: what they are, the least and the largest.
 macro_rules! numbers {
-    ($($name:ident: $about:literal, $largest:expr;)*) => {
+    ($($name:ident: $about:literal, $least:literal, $largest:expr;)*) => {
         $(#[doc = $about]
         pub(super) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
                 let number = ObjectBuilder::new().schema_type(Type::Integer).description(Some($about));
-                number.minimum(Some(0)).maximum($largest).into()
+                number.minimum(Some($least)).maximum($largest).into()
             }
         }
 
@@ -92,8 +92,8 @@ macro_rules! numbers {
 }
 
 numbers! {
-    Bytes: "A number of bytes.", None::<u64>;
-    Count: "How many.", Some(u32::MAX);
+    Bytes: "A number of bytes.", 0, None::<u64>;
+    Count: "How many.", 1, Some(u32::MAX);
 }
 
 texts! {

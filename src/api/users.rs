@@ -13,8 +13,7 @@ use super::schema;
 use super::shape::{GrantOrder, NewUser, Reach, Text, UserChange, UserOrder, UserShown};
 use super::{Result, Room, Who};
 use crate::domain::{Login, NodeId};
-use crate::store::User;
-use crate::tokens::{Authority, Error, Grant, GrantPlace};
+use crate::tokens::{Error, Grant, GrantPlace};
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -45,13 +44,8 @@ pub(super) async fn list(
     Asked(listed): Asked<Listed>,
 ) -> Result<Page<UserShown>> {
     let limit = page::limit(listed.limit)?;
-    let read = move |room: &Room| {
-        let who = who.authority();
-        let page = room.tokens.users(&who, listed.cursor.as_ref(), limit)?;
-        let shown = page.items.into_iter().map(|user| show(room, &who, user)).collect::<Result<Vec<_>>>()?;
-        Ok(crate::tokens::Page { items: shown, next: page.next })
-    };
-    Ok(Page::of(&uri, room.work(read).await?, |login| login.to_string(), |user| user))
+    let read = move |room: &Room| Ok(room.tokens.profiles(&who.authority(), listed.cursor.as_ref(), limit)?);
+    Ok(Page::of(&uri, room.work(read).await?, |login| login.to_string(), UserShown::of))
 }
 
 /// Makes a user.
@@ -71,7 +65,7 @@ pub(super) async fn create(
     let create = move |room: &Room| {
         let (who, login) = (who.authority(), order.login.clone());
         let created = room.tokens.create_user(&who, &order.into())?;
-        Ok(NewUser::of(look_up(room, &who, &login)?, &created))
+        Ok(NewUser::of(UserShown::of(room.tokens.profile(&who, &login)?), &created))
     };
     let user = room.work(create).await?;
     let location = format!("/api/v1/users/{}", user.user.login);
@@ -85,10 +79,11 @@ pub(super) async fn create(
     responses((status = 200, description = "The user", body = UserShown), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(login): At<Login>) -> Result<axum::Json<UserShown>> {
-    Ok(axum::Json(room.work(move |room| look_up(room, &who.authority(), &login)).await?))
+    let user = room.work(move |room| Ok(room.tokens.profile(&who.authority(), &login)?)).await?;
+    Ok(axum::Json(UserShown::of(user)))
 }
 
-/// Disables or enables a user, or gives it other roles.
+/// Disables or enables a user, or gives it other roles: all that is asked for, or nothing.
 #[utoipa::path(
     patch, path = "/api/v1/users/{login}", tag = "users", operation_id = "changeUser", request_body = UserChange,
     params(("login" = schema::Login, Path, description = "The user")),
@@ -100,19 +95,9 @@ pub(super) async fn change(
     At(login): At<Login>,
     extract::Json(change): extract::Json<UserChange>,
 ) -> Result<axum::Json<UserShown>> {
-    let change = move |room: &Room| {
-        let who = who.authority();
-        if let Some(roles) = &change.roles {
-            room.tokens.set_roles(&who, &login, roles)?;
-        }
-        match change.disabled {
-            Some(true) => room.tokens.disable_user(&who, &login)?,
-            Some(false) => room.tokens.enable_user(&who, &login)?,
-            None => {}
-        }
-        look_up(room, &who, &login)
-    };
-    Ok(axum::Json(room.work(change).await?))
+    let change = change.into();
+    let user = room.work(move |room| Ok(room.tokens.change_user(&who.authority(), &login, &change)?)).await?;
+    Ok(axum::Json(UserShown::of(user)))
 }
 
 /// Deletes a user with its tokens and grants; its files stay.
@@ -196,17 +181,6 @@ pub(super) async fn revoke_grant(
     let place = GrantPlace::Node(node);
     room.work(move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn look_up(room: &Room, who: &Authority, login: &Login) -> Result<UserShown> {
-    let user = room.tokens.user(who, login)?;
-    show(room, who, user)
-}
-
-fn show(room: &Room, who: &Authority, user: User) -> Result<UserShown> {
-    let grants = room.tokens.grants(who, &user.login)?;
-    let live = room.tokens.live_tokens(who, &user.login)?;
-    Ok(UserShown::of(user, &grants, live))
 }
 
 fn made(location: &str, body: impl IntoResponse) -> Response {

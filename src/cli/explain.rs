@@ -50,16 +50,11 @@ pub(super) struct Explain {
 impl Explain {
     /// Answers.
     pub(super) fn run(&self, site: &Site) -> Result {
-        let aims = matches!(self.operation, Operation::Copy | Operation::Move | Operation::Link);
-        if aims != self.to.is_some() {
-            let fault = if aims { "goes somewhere: give --to PATH" } else { "goes nowhere: leave --to out" };
-            return Err(Failure::usage(format!("{} {fault}", self.operation)).hint("patgate explain --help"));
-        }
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
         let question = Question {
             operation: *operation,
             path: path.clone(),
-            to: to.clone(),
+            to: None,
             protocol: *protocol,
             address: *ip,
             user_agent: user_agent.clone(),
@@ -67,6 +62,9 @@ impl Explain {
             mime: mime.clone(),
             tags: tags.clone(),
         };
+        let question = question.aimed(to.clone()).map_err(|fault| {
+            Failure::usage(fault.to_string()).hint("patgate explain --token ID move /from --to /where, for one")
+        })?;
         let verdict = site.desk()?.explain(self.token, &question)?;
         if site.json() { output::json(&verdict) } else { output::say(&verdict.sentence) }
     }

@@ -3,8 +3,9 @@
 use clap::{Args, Subcommand};
 
 use super::site::Site;
-use super::{Result, output};
+use super::{Failure, Result, output};
 use crate::api::shape::PolicyShown;
+use crate::domain::Setting;
 
 /// Show or change what tokens may ask for
 #[derive(Debug, Args)]
@@ -44,10 +45,17 @@ impl PolicyCommand {
     pub(super) fn run(&self, site: &Site) -> Result {
         let policy = match &self.what {
             What::Show => site.desk()?.policy()?,
-            What::Set { key, value } => site.desk_or_make()?.set_policy(key, value)?,
+            What::Set { key, value } => {
+                let setting = Setting::parse(key, value).map_err(misused)?;
+                site.desk_or_make()?.set_policy(setting)?
+            }
         };
         print(site, &policy)
     }
+}
+
+fn misused(why: String) -> Failure {
+    Failure::usage(why).hint("patgate policy set --help shows every key with a value")
 }
 
 fn print(site: &Site, policy: &PolicyShown) -> Result {

@@ -1,5 +1,7 @@
 //! Until when a token lives, and what the policy lets it ask for.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Lifetime, Time};
@@ -55,7 +57,7 @@ impl Expiry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How many live tokens a user may own.
-    pub max_tokens_per_user: u32,
+    pub max_tokens_per_user: NonZeroU32,
     /// How long a token lives that asks for nothing.
     pub default_lifetime: Lifetime,
     /// How long a token may live, sliding ones included.
@@ -72,12 +74,13 @@ impl Default for Policy {
     /// Five tokens, 90 days, one year, no `never`; dead tokens are kept 30 days, events 90.
     fn default() -> Self {
         let days = |n: u64| Lifetime::from_secs(n * 86_400);
-        let (Some(default_lifetime), Some(max_lifetime), Some(token_retention)) = (days(90), days(365), days(30))
+        let (Some(default_lifetime), Some(max_lifetime), Some(token_retention), Some(max_tokens_per_user)) =
+            (days(90), days(365), days(30), NonZeroU32::new(5))
         else {
-            unreachable!("all are between a second and a thousand years")
+            unreachable!("all are between a second and a thousand years, and five is not none")
         };
         Self {
-            max_tokens_per_user: 5,
+            max_tokens_per_user,
             default_lifetime,
             max_lifetime,
             allow_never: false,

@@ -82,6 +82,11 @@ impl Operation {
         }
     }
 
+    /// Tells whether it goes somewhere: copies, moves and links have a target.
+    pub const fn has_target(self) -> bool {
+        matches!(self, Operation::Copy | Operation::Move | Operation::Link)
+    }
+
     /// Judges it: returns what allows it, which is nothing for what lies on the way to something.
     ///
     /// # Errors

@@ -32,6 +32,18 @@ pub struct Question {
 }
 
 impl Question {
+    /// Asks likewise with where to, for what has a target and for nothing else.
+    ///
+    /// # Errors
+    /// [`TargetFault`].
+    pub fn aimed(self, to: Option<TreePath>) -> Result<Self, TargetFault> {
+        match (self.operation.has_target(), &to) {
+            (true, None) => Err(TargetFault::Missing(self.operation)),
+            (false, Some(_)) => Err(TargetFault::Needless(self.operation)),
+            _ => Ok(Self { to, ..self }),
+        }
+    }
+
     /// Asks whether an operation is allowed at a path, and leaves the rest open.
     pub fn new(operation: Operation, path: TreePath) -> Self {
         Self {
@@ -46,6 +58,17 @@ impl Question {
             tags: Vec::new(),
         }
     }
+}
+
+/// A target that is missing, or given to what has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetFault {
+    /// Nowhere is said where to.
+    #[error("{0} goes somewhere: give its target (to)")]
+    Missing(Operation),
+    /// It goes nowhere.
+    #[error("{0} goes nowhere: leave its target (to) out")]
+    Needless(Operation),
 }
 
 /// The rule that decides.

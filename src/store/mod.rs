@@ -54,7 +54,7 @@ pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::Use;
 pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
-pub use users::User;
+pub use users::{User, UserChange};
 
 /// The result of a store operation.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -19,6 +19,15 @@ pub struct User {
     pub roles: Roles,
 }
 
+/// What to change about a user; what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserChange {
+    /// Whether none of its tokens are accepted.
+    pub disabled: Option<bool>,
+    /// What its tokens may be given, in place of its roles.
+    pub roles: Option<Roles>,
+}
+
 impl Store {
     /// Makes a user that reaches nothing.
     ///
@@ -48,16 +57,21 @@ impl Store {
         })
     }
 
-    /// Gives a user these roles and no others.
+    /// Changes a user, all of it or nothing.
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn set_roles(&self, login: &Login, roles: &Roles) -> Result<()> {
+    pub fn change_user(&self, login: &Login, change: &UserChange, now: Time) -> Result<()> {
         self.write(Durability::Synced, |t| {
-            let user = user_id(t, login)?;
-            t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
-            give(t, user, roles)?;
-            self.note(t, EventKind::UserRoles, |event| with_roles(event.user(login), roles))
+            let user = (user_id(t, login)?, login);
+            if let Some(roles) = &change.roles {
+                self.replace_roles(t, user, roles)?;
+            }
+            match change.disabled {
+                Some(true) => self.disable(t, user, now),
+                Some(false) => self.enable(t, user),
+                None => Ok(()),
+            }
         })
     }
 
@@ -91,14 +105,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn disable_user(&self, login: &Login, now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let user = user_id(t, login)?;
-            let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
-            match t.execute(disable, params![user, now])? {
-                0 => Ok(()),
-                _ => self.note(t, EventKind::UserDisabled, |event| event.user(login)),
-            }
-        })
+        self.write(Durability::Synced, |t| self.disable(t, (user_id(t, login)?, login), now))
     }
 
     /// Enables a user again.
@@ -106,13 +113,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn enable_user(&self, login: &Login) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let user = user_id(t, login)?;
-            match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
-                0 => Ok(()),
-                _ => self.note(t, EventKind::UserEnabled, |event| event.user(login)),
-            }
-        })
+        self.write(Durability::Synced, |t| self.enable(t, (user_id(t, login)?, login)))
     }
 
     /// Deletes a user with its grants and tokens.
@@ -163,8 +164,37 @@ impl Store {
         })
     }
 
+    fn replace_roles(&self, t: &Transaction<'_>, (user, login): (i64, &Login), roles: &Roles) -> Result<()> {
+        if self::roles(t, user)? == *roles {
+            return Ok(());
+        }
+        t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
+        give(t, user, roles)?;
+        self.note(t, EventKind::UserRoles, |event| with_roles(event.user(login), roles))
+    }
+
+    fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: Time) -> Result<()> {
+        let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
+        match t.execute(disable, params![user, now])? {
+            0 => Ok(()),
+            _ => self.note(t, EventKind::UserDisabled, |event| event.user(login)),
+        }
+    }
+
+    fn enable(&self, t: &Transaction<'_>, (user, login): (i64, &Login)) -> Result<()> {
+        match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
+            0 => Ok(()),
+            _ => self.note(t, EventKind::UserEnabled, |event| event.user(login)),
+        }
+    }
+
     fn grant_to(&self, t: &Transaction<'_>, (user, login): (i64, &Login), grant: Scope, now: Time) -> Result<()> {
         reach::named(t, grant.node)?;
+        let mut select =
+            t.prepare_cached("SELECT 1 FROM grants WHERE user_id = ?1 AND node = ?2 AND permission = ?3")?;
+        if select.exists(params![user, grant.node, grant.permission])? {
+            return Ok(());
+        }
         let mut insert = t.prepare_cached(
             "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
@@ -208,9 +238,13 @@ pub(super) fn page(limit: usize) -> i64 {
 }
 
 fn user(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {
-    let mut select = c.prepare_cached("SELECT role FROM user_roles WHERE user_id = ?1 ORDER BY role")?;
-    let roles = select.query_map([row.get::<_, i64>(0)?], |role| role.get(0))?.collect::<Result<_, _>>()?;
+    let roles = roles(c, row.get(0)?)?;
     Ok(User { login: row.get(1)?, created_at: row.get(2)?, disabled_at: row.get(3)?, roles })
+}
+
+fn roles(c: &Connection, user: i64) -> Result<Roles> {
+    let mut select = c.prepare_cached("SELECT role FROM user_roles WHERE user_id = ?1 ORDER BY role")?;
+    Ok(select.query_map([user], |role| role.get::<_, Role>(0))?.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

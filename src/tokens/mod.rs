@@ -17,7 +17,7 @@ mod tidy;
 mod user;
 
 use crate::auth::Clock;
-use crate::domain::{Login, Policy, Role};
+use crate::domain::{Login, Policy, Role, Setting};
 use crate::store::{Store, StoreError, User};
 use crate::tree::Tree;
 
@@ -26,9 +26,9 @@ pub use change::{Narrowing, Rotated};
 pub use error::Error;
 pub use issue::{Asked, Issued, TokenRequest};
 pub use label::{Label, LabelError};
-pub use lookup::{StateFilter, TokenQuery};
+pub use lookup::{Effective, StateFilter, TokenQuery};
 pub use tidy::Tidied;
-pub use user::{CreatedUser, Grant, GrantPlace, Home, UserRequest};
+pub use user::{CreatedUser, Grant, GrantPlace, Home, Profile, UserRequest};
 
 /// The result of an operation on tokens or users.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -84,11 +84,19 @@ impl Tokens {
     /// Changes one key of the policy, as it is typed, and returns what holds then.
     ///
     /// # Errors
-    /// [`Error::Forbidden`]; [`Error::Setting`] for an unknown key, a bad value, or a default above the
-    /// maximum.
+    /// [`Error::Setting`] for an unknown key or a bad value, and as [`Tokens::change_policy`].
     pub fn set_policy(&self, who: &Authority, key: &str, value: &str) -> Result<Policy> {
         who.caller()?.must(Role::ManagePolicy)?;
-        match self.acting(who).set_policy(key, value) {
+        self.change_policy(who, &[Setting::parse(key, value).map_err(Error::Setting)?])
+    }
+
+    /// Changes keys of the policy, all of them or none, and returns what holds then.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`]; [`Error::Setting`] for a default lifetime above the maximum.
+    pub fn change_policy(&self, who: &Authority, settings: &[Setting]) -> Result<Policy> {
+        who.caller()?.must(Role::ManagePolicy)?;
+        match self.acting(who).change_policy(settings) {
             Err(StoreError::Setting(why)) => Err(Error::Setting(why)),
             other => Ok(other?),
         }

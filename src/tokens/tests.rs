@@ -16,7 +16,7 @@ use crate::auth::{Authenticator, Credential, Refusal, Session, testing};
 use crate::domain::{
     Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TokenId, TokenText, TreePath,
 };
-use crate::store::{TokenRecord, TokenState};
+use crate::store::{TokenRecord, TokenState, UserChange};
 use crate::tree::{Durability, Options, Tree};
 
 const ADMIN: &Authority = &Authority::Administrator;
@@ -103,6 +103,24 @@ fn at(path: &str) -> TreePath {
 
 fn lifetime(text: &str) -> Lifetime {
     text.parse().expect("duration")
+}
+
+#[test]
+fn all_that_is_changed_about_a_user_or_the_policy_is_changed_in_one_write() {
+    let site = site();
+    let writes = |change: &dyn Fn()| {
+        let before = site.store.changes();
+        change();
+        site.store.changes() - before
+    };
+    let change = UserChange { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
+    assert_eq!(writes(&|| drop(site.tokens.change_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
+    let user = site.tokens.user(ADMIN, &login("alice")).expect("there");
+    assert!(user.disabled_at.is_some() && user.roles.include(Role::ReadAudit));
+    let settings = Policy { allow_never: true, max_lifetime: lifetime("2Y"), ..Policy::default() }.settings();
+    assert_eq!(writes(&|| assert!(site.tokens.change_policy(ADMIN, &settings).is_ok())), 1);
+    let policy = site.tokens.policy(ADMIN).expect("read");
+    assert!(policy.allow_never && policy.max_lifetime == lifetime("2Y"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::authority::Caller;
 use super::error::at;
 use super::{Authority, Error, Page, Result, Tokens};
 use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
-use crate::store::{Placed, StoreError, User};
+use crate::store::{Placed, StoreError, User, UserChange};
 use crate::tree::{self, Tree};
 
 /// A grant as it is typed: `/some/path:PERM`.
@@ -82,6 +82,17 @@ pub struct UserRequest {
     pub home: Home,
 }
 
+/// All there is to know of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The user.
+    pub user: User,
+    /// What it may reach and where that is now, dangling grants too.
+    pub grants: Vec<Placed>,
+    /// How many of its tokens are live.
+    pub live_tokens: u32,
+}
+
 /// A user that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedUser {
@@ -106,6 +117,23 @@ impl Tokens {
         self.known(login)
     }
 
+    /// Returns a user with its grants.
+    ///
+    /// # Errors
+    /// As [`Tokens::user`].
+    pub fn profile(&self, who: &Authority, login: &Login) -> Result<Profile> {
+        self.of(self.user(who, login)?)
+    }
+
+    /// Returns up to `limit` users with their grants, as [`Tokens::users`].
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn profiles(&self, who: &Authority, after: Option<&Login>, limit: usize) -> Result<Page<Profile, Login>> {
+        let Page { items, next } = self.users(who, after, limit)?;
+        Ok(Page { items: items.into_iter().map(|user| self.of(user)).collect::<Result<_>>()?, next })
+    }
+
     /// Returns up to `limit` users in the order of their logins, those after `after`.
     ///
     /// # Errors
@@ -122,9 +150,7 @@ impl Tokens {
     /// As [`Tokens::user`].
     pub fn grants(&self, who: &Authority, login: &Login) -> Result<Vec<Placed>> {
         self.user(who, login)?;
-        let mut grants = self.store.grants(login)?;
-        self.look(&mut grants)?;
-        Ok(grants)
+        self.grants_of(login)
     }
 
     /// Makes a user with its home and grants.
@@ -160,14 +186,27 @@ impl Tokens {
         }
     }
 
-    /// Gives a user these roles and no others; its tokens lose those that it loses.
+    /// Changes a user, all of it or nothing, and returns it as it is then; its tokens lose the roles that it loses.
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
-    pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
+    pub fn change_user(&self, who: &Authority, login: &Login, change: &UserChange) -> Result<Profile> {
         self.managed(who, login)?;
-        who.caller()?.must_all(roles)?;
-        Ok(self.acting(who).set_roles(login, roles)?)
+        if let Some(roles) = &change.roles {
+            who.caller()?.must_all(roles)?;
+        }
+        self.acting(who).change_user(login, change, self.clock.now())?;
+        // Whoever disabled itself, or took its role, is told of it all the same.
+        self.of(self.known(login)?)
+    }
+
+    /// Gives a user these roles and no others.
+    ///
+    /// # Errors
+    /// As [`Tokens::change_user`].
+    pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
+        let change = UserChange { roles: Some(roles.clone()), ..UserChange::default() };
+        self.change_user(who, login, &change).map(drop)
     }
 
     /// Gives a user a permission at a path, in place of the one it had there.
@@ -203,28 +242,41 @@ impl Tokens {
     /// Disables a user: none of its tokens are accepted until it is enabled.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
+    /// As [`Tokens::change_user`].
     pub fn disable_user(&self, who: &Authority, login: &Login) -> Result<()> {
-        self.managed(who, login)?;
-        Ok(self.acting(who).disable_user(login, self.clock.now())?)
+        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+        self.change_user(who, login, &change).map(drop)
     }
 
     /// Enables a user again.
     ///
     /// # Errors
-    /// As [`Tokens::disable_user`].
+    /// As [`Tokens::change_user`].
     pub fn enable_user(&self, who: &Authority, login: &Login) -> Result<()> {
-        self.managed(who, login)?;
-        Ok(self.acting(who).enable_user(login)?)
+        let change = UserChange { disabled: Some(false), ..UserChange::default() };
+        self.change_user(who, login, &change).map(drop)
     }
 
     /// Deletes a user with its tokens and grants; its files stay.
     ///
     /// # Errors
-    /// As [`Tokens::disable_user`].
+    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
     pub fn delete_user(&self, who: &Authority, login: &Login) -> Result<()> {
         self.managed(who, login)?;
         Ok(self.acting(who).delete_user(login)?)
+    }
+
+    /// Completes a user, whoever asks.
+    fn of(&self, user: User) -> Result<Profile> {
+        let grants = self.grants_of(&user.login)?;
+        let live_tokens = self.store.live_tokens(&user.login, self.clock.now())?;
+        Ok(Profile { user, grants, live_tokens })
+    }
+
+    fn grants_of(&self, login: &Login) -> Result<Vec<Placed>> {
+        let mut grants = self.store.grants(login)?;
+        self.look(&mut grants)?;
+        Ok(grants)
     }
 
     /// Returns a user that the caller may change.

@@ -240,9 +240,34 @@ async fn both_lifetimes_of_the_policy_move_at_once() {
         let found = (&changed.json()["default-lifetime"], &changed.json()["max-lifetime"]);
         assert_eq!((changed.status, found), (200, (&json!(default), &json!(max))), "{}", changed.text());
     }
-    for change in [json!({ "default-lifetime": "2h" }), json!({ "max": 1 }), json!({ "max-lifetime": "soon" })] {
-        assert_eq!(root.send("PATCH", "/api/v1/policy", change.clone()).await.status, 422, "{change}");
+    for change in [
+        json!({ "default-lifetime": "2h" }),
+        json!({ "max": 1 }),
+        json!({ "max-lifetime": "soon" }),
+        json!({ "max-tokens-per-user": 0 }),
+        json!({ "allow-never": true, "max-tokens-per-user": 7, "default-lifetime": "2d", "max-lifetime": "1d" }),
+    ] {
+        let refused = root.send("PATCH", "/api/v1/policy", change.clone()).await;
+        assert_eq!((refused.status, refused.problem()), (422, "unfit".to_owned()), "{change}");
     }
+    let policy = root.get("/api/v1/policy").await.json();
+    let kept = (&policy["allow-never"], &policy["max-tokens-per-user"], &policy["max-lifetime"]);
+    assert_eq!(kept, (&json!(false), &json!(20), &json!("1h")), "what is refused is refused whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_user_is_made_whole_and_told_even_where_it_ends_who_asks() {
+    let (gateway, root, ..) = gateway().await;
+    gateway.patgate(&["admin", "user", "create", "help", "--no-home", "--role", "users.manage"]);
+    let help = gateway.rest("help", &gateway.token("help", &["-e", "1h", "--role", "users.manage"]));
+    let refused = help.send("PATCH", "/api/v1/users/bob", json!({ "disabled": true, "roles": ["audit.read"] })).await;
+    assert_eq!((refused.status, refused.problem()), (403, "role-missing".to_owned()));
+    let bob = root.get("/api/v1/users/bob").await.json();
+    assert_eq!((&bob["disabled_at"], &bob["roles"]), (&NOTHING, &json!([])), "what is refused is refused whole");
+    let last = help.send("PATCH", "/api/v1/users/help", json!({ "disabled": true, "roles": [] })).await;
+    assert_eq!((last.status, &last.json()["roles"]), (200, &json!([])), "{}", last.text());
+    assert!(last.json()["disabled_at"].is_string());
+    assert_eq!(help.get("/api/v1/users/help").await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,4 +309,16 @@ async fn the_rule_that_decides_is_told() {
     let printed: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(printed, denied);
     assert_eq!(root.send("POST", "/api/v1/explain", ask("eat", "/")).await.status, 422);
+    let aimed = |operation: &str, to: Value| json!({ "operation": operation, "path": "/alice/x", "to": to });
+    for (operation, to, status) in [
+        ("move", NOTHING, 422),
+        ("copy", NOTHING, 422),
+        ("link", NOTHING, 422),
+        ("read", json!("/alice/y"), 422),
+        ("move", json!("/alice/y"), 200),
+        ("read", NOTHING, 200),
+    ] {
+        let answer = alice.send("POST", "/api/v1/explain", aimed(operation, to.clone())).await;
+        assert_eq!(answer.status, status, "{operation} {to}: {}", answer.text());
+    }
 }

@@ -1,11 +1,13 @@
 //! Nodes and the policy.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
 use super::Text;
-use crate::domain::{Lifetime, NodeId, Policy};
+use crate::domain::{Lifetime, NodeId, Policy, Setting};
 use crate::tree::Named;
 
 /// A named node.
@@ -36,7 +38,7 @@ impl Node {
 pub struct PolicyShown {
     /// How many live tokens a user may own.
     #[schema(value_type = schema::Count)]
-    pub max_tokens_per_user: u32,
+    pub max_tokens_per_user: NonZeroU32,
     /// How long a token lives that asks for nothing.
     #[schema(value_type = schema::Duration)]
     pub default_lifetime: Text<Lifetime>,
@@ -73,7 +75,7 @@ pub struct PolicyChange {
     /// How many live tokens a user may own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Count>)]
-    pub max_tokens_per_user: Option<u32>,
+    pub max_tokens_per_user: Option<NonZeroU32>,
     /// How long a token lives that asks for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
@@ -96,22 +98,31 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
-    /// Returns the keys to set and their values, as they are typed. Of the two lifetimes the one goes
-    /// first that keeps the default below the maximum on the way.
-    pub(in crate::api) fn settings(self, policy: &Policy) -> Vec<(&'static str, String)> {
-        let typed = |value: Option<Text<Lifetime>>| value.map(|value| value.0.to_string());
-        let lowers = self.max_lifetime.is_some_and(|max| max.0 < policy.default_lifetime);
-        let default = ("default-lifetime", typed(self.default_lifetime));
-        let max = ("max-lifetime", typed(self.max_lifetime));
-        let [first, second] = if lowers { [default, max] } else { [max, default] };
+    /// Asks for one key to be changed.
+    pub fn of(setting: Setting) -> Self {
+        let mut change = Self::default();
+        match setting {
+            Setting::MaxTokensPerUser(count) => change.max_tokens_per_user = Some(count),
+            Setting::DefaultLifetime(lifetime) => change.default_lifetime = Some(Text(lifetime)),
+            Setting::MaxLifetime(lifetime) => change.max_lifetime = Some(Text(lifetime)),
+            Setting::AllowNever(allow) => change.allow_never = Some(allow),
+            Setting::TokenRetention(lifetime) => change.token_retention = Some(Text(lifetime)),
+            Setting::AuditRetention(lifetime) => change.audit_retention = Some(Text(lifetime)),
+        }
+        change
+    }
+
+    /// Returns the keys to change.
+    pub(in crate::api) fn settings(self) -> Vec<Setting> {
+        let lifetime = |value: Option<Text<Lifetime>>| value.map(|value| value.0);
         let settings = [
-            first,
-            second,
-            ("max-tokens-per-user", self.max_tokens_per_user.map(|max| max.to_string())),
-            ("allow-never", self.allow_never.map(|allow| allow.to_string())),
-            ("token-retention", typed(self.token_retention)),
-            ("audit-retention", typed(self.audit_retention)),
+            self.max_tokens_per_user.map(Setting::MaxTokensPerUser),
+            lifetime(self.default_lifetime).map(Setting::DefaultLifetime),
+            lifetime(self.max_lifetime).map(Setting::MaxLifetime),
+            self.allow_never.map(Setting::AllowNever),
+            lifetime(self.token_retention).map(Setting::TokenRetention),
+            lifetime(self.audit_retention).map(Setting::AuditRetention),
         ];
-        settings.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect()
+        settings.into_iter().flatten().collect()
     }
 }

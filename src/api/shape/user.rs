@@ -7,8 +7,8 @@ use super::super::schema;
 use super::text::objects;
 use super::{Reach, Text};
 use crate::domain::{Login, Permission, Roles, TreePath};
-use crate::store::{Placed, User};
-use crate::tokens::{CreatedUser, Grant, Home, UserRequest};
+use crate::store;
+use crate::tokens::{CreatedUser, Grant, Home, Profile, UserRequest};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct UserShown {
 
 impl UserShown {
     /// Shows a user.
-    pub fn of(user: User, grants: &[Placed], live_tokens: u32) -> Self {
+    pub fn of(Profile { user, grants, live_tokens }: Profile) -> Self {
         Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
@@ -146,4 +146,10 @@ pub struct UserChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
+}
+
+impl From<UserChange> for store::UserChange {
+    fn from(UserChange { disabled, roles }: UserChange) -> Self {
+        Self { disabled, roles }
+    }
 }

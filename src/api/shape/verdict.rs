@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::super::schema;
 use super::Text;
-use crate::domain::{ByteSize, Login, Operation, Protocol, Question, Tag, TokenId, TreePath, Verdict};
+use crate::domain::{ByteSize, Login, Operation, Protocol, Question, Tag, TargetFault, TokenId, TreePath, Verdict};
 
 /// A question; what is left out is left open.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -24,7 +24,7 @@ pub struct QuestionOrder {
     /// Where.
     #[schema(value_type = schema::Path)]
     pub path: Text<TreePath>,
-    /// Where to, for what has a target.
+    /// Where to, for copy, move and link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Path>)]
     pub to: Option<Text<TreePath>>,
@@ -52,19 +52,22 @@ pub struct QuestionOrder {
     pub tags: Vec<Tag>,
 }
 
-impl From<QuestionOrder> for Question {
-    fn from(order: QuestionOrder) -> Self {
-        Self {
+impl TryFrom<QuestionOrder> for Question {
+    type Error = TargetFault;
+
+    fn try_from(order: QuestionOrder) -> Result<Self, TargetFault> {
+        let question = Self {
             operation: order.operation.0,
             path: order.path.0,
-            to: order.to.map(|to| to.0),
+            to: None,
             protocol: order.protocol,
             address: order.address,
             user_agent: order.user_agent,
             size: order.size,
             mime: order.mime,
             tags: order.tags,
-        }
+        };
+        question.aimed(order.to.map(|to| to.0))
     }
 }
 

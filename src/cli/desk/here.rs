@@ -6,8 +6,8 @@ use super::{Desk, PAGE};
 use crate::api::shape::{
     EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, TokenId, TokenText, TreePath};
-use crate::store::{Cursor, EventFilter, TokenRecord, User};
+use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TokenText, TreePath};
+use crate::store::{Cursor, EventFilter, TokenRecord};
 use crate::tokens::{
     self, Authority, Grant, GrantPlace, Home, Issued, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
 };
@@ -17,15 +17,6 @@ const ADMINISTRATOR: &Authority = &Authority::Administrator;
 
 /// The state directory.
 pub(in crate::cli) struct Here(pub(in crate::cli) Open);
-
-impl Here {
-    fn shown(&self, user: User) -> Result<UserShown> {
-        let tokens = self.0.looking();
-        let grants = tokens.grants(ADMINISTRATOR, &user.login)?;
-        let live = tokens.live_tokens(ADMINISTRATOR, &user.login)?;
-        Ok(UserShown::of(user, &grants, live))
-    }
-}
 
 impl Desk for Here {
     fn caller(&self) -> Result<Option<Login>> {
@@ -76,12 +67,10 @@ impl Desk for Here {
     }
 
     fn users(&self) -> Result<Vec<UserShown>> {
-        let (mut users, mut after) = (Vec::new(), None);
+        let (tokens, mut users, mut after) = (self.0.looking(), Vec::new(), None);
         loop {
-            let page = self.0.tokens.users(ADMINISTRATOR, after.as_ref(), PAGE)?;
-            for user in page.items {
-                users.push(self.shown(user)?);
-            }
+            let page = tokens.profiles(ADMINISTRATOR, after.as_ref(), PAGE)?;
+            users.extend(page.items.into_iter().map(UserShown::of));
             after = page.next;
             if after.is_none() {
                 return Ok(users);
@@ -90,7 +79,7 @@ impl Desk for Here {
     }
 
     fn user(&self, login: &Login) -> Result<UserShown> {
-        self.shown(self.0.tokens.user(ADMINISTRATOR, login)?)
+        Ok(UserShown::of(self.0.looking().profile(ADMINISTRATOR, login)?))
     }
 
     fn disable(&self, login: &Login, disabled: bool) -> Result {
@@ -135,8 +124,8 @@ impl Desk for Here {
         Ok(self.0.tokens.policy(ADMINISTRATOR)?.into())
     }
 
-    fn set_policy(&self, key: &str, value: &str) -> Result<PolicyShown> {
-        Ok(self.0.tokens.set_policy(ADMINISTRATOR, key, value)?.into())
+    fn set_policy(&self, setting: Setting) -> Result<PolicyShown> {
+        Ok(self.0.tokens.change_policy(ADMINISTRATOR, &[setting])?.into())
     }
 
     fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {

@@ -6,7 +6,7 @@ mod there;
 
 use super::Result;
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
-use crate::domain::{Lifetime, Login, NodeId, Question, TokenId, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
 
@@ -57,7 +57,7 @@ pub(super) trait Desk {
     /// Returns the policy.
     fn policy(&self) -> Result<PolicyShown>;
     /// Changes one key of the policy.
-    fn set_policy(&self, key: &str, value: &str) -> Result<PolicyShown>;
+    fn set_policy(&self, setting: Setting) -> Result<PolicyShown>;
     /// Returns events from a cursor on.
     fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>>;
     /// Tells whether a token may do something, and which rule decides.

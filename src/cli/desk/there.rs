@@ -8,17 +8,16 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue, LINK};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::super::{Failure, Result};
 use super::{Desk, PAGE};
 use crate::api::shape::{
-    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyShown, Problem, QuestionOrder, Reach, Revoked, Rotation,
-    Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
+    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach, Revoked,
+    Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, TokenId, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
 use crate::net;
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
@@ -231,13 +230,8 @@ impl Desk for There {
         self.get("/policy")
     }
 
-    fn set_policy(&self, key: &str, value: &str) -> Result<PolicyShown> {
-        // Numbers and switches are no texts in JSON.
-        let value = match serde_json::from_str::<serde_json::Value>(value) {
-            Ok(plain) if plain.is_number() || plain.is_boolean() => plain,
-            _ => json!(value),
-        };
-        self.tell(Method::PATCH, "/policy", &json!({ key: value }))
+    fn set_policy(&self, setting: Setting) -> Result<PolicyShown> {
+        self.tell(Method::PATCH, "/policy", &PolicyChange::of(setting))
     }
 
     fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {

@@ -1,12 +1,14 @@
 //! What happens to tokens that are there: narrowed, revoked, rotated, and their uses written down.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
 use super::super::journals::end_journals;
 use super::super::users::user_id;
 use super::super::{Durability, Result, Store, columns};
 use super::{LastUse, Sealed, TokenRecord, kept, missing, narrow_to};
-use crate::domain::{Event, EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
+use crate::domain::{EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
 
 /// What a token is after it was narrowed.
 #[derive(Clone, Debug)]
@@ -35,7 +37,8 @@ pub(crate) struct Use {
 }
 
 impl Store {
-    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns.
+    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns. What
+    /// changes nothing leaves the version.
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown node.
@@ -44,6 +47,10 @@ impl Store {
             let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
+            let told = told(&before, narrowed);
+            if told.is_empty() {
+                return Ok(true);
+            }
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
             let changed = t.execute(
@@ -64,7 +71,9 @@ impl Store {
                 t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
                 narrow_to(t, id, narrowed.scopes.iter().flatten())?;
             }
-            self.note_narrowed(t, &before, narrowed)?;
+            for (kind, detail) in told {
+                self.note(t, kind, |event| event.user(&before.login).token(id).detail(detail))?;
+            }
             Ok(true)
         })
     }
@@ -104,25 +113,6 @@ impl Store {
             0 => Ok(()),
             _ => self.note(t, EventKind::TokenRevoked, |event| event.user(&login).token(id)),
         }
-    }
-
-    fn note_narrowed(&self, t: &Transaction<'_>, before: &TokenRecord, narrowed: &Narrowed) -> Result<()> {
-        let of = |event: Event| event.user(&before.login).token(before.id);
-        let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
-        if *name != before.name || *description != before.description {
-            self.note(t, EventKind::TokenRenamed, |event| of(event).detail(format!("{} -> {name}", before.name)))?;
-        }
-        let changed = [
-            scopes.as_ref().map(|scopes| format!("{} scopes", scopes.len())),
-            (*limits != before.limits).then(|| "limits".to_owned()),
-            (*roles != before.roles).then(|| format!("roles {roles}")),
-            (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
-        ];
-        let changed: Vec<_> = changed.into_iter().flatten().collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        self.note(t, EventKind::TokenNarrowed, |event| of(event).detail(changed.join(", ")))
     }
 
     /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
@@ -166,6 +156,30 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Says what a change does to a token; nothing where it does nothing.
+fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
+    let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
+    let mut told = Vec::new();
+    if *name != before.name || *description != before.description {
+        told.push((EventKind::TokenRenamed, format!("{} -> {name}", before.name)));
+    }
+    let other = |scopes: &&Vec<Scope>| {
+        let kept: HashSet<_> = before.scopes.iter().flatten().map(|placed| placed.scope).collect();
+        before.scopes.is_none() || kept != scopes.iter().copied().collect()
+    };
+    let changed = [
+        scopes.as_ref().filter(other).map(|scopes| format!("{} scopes", scopes.len())),
+        (*limits != before.limits).then(|| "limits".to_owned()),
+        (*roles != before.roles).then(|| format!("roles {roles}")),
+        (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
+    ];
+    let changed: Vec<_> = changed.into_iter().flatten().collect();
+    if !changed.is_empty() {
+        told.push((EventKind::TokenNarrowed, changed.join(", ")));
+    }
+    told
 }
 
 /// Returns a token's owner.

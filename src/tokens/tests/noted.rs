@@ -29,9 +29,15 @@ const DEEDS: &[Deed] = &[
         |site, who, _| site.tokens.set_roles(who, &login("carol"), &Roles::none()).expect("changed"),
         &[(EventKind::UserRoles, Some("carol"), "no roles")],
     ),
+    (|site, who, _| site.tokens.set_roles(who, &login("carol"), &Roles::none()).expect("nothing to do"), &[]),
     (
         |site, who, _| drop(site.tokens.grant(who, &login("carol"), &"/alice:w".parse().expect("grant"))),
         &[(EventKind::UserGranted, Some("carol"), "/alice")],
+    ),
+    (|site, who, _| drop(site.tokens.grant(who, &login("carol"), &"/alice:w".parse().expect("grant"))), &[]),
+    (
+        |site, who, _| drop(site.tokens.grant(who, &login("carol"), &"/alice:rw".parse().expect("grant"))),
+        &[(EventKind::UserGranted, Some("carol"), "rw")],
     ),
     (
         |site, who, _| {
@@ -61,6 +67,14 @@ const DEEDS: &[Deed] = &[
         &[(EventKind::TokenNarrowed, Some("alice"), "1 scopes")],
     ),
     (
+        |site, who, id| {
+            let before = site.tokens.find(who, id).expect("there");
+            let change = Narrowing { scopes: scoped_to("path:/alice/below:r"), ..Narrowing::default() };
+            assert_eq!(site.tokens.narrow(who, id, &change, None).expect("nothing to do").version, before.version);
+        },
+        &[],
+    ),
+    (
         |site, who, id| drop(site.tokens.rotate(who, id, Some(lifetime("1h"))).expect("rotated")),
         &[(EventKind::TokenRotated, Some("alice"), "the old secret until")],
     ),
@@ -87,6 +101,7 @@ const DEEDS: &[Deed] = &[
         |site, who, _| assert!(site.tokens.set_policy(who, "allow-never", "true").expect("set").allow_never),
         &[(EventKind::PolicyChanged, None, "allow-never true")],
     ),
+    (|site, who, _| assert!(site.tokens.set_policy(who, "allow-never", "true").is_ok()), &[]),
     (|site, who, _| drop(site.tokens.set_policy(who, "allow-never", "perhaps")), &[]),
 ];
 
