@@ -4,6 +4,6 @@ mod body;
 mod credential;
 mod origin;
 
-pub use body::{Body, BodyError, Proven, empty, full, text};
+pub use body::{Body, BodyError, Proven, empty, full, linger, text};
 pub use credential::{challenge, credential, retry_after};
 pub use origin::{Contradiction, Origin, TrustedProxies};

@@ -37,8 +37,6 @@ mod uploads;
 mod verb;
 mod xml;
 
-use std::time::Duration;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
@@ -52,11 +50,8 @@ use self::streak::Streak;
 use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
-use crate::http::{Body, Origin, Proven, empty};
+use crate::http::{Body, Origin, Proven, empty, linger};
 use crate::tree::Tree;
-
-/// What is still read of a body that was refused, so that the client gets to see the answer.
-const LINGER: (usize, Duration) = (16 << 20, Duration::from_secs(5));
 
 /// What one client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +110,7 @@ impl Webdav {
             }
         };
         if !awaited && !body.is_end_stream() {
-            tokio::spawn(tokio::time::timeout(LINGER.1, linger(body)));
+            linger(body);
         }
         stamp(response.headers_mut());
         response
@@ -225,16 +220,6 @@ fn unanswered(head: &Parts) -> Error {
 fn stamp(headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("sandbox"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-}
-
-async fn linger(mut body: Incoming) {
-    let mut left = LINGER.0;
-    while let Some(Ok(frame)) = body.frame().await {
-        left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
-        if left == 0 {
-            return;
-        }
-    }
 }
 
 /// Reads a body of XML; `limit` is as much as is taken of it.
