@@ -1,4 +1,4 @@
-//! The bytes of files: shown in a page, downloaded, uploaded.
+//! The bytes of files: shown in a page, downloaded.
 //!
 //! Whatever is stored, nothing of it runs: pictures and text alone are named as what they are, all under
 //! `Content-Security-Policy: sandbox`, and everything else is a download.
@@ -6,30 +6,25 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use http_body_util::BodyExt;
+use http::{HeaderMap, HeaderValue, Uri, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde::Deserialize;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::fault::{Fault, Result, blocking};
-use super::guard::{Caller, Scripted};
+use super::guard::Caller;
 use super::place;
-use crate::auth::Ended;
 use crate::domain::TreePath;
 use crate::http::{BodyError, Proven};
-use crate::tree::{self, Claim, Reader, Upload, View};
+use crate::tree::{Reader, View};
 
-/// As much of a file as is read or written at once.
+/// As much of a file as is read at once.
 const BLOCK: usize = 256 * 1024;
-/// How long a browser may send nothing of an upload.
-const SILENCE: Duration = Duration::from_secs(300);
 /// What a stored file may do in a browser: nothing.
 const SANDBOX: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
@@ -71,7 +66,6 @@ pub(super) fn kind(name: &[u8]) -> &'static str {
 #[derive(Deserialize)]
 pub(super) struct Asked {
     download: Option<String>,
-    replace: Option<String>,
 }
 
 /// Sends a file: a picture or text to be looked at, anything else (and what is asked for so) to be kept.
@@ -171,80 +165,4 @@ impl HttpBody for Download {
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
-}
-
-/// Takes an upload, which appears whole or not at all. Another file is replaced only where that is asked for.
-pub(super) async fn put(
-    uri: Uri,
-    Query(asked): Query<Asked>,
-    headers: HeaderMap,
-    Scripted(caller): Scripted,
-    body: Body,
-) -> Result<StatusCode> {
-    let path = place::of(&uri)?;
-    let replace = asked.replace.is_some();
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let view = caller.view();
-    let begun = {
-        let (view, path) = (view.clone(), path.clone());
-        blocking(move || Ok(claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?)).await?
-    };
-    let staged = receive(&caller, body, begun).await?;
-    blocking(move || Ok(claiming(&view, &path, replace, |claim| staged.commit(claim))?)).await?;
-    Ok(StatusCode::CREATED)
-}
-
-/// Runs an operation under the condition that nothing is replaced that was not to be.
-fn claiming<T>(
-    view: &View,
-    path: &TreePath,
-    replace: bool,
-    work: impl FnOnce(&Claim<'_>) -> tree::Result<T>,
-) -> tree::Result<T> {
-    let judge = || match view.stat(path) {
-        Ok(_) if !replace => Err(tree::Error::Exists),
-        _ => Ok(()),
-    };
-    judge()?;
-    work(&Claim { tokens: &[], judge: &judge })
-}
-
-/// Receives a body into an upload, one block being written while the next one comes.
-async fn receive(caller: &Caller, mut body: Body, upload: Upload) -> Result<Upload> {
-    let session = caller.session().clone();
-    let mut ended = std::pin::pin!(session.ended());
-    let (mut upload, mut written) = (upload, 0u64);
-    loop {
-        let (mut block, mut last) = (Vec::new(), false);
-        while block.len() < BLOCK && !last {
-            let frame = tokio::select! {
-                frame = tokio::time::timeout(SILENCE, body.frame()) => frame.map_err(|_| cut())?,
-                () = ended.as_mut() => return Err(tree::Error::Ended(Ended).into()),
-            };
-            match frame {
-                None => last = true,
-                Some(frame) => {
-                    if let Ok(data) = frame.map_err(|_| cut())?.into_data() {
-                        block.extend_from_slice(&data);
-                    }
-                }
-            }
-        }
-        let length = block.len() as u64;
-        let at = written;
-        upload = blocking(move || {
-            upload.write_at(&block, at)?;
-            Ok(upload)
-        })
-        .await?;
-        session.used();
-        written += length;
-        if last {
-            return Ok(upload);
-        }
-    }
-}
-
-fn cut() -> Fault {
-    Fault::Form("The upload was cut.".to_owned())
 }

@@ -245,6 +245,6 @@ fn crumbs(path: &TreePath) -> Vec<Crumb> {
 ///
 /// # Errors
 /// [`Fault::Form`].
-fn name(text: &str) -> Result<crate::domain::Name> {
+pub(super) fn name(text: &str) -> Result<crate::domain::Name> {
     crate::domain::Name::new(text.as_bytes()).map_err(|why| Fault::Form(format!("This name can’t be used: {why}.")))
 }

@@ -12,12 +12,14 @@ mod explain;
 mod fault;
 mod files;
 mod guard;
+mod multipart;
 mod page;
 mod people;
 mod place;
 mod policy;
 mod sessions;
 mod tokens;
+mod upload;
 mod visits;
 mod words;
 
@@ -92,7 +94,9 @@ fn router() -> Router<Arc<Shared>> {
         .route("/console/folder/{*path}", post(files::make_folder))
         .route("/console/rename/{*path}", get(files::ask_rename).post(files::rename))
         .route("/console/delete/{*path}", get(files::ask_delete).post(files::delete))
-        .route("/console/raw/{*path}", get(content::get).put(content::put))
+        .route("/console/raw/{*path}", get(content::get).put(upload::put))
+        .route("/console/upload", post(upload::post))
+        .route("/console/upload/{*path}", post(upload::post))
         .route("/console/folders", get(files::picker::answer))
         .route("/console/folders/{*path}", get(files::picker::answer))
         .route("/console/tokens", get(tokens::list))

@@ -7,6 +7,7 @@ mod both;
 mod bounds;
 mod console;
 mod console_audit;
+mod console_uploads;
 mod crash;
 mod first_steps;
 mod hidden;

@@ -48,6 +48,17 @@ impl Browser {
         self.http.send("POST", path, &headers, encoded(fields)).await
     }
 
+    /// Sends a body of some type.
+    pub(crate) async fn post_as(&self, kind: &str, path: &str, body: String) -> Answer {
+        let headers = [("cookie", self.cookie.as_str()), ("user-agent", &self.agent), ("content-type", kind)];
+        self.http.send("POST", path, &headers, body).await
+    }
+
+    /// The header fields that tell who it is, for a request by hand.
+    pub(crate) fn head(&self) -> String {
+        format!("cookie: {}\r\nuser-agent: {}\r\n", self.cookie, self.agent)
+    }
+
     /// Sends a form as its page has it: with what the page's hidden fields carry.
     pub(crate) async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let text = self.get(page).await.text();
