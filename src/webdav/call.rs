@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use super::address::{self, Address, Anchor, Host, Mount};
 use super::conditions::{Conditions, Surroundings};
 use super::error::{Error, Result};
+use super::fields;
 use super::stream::blocking;
 use super::verb::Verb;
 use crate::auth::{Authenticator, Refusal, Session};
@@ -77,7 +78,7 @@ impl Call {
             path: mount.root().join(&address.below),
             mount,
             slash: address.slash,
-            tokens: conditions.tokens(),
+            tokens: submitted(verb, &conditions, &head.headers),
             conditions,
             now,
             anchor: address.anchor,
@@ -174,4 +175,14 @@ impl Call {
     pub(super) fn tokens(&self) -> &[LockToken] {
         &self.tokens
     }
+}
+
+/// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
+/// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
+fn submitted(verb: Verb, conditions: &Conditions, headers: &HeaderMap) -> Vec<LockToken> {
+    let mut tokens = conditions.tokens();
+    if verb == Verb::Put {
+        tokens.extend(fields::lock_token(headers));
+    }
+    tokens
 }

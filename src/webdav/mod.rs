@@ -97,7 +97,7 @@ impl Webdav {
         let (head, mut body) = request.into_parts();
         let verb = Verb::of(&head.method);
         let awaited = head.headers.contains_key(header::EXPECT);
-        let mut response = if verb == Some(Verb::Options) && !head.headers.contains_key(header::AUTHORIZATION) {
+        let mut response = if is_asked_by_strangers(verb, &head.headers) {
             options()
         } else {
             match call::admit(&self.auth, &head.headers, origin).await {
@@ -193,6 +193,20 @@ impl Webdav {
             None => Ok(Beside::Tree(head)),
         }
     }
+}
+
+/// Tells whether a request is one of those that clients make before they log in: OPTIONS, and the HEAD by which
+/// Microsoft Office looks for a document that Explorer has opened. Office then sends no credential, or the word
+/// `Bearer` and none behind it, and asks for a password where that is refused (nextcloud/server pull request 19180).
+fn is_asked_by_strangers(verb: Option<Verb>, headers: &HeaderMap) -> bool {
+    let said = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
+    let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let asks = match verb {
+        Some(Verb::Options) => true,
+        Some(Verb::Head) => agent.starts_with(b"Microsoft Office"),
+        _ => false,
+    };
+    asks && said.is_none_or(|said| said.eq_ignore_ascii_case(b"bearer"))
 }
 
 /// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.

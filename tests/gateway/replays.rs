@@ -1,7 +1,13 @@
 //! Exchanges of clients that can't be run here, replayed as they send them, with the answers they need to go on:
-//! Windows Explorer (the WebDAV Mini-Redirector), macOS Finder (webdavfs) and Microsoft Office.
+//! Windows Explorer (the WebDAV Mini-Redirector), macOS Finder (webdavfs), Microsoft Office and Zotero.
+//!
+//! The orders, headers and bodies are those of exchanges that people have recorded: mar10/wsgidav issue 112,
+//! swisspol/GCDWebServer issue 319, danmunn/redmine_dmsf issue 334 and 9001/copyparty issue 910 for Explorer,
+//! OpenMarshal/npm-WebDAV-Server issue 37, mikedeboer/jsDAV issue 129 and sabre-io/dav issue 980 for Office,
+//! owncloud/core issue 24753 for Finder, zotero/zotero-ios issue 512 for Zotero, all on GitHub; and of the sources that
+//! Apple (webdavfs) and Zotero have published.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::{Dav, Fixture, raw};
 
@@ -62,10 +68,16 @@ impl<'a> Client<'a> {
 const REDIRECTOR: &str = "Microsoft-WebDAV-MiniRedir/10.0.19045";
 const WINDOWS_LOCK: &str = r#"<?xml version="1.0" encoding="utf-8" ?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype><D:owner><D:href>DESKTOP\alice</D:href></D:owner></D:lockinfo>"#;
 
-fn windows_times(modified: &str) -> String {
+fn windows_properties(properties: &str) -> String {
     format!(
-        r#"<?xml version="1.0" encoding="utf-8" ?><D:propertyupdate xmlns:D="DAV:" xmlns:Z="urn:schemas-microsoft-com:"><D:set><D:prop><Z:Win32CreationTime>Sat, 03 Feb 2001 04:05:06 GMT</Z:Win32CreationTime><Z:Win32LastAccessTime>{modified}</Z:Win32LastAccessTime><Z:Win32LastModifiedTime>{modified}</Z:Win32LastModifiedTime><Z:Win32FileAttributes>00000020</Z:Win32FileAttributes></D:prop></D:set></D:propertyupdate>"#
+        r#"<?xml version="1.0" encoding="utf-8" ?><D:propertyupdate xmlns:D="DAV:" xmlns:Z="urn:schemas-microsoft-com:"><D:set><D:prop>{properties}</D:prop></D:set></D:propertyupdate>"#
     )
+}
+
+fn windows_times(modified: &str) -> String {
+    windows_properties(&format!(
+        "<Z:Win32CreationTime>Sat, 03 Feb 2001 04:05:06 GMT</Z:Win32CreationTime><Z:Win32LastAccessTime>{modified}</Z:Win32LastAccessTime><Z:Win32LastModifiedTime>{modified}</Z:Win32LastModifiedTime><Z:Win32FileAttributes>00000020</Z:Win32FileAttributes>"
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +134,9 @@ async fn windows_explorer_copies_a_file_in_with_its_times() {
     assert_eq!((head.status, head.header("content-length")), (200, "0"));
     let put = windows.ask(&format!("PUT {path}"), &["translate: f", &held], "what was copied").await;
     assert_eq!(put.status, 204);
-    let late = windows_times("Sun, 22 Jun 2003 10:11:13 GMT");
+    let late = windows_properties(
+        "<Z:Win32LastModifiedTime>Sun, 22 Jun 2003 10:11:13 GMT</Z:Win32LastModifiedTime><Z:Win32FileAttributes>00000020</Z:Win32FileAttributes>",
+    );
     assert_eq!(windows.ask(&format!("PROPPATCH {path}"), &["translate: f", &held], &late).await.status, 207);
     let unlock = windows.ask(&format!("UNLOCK {path}"), &["translate: f", &format!("Lock-Token: {token}")], "").await;
     assert_eq!(unlock.status, 204);
@@ -138,8 +152,70 @@ async fn windows_explorer_copies_a_file_in_with_its_times() {
     assert!(found.body.contains("00000020"), "attributes are kept: {}", found.body);
     let target = format!("Destination: {}", windows.dav.url("/dav/renamed%20file.txt"));
     assert_eq!(windows.ask(&format!("MOVE {path}"), &["translate: f", "Overwrite: F", &target], "").await.status, 201);
-    assert_eq!(windows.ask("MKCOL /dav/New%20folder", &["translate: f"], "").await.status, 201);
-    assert_eq!(windows.ask("DELETE /dav/New%20folder", &["translate: f"], "").await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_explorer_makes_renames_and_removes_a_folder() {
+    let gateway = Fixture::start().await;
+    let windows = Client::new(&gateway, REDIRECTOR).await;
+    let usual = ["Cache-Control: no-cache", "Pragma: no-cache", "translate: f"];
+    let depth = [&usual[..], &["Depth: 0"]].concat();
+    let folder = "/dav/New%20folder";
+    assert_eq!(windows.ask(&format!("PROPFIND {folder}"), &depth, "").await.status, 404);
+    assert_eq!(windows.ask(&format!("MKCOL {folder}"), &usual, "").await.status, 201);
+    let times = windows_times("Sun, 22 Jun 2003 10:11:12 GMT");
+    let patched = windows.ask(&format!("PROPPATCH {folder}"), &usual, &times).await;
+    assert_eq!(patched.status, 207, "without a slash");
+    assert!(!patched.body.contains("403") && patched.body.contains("200 OK"), "{}", patched.body);
+    let found = windows.ask(&format!("PROPFIND {folder}"), &depth, "").await;
+    assert!(found.body.contains("<D:getlastmodified>Sun, 22 Jun 2003 10:11:12 GMT<"), "{}", found.body);
+    let target = format!("Destination: {}", windows.dav.url("/dav/papers"));
+    let moved = [&usual[..], &["Overwrite: F", &target]].concat();
+    assert_eq!(windows.ask(&format!("MOVE {folder}"), &moved, "").await.status, 201);
+    assert_eq!(windows.ask(&format!("PROPFIND {folder}"), &depth, "").await.status, 404);
+    let listing = windows.ask("PROPFIND /dav/papers", &[&usual[..], &["Depth: 1"]].concat(), "").await;
+    assert_eq!((listing.status, listing.body.matches("<D:response>").count()), (207, 1), "{}", listing.body);
+    assert_eq!(windows.ask("DELETE /dav/papers", &usual, "").await.status, 204);
+}
+
+/// An editor that opens a file of a mapped drive holds its lock while the redirector reads it, and keeps a file of its
+/// own beside it, which it locks, reads and unlocks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_explorer_holds_a_file_that_an_editor_has_open() {
+    let gateway = Fixture::start().await;
+    gateway.write("/plan.docx", "first version");
+    let windows = Client::new(&gateway, REDIRECTOR).await;
+    let (path, owner_file) = ("/dav/plan.docx", "/dav/~%24plan.docx");
+    let headers = ["translate: f", "Timeout: Second-3600", "Content-Type: text/xml; charset=\"utf-8\""];
+    let lock = windows.ask(&format!("LOCK {path}"), &headers, WINDOWS_LOCK).await;
+    assert_eq!(lock.status, 200);
+    let held = lock.header("lock-token").to_owned();
+    assert_eq!(windows.ask(&format!("GET {path}"), &["translate: f"], "").await.body, "first version", "while locked");
+    assert_eq!(windows.ask(&format!("PROPFIND {owner_file}"), &["Depth: 0", "translate: f"], "").await.status, 404);
+    assert_eq!(windows.ask(&format!("PUT {owner_file}"), &["translate: f"], "").await.status, 201);
+    for content in ["alice", ""] {
+        let lock = windows.ask(&format!("LOCK {owner_file}"), &headers, WINDOWS_LOCK).await;
+        assert_eq!(lock.status, 200, "again, once it is unlocked");
+        let token = lock.header("lock-token").to_owned();
+        let unlock = format!("Lock-Token: {token}");
+        if content.is_empty() {
+            assert_eq!(windows.ask(&format!("GET {owner_file}"), &["translate: f"], "").await.body, "alice");
+        } else {
+            let submitted = format!("If: ({token})");
+            assert_eq!(windows.ask(&format!("HEAD {owner_file}"), &["translate: f"], "").await.status, 200);
+            let put = windows.ask(&format!("PUT {owner_file}"), &["translate: f", &submitted], content).await;
+            assert_eq!(put.status, 204);
+            let hidden = windows_properties("<Z:Win32FileAttributes>00000022</Z:Win32FileAttributes>");
+            let patched = windows.ask(&format!("PROPPATCH {owner_file}"), &["translate: f", &submitted], &hidden).await;
+            assert!(patched.body.contains("200 OK"), "{}", patched.body);
+        }
+        assert_eq!(windows.ask(&format!("UNLOCK {owner_file}"), &["translate: f", &unlock], "").await.status, 204);
+    }
+    let submitted = format!("If: ({held})");
+    assert_eq!(windows.ask(&format!("PUT {path}"), &["translate: f", &submitted], "second version").await.status, 204);
+    let unlock = format!("Lock-Token: {held}");
+    assert_eq!(windows.ask(&format!("UNLOCK {path}"), &["translate: f", &unlock], "").await.status, 204);
+    assert_eq!(windows.ask(&format!("DELETE {owner_file}"), &["translate: f"], "").await.status, 204);
 }
 
 const FINDER: &str = "WebDAVFS/3.0.0 (03008000) Darwin/23.6.0 (arm64)";
@@ -224,6 +300,37 @@ async fn macos_finder_copies_a_file_in_and_the_companion_it_keeps_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn macos_finder_reads_what_it_holds_in_part_moves_and_removes() {
+    let gateway = Fixture::start().await;
+    gateway.write("/folder/file", "0123456789");
+    let old = UNIX_EPOCH + Duration::from_secs(981_173_106);
+    let file = std::fs::File::options().write(true).open(gateway.host("/folder/file")).expect("open");
+    file.set_modified(old).expect("a time at which a date is a strong validator");
+    let finder = Client::new(&gateway, FINDER).await;
+    let cached = "<D:getlastmodified/><D:getcontentlength/><D:resourcetype/><A:appledoubleheader xmlns:A=\"http://www.apple.com/webdav_fs/props/\"/>";
+    let one = ["Accept: */*", "Content-Type: text/xml", "Depth: 1"];
+    let listing = finder.ask("PROPFIND /dav/folder/", &one, &finder_find(cached)).await;
+    assert_eq!(listing.status, 207);
+    assert!(listing.body.contains("404 Not Found"), "there is no appledoubleheader: {}", listing.body);
+    let get = finder.ask("GET /dav/folder/file", &["Accept: */*"], "").await;
+    assert_eq!((get.status, &*get.body), (200, "0123456789"));
+    let since = format!("If-Modified-Since: {}", get.header("last-modified"));
+    assert_eq!(finder.ask("GET /dav/folder/file", &["Accept: */*", &since], "").await.status, 304);
+    let rest = format!("If-Range: {}", get.header("last-modified"));
+    let part = finder.ask("GET /dav/folder/file", &["Accept: */*", &rest, "Range: bytes=4-"], "").await;
+    assert_eq!((part.status, &*part.body), (206, "456789"));
+    let target = format!("Destination: {}", finder.dav.url("/dav/folder/other"));
+    assert_eq!(finder.ask("MOVE /dav/folder/file", &["Accept: */*", &target], "").await.status, 201);
+    let lock = ["Accept: */*", "Content-Type: text/xml; charset=\"utf-8\"", "Depth: 0", "Timeout: Second-600"];
+    let lock = finder.ask("LOCK /dav/folder/other", &lock, FINDER_LOCK).await;
+    let held = format!("If: ({})", lock.header("lock-token"));
+    assert_eq!(finder.ask("DELETE /dav/folder/other", &["Accept: */*", &held], "").await.status, 204, "while locked");
+    let count = finder.ask("PROPFIND /dav/folder/", &one, &finder_find("<D:resourcetype/>")).await;
+    assert_eq!(count.body.matches("<D:response>").count(), 1, "it removes a folder only when it is empty");
+    assert_eq!(finder.ask("DELETE /dav/folder/", &["Accept: */*"], "").await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn office_opens_locks_saves_and_unlocks_a_document() {
     let gateway = Fixture::start().await;
     gateway.write("/docs/plan.docx", "first version");
@@ -273,4 +380,98 @@ async fn office_opens_locks_saves_and_unlocks_a_document() {
 
 fn kind_header() -> &'static str {
     "Content-Type: application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+}
+
+/// Office looks for a document that was opened from a mapped drive before it has any credential of its own; what it is
+/// told is the same whether there is one or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn office_discovers_the_server_without_credentials() {
+    let gateway = Fixture::start().await;
+    gateway.write("/docs/plan.docx", "content");
+    let office = Client::new(&gateway, "Microsoft Office Existence Discovery").await;
+    let mut answers = Vec::new();
+    for credential in [&["Authorization: Bearer"][..], &[]] {
+        let headers =
+            [&["X-Office-Major-Version: 16", "X-IDCRL_ACCEPTED: t", "Content-Length: 0"], credential].concat();
+        let options = office.say("OPTIONS /dav/docs/", &headers, b"").await;
+        assert_eq!((options.status, options.header("ms-author-via")), (200, "DAV"), "{credential:?}");
+        for path in ["/dav/docs/plan.docx", "/dav/docs/missing.docx", "/dav/none/at/all"] {
+            let head = office.say(&format!("HEAD {path}"), &headers, b"").await;
+            assert_eq!(head.status, 200, "{path} {credential:?}");
+            answers.push(head.head.lines().filter(|line| !line.starts_with("date")).collect::<Vec<_>>().join("\n"));
+        }
+        let get = office.say("GET /dav/docs/plan.docx", &headers, b"").await;
+        assert_eq!(get.status, 401, "{credential:?}");
+        assert!(get.header("www-authenticate").starts_with("Basic realm="), "{}", get.head);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    let headers = ["Authorization: Bearer pgt_wrong", "Content-Length: 0"];
+    assert_eq!(office.say("HEAD /dav/docs/plan.docx", &headers, b"").await.status, 401, "a wrong one is refused");
+    let other = Client { gateway: &gateway, dav: gateway.dav("alice", "none"), agent: "curl/8" };
+    assert_eq!(other.say("HEAD /dav/docs/plan.docx", &["Content-Length: 0"], b"").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn word_2016_saves_with_its_lock_in_another_header() {
+    let gateway = Fixture::start().await;
+    gateway.write("/plan.docx", "first version");
+    let office = Client::new(&gateway, "Microsoft Office Word 2016").await;
+    let headers = ["Content-Type: text/xml; charset=\"utf-8\"", "Timeout: Second-3600", "Depth: 0", "translate: f"];
+    let lock = office.ask("LOCK /dav/plan.docx", &headers, WINDOWS_LOCK).await;
+    let token = lock.header("lock-token").to_owned();
+    let another = "Lock-Token: <urn:uuid:00000000-0000-4000-8000-000000000000>";
+    assert_eq!(office.ask("PUT /dav/plan.docx", &["translate: f", another], "stolen").await.status, 423);
+    let held = format!("Lock-Token: {token}");
+    assert_eq!(office.ask("PUT /dav/plan.docx", &["translate: f", &held], "second version").await.status, 204);
+    assert_eq!(office.ask("UNLOCK /dav/plan.docx", &["translate: f", &held], "").await.status, 204);
+    assert_eq!(std::fs::read(gateway.host("/plan.docx")).expect("read"), b"second version");
+}
+
+const ZOTERO: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:115.0) Gecko/20100101 Zotero/7.0.0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zotero_verifies_the_server_and_keeps_its_attachments_there() {
+    let gateway = Fixture::start().await;
+    let zotero = Client::new(&gateway, ZOTERO).await;
+    let xml = ["Content-Type: text/xml; charset=UTF-8", "Depth: 0", "Accept: */*"];
+    let find = "<propfind xmlns='DAV:'><prop><getcontentlength/></prop></propfind>";
+    let options = zotero.ask("OPTIONS /dav/zotero/", &["Accept: */*"], "").await;
+    assert!(options.status == 200 && !options.header("dav").is_empty(), "{}", options.head);
+    assert_eq!(zotero.ask("PROPFIND /dav/zotero/", &xml, find).await.status, 404);
+    assert_eq!(zotero.ask("PROPFIND /dav/", &xml, find).await.status, 207, "it offers to make the folder");
+    assert_eq!(zotero.ask("MKCOL /dav/zotero/", &["Accept: */*"], "").await.status, 201);
+    assert_eq!(zotero.ask("PROPFIND /dav/zotero/", &xml, find).await.status, 207);
+    assert_eq!(zotero.ask("GET /dav/zotero/nonexistent.prop", &["Accept: */*"], "").await.status, 404);
+    let test = "/dav/zotero/zotero-test-file.prop";
+    assert_eq!(zotero.ask(&format!("PUT {test}"), &["Content-Type: text/plain;charset=UTF-8"], " ").await.status, 201);
+    assert_eq!(zotero.ask(&format!("GET {test}"), &["Accept: */*"], "").await.body, " ");
+    assert_eq!(zotero.ask(&format!("DELETE {test}"), &["Accept: */*"], "").await.status, 204);
+
+    let (zip, prop) = ("/dav/zotero/S37JLNQD.zip", "/dav/zotero/S37JLNQD.prop");
+    let about = r#"<properties version="1"><mtime>1635996000000</mtime><hash>0cc175b9c0f1b6a831c399e269772661</hash></properties>"#;
+    let dropped = zotero.ask("POST /dav/zotero/", &["Accept: */*"], "").await;
+    assert!([404, 405].contains(&dropped.status), "sent by the app for phones, and passed over by it");
+    assert_eq!(zotero.ask(&format!("GET {prop}"), &["Cache-Control: no-cache"], "").await.status, 404);
+    for (round, expected) in [("first", 201), ("second", 204)] {
+        assert_eq!(zotero.ask(&format!("PUT {zip}"), &["Content-Type: application/zip"], round).await.status, expected);
+        assert_eq!(zotero.ask(&format!("PUT {prop}"), &["Content-Type: text/xml"], about).await.status, 201);
+        let kept = zotero.ask(&format!("GET {prop}"), &["Cache-Control: no-cache"], "").await;
+        assert_eq!((kept.status, &*kept.body), (200, about));
+        if round == "first" {
+            assert_eq!(
+                zotero.ask(&format!("DELETE {prop}"), &["Accept: */*"], "").await.status,
+                204,
+                "before the new .zip"
+            );
+        }
+    }
+    let dates = "<propfind xmlns='DAV:'><prop><getlastmodified/></prop></propfind>";
+    let deep = ["Content-Type: text/xml; charset=UTF-8", "Depth: 1"];
+    let listing = zotero.ask("PROPFIND /dav/zotero/", &deep, dates).await;
+    for href in ["/dav/zotero/", zip, prop] {
+        assert!(listing.body.contains(&format!("<D:href>{href}</D:href>")), "{href}: {}", listing.body);
+    }
+    for (path, status) in [(prop, 204), (zip, 204), (zip, 404)] {
+        assert_eq!(zotero.ask(&format!("DELETE {path}"), &["Accept: */*"], "").await.status, status, "{path}");
+    }
 }
