@@ -17,6 +17,7 @@ mod columns;
 mod counts;
 mod epoch;
 mod error;
+mod intents;
 mod journals;
 mod locks;
 mod meta;
@@ -46,9 +47,10 @@ pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
 pub use author::Author;
 pub use error::StoreError;
+pub(crate) use intents::{Entity, Intent, Plan};
 pub(crate) use journals::{Journal, Mark};
 pub(crate) use locks::LockRow;
-pub(crate) use nodes::{Intent, Moved, NodeRow, Step};
+pub(crate) use nodes::{Moved, NodeRow, Step};
 pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
@@ -65,6 +67,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_2.sql")),
     M::up(include_str!("schema_3.sql")),
     M::up(include_str!("schema_4.sql")),
+    M::up(include_str!("schema_5.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;

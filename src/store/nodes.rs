@@ -1,10 +1,11 @@
-//! The named nodes, and changes to them that were begun on the host.
+//! The named nodes.
 //!
 //! A row names a place by its parent's row and its name, so that whatever is below a folder follows
 //! it by itself. Whether a row still fits what stands on the host is the tree's to judge.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::intents::{Intent, intents, take_intent};
 use super::{Durability, Result, Store, StoreError};
 use crate::domain::{Identity, Name, NodeId, TreePath};
 
@@ -19,23 +20,6 @@ pub(crate) struct NodeRow {
     pub(crate) name: Vec<u8>,
     /// What must stand there for it to be this node.
     pub(crate) identity: Identity,
-}
-
-/// A change to a named node that was begun on the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Intent {
-    /// Its number.
-    pub(crate) id: i64,
-    /// Where the changing entry was.
-    pub(crate) source: TreePath,
-    /// Where it goes; `None` when it is removed.
-    pub(crate) target: Option<TreePath>,
-    /// Whether it is a folder.
-    pub(crate) folder: bool,
-    /// Its own inode number.
-    pub(crate) inode: u64,
-    /// Its own birth time.
-    pub(crate) born: Option<i64>,
 }
 
 /// One step down to a node: a name (empty for the root) and what stands there on the host.
@@ -56,6 +40,9 @@ pub(crate) struct Moved<'a> {
     pub(crate) target: &'a TreePath,
     /// The way down to the folder that holds it now.
     pub(crate) way: &'a [Step],
+    /// What rows at and below the source are recognised by from now on, where not as before; those with
+    /// nothing end.
+    pub(crate) anew: &'a [(NodeId, Option<Identity>)],
 }
 
 /// The columns that [`node_row`] reads; a file is recognised by the folder that holds it.
@@ -110,8 +97,8 @@ impl Store {
     /// intent would move something to there.
     pub(crate) fn name_nodes(&self, path: &TreePath, way: &[Step], mint: Mint<'_>) -> Result<Option<NodeId>> {
         self.write(Durability::Lazy, |connection| {
-            let arriving = intents(connection)?.into_iter().filter_map(|intent| intent.target);
-            if arriving.into_iter().any(|target| path.is_within(&target)) {
+            let arrives = |intent: &Intent| intent.plan.target().is_some_and(|target| path.is_within(target));
+            if intents(connection)?.iter().any(arrives) {
                 return Ok(None);
             }
             ensure(connection, way, mint)
@@ -123,41 +110,6 @@ impl Store {
         self.write(Durability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
             ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
-            Ok(())
-        })
-    }
-
-    /// Returns the intents, oldest first.
-    pub(crate) fn intents(&self) -> Result<Vec<Intent>> {
-        self.read(intents)
-    }
-
-    /// Writes an intent down, on disk when this returns; its `id` is not looked at. Returns its number.
-    pub(crate) fn begin_intent(&self, intent: &Intent) -> Result<i64> {
-        self.write(Durability::Synced, |connection| {
-            let target = intent.target.as_ref().map(TreePath::as_bytes);
-            connection.execute(
-                "INSERT INTO intents (source, target, folder, inode, born) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![intent.source.as_bytes(), target, intent.folder, intent.inode.cast_signed(), intent.born],
-            )?;
-            Ok(connection.last_insert_rowid())
-        })
-    }
-
-    /// Strikes an intent whose change was not done.
-    pub(crate) fn drop_intent(&self, id: i64) -> Result<()> {
-        self.write(Durability::Lazy, |connection| take_intent(connection, id).map(drop))
-    }
-
-    /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
-    /// is done when somebody finished that intent already.
-    pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
-            if take_intent(connection, intent)?
-                && let Some(row) = walk(connection, path)?
-            {
-                end(connection, row.id)?;
-            }
             Ok(())
         })
     }
@@ -181,6 +133,7 @@ fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<
         Some(_) => ensure(connection, moved.way, mint)?,
         None => None,
     };
+    moved.anew.iter().try_for_each(|(id, identity)| recognise(connection, *id, *identity))?;
     match (source, walk(connection, moved.target)?) {
         (Some(source), Some(target)) if source.id == target.id => Ok(()),
         (source, Some(target)) if is_file(moved.identity) && is_file(target.identity) => {
@@ -196,6 +149,14 @@ fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<
 
 fn is_file(identity: Identity) -> bool {
     matches!(identity, Identity::File { .. })
+}
+
+/// Lets a folder be recognised by something else; ends a node that nothing is left of.
+fn recognise(connection: &Connection, id: NodeId, identity: Option<Identity>) -> Result<()> {
+    let Some(Identity::Folder { inode, born }) = identity else { return end(connection, id) };
+    let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
+    connection.execute(sql, params![id, inode.cast_signed(), born])?;
+    Ok(())
 }
 
 /// Lets the node of a replaced file stand for the file that replaced it.
@@ -274,31 +235,14 @@ fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
     stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
 }
 
+/// Ends the node at a path, if one is named there.
+pub(super) fn end_at(connection: &Connection, path: &TreePath) -> Result<()> {
+    walk(connection, path)?.map_or(Ok(()), |row| end(connection, row.id))
+}
+
 fn end(connection: &Connection, id: NodeId) -> Result<()> {
     connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id])?;
     Ok(())
-}
-
-fn take_intent(connection: &Connection, id: i64) -> Result<bool> {
-    Ok(connection.execute("DELETE FROM intents WHERE id = ?1", [id])? == 1)
-}
-
-fn intents(connection: &Connection) -> Result<Vec<Intent>> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, source, target, folder, inode, born FROM intents ORDER BY id")?;
-    let mut rows = statement.query([])?;
-    let mut intents = Vec::new();
-    while let Some(row) = rows.next()? {
-        intents.push(Intent {
-            id: row.get(0)?,
-            source: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
-            target: row.get::<_, Option<Vec<u8>>>(2)?.map(|bytes| stored_path(&bytes)).transpose()?,
-            folder: row.get(3)?,
-            inode: row.get::<_, i64>(4)?.cast_unsigned(),
-            born: row.get(5)?,
-        });
-    }
-    Ok(intents)
 }
 
 pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {

@@ -6,8 +6,10 @@
 //! place is named anew.
 //!
 //! A move or removal of something named is written down as an intent before the host changes, and is
-//! finished or abandoned at the next start by what the host shows. Within a process such changes, and
-//! the naming of nodes, happen one at a time; changes to what has no name go side by side.
+//! finished or abandoned at the next start by what the host shows. So is a change that takes two steps on
+//! the host, whether anything in it is named or not: one that was cut off between them is brought to its
+//! end there first. Within a process such changes, and the naming of nodes, happen one at a time; others
+//! go side by side.
 
 use std::collections::HashSet;
 use std::io;
@@ -19,7 +21,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Error, Kind, Result};
 use crate::domain::{Identity, NodeId, TreePath};
-use crate::store::{Intent, Moved, NodeRow, Step, Store, StoreError};
+use crate::store::{Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
 
 /// How often a name is sought again when the host changes meanwhile, and how long between.
 const ATTEMPTS: usize = 250;
@@ -36,8 +38,24 @@ pub(super) struct Facts {
     pub(super) born: Option<i64>,
 }
 
-/// Asks the host about a path, resolved beneath the root without following links.
-pub(super) type Ask = Arc<dyn Fn(&TreePath) -> Result<Facts> + Send + Sync>;
+impl Facts {
+    fn entity(self) -> Entity {
+        Entity { folder: self.kind == Kind::Folder, inode: self.inode, born: self.born }
+    }
+}
+
+/// The host as the index needs it: what it shows, and the steps by which a change that was cut off is
+/// brought to its end. Paths are resolved beneath the root without following links.
+pub(super) trait Hands: Send + Sync {
+    /// Asks about a path.
+    fn ask(&self, path: &TreePath) -> Result<Facts>;
+
+    /// Removes what stands at a path, with all in it, in one step.
+    fn clear(&self, path: &TreePath) -> Result<()>;
+
+    /// Moves what stands at a path to one at which nothing stands.
+    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()>;
+}
 
 /// A named node and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,15 +71,15 @@ pub struct Named {
 /// The node index of one tree.
 pub(super) struct Index {
     store: Store,
-    ask: Ask,
+    hands: Arc<dyn Hands>,
     gate: RwLock<()>,
     owner: AtomicBool,
 }
 
 impl Index {
-    /// Makes the index of the tree that `ask` answers for.
-    pub(super) fn new(store: Store, ask: Ask) -> Self {
-        Self { store, ask, gate: RwLock::new(()), owner: AtomicBool::new(false) }
+    /// Makes the index of the tree that `hands` reach.
+    pub(super) fn new(store: Store, hands: Arc<dyn Hands>) -> Self {
+        Self { store, hands, gate: RwLock::new(()), owner: AtomicBool::new(false) }
     }
 
     /// Finishes or abandons what was under way when the last server stopped. Only for the process
@@ -138,16 +156,29 @@ impl Index {
         Ok(named.into_iter().filter(|node| node.dangling).collect())
     }
 
-    /// Announces a move; to be followed at once by the rename on the host and [`Change::finish`].
-    /// The thread must not name nodes in between.
+    /// Announces a move in one step; to be followed at once by the rename on the host and
+    /// [`Change::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_move(&self, from: &TreePath, to: &TreePath) -> Result<Change<'_>> {
-        self.begin(from, Some(to))
+        self.begin(from, Plan::Move(to.clone()))
+    }
+
+    /// Announces that an entry changes places with `old`, which stands at its target, and that this is
+    /// removed from where it comes to stand then. On disk when this returns; otherwise as
+    /// [`Index::begin_move`].
+    pub(super) fn begin_swap(&self, from: &TreePath, to: &TreePath, old: Entity) -> Result<Change<'_>> {
+        self.begin_steps(from, Plan::Swap(to.clone(), old))
+    }
+
+    /// Announces that a copy of an entry, and of all in it, is put at a path, and that the entry is removed
+    /// then: its nodes go on as the copy's. On disk when this returns; otherwise as [`Index::begin_move`].
+    pub(super) fn begin_copy(&self, from: &TreePath, to: &TreePath, copy: Entity) -> Result<Change<'_>> {
+        self.begin_steps(from, Plan::Copy(to.clone(), copy))
     }
 
     /// Announces a removal, be it for ever or into staging; to be followed at once by the host's change
     /// and [`Change::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_remove(&self, path: &TreePath) -> Result<Change<'_>> {
-        self.begin(path, None)
+        self.begin(path, Plan::Remove)
     }
 
     /// Returns where the rows are.
@@ -155,33 +186,48 @@ impl Index {
         &self.store
     }
 
-    fn begin(&self, source: &TreePath, target: Option<&TreePath>) -> Result<Change<'_>> {
-        let change =
-            |gate, intent| Change { index: self, _gate: gate, source: source.clone(), target: target.cloned(), intent };
+    fn begin(&self, source: &TreePath, plan: Plan) -> Result<Change<'_>> {
         let beside = self.gate.read();
-        if self.touched(source, target)?.is_none() {
-            return Ok(change(Gate::Shared(beside), None));
+        if self.touched(source, &plan)?.is_none() {
+            return Ok(Change::unnamed(self, Gate::Shared(beside), source, plan));
         }
         drop(beside);
         let alone = self.gate.write();
         self.settle()?;
-        let Some(facts) = self.touched(source, target)? else { return Ok(change(Gate::Alone(alone), None)) };
-        let mut intent = Intent {
-            id: 0,
-            source: source.clone(),
-            target: target.cloned(),
-            folder: facts.kind == Kind::Folder,
-            inode: facts.inode,
-            born: facts.born,
-        };
+        match self.touched(source, &plan)? {
+            Some(facts) => self.announce(alone, source, facts, plan),
+            None => Ok(Change::unnamed(self, Gate::Alone(alone), source, plan)),
+        }
+    }
+
+    fn begin_steps(&self, source: &TreePath, plan: Plan) -> Result<Change<'_>> {
+        let alone = self.gate.write();
+        self.settle()?;
+        if matches!(plan, Plan::Copy(..)) {
+            // Once the copy stands there nobody can tell any more which of them fitted the source.
+            let strangers = self.list(source)?.into_iter().filter(|node| node.dangling).map(|node| node.id);
+            self.store.end_nodes(&strangers.collect::<Vec<_>>())?;
+        }
+        let facts = self.facts(source)?.ok_or(Error::Absent)?;
+        self.announce(alone, source, facts, plan)
+    }
+
+    fn announce<'a>(
+        &'a self,
+        alone: RwLockWriteGuard<'a, ()>,
+        source: &TreePath,
+        facts: Facts,
+        plan: Plan,
+    ) -> Result<Change<'a>> {
+        let mut intent = Intent { id: 0, source: source.clone(), entity: facts.entity(), plan };
         intent.id = self.store.begin_intent(&intent)?;
-        Ok(change(Gate::Alone(alone), Some(intent)))
+        Ok(Change { index: self, _gate: Gate::Alone(alone), begun: Begun::Announced(intent) })
     }
 
     /// Returns what the host shows of a source, when the change touches something named. One look
     /// a side is enough, since nothing is named without its ancestors.
-    fn touched(&self, source: &TreePath, target: Option<&TreePath>) -> Result<Option<Facts>> {
-        let replaced = match target {
+    fn touched(&self, source: &TreePath, plan: &Plan) -> Result<Option<Facts>> {
+        let replaced = match plan.target() {
             Some(target) => self.store.node_at(target)?.is_some(),
             None => false,
         };
@@ -202,49 +248,99 @@ impl Index {
         Ok(())
     }
 
-    /// Finishes a change that the host shows as done, abandons it otherwise.
+    /// Brings a change to its end that has begun on the host, abandons it otherwise.
     fn conclude(&self, intent: &Intent) -> Result<()> {
-        if self.is_done(intent)? { self.finish(intent) } else { Ok(self.store.drop_intent(intent.id)?) }
+        if self.complete(intent)? { self.finish(intent) } else { Ok(self.store.drop_intent(intent.id)?) }
+    }
+
+    /// Does on the host what a change cut off between its steps has left; tells whether it is done.
+    fn complete(&self, intent: &Intent) -> Result<bool> {
+        let Intent { source, entity, plan, .. } = intent;
+        let rest = match plan {
+            Plan::Remove | Plan::Move(_) => false,
+            Plan::Swap(target, _) if self.stands(source, *entity)? && self.facts(target)?.is_none() => {
+                // Where the host can't exchange, the old one is taken away first.
+                self.hands.shift(source, target)?;
+                false
+            }
+            Plan::Swap(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
+            Plan::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
+        };
+        if rest && let Err(error) = self.hands.clear(source) {
+            tracing::warn!(%source, %error, "what a move was to remove from here stays");
+            return Ok(true);
+        }
+        self.is_done(intent)
     }
 
     fn is_done(&self, intent: &Intent) -> Result<bool> {
-        let stands = |path| self.facts(path).map(|facts| facts.is_some_and(|facts| is_entity(&facts, intent)));
-        match &intent.target {
-            Some(target) => Ok(!stands(&intent.source)? && stands(target)?),
-            None => Ok(!stands(&intent.source)?),
+        let Intent { source, entity, plan, .. } = intent;
+        let gone = !self.stands(source, *entity)?;
+        match plan {
+            Plan::Remove => Ok(gone),
+            Plan::Move(target) => Ok(gone && self.stands(target, *entity)?),
+            Plan::Swap(target, old) => Ok(gone && !self.stands(source, *old)? && self.stands(target, *entity)?),
+            Plan::Copy(target, copy) => Ok(gone && self.stands(target, *copy)?),
         }
+    }
+
+    fn stands(&self, path: &TreePath, entity: Entity) -> Result<bool> {
+        Ok(self.facts(path)?.is_some_and(|facts| facts.entity() == entity))
     }
 
     fn finish(&self, intent: &Intent) -> Result<()> {
-        match &intent.target {
-            None => Ok(self.store.finish_removal(intent.id, &intent.source)?),
-            Some(target) => {
-                let kind = if intent.folder { Kind::Folder } else { Kind::File };
-                let facts = Facts { kind, inode: intent.inode, born: intent.born };
-                self.follow(Some(intent.id), &intent.source, target, facts)
-            }
-        }
+        let Intent { id, source, entity, plan } = intent;
+        let (target, anew) = match plan {
+            Plan::Remove => return Ok(self.store.finish_removal(*id, source)?),
+            Plan::Move(target) | Plan::Swap(target, _) => (target, Vec::new()),
+            Plan::Copy(target, _) => (target, self.copied(source, target)?),
+        };
+        self.follow(Some(*id), source, target, *entity, &anew)
     }
 
-    fn follow(&self, intent: Option<i64>, source: &TreePath, target: &TreePath, facts: Facts) -> Result<()> {
-        let identity = self.identity(source, facts)?;
+    /// Returns what each named folder at and below a source is recognised by in its copy; nothing for
+    /// what the copy doesn't have.
+    fn copied(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<Identity>)>> {
+        let mut anew = Vec::new();
+        for (path, row) in self.store.nodes()? {
+            let Some(below) = path.below(source) else { continue };
+            let copy = self.facts(&target.join(&below))?;
+            match row.identity {
+                Identity::Folder { .. } => anew.push((row.id, copy.and_then(own_identity))),
+                Identity::File { .. } if copy.is_some_and(|copy| copy.kind == Kind::File) => {}
+                Identity::File { .. } => anew.push((row.id, None)),
+            }
+        }
+        Ok(anew)
+    }
+
+    fn follow(
+        &self,
+        intent: Option<i64>,
+        source: &TreePath,
+        target: &TreePath,
+        entity: Entity,
+        anew: &[(NodeId, Option<Identity>)],
+    ) -> Result<()> {
+        let kind = if entity.folder { Kind::Folder } else { Kind::File };
+        let identity = self.identity(source, Facts { kind, inode: entity.inode, born: entity.born })?;
         let way = target.parent().map(|folder| self.way(&folder)).transpose()?;
         let (Some(identity), Some(way)) = (identity, way) else {
             tracing::warn!(%source, %target, "a move could not be followed: its nodes dangle");
             return Ok(intent.map_or(Ok(()), |id| self.store.drop_intent(id))?);
         };
-        Ok(self.store.finish_move(&Moved { intent, source, identity, target, way: &way }, &draw)?)
+        Ok(self.store.finish_move(&Moved { intent, source, identity, target, way: &way, anew }, &draw)?)
     }
 
     /// Returns the way down to a path, the root first.
     fn way(&self, path: &TreePath) -> Result<Vec<Step>> {
         let mut place = TreePath::root();
-        let mut folder = own_identity((self.ask)(&place)?).ok_or(Error::Absent)?;
+        let mut folder = own_identity(self.hands.ask(&place)?).ok_or(Error::Absent)?;
         let mut way = vec![(Vec::new(), folder)];
         for name in path.names() {
             let Identity::Folder { inode, born } = folder else { return Err(Error::Absent) };
             place = place.child(&name);
-            let facts = (self.ask)(&place)?;
+            let facts = self.hands.ask(&place)?;
             folder = match facts.kind {
                 Kind::Folder => Identity::Folder { inode: facts.inode, born: facts.born },
                 Kind::File => Identity::File { inode, born },
@@ -288,7 +384,7 @@ impl Index {
     }
 
     fn facts(&self, path: &TreePath) -> Result<Option<Facts>> {
-        match (self.ask)(path) {
+        match self.hands.ask(path) {
             Ok(facts) => Ok(Some(facts)),
             Err(Error::Absent | Error::NoParent | Error::NotFolder) => Ok(None),
             Err(error) => Err(error),
@@ -302,9 +398,15 @@ impl Index {
 pub(super) struct Change<'a> {
     index: &'a Index,
     _gate: Gate<'a>,
-    source: TreePath,
-    target: Option<TreePath>,
-    intent: Option<Intent>,
+    begun: Begun,
+}
+
+enum Begun {
+    /// Written down.
+    Announced(Intent),
+    /// One that touched nothing named when it began.
+    Unnamed(TreePath, Plan),
+    Over,
 }
 
 #[expect(dead_code, reason = "held, never looked at")]
@@ -313,22 +415,27 @@ enum Gate<'a> {
     Alone(RwLockWriteGuard<'a, ()>),
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    fn unnamed(index: &'a Index, gate: Gate<'a>, source: &TreePath, plan: Plan) -> Self {
+        Self { index, _gate: gate, begun: Begun::Unnamed(source.clone(), plan) }
+    }
+
     /// Lets the index follow, once the host has changed (and is on disk, where durability asks for it).
     ///
     /// # Errors
     /// [`Error::Store`]: the change is made up for before the next one, or at the next start.
     pub(super) fn finish(mut self) -> Result<()> {
-        if let Some(intent) = self.intent.take() {
-            return self.index.finish(&intent);
-        }
+        let (source, target) = match std::mem::replace(&mut self.begun, Begun::Over) {
+            Begun::Announced(intent) => return self.index.finish(&intent),
+            Begun::Unnamed(source, Plan::Move(target)) => (source, target),
+            Begun::Unnamed(..) | Begun::Over => return Ok(()),
+        };
         // Another process may have named the source since this began.
-        let Some(target) = &self.target else { return Ok(()) };
-        if self.index.store.node_at(&self.source)?.is_none() {
+        if self.index.store.node_at(&source)?.is_none() {
             return Ok(());
         }
-        match self.index.facts(target)? {
-            Some(facts) => self.index.follow(None, &self.source, target, facts),
+        match self.index.facts(&target)? {
+            Some(facts) => self.index.follow(None, &source, &target, facts.entity(), &[]),
             None => Ok(()),
         }
     }
@@ -336,15 +443,11 @@ impl Change<'_> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        let Some(intent) = self.intent.take() else { return };
-        if let Err(error) = self.index.conclude(&intent) {
-            tracing::warn!(%error, "a change of named nodes is not concluded: it will be before the next one");
+        let Begun::Announced(intent) = &self.begun else { return };
+        if let Err(error) = self.index.conclude(intent) {
+            tracing::warn!(%error, "a change is not concluded: it will be before the next one");
         }
     }
-}
-
-fn is_entity(facts: &Facts, intent: &Intent) -> bool {
-    (facts.kind == Kind::Folder) == intent.folder && facts.inode == intent.inode && facts.born == intent.born
 }
 
 fn own_identity(facts: Facts) -> Option<Identity> {

@@ -12,6 +12,7 @@ mod editor;
 mod entry;
 mod error;
 mod handles;
+mod hands;
 mod host;
 mod in_place;
 mod index;
@@ -32,8 +33,9 @@ mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hands::HostHands;
 use host::{Errno, Exclusive, Host};
-use index::{Facts, Index};
+use index::Index;
 use lock::LockTable;
 use names::NameLocks;
 use removals::Removals;
@@ -122,17 +124,17 @@ impl Tree {
 
     fn over(options: &Options, store: Store, clock: Clock, alone: Option<Exclusive>) -> Result<Self> {
         let host = Arc::new(Host::open(&options.root, alone.is_some()).map_err(Error::Host)?);
-        let asked = Arc::clone(&host);
-        let ask: index::Ask = Arc::new(move |path| facts(&asked, path));
+        let removals = Removals::default();
+        let hands = HostHands::new(Arc::clone(&host), removals.clone());
         Ok(Self {
             shared: Arc::new(Shared {
                 host,
                 tags: Tags::new(store.etag_key()?),
                 locks: LockTable::open(store.clone(), clock)?,
-                index: Index::new(store, ask),
+                index: Index::new(store, Arc::new(hands)),
                 names: NameLocks::new(),
                 journals: NameLocks::new(),
-                removals: Removals::default(),
+                removals,
                 durability: options.durability,
                 _alone: alone,
             }),
@@ -194,10 +196,4 @@ impl Tree {
     pub fn settle(&self) {
         self.shared.removals.settle();
     }
-}
-
-fn facts(host: &Host, path: &TreePath) -> Result<Facts> {
-    let stat = host.stat(path)?;
-    let kind = stat.kind.ok_or(Error::Absent)?;
-    Ok(Facts { kind, inode: stat.inode, born: stat.born() })
 }

@@ -1,6 +1,6 @@
 //! A served folder with users, tokens and views of it, for tests of this room and of those that build on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -20,24 +20,30 @@ pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) root: PathBuf,
     tokens: AtomicU32,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl House {
     /// Serves a folder that holds these folders.
     pub(crate) fn new(folders: &[&str]) -> Self {
         let temporary = tempfile::tempdir().expect("folder");
-        let root = temporary.path().join("root");
-        std::fs::create_dir(&root).expect("root");
-        let store = Store::open(&temporary.path().join("state")).expect("store");
+        let house = Self::within(temporary.path());
+        for folder in folders {
+            house.tree.ensure_folder(&at(folder)).expect("folder");
+        }
+        Self { _folder: Some(temporary), ..house }
+    }
+
+    /// Serves what is in a folder that stays, with the state beside it.
+    pub(crate) fn within(folder: &Path) -> Self {
+        let root = folder.join("root");
+        std::fs::create_dir_all(&root).expect("root");
+        let store = Store::open(&folder.join("state")).expect("store");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
         let clock = Clock::manual(now());
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
         let tree = Tree::open(options(&root), store.clone(), clock.clone()).expect("tree");
-        for folder in folders {
-            tree.ensure_folder(&at(folder)).expect("folder");
-        }
-        Self { tree, store, auth, clock, root, tokens: AtomicU32::new(0), _folder: temporary }
+        Self { tree, store, auth, clock, root, tokens: AtomicU32::new(0), _folder: None }
     }
 
     /// Opens the tree once more, as the next start does; this one's must be gone by then.
@@ -87,7 +93,7 @@ impl House {
     }
 }
 
-fn options(root: &std::path::Path) -> Options {
+fn options(root: &Path) -> Options {
     Options { root: root.to_owned(), durability: Durability::Fast }
 }
 

@@ -70,22 +70,22 @@ impl Folder {
 
     /// Removes an entry that is no folder.
     pub(crate) fn unlink(&self, name: &Name) -> Result<()> {
-        unlinkat(self, name.as_bytes(), AtFlags::empty())
+        change(|| unlinkat(self, name.as_bytes(), AtFlags::empty()))
     }
 
     /// Removes an empty folder.
     pub(crate) fn remove_folder(&self, name: &Name) -> Result<()> {
-        unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR)
+        change(|| unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR))
     }
 
     /// Moves an entry, replacing as POSIX does.
     pub(crate) fn rename(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
-        renameat(self, name.as_bytes(), to, target.as_bytes())
+        change(|| renameat(self, name.as_bytes(), to, target.as_bytes()))
     }
 
     /// Moves an entry to where nothing is.
     pub(crate) fn rename_new(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
-        match renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE) {
+        match change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE)) {
             // The file system has no such rename: look first, under the caller's lock.
             Err(Errno::INVAL | Errno::NOSYS) => match to.stat_entry(target) {
                 Ok(_) => Err(Errno::EXIST),
@@ -98,7 +98,7 @@ impl Folder {
 
     /// Lets two entries change places in one step.
     pub(crate) fn exchange(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
-        renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE)
+        change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
     }
 
     /// Makes a symbolic link.
@@ -135,6 +135,16 @@ impl Folder {
     pub(crate) fn names(&self) -> Result<Names> {
         plain(self, b"", How::List).map(Names::from)
     }
+}
+
+/// Changes names in one step; a test may kill the process just before and just after it.
+fn change<T>(step: impl FnOnce() -> T) -> T {
+    #[cfg(test)]
+    super::doom::mortal();
+    let done = step();
+    #[cfg(test)]
+    super::doom::mortal();
+    done
 }
 
 /// Returns the room on the file system of an open entry.

@@ -4,6 +4,8 @@
 //! was. [`open`] resolves paths in it, [`Folder`] changes names in a folder that is open, [`File`]
 //! holds bytes, and [`Staging`] is where things wait that have no name yet, or none any more.
 
+#[cfg(test)]
+pub(super) mod doom;
 mod file;
 mod folder;
 mod mounts;

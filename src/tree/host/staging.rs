@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::open::{How, plain};
-use super::{Errno, File, Folder, Host, Locked, Mount, Result};
+use super::{Errno, File, Folder, Host, Locked, Mount, Result, Stat};
 use crate::domain::{Name, RESERVED};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
@@ -213,6 +213,11 @@ impl Staged {
     /// Returns the staging folder and the name in it, to reach what waits there.
     pub(crate) fn place(&self) -> (&Folder, &Name) {
         (&self.staging.folder, &self.name)
+    }
+
+    /// Asks about it.
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        self.staging.folder.stat_entry(&self.name)
     }
 
     /// Puts it where it belongs, in the place of a file if there is one.

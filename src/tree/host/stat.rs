@@ -5,6 +5,7 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 
 use super::Result;
 use crate::domain::Identity;
+use crate::store::Entity;
 use crate::tree::{Kind, Timestamp};
 
 /// A mount and a file system on it: what one rename can't cross.
@@ -55,6 +56,11 @@ impl Stat {
     /// Returns what a folder is recognised by.
     pub(crate) fn folder_identity(&self) -> Identity {
         Identity::Folder { inode: self.inode, born: self.born() }
+    }
+
+    /// Returns what the entry is recognised by itself.
+    pub(crate) fn entity(&self) -> Entity {
+        Entity { folder: self.is_folder(), inode: self.inode, born: self.born() }
     }
 
     /// Tells whether this is a folder.

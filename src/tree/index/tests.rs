@@ -51,14 +51,26 @@ impl Host {
     pub(in crate::tree) fn places(&self) -> HashMap<u64, TreePath> {
         self.entries.lock().iter().map(|(path, facts)| (facts.inode, path.clone())).collect()
     }
+}
 
-    pub(in crate::tree) fn ask(&self, path: &TreePath) -> Result<Facts> {
+impl Hands for Host {
+    fn ask(&self, path: &TreePath) -> Result<Facts> {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let meddler = self.meddler.lock().take_if(|(when, _)| *when == asked);
         if let Some((_, meddle)) = meddler {
             meddle(self);
         }
         self.entries.lock().get(path).copied().ok_or(Error::Absent)
+    }
+
+    fn clear(&self, path: &TreePath) -> Result<()> {
+        self.remove(&path.to_string());
+        Ok(())
+    }
+
+    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        self.rename(&from.to_string(), &to.to_string());
+        Ok(())
     }
 }
 
@@ -136,8 +148,7 @@ impl World {
 }
 
 fn index(store: &Store, host: &Arc<Host>) -> Index {
-    let host = Arc::clone(host);
-    Index::new(store.clone(), Arc::new(move |path| host.ask(path)))
+    Index::new(store.clone(), Arc::clone(host) as Arc<dyn Hands>)
 }
 
 pub(in crate::tree) fn at(path: &str) -> TreePath {
@@ -408,7 +419,7 @@ fn an_intent_is_made_up_for_when_the_index_could_not_follow_at_once() {
 impl Change<'_> {
     /// Leaves a change as a killed process does: nothing of it runs any more.
     pub(in crate::tree) fn die(mut self) {
-        self.intent = None;
+        self.begun = Begun::Over;
     }
 }
 

@@ -5,6 +5,7 @@ use crate::domain::{Name, Operation, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
 use crate::tree::handles::Hold;
 use crate::tree::host::{Errno, File, Folder, How, Staged, Stat};
+use crate::tree::index::Change;
 use crate::tree::{Error, Kind, Result};
 
 /// How much is copied between two looks at whether the session lives.
@@ -57,8 +58,15 @@ impl View {
         let names = self.shared().names.hold(&[&target.path]);
         let steady = self.shared().locks.steady();
         let replaced = self.may_replace(&target, overwrite, claim)?;
-        self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite)?;
+        let folders = source.stat.is_folder() || replaced.as_ref().is_some_and(Stat::is_folder);
+        let change = match folders && replaced.is_some() {
+            true => Some(self.shared().index.begin_remove(&target.path)?),
+            false => None,
+        };
+        let old = self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite)?;
         self.sync_names(&target.folder)?;
+        change.map_or(Ok(()), Change::finish)?;
+        old.into_iter().for_each(|old| self.shared().removals.begin(old));
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
         self.shared().index.copy_properties(&source.path, &target.path, deep)?;
@@ -91,7 +99,7 @@ impl View {
     }
 
     /// Puts what is staged in its place, under the name's commit lock. Folders that are replaced, or
-    /// replace, change places with the staged, which goes then.
+    /// replace, change places with the staged: returns then what waits there now to be removed.
     pub(super) fn put(
         &self,
         staged: Staged,
@@ -99,26 +107,27 @@ impl View {
         target: &Spot,
         replaced: Option<&Stat>,
         overwrite: Overwrite,
-    ) -> Result<()> {
-        let Some(old) = replaced else { return staged.put_new(&target.folder, &target.name).map_err(Error::putting) };
+    ) -> Result<Option<Staged>> {
+        let new = |staged: Staged| staged.put_new(&target.folder, &target.name).map_err(Error::putting);
+        let Some(old) = replaced else { return new(staged).map(|()| None) };
         if overwrite == Overwrite::Posix || !(folder || old.is_folder()) {
-            return staged.put(&target.folder, &target.name).map_err(Error::putting);
+            return staged.put(&target.folder, &target.name).map_err(Error::putting).map(|()| None);
         }
-        let change = self.shared().index.begin_remove(&target.path)?;
         match staged.exchange(&target.folder, &target.name) {
-            Ok(()) => self.shared().removals.begin(staged),
+            Ok(()) => Ok(Some(staged)),
+            // What stood there has gone behind the gateway's back.
+            Err(Errno::NOENT) => new(staged).map(|()| None),
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let old =
                     self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?;
-                if let Err(error) = staged.put_new(&target.folder, &target.name) {
+                if let Err(error) = new(staged) {
                     old.put_new(&target.folder, &target.name)?;
-                    return Err(Error::putting(error));
+                    return Err(error);
                 }
-                self.shared().removals.begin(old);
+                Ok(Some(old))
             }
-            Err(error) => return Err(Error::putting(error)),
+            Err(error) => Err(Error::putting(error)),
         }
-        change.finish()
     }
 }
 

@@ -3,13 +3,13 @@
 use super::{Claim, Overwrite, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
-use crate::tree::host::{Errno, Stat};
+use crate::tree::host::{Errno, Staged, Stat};
 use crate::tree::{Error, Kind, Result};
 
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
     ///
-    /// Between file systems it is copied whole and then removed; named nodes end then.
+    /// Between file systems it is copied whole and then removed; whatever was named stays named.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
@@ -35,7 +35,10 @@ impl View {
         let names = self.shared().names.hold(&[&source.path, &target.path]);
         let steady = self.shared().locks.steady();
         let moving = self.may_move(&source, &target, overwrite, claim)?;
-        let change = self.shared().index.begin_move(&source.path, &target.path)?;
+        let change = match moving.swapped(overwrite) {
+            Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entity())?,
+            None => self.shared().index.begin_move(&source.path, &target.path)?,
+        };
         self.replace(&source, &target, overwrite, &moving)?;
         self.sync_names(&target.folder)?;
         if source.parent() != target.parent() {
@@ -86,9 +89,7 @@ impl View {
             (None, _) | (Some(_), Overwrite::No) => from.0.rename_new(from.1, to.0, to.1),
             (Some(_), Overwrite::Posix) => from.0.rename(from.1, to.0, to.1),
             (Some(old), Overwrite::Yes) if moving.moved.is_same(old) => from.0.unlink(from.1),
-            (Some(old), Overwrite::Yes) if old.is_folder() || moving.moved.is_folder() => {
-                return self.swap(source, target);
-            }
+            (Some(_), Overwrite::Yes) if moving.swapped(overwrite).is_some() => return self.swap(source, target),
             (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
         };
         moved.map_err(|error| match error {
@@ -98,13 +99,19 @@ impl View {
         })
     }
 
-    /// Both change places in one step, so that the target is never missing; then the old one goes.
+    /// Both change places in one step, so that the target is never missing; then the old one goes. The index
+    /// knows of both steps, so that the second follows at the next start at the latest.
     fn swap(&self, source: &Spot, target: &Spot) -> Result<()> {
         let staging = self.host().staging(&source.folder, source.holder.mount())?;
         let old = match source.folder.exchange(&source.name, &target.folder, &target.name) {
             Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
                 let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
             })?,
+            // What stood there has gone behind the gateway's back.
+            Err(Errno::NOENT) => {
+                let moved = source.folder.rename_new(&source.name, &target.folder, &target.name);
+                return moved.map_err(Error::putting);
+            }
             Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
@@ -145,6 +152,7 @@ impl View {
         if stat.is_folder() && self.host().holds_mounts(&source.path) {
             return Err(Error::Forbidden);
         }
+        let leaving = self.host().staging(&source.folder, source.holder.mount())?;
         let staged = self.copy_for_move(source, stat, target)?;
         let names = self.shared().names.hold(&[&source.path, &target.path]);
         let steady = self.shared().locks.steady();
@@ -152,18 +160,39 @@ impl View {
         if !moving.moved.is_same(stat) {
             return Err(Error::Absent);
         }
-        self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
+        let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
+        let old = self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
         self.sync_names(&target.folder)?;
-        let properties = self.shared().index.copy_properties(&source.path, &target.path, true);
-        let change = self.shared().index.begin_remove(&source.path)?;
-        let old = self.host().staging(&source.folder, source.holder.mount())?.take(&source.folder, &source.name)?;
+        let left = match leaving.take(&source.folder, &source.name) {
+            Ok(left) => left,
+            Err(error) => {
+                self.take_back(target, old, moving.replaced.as_ref())?;
+                return Err(error.into());
+            }
+        };
         self.sync_names(&source.folder)?;
         change.finish()?;
-        self.shared().removals.begin(old);
+        old.into_iter().chain([left]).for_each(|staged| self.shared().removals.begin(staged));
         self.shared().locks.forget(&source.path)?;
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
-        properties.map(|()| moving.replaced.is_some())
+        Ok(moving.replaced.is_some())
+    }
+
+    /// Takes a copy back that was put at a target, where that is still possible.
+    fn take_back(&self, target: &Spot, old: Option<Staged>, replaced: Option<&Stat>) -> Result<()> {
+        let copy = match (old, replaced) {
+            (Some(old), _) => {
+                old.exchange(&target.folder, &target.name)?;
+                old
+            }
+            (None, Some(_)) => return Ok(()),
+            (None, None) => {
+                self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?
+            }
+        };
+        self.shared().removals.begin(copy);
+        self.sync_names(&target.folder)
     }
 }
 
@@ -173,4 +202,13 @@ pub(super) struct Moving {
     moved: Stat,
     /// What it replaces.
     replaced: Option<Stat>,
+}
+
+impl Moving {
+    /// Returns what is replaced by changing places, since no single step of the host does it: a folder, or
+    /// what a folder replaces.
+    fn swapped(&self, overwrite: Overwrite) -> Option<&Stat> {
+        let swaps = |old: &&Stat| !self.moved.is_same(old) && (old.is_folder() || self.moved.is_folder());
+        self.replaced.as_ref().filter(swaps).filter(|_| overwrite == Overwrite::Yes)
+    }
 }

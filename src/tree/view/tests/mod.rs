@@ -4,6 +4,7 @@ mod access;
 mod cached;
 mod etags;
 mod judged;
+mod killed;
 mod limits;
 mod links;
 mod model;

@@ -194,14 +194,50 @@ fn a_folder_of_any_depth_leaves_in_one_step_and_goes_whole() {
     no_debris(&house);
 }
 
+/// Moves as to another file system: nothing can be mounted here, so what such a move does is asked for by itself.
+fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
+    let (source, stat) = view.removable(crate::domain::Operation::Move, &at(from))?;
+    view.move_across(&source, &stat, &view.spot(&at(to))?, overwrite, &NONE)
+}
+
 #[test]
 fn a_move_to_another_file_system_copies_whole_and_removes() {
     let (house, view) = house();
-    // Nothing can be mounted here: what a move across does is asked for by itself.
-    let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("seen");
-    let target = view.spot(&at("/box/c")).expect("spot");
-    let replaced = view.move_across(&source, &stat, &target, Overwrite::Yes, &NONE).expect("moved");
+    let replaced = across(&view, "/box/a", "/box/c", Overwrite::Yes).expect("moved");
     assert!(replaced && !host(&house, "/box/a").exists());
     assert_eq!(content(&house, "/box/c/b/file"), "deep");
     no_debris(&house);
+}
+
+#[test]
+fn nodes_follow_a_move_to_another_file_system_with_all_that_hangs_on_them() {
+    let (house, view) = house();
+    house.user("bob", &[("/box/a/b", Permission::R)]);
+    let bob = house.view("bob");
+    tag(&view, "/box/a/b/file", "one");
+    let [top, folder, file, replaced] =
+        ["/box/a", "/box/a/b", "/box/a/b/file", "/box/c"].map(|path| view.node_id(&at(path)).expect("named"));
+    across(&view, "/box/a", "/box/c", Overwrite::Yes).expect("moved");
+    let place = |id| house.tree.locate(id).expect("located").map(|path| path.to_string());
+    let places = [top, folder, file, replaced].map(place);
+    assert_eq!(places, [Some("/box/c".into()), Some("/box/c/b".into()), Some("/box/c/b/file".into()), None]);
+    assert_eq!(tags(&view, "/box/c/b/file").len(), 1);
+    assert_eq!(get(&bob, "/box/c/b/file").expect("granted"), "deep");
+    across(&view, "/box/c/b/file", "/box/file", Overwrite::No).expect("moved");
+    assert_eq!(place(file).as_deref(), Some("/box/file"));
+    assert_eq!(tags(&view, "/box/file").len(), 1);
+    assert_eq!(said(get(&bob, "/box/file")), "absent");
+}
+
+#[test]
+fn a_folder_swapped_behind_the_gateways_back_gets_no_name_by_a_move_to_another_file_system() {
+    let (house, view) = house();
+    house.user("bob", &[("/box/a/b", Permission::R)]);
+    let node = view.node_id(&at("/box/a/b")).expect("named");
+    fs::rename(host(&house, "/box/a/b"), host(&house, "/box/old")).expect("renamed");
+    fs::create_dir(host(&house, "/box/a/b")).expect("made");
+    write(&house, "/box/a/b/file", "of another");
+    across(&view, "/box/a", "/box/c", Overwrite::Yes).expect("moved");
+    assert_eq!(house.tree.locate(node).expect("located"), None);
+    assert_eq!(said(get(&house.view("bob"), "/box/c/b/file")), "absent");
 }

@@ -1,0 +1,50 @@
+//! What the index has the host do: look, and end what was cut off.
+
+use std::sync::Arc;
+
+use super::host::{Folder, Host};
+use super::index::{Facts, Hands};
+use super::removals::Removals;
+use super::{Error, Result};
+use crate::domain::{Name, TreePath};
+
+/// The hands that reach the served folder.
+pub(super) struct HostHands {
+    host: Arc<Host>,
+    removals: Removals,
+}
+
+impl HostHands {
+    /// Lends hands to a host.
+    pub(super) fn new(host: Arc<Host>, removals: Removals) -> Self {
+        Self { host, removals }
+    }
+
+    fn place(&self, path: &TreePath) -> Result<(Folder, Name)> {
+        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
+        Ok((self.host.folder(&parent)?, name))
+    }
+}
+
+impl Hands for HostHands {
+    fn ask(&self, path: &TreePath) -> Result<Facts> {
+        let stat = self.host.stat(path)?;
+        let kind = stat.kind.ok_or(Error::Absent)?;
+        Ok(Facts { kind, inode: stat.inode, born: stat.born() })
+    }
+
+    fn clear(&self, path: &TreePath) -> Result<()> {
+        let (folder, name) = self.place(path)?;
+        let staged = self.host.staging(&folder, folder.stat()?.mount())?.take(&folder, &name)?;
+        folder.sync()?;
+        self.removals.begin(staged);
+        Ok(())
+    }
+
+    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        let ((folder, name), (to, target)) = (self.place(from)?, self.place(to)?);
+        folder.rename_new(&name, &to, &target)?;
+        to.sync()?;
+        Ok(folder.sync()?)
+    }
+}

@@ -1,0 +1,160 @@
+//! Killed at any step on the host: what stands after the next start is the old or the new, whole, and so
+//! are the names of nodes.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::domain::{NodeId, Operation, Permission};
+use crate::tree::Overwrite;
+use crate::tree::host::doom::doom;
+
+/// Tells the child what to do: which change, whether things are named, after how many points it is killed,
+/// and in which folder.
+const ORDER: &str = "PATGATE_TEST_ORDER";
+
+type Act = fn(&View) -> Result<()>;
+
+/// What the host does in one step.
+const SIMPLE: [(&str, Act); 7] = [
+    ("a file over a file", |view| rename(view, "/one", "/two", Overwrite::Yes)),
+    ("a file over a file as POSIX does it", |view| rename(view, "/one", "/two", Overwrite::Posix)),
+    ("a folder to a new name", |view| rename(view, "/s", "/t/new", Overwrite::No)),
+    ("removal of a folder", |view| view.remove_all(&at("/s"), &NONE)),
+    ("removal of a file", |view| view.remove_file(&at("/one"), &NONE)),
+    ("a copy over a folder", |view| view.copy(&at("/s"), &at("/t"), true, Overwrite::Yes, &NONE).map(drop)),
+    ("a copy over a file", |view| view.copy(&at("/s"), &at("/one"), true, Overwrite::Yes, &NONE).map(drop)),
+];
+
+/// What takes the host more than one.
+const STEPWISE: [(&str, Act); 7] = [
+    ("a folder over a folder", |view| rename(view, "/s", "/t", Overwrite::Yes)),
+    ("a file over a folder", |view| rename(view, "/one", "/t", Overwrite::Yes)),
+    ("a folder over a file", |view| rename(view, "/s", "/one", Overwrite::Yes)),
+    ("a folder over a folder elsewhere", |view| across(view, "/s", "/t", Overwrite::Yes)),
+    ("a folder to a new name elsewhere", |view| across(view, "/s", "/t/new", Overwrite::No)),
+    ("a file over a file elsewhere", |view| across(view, "/one", "/two", Overwrite::Posix)),
+    ("a file over a folder elsewhere", |view| across(view, "/one", "/t", Overwrite::Yes)),
+];
+
+const NAMED: [&str; 8] = ["/s", "/s/b", "/s/b/f", "/t", "/t/old", "/t/old/f", "/one", "/two"];
+
+fn rename(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()> {
+    view.rename(&at(from), &at(to), overwrite, &NONE).map(drop)
+}
+
+/// Moves as to another file system.
+fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()> {
+    let (source, stat) = view.removable(Operation::Move, &at(from))?;
+    view.move_across(&source, &stat, &view.spot(&at(to))?, overwrite, &NONE).map(drop)
+}
+
+/// Makes two folders with something in them and two files, and writes down what their nodes are called.
+fn furnish(folder: &Path, named: bool) -> House {
+    let house = House::within(folder);
+    for path in ["/s/b", "/t/old"] {
+        house.tree.ensure_folder(&at(path)).expect("made");
+    }
+    for path in ["/s/b/f", "/s/g", "/t/old/f", "/one", "/two"] {
+        write(&house, path, path);
+    }
+    house.user("alice", &[("/", Permission::RW)]);
+    let named = NAMED.iter().filter(|_| named);
+    let ids = named.map(|path| format!("{path} {}\n", house.tree.mint(&at(path)).expect("named")));
+    fs::write(folder.join("ids"), ids.collect::<String>()).expect("written");
+    house
+}
+
+/// What stands in the served folder, and where what was named at first is now.
+#[derive(Debug, PartialEq)]
+struct State {
+    entries: BTreeMap<String, Option<String>>,
+    nodes: BTreeMap<String, Option<String>>,
+}
+
+/// Looks at what stands after the next start.
+fn state(folder: &Path) -> State {
+    let house = House::within(folder);
+    house.tree.settle();
+    assert_eq!(house.store.intents().expect("read"), [], "every change is concluded");
+    let ids = fs::read_to_string(folder.join("ids")).expect("read");
+    let nodes = ids.lines().filter_map(|line| line.split_once(' ')).map(|(path, id)| {
+        let id: NodeId = id.parse().expect("an id");
+        (path.to_owned(), house.tree.locate(id).expect("located").map(|path| path.to_string()))
+    });
+    let nodes = nodes.collect();
+    let mut entries = BTreeMap::new();
+    let mut left = vec![house.root.clone()];
+    while let Some(place) = left.pop() {
+        for entry in fs::read_dir(&place).expect("listed") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(&house.root).expect("below").display().to_string();
+            entries.insert(name, (!path.is_dir()).then(|| fs::read_to_string(&path).expect("read")));
+            if path.is_dir() {
+                left.push(path);
+            }
+        }
+    }
+    entries.remove(".patgate");
+    State { entries, nodes }
+}
+
+/// Makes a change in a process that is killed after some points; tells whether it came to the end.
+fn make(change: &str, named: bool, points: u32, folder: &Path) -> bool {
+    let child = "tree::view::tests::killed::in_a_process_of_its_own";
+    let order = format!("{change}:{named}:{points}:{}", folder.display());
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let status = command.args(["--exact", child]).env(ORDER, order).stdout(Stdio::null()).status().expect("run");
+    assert!(status.success() || status.signal() == Some(9), "{status}");
+    status.success()
+}
+
+/// What the child does; nothing in a run of the tests.
+#[test]
+fn in_a_process_of_its_own() {
+    let Ok(order) = std::env::var(ORDER) else { return };
+    let words: Vec<&str> = order.splitn(4, ':').collect();
+    let [change, named, points, folder] = words[..] else { panic!("{order}") };
+    let house = furnish(Path::new(folder), named == "true");
+    let view = house.view("alice");
+    let (_, act) = SIMPLE.iter().chain(&STEPWISE).find(|(name, _)| *name == change).expect(change);
+    doom(points.parse().expect("a number"));
+    act(&view).expect("changed");
+}
+
+/// Returns what stands when a change, if any, came to its end.
+fn outcome(change: Option<Act>, named: bool) -> State {
+    let folder = tempfile::tempdir().expect("folder");
+    let house = furnish(folder.path(), named);
+    change.map_or(Ok(()), |act| act(&house.view("alice"))).expect("changed");
+    house.tree.settle();
+    drop(house);
+    state(folder.path())
+}
+
+fn whole_or_undone((name, act): (&str, Act), named: bool) {
+    let (old, new) = (outcome(None, named), outcome(Some(act), named));
+    let mut seen = Vec::new();
+    for points in 0.. {
+        let folder = tempfile::tempdir().expect("folder");
+        let ended = make(name, named, points, folder.path());
+        let state = state(folder.path());
+        if ended {
+            assert_eq!(state, new, "{name}");
+            break;
+        }
+        assert!(state == old || state == new, "{name}, killed at point {points}: {state:#?}");
+        seen.push(state == new);
+    }
+    assert!(old != new && seen.first() == Some(&false) && seen.contains(&true), "{name}: {seen:?}");
+}
+
+#[test]
+fn a_change_that_was_cut_off_is_whole_or_undone_after_the_next_start() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| SIMPLE.into_iter().chain(STEPWISE).for_each(|change| whole_or_undone(change, true)));
+        scope.spawn(|| STEPWISE.into_iter().for_each(|change| whole_or_undone(change, false)));
+    });
+}
