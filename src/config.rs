@@ -212,7 +212,7 @@ struct Draft {
 }
 
 /// Variables that are no settings but belong to the program all the same.
-const OTHER_VARIABLES: &[&str] = &["PATGATE_CONFIG", "PATGATE_SERVER", "PATGATE_TOKEN"];
+const OTHER_VARIABLES: &[&str] = &["PATGATE_CONFIG", "PATGATE_SERVER", "PATGATE_TOKEN", "PATGATE_CA_FILE"];
 
 impl Config {
     /// Reads all sources into a configuration that can be run.

@@ -7,8 +7,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::schema;
 use crate::auth::{Ended, Refusal};
-use crate::domain::PolicyFault;
+use crate::domain::{Login, PolicyFault, Role};
 use crate::http::{challenge, retry_after};
 use crate::{tokens, tree};
 
@@ -89,12 +90,63 @@ pub struct Problem {
     /// What is wrong with this request, for people.
     #[schema(example = "there is no token JhxND7ci")]
     pub detail: String,
+    /// The user that it concerns, where that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Login>)]
+    pub user: Option<Login>,
+    /// The role that is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Role>)]
+    pub role: Option<Role>,
+    /// What may be reached instead, each a permission and a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Vec<String>>,
+    /// The most that may be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<String>,
 }
 
 impl Problem {
+    fn new((status, name): (StatusCode, &str), detail: String) -> Self {
+        Self {
+            kind: format!("{KIND}{name}"),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail,
+            user: None,
+            role: None,
+            reach: None,
+            most: None,
+        }
+    }
+
+    /// Adds what a refusal concerns.
+    fn about(self, error: &tokens::Error) -> Self {
+        use tokens::Error;
+        match error {
+            Error::UnknownUser(login) | Error::UserExists(login) | Error::Disabled(login) => {
+                Self { user: Some(login.clone()), ..self }
+            }
+            Error::NoGrant { login, .. } => Self { user: Some(login.clone()), ..self },
+            Error::RoleNotHeld { role, login } => Self { user: Some(login.clone()), role: Some(*role), ..self },
+            Error::Forbidden(role) => Self { role: Some(*role), ..self },
+            Error::OutsideReach { login, reach, .. } => {
+                Self { user: Some(login.clone()), reach: Some(reach.clone()), ..self }
+            }
+            Error::Policy(PolicyFault::TooLong { max, .. }) => Self { most: Some(max.to_string()), ..self },
+            _ => self,
+        }
+    }
+
     /// Returns the name of the kind: what its type ends with.
     pub fn name(&self) -> &str {
         self.kind.strip_prefix(KIND).unwrap_or(&self.kind)
+    }
+}
+
+impl From<&tokens::Error> for Problem {
+    fn from(error: &tokens::Error) -> Self {
+        Self::new(of_tokens(error), error.to_string()).about(error)
     }
 }
 
@@ -182,12 +234,8 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, name) = self.kind();
-        let problem = Problem {
-            kind: format!("{KIND}{name}"),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
-            status: status.as_u16(),
-            detail: self.detail(status),
-        };
+        let problem = Problem::new((status, name), self.detail(status));
+        let problem = if let Self::Tokens(error) = &self { problem.about(error) } else { problem };
         let mut response = (status, axum::Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use crate::api::shape::Problem;
 use crate::config::ConfigError;
-use crate::domain::PolicyFault;
+use crate::domain::{Login, Role};
 use crate::gateway::StartError;
-use crate::store::{StoreError, TokenState};
+use crate::store::StoreError;
 use crate::{tokens, tree};
 
 const REFUSED: u8 = 1;
@@ -84,65 +85,71 @@ pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
     Err(Failure::usage(line).hint(hint))
 }
 
-impl From<tokens::Error> for Failure {
-    fn from(error: tokens::Error) -> Self {
-        use tokens::Error;
-        let hint = match &error {
-            Error::UnknownUser(_) => Some("patgate admin user list shows who there is".to_owned()),
-            Error::UserExists(login) => Some(format!("patgate admin user show {login} shows it")),
-            Error::Disabled(login) => Some(format!("patgate admin user enable {login}")),
-            Error::UnknownToken(_) => Some("patgate apitoken list shows the ids".to_owned()),
-            Error::Dead(_, TokenState::Live | TokenState::Expired | TokenState::Revoked) => {
-                Some("make a new one: patgate admin user token -u LOGIN".to_owned())
-            }
-            Error::Grace(_) => Some("give --grace 24h or less".to_owned()),
-            Error::UnknownNode(_) => Some("patgate node id PATH tells a node's id".to_owned()),
-            Error::NoPath(_) | Error::Unnameable(_) => {
-                Some("paths start at the served folder, / is the folder itself".to_owned())
-            }
-            Error::NoHome(_) => Some("give --grant PATH:PERM or --no-home".to_owned()),
-            Error::OutsideReach { login, reach, .. } => Some(reach_hint(login.as_str(), reach)),
-            Error::NoGrant { login, .. } => Some(format!("patgate admin user show {login} shows its grants")),
-            Error::Policy(fault) => Some(policy_hint(fault)),
-            Error::Setting(_) => Some("patgate policy show shows every key".to_owned()),
-            Error::RoleNotHeld { login, .. } => Some(format!("patgate admin user show {login} shows its roles")),
-            Error::Forbidden(_)
-            | Error::Narrow
-            | Error::Ended
-            | Error::Wider(_)
-            | Error::Narrower(_)
-            | Error::Widens(_)
-            | Error::Longer(..)
-            | Error::Changed(_)
-            | Error::Past(_)
-            | Error::NoScopes
-            | Error::Chain(_)
-            | Error::NoTree
-            | Error::NeverSlides
-            | Error::Label(_)
-            | Error::Tree(_) => None,
-            Error::Store(error) => store_hint(error),
-        };
-        Self::new(error.to_string()).maybe_hint(hint)
+impl From<&Problem> for Failure {
+    fn from(problem: &Problem) -> Self {
+        Self::new(problem.detail.as_str()).maybe_hint(hint(problem))
     }
 }
+
+impl From<tokens::Error> for Failure {
+    fn from(error: tokens::Error) -> Self {
+        match error {
+            tokens::Error::Store(error) => error.into(),
+            tokens::Error::Tree(_) | tokens::Error::NoTree => Self::new(error.to_string()),
+            refusal => Self::from(&Problem::from(&refusal)),
+        }
+    }
+}
+
+/// Says what to do about a problem: the same whether it was met here or at a server.
+fn hint(problem: &Problem) -> Option<String> {
+    let user = problem.user.as_ref().map_or("LOGIN", Login::as_str);
+    let hint = match problem.name() {
+        "unknown-user" => "patgate admin user list shows who there is",
+        "user-exists" => return Some(format!("patgate admin user show {user} shows it")),
+        "user-disabled" => return Some(format!("patgate admin user enable {user}")),
+        "role-not-held" => return Some(format!("patgate admin user show {user} shows its roles")),
+        "no-grant" => return Some(format!("patgate admin user show {user} shows its grants")),
+        "outside-reach" => return Some(reach_hint(user, problem.reach.as_deref().unwrap_or_default())),
+        "unknown-token" => "patgate apitoken list shows the ids",
+        "dead-token" => "make a new one: patgate admin user token -u LOGIN",
+        "grace" => "give --grace 24h or less",
+        "unknown-node" => "patgate node id PATH tells a node's id",
+        "no-path" => FROM_THE_TOP,
+        "no-home" => "give --grant PATH:PERM or --no-home",
+        "too-long" => {
+            let most = problem.most.as_deref().unwrap_or("less");
+            return Some(format!("ask for {most} or less, or raise it: patgate policy set max-lifetime DURATION"));
+        }
+        "never" => "give -e DURATION, or allow it: patgate policy set allow-never true",
+        "too-many-tokens" => {
+            "revoke one (patgate apitoken revoke ID), or raise it: patgate policy set max-tokens-per-user N"
+        }
+        "unfit" => "patgate policy show tells what tokens may ask for",
+        "role-missing" => {
+            let role = problem.role.map_or("ROLE", Role::as_str);
+            return Some(format!(
+                "ask with a token that has the role: patgate admin user token -u LOGIN --role {role} makes one"
+            ));
+        }
+        "wider" => "ask with a token that is at least as wide: one without scopes, limits or parent",
+        "widens" => "make a new token: patgate admin user token -u LOGIN",
+        "changed" => "look it up again, and try again",
+        "denied" => "PATGATE_TOKEN must be a live token of that server's that allows the protocol api and this address",
+        "throttled" | "busy" => "wait, and try again",
+        "fault" => "the server's log says more",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// What helps where a path leads nowhere.
+pub(super) const FROM_THE_TOP: &str = "paths start at the served folder, / is the folder itself";
 
 fn reach_hint(login: &str, reach: &[String]) -> String {
     match reach {
         [] => format!("{login} reaches nothing: patgate admin user grant {login} PATH:PERM"),
         reach => format!("{login} reaches {}", reach.join(", ")),
-    }
-}
-
-fn policy_hint(fault: &PolicyFault) -> String {
-    match fault {
-        PolicyFault::TooLong { max, .. } => {
-            format!("ask for {max} or less, or raise it: patgate policy set max-lifetime DURATION")
-        }
-        PolicyFault::Never => "give -e DURATION, or allow it: patgate policy set allow-never true".to_owned(),
-        PolicyFault::TooMany(_) => {
-            "revoke one (patgate apitoken revoke ID), or raise it: patgate policy set max-tokens-per-user N".to_owned()
-        }
     }
 }
 

@@ -62,6 +62,10 @@ struct Global {
     /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
     #[arg(long, value_name = "URL", global = true, help_heading = EVERYWHERE)]
     server: Option<String>,
+    /// Trust the authority in this file (PEM) for --server, and no other
+    #[arg(long, value_name = "FILE", env = "PATGATE_CA_FILE", hide_env_values = true, global = true)]
+    #[arg(help_heading = EVERYWHERE)]
+    ca_file: Option<PathBuf>,
     /// Let the token travel to --server unencrypted
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     cleartext: bool,
@@ -87,6 +91,26 @@ enum Command {
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
+}
+
+impl Command {
+    /// Returns the name of a command that works on this machine alone.
+    fn local(&self) -> Option<&'static str> {
+        match self {
+            Command::Serve(_) => Some("serve"),
+            Command::Quickstart(_) => Some("quickstart"),
+            Command::Client(_) => Some("client"),
+            Command::Doctor(_) => Some("doctor"),
+            Command::Completions(_) => Some("completions"),
+            Command::Man(_) => Some("man"),
+            Command::Admin(_)
+            | Command::Apitoken(_)
+            | Command::Node(_)
+            | Command::Policy(_)
+            | Command::Audit(_)
+            | Command::Explain(_) => None,
+        }
+    }
 }
 
 /// Manage users and their tokens
@@ -118,6 +142,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn obey(cli: Cli) -> Result {
     let site = Site::new(cli.global);
+    if let Some(name) = cli.command.local() {
+        site.refuse_server(name)?;
+    }
     match cli.command {
         Command::Serve(command) => command.run(&site),
         Command::Quickstart(command) => command.run(&site),

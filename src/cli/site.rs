@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::desk::{Desk, Here, There};
+use super::desk::{Desk, Here, There, Way};
 use super::{Failure, Global, Result};
 use crate::auth::Clock;
 use crate::config::{self, Flag, Local, Sources};
@@ -99,7 +99,9 @@ impl Site {
     fn desk_on(&self, open: impl FnOnce(&Self) -> Result<Open>) -> Result<Box<dyn Desk>> {
         let Some(server) = self.server()? else { return Ok(Box::new(Here(open(self)?))) };
         let token = std::env::var("PATGATE_TOKEN").ok();
-        Ok(Box::new(There::new(&server, token, self.global.cleartext)?))
+        let ca_file = self.global.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty());
+        let way = Way { ca_file, cleartext: self.global.cleartext };
+        Ok(Box::new(There::new(&server, token, way)?))
     }
 
     /// Returns the server that is named. A state directory that is named on the command line comes before
@@ -116,6 +118,16 @@ impl Site {
     /// Tells whether things are done over the network.
     pub(super) fn is_remote(&self) -> Result<bool> {
         Ok(self.server()?.is_some())
+    }
+
+    /// Refuses a server that a flag names, for a command that speaks to none. One in the environment is for
+    /// others.
+    pub(super) fn refuse_server(&self, command: &str) -> Result {
+        match &self.global.server {
+            Some(_) => Err(Failure::usage(format!("patgate {command} works on this machine, not over the network"))
+                .hint("leave --server out; apitoken, admin, node, policy, audit and explain take it")),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a server, for what is done on the state directory alone.

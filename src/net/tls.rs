@@ -1,7 +1,7 @@
 //! TLS from certificate files.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +28,69 @@ pub enum TlsError {
 pub fn install_crypto() {
     // Somebody may have done so before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Why TLS to a server failed: what is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFailure {
+    /// What is wrong with the server, as the end of a sentence that begins with it.
+    pub fault: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+impl TlsFailure {
+    /// Finds it among the causes of an error, where TLS is what failed.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // An I/O error hides what it is made of from those who ask for its source.
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            let rustls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+            if let Some(error) = rustls {
+                return Some(Self::from(error));
+            }
+            next = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+        }
+        None
+    }
+}
+
+impl From<&rustls::Error> for TlsFailure {
+    fn from(error: &rustls::Error) -> Self {
+        use rustls::CertificateError as Certificate;
+        let (fault, remedy) = match error {
+            rustls::Error::InvalidCertificate(certificate) => match certificate {
+                Certificate::UnknownIssuer => (
+                    "shows a certificate of an authority that is not trusted here".to_owned(),
+                    "name the file of its authority (PEM): --ca-file FILE or PATGATE_CA_FILE",
+                ),
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => (
+                    "shows a certificate of another name".to_owned(),
+                    "give the address under the name that the certificate was made for",
+                ),
+                Certificate::Expired | Certificate::ExpiredContext { .. } => (
+                    "shows a certificate that has expired".to_owned(),
+                    "give the server a new one, and look at the clock here",
+                ),
+                Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => (
+                    "shows a certificate that is not valid yet".to_owned(),
+                    "look at the clock here, and at the server's",
+                ),
+                Certificate::Other(_) => (
+                    format!("shows a certificate that can't be used ({certificate})"),
+                    "one that was signed by itself has to be made for a server: openssl req -x509 with -addext \
+                     basicConstraints=CA:FALSE",
+                ),
+                other => (format!("shows a certificate that can't be used ({other})"), "give the server another one"),
+            },
+            rustls::Error::InvalidMessage(_) => {
+                ("does not speak TLS there".to_owned(), "a server without certificates is asked at http://")
+            }
+            other => (format!("can't be spoken to over TLS ({other})"), "is it a patgate server's address?"),
+        };
+        Self { fault, remedy }
+    }
 }
 
 /// Reads a certificate chain and its key (both PEM) into a server's configuration for `protocols` (ALPN).

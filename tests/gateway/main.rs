@@ -17,6 +17,7 @@ mod matrix;
 mod model;
 mod next_request;
 mod proxies;
+mod remote_tls;
 mod replays;
 mod rest;
 mod rest_cli;

@@ -116,3 +116,66 @@ async fn a_refusal_over_the_network_is_one_line_and_a_hint() {
         assert!(!stderr.contains(token.as_str()) || token.is_empty(), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_same_hint() {
+    let (gateway, token) = gateway().await;
+    gateway.patgate(&["policy", "set", "max-tokens-per-user", "2"]);
+    gateway.user("alice", &["/projects:r"]);
+    gateway.user("off", &[]);
+    gateway.patgate(&["admin", "user", "disable", "off"]);
+    gateway.user("full", &[]);
+    let dead = gateway.token("alice", &["-e", "1h"]);
+    let dead = id_of(&dead);
+    gateway.patgate(&["apitoken", "revoke", dead]);
+    let live = gateway.token("full", &["-e", "1h"]);
+    let live = id_of(&live);
+    gateway.token("full", &["-e", "1h"]);
+    for line in [
+        "admin user create alice",
+        "admin user create eve --grant /none:r",
+        "admin user show nobody",
+        "admin user grant alice /none:r",
+        "admin user grant nobody /projects:r",
+        "admin user revoke-grant alice /",
+        "admin user token -u nobody",
+        "admin user token -u off",
+        "admin user token -u full",
+        "admin user token -u alice -e 2Y",
+        "admin user token -u alice -e never",
+        "admin user token -u alice --role audit.read",
+        "admin user token -u alice -s path:/none:r",
+        "admin user token -u alice -s path:/projects:rw",
+        "admin user token -u off -s path:/projects:r",
+        "admin user token -u alice -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r",
+        "apitoken show 00000000",
+        "apitoken list --owner nobody",
+        &format!("apitoken revoke {live} 00000000"),
+        &format!("apitoken rotate {dead}"),
+        &format!("apitoken rotate {live} --grace 25h"),
+        "node id /none",
+        "node show 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11",
+        "policy set default-lifetime 2Y",
+        "policy set nothing 1",
+        "explain --token 00000000 read /",
+        "explain --token 00000000 move /",
+    ] {
+        let (here, there) = (gateway.try_patgate(&words(line)), remote(&gateway, &token, &words(line)));
+        let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((told(&here), here.status.code()), (told(&there), there.status.code()), "{line}");
+        assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_speak_to_no_server_refuse_one() {
+    let (gateway, token) = gateway().await;
+    for line in ["serve --root .", "quickstart", "client", "doctor", "completions bash", "man /nowhere"] {
+        let output = remote(&gateway, &token, &words(&format!("--server http://127.0.0.1:1 {line}")));
+        let (code, text) = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+        let name = line.split(' ').next().expect("a word");
+        let message = format!("error: patgate {name} works on this machine, not over the network\nhint: ");
+        assert!(code == Some(2) && text.starts_with(&message) && output.stdout.is_empty(), "{line}: {text}");
+    }
+    assert!(text(&remote(&gateway, &token, &["client"])).contains("rclone"), "one in the environment is for others");
+}

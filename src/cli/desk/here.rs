@@ -2,7 +2,7 @@
 
 use super::super::site::Open;
 use super::super::{Failure, Result};
-use super::{Desk, PAGE};
+use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
     EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
 };
@@ -144,8 +144,7 @@ fn reveal(text: &TokenText, record: &TokenRecord) -> NewToken {
 
 fn refused(path: &TreePath, error: &tree::Error) -> Failure {
     match error {
-        tree::Error::Absent | tree::Error::NotFolder => Failure::new(format!("nothing is at {path}"))
-            .hint("paths start at the served folder, / is the folder itself"),
+        tree::Error::Absent | tree::Error::NotFolder => nothing_at(path),
         tree::Error::Unsupported => {
             Failure::new(format!("{path} is neither a file nor a folder")).hint("give the path that the link leads to")
         }

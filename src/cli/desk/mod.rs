@@ -4,14 +4,20 @@
 mod here;
 mod there;
 
-use super::Result;
+use super::failure::FROM_THE_TOP;
+use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
 use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use here::Here;
-pub(super) use there::There;
+pub(super) use there::{There, Way};
+
+/// Says that nothing is at a path.
+fn nothing_at(path: &TreePath) -> Failure {
+    Failure::new(format!("nothing is at {path}")).hint(FROM_THE_TOP)
+}
 
 /// How many entries of a list are read at once.
 const PAGE: usize = 500;

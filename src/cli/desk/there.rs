@@ -1,26 +1,28 @@
 //! Things are done by a server, over its REST API, in the name of the token in `PATGATE_TOKEN`.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LINK};
-use reqwest::{Method, Response, Url};
+use reqwest::{Certificate, Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::super::{Failure, Result};
-use super::{Desk, PAGE};
+use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
     EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach, Revoked,
     Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
 };
 use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
-use crate::net;
+use crate::net::{self, TlsFailure};
 use crate::store::{Cursor, EventFilter};
-use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{self, Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,25 +35,20 @@ pub(in crate::cli) struct There {
     token: Zeroizing<String>,
 }
 
+/// How a server is reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::cli) struct Way<'a> {
+    /// The authority that is trusted for it, and no other; unless told, those that this machine trusts.
+    pub(in crate::cli) ca_file: Option<&'a Path>,
+    /// Whether the token may travel unencrypted.
+    pub(in crate::cli) cleartext: bool,
+}
+
 impl There {
     /// Takes a server's address (`https://host:port`) and a token. Over cleartext nothing is sent to another
     /// machine unless that is asked for.
-    pub(in crate::cli) fn new(server: &str, token: Option<String>, cleartext: bool) -> Result<Self> {
-        let base: Url = server.parse().map_err(|_| {
-            Failure::usage(format!("{server:?} is no address of a server")).hint("give one such as https://host:8443")
-        })?;
-        let host = base.host_str().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        match base.scheme() {
-            "https" => {}
-            "http" if here || cleartext => {}
-            "http" => {
-                return Err(Failure::new(format!("{base} is not encrypted: anybody on the way could read the token"))
-                    .hint("give an https:// address, or --cleartext where the way is safe"));
-            }
-            _ => return Err(Failure::usage(format!("{base} is neither https:// nor http://"))),
-        }
+    pub(in crate::cli) fn new(server: &str, token: Option<String>, way: Way<'_>) -> Result<Self> {
+        let base = address(server, way.cleartext)?;
         let token = token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| {
             Failure::new("PATGATE_TOKEN is not set")
@@ -60,31 +57,75 @@ impl There {
         net::install_crypto();
         let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
         let client = reqwest::Client::builder().user_agent(agent).timeout(PATIENCE).no_proxy();
-        let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| fault(&error))?;
+        let client = match way.ca_file {
+            Some(file) => client.tls_certs_only(authorities(file)?),
+            // Where nothing is encrypted no authority is needed, and a machine may have none.
+            None if base.scheme() == "http" => client.tls_certs_only([]),
+            None => client,
+        };
+        let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| {
+            Failure::new(format!("TLS can't be used here: {}", innermost(&error))).hint(
+                "install the authorities that the system trusts (ca-certificates), or name the server's: --ca-file FILE",
+            )
+        })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { client, runtime, base, token })
     }
 
-    /// Sends a request and returns the answer, when it is a good one.
-    fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+    /// Sends a request and returns the answer, or the problem that the server has with it.
+    fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<std::result::Result<Answer, Problem>> {
         let url = format!("{}/api/v1{path}", self.base.as_str().trim_end_matches('/'));
         let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
         self.runtime.block_on(async {
-            let response = request.send().await.map_err(|error| fault(&error))?;
+            let response = request.send().await.map_err(|error| self.unanswered(&error))?;
             let (status, next) = (response.status(), next_page(&response));
             let json = response.headers().get(CONTENT_TYPE).is_some_and(is_json);
-            let body = response.bytes().await.map_err(|error| fault(&error))?;
+            let body = response.bytes().await.map_err(|error| self.unanswered(&error))?;
             if status.is_success() {
-                return Ok(Answer { body: body.to_vec(), next });
+                return Ok(Ok(Answer { body: body.to_vec(), next }));
             }
-            Err(match serde_json::from_slice::<Problem>(&body) {
-                Ok(problem) if json => refused(&problem),
-                _ => Failure::new(format!("{} answered {status}", self.base)).hint("is it a patgate server's address?"),
-            })
+            match serde_json::from_slice(&body) {
+                Ok(problem) if json => Ok(Err(problem)),
+                _ => {
+                    Err(Failure::new(format!("{} answered {status}", self.base))
+                        .hint("is it a patgate server's address?"))
+                }
+            }
         })
+    }
+
+    /// Sends a request and returns the answer, when it is a good one.
+    fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+        self.ask(method, path, body)?.map_err(|problem| Failure::from(&problem))
+    }
+
+    /// Returns one thing; `None` where there is no such node, or none that may be seen.
+    fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
+        match self.ask(Method::GET, path, None)? {
+            Ok(answer) => answer.read().map(Some),
+            Err(problem) if problem.name() == "unknown-node" => Ok(None),
+            Err(problem) => Err(Failure::from(&problem)),
+        }
+    }
+
+    /// Says why there was no answer; nothing of it holds a secret.
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        let base = &self.base;
+        if let Some(TlsFailure { fault, remedy }) = TlsFailure::of(error) {
+            return Failure::new(format!("{base} {fault}")).hint(remedy);
+        }
+        if error.is_timeout() {
+            return Failure::new(format!("{base} did not answer within {} s", PATIENCE.as_secs())).hint("try again");
+        }
+        if error.is_connect() {
+            return Failure::new(format!("{base} can't be reached: {}", innermost(error)))
+                .hint("is the server running, and is this its address? (--server URL)");
+        }
+        Failure::new(format!("{base} does not answer as HTTP has it: {}", innermost(error)))
+            .hint("a server with certificates is asked at https://")
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -209,17 +250,17 @@ impl Desk for There {
                 grants.iter().find(|grant| grant.path.as_ref() == Some(&path)).map(|grant| grant.node)
             }
         };
-        let missing = || crate::tokens::Error::NoGrant { login: login.clone(), place: place.to_string() };
+        let missing = || tokens::Error::NoGrant { login: login.clone(), place: place.to_string() };
         self.delete(&format!("{}/grants/{}", at(login), node.ok_or_else(missing)?))
     }
 
     fn node_at(&self, path: &TreePath) -> Result<Node> {
-        let found: Vec<Node> = self.get(&format!("/nodes{}", asked(&[("path", path.to_string())])))?;
-        found.into_iter().next().ok_or_else(|| Failure::new(format!("nothing is at {path}")))
+        let found = self.find::<Vec<Node>>(&format!("/nodes{}", asked(&[("path", path.to_string())])))?;
+        found.into_iter().flatten().next().ok_or_else(|| nothing_at(path))
     }
 
     fn node(&self, id: NodeId) -> Result<Node> {
-        self.get(&format!("/nodes/{id}"))
+        Ok(self.find(&format!("/nodes/{id}"))?.ok_or(tokens::Error::UnknownNode(id))?)
     }
 
     fn nodes(&self, under: &TreePath) -> Result<Vec<Node>> {
@@ -286,31 +327,41 @@ fn is_json(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|value| value.ends_with("json"))
 }
 
-/// Turns what went wrong on the way into a sentence; the address in it holds no secret.
-fn fault(error: &reqwest::Error) -> Failure {
-    let mut causes = vec![error.to_string()];
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
+/// Reads a server's address.
+fn address(server: &str, cleartext: bool) -> Result<Url> {
+    let example = "give one such as https://host:8443";
+    let base: Url =
+        server.parse().map_err(|_| Failure::usage(format!("{server:?} is no address of a server")).hint(example))?;
+    if !base.username().is_empty() || base.password().is_some() {
+        return Err(Failure::usage("the address of a server holds no user name or password")
+            .hint("leave them out, and set PATGATE_TOKEN to a token of the server's"));
     }
-    Failure::new(causes.join(": ")).hint("is the server running, and is this its address? (--server URL)")
+    let host = base.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match base.scheme() {
+        "https" => Ok(base),
+        "http" if here || cleartext => Ok(base),
+        "http" => Err(Failure::new(format!("{base} is not encrypted: anybody on the way could read the token"))
+            .hint("give an https:// address, or --cleartext where the way is safe")),
+        _ => Err(Failure::usage(format!("{base} is neither https:// nor http://")).hint(example)),
+    }
 }
 
-/// Turns a server's refusal into ours.
-fn refused(problem: &Problem) -> Failure {
-    let hint = match problem.name() {
-        "denied" => "PATGATE_TOKEN must be a live token of that server's that allows the protocol api and this address",
-        "role-missing" | "forbidden" => "use a token that has the role: patgate admin user token -u LOGIN --role ROLE",
-        "unknown-user" => "patgate admin user list shows who there is",
-        "unknown-token" => "patgate apitoken list shows the ids",
-        "unknown-node" | "no-path" => "paths start at the served folder, / is the folder itself",
-        "too-many-tokens" => "revoke one: patgate apitoken revoke ID",
-        "too-long" | "never" | "unfit" => "patgate policy show tells what tokens may ask for",
-        "throttled" | "busy" => "wait, and try again",
-        _ => return Failure::new(problem.detail.as_str()),
+/// Reads the authorities to trust.
+fn authorities(file: &Path) -> Result<Vec<Certificate>> {
+    let unusable = |why: String| {
+        Failure::new(format!("the authority in {} can't be used: {why}", file.display()))
+            .hint("--ca-file (PATGATE_CA_FILE) names a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
     };
-    Failure::new(problem.detail.as_str()).hint(hint)
+    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(innermost(&error)))?;
+    if found.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(found) }
+}
+
+/// Returns the cause at the bottom of an error.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }
 
 #[cfg(test)]
@@ -319,15 +370,22 @@ mod tests {
 
     #[test]
     fn a_token_is_sent_in_the_clear_to_this_machine_alone() {
-        let refused = |server, cleartext| There::new(server, Some("pgt_x".to_owned()), cleartext).is_err();
+        let way = |cleartext| Way { cleartext, ..Way::default() };
+        let refused = |server, cleartext| There::new(server, Some("pgt_x".to_owned()), way(cleartext)).is_err();
         for server in ["http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost", "https://files.example.org"] {
             assert!(!refused(server, false), "{server}");
         }
-        for server in ["http://192.0.2.1", "http://localhost.example.org", "ftp://127.0.0.1", "files.example.org"] {
+        for server in [
+            "http://192.0.2.1",
+            "http://localhost.example.org",
+            "ftp://127.0.0.1",
+            "files.example.org",
+            "http://u:p@localhost",
+        ] {
             assert!(refused(server, false), "{server}");
         }
         assert!(!refused("http://192.0.2.1", true) && refused("ftp://127.0.0.1", true));
-        assert!(There::new("http://127.0.0.1", None, false).is_err());
+        assert!(There::new("http://127.0.0.1", None, way(false)).is_err());
     }
 
     #[test]
