@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::IpNet;
+use crate::domain::{IpNet, UploadSpace};
 
 pub use keys::{KEYS, Key, Shape, example};
 
@@ -87,6 +87,8 @@ pub struct Config {
     pub strangers_per_address: usize,
     /// The most entries of a WebDAV listing of infinite depth.
     pub deep_listing: usize,
+    /// How much all unfinished uploads together may hold.
+    pub unfinished_uploads: UploadSpace,
     /// How long SIGTERM lets transfers go on.
     pub drain: Duration,
     /// What to log, as a filter of `tracing`.
@@ -206,6 +208,7 @@ struct Draft {
     strangers: usize,
     strangers_per_address: usize,
     deep_listing: usize,
+    unfinished_uploads: UploadSpace,
     drain: Duration,
     log: String,
     log_format: LogFormat,
@@ -453,6 +456,7 @@ impl Draft {
             strangers: 0,
             strangers_per_address: 0,
             deep_listing: 0,
+            unfinished_uploads: UploadSpace::default(),
             drain: Duration::ZERO,
             log: String::new(),
             log_format: LogFormat::Text,
@@ -481,6 +485,7 @@ impl Draft {
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,
             deep_listing: self.deep_listing,
+            unfinished_uploads: self.unfinished_uploads,
             drain: self.drain,
             log: self.log.clone(),
             log_format: self.log_format,

@@ -109,7 +109,7 @@ fn settings(config: Config) -> Settings {
     Settings {
         http_gate: gate(config.http_connections),
         sftp_gate: gate(config.sftp_connections),
-        webdav_options: WebdavOptions { deep_listing: config.deep_listing },
+        webdav_options: WebdavOptions { deep_listing: config.deep_listing, uploads: config.unfinished_uploads },
         sftp_options: SftpOptions {
             authentication: config.sftp_login,
             channels: config.sftp_channels,

@@ -331,6 +331,17 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "unfinished_uploads",
+        flag: "unfinished-uploads",
+        shape: Shape::Text,
+        default: Some("50%"),
+        example: "",
+        value: "SIZE|SHARE",
+        purpose: "How much all unfinished uploads of WebDAV together may hold: a size such as 10GiB, or a share of \
+                  what would be free without them. More is refused with 507.",
+        read: |draft, text| text.parse().map(|space| draft.unfinished_uploads = space),
+    },
+    Key {
         name: "drain_seconds",
         flag: "drain-seconds",
         shape: Shape::Number,

@@ -42,7 +42,7 @@ pub use scope::{NodeId, Scope, ScopeTarget};
 pub use setting::Setting;
 pub use time::{Lifetime, LifetimeError, Time};
 pub use token::{Secret, TokenError, TokenId, TokenText};
-pub use upload::UploadRule;
+pub use upload::{UploadRule, UploadSpace};
 pub use user::{Login, LoginError, Role, Roles};
 pub use verdict::{Question, Rule, Source, TargetFault, Verdict};
 pub use width::{Wider, Width};

@@ -1,4 +1,7 @@
-//! What uploads must fit: the limits of a token and of all above it, joined into one rule.
+//! What uploads must fit: the limits of a token and of all above it, joined into one rule; and what those that are not
+//! finished may hold.
+
+use std::str::FromStr;
 
 use super::limits::{ByteSize, Limits, MimePattern, Tag};
 
@@ -50,6 +53,46 @@ impl UploadRule {
     }
 }
 
+/// How many bytes all unfinished uploads together may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadSpace {
+    /// So many.
+    Bytes(u64),
+    /// So many percent of what would be free without them.
+    Share(u8),
+}
+
+impl UploadSpace {
+    /// Returns how many bytes they may hold when so many are free, and so many are theirs already.
+    pub fn most(self, free: u64, held: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(percent) => {
+                let share = u128::from(free.saturating_add(held)) * u128::from(percent) / 100;
+                u64::try_from(share).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+impl Default for UploadSpace {
+    fn default() -> Self {
+        Self::Share(50)
+    }
+}
+
+impl FromStr for UploadSpace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.trim().strip_suffix('%') else {
+            return text.parse::<ByteSize>().map(|size| Self::Bytes(size.bytes()));
+        };
+        let percent = percent.trim_end().parse().ok().filter(|percent| *percent <= 100);
+        percent.map(Self::Share).ok_or_else(|| "give a size, such as 10GiB, or a share from 0% to 100%".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +136,17 @@ mod tests {
         assert_eq!(rule.refused_tag(&tags(&["b"])), None);
         assert_eq!(rule.refused_tag(&[]), None);
         assert_eq!(UploadRule::default().refused_tag(&tags(&["x"])), None);
+    }
+
+    #[test]
+    fn unfinished_uploads_hold_a_size_or_a_share() {
+        let most = |text: &str, free, held| text.parse::<UploadSpace>().map(|space| space.most(free, held));
+        assert_eq!(most("1KiB", 0, 9), Ok(1024));
+        assert_eq!(most("50%", 90, 10), Ok(50));
+        assert_eq!(most(" 100 %", u64::MAX, 10), Ok(u64::MAX));
+        assert_eq!(most("0%", 90, 10), Ok(0));
+        for text in ["", "%", "-1%", "101%", "1.5%", "many"] {
+            assert!(text.parse::<UploadSpace>().is_err(), "{text}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::clean::dead_token;
 use super::users::page;
 use super::{Durability, Result, Store};
 use crate::domain::{Time, TokenId, TreePath};
@@ -65,15 +66,9 @@ impl Store {
 
     /// Forgets what is left of the journals of dead tokens, up to `limit` rows, and returns how many those were.
     pub(crate) fn forget_journals(&self, limit: usize) -> Result<usize> {
-        const DEAD: &str = "SELECT j.id FROM journals j WHERE EXISTS (
-            WITH RECURSIVE chain (id) AS (
-                SELECT j.token
-                UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
-                WHERE above.parent IS NOT NULL)
-            SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
-            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1) LIMIT ?1";
+        let dead = format!("SELECT id FROM journals WHERE {} LIMIT ?1", dead_token("journals.token"));
         let dead = self.read(|connection| {
-            let mut select = connection.prepare_cached(DEAD)?;
+            let mut select = connection.prepare_cached(&dead)?;
             let rows = select.query_map([ROUND], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
         })?;

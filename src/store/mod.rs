@@ -28,6 +28,7 @@ mod reach;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
+mod uploads;
 mod users;
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -56,6 +57,7 @@ pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::Use;
 pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+pub(crate) use uploads::{UploadPart, UploadRow};
 pub use users::{User, UserChange};
 
 /// The result of a store operation.
@@ -68,6 +70,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_3.sql")),
     M::up(include_str!("schema_4.sql")),
     M::up(include_str!("schema_5.sql")),
+    M::up(include_str!("schema_6.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;

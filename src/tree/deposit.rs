@@ -1,37 +1,173 @@
-//! Uploads that take more than one request: content that waits in staging for the rest of it.
+//! Uploads that take more than one request: content that waits in staging for the rest of it, also over a restart.
+//!
+//! What waits is written down in the store, with whose it is and the request that began it. Under full durability it is
+//! on disk, with its name and its row, before anybody is told that it is there; where the process ends before that, the
+//! next start sweeps it. What is written down belongs to a token and ends with it.
+
+use std::collections::HashSet;
 
 use super::check::Found;
-use super::host::{File, How, Staged};
-use super::{Claim, EditMode, Error, Kind, Result, Upload, View};
-use crate::domain::{Operation, Permission, TreePath};
+use super::host::{File, How, Kept, Staged};
+use super::{Claim, EditMode, Error, Kind, Result, Tree, Upload, View};
+use crate::domain::{Login, Operation, Permission, Time, TokenId, TreePath};
+use crate::store::{self, StoreError, UploadPart};
 
-/// Content that waits in staging from one request to the next: it has no place, nobody sees it, and it holds no
-/// file open. Dropping it discards it.
+/// Content that comes in and has no place yet; dropping it discards it.
 #[derive(Debug)]
 pub struct Deposit {
+    file: File,
     staged: Staged,
+    size: u64,
 }
 
-impl Deposit {
-    /// Returns how many bytes it has.
+/// A deposit whose content is on disk, where durability asks for that.
+#[derive(Debug)]
+pub struct Secured {
+    staged: Staged,
+    size: u64,
+}
+
+/// Content that waits in staging for the rest of its upload: it has no place, nobody sees it, and it holds no file open.
+#[derive(Clone, Debug)]
+pub struct Waiting(Kept);
+
+/// An upload that is not finished, as it was written down.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Its number.
+    pub id: i64,
+    /// Whose it is.
+    pub token: TokenId,
+    /// The owner of that token.
+    pub login: Login,
+    /// What its client calls it.
+    pub name: Vec<u8>,
+    /// The request that began it; `None` where it comes in parts.
+    pub request: Option<Vec<u8>>,
+    /// When it last went on.
+    pub touched: Time,
+    /// What has come of it: the names, lengths and contents of its parts. Where there are none: one without a name.
+    pub parts: Vec<(Vec<u8>, u64, Waiting)>,
+}
+
+impl Tree {
+    /// Returns the uploads that earlier runs of the server left unfinished; for its start. Those of dead tokens and
+    /// those that did not go on `since` then are discarded, and so is what is not whole.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn unfinished(&self, since: Time) -> Result<Vec<Unfinished>> {
+        let mut found = Vec::new();
+        for row in self.shared.index.store().uploads()? {
+            let parts = self.waiting(row.id, row.request.is_some())?;
+            if row.dead || row.touched < since || (row.request.is_some() && parts.is_empty()) {
+                self.discard(row.id, parts.iter().map(|(.., waiting)| waiting))?;
+                continue;
+            }
+            let store::UploadRow { id, token, login, name, request, touched, .. } = row;
+            found.push(Unfinished { id, token, login, name, request, touched, parts });
+        }
+        Ok(found)
+    }
+
+    /// Returns what is there of an upload. One that `grows` is as long as what is there of it.
+    fn waiting(&self, upload: i64, grows: bool) -> Result<Vec<(Vec<u8>, u64, Waiting)>> {
+        let store = self.shared.index.store();
+        let mut found = Vec::new();
+        for UploadPart { name, place, staged, size } in store.upload_parts(upload)? {
+            let whole = self.shared.host.kept(&place, &staged).and_then(|kept| {
+                let there = kept.open(How::Read)?.stat()?.size;
+                Ok((kept, there))
+            });
+            match whole {
+                Ok((kept, there)) if grows || there == size => found.push((name, size.min(there), Waiting(kept))),
+                Ok((kept, _)) => {
+                    store.strike_upload_part(upload, &name)?;
+                    kept.discard()?;
+                }
+                Err(_) => store.strike_upload_part(upload, &name)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the numbers of the unfinished uploads whose tokens live.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn live_uploads(&self) -> Result<HashSet<i64>> {
+        let rows = self.shared.index.store().uploads()?;
+        Ok(rows.into_iter().filter(|row| !row.dead).map(|row| row.id).collect())
+    }
+
+    /// Ends an unfinished upload, with all that waits of it.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Host`]; what is left then goes at the next start.
+    pub fn discard<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a Waiting>) -> Result<()> {
+        self.shared.index.store().strike_upload(upload)?;
+        parts.into_iter().try_for_each(|Waiting(kept)| Ok(kept.discard()?))
+    }
+
+    /// Discards one part of an unfinished upload.
+    ///
+    /// # Errors
+    /// As [`Tree::discard`].
+    pub fn discard_part(&self, upload: i64, name: &[u8], Waiting(kept): &Waiting) -> Result<()> {
+        self.shared.index.store().strike_upload_part(upload, name)?;
+        Ok(kept.discard()?)
+    }
+
+    /// Returns how many bytes are free on the file system of the served folder.
     ///
     /// # Errors
     /// [`Error::Host`].
-    pub fn size(&self) -> Result<u64> {
-        Ok(self.open(How::Read)?.stat()?.size)
+    pub fn free(&self) -> Result<u64> {
+        Ok(self.shared.host.root().space()?.available)
+    }
+}
+
+impl Secured {
+    /// Returns how many bytes it has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Waiting {
+    /// Discards a part of which nothing is written down any more: another has its name.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn discard(&self) -> Result<()> {
+        Ok(self.0.discard()?)
+    }
+}
+
+impl Upload {
+    /// Leaves the content in staging, to be taken up by later requests of the session's token, and writes down how the
+    /// client calls it and which request began it. Returns the number of the upload.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Host`]; it is discarded then.
+    pub fn set_aside(self, name: &[u8], request: &[u8], now: Time) -> Result<(i64, Waiting)> {
+        self.leave(|view, kept| {
+            let part = part(&kept, b"", 0);
+            if view.is_full() {
+                kept.sync_names()?;
+            }
+            let (store, token) = (view.shared().index.store(), view.session().token());
+            let id = store.begin_upload(token, name, Some((request, &part)), now, view.lasting())?;
+            Ok((id, Waiting(kept)))
+        })
     }
 
-    pub(super) fn new(staged: Staged) -> Self {
-        Self { staged }
-    }
-
-    pub(super) fn open(&self, how: How) -> Result<File> {
-        let (folder, name) = self.staged.place();
-        Ok(folder.open(name, how)?)
-    }
-
-    pub(super) fn into_staged(self) -> Staged {
-        self.staged
+    /// Copies all of a part, which is `size` bytes, to an offset; returns where it ends.
+    ///
+    /// # Errors
+    /// As [`Upload::write_at`].
+    pub fn append(&self, Waiting(kept): &Waiting, size: u64, offset: u64) -> Result<u64> {
+        self.take_in(kept, size, offset)
     }
 }
 
@@ -58,25 +194,15 @@ impl View {
         Ok((Upload::of_copy(self, path, &spot, &found, EditMode::default(), claim)?, stat.size))
     }
 
-    /// Goes on with an upload that was set aside. Rights and locks are asked anew, by whatever session this is.
+    /// Goes on with an upload that was set aside. Rights and locks are asked anew, by whatever session this is. What
+    /// waits stays where it is until it is committed.
     ///
     /// # Errors
-    /// As for [`View::stage`]; with the deposit, which is kept.
-    pub fn take_up(
-        &self,
-        deposit: Deposit,
-        path: &TreePath,
-        claim: &Claim<'_>,
-    ) -> std::result::Result<Upload, Box<(Error, Deposit)>> {
-        let place = || {
-            let (spot, stat) = self.writable(path)?;
-            self.unlocked_put(&spot, stat.as_ref(), claim)?;
-            Ok((spot, stat))
-        };
-        match place() {
-            Ok((spot, stat)) => Upload::resume(self, path, &spot, stat.as_ref(), deposit, claim),
-            Err(error) => Err(Box::new((error, deposit))),
-        }
+    /// As for [`View::stage`].
+    pub fn take_up(&self, Waiting(kept): &Waiting, path: &TreePath, claim: &Claim<'_>) -> Result<Upload> {
+        let (spot, stat) = self.writable(path)?;
+        self.unlocked_put(&spot, stat.as_ref(), claim)?;
+        Upload::resume(self, path, &spot, stat.as_ref(), kept, claim)
     }
 
     /// Tells that the session may write anywhere at all.
@@ -88,6 +214,16 @@ impl View {
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
+    /// Begins an upload that comes in parts, for one who may write anywhere at all. Returns its number.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for one who may write nowhere; [`Error::Store`].
+    pub fn begin_parts(&self, name: &[u8], now: Time) -> Result<i64> {
+        self.may_deposit()?;
+        let (store, token) = (self.shared().index.store(), self.session().token());
+        Ok(store.begin_upload(token, name, None, now, self.lasting())?)
+    }
+
     /// Makes room for content whose place is not known yet, for one who may write anywhere at all.
     ///
     /// # Errors
@@ -95,18 +231,75 @@ impl View {
     pub fn deposit(&self) -> Result<Deposit> {
         self.may_deposit()?;
         let root = self.host().root();
-        let (_, staged) = self.host().staging(root, root.stat()?.mount())?.make_file()?;
-        Ok(Deposit { staged })
+        let (file, staged) = self.host().staging(root, root.stat()?.mount())?.make_file()?;
+        Ok(Deposit { file, staged, size: 0 })
     }
 
-    /// Writes all of `data` at an offset of a deposit.
+    /// Writes `data` at the end of a deposit.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::Ended`] once the session's token is dead.
-    pub fn write_deposit(&self, deposit: &Deposit, data: &[u8], offset: u64) -> Result<()> {
+    pub fn write_deposit(&self, deposit: &mut Deposit, data: &[u8]) -> Result<()> {
         self.session().access()?;
         self.session().used();
-        self.may_hold(offset.saturating_add(data.len() as u64))?;
-        Ok(deposit.open(How::Write)?.write_at(data, offset)?)
+        let end = deposit.size.saturating_add(data.len() as u64);
+        self.may_hold(end)?;
+        deposit.file.write_at(data, deposit.size)?;
+        deposit.size = end;
+        Ok(())
     }
+
+    /// Writes a deposit to disk, where durability asks for it.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn secure(&self, deposit: Deposit) -> Result<Secured> {
+        let Deposit { file, staged, size } = deposit;
+        if self.is_full() {
+            file.sync()?;
+            staged.to_keep().sync_names()?;
+        }
+        Ok(Secured { staged, size })
+    }
+
+    /// Keeps a deposit as a part of an unfinished upload, in place of one that is called alike.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Absent`] where the upload has ended. The deposit is discarded then.
+    pub fn keep_part(&self, upload: i64, name: &[u8], deposit: Secured, now: Time) -> Result<Waiting> {
+        let Secured { staged, size } = deposit;
+        let kept = staged.to_keep();
+        self.write_down(upload, &part(&kept, name, size), now)?;
+        staged.leave();
+        Ok(Waiting(kept))
+    }
+
+    /// Writes down that the first `size` bytes of an upload are there.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Host`]; [`Error::Absent`] where it has ended.
+    pub fn note(&self, upload: i64, Waiting(kept): &Waiting, size: u64, now: Time) -> Result<()> {
+        if self.is_full() {
+            kept.open(How::Read)?.sync()?;
+        }
+        self.write_down(upload, &part(kept, b"", size), now)
+    }
+
+    fn write_down(&self, upload: i64, part: &UploadPart, now: Time) -> Result<()> {
+        let kept = self.shared().index.store().keep_upload_part(upload, part, now, self.lasting());
+        kept.map_err(|error| match error {
+            StoreError::Missing(_) => Error::Absent,
+            other => other.into(),
+        })
+    }
+
+    /// Returns how soon what is written down of content is on disk.
+    fn lasting(&self) -> store::Durability {
+        if self.is_full() { store::Durability::Synced } else { store::Durability::Lazy }
+    }
+}
+
+fn part(kept: &Kept, name: &[u8], size: u64) -> UploadPart {
+    let (place, staged) = kept.place();
+    UploadPart { name: name.to_vec(), place: place.clone(), staged: staged.as_bytes().to_vec(), size }
 }

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hands::HostHands;
-use host::{Errno, Exclusive, Host};
+use host::{Errno, Exclusive, Host, KeptNames};
 use index::Index;
 use lock::LockTable;
 use names::NameLocks;
@@ -45,7 +45,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
-pub use deposit::Deposit;
+pub use deposit::{Deposit, Secured, Unfinished, Waiting};
 pub use editor::Editor;
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
 pub use error::Error;
@@ -102,7 +102,7 @@ struct Shared {
 }
 
 impl Tree {
-    /// Opens the served folder: sweeps staging, completes or undoes intents, loads locks.
+    /// Opens the served folder: sweeps staging of all but unfinished uploads, completes or undoes intents, loads locks.
     ///
     /// # Errors
     /// [`Error::Host`] when the folder can't be used or another server uses it or the state,
@@ -123,7 +123,8 @@ impl Tree {
     }
 
     fn over(options: &Options, store: Store, clock: Clock, alone: Option<Exclusive>) -> Result<Self> {
-        let host = Arc::new(Host::open(&options.root, alone.is_some()).map_err(Error::Host)?);
+        let sweeps = alone.is_some().then(|| kept_names(store.clone()));
+        let host = Arc::new(Host::open(&options.root, sweeps).map_err(Error::Host)?);
         let removals = Removals::default();
         let hands = HostHands::new(Arc::clone(&host), removals.clone());
         Ok(Self {
@@ -192,8 +193,16 @@ impl Tree {
         Ok(())
     }
 
-    /// Waits for removals under way; staging is empty then.
+    /// Waits for removals under way; staging holds nothing then but unfinished uploads.
     pub fn settle(&self) {
         self.shared.removals.settle();
     }
+}
+
+/// Asks for what of staging belongs to unfinished uploads.
+fn kept_names(store: Store) -> KeptNames {
+    Box::new(move || {
+        let names = store.staged_names();
+        names.inspect_err(|error| tracing::error!(%error, "staging is not swept")).ok()
+    })
 }

@@ -6,15 +6,16 @@ use parking_lot::Mutex;
 
 use super::check::{Found, Spot};
 use super::handles::{Hold, LockWatch};
-use super::host::{File, How, Staged, Stat};
+use super::host::{File, How, Kept, Staged, Stat};
 use super::media::HEAD;
-use super::{Attributes, Claim, Deposit, EditMode, Entry, Error, Etag, Kind, Result, View};
+use super::{Attributes, Claim, EditMode, Entry, Error, Etag, Kind, Result, View};
 use crate::domain::{Name, Permission, Tag, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
 const BLOCK: usize = 8 << 20;
 
-/// A staged upload: nobody sees it under its name before it is committed; dropping it discards it.
+/// A staged upload: nobody sees it under its name before it is committed; dropping it discards it, unless it goes on
+/// with what waits.
 pub struct Upload {
     asked: TreePath,
     name: Name,
@@ -65,72 +66,61 @@ impl Upload {
         replaced: Option<&Stat>,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let finish = Finish::of(view, spot, replaced);
-        let (file, staged) = view.host().staging(&spot.folder, spot.holder.mount())?.make_file()?;
-        let hold = Hold::new(view, spot.path.clone(), Permission::W)?;
-        let watch = LockWatch::new(spot.path.clone(), claim.tokens);
+        let content = view.host().staging(&spot.folder, spot.holder.mount())?.make_file()?;
+        Self::of(content, view, asked, (spot, replaced), claim)
+    }
+
+    /// Goes on with what waits, for a spot that the check let through; it stays when this is dropped.
+    pub(super) fn resume(
+        view: &View,
+        asked: &TreePath,
+        spot: &Spot,
+        replaced: Option<&Stat>,
+        kept: &Kept,
+        claim: &Claim<'_>,
+    ) -> Result<Self> {
+        Self::of((kept.open(How::Both)?, kept.staged()), view, asked, (spot, replaced), claim)
+    }
+
+    fn of(
+        (file, staged): (File, Staged),
+        view: &View,
+        asked: &TreePath,
+        (spot, replaced): (&Spot, Option<&Stat>),
+        claim: &Claim<'_>,
+    ) -> Result<Self> {
         Ok(Self {
             asked: asked.clone(),
             name: spot.name.clone(),
             base: None,
             file,
             staged,
-            finish,
+            finish: Finish::of(view, spot, replaced),
             wanted: Mutex::default(),
             tags: Mutex::default(),
             spoilt: AtomicBool::new(false),
-            hold,
-            watch,
+            hold: Hold::new(view, spot.path.clone(), Permission::W)?,
+            watch: LockWatch::new(spot.path.clone(), claim.tokens),
         })
     }
 
-    /// Goes on with what was set aside, for a spot that the check let through.
-    pub(super) fn resume(
-        view: &View,
-        asked: &TreePath,
-        spot: &Spot,
-        replaced: Option<&Stat>,
-        deposit: Deposit,
-        claim: &Claim<'_>,
-    ) -> std::result::Result<Self, Box<(Error, Deposit)>> {
-        let finish = Finish::of(view, spot, replaced);
-        let watch = LockWatch::new(spot.path.clone(), claim.tokens);
-        let open = || Ok((Hold::new(view, spot.path.clone(), Permission::W)?, deposit.open(How::Both)?));
-        match open() {
-            Ok((hold, file)) => Ok(Self {
-                asked: asked.clone(),
-                name: spot.name.clone(),
-                base: None,
-                file,
-                staged: deposit.into_staged(),
-                finish,
-                wanted: Mutex::default(),
-                tags: Mutex::default(),
-                spoilt: AtomicBool::new(false),
-                hold,
-                watch,
-            }),
-            Err(error) => Err(Box::new((error, deposit))),
-        }
+    /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its
+    /// attributes is forgotten. `keep` has to write it down: where that fails, it is discarded.
+    pub(super) fn leave<T>(self, keep: impl FnOnce(&View, Kept) -> Result<T>) -> Result<T> {
+        let kept = keep(self.hold.view(), self.staged.to_keep())?;
+        self.staged.leave();
+        Ok(kept)
     }
 
-    /// Sets the content aside, to be taken up by a later request; what was asked of its attributes is forgotten.
-    pub fn set_aside(self) -> Deposit {
-        Deposit::new(self.staged)
-    }
-
-    /// Copies all of a deposit to an offset; returns where it ends.
-    ///
-    /// # Errors
-    /// As [`Upload::write_at`].
-    pub fn append(&self, deposit: &Deposit, offset: u64) -> Result<u64> {
-        let from = deposit.open(How::Read)?;
-        let size = from.stat()?.size;
+    /// Copies all of what waits, which is `size` bytes, to an offset; returns where it ends.
+    pub(super) fn take_in(&self, kept: &Kept, size: u64, offset: u64) -> Result<u64> {
+        let from = kept.open(How::Read)?;
         self.hold.view().may_hold(offset.saturating_add(size))?;
         let mut done = 0;
         while done < size {
             self.ready()?;
-            match from.copy_part(done, &self.file, offset.saturating_add(done), BLOCK)? {
+            let most = usize::try_from(size - done).map_or(BLOCK, |left| left.min(BLOCK));
+            match from.copy_part(done, &self.file, offset.saturating_add(done), most)? {
                 0 => break,
                 count => done += count as u64,
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header};
 
 use super::address::{self, Address, Anchor, Host, Mount};
 use super::conditions::{Conditions, Surroundings};
@@ -39,6 +39,8 @@ pub(super) struct Call {
     pub(super) path: TreePath,
     /// Whether the path was written with a slash at its end.
     pub(super) slash: bool,
+    /// The target, as it was sent.
+    pub(super) uri: Uri,
     /// The headers.
     pub(super) headers: HeaderMap,
     /// The conditions.
@@ -83,25 +85,9 @@ impl Call {
             now,
             anchor: address.anchor,
             host: Host::of(&head.uri, &head.headers),
+            uri: head.uri,
             headers: head.headers,
         }))
-    }
-
-    /// Returns the same request as if another session had made it.
-    pub(super) fn by(&self, view: View) -> Self {
-        Self {
-            verb: self.verb,
-            view,
-            mount: self.mount.clone(),
-            path: self.path.clone(),
-            slash: self.slash,
-            headers: self.headers.clone(),
-            conditions: self.conditions.clone(),
-            now: self.now,
-            anchor: self.anchor,
-            host: self.host.clone(),
-            tokens: self.tokens.clone(),
-        }
     }
 
     /// Tells whether the request names the client's root itself.

@@ -2,8 +2,8 @@
 //! `/remote.php/dav/uploads/USER/` is made (MKCOL), parts are put into it in any order, and MOVE of its `.file` to a
 //! destination puts them together, in the order of their names, as one upload.
 //!
-//! The folder is no part of the tree: it belongs to the token that made it, and what is in it waits in staging,
-//! bounded in number and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
+//! The folder is no part of the tree: it belongs to the token that made it, and what is in it waits in staging, also over
+//! a restart, bounded in number, size and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
 //! What can't be committed stays, so that the client may try again.
 
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::address::{self, Place};
 use super::call::Call;
@@ -23,16 +23,17 @@ use super::pour::{Sink, pour};
 use super::stream::blocking;
 use super::uploads::{ChunkName, Chunked, Uploads};
 use super::verb::Verb;
+use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
-use crate::domain::{Name, Time, TokenId};
+use crate::domain::{Name, Time};
 use crate::http::{Body, full};
 use crate::tree::{self, Deposit, Tree, View};
 
 /// The member by whose move all parts are put together.
 const WHOLE: &[u8] = b".file";
 
-/// What a request needs that works on an upload in parts.
+/// What a request needs that works on an unfinished upload.
 pub(super) struct Around<'a> {
     /// The tree.
     pub(super) tree: &'a Tree,
@@ -42,6 +43,12 @@ pub(super) struct Around<'a> {
     pub(super) session: Session,
     /// When.
     pub(super) now: Time,
+}
+
+impl Around<'_> {
+    fn view(&self) -> View {
+        self.tree.view(self.session.clone())
+    }
 }
 
 /// Answers a request below `/remote.php/dav/uploads/USER/`: for an upload, or a part of it.
@@ -56,12 +63,16 @@ pub(super) async fn answer(
     around: Around<'_>,
 ) -> Result<Response<Body>> {
     let token = around.session.token();
-    let (uploads, now) = (around.uploads, around.now);
+    let (uploads, now) = (around.uploads.clone(), around.now);
     let Place { upload, part } = place;
     if verb == Verb::Mkcol && part.is_none() {
-        around.tree.view(around.session.clone()).may_deposit()?;
-        let made = uploads.begin_chunked(&around.session, upload, now)?;
-        return if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::Exists.into()) };
+        let (view, name, length) = (around.view(), upload.clone(), announced(&head.headers)?);
+        return blocking(move || {
+            view.may_deposit()?;
+            let made = uploads.begin_chunked(&view, &name, length, now)?;
+            if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::Exists.into()) }
+        })
+        .await;
     }
     let chunked = uploads.chunked(token, upload, now).ok_or(Error::Elsewhere)?;
     let whole = part.as_ref().is_some_and(|part| part.as_bytes() == WHOLE);
@@ -69,18 +80,15 @@ pub(super) async fn answer(
         (Verb::Put, Some(part)) if !whole => put_part(chunked, ChunkName::new(part), &head, body, around).await,
         (Verb::Move, Some(_)) if whole => assemble(chunked, upload, head, around).await,
         (Verb::Delete, None) => {
-            let gone = uploads.forget_chunked(token, upload);
-            blocking(move || {
-                drop((gone, chunked));
-                Ok(done(StatusCode::NO_CONTENT))
-            })
-            .await
+            let name = upload.clone();
+            blocking(move || uploads.end_chunked(token, &name).map(|()| done(StatusCode::NO_CONTENT))).await
         }
-        (Verb::Delete, Some(part)) => match chunked.remove(&ChunkName::new(part)) {
-            true => Ok(done(StatusCode::NO_CONTENT)),
-            false => Err(Error::Elsewhere),
-        },
-        (Verb::Propfind, None) => blocking(move || Ok(listed(&chunked, &head))).await,
+        (Verb::Delete, Some(part)) => {
+            let part = ChunkName::new(part);
+            let removed = blocking(move || uploads.remove(&chunked, &part)).await?;
+            if removed { Ok(done(StatusCode::NO_CONTENT)) } else { Err(Error::Elsewhere) }
+        }
+        (Verb::Propfind, None) => Ok(listed(&chunked, &head)),
         _ => Err(Error::NotAllowed),
     }
 }
@@ -92,15 +100,20 @@ async fn put_part(
     body: &mut Incoming,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
-    let view = around.tree.view(around.session.clone());
+    let (view, now) = (around.view(), around.now);
     let sums = Checksums::announced(&head.headers, Of::All);
-    let (uploads, token) = (around.uploads.clone(), around.session.token());
-    let part = blocking(move || Ok(Part { deposit: view.deposit()?, view, sums, length: 0 })).await?;
-    let (part, blocks) = pour(body, &around.session, std::future::pending(), part).await?;
+    let (uploads, mut weight, length) = (around.uploads.clone(), around.uploads.weight(), body.size_hint().lower());
+    let part = move || {
+        view.may_deposit()?;
+        weight.grow_to(length)?;
+        Ok(Part { deposit: view.deposit()?, view, sums, weight, length: 0 })
+    };
+    let (part, blocks) = pour(body, &around.session, std::future::pending(), blocking(part).await?).await?;
     blocking(move || {
-        let Part { deposit, sums, .. } = part.write(&blocks)?;
+        let Part { deposit, sums, view, mut weight, length } = part.write(&blocks)?;
         sums.finish()?;
-        let replaced = uploads.keep(token, &chunked, name, deposit)?;
+        weight.shrink_to(length);
+        let replaced = uploads.keep(&view, &chunked, name, (view.secure(deposit)?, weight), now)?;
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
@@ -111,17 +124,17 @@ struct Part {
     view: View,
     deposit: Deposit,
     sums: Checksums,
+    weight: Weight,
     length: u64,
 }
 
 impl Sink for Part {
-    const KEEPS: bool = false;
-
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         for block in blocks {
-            self.view.write_deposit(&self.deposit, block, self.length)?;
-            self.sums.update(block);
             self.length += block.len() as u64;
+            self.weight.grow_to(self.length)?;
+            self.view.write_deposit(&mut self.deposit, block)?;
+            self.sums.update(block);
         }
         Ok(self)
     }
@@ -140,40 +153,31 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     if call.is_root() {
         return Err(Error::Root);
     }
-    let response = blocking(move || {
+    let (uploads, name) = (uploads.clone(), upload.clone());
+    blocking(move || {
         if keep && call.view.stat(&call.path).is_ok() {
             return Err(tree::Error::Exists.into());
         }
-        put_together(&call, &chunked, total)
+        let response = put_together(&call, &chunked, total)?;
+        if let Err(error) = uploads.end_chunked(token, &name) {
+            tracing::warn!(%error, "what is left of an upload that is complete stays for now");
+        }
+        Ok(response)
     })
-    .await?;
-    finished(uploads, token, upload).await;
-    Ok(response)
-}
-
-async fn finished(uploads: &Uploads, token: TokenId, upload: &Name) {
-    let gone = uploads.forget_chunked(token, upload);
-    let _ = blocking(move || {
-        drop(gone);
-        Ok(())
-    })
-    .await;
+    .await
 }
 
 fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Response<Body>> {
     let modified = fields::modified(&call.headers)?;
     let parts = chunked.parts();
-    let mut size: u64 = 0;
-    for (_, part) in &parts {
-        size = size.saturating_add(part.size()?);
-    }
+    let size = parts.iter().fold(0, |sum: u64, (_, part)| sum.saturating_add(part.size));
     if total.is_some_and(|total| total != size) {
         return Err(Error::Length);
     }
     let staged = call.staging(|claim| call.view.stage(&call.path, Some(size), claim))?;
     let mut offset = 0;
     for (_, part) in &parts {
-        offset = staged.append(part, offset)?;
+        offset = staged.append(&part.waiting, part.size, offset)?;
     }
     if offset != size {
         return Err(Error::Cut);
@@ -205,8 +209,7 @@ fn listed(chunked: &Chunked, head: &Parts) -> Response<Body> {
     for (name, part) in chunked.parts().into_iter().filter(|_| deep) {
         let mut href = format!("{base}/");
         address::encode(name.as_bytes(), &mut href);
-        let size = part.size().unwrap_or_default();
-        row(&href, &format!("<D:resourcetype/><D:getcontentlength>{size}</D:getcontentlength>"));
+        row(&href, &format!("<D:resourcetype/><D:getcontentlength>{}</D:getcontentlength>", part.size));
     }
     out.push_str(multistatus::TAIL);
     multistatus::response(full(out))

@@ -86,6 +86,9 @@ pub(super) enum Error {
     /// The token, or its user, has as many unfinished uploads or parts of them as may wait.
     #[error("too many unfinished uploads wait: finish or cancel one")]
     Crowded,
+    /// All unfinished uploads together hold as much as they may.
+    #[error("unfinished uploads hold as much space as they may: finish or cancel one, or try again later")]
+    Full,
     /// The body ended before its end.
     #[error("the body was cut short")]
     Cut,
@@ -161,7 +164,7 @@ impl Error {
             Self::Unsatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Offset { .. } | Self::InUse => StatusCode::CONFLICT,
             Self::Length => StatusCode::BAD_REQUEST,
-            Self::Crowded => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Crowded | Self::Full => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,

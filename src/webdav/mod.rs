@@ -6,6 +6,7 @@
 //! where one is enough, and long answers are made while they are sent ([`stream`]).
 
 mod address;
+mod begun;
 mod call;
 mod checksum;
 mod chunks;
@@ -35,6 +36,7 @@ mod stream;
 mod transfer;
 mod uploads;
 mod verb;
+mod weight;
 mod xml;
 
 use http::request::Parts;
@@ -50,19 +52,22 @@ use self::streak::Streak;
 use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
+use crate::domain::UploadSpace;
 use crate::http::{Body, Origin, Proven, empty, linger};
 use crate::tree::Tree;
 
-/// What one client may take.
+/// What clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WebdavOptions {
     /// The most entries of a listing of infinite depth.
     pub deep_listing: usize,
+    /// How much all unfinished uploads together may hold.
+    pub uploads: UploadSpace,
 }
 
 impl Default for WebdavOptions {
     fn default() -> Self {
-        Self { deep_listing: 10_000 }
+        Self { deep_listing: 10_000, uploads: UploadSpace::default() }
     }
 }
 
@@ -79,7 +84,7 @@ pub struct Webdav {
 impl Webdav {
     /// Serves a tree to callers that `auth` proves.
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
-        let uploads = Uploads::default();
+        let uploads = Uploads::new(tree.clone(), options.uploads, auth.now());
         let clock = auth.clone();
         uploads.sweep_by(move || clock.now());
         Self { tree, auth, options, uploads, streak: Streak::default() }
@@ -176,15 +181,14 @@ impl Webdav {
     /// Answers what lies beside the tree: unfinished uploads, and who the caller is.
     async fn beside(&self, verb: Verb, head: Parts, body: &mut Incoming, session: &Session) -> Result<Beside> {
         let (path, now) = (head.uri.path(), self.auth.now());
+        let around = || Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         if path.starts_with("/upload/") && verb != Verb::Options {
-            let view = self.tree.view(session.clone());
-            return resume::answer(verb, &head, body, (&self.uploads, view, now)).await.map(Beside::Answered);
+            return resume::answer(verb, &head, body, around()).await.map(Beside::Answered);
         }
         match Other::parse(path.as_bytes(), session.login())? {
             Some(_) if verb == Verb::Options => Ok(Beside::Answered(options())),
             Some(Other::Upload(place)) => {
-                let around = Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
-                chunks::answer(verb, &place, head, body, around).await.map(Beside::Answered)
+                chunks::answer(verb, &place, head, body, around()).await.map(Beside::Answered)
             }
             Some(Other::Principal) if verb == Verb::Propfind => {
                 cloud::principal(session.login(), body).await.map(Beside::Answered)

@@ -21,14 +21,14 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// What takes a body in; may block.
 pub(super) trait Sink: Sized + Send + 'static {
-    /// Whether what came of a body that is cut is kept.
-    const KEEPS: bool;
-
     /// Writes the next blocks.
     ///
     /// # Errors
     /// Whatever stops the transfer.
     fn write(self, blocks: &[Bytes]) -> Result<Self>;
+
+    /// Keeps what came of a body that was cut, where that is of use: the last blocks.
+    fn salvage(self, _blocks: &[Bytes]) {}
 }
 
 /// Pours a body into a sink, up to its last blocks: these are returned unwritten, so that they can be written
@@ -62,9 +62,8 @@ pub(super) async fn pour<S: Sink>(
             Ok(true) => return Ok((ready, blocks)),
             Ok(false) => writing = Some(spawn_blocking(move || ready.write(&blocks))),
             Err(error) => {
-                if S::KEEPS && matches!(error, Error::Cut) {
-                    let _ = spawn_blocking(move || ready.write(&blocks).map(drop)).await;
-                }
+                let cut = matches!(error, Error::Cut);
+                let _ = spawn_blocking(move || if cut { ready.salvage(&blocks) } else { drop(ready) }).await;
                 return Err(error);
             }
         }

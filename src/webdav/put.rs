@@ -145,8 +145,6 @@ impl Transfer {
 }
 
 impl Sink for Transfer {
-    const KEEPS: bool = false;
-
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         if self.upload.is_none() {
             self = self.stage()?;

@@ -5,7 +5,11 @@
 //! says `Upload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
 //! are judged then, by the session that completes it. A request that is cut keeps what has come of it.
 //!
-//! No `104` is sent, so that an upload that is complete in one request is an ordinary PUT.
+//! An offset is told only of what is written down ([`Open::note`]), so that it still holds after a restart; of a long
+//! request this is done now and then, so that little is lost when the server is.
+//!
+//! No `104` is sent (hyper's server sends no interim answer but `100`), so that an upload that is complete in one
+//! request is an ordinary PUT.
 
 use std::sync::Arc;
 
@@ -17,19 +21,20 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::checksum::{Checksums, Of};
+use super::chunks::Around;
 use super::error::{Error, Result};
 use super::folder::done;
 use super::get::set;
 use super::pour::{Sink, pour};
 use super::streak::Streak;
 use super::stream::blocking;
-use super::uploads::{LIFE, Open, Uploads};
+use super::uploads::{Content, LIFE, Open, Uploads};
 use super::verb::Verb;
 use super::{fields, put};
 use crate::auth::Session;
 use crate::domain::Time;
 use crate::http::Body;
-use crate::tree::{Attributes, Claim, Deposit, Upload, View};
+use crate::tree::{Attributes, Claim, Upload, View};
 
 /// Where uploads are named.
 const PLACE: &str = "/upload/";
@@ -37,6 +42,9 @@ const COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
 const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const LIMIT: HeaderName = HeaderName::from_static("upload-limit");
+
+/// How much of a long request comes in before it is written down how far the upload has come.
+const STRIDE: u64 = 16 << 20;
 
 /// Tells what `Upload-Complete` says, where it is there.
 ///
@@ -66,31 +74,39 @@ pub(super) async fn begin(
         response.headers_mut().insert(COMPLETE, HeaderValue::from_static("?1"));
         return Ok(response);
     }
-    let length = number(&call.headers, LENGTH)?;
+    let length = length(&call.headers)?;
+    let announced = length.or(body.size_hint().exact());
     let stage = {
-        let call = Arc::clone(call);
-        move || call.staging(|claim| call.view.stage(&call.path, length, claim))
+        let (call, uploads) = (Arc::clone(call), uploads.clone());
+        move || {
+            uploads.admit(call.view.session(), announced, call.now)?;
+            let upload = call.staging(|claim| call.view.stage(&call.path, length, claim))?;
+            uploads.begin(&call, length, upload)
+        }
     };
-    let upload = blocking(stage).await?;
-    let (call, uploads) = (Arc::clone(call), uploads.clone());
-    let id = blocking({
-        let call = Arc::clone(&call);
-        let uploads = uploads.clone();
-        move || uploads.begin(&call, length, (upload.set_aside(), 0))
-    })
-    .await?;
+    let id = blocking(stage).await?;
     let open = uploads.find(id, call.view.session().token(), call.now).ok_or(Error::Lost)?;
-    let offset = match receive(&open, &call.view, call.now, body, None).await {
-        Ok(append) => append.pause(),
+    let received = async { receive(&open, call, body, None).await?.pause().await };
+    let offset = match received.await {
+        Ok(offset) => offset,
         Err(error) => {
-            uploads.forget(id);
+            let uploads = uploads.clone();
+            blocking(move || uploads.end(id)).await?;
             return Err(error);
         }
     };
     let mut response = stands(StatusCode::CREATED, false, offset);
     set(response.headers_mut(), header::LOCATION, format!("{PLACE}{id}"));
-    limit(&call.view, &mut response);
+    limit(call.view.session(), &mut response);
     Ok(response)
+}
+
+/// Reads how long all of an upload will be, where that is announced.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>> {
+    number(headers, LENGTH)
 }
 
 /// Answers a request for an upload's own address.
@@ -101,92 +117,98 @@ pub(super) async fn answer(
     verb: Verb,
     head: &Parts,
     body: &mut Incoming,
-    (uploads, view, now): (&Uploads, View, Time),
+    around: Around<'_>,
 ) -> Result<Response<Body>> {
     let id = head.uri.path().strip_prefix(PLACE).and_then(|id| Uuid::parse_str(id).ok()).ok_or(Error::Elsewhere)?;
-    let open = uploads.find(id, view.session().token(), now).ok_or(Error::Elsewhere)?;
+    let Around { tree, uploads, session, now } = around;
+    let open = uploads.find(id, session.token(), now).ok_or(Error::Elsewhere)?;
     match verb {
         Verb::Head | Verb::Get => {
-            let (deposit, offset, _) = open.take(now).await?;
-            open.put_back(deposit, offset);
-            let mut response = stands(StatusCode::NO_CONTENT, false, offset);
-            limit(&view, &mut response);
-            if let Some(length) = open.length {
+            let (content, _) = open.take(now).await?;
+            let (view, length) = (tree.view(session.clone()), open.length);
+            let append = Append { open, view, now, content: Some(content), upload: None };
+            let mut response = stands(StatusCode::NO_CONTENT, false, append.pause().await?);
+            limit(&session, &mut response);
+            if let Some(length) = length {
                 response.headers_mut().insert(LENGTH, HeaderValue::from(length));
             }
             Ok(response)
         }
         Verb::Delete => {
-            uploads.forget(id);
-            blocking(move || {
-                open.cancel();
-                Ok(done(StatusCode::NO_CONTENT))
-            })
-            .await
+            let uploads = uploads.clone();
+            blocking(move || uploads.end(id).map(|()| done(StatusCode::NO_CONTENT))).await
         }
-        Verb::Patch => append(id, open, head, body, (uploads, view, now)).await,
+        Verb::Patch => append((id, open), head, body, Around { tree, uploads, session, now }).await,
         _ => Err(Error::NotAllowed),
     }
 }
 
 /// Brings more of an upload (section 4.4).
 async fn append(
-    id: Uuid,
-    open: Arc<Open>,
+    (id, open): (Uuid, Arc<Open>),
     head: &Parts,
     body: &mut Incoming,
-    (uploads, view, now): (&Uploads, View, Time),
+    around: Around<'_>,
 ) -> Result<Response<Body>> {
     if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/partial-upload") {
         return Err(Error::Unsupported("an upload goes on with application/partial-upload"));
     }
     let complete = completes(&head.headers)?.ok_or(Error::Malformed("Upload-Complete is missing"))?;
     let provided = number(&head.headers, OFFSET)?.ok_or(Error::Malformed("Upload-Offset is missing"))?;
-    if number(&head.headers, LENGTH)?.is_some_and(|length| open.length.is_some_and(|known| known != length)) {
+    if length(&head.headers)?.is_some_and(|length| open.length.is_some_and(|known| known != length)) {
         return Err(Error::Length);
     }
     let sums = Checksums::announced(&head.headers, Of::Part);
-    let append = receive(&open, &view, now, body, Some((provided, sums))).await?;
+    let call = open.begun.call(around.tree, around.session, around.now).await?;
+    let append = receive(&open, &call, body, Some((provided, sums))).await?;
     if !complete {
-        return Ok(stands(StatusCode::NO_CONTENT, false, append.pause()));
+        return Ok(stands(StatusCode::NO_CONTENT, false, append.pause().await?));
     }
-    let mut response = blocking(move || append.complete()).await?;
-    uploads.forget(id);
+    let uploads = around.uploads.clone();
+    let mut response = blocking(move || {
+        let response = append.complete(&call)?;
+        if let Err(error) = uploads.end(id) {
+            tracing::warn!(%error, "what is left of an upload that is complete stays for now");
+        }
+        Ok(response)
+    })
+    .await?;
     response.headers_mut().insert(COMPLETE, HeaderValue::from_static("?1"));
     Ok(response)
 }
 
-/// Takes in the body of one request.
+/// Takes in the body of one request to an upload that `call` began.
 async fn receive(
     open: &Arc<Open>,
-    view: &View,
-    now: Time,
+    call: &Arc<Call>,
     body: &mut Incoming,
     asked: Option<(u64, Checksums)>,
 ) -> Result<Append> {
-    let (deposit, offset, stop) = open.take(now).await?;
-    let mut append =
-        Append { open: Arc::clone(open), view: view.clone(), deposit: Some(deposit), upload: None, offset };
+    let (content, stop) = open.take(call.now).await?;
+    let offset = content.offset;
+    let (open, view) = (Arc::clone(open), call.view.clone());
+    let append = Append { open, view, now: call.now, content: Some(content), upload: None };
     let mut sums = Checksums::default();
     if let Some((provided, announced)) = asked {
         if provided != offset {
-            return Err(Error::Offset { expected: offset, provided });
+            return Err(Error::Offset { expected: append.pause().await?, provided });
         }
         sums = announced;
     }
-    let announced = body.size_hint().exact();
-    if let (Some(length), Some(announced)) = (open.length, announced)
-        && offset.saturating_add(announced) > length
-    {
+    let end = offset.saturating_add(body.size_hint().lower());
+    if append.open.length.is_some_and(|length| end > length) {
         return Err(Error::Length);
     }
-    append = blocking(move || append.resume()).await?;
+    let append = {
+        let call = Arc::clone(call);
+        blocking(move || append.resume(&call, end)).await?
+    };
     let pouring = Pouring { append, sums };
-    let (pouring, blocks) = pour(body, view.session(), stop.cancelled(), pouring).await?;
+    let (pouring, blocks) = pour(body, call.view.session(), stop.cancelled(), pouring).await?;
     blocking(move || {
         let Pouring { mut append, sums } = pouring.write(&blocks)?;
         if let Err(error) = sums.finish() {
-            append.offset = offset;
+            append.content()?.offset = offset;
             return Err(error);
         }
         Ok(append)
@@ -194,61 +216,63 @@ async fn receive(
     .await
 }
 
-/// An upload while a request works on it; what it has is put back when that ends, however it does.
+/// An upload while a request works on it; how far it has come is put back when that ends, however it does.
 struct Append {
     open: Arc<Open>,
     view: View,
-    deposit: Option<Deposit>,
+    now: Time,
+    content: Option<Content>,
     upload: Option<Upload>,
-    offset: u64,
 }
 
 impl Append {
-    /// Takes the upload up: rights and locks are asked as the request's session has them.
-    fn resume(mut self) -> Result<Self> {
-        let Some(deposit) = self.deposit.take() else { return Err(Error::Lost) };
-        let begun = Arc::clone(&self.open.begun);
-        let claim = Claim { tokens: begun.tokens(), ..Claim::none() };
-        match self.view.take_up(deposit, &begun.path, &claim) {
-            Ok(upload) => self.upload = Some(upload),
-            Err(refused) => {
-                let (error, deposit) = *refused;
-                self.deposit = Some(deposit);
-                return Err(error.into());
-            }
-        }
+    /// Takes the upload up, which will come to `end` now: rights and locks are asked as the request's session has them.
+    fn resume(mut self, call: &Call, end: u64) -> Result<Self> {
+        self.content()?.weight.grow_to(end)?;
+        let claim = Claim { tokens: call.tokens(), ..Claim::none() };
+        self.upload = Some(self.view.take_up(&self.open.waiting, &call.path, &claim)?);
         Ok(self)
     }
 
-    /// Ends the request's work; returns how much has come in all.
-    fn pause(self) -> u64 {
-        self.offset
+    fn content(&mut self) -> Result<&mut Content> {
+        self.content.as_mut().ok_or(Error::Lost)
     }
 
-    /// Commits it as the request that began it asked for.
-    fn complete(mut self) -> Result<Response<Body>> {
-        if self.open.length.is_some_and(|length| length != self.offset) {
+    /// Writes down how far it has come.
+    fn note(&mut self) -> Result<u64> {
+        let Some(content) = &mut self.content else { return Err(Error::Lost) };
+        self.open.note(&self.view, content, self.now)?;
+        Ok(content.offset)
+    }
+
+    /// Ends the request's work; returns how much has come in all.
+    async fn pause(mut self) -> Result<u64> {
+        match &self.content {
+            Some(content) if content.loose() == 0 => Ok(content.offset),
+            _ => blocking(move || self.note()).await,
+        }
+    }
+
+    /// Commits it as the request that began it asked for. What waits stays where that is refused.
+    fn complete(mut self, call: &Call) -> Result<Response<Body>> {
+        let size = self.content()?.offset;
+        if self.open.length.is_some_and(|length| length != size) {
             return Err(Error::Length);
         }
-        let Some(upload) = &self.upload else { return Err(Error::Lost) };
-        let call = self.open.begun.by(self.view.clone());
+        let upload = self.upload.take().ok_or(Error::Lost)?;
         let modified = fields::modified(&call.headers)?;
         // What a refused part left behind the end goes.
-        upload.set_attributes(&Attributes { size: Some(self.offset), ..Attributes::default() })?;
-        let kept = put::verify(upload, Checksums::announced(&call.headers, Of::Whole))?;
+        upload.set_attributes(&Attributes { size: Some(size), ..Attributes::default() })?;
+        let kept = put::verify(&upload, Checksums::announced(&call.headers, Of::Whole))?;
         call.judge()?;
-        match self.upload.take() {
-            Some(upload) => put::commit(&call, upload, modified, kept),
-            None => Err(Error::Lost),
-        }
+        put::commit(call, upload, modified, kept)
     }
 }
 
 impl Drop for Append {
     fn drop(&mut self) {
-        let deposit = self.upload.take().map(Upload::set_aside).or_else(|| self.deposit.take());
-        if let Some(deposit) = deposit {
-            self.open.put_back(deposit, self.offset);
+        if let Some(content) = self.content.take() {
+            self.open.put_back(content);
         }
     }
 }
@@ -259,20 +283,33 @@ struct Pouring {
 }
 
 impl Sink for Pouring {
-    const KEEPS: bool = true;
-
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         for block in blocks {
-            let append = &mut self.append;
-            let Some(upload) = &append.upload else { return Err(Error::Lost) };
-            if append.open.length.is_some_and(|length| append.offset.saturating_add(block.len() as u64) > length) {
+            let Append { open, upload: Some(upload), content: Some(content), .. } = &mut self.append else {
+                return Err(Error::Lost);
+            };
+            let end = content.offset.saturating_add(block.len() as u64);
+            if open.length.is_some_and(|length| end > length) {
                 return Err(Error::Length);
             }
-            upload.write_at(block, append.offset)?;
-            append.offset += block.len() as u64;
+            content.weight.grow_to(end)?;
+            upload.write_at(block, content.offset)?;
+            content.offset = end;
             self.sums.update(block);
         }
+        // What may turn out not to be what was announced is not written down before that is known.
+        if self.sums.is_empty() && self.append.content()?.loose() >= STRIDE {
+            self.append.note()?;
+        }
         Ok(self)
+    }
+
+    fn salvage(self, blocks: &[Bytes]) {
+        if let Ok(Pouring { mut append, .. }) = self.write(blocks)
+            && let Err(error) = append.note()
+        {
+            tracing::warn!(%error, "what came of an upload that was cut is not written down");
+        }
     }
 }
 
@@ -287,8 +324,8 @@ fn stands(status: StatusCode, complete: bool, offset: u64) -> Response<Body> {
 }
 
 /// Says what an upload may come to (section 4.1.4).
-fn limit(view: &View, response: &mut Response<Body>) {
-    set(response.headers_mut(), LIMIT, limits(Some(view.session())));
+fn limit(session: &Session, response: &mut Response<Body>) {
+    set(response.headers_mut(), LIMIT, limits(Some(session)));
 }
 
 /// Returns the limits of uploads: those of the server, and of a session.

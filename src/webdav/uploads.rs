@@ -1,11 +1,11 @@
-//! The unfinished uploads that wait for more requests: bounded in number for each token and user, and in age. They
-//! belong to the token that began them: to others of the same user they are as if not there.
+//! The unfinished uploads that wait for more requests: bounded in number for each token and user, in age, and in what
+//! all of them hold. They belong to the token that began them: to others of the same user they are as if not there.
 //!
-//! Their content waits in staging ([`Deposit`]), so that a restart sweeps it: a client is then told that the upload
-//! is unknown, and begins anew. What is known of them is in memory alone.
+//! What is known of them is written down by the tree, so that they outlive a restart; memory holds the same, and which
+//! of them a request works on. Changes of the two are made one at a time, so that they agree.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,11 +14,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::begun::Begun;
 use super::call::Call;
 use super::error::{Error, Result};
+use super::weight::{Scales, Weight};
 use crate::auth::Session;
-use crate::domain::{Login, Name, Time, TokenId};
-use crate::tree::Deposit;
+use crate::domain::{Login, Name, Time, TokenId, UploadSpace};
+use crate::tree::{Secured, Tree, Unfinished, Upload, View, Waiting};
 
 /// How many may wait for one token.
 const MOST: usize = 64;
@@ -28,14 +30,22 @@ const MOST_OF_USER: usize = 4 * MOST;
 const MOST_CHUNKS: usize = 10_000;
 /// How long one may wait for its next request.
 pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How often those that waited too long are looked for, besides whenever one begins.
-const SWEEP: Duration = Duration::from_secs(600);
+/// How often those that waited too long, or whose tokens have died, are looked for, besides whenever one begins.
+const SWEEP: Duration = Duration::from_secs(60);
 /// How long a request waits for another one that works on the same upload and was told to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All unfinished uploads; clones share them.
-#[derive(Clone, Default)]
-pub(super) struct Uploads(Arc<Mutex<Table>>);
+#[derive(Clone)]
+pub(super) struct Uploads(Arc<Inner>);
+
+struct Inner {
+    tree: Tree,
+    scales: Scales,
+    table: Mutex<Table>,
+    /// Held while table and store change together.
+    order: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -45,25 +55,50 @@ struct Table {
 
 /// An upload that goes on where the last request ended.
 pub(super) struct Open {
+    id: i64,
+    token: TokenId,
+    login: Login,
     /// The request that began it: where it goes, under which conditions, and what was announced of it.
-    pub(super) begun: Arc<Call>,
+    pub(super) begun: Begun,
     /// How long all of it will be, where that was announced.
     pub(super) length: Option<u64>,
+    /// Its content.
+    pub(super) waiting: Waiting,
     state: Mutex<State>,
     returned: Notify,
 }
 
 struct State {
-    content: Option<(Deposit, u64)>,
+    content: Option<Content>,
     stop: CancellationToken,
     touched: Time,
-    cancelled: bool,
+    ended: bool,
+}
+
+/// How far an upload has come.
+pub(super) struct Content {
+    /// How many bytes have come.
+    pub(super) offset: u64,
+    /// How many of them are written down.
+    noted: u64,
+    /// The weight of them, and of what is announced.
+    pub(super) weight: Weight,
 }
 
 /// An upload in parts, each sent under a name of its own and put together in the order of their names.
 pub(super) struct Chunked {
+    id: i64,
     login: Login,
-    state: Mutex<(BTreeMap<ChunkName, Arc<Deposit>>, Time)>,
+    state: Mutex<(BTreeMap<ChunkName, Arc<Chunk>>, Time)>,
+}
+
+/// A part.
+pub(super) struct Chunk {
+    /// How long it is.
+    pub(super) size: u64,
+    /// Its content.
+    pub(super) waiting: Waiting,
+    _weight: Weight,
 }
 
 /// The name of a part: a number, if it begins with one, and then by its bytes.
@@ -86,72 +121,108 @@ impl ChunkName {
 }
 
 impl Uploads {
-    /// Sweeps now and then what waited too long, as long as anybody shares it; `now` tells the time.
+    /// Finds the uploads that were left unfinished when the server last stopped, at `now`.
+    pub(super) fn new(tree: Tree, most: UploadSpace, now: Time) -> Self {
+        let scales = Scales::new(tree.clone(), most);
+        let left = tree.unfinished(now.before(LIFE));
+        let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
+        let mut table = Table::default();
+        for upload in left.unwrap_or_default() {
+            let id = upload.id;
+            if table.take_back(upload, &scales).is_none()
+                && let Err(error) = tree.discard(id, [])
+            {
+                tracing::warn!(%error, "an unfinished upload that can't be read stays");
+            }
+        }
+        Self(Arc::new(Inner { tree, scales, table: Mutex::new(table), order: Mutex::default() }))
+    }
+
+    /// Sweeps now and then what waited too long or belongs to a dead token, as long as anybody shares it; `now` tells
+    /// the time.
     pub(super) fn sweep_by(&self, now: impl Fn() -> Time + Send + 'static) {
-        let table: Weak<Mutex<Table>> = Arc::downgrade(&self.0);
+        let inner: Weak<Inner> = Arc::downgrade(&self.0);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
-                let Some(table) = table.upgrade() else { return };
-                let swept = table.lock().sweep(now());
-                drop(tokio::task::spawn_blocking(move || drop(swept)).await);
+                let (Some(inner), now) = (inner.upgrade(), now()) else { return };
+                drop(tokio::task::spawn_blocking(move || Self(inner).sweep(now)).await);
             }
         });
     }
 
-    /// Begins an upload with what has come of it so far; may block. Returns its name.
+    /// Lets one more upload begin, of so many bytes where that is known; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the token or its user has too many.
-    pub(super) fn begin(&self, begun: &Arc<Call>, length: Option<u64>, content: (Deposit, u64)) -> Result<Uuid> {
-        let now = begun.now;
-        let state = State { content: Some(content), stop: CancellationToken::new(), touched: now, cancelled: false };
-        let open = Open { begun: Arc::clone(begun), length, state: Mutex::new(state), returned: Notify::new() };
-        let id = Uuid::new_v4();
-        let mut table = self.0.lock();
-        let swept = table.sweep(now);
-        table.room(begun.view.session())?;
-        table.open.insert(id, Arc::new(open));
-        drop(table);
-        drop(swept);
-        Ok(id)
+    /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when all hold too much.
+    pub(super) fn admit(&self, session: &Session, length: Option<u64>, now: Time) -> Result<()> {
+        self.sweep(now);
+        self.0.table.lock().room(session)?;
+        self.0.scales.admit(length)
+    }
+
+    /// Begins an upload of which nothing has come yet; may block. Returns its name.
+    ///
+    /// # Errors
+    /// [`Error::Crowded`]; what the tree says.
+    pub(super) fn begin(&self, call: &Call, length: Option<u64>, upload: Upload) -> Result<Uuid> {
+        let (uuid, session, begun) = (Uuid::new_v4(), call.view.session(), Begun::of(call));
+        let _order = self.0.order.lock();
+        self.0.table.lock().room(session)?;
+        let (id, waiting) = upload.set_aside(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
+        let (token, login) = (session.token(), session.login().clone());
+        let content = Content { offset: 0, noted: 0, weight: self.0.scales.hold(0) };
+        let state = State::new(content, call.now);
+        let open = Open { id, token, login, begun, length, waiting, state, returned: Notify::new() };
+        self.0.table.lock().open.insert(uuid, Arc::new(open));
+        Ok(uuid)
     }
 
     /// Returns an upload of a token.
     pub(super) fn find(&self, id: Uuid, token: TokenId, now: Time) -> Option<Arc<Open>> {
-        let open = self.0.lock().open.get(&id).cloned()?;
-        let known = open.begun.view.session().token() == token && !open.is_old(now);
-        known.then_some(open)
+        let open = self.0.table.lock().open.get(&id).cloned()?;
+        (open.token == token && !open.is_old(now)).then_some(open)
     }
 
-    /// Forgets an upload.
-    pub(super) fn forget(&self, id: Uuid) {
-        self.0.lock().open.remove(&id);
-    }
-
-    /// Begins an upload in parts; false when there is one of that name.
+    /// Ends an upload, also for a request that works on it; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the token or its user has too many.
-    pub(super) fn begin_chunked(&self, session: &Session, name: &Name, now: Time) -> Result<bool> {
+    /// What the tree says.
+    pub(super) fn end(&self, id: Uuid) -> Result<()> {
+        let _order = self.0.order.lock();
+        let Some(open) = self.0.table.lock().open.remove(&id) else { return Ok(()) };
+        open.cancel();
+        Ok(self.0.tree.discard(open.id, [&open.waiting])?)
+    }
+
+    /// Begins an upload in parts, of so many bytes where that is known; false when there is one of that name. May block.
+    ///
+    /// # Errors
+    /// As [`Uploads::admit`], and what the tree says.
+    pub(super) fn begin_chunked(&self, view: &View, name: &Name, length: Option<u64>, now: Time) -> Result<bool> {
+        let session = view.session();
         let key = (session.token(), name.clone());
-        let mut table = self.0.lock();
-        let swept = table.sweep(now);
+        if self.chunked(key.0, name, now).is_some() {
+            return Ok(false);
+        }
+        self.admit(session, length, now)?;
+        let _order = self.0.order.lock();
+        let table = self.0.table.lock();
         if table.chunked.contains_key(&key) {
             return Ok(false);
         }
         table.room(session)?;
-        let state = Mutex::new((BTreeMap::new(), now));
-        table.chunked.insert(key, Arc::new(Chunked { login: session.login().clone(), state }));
         drop(table);
-        drop(swept);
+        let id = view.begin_parts(name.as_bytes(), now)?;
+        let chunked = Chunked { id, login: session.login().clone(), state: Mutex::new((BTreeMap::new(), now)) };
+        self.0.table.lock().chunked.insert(key, Arc::new(chunked));
         Ok(true)
     }
 
     /// Returns a token's upload in parts.
     pub(super) fn chunked(&self, token: TokenId, name: &Name, now: Time) -> Option<Arc<Chunked>> {
-        let found = self.0.lock().chunked.get(&(token, name.clone())).cloned()?;
+        let found = self.0.table.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
         if is_old(state.1, now) {
             return None;
@@ -161,37 +232,116 @@ impl Uploads {
         Some(found)
     }
 
-    /// Forgets an upload in parts; its content goes with the last who holds it.
-    pub(super) fn forget_chunked(&self, token: TokenId, name: &Name) -> Option<Arc<Chunked>> {
-        self.0.lock().chunked.remove(&(token, name.clone()))
-    }
-
-    /// Keeps a part of an upload of a token, in place of one of the same name; true when there was one.
+    /// Ends an upload in parts; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when all uploads of the token together have too many.
-    pub(super) fn keep(&self, token: TokenId, chunked: &Chunked, name: ChunkName, chunk: Deposit) -> Result<bool> {
-        // Held to the end, so that two can't pass the limit together.
-        let table = self.0.lock();
-        let parts = table.chunked.iter().filter(|((owner, _), _)| *owner == token);
-        let parts: usize = parts.map(|(_, chunked)| chunked.state.lock().0.len()).sum();
-        let chunk = Arc::new(chunk);
-        let old = match chunked.state.lock().0.entry(name) {
-            Entry::Occupied(mut there) => Some(there.insert(chunk)),
-            Entry::Vacant(_) if parts >= MOST_CHUNKS => return Err(Error::Crowded),
+    /// What the tree says.
+    pub(super) fn end_chunked(&self, token: TokenId, name: &Name) -> Result<()> {
+        let _order = self.0.order.lock();
+        let gone = self.0.table.lock().chunked.remove(&(token, name.clone()));
+        gone.map_or(Ok(()), |chunked| self.discard(&chunked))
+    }
+
+    fn discard(&self, chunked: &Chunked) -> Result<()> {
+        let parts = chunked.parts();
+        Ok(self.0.tree.discard(chunked.id, parts.iter().map(|(_, chunk)| &chunk.waiting))?)
+    }
+
+    /// Returns the weight of a part that has not come yet.
+    pub(super) fn weight(&self) -> Weight {
+        self.0.scales.hold(0)
+    }
+
+    /// Keeps a part of an upload, in place of one of the same name; true when there was one. May block.
+    ///
+    /// # Errors
+    /// [`Error::Crowded`] when all uploads of the token together have too many; what the tree says.
+    pub(super) fn keep(
+        &self,
+        view: &View,
+        chunked: &Chunked,
+        name: ChunkName,
+        (deposit, weight): (Secured, Weight),
+        now: Time,
+    ) -> Result<bool> {
+        let _order = self.0.order.lock();
+        if !chunked.has(&name) && self.0.table.lock().parts(view.session().token()) >= MOST_CHUNKS {
+            return Err(Error::Crowded);
+        }
+        let size = deposit.size();
+        let waiting = view.keep_part(chunked.id, name.as_bytes(), deposit, now)?;
+        let chunk = Arc::new(Chunk { size, waiting, _weight: weight });
+        match chunked.state.lock().0.entry(name) {
+            Entry::Occupied(mut there) => {
+                there.insert(chunk).waiting.discard()?;
+                Ok(true)
+            }
             Entry::Vacant(free) => {
                 free.insert(chunk);
-                None
+                Ok(false)
             }
+        }
+    }
+
+    /// Removes a part; false when there was none. May block.
+    ///
+    /// # Errors
+    /// What the tree says.
+    pub(super) fn remove(&self, chunked: &Chunked, name: &ChunkName) -> Result<bool> {
+        let _order = self.0.order.lock();
+        let Some(chunk) = chunked.state.lock().0.remove(name) else { return Ok(false) };
+        self.0.tree.discard_part(chunked.id, name.as_bytes(), &chunk.waiting)?;
+        Ok(true)
+    }
+
+    /// Discards what waited too long, and what belongs to a dead token.
+    fn sweep(&self, now: Time) {
+        let _order = self.0.order.lock();
+        let Ok(live) = self.0.tree.live_uploads().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
+            return;
         };
-        drop(table);
-        Ok(old.is_some())
+        let (open, chunked) = self.0.table.lock().sweep(&live, now);
+        for open in open {
+            open.cancel();
+            told(self.0.tree.discard(open.id, [&open.waiting]).map_err(Error::from));
+        }
+        chunked.iter().for_each(|chunked| told(self.discard(chunked)));
+    }
+}
+
+/// Tells the log of what could not be swept: the next start does it.
+fn told(swept: Result<()>) {
+    if let Err(error) = swept {
+        tracing::warn!(%error, "what is left of an upload stays for now");
     }
 }
 
 impl Table {
+    /// Takes in what was written down; none for what can't be read.
+    fn take_back(&mut self, left: Unfinished, scales: &Scales) -> Option<()> {
+        let Unfinished { id, token, login, name, request, touched, parts } = left;
+        let Some(request) = request else {
+            let key = (token, Name::new(&name).ok()?);
+            let parts = parts.into_iter().filter_map(|(name, size, waiting)| {
+                let name = ChunkName::new(&Name::new(&name).ok()?);
+                Some((name, Arc::new(Chunk { size, waiting, _weight: scales.hold(size) })))
+            });
+            let state = Mutex::new((parts.collect(), touched));
+            self.chunked.insert(key, Arc::new(Chunked { id, login, state }));
+            return Some(());
+        };
+        let (_, offset, waiting) = parts.into_iter().next()?;
+        let content = Content { offset, noted: offset, weight: scales.hold(offset) };
+        let state = State::new(content, touched);
+        let (uuid, begun) = (Uuid::from_slice(&name).ok()?, Begun::parse(&request)?);
+        let length = super::resume::length(begun.headers()).ok()?;
+        let open = Open { id, token, login, begun, length, waiting, state, returned: Notify::new() };
+        self.open.insert(uuid, Arc::new(open));
+        Some(())
+    }
+
     fn room(&self, session: &Session) -> Result<()> {
-        let open = self.open.values().map(|open| open.begun.view.session()).map(|owner| (owner.token(), owner.login()));
+        let open = self.open.values().map(|open| (open.token, &open.login));
         let chunked = self.chunked.iter().map(|((token, _), chunked)| (*token, &chunked.login));
         let of_user = open.chain(chunked).filter(|(_, login)| *login == session.login());
         let (mut all, mut own) = (0, 0);
@@ -202,11 +352,18 @@ impl Table {
         if own < MOST && all < MOST_OF_USER { Ok(()) } else { Err(Error::Crowded) }
     }
 
-    /// Takes out what waited too long. Removing its content takes time: let go of the table first.
-    fn sweep(&mut self, now: Time) -> (Vec<Arc<Open>>, Vec<Arc<Chunked>>) {
-        let open = self.open.extract_if(|_, open| open.is_old(now)).map(|(_, open)| open).collect();
-        let old = |chunked: &Chunked| is_old(chunked.state.lock().1, now);
-        let chunked = self.chunked.extract_if(|_, chunked| old(chunked)).map(|(_, chunked)| chunked).collect();
+    /// Returns how many parts all uploads of a token have.
+    fn parts(&self, token: TokenId) -> usize {
+        let own = self.chunked.iter().filter(|((owner, _), _)| *owner == token);
+        own.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
+    }
+
+    /// Takes out what waited too long, and what does not live any more.
+    fn sweep(&mut self, live: &HashSet<i64>, now: Time) -> (Vec<Arc<Open>>, Vec<Arc<Chunked>>) {
+        let over = |open: &Open| open.is_old(now) || !live.contains(&open.id);
+        let open = self.open.extract_if(|_, open| over(open)).map(|(_, open)| open).collect();
+        let over = |chunked: &Chunked| is_old(chunked.state.lock().1, now) || !live.contains(&chunked.id);
+        let chunked = self.chunked.extract_if(|_, chunked| over(chunked)).map(|(_, chunked)| chunked).collect();
         (open, chunked)
     }
 }
@@ -215,17 +372,23 @@ fn is_old(touched: Time, now: Time) -> bool {
     now.since(touched) > LIFE
 }
 
+impl State {
+    fn new(content: Content, touched: Time) -> Mutex<Self> {
+        Mutex::new(Self { content: Some(content), stop: CancellationToken::new(), touched, ended: false })
+    }
+}
+
 impl Open {
     fn is_old(&self, now: Time) -> bool {
         let state = self.state.lock();
         state.content.is_some() && is_old(state.touched, now)
     }
 
-    /// Takes the content, with where it goes on; a request that works on it is told to stop, and waited for.
+    /// Takes hold of the content; a request that works on it is told to stop, and waited for.
     ///
     /// # Errors
-    /// [`Error::InUse`] when that one does not stop in time.
-    pub(super) async fn take(&self, now: Time) -> Result<(Deposit, u64, CancellationToken)> {
+    /// [`Error::InUse`] when that one does not stop in time; [`Error::Elsewhere`] when it has ended meanwhile.
+    pub(super) async fn take(&self, now: Time) -> Result<(Content, CancellationToken)> {
         let taken = tokio::time::timeout(PATIENCE, async {
             loop {
                 let returned = self.returned.notified();
@@ -234,47 +397,69 @@ impl Open {
                 {
                     let mut state = self.state.lock();
                     state.touched = now;
-                    if let Some((deposit, offset)) = state.content.take() {
+                    if state.ended {
+                        return Err(Error::Elsewhere);
+                    }
+                    if let Some(content) = state.content.take() {
                         state.stop = CancellationToken::new();
-                        return (deposit, offset, state.stop.clone());
+                        return Ok((content, state.stop.clone()));
                     }
                     state.stop.cancel();
                 }
                 returned.await;
             }
         });
-        taken.await.map_err(|_| Error::InUse)
+        taken.await.map_err(|_| Error::InUse)?
     }
 
-    /// Puts the content back; discards it where the upload was cancelled meanwhile.
-    pub(super) fn put_back(&self, deposit: Deposit, offset: u64) {
+    /// Puts the content back; what was announced of it and has not come weighs nothing any more.
+    pub(super) fn put_back(&self, mut content: Content) {
+        content.weight.shrink_to(content.offset);
         let mut state = self.state.lock();
-        if !state.cancelled {
-            state.content = Some((deposit, offset));
+        if !state.ended {
+            state.content = Some(content);
         }
         drop(state);
         self.returned.notify_waiters();
     }
 
-    /// Ends it, also for a request that works on it.
-    pub(super) fn cancel(&self) {
+    /// Writes down how far the content has come, so that it can be told; may block.
+    ///
+    /// # Errors
+    /// What the tree says.
+    pub(super) fn note(&self, view: &View, content: &mut Content, now: Time) -> Result<()> {
+        if content.noted != content.offset {
+            view.note(self.id, &self.waiting, content.offset, now)?;
+            content.noted = content.offset;
+        }
+        Ok(())
+    }
+
+    /// Ends it for a request that works on it, and for those that wait.
+    fn cancel(&self) {
         let mut state = self.state.lock();
-        state.cancelled = true;
+        state.ended = true;
         state.stop.cancel();
-        let content = state.content.take();
+        state.content = None;
         drop(state);
-        drop(content);
+        self.returned.notify_waiters();
+    }
+}
+
+impl Content {
+    /// Returns how much has come since it was last written down.
+    pub(super) fn loose(&self) -> u64 {
+        self.offset.saturating_sub(self.noted)
     }
 }
 
 impl Chunked {
-    /// Removes a part; false when there was none.
-    pub(super) fn remove(&self, name: &ChunkName) -> bool {
-        self.state.lock().0.remove(name).is_some()
+    fn has(&self, name: &ChunkName) -> bool {
+        self.state.lock().0.contains_key(name)
     }
 
     /// Returns the parts in their order.
-    pub(super) fn parts(&self) -> Vec<(ChunkName, Arc<Deposit>)> {
+    pub(super) fn parts(&self) -> Vec<(ChunkName, Arc<Chunk>)> {
         self.state.lock().0.iter().map(|(name, chunk)| (name.clone(), Arc::clone(chunk))).collect()
     }
 }

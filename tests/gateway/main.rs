@@ -32,6 +32,7 @@ mod sync;
 mod tokens;
 mod uploads;
 mod uploads_apart;
+mod uploads_kept;
 mod webdav;
 mod webdav_faults;
 mod webdav_rfcs;

@@ -26,7 +26,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 pub(crate) use file::File;
 pub(crate) use folder::{Folder, Names, space};
 pub(crate) use open::{How, Pace};
-pub(crate) use staging::{Staged, Staging};
+pub(crate) use staging::{Kept, KeptNames, Staged, Staging};
 pub(crate) use stat::{Mount, Stat};
 
 use super::Error;
@@ -43,17 +43,17 @@ pub(crate) struct Host {
     root: Folder,
     umask: u32,
     run: u64,
-    sweeps: bool,
+    sweeps: Option<KeptNames>,
     stagings: RwLock<HashMap<Mount, Arc<Staging>>>,
 }
 
 impl Host {
     /// Opens the served folder. When it `sweeps`, what earlier runs left in staging is removed, here
-    /// and on file systems mounted below.
+    /// and on file systems mounted below, but for what is kept.
     ///
     /// # Errors
     /// What the host says; [`io::ErrorKind::WouldBlock`] when another server sweeps there.
-    pub(crate) fn open(root: &Path, sweeps: bool) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, sweeps: Option<KeptNames>) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = Folder::from(openat(CWD, root, flags, Mode::empty())?);
         root.folder(&TreePath::root()).map_err(|error| match error {
@@ -64,7 +64,7 @@ impl Host {
         getrandom::fill(&mut run)?;
         let run = u64::from_ne_bytes(run);
         let host = Self { root, umask: umask(), run, sweeps, stagings: RwLock::default() };
-        if sweeps {
+        if host.sweeps.is_some() {
             host.sweep().map_err(|error| match error {
                 Errno::BUSY => io::Error::new(io::ErrorKind::WouldBlock, "another server serves this folder"),
                 other => other.into(),

@@ -1,21 +1,24 @@
 //! Where things wait that have no name yet, or none any more: `.patgate` at the root of a file system.
 //!
-//! It is the server's alone (0700), absent to clients, and emptied at start: whatever stands there
-//! then belongs to nobody.
+//! It is the server's alone (0700), absent to clients, and emptied at start of all but what is kept ([`Kept`]): the rest
+//! belongs to nobody then.
 
+use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::open::{How, plain};
 use super::{Errno, File, Folder, Host, Locked, Mount, Result, Stat};
-use crate::domain::{Name, RESERVED};
+use crate::domain::{Name, RESERVED, TreePath};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
 
 /// The staging folder of one file system.
 #[derive(Debug)]
 pub(crate) struct Staging {
+    /// The folder of the tree that holds it.
+    top: TreePath,
     folder: Folder,
     run: u64,
     /// Held so that no other server sweeps what waits here.
@@ -30,6 +33,16 @@ pub(crate) struct Staged {
     name: Name,
     waits: bool,
 }
+
+/// Something that waits in staging until it is discarded, also over a restart: somebody keeps its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    staging: Arc<Staging>,
+    name: Name,
+}
+
+/// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
+pub(crate) type KeptNames = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
@@ -51,28 +64,43 @@ impl Host {
         if let Some(staging) = stagings.get(&mount) {
             return Ok(Arc::clone(staging));
         }
-        let staging = Arc::new(Staging::open(&self.folder(&top)?, self.run, self.sweeps)?);
+        let staging = Arc::new(Staging::open(&self.folder(&top)?, top, self.run, self.sweeps.as_ref())?);
         stagings.insert(mount, Arc::clone(&staging));
         Ok(staging)
+    }
+
+    /// Finds again what is kept in the staging that a folder of the tree holds.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not there.
+    pub(crate) fn kept(&self, place: &TreePath, name: &[u8]) -> Result<Kept> {
+        let top = self.folder(place)?;
+        let staging = self.staging(&top, top.stat()?.mount())?;
+        let name = Name::new(name).map_err(|_| Errno::INVAL)?;
+        if staging.top != *place {
+            return Err(Errno::NOENT);
+        }
+        staging.folder.stat_entry(&name)?;
+        Ok(Kept { staging, name })
     }
 }
 
 impl Staging {
-    fn open(top: &Folder, run: u64, sweeps: bool) -> Result<Self> {
-        match mkdirat(top, RESERVED, Mode::RWXU) {
+    fn open(holder: &Folder, top: TreePath, run: u64, sweeps: Option<&KeptNames>) -> Result<Self> {
+        match mkdirat(holder, RESERVED, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        let folder = Folder::from(plain(top, RESERVED, How::Folder)?);
+        let folder = Folder::from(plain(holder, RESERVED, How::Folder)?);
         let stat = folder.stat()?;
         if stat.mode & 0o077 != 0 {
             folder.set_mode(0o700)?;
         }
-        let mut staging = Self { folder, run, held: None };
-        if sweeps {
+        let mut staging = Self { top, folder, run, held: None };
+        if let Some(kept) = sweeps {
             match Locked::take(plain(&staging.folder, b"", How::List)?) {
                 Ok(lock) => {
-                    staging.sweep()?;
+                    staging.sweep(kept)?;
                     staging.held = Some(lock);
                 }
                 Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
@@ -129,9 +157,12 @@ impl Staging {
         format!("{:016x}-{:x}", self.run, SERIAL.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
-    fn sweep(&self) -> Result<()> {
+    fn sweep(&self, kept: &KeptNames) -> Result<()> {
+        let Some(kept) = kept() else { return Ok(()) };
         for name in names(&plain(&self.folder, b"", How::List)?)? {
-            self.remove(name)?;
+            if !kept.contains(&name) {
+                self.remove(name)?;
+            }
         }
         Ok(())
     }
@@ -243,6 +274,46 @@ impl Staged {
     pub(crate) fn discard(mut self) -> Result<()> {
         self.waits = false;
         self.staging.remove(self.name.as_bytes().to_vec())
+    }
+
+    /// Returns it as something to be kept, though it is still removed when it is dropped.
+    pub(crate) fn to_keep(&self) -> Kept {
+        Kept { staging: Arc::clone(&self.staging), name: self.name.clone() }
+    }
+
+    /// Leaves it where it is.
+    pub(crate) fn leave(mut self) {
+        self.waits = false;
+    }
+}
+
+impl Kept {
+    /// Returns the folder of the tree that holds the staging, and the name there.
+    pub(crate) fn place(&self) -> (&TreePath, &Name) {
+        (&self.staging.top, &self.name)
+    }
+
+    /// Opens it.
+    pub(crate) fn open(&self, how: How) -> Result<File> {
+        self.staging.folder.open(&self.name, how)
+    }
+
+    /// Returns it as something to be put in its place; it stays when that is dropped.
+    pub(crate) fn staged(&self) -> Staged {
+        Staged { staging: Arc::clone(&self.staging), name: self.name.clone(), waits: false }
+    }
+
+    /// Writes the names in its staging to disk.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        self.staging.folder.sync()
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(&self) -> Result<()> {
+        match self.staging.folder.unlink(&self.name) {
+            Err(Errno::NOENT) => Ok(()),
+            done => done,
+        }
     }
 }
 

@@ -1,0 +1,226 @@
+//! The uploads that are not finished, and what waits of them in staging, so that they outlive a restart.
+//!
+//! A row is written after what it tells of, and struck before that goes: what waits without a row is debris, and a row
+//! without what it tells of is struck when it is found. How soon a row has to be on disk, the caller says.
+
+use std::collections::HashSet;
+
+use rusqlite::{Transaction, params};
+
+use super::clean::dead_token;
+use super::nodes::stored_path;
+use super::{Durability, Result, Store, StoreError};
+use crate::domain::{Login, Time, TokenId, TreePath};
+
+/// An unfinished upload as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadRow {
+    /// Its number.
+    pub(crate) id: i64,
+    /// Whose it is.
+    pub(crate) token: TokenId,
+    /// The owner of that token.
+    pub(crate) login: Login,
+    /// What it is called.
+    pub(crate) name: Vec<u8>,
+    /// The request that began it; `None` where it comes in parts.
+    pub(crate) request: Option<Vec<u8>>,
+    /// When it last went on.
+    pub(crate) touched: Time,
+    /// Whether its token is dead, or one above that.
+    pub(crate) dead: bool,
+}
+
+/// What waits of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadPart {
+    /// What it is called; nothing where there are no parts.
+    pub(crate) name: Vec<u8>,
+    /// The folder that holds the staging.
+    pub(crate) place: TreePath,
+    /// Its name there.
+    pub(crate) staged: Vec<u8>,
+    /// How long it is.
+    pub(crate) size: u64,
+}
+
+impl Store {
+    /// Returns all unfinished uploads.
+    pub(crate) fn uploads(&self) -> Result<Vec<UploadRow>> {
+        let dead = dead_token("u.token");
+        let all = format!(
+            "SELECT u.id, u.token, o.login, u.name, u.request, u.touched_at, {dead}
+             FROM uploads u JOIN tokens t ON t.id = u.token JOIN users o ON o.id = t.user_id ORDER BY u.id"
+        );
+        self.read(|connection| {
+            let mut select = connection.prepare_cached(&all)?;
+            let rows = select.query_map([], |row| {
+                Ok(UploadRow {
+                    id: row.get(0)?,
+                    token: row.get(1)?,
+                    login: row.get(2)?,
+                    name: row.get(3)?,
+                    request: row.get(4)?,
+                    touched: row.get(5)?,
+                    dead: row.get(6)?,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Returns what waits of an upload.
+    pub(crate) fn upload_parts(&self, upload: i64) -> Result<Vec<UploadPart>> {
+        self.read(|connection| {
+            let sql = "SELECT name, place, staged, size FROM upload_parts WHERE upload = ?1";
+            let mut select = connection.prepare_cached(sql)?;
+            let mut rows = select.query([upload])?;
+            let mut parts = Vec::new();
+            while let Some(row) = rows.next()? {
+                parts.push(UploadPart {
+                    name: row.get(0)?,
+                    place: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
+                    staged: row.get(2)?,
+                    size: row.get::<_, i64>(3)?.unsigned_abs(),
+                });
+            }
+            Ok(parts)
+        })
+    }
+
+    /// Returns the names in staging of all that waits.
+    pub(crate) fn staged_names(&self) -> Result<HashSet<Vec<u8>>> {
+        self.read(|connection| {
+            let mut select = connection.prepare_cached("SELECT staged FROM upload_parts")?;
+            let names = select.query_map([], |row| row.get(0))?;
+            Ok(names.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Keeps a new upload, with the request that began it and what waits of it, or, without these, one that comes in
+    /// parts. Returns its number.
+    pub(crate) fn begin_upload(
+        &self,
+        token: TokenId,
+        name: &[u8],
+        begun: Option<(&[u8], &UploadPart)>,
+        now: Time,
+        durability: Durability,
+    ) -> Result<i64> {
+        self.write(durability, |t| {
+            let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4)";
+            t.prepare_cached(sql)?.execute(params![token, name, begun.map(|(request, _)| request), now])?;
+            let id = t.last_insert_rowid();
+            begun.map_or(Ok(()), |(_, part)| keep(t, id, part))?;
+            Ok(id)
+        })
+    }
+
+    /// Keeps what waits of an upload, in place of what is called alike.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the upload has ended.
+    pub(crate) fn keep_upload_part(
+        &self,
+        upload: i64,
+        part: &UploadPart,
+        now: Time,
+        durability: Durability,
+    ) -> Result<()> {
+        self.write(durability, |t| {
+            let touch = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
+            if t.prepare_cached(touch)?.execute(params![upload, now])? == 0 {
+                return Err(StoreError::Missing("the upload".to_owned()));
+            }
+            keep(t, upload, part)
+        })
+    }
+
+    /// Strikes what waits of an upload under a name.
+    pub(crate) fn strike_upload_part(&self, upload: i64, name: &[u8]) -> Result<()> {
+        self.write(Durability::Lazy, |t| {
+            let sql = "DELETE FROM upload_parts WHERE upload = ?1 AND name = ?2";
+            Ok(t.prepare_cached(sql)?.execute(params![upload, name]).map(drop)?)
+        })
+    }
+
+    /// Strikes an upload, with all that waits of it.
+    pub(crate) fn strike_upload(&self, upload: i64) -> Result<()> {
+        self.write(Durability::Lazy, |t| {
+            Ok(t.prepare_cached("DELETE FROM uploads WHERE id = ?1")?.execute([upload]).map(drop)?)
+        })
+    }
+}
+
+fn keep(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
+    let UploadPart { name, place, staged, size } = part;
+    let sql = "INSERT OR REPLACE INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let size = i64::try_from(*size).unwrap_or(i64::MAX);
+    t.prepare_cached(sql)?.execute(params![upload, name, place.as_bytes(), staged, size])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Expiry;
+    use crate::store::{NewToken, testing};
+
+    fn part(name: &str, size: u64) -> UploadPart {
+        UploadPart {
+            name: name.as_bytes().to_vec(),
+            place: TreePath::root(),
+            staged: format!("staged-{name}").into_bytes(),
+            size,
+        }
+    }
+
+    fn begun(store: &Store, token: &str, name: &str) -> i64 {
+        let (token, name) = (testing::id(token), name.as_bytes());
+        store.begin_upload(token, name, None, testing::now(), Durability::Synced).expect("kept")
+    }
+
+    fn kept(store: &Store, upload: i64, part: &UploadPart) -> Result<()> {
+        store.keep_upload_part(upload, part, testing::now(), Durability::Synced)
+    }
+
+    fn world() -> (tempfile::TempDir, Store) {
+        let (folder, store) = testing::opened();
+        store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
+        for (name, parent) in [("aaaaaaaa", None), ("bbbbbbbb", Some("aaaaaaaa")), ("cccccccc", None)] {
+            let new = testing::token(name, "alice", Expiry::Never);
+            store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
+        }
+        (folder, store)
+    }
+
+    #[test]
+    fn what_waits_of_an_upload_goes_with_it() {
+        let (_folder, store) = world();
+        let upload = begun(&store, "aaaaaaaa", "up");
+        for (name, size) in [("1", 10), ("2", 20), ("1", 30)] {
+            kept(&store, upload, &part(name, size)).expect("kept");
+        }
+        assert_eq!(store.upload_parts(upload).expect("read"), [part("1", 30), part("2", 20)]);
+        assert_eq!(store.staged_names().expect("read").len(), 2);
+        store.strike_upload_part(upload, b"2").expect("struck");
+        assert_eq!(store.upload_parts(upload).expect("read"), [part("1", 30)]);
+        store.strike_upload(upload).expect("struck");
+        assert!(store.uploads().expect("read").is_empty() && store.staged_names().expect("read").is_empty());
+        assert!(matches!(kept(&store, upload, &part("1", 1)), Err(StoreError::Missing(_))), "it has ended");
+    }
+
+    #[test]
+    fn an_upload_is_dead_with_its_token_or_one_above_it() {
+        let (_folder, store) = world();
+        for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc"] {
+            begun(&store, token, "up");
+        }
+        let dead = || store.uploads().expect("read").iter().map(|row| row.dead).collect::<Vec<_>>();
+        assert_eq!(dead(), [false; 3]);
+        store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
+        assert_eq!(dead(), [true, true, false]);
+        store.delete_user(&testing::login("alice")).expect("deleted");
+        assert_eq!(dead(), [false; 0], "what has no owner any more has no row");
+    }
+}

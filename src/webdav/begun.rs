@@ -1,0 +1,106 @@
+//! The request that began an upload, as it is written down until the upload is complete: its target, and those of its
+//! headers that count then. No credential is among them.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+
+use super::call::Call;
+use super::error::Result;
+use super::verb::Verb;
+use crate::auth::Session;
+use crate::domain::Time;
+use crate::tree::Tree;
+
+/// The headers that are kept: conditions, and what is announced of the file.
+const KEPT: [&str; 11] = [
+    "host",
+    "if",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "x-oc-mtime",
+    "oc-checksum",
+    "repr-digest",
+    "digest",
+    "x-patgate-tags",
+    "upload-length",
+];
+
+/// The request that began an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Begun {
+    /// Takes what is kept from a request.
+    pub(super) fn of(call: &Call) -> Self {
+        let kept = call.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
+        let headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { uri: call.uri.clone(), headers }
+    }
+
+    /// Reads back what was written down.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let uri = Uri::try_from(lines.next()?).ok()?;
+        let mut headers = HeaderMap::new();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+            let name = HeaderName::from_bytes(name).ok()?;
+            headers.append(name, HeaderValue::from_bytes(value.get(1..)?).ok()?);
+        }
+        Some(Self { uri, headers })
+    }
+
+    /// Writes it down: the target in the first line, then the headers. No value of one can hold the end of a line.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.uri.to_string().into_bytes();
+        bytes.push(b'\n');
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.push(b':');
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+
+    /// Returns the headers that are kept.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Makes the request anew, in another session of the token that made it.
+    ///
+    /// # Errors
+    /// As [`Call::new`].
+    pub(super) async fn call(&self, tree: &Tree, session: Session, now: Time) -> Result<Arc<Call>> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.uri = self.uri.clone();
+        head.headers = self.headers.clone();
+        Call::new(Verb::Put, head, tree, session, now).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_is_read_back() {
+        let mut headers = HeaderMap::new();
+        headers.append("if", HeaderValue::from_static("(<urn:uuid:x> [\"a: b\"])"));
+        headers.append("x-patgate-tags", HeaderValue::from_bytes(b" caf\xc3\xa9").expect("value"));
+        headers.append("x-patgate-tags", HeaderValue::from_static(""));
+        for target in ["/dav/a%20b?c=d", "https://host:8443/dav/", "/"] {
+            let begun = Begun { uri: target.parse().expect("target"), headers: headers.clone() };
+            assert_eq!(Begun::parse(&begun.to_bytes()), Some(begun), "{target}");
+        }
+        for bytes in ["", "\n", "/dav/\nno colon\n", "/dav/\nbad name:x\n", "/d av/\n"] {
+            assert_eq!(Begun::parse(bytes.as_bytes()), None, "{bytes}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Unfinished uploads outlive the server: as far as they were acknowledged, for the token that began them, and within
+//! their bounds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use patgate::auth::Clock;
+use patgate::domain::UploadSpace;
+use sha1::Digest;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::server::{Server, run};
+use crate::support::{Dav, Fixture, id_of};
+
+const PLACE: &str = "/remote.php/dav/uploads/alice/up";
+const MIB: usize = 1 << 20;
+
+/// What an upload is made of: no two of its blocks are alike.
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8 ^ (at >> 16) as u8).collect()
+}
+
+fn sum_of(content: &[u8]) -> String {
+    let digits: String = sha1::Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("SHA1:{digits}")
+}
+
+/// What waits in staging.
+fn staged(root: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(folder) = std::fs::read_dir(root.join(".patgate")) else { return Vec::new() };
+    folder.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+/// A folder that is served, with alice, who may do all in it, and her token.
+fn served() -> (tempfile::TempDir, Server, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let server = Server::start(folder.path());
+    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    (folder, server, token)
+}
+
+async fn append(dav: &Dav, upload: &str, offset: usize, complete: &str, content: &[u8]) -> u16 {
+    let offset = offset.to_string();
+    let headers =
+        [("content-type", "application/partial-upload"), ("upload-offset", &*offset), ("upload-complete", complete)];
+    dav.send("PATCH", upload, &headers, content.to_vec()).await.status
+}
+
+async fn offset(dav: &Dav, upload: &str) -> usize {
+    let stands = dav.send("HEAD", upload, &[], "").await;
+    assert_eq!(stands.status, 204, "it is there");
+    stands.header("upload-offset").parse().expect("a number")
+}
+
+/// Sends the head and a part of a request's body, and leaves it open.
+async fn hang(dav: &Dav, server: &Server, request: &str, length: usize, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.http).await.expect("connected");
+    let head = format!(
+        "{request}\r\nhost: {}\r\nauthorization: {}\r\ncontent-length: {length}\r\n\r\n",
+        server.http,
+        dav.authorization()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(body).await.expect("sent");
+    stream
+}
+
+/// Waits until a file in staging is so long.
+async fn arrived(root: &Path, length: usize) {
+    let long = |path: &std::path::PathBuf| path.metadata().is_ok_and(|file| file.len() >= length as u64);
+    while !staged(root).iter().any(long) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_goes_on_with_an_upload_where_it_was() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let (whole, dav) = (content(24 * MIB), Dav::new(server.http, "alice", &token));
+    let (length, sum) = (whole.len().to_string(), sum_of(&whole));
+    let told = [
+        ("upload-complete", "?0"),
+        ("upload-length", &*length),
+        ("oc-checksum", &*sum),
+        ("x-oc-mtime", "981173106"),
+        ("if-none-match", "*"),
+        ("x-patgate-tags", "kept"),
+    ];
+    let begun = dav.send("POST", "/dav/a", &told, whole[..MIB].to_vec()).await;
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    let upload = begun.header("location").to_owned();
+    assert_eq!(append(&dav, &upload, MIB, "?0", &whole[MIB..2 * MIB]).await, 204);
+
+    let request = format!(
+        "PATCH {upload} HTTP/1.1\r\nupload-offset: {}\r\nupload-complete: ?1\r\n\
+         content-type: application/partial-upload",
+        2 * MIB
+    );
+    let stream = hang(&dav, &server, &request, 22 * MIB, &whole[2 * MIB..23 * MIB]).await;
+    arrived(&root, 23 * MIB - 600 * 1024).await;
+    // A file that nobody waits for is debris; what was begun and acknowledged is not.
+    let debris = hang(&dav, &server, "PUT /dav/b HTTP/1.1", 9 * MIB, &whole[..4 * MIB]).await;
+    while staged(&root).len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    drop((stream, debris));
+
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(staged(&root).len(), 1, "debris is swept, what waits is kept");
+    assert_eq!(dav.get("/dav/a").await.status, 404, "nothing of it is to be seen");
+    assert!(!dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.text().contains(".patgate"));
+    let at = offset(&dav, &upload).await;
+    assert!((18 * MIB..23 * MIB).contains(&at), "a long request is written down now and then: {at}");
+    let length = dav.send("HEAD", &upload, &[], "").await.header("upload-length").to_owned();
+    assert_eq!(length, whole.len().to_string());
+    server.kill();
+
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(offset(&dav, &upload).await, at, "what was acknowledged stays so");
+    assert_eq!(append(&dav, &upload, at, "?1", &whole[at..]).await, 201);
+    let get = dav.get("/dav/a").await;
+    assert!(get.body == whole);
+    assert_eq!(get.header("oc-checksum"), sum);
+    assert_eq!(get.header("last-modified"), "Sat, 03 Feb 2001 04:05:06 GMT");
+    let body = "<propfind xmlns=\"DAV:\"><prop><t:tags xmlns:t=\"urn:patgate\"/></prop></propfind>";
+    assert!(dav.send("PROPFIND", "/dav/a", &[("depth", "0")], body).await.text().contains("kept"));
+    assert_eq!(dav.send("HEAD", &upload, &[], "").await.status, 404, "it is over");
+    assert!(staged(&root).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_and_checksums_of_the_first_request_hold_after_a_restart() {
+    let (folder, server, token) = served();
+    let dav = Dav::new(server.http, "alice", &token);
+    let sum = sum_of(b"abc");
+    let mut uploads = Vec::new();
+    for (path, header) in [("/dav/a", ("if-none-match", "*")), ("/dav/b", ("oc-checksum", &*sum))] {
+        let begun = dav.send("PUT", path, &[("upload-complete", "?0"), header], "ab").await;
+        assert_eq!(begun.status, 201);
+        uploads.push(begun.header("location").to_owned());
+    }
+    server.kill();
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(dav.put("/dav/a", "other").await.status, 201);
+    assert_eq!(append(&dav, &uploads[0], 2, "?1", b"c").await, 412);
+    assert_eq!(append(&dav, &uploads[1], 2, "?1", b"d").await, 400, "all of it is hashed, not what came last alone");
+    assert_eq!((dav.get("/dav/a").await.text().as_str(), dav.get("/dav/b").await.status), ("other", 404));
+    for upload in &uploads {
+        assert_eq!(
+            (offset(&dav, upload).await, dav.status("DELETE", upload).await),
+            (3, 204),
+            "what was refused stays"
+        );
+    }
+    assert!(staged(&folder.path().join("files")).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_keeps_the_parts_that_it_acknowledged() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let (whole, dav) = (content(5 * MIB), Dav::new(server.http, "alice", &token));
+    assert_eq!(dav.status("MKCOL", PLACE).await, 201);
+    for (name, part) in [("10", &b"later"[..]), ("2", &whole[2 * MIB..4 * MIB]), ("1", &whole[..2 * MIB])] {
+        assert_eq!(dav.send("PUT", &format!("{PLACE}/{name}"), &[], part.to_vec()).await.status, 201);
+    }
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/10"), &[], whole[4 * MIB..].to_vec()).await.status, 204);
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/11"), &[], "not wanted").await.status, 201);
+    assert_eq!(dav.status("DELETE", &format!("{PLACE}/11")).await, 204);
+    let stream = hang(&dav, &server, &format!("PUT {PLACE}/2 HTTP/1.1"), 4 * MIB, &whole[..3 * MIB]).await;
+    while staged(&root).len() < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    drop(stream);
+
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(staged(&root).len(), 3, "a part that was cut is debris");
+    let listed = dav.send("PROPFIND", PLACE, &[("depth", "1")], "").await.text();
+    let count = |size: usize| listed.matches(&format!("getcontentlength>{size}<")).count();
+    assert_eq!((count(2 * MIB), count(MIB)), (2, 1), "{listed}");
+    assert_eq!(dav.status("MKCOL", PLACE).await, 405, "its name is taken");
+    let (to, sum) = (dav.url("/remote.php/dav/files/alice/a"), sum_of(&whole));
+    let length = whole.len().to_string();
+    let headers = [("destination", &*to), ("oc-total-length", &*length), ("oc-checksum", &*sum)];
+    assert_eq!(dav.send("MOVE", &format!("{PLACE}/.file"), &headers, "").await.status, 201);
+    let get = dav.get("/dav/a").await;
+    assert!(get.body == whole);
+    assert_eq!(get.header("oc-checksum"), sum);
+    assert!(staged(&root).is_empty());
+    server.kill();
+    let _server = Server::start(folder.path());
+    assert!(staged(&root).is_empty(), "what is complete is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_by_a_stop_is_gone_on_with() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let (whole, dav) = (content(3 * MIB), Dav::new(server.http, "alice", &token));
+    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "").await;
+    let upload = begun.header("location").to_owned();
+    let request = format!(
+        "PATCH {upload} HTTP/1.1\r\nupload-offset: 0\r\nupload-complete: ?1\r\n\
+         content-type: application/partial-upload"
+    );
+    let stream = hang(&dav, &server, &request, 9 * MIB, &whole).await;
+    arrived(&root, 2 * MIB).await;
+    drop(stream);
+    let at = offset(&dav, &upload).await;
+    assert!(at >= 2 * MIB, "{at}");
+    server.stop();
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(offset(&dav, &upload).await, at);
+    assert_eq!(append(&dav, &upload, at, "?1", &whole[at..]).await, 201);
+    assert!(dav.get("/dav/a").await.body == whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_uploads_of_a_token_that_died_meanwhile_are_gone() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let child = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    run(folder.path(), &["admin", "user", "create", "bob", "--no-home", "--grant", "/:rw"]);
+    let bob = run(folder.path(), &["admin", "user", "token", "-u", "bob", "-e", "1h", "-q"]);
+    let mut kept = String::new();
+    for (login, token) in [("alice", &token), ("alice", &child), ("bob", &bob)] {
+        let dav = Dav::new(server.http, login, token);
+        let place = format!("/remote.php/dav/uploads/{login}/up");
+        assert_eq!(dav.status("MKCOL", &place).await, 201);
+        assert_eq!(dav.put(&format!("{place}/1"), "x").await.status, 201);
+        let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
+        assert_eq!(begun.status, 201);
+        kept = if token == &child { begun.header("location").to_owned() } else { kept };
+    }
+    assert_eq!(staged(&root).len(), 6);
+    server.kill();
+    run(folder.path(), &["apitoken", "revoke", id_of(&token)]);
+    run(folder.path(), &["admin", "user", "delete", "bob"]);
+    let server = Server::start(folder.path());
+    assert_eq!(staged(&root).len(), 2, "those of the token that lives");
+    let dav = Dav::new(server.http, "alice", &child);
+    assert_eq!(offset(&dav, &kept).await, 1);
+    run(folder.path(), &["admin", "user", "delete", "alice"]);
+    run(folder.path(), &["admin", "user", "create", "carol", "--no-home", "--grant", "/:rw"]);
+    let carol = run(folder.path(), &["admin", "user", "token", "-u", "carol", "-e", "1h", "-q"]);
+    let dav = Dav::new(server.http, "carol", &carol);
+    assert_eq!(dav.status("MKCOL", "/remote.php/dav/uploads/carol/up").await, 201);
+    assert!(staged(&root).is_empty(), "they are swept whenever another begins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_too_long_while_the_server_was_down_is_swept_at_its_start() {
+    let mut gateway = Fixture::start_with(Clock::manual(Clock::system().now()), |_| {}).await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "30d"]);
+    let begin = async |gateway: &Fixture, name: &str| {
+        let dav = gateway.dav("alice", &token);
+        assert_eq!(dav.status("MKCOL", &format!("/remote.php/dav/uploads/alice/{name}")).await, 201);
+        assert_eq!(dav.put(&format!("/remote.php/dav/uploads/alice/{name}/1"), "x").await.status, 201);
+        let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
+        begun.header("location").to_owned()
+    };
+    let old = begin(&gateway, "old").await;
+    gateway.clock.turn(Duration::from_secs(20 * 3600));
+    let new = begin(&gateway, "new").await;
+    gateway.halt().await;
+    assert_eq!(staged(&gateway.root()).len(), 4, "a stop leaves them");
+    gateway.clock.turn(Duration::from_secs(5 * 3600));
+    gateway.restart().await;
+    assert_eq!(staged(&gateway.root()).len(), 2);
+    let dav = gateway.dav("alice", &token);
+    assert_eq!((dav.status("HEAD", &old).await, dav.status("HEAD", &new).await), (404, 204));
+    let place = |name: &str| format!("/remote.php/dav/uploads/alice/{name}");
+    assert_eq!((dav.status("PROPFIND", &place("old")).await, dav.status("PROPFIND", &place("new")).await), (404, 207));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_in_number_hold_after_a_restart() {
+    let mut gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let dav = gateway.dav("alice", &token);
+    for number in 0..64 {
+        assert_eq!(dav.status("MKCOL", &format!("/remote.php/dav/uploads/alice/{number}")).await, 201);
+    }
+    gateway.restart().await;
+    let dav = gateway.dav("alice", &token);
+    assert_eq!(dav.status("MKCOL", PLACE).await, 507);
+    assert_eq!(dav.status("DELETE", "/remote.php/dav/uploads/alice/7").await, 204);
+    assert_eq!(dav.status("MKCOL", PLACE).await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_uploads_hold_no_more_together_than_they_may() {
+    let most = |settings: &mut patgate::gateway::Settings| {
+        settings.webdav_options.uploads = UploadSpace::Bytes(1_000_000);
+    };
+    let gateway = Fixture::start_with(Clock::system(), most).await;
+    gateway.user("alice", &["/:rw"]);
+    gateway.user("bob", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let bob = gateway.dav("bob", &gateway.token("bob", &["-e", "1h"]));
+    let bytes = |count: usize| vec![b'x'; count];
+
+    let announced = dav.send("MKCOL", PLACE, &[("oc-total-length", "1000001")], "").await;
+    assert_eq!(announced.status, 507);
+    assert!(announced.text().contains("hold as much space as they may"), "{}", announced.text());
+    let long = [("upload-complete", "?0"), ("upload-length", "1000001")];
+    assert_eq!(dav.send("PUT", "/dav/a", &long, "x").await.status, 507);
+    assert_eq!(dav.send("PUT", "/dav/a", &long[..1], bytes(1_000_001)).await.status, 507);
+    assert!(staged(&gateway.root()).is_empty(), "refused before anything was done");
+
+    assert_eq!(dav.send("MKCOL", PLACE, &[("oc-total-length", "1000000")], "").await.status, 201);
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/1"), &[], bytes(600_000)).await.status, 201);
+    assert_eq!(bob.send("PUT", "/dav/b", &long[..1], bytes(400_001)).await.status, 507);
+    let begun = bob.send("PUT", "/dav/b", &long[..1], bytes(300_000)).await;
+    assert_eq!(begun.status, 201);
+    let upload = begun.header("location");
+    assert_eq!(append(&bob, upload, 300_000, "?0", &bytes(100_001)).await, 507);
+    assert_eq!(offset(&bob, upload).await, 300_000, "nothing of what was refused");
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/2"), &[], bytes(100_001)).await.status, 507);
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/2"), &[], bytes(100_000)).await.status, 201);
+    assert_eq!(append(&bob, upload, 300_000, "?0", b"x").await, 507, "all is taken");
+    assert_eq!(dav.put("/dav/c", bytes(2_000_000)).await.status, 201, "what is complete is none of them");
+    assert_eq!(dav.status("DELETE", &format!("{PLACE}/1")).await, 204);
+    assert_eq!(append(&bob, upload, 300_000, "?1", &bytes(600_000)).await, 201);
+    assert_eq!(dav.send("PUT", &format!("{PLACE}/1"), &[], bytes(900_000)).await.status, 201, "and what was is gone");
+}
