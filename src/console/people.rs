@@ -14,16 +14,13 @@ use super::fault::{Fault, Result, blocking};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
-use super::tokens::Reach;
+use super::tokens::{Looker, Reach, Warning, warnings};
 use super::words::Moment;
 use crate::domain::{Login, Role, Time};
-use crate::store::{TokenRecord, User};
-use crate::tokens::{StateFilter, TokenQuery};
+use crate::store::User;
 
 /// Users on a page.
 const PAGE: usize = 50;
-/// How many tokens whose scopes have ended are named.
-const NAMED: usize = 10;
 
 /// What the address of the list asks for.
 #[derive(Deserialize)]
@@ -54,25 +51,12 @@ impl Person {
     }
 }
 
-/// A token whose scopes have ended.
-struct Dangling {
-    id: String,
-    name: String,
-    owner: String,
-}
-
-impl From<&TokenRecord> for Dangling {
-    fn from(record: &TokenRecord) -> Self {
-        Self { id: record.id.to_string(), name: record.name.clone(), owner: record.login.to_string() }
-    }
-}
-
 #[derive(Template)]
 #[template(path = "people.html")]
 struct ListPage {
     frame: Frame,
     rows: Vec<Person>,
-    dangling: Vec<Dangling>,
+    attention: Vec<Warning>,
     next: Option<String>,
     first: bool,
 }
@@ -81,6 +65,7 @@ struct ListPage {
 pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<Response> {
     let frame = Frame::new(&caller, Part::People);
     let after: Option<Login> = asked.after.as_deref().map(str::parse).transpose().map_err(|_| Fault::Nothing)?;
+    let looker = Looker::new(&caller);
     let looks_up = caller.has(Role::AuthenticationLookup);
     let (tokens, who, now) = (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.now());
     blocking(move || {
@@ -89,13 +74,9 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
         for user in &page.items {
             rows.push(Person::new(user, tokens.live_tokens(&who, &user.login)?, now));
         }
-        let mut dangling = Vec::new();
-        if looks_up && after.is_none() {
-            let query = TokenQuery { state: Some(StateFilter::Dangling), ..TokenQuery::default() };
-            dangling = tokens.page(&who, &query, NAMED)?.items.iter().map(Dangling::from).collect();
-        }
+        let attention = if looks_up && after.is_none() { warnings(&looker, None)? } else { Vec::new() };
         let next = page.next.map(|next| format!("/console/people?after={}", place::query(next.as_str().as_bytes())));
-        render(StatusCode::OK, &ListPage { frame, rows, dangling, next, first: after.is_none() })
+        render(StatusCode::OK, &ListPage { frame, rows, attention, next, first: after.is_none() })
     })
     .await
 }

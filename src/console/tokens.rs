@@ -20,18 +20,16 @@ use super::fault::{Fault, Result, blocking};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
-use super::words::{Moment, span};
+use super::words::{Moment, grouped, span};
 use crate::auth::Authenticator;
 use crate::domain::{Expiry, Limits, Login, Role, Time, TokenId};
 use crate::store::{Placed, TokenRecord, TokenState};
-use crate::tokens::{StateFilter, TokenQuery};
+use crate::tokens::{Attention, Authority, TokenQuery, Tokens};
 
 /// Tokens on a page.
 const PAGE: usize = 50;
-/// How many of the caller's own live tokens are looked through for what it should know of.
-const LOOKED: usize = 100;
-/// How near an end is that is told of.
-const NEAR: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
+/// How many tokens that need attention are named, of each kind.
+const NAMED: usize = 10;
 
 /// What the address of the list asks for.
 #[derive(Deserialize)]
@@ -41,6 +39,7 @@ pub(super) struct Asked {
     owner: Option<String>,
     everybody: Option<String>,
     after: Option<String>,
+    before: Option<String>,
 }
 
 /// A place that a scope or grant names.
@@ -106,6 +105,7 @@ impl Shown {
     fn new(record: &TokenRecord, caller: TokenId, auth: &Authenticator) -> Self {
         let now = auth.now();
         let record = &fresh(record, auth);
+        let used = record.last_use.as_ref().map(|last| last.at);
         let last = record.last_use.as_ref().map(|last| LastUse {
             at: Moment::new(last.at, now),
             from: last.from.clone().unwrap_or_default(),
@@ -122,7 +122,7 @@ impl Shown {
             state: word(record.state),
             live: record.state == TokenState::Live,
             dangles: record.dangles(),
-            soon: ends_soon(record, now),
+            soon: record.state == TokenState::Live && record.expiry.ends_soon(record.created_at, used, now),
             reach: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::new).collect()),
             limits: limits(&record.limits),
             made: Moment::new(record.created_at, now),
@@ -162,17 +162,6 @@ fn model(record: &TokenRecord, now: Time) -> String {
     }
 }
 
-/// Tells whether a live token ends within a week, and most of its life (or of its rest) is over.
-fn ends_soon(record: &TokenRecord, now: Time) -> bool {
-    let near = |begin: Time, end: Time| end.since(now) < NEAR && end.since(now) * 4 < end.since(begin);
-    let rested = record.last_use.as_ref().map_or(record.created_at, |last| last.at);
-    let of_rest = match record.expiry {
-        Expiry::Sliding { window_ms, .. } if window_ms > 86_400_000 => near(rested, record.deadline()),
-        Expiry::Sliding { .. } | Expiry::Hard(_) | Expiry::Never => false,
-    };
-    record.state == TokenState::Live && (of_rest || near(record.created_at, record.expiry.cap()))
-}
-
 /// Lists what a token is limited to, kind by kind.
 fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
     fn joined<T: ToString>(list: &[T]) -> String {
@@ -194,62 +183,170 @@ fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
 struct Page {
     frame: Frame,
     rows: Vec<Shown>,
-    warned: Vec<Shown>,
+    attention: Vec<Warning>,
     looks_up: bool,
     everybody: bool,
     owner: String,
     find: String,
     state: String,
+    previous: Option<String>,
     next: Option<String>,
     first: Option<String>,
     filtered: bool,
 }
 
-/// Shows tokens: one's own, or those of others where a role allows it.
-pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<Response> {
-    let given =
-        |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-    let (find, state, owner) = (given(&asked.find), given(&asked.state), given(&asked.owner));
-    let everybody = asked.everybody.is_some() && owner.is_none();
-    let own = caller.session().login().clone();
-    let login = owner.as_deref().map(str::parse::<Login>).transpose().map_err(|why| Fault::Form(why.to_string()))?;
-    let query = TokenQuery {
-        owner: if everybody { None } else { Some(login.unwrap_or_else(|| own.clone())) },
-        state: state.as_deref().map(str::parse).transpose().map_err(Fault::Form)?,
-        text: find.clone(),
-        after: asked.after.as_deref().map(str::parse).transpose().map_err(|_| Fault::Nothing)?,
+/// Tokens that somebody should look after, for one reason.
+pub(super) struct Warning {
+    /// The reason.
+    pub(super) why: &'static str,
+    /// The first of them.
+    pub(super) first: Vec<Warned>,
+    /// How many others there are; empty for none.
+    pub(super) others: String,
+    /// Where all of them are shown, where there is such a list.
+    pub(super) href: Option<String>,
+}
+
+/// One of them.
+pub(super) struct Warned {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) owner: String,
+    /// When it ends, where that is soon.
+    pub(super) ends: Option<Moment>,
+}
+
+impl Warned {
+    fn new(record: &TokenRecord, now: Time) -> Self {
+        let soon = Some(record.deadline()).filter(|at| at.since(now) <= Expiry::SOON);
+        Self {
+            id: record.id.to_string(),
+            name: record.name.clone(),
+            owner: record.login.to_string(),
+            ends: soon.map(|at| Moment::new(at, now)),
+        }
+    }
+}
+
+/// Returns the tokens that end soon and those that name what is gone: of one user, or of all.
+pub(super) fn warnings(caller: &Looker, owner: Option<&Login>) -> Result<Vec<Warning>> {
+    let Looker { tokens, who, auth, .. } = caller;
+    let kinds = [
+        ("End within a week", None, tokens.ending(who, owner, NAMED)?),
+        ("Name a folder or file that is gone", Some("dangling"), tokens.dangling(who, owner, NAMED)?),
+    ];
+    let everybody = if owner.is_none() { "&everybody=1" } else { "" };
+    let warning = |(why, state, found): (&'static str, Option<&str>, Attention)| {
+        let others = found.count - found.first.len();
+        Warning {
+            why,
+            href: state.map(|state| format!("/console/tokens?state={state}{everybody}")),
+            others: match (others, found.more) {
+                (0, _) => String::new(),
+                (others, false) => grouped(others),
+                (others, true) => format!("more than {}", grouped(others)),
+            },
+            first: found.first.iter().map(|record| Warned::new(record, auth.now())).collect(),
+        }
     };
-    let frame = Frame::new(&caller, Part::Tokens);
-    let looks_up = caller.has(Role::AuthenticationLookup);
-    let (tokens, who, auth, this) =
-        (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.clone(), caller.session().token());
-    blocking(move || {
-        let mut base = String::from("/console/tokens?");
-        for (name, value) in [("find", &find), ("state", &state), ("owner", &owner)] {
-            if let Some(value) = value {
-                base += &format!("{name}={}&", place::query(value.as_bytes()));
+    Ok(kinds.into_iter().filter(|(.., found)| found.count > 0).map(warning).collect())
+}
+
+/// What a list is asked for, as it was typed.
+struct Typed {
+    find: String,
+    state: String,
+    owner: String,
+    everybody: bool,
+}
+
+impl Typed {
+    fn new(asked: &Asked) -> Self {
+        let given = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
+        let (find, state, owner) = (given(&asked.find), given(&asked.state), given(&asked.owner));
+        Self { everybody: asked.everybody.is_some() && owner.is_empty(), find, state, owner }
+    }
+
+    fn query(&self, asked: &Asked, own: &Login) -> Result<TokenQuery> {
+        let id = |text: &Option<String>| text.as_deref().map(str::parse).transpose().map_err(|_| Fault::Nothing);
+        let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
+        let owner = some(&self.owner).map(|text| text.parse::<Login>()).transpose();
+        let owner = owner.map_err(|why| Fault::Form(why.to_string()))?.unwrap_or_else(|| own.clone());
+        Ok(TokenQuery {
+            owner: (!self.everybody).then_some(owner),
+            state: some(&self.state).map(|text| text.parse()).transpose().map_err(Fault::Form)?,
+            text: some(&self.find),
+            after: id(&asked.after)?,
+            before: id(&asked.before)?,
+        })
+    }
+
+    /// Returns the address of the list, to which a place in it may be added.
+    fn address(&self) -> String {
+        let mut address = String::from("/console/tokens?");
+        for (name, value) in [("find", &self.find), ("state", &self.state), ("owner", &self.owner)] {
+            if !value.is_empty() {
+                address += &format!("{name}={}&", place::query(value.as_bytes()));
             }
         }
-        if everybody {
-            base += "everybody=1&";
+        if self.everybody {
+            address += "everybody=1&";
         }
-        let page = tokens.page(&who, &query, PAGE)?;
-        let live = TokenQuery { owner: Some(own), state: Some(StateFilter::Live), ..TokenQuery::default() };
-        let warned = tokens.page(&who, &live, LOOKED)?.items;
-        let warned =
-            warned.iter().map(|record| Shown::new(record, this, &auth)).filter(|t| t.dangles || t.soon).collect();
+        address
+    }
+}
+
+/// Who looks at tokens.
+pub(super) struct Looker {
+    tokens: Tokens,
+    who: Authority,
+    auth: Authenticator,
+    /// The token that it is signed in with.
+    this: TokenId,
+}
+
+impl Looker {
+    /// Returns the caller as one who looks.
+    pub(super) fn new(caller: &Caller) -> Self {
+        let shared = &caller.shared;
+        let (tokens, auth) = (shared.tokens.clone(), shared.auth.clone());
+        Self { tokens, who: caller.authority(), auth, this: caller.session().token() }
+    }
+}
+
+/// Shows tokens: one's own, or those of others where a role allows it.
+pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<Response> {
+    let own = caller.session().login().clone();
+    let typed = Typed::new(&asked);
+    let query = typed.query(&asked, &own)?;
+    let frame = Frame::new(&caller, Part::Tokens);
+    let looks_up = caller.has(Role::AuthenticationLookup);
+    let looker = Looker::new(&caller);
+    blocking(move || {
+        let found = looker.tokens.page(&looker.who, &query, PAGE)?;
+        let rows: Vec<Shown> = found.items.iter().map(|record| Shown::new(record, looker.this, &looker.auth)).collect();
+        let address = typed.address();
+        let turn = |name: &str, id: &str| format!("{address}{name}={id}");
+        let (first, last) = (rows.first().map(|row| &row.id), rows.last().map(|row| &row.id));
+        let further = found.next.is_some();
+        let (previous, next) = match (query.before, query.after) {
+            (Some(_), _) => (first.filter(|_| further), last),
+            (None, Some(_)) => (first, last.filter(|_| further)),
+            (None, None) => (None, last.filter(|_| further)),
+        };
         let page = Page {
             frame,
-            rows: page.items.iter().map(|record| Shown::new(record, this, &auth)).collect(),
-            warned,
+            attention: warnings(&looker, (!looks_up).then_some(&own))?,
             looks_up,
-            everybody,
-            filtered: find.is_some() || state.is_some() || owner.is_some(),
-            owner: owner.unwrap_or_default(),
-            find: find.unwrap_or_default(),
-            state: state.unwrap_or_default(),
-            next: page.next.map(|next| format!("{base}after={next}")),
-            first: query.after.map(|_| base.trim_end_matches(['?', '&']).to_owned()),
+            everybody: typed.everybody,
+            previous: previous.map(|id| turn("before", id)),
+            next: next.map(|id| turn("after", id)),
+            first: query.after.or(query.before).map(|_| address.trim_end_matches(['?', '&']).to_owned()),
+            filtered: !(typed.find.is_empty() && typed.state.is_empty() && typed.owner.is_empty()),
+            rows,
+            owner: typed.owner,
+            find: typed.find,
+            state: typed.state,
         };
         render(StatusCode::OK, &page)
     })

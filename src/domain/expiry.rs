@@ -1,6 +1,7 @@
 //! Until when a token lives, and what the policy lets it ask for.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +25,14 @@ pub enum Expiry {
 }
 
 impl Expiry {
+    /// How near an end is that is told of.
+    pub const SOON: Duration = Duration::from_secs(7 * 86_400);
+
     /// Returns the instant at which a token last used (or else made) at `last_use` dies.
     pub fn deadline(self, last_use: Time) -> Time {
         match self {
             Expiry::Hard(at) => at,
-            Expiry::Sliding { window_ms, cap } => last_use.after(std::time::Duration::from_millis(window_ms)).min(cap),
+            Expiry::Sliding { window_ms, cap } => last_use.after(Duration::from_millis(window_ms)).min(cap),
             Expiry::Never => Time::MAX,
         }
     }
@@ -40,6 +44,19 @@ impl Expiry {
             Expiry::Sliding { cap, .. } => cap,
             Expiry::Never => Time::MAX,
         }
+    }
+
+    /// Tells whether a token ends soon unless it is used, or whatever happens: within a week, and in the last quarter of
+    /// its life, or of its rest where that is longer than a day.
+    pub fn ends_soon(self, made: Time, used: Option<Time>, now: Time) -> bool {
+        let near =
+            |begin: Time, end: Time| now < end && end.since(now) <= Self::SOON && end.since(now) * 4 < end.since(begin);
+        let rested = used.unwrap_or(made);
+        let of_rest = match self {
+            Expiry::Sliding { window_ms, .. } => window_ms > 86_400_000 && near(rested, self.deadline(rested)),
+            Expiry::Hard(_) | Expiry::Never => false,
+        };
+        of_rest || near(made, self.cap())
     }
 
     /// Returns this expiry, moved ahead where it would end after `cap`.
@@ -161,6 +178,22 @@ mod tests {
         assert_eq!(expiry.deadline(later), now.after(secs(90).duration()));
         let late = now.after(secs(80).duration());
         assert_eq!(expiry.deadline(late), now.after(secs(100).duration()));
+    }
+
+    #[test]
+    fn an_end_is_soon_within_a_week_and_in_the_last_quarter() {
+        let made = Time::from_millis(NOW);
+        let at = |hours: u64| made.after(Duration::from_secs(hours * 3600));
+        let soon = |expiry: Expiry, used: Option<u64>| {
+            (0..10_000).filter(|hour| expiry.ends_soon(made, used.map(at), at(*hour))).collect::<Vec<u64>>()
+        };
+        let hours = |from: u64, to: u64| (from..to).collect::<Vec<u64>>();
+        let sliding = |window: u64, cap: u64| Expiry::Sliding { window_ms: window * 3_600_000, cap: at(cap) };
+        assert_eq!(soon(Expiry::Never, None), hours(0, 0));
+        assert_eq!(soon(Expiry::Hard(at(100)), None), hours(76, 100), "the last quarter");
+        assert_eq!(soon(Expiry::Hard(at(2000)), None), hours(2000 - 168, 2000), "a week");
+        assert_eq!(soon(sliding(100, 5000), Some(1000)), [hours(1076, 1100), hours(5000 - 168, 5000)].concat());
+        assert_eq!(soon(sliding(24, 5000), None), hours(5000 - 168, 5000), "a short rest is nothing to tell of");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tokens: made, looked up, and what becomes of them.
 
+mod attention;
 mod change;
 
 use std::fmt;
@@ -272,6 +273,29 @@ impl Store {
         limit: usize,
         now: Time,
     ) -> Result<Vec<TokenRecord>> {
+        let after = after.as_ref().map_or("", TokenId::as_str);
+        self.tokens_from(filter, after, ("t.id > :from", "t.id"), limit, now)
+    }
+
+    /// Likewise from the last to the first, those before `before`.
+    pub(crate) fn tokens_before(
+        &self,
+        filter: &TokenFilter,
+        before: TokenId,
+        limit: usize,
+        now: Time,
+    ) -> Result<Vec<TokenRecord>> {
+        self.tokens_from(filter, before.as_str(), ("t.id < :from", "t.id DESC"), limit, now)
+    }
+
+    fn tokens_from(
+        &self,
+        filter: &TokenFilter,
+        from: &str,
+        (beyond, order): (&str, &str),
+        limit: usize,
+        now: Time,
+    ) -> Result<Vec<TokenRecord>> {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
             let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
@@ -280,13 +304,12 @@ impl Store {
             let state = state_by(WINDOW);
             let mut select = c.prepare_cached(&format!(
                 "SELECT {RECORD}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
-                 WHERE t.id > :after AND {by_owner} AND {below} AND t.scoped >= :scoped
-                   AND (:text IS NULL OR {TEXT}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY t.id LIMIT :limit"
+                 WHERE {beyond} AND {by_owner} AND {below} AND t.scoped >= :scoped
+                   AND (:text IS NULL OR {TEXT}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
             ))?;
-            let after = after.as_ref().map_or("", TokenId::as_str);
             let state = filter.state.map(TokenState::as_str);
             let mut rows = select.query(named_params! {
-                ":after": after, ":owner": owner, ":state": state, ":below": filter.below, ":text": filter.text,
+                ":from": from, ":owner": owner, ":state": state, ":below": filter.below, ":text": filter.text,
                 ":scoped": filter.scoped, ":limit": page(limit), ":now": now
             })?;
             let mut tokens = Vec::new();

@@ -21,6 +21,8 @@ pub struct TokenQuery {
     pub text: Option<String>,
     /// Those after this id: the `next` of the page before.
     pub after: Option<TokenId>,
+    /// In place of `after`: the last ones before this id. Then `next` is where the page before them ends.
+    pub before: Option<TokenId>,
 }
 
 /// A token, and what it may do at this moment.
@@ -103,12 +105,16 @@ impl Tokens {
         if let Some(owner) = &filter.owner {
             self.known(owner)?;
         }
-        let (mut items, mut after) = (Vec::new(), query.after);
+        let (mut items, mut after, mut before) = (Vec::new(), query.after, query.before);
         let batch = if dangling { BATCH } else { limit + 1 };
         loop {
-            let found = self.store.tokens(&filter, after, batch, self.clock.now())?;
+            let found = match before {
+                Some(before) => self.store.tokens_before(&filter, before, batch, self.clock.now())?,
+                None => self.store.tokens(&filter, after, batch, self.clock.now())?,
+            };
             let last = found.len() < batch;
-            after = found.last().map(|record| record.id).or(after);
+            let reached = found.last().map(|record| record.id);
+            (after, before) = (reached.or(after), before.and(reached.or(before)));
             for record in found {
                 let record = self.shown(&caller, record)?;
                 if !dangling || record.dangles() {
@@ -116,7 +122,11 @@ impl Tokens {
                 }
             }
             if last || items.len() > limit {
-                return Ok(Page::cut(items, limit, |record| record.id));
+                let mut page = Page::cut(items, limit, |record| record.id);
+                if query.before.is_some() {
+                    page.items.reverse();
+                }
+                return Ok(page);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Commands, the REST API and the console speak to this room, and say each time who asks
 //! ([`Authority`]). What it refuses, it refuses before the first effect.
 
+mod attention;
 mod audit;
 mod authority;
 mod change;
@@ -21,6 +22,7 @@ use crate::domain::{Login, Policy, Role, Setting};
 use crate::store::{Store, StoreError, User};
 use crate::tree::Tree;
 
+pub use attention::Attention;
 pub use authority::Authority;
 pub use change::{Narrowing, Rotated};
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! What a token may be made of, and what happens to it then.
 
+mod attention;
 mod climbing;
 mod explain;
 mod kin;

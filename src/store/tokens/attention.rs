@@ -1,0 +1,73 @@
+//! Tokens that somebody may want to look after: those that end soon, and what their scopes name.
+
+use rusqlite::{Connection, named_params};
+
+use super::super::users::{page, user_id};
+use super::super::{Result, Store, columns};
+use super::{BELOW, TokenFilter, TokenState};
+use crate::domain::{Expiry, NodeId, Time, TokenId};
+
+impl Store {
+    /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and end soon, the first to end
+    /// first.
+    pub(crate) fn ending(&self, filter: &TokenFilter, now: Time) -> Result<Vec<TokenId>> {
+        let until = now.after(Expiry::SOON);
+        self.snapshot(|c| {
+            let (owner, narrowed) = narrowed(c, filter)?;
+            let mut select = c.prepare_cached(&format!(
+                "SELECT t.id, t.created_at, t.last_used_at, t.hard_at, t.window_ms FROM tokens t
+                 WHERE t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at > :now AND t.dies_at <= :until
+                   AND {narrowed} ORDER BY t.dies_at, t.id"
+            ))?;
+            let mut rows = select.query(named_params! {
+                ":now": now, ":until": until, ":owner": owner, ":below": filter.below
+            })?;
+            let mut ending = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (made, used): (Time, Option<Time>) = (row.get(1)?, row.get(2)?);
+                if columns::expiry(row, 3)?.ends_soon(made, used, now) {
+                    ending.push(row.get(0)?);
+                }
+            }
+            Ok(ending)
+        })
+    }
+
+    /// Returns up to `limit` scopes of the tokens that fit a filter's owner and kin and are not dead by themselves, in
+    /// the order of tokens and nodes, those after one.
+    pub(crate) fn scopes(
+        &self,
+        filter: &TokenFilter,
+        after: Option<(TokenId, NodeId)>,
+        limit: usize,
+        now: Time,
+    ) -> Result<Vec<(TokenId, NodeId)>> {
+        let live = TokenState::Live.may_be();
+        self.snapshot(|c| {
+            let (owner, narrowed) = narrowed(c, filter)?;
+            let mut select = c.prepare_cached(&format!(
+                "SELECT s.token_id, s.node FROM scopes s JOIN tokens t ON t.id = s.token_id
+                 WHERE (s.token_id, s.node) > (:token, :node) AND {narrowed} AND {live}
+                 ORDER BY s.token_id, s.node LIMIT :limit"
+            ))?;
+            let (token, node) = after.unzip();
+            let rows = select.query_map(
+                named_params! {
+                    ":token": token.as_ref().map_or("", TokenId::as_str),
+                    ":node": node.as_ref().map_or(&[][..], |node| &node.as_bytes()[..]),
+                    ":owner": owner, ":below": filter.below, ":now": now, ":limit": page(limit),
+                },
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
+        })
+    }
+}
+
+/// Returns the owner's number, and the condition that narrows tokens `t` to owner and kin.
+fn narrowed(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
+    let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
+    let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+    let below = if filter.below.is_some() { BELOW } else { ":below IS NULL" };
+    Ok((owner, format!("{by_owner} AND {below}")))
+}

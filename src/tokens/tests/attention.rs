@@ -1,0 +1,113 @@
+//! Tokens that somebody should look after, and lists that are read backwards.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn made(site: &Site, owner: &str, life: &str, window: Option<&str>) -> TokenId {
+    let (lifetime, window) = (Asked::For(lifetime(life)), window.map(self::lifetime));
+    let request = TokenRequest { lifetime, window, ..TokenRequest::new(login(owner)) };
+    site.tokens.issue(ADMIN, request).expect("a token").text.id()
+}
+
+fn ids(found: &Attention) -> Vec<TokenId> {
+    found.first.iter().map(|record| record.id).collect()
+}
+
+#[test]
+fn what_ends_soon_is_found_the_first_to_end_first_and_whoever_owns_it() {
+    let site = site();
+    site.user("bob", &["/bob:rw"]);
+    let whole = made(&site, "bob", "300d", None);
+    let (later, sooner, other) =
+        (made(&site, "alice", "20d", None), made(&site, "alice", "16d", None), made(&site, "bob", "18d", None));
+    let (resting, short) = (made(&site, "alice", "300d", Some("15d")), made(&site, "alice", "300d", Some("10m")));
+    let revoked = made(&site, "bob", "17d", None);
+    site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
+    let ending = |owner: Option<&str>| site.tokens.ending(ADMIN, owner.map(login).as_ref(), 10).expect("found");
+    assert_eq!(ending(None).count, 0, "none is near its end");
+    site.clock.turn(11 * DAY + 7 * HOUR);
+    assert_eq!(ids(&ending(None)), [resting], "of its rest, less than a quarter is left");
+    site.clock.turn(3 * DAY);
+    assert_eq!(ids(&ending(None)), [resting, sooner, other]);
+    site.clock.turn(12 * HOUR);
+    assert_eq!(ids(&ending(None)), [resting, sooner, other], "of the one of 20 days, a quarter is left");
+    site.clock.turn(12 * HOUR);
+    assert_eq!(ids(&ending(Some("alice"))), [sooner, later]);
+    assert_eq!(ids(&ending(Some("bob"))), [other]);
+    let some = site.tokens.ending(ADMIN, None, 1).expect("found");
+    assert_eq!((ids(&some), some.count, some.more), (vec![sooner], 3, false));
+    assert!(![whole, short].iter().any(|id| ids(&ending(None)).contains(id)));
+}
+
+#[test]
+fn what_names_what_is_gone_is_found_beyond_any_page() {
+    let site = site();
+    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    for _ in 0..150 {
+        site.scoped(&["path:/alice:r"]).expect("a token");
+    }
+    let two = site.scoped(&["path:/alice/below:r", "path:/alice/below/file:r"]).expect("a token");
+    let dead = site.scoped(&["path:/alice/below:r"]).expect("a token");
+    let (parent, dangling) =
+        (site.scoped(&[]).expect("a token"), || site.tokens.dangling(ADMIN, None, 10).expect("found"));
+    let who = Authority::from(site.come_in(&parent.text));
+    let scopes = Some(vec!["path:/alice/below:r".parse().expect("scope")]);
+    let child = site.tokens.issue(&who, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).expect("a child");
+    site.tokens.revoke(ADMIN, &[dead.text.id()]).expect("revoked");
+    assert_eq!(dangling().count, 0);
+    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    let mut expected = vec![two.text.id(), child.text.id()];
+    expected.sort();
+    assert_eq!(ids(&dangling()), expected, "each once, the dead not at all");
+    site.tokens.revoke(ADMIN, &[parent.text.id()]).expect("revoked");
+    assert_eq!(ids(&dangling()), [two.text.id()], "the dead parent's child is dead");
+}
+
+#[test]
+fn nobody_is_told_of_another_users_tokens_without_the_role() {
+    let site = site();
+    site.user("bob", &["/bob:rw"]);
+    let (own, other) = (site.scoped(&["path:/alice/below:r"]).expect("a token"), made(&site, "bob", "10d", None));
+    let bearer = site.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
+    site.clock.turn(9 * DAY);
+    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    let who = Authority::from(site.come_in(&bearer.text));
+    assert_eq!(ids(&site.tokens.ending(&who, None, 10).expect("found")), [other]);
+    assert_eq!(site.tokens.dangling(&who, None, 10).expect("found").count, 0, "{}", own.text.id());
+    for found in
+        [site.tokens.ending(&who, Some(&login("alice")), 9), site.tokens.dangling(&who, Some(&login("alice")), 9)]
+    {
+        assert!(matches!(found, Err(Error::Forbidden(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn a_list_read_backwards_is_the_same_list() {
+    let site = site();
+    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    for at in 0..25 {
+        site.scoped(if at % 2 == 0 { &["path:/alice/below:r"] } else { &[] }).expect("a token");
+    }
+    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    for state in [None, Some(StateFilter::Dangling)] {
+        let page = |after, before| {
+            let query = TokenQuery { state, after, before, ..TokenQuery::default() };
+            site.tokens.page(ADMIN, &query, 4).expect("a page")
+        };
+        let all: Vec<TokenId> = {
+            let query = TokenQuery { state, ..TokenQuery::default() };
+            site.tokens.page(ADMIN, &query, 1000).expect("a page").items.iter().map(|record| record.id).collect()
+        };
+        let (mut seen, mut before) = (Vec::new(), all.last().copied());
+        while before.is_some() {
+            let page = page(None, before);
+            let ids: Vec<TokenId> = page.items.iter().map(|record| record.id).collect();
+            assert!(ids.is_sorted() && page.next.is_none_or(|next| next == ids[0]));
+            seen.splice(0..0, ids);
+            before = page.next;
+        }
+        assert_eq!(seen, all[..all.len() - 1]);
+        assert_eq!(page(Some(all[3]), None).items[0].id, all[4]);
+    }
+}
