@@ -2,9 +2,10 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{StatusCode, Uri};
 
 use super::assets::{ASSETS, Assets};
+use super::page::{Frame, render};
 use super::place;
 use crate::auth::Refusal;
 use crate::store::StoreError;
@@ -24,6 +25,12 @@ pub(super) enum Fault {
     Stranger {
         /// The page that was asked for.
         next: Option<Uri>,
+    },
+    /// A link on another site's page led to `next`, for which browsers leave out what tells who is signed in.
+    #[error("Follow the link to go on.")]
+    Elsewhere {
+        /// The page that was asked for.
+        next: Uri,
     },
     /// The form was sent by another site's page, or by one from before the last sign-in.
     #[error("This form did not come from a page of this session. Go back, reload the page, and try again.")]
@@ -66,12 +73,44 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Lost))
 }
 
+/// What a page says of a fault: set as an extension of a response, which becomes that page.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    title: &'static str,
+    text: String,
+}
+
 #[derive(Template)]
 #[template(path = "fault.html")]
-struct Page<'a> {
-    assets: &'a Assets,
-    title: &'a str,
-    text: String,
+struct Page {
+    frame: Frame,
+    said: Said,
+}
+
+/// The page for one who is not signed in.
+#[derive(Template)]
+#[template(path = "fault_alone.html")]
+struct Alone {
+    assets: &'static Assets,
+    said: Said,
+}
+
+#[derive(Template)]
+#[template(path = "elsewhere.html")]
+struct Bridge {
+    assets: &'static Assets,
+    next: String,
+}
+
+impl Said {
+    /// Writes the page, with what stands around the pages of one who is signed in.
+    pub(super) fn page(self, status: StatusCode, frame: Option<Frame>) -> Response {
+        let page = match frame {
+            Some(frame) => render(status, &Page { frame, said: self }),
+            None => render(status, &Alone { assets: &ASSETS, said: self }),
+        };
+        page.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
 }
 
 impl Fault {
@@ -79,6 +118,7 @@ impl Fault {
         match self {
             Fault::Nothing => StatusCode::NOT_FOUND,
             Fault::Stranger { .. } => StatusCode::UNAUTHORIZED,
+            Fault::Elsewhere { .. } => StatusCode::OK,
             Fault::Foreign => StatusCode::FORBIDDEN,
             Fault::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Fault::SentBefore => StatusCode::CONFLICT,
@@ -183,14 +223,16 @@ impl IntoResponse for Fault {
             let path = next.path_and_query().map_or("", |path| path.as_str());
             return Redirect::to(&format!("/console/sign-in?next={}", place::query(path.as_bytes()))).into_response();
         }
+        if let Fault::Elsewhere { next } = &self {
+            let next = next.path_and_query().map_or("/console/", |path| path.as_str()).to_owned();
+            return render(StatusCode::OK, &Bridge { assets: &ASSETS, next }).unwrap_or_else(Fault::into_response);
+        }
         let status = self.status();
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a page of the console failed");
         }
-        let page = Page { assets: &ASSETS, title: self.title(), text: self.told() };
-        let mut response = page.render().unwrap_or_default().into_response();
-        *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        let mut response = status.into_response();
+        response.extensions_mut().insert(Said { title: self.title(), text: self.told() });
         response
     }
 }

@@ -108,20 +108,12 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
         let origin = origin(parts)?;
-        let stranger = || Fault::Stranger { next: (parts.method == Method::GET).then(|| parts.uri.clone()) };
-        let visit = cookie(&parts.headers).and_then(|cookie| shared.visits.find(cookie)).ok_or_else(stranger)?;
-        let session = visit.session();
-        // The cookie stands for a token, and so holds only where the token was shown.
-        if peer(origin, &parts.headers) != *session.peer() {
-            return Err(stranger());
-        }
-        let asked = session.clone();
-        let standing = tokio::task::spawn_blocking(move || asked.confirm()).await;
-        if !matches!(standing, Ok(Ok(_))) {
-            visit.close();
-            return Err(stranger());
-        }
-        session.used();
+        let stranger = || match (parts.method == Method::GET).then(|| parts.uri.clone()) {
+            Some(next) if comes_from_elsewhere(&parts.headers) => Fault::Elsewhere { next },
+            next => Fault::Stranger { next },
+        };
+        let visit = visit(shared, origin, &parts.headers).await.ok_or_else(stranger)?;
+        visit.session().used();
         Ok(Self {
             host: host(&parts.uri, &parts.headers).unwrap_or_default(),
             encrypted: origin.encrypted,
@@ -182,6 +174,29 @@ pub(super) fn at_home(uri: &Uri, headers: &HeaderMap) -> Result<()> {
         (None, None) => true,
     };
     if home { Ok(()) } else { Err(Fault::Foreign) }
+}
+
+/// Tells whether a link on another site's page led here: browsers leave a `SameSite=Strict` cookie out then.
+fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|given| given == value);
+    is("sec-fetch-site", "cross-site") && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
+}
+
+/// Returns the visit that a request's cookie stands for, while its token lives.
+pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) -> Option<Arc<Visit>> {
+    let visit = cookie(headers).and_then(|cookie| shared.visits.find(cookie))?;
+    // The cookie stands for a token, and so holds only where the token was shown.
+    if peer(origin, headers) != *visit.session().peer() {
+        return None;
+    }
+    let session = visit.session().clone();
+    match tokio::task::spawn_blocking(move || session.confirm()).await {
+        Ok(Ok(_)) => Some(visit),
+        Ok(Err(_)) | Err(_) => {
+            visit.close();
+            None
+        }
+    }
 }
 
 /// Returns who is at the door.

@@ -39,6 +39,8 @@ use crate::http::{Body, BodyError, Origin};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
 
+use fault::Said;
+use page::Frame;
 use visits::Visits;
 
 /// The longest form that is read.
@@ -51,6 +53,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 #[derive(Clone)]
 pub struct Console {
     router: Router,
+    shared: Arc<Shared>,
 }
 
 /// What all pages share.
@@ -66,15 +69,21 @@ impl Console {
     /// Shows tokens and a tree to callers that `auth` proves. `sftp` is where SFTP is answered, for
     /// the set-ups of clients.
     pub fn new(tokens: Tokens, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
-        let shared = Shared { tree, auth, tokens, visits: Visits::new(clock), sftp };
-        Self { router: router().with_state(Arc::new(shared)) }
+        let shared = Arc::new(Shared { tree, auth, tokens, visits: Visits::new(clock), sftp });
+        Self { router: router().with_state(shared.clone()), shared }
     }
 
     /// Answers one request.
     pub async fn answer(&self, mut request: Request<Incoming>, origin: Origin) -> Response<Body> {
         request.extensions_mut().insert(origin);
+        let headers = request.headers().clone();
         // The router never fails.
-        let Ok(response) = self.router.clone().call(request).await;
+        let Ok(mut response) = self.router.clone().call(request).await;
+        if let Some(said) = response.extensions_mut().remove::<Said>() {
+            let visit = guard::visit(&self.shared, origin, &headers).await;
+            let frame = visit.map(|visit| Frame::around(&self.shared, &visit, None));
+            response = said.page(response.status(), frame);
+        }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         stamp(response.headers_mut());
         response

@@ -4,9 +4,11 @@ use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use super::Shared;
 use super::assets::{ASSETS, Assets};
 use super::fault::{Fault, Result};
 use super::guard::Caller;
+use super::visits::Visit;
 use super::words::Moment;
 use crate::domain::Role;
 
@@ -62,21 +64,27 @@ pub(super) struct Frame {
 impl Frame {
     /// Frames a page.
     pub(super) fn new(caller: &Caller, part: Part) -> Self {
-        let session = caller.session();
+        Self::around(&caller.shared, &caller.visit, Some(part))
+    }
+
+    /// Frames a page of a visit that belongs to a part of the console, or to none.
+    pub(super) fn around(shared: &Shared, visit: &Visit, part: Option<Part>) -> Self {
+        let session = visit.session();
+        let has = |role: Role| session.roles().is_ok_and(|roles| roles.include(role));
         let kept =
             [(Part::People, Role::ManageUsers), (Part::Policy, Role::ManagePolicy), (Part::Audit, Role::ReadAudit)];
-        let kept = kept.into_iter().filter(|(_, role)| caller.has(*role)).map(|(own, _)| own);
+        let kept = kept.into_iter().filter(|(_, role)| has(*role)).map(|(own, _)| own);
         let own = [Part::Tokens, Part::Files, Part::Sessions, Part::Explain];
         let link = |(at, own_part): (usize, Part)| {
             let (href, text, icon) = own_part.shown();
-            Link { href, text, icon, gap: at == own.len(), here: own_part == part }
+            Link { href, text, icon, gap: at == own.len(), here: Some(own_part) == part }
         };
         Self {
             assets: &ASSETS,
             login: session.login().to_string(),
             token: session.token().to_string(),
-            ends: Moment::new(session.deadline(), caller.shared.auth.now()),
-            csrf: caller.visit.csrf().to_owned(),
+            ends: Moment::new(session.deadline(), shared.auth.now()),
+            csrf: visit.csrf().to_owned(),
             links: own.into_iter().chain(kept).enumerate().map(link).collect(),
         }
     }

@@ -408,3 +408,80 @@ async fn an_administrator_manages_people_policy_and_sessions() {
     assert_eq!(browser.submit(at, &format!("{at}/delete"), &[]).await.status, 303);
     assert_eq!(browser.get(at).await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_beyond_its_page() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.folder("/a");
+    gateway.patgate(&["policy", "set", "max-tokens-per-user", "200"]);
+    let token = gateway.login("alice", "/:rw");
+    for _ in 0..60 {
+        gateway.token("alice", &["-e", "2h", "--protocol", "webdav"]);
+    }
+    let scoped = gateway.token("alice", &["-e", "30d", "-s", "path:/a:r", "--name", "last of all"]);
+    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--role", "admin"]);
+    let chief = gateway.token("chief", &["-e", "30d", "--role", "admin"]);
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let link = |page: &str, rel: &str| -> Option<String> {
+        let rest = page.split(&format!("rel=\"{rel}\" href=\"")).nth(1)?;
+        Some(rest.split('"').next()?.replace("&#38;", "&"))
+    };
+    let rows = |page: &str| page.matches("<th scope=\"row\">").count();
+    let first = browser.get("/console/tokens").await.text();
+    assert!(!first.contains("What needs your attention") && link(&first, "prev").is_none());
+    let second = browser.get(&link(&first, "next").expect("a second page")).await.text();
+    assert!(link(&second, "next").is_none());
+    let back = browser.get(&link(&second, "prev").expect("the first page")).await.text();
+    let table = |page: &str| page.split("<tbody>").nth(1).expect("rows").split("</tbody>").next().map(str::to_owned);
+    assert_eq!((rows(&first), rows(&second), table(&back)), (50, 12, table(&first)));
+    assert!(link(&back, "prev").is_none() && link(&back, "next").is_some());
+
+    std::fs::remove_dir(gateway.host("/a")).expect("removed");
+    gateway.clock.turn(Duration::from_secs(100 * 60));
+    let chief = Browser::signed_in(&gateway, "chief", &chief).await;
+    for path in ["/console/tokens", "/console/people"] {
+        let page = chief.get(path).await.text();
+        let notice = page.split("What needs your attention").nth(1).expect("a notice").split("</section>").next();
+        let notice = notice.expect("its end");
+        assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
+        assert!(notice.contains("is gone") && notice.contains(id_of(&scoped)), "{notice}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_shown_keeps_the_way_to_the_others() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let stranger = Browser::new(&gateway);
+    for (path, status) in [("/console/nothing", 404), ("/console/files/none", 404), ("/console/policy", 403)] {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, status, "{path}");
+        assert!(page.text().contains("Sign out") && page.text().contains("id=\"why\""), "{path}: {}", page.text());
+        assert!(!stranger.get(path).await.text().contains("Sign out"), "{path}");
+    }
+    assert_eq!(browser.post("/console/folder", &[("name", "x")]).await.status, 403);
+    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    assert!(!browser.get("/console/nothing").await.text().contains("Sign out"), "the session has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_from_another_site_leads_to_the_page_by_way_of_this_one() {
+    let gateway = Fixture::start().await;
+    let navigation = |site: &'static str, to: &'static str| {
+        [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", to)]
+    };
+    let asked = "/console/files/a%22b?after=c&find=d";
+    let linked = gateway.dav("", "").send("GET", asked, &navigation("cross-site", "document"), "").await;
+    assert_eq!((linked.status, linked.header("cache-control")), (200, "no-store"));
+    let page = linked.text();
+    let next = "/console/files/a%22b?after=c&#38;find=d";
+    assert!(
+        page.contains(&format!("content=\"0; url={next}\"")) && page.contains(&format!("href=\"{next}\"")),
+        "{page}"
+    );
+    for (site, to) in [("same-origin", "document"), ("none", "document"), ("cross-site", "iframe")] {
+        let answer = gateway.dav("", "").send("GET", asked, &navigation(site, to), "").await;
+        assert_eq!(answer.status, 303, "{site} {to}: no way back and forth");
+    }
+}
