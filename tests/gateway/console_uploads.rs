@@ -8,20 +8,23 @@ use crate::support::{Answer, Fixture, id_of};
 
 const KIND: &str = "multipart/form-data; boundary=----x42";
 
-/// A form with files: the name of each field, that of the file where it is one, and what it holds.
-fn form(parts: &[(&str, Option<&str>, &str)]) -> String {
-    let part = |(name, file, content): &(&str, Option<&str>, &str)| {
+/// The name of a field, that of the file where it is one, and what it holds.
+type Part<'a> = (&'a str, Option<&'a str>, &'a str);
+
+/// A form with files.
+fn form(parts: &[Part<'_>]) -> String {
+    let part = |(name, file, content): &Part<'_>| {
         let file = file.map(|file| format!("; filename=\"{file}\"\r\nContent-Type: text/plain")).unwrap_or_default();
         format!("------x42\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{content}\r\n")
     };
     format!("{}------x42--\r\n", parts.iter().map(part).collect::<String>())
 }
 
-fn file<'a>(name: &'a str, content: &'a str) -> (&'static str, Option<&'a str>, &'a str) {
+fn file<'a>(name: &'a str, content: &'a str) -> Part<'a> {
     ("file", Some(name), content)
 }
 
-async fn sent(browser: &Browser, folder: &str, parts: &[(&str, Option<&str>, &str)]) -> Answer {
+async fn sent(browser: &Browser, folder: &str, parts: &[Part<'_>]) -> Answer {
     browser.post_as(KIND, &format!("/console/upload{folder}"), form(parts)).await
 }
 
@@ -74,7 +77,7 @@ async fn what_a_form_may_not_upload_is_told_in_a_page() {
     let before = gateway.everything();
     let csrf = ("csrf", None, csrf.as_str());
     let long = "x".repeat(600_000);
-    let cases: [(&str, &[(&str, Option<&str>, &str)], u16); 9] = [
+    let cases: [(&str, &[Part<'_>], u16); 9] = [
         ("/read", &[csrf, file("new", "x")], 403),
         ("/hidden", &[csrf, file("new", "x")], 404),
         ("/a", &[csrf, file("big", &long)], 413),
