@@ -1,9 +1,16 @@
 //! kill -9 at a bad moment: the old content stands, and a restart leaves no debris.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem::MaybeUninit;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use rustix::fs::inotify;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::support::server::{Server, run};
 use crate::support::{Dav, Sftp};
@@ -83,6 +90,103 @@ async fn locks_properties_and_tokens_outlive_a_kill() {
     assert_eq!(dav.send("UNLOCK", "/dav/file", &[("lock-token", &held)], "").await.status, 204);
     assert_eq!(dav.put("/dav/file", "unlocked").await.status, 204);
     server.kill();
+}
+
+/// What the files of the folders `a`, `b` and `c` say; nothing for a folder that is empty.
+type Folders = BTreeMap<String, Option<String>>;
+
+/// What stood before the last change, and what is to stand after it.
+type Around = Arc<Mutex<(Folders, Folders)>>;
+
+fn folders(place: &Path) -> Folders {
+    let entry = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, fs::read_to_string(path.join("f")).ok())
+    };
+    fs::read_dir(place).expect("listed").map(entry).collect()
+}
+
+/// Round and round: method, source, target, and what is answered.
+const ROUND: [(&str, &str, &str, u16); 6] = [
+    ("MKCOL", "a", "a", 201),
+    ("PUT", "a/f", "a", 201),
+    ("COPY", "a", "b", 204),
+    ("MOVE", "b", "c", 204),
+    ("COPY", "a", "b", 201),
+    ("MOVE", "a", "b", 204),
+];
+
+/// Makes, copies and moves folders until the server is gone.
+async fn churn(dav: Dav, around: Around) {
+    for (number, (method, from, to, status)) in ROUND.into_iter().cycle().enumerate() {
+        let text = number.to_string();
+        let mut after = around.lock().expect("alive").1.clone();
+        let content = match method {
+            "MKCOL" => None,
+            "PUT" => Some(text.clone()),
+            "COPY" => after[from].clone(),
+            _ => after.remove(from).expect("there"),
+        };
+        after.insert(to.to_owned(), content);
+        around.lock().expect("alive").1.clone_from(&after);
+        let target = dav.url(&format!("/dav/w/{to}"));
+        let body = if method == "PUT" { text } else { String::new() };
+        let answer = dav.attempt(method, &format!("/dav/w/{from}"), &[("destination", &target)], body).await;
+        let Ok(answer) = answer else { return };
+        assert_eq!(answer.status(), status, "{method} {from} {to}");
+        around.lock().expect("alive").0 = after;
+    }
+}
+
+/// Serves a folder until so many entries of another were moved, and kills the server then: between two steps
+/// of a change as likely as not, since it has one processor, shared with what waits for the move.
+fn serve_until(moves: usize, folder: &Path, watched: &Path, tell: oneshot::Sender<Server>) {
+    let allowed = sched_getaffinity(None).expect("processors");
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|&number| allowed.is_set(number)).expect("a processor"));
+    sched_setaffinity(None, &one).expect("set");
+    let server = Server::start(folder);
+    let kill = server.killer();
+    let events = inotify::init(inotify::CreateFlags::CLOEXEC).expect("a watch");
+    inotify::add_watch(&events, watched, inotify::WatchFlags::MOVE).expect("watched");
+    assert!(tell.send(server).is_ok());
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    let mut reader = inotify::Reader::new(&events, &mut buffer);
+    for _ in 0..moves {
+        reader.next().expect("an event");
+    }
+    kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_leaves_every_move_and_copy_of_folders_whole_or_undone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("files/w");
+    fs::create_dir_all(&place).expect("a folder");
+    let server = Server::start(folder.path());
+    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    server.kill();
+    for round in 0..12 {
+        let _ = fs::remove_dir_all(&place);
+        for name in ["b", "c"] {
+            fs::create_dir_all(place.join(name)).expect("a folder");
+        }
+        let start = folders(&place);
+        let around = Around::new(Mutex::new((start.clone(), start)));
+        let (tell, told) = oneshot::channel();
+        let (served, watched) = (folder.path().to_owned(), place.clone());
+        let reaper = std::thread::spawn(move || serve_until(20 + round, &served, &watched, tell));
+        let server = told.await.expect("started");
+        churn(Dav::new(server.http, "alice", &token), Arc::clone(&around)).await;
+        reaper.join().expect("killed");
+        server.kill();
+        Server::start(folder.path()).kill();
+        let (before, after) = around.lock().expect("alive").clone();
+        let found = folders(&place);
+        assert!(found == before || found == after, "{found:?} is neither {before:?} nor {after:?}");
+    }
 }
 
 const LOCK: &str =

@@ -9,6 +9,7 @@ mod console;
 mod console_audit;
 mod console_uploads;
 mod crash;
+mod elsewhere;
 mod first_steps;
 mod hidden;
 mod life;

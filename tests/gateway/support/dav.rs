@@ -91,12 +91,23 @@ impl Dav {
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> reqwest::Response {
+        self.attempt(method, path, headers, body).await.expect("an answer")
+    }
+
+    /// Likewise, to a server that may be killed meanwhile.
+    pub(crate) async fn attempt(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Result<reqwest::Response> {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = self.client.request(method, self.url(path)).header("authorization", &self.authorization);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(body).send().await.expect("an answer")
+        request.body(body).send().await
     }
 
     /// Sends a request without headers and body and returns its status.

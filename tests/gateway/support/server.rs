@@ -63,6 +63,12 @@ impl Server {
         self.process.wait().expect("ended");
     }
 
+    /// What ends it as `kill -9` does, at once.
+    pub(crate) fn killer(&self) -> impl FnOnce() + use<> {
+        let process = rustix::process::Pid::from_child(&self.process);
+        move || rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("it runs")
+    }
+
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(self) {
         drop(self);
