@@ -174,6 +174,8 @@ impl Tokens {
         }
         let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
         if let (Home::Own, Some(name)) = (home, login.home()) {
+            // Nothing is made in another served folder than nodes were named in.
+            self.named(&TreePath::root())?;
             let path = TreePath::root().child(&name);
             created.home_was_there = make_home(&caller, self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
             scopes.push(Scope { node: self.named(&path)?, permission: Permission::RW });
@@ -293,22 +295,17 @@ impl Tokens {
     }
 }
 
-/// Makes a home where none is; tells whether one was there, which is the caller's to give away then.
+/// Makes a home where none is; tells whether one was there, which is the caller's to give away then. Making it
+/// decides, so that nothing can come there between a look and that.
 fn make_home(caller: &Caller, tree: &Tree, path: &TreePath) -> Result<bool> {
-    let was_there = match tree.mint(path) {
-        Ok(_) => true,
-        Err(tree::Error::Absent) => false,
-        Err(tree::Error::Unsupported) => return Err(Error::NoHome(path.clone())),
+    let there = match tree.ensure_folder(path) {
+        Ok(true) => return Ok(false),
+        Ok(false) => Ok(true),
+        Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::NoHome(path.clone())),
         Err(other) => return Err(at(path)(other)),
     };
-    if was_there {
-        caller.must_reach(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
-    }
-    match tree.ensure_folder(path) {
-        Ok(()) => Ok(was_there),
-        Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::NoHome(path.clone())),
-        Err(other) => Err(at(path)(other)),
-    }
+    caller.must_reach(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
+    there
 }
 
 #[cfg(test)]

@@ -171,18 +171,22 @@ impl Tree {
         self.shared.index.repair()
     }
 
-    /// Makes a folder (and those above it) for administration, where none is, such as a user's home.
+    /// Makes a folder (and those above it) for administration, where none is, such as a user's home. Returns
+    /// whether it is this that made it.
     ///
     /// # Errors
     /// [`Error::Exists`] when something else stands there or on the way.
-    pub fn ensure_folder(&self, path: &TreePath) -> Result<()> {
+    pub fn ensure_folder(&self, path: &TreePath) -> Result<bool> {
         let host = &self.shared.host;
-        let mut folder = host.root().clone();
+        let (mut folder, mut made) = (host.root().clone(), false);
         for name in path.names() {
-            match folder.make_folder(&name, host.masked(0o777)) {
-                Ok(()) if self.shared.durability == Durability::Full => folder.sync()?,
-                Ok(()) | Err(Errno::EXIST) => {}
+            made = match folder.make_folder(&name, host.masked(0o777)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
+            };
+            if made && self.shared.durability == Durability::Full {
+                folder.sync()?;
             }
             let next = TreePath::root().child(&name);
             folder = folder.folder(&next).map_err(|error| match Error::from(error) {
@@ -190,7 +194,7 @@ impl Tree {
                 other => other,
             })?;
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.

@@ -74,3 +74,16 @@ fn a_crowd_gets_through_and_leaves_every_name_in_place() {
     assert!(house.store.intents().expect("read").is_empty());
     assert!(house.view("ann").locks(&at("/x")).expect("read").is_empty());
 }
+
+#[test]
+fn of_many_who_make_a_folder_one_is_told_that_it_did() {
+    let house = House::new(&[]);
+    for turn in 0..50 {
+        let path = at(&format!("/a/{turn}"));
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let making: Vec<_> = (0..4).map(|_| scope.spawn(|| house.tree.ensure_folder(&path))).collect();
+            making.into_iter().map(|thread| thread.join().expect("thread").expect("there")).collect()
+        });
+        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{turn}");
+    }
+}
