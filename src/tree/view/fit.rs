@@ -98,22 +98,24 @@ impl View {
         self.allowed(media::refused_early(&rule, name, &head[..length]))
     }
 
-    /// Lets what stands at a spot be called `name`, and all in it stay.
+    /// Lets what stands at a spot be called `name`, and all in it stay. Of what may not be read nothing is
+    /// told, neither of its content nor of what is in it: there the new name is judged alone. Whatever
+    /// was uploaded under the limits fitted by its content already.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`]; [`Error::Forbidden`] where that would tell of content that
-    /// may not be read.
+    /// [`Error::TooLarge`], [`Error::WrongType`].
     pub(in crate::tree) fn fits_move(&self, source: &Spot, stat: &Stat, name: &Name) -> Result<()> {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
         }
-        let fits = match stat.is_folder() {
-            true => self.fit_below(&source.folder.folder(&TreePath::root().child(&source.name))?),
-            false => self.fits_entry(&source.folder, &source.name, stat, name),
-        };
-        match fits {
-            Err(Error::WrongType(_)) if !source.permission.allows(Permission::R) => Err(Error::Forbidden),
-            fits => fits,
+        let readable = source.permission.allows(Permission::R);
+        match stat.kind {
+            Some(Kind::Folder) if readable => {
+                self.fit_below(&source.folder.folder(&TreePath::root().child(&source.name))?)
+            }
+            Some(Kind::Folder) => Ok(()),
+            Some(Kind::File) if !readable => self.may_hold(stat.size).and_then(|()| self.fits_name(name)),
+            Some(Kind::File | Kind::Link) | None => self.fits_entry(&source.folder, &source.name, stat, name),
         }
     }
 

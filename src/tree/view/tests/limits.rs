@@ -144,9 +144,24 @@ fn what_may_not_be_read_is_not_told_of() {
     let mimes = vec!["image/*".parse().expect("type")];
     limit(&house.store, view.session().token(), &Limits { mimes, ..Limits::default() });
     view.session().access().expect("lives");
-    let moved = view.rename(&at("/box/hidden.png"), &at("/box/other.png"), Overwrite::No, &NONE);
-    assert_eq!(said(moved.map(drop)), "forbidden");
     fs::write(host(&house, "/box/image.png"), png()).expect("written");
+    for (folder, image) in [("/box/one", false), ("/box/two", true)] {
+        fs::create_dir(host(&house, folder)).expect("made");
+        let (name, content) = if image { ("a.png", png()) } else { ("a.html", b"<html>".to_vec()) };
+        fs::write(host(&house, folder).join(name), content).expect("written");
+    }
+    let rename = |from: &str, to: &str| view.rename(&at(from), &at(to), Overwrite::No, &NONE);
+    let across = |from: &str, to: &str| super::moves::across(&view, from, to, Overwrite::No);
+    for path in ["/box/hidden.png", "/box/image.png"] {
+        assert_eq!(said(rename(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
+        assert_eq!(said(across(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
+    }
+    for path in ["/box/hidden.png", "/box/image.png", "/box/one", "/box/two"] {
+        for act in [&rename as &dyn Fn(&str, &str) -> Result<bool>, &across] {
+            assert_eq!(said(act(path, "/box/other.png")), "ok", "{path}: its content is not");
+            assert_eq!(said(act("/box/other.png", path)), "ok", "{path}: its content is not");
+        }
+    }
     let cut = |path: &str, size| {
         let attributes = Attributes { size: Some(size), ..Attributes::default() };
         said(view.set_attributes(&at(path), &attributes, true, &NONE))

@@ -195,7 +195,7 @@ fn a_folder_of_any_depth_leaves_in_one_step_and_goes_whole() {
 }
 
 /// Moves as to another file system: nothing can be mounted here, so what such a move does is asked for by itself.
-fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
+pub(super) fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
     let (source, stat) = view.removable(crate::domain::Operation::Move, &at(from))?;
     view.move_across(&source, &stat, &view.spot(&at(to))?, overwrite, &NONE)
 }
