@@ -133,12 +133,12 @@ pub struct Local {
 }
 
 /// Where a configured server answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doors {
     /// HTTP; `None`: nowhere.
     pub http: Option<SocketAddr>,
-    /// Whether HTTP is answered over TLS.
-    pub tls: bool,
+    /// What HTTP is answered over TLS with.
+    pub tls: Option<TlsFiles>,
     /// SFTP; `None`: nowhere.
     pub sftp: Option<SocketAddr>,
     /// HTTP connections at once.
@@ -239,7 +239,7 @@ impl Config {
     pub fn doors(&self) -> Doors {
         Doors {
             http: self.http,
-            tls: self.tls.is_some(),
+            tls: self.tls.clone(),
             sftp: self.sftp,
             http_connections: self.http_connections,
             sftp_connections: self.sftp_connections,
@@ -282,9 +282,10 @@ impl Doors {
     /// As [`Local::load`].
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let Reading { draft, faults, .. } = Reading::of(sources);
+        let tls = draft.tls();
         let doors = Self {
             http: draft.http,
-            tls: draft.tls_cert.is_some(),
+            tls,
             sftp: draft.sftp,
             http_connections: draft.http_connections,
             sftp_connections: draft.sftp_connections,
@@ -463,14 +464,20 @@ impl Draft {
         }
     }
 
+    /// Returns certificate and key, where both are named.
+    fn tls(&self) -> Option<TlsFiles> {
+        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        files.map(|(certificate, key)| TlsFiles { certificate, key })
+    }
+
     fn finish(&self, root: PathBuf) -> Config {
-        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = self.tls();
         Config {
             root,
             state: self.state.clone(),
             http: self.http,
             sftp: self.sftp,
-            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+            tls,
             insecure_http: self.insecure_http,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_query_token: self.allow_query_token,

@@ -178,7 +178,8 @@ impl Revoke {
             if site.json() {
                 return output::json(&json!({ "owner": owner, "revoked": count }));
             }
-            return output::say(&format!("{count} tokens of {owner} have been revoked"));
+            let (tokens, have) = if count == 1 { ("token", "has") } else { ("tokens", "have") };
+            return output::say(&format!("{count} {tokens} of {owner} {have} been revoked"));
         }
         desk.revoke(&self.ids)?;
         if site.json() {

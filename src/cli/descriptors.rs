@@ -57,7 +57,7 @@ mod tests {
     fn a_limit_below_what_the_connections_take_is_a_shortage() {
         let mut doors = Doors {
             http: Some(([127, 0, 0, 1], 1).into()),
-            tls: false,
+            tls: None,
             sftp: Some(([127, 0, 0, 1], 2).into()),
             http_connections: 100,
             sftp_connections: 1000,

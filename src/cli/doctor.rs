@@ -10,11 +10,14 @@ use clap::Args;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
+use super::failure::NEW_HOST_KEY;
 use super::site::Site;
 use super::{Failure, Result, descriptors, output};
 use crate::auth::{Clock, Sealer};
-use crate::config::{Doors, Local};
+use crate::config::{Doors, Local, TlsFiles};
 use crate::domain::Time;
+use crate::net;
+use crate::sftp::HostKeys;
 use crate::store::Store;
 
 /// 2026-01-01: no clock is right that shows less.
@@ -55,7 +58,7 @@ impl Doctor {
         if let Some(url) = &self.health {
             return health::ask(site, url.as_deref());
         }
-        let local = site.local()?;
+        let (local, doors) = (site.local()?, Doors::load(&site.sources(Vec::new()))?);
         let mut findings = vec![state(&local.state)];
         // Opening the state of another user, or an open one, would change it.
         let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
@@ -64,9 +67,12 @@ impl Doctor {
         findings.extend(sound.then(|| database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         findings.extend(store.as_ref().map(pepper));
+        findings.extend(sound.then(|| host_keys(&local.state)));
+        findings.extend(readable(&local.state));
         findings.extend(root(store.as_ref(), &local));
+        findings.extend(doors.tls.as_ref().map(certificate));
         findings.push(kernel());
-        findings.push(open_files(&Doors::load(&site.sources(Vec::new()))?));
+        findings.push(open_files(&doors));
         findings.push(clock(Clock::system().now()));
         print(site, &findings)?;
         match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
@@ -119,7 +125,13 @@ fn state(state: &Path) -> Finding {
 fn database(store: Option<&crate::store::Result<Store>>) -> Finding {
     match store {
         None => finding("database", Verdict::Odd, "there is none yet; the first start of the server makes it"),
-        Some(Ok(_)) => finding("database", Verdict::Good, "it opens and is sound"),
+        Some(Ok(store)) => match store.users(None, 1) {
+            Ok(users) if users.is_empty() => {
+                finding("database", Verdict::Odd, "it opens and holds no user yet: patgate admin user create LOGIN")
+            }
+            Ok(_) => finding("database", Verdict::Good, "it opens and is sound"),
+            Err(error) => finding("database", Verdict::Bad, error.to_string()),
+        },
         Some(Err(error)) => finding("database", Verdict::Bad, error.to_string()),
     }
 }
@@ -128,6 +140,39 @@ fn pepper(store: &Store) -> Finding {
     match Sealer::open(store) {
         Ok(_) => finding("pepper", Verdict::Good, "it is there; keep it in backups together with the database"),
         Err(error) => finding("pepper", Verdict::Bad, error.to_string()),
+    }
+}
+
+fn host_keys(state: &Path) -> Finding {
+    let what = "SSH host keys";
+    match HostKeys::kept(state) {
+        Ok(Some(_)) => {
+            finding(what, Verdict::Good, "they are there; keep them in backups, clients know the server by them")
+        }
+        Ok(None) => finding(what, Verdict::Odd, "not all are there yet; the next start of the server makes them"),
+        Err(error) => finding(what, Verdict::Bad, format!("{error}; {NEW_HOST_KEY}")),
+    }
+}
+
+/// Looks for secrets that others could read, were they let into the state directory.
+fn readable(state: &Path) -> Option<Finding> {
+    let secret = |name: &str| name == "pepper" || name.starts_with("ssh_host_");
+    let open = |entry: fs::DirEntry| {
+        let (name, mode) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?.mode());
+        (secret(&name) && mode & 0o077 != 0).then_some(name)
+    };
+    let mut names: Vec<_> = fs::read_dir(state).ok()?.flatten().filter_map(open).collect();
+    names.sort();
+    let text = format!("others may read {}: chmod 600 them", names.join(", "));
+    (!names.is_empty()).then(|| finding("secrets", Verdict::Bad, text))
+}
+
+fn certificate(files: &TlsFiles) -> Finding {
+    match net::server_config(&files.certificate, &files.key, &[]) {
+        Ok(_) => {
+            finding("certificate", Verdict::Good, format!("{} and its key can be used", files.certificate.display()))
+        }
+        Err(error) => finding("certificate", Verdict::Bad, error.to_string()),
     }
 }
 

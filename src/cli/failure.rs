@@ -144,7 +144,7 @@ fn hint(problem: &Problem) -> Option<String> {
 }
 
 /// What helps where a path leads nowhere.
-pub(super) const FROM_THE_TOP: &str = "paths start at the served folder, / is the folder itself";
+pub(super) const FROM_THE_TOP: &str = "make it first; paths start at the served folder, which is / itself";
 
 fn reach_hint(login: &str, reach: &[String]) -> String {
     match reach {
@@ -153,16 +153,23 @@ fn reach_hint(login: &str, reach: &[String]) -> String {
     }
 }
 
-fn store_hint(error: &StoreError) -> Option<String> {
+fn store_hint(error: &StoreError) -> String {
     match error {
-        StoreError::State { .. } => Some("run it as the user that the server runs as, or give --state DIR".to_owned()),
-        _ => None,
+        StoreError::State { .. } => "run it as the user that the server runs as, or give --state DIR".to_owned(),
+        _ => DOCTOR.to_owned(),
     }
 }
 
+/// Who looks further.
+const DOCTOR: &str = "patgate doctor looks at state, served folder and system";
+
+/// What helps where an SSH host key is broken.
+pub(super) const NEW_HOST_KEY: &str =
+    "restore it from a backup, or remove it: the next start makes another, and clients ask whether to trust it";
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::new(error.to_string()).maybe_hint(store_hint(&error))
+        Self::new(error.to_string()).hint(store_hint(&error))
     }
 }
 
@@ -182,16 +189,32 @@ impl From<ConfigError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let hint = match &error {
-            StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Some("something listens there already: stop it, or give another --http or --sftp".to_owned())
+            StartError::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "something listens there already: stop it, or give another --http or --sftp"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE: give another --http or --sftp"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "this machine has no such address: give 0.0.0.0 or [::] for all it has"
+                }
+                _ => DOCTOR,
+            },
+            StartError::Tree { path, source: tree::Error::Host(fault) }
+                if fault.kind() == io::ErrorKind::WouldBlock =>
+            {
+                return Self::new(format!("the folder {} can't be served: {fault}", path.display()))
+                    .hint("stop that one first; two servers need a folder and a state directory (--state DIR) each");
             }
-            StartError::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("ports below 1024 need CAP_NET_BIND_SERVICE: give another --http or --sftp".to_owned())
+            StartError::Tls(_) => {
+                "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"
             }
-            StartError::Store(error) => store_hint(error),
-            _ => Some("patgate doctor looks at state, served folder and system".to_owned()),
+            StartError::HostKeys(_) => NEW_HOST_KEY,
+            StartError::Store(error) => return Self::new(error.to_string()).hint(store_hint(error)),
+            StartError::Tree { .. } | StartError::Nested { .. } => DOCTOR,
         };
-        Self::new(error.to_string()).maybe_hint(hint)
+        Self::new(error.to_string()).hint(hint)
     }
 }
 

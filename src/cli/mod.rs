@@ -60,14 +60,14 @@ struct Global {
     #[arg(skip)]
     state: Option<String>,
     /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
-    #[arg(long, value_name = "URL", global = true, help_heading = EVERYWHERE)]
+    #[arg(long, value_name = "URL", global = true, help_heading = NETWORK)]
     server: Option<String>,
     /// Trust the authority in this file (PEM) for --server, and no other
     #[arg(long, value_name = "FILE", env = "PATGATE_CA_FILE", hide_env_values = true, global = true)]
-    #[arg(help_heading = EVERYWHERE)]
+    #[arg(help_heading = NETWORK)]
     ca_file: Option<PathBuf>,
     /// Let the token travel to --server unencrypted
-    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    #[arg(long, global = true, help_heading = NETWORK)]
     cleartext: bool,
     /// Print JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
@@ -168,6 +168,7 @@ fn command() -> clap::Command {
 
 const STATE: &str = "state_directory";
 const EVERYWHERE: &str = "Options of every command";
+const NETWORK: &str = "Over the network, for apitoken, admin, node, policy, audit and explain";
 
 /// Lets a command and those below it take `--state DIR`, but for those where `--state` is something
 /// else: clap's own global flags can't step aside.

@@ -32,7 +32,8 @@ pub(super) struct TokenFlags {
     /// The largest file it may write, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
-    /// What it may do through the REST API beyond its own tokens, one of its owner's roles; repeatable
+    /// What it may do through the REST API and in the console beyond its own tokens: one of the roles that its
+    /// owner has, such as admin or audit.read; repeatable
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
     roles: Vec<Role>,
     /// A name for people [default: OWNER_api_token]

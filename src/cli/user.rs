@@ -49,14 +49,17 @@ enum What {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate admin user create alice
-  patgate admin user create backup --grant /backup:rw --grant /projects:r")]
+  patgate admin user create backup --grant /backup:rw --grant /projects:r
+  patgate admin user create carol --role admin")]
 struct Create {
     /// The login
     login: Login,
     /// What it may reach, /some/path:PERM with PERM r, w or rw; repeatable
     #[arg(long = "grant", value_name = "PATH:PERM")]
     grants: Vec<Grant>,
-    /// What its tokens may do through the REST API; repeatable
+    /// What its tokens may do through the REST API and in the console: admin (everything), users.manage,
+    /// policy.manage, audit.read, security.generate_tokens, security.authentication_lookup or
+    /// security.revoke_tokens; repeatable
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
     /// Make no home

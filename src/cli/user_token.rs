@@ -20,7 +20,8 @@ pub(super) struct UserToken {
     /// The owner
     #[arg(short, long, value_name = "LOGIN")]
     user: Login,
-    /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it)
+    /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it) [default: the
+    /// policy's default-lifetime; with --auto its max-lifetime]
     #[arg(short, long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
     expire: Option<Asked>,
     /// Sliding window: each use moves its expiry to now + this; a bare number is seconds

@@ -20,8 +20,20 @@ pub enum TlsError {
         reason: String,
     },
     /// They don't fit together.
+    #[error("the key is not that of the certificate")]
+    Strangers,
+    /// TLS can't be answered with them.
     #[error("certificate and key can't be used: {0}")]
-    Pair(#[from] rustls::Error),
+    Pair(#[source] rustls::Error),
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::Strangers,
+            other => TlsError::Pair(other),
+        }
+    }
 }
 
 /// Names the crypto library for TLS clients of this process.

@@ -33,6 +33,15 @@ impl HostKeys {
         FILES.into_iter().map(|(name, algorithm)| open_key(state, name, algorithm)).collect::<io::Result<_>>().map(Self)
     }
 
+    /// Reads the keys in the state directory; `None` where one is not there, which [`HostKeys::open`] makes.
+    ///
+    /// # Errors
+    /// As [`HostKeys::open`].
+    pub fn kept(state: &Path) -> io::Result<Option<Self>> {
+        let all = FILES.iter().all(|(name, _)| state.join(name).exists());
+        all.then(|| Self::open(state)).transpose()
+    }
+
     /// Makes an ed25519 key that is kept nowhere, for tests.
     pub fn throwaway() -> Self {
         // Ed25519 keys are made from any 32 bytes: nothing can fail.

@@ -354,8 +354,13 @@ impl Store {
 fn described(token: &NewToken) -> String {
     let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
     let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
-    let scopes = token.scopes.as_ref().map(|scopes| format!(", {} scopes", scopes.len())).unwrap_or_default();
+    let scopes = token.scopes.as_ref().map(|scopes| format!(", {}", counted(scopes))).unwrap_or_default();
     format!("until {}{parent}{scopes}{roles}: {}", token.expiry.cap(), token.name)
+}
+
+/// Says how many scopes there are.
+fn counted(scopes: &[Scope]) -> String {
+    format!("{} scope{}", scopes.len(), if scopes.len() == 1 { "" } else { "s" })
 }
 
 /// Reads a token with its state at `now`.

@@ -98,6 +98,15 @@ fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
     beside(&format!("apitoken revoke {}", &token[4..12]));
     assert!(get(&address, "/dav/alice/below/file", "alice", &token).starts_with("HTTP/1.1 401 "));
 
+    let second = program()
+        .args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"])
+        .env("PATGATE_STATE", site.state())
+        .env("PATGATE_ROOT", site.root())
+        .output();
+    let told = String::from_utf8(second.expect("the program runs").stderr).expect("text");
+    assert!(told.contains(": another server ") && told.contains("hint: stop that one first"), "{told}");
+    assert!(!told.contains("the host failed"), "{told}");
+
     assert_eq!(server.stop(), (Some(0), String::new()));
 }
 

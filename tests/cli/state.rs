@@ -56,3 +56,51 @@ fn the_doctor_finds_a_state_directory_open_to_others_and_a_lost_pepper() {
     let refused = site.run("admin user token -u alice");
     assert!(refused.code == 1 && refused.err.contains("the pepper"), "{}", refused.err);
 }
+
+#[test]
+fn the_doctor_looks_at_every_secret_and_at_the_certificate() {
+    let site = Site::with_alice();
+    let empty = Site::new();
+    empty.done("policy set allow-never true");
+    let says = |line: &str, what: &str, verdict: &str, part: &str| {
+        let (out, site) = (site.run(line).out, &site);
+        let found = out.lines().find(|line| line.starts_with(what)).unwrap_or_default().to_owned();
+        let mut words = found[what.len().min(found.len())..].split_whitespace();
+        assert!(words.next() == Some(verdict) && found.contains(part), "{line}: {out}{}", site.state().display());
+    };
+    says("doctor", "SSH host keys", "odd", "next start");
+    assert!(empty.done("doctor").contains("holds no user yet"));
+    for name in ["ssh_host_ed25519_key", "ssh_host_ecdsa_key", "ssh_host_rsa_key"] {
+        fs::write(site.state().join(name), "bad").expect("written");
+        fs::set_permissions(site.state().join(name), fs::Permissions::from_mode(0o600)).expect("mode");
+    }
+    says("doctor", "SSH host keys", "BAD", "or remove it");
+    fs::set_permissions(site.state().join("ssh_host_rsa_key"), fs::Permissions::from_mode(0o640)).expect("mode");
+    says("doctor", "secrets", "BAD", "ssh_host_rsa_key: chmod 600");
+    let (cert, key) = (site.root().join("cert.pem"), site.root().join("key.pem"));
+    fs::write(&cert, "no certificate").expect("written");
+    let config = site.folder.path().join("patgate.toml");
+    fs::write(&config, format!("tls_cert = {cert:?}\ntls_key = {key:?}\n")).expect("written");
+    says(&format!("doctor --config {}", config.display()), "certificate", "BAD", "holds no certificate");
+}
+
+#[test]
+fn why_a_server_does_not_start_is_said_with_what_to_do() {
+    let site = Site::with_alice();
+    let state = site.state();
+    let start = |flags: &str| site.refused(&format!("serve --http 127.0.0.1:0 {flags}"), 1);
+    let err = start("--sftp off --tls-cert /nowhere --tls-key /nowhere");
+    assert!(err.contains("/nowhere") && err.contains("hint: --tls-cert and --tls-key name files in PEM"), "{err}");
+    let err = site.refused("serve --http 192.0.2.1:0 --sftp off --insecure-http --log error", 1);
+    assert!(err.contains("can't listen on 192.0.2.1:0") && err.contains("no such address"), "{err}");
+    fs::write(state.join("ssh_host_ed25519_key"), "bad").expect("written");
+    fs::set_permissions(state.join("ssh_host_ed25519_key"), fs::Permissions::from_mode(0o600)).expect("mode");
+    let err = start("--sftp 127.0.0.1:0");
+    assert!(err.contains("ssh_host_ed25519_key") && err.contains("or remove it"), "{err}");
+    fs::write(state.join("patgate.db"), "no database, and longer than a header of one hundred bytes ".repeat(4))
+        .expect("written");
+    for line in ["apitoken list", "serve --http 127.0.0.1:0 --sftp off"] {
+        let err = site.refused(line, 1);
+        assert!(err.contains("the database is damaged") && err.contains("hint: patgate doctor"), "{err}");
+    }
+}

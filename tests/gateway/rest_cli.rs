@@ -79,7 +79,7 @@ async fn users_and_tokens_are_managed_over_the_network() {
         run(&format!("apitoken revoke {}", id_of(&secret))),
         format!("ApiToken with id: {} has been revoked", id_of(&secret))
     );
-    assert_eq!(run("apitoken revoke --all --owner eve"), "1 tokens of eve have been revoked");
+    assert_eq!(run("apitoken revoke --all --owner eve"), "1 token of eve has been revoked");
     let mine = run("apitoken create --name laptop");
     assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
     assert!(run("apitoken list --owner root").contains("laptop"), "the caller owns what no owner is named for");

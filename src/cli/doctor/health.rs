@@ -23,8 +23,11 @@ pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
         None => {
             let Doors { http, sftp, tls, .. } = Doors::load(&site.sources(Vec::new()))?;
             if let Some(address) = http.map(near) {
-                let asked =
-                    if tls { connect(address).map(drop) } else { healthy(address, &address.to_string(), "/healthz") };
+                let asked = if tls.is_some() {
+                    connect(address).map(drop)
+                } else {
+                    healthy(address, &address.to_string(), "/healthz")
+                };
                 asked.map_err(|error| unwell(&address.to_string(), &error))?;
             }
             if let Some(address) = sftp.map(near) {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params}
 use super::super::journals::end_journals;
 use super::super::users::user_id;
 use super::super::{Durability, Result, Store, columns};
-use super::{LastUse, Sealed, TokenRecord, kept, missing, narrow_to};
+use super::{LastUse, Sealed, TokenRecord, counted, kept, missing, narrow_to};
 use crate::domain::{EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
 
 /// What a token is after it was narrowed.
@@ -170,7 +170,7 @@ fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
         before.scopes.is_none() || kept != scopes.iter().copied().collect()
     };
     let changed = [
-        scopes.as_ref().filter(other).map(|scopes| format!("{} scopes", scopes.len())),
+        scopes.as_ref().filter(other).map(|scopes| counted(scopes)),
         (*limits != before.limits).then(|| "limits".to_owned()),
         (*roles != before.roles).then(|| format!("roles {roles}")),
         (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),

@@ -50,7 +50,7 @@ const DEEDS: &[Deed] = &[
             let request = TokenRequest { scopes: scoped_to("path:/carol:r"), ..TokenRequest::new(login("carol")) };
             site.tokens.issue(who, request).expect("made");
         },
-        &[(EventKind::TokenCreated, Some("carol"), "1 scopes: carol_api_token")],
+        &[(EventKind::TokenCreated, Some("carol"), "1 scope: carol_api_token")],
     ),
     (
         |site, who, id| {
@@ -64,7 +64,7 @@ const DEEDS: &[Deed] = &[
             let change = Narrowing { scopes: scoped_to("path:/alice/below:r"), ..Narrowing::default() };
             site.tokens.narrow(who, id, &change, None).expect("narrowed");
         },
-        &[(EventKind::TokenNarrowed, Some("alice"), "1 scopes")],
+        &[(EventKind::TokenNarrowed, Some("alice"), "1 scope")],
     ),
     (
         |site, who, id| {
