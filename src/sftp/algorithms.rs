@@ -15,10 +15,14 @@ const IDENTIFICATION: &str = concat!("SSH-2.0-patgate_", env!("CARGO_PKG_VERSION
 /// How much a client may send before it must be told to go on.
 const WINDOW: u32 = 2 * 1024 * 1024;
 
+/// Those over NIST's curves are for JSch, which knows nothing newer.
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
     kex::DH_G18_SHA512,
     kex::DH_G16_SHA512,
     kex::DH_G14_SHA256,
@@ -39,7 +43,9 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_192_CTR,
     cipher::AES_256_CTR,
 ];
-const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+/// The last two are for libssh2 before 1.11, which is in curl and PHP, and for JSch: both know no others, and no
+/// cipher that brings its own.
+const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
 /// Returns the ways to log in: a token as password, or as the answer to one question.
 pub(super) fn methods() -> MethodSet {

@@ -1,6 +1,7 @@
 """Other SFTP libraries, and logins by keyboard-interactive, as programs with windows do them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,55 @@ def sftp_putty(s):
     script.write_text(f"cd {s.remote}\nreput file whole\nget whole again\nls nothing\n")
     s.run(*command, expect=None)
     need(sha256(s.local / "again") == sha256(s.local / "file"), "after reput the file differs")
+
+
+@check("fzsftp")
+def sftp_filezilla(s):
+    """FileZilla's SFTP engine, driven as FileZilla drives it: login by question, put, get, both resumed, times, renames."""
+    password_only(s)
+    return s.run(sys.executable, HERE / "filezilla_session.py", s.sftp.host, s.sftp.port, s.sftp.user, s.remote,
+                 text=s.sftp.password + "\n").stdout.strip()
+
+
+@check("curl")
+def sftp_curl(s):
+    """curl over SFTP, whose SSH is libssh2, as in PHP: put with folders, get, ranges, both resumed, append, commands."""
+    password_only(s)
+    random_file(s.local / "file", 3_000_001)
+    data = (s.local / "file").read_bytes()
+    (s.local / "part").write_bytes(data[:1_000_000])
+    server = f"sftp://{s.sftp.host}:{s.sftp.port}"
+    folder = f"{start_folder(s)}/{s.remote}"
+    there = f"{server}{folder}"
+
+    def curl(*words, **more):
+        return s.run("curl", "-sS", "-k", "-K", "-", *words, text=f'user = "{s.sftp.user}:{s.sftp.password}"\n', **more)
+    curl("-T", "file", f"{there}/new/folder/file", "--ftp-create-dirs")
+    curl("-o", "back", f"{there}/new/folder/file")
+    need((s.local / "back").read_bytes() == data, "the file came back different")
+    curl("-T", "part", f"{there}/cut")
+    curl("-C", "-", "-T", "file", f"{there}/cut")
+    (s.local / "back").write_bytes(data[:2_000_000])
+    curl("-C", "-", "-o", "back", f"{there}/cut")
+    need((s.local / "back").read_bytes() == data, "a transfer that was resumed brought something else")
+    need(curl("-r", "70000-70008", f"{there}/cut").raw == data[70000:70009], "a part differs")
+    curl("--append", "-T", "part", f"{there}/cut")
+    curl("-Q", f"rename {folder}/cut {folder}/moved", "-Q", f"chmod 640 {folder}/moved", "-Q", f"ln moved {folder}/link",
+         "-Q", f"mkdir {folder}/sub", "-Q", f"-rmdir {folder}/sub", f"{there}/", "-o", "listing")
+    listing = (s.local / "listing").read_text()
+    need(re.search(r"^-rw-r----- .* 4000001 .* moved$", listing, re.M), f"it is listed as {listing!r}")
+    need(re.search(r"^l.* link", listing, re.M), "the link is not listed as a link")
+    need("sub" not in s.batch("ls -1").stdout.splitlines(), "a folder that was removed is there")
+    done = s.run("curl", "-sS", "-k", "-u", f"{s.sftp.user}:wrong", f"{there}/", expect=None)
+    need(done.returncode == 67, f"a wrong token: curl ended with {done.returncode}")
+
+
+def start_folder(s):
+    """Where a session of the user starts, without a slash at its end."""
+    script = s.local / "where"
+    script.write_text("pwd\n")
+    shown = s.run(*s.sftp.command("sftp", "-oBatchMode=no", "-b", script), "target").stdout
+    return re.search(r"Remote working directory: (.*)", shown)[1].rstrip("/")
 
 
 def hostkey(s):

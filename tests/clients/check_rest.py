@@ -31,9 +31,10 @@ def served(s, *flags):
 
 
 def environment():
+    """The folder of the programs from PyPI."""
     done = subprocess.run([HERE / "install-python"], capture_output=True, text=True, timeout=600)
     if done.returncode:
-        raise Absent(f"schemathesis cannot be installed: {done.stderr.strip()[-300:]}")
+        raise Absent(f"what comes from PyPI cannot be installed: {done.stderr.strip()[-300:]}")
     return Path(done.stdout.strip()) / "bin"
 
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use patgate::auth::Clock;
 use patgate::sftp::SftpOptions;
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse};
-use russh::{Channel, ChannelMsg, SshId};
+use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex, mac};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -295,10 +295,31 @@ async fn the_greeting_tells_clients_what_they_look_for_and_offers_nothing_weak()
     assert!(lists[0].starts_with("mlkem768x25519-sha256,curve25519-sha256"), "{}", lists[0]);
     assert_eq!(lists[1], "ssh-ed25519", "throwaway keys are of one kind");
     assert!(lists[2].starts_with("aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305"), "{}", lists[2]);
-    assert_eq!(lists[4], "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com");
+    assert_eq!(lists[4], "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512");
     assert_eq!(lists[6], "none");
-    let weak = ["sha1", "cbc", "3des", "none", "zlib"];
+    let weak = ["sha1", "md5", "cbc", "3des", "none", "zlib"];
     assert!(!lists[..6].iter().any(|list| weak.iter().any(|name| list.contains(name))), "{lists:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_know_only_older_algorithms_come_in() {
+    let (gateway, token) = started(|_| {}).await;
+    for (who, kex, mac) in [
+        ("libssh2 1.10", kex::CURVE25519, mac::HMAC_SHA256),
+        ("libssh2 1.8", kex::DH_G14_SHA256, mac::HMAC_SHA512),
+        ("JSch 0.1", kex::ECDH_SHA2_NISTP256, mac::HMAC_SHA256),
+    ] {
+        let preferred = Preferred {
+            kex: vec![kex].into(),
+            cipher: vec![cipher::AES_128_CTR].into(),
+            mac: vec![mac].into(),
+            ..Preferred::default()
+        };
+        let config = client::Config { preferred, ..client::Config::default() };
+        let mut ssh = client::connect(Arc::new(config), gateway.sftp, Trusting).await.expect(who);
+        assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{who}");
+        sftp_channel(&ssh).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
