@@ -1,8 +1,11 @@
 //! What of a folder a token was told of: the members and their state, each with the number of its last change.
 //!
 //! One journal belongs to one token, folder and depth, and goes when the token, or one above it, dies: in the same
-//! transaction, or where there is much of it, so that nobody waits for that, in the rounds of clean-up. All writes of
+//! transaction, or where there is much of it, so that nobody waits for that, in the rounds of clean-up. There one goes,
+//! too, that nobody has asked for in a long time; it has ended by then. All writes of
 //! one are lazy: what a power cut takes from a journal is found again when the folder is next compared with it.
+
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -15,6 +18,8 @@ use crate::domain::{Time, TokenId, TreePath};
 const MOST: i64 = 32;
 /// How many the tokens of a user may have together; the one that rested longest goes.
 const MOST_OF_USER: i64 = 128;
+/// How long a journal may rest before it ends.
+pub(crate) const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// As many changes go from journals in the transaction that ends their tokens, which must not take long.
 const AT_ONCE: i64 = 10_000;
 /// As many dead journals are looked at in one round of clean-up.
@@ -43,19 +48,27 @@ pub(crate) struct Mark {
 }
 
 impl Store {
-    /// Returns the journal of a token, folder and depth, if there is one.
-    pub(crate) fn find_journal(&self, token: TokenId, folder: &TreePath, deep: bool) -> Result<Option<Journal>> {
-        self.read(|connection| find(connection, token, folder, deep))
+    /// Returns the journal of a token, folder and depth, if there is one that has not ended.
+    pub(crate) fn find_journal(
+        &self,
+        token: TokenId,
+        folder: &TreePath,
+        deep: bool,
+        now: Time,
+    ) -> Result<Option<Journal>> {
+        self.read(|connection| find(connection, token, folder, deep, now))
     }
 
-    /// Returns the journal of a token, folder and depth; begins it where there is none.
+    /// Returns the journal of a token, folder and depth; begins it where there is none that has not ended.
     pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Journal> {
         self.write(Durability::Lazy, |connection| {
-            if let Some(journal) = find(connection, token, folder, deep)? {
+            if let Some(journal) = find(connection, token, folder, deep, now)? {
                 let sql = "UPDATE journals SET used_at = ?2 WHERE id = ?1";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
             }
+            let ended = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
+            connection.prepare_cached(ended)?.execute(params![token, folder.as_bytes(), deep])?;
             let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
             connection.prepare_cached(sql)?.execute(params![token, folder.as_bytes(), deep, now])?;
             let journal = Journal { id: connection.last_insert_rowid(), floor: 0, last: 0 };
@@ -64,12 +77,13 @@ impl Store {
         })
     }
 
-    /// Forgets what is left of the journals of dead tokens, up to `limit` rows, and returns how many those were.
-    pub(crate) fn forget_journals(&self, limit: usize) -> Result<usize> {
-        let dead = format!("SELECT id FROM journals WHERE {} LIMIT ?1", dead_token("journals.token"));
+    /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves, up to `limit`
+    /// rows, and returns how many those were.
+    pub(crate) fn forget_journals(&self, now: Time, limit: usize) -> Result<usize> {
+        let dead = format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", dead_token("journals.token"));
         let dead = self.read(|connection| {
             let mut select = connection.prepare_cached(&dead)?;
-            let rows = select.query_map([ROUND], |row| row.get(0))?;
+            let rows = select.query_map(params![ROUND, now.before(LIFE)], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
         })?;
         if dead.is_empty() {
@@ -225,10 +239,10 @@ fn shorten(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
     Ok(gone + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
 }
 
-fn find(connection: &Connection, token: TokenId, folder: &TreePath, deep: bool) -> Result<Option<Journal>> {
-    let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
+fn find(connection: &Connection, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Option<Journal>> {
+    let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3 AND used_at > ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let row = statement.query_row(params![token, folder.as_bytes(), deep], |row| {
+    let row = statement.query_row(params![token, folder.as_bytes(), deep, now.before(LIFE)], |row| {
         Ok(Journal { id: row.get(0)?, floor: row.get(1)?, last: row.get(2)? })
     });
     Ok(row.optional()?)
@@ -253,8 +267,8 @@ mod tests {
         let token = new.id;
         let root = TreePath::root();
         let journal = store.journal(token, &root, true, testing::now()).expect("begun");
-        assert_eq!(store.find_journal(token, &root, true).expect("read"), Some(journal));
-        assert_eq!(store.find_journal(token, &root, false).expect("read"), None);
+        assert_eq!(store.find_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
+        assert_eq!(store.find_journal(token, &root, false, testing::now()).expect("read"), None);
         let mark = |name: &str, mark: Option<&str>| Mark {
             path: name.as_bytes().to_vec(),
             folder: false,
@@ -270,7 +284,7 @@ mod tests {
         assert_eq!(store.marks(journal.id, &[b"c", b"a", b"x"]).expect("read"), [Some(b"2".to_vec()), None, None]);
         assert_eq!(store.marks_behind(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
         store.forget_gone(journal.id, 1).expect("forgotten");
-        let journal = store.find_journal(token, &root, true).expect("read").expect("there");
+        let journal = store.find_journal(token, &root, true, testing::now()).expect("read").expect("there");
         assert_eq!((journal.floor, journal.last), (4, 6));
         assert_eq!(store.changed_marks(journal.id, 0, 99, 99).expect("read").len(), 2);
     }
@@ -322,7 +336,7 @@ mod tests {
         }
         store.revoke_tokens(&[testing::id("bbbbbbbb")], testing::now()).expect("revoked");
         assert_eq!(left(&store), (vec!["aaaaaaaa".to_owned(), "dddddddd".to_owned()], 6));
-        assert_eq!(store.forget_journals(99).expect("nothing"), 0, "what lives stays");
+        assert_eq!(store.forget_journals(testing::now(), 99).expect("nothing"), 0, "what lives stays");
         store.revoke_tokens_of(&testing::login("alice"), testing::now()).expect("revoked");
         assert_eq!(left(&store), (vec![], 0));
     }
@@ -347,11 +361,11 @@ mod tests {
         begin(&store, "dddddddd", "/a", 3);
         store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
         assert_eq!(left(&store), (vec!["bbbbbbbb".to_owned(), "dddddddd".to_owned()], i64::from(long) + 3));
-        assert_eq!(store.forget_journals(10_000).expect("some"), 10_000);
+        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("some"), 10_000);
         assert_eq!(left(&store).1, 4);
-        assert_eq!(store.forget_journals(10_000).expect("the rest"), 2, "an entry and the journal");
+        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("the rest"), 2, "an entry and the journal");
         assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 3));
-        assert_eq!(store.forget_journals(10_000).expect("nothing"), 0);
+        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("nothing"), 0);
     }
 
     #[test]
@@ -377,7 +391,32 @@ mod tests {
         for name in [&names[0], &names[4]] {
             begin(&store, name, "/new", 0);
         }
-        assert!(store.find_journal(testing::id(&names[0]), &first, true).expect("read").is_some(), "it was in use");
+        assert!(
+            store.find_journal(testing::id(&names[0]), &first, true, testing::now()).expect("read").is_some(),
+            "it was in use"
+        );
         assert_eq!((left(&store).0.len(), count("bbbbbbbb")), (129, 1));
+    }
+
+    #[test]
+    fn a_journal_that_nobody_asks_for_ends_after_its_time_and_goes_in_the_rounds() {
+        let (_folder, store) = world(&FAMILY);
+        for (token, members) in [("aaaaaaaa", 3), ("dddddddd", 2)] {
+            begin(&store, token, "/a", members);
+        }
+        let (used, folder) = (testing::now().after(HOUR), TreePath::parse(b"/a").expect("path"));
+        let id = |token: &str, now: Time| {
+            store.find_journal(testing::id(token), &folder, true, now).expect("read").map(|journal| journal.id)
+        };
+        store.journal(testing::id("dddddddd"), &folder, true, used).expect("used");
+        let end = testing::now().after(LIFE);
+        assert!(id("aaaaaaaa", end.before(HOUR)).is_some());
+        assert_eq!((id("aaaaaaaa", end), id("dddddddd", end).is_some()), (None, true));
+        let old = id("dddddddd", end);
+        let anew = store.journal(testing::id("dddddddd"), &folder, true, end.after(HOUR)).expect("begun anew");
+        assert!(old != Some(anew.id) && anew.last == 0, "what ended is not gone on with");
+        assert_eq!(store.forget_journals(end.before(HOUR), 99).expect("nothing"), 0);
+        assert_eq!(store.forget_journals(end, 99).expect("forgotten"), 4);
+        assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 0));
     }
 }

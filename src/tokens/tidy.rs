@@ -6,7 +6,7 @@ use super::{Result, Tokens};
 const BATCH: usize = 100;
 /// How many old events one round forgets at most, and how many old counts.
 const EVENTS: usize = 1000;
-/// How many rows of the journals of dead tokens one round forgets at most.
+/// How many rows of journals one round forgets at most.
 const MARKS: usize = 10_000;
 
 /// What one round of clean-up did.
@@ -20,7 +20,7 @@ pub struct Tidied {
     pub forgotten: usize,
     /// Counts of uses and refusals that were forgotten.
     pub counts: usize,
-    /// Rows of sync journals of dead tokens that were forgotten.
+    /// Rows of sync journals, of dead tokens or at rest for too long, that were forgotten.
     pub marks: usize,
 }
 
@@ -35,14 +35,14 @@ impl Tidied {
 impl Tokens {
     /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
     /// the policy's `token-retention`, and forgets events and counts older than its `audit-retention` and what is
-    /// left of the sync journals of dead tokens.
+    /// left of the sync journals of dead tokens, and of those that nobody asks for any more.
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.
     pub fn tidy(&self) -> Result<Tidied> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
         let expired = self.store.note_expired(now, BATCH)?;
-        let marks = self.store.forget_journals(MARKS)?;
+        let marks = self.store.forget_journals(now, MARKS)?;
         let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
         let old = now.before(policy.audit_retention.duration());
         let forgotten = self.store.forget_events(old, EVENTS)?;

@@ -84,11 +84,15 @@ fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
     }
     call.judge()?;
     if let Some(since) = since
-        && !call.view.is_point(&call.path, deep, since)?
+        && !call.view.is_point(&call.path, deep, since, call.now)?
     {
         return Err(Error::StaleToken);
     }
     let to = call.view.compare(&call.path, deep, call.now)?;
+    // It may have ended meanwhile, and another begun: a number of one says nothing in the other.
+    if since.is_some_and(|since| since.journal != to.journal) {
+        return Err(Error::StaleToken);
+    }
     let mut report = Report {
         call: Arc::clone(call),
         plan,

@@ -167,3 +167,26 @@ async fn a_folder_tells_its_token_and_its_reports() {
     let all = dav.send("PROPFIND", "/dav/f/", &[("depth", "0")], "").await.text();
     assert!(!all.contains("sync-token"), "only when it is named");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_asks_with_is_unknown_after_ninety_days() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.write("/f/a", "");
+    gateway.user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "300d"]));
+    let days = |count: u64| std::time::Duration::from_secs(count * 24 * 3600);
+    let first = sync(&dav, "/dav/f/", "", "1", None).await;
+    gateway.clock.turn(days(89));
+    let second = sync(&dav, "/dav/f/", &first.token, "1", None).await;
+    assert_eq!(second.changed, set(&[]), "it is still known, and in use");
+    gateway.clock.turn(days(89));
+    let third = sync(&dav, "/dav/f/", &second.token, "1", None).await;
+    assert_eq!(third.changed, set(&[]));
+    gateway.clock.turn(days(90));
+    let refused = ask(&dav, "/dav/f/", &third.token, "1", None).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("<D:valid-sync-token/>"), "{}", refused.text());
+    let anew = sync(&dav, "/dav/f/", "", "1", None).await;
+    assert_eq!(anew.changed, set(&["/dav/f/a"]), "the client begins anew");
+    assert_eq!(ask(&dav, "/dav/f/", &third.token, "1", None).await.status, 403, "an old token means nothing then");
+}

@@ -64,14 +64,14 @@ impl View {
             comparison.find_gone()?;
         }
         store.forget_gone(journal.id, GONE)?;
-        let journal = store.find_journal(token, folder, deep)?.ok_or(Error::Absent)?;
+        let journal = store.find_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
         Ok(Point { journal: journal.id, number: journal.last })
     }
 
     /// Tells whether a point is one of the journal of the session's token for this folder and depth, and all that
     /// changed since is still known.
-    pub fn is_point(&self, folder: &TreePath, deep: bool, point: Point) -> Result<bool> {
-        let journal = self.shared().index.store().find_journal(self.session().token(), folder, deep)?;
+    pub fn is_point(&self, folder: &TreePath, deep: bool, point: Point, now: Time) -> Result<bool> {
+        let journal = self.shared().index.store().find_journal(self.session().token(), folder, deep, now)?;
         let known =
             |journal: Journal| journal.id == point.journal && (journal.floor..=journal.last).contains(&point.number);
         Ok(journal.is_some_and(known))
