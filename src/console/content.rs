@@ -3,25 +3,19 @@
 //! Whatever is stored, nothing of it runs: pictures and text alone are named as what they are, all under
 //! `Content-Security-Policy: sandbox`, and everything else is a download.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
 use axum::body::Body;
 use axum::extract::Query;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde::Deserialize;
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::fault::{Fault, Result, blocking};
 use super::guard::Caller;
 use super::place;
 use crate::domain::TreePath;
-use crate::http::{BodyError, Proven};
-use crate::tree::{Reader, View};
+use crate::http::{BodyError, Proven, Source, streamed};
+use crate::tree::{self, Reader, View};
 
 /// As much of a file as is read at once.
 const BLOCK: usize = 256 * 1024;
@@ -74,7 +68,7 @@ pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) ->
     let view = caller.view();
     let session = caller.session().clone();
     let name = path.name().ok_or(Fault::Nothing)?;
-    let source = blocking(move || Source::open(&view, &path)).await?;
+    let (content, first) = blocking(move || Content::open(&view, &path)).await?;
     let look = look(name.as_bytes());
     let shown = look != Look::Other && asked.download.is_none();
     let kind = match look {
@@ -86,37 +80,40 @@ pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) ->
     let disposition = format!("{manner}; filename*=UTF-8''{}", place::query(name.as_bytes()).replace('/', "%2F"));
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(source.left));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.reader.entry().size));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| Fault::Lost)?);
-    let mut response = (headers, Body::new(Download { under_way: Some(ahead(source)), left: None })).into_response();
+    let mut response = (headers, Body::new(streamed(&session, first, content))).into_response();
     response.extensions_mut().insert(Proven(session));
     Ok(response)
 }
 
 /// A file that is read block by block.
-struct Source {
+struct Content {
     reader: Reader,
     at: u64,
     left: u64,
 }
 
-impl Source {
-    fn open(view: &View, path: &TreePath) -> Result<Self> {
+impl Content {
+    /// Opens a file; returns also its first block.
+    fn open(view: &View, path: &TreePath) -> Result<(Self, Bytes)> {
         let reader = view.read(path)?;
         let left = reader.entry().size;
-        Ok(Self { reader, at: 0, left })
+        let mut content = Self { reader, at: 0, left };
+        let first = content.block()?.unwrap_or_default();
+        Ok((content, first))
     }
 
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+    fn block(&mut self) -> tree::Result<Option<Bytes>> {
         let length = usize::try_from(self.left).map_or(BLOCK, |left| left.min(BLOCK));
         if length == 0 {
             return Ok(None);
         }
         let mut buffer = vec![0; length];
-        let count = self.reader.read_at(&mut buffer, self.at).map_err(|error| BodyError(error.to_string()))?;
+        let count = self.reader.read_at(&mut buffer, self.at)?;
         if count < length {
-            return Err(BodyError("the file has become shorter".to_owned()));
+            return Err(tree::Error::Host(std::io::ErrorKind::UnexpectedEof.into()));
         }
         self.at += length as u64;
         self.left -= length as u64;
@@ -124,45 +121,12 @@ impl Source {
     }
 }
 
-type Step = (Source, std::result::Result<Option<Bytes>, BodyError>);
-
-fn ahead(mut source: Source) -> JoinHandle<Step> {
-    spawn_blocking(move || {
-        let step = source.next();
-        (source, step)
-    })
-}
-
-/// The body of a download: one block is read ahead while one is sent.
-struct Download {
-    under_way: Option<JoinHandle<Step>>,
-    left: Option<u64>,
-}
-
-impl HttpBody for Download {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
-        let Some(job) = self.under_way.as_mut() else { return Poll::Ready(None) };
-        let step = ready!(Pin::new(job).poll(cx));
-        self.under_way = None;
-        Poll::Ready(match step {
-            Ok((source, Ok(Some(block)))) => {
-                self.left = Some(source.left);
-                self.under_way = Some(ahead(source));
-                Some(Ok(Frame::data(block)))
-            }
-            Ok((_, Ok(None))) => None,
-            Ok((_, Err(error))) => Some(Err(error)),
-            Err(_) => Some(Err(BodyError("work was lost inside the server".to_owned()))),
-        })
+impl Source for Content {
+    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        self.block().map_err(|error| BodyError(error.to_string()))
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn left(&self) -> Option<u64> {
+        Some(self.left)
     }
 }

@@ -3,7 +3,9 @@
 mod body;
 mod credential;
 mod origin;
+mod stream;
 
 pub use body::{Body, BodyError, Proven, empty, full, linger, text};
 pub use credential::{challenge, credential, retry_after};
 pub use origin::{Contradiction, Origin, TrustedProxies};
+pub use stream::{Buffers, Source, streamed};

@@ -7,9 +7,8 @@ use http::{HeaderMap, Uri, header};
 
 use super::address::{self, Address, Anchor, Host, Mount};
 use super::conditions::{Conditions, Surroundings};
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields;
-use super::stream::blocking;
 use super::verb::Verb;
 use crate::auth::{Authenticator, Refusal, Session};
 use crate::domain::{Peer, Protocol, Time, TreePath};

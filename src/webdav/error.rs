@@ -103,6 +103,14 @@ pub(super) enum Error {
     Lost,
 }
 
+/// Runs work that blocks where blocking is allowed.
+///
+/// # Errors
+/// What the work says; [`Error::Lost`] when it panicked.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
+}
+
 /// What an error is said in answer to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {

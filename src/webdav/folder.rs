@@ -6,10 +6,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::proppatch::{self, Step};
-use super::stream::blocking;
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, empty, full};
 use crate::tree::{Attributes, Claim, PropertyChange};

@@ -9,13 +9,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::call::Call;
 use super::conditions::{Validators, Verdict};
-use super::error::Result;
+use super::error::{Result, blocking};
 use super::range::{self, Selection};
-use super::stream::{self, Buffers, Source, blocking};
 use super::verb::Verb;
 use super::{checksum, date, page};
 use crate::domain::TreePath;
-use crate::http::{Body, BodyError, empty, full};
+use crate::http::{Body, BodyError, Buffers, Source, empty, full, streamed};
 use crate::tree::{self, Entry, Reader};
 
 /// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
@@ -146,7 +145,7 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 fn content(call: &Call, mut pieces: Pieces, read: ReadAt) -> Result<Body> {
     let first = pieces.block(read)?.unwrap_or_default();
     let session = call.view.session();
-    Ok(if pieces.queue.is_empty() { full(first) } else { stream::body(session, first, pieces) })
+    Ok(if pieces.queue.is_empty() { full(first) } else { streamed(session, first, pieces) })
 }
 
 /// Returns an answer that tells of a file: its tag, its time, and that ranges can be asked for.

@@ -6,11 +6,10 @@ use http::{HeaderName, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::folder::done;
 use super::get::set;
-use super::stream::blocking;
 use super::xml::Element;
 use super::{multistatus, small_body};
 use crate::http::Body;

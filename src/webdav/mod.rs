@@ -3,7 +3,7 @@
 //! Every request passes one guard first: [`call`] proves the caller and reads the path, the destination,
 //! the conditions and the lock tokens; a verb is a file that turns them into one operation of the view;
 //! [`error`] turns what was refused into a status, last. What blocks runs off the runtime, in one step
-//! where one is enough, and long answers are made while they are sent ([`stream`]).
+//! where one is enough, and long answers are made while they are sent ([`crate::http::streamed`]).
 
 mod address;
 mod begun;
@@ -32,7 +32,6 @@ mod range;
 mod report;
 mod resume;
 mod streak;
-mod stream;
 mod transfer;
 mod uploads;
 mod verb;

@@ -6,10 +6,9 @@ use http::{HeaderValue, Response, header};
 
 use super::call::Call;
 use super::error::Result;
-use super::stream::{self, Source};
 use super::verb::Verb;
 use super::{address, date, xml};
-use crate::http::{Body, BodyError, empty, full};
+use crate::http::{Body, BodyError, Source, empty, full, streamed};
 use crate::tree::{Entry, Listing};
 
 /// A block is handed over once it is this long.
@@ -41,7 +40,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
     let first = page.block(head(call))?;
     *response.body_mut() = match page.listing {
         None => full(first),
-        Some(_) => stream::body(call.view.session(), first, page),
+        Some(_) => streamed(call.view.session(), first, page),
     };
     Ok(response)
 }

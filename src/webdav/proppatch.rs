@@ -6,10 +6,9 @@ use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::folder::done;
 use super::propfind::Live;
-use super::stream::blocking;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{Body, full};

@@ -13,12 +13,11 @@ use hyper::body::{Body as _, Incoming};
 
 use super::call::Call;
 use super::checksum::{self, Checksums, Of};
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::get::set;
 use super::part::Part;
 use super::pour::{BLOCK, Sink, pour};
 use super::streak::Streak;
-use super::stream::blocking;
 use super::{date, fields};
 use crate::http::{Body, empty};
 use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};

@@ -11,13 +11,12 @@ use http::Response;
 use hyper::body::Incoming;
 
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::propfind::{Plan, Row};
-use super::stream::{self, Source, blocking};
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
-use crate::http::{Body, BodyError, full};
+use crate::http::{Body, BodyError, Source, full, streamed};
 use crate::tree::{self, Changed, Point, View};
 
 /// A block is handed over once it is this long.
@@ -104,7 +103,7 @@ fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
         done: false,
     };
     let first = report.block()?;
-    let body = if report.done { full(first) } else { stream::body(call.view.session(), first, report) };
+    let body = if report.done { full(first) } else { streamed(call.view.session(), first, report) };
     Ok(multistatus::response(body))
 }
 

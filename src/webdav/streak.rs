@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::error::Result;
-use super::stream::blocking;
+use super::error::{Result, blocking};
 
 /// As long as an upload may take that counts as done in no time.
 const BRIEF: Duration = Duration::from_millis(1);

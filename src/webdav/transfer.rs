@@ -5,10 +5,9 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::folder::done;
-use super::stream::blocking;
 use super::verb::Verb;
 use crate::http::Body;
 use crate::tree::Overwrite;

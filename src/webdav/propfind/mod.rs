@@ -15,11 +15,10 @@ pub(super) use self::plan::{Plan, Row};
 use self::request::Wanted;
 use self::walk::Walk;
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
-use super::stream::{self, blocking};
 use super::{WebdavOptions, multistatus, small_body, xml};
-use crate::http::{Body, full};
+use crate::http::{Body, full, streamed};
 
 /// As much of an answer of infinite depth is held until all of it has been counted; one that is longer is
 /// counted to its end, and then made again while it is sent.
@@ -57,7 +56,7 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
         return Ok(multistatus::response(full(first)));
     }
     if depth != Depth::Infinity {
-        return Ok(multistatus::response(stream::body(call.view.session(), first, walk)));
+        return Ok(multistatus::response(streamed(call.view.session(), first, walk)));
     }
     let mut held = Vec::from(first);
     let mut whole = true;
@@ -73,5 +72,5 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
     }
     let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
     let first = walk.block()?;
-    Ok(multistatus::response(stream::body(call.view.session(), first, walk)))
+    Ok(multistatus::response(streamed(call.view.session(), first, walk)))
 }

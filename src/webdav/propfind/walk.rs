@@ -7,12 +7,11 @@ use bytes::Bytes;
 
 use super::plan::{Plan, Row};
 use crate::domain::{Name, TreePath};
-use crate::http::BodyError;
+use crate::http::{BodyError, Source};
 use crate::tree::{self, Entry, Listing, Property};
 use crate::webdav::call::Call;
 use crate::webdav::error::{Error, Result};
 use crate::webdav::fields::Depth;
-use crate::webdav::stream::Source;
 use crate::webdav::{address, multistatus};
 
 /// A block is handed over once it is this long.

@@ -11,20 +11,11 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::error::{Error, Result};
+use super::{Body, BodyError};
 use crate::auth::Session;
-use crate::http::{Body, BodyError};
-
-/// Runs work that blocks where blocking is allowed.
-///
-/// # Errors
-/// What the work says; [`Error::Lost`] when it panicked.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
-}
 
 /// Makes the blocks of an answer; may block.
-pub(super) trait Source: Send + 'static {
+pub trait Source: Send + 'static {
     /// Makes the next block; `None` once there is no more.
     ///
     /// # Errors
@@ -47,7 +38,7 @@ struct Streamed<S> {
 }
 
 /// Returns a body of `first` and all that the source still has.
-pub(super) fn body<S: Source>(session: &Session, first: Bytes, source: S) -> Body {
+pub fn streamed<S: Source>(session: &Session, first: Bytes, source: S) -> Body {
     let waiting = session.clone();
     let left = source.left().map(|left| left.saturating_add(first.len() as u64));
     let streamed = Streamed {
@@ -119,18 +110,18 @@ impl<S: Source> HttpBody for Streamed<S> {
 
 /// Buffers that return to their source once they were sent, so that a long answer touches little memory.
 #[derive(Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Buffers {
     /// Returns a buffer of this length, with any content.
-    pub(super) fn take(&self, length: usize) -> Vec<u8> {
+    pub fn take(&self, length: usize) -> Vec<u8> {
         let mut buffer = self.0.lock().pop().unwrap_or_default();
         buffer.resize(length, 0);
         buffer
     }
 
     /// Turns the first `length` bytes of a buffer into a block.
-    pub(super) fn block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
+    pub fn block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
         Bytes::from_owner(Lent { length: length.min(buffer.len()), buffer, home: self.clone() })
     }
 }
