@@ -127,6 +127,7 @@ impl Door {
             overlay: Overlay::default(),
             places: Arc::new(Semaphore::new(handles)),
             handles,
+            hashing: self.sftp.hashing().clone(),
             link_first: self.line.client().is_some_and(|client| sends_link_first(&client)),
             over: self.orders.over.clone(),
         };

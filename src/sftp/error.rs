@@ -71,6 +71,9 @@ pub(super) enum Error {
     /// More hashes than fit into an answer.
     #[error("too many blocks: an answer holds {0}, ask for larger ones or a part of the file")]
     ManyBlocks(usize),
+    /// More files are hashed than may be.
+    #[error("too many files are hashed at once: try again")]
+    ManyHashes,
     /// Another user's home.
     #[error("no such user")]
     NoUser,
@@ -100,7 +103,7 @@ impl Error {
             Self::Eof => Status::Eof,
             Self::NoHandle | Self::WrongHandle | Self::TooManyHandles => Status::Failure,
             Self::NotLink | Self::Lost | Self::SameFile => Status::Failure,
-            Self::SmallBlock | Self::ManyBlocks(_) => Status::Failure,
+            Self::SmallBlock | Self::ManyBlocks(_) | Self::ManyHashes => Status::Failure,
             Self::Owner => Status::PermissionDenied,
             Self::NoUser => Status::NoSuchFile,
             Self::Malformed => Status::BadMessage,

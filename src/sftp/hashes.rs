@@ -7,6 +7,7 @@ use sha2::Digest;
 use super::attributes::Change;
 use super::error::{Error, Result};
 use super::handles::Open;
+use super::hashing::Hasher;
 use super::input::MAX_PACKET;
 use super::reply::Replies;
 use super::request::{HandleId, OpenFlags};
@@ -147,7 +148,8 @@ impl Worker {
         let open = self.handles.get(handle)?;
         // An empty file, too, is hashed only by who may read it.
         open.read_at(&shared.view, &mut [], wanted.offset)?;
-        let mut source = Source { shared: &shared, open, at: wanted.offset, end: wanted.offset + length };
+        let hasher = shared.hashing.enter(shared.login()).ok_or(Error::ManyHashes)?;
+        let mut source = Source { shared: &shared, open, at: wanted.offset, end: wanted.offset + length, hasher };
         let hashes = source.hashes(algorithm, block, wanted.block == 0)?;
         out.hashes(id, algorithm.name(), &hashes);
         Ok(())
@@ -160,6 +162,7 @@ struct Source<'a> {
     open: &'a mut Open,
     at: u64,
     end: u64,
+    hasher: Hasher,
 }
 
 impl Source<'_> {
@@ -170,7 +173,7 @@ impl Source<'_> {
             let (mut running, stop) = (Running::new(algorithm), self.end.min(self.at.saturating_add(block)));
             while self.at < stop {
                 let found = self.read(&mut buffer, stop)?;
-                running.update(buffer.get(..found).unwrap_or_default());
+                self.hasher.in_turn(|| running.update(buffer.get(..found).unwrap_or_default()));
                 if found == 0 {
                     // It was cut meanwhile: what was there is what is hashed.
                     self.end = self.at;

@@ -15,6 +15,7 @@ mod files;
 mod folders;
 mod handles;
 mod hashes;
+mod hashing;
 mod host_keys;
 mod input;
 mod names;
@@ -36,6 +37,7 @@ use crate::tree::Tree;
 
 pub use host_keys::HostKeys;
 
+use hashing::Hashing;
 use users::Users;
 
 /// What one client may take, and for how long.
@@ -80,6 +82,7 @@ struct Inner {
     auth: Authenticator,
     config: Arc<russh::server::Config>,
     users: Users,
+    hashing: Hashing,
     options: SftpOptions,
 }
 
@@ -93,7 +96,8 @@ impl Sftp {
     pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
         let config = Arc::new(algorithms::config(&keys, &options));
-        Self(Arc::new(Inner { tree, auth, config, users: Users::new(options.connections_per_user), options }))
+        let users = Users::new(options.connections_per_user);
+        Self(Arc::new(Inner { tree, auth, config, users, hashing: Hashing::new(), options }))
     }
 
     /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
@@ -112,6 +116,10 @@ impl Sftp {
 
     fn users(&self) -> &Users {
         &self.0.users
+    }
+
+    fn hashing(&self) -> &Hashing {
+        &self.0.hashing
     }
 
     fn options(&self) -> &SftpOptions {

@@ -13,6 +13,7 @@ use crate::tree::View;
 
 use super::error::{Error, Result};
 use super::handles::{Handles, What};
+use super::hashing::Hashing;
 use super::input::{Frame, MAX_PACKET};
 use super::overlay::Overlay;
 use super::reply::{BATCH, Replies};
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) places: Arc<Semaphore>,
     /// How many places there are in all.
     pub(super) handles: usize,
+    /// Bounds what is hashed at once.
+    pub(super) hashing: Hashing,
     /// Whether the client sends SYMLINK's arguments in the draft's order.
     pub(super) link_first: bool,
     /// Cancelled when the connection is to end.
