@@ -104,6 +104,7 @@ fn pages(c: &mut Criterion) {
     let cases = [
         ("the first of 10,000 tokens", "/console/tokens"),
         ("tokens in the middle", "/console/tokens?after=04000000"),
+        ("tokens in the middle, backwards", "/console/tokens?before=04000000"),
         ("tokens by a part of their name", "/console/tokens?find=token%209999"),
         ("the first of 10,000 files", "/console/files/many"),
         ("files in the middle", "/console/files/many?after=fZmlsZSA1MDAw"),
