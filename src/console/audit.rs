@@ -35,15 +35,16 @@ const SPANS: [Span; 4] = [
 ];
 /// What is counted of everybody.
 const COUNTED: &[Series] = &[
-    Series { title: "WebDAV", panel: 0 },
-    Series { title: "SFTP", panel: 0 },
-    Series { title: "API and console", panel: 0 },
-    Series { title: "WebDAV, refused", panel: 1 },
-    Series { title: "SFTP, refused", panel: 1 },
-    Series { title: "API and console, refused", panel: 1 },
+    Series { title: "WebDAV", label: "WebDAV", panel: 0 },
+    Series { title: "SFTP", label: "SFTP", panel: 0 },
+    Series { title: "API, console", label: "API and console", panel: 0 },
+    Series { title: "WebDAV", label: "WebDAV, refused", panel: 1 },
+    Series { title: "SFTP", label: "SFTP, refused", panel: 1 },
+    Series { title: "API, console", label: "API and console, refused", panel: 1 },
 ];
 /// What is counted where a filter leaves only events.
-const FILTERED: &[Series] = &[Series { title: "Events", panel: 0 }, Series { title: "Refusals", panel: 1 }];
+const FILTERED: &[Series] =
+    &[Series { title: "Events", label: "Events", panel: 0 }, Series { title: "Refusals", label: "Refusals", panel: 1 }];
 
 /// What the address of the page asks for.
 #[derive(Deserialize)]
@@ -63,6 +64,7 @@ struct Row {
     token: String,
     by: String,
     from: String,
+    program: String,
     count: u64,
     detail: String,
 }
@@ -70,7 +72,7 @@ struct Row {
 impl Row {
     fn new(event: &Event, now: Time) -> Self {
         let protocol = event.protocol.map(|protocol| protocol.to_string());
-        let from = [protocol, event.address.clone(), event.client.clone()];
+        let from = [protocol, event.address.clone()];
         let detail = [event.path.clone(), event.detail.clone()];
         Self {
             at: Moment::new(event.at, now),
@@ -80,6 +82,7 @@ impl Row {
             token: event.token.map(|token| token.to_string()).unwrap_or_default(),
             by: event.by.as_ref().map(ToString::to_string).unwrap_or_default(),
             from: from.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            program: event.client.clone().unwrap_or_default(),
             count: event.count,
             detail: detail.into_iter().flatten().collect::<Vec<_>>().join(": "),
         }

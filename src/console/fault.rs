@@ -18,7 +18,7 @@ pub(super) type Result<T> = std::result::Result<T, Fault>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// No page has that address.
-    #[error("There is nothing here.")]
+    #[error("No page has this address.")]
     Nothing,
     /// Nobody is signed in, or not any more; `next` is the page to come back to.
     #[error("You are not signed in, or your session has ended.")]

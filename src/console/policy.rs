@@ -46,7 +46,12 @@ fn keys(policy: &Policy) -> Vec<Key> {
             "Longest life of a token",
             "Such as 1Y; auto refresh ends here, too.",
         ),
-        key("allow-never", policy.allow_never.to_string(), "Tokens that live until they are revoked", "true or false."),
+        key(
+            "allow-never",
+            policy.allow_never.to_string(),
+            "Tokens that live until they are revoked",
+            "Those that there are live on.",
+        ),
         key(
             "token-retention",
             policy.token_retention.to_string(),

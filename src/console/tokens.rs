@@ -95,6 +95,7 @@ struct Shown {
     limits: Vec<(&'static str, String)>,
     made: Moment,
     ends: Option<Moment>,
+    revoked: Option<Moment>,
     model: String,
     last: Option<LastUse>,
     old_until: Option<Moment>,
@@ -127,6 +128,7 @@ impl Shown {
             limits: limits(&record.limits),
             made: Moment::new(record.created_at, now),
             ends: record.ends().map(|at| Moment::new(at, now)),
+            revoked: record.revoked_at.map(|at| Moment::new(at, now)),
             model: model(record, now),
             last,
             old_until: record.old_until.filter(|until| *until > now).map(|until| Moment::new(until, now)),
@@ -232,8 +234,8 @@ impl Warned {
 pub(super) fn warnings(caller: &Looker, owner: Option<&Login>) -> Result<Vec<Warning>> {
     let Looker { tokens, who, auth, .. } = caller;
     let kinds = [
-        ("End within a week", None, tokens.ending(who, owner, NAMED)?),
-        ("Name a folder or file that is gone", Some("dangling"), tokens.dangling(who, owner, NAMED)?),
+        ("These end within a week", None, tokens.ending(who, owner, NAMED)?),
+        ("These name a folder or file that is gone", Some("dangling"), tokens.dangling(who, owner, NAMED)?),
     ];
     let everybody = if owner.is_none() { "&everybody=1" } else { "" };
     let warning = |(why, state, found): (&'static str, Option<&str>, Attention)| {

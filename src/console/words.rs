@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::Time;
+use crate::domain::{Role, Time};
 use crate::tree::Timestamp;
 
 /// An instant as a page shows it: how far away it is, and exactly when.
@@ -64,6 +64,20 @@ impl fmt::Display for Size {
                 }
             }
         }
+    }
+}
+
+/// Says what a role is for.
+pub(super) fn role(name: &str) -> &'static str {
+    match name.parse() {
+        Ok(Role::Admin) => "all of them",
+        Ok(Role::GenerateTokens) => "make, narrow and rotate other users’ tokens",
+        Ok(Role::AuthenticationLookup) => "look at other users’ tokens",
+        Ok(Role::RevokeTokens) => "revoke other users’ tokens",
+        Ok(Role::ManageUsers) => "manage users and grants",
+        Ok(Role::ManagePolicy) => "change the policy",
+        Ok(Role::ReadAudit) => "read the audit trail",
+        Err(_) => "",
     }
 }
 

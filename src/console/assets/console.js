@@ -16,6 +16,13 @@
     button.addEventListener("click", () => history.back());
   }
 
+  // On a narrow screen the parts are a strip to be moved: to the one that is open.
+  const here = document.querySelector(".parts [aria-current]");
+  const strip = here?.closest(".parts");
+  if (strip && strip.scrollWidth > strip.clientWidth) {
+    strip.scrollLeft = here.offsetLeft - strip.offsetLeft - (strip.clientWidth - here.offsetWidth) / 2;
+  }
+
   // Menus close by Escape and by a click elsewhere.
   for (const menu of all("details.menu")) {
     menu.addEventListener("toggle", () => menu.open && menu.querySelector("input:not([type=hidden])")?.focus());

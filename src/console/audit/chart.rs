@@ -48,8 +48,10 @@ impl Span {
 /// Something that is counted: a column of the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Series {
-    /// What it is called.
+    /// What it is called beside the others of its drawing.
     pub(super) title: &'static str,
+    /// What it is called by itself.
+    pub(super) label: &'static str,
     /// The drawing that it is part of.
     pub(super) panel: usize,
 }
@@ -180,9 +182,9 @@ mod tests {
     use super::*;
 
     const SERIES: &[Series] = &[
-        Series { title: "WebDAV", panel: 0 },
-        Series { title: "SFTP", panel: 0 },
-        Series { title: "Refused", panel: 1 },
+        Series { title: "WebDAV", label: "WebDAV", panel: 0 },
+        Series { title: "SFTP", label: "SFTP", panel: 0 },
+        Series { title: "Refused", label: "Refused", panel: 1 },
     ];
     const PANELS: [(&str, &str); 2] = [("Uses", "uses"), ("Refusals", "refusals")];
     const WEEK: Span = Span { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };

@@ -256,10 +256,60 @@ async function administers(page) {
   await opened(page, "/console/policy");
   await opened(page, "/console/audit?span=day");
   await picture(page, "audit");
+  await page.getByText("The same as a table").click();
+  await judged(page);
+  for (const column of ["WebDAV", "SFTP", "API and console", "WebDAV, refused", "SFTP, refused"]) {
+    const cells = await page.locator(`.counts td[data-label="${column}"]`).allInnerTexts();
+    assert.ok(cells.some(text => parseInt(text, 10) > 0), `the chart shows nothing of ${column}: ${cells}`);
+  }
   await opened(page, `/console/explain?token=${id(user.token)}&op=write&path=/${admin.login}/Private`);
   assert.ok(await page.getByText("not allowed", { exact: true }).isVisible());
   await picture(page, "explain");
   await opened(page, "/console/nothing", 404);
+  assert.ok(await page.getByRole("button", { name: "Sign out" }).isVisible(), "the way on from a page that is not there");
+}
+
+/** Uploads where script is turned off: files of a form, and what is said of one that is there already. */
+async function withoutScript(browser, { login, token, home }) {
+  const page = watched(await (await browser.newContext({ javaScriptEnabled: false, userAgent: "no-script/1" })).newPage());
+  await page.goto(`${base}/console/files${home}`);
+  await page.getByLabel("User name").fill(login);
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("link", { name: "Photos", exact: true }).waitFor();
+  const files = ["one", "two"].map(name => path.join(local, `${name} \u201cof\u201d ${login}.bin`));
+  files.forEach((file, at) => writeFileSync(file, Buffer.alloc(700_000 * at + 1, `\r\n--${login}`)));
+  const upload = async replace => {
+    await page.getByLabel("Files", { exact: true }).setInputFiles(files);
+    if (replace) await page.getByLabel("Replace files of the same name").check();
+    await page.getByRole("button", { name: "Upload" }).click();
+  };
+  await upload(false);
+  await page.getByRole("link", { name: path.basename(files[1]), exact: true }).waitFor();
+  for (const file of files) {
+    const name = encodeURIComponent(path.basename(file));
+    const raw = await page.context().request.get(`${base}/console/raw${home}/${name}?download=1`);
+    assert.ok(readFileSync(file).equals(await raw.body()), `${file} came back as something else`);
+  }
+  await upload(false);
+  await page.getByRole("heading", { name: "Not all was uploaded" }).waitFor();
+  assert.equal(await page.getByText("It already exists.").count(), 2);
+  await page.getByRole("link", { name: "Back to the folder" }).click();
+  await upload(true);
+  await page.getByRole("link", { name: path.basename(files[0]), exact: true }).waitFor();
+  await page.context().close();
+}
+
+/** A link on another site's page, such as a mail's, leads to the page for who is signed in. */
+async function linkedFromElsewhere(context) {
+  const page = await context.newPage();
+  await page.route("http://elsewhere.test/", route => route.fulfill({
+    contentType: "text/html", body: `<a href="${base}/console/files">to the files</a>` }));
+  await page.goto("http://elsewhere.test/");
+  await page.getByRole("link", { name: "to the files" }).click();
+  await page.getByRole("heading", { name: "Files" }).waitFor();
+  await judged(page);
+  await page.close();
 }
 
 /** Nothing of others is to be seen, wherever one looks. */
@@ -308,7 +358,9 @@ async function main() {
   await picture(admin, "tokens");
   await administers(admin);
 
+  await linkedFromElsewhere(light);
   await files(user, users.user);
+  await withoutScript(browser, users.user);
   await life(user, users.user);
   await seesNothing(user);
   await user.goto(`${base}/console/files${users.user.home}`);
