@@ -74,9 +74,8 @@ pub(super) async fn list(
         kind: listed.event.map(|event| event.0),
     };
     let read = move |room: &Room| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
-    let mut items = room.work(read).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more && listed.after.is_none()).map(|noted| noted.id);
-    Ok(Page::of(&uri, tokens::Page { items, next }, |id| id.to_string(), EventShown::of))
+    let mut page = tokens::Page::cut(room.work(read).await?, limit, |noted| noted.id);
+    // Whoever follows what happens goes on after the last event, and not back.
+    page.next = page.next.filter(|_| listed.after.is_none());
+    Ok(Page::of(&uri, page, |id| id.to_string(), EventShown::of))
 }

@@ -28,9 +28,10 @@ use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tower_service::Service;
 use utoipa_axum::router::OpenApiRouter;
@@ -129,4 +130,13 @@ fn calls() -> OpenApiRouter<Room> {
         .routes(routes!(verify::verify))
         .routes(routes!(upload::generate))
         .routes(routes!(upload::find, upload::revoke))
+}
+
+/// Answers that something was made, and where it is looked up.
+fn made(location: &str, body: impl IntoResponse) -> axum::response::Response {
+    let mut response = (StatusCode::CREATED, body).into_response();
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }

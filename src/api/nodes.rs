@@ -14,7 +14,8 @@ use super::schema;
 use super::shape::{Node, Text};
 use super::{Error, Result, Room, Who};
 use crate::domain::{NodeId, TreePath};
-use crate::{tokens, tree};
+use crate::tokens;
+use crate::tree::{self, Named};
 
 /// Which nodes to look up.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -62,7 +63,7 @@ pub(super) async fn list(
     let under = under.map(|under| under.0).unwrap_or_default();
     let after = cursor.map(|cursor| cursor.0);
     let nodes = room.work(move |room| below(room, &who, &under, after, limit)).await?;
-    Ok(Page::of(&uri, nodes, |id| id.to_string(), |node| node).into_response())
+    Ok(Page::of(&uri, nodes, |id| id.to_string(), |named| Node::of(&named)).into_response())
 }
 
 /// Looks a node up by its id.
@@ -93,13 +94,10 @@ fn below(
     under: &TreePath,
     after: Option<NodeId>,
     limit: usize,
-) -> Result<tokens::Page<Node, NodeId>> {
+) -> Result<tokens::Page<Named, NodeId>> {
     let access = who.0.access()?;
     let mut nodes = room.tree.nodes(under)?;
     nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));
     nodes.sort_by_key(|node| node.id);
-    let more = nodes.len() > limit;
-    nodes.truncate(limit);
-    let next = nodes.last().filter(|_| more).map(|node| node.id);
-    Ok(tokens::Page { items: nodes.iter().map(Node::of).collect(), next })
+    Ok(tokens::Page::cut(nodes, limit, |node| node.id))
 }

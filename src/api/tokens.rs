@@ -14,7 +14,7 @@ use super::extract::{self, Asked, At};
 use super::page::{self, Page};
 use super::schema;
 use super::shape::{NewToken, Rotation, Token, TokenChange, TokenOrder};
-use super::{Error, Result, Room, Who};
+use super::{Error, Result, Room, Who, made};
 use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
 use crate::tokens::{StateFilter, TokenQuery};
@@ -59,11 +59,7 @@ pub(super) async fn create(
     let request = order.request(who.login())?;
     let issued = room.work(move |room| Ok(room.tokens.issue(&who.authority(), request)?)).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
-    let mut response = reveal(StatusCode::CREATED, issued.text.reveal().as_str(), &issued.record);
-    if let Ok(location) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(made(&location, reveal(issued.text.reveal().as_str(), &issued.record)))
 }
 
 /// Lists the tokens that the caller may look at, in the order of their ids.
@@ -162,7 +158,7 @@ pub(super) async fn rotate(
 ) -> Result<Response> {
     let grace = rotation.and_then(|extract::Json(rotation)| rotation.grace).map(|grace| grace.0);
     let rotated = room.work(move |room| Ok(room.tokens.rotate(&who.authority(), id, grace)?)).await?;
-    Ok(reveal(StatusCode::OK, rotated.text.reveal().as_str(), &rotated.record))
+    Ok(reveal(rotated.text.reveal().as_str(), &rotated.record))
 }
 
 /// Revokes a token, and with it those made with it; one that is revoked already stays so.
@@ -228,9 +224,9 @@ fn shown(record: &TokenRecord) -> Response {
     tagged(record, Json(Token::of(record)).into_response())
 }
 
-fn reveal(status: StatusCode, text: &str, record: &TokenRecord) -> Response {
+fn reveal(text: &str, record: &TokenRecord) -> Response {
     let made = NewToken { token: text.to_owned().into(), record: Token::of(record) };
-    tagged(record, (status, Json(made)).into_response())
+    tagged(record, Json(made).into_response())
 }
 
 /// Adds the token's version, which moves with all but its last use.

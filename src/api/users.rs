@@ -1,8 +1,8 @@
 //! `/users`: made, listed, looked up, changed and deleted, and what they may reach.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use http::{StatusCode, Uri};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -11,7 +11,7 @@ use super::extract::{self, Asked, At};
 use super::page::{self, Page};
 use super::schema;
 use super::shape::{GrantOrder, NewUser, Reach, Text, UserChange, UserOrder, UserShown};
-use super::{Result, Room, Who};
+use super::{Result, Room, Who, made};
 use crate::domain::{Login, NodeId};
 use crate::tokens::{Error, Grant, GrantPlace};
 
@@ -181,12 +181,4 @@ pub(super) async fn revoke_grant(
     let place = GrantPlace::Node(node);
     room.work(move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn made(location: &str, body: impl IntoResponse) -> Response {
-    let mut response = (StatusCode::CREATED, body).into_response();
-    if let Ok(location) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
 }

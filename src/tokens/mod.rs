@@ -54,7 +54,7 @@ pub struct Page<T, K> {
 
 impl<T, K> Page<T, K> {
     /// Makes a page of no more than `limit` items; what was read beyond tells that there is more.
-    fn cut(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Self {
+    pub(crate) fn cut(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(key);
