@@ -155,7 +155,7 @@ fn reach_hint(login: &str, reach: &[String]) -> String {
 
 fn store_hint(error: &StoreError) -> String {
     match error {
-        StoreError::State { .. } => "run it as the user that the server runs as, or give --state DIR".to_owned(),
+        StoreError::State { .. } => "run it as the user that it belongs to, or give another --state DIR".to_owned(),
         _ => DOCTOR.to_owned(),
     }
 }
@@ -201,11 +201,17 @@ impl From<StartError> for Failure {
                 }
                 _ => DOCTOR,
             },
-            StartError::Tree { path, source: tree::Error::Host(fault) }
-                if fault.kind() == io::ErrorKind::WouldBlock =>
-            {
-                return Self::new(format!("the folder {} can't be served: {fault}", path.display()))
-                    .hint("stop that one first; two servers need a folder and a state directory (--state DIR) each");
+            StartError::Tree { path, source: tree::Error::Host(fault) } => {
+                let hint = match fault.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        "stop that one first; two servers need a folder and a state directory (--state DIR) each"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "let the user that this runs as read and write it, or give another --root"
+                    }
+                    _ => DOCTOR,
+                };
+                return Self::new(format!("the folder {} can't be served: {fault}", path.display())).hint(hint);
             }
             StartError::Tls(_) => {
                 "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"

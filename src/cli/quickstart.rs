@@ -219,7 +219,10 @@ fn make_folder(root: &Path) -> Result {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
         fs::File::create_new(root.join("welcome.txt"))?.write_all(WELCOME.as_bytes())
     });
-    made.map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", root.display())))
+    made.map_err(|error| {
+        Failure::new(format!("the folder {} can't be made: {error}", root.display()))
+            .hint("name one that you may make: patgate quickstart DIR")
+    })
 }
 
 /// Returns the login of whoever runs this, or `me` where that is none.

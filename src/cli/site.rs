@@ -77,6 +77,7 @@ impl Site {
     /// Opens a state that is there.
     pub(super) fn open(&self) -> Result<Open> {
         let local = self.local()?;
+        own(&local.state)?;
         if !local.state.join("patgate.db").exists() {
             let state = local.state.display();
             return Err(Failure::new(format!("there is no patgate state in {state}"))

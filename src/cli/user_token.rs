@@ -60,12 +60,16 @@ impl UserToken {
             }
             _ => token_view::reaches(token),
         };
-        output::facts(&[
+        let mut facts = vec![
             ("token", secret.to_owned()),
             ("id", token.id.to_string()),
             ("reaches", reaches),
             ("expires", token_view::expires(token)),
-        ])?;
+        ];
+        facts.extend(
+            token.parent.map(|parent| ("parent", format!("{parent}: this one is never wider, and dies with it"))),
+        );
+        output::facts(&facts)?;
         output::say("This is the only time that the token is shown: keep it safe.")
     }
 }

@@ -73,7 +73,8 @@ impl From<&rustls::Error> for TlsFailure {
         use rustls::CertificateError as Certificate;
         let (fault, remedy) = match error {
             rustls::Error::InvalidCertificate(certificate) => match certificate {
-                Certificate::UnknownIssuer => (
+                // Signed by another authority of the same name.
+                Certificate::UnknownIssuer | Certificate::BadSignature => (
                     "shows a certificate of an authority that is not trusted here".to_owned(),
                     "name the file of its authority (PEM): --ca-file FILE or PATGATE_CA_FILE",
                 ),
