@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::host::{Folder, Host};
+use super::host::Host;
 use super::index::{Facts, Hands};
 use super::removals::Removals;
 use super::{Error, Result};
-use crate::domain::{Name, TreePath};
+use crate::domain::TreePath;
 
 /// The hands that reach the served folder.
 pub(super) struct HostHands {
@@ -19,11 +19,6 @@ impl HostHands {
     pub(super) fn new(host: Arc<Host>, removals: Removals) -> Self {
         Self { host, removals }
     }
-
-    fn place(&self, path: &TreePath) -> Result<(Folder, Name)> {
-        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
-        Ok((self.host.folder(&parent)?, name))
-    }
 }
 
 impl Hands for HostHands {
@@ -34,17 +29,11 @@ impl Hands for HostHands {
     }
 
     fn clear(&self, path: &TreePath) -> Result<()> {
-        let (folder, name) = self.place(path)?;
+        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
+        let folder = self.host.folder(&parent)?;
         let staged = self.host.staging(&folder, folder.stat()?.mount())?.take(&folder, &name)?;
         folder.sync()?;
         self.removals.begin(staged);
         Ok(())
-    }
-
-    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()> {
-        let ((folder, name), (to, target)) = (self.place(from)?, self.place(to)?);
-        folder.rename_new(&name, &to, &target)?;
-        to.sync()?;
-        Ok(folder.sync()?)
     }
 }

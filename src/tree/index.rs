@@ -44,7 +44,7 @@ impl Facts {
     }
 }
 
-/// The host as the index needs it: what it shows, and the steps by which a change that was cut off is
+/// The host as the index needs it: what it shows, and the step by which a change that was cut off is
 /// brought to its end. Paths are resolved beneath the root without following links.
 pub(super) trait Hands: Send + Sync {
     /// Asks about a path.
@@ -52,9 +52,6 @@ pub(super) trait Hands: Send + Sync {
 
     /// Removes what stands at a path, with all in it, in one step.
     fn clear(&self, path: &TreePath) -> Result<()>;
-
-    /// Moves what stands at a path to one at which nothing stands.
-    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()>;
 }
 
 /// A named node and how it stands.
@@ -258,11 +255,6 @@ impl Index {
         let Intent { source, entity, plan, .. } = intent;
         let rest = match plan {
             Plan::Remove | Plan::Move(_) => false,
-            Plan::Swap(target, _) if self.stands(source, *entity)? && self.facts(target)?.is_none() => {
-                // Where the host can't exchange, the old one is taken away first.
-                self.hands.shift(source, target)?;
-                false
-            }
             Plan::Swap(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
             Plan::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
         };

@@ -1,11 +1,25 @@
-//! `kill -9` at a chosen point, for tests of what it leaves.
+//! A host on which things go wrong: `kill -9` at a chosen point, and a file system that can't exchange, for tests
+//! of what that leaves.
 
 use std::cell::Cell;
 
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::{Errno, Result};
+
 thread_local! {
     static STEPS: Cell<Option<u32>> = const { Cell::new(None) };
+    static EXCHANGES: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Lets this thread find that no file system can exchange two entries.
+pub(crate) fn no_exchange() {
+    EXCHANGES.set(false);
+}
+
+/// Tells whether two entries can be exchanged.
+pub(crate) fn exchanges() -> Result<()> {
+    if EXCHANGES.get() { Ok(()) } else { Err(Errno::INVAL) }
 }
 
 /// Lets this process be killed, as by `kill -9`, when this thread has passed `steps` more points at which it may be.

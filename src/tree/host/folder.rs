@@ -98,6 +98,8 @@ impl Folder {
 
     /// Lets two entries change places in one step.
     pub(crate) fn exchange(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+        #[cfg(test)]
+        super::doom::exchanges()?;
         change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
     }
 

@@ -4,6 +4,7 @@
 //! was. [`open`] resolves paths in it, [`Folder`] changes names in a folder that is open, [`File`]
 //! holds bytes, and [`Staging`] is where things wait that have no name yet, or none any more.
 
+mod aside;
 #[cfg(test)]
 pub(super) mod doom;
 mod file;

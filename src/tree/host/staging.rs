@@ -100,6 +100,7 @@ impl Staging {
         if let Some(kept) = sweeps {
             match Locked::take(plain(&staging.folder, b"", How::List)?) {
                 Ok(lock) => {
+                    staging.bring_back(holder)?;
                     staging.sweep(kept)?;
                     staging.held = Some(lock);
                 }
@@ -142,13 +143,21 @@ impl Staging {
 
     /// Moves an entry away from its folder.
     pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &Name) -> Result<Staged> {
-        let mut staged = self.slot()?;
-        folder.rename_new(name, &self.folder, &staged.name)?;
-        staged.waits = true;
-        Ok(staged)
+        self.slot()?.take(folder, name)
     }
 
-    fn slot(self: &Arc<Self>) -> Result<Staged> {
+    /// Returns the folder of the tree that holds it.
+    pub(super) fn top(&self) -> &TreePath {
+        &self.top
+    }
+
+    /// Returns the folder in which things wait.
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Returns a name at which nothing waits yet.
+    pub(super) fn slot(self: &Arc<Self>) -> Result<Staged> {
         let name = Name::new(&self.fresh()).map_err(|_| Errno::INVAL)?;
         Ok(Staged { staging: Arc::clone(self), name, waits: false })
     }
@@ -227,7 +236,7 @@ fn unlock(place: OwnedFd) -> Result<()> {
 }
 
 /// Returns every name in a folder, whatever it is, but `.` and `..`.
-fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>> {
+pub(super) fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let mut raw = RawDir::new(folder, &mut buffer);
     let mut names = Vec::new();
@@ -244,6 +253,19 @@ impl Staged {
     /// Returns the staging folder and the name in it, to reach what waits there.
     pub(crate) fn place(&self) -> (&Folder, &Name) {
         (&self.staging.folder, &self.name)
+    }
+
+    /// Moves an entry here from its folder.
+    pub(super) fn take(mut self, folder: &Folder, name: &Name) -> Result<Self> {
+        folder.rename_new(name, &self.staging.folder, &self.name)?;
+        self.waits = true;
+        Ok(self)
+    }
+
+    /// Moves it back to where it was. Where that fails it stays: the next start tries again.
+    pub(super) fn give_back(mut self, folder: &Folder, name: &Name) -> Result<()> {
+        self.waits = false;
+        self.staging.folder.rename_new(&self.name, folder, name)
     }
 
     /// Asks about it.

@@ -67,11 +67,6 @@ impl Hands for Host {
         self.remove(&path.to_string());
         Ok(())
     }
-
-    fn shift(&self, from: &TreePath, to: &TreePath) -> Result<()> {
-        self.rename(&from.to_string(), &to.to_string());
-        Ok(())
-    }
 }
 
 pub(in crate::tree) struct World {

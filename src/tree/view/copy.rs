@@ -74,32 +74,6 @@ impl View {
         Ok(replaced.is_some())
     }
 
-    /// Copies into staging what is to move to another file system, as it is.
-    pub(super) fn copy_for_move(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Staged> {
-        let hold = Hold::new(self, source.path.clone(), Permission::W)?;
-        let work = Work { view: self, hold, same: true, blind: !source.permission.allows(Permission::R) };
-        let staging = self.host().staging(&target.folder, target.holder.mount())?;
-        let staged = match stat.kind {
-            Some(Kind::Folder) => {
-                let staged = staging.make_folder()?;
-                let folder = source.folder.folder(&TreePath::root().child(&source.name))?;
-                work.folder(&folder, stat, &staged, true)?;
-                staged
-            }
-            Some(Kind::Link) => staging.make_link(&source.folder.read_link(&source.name)?)?,
-            Some(Kind::File) => {
-                let (copy, staged) = staging.make_file()?;
-                work.file(&source.folder.open(&source.name, How::Read)?, stat, &copy, &target.name)?;
-                staged
-            }
-            None => return Err(Error::Unsupported),
-        };
-        if self.is_full() {
-            staging.sync_all()?;
-        }
-        Ok(staged)
-    }
-
     /// Puts what is staged in its place, under the name's commit lock. Folders that are replaced, or
     /// replace, change places with the staged: returns then what waits there now to be removed.
     pub(super) fn put(
@@ -119,14 +93,11 @@ impl View {
             Ok(()) => Ok(Some(staged)),
             // What stood there has gone behind the gateway's back.
             Err(Errno::NOENT) => new(staged).map(|()| None),
+            // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let old =
-                    self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?;
-                if let Err(error) = new(staged) {
-                    old.put_new(&target.folder, &target.name)?;
-                    return Err(error);
-                }
-                Ok(Some(old))
+                let staging = self.host().staging(&target.folder, target.holder.mount())?;
+                let put = || staged.put_new(&target.folder, &target.name);
+                staging.replace(&target.folder, &target.name, &target.path, put).map(Some).map_err(Error::putting)
             }
             Err(error) => Err(Error::putting(error)),
         }
@@ -134,13 +105,13 @@ impl View {
 }
 
 /// A copy under way.
-struct Work<'a> {
-    view: &'a View,
-    hold: Hold,
+pub(super) struct Work<'a> {
+    pub(super) view: &'a View,
+    pub(super) hold: Hold,
     /// Whether it is to be the same: times kept, links as they are, nothing left out.
-    same: bool,
+    pub(super) same: bool,
     /// Whether the session may not read what moves: then nothing in it is judged, which would tell of it.
-    blind: bool,
+    pub(super) blind: bool,
 }
 
 impl Work<'_> {
@@ -149,7 +120,7 @@ impl Work<'_> {
     }
 
     /// Copies a file that will be called `name`.
-    fn file(&self, from: &File, stat: &Stat, to: &File, name: &Name) -> Result<()> {
+    pub(super) fn file(&self, from: &File, stat: &Stat, to: &File, name: &Name) -> Result<()> {
         self.judge(|| self.view.may_hold(stat.size).and_then(|()| self.view.fits_name(name)))?;
         let mut offset = 0;
         loop {
@@ -171,7 +142,7 @@ impl Work<'_> {
 
     /// Copies a folder into one that is staged, a folder at a time, so that no depth needs more than a few
     /// open handles. Returns the copy.
-    fn folder(&self, from: &Folder, stat: &Stat, staged: &Staged, deep: bool) -> Result<Folder> {
+    pub(super) fn folder(&self, from: &Folder, stat: &Stat, staged: &Staged, deep: bool) -> Result<Folder> {
         let (staging, name) = staged.place();
         let to = staging.folder(&TreePath::root().child(name))?;
         let mut left = if deep { vec![TreePath::root()] } else { Vec::new() };

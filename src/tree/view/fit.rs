@@ -129,6 +129,16 @@ impl View {
     }
 
     fn fit_below(&self, top: &Folder) -> Result<()> {
+        self.each_below(top, |folder, _, name, stat| self.fits_entry(folder, name, stat, name))
+    }
+
+    /// Shows each entry below a folder, as long as the session lives: the folder that holds it, where that is
+    /// from the top, its name and what it is.
+    pub(super) fn each_below(
+        &self,
+        top: &Folder,
+        mut show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> Result<()>,
+    ) -> Result<()> {
         let mut left = vec![TreePath::root()];
         while let Some(below) = left.pop() {
             let folder = top.folder(&below)?;
@@ -140,12 +150,14 @@ impl View {
                 }
                 self.session().access()?;
                 for name in block {
-                    match folder.stat_entry(&name) {
-                        Ok(stat) if stat.is_folder() => left.push(below.child(&name)),
-                        Ok(stat) => self.fits_entry(&folder, &name, &stat, &name)?,
-                        Err(Errno::NOENT) => {}
-                        Err(error) => return Err(error.into()),
+                    let stat = match folder.stat_entry(&name) {
+                        Err(Errno::NOENT) => continue,
+                        stat => stat?,
+                    };
+                    if stat.is_folder() {
+                        left.push(below.child(&name));
                     }
+                    show(&folder, &below, &name, &stat)?;
                 }
             }
         }

@@ -10,6 +10,7 @@
 //! | hard link | `rw` on the source, `w` on the new parent, both under one grant |
 //! | stat | visible |
 
+mod across;
 mod copy;
 #[cfg(test)]
 mod crowd;

@@ -3,13 +3,14 @@
 use super::{Claim, Overwrite, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
-use crate::tree::host::{Errno, Staged, Stat};
+use crate::tree::host::{Errno, Stat};
 use crate::tree::{Error, Kind, Result};
 
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
     ///
-    /// Between file systems it is copied whole and then removed; whatever was named stays named.
+    /// Between file systems it is copied whole and then removed; whatever was named stays named. Then also
+    /// [`Error::Precondition`], where something in it changed meanwhile.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
@@ -115,14 +116,8 @@ impl View {
             Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let old = staging.take(&target.folder, &target.name)?;
-                match source.folder.rename_new(&source.name, &target.folder, &target.name) {
-                    Ok(()) => old,
-                    Err(error) => {
-                        old.put_new(&target.folder, &target.name)?;
-                        return Err(error.into());
-                    }
-                }
+                let put = || source.folder.rename_new(&source.name, &target.folder, &target.name);
+                staging.replace(&target.folder, &target.name, &target.path, put)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -139,69 +134,14 @@ impl View {
             (None, _) | (_, None) => true,
         }
     }
-
-    /// Moves an entry to another file system: a whole copy takes the target's place, then the source goes.
-    pub(super) fn move_across(
-        &self,
-        source: &Spot,
-        stat: &Stat,
-        target: &Spot,
-        overwrite: Overwrite,
-        claim: &Claim<'_>,
-    ) -> Result<bool> {
-        if stat.is_folder() && self.host().holds_mounts(&source.path) {
-            return Err(Error::Forbidden);
-        }
-        let leaving = self.host().staging(&source.folder, source.holder.mount())?;
-        let staged = self.copy_for_move(source, stat, target)?;
-        let names = self.shared().names.hold(&[&source.path, &target.path]);
-        let steady = self.shared().locks.steady();
-        let moving = self.may_move(source, target, overwrite, claim)?;
-        if !moving.moved.is_same(stat) {
-            return Err(Error::Absent);
-        }
-        let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
-        let old = self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
-        self.sync_names(&target.folder)?;
-        let left = match leaving.take(&source.folder, &source.name) {
-            Ok(left) => left,
-            Err(error) => {
-                self.take_back(target, old, moving.replaced.as_ref())?;
-                return Err(error.into());
-            }
-        };
-        self.sync_names(&source.folder)?;
-        change.finish()?;
-        old.into_iter().chain([left]).for_each(|staged| self.shared().removals.begin(staged));
-        self.shared().locks.forget(&source.path)?;
-        self.shared().locks.forget_below(&target.path)?;
-        drop((steady, names));
-        Ok(moving.replaced.is_some())
-    }
-
-    /// Takes a copy back that was put at a target, where that is still possible.
-    fn take_back(&self, target: &Spot, old: Option<Staged>, replaced: Option<&Stat>) -> Result<()> {
-        let copy = match (old, replaced) {
-            (Some(old), _) => {
-                old.exchange(&target.folder, &target.name)?;
-                old
-            }
-            (None, Some(_)) => return Ok(()),
-            (None, None) => {
-                self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?
-            }
-        };
-        self.shared().removals.begin(copy);
-        self.sync_names(&target.folder)
-    }
 }
 
 /// What a move found under the commit locks.
 pub(super) struct Moving {
     /// What moves.
-    moved: Stat,
+    pub(super) moved: Stat,
     /// What it replaces.
-    replaced: Option<Stat>,
+    pub(super) replaced: Option<Stat>,
 }
 
 impl Moving {

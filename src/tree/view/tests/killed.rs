@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::domain::{NodeId, Operation, Permission};
 use crate::tree::Overwrite;
-use crate::tree::host::doom::doom;
+use crate::tree::host::doom::{doom, no_exchange};
 
-/// Tells the child what to do: which change, whether things are named, after how many points it is killed,
-/// and in which folder.
+/// Tells the child what to do: which change, how, after how many points it is killed, and in which folder.
 const ORDER: &str = "PATGATE_TEST_ORDER";
 
 type Act = fn(&View) -> Result<()>;
@@ -101,10 +100,21 @@ fn state(folder: &Path) -> State {
     State { entries, nodes }
 }
 
+/// How a change is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    /// Nothing is named.
+    Unnamed,
+    /// All is named.
+    Named,
+    /// All is named, and the file system can't exchange two entries.
+    Alone,
+}
+
 /// Makes a change in a process that is killed after some points; tells whether it came to the end.
-fn make(change: &str, named: bool, points: u32, folder: &Path) -> bool {
+fn make(change: &str, how: How, points: u32, folder: &Path) -> bool {
     let child = "tree::view::tests::killed::in_a_process_of_its_own";
-    let order = format!("{change}:{named}:{points}:{}", folder.display());
+    let order = format!("{change}:{how:?}:{points}:{}", folder.display());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     let status = command.args(["--exact", child]).env(ORDER, order).stdout(Stdio::null()).status().expect("run");
     assert!(status.success() || status.signal() == Some(9), "{status}");
@@ -116,10 +126,13 @@ fn make(change: &str, named: bool, points: u32, folder: &Path) -> bool {
 fn in_a_process_of_its_own() {
     let Ok(order) = std::env::var(ORDER) else { return };
     let words: Vec<&str> = order.splitn(4, ':').collect();
-    let [change, named, points, folder] = words[..] else { panic!("{order}") };
-    let house = furnish(Path::new(folder), named == "true");
+    let [change, how, points, folder] = words[..] else { panic!("{order}") };
+    let house = furnish(Path::new(folder), how != "Unnamed");
     let view = house.view("alice");
     let (_, act) = SIMPLE.iter().chain(&STEPWISE).find(|(name, _)| *name == change).expect(change);
+    if how == "Alone" {
+        no_exchange();
+    }
     doom(points.parse().expect("a number"));
     act(&view).expect("changed");
 }
@@ -134,18 +147,19 @@ fn outcome(change: Option<Act>, named: bool) -> State {
     state(folder.path())
 }
 
-fn whole_or_undone((name, act): (&str, Act), named: bool) {
+fn whole_or_undone((name, act): (&str, Act), how: How) {
+    let named = how != How::Unnamed;
     let (old, new) = (outcome(None, named), outcome(Some(act), named));
     let mut seen = Vec::new();
     for points in 0.. {
         let folder = tempfile::tempdir().expect("folder");
-        let ended = make(name, named, points, folder.path());
+        let ended = make(name, how, points, folder.path());
         let state = state(folder.path());
         if ended {
             assert_eq!(state, new, "{name}");
             break;
         }
-        assert!(state == old || state == new, "{name}, killed at point {points}: {state:#?}");
+        assert!(state == old || state == new, "{name}, {how:?}, killed at point {points}: {state:#?}");
         seen.push(state == new);
     }
     assert!(old != new && seen.first() == Some(&false) && seen.contains(&true), "{name}: {seen:?}");
@@ -154,7 +168,9 @@ fn whole_or_undone((name, act): (&str, Act), named: bool) {
 #[test]
 fn a_change_that_was_cut_off_is_whole_or_undone_after_the_next_start() {
     std::thread::scope(|scope| {
-        scope.spawn(|| SIMPLE.into_iter().chain(STEPWISE).for_each(|change| whole_or_undone(change, true)));
-        scope.spawn(|| STEPWISE.into_iter().for_each(|change| whole_or_undone(change, false)));
+        scope.spawn(|| SIMPLE.into_iter().chain(STEPWISE).for_each(|change| whole_or_undone(change, How::Named)));
+        scope.spawn(|| STEPWISE.into_iter().for_each(|change| whole_or_undone(change, How::Unnamed)));
+        let copies = SIMPLE.into_iter().filter(|(name, _)| name.starts_with("a copy"));
+        scope.spawn(|| copies.chain(STEPWISE).for_each(|change| whole_or_undone(change, How::Alone)));
     });
 }
