@@ -29,7 +29,7 @@ function watched(page) {
   return page;
 }
 
-/** Holds the page that is open to axe's rules, and to a screen of 360 pixels. */
+/** Holds the page that is open to axe's rules, to a screen of 360 pixels, and to its own. */
 async function judged(page) {
   counts.pages += 1;
   await page.evaluate(axe);
@@ -38,10 +38,11 @@ async function judged(page) {
   const words = grave.map(fault => `${fault.id}: ${fault.nodes.map(node => node.html).slice(0, 3).join(" ")}`);
   assert.deepEqual(words, [], `axe on ${page.url()}`);
   const size = page.viewportSize();
-  await page.setViewportSize({ width: 360, height: 740 });
-  const [whole, seen] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-  assert.ok(whole <= seen, `${page.url()} is ${whole} pixels wide on a screen of ${seen}`);
-  await page.setViewportSize(size);
+  for (const screen of [{ width: 360, height: 740 }, size]) {
+    await page.setViewportSize(screen);
+    const [whole, seen] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+    assert.ok(whole <= seen, `${page.url()} is ${whole} pixels wide on a screen of ${seen}`);
+  }
 }
 
 async function picture(page, name) {
@@ -297,6 +298,8 @@ async function withoutScript(browser, { login, token, home }) {
   await page.getByRole("link", { name: "Back to the folder" }).click();
   await upload(true);
   await page.getByRole("link", { name: path.basename(files[0]), exact: true }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
   await page.context().close();
 }
 
