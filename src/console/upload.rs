@@ -142,7 +142,9 @@ async fn files(caller: &Caller, folder: &TreePath, form: &mut Multipart) -> Resu
             None if field == "replace" => replace = !form.text(FIELD).await?.is_empty(),
             Some(file) if field == "file" && !file.is_empty() => {
                 if rows.len() == FILES {
-                    return Err(Fault::Form(format!("A form takes {FILES} files at most.")));
+                    return Err(Fault::Form(format!(
+                        "A form takes {FILES} files at most: the others were not looked at."
+                    )));
                 }
                 let taken = match name(&file) {
                     Ok(name) => {
