@@ -108,7 +108,7 @@ fn hint(problem: &Problem) -> Option<String> {
         "unknown-user" => "patgate admin user list shows who there is",
         "user-exists" => return Some(format!("patgate admin user show {user} shows it")),
         "user-disabled" => return Some(format!("patgate admin user enable {user}")),
-        "role-not-held" => return Some(format!("patgate admin user show {user} shows its roles")),
+        "role-not-held" => return Some(format!("patgate admin user roles {user} ROLE… gives them to the user first")),
         "no-grant" => return Some(format!("patgate admin user show {user} shows its grants")),
         "outside-reach" => return Some(reach_hint(user, problem.reach.as_deref().unwrap_or_default())),
         "unknown-token" => "patgate apitoken list shows the ids",

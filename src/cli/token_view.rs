@@ -1,7 +1,7 @@
 //! Tokens and grants as they are shown to people.
 
 use crate::api::shape::{LastUse, Limits, Reach, Token};
-use crate::domain::Lifetime;
+use crate::domain::{Lifetime, Roles};
 use crate::store::TokenState;
 
 /// Writes a grant or scope: `rw /alice`.
@@ -21,7 +21,7 @@ pub(super) fn row(token: Token) -> [String; 8] {
     let state = state(token.state, token.dangling);
     let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at);
     let expires = token.expires_at.unwrap_or_else(|| "never".to_owned());
-    let roles = if token.roles.is_empty() { "none".to_owned() } else { token.roles.to_string() };
+    let roles = roles(&token.roles).unwrap_or_else(|| "none".to_owned());
     [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
 }
 
@@ -53,9 +53,14 @@ pub(super) fn facts(token: Token) -> Vec<(&'static str, String)> {
     optional("old secret until", token.old_secret_until);
     optional("last used", token.last_use.map(last_use));
     optional("limits", limits(&token.limits));
-    optional("roles", (!token.roles.is_empty()).then(|| token.roles.to_string()));
+    optional("roles", roles(&token.roles));
     optional("expires", Some(expires));
     facts
+}
+
+/// Writes roles for people; nothing for none.
+pub(super) fn roles(roles: &Roles) -> Option<String> {
+    (!roles.is_empty()).then(|| roles.to_string())
 }
 
 fn last_use(last: LastUse) -> String {
@@ -88,7 +93,7 @@ fn state(state: TokenState, dangling: bool) -> String {
 }
 
 /// Writes limits for people; nothing for none.
-fn limits(limits: &Limits) -> Option<String> {
+pub(super) fn limits(limits: &Limits) -> Option<String> {
     fn list<T: ToString>(word: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         (!values.is_empty()).then(|| format!("{word} {}", values.join(" or ")))

@@ -6,7 +6,7 @@ use super::site::Site;
 use super::user_token::UserToken;
 use super::{Result, output, token_view};
 use crate::api::shape::{NewUser, UserShown};
-use crate::domain::{Login, Role};
+use crate::domain::{Login, Role, Roles};
 use crate::tokens::{Grant, GrantPlace, Home, UserRequest};
 
 /// Manage users
@@ -33,6 +33,7 @@ enum What {
     /// Accept the tokens of a disabled user again
     #[command(after_help = "Example:\n  patgate admin user enable alice")]
     Enable(Named),
+    Roles(RolesCommand),
     /// Delete a user with its tokens and grants; files stay
     #[command(after_help = "Example:\n  patgate admin user delete alice")]
     Delete(Named),
@@ -73,6 +74,26 @@ struct Named {
     login: Login,
 }
 
+/// Give a user these roles and no others; its tokens lose those that it loses
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate admin user roles carol admin
+  patgate admin user roles helpdesk users.manage security.generate_tokens
+  patgate admin user roles carol --none
+
+A token has a role only where it is made with --role, too.")]
+struct RolesCommand {
+    /// The login
+    login: Login,
+    /// admin (everything), users.manage, policy.manage, audit.read, security.generate_tokens,
+    /// security.authentication_lookup or security.revoke_tokens
+    #[arg(value_name = "ROLE", required_unless_present = "none", conflicts_with = "none")]
+    roles: Vec<Role>,
+    /// Take all roles away
+    #[arg(long)]
+    none: bool,
+}
+
 #[derive(Debug, Args)]
 struct GrantCommand {
     /// The login
@@ -105,6 +126,12 @@ impl UserCommand {
             What::Enable(Named { login }) => {
                 site.desk()?.disable(login, false)?;
                 done(site, login, "is enabled")
+            }
+            What::Roles(RolesCommand { login, roles, .. }) => {
+                let roles: Roles = roles.iter().copied().collect();
+                site.desk()?.set_roles(login, &roles)?;
+                let has = if roles.is_empty() { "no roles".to_owned() } else { format!("the roles {roles}") };
+                done(site, login, &format!("has {has} now"))
             }
             What::Delete(Named { login }) => {
                 site.desk()?.delete_user(login)?;

@@ -66,6 +66,8 @@ impl UserToken {
             ("reaches", reaches),
             ("expires", token_view::expires(token)),
         ];
+        facts.extend(token_view::limits(&token.limits).map(|limits| ("limits", limits)));
+        facts.extend(token_view::roles(&token.roles).map(|roles| ("roles", roles)));
         facts.extend(
             token.parent.map(|parent| ("parent", format!("{parent}: this one is never wider, and dies with it"))),
         );

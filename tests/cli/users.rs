@@ -35,12 +35,24 @@ fn users_are_changed_and_deleted() {
     site.done("admin user enable alice");
     site.done("admin user grant alice /bob:r");
     assert!(site.done("admin user show alice").contains("r /bob"));
+    assert_eq!(
+        site.done("admin user roles alice audit.read users.manage"),
+        "User alice has the roles users.manage, audit.read now\n"
+    );
+    let token = site.done("admin user token -u alice -e 1h --role audit.read --protocol api");
+    assert!(token.contains("roles:   audit.read") && token.contains("limits:  by api"), "{token}");
+    assert_eq!(site.json("admin user roles alice audit.read")["roles"], serde_json::json!(["audit.read"]));
+    assert_eq!(site.done("admin user roles alice --none"), "User alice has no roles now\n");
+    assert!(site.refused("admin user token -u alice --role audit.read", 1).contains("admin user roles alice ROLE"));
+    for line in ["roles alice", "roles alice king", "roles alice admin --none"] {
+        site.refused(&format!("admin user {line}"), 2);
+    }
     site.done("admin user revoke-grant alice /bob");
     assert!(site.refused("admin user revoke-grant alice /bob", 1).contains("no grant on /bob"));
     site.done("admin user delete alice");
     assert_eq!(site.tokens(), 0);
     assert!(site.root().join("alice/below/file").exists());
-    for command in ["show", "disable", "enable", "delete"] {
+    for command in ["show", "disable", "enable", "roles --none", "delete"] {
         assert!(site.refused(&format!("admin user {command} alice"), 1).contains("there is no user alice"));
     }
 }

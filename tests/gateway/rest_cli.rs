@@ -87,6 +87,7 @@ async fn users_and_tokens_are_managed_over_the_network() {
     assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
     assert!(run("apitoken list --owner root").contains("laptop"), "the caller owns what no owner is named for");
     assert!(run("policy set max-tokens-per-user 21").contains("21"));
+    assert_eq!(run("admin user roles eve audit.read"), "User eve has the roles audit.read now");
     assert!(run("admin user disable eve").contains("is disabled"));
     assert!(run("admin user enable eve").contains("is enabled"));
     assert!(run("admin user delete eve").contains("has been deleted"));

@@ -6,7 +6,7 @@ use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
     EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TokenText, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TokenText, TreePath};
 use crate::store::{Cursor, EventFilter, TokenRecord};
 use crate::tokens::{
     self, Authority, Grant, GrantPlace, Home, Issued, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
@@ -87,6 +87,10 @@ impl Desk for Here {
             true => Ok(self.0.tokens.disable_user(ADMINISTRATOR, login)?),
             false => Ok(self.0.tokens.enable_user(ADMINISTRATOR, login)?),
         }
+    }
+
+    fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
+        Ok(self.0.tokens.set_roles(ADMINISTRATOR, login, roles)?)
     }
 
     fn delete_user(&self, login: &Login) -> Result {

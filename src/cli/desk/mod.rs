@@ -7,7 +7,7 @@ mod there;
 use super::failure::FROM_THE_TOP;
 use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
-use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
 
@@ -46,6 +46,8 @@ pub(super) trait Desk {
     fn user(&self, login: &Login) -> Result<UserShown>;
     /// Disables a user, or enables it again.
     fn disable(&self, login: &Login, disabled: bool) -> Result;
+    /// Gives a user these roles and no others.
+    fn set_roles(&self, login: &Login, roles: &Roles) -> Result;
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
     /// Lists what a user may reach.

@@ -19,7 +19,7 @@ use crate::api::shape::{
     EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach, Revoked,
     Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, Setting, TokenId, TreePath};
+use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{self, Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
@@ -137,6 +137,10 @@ impl There {
         self.send(method, path, Some(body))?.read()
     }
 
+    fn change_user(&self, login: &Login, change: &UserChange) -> Result {
+        self.tell::<UserShown>(Method::PATCH, &at(login), change).map(drop)
+    }
+
     fn delete(&self, path: &str) -> Result {
         self.send(Method::DELETE, path, None).map(drop)
     }
@@ -224,8 +228,11 @@ impl Desk for There {
     }
 
     fn disable(&self, login: &Login, disabled: bool) -> Result {
-        let change = UserChange { disabled: Some(disabled), roles: None };
-        self.tell::<UserShown>(Method::PATCH, &at(login), &change).map(drop)
+        self.change_user(login, &UserChange { disabled: Some(disabled), roles: None })
+    }
+
+    fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
+        self.change_user(login, &UserChange { disabled: None, roles: Some(roles.clone()) })
     }
 
     fn delete_user(&self, login: &Login) -> Result {
