@@ -111,3 +111,70 @@ def sftp_sshfs(s):
     with sshfs(s, s.remote) as point:
         s.run("sh", "-euc", script, "sh", point, source, OLD, s.local / "model")
     need("plain.txt" in s.batch("ls -1 repo").stdout, "what was written in the mount is not on the server")
+
+
+# Twice an editor saves, with and without a backup beside the file: one replaces the file, the other writes it over.
+EDITS = """
+    printf 'one\\n' > "$1/note.txt"
+    for way in yes no; do
+        vim.tiny -u NONE -N -es -c "set backupskip= backupcopy=$way backup" -c 'normal Gotwo' -c wq "$1/note.txt";  sleep "$2"
+    done
+    test "$(tr '\\n' ' ' < "$1/note.txt")" = 'one two two '
+    sed -i 's/one/ONE/' "$1/note.txt"
+    test "$(head -1 "$1/note.txt")" = ONE;  test "$(ls "$1")" = "$(printf 'note.txt\\nnote.txt~')"
+"""
+
+
+@check("mount.davfs", "vim.tiny")
+def dav_editors(s):
+    """vim and sed save a file on a davfs2 mount, in place and by another in its place."""
+    with davfs(s, s.url()) as point:
+        # For a second, the kernel takes a file for empty that was cut before it was written over: davfs2 told it so.
+        s.run("sh", "-euc", EDITS.replace('$(ls "$1")', '$(ls -I lost+found "$1")'), "sh", point, "1.5")
+    note = s.curl("-f", s.url("note.txt")).stdout
+    need(note == "ONE\ntwo\ntwo\n", f"note.txt came to the server as {note!r}")
+
+
+@check("sshfs", "vim.tiny")
+def sftp_editors(s):
+    """vim and sed save a file on an sshfs mount, in place and by another in its place."""
+    with sshfs(s, s.remote) as point:
+        s.run("sh", "-euc", EDITS, "sh", point, "0")
+    s.batch("get note.txt")
+    note = (s.local / "note.txt").read_text()
+    need(note == "ONE\ntwo\ntwo\n", f"note.txt came to the server as {note!r}")
+
+
+@check("sshfs", "borg")
+def sftp_borg(s):
+    """borg in an sshfs mount: two archives, a check of all data, a prune that compacts, and what is restored."""
+    env = {"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes", "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+           "BORG_BASE_DIR": str(s.local / "borg")}
+    odd_tree(s.local / "source")
+    script = """
+        borg init -e none "$1/backup";  borg create "$1/backup::first" source
+        cp source/large.bin source/more.bin;  printf tail >> source/more.bin
+        borg create "$1/backup::second" source;  borg check --verify-data "$1/backup"
+        borg delete "$1/backup::first";  borg compact "$1/backup"
+        mkdir restored;  cd restored;  borg extract "$1/backup::second";  diff -r source ../source
+    """
+    with sshfs(s, s.remote) as point:
+        s.run("sh", "-euc", script, "sh", point, env=env)
+
+
+@check("sshfs", "unison")
+def sftp_unison(s):
+    """unison between a folder and an sshfs mount: changes of both sides reach the other, and then there are none."""
+    for name in "abc":
+        (s.local / "here" / name).parent.mkdir(exist_ok=True)
+        (s.local / "here" / name).write_text(name)
+        os.utime(s.local / "here" / name, (OLD, OLD))
+    script = """
+        run() { unison -batch -auto -times -ui text here "$1"; }
+        run "$1";  diff -r here "$1";  test "$(stat -c %Y "$1/a")" = "$2"
+        echo changed > here/a;  rm here/b;  mkdir "$1/folder";  echo new > "$1/folder/new";  echo other > "$1/c"
+        run "$1";  diff -r here "$1";  test "$(cat "$1/a" here/c here/folder/new | tr '\\n' ' ')" = 'changed other new '
+        test ! -e "$1/b";  run "$1" 2>&1 | grep -q 'Nothing to do'
+    """
+    with sshfs(s, s.remote) as point:
+        s.run("bash", "-euc", script, "sh", point, OLD)

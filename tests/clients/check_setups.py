@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,13 +13,15 @@ from check_tokens import gateway, new_token
 from files import random_file, sha256, tree_sums
 from session import CHECKS, Skip, check, need, same
 
+HERE = Path(__file__).resolve().parent
 PREFIX = "token-setup-"
-# Programs that ask for a password do so at a terminal; host keys of a server that was just made are not known.
+# Programs that ask for a password do so at a terminal, or in a window; host keys of a server that was just made are not known.
 SHIMS = {
     "ssh": 'exec /usr/bin/ssh {options} "$@"',
     "sftp": 'exec sshpass -e /usr/bin/sftp {options} "$@"',
     "scp": 'exec sshpass -e /usr/bin/scp {options} "$@"',
     "sudo": 'exec "$@"',
+    "kioclient": 'exec /usr/bin/kioclient --noninteractive "$@"',
 }
 TRUSTING = ('-F "$HOME/.ssh/config" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null '
             '-o GlobalKnownHostsFile=/dev/null -o LogLevel=ERROR')
@@ -169,25 +173,109 @@ def token_setup_duplicity(s):
 
 @check("gio", "dbus-run-session", "bash")
 def token_setup_gnome(s):
-    """gio: the printed steps, and between them folders, moves, an overwrite and removals."""
+    """gio: the printed steps; folders, moves, an overwrite and removals, over WebDAV and over SFTP."""
     s.basic()
-    run = s.local / "run"
-    run.mkdir(0o700)
-    here = s.dav.url.replace("http://", f"dav://{s.dav.user}@") + s.remote
-    inside = f"""
-        gio mkdir {here}/folder
-        gio copy "$HOME/Documents/photo #1.bin" {here}/folder/
-        gio move {here}/folder/photo%20%231.bin {here}/folder/moved.bin
-        gio rename {here}/folder/moved.bin renamed.bin
-        gio cat {here}/folder/renamed.bin | cmp - "$HOME/Documents/photo #1.bin"
+    dav = s.dav.url.replace("http://", f"dav://{s.dav.user}@") + s.remote
+    sftp = f"sftp://{s.sftp.user}@{s.sftp.host}:{s.sftp.port}{s.dav.path.removeprefix('/dav')}{s.remote}"
+
+    def more(here, name):
+        return f"""
+        gio mkdir {here}/{name}
+        gio copy "$HOME/Documents/photo #1.bin" {here}/{name}/
+        gio move {here}/{name}/photo%20%231.bin {here}/{name}/moved.bin
+        gio rename {here}/{name}/moved.bin renamed.bin
+        gio cat {here}/{name}/renamed.bin | cmp - "$HOME/Documents/photo #1.bin"
         gio info {here}/letter.odt | grep -q 'standard::size: 14'
-        printf 'changed\\n' | gio save {here}/letter.odt
+        printf 'changed\\n' | gio save {here}/{name}/letter.odt
         gio copy {here}/letter.odt {here}/copy.odt;  gio remove {here}/copy.odt
-        gio list {here}/folder;  gio remove {here}/folder/renamed.bin {here}/folder
+        gio list {here}/{name};  gio remove {here}/{name}/renamed.bin
+        """
+
+    def script(lines):
+        mount, look, leave, over_sftp = lines
+        return ["IFS= read -r TOKEN", f'{mount} <<< "$TOKEN"', look, more(dav, "dav"), leave,
+                f'{over_sftp} <<< "$TOKEN"', more(sftp, "sftp"), f"gio remove {sftp}/dav/letter.odt {sftp}/dav"]
+    # In it ssh makes a socket, whose path must be short.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as run:
+        _, shown = play(s, "gnome", script, wrapper=("dbus-run-session", "--"), env={"XDG_RUNTIME_DIR": run})
+    need(shown.split().count("renamed.bin") == 2, f"gio lists {shown!r}")
+    need(s.curl("-f", s.url("sftp/letter.odt")).stdout == "changed\n", "what gio saved is not on the server")
+    need(s.status(s.url("dav/"), "-X", "PROPFIND", "-H", "Depth: 0") == 404, "a folder that gio removed is still there")
+
+
+@check("kioclient", "dbus-run-session", "gdbus", "ssh-keyscan", "unshare", "bash")
+def token_setup_kde(s):
+    """KDE's KIO: the printed steps; folders, moves, an overwrite and removals, over WebDAV and over SFTP."""
+    s.basic()
+    if os.geteuid():
+        raise Skip("to give libssh another home takes root")
+    for name in ("run", "config"):
+        (s.local / name).mkdir(0o700)
+    (s.local / "config" / "kwalletrc").write_text("[Wallet]\nEnabled=false\n")
+    dav = s.dav.url.replace("http://", f"webdav://{s.dav.user}@") + s.remote
+    sftp = f"sftp://{s.sftp.user}@{s.sftp.host}:{s.sftp.port}{s.dav.path.removeprefix('/dav')}{s.remote}"
+    know = f"""
+        IFS= read -r TOKEN
+        ssh-keyscan -p {s.sftp.port} {shlex.quote(s.sftp.host)} > ~/.ssh/known_hosts 2> /dev/null
+        python3 {HERE}/kde_password.py webdav://{s.dav.user}@{s.dav.host}:{s.dav.port}/ {s.dav.user} "$TOKEN" patgate
+        python3 {HERE}/kde_password.py sftp://{s.sftp.user}@{s.sftp.host}:{s.sftp.port}/ {s.sftp.user} "$TOKEN" ""
     """
-    _, shown = play(s, "gnome", lambda lines: ["IFS= read -r TOKEN", *(f'{line} <<< "$TOKEN"' for line in lines[:1]),
-                                               *lines[1:-1], inside, lines[-1]],
-                    wrapper=("dbus-run-session", "--"), env={"XDG_RUNTIME_DIR": str(run)})
-    need("renamed.bin" in shown.split(), f"gio lists {shown!r}")
-    need(s.curl("-f", s.url("letter.odt")).stdout == "changed\n", "what gio saved is not on the server")
-    need(s.status(s.url("folder/"), "-X", "PROPFIND", "-H", "Depth: 0") == 404, "a folder that gio removed is still there")
+    # Into files: KIO's workers outlive the command, and would keep a pipe open.
+    more = "".join(f"""
+        kioclient copy ~/Documents {there}/{kind}
+        kioclient ls {there}/{kind} > ~/listed;  grep -qx 'photo #1.bin' ~/listed
+        kioclient move '{there}/{kind}/photo%20%231.bin' {there}/{kind}/moved.bin
+        kioclient --overwrite copy ~/Documents/letter.odt {there}/{kind}/moved.bin
+        kioclient cat {there}/{kind}/moved.bin > ~/read;  cmp ~/read ~/Documents/letter.odt
+        kioclient copy {there}/{kind} file://$HOME/from-{kind}
+        kioclient remove {there}/{kind}/letter.odt
+        ! kioclient stat {there}/{kind}/letter.odt > /dev/null 2>&1
+    """ for kind, there in (("dav", dav), ("sftp", sftp)))
+    # libssh takes the home of the user, not that of the environment; and KDE's servants outlive the session.
+    home = 'mount --bind "$HOME" "$(getent passwd "$(id -u)" | cut -d: -f6)" && exec "$@"'
+    documents, shown = play(s, "kde", lambda lines: [know, *lines, more], env={
+        "XDG_RUNTIME_DIR": str(s.local / "run"), "QT_QPA_PLATFORM": "offscreen"},
+        wrapper=("unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", home, "sh", "dbus-run-session", "--"))
+    need("letter.odt" in shown.split(), f"kioclient lists {shown!r}")
+    arrived(s, {"letter.odt": documents["letter.odt"]}, ".")
+    for kind in ("dav", "sftp"):
+        expected = {"letter.odt": documents["letter.odt"], "moved.bin": documents["letter.odt"]}
+        same(expected, tree_sums(s.local / f"from-{kind}"), f"read back over {kind}")
+        need(s.status(s.url(f"{kind}/letter.odt")) == 404, "a file that kioclient removed is still there")
+
+
+@check("keepassxc-cli", "sshfs", "mount.davfs", "bash")
+def token_setup_keepassxc(s):
+    """KeePassXC on mounted folders: a database is made as printed and saved; its tag changes, its node stays."""
+    s.basic()
+    mountable(s)
+    database = s.dav.path.removeprefix("/dav") + s.remote + "/Passwords.kdbx"
+    step = commands(setup(s, "keepassxc")["steps"])[0]
+    seen = set()
+    for kind in ("sshfs", "davfs2"):
+        make = f"({step}) <<< $'own\\nown'" if kind == "sshfs" else "true"
+        inside = f"""
+            {make}
+            keepassxc-cli add -q -u alice ~/patgate/Passwords.kdbx {kind} <<< own
+            test "$(keepassxc-cli show -q -a UserName ~/patgate/Passwords.kdbx {kind} <<< own)" = alice
+            test "$(ls ~/patgate | grep -c kdbx)" = 1
+        """
+        try:
+            again(s)
+            play(s, kind, lambda lines: [*lines[:-1], inside, lines[-1]])
+        finally:
+            unmounted(s)
+        seen.add((etag(s, "Passwords.kdbx"), gateway(s, "node", "id", database)))
+    need(len({tag for tag, _ in seen}) == 2, "a database that was saved has the same tag")
+    need(len({node for _, node in seen}) == 1, "a database that was saved is another node")
+
+
+def again(s):
+    """Clears away what prepare() made, for another play of the same check."""
+    for name in ("Documents", ".ssh", "shims"):
+        shutil.rmtree(s.local / name, ignore_errors=True)
+
+
+def etag(s, path):
+    answer = s.curl("-f", "-I", s.url(path)).stdout
+    return re.search(r"^etag: (.*)$", answer, re.I | re.M)[1].strip()

@@ -19,19 +19,25 @@ pub(super) fn gnome(site: &Site) -> Text {
         Step::command("Or in a terminal; the password is the token", format!("gio mount {}", quoted(&url))),
         Step::command("Look and copy", format!("gio list {0}\ngio copy ~/Documents/letter.odt {0}", quoted(&url))),
         Step::command("When done", format!("gio mount -u {}", quoted(&url))),
+        Step::command("SFTP works the same", format!("gio mount {}", quoted(&format!("{}/", site.sftp_url())))),
     ];
-    let notes = vec![
-        format!("SFTP works the same: {}/", site.sftp_url()),
-        "Programs that don't know these addresses find the mount below /run/user/UID/gvfs.".into(),
-    ];
+    let notes = vec!["Programs that don't know these addresses find the mount below /run/user/UID/gvfs.".into()];
     (steps, notes)
 }
 
 pub(super) fn kde(site: &Site) -> Text {
     let url = site.as_scheme("webdav", true);
-    let steps = vec![Step::words(format!("In Dolphin's address bar (Ctrl+L): {url}; the password is the token."))];
+    let sftp = quoted(&format!("{}/", site.sftp_url()));
+    let steps = vec![
+        Step::words(format!("In Dolphin's address bar (Ctrl+L): {url}; the password is the token.")),
+        Step::command(
+            "Or in a terminal; a window asks for the token",
+            format!("kioclient copy ~/Documents/letter.odt {0}\nkioclient ls {0}", quoted(&url)),
+        ),
+        Step::command("SFTP works the same", format!("kioclient ls {sftp}")),
+    ];
     let notes = vec![
-        format!("SFTP works the same: {}/", site.sftp_url()),
+        "Over WebDAV, files take the time of their upload; over SFTP they keep their own.".into(),
         "Programs that are not KDE's open a copy; save goes back through Dolphin's question to upload it.".into(),
     ];
     (steps, notes)

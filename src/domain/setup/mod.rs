@@ -130,19 +130,19 @@ impl Client {
             Client::Rclone
             | Client::Davfs2
             | Client::Gnome
+            | Client::Kde
             | Client::Sshfs
             | Client::Openssh
             | Client::Lftp
             | Client::Restic
             | Client::Duplicity
-            | Client::Joplin => true,
-            Client::Kde
-            | Client::Windows
+            | Client::Joplin
+            | Client::Keepassxc => true,
+            Client::Windows
             | Client::Macos
             | Client::Cyberduck
             | Client::Winscp
             | Client::Filezilla
-            | Client::Keepassxc
             | Client::Zotero => false,
         }
     }

@@ -77,6 +77,10 @@ pub(super) fn keepassxc(site: &Site) -> Text {
         Step::words(
             "KeePassXC opens files, not addresses: mount the folder first, with the steps for davfs2, sshfs, gnome, windows or macos.",
         ),
+        Step::command(
+            "Copy your database there, or make one; it asks for a password of its own",
+            "keepassxc-cli db-create -p ~/patgate/Passwords.kdbx",
+        ),
         Step::words("Database, Open Database: the file in the mounted folder."),
         Step::words(
             "Tools, Settings, General, File Management: Safely save database files stays on, with Use alternative saving method (temporary file) where saving fails.",
