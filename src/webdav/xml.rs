@@ -1,6 +1,7 @@
 //! XML as strangers send it: bounded in depth and number before anything is built from it, without
 //! document types or entities of its own, with namespaces handled as Namespaces in XML 1.0 has them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use quick_xml::Reader;
@@ -51,10 +52,14 @@ impl Element {
     /// Reads a document.
     ///
     /// # Errors
-    /// [`Malformed`] when it isn't well-formed UTF-8 XML with namespaces, has a document type, names an entity
+    /// [`Malformed`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, names an entity
     /// other than the five, or is nested deeper than 64.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(bytes).map_err(|_| Malformed)?;
+        let wide = wide(bytes);
+        let text = match wide {
+            Some(read) => Cow::Owned(widened(bytes, read)?),
+            None => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| Malformed)?),
+        };
         let text = text.trim_start_matches('\u{feff}').trim();
         let mut reader = Reader::from_str(text);
         let mut builder = Builder::default();
@@ -72,6 +77,7 @@ impl Element {
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(decl) => match decl.encoding() {
                     None => {}
+                    Some(Ok(name)) if wide.is_some() && name.eq_ignore_ascii_case("utf-16") => {}
                     Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii") => {}
                     Some(_) => return Err(Malformed),
                 },
@@ -337,6 +343,27 @@ impl Builder {
     }
 }
 
+/// How two bytes of UTF-16 are read.
+type ReadWide = fn([u8; 2]) -> u16;
+
+/// Tells whether a document is in UTF-16, which RFC 4918 section 19 has every server read: by its first bytes, of a
+/// byte order mark or of `<` (XML 1.0 appendix F).
+fn wide(bytes: &[u8]) -> Option<ReadWide> {
+    match bytes {
+        [0xfe, 0xff, ..] | [0, b'<', ..] => Some(u16::from_be_bytes),
+        [0xff, 0xfe, ..] | [b'<', 0, ..] => Some(u16::from_le_bytes),
+        _ => None,
+    }
+}
+
+fn widened(bytes: &[u8], read: ReadWide) -> Result<String, Malformed> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Malformed);
+    }
+    char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect::<Result<_, _>>().map_err(|_| Malformed)
+}
+
 /// A prefix can't be bound to nothing, nor what is reserved be bound anew (Namespaces in XML section 3).
 fn declaration(prefix: &str, namespace: &str) -> Result<(String, Arc<str>), Malformed> {
     let bad = (!prefix.is_empty() && (namespace.is_empty() || !is_name(prefix)))
@@ -369,6 +396,27 @@ mod tests {
         assert_eq!(parse(&format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS))), Err(Malformed));
         let attributes: String = (0..=MAX_ATTRIBUTES).map(|i| format!(" a{i}=\"\"")).collect();
         assert_eq!(parse(&format!("<a{attributes}/>")), Err(Malformed));
+    }
+
+    #[test]
+    fn xml_is_read_in_utf_8_and_utf_16() {
+        let plain = "<a x=\"\u{e4}\">\u{1f600}</a>";
+        let wanted = parse(plain).expect("parsed");
+        let encoded = |text: &str, write: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(write).collect::<Vec<u8>>();
+        for write in [u16::to_be_bytes, u16::to_le_bytes] {
+            for front in ["", "\u{feff}", "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-16\"?>"] {
+                let text = format!("{front}{plain}");
+                assert_eq!(Element::parse(&encoded(&text, write)).as_ref(), Ok(&wanted), "{text}");
+            }
+            let mut odd = encoded(plain, write);
+            odd.push(0);
+            assert_eq!(Element::parse(&odd), Err(Malformed));
+            let half = [encoded("<a>", write), write(0xd800).to_vec(), encoded("</a>", write)].concat();
+            assert_eq!(Element::parse(&half), Err(Malformed), "half of a pair");
+            let other = encoded("<?xml version=\"1.0\" encoding=\"latin1\"?><a/>", write);
+            assert_eq!(Element::parse(&other), Err(Malformed));
+        }
+        assert_eq!(parse("<?xml version=\"1.0\" encoding=\"UTF-16\"?><a/>"), Err(Malformed), "it says what it isn't");
     }
 
     #[test]
