@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -175,6 +175,9 @@ impl Caller {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         self.greeted.store(true, Ordering::Relaxed);
+        if let Some(refused) = amiss(&request) {
+            return refused;
+        }
         let origin = match self.door.proxies.origin(self.peer, self.encrypted, request.headers()) {
             Ok(origin) => origin,
             Err(contradiction) => return text(StatusCode::BAD_REQUEST, contradiction.to_string()),
@@ -198,6 +201,24 @@ impl Caller {
         let here = self.peer.to_canonical().is_loopback() && origin.is_private();
         self.door.insecure || origin.encrypted || here
     }
+}
+
+/// Refuses what HTTP/1.1 has every server refuse, and hyper passes on: a host that is missing or named twice (RFC 9112
+/// section 3.2), and a coding of the body that nobody here can undo (section 6.1).
+fn amiss(request: &Request<Incoming>) -> Option<Response<Body>> {
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    if hosts.next().is_none() || hosts.next().is_some() {
+        return Some(text(StatusCode::BAD_REQUEST, "a request names one host"));
+    }
+    let coded = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    coded.then(|| text(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"))
 }
 
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.

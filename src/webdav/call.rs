@@ -99,7 +99,7 @@ impl Call {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root.
     pub(super) fn destination(&self) -> Result<TreePath> {
-        let value = self.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
+        let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
         let address = address::resolve(value.as_bytes().trim_ascii(), self.host.as_ref(), self.anchor)?;
         if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
             return Err(Error::Foreign);

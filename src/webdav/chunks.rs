@@ -21,7 +21,7 @@ use super::error::{Error, Result, blocking};
 use super::folder::done;
 use super::pour::{Sink, pour};
 use super::uploads::{ChunkName, Chunked, Uploads};
-use super::verb::Verb;
+use super::verb::{self, Verb};
 use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
@@ -65,7 +65,8 @@ pub(super) async fn answer(
     let (uploads, now) = (around.uploads.clone(), around.now);
     let Place { upload, part } = place;
     if verb == Verb::Mkcol && part.is_none() {
-        let (view, name, length) = (around.view(), upload.clone(), announced(&head.headers)?);
+        // What can't be read of a length that only helps is passed over here.
+        let (view, name, length) = (around.view(), upload.clone(), announced(&head.headers).unwrap_or_default());
         return blocking(move || {
             view.may_deposit()?;
             let made = uploads.begin_chunked(&view, &name, length, now)?;
@@ -88,7 +89,7 @@ pub(super) async fn answer(
             if removed { Ok(done(StatusCode::NO_CONTENT)) } else { Err(Error::Elsewhere) }
         }
         (Verb::Propfind, None) => Ok(listed(&chunked, &head)),
-        _ => Err(Error::NotAllowed),
+        _ => Err(Error::NotAllowed(verb::FOR_PARTS)),
     }
 }
 
@@ -144,7 +145,7 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     let Around { tree, uploads, session, now } = around;
     let keep = !fields::overwrite(&head.headers)?;
     let total = announced(&head.headers)?;
-    let destination = head.headers.get("destination").ok_or(Error::Malformed("Destination is missing"))?;
+    let destination = fields::one(&head.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
     let host = address::Host::of(&head.uri, &head.headers);
     head.uri = address::path_of(destination.as_bytes().trim_ascii(), host.as_ref())?;
     let token = session.token();
@@ -187,7 +188,7 @@ fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Re
 
 /// Reads `OC-Total-Length`: what all parts come to.
 fn announced(headers: &HeaderMap) -> Result<Option<u64>> {
-    let Some(value) = headers.get("oc-total-length") else { return Ok(None) };
+    let Some(value) = fields::one(headers, "oc-total-length")? else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     length.map(Some).ok_or(Error::Malformed("OC-Total-Length is no number"))
 }

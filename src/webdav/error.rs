@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::address::Mount;
 use super::get::set;
-use super::verb::{ALLOW, Verb};
+use super::verb::Verb;
 use crate::auth::Refusal;
 use crate::domain::TreePath;
 use crate::http::{Body, challenge, full, retry_after, text};
@@ -92,9 +92,9 @@ pub(super) enum Error {
     /// The body ended before its end.
     #[error("the body was cut short")]
     Cut,
-    /// A method that is known, but not answered here.
+    /// A method that is known, but not answered here; others are.
     #[error("the method is not allowed here")]
-    NotAllowed,
+    NotAllowed(&'static str),
     /// A method that nobody knows.
     #[error("the method is unknown")]
     UnknownMethod,
@@ -146,8 +146,10 @@ impl Error {
         if let Some(wait) = self.wait() {
             retry_after(headers, wait);
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
-            headers.insert(header::ALLOW, ALLOW);
+        if let Self::NotAllowed(others) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(others));
+        } else if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
+            set(headers, header::ALLOW, Verb::others(asked.verb));
         }
         response
     }
@@ -175,7 +177,7 @@ impl Error {
             Self::Crowded | Self::Full => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
             Self::Denied(Refusal::Store(_)) | Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }

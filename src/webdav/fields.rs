@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderValue};
 
 use super::date;
 use super::error::Error;
@@ -13,6 +14,18 @@ use crate::tree::{LockToken, Timestamp};
 const USUAL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What `Infinite` asks for.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Returns the one value of a header.
+///
+/// # Errors
+/// [`Error::Malformed`] where there are several: of those, a proxy in front may have judged another.
+pub(super) fn one(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Error> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Error::Malformed("a header that has one value is there twice")),
+        (value, None) => Ok(value),
+    }
+}
 
 /// The value of `Depth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +43,7 @@ pub(super) enum Depth {
 /// # Errors
 /// [`Error::Malformed`] for any value but the three.
 pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
-    let Some(value) = headers.get("depth") else { return Ok(None) };
+    let Some(value) = one(headers, "depth")? else { return Ok(None) };
     match value.as_bytes().trim_ascii() {
         b"0" => Ok(Some(Depth::Zero)),
         b"1" => Ok(Some(Depth::One)),
@@ -44,7 +57,7 @@ pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
 /// # Errors
 /// [`Error::Malformed`] for any value but `T` and `F`.
 pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
-    match headers.get("overwrite").map(|value| value.as_bytes().trim_ascii()) {
+    match one(headers, "overwrite")?.map(|value| value.as_bytes().trim_ascii()) {
         None | Some(b"T" | b"t") => Ok(true),
         Some(b"F" | b"f") => Ok(false),
         Some(_) => Err(Error::Malformed("Overwrite is neither T nor F")),
@@ -72,7 +85,7 @@ fn one_timeout(text: &str) -> Option<Duration> {
 /// # Errors
 /// [`Error::Malformed`] when it is not there or no URL.
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
-    let inner = headers.get("lock-token").and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
+    let inner = one(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
         let inner = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))?;
         (inner.contains(':') && !inner.contains(['<', '>', ' '])).then_some(inner)
     });
@@ -92,7 +105,7 @@ pub(super) fn wants_little(headers: &HeaderMap) -> bool {
 /// # Errors
 /// [`Error::Malformed`] when it is there and no number.
 pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
-    let Some(value) = headers.get("x-oc-mtime") else { return Ok(None) };
+    let Some(value) = one(headers, "x-oc-mtime")? else { return Ok(None) };
     let time = value.to_str().ok().and_then(date::parse_epoch);
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
@@ -146,6 +159,22 @@ mod tests {
         assert_eq!(depth(&headers("depth", "Infinity")).expect("depth"), Some(Depth::Infinity));
         for text in ["", "2", "00", "1,noroot", "-1"] {
             assert!(depth(&headers("depth", text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_one_value_is_refused_where_it_has_two() {
+        for (name, value) in [("depth", "0"), ("overwrite", "T"), ("lock-token", "<a:b>"), ("x-oc-mtime", "1")] {
+            let mut headers = headers(name, value);
+            let read = |headers: &HeaderMap| {
+                depth(headers).is_ok()
+                    && overwrite(headers).is_ok()
+                    && modified(headers).is_ok()
+                    && (name != "lock-token" || lock_token(headers).is_ok())
+            };
+            assert!(read(&headers), "{name}");
+            headers.append(name, value.parse().expect("value"));
+            assert!(!read(&headers), "{name}");
         }
     }
 

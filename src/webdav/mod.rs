@@ -142,7 +142,7 @@ impl Webdav {
             Verb::Put if call.headers.contains_key("upload-complete") => {
                 resume::begin(&call, body, &self.uploads, &self.streak).await
             }
-            Verb::Post if !call.headers.contains_key("upload-complete") => Err(Error::NotAllowed),
+            Verb::Post if !call.headers.contains_key("upload-complete") => Err(Error::NotAllowed(verb::IN_TREE)),
             Verb::Post => resume::begin(&call, body, &self.uploads, &self.streak).await,
             Verb::Put => put::answer(&call, body, &self.streak).await,
             Verb::Patch => put::patch(&call, body).await,
@@ -181,7 +181,10 @@ impl Webdav {
     async fn beside(&self, verb: Verb, head: Parts, body: &mut Incoming, session: &Session) -> Result<Beside> {
         let (path, now) = (head.uri.path(), self.auth.now());
         let around = || Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
-        if path.starts_with("/upload/") && verb != Verb::Options {
+        if path.starts_with("/upload/") {
+            if verb == Verb::Options {
+                return Ok(Beside::Answered(options()));
+            }
             return resume::answer(verb, &head, body, around()).await.map(Beside::Answered);
         }
         match Other::parse(path.as_bytes(), session.login())? {
@@ -192,7 +195,7 @@ impl Webdav {
             Some(Other::Principal) if verb == Verb::Propfind => {
                 cloud::principal(session.login(), body).await.map(Beside::Answered)
             }
-            Some(Other::Principal) => Err(Error::NotAllowed),
+            Some(Other::Principal) => Err(Error::NotAllowed(verb::FOR_PRINCIPAL)),
             None => Ok(Beside::Tree(head)),
         }
     }
@@ -218,7 +221,7 @@ fn options() -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol, sabredav-partialupdate"));
     headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
-    headers.insert(header::ALLOW, verb::ALLOW);
+    headers.insert(header::ALLOW, HeaderValue::from_static(verb::IN_TREE));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(
         "accept-patch",
@@ -230,7 +233,7 @@ fn options() -> Response<Body> {
 
 fn unanswered(head: &Parts) -> Error {
     let known = ["TRACE", "CONNECT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
-    if known.contains(&head.method.as_str()) { Error::NotAllowed } else { Error::UnknownMethod }
+    if known.contains(&head.method.as_str()) { Error::NotAllowed(verb::IN_TREE) } else { Error::UnknownMethod }
 }
 
 /// Keeps a stored page from acting in this server's name, and a browser from guessing types.

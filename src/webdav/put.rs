@@ -27,7 +27,7 @@ use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
 pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, streak: &Streak) -> Result<Response<Body>> {
-    let part = call.headers.get(header::CONTENT_RANGE).map(|value| Part::of_content_range(value.as_bytes()));
+    let part = fields::one(&call.headers, header::CONTENT_RANGE)?.map(|value| Part::of_content_range(value.as_bytes()));
     let transfer = Transfer::new(call, body.size_hint().exact(), part.transpose()?)?;
     if !transfer.is_small() {
         return send(transfer, body).await;
@@ -45,7 +45,7 @@ pub(super) async fn patch(call: &Arc<Call>, body: &mut Incoming) -> Result<Respo
     if kind.split(';').next().map(str::trim) != Some(PART_TYPE) {
         return Err(Error::Unsupported("PATCH takes application/x-sabredav-partialupdate with X-Update-Range"));
     }
-    let range = call.headers.get("x-update-range").ok_or(Error::Malformed("X-Update-Range is missing"))?;
+    let range = fields::one(&call.headers, "x-update-range")?.ok_or(Error::Malformed("X-Update-Range is missing"))?;
     let part = Part::of_update_range(range.as_bytes())?;
     send(Transfer::new(call, body.size_hint().exact(), Some(part))?, body).await
 }

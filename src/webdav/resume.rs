@@ -28,7 +28,7 @@ use super::get::set;
 use super::pour::{Sink, pour};
 use super::streak::Streak;
 use super::uploads::{Content, LIFE, Open, Uploads};
-use super::verb::Verb;
+use super::verb::{self, Verb};
 use super::{fields, put};
 use crate::auth::Session;
 use crate::domain::Time;
@@ -50,7 +50,7 @@ const STRIDE: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Malformed`] for any value but the two.
 pub(super) fn completes(headers: &HeaderMap) -> Result<Option<bool>> {
-    match headers.get(COMPLETE).map(|value| value.as_bytes().trim_ascii()) {
+    match fields::one(headers, COMPLETE)?.map(|value| value.as_bytes().trim_ascii()) {
         None => Ok(None),
         Some(b"?1") => Ok(Some(true)),
         Some(b"?0") => Ok(Some(false)),
@@ -138,7 +138,7 @@ pub(super) async fn answer(
             blocking(move || uploads.end(id).map(|()| done(StatusCode::NO_CONTENT))).await
         }
         Verb::Patch => append((id, open), head, body, Around { tree, uploads, session, now }).await,
-        _ => Err(Error::NotAllowed),
+        _ => Err(Error::NotAllowed(verb::FOR_UPLOAD)),
     }
 }
 
@@ -335,7 +335,7 @@ pub(super) fn limits(session: Option<&Session>) -> String {
 }
 
 fn number(headers: &HeaderMap, name: HeaderName) -> Result<Option<u64>> {
-    let Some(value) = headers.get(&name) else { return Ok(None) };
+    let Some(value) = fields::one(headers, name)? else { return Ok(None) };
     let number =
         value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
     number.map(Some).ok_or(Error::Malformed("an upload's offset or length is no number"))

@@ -1,11 +1,16 @@
 //! The methods that are answered.
 
-use http::{HeaderValue, Method};
+use http::Method;
 
-/// What `Allow` says.
-pub(super) const ALLOW: HeaderValue = HeaderValue::from_static(
-    "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK",
-);
+/// What is answered in the tree, as `Allow` says it.
+pub(super) const IN_TREE: &str =
+    "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
+/// What is answered for an upload that goes on where it ended.
+pub(super) const FOR_UPLOAD: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
+/// What is answered for an upload in parts, and for its parts.
+pub(super) const FOR_PARTS: &str = "OPTIONS, MKCOL, PROPFIND, PUT, MOVE, DELETE";
+/// What is answered for a principal.
+pub(super) const FOR_PRINCIPAL: &str = "OPTIONS, PROPFIND";
 
 /// A method of RFC 9110 or RFC 4918.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,15 @@ impl Verb {
             "POST" => Self::Post,
             _ => return None,
         })
+    }
+
+    /// Returns what is answered in the tree at a place where it is not (RFC 9110 section 15.5.6).
+    pub(super) fn others(this: Option<Self>) -> String {
+        let is_this = |name: &&str| {
+            let verb = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::of(&method));
+            this.is_some() && verb == this
+        };
+        IN_TREE.split(", ").filter(|name| !is_this(name)).collect::<Vec<_>>().join(", ")
     }
 
     /// Tells whether it may make something at the place that it names.

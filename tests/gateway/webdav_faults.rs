@@ -353,3 +353,48 @@ async fn no_spelling_of_a_path_leads_up() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_servers_could_read_in_two_ways_is_refused() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a", "old");
+    let dav = gateway.dav("alice", &gateway.login("alice", "/:rw"));
+    let ask = async |request: &str, headers: &str| {
+        let authorization = dav.authorization();
+        let head =
+            format!("{request} HTTP/1.1\r\nauthorization: {authorization}\r\n{headers}connection: close\r\n\r\n");
+        let answer = raw(gateway.http, format!("{head}0\r\n\r\n").as_bytes()).await;
+        String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask("GET /dav/a", "host: a\r\n").await, "200");
+    assert_eq!(ask("GET /dav/a", "").await, "400", "no host");
+    assert_eq!(ask("GET /dav/a", "host: a\r\nhost: b\r\n").await, "400");
+    assert_eq!(ask("PUT /dav/a", "host: a\r\ntransfer-encoding: gzip, chunked\r\n").await, "501");
+    assert_eq!(ask("PUT /dav/a", "host: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n").await, "501");
+    let twice = "host: a\r\ndestination: /dav/b\r\ndestination: /dav/c\r\n";
+    assert_eq!(ask("MOVE /dav/a", twice).await, "400");
+    assert_eq!(std::fs::read(gateway.host("/a")).expect("there"), b"old");
+    assert_eq!(ask("PUT /dav/a", "host: a\r\ntransfer-encoding: Chunked\r\n").await, "204");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_is_not_allowed_is_not_among_those_that_are() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/folder");
+    let dav = gateway.dav("alice", &gateway.login("alice", "/:rw"));
+    let upload = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "a").await.header("location").to_owned();
+    assert_eq!(dav.status("MKCOL", "/remote.php/dav/uploads/alice/up").await, 201);
+    for (method, path, others) in [
+        ("PUT", "/dav/folder", "GET"),
+        ("MKCOL", "/dav/folder", "PROPFIND"),
+        ("PUT", &*upload, "PATCH"),
+        ("LOCK", "/remote.php/dav/uploads/alice/up", "MKCOL"),
+        ("PUT", "/remote.php/dav/principals/users/alice", "PROPFIND"),
+    ] {
+        let refused = dav.send(method, path, &[], "").await;
+        let allowed: Vec<_> = refused.header("allow").split(", ").collect();
+        assert_eq!(refused.status, 405, "{method} {path}");
+        assert!(allowed.contains(&others) && !allowed.contains(&method), "{method} {path}: {allowed:?}");
+    }
+    assert_eq!(dav.status("OPTIONS", &upload).await, 200);
+}
