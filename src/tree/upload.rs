@@ -66,7 +66,7 @@ impl Upload {
         replaced: Option<&Stat>,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let content = view.host().staging(&spot.folder, spot.holder.mount())?.make_file()?;
+        let content = view.staging(spot)?.make_file()?;
         Self::of(content, view, asked, (spot, replaced), claim)
     }
 

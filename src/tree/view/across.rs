@@ -10,6 +10,14 @@ use crate::tree::handles::Hold;
 use crate::tree::host::{How, Staged, Stat};
 use crate::tree::{Error, Kind, Result};
 
+/// What is to move, copied into staging.
+pub(super) struct Copied {
+    staged: Staged,
+    /// What the entry was, and all in it.
+    stat: Stat,
+    sum: u64,
+}
+
 impl View {
     /// Moves an entry to another file system, of which all else is allowed already.
     pub(super) fn move_across(
@@ -23,16 +31,32 @@ impl View {
         if stat.is_folder() && self.host().holds_mounts(&source.path) {
             return Err(Error::Forbidden);
         }
-        let leaving = self.host().staging(&source.folder, source.holder.mount())?;
-        let before = self.sum(source, stat)?;
-        let staged = self.copy_for_move(source, stat, target)?;
+        let copied = self.copy_across(source, stat, target)?;
+        self.arrive(copied, source, target, overwrite, claim)
+    }
+
+    /// Puts a copy in the place of its target and removes the source, if that is still what was copied.
+    pub(super) fn arrive(
+        &self,
+        copied: Copied,
+        source: &Spot,
+        target: &Spot,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+    ) -> Result<bool> {
+        let Copied { staged, stat, sum } = copied;
+        let leaving = self.staging(source)?;
+        // Not under the locks: that takes long in a large folder, and everybody would wait.
+        if self.sum(source, &stat)? != sum {
+            return Err(Error::Precondition);
+        }
         let names = self.shared().names.hold(&[&source.path, &target.path]);
         let steady = self.shared().locks.steady();
         let moving = self.may_move(source, target, overwrite, claim)?;
-        let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
-        if self.sum(source, &moving.moved)? != before {
+        if self.number(&TreePath::root(), &moving.moved) != self.number(&TreePath::root(), &stat) {
             return Err(Error::Precondition);
         }
+        let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
         let old = self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
         self.sync_names(&target.folder)?;
         let left = match leaving.take(&source.folder, &source.name) {
@@ -52,10 +76,11 @@ impl View {
     }
 
     /// Copies into staging what is to move, as it is.
-    fn copy_for_move(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Staged> {
+    pub(super) fn copy_across(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Copied> {
+        let sum = self.sum(source, stat)?;
         let hold = Hold::new(self, source.path.clone(), Permission::W)?;
         let work = Work { view: self, hold, same: true, blind: !source.permission.allows(Permission::R) };
-        let staging = self.host().staging(&target.folder, target.holder.mount())?;
+        let staging = self.staging(target)?;
         let staged = match stat.kind {
             Some(Kind::Folder) => {
                 let staged = staging.make_folder()?;
@@ -74,26 +99,27 @@ impl View {
         if self.is_full() {
             staging.sync_all()?;
         }
-        Ok(staged)
+        Ok(Copied { staged, stat: stat.clone(), sum })
     }
 
     /// Returns a number that is another once anything in an entry has changed: what is there and its content.
     fn sum(&self, source: &Spot, stat: &Stat) -> Result<u64> {
-        let number = |place: &TreePath, stat: &Stat| {
-            let mut hasher = DefaultHasher::new();
-            let tag = (stat.kind == Some(Kind::File)).then(|| self.shared().tags.of(stat).bytes());
-            (place.as_bytes(), stat.inode, tag).hash(&mut hasher);
-            hasher.finish()
-        };
-        let mut sum = number(&TreePath::root(), stat);
+        let mut sum = self.number(&TreePath::root(), stat);
         if stat.is_folder() {
             let top = source.folder.folder(&TreePath::root().child(&source.name))?;
             self.each_below(&top, |_, below, name, stat| {
-                sum = sum.wrapping_add(number(&below.child(name), stat));
+                sum = sum.wrapping_add(self.number(&below.child(name), stat));
                 Ok(())
             })?;
         }
         Ok(sum)
+    }
+
+    fn number(&self, place: &TreePath, stat: &Stat) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let tag = (stat.kind == Some(Kind::File)).then(|| self.shared().tags.of(stat).bytes());
+        (place.as_bytes(), stat.inode, tag).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Takes a copy back that was put at a target, where that is still possible.
@@ -104,9 +130,7 @@ impl View {
                 old
             }
             (None, Some(_)) => return Ok(()),
-            (None, None) => {
-                self.host().staging(&target.folder, target.holder.mount())?.take(&target.folder, &target.name)?
-            }
+            (None, None) => self.staging(target)?.take(&target.folder, &target.name)?,
         };
         self.shared().removals.begin(copy);
         self.sync_names(&target.folder)

@@ -39,7 +39,7 @@ impl View {
         self.may_copy_tags(&source.path, deep)?;
         let work =
             Work { view: self, hold: Hold::new(self, source.path.clone(), Permission::R)?, same: false, blind: false };
-        let staging = self.host().staging(&target.folder, target.holder.mount())?;
+        let staging = self.staging(&target)?;
         let staged = if source.stat.is_folder() {
             let staged = staging.make_folder()?;
             let copy = work.folder(&source.file.into(), &source.stat, &staged, deep)?;
@@ -95,7 +95,7 @@ impl View {
             Err(Errno::NOENT) => new(staged).map(|()| None),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let staging = self.host().staging(&target.folder, target.holder.mount())?;
+                let staging = self.staging(target)?;
                 let put = || staged.put_new(&target.folder, &target.name);
                 staging.replace(&target.folder, &target.name, &target.path, put).map(Some).map_err(Error::putting)
             }

@@ -28,7 +28,8 @@ pub use sync::{Changed, Point};
 
 use std::sync::Arc;
 
-use super::host::{Folder, Host, Stat};
+use super::check::Spot;
+use super::host::{Folder, Host, Staging, Stat};
 use super::{Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
 use crate::auth::Session;
 use crate::domain::{Permission, Standing, TreePath};
@@ -153,6 +154,11 @@ impl View {
         let Err(Error::Locked { root, token }) = result else { return result };
         let hidden = self.session.access()?.standing(&root) == Standing::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
+    }
+
+    /// Returns the staging from which a rename reaches a spot.
+    pub(in crate::tree) fn staging(&self, spot: &Spot) -> Result<Arc<Staging>> {
+        Ok(self.host().staging(&spot.folder, spot.holder.mount())?)
     }
 
     /// Writes the names in a folder to disk where durability asks for it.

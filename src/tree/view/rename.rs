@@ -103,7 +103,7 @@ impl View {
     /// Both change places in one step, so that the target is never missing; then the old one goes. The index
     /// knows of both steps, so that the second follows at the next start at the latest.
     fn swap(&self, source: &Spot, target: &Spot) -> Result<()> {
-        let staging = self.host().staging(&source.folder, source.holder.mount())?;
+        let staging = self.staging(source)?;
         let old = match source.folder.exchange(&source.name, &target.folder, &target.name) {
             Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
                 let _ = source.folder.exchange(&source.name, &target.folder, &target.name);

@@ -135,7 +135,7 @@ impl View {
         self.remove(path, claim, |spot, stat| match stat.kind {
             Some(Kind::Folder) if self.host().holds_mounts(&spot.path) => Err(Error::Forbidden),
             Some(Kind::Folder) => {
-                let staged = self.host().staging(&spot.folder, spot.holder.mount())?.take(&spot.folder, &spot.name)?;
+                let staged = self.staging(spot)?.take(&spot.folder, &spot.name)?;
                 self.shared().removals.begin(staged);
                 Ok(())
             }

@@ -245,25 +245,22 @@ fn a_folder_swapped_behind_the_gateways_back_gets_no_name_by_a_move_to_another_f
 #[test]
 fn what_comes_into_a_folder_while_it_is_copied_to_another_file_system_is_not_lost() {
     let (house, view) = house();
-    let changes: [&(dyn Fn() + Sync); 4] = [
+    let changes: [&dyn Fn(); 5] = [
         &|| write(&house, "/box/a/b/new", "new"),
-        &|| write(&house, "/box/a/b/file", "another"),
+        &|| put(&view, "/box/a/b/file", "DEEP").expect("put"),
         &|| fs::remove_file(host(&house, "/box/a/b/file")).expect("removed"),
         &|| fs::rename(host(&house, "/box/a/b"), host(&house, "/box/a/d")).expect("renamed"),
+        &|| {},
     ];
-    for change in changes {
-        // The claim is judged once the copy is whole.
-        let judge = || {
-            change();
-            Ok(())
-        };
+    for (number, change) in changes.iter().enumerate() {
         let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("there");
         let target = view.spot(&at("/box/c")).expect("there");
-        let claim = Claim { tokens: &[], judge: &judge };
-        assert_eq!(said(view.move_across(&source, &stat, &target, Overwrite::Yes, &claim)), "precondition");
-        assert!(
-            host(&house, "/box/a/file").exists() && fs::read_dir(host(&house, "/box/c")).expect("list").count() == 0
-        );
+        let copied = view.copy_across(&source, &stat, &target).expect("copied");
+        change();
+        let moved = view.arrive(copied, &source, &target, Overwrite::Yes, &NONE);
+        assert_eq!(said(moved), if number < 4 { "precondition" } else { "ok" }, "{number}");
+        assert_eq!(host(&house, "/box/a/file").exists(), number < 4);
+        assert_eq!(host(&house, "/box/c/file").exists(), number == 4);
     }
     no_debris(&house);
 }
