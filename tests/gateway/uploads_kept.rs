@@ -337,3 +337,50 @@ async fn unfinished_uploads_hold_no_more_together_than_they_may() {
     assert_eq!(append(&bob, upload, 300_000, "?1", &bytes(600_000)).await, 201);
     assert_eq!(dav.send("PUT", &format!("{PLACE}/1"), &[], bytes(900_000)).await.status, 201, "and what was is gone");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_took_is_not_told_as_there() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let dav = Dav::new(server.http, "alice", &token);
+    let whole = content(1000);
+    let upload = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], whole.clone()).await;
+    let upload = upload.header("location").to_owned();
+    assert_eq!(dav.status("MKCOL", PLACE).await, 201);
+    for (name, length) in [("1", 2000), ("2", 3000), ("3", 4000)] {
+        assert_eq!(dav.send("PUT", &format!("{PLACE}/{name}"), &[], content(length)).await.status, 201);
+    }
+    server.kill();
+    for path in staged(&root) {
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
+        match file.metadata().expect("there").len() {
+            1000 => file.set_len(600).expect("cut"),
+            2000 => file.set_len(1500).expect("cut"),
+            3000 => std::fs::remove_file(&path).expect("removed"),
+            _ => {}
+        }
+    }
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    let listed = dav.send("PROPFIND", PLACE, &[("depth", "1")], "").await.text();
+    assert_eq!((listed.matches("<D:getcontentlength>").count(), listed.contains(">4000<")), (1, true), "{listed}");
+    assert_eq!(staged(&root).len(), 2, "a part that is not whole is debris");
+    assert_eq!(offset(&dav, &upload).await, 600);
+    assert_eq!(append(&dav, &upload, 600, "?1", &whole[600..]).await, 201);
+    assert!(dav.get("/dav/a").await.body == whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_committed_stays_and_can_be_tried_again() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h", "--mime", "image/png"]));
+    let begun = dav.send("PUT", "/dav/a.png", &[("upload-complete", "?0")], "no picture at all").await;
+    let upload = begun.header("location");
+    for _ in 0..2 {
+        assert_eq!(append(&dav, upload, 17, "?1", b"").await, 415);
+        assert_eq!(offset(&dav, upload).await, 17);
+    }
+    assert_eq!((dav.status("DELETE", upload).await, dav.get("/dav/a.png").await.status), (204, 404));
+    assert!(staged(&gateway.root()).is_empty());
+}
