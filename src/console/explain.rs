@@ -83,17 +83,18 @@ fn path(fields: &Fields, name: &str) -> Result<Option<TreePath>> {
 
 fn question(fields: &Fields) -> Result<Question> {
     let operation = fields.read("op")?.unwrap_or(Operation::Read);
-    Ok(Question {
+    let question = Question {
         operation,
         path: path(fields, "path")?.unwrap_or_default(),
-        to: path(fields, "to")?,
+        to: None,
         protocol: fields.read::<Protocol>("protocol")?,
         address: fields.read("address")?,
         user_agent: fields.text("program").map(str::to_owned),
         size: fields.read("size")?,
         mime: fields.text("mime").map(str::to_owned),
         tags: fields.read("tag")?.into_iter().collect(),
-    })
+    };
+    question.aimed(path(fields, "to")?).map_err(|fault| Fault::Form(fault.to_string()))
 }
 
 /// Asks, and answers once it was asked.

@@ -7,6 +7,7 @@ mod both;
 mod bounds;
 mod console;
 mod console_audit;
+mod console_explain;
 mod console_uploads;
 mod crash;
 mod elsewhere;
