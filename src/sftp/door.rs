@@ -144,7 +144,7 @@ impl Door {
 /// Tells whether a client sends SYMLINK's arguments in the draft's order, the link first: of those that do so where a
 /// server is not OpenSSH, these look for that name at the very front of our identification string.
 fn sends_link_first(client: &str) -> bool {
-    ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP"].iter().any(|known| client.starts_with(known))
+    ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|known| client.starts_with(known))
 }
 
 fn reject() -> Auth {

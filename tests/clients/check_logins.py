@@ -81,6 +81,16 @@ def sftp_filezilla(s):
                  text=s.sftp.password + "\n").stdout.strip()
 
 
+@check("php")
+def sftp_phpseclib(s):
+    """PHP's phpseclib, by which Nextcloud and others reach SFTP: whole files, parts, resume, times, modes, links, folders."""
+    password_only(s)
+    if not Path("/usr/share/php/phpseclib3/autoload.php").exists():
+        raise Absent("phpseclib is not installed")
+    end = {k: getattr(s.sftp, k) for k in ("host", "port", "user", "password")}
+    s.run("php", HERE / "phpseclib_session.php", s.remote, text=json.dumps(end))
+
+
 @check("curl")
 def sftp_curl(s):
     """curl over SFTP, whose SSH is libssh2, as in PHP: put with folders, get, ranges, both resumed, append, commands."""

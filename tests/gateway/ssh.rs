@@ -326,9 +326,12 @@ async fn clients_that_know_only_older_algorithms_come_in() {
 async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
     let (gateway, token) = started(|_| {}).await;
     gateway.write("/target", "x");
-    for (name, link_first) in
-        [("SSH-2.0-ssh2js1.17.0", true), ("SSH-2.0-WinSCP_release_6.5", true), ("SSH-2.0-Go", false)]
-    {
+    for (name, link_first) in [
+        ("SSH-2.0-ssh2js1.17.0", true),
+        ("SSH-2.0-WinSCP_release_6.5", true),
+        ("SSH-2.0-phpseclib_3.0 (libsodium, openssl)", true),
+        ("SSH-2.0-Go", false),
+    ] {
         let config = client::Config { client_id: SshId::Standard(name.into()), ..client::Config::default() };
         let mut ssh = client::connect(Arc::new(config), gateway.sftp, Trusting).await.expect("connected");
         assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{name}");
