@@ -80,7 +80,13 @@ impl Tree {
                 Ok((kept, there))
             });
             match whole {
-                Ok((kept, there)) if grows || there == size => found.push((name, size.min(there), Waiting(kept))),
+                Ok((kept, there)) if grows || there == size => {
+                    if there > size {
+                        // What was not written down is not counted: it takes no room either.
+                        kept.open(How::Both)?.truncate(size)?;
+                    }
+                    found.push((name, size.min(there), Waiting(kept)));
+                }
                 Ok((kept, _)) => {
                     store.strike_upload_part(upload, &name)?;
                     kept.discard()?;

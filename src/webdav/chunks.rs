@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::address::{self, Place};
@@ -148,6 +148,10 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     let destination = fields::one(&head.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
     let host = address::Host::of(&head.uri, &head.headers);
     head.uri = address::path_of(destination.as_bytes().trim_ascii(), host.as_ref())?;
+    if keep {
+        // Judged again at the commit, as any condition: putting together takes its time.
+        head.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+    }
     let token = session.token();
     let call = Call::new(Verb::Put, head, tree, session, now).await?;
     if call.is_root() {

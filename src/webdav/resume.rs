@@ -206,11 +206,10 @@ async fn receive(
     let (pouring, blocks) = pour(body, call.view.session(), stop.cancelled(), pouring).await?;
     blocking(move || {
         let Pouring { mut append, sums } = pouring.write(&blocks)?;
-        if let Err(error) = sums.finish() {
-            append.content()?.offset = offset;
-            return Err(error);
+        match sums.finish() {
+            Ok(_) => Ok(append),
+            Err(error) => append.cut_to(offset).and(Err(error)),
         }
-        Ok(append)
     })
     .await
 }
@@ -237,6 +236,14 @@ impl Append {
         self.content.as_mut().ok_or(Error::Lost)
     }
 
+    /// Lets go of what came behind an offset: what is not counted takes no room either.
+    fn cut_to(&mut self, offset: u64) -> Result<()> {
+        let upload = self.upload.as_ref().ok_or(Error::Lost)?;
+        upload.set_attributes(&Attributes { size: Some(offset), ..Attributes::default() })?;
+        self.content()?.offset = offset;
+        Ok(())
+    }
+
     /// Writes down how far it has come.
     fn note(&mut self) -> Result<u64> {
         let Some(content) = &mut self.content else { return Err(Error::Lost) };
@@ -258,10 +265,10 @@ impl Append {
         if self.open.length.is_some_and(|length| length != size) {
             return Err(Error::Length);
         }
-        let upload = self.upload.take().ok_or(Error::Lost)?;
         let modified = fields::modified(&call.headers)?;
         // What a refused part left behind the end goes.
-        upload.set_attributes(&Attributes { size: Some(size), ..Attributes::default() })?;
+        self.cut_to(size)?;
+        let upload = self.upload.take().ok_or(Error::Lost)?;
         let kept = put::verify(&upload, Checksums::announced(&call.headers, Of::Whole))?;
         call.judge()?;
         put::commit(call, upload, modified, kept)

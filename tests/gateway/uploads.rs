@@ -272,6 +272,24 @@ async fn chunks_are_put_together_in_the_order_of_their_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_uploads_in_parts_that_may_replace_nothing_one_wins() {
+    let gateway = Fixture::start().await;
+    let dav = alice(&gateway).await;
+    let places: Vec<_> = (0..4).map(|number| format!("/remote.php/dav/uploads/alice/{number}")).collect();
+    for place in &places {
+        assert_eq!(dav.status("MKCOL", place).await, 201);
+        assert_eq!(dav.send("PUT", &format!("{place}/1"), &[], vec![b'x'; 8 << 20]).await.status, 201);
+    }
+    let to = dav.url("/remote.php/dav/files/alice/one");
+    let headers = [("destination", &*to), ("overwrite", "F")];
+    let finish = async |place: &str| dav.send("MOVE", &format!("{place}/.file"), &headers, "").await.status;
+    let [a, b, c, d] = &places[..] else { panic!("four") };
+    let mut statuses = <[u16; 4]>::from(tokio::join!(finish(a), finish(b), finish(c), finish(d)));
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 412, 412, 412]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chunks_belong_to_their_user_and_are_judged_when_they_are_put_together() {
     let gateway = Fixture::start().await;
     gateway.folder("/mine");

@@ -117,6 +117,8 @@ async fn a_killed_server_goes_on_with_an_upload_where_it_was() {
     assert!(!dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.text().contains(".patgate"));
     let at = offset(&dav, &upload).await;
     assert!((18 * MIB..23 * MIB).contains(&at), "a long request is written down now and then: {at}");
+    let held = staged(&root)[0].metadata().expect("a file").len();
+    assert_eq!(held, at as u64, "no more is held than is counted");
     let length = dav.send("HEAD", &upload, &[], "").await.header("upload-length").to_owned();
     assert_eq!(length, whole.len().to_string());
     server.kill();
@@ -383,4 +385,26 @@ async fn what_can_not_be_committed_stays_and_can_be_tried_again() {
     }
     assert_eq!((dav.status("DELETE", upload).await, dav.get("/dav/a.png").await.status), (204, 404));
     assert!(staged(&gateway.root()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_of_an_upload_takes_no_room() {
+    let most = |settings: &mut patgate::gateway::Settings| {
+        settings.webdav_options.uploads = UploadSpace::Bytes(1_000_000);
+    };
+    let gateway = Fixture::start_with(Clock::system(), most).await;
+    gateway.user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
+    let headers = [
+        ("content-type", "application/partial-upload"),
+        ("upload-offset", "3"),
+        ("upload-complete", "?0"),
+        ("content-digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"),
+    ];
+    let refused = dav.send("PATCH", begun.header("location"), &headers, vec![b'x'; 900_000]).await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    let held: u64 = staged(&gateway.root()).iter().map(|path| path.metadata().expect("a file").len()).sum();
+    assert_eq!(held, 3, "no more is held than is counted");
+    assert_eq!(offset(&dav, begun.header("location")).await, 3);
 }
