@@ -1,5 +1,5 @@
-//! A host on which things go wrong: `kill -9` at a chosen point, and a file system that can't exchange, for tests
-//! of what that leaves.
+//! A host on which things go wrong: `kill -9` at a chosen point, a step that is refused, and a file system that can't
+//! exchange, for tests of what that leaves.
 
 use std::cell::Cell;
 
@@ -9,7 +9,22 @@ use super::{Errno, Result};
 
 thread_local! {
     static STEPS: Cell<Option<u32>> = const { Cell::new(None) };
+    static ALLOWED: Cell<Option<u32>> = const { Cell::new(None) };
     static EXCHANGES: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Lets the host refuse this thread one step, once it has done `steps` more. Returns whether one was refused since this
+/// was last asked for.
+pub(crate) fn refuse_after(steps: Option<u32>) -> bool {
+    ALLOWED.replace(steps).is_none()
+}
+
+/// Is asked before each step.
+pub(crate) fn before() -> Result<()> {
+    mortal();
+    let allowed = ALLOWED.get();
+    ALLOWED.set(allowed.and_then(|steps| steps.checked_sub(1)));
+    if allowed == Some(0) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 /// Lets this thread find that no file system can exchange two entries.

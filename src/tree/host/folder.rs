@@ -139,10 +139,10 @@ impl Folder {
     }
 }
 
-/// Changes names in one step; a test may kill the process just before and just after it.
-fn change<T>(step: impl FnOnce() -> T) -> T {
+/// Changes names in one step; a test may refuse it, or kill the process just before and just after it.
+fn change(step: impl FnOnce() -> Result<()>) -> Result<()> {
     #[cfg(test)]
-    super::doom::mortal();
+    super::doom::before()?;
     let done = step();
     #[cfg(test)]
     super::doom::mortal();

@@ -1,5 +1,5 @@
-//! Killed at any step on the host: what stands after the next start is the old or the new, whole, and so
-//! are the names of nodes.
+//! Killed at any step on the host, or refused one: what stands after the next start is the old or the new, whole,
+//! and so are the names of nodes.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::domain::{NodeId, Operation, Permission};
 use crate::tree::Overwrite;
-use crate::tree::host::doom::{doom, no_exchange};
+use crate::tree::host::doom::{doom, no_exchange, refuse_after};
 
 /// Tells the child what to do: which change, how, after how many points it is killed, and in which folder.
 const ORDER: &str = "PATGATE_TEST_ORDER";
@@ -163,6 +163,30 @@ fn whole_or_undone((name, act): (&str, Act), how: How) {
         seen.push(state == new);
     }
     assert!(old != new && seen.first() == Some(&false) && seen.contains(&true), "{name}: {seen:?}");
+}
+
+#[test]
+fn a_change_of_which_the_host_refuses_one_step_is_whole_or_undone() {
+    for (name, act) in SIMPLE.into_iter().chain(STEPWISE) {
+        let (old, new) = (outcome(None, true), outcome(Some(act), true));
+        for steps in 0.. {
+            let folder = tempfile::tempdir().expect("folder");
+            let house = furnish(folder.path(), true);
+            let view = house.view("alice");
+            refuse_after(Some(steps));
+            let made = act(&view);
+            let refused = refuse_after(None);
+            house.tree.settle();
+            drop((view, house));
+            let state = state(folder.path());
+            assert!(refused || made.is_ok(), "{name}: {made:?}");
+            assert!(state == new || (refused && state == old), "{name}, step {steps} refused: {state:#?}");
+            if !refused {
+                assert!(steps > 0, "{name}");
+                break;
+            }
+        }
+    }
 }
 
 #[test]
