@@ -106,6 +106,15 @@ impl Tree {
         Ok(rows.into_iter().filter(|row| !row.dead).map(|row| row.id).collect())
     }
 
+    /// Returns a number that moves whenever a token is taken back or removed: what lives is the same while it stays, but
+    /// for tokens that expire.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn epoch(&self) -> Result<i64> {
+        Ok(self.shared.index.store().epoch()?)
+    }
+
     /// Ends an unfinished upload, with all that waits of it.
     ///
     /// # Errors

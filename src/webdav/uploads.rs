@@ -43,8 +43,8 @@ struct Inner {
     tree: Tree,
     scales: Scales,
     table: Mutex<Table>,
-    /// Held while table and store change together.
-    order: Mutex<()>,
+    /// Held while table and store change together: the epoch at which dead tokens were last looked for.
+    order: Mutex<Option<i64>>,
 }
 
 #[derive(Default)]
@@ -157,7 +157,12 @@ impl Uploads {
     /// # Errors
     /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when all hold too much.
     pub(super) fn admit(&self, session: &Session, length: Option<u64>, now: Time) -> Result<()> {
-        self.sweep(now);
+        let epoch = self.0.tree.epoch()?;
+        let old = self.0.table.lock().holds_old(now);
+        let swept_at = *self.0.order.lock();
+        if old || swept_at != Some(epoch) {
+            self.sweep(now);
+        }
         self.0.table.lock().room(session)?;
         self.0.scales.admit(length)
     }
@@ -296,10 +301,12 @@ impl Uploads {
 
     /// Discards what waited too long, and what belongs to a dead token.
     fn sweep(&self, now: Time) {
-        let _order = self.0.order.lock();
+        let mut order = self.0.order.lock();
+        let epoch = self.0.tree.epoch().ok();
         let Ok(live) = self.0.tree.live_uploads().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
             return;
         };
+        *order = epoch;
         let (open, chunked) = self.0.table.lock().sweep(&live, now);
         for open in open {
             open.cancel();
@@ -356,6 +363,11 @@ impl Table {
     fn parts(&self, token: TokenId) -> usize {
         let own = self.chunked.iter().filter(|((owner, _), _)| *owner == token);
         own.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
+    }
+
+    fn holds_old(&self, now: Time) -> bool {
+        let chunked = || self.chunked.values().any(|chunked| is_old(chunked.state.lock().1, now));
+        self.open.values().any(|open| open.is_old(now)) || chunked()
     }
 
     /// Takes out what waited too long, and what does not live any more.
