@@ -60,7 +60,7 @@ pub(super) enum Fault {
     Lost,
 }
 
-/// Answers an address that no page has.
+/// Answers an address that no page has, or that only forms are sent to.
 pub(super) async fn nothing_here() -> Fault {
     Fault::Nothing
 }

@@ -126,6 +126,7 @@ fn router() -> Router<Arc<Shared>> {
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/end", post(sessions::end))
         .fallback(fault::nothing_here)
+        .method_not_allowed_fallback(fault::nothing_here)
         .layer(DefaultBodyLimit::max(FORM))
 }
 

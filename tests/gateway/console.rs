@@ -454,7 +454,9 @@ async fn a_page_that_cannot_be_shown_keeps_the_way_to_the_others() {
     let token = gateway.login("alice", "/:rw");
     let browser = Browser::signed_in(&gateway, "alice", &token).await;
     let stranger = Browser::new(&gateway);
-    for (path, status) in [("/console/nothing", 404), ("/console/files/none", 404), ("/console/policy", 403)] {
+    let pages =
+        [("/console/nothing", 404), ("/console/files/none", 404), ("/console/upload", 404), ("/console/policy", 403)];
+    for (path, status) in pages {
         let page = browser.get(path).await;
         assert_eq!(page.status, status, "{path}");
         assert!(page.text().contains("Sign out") && page.text().contains("id=\"why\""), "{path}: {}", page.text());
