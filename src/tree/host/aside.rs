@@ -25,10 +25,17 @@ impl Staging {
         let note = Name::new(&[old.place().1.as_bytes(), NOTE].concat()).map_err(|_| Errno::INVAL)?;
         let below = place.below(self.top()).ok_or(Errno::XDEV)?;
         self.folder().symlink(below.as_bytes(), &note)?;
-        let done = old.take(folder, name).and_then(|old| match put() {
-            Ok(()) => Ok(old),
-            Err(error) => old.give_back(folder, name).and(Err(error)),
-        });
+        let done = match old.take(folder, name) {
+            Ok(old) => match put() {
+                Ok(()) => Ok(old),
+                Err(error) => {
+                    // Where this fails the note stays with it.
+                    old.give_back(folder, name)?;
+                    Err(error)
+                }
+            },
+            Err(error) => Err(error),
+        };
         self.folder().unlink(&note)?;
         done
     }
@@ -47,5 +54,35 @@ impl Staging {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs;
+
+    use super::super::Host;
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_put_back_at_once_is_at_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (place, at) = (folder.path().join("a"), TreePath::parse(b"/a").expect("a path"));
+        let open = || Host::open(folder.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
+        fs::write(&place, "old").expect("written");
+        let host = open();
+        let root = host.root();
+        let staging = host.staging(root, root.stat().expect("there").mount()).expect("staging");
+        let put = || {
+            fs::write(&place, "in its way").expect("written");
+            Err(Errno::IO)
+        };
+        let name = Name::new(b"a").expect("a name");
+        assert!(staging.replace(root, &name, &at, put).is_err());
+        fs::remove_file(&place).expect("removed");
+        drop((staging, host));
+        open();
+        assert_eq!(fs::read(&place).expect("there"), b"old");
     }
 }
