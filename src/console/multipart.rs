@@ -1,5 +1,6 @@
 //! Forms with files (`multipart/form-data`, RFC 7578), read as they come: what a part holds is handed on in
-//! pieces, and never held whole.
+//! pieces, and never held whole. The reader that axum brings takes in all that the sender has ready before it hands a
+//! piece on, without bound; this one holds the head of a part, or a block.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};

@@ -28,6 +28,24 @@ impl Hands for HostHands {
         Ok(Facts { kind, inode: stat.inode, born: stat.born() })
     }
 
+    fn changed_after(&self, path: &TreePath, instant: i64) -> Result<bool> {
+        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
+        let folder = self.host.folder(&parent)?;
+        let top = folder.stat_entry(&name)?;
+        let mut changed = top.changed_after(instant);
+        if top.is_folder() {
+            let top = folder.folder(&TreePath::root().child(&name))?;
+            top.each_below(
+                || Ok::<(), Error>(()),
+                |_, _, _, stat| {
+                    changed |= stat.changed_after(instant);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(changed)
+    }
+
     fn clear(&self, path: &TreePath) -> Result<()> {
         let (parent, name) = path.split().ok_or(Error::Forbidden)?;
         let folder = self.host.folder(&parent)?;

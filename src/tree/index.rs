@@ -50,6 +50,9 @@ pub(super) trait Hands: Send + Sync {
     /// Asks about a path.
     fn ask(&self, path: &TreePath) -> Result<Facts>;
 
+    /// Tells whether anything at and below a path has changed after an instant, in nanoseconds since 1970.
+    fn changed_after(&self, path: &TreePath, instant: i64) -> Result<bool>;
+
     /// Removes what stands at a path, with all in it, in one step.
     fn clear(&self, path: &TreePath) -> Result<()>;
 }
@@ -258,6 +261,14 @@ impl Index {
             Plan::Swap(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
             Plan::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
         };
+        // What came to the source since it was copied is nowhere else.
+        if rest
+            && let Plan::Copy(_, Entity { born: Some(copied), .. }) = plan
+            && self.hands.changed_after(source, *copied)?
+        {
+            tracing::warn!(%source, "this has changed since a move that was cut off had copied it, and stays");
+            return Ok(true);
+        }
         if rest && let Err(error) = self.hands.clear(source) {
             tracing::warn!(%source, %error, "what a move was to remove from here stays");
             return Ok(true);

@@ -152,6 +152,7 @@ mod tests {
             device: 1,
             mount: 1,
             created: None,
+            changed: modified,
             modified,
             accessed: Timestamp::default(),
             size: 3,

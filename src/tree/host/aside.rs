@@ -1,6 +1,7 @@
 //! Replacing where the host can't exchange two entries: what stands there is taken aside first, with a note of
 //! where it was. The next sweep puts it back unless something came in its place.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::open::{How, plain};
@@ -40,8 +41,10 @@ impl Staging {
         done
     }
 
-    /// Puts back what was taken aside and not replaced. `holder` is the folder that holds the staging.
-    pub(super) fn bring_back(&self, holder: &Folder) -> Result<()> {
+    /// Puts back what was taken aside and not replaced. `holder` is the folder that holds the staging. Returns the
+    /// names in staging of what the host refuses to put back now, and of its notes: the next sweep tries again.
+    pub(super) fn bring_back(&self, holder: &Folder) -> Result<HashSet<Vec<u8>>> {
+        let mut stay = HashSet::new();
         for note in names(&plain(self.folder(), b"", How::List)?)? {
             let Some(old) = note.strip_suffix(NOTE) else { continue };
             let (Ok(old), Ok(note)) = (Name::new(old), Name::new(&note)) else { continue };
@@ -50,38 +53,47 @@ impl Staging {
             let folder = if parent.is_root() { Ok(holder.clone()) } else { holder.folder(&parent) };
             match folder.and_then(|folder| self.folder().rename_new(&old, &folder, &name)) {
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
-                Err(error) => tracing::warn!(%error, "what was to be replaced can't be put back"),
+                Err(error) => {
+                    tracing::warn!(place = %String::from_utf8_lossy(&place), %error, "what stood here can't be put back");
+                    stay.extend([old, note].map(|name| name.as_bytes().to_vec()));
+                }
             }
         }
-        Ok(())
+        Ok(stay)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
     use std::fs;
 
     use super::super::Host;
     use super::*;
 
     #[test]
-    fn what_can_not_be_put_back_at_once_is_at_the_next_start() {
+    fn what_can_not_be_put_back_is_when_the_host_lets_it_at_a_later_start() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (place, at) = (folder.path().join("a"), TreePath::parse(b"/a").expect("a path"));
+        let (holder, elsewhere) = (folder.path().join("d"), folder.path().join("e"));
+        let (place, at) = (holder.join("a"), TreePath::parse(b"/d/a").expect("a path"));
         let open = || Host::open(folder.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
+        fs::create_dir(&holder).expect("made");
         fs::write(&place, "old").expect("written");
         let host = open();
-        let root = host.root();
-        let staging = host.staging(root, root.stat().expect("there").mount()).expect("staging");
+        let d = host.folder(&TreePath::parse(b"/d").expect("a path")).expect("there");
+        let staging = host.staging(&d, d.stat().expect("there").mount()).expect("staging");
         let put = || {
             fs::write(&place, "in its way").expect("written");
             Err(Errno::IO)
         };
         let name = Name::new(b"a").expect("a name");
-        assert!(staging.replace(root, &name, &at, put).is_err());
+        assert!(staging.replace(&d, &name, &at, put).is_err());
         fs::remove_file(&place).expect("removed");
-        drop((staging, host));
+        fs::rename(&holder, &elsewhere).expect("renamed");
+        fs::write(&holder, "no folder").expect("written");
+        drop((d, staging, host));
+        drop(open());
+        fs::remove_file(&holder).expect("removed");
+        fs::rename(&elsewhere, &holder).expect("renamed");
         open();
         assert_eq!(fs::read(&place).expect("there"), b"old");
     }

@@ -133,6 +133,38 @@ impl Folder {
         space(self)
     }
 
+    /// Shows every entry below: the folder that holds it, the way down to that, its name, and what it is. `go_on` is
+    /// asked before every block of names.
+    pub(crate) fn each_below<E: From<Errno>>(
+        &self,
+        mut go_on: impl FnMut() -> std::result::Result<(), E>,
+        mut show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut left = vec![TreePath::root()];
+        while let Some(below) = left.pop() {
+            let folder = self.folder(&below)?;
+            let mut names = folder.names()?;
+            loop {
+                let block = names.block()?;
+                if block.is_empty() {
+                    break;
+                }
+                go_on()?;
+                for name in block {
+                    let stat = match folder.stat_entry(&name) {
+                        Err(Errno::NOENT) => continue,
+                        stat => stat?,
+                    };
+                    if stat.is_folder() {
+                        left.push(below.child(&name));
+                    }
+                    show(&folder, &below, &name, &stat)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the folder to be listed.
     pub(crate) fn names(&self) -> Result<Names> {
         plain(self, b"", How::List).map(Names::from)

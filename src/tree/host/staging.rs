@@ -100,8 +100,8 @@ impl Staging {
         if let Some(kept) = sweeps {
             match Locked::take(plain(&staging.folder, b"", How::List)?) {
                 Ok(lock) => {
-                    staging.bring_back(holder)?;
-                    staging.sweep(kept)?;
+                    let stay = staging.bring_back(holder)?;
+                    staging.sweep(kept, &stay)?;
                     staging.held = Some(lock);
                 }
                 Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
@@ -166,10 +166,10 @@ impl Staging {
         format!("{:016x}-{:x}", self.run, SERIAL.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
-    fn sweep(&self, kept: &KeptNames) -> Result<()> {
+    fn sweep(&self, kept: &KeptNames, stay: &HashSet<Vec<u8>>) -> Result<()> {
         let Some(kept) = kept() else { return Ok(()) };
         for name in names(&plain(&self.folder, b"", How::List)?)? {
-            if !kept.contains(&name) {
+            if !kept.contains(&name) && !stay.contains(&name) {
                 self.remove(name)?;
             }
         }

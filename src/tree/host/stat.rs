@@ -24,6 +24,8 @@ pub(crate) struct Stat {
     pub(crate) mount: u64,
     /// When it was made, where the file system knows.
     pub(crate) created: Option<Timestamp>,
+    /// The last change of anything about it, which nobody can set.
+    pub(crate) changed: Timestamp,
     /// The last change of content.
     pub(crate) modified: Timestamp,
     /// The last read.
@@ -50,7 +52,12 @@ impl Stat {
 
     /// Returns the birth time in nanoseconds since 1970.
     pub(crate) fn born(&self) -> Option<i64> {
-        self.created.and_then(|t| t.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(t.nanos)))
+        self.created.and_then(nanos)
+    }
+
+    /// Tells whether anything about the entry has changed after an instant, in nanoseconds since 1970.
+    pub(crate) fn changed_after(&self, instant: i64) -> bool {
+        nanos(self.changed).is_none_or(|changed| changed > instant)
     }
 
     /// Returns what a folder is recognised by.
@@ -94,6 +101,7 @@ impl From<&Statx> for Stat {
             device: u64::from(x.stx_dev_major) << 32 | u64::from(x.stx_dev_minor),
             mount: if has(StatxFlags::MNT_ID) { x.stx_mnt_id } else { 0 },
             created: has(StatxFlags::BTIME).then(|| time(&x.stx_btime)),
+            changed: time(&x.stx_ctime),
             modified: time(&x.stx_mtime),
             accessed: time(&x.stx_atime),
             size: x.stx_size,
@@ -103,6 +111,11 @@ impl From<&Statx> for Stat {
             gid: x.stx_gid,
         }
     }
+}
+
+/// Returns an instant in nanoseconds since 1970, where these can say it.
+fn nanos(at: Timestamp) -> Option<i64> {
+    at.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(at.nanos))
 }
 
 fn time(stamp: &StatxTimestamp) -> Timestamp {

@@ -63,6 +63,10 @@ impl Hands for Host {
         self.entries.lock().get(path).copied().ok_or(Error::Absent)
     }
 
+    fn changed_after(&self, _: &TreePath, _: i64) -> Result<bool> {
+        Ok(false)
+    }
+
     fn clear(&self, path: &TreePath) -> Result<()> {
         self.remove(&path.to_string());
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::View;
 use crate::domain::{Name, Permission, Tag, TreePath, UploadRule};
 use crate::tree::check::Spot;
-use crate::tree::host::{Errno, File, Folder, How, Stat};
+use crate::tree::host::{File, Folder, How, Stat};
 use crate::tree::media::{self, HEAD};
 use crate::tree::{Error, Kind, Result};
 
@@ -137,31 +137,9 @@ impl View {
     pub(super) fn each_below(
         &self,
         top: &Folder,
-        mut show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> Result<()>,
+        show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> Result<()>,
     ) -> Result<()> {
-        let mut left = vec![TreePath::root()];
-        while let Some(below) = left.pop() {
-            let folder = top.folder(&below)?;
-            let mut names = folder.names()?;
-            loop {
-                let block = names.block()?;
-                if block.is_empty() {
-                    break;
-                }
-                self.session().access()?;
-                for name in block {
-                    let stat = match folder.stat_entry(&name) {
-                        Err(Errno::NOENT) => continue,
-                        stat => stat?,
-                    };
-                    if stat.is_folder() {
-                        left.push(below.child(&name));
-                    }
-                    show(&folder, &below, &name, &stat)?;
-                }
-            }
-        }
-        Ok(())
+        top.each_below(|| Ok(self.session().access().map(drop)?), show)
     }
 
     fn allowed(&self, refused: Option<&'static str>) -> Result<()> {

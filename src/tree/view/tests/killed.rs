@@ -166,6 +166,29 @@ fn whole_or_undone((name, act): (&str, Act), how: How) {
 }
 
 #[test]
+fn what_comes_to_a_source_after_a_kill_is_not_lost() {
+    const MOVE: &str = "a folder to a new name elsewhere";
+    let mut seen = 0;
+    for points in 0.. {
+        let folder = tempfile::tempdir().expect("folder");
+        let ended = make(MOVE, How::Named, points, folder.path());
+        let (source, copy) = (folder.path().join("root/s"), folder.path().join("root/t/new"));
+        if !ended && source.exists() && copy.exists() {
+            fs::write(source.join("b/f"), "late").expect("written");
+            let state = state(folder.path());
+            let content = |path: &str| state.entries.get(path).cloned().flatten();
+            assert_eq!(content("s/b/f").as_deref(), Some("late"));
+            assert_eq!(content("t/new/b/f").as_deref(), Some("/s/b/f"));
+            seen += 1;
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(seen > 0, "killed with both there");
+}
+
+#[test]
 fn a_change_of_which_the_host_refuses_one_step_is_whole_or_undone() {
     for (name, act) in SIMPLE.into_iter().chain(STEPWISE) {
         let (old, new) = (outcome(None, true), outcome(Some(act), true));
