@@ -1,6 +1,6 @@
 //! How the costs grow with what is kept: the same questions to a store with ten tokens of one user, and
-//! to one with 100,000 tokens of 1,000 users, five of them revoked, a twentieth expired and a tenth
-//! made with others.
+//! to one with 100,000 tokens of 1,000 users, five of them revoked, a twentieth expired, a tenth
+//! made with others and a third with a scope.
 //!
 //! `cargo bench --bench scale` prints the figures that the README shows.
 
@@ -83,6 +83,9 @@ fn fill(state: &Path, tokens: u32, users: u32, now: i64) {
                     randomblob(8), {now}, iif(i % 20 = 1, {now} - 1000, {now} + 8000000000), 0,
                     iif(i % 20000 = 2, {now}, NULL), i % 20 = 1
              FROM n;
+             INSERT INTO nodes (id, name, folder) VALUES (zeroblob(16), '', 1);
+             UPDATE tokens SET scoped = 1 WHERE name <> 'known' AND (id / 797) % 3 = 0;
+             INSERT INTO scopes (token_id, node, permission) SELECT id, zeroblob(16), 1 FROM tokens WHERE scoped;
              UPDATE tokens SET parent = printf('%08d', (substr(id, 1) / 797 - 1) * 797)
              WHERE name <> 'known' AND (id / 797) % 10 = 5;
              COMMIT;
@@ -157,6 +160,13 @@ fn looking(group: &mut Group<'_>, site: &Site) {
             b.iter(|| black_box(site.tokens.page(&Authority::Administrator, &query, 50).expect("a page")));
         });
     }
+    let who = Authority::Administrator;
+    group.bench_function("those that end soon", |b| {
+        b.iter(|| black_box(site.tokens.ending(&who, None, 5).expect("found")));
+    });
+    group.bench_function("those that name what is gone", |b| {
+        b.iter(|| black_box(site.tokens.dangling(&who, None, 5).expect("found")));
+    });
     group.bench_function("clean-up with nothing to do", |b| b.iter(|| site.tokens.tidy().expect("tidied")));
 }
 
