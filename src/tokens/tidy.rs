@@ -1,11 +1,16 @@
 //! Clean-up: what has been dead or told for long enough leaves the store, a few rows at a time.
 
+use std::time::Duration;
+
 use super::{Result, Tokens};
 
 /// How many rows one round takes away at most, of each kind.
 const BATCH: usize = 100;
 /// How many old events one round forgets at most, and how many old counts.
 const EVENTS: usize = 1000;
+/// How much longer than events counts stay: a chart that reaches back for as long as they are kept begins at the start
+/// of a day (UTC), which may be almost a day earlier.
+const CHARTED: Duration = Duration::from_secs(24 * 3600);
 /// How many rows of journals one round forgets at most.
 const MARKS: usize = 10_000;
 
@@ -34,8 +39,8 @@ impl Tidied {
 
 impl Tokens {
     /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
-    /// the policy's `token-retention`, and forgets events and counts older than its `audit-retention` and what is
-    /// left of the sync journals of dead tokens, and of those that nobody asks for any more.
+    /// the policy's `token-retention`, and forgets events older than its `audit-retention`, counts a day later, and
+    /// what is left of the sync journals of dead tokens, and of those that nobody asks for any more.
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.
@@ -46,7 +51,7 @@ impl Tokens {
         let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
         let old = now.before(policy.audit_retention.duration());
         let forgotten = self.store.forget_events(old, EVENTS)?;
-        let counts = self.store.forget_counts(old, EVENTS)?;
+        let counts = self.store.forget_counts(old.before(CHARTED), EVENTS)?;
         Ok(Tidied { expired, removed, forgotten, counts, marks })
     }
 }
