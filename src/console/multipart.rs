@@ -32,14 +32,19 @@ pub(super) struct Multipart {
 }
 
 impl Multipart {
-    /// Begins to read a form.
+    /// Begins to read a form whose parts stand between lines with this boundary.
+    pub(super) fn new(boundary: &str, body: Body) -> Self {
+        Self { body, sieve: Sieve::new(boundary) }
+    }
+
+    /// Returns the boundary that the head of a form names.
     ///
     /// # Errors
     /// [`Fault::Form`] for what is no such form.
-    pub(super) fn new(headers: &HeaderMap, body: Body) -> Result<Self> {
+    pub(super) fn boundary(headers: &HeaderMap) -> Result<String> {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let boundary = boundary(kind).ok_or_else(|| Fault::Form("a form with files was expected".to_owned()))?;
-        Ok(Self { body, sieve: Sieve::new(boundary) })
+        Ok(boundary.to_owned())
     }
 
     /// Returns the next part; what is left of the one before is passed over.

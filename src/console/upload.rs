@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -94,29 +95,53 @@ pub(super) async fn put(
     uri: Uri,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
-    Scripted(caller): Scripted,
+    caller: Result<Scripted>,
     mut body: Body,
 ) -> Result<StatusCode> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let target = Target { path: place::of(&uri)?, announced, replace: asked.replace.is_some() };
-    let taken = alive(&caller, take(&caller, target, &mut body)).await;
+    let taken = async {
+        let Scripted(caller) = caller?;
+        let target = Target { path: place::of(&uri)?, announced, replace: asked.replace.is_some() };
+        alive(&caller, take(&caller, target, &mut body)).await
+    };
+    let taken = taken.await;
     if taken.is_err() {
-        linger(body);
+        refuse(&headers, body);
     }
     taken.map(|()| StatusCode::CREATED)
 }
 
 /// Takes files from a form, which says who sent it before the first of them.
 pub(super) async fn post(uri: Uri, State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
-    at_home(request.uri(), request.headers())?;
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::from_request_parts(&mut parts, &shared).await?;
-    let mut form = Multipart::new(&parts.headers, body)?;
+    let (caller, boundary) = match sender(&mut parts, &shared).await {
+        Ok(sender) => sender,
+        Err(fault) => {
+            refuse(&parts.headers, body);
+            return Err(fault);
+        }
+    };
+    let mut form = Multipart::new(&boundary, body);
     let answer = answer(&caller, &uri, &mut form).await;
     if answer.is_err() {
-        linger(form.into_body());
+        refuse(&parts.headers, form.into_body());
     }
     answer
+}
+
+/// Reads on in what the sender of something refused is still sending; one that waits to be asked for it (RFC 9110,
+/// section 10.1.1) is not asked.
+fn refuse(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) {
+        linger(body);
+    }
+}
+
+/// Returns who sends a form with files, and what stands between its parts.
+async fn sender(parts: &mut Parts, shared: &Arc<Shared>) -> Result<(Caller, String)> {
+    at_home(&parts.uri, &parts.headers)?;
+    let caller = Caller::from_request_parts(parts, shared).await?;
+    Ok((caller, Multipart::boundary(&parts.headers)?))
 }
 
 async fn answer(caller: &Caller, uri: &Uri, form: &mut Multipart) -> Result<Response> {

@@ -130,6 +130,33 @@ async fn the_secret_of_a_form_is_looked_at_before_its_files_have_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_while_sending_gets_to_see_why() {
+    let gateway = Fixture::start().await;
+    let (browser, csrf, _) = alice(&gateway, &[]).await;
+    let signed_in = browser.head();
+    let cases = [
+        ("POST /console/upload/a", KIND, String::new(), "401"),
+        ("POST /console/upload/a", KIND, format!("{signed_in}sec-fetch-site: cross-site\r\n"), "403"),
+        ("POST /console/upload/a", "text/plain", signed_in.clone(), "422"),
+        ("PUT /console/raw/a/new", "text/plain", format!("x-csrf-token: {csrf}\r\n"), "401"),
+        ("PUT /console/raw/a/new", "text/plain", signed_in.clone(), "403"),
+    ];
+    let content = vec![b'x'; 12 << 20];
+    for (line, kind, who, status) in cases {
+        let mut stream = TcpStream::connect(gateway.http).await.expect("a connection");
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: {}\r\n{who}content-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+            gateway.http,
+            content.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let sent = stream.write_all(&content).await;
+        assert!(sent.is_ok(), "{line} {status}: {sent:?}");
+        assert_eq!(first_line(stream).await, format!("HTTP/1.1 {status}"), "{line} {who}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_by_a_form_ends_with_its_token() {
     let gateway = Fixture::start().await;
     let (browser, csrf, token) = alice(&gateway, &[]).await;
