@@ -336,15 +336,19 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
             (None, Some(_)) => (first, last.filter(|_| further)),
             (None, None) => (None, last.filter(|_| further)),
         };
+        let filtered = !(typed.find.is_empty() && typed.state.is_empty() && typed.owner.is_empty());
+        // What is asked for by itself, and any page but the first, is shown without them: they cost more than it.
+        let begins = !filtered && query.after.is_none() && query.before.is_none();
+        let attention = if begins { warnings(&looker, (!looks_up).then_some(&own))? } else { Vec::new() };
         let page = Page {
             frame,
-            attention: warnings(&looker, (!looks_up).then_some(&own))?,
+            attention,
             looks_up,
             everybody: typed.everybody,
             previous: previous.map(|id| turn("before", id)),
             next: next.map(|id| turn("after", id)),
             first: query.after.or(query.before).map(|_| address.trim_end_matches(['?', '&']).to_owned()),
-            filtered: !(typed.find.is_empty() && typed.state.is_empty() && typed.owner.is_empty()),
+            filtered,
             rows,
             owner: typed.owner,
             find: typed.find,

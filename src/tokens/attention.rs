@@ -1,14 +1,14 @@
 //! Live tokens that somebody should look after: before they end, or because what they name has.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::authority::Caller;
 use super::{Authority, Error, Result, Tokens};
 use crate::domain::{Login, NodeId, TokenId};
 use crate::store::{TokenFilter, TokenRecord, TokenState};
 
-/// How many scopes are looked at in one go.
-const BATCH: usize = 2000;
+/// How many nodes that scopes name are looked for.
+const LOOKED: usize = 1000;
 /// How many tokens are counted.
 const COUNTED: usize = 200;
 
@@ -31,42 +31,30 @@ impl Tokens {
     /// As [`Tokens::page`].
     pub fn ending(&self, who: &Authority, owner: Option<&Login>, limit: usize) -> Result<Attention> {
         let (caller, filter) = self.seen(who, owner)?;
-        let mut attention = Attention::default();
-        for token in self.store.ending(&filter, self.clock.now())? {
-            if attention.count == COUNTED {
-                attention.more = true;
-                break;
-            }
-            self.note(&caller, token, limit, &mut attention)?;
-        }
-        Ok(attention)
+        self.counted(&caller, self.store.ending(&filter, self.clock.now())?, limit)
     }
 
-    /// Likewise those with a scope whose node has ended.
+    /// Likewise those with a scope whose node has ended. Only so many nodes are looked for in the served folder; where
+    /// scopes name others besides, there may be more.
     ///
     /// # Errors
     /// As [`Tokens::page`].
     pub fn dangling(&self, who: &Authority, owner: Option<&Login>, limit: usize) -> Result<Attention> {
         let (caller, filter) = self.seen(who, owner)?;
-        let (mut attention, mut known, mut noted) = (Attention::default(), HashMap::new(), None);
-        let mut after = None;
-        loop {
-            let scopes = self.store.scopes(&filter, after, BATCH, self.clock.now())?;
-            for (token, node) in &scopes {
-                let ended = match known.get(node) {
-                    Some(known) => *known,
-                    None => *known.entry(*node).or_insert(self.has_ended(*node)?),
-                };
-                if ended && noted.replace(*token) != Some(*token) {
-                    self.note(&caller, *token, limit, &mut attention)?;
-                }
+        let now = self.clock.now();
+        let mut nodes = self.store.scoped_nodes(&filter, LOOKED + 1, now)?;
+        let unseen = nodes.len() > LOOKED;
+        nodes.truncate(LOOKED);
+        let mut ended = HashSet::new();
+        for (node, named) in nodes {
+            if !named || self.has_ended(node)? {
+                ended.insert(node);
             }
-            if scopes.len() < BATCH || attention.count >= COUNTED {
-                attention.more = scopes.len() == BATCH;
-                return Ok(attention);
-            }
-            after = scopes.last().copied();
         }
+        let tokens = if ended.is_empty() { Vec::new() } else { self.store.scoped_to(&filter, &ended, now)? };
+        let mut attention = self.counted(&caller, tokens, limit)?;
+        attention.more |= unseen;
+        Ok(attention)
     }
 
     /// Returns who asks, and a filter for what that may look at.
@@ -80,19 +68,26 @@ impl Tokens {
         Ok((caller, filter))
     }
 
-    /// Notes a token, unless it, or one above it, has died.
-    fn note(&self, caller: &Caller, token: TokenId, limit: usize, attention: &mut Attention) -> Result<()> {
-        let record = match self.record(token) {
-            Err(Error::UnknownToken(_)) => return Ok(()),
-            record => record?,
-        };
-        if record.state == TokenState::Live {
-            attention.count += 1;
-            if attention.first.len() < limit {
-                attention.first.push(self.shown(caller, record)?);
+    /// Counts tokens, but for those that died with one above them.
+    fn counted(&self, caller: &Caller, tokens: Vec<TokenId>, limit: usize) -> Result<Attention> {
+        let mut attention = Attention::default();
+        for token in tokens {
+            if attention.count == COUNTED {
+                attention.more = true;
+                break;
+            }
+            let record = match self.record(token) {
+                Err(Error::UnknownToken(_)) => continue,
+                record => record?,
+            };
+            if record.state == TokenState::Live {
+                attention.count += 1;
+                if attention.first.len() < limit {
+                    attention.first.push(self.shown(caller, record)?);
+                }
             }
         }
-        Ok(())
+        Ok(attention)
     }
 
     fn has_ended(&self, node: NodeId) -> Result<bool> {

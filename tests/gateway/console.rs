@@ -446,6 +446,14 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
         assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
         assert!(notice.contains("is gone") && notice.contains(id_of(&scoped)), "{notice}");
     }
+    let all = chief.get("/console/tokens?everybody=1").await.text();
+    let further = link(&all, "next").expect("a second page");
+    let back = link(&chief.get(&further).await.text(), "prev").expect("the first page");
+    assert!(all.contains("What needs your attention"));
+    for path in [further.as_str(), &back, "/console/tokens?everybody=1&find=last", "/console/tokens?owner=alice"] {
+        let page = chief.get(path).await.text();
+        assert!(page.contains("<tbody>") && !page.contains("What needs your attention"), "{path}: {page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Tokens that somebody may want to look after: those that end soon, and what their scopes name.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, named_params};
 
 use super::super::users::{page, user_id};
@@ -33,33 +35,44 @@ impl Store {
         })
     }
 
-    /// Returns up to `limit` scopes of the tokens that fit a filter's owner and kin and are not dead by themselves, in
-    /// the order of tokens and nodes, those after one.
-    pub(crate) fn scopes(
-        &self,
-        filter: &TokenFilter,
-        after: Option<(TokenId, NodeId)>,
-        limit: usize,
-        now: Time,
-    ) -> Result<Vec<(TokenId, NodeId)>> {
+    /// Returns up to `limit` nodes that scopes name of the tokens that fit a filter's owner and kin and are not dead by
+    /// themselves, each once, and whether there is a row of it; those without come first.
+    pub(crate) fn scoped_nodes(&self, filter: &TokenFilter, limit: usize, now: Time) -> Result<Vec<(NodeId, bool)>> {
+        let live = TokenState::Live.may_be();
+        self.snapshot(|c| {
+            let (owner, narrowed) = narrowed(c, filter)?;
+            let mut select = c.prepare_cached(&format!(
+                "SELECT node, node IN (SELECT id FROM nodes) AS named
+                 FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {narrowed} AND {live})
+                 ORDER BY named, node LIMIT :limit"
+            ))?;
+            let rows = select.query_map(
+                named_params! { ":owner": owner, ":below": filter.below, ":now": now, ":limit": page(limit) },
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
+        })
+    }
+
+    /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and have a scope that names one
+    /// of some nodes, each once and in their order.
+    pub(crate) fn scoped_to(&self, filter: &TokenFilter, nodes: &HashSet<NodeId>, now: Time) -> Result<Vec<TokenId>> {
         let live = TokenState::Live.may_be();
         self.snapshot(|c| {
             let (owner, narrowed) = narrowed(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT s.token_id, s.node FROM scopes s JOIN tokens t ON t.id = s.token_id
-                 WHERE (s.token_id, s.node) > (:token, :node) AND {narrowed} AND {live}
-                 ORDER BY s.token_id, s.node LIMIT :limit"
+                 WHERE {narrowed} AND {live} ORDER BY s.token_id"
             ))?;
-            let (token, node) = after.unzip();
-            let rows = select.query_map(
-                named_params! {
-                    ":token": token.as_ref().map_or("", TokenId::as_str),
-                    ":node": node.as_ref().map_or(&[][..], |node| &node.as_bytes()[..]),
-                    ":owner": owner, ":below": filter.below, ":now": now, ":limit": page(limit),
-                },
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
+            let mut rows = select.query(named_params! { ":owner": owner, ":below": filter.below, ":now": now })?;
+            let mut found: Vec<TokenId> = Vec::new();
+            while let Some(row) = rows.next()? {
+                if nodes.contains(&row.get(1)?) {
+                    found.push(row.get(0)?);
+                }
+            }
+            found.dedup();
+            Ok(found)
         })
     }
 }

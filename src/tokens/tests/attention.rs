@@ -65,6 +65,35 @@ fn what_names_what_is_gone_is_found_beyond_any_page() {
 }
 
 #[test]
+fn only_so_many_nodes_are_looked_for_and_it_is_told_that_there_may_be_more() {
+    let site = site();
+    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    let mut of_files = Vec::new();
+    for folder in 0..11 {
+        let names = (0..100).map(|name| format!("alice/below/{folder}-{name}"));
+        let targets: Vec<String> = names
+            .map(|name| {
+                std::fs::write(site.root.join(&name), "").expect("file");
+                format!("path:/{name}:r")
+            })
+            .collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        of_files.push(site.scoped(&targets).expect("a token").text.id());
+    }
+    let dangling = || site.tokens.dangling(ADMIN, None, 20).expect("found");
+    assert_eq!((dangling().count, dangling().more), (0, true), "100 were not looked for");
+    site.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
+    assert_eq!((dangling().count, dangling().more), (0, false), "what is dead is not looked at");
+    let own = site.scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
+    site.store.end_nodes(&[site.node("/alice/below/file")]).expect("ended");
+    assert_eq!(
+        (ids(&dangling()), dangling().more),
+        (vec![own], true),
+        "a node without a row is found before all others"
+    );
+}
+
+#[test]
 fn nobody_is_told_of_another_users_tokens_without_the_role() {
     let site = site();
     site.user("bob", &["/bob:rw"]);
