@@ -61,6 +61,7 @@ pub(super) fn policy(c: &Connection) -> Result<Policy> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
 
     #[test]
@@ -79,6 +80,18 @@ mod tests {
                 (policy.default_lifetime.to_string(), policy.max_lifetime.to_string()),
                 (default.into(), max.into())
             );
+        }
+    }
+
+    #[test]
+    fn no_tokens_at_all_which_an_older_patgate_took_becomes_one() {
+        let (folder, store) = testing::opened();
+        for (kept, becomes) in [("0", 1), ("7", 7)] {
+            testing::by_hand(&store, &format!("REPLACE INTO policy VALUES ('max-tokens-per-user', '{kept}')"));
+            testing::by_hand(&store, "PRAGMA user_version = 6");
+            let store = Store::open(&folder.path().join("state")).expect("opens");
+            assert_eq!(store.policy().expect("read").max_tokens_per_user.get(), becomes);
+            store.set_policy("max-tokens-per-user", "5").expect("set");
         }
     }
 
