@@ -52,9 +52,8 @@ struct Cli {
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", env = "PATGATE_CONFIG", hide_env_values = true, global = true)]
-    #[arg(help_heading = EVERYWHERE)]
+    /// The configuration file [env: PATGATE_CONFIG]
+    #[arg(long, value_name = "FILE", global = true, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
     /// The state directory, see [`with_state`].
     #[arg(skip)]
@@ -62,9 +61,8 @@ struct Global {
     /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
     #[arg(long, value_name = "URL", global = true, help_heading = NETWORK)]
     server: Option<String>,
-    /// Trust the authority in this file (PEM) for --server, and no other
-    #[arg(long, value_name = "FILE", env = "PATGATE_CA_FILE", hide_env_values = true, global = true)]
-    #[arg(help_heading = NETWORK)]
+    /// Trust the authority in this file (PEM) for --server, and no other [env: PATGATE_CA_FILE]
+    #[arg(long, value_name = "FILE", global = true, help_heading = NETWORK)]
     ca_file: Option<PathBuf>,
     /// Let the token travel to --server unencrypted
     #[arg(long, global = true, help_heading = NETWORK)]

@@ -51,9 +51,7 @@ impl Site {
 
     /// Returns the state directory where a flag or the environment names one.
     pub(super) fn told_state(&self) -> Option<PathBuf> {
-        let told = self.global.state.clone().map(PathBuf::from);
-        told.or_else(|| std::env::var_os("PATGATE_STATE").map(PathBuf::from))
-            .filter(|path| !path.as_os_str().is_empty())
+        told(self.global.state.as_ref().map(PathBuf::from), "PATGATE_STATE")
     }
 
     /// Gathers all that says how to run, with flags of the command's own.
@@ -62,7 +60,7 @@ impl Site {
         let level = (self.global.verbose > 0).then(|| flag("log", self.log_level("info")));
         Sources {
             default_state: default_state(),
-            file: self.global.config.clone().filter(|path| !path.as_os_str().is_empty()),
+            file: told(self.global.config.clone(), "PATGATE_CONFIG"),
             environment: std::env::vars_os().collect(),
             flags: state.chain(flags).chain(level).collect(),
         }
@@ -100,8 +98,8 @@ impl Site {
     fn desk_on(&self, open: impl FnOnce(&Self) -> Result<Open>) -> Result<Box<dyn Desk>> {
         let Some(server) = self.server()? else { return Ok(Box::new(Here(open(self)?))) };
         let token = std::env::var("PATGATE_TOKEN").ok();
-        let ca_file = self.global.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty());
-        let way = Way { ca_file, cleartext: self.global.cleartext };
+        let ca_file = told(self.global.ca_file.clone(), "PATGATE_CA_FILE");
+        let way = Way { ca_file: ca_file.as_deref(), cleartext: self.global.cleartext };
         Ok(Box::new(There::new(&server, token, way)?))
     }
 
@@ -202,6 +200,11 @@ fn own(state: &Path) -> Result {
     let (state, owner) = (state.display(), there.uid());
     Err(Failure::new(format!("the state in {state} belongs to the user id {owner}, not to {us}"))
         .hint(format!("run it as that user: sudo -u '#{owner}' patgate …")))
+}
+
+/// Returns the path that a flag names, or else a variable; an empty one names none.
+fn told(flag: Option<PathBuf>, variable: &str) -> Option<PathBuf> {
+    flag.or_else(|| std::env::var_os(variable).map(PathBuf::from)).filter(|path| !path.as_os_str().is_empty())
 }
 
 fn flag(key: &str, value: &str) -> Flag {

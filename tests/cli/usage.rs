@@ -48,6 +48,16 @@ fn every_fault_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let site = Site::with_alice();
+    for variable in ["PATGATE_CA_FILE", "PATGATE_CONFIG", "PATGATE_SERVER", "PATGATE_TOKEN"] {
+        let Answer { code, out, err } = answer(site.command().env(variable, "").args(["admin", "user", "list"]));
+        assert_eq!((code, err.as_str()), (0, ""), "{variable}");
+        assert!(out.contains("alice"), "{variable}: {out}");
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_written() {
     let site = Site::new();
     for shell in ["bash", "zsh", "fish"] {
