@@ -211,11 +211,13 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::Policy(PolicyFault::Never) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
         Error::Grace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
         Error::UnknownNode(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-node"),
-        Error::NoPath(_) | Error::Unnameable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),
+        Error::NoPath(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),
+        Error::Unnameable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unnameable"),
         Error::OutsideReach { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outside-reach"),
         Error::RoleNotHeld { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "role-not-held"),
         Error::Widens(_) | Error::Longer(..) => (StatusCode::UNPROCESSABLE_ENTITY, "widens"),
-        Error::Past(_) | Error::NoScopes | Error::NeverSlides | Error::Label(_) | Error::Setting(_) => {
+        Error::NeverSlides => (StatusCode::UNPROCESSABLE_ENTITY, "never-slides"),
+        Error::Past(_) | Error::NoScopes | Error::Label(_) | Error::Setting(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
         Error::NoTree | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),

@@ -116,12 +116,14 @@ fn hint(problem: &Problem) -> Option<String> {
         "grace" => "give --grace 24h or less",
         "unknown-node" => "patgate node id PATH tells a node's id",
         "no-path" => FROM_THE_TOP,
+        "unnameable" => "name a file or a folder: a symbolic link, a device or a socket is nothing to name",
         "no-home" => "give --grant PATH:PERM or --no-home",
         "too-long" => {
             let most = problem.most.as_deref().unwrap_or("less");
             return Some(format!("ask for {most} or less, or raise it: patgate policy set max-lifetime DURATION"));
         }
         "never" => "give -e DURATION, or allow it: patgate policy set allow-never true",
+        "never-slides" => "give -e never alone, or -a DURATION with an end: -e DURATION",
         "too-many-tokens" => {
             "revoke one (patgate apitoken revoke ID), or raise it: patgate policy set max-tokens-per-user N"
         }
@@ -132,7 +134,7 @@ fn hint(problem: &Problem) -> Option<String> {
                 "ask with a token that has the role: patgate admin user token -u LOGIN --role {role} makes one"
             ));
         }
-        "wider" => "ask with a token that is at least as wide: one without scopes, limits or parent",
+        "wider" => "ask with a token that is at least as wide and lives as long: best without scopes, limits or parent",
         "widens" => "make a new token: patgate admin user token -u LOGIN",
         "changed" => "look it up again, and try again",
         "denied" => "PATGATE_TOKEN must be a live token of that server's that allows the protocol api and this address",

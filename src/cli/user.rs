@@ -130,7 +130,11 @@ impl UserCommand {
             What::Roles(RolesCommand { login, roles, .. }) => {
                 let roles: Roles = roles.iter().copied().collect();
                 site.desk()?.set_roles(login, &roles)?;
-                let has = if roles.is_empty() { "no roles".to_owned() } else { format!("the roles {roles}") };
+                let has = match roles.iter().count() {
+                    0 => "no roles".to_owned(),
+                    1 => format!("the role {roles}"),
+                    _ => format!("the roles {roles}"),
+                };
                 done(site, login, &format!("has {has} now"))
             }
             What::Delete(Named { login }) => {

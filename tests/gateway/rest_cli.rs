@@ -87,7 +87,7 @@ async fn users_and_tokens_are_managed_over_the_network() {
     assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
     assert!(run("apitoken list --owner root").contains("laptop"), "the caller owns what no owner is named for");
     assert!(run("policy set max-tokens-per-user 21").contains("21"));
-    assert_eq!(run("admin user roles eve audit.read"), "User eve has the roles audit.read now");
+    assert_eq!(run("admin user roles eve audit.read"), "User eve has the role audit.read now");
     assert!(run("admin user disable eve").contains("is disabled"));
     assert!(run("admin user enable eve").contains("is enabled"));
     assert!(run("admin user delete eve").contains("has been deleted"));
@@ -98,7 +98,12 @@ async fn a_refusal_over_the_network_is_one_line_and_a_hint() {
     let (gateway, token) = gateway().await;
     gateway.user("alice", &["/projects:r"]);
     let weak = gateway.token("alice", &["-e", "1h"]);
+    let longer = gateway.token("root", &["-e", "2h", "--role", "admin"]);
+    let rotation = format!("apitoken rotate {}", id_of(&longer));
+    let lives_longer = "error: a token is rotated only with one that is at least as wide: it lives longer\n\
+        hint: ask with a token that is at least as wide and lives as long";
     for (token, line, message, code) in [
+        (&token, rotation.as_str(), lives_longer, 1),
         (&token, "apitoken show 00000000", "error: there is no token 00000000", 1),
         (&weak, "admin user list", "error: this needs the role users.manage", 1),
         (&weak, "policy set allow-never true", "error: this needs the role policy.manage", 1),
@@ -126,6 +131,7 @@ async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_
     let (gateway, token) = gateway().await;
     gateway.patgate(&["policy", "set", "max-tokens-per-user", "2"]);
     gateway.user("alice", &["/projects:r"]);
+    std::os::unix::fs::symlink("nowhere", gateway.root().join("projects/link")).expect("a link");
     gateway.user("off", &[]);
     gateway.patgate(&["admin", "user", "disable", "off"]);
     gateway.user("full", &[]);
@@ -147,6 +153,8 @@ async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_
         "admin user token -u full",
         "admin user token -u alice -e 2Y",
         "admin user token -u alice -e never",
+        "admin user token -u alice -e never -a 1h",
+        "admin user token -u alice -s path:/projects/link:r",
         "admin user token -u alice --role audit.read",
         "admin user token -u alice -s path:/none:r",
         "admin user token -u alice -s path:/projects:rw",
@@ -168,6 +176,11 @@ async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_
         let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((told(&here), here.status.code()), (told(&there), there.status.code()), "{line}");
         assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
+        let contradicted =
+            [("policy show", "leave one of the two out"), ("make it first", "neither a file nor a folder")];
+        for (hint, error) in contradicted {
+            assert!(!(told(&here).contains(hint) && told(&here).contains(error)), "{line}: {}", told(&here));
+        }
     }
 }
 
