@@ -34,9 +34,12 @@ pub(super) struct Introspection {
     /// Whether it is accepted.
     active: bool,
     /// What is left of its scopes, and of its roles, once those of its owner and of the tokens above it are
-    /// counted in. None: it reaches all that its owner may; empty: nothing.
+    /// counted in; none where it has neither. `scopes` tells what it reaches.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
+    /// What is left of its scopes alone. None: it reaches all that its owner may; empty: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<Vec<String>>,
     /// Its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
@@ -62,11 +65,12 @@ pub(super) struct Introspection {
 
 impl Introspection {
     fn of(Effective { record, scopes, roles }: &Effective) -> Self {
-        let parts = scopes.iter().flatten().map(ToString::to_string);
-        let parts: Vec<_> = parts.chain(roles.iter().map(|role| role.to_string())).collect();
+        let scopes: Option<Vec<_>> = scopes.as_ref().map(|scopes| scopes.iter().map(ToString::to_string).collect());
+        let parts: Vec<_> = scopes.iter().flatten().cloned().chain(roles.iter().map(|role| role.to_string())).collect();
         Self {
             active: true,
             scope: (scopes.is_some() || !parts.is_empty()).then(|| parts.join(" ")),
+            scopes,
             username: Some(record.login.clone()),
             sub: Some(record.login.clone()),
             token_type: Some("Bearer"),

@@ -80,6 +80,14 @@ async fn introspection_tells_what_a_token_may_do_and_not_what_it_was_given() {
     assert_eq!(scope(&child).await, "", "nothing is left, which is not the same as no scopes");
     let whole = gateway.token("help", &["-e", "1h"]);
     assert_eq!(scope(&whole).await, NOTHING);
+    let scopes = async |token: &str| introspected(&root, token).await["scopes"].clone();
+    assert_eq!((scopes(&child).await, scopes(&whole).await), (json!([]), NOTHING));
+    let ended = gateway.token("root", &["-e", "1h", "--role", "admin", "-s", "path:/a:r"]);
+    assert_eq!(scopes(&ended).await, json!([format!("node:{a}:r")]), "roles are no scopes");
+    gateway.patgate(&["admin", "user", "revoke-grant", "root", "/"]);
+    let admin = gateway.token("root", &["-e", "1h", "--role", "admin"]);
+    assert_eq!((scope(&ended).await, scope(&admin).await), (json!("admin"), json!("admin")));
+    assert_eq!((scopes(&ended).await, scopes(&admin).await), (json!([]), NOTHING), "nothing, and all that there is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ pub struct QuestionOrder {
     /// Where.
     #[schema(value_type = schema::Path)]
     pub path: Text<TreePath>,
-    /// Where to, for copy, move and link.
+    /// Where to: needed for copy, move and link, and for nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Path>)]
     pub to: Option<Text<TreePath>>,
