@@ -203,7 +203,7 @@ pub(super) struct Warning {
     pub(super) why: &'static str,
     /// The first of them.
     pub(super) first: Vec<Warned>,
-    /// How many others there are; empty for none.
+    /// How many others there are, in words; empty for none.
     pub(super) others: String,
     /// Where all of them are shown, where there is such a list.
     pub(super) href: Option<String>,
@@ -245,8 +245,9 @@ pub(super) fn warnings(caller: &Looker, owner: Option<&Login>) -> Result<Vec<War
             href: state.map(|state| format!("/console/tokens?state={state}{everybody}")),
             others: match (others, found.more) {
                 (0, _) => String::new(),
-                (others, false) => grouped(others),
-                (others, true) => format!("more than {}", grouped(others)),
+                (1, false) => "1 other".to_owned(),
+                (others, false) => format!("{} others", grouped(others)),
+                (others, true) => format!("more than {} others", grouped(others)),
             },
             first: found.first.iter().map(|record| Warned::new(record, auth.now())).collect(),
         }
