@@ -229,7 +229,7 @@ def token_setup_kde(s):
         kioclient cat {there}/{kind}/moved.bin > ~/read;  cmp ~/read ~/Documents/letter.odt
         kioclient copy {there}/{kind} file://$HOME/from-{kind}
         kioclient remove {there}/{kind}/letter.odt
-        ! kioclient stat {there}/{kind}/letter.odt > /dev/null 2>&1
+        if kioclient stat {there}/{kind}/letter.odt > /dev/null 2>&1; then exit 1; fi
     """ for kind, there in (("dav", dav), ("sftp", sftp)))
     # libssh takes the home of the user, not that of the environment; and KDE's servants outlive the session.
     home = 'mount --bind "$HOME" "$(getent passwd "$(id -u)" | cut -d: -f6)" && exec "$@"'
