@@ -52,22 +52,36 @@ pub struct Unfinished {
 
 impl Tree {
     /// Returns the uploads that earlier runs of the server left unfinished; for its start. Those of dead tokens and
-    /// those that did not go on `since` then are discarded, and so is what is not whole.
+    /// those that did not go on `since` then are discarded, and so is what is not whole or can't be opened. What fails
+    /// of one is no matter of the others: the log tells it.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub fn unfinished(&self, since: Time) -> Result<Vec<Unfinished>> {
-        let mut found = Vec::new();
-        for row in self.shared.index.store().uploads()? {
-            let parts = self.waiting(row.id, row.request.is_some())?;
-            if row.dead || row.touched < since || (row.request.is_some() && parts.is_empty()) {
-                self.discard(row.id, parts.iter().map(|(.., waiting)| waiting))?;
-                continue;
-            }
-            let store::UploadRow { id, token, login, name, request, touched, .. } = row;
-            found.push(Unfinished { id, token, login, name, request, touched, parts });
+        let rows = self.shared.index.store().uploads()?;
+        let left = rows.into_iter().filter_map(|row| {
+            let id = row.id;
+            self.left(row, since).unwrap_or_else(|error| {
+                tracing::warn!(%error, upload = id, "an unfinished upload can't be gone on with for now");
+                None
+            })
+        });
+        Ok(left.collect())
+    }
+
+    /// Returns an upload that can be gone on with; discards any other.
+    fn left(&self, row: store::UploadRow, since: Time) -> Result<Option<Unfinished>> {
+        let store::UploadRow { id, token, login, name, request, touched, dead } = row;
+        if dead || touched < since {
+            let parts = self.shared.index.store().upload_parts(id)?;
+            let kept = parts.iter().filter_map(|part| self.shared.host.kept(&part.place, &part.staged).ok());
+            return self.discard(id, &kept.map(Waiting).collect::<Vec<_>>()).map(|()| None);
         }
-        Ok(found)
+        let parts = self.waiting(id, request.is_some())?;
+        if request.is_some() && parts.is_empty() {
+            return self.discard(id, []).map(|()| None);
+        }
+        Ok(Some(Unfinished { id, token, login, name, request, touched, parts }))
     }
 
     /// Returns what is there of an upload. One that `grows` is as long as what is there of it.
@@ -75,23 +89,23 @@ impl Tree {
         let store = self.shared.index.store();
         let mut found = Vec::new();
         for UploadPart { name, place, staged, size } in store.upload_parts(upload)? {
-            let whole = self.shared.host.kept(&place, &staged).and_then(|kept| {
-                let there = kept.open(How::Read)?.stat()?.size;
-                Ok((kept, there))
+            let Ok(kept) = self.shared.host.kept(&place, &staged) else {
+                store.strike_upload_part(upload, &name)?;
+                continue;
+            };
+            let there = there(&kept, size, grows).unwrap_or_else(|error| {
+                tracing::warn!(%error, upload, "a part of an unfinished upload is given up");
+                None
             });
-            match whole {
-                Ok((kept, there)) if grows || there == size => {
-                    if there > size {
-                        // What was not written down is not counted: it takes no room either.
-                        kept.open(How::Both)?.truncate(size)?;
-                    }
-                    found.push((name, size.min(there), Waiting(kept)));
-                }
-                Ok((kept, _)) => {
+            match there {
+                Some(there) => found.push((name, there, Waiting(kept))),
+                None => {
                     store.strike_upload_part(upload, &name)?;
-                    kept.discard()?;
+                    // What can't be removed now is debris at the next start.
+                    if let Err(error) = kept.discard() {
+                        tracing::warn!(%error, upload, "a part of an unfinished upload stays for now");
+                    }
                 }
-                Err(_) => store.strike_upload_part(upload, &name)?,
             }
         }
         Ok(found)
@@ -118,7 +132,8 @@ impl Tree {
     /// Ends an unfinished upload, with all that waits of it.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Host`]; what is left then goes at the next start.
+    /// [`Error::Store`]: it stays then, and the next start finds it again. [`Error::Host`]: it has ended, and the next
+    /// start removes what is left in staging.
     pub fn discard<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a Waiting>) -> Result<()> {
         self.shared.index.store().strike_upload(upload)?;
         parts.into_iter().try_for_each(|Waiting(kept)| Ok(kept.discard()?))
@@ -312,6 +327,19 @@ impl View {
     fn lasting(&self) -> store::Durability {
         if self.is_full() { store::Durability::Synced } else { store::Durability::Lazy }
     }
+}
+
+/// Returns how much is there of a part of which `size` bytes were written down; none where it is not whole.
+fn there(kept: &Kept, size: u64, grows: bool) -> super::host::Result<Option<u64>> {
+    let there = kept.open(How::Read)?.stat()?.size;
+    if !grows {
+        return Ok((there == size).then_some(there));
+    }
+    if there > size {
+        // What was not written down is not counted: it takes no room either.
+        kept.open(How::Both)?.truncate(size)?;
+    }
+    Ok(Some(size.min(there)))
 }
 
 fn part(kept: &Kept, name: &[u8], size: u64) -> UploadPart {

@@ -44,6 +44,9 @@ pub(crate) struct Kept {
 /// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
 pub(crate) type KeptNames = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
 
+/// The mode of a file that only the server can read.
+const OWN: u32 = 0o600;
+
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
@@ -115,7 +118,7 @@ impl Staging {
     /// Makes an empty file that only the server can read.
     pub(crate) fn make_file(self: &Arc<Self>) -> Result<(File, Staged)> {
         let mut staged = self.slot()?;
-        let file = self.folder.make_file(&staged.name, 0o600)?;
+        let file = self.folder.make_file(&staged.name, OWN)?;
         staged.waits = true;
         Ok((file, staged))
     }
@@ -315,9 +318,13 @@ impl Kept {
         (&self.staging.top, &self.name)
     }
 
-    /// Opens it.
+    /// Opens it. What a commit that came to nothing made of its mode is undone: the server may read and write it.
     pub(crate) fn open(&self, how: How) -> Result<File> {
-        self.staging.folder.open(&self.name, how)
+        let folder = &self.staging.folder;
+        if folder.stat_entry(&self.name)?.mode & 0o777 != OWN {
+            File::from(plain(folder, self.name.as_bytes(), How::Place)?).set_place_mode(OWN)?;
+        }
+        folder.open(&self.name, how)
     }
 
     /// Returns it as something to be put in its place; it stays when that is dropped.
