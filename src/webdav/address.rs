@@ -4,6 +4,8 @@
 //! The sync clients of ownCloud and Nextcloud find the same tree at the places that they build themselves:
 //! `/remote.php/webdav/…` and `/remote.php/dav/files/USER/…`.
 
+use std::fmt;
+
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
 
@@ -235,6 +237,13 @@ pub(super) fn encode(name: &[u8], out: &mut String) {
 pub(super) struct Host {
     name: String,
     port: Option<u16>,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 impl Host {

@@ -1,9 +1,9 @@
-//! The request that began an upload, as it is written down until the upload is complete: its target, and those of its
-//! headers that count then. No credential is among them.
+//! The request that began an upload, as it is written down until the upload is complete: its path, its host, and those
+//! of its headers that count then. No credential is among them: not that of `user:password@host` either.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 
 use super::call::Call;
 use super::error::Result;
@@ -12,13 +12,13 @@ use crate::auth::Session;
 use crate::domain::Time;
 use crate::tree::Tree;
 
-/// The headers that are kept: conditions, and what is announced of the file.
+/// The headers that are kept besides `host`: conditions, locks, and what is announced of the file.
 const KEPT: [&str; 11] = [
-    "host",
     "if",
     "if-match",
     "if-none-match",
     "if-unmodified-since",
+    "lock-token",
     "x-oc-mtime",
     "oc-checksum",
     "repr-digest",
@@ -38,8 +38,11 @@ impl Begun {
     /// Takes what is kept from a request.
     pub(super) fn of(call: &Call) -> Self {
         let kept = call.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
-        let headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { uri: call.uri.clone(), headers }
+        let mut headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let host = call.host.as_ref().and_then(|host| HeaderValue::try_from(host.to_string()).ok());
+        headers.extend(host.map(|host| (header::HOST, host)));
+        // What is read as a path can be written as one.
+        Self { uri: Uri::try_from(call.uri.path()).unwrap_or_default(), headers }
     }
 
     /// Reads back what was written down.
@@ -95,7 +98,7 @@ mod tests {
         headers.append("if", HeaderValue::from_static("(<urn:uuid:x> [\"a: b\"])"));
         headers.append("x-patgate-tags", HeaderValue::from_bytes(b" caf\xc3\xa9").expect("value"));
         headers.append("x-patgate-tags", HeaderValue::from_static(""));
-        for target in ["/dav/a%20b?c=d", "https://host:8443/dav/", "/"] {
+        for target in ["/dav/a%20b", "/"] {
             let begun = Begun { uri: target.parse().expect("target"), headers: headers.clone() };
             assert_eq!(Begun::parse(&begun.to_bytes()), Some(begun), "{target}");
         }

@@ -47,7 +47,7 @@ pub(super) struct Call {
     /// The present instant, on the clock by which expiry is judged.
     pub(super) now: Time,
     anchor: Anchor,
-    host: Option<Host>,
+    pub(super) host: Option<Host>,
     tokens: Vec<LockToken>,
 }
 
