@@ -63,12 +63,13 @@ pub enum UploadSpace {
 }
 
 impl UploadSpace {
-    /// Returns how many bytes they may hold when so many are free, and so many are theirs already.
-    pub fn most(self, free: u64, held: u64) -> u64 {
+    /// Returns how many bytes they may hold, announced ones among them, when so many are free, and they have written
+    /// so many.
+    pub fn most(self, free: u64, written: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Share(percent) => {
-                let share = u128::from(free.saturating_add(held)) * u128::from(percent) / 100;
+                let share = u128::from(free.saturating_add(written)) * u128::from(percent) / 100;
                 u64::try_from(share).unwrap_or(u64::MAX)
             }
         }
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn unfinished_uploads_hold_a_size_or_a_share() {
-        let most = |text: &str, free, held| text.parse::<UploadSpace>().map(|space| space.most(free, held));
+        let most = |text: &str, free, written| text.parse::<UploadSpace>().map(|space| space.most(free, written));
         assert_eq!(most("1KiB", 0, 9), Ok(1024));
         assert_eq!(most("50%", 90, 10), Ok(50));
         assert_eq!(most(" 100 %", u64::MAX, 10), Ok(u64::MAX));

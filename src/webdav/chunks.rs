@@ -134,6 +134,7 @@ impl Sink for Part {
             self.length += block.len() as u64;
             self.weight.grow_to(self.length)?;
             self.view.write_deposit(&mut self.deposit, block)?;
+            self.weight.wrote(self.length);
             self.sums.update(block);
         }
         Ok(self)

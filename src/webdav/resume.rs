@@ -300,6 +300,7 @@ impl Sink for Pouring {
             }
             content.weight.grow_to(end)?;
             upload.write_at(block, content.offset)?;
+            content.weight.wrote(end);
             content.offset = end;
             self.sums.update(block);
         }

@@ -12,19 +12,29 @@ use crate::tree::Tree;
 pub(super) struct Scales {
     tree: Tree,
     most: UploadSpace,
-    held: Arc<AtomicU64>,
+    sums: Arc<Sums>,
+}
+
+/// What all weigh.
+#[derive(Default)]
+struct Sums {
+    /// What is announced or written.
+    held: AtomicU64,
+    /// What of that is written: it is free no more.
+    written: AtomicU64,
 }
 
 impl Scales {
     /// Weighs what is held beside a tree.
     pub(super) fn new(tree: Tree, most: UploadSpace) -> Self {
-        Self { tree, most, held: Arc::default() }
+        Self { tree, most, sums: Arc::default() }
     }
 
-    /// Returns the weight of what is held already.
+    /// Returns the weight of what is written already.
     pub(super) fn hold(&self, bytes: u64) -> Weight {
-        self.held.fetch_add(bytes, Ordering::AcqRel);
-        Weight { scales: self.clone(), bytes }
+        self.sums.held.fetch_add(bytes, Ordering::AcqRel);
+        self.sums.written.fetch_add(bytes, Ordering::AcqRel);
+        Weight { scales: self.clone(), bytes, written: bytes }
     }
 
     /// Tells that there is room for what will be so long, or for anything at all; may block.
@@ -32,20 +42,29 @@ impl Scales {
     /// # Errors
     /// [`Error::Full`].
     pub(super) fn admit(&self, length: Option<u64>) -> Result<()> {
-        let (free, held) = (self.tree.free()?, self.held.load(Ordering::Acquire));
-        self.fits(free, held, length.unwrap_or(1)).map(drop).ok_or(Error::Full)
+        let most = self.most()?;
+        fits(self.sums.held.load(Ordering::Acquire), length.unwrap_or(1), most).map(drop).ok_or(Error::Full)
     }
 
-    /// Returns what is held with so much more, where that may be.
-    fn fits(&self, free: u64, held: u64, more: u64) -> Option<u64> {
-        held.checked_add(more).filter(|sum| *sum <= self.most.most(free, held))
+    /// Returns how much all may hold now.
+    fn most(&self) -> Result<u64> {
+        // Asked in this order, what is written meanwhile counts as neither, not as both.
+        let written = self.sums.written.load(Ordering::Acquire);
+        Ok(self.most.most(self.tree.free()?, written))
     }
+}
+
+/// Returns what is held with so much more, where that may be.
+fn fits(held: u64, more: u64, most: u64) -> Option<u64> {
+    held.checked_add(more).filter(|sum| *sum <= most)
 }
 
 /// The weight of one upload or part; it is taken off when it is dropped.
 pub(super) struct Weight {
     scales: Scales,
     bytes: u64,
+    /// How many of them are written.
+    written: u64,
 }
 
 impl Weight {
@@ -55,18 +74,31 @@ impl Weight {
     /// [`Error::Full`] when all together would hold more than they may.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
-        let (scales, free) = (&self.scales, self.scales.tree.free()?);
-        let fits = |held| scales.fits(free, held, more);
-        scales.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).map_err(|_| Error::Full)?;
+        let most = self.scales.most()?;
+        let held = &self.scales.sums.held;
+        let grown = held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| fits(held, more, most));
+        grown.map_err(|_| Error::Full)?;
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// Tells that so many of the bytes it holds are written.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        if let Some(more) = bytes.min(self.bytes).checked_sub(self.written) {
+            self.scales.sums.written.fetch_add(more, Ordering::AcqRel);
+            self.written += more;
+        }
     }
 
     /// Lets it hold no more than so many bytes.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         if let Some(less) = self.bytes.checked_sub(bytes) {
-            self.scales.held.fetch_sub(less, Ordering::AcqRel);
+            self.scales.sums.held.fetch_sub(less, Ordering::AcqRel);
             self.bytes = bytes;
+        }
+        if let Some(less) = self.written.checked_sub(bytes) {
+            self.scales.sums.written.fetch_sub(less, Ordering::AcqRel);
+            self.written = bytes;
         }
     }
 }
