@@ -83,20 +83,22 @@ pub(super) async fn begin(
             uploads.begin(&call, length, upload)
         }
     };
-    let id = blocking(stage).await?;
+    // A request that is reset ends here, wherever it waits.
+    let unknown = blocking(stage).await?;
+    let id = unknown.id();
     let open = uploads.find(id, call.view.session().token(), call.now).ok_or(Error::Lost)?;
     let received = async { receive(&open, call, body, None).await?.pause().await };
     let offset = match received.await {
         Ok(offset) => offset,
         Err(error) => {
-            let uploads = uploads.clone();
-            blocking(move || uploads.end(id)).await?;
+            unknown.end().await?;
             return Err(error);
         }
     };
     let mut response = stands(StatusCode::CREATED, false, offset);
     set(response.headers_mut(), header::LOCATION, format!("{PLACE}{id}"));
     limit(call.view.session(), &mut response);
+    unknown.told();
     Ok(response)
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::begun::Begun;
 use super::call::Call;
-use super::error::{Error, Result};
+use super::error::{Error, Result, blocking};
 use super::weight::{Scales, Weight};
 use crate::auth::Session;
 use crate::domain::{Login, Name, Time, TokenId, UploadSpace};
@@ -167,11 +167,11 @@ impl Uploads {
         self.0.scales.admit(length)
     }
 
-    /// Begins an upload of which nothing has come yet; may block. Returns its name.
+    /// Begins an upload of which nothing has come yet; may block.
     ///
     /// # Errors
     /// [`Error::Crowded`]; what the tree says.
-    pub(super) fn begin(&self, call: &Call, length: Option<u64>, upload: Upload) -> Result<Uuid> {
+    pub(super) fn begin(&self, call: &Call, length: Option<u64>, upload: Upload) -> Result<Unknown> {
         let (uuid, session, begun) = (Uuid::new_v4(), call.view.session(), Begun::of(call));
         let _order = self.0.order.lock();
         self.0.table.lock().room(session)?;
@@ -181,7 +181,7 @@ impl Uploads {
         let state = State::new(content, call.now);
         let open = Open { id, token, login, begun, length, waiting, state, returned: Notify::new() };
         self.0.table.lock().open.insert(uuid, Arc::new(open));
-        Ok(uuid)
+        Ok(Unknown { uploads: self.clone(), id: uuid, known: false })
     }
 
     /// Returns an upload of a token.
@@ -313,6 +313,49 @@ impl Uploads {
             told(self.0.tree.discard(open.id, [&open.waiting]).map_err(Error::from));
         }
         chunked.iter().for_each(|chunked| told(self.discard(chunked)));
+    }
+}
+
+/// An upload that its client does not know of yet: it ends when this is dropped.
+pub(super) struct Unknown {
+    uploads: Uploads,
+    id: Uuid,
+    known: bool,
+}
+
+impl Unknown {
+    /// Returns its name.
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Lets it go on: its client is told of it.
+    pub(super) fn told(mut self) {
+        self.known = true;
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// What the tree says.
+    pub(super) async fn end(mut self) -> Result<()> {
+        self.known = true;
+        let (uploads, id) = (self.uploads.clone(), self.id);
+        blocking(move || uploads.end(id)).await
+    }
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        if self.known {
+            return;
+        }
+        let (uploads, id) = (self.uploads.clone(), self.id);
+        let end = move || told(uploads.end(id));
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(end)),
+            Err(_) => end(),
+        }
     }
 }
 

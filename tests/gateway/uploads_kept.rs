@@ -7,7 +7,7 @@ use std::time::Duration;
 use patgate::auth::Clock;
 use patgate::domain::UploadSpace;
 use sha1::Digest;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::server::{Server, run};
@@ -407,4 +407,158 @@ async fn what_is_refused_of_an_upload_takes_no_room() {
     let held: u64 = staged(&gateway.root()).iter().map(|path| path.metadata().expect("a file").len()).sum();
     assert_eq!(held, 3, "no more is held than is counted");
     assert_eq!(offset(&dav, begun.header("location")).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_can_not_be_opened_takes_nothing_else_with_it() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let dav = Dav::new(server.http, "alice", &token);
+    let mut uploads = Vec::new();
+    for (path, body) in [("/dav/a", "a"), ("/dav/b", "bb")] {
+        let begun = dav.send("PUT", path, &[("upload-complete", "?0")], body).await;
+        uploads.push(begun.header("location").to_owned());
+    }
+    server.kill();
+    let broken = staged(&root).into_iter().find(|path| path.metadata().expect("there").len() == 1).expect("the first");
+    std::fs::remove_file(&broken).expect("removed");
+    std::fs::create_dir(&broken).expect("made");
+    std::fs::write(broken.join("within"), "x").expect("written");
+    let server = Server::start(folder.path());
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(dav.status("HEAD", &uploads[0]).await, 404);
+    assert_eq!(offset(&dav, &uploads[1]).await, 2);
+    assert_eq!(append(&dav, &uploads[1], 2, "?1", b"b").await, 201);
+    server.kill();
+    let _server = Server::start(folder.path());
+    assert!(staged(&root).is_empty(), "what can't be opened is debris");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mode_that_a_killed_commit_set_is_undone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let dav = Dav::new(server.http, "alice", &token);
+    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
+    server.kill();
+    let waits = staged(&root).remove(0);
+    std::fs::set_permissions(&waits, std::fs::Permissions::from_mode(0o044)).expect("set");
+    let server = Server::start(folder.path());
+    let mode = waits.metadata().expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "the server can go on with it, whoever it runs as");
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(append(&dav, begun.header("location"), 3, "?1", b"d").await, 201);
+}
+
+/// Tells whether any file below a folder holds these bytes.
+fn holds(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).expect("a folder").any(|entry| {
+        let path = entry.expect("an entry").path();
+        match path.symlink_metadata().expect("there") {
+            there if there.is_dir() => holds(&path, bytes),
+            there if there.is_file() => std::fs::read(&path).expect("read").windows(bytes.len()).any(|at| at == bytes),
+            _ => false,
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_written_down_with_the_request_that_began_an_upload() {
+    let (folder, server, token) = served();
+    let dav = Dav::new(server.http, "alice", &token);
+    let targets = [
+        (format!("http://alice:{token}@{}/dav/marked-path", server.http), server.http.to_string()),
+        (format!("/dav/marked-path?token={token}"), format!("alice:{token}@{}", server.http)),
+    ];
+    for (target, host) in targets {
+        let mut stream = TcpStream::connect(server.http).await.expect("connected");
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nhost: {host}\r\nauthorization: {}\r\nupload-complete: ?0\r\n\
+             content-length: 1\r\nconnection: close\r\n\r\nx",
+            dav.authorization()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+    server.kill();
+    assert!(holds(folder.path(), b"marked-path"), "the request is written down");
+    assert!(!holds(folder.path(), token.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_the_first_request_handed_over_holds_to_the_end() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    gateway.write("/a", "old");
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let lock = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+    let lock = dav.send("LOCK", "/dav/a", &[], lock).await;
+    assert_eq!(dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "n").await.status, 423);
+    let handed = [("upload-complete", "?0"), ("lock-token", lock.header("lock-token"))];
+    let begun = dav.send("PUT", "/dav/a", &handed, "n").await;
+    assert_eq!(begun.status, 201);
+    assert_eq!(append(&dav, begun.header("location"), 1, "?0", b"e").await, 204);
+    assert_eq!(append(&dav, begun.header("location"), 2, "?1", b"w").await, 204);
+    assert_eq!(dav.get("/dav/a").await.text(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_announced_and_has_not_come_counts_as_taken_not_as_free() {
+    let (folder, server, token) = served();
+    let root = folder.path().join("files");
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(dav.status("MKCOL", PLACE).await, 201);
+    let space = rustix::fs::statvfs(&root).expect("asked");
+    let percent = |percent: u64| space.f_bavail * space.f_frsize / 100 * percent;
+    let length = usize::try_from(percent(40)).expect("a length");
+    let _open = hang(&dav, &server, &format!("PUT {PLACE}/1 HTTP/1.1"), length, b"x").await;
+    while staged(&root).is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let announced = async |more: u64| {
+        let length = percent(more).to_string();
+        dav.send("MKCOL", &format!("{PLACE}{more}"), &[("oc-total-length", &*length)], "").await.status
+    };
+    assert_eq!(announced(20).await, 507, "half of what is free is the most");
+    assert_eq!(announced(5).await, 201);
+}
+
+/// A body that goes on for ever after its first bytes.
+struct Endless(Option<&'static [u8]>);
+
+impl hyper::body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, std::io::Error>>> {
+        let first = self.0.take().map(|first| Some(Ok(hyper::body::Frame::data(bytes::Bytes::from_static(first)))));
+        first.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_request_that_is_reset_leaves_no_upload() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
+    let request = client.put(dav.url("/dav/a")).header("authorization", dav.authorization());
+    let request = request.header("upload-complete", "?0").body(reqwest::Body::wrap(Endless(Some(b"abc"))));
+    let sending = tokio::spawn(request.send());
+    while staged(&gateway.root()).is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sending.abort();
+    let gone = async {
+        while !staged(&gateway.root()).is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody knows it, so it ends");
 }
