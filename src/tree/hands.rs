@@ -28,17 +28,19 @@ impl Hands for HostHands {
         Ok(Facts { kind, inode: stat.inode, born: stat.born() })
     }
 
-    fn changed_after(&self, path: &TreePath, instant: i64) -> Result<bool> {
+    fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool> {
         let (parent, name) = path.split().ok_or(Error::Forbidden)?;
         let folder = self.host.folder(&parent)?;
         let top = folder.stat_entry(&name)?;
-        let mut changed = top.changed_after(instant);
+        let mut changed = !top.is_folder() && top.changed_since(instant);
         if top.is_folder() {
+            // It may have been taken aside and put back, which changes it.
+            changed |= top.modified_since(instant);
             let top = folder.folder(&TreePath::root().child(&name))?;
             top.each_below(
                 || Ok::<(), Error>(()),
                 |_, _, _, stat| {
-                    changed |= stat.changed_after(instant);
+                    changed |= stat.changed_since(instant);
                     Ok(())
                 },
             )?;

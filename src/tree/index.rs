@@ -50,8 +50,8 @@ pub(super) trait Hands: Send + Sync {
     /// Asks about a path.
     fn ask(&self, path: &TreePath) -> Result<Facts>;
 
-    /// Tells whether anything at and below a path has changed after an instant, in nanoseconds since 1970.
-    fn changed_after(&self, path: &TreePath, instant: i64) -> Result<bool>;
+    /// Tells whether anything at and below a path has changed at or after an instant, in nanoseconds since 1970.
+    fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool>;
 
     /// Removes what stands at a path, with all in it, in one step.
     fn clear(&self, path: &TreePath) -> Result<()>;
@@ -261,12 +261,12 @@ impl Index {
             Plan::Swap(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
             Plan::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
         };
-        // What came to the source since it was copied is nowhere else.
+        // What came to the source since it was copied is nowhere else; where nobody can tell, it may have.
         if rest
-            && let Plan::Copy(_, Entity { born: Some(copied), .. }) = plan
-            && self.hands.changed_after(source, *copied)?
+            && let Plan::Copy(_, Entity { born, .. }) = plan
+            && born.map_or(Ok(true), |copied| self.hands.changed_since(source, copied))?
         {
-            tracing::warn!(%source, "this has changed since a move that was cut off had copied it, and stays");
+            tracing::warn!(%source, "this may have changed since a move that was cut off had copied it, and stays");
             return Ok(true);
         }
         if rest && let Err(error) = self.hands.clear(source) {

@@ -12,7 +12,56 @@ use crate::domain::{Name, TreePath};
 /// What the name of a note ends in; before that stands the name of what was taken aside.
 const NOTE: &[u8] = b".back";
 
+/// What was taken aside, with a note of where it was: the next sweep puts it back there unless it is let go before.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    staged: Staged,
+    note: Name,
+}
+
+impl Aside {
+    /// Returns the staging folder and the name in it, to reach what waits there.
+    pub(crate) fn place(&self) -> (&Folder, &Name) {
+        self.staged.place()
+    }
+
+    /// Lets it go: nobody wants it back.
+    pub(crate) fn let_go(self) -> Staged {
+        let Self { mut staged, note } = self;
+        staged.waits = true;
+        if let Err(error) = staged.place().0.unlink(&note) {
+            tracing::warn!(%error, "a note of something replaced stays in staging until the next start");
+        }
+        staged
+    }
+
+    /// Moves it back to where it was. Where that fails it stays with its note.
+    pub(crate) fn put_back(self, folder: &Folder, name: &Name) -> Result<()> {
+        let staging = self.staged.place().0.clone();
+        self.staged.give_back(folder, name)?;
+        staging.unlink(&self.note)
+    }
+}
+
 impl Staging {
+    /// Takes aside what stands at a name of a folder, which is at `place`.
+    pub(crate) fn set_aside(self: &Arc<Self>, folder: &Folder, name: &Name, place: &TreePath) -> Result<Aside> {
+        let slot = self.slot()?;
+        let note = Name::new(&[slot.place().1.as_bytes(), NOTE].concat()).map_err(|_| Errno::INVAL)?;
+        let below = place.below(self.top()).ok_or(Errno::XDEV)?;
+        self.folder().symlink(below.as_bytes(), &note)?;
+        match slot.take(folder, name) {
+            Ok(mut staged) => {
+                staged.waits = false;
+                Ok(Aside { staged, note })
+            }
+            Err(error) => {
+                self.folder().unlink(&note)?;
+                Err(error)
+            }
+        }
+    }
+
     /// Takes aside what stands at a name of a folder, which is at `place`, and lets `put` put something there.
     /// Returns what stood there; it is back where it was when `put` fails.
     pub(crate) fn replace(
@@ -22,23 +71,14 @@ impl Staging {
         place: &TreePath,
         put: impl FnOnce() -> Result<()>,
     ) -> Result<Staged> {
-        let old = self.slot()?;
-        let note = Name::new(&[old.place().1.as_bytes(), NOTE].concat()).map_err(|_| Errno::INVAL)?;
-        let below = place.below(self.top()).ok_or(Errno::XDEV)?;
-        self.folder().symlink(below.as_bytes(), &note)?;
-        let done = match old.take(folder, name) {
-            Ok(old) => match put() {
-                Ok(()) => Ok(old),
-                Err(error) => {
-                    // Where this fails the note stays with it.
-                    old.give_back(folder, name)?;
-                    Err(error)
-                }
-            },
-            Err(error) => Err(error),
-        };
-        self.folder().unlink(&note)?;
-        done
+        let old = self.set_aside(folder, name, place)?;
+        match put() {
+            Ok(()) => Ok(old.let_go()),
+            Err(error) => {
+                old.put_back(folder, name)?;
+                Err(error)
+            }
+        }
     }
 
     /// Puts back what was taken aside and not replaced. `holder` is the folder that holds the staging. Returns the

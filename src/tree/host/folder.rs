@@ -169,6 +169,19 @@ impl Folder {
     pub(crate) fn names(&self) -> Result<Names> {
         plain(self, b"", How::List).map(Names::from)
     }
+
+    /// Opens the folder to be listed by one who needs all that is in it: what listings leave out is `EOPNOTSUPP`.
+    pub(crate) fn all_names(&self) -> Result<Names> {
+        self.names().map(|names| Names { all: true, ..names })
+    }
+
+    /// Tells whether nothing at all is in the folder.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        match self.all_names()?.block() {
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            block => Ok(block?.is_empty()),
+        }
+    }
 }
 
 /// Changes names in one step; a test may refuse it, or kill the process just before and just after it.
@@ -202,11 +215,12 @@ pub(crate) struct Names {
     fd: OwnedFd,
     buffer: Box<[MaybeUninit<u8>]>,
     done: bool,
+    all: bool,
 }
 
 impl From<OwnedFd> for Names {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, buffer: Box::new([MaybeUninit::uninit(); BLOCK]), done: false }
+        Self { fd, buffer: Box::new([MaybeUninit::uninit(); BLOCK]), done: false, all: false }
     }
 }
 
@@ -222,7 +236,7 @@ impl Names {
     pub(crate) fn block(&mut self) -> Result<Vec<Name>> {
         let mut names = Vec::new();
         while names.is_empty() && !self.done {
-            self.done = !fill(&self.fd, &mut self.buffer, &mut names)?;
+            self.done = !fill(&self.fd, &mut self.buffer, self.all, &mut names)?;
         }
         Ok(names)
     }
@@ -233,7 +247,7 @@ impl Names {
     }
 }
 
-fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], names: &mut Vec<Name>) -> Result<bool> {
+fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec<Name>) -> Result<bool> {
     let mut raw = RawDir::new(fd, buffer);
     while let Some(entry) = raw.next() {
         let entry = match entry {
@@ -244,8 +258,11 @@ fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], names: &mut Vec<Name>) -> 
             entry.file_type(),
             FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
         );
-        if shown && let Ok(name) = Name::new(entry.file_name().to_bytes()) {
-            names.push(name);
+        let name = entry.file_name().to_bytes();
+        match Name::new(name) {
+            Ok(name) if shown => names.push(name),
+            Ok(_) | Err(_) if all && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
+            Ok(_) | Err(_) => {}
         }
         if raw.is_buffer_empty() {
             return Ok(true);

@@ -31,7 +31,7 @@ pub(crate) struct Staging {
 pub(crate) struct Staged {
     staging: Arc<Staging>,
     name: Name,
-    waits: bool,
+    pub(super) waits: bool,
 }
 
 /// Something that waits in staging until it is discarded, also over a restart: somebody keeps its name.

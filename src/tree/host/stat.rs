@@ -55,9 +55,14 @@ impl Stat {
         self.created.and_then(nanos)
     }
 
-    /// Tells whether anything about the entry has changed after an instant, in nanoseconds since 1970.
-    pub(crate) fn changed_after(&self, instant: i64) -> bool {
-        nanos(self.changed).is_none_or(|changed| changed > instant)
+    /// Tells whether anything about the entry has changed at or after an instant, in nanoseconds since 1970.
+    pub(crate) fn changed_since(&self, instant: i64) -> bool {
+        nanos(self.changed).is_none_or(|changed| changed >= instant)
+    }
+
+    /// Tells whether the content, in a folder the names, has changed at or after an instant, as [`Stat::changed_since`].
+    pub(crate) fn modified_since(&self, instant: i64) -> bool {
+        nanos(self.modified).is_none_or(|modified| modified >= instant)
     }
 
     /// Returns what a folder is recognised by.

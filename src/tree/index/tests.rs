@@ -63,7 +63,7 @@ impl Hands for Host {
         self.entries.lock().get(path).copied().ok_or(Error::Absent)
     }
 
-    fn changed_after(&self, _: &TreePath, _: i64) -> Result<bool> {
+    fn changed_since(&self, _: &TreePath, _: i64) -> Result<bool> {
         Ok(false)
     }
 

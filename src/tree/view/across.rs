@@ -1,13 +1,14 @@
 //! Moving an entry to another file system: a whole copy takes the target's place, then the source goes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use super::copy::Work;
 use super::{Claim, Overwrite, View};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Name, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::handles::Hold;
-use crate::tree::host::{How, Staged, Stat};
+use crate::tree::host::{Folder, How, Staged, Staging, Stat};
 use crate::tree::{Error, Kind, Result};
 
 /// What is to move, copied into staging.
@@ -16,6 +17,14 @@ pub(super) struct Copied {
     /// What the entry was, and all in it.
     stat: Stat,
     sum: u64,
+}
+
+/// What has become of a source.
+enum Left {
+    /// It waits to be removed.
+    Gone(Staged),
+    /// It stands where it was.
+    Back(Error),
 }
 
 impl View {
@@ -57,13 +66,16 @@ impl View {
             return Err(Error::Precondition);
         }
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
-        let old = self.put(staged, stat.is_folder(), target, moving.replaced.as_ref(), overwrite)?;
+        let old = match &moving.replaced {
+            Some(old) => self.put_keeping(staged, stat.is_folder(), target, old, overwrite)?,
+            None => self.put(staged, stat.is_folder(), target, None, overwrite)?,
+        };
         self.sync_names(&target.folder)?;
-        let left = match leaving.take(&source.folder, &source.name) {
-            Ok(left) => left,
-            Err(error) => {
-                self.take_back(target, old, moving.replaced.as_ref())?;
-                return Err(error.into());
+        let left = match self.leave(&leaving, source, &stat, sum)? {
+            Left::Gone(left) => left,
+            Left::Back(error) => {
+                self.take_back(target, old)?;
+                return Err(error);
             }
         };
         self.sync_names(&source.folder)?;
@@ -73,6 +85,58 @@ impl View {
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
         Ok(moving.replaced.is_some())
+    }
+
+    /// Puts a copy in the place of what stands at its target, as `overwrite` asks, and returns that: it is to be had
+    /// back until the source is gone.
+    fn put_keeping(
+        &self,
+        staged: Staged,
+        folder: bool,
+        target: &Spot,
+        replaced: &Stat,
+        overwrite: Overwrite,
+    ) -> Result<Option<Staged>> {
+        if overwrite != Overwrite::Posix {
+            return self.put_for(staged, target);
+        }
+        let below = |name| TreePath::root().child(name);
+        match (folder, replaced.is_folder()) {
+            (false, true) => return Err(Error::IsFolder),
+            (true, false) => return Err(Error::NotFolder),
+            (true, true) if !target.folder.folder(&below(&target.name))?.is_empty()? => return Err(Error::NotEmpty),
+            (true, true) | (false, false) => {}
+        }
+        let old = self.put_for(staged, target)?;
+        // Something may have come into an empty folder since.
+        if folder && let Some(staged) = &old {
+            let (staging, name) = staged.place();
+            if !staging.folder(&below(name))?.is_empty()? {
+                self.take_back(target, old)?;
+                return Err(Error::NotEmpty);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Takes the source away, of which a copy stands in its place. A folder is looked at once more where nothing
+    /// comes to it any longer: it goes back if it isn't what was copied. An error says that it could not.
+    fn leave(&self, leaving: &Arc<Staging>, source: &Spot, stat: &Stat, sum: u64) -> Result<Left> {
+        if !stat.is_folder() {
+            let left = leaving.take(&source.folder, &source.name);
+            return Ok(left.map_or_else(|error| Left::Back(error.into()), Left::Gone));
+        }
+        let left = match leaving.set_aside(&source.folder, &source.name, &source.path) {
+            Ok(left) => left,
+            Err(error) => return Ok(Left::Back(error.into())),
+        };
+        let (folder, name) = left.place();
+        let error = match self.sum_of(folder, name, stat) {
+            Ok(now) if now == sum => return Ok(Left::Gone(left.let_go())),
+            changed => changed.err().unwrap_or(Error::Precondition),
+        };
+        left.put_back(&source.folder, &source.name)?;
+        Ok(Left::Back(error))
     }
 
     /// Copies into staging what is to move, as it is.
@@ -104,9 +168,13 @@ impl View {
 
     /// Returns a number that is another once anything in an entry has changed: what is there and its content.
     fn sum(&self, source: &Spot, stat: &Stat) -> Result<u64> {
+        self.sum_of(&source.folder, &source.name, stat)
+    }
+
+    fn sum_of(&self, folder: &Folder, name: &Name, stat: &Stat) -> Result<u64> {
         let mut sum = self.number(&TreePath::root(), stat);
         if stat.is_folder() {
-            let top = source.folder.folder(&TreePath::root().child(&source.name))?;
+            let top = folder.folder(&TreePath::root().child(name))?;
             self.each_below(&top, |_, below, name, stat| {
                 sum = sum.wrapping_add(self.number(&below.child(name), stat));
                 Ok(())
@@ -122,17 +190,13 @@ impl View {
         hasher.finish()
     }
 
-    /// Takes a copy back that was put at a target, where that is still possible.
-    fn take_back(&self, target: &Spot, old: Option<Staged>, replaced: Option<&Stat>) -> Result<()> {
-        let copy = match (old, replaced) {
-            (Some(old), _) => {
-                old.exchange(&target.folder, &target.name)?;
-                old
-            }
-            (None, Some(_)) => return Ok(()),
-            (None, None) => self.staging(target)?.take(&target.folder, &target.name)?,
+    /// Takes a copy back that was put at a target, where what it replaced stands then again.
+    fn take_back(&self, target: &Spot, old: Option<Staged>) -> Result<()> {
+        let copy = match old {
+            Some(old) => self.put_for(old, target)?,
+            None => Some(self.staging(target)?.take(&target.folder, &target.name)?),
         };
-        self.shared().removals.begin(copy);
+        copy.into_iter().for_each(|copy| self.shared().removals.begin(copy));
         self.sync_names(&target.folder)
     }
 }

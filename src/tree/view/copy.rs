@@ -84,15 +84,21 @@ impl View {
         replaced: Option<&Stat>,
         overwrite: Overwrite,
     ) -> Result<Option<Staged>> {
-        let new = |staged: Staged| staged.put_new(&target.folder, &target.name).map_err(Error::putting);
-        let Some(old) = replaced else { return new(staged).map(|()| None) };
+        let Some(old) = replaced else {
+            return staged.put_new(&target.folder, &target.name).map_err(Error::putting).map(|()| None);
+        };
         if overwrite == Overwrite::Posix || !(folder || old.is_folder()) {
             return staged.put(&target.folder, &target.name).map_err(Error::putting).map(|()| None);
         }
+        self.put_for(staged, target)
+    }
+
+    /// Puts what is staged in the place of what stands there, and returns that, under the name's commit lock.
+    pub(super) fn put_for(&self, staged: Staged, target: &Spot) -> Result<Option<Staged>> {
         match staged.exchange(&target.folder, &target.name) {
             Ok(()) => Ok(Some(staged)),
             // What stood there has gone behind the gateway's back.
-            Err(Errno::NOENT) => new(staged).map(|()| None),
+            Err(Errno::NOENT) => staged.put_new(&target.folder, &target.name).map_err(Error::putting).map(|()| None),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let staging = self.staging(target)?;
@@ -155,7 +161,7 @@ impl Work<'_> {
 
     fn entries(&self, from: &Folder, to: &Folder, below: &TreePath, left: &mut Vec<TreePath>) -> Result<()> {
         let (from, to) = (from.folder(below)?, to.folder(below)?);
-        let mut names = from.names()?;
+        let mut names = if self.same { from.all_names()? } else { from.names()? };
         loop {
             let block = names.block()?;
             if block.is_empty() {

@@ -38,6 +38,9 @@ const STEPWISE: [(&str, Act); 7] = [
     ("a file over a folder elsewhere", |view| across(view, "/one", "/t", Overwrite::Yes)),
 ];
 
+/// What is refused, since something comes into the folder meanwhile.
+const CHANGING: (&str, Act) = ("a folder elsewhere that changes", across_with_more);
+
 const NAMED: [&str; 8] = ["/s", "/s/b", "/s/b/f", "/t", "/t/old", "/t/old/f", "/one", "/two"];
 
 fn rename(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()> {
@@ -63,7 +66,18 @@ fn furnish(folder: &Path, named: bool) -> House {
     let named = NAMED.iter().filter(|_| named);
     let ids = named.map(|path| format!("{path} {}\n", house.tree.mint(&at(path)).expect("named")));
     fs::write(folder.join("ids"), ids.collect::<String>()).expect("written");
+    tick(folder);
     house
+}
+
+/// Goes on once the host's clock tells what comes from what was.
+fn tick(folder: &Path) {
+    let now = || {
+        fs::write(folder.join("tick"), "").expect("written");
+        fs::metadata(folder.join("tick")).and_then(|tick| tick.modified()).expect("there")
+    };
+    let before = now();
+    while now() == before {}
 }
 
 /// What stands in the served folder, and where what was named at first is now.
@@ -129,12 +143,13 @@ fn in_a_process_of_its_own() {
     let [change, how, points, folder] = words[..] else { panic!("{order}") };
     let house = furnish(Path::new(folder), how != "Unnamed");
     let view = house.view("alice");
-    let (_, act) = SIMPLE.iter().chain(&STEPWISE).find(|(name, _)| *name == change).expect(change);
+    let (_, act) = SIMPLE.iter().chain(&STEPWISE).chain(&[CHANGING]).find(|(name, _)| *name == change).expect(change);
     if how == "Alone" {
         no_exchange();
     }
     doom(points.parse().expect("a number"));
-    act(&view).expect("changed");
+    let done = act(&view);
+    assert!(done.is_ok() || change == CHANGING.0, "{done:?}");
 }
 
 /// Returns what stands when a change, if any, came to its end.
@@ -220,4 +235,74 @@ fn a_change_that_was_cut_off_is_whole_or_undone_after_the_next_start() {
         let copies = SIMPLE.into_iter().filter(|(name, _)| name.starts_with("a copy"));
         scope.spawn(|| copies.chain(STEPWISE).for_each(|change| whole_or_undone(change, How::Alone)));
     });
+}
+
+/// Moves a folder as to another file system, into which something comes meanwhile.
+fn across_with_more(view: &View) -> Result<()> {
+    let (source, stat) = view.removable(Operation::Move, &at("/s"))?;
+    let judge = || {
+        let folder = view.host().folder(&at("/s/b"))?;
+        folder.make_file(&crate::domain::Name::new(b"late").expect("a name"), 0o600)?;
+        Ok(())
+    };
+    let claim = Claim { tokens: &[], judge: &judge };
+    view.move_across(&source, &stat, &view.spot(&at("/t"))?, Overwrite::Yes, &claim).map(drop)
+}
+
+#[test]
+fn a_move_elsewhere_that_is_refused_leaves_both_as_they_were() {
+    let moves = STEPWISE.into_iter().filter(|(name, _)| name.ends_with("elsewhere"));
+    for ((name, act), exchanges) in moves.flat_map(|change| [(change, true), (change, false)]) {
+        std::thread::spawn(move || {
+            if !exchanges {
+                no_exchange();
+            }
+            let old = outcome(None, true);
+            let mut refusals = 0;
+            for steps in 0.. {
+                let folder = tempfile::tempdir().expect("folder");
+                let house = furnish(folder.path(), true);
+                let view = house.view("alice");
+                refuse_after(Some(steps));
+                let made = act(&view);
+                let refused = refuse_after(None);
+                house.tree.settle();
+                drop((view, house));
+                if made.is_err() {
+                    refusals += 1;
+                    assert_eq!(state(folder.path()), old, "{name}, exchange: {exchanges}, step {steps}");
+                }
+                if !refused {
+                    break;
+                }
+            }
+            assert!(refusals > 1, "{name}");
+        })
+        .join()
+        .expect("as it was");
+    }
+}
+
+#[test]
+fn what_came_to_a_source_is_not_lost_by_a_kill_while_it_is_taken() {
+    for how in [How::Named, How::Unnamed, How::Alone] {
+        let mut late = Vec::new();
+        for points in 0.. {
+            let folder = tempfile::tempdir().expect("folder");
+            let ended = make(CHANGING.0, how, points, folder.path());
+            let state = state(folder.path());
+            let (came, target) = (state.entries.contains_key("s/b/late"), state.entries.contains_key("t/old/f"));
+            assert!(
+                state.entries.contains_key("s/b/f") && (!came || state.entries.contains_key("s/g")),
+                "{how:?}, {points}"
+            );
+            assert!(target || state.entries.contains_key("t/b/f"), "{how:?}, {points}");
+            late.push(came);
+            if ended {
+                assert!(target);
+                break;
+            }
+        }
+        assert!(late.is_sorted() && late.ends_with(&[true]), "{how:?}: once it has come it stays: {late:?}");
+    }
 }

@@ -264,3 +264,59 @@ fn what_comes_into_a_folder_while_it_is_copied_to_another_file_system_is_not_los
     }
     no_debris(&house);
 }
+
+#[test]
+fn what_comes_into_a_folder_while_it_is_taken_to_another_file_system_is_not_lost() {
+    for target in ["/box/c", "/box/new"] {
+        let (house, view) = house();
+        let late = || {
+            write(&house, "/box/a/b/late", "late");
+            Ok(())
+        };
+        let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("there");
+        let claim = Claim { tokens: &[], judge: &late };
+        let moved = view.move_across(&source, &stat, &view.spot(&at(target)).expect("there"), Overwrite::Yes, &claim);
+        assert_eq!(said(moved), "precondition");
+        assert_eq!(content(&house, "/box/a/b/late"), "late");
+        assert_eq!(content(&house, "/box/a/b/file"), "deep");
+        assert!(host(&house, "/box/c").exists());
+        assert!(!host(&house, target).join("b").exists(), "the copy is taken back");
+        no_debris_of(&house);
+    }
+}
+
+#[test]
+fn a_move_to_another_file_system_replaces_as_posix_does() {
+    let table = [
+        ("/box/a/file", "/box/a/b/file", "ok"),
+        ("/box/a/file", "/box/c", "is folder"),
+        ("/box/c", "/box/a/file", "not folder"),
+        ("/box/a", "/box/c", "ok"),
+        ("/box/c", "/box/a", "not empty"),
+    ];
+    for (from, to, outcome) in table {
+        let (house, view) = house();
+        assert_eq!(said(across(&view, from, to, Overwrite::Posix)), outcome, "{from} {to}");
+        assert_eq!(host(&house, from).exists(), outcome != "ok", "{from} {to}");
+        assert!(host(&house, to).exists(), "{from} {to}");
+        no_debris_of(&house);
+    }
+}
+
+#[test]
+fn a_folder_that_holds_what_can_not_be_copied_does_not_move_to_another_file_system() {
+    let (house, view) = house();
+    let inside = host(&house, "/box/a/b");
+    let socket = || drop(std::os::unix::net::UnixListener::bind(inside.join("odd")).expect("bound"));
+    let own = || fs::create_dir(inside.join(".patgate")).expect("made");
+    let makes: [(&dyn Fn(), &str); 2] = [(&socket, "odd"), (&own, ".patgate")];
+    for (make, name) in makes {
+        make();
+        assert_eq!(said(across(&view, "/box/a", "/box/c", Overwrite::Yes)), "unsupported", "{name}");
+        assert!(inside.join(name).exists() && !host(&house, "/box/c/file").exists(), "{name}");
+        let _ = fs::remove_file(inside.join(name));
+    }
+    fs::remove_dir(inside.join(".patgate")).expect("removed");
+    across(&view, "/box/a", "/box/c", Overwrite::Yes).expect("moved");
+    no_debris_of(&house);
+}
