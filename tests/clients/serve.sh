@@ -8,7 +8,8 @@ client_packages=(borgbackup cadaver chromium curl davfs2 dbus-daemon duplicity f
     phonon4qt5-backend-null php-cli php-phpseclib3 putty-tools python3 python3-asyncssh python3-paramiko python3-uno
     python3-venv rclone restic sshfs sshpass unison vim-tiny)
 
-# build PROFILE: builds the program (dev or release) and sets GATEWAY to its path. A GATEWAY that is set is used as it is.
+# build PROFILE: builds the program (dev or release) and sets GATEWAY to its path. A GATEWAY that is set is used as it
+# is.
 build() {
     [[ -z ${GATEWAY:-} ]] || return 0
     local repository target folder=$1

@@ -415,9 +415,7 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
     gateway.folder("/a");
     gateway.patgate(&["policy", "set", "max-tokens-per-user", "200"]);
     let token = gateway.login("alice", "/:rw");
-    for _ in 0..60 {
-        gateway.token("alice", &["-e", "2h", "--protocol", "webdav"]);
-    }
+    let tokens: Vec<_> = (0..60).map(|_| gateway.token("alice", &["-e", "2h", "--protocol", "webdav"])).collect();
     let scoped = gateway.token("alice", &["-e", "30d", "-s", "path:/a:r", "--name", "last of all"]);
     gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--role", "admin"]);
     let chief = gateway.token("chief", &["-e", "30d", "--role", "admin"]);
@@ -446,6 +444,10 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
         assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
         assert!(notice.contains("is gone") && notice.contains(id_of(&scoped)), "{notice}");
     }
+    let revoked = tokens[..49].iter().map(|token| id_of(token));
+    gateway.patgate(&["apitoken", "revoke"].into_iter().chain(revoked).collect::<Vec<_>>());
+    let page = chief.get("/console/people").await.text();
+    assert!(page.contains("and 1 other<") && !page.contains("1 others"), "{page}");
     let all = chief.get("/console/tokens?everybody=1").await.text();
     let further = link(&all, "next").expect("a second page");
     let back = link(&chief.get(&further).await.text(), "prev").expect("the first page");
