@@ -2,6 +2,8 @@
 //! pieces, and never held whole. The reader that axum brings takes in all that the sender has ready before it hands a
 //! piece on, without bound; this one holds the head of a part, or a block.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -9,8 +11,9 @@ use http_body_util::BodyExt;
 use memchr::memmem;
 
 use super::fault::{Fault, Result};
-use super::upload::{SILENCE, cut};
 
+/// How long a browser may send nothing of an upload.
+const SILENCE: Duration = Duration::from_secs(300);
 /// The longest head of a part.
 const HEAD: usize = 8 * 1024;
 /// The longest boundary (RFC 2046, section 5.1.1).
@@ -97,13 +100,31 @@ impl Multipart {
     }
 
     async fn more(&mut self) -> Result<()> {
-        let frame = tokio::time::timeout(SILENCE, self.body.frame()).await.map_err(|_| cut())?;
-        let frame = frame.ok_or_else(cut)?.map_err(|_| cut())?;
-        if let Ok(data) = frame.into_data() {
-            self.sieve.push(&data);
-        }
+        let data = piece(&mut self.body).await?.ok_or_else(cut)?;
+        self.sieve.push(&data);
         Ok(())
     }
+}
+
+/// Returns the next piece of what a browser sends; `None` at its end.
+///
+/// # Errors
+/// [`Fault::Form`] when it is cut, or nothing comes for long.
+pub(super) async fn piece(body: &mut Body) -> Result<Option<Bytes>> {
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| cut())?;
+        match frame.transpose().map_err(|_| cut())?.map(|frame| frame.into_data()) {
+            None => return Ok(None),
+            Some(Ok(piece)) => return Ok(Some(piece)),
+            // Trailers.
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+/// Says that not all came.
+fn cut() -> Fault {
+    Fault::Form("The upload was cut.".to_owned())
 }
 
 fn broken() -> Fault {

@@ -3,7 +3,6 @@
 //! Either way each file is staged, appears whole or not at all, and replaces another only where that was asked for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::body::Body;
@@ -12,14 +11,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri, header};
-use http_body_util::BodyExt;
 use serde::Deserialize;
 
 use super::Shared;
 use super::fault::{Fault, Result, blocking};
 use super::files::name;
 use super::guard::{Caller, Scripted, at_home};
-use super::multipart::{Multipart, Part};
+use super::multipart::{Multipart, Part, piece};
 use super::page::{self, Frame, render};
 use super::place;
 use crate::auth::Ended;
@@ -29,8 +27,6 @@ use crate::tree::{self, Claim, Upload, View};
 
 /// As much of a file as is written at once.
 const BLOCK: usize = 256 * 1024;
-/// How long a browser may send nothing of an upload.
-pub(super) const SILENCE: Duration = Duration::from_secs(300);
 /// The longest value of a field beside the files.
 const FIELD: usize = 1024;
 /// How many files a form may hold.
@@ -50,15 +46,7 @@ trait Source {
 
 impl Source for Body {
     async fn piece(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let frame = tokio::time::timeout(SILENCE, self.frame()).await.map_err(|_| cut())?;
-            match frame.transpose().map_err(|_| cut())?.map(|frame| frame.into_data()) {
-                None => return Ok(None),
-                Some(Ok(piece)) => return Ok(Some(piece)),
-                // Trailers.
-                Some(Err(_)) => {}
-            }
-        }
+        piece(self).await
     }
 }
 
@@ -253,9 +241,4 @@ async fn receive(caller: &Caller, source: &mut impl Source, mut upload: Upload) 
             return Ok(upload);
         }
     }
-}
-
-/// Says that not all came.
-pub(super) fn cut() -> Fault {
-    Fault::Form("The upload was cut.".to_owned())
 }
