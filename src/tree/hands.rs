@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::host::Host;
+use super::host::{Folder, Host};
 use super::index::{Facts, Hands};
 use super::removals::Removals;
 use super::{Error, Result};
-use crate::domain::TreePath;
+use crate::domain::{Name, TreePath};
 
 /// The hands that reach the served folder.
 pub(super) struct HostHands {
@@ -19,6 +19,11 @@ impl HostHands {
     pub(super) fn new(host: Arc<Host>, removals: Removals) -> Self {
         Self { host, removals }
     }
+
+    fn place(&self, path: &TreePath) -> Result<(Folder, Name)> {
+        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
+        Ok((self.host.folder(&parent)?, name))
+    }
 }
 
 impl Hands for HostHands {
@@ -29,28 +34,25 @@ impl Hands for HostHands {
     }
 
     fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool> {
-        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
-        let folder = self.host.folder(&parent)?;
+        let (folder, name) = self.place(path)?;
         let top = folder.stat_entry(&name)?;
-        let mut changed = !top.is_folder() && top.changed_since(instant);
-        if top.is_folder() {
-            // It may have been taken aside and put back, which changes it.
-            changed |= top.modified_since(instant);
-            let top = folder.folder(&TreePath::root().child(&name))?;
-            top.each_below(
-                || Ok::<(), Error>(()),
-                |_, _, _, stat| {
-                    changed |= stat.changed_since(instant);
-                    Ok(())
-                },
-            )?;
+        if !top.is_folder() {
+            return Ok(top.changed_since(instant));
         }
+        // It may have been taken aside and put back, which changes it.
+        let mut changed = top.modified_since(instant);
+        folder.folder(&TreePath::root().child(&name))?.each_below(
+            || Ok::<(), Error>(()),
+            |_, _, _, stat| {
+                changed |= stat.changed_since(instant);
+                Ok(())
+            },
+        )?;
         Ok(changed)
     }
 
     fn clear(&self, path: &TreePath) -> Result<()> {
-        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
-        let folder = self.host.folder(&parent)?;
+        let (folder, name) = self.place(path)?;
         let staged = self.host.staging(&folder, folder.stat()?.mount())?.take(&folder, &name)?;
         folder.sync()?;
         self.removals.begin(staged);

@@ -203,20 +203,32 @@ fn what_comes_to_a_source_after_a_kill_is_not_lost() {
     assert!(seen > 0, "killed with both there");
 }
 
+/// What came of a change of which the host may have refused a step.
+struct Refusal {
+    made: Result<()>,
+    refused: bool,
+    state: State,
+}
+
+/// Makes a change where all is named, and the host refuses this thread one step after so many.
+fn refusing(act: Act, steps: u32) -> Refusal {
+    let folder = tempfile::tempdir().expect("folder");
+    let house = furnish(folder.path(), true);
+    let view = house.view("alice");
+    refuse_after(Some(steps));
+    let made = act(&view);
+    let refused = refuse_after(None);
+    house.tree.settle();
+    drop((view, house));
+    Refusal { made, refused, state: state(folder.path()) }
+}
+
 #[test]
 fn a_change_of_which_the_host_refuses_one_step_is_whole_or_undone() {
     for (name, act) in SIMPLE.into_iter().chain(STEPWISE) {
         let (old, new) = (outcome(None, true), outcome(Some(act), true));
         for steps in 0.. {
-            let folder = tempfile::tempdir().expect("folder");
-            let house = furnish(folder.path(), true);
-            let view = house.view("alice");
-            refuse_after(Some(steps));
-            let made = act(&view);
-            let refused = refuse_after(None);
-            house.tree.settle();
-            drop((view, house));
-            let state = state(folder.path());
+            let Refusal { made, refused, state } = refusing(act, steps);
             assert!(refused || made.is_ok(), "{name}: {made:?}");
             assert!(state == new || (refused && state == old), "{name}, step {steps} refused: {state:#?}");
             if !refused {
@@ -260,17 +272,10 @@ fn a_move_elsewhere_that_is_refused_leaves_both_as_they_were() {
             let old = outcome(None, true);
             let mut refusals = 0;
             for steps in 0.. {
-                let folder = tempfile::tempdir().expect("folder");
-                let house = furnish(folder.path(), true);
-                let view = house.view("alice");
-                refuse_after(Some(steps));
-                let made = act(&view);
-                let refused = refuse_after(None);
-                house.tree.settle();
-                drop((view, house));
+                let Refusal { made, refused, state } = refusing(act, steps);
                 if made.is_err() {
                     refusals += 1;
-                    assert_eq!(state(folder.path()), old, "{name}, exchange: {exchanges}, step {steps}");
+                    assert_eq!(state, old, "{name}, exchange: {exchanges}, step {steps}");
                 }
                 if !refused {
                     break;
