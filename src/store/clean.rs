@@ -68,19 +68,6 @@ impl Store {
     }
 }
 
-/// Returns what asks whether the token in a column is dead, by itself or by one above it.
-pub(super) fn dead_token(column: &str) -> String {
-    format!(
-        "EXISTS (
-            WITH RECURSIVE chain (id) AS (
-                SELECT {column}
-                UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
-                WHERE above.parent IS NOT NULL)
-            SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
-            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1)"
-    )
-}
-
 /// Returns a token and those made with it, the youngest generation first.
 fn lineage(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let mut select = t.prepare_cached(

@@ -6,7 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Result as SqlResult, Row};
 
 use super::{Result, StoreError};
-use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId};
+use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId, TreePath};
 
 fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
@@ -103,4 +103,8 @@ pub(super) fn expiry(row: &Row<'_>, hard_at: usize) -> Result<Expiry> {
     };
     let window_ms = u64::try_from(window).map_err(|_| StoreError::Damaged("a negative window".to_owned()))?;
     Ok(Expiry::Sliding { window_ms, cap: hard.unwrap_or(Time::MAX) })
+}
+
+pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {
+    TreePath::parse(bytes).map_err(|fault| StoreError::Damaged(format!("a stored path: {fault}")))
 }

@@ -7,7 +7,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
-use super::nodes::{end_at, stored_path};
+use super::columns::stored_path;
 use super::{Durability, Result, Store};
 use crate::domain::TreePath;
 
@@ -102,17 +102,6 @@ impl Store {
     /// Strikes an intent whose change was not done.
     pub(crate) fn drop_intent(&self, id: i64) -> Result<()> {
         self.write(Durability::Lazy, |connection| take_intent(connection, id).map(drop))
-    }
-
-    /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
-    /// is done when somebody finished that intent already.
-    pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
-        self.write(
-            Durability::Lazy,
-            |connection| {
-                if take_intent(connection, intent)? { end_at(connection, path) } else { Ok(()) }
-            },
-        )
     }
 }
 

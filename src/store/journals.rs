@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::clean::dead_token;
+use super::tokens::dead_token;
 use super::users::page;
 use super::{Durability, Result, Store};
 use crate::domain::{Time, TokenId, TreePath};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::params;
 
-use super::nodes::stored_path;
+use super::columns::stored_path;
 use super::{Durability, Result, Store};
 use crate::domain::{Login, Time, TreePath};
 

@@ -5,8 +5,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::columns::stored_path;
 use super::intents::{Intent, intents, take_intent};
-use super::{Durability, Result, Store, StoreError};
+use super::{Durability, Result, Store};
 use crate::domain::{Identity, Name, NodeId, TreePath};
 
 /// A named node.
@@ -112,6 +113,17 @@ impl Store {
             ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
             Ok(())
         })
+    }
+
+    /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
+    /// is done when somebody finished that intent already.
+    pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
+        self.write(
+            Durability::Lazy,
+            |connection| {
+                if take_intent(connection, intent)? { end_at(connection, path) } else { Ok(()) }
+            },
+        )
     }
 
     /// Lets the rows follow a move, and strikes the intent that announced it. Nothing is done when
@@ -236,7 +248,7 @@ fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
 }
 
 /// Ends the node at a path, if one is named there.
-pub(super) fn end_at(connection: &Connection, path: &TreePath) -> Result<()> {
+fn end_at(connection: &Connection, path: &TreePath) -> Result<()> {
     walk(connection, path)?.map_or(Ok(()), |row| end(connection, row.id))
 }
 
@@ -250,8 +262,4 @@ pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let born = row.get(5)?;
     let identity = if row.get(3)? { Identity::Folder { inode, born } } else { Identity::File { inode, born } };
     Ok(NodeRow { id: row.get(0)?, parent: row.get(1)?, name: row.get(2)?, identity })
-}
-
-pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {
-    TreePath::parse(bytes).map_err(|fault| StoreError::Damaged(format!("a stored path: {fault}")))
 }

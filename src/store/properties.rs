@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::nodes::{FROM, SELECT, node_row, stored_path};
+use super::columns::stored_path;
+use super::nodes::{FROM, SELECT, node_row};
 use super::reach::named;
 use super::{Durability, NodeRow, Result, Store};
 use crate::domain::{NodeId, TreePath};

@@ -478,5 +478,18 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
     })
 }
 
+/// Returns what asks whether the token in a column is dead, by itself or by one above it.
+pub(super) fn dead_token(column: &str) -> String {
+    format!(
+        "EXISTS (
+            WITH RECURSIVE chain (id) AS (
+                SELECT {column}
+                UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
+                WHERE above.parent IS NOT NULL)
+            SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
+            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1)"
+    )
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use rusqlite::{Transaction, params};
 
-use super::clean::dead_token;
-use super::nodes::stored_path;
+use super::columns::stored_path;
+use super::tokens::dead_token;
 use super::{Durability, Result, Store, StoreError};
 use crate::domain::{Login, Time, TokenId, TreePath};
 
