@@ -173,6 +173,8 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::BadName | tree::Error::Spoilt => StatusCode::UNPROCESSABLE_ENTITY,
+        tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
+        tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
         tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

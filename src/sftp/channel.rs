@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,17 @@ pub(super) struct Orders {
     pub(super) stop: CancellationToken,
     /// How long an answer may wait for the client to take it.
     pub(super) patience: Duration,
+    /// How the connection has ended, once it has.
+    pub(super) parting: watch::Receiver<Option<Parting>>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// The client has said goodbye (SSH_MSG_DISCONNECT).
+    Orderly,
+    /// It was lost, or the server ended it.
+    Lost,
 }
 
 /// Why a channel ended.
@@ -48,7 +59,9 @@ pub(super) struct Orders {
 enum End {
     /// The client is done, or the server stops: all is answered.
     Done,
-    /// The client closed the channel, or the connection is over.
+    /// The client has closed the channel, or taken leave of the server: all that it sent is done.
+    Left,
+    /// The connection is over.
     Gone,
     /// The client broke the protocol.
     Broken,
@@ -72,6 +85,8 @@ struct Loop {
     open: usize,
     input: Input,
     eof: bool,
+    /// Whether the client takes no more answers, though what it sent before is still done.
+    closed: bool,
     outbox: VecDeque<Bytes>,
     sending: Option<(Sending, Instant)>,
 }
@@ -90,6 +105,7 @@ pub(super) async fn serve(channel: Channel<Msg>, start: oneshot::Receiver<Box<Wo
         open: 0,
         input: Input::default(),
         eof: false,
+        closed: false,
         outbox: VecDeque::new(),
         sending: None,
     };
@@ -107,7 +123,7 @@ impl Loop {
             let busy = self.work.is_some() || self.sending.is_some();
             let stopping = self.orders.stop.is_cancelled();
             if !busy && (self.eof || stopping && self.open == 0) {
-                return End::Done;
+                return if self.closed { End::Left } else { End::Done };
             }
             let takes = self.input.len() < ENOUGH || self.sending.is_some();
             tokio::select! {
@@ -122,9 +138,10 @@ impl Loop {
                     self.idle = Some(worker);
                     if let Some(end) = self.take_outcome(outcome) { return end }
                 }
-                message = self.read.wait(), if takes => {
-                    if let Some(end) = self.take(message) { return end }
-                }
+                message = self.read.wait(), if takes && !self.closed => match message {
+                    Some(message) => if let Some(end) = self.take(message) { return end },
+                    None => if let Some(end) = self.part().await { return end },
+                },
                 started = begun(&mut self.start) => self.begin(started),
                 () = self.orders.stop.cancelled(), if !stopping => {}
             }
@@ -136,9 +153,31 @@ impl Loop {
         self.idle = worker;
     }
 
-    fn take(&mut self, message: Option<ChannelMsg>) -> Option<End> {
+    /// The connection has ended: where the client took leave, what it sent before is done as it is before EOF.
+    async fn part(&mut self) -> Option<End> {
+        let mut parting = self.orders.parting.clone();
+        let known = tokio::select! {
+            () = self.orders.over.cancelled() => return Some(End::Gone),
+            known = parting.wait_for(Option::is_some) => known.ok().and_then(|parting| *parting),
+        };
+        match known {
+            Some(Parting::Orderly) => {
+                self.leave();
+                None
+            }
+            Some(Parting::Lost) | None => Some(End::Gone),
+        }
+    }
+
+    /// The client sends no more and takes no more answers.
+    fn leave(&mut self) {
+        (self.eof, self.closed, self.sending) = (true, true, None);
+        self.outbox.clear();
+    }
+
+    fn take(&mut self, message: ChannelMsg) -> Option<End> {
         match message {
-            Some(ChannelMsg::Data { data }) => {
+            ChannelMsg::Data { data } => {
                 if let Some(Ok(worker)) = self.start.as_mut().map(oneshot::Receiver::try_recv) {
                     self.begin(Some(worker));
                 }
@@ -147,18 +186,21 @@ impl Loop {
                 }
                 (self.input.len() > TOO_MUCH).then_some(End::Hung)
             }
-            Some(ChannelMsg::Eof) => {
+            ChannelMsg::Eof => {
                 self.eof = true;
                 None
             }
-            Some(ChannelMsg::Close) | None => Some(End::Gone),
-            Some(_) => None,
+            ChannelMsg::Close => {
+                self.leave();
+                None
+            }
+            _ => None,
         }
     }
 
     fn take_outcome(&mut self, outcome: Outcome) -> Option<End> {
         (self.left, self.open) = (outcome.left, outcome.open);
-        if !outcome.replies.is_empty() {
+        if !outcome.replies.is_empty() && !self.closed {
             self.outbox.push_back(outcome.replies);
         }
         outcome.broken.then_some(End::Broken)
@@ -226,11 +268,17 @@ impl Loop {
         Ok(packets > 0)
     }
 
-    /// Says farewell where the client still listens; then waits for work under way, and discards what
-    /// was not closed.
+    /// Closes what the client left open where it ended the channel in order, and says farewell where it still listens;
+    /// else waits for work under way, and discards what was not closed.
     async fn finish(mut self, end: End) {
         match end {
-            End::Done => self.say_farewell(0).await,
+            End::Done => {
+                let whole = self.close_all().await;
+                self.say_farewell(u32::from(!whole)).await;
+            }
+            End::Left => {
+                self.close_all().await;
+            }
             End::Broken => self.say_farewell(1).await,
             End::Hung => {
                 tracing::debug!("SFTP session ended: the client takes no answers");
@@ -248,6 +296,13 @@ impl Loop {
             let discarded = tokio::task::spawn_blocking(move || drop(worker)).await;
             tracing::trace!(ok = discarded.is_ok(), "SFTP channel ended");
         }
+    }
+
+    /// Commits the uploads of a channel that has ended in order, as OpenSSH's server leaves them. Tells whether all were.
+    async fn close_all(&mut self) -> bool {
+        let Some(mut worker) = self.idle.take() else { return true };
+        let closed = tokio::task::spawn_blocking(move || worker.close_all()).await;
+        closed.unwrap_or(false)
     }
 
     async fn say_farewell(&mut self, status: u32) {

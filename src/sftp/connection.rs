@@ -9,7 +9,7 @@ use russh::Disconnect;
 use russh::server::{Handle, RunningSession, run_stream};
 use tokio::net::TcpStream;
 use tokio::runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,12 +18,16 @@ use crate::auth::Session;
 use crate::net::Connection;
 
 use super::Sftp;
-use super::channel::Orders;
+use super::channel::{Orders, Parting};
 use super::door::{Door, RoundTrip};
 use super::wire::{Line, Wire};
 
 /// How long a client is given to take the farewell before the connection is cut.
 const FAREWELL: Duration = Duration::from_millis(300);
+
+/// How long the channels of a client that has taken leave go on with what it sent before. A commit that has begun is
+/// not cut; hashes that nobody reads are.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Holds a running connection.
 struct Watch {
@@ -31,6 +35,8 @@ struct Watch {
     orders: Orders,
     channels: TaskTracker,
     running: RunningSession<Door>,
+    /// Tells the channels how the connection has ended.
+    parted: watch::Sender<Option<Parting>>,
 }
 
 /// Serves one connection to its end, on a thread of its own.
@@ -39,7 +45,8 @@ struct Watch {
 /// other threads takes longer for it than for a small file. What a slow disk holds up is this thread.
 pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: CancellationToken) {
     let (peer, over) = (connection.peer, CancellationToken::new());
-    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience };
+    let (parted, parting) = watch::channel(None);
+    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience, parting };
     let home = tokio::runtime::Handle::current();
     let (done, finished) = oneshot::channel::<()>();
     let Connection { stream, pass, .. } = connection;
@@ -53,7 +60,10 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
             };
             runtime.block_on(async move {
                 match TcpStream::from_std(stream) {
-                    Ok(stream) => run(sftp, Connection { stream, peer, encrypted: true, pass }, orders, home).await,
+                    Ok(stream) => {
+                        let connection = Connection { stream, peer, encrypted: true, pass };
+                        run(sftp, connection, (orders, parted), home).await;
+                    }
                     Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
                 }
             });
@@ -67,7 +77,12 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
     let _ = finished.await;
 }
 
-async fn run(sftp: Sftp, connection: Connection, orders: Orders, home: runtime::Handle) {
+async fn run(
+    sftp: Sftp,
+    connection: Connection,
+    (orders, parted): (Orders, watch::Sender<Option<Parting>>),
+    home: runtime::Handle,
+) {
     let deadline = Instant::now() + sftp.options().authentication;
     let Connection { stream, peer, pass, .. } = connection;
     let (wire, line) = Wire::new(stream);
@@ -97,7 +112,7 @@ async fn run(sftp: Sftp, connection: Connection, orders: Orders, home: runtime::
         Ok(running) => running,
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
-    let mut watch = Watch { line, orders, channels, running };
+    let mut watch = Watch { line, orders, channels, running, parted };
     if let Some(session) = watch.admit(who, deadline).await {
         watch.attend(session).await;
     }
@@ -120,18 +135,34 @@ impl Watch {
     async fn attend(&mut self, session: Session) {
         let handle = self.running.handle();
         let (reason, words) = tokio::select! {
-            result = &mut self.running => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "SSH connection ended");
-                }
-                return;
-            }
+            result = &mut self.running => return self.part(result, &session).await,
             () = session.ended() => (Disconnect::ByApplication, "the token is no longer valid"),
             () = self.line.stalled(self.orders.patience) => return,
             () = self.orders.over.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
             () = drained(&self.orders.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
         };
         self.say_farewell(&handle, reason, words).await;
+    }
+
+    /// Tells the channels how the connection has ended, and where the client took leave lets them do what it sent before.
+    async fn part(&self, result: Result<(), russh::Error>, session: &Session) {
+        let parting = match result {
+            Ok(()) => Parting::Orderly,
+            Err(error) => {
+                tracing::debug!(%error, "SSH connection lost");
+                Parting::Lost
+            }
+        };
+        self.parted.send_replace(Some(parting));
+        if parting == Parting::Orderly {
+            self.channels.close();
+            tokio::select! {
+                () = self.channels.wait() => {}
+                () = tokio::time::sleep(PARTING) => {}
+                () = session.ended() => {}
+                () = self.orders.over.cancelled() => {}
+            }
+        }
     }
 
     async fn say_farewell(&mut self, handle: &Handle, reason: Disconnect, words: &str) {

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use crate::auth::{Credential, Refusal, Session};
 use crate::domain::{Peer, Protocol};
 use crate::net::Pass;
+use crate::tree::SessionFiles;
 
 use super::channel::{self, Orders};
-use super::overlay::Overlay;
 use super::users::Place;
 use super::wire::Line;
 use super::worker::{Shared, Worker};
@@ -122,9 +122,8 @@ impl Door {
         };
         let handles = self.sftp.options().handles;
         let shared = Shared {
-            view: self.sftp.tree().view(session.clone()),
+            files: SessionFiles::new(self.sftp.tree().view(session.clone())),
             auth: self.sftp.auth().clone(),
-            overlay: Overlay::default(),
             places: Arc::new(Semaphore::new(handles)),
             handles,
             hashing: self.sftp.hashing().clone(),

@@ -56,9 +56,6 @@ pub(super) enum Error {
     /// A link was needed.
     #[error("not a symbolic link")]
     NotLink,
-    /// An upload that failed before, when it had to be committed early.
-    #[error("the upload was refused: the old content stands")]
-    Lost,
     /// copy-data within one file.
     #[error("source and target are the same file")]
     SameFile,
@@ -102,7 +99,7 @@ impl Error {
             ) => return absent(),
             Self::Eof => Status::Eof,
             Self::NoHandle | Self::WrongHandle | Self::TooManyHandles => Status::Failure,
-            Self::NotLink | Self::Lost | Self::SameFile => Status::Failure,
+            Self::NotLink | Self::SameFile => Status::Failure,
             Self::SmallBlock | Self::ManyBlocks(_) | Self::ManyHashes => Status::Failure,
             Self::Owner => Status::PermissionDenied,
             Self::NoUser => Status::NoSuchFile,
@@ -129,6 +126,7 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
         E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => Status::PermissionDenied,
         E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
         E::TooLarge(_) | E::NoSpace | E::Spoilt => Status::Failure,
+        E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode => Status::Failure,
         E::Unsupported => Status::OpUnsupported,
         E::Host(fault) => {
             tracing::warn!(error = %fault, "the host failed");

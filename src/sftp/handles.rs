@@ -1,24 +1,21 @@
-//! The open files and folders of a channel.
+//! The table of a channel's open files and directories.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::domain::TreePath;
-use crate::tree::{Editor, Reader, View};
+use crate::tree::OpenFile;
 
 use super::error::{Error, Result};
 use super::folders::Folder;
-use super::overlay::Staged;
 use super::request::HandleId;
 
 /// What a disk takes at once.
 const LIGHT: u64 = 1024 * 1024;
 
-/// Something open, and where it was when it was opened.
+/// Something open.
 pub(super) struct Open {
-    pub(super) path: TreePath,
     pub(super) what: What,
     /// Bytes written through it.
     written: u64,
@@ -28,58 +25,46 @@ pub(super) struct Open {
 
 /// What is open.
 pub(super) enum What {
-    /// A file, to be read.
-    Reader(Reader),
-    /// A file, to be written in place.
-    Editor { editor: Editor, readable: bool, writable: bool },
-    /// A file, to be replaced, or edited as a copy.
-    Staged { staged: Arc<Staged>, readable: bool, writable: bool },
-    /// A file that this session is replacing, to be read; once that is committed, as it is then.
-    StagedReader { staged: Arc<Staged>, after: Option<Reader> },
-    /// A folder.
+    /// A file.
+    File(Box<OpenFile>),
+    /// A directory.
     Folder(Box<Folder>),
 }
 
 impl Open {
-    /// Reads at an offset.
+    /// Returns the file.
     ///
     /// # Errors
-    /// [`Error::WrongHandle`] for what was not opened to be read.
-    pub(super) fn read_at(&mut self, view: &View, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        match &mut self.what {
-            What::Reader(reader) => Ok(reader.read_at(buffer, offset)?),
-            What::Editor { editor, readable: true, .. } => Ok(editor.read_at(buffer, offset)?),
-            What::Staged { staged, readable: true, .. } => staged.read_at(view, buffer, offset),
-            What::StagedReader { after: Some(reader), .. } => Ok(reader.read_at(buffer, offset)?),
-            What::StagedReader { staged, after } => {
-                if !staged.committed() {
-                    return staged.read_at(view, buffer, offset);
-                }
-                Ok(after.insert(view.read(&self.path)?).read_at(buffer, offset)?)
-            }
-            What::Editor { .. } | What::Staged { .. } | What::Folder(_) => Err(Error::WrongHandle),
+    /// [`Error::WrongHandle`] for a directory.
+    pub(super) fn file(&self) -> Result<&OpenFile> {
+        match &self.what {
+            What::File(file) => Ok(file),
+            What::Folder(_) => Err(Error::WrongHandle),
         }
     }
 
     /// Writes at an offset (at the end, where the file was opened to append).
     ///
     /// # Errors
-    /// [`Error::WrongHandle`] for what was not opened to be written.
-    pub(super) fn write_at(&mut self, view: &View, data: &[u8], offset: u64) -> Result<()> {
+    /// [`Error::WrongHandle`] for a directory; as [`OpenFile::write_at`].
+    pub(super) fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
         self.written = self.written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-        match &self.what {
-            What::Editor { editor, writable: true, .. } => Ok(editor.write_at(data, offset)?),
-            What::Staged { staged, writable: true, .. } => staged.write_at(view, data, offset),
-            What::Editor { .. }
-            | What::Staged { .. }
-            | What::Reader(_)
-            | What::StagedReader { .. }
-            | What::Folder(_) => Err(Error::WrongHandle),
+        Ok(self.file()?.write_at(data, offset)?)
+    }
+
+    /// Ends it; an upload is committed.
+    ///
+    /// # Errors
+    /// As [`OpenFile::close`].
+    pub(super) fn close(self) -> Result<()> {
+        match self.what {
+            What::File(file) => Ok(file.close()?),
+            What::Folder(_) => Ok(()),
         }
     }
 }
 
-/// The open files and folders of a channel, each under an id that is not used twice.
+/// The open files and directories of a channel, each under an id that is not used twice.
 pub(super) struct Handles {
     open: HashMap<HandleId, Open>,
     last: u64,
@@ -101,10 +86,10 @@ impl Handles {
     }
 
     /// Keeps something open.
-    pub(super) fn insert(&mut self, place: OwnedSemaphorePermit, path: TreePath, what: What) -> HandleId {
+    pub(super) fn insert(&mut self, place: OwnedSemaphorePermit, what: What) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
-        self.open.insert(id, Open { path, what, written: 0, _place: place });
+        self.open.insert(id, Open { what, written: 0, _place: place });
         id
     }
 
@@ -114,6 +99,14 @@ impl Handles {
     /// [`Error::NoHandle`] when the id names nothing.
     pub(super) fn get(&mut self, id: HandleId) -> Result<&mut Open> {
         self.open.get_mut(&id).ok_or(Error::NoHandle)
+    }
+
+    /// Returns an open file.
+    ///
+    /// # Errors
+    /// [`Error::NoHandle`] when the id names nothing, [`Error::WrongHandle`] for a directory.
+    pub(super) fn file(&self, id: HandleId) -> Result<&OpenFile> {
+        self.open.get(&id).ok_or(Error::NoHandle)?.file()
     }
 
     /// Tells whether so much was written through a handle that syncing it may take long.
@@ -143,9 +136,11 @@ impl Handles {
         self.open.remove(&id).ok_or(Error::NoHandle)
     }
 
-    /// Gives up all ids.
+    /// Gives up all ids, in the order in which they were opened.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Open> + '_ {
-        self.open.drain().map(|(_, open)| open)
+        let mut all: Vec<_> = self.open.drain().collect();
+        all.sort_unstable_by_key(|(id, _)| id.0);
+        all.into_iter().map(|(_, open)| open)
     }
 
     /// Returns how many are open.

@@ -6,12 +6,12 @@ use sha2::Digest;
 
 use super::attributes::Change;
 use super::error::{Error, Result};
-use super::handles::Open;
 use super::hashing::Hasher;
 use super::input::MAX_PACKET;
 use super::reply::Replies;
 use super::request::{HandleId, OpenFlags};
 use super::worker::{Shared, Worker};
+use crate::tree::OpenFile;
 
 /// How much is read at a time.
 const PIECE: usize = 256 * 1024;
@@ -145,11 +145,11 @@ impl Worker {
             return Err(Error::ManyBlocks(most));
         }
         let shared = self.shared.clone();
-        let open = self.handles.get(handle)?;
+        let file = self.handles.file(handle)?;
         // An empty file, too, is hashed only by who may read it.
-        open.read_at(&shared.view, &mut [], wanted.offset)?;
+        file.read_at(&mut [], wanted.offset)?;
         let hasher = shared.hashing.enter(shared.login()).ok_or(Error::ManyHashes)?;
-        let mut source = Source { shared: &shared, open, at: wanted.offset, end: wanted.offset + length, hasher };
+        let mut source = Source { shared: &shared, file, at: wanted.offset, end: wanted.offset + length, hasher };
         let hashes = source.hashes(algorithm, block, wanted.block == 0)?;
         out.hashes(id, algorithm.name(), &hashes);
         Ok(())
@@ -159,7 +159,7 @@ impl Worker {
 /// What is hashed of an open file.
 struct Source<'a> {
     shared: &'a Shared,
-    open: &'a mut Open,
+    file: &'a OpenFile,
     at: u64,
     end: u64,
     hasher: Hasher,
@@ -190,8 +190,8 @@ impl Source<'_> {
             return Err(crate::auth::Ended.into());
         }
         let part = usize::try_from(stop - self.at).unwrap_or(PIECE).min(PIECE);
-        let found = self.open.read_at(&self.shared.view, buffer.get_mut(..part).unwrap_or_default(), self.at)?;
-        self.shared.view.session().used();
+        let found = self.file.read_at(buffer.get_mut(..part).unwrap_or_default(), self.at)?;
+        self.shared.view().session().used();
         self.at += u64::try_from(found).unwrap_or_default();
         Ok(found)
     }

@@ -3,7 +3,7 @@
 //! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
 //! each socket a thread, watches it (`wire`) and ends it in time; `door` answers what russh asks; `channel`
 //! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
-//! `hashes`, `folders` and `names`, and sees the session's own uploads through `overlay`.
+//! `hashes`, `folders` and `names`, over what the session has open ([`crate::tree::SessionFiles`]).
 
 mod algorithms;
 mod attributes;
@@ -19,7 +19,6 @@ mod hashing;
 mod host_keys;
 mod input;
 mod names;
-mod overlay;
 mod reply;
 mod request;
 mod users;

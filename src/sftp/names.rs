@@ -1,114 +1,60 @@
 //! Requests on names: shown, set, renamed, removed, linked, resolved.
 
 use crate::domain::TreePath;
-use crate::tree::{self, Claim, Entry, Overwrite, Space};
+use crate::tree::{self, Entry, Overwrite, Space};
 
 use super::attributes::Change;
 use super::error::{Error, Result};
-use super::overlay;
 use super::worker::Worker;
 
 impl Worker {
     /// Shows an entry; a link is followed.
     pub(super) fn stat(&mut self, path: &[u8]) -> Result<Entry> {
         let path = self.path(path)?;
-        let view = &self.shared.view;
-        match self.shared.overlay.find(view, &path) {
-            Some((_, staged)) => staged.stat(view),
-            None => Ok(view.stat(&path)?),
-        }
+        Ok(self.shared.files.stat(&path)?)
     }
 
     /// Shows an entry; a link shows itself.
     pub(super) fn link_stat(&mut self, path: &[u8]) -> Result<Entry> {
         let path = self.path(path)?;
-        let view = &self.shared.view;
-        match self.shared.overlay.find_entry(view, &path) {
-            Some((_, staged)) => staged.stat(view),
-            None => Ok(view.link_stat(&path)?),
-        }
+        Ok(self.shared.files.link_stat(&path)?)
     }
 
     /// Sets attributes of an entry; a link is followed where `follow`.
     pub(super) fn set_stat(&mut self, path: &[u8], change: &Change, follow: bool) -> Result<()> {
         let attributes = change.attributes()?;
         let path = self.path(path)?;
-        let (view, overlay) = (&self.shared.view, &self.shared.overlay);
-        let staged = if follow { overlay.find(view, &path) } else { overlay.find_entry(view, &path) };
-        match staged {
-            Some((_, staged)) => staged.set_attributes(view, &attributes),
-            None => Ok(view.set_attributes(&path, &attributes, follow, &Claim::none())?),
-        }
+        Ok(self.shared.files.set_attributes(&path, &attributes, follow)?)
     }
 
-    /// Removes a file or link. An upload under that name goes on without one, and is gone at its CLOSE.
+    /// Removes a file or link.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
         let path = self.path(path)?;
-        let view = &self.shared.view;
-        let staged = self.shared.overlay.find_entry(view, &path);
-        match (view.remove_file(&path, &Claim::none()), &staged) {
-            (Ok(()), None) => {}
-            (Ok(()) | Err(tree::Error::Absent), Some((canonical, staged))) => {
-                staged.unlink();
-                self.shared.overlay.remove(canonical, staged);
-            }
-            (Err(error), _) => return Err(error.into()),
-        }
-        Ok(())
+        Ok(self.shared.files.remove_file(&path)?)
     }
 
-    /// Renames an entry. Uploads in it are committed first; one under the new name loses it.
+    /// Renames an entry.
     pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: Overwrite) -> Result<()> {
         let (from, to) = (self.path(from)?, self.path(to)?);
-        let (view, overlay) = (&self.shared.view, &self.shared.overlay);
-        let replaced = overlay.find_entry(view, &to);
-        if replaced.is_some() && overwrite == Overwrite::No {
-            return Err(tree::Error::Exists.into());
-        }
-        let moving = overlay.within(view, &from);
-        let place = |path| overlay::place(view, path).unwrap_or_default();
-        let (old, new) = if moving.is_empty() { Default::default() } else { (place(&from), place(&to)) };
-        for (path, staged) in &moving {
-            self.settle(path, staged)?;
-        }
-        view.rename(&from, &to, overwrite, &Claim::none())?;
-        moving.iter().for_each(|(_, staged)| staged.moved(&old, &new));
-        if let Some((path, staged)) = replaced {
-            staged.unlink();
-            overlay.remove(&path, &staged);
-        }
-        Ok(())
+        Ok(self.shared.files.rename(&from, &to, overwrite)?)
     }
 
     /// Makes a hard link to a file.
     pub(super) fn hard_link(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
         let (from, to) = (self.path(from)?, self.path(to)?);
-        let (view, overlay) = (&self.shared.view, &self.shared.overlay);
-        if overlay.find_entry(view, &to).is_some() {
-            return Err(tree::Error::Exists.into());
-        }
-        if let Some((path, staged)) = overlay.find_entry(view, &from) {
-            self.settle(&path, &staged)?;
-        }
-        Ok(view.hard_link(&from, &to, &Claim::none())?)
+        Ok(self.shared.files.hard_link(&from, &to)?)
     }
 
     /// Makes a symbolic link.
     pub(super) fn symlink(&mut self, target: &[u8], path: &[u8]) -> Result<()> {
         let path = self.path(path)?;
-        if self.shared.overlay.find_entry(&self.shared.view, &path).is_some() {
-            return Err(tree::Error::Exists.into());
-        }
-        Ok(self.shared.view.symlink(target, &path, &Claim::none())?)
+        Ok(self.shared.files.symlink(target, &path)?)
     }
 
     /// Returns a link's target.
     pub(super) fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.path(path)?;
-        if self.shared.overlay.find_entry(&self.shared.view, &path).is_some() {
-            return Err(Error::NotLink);
-        }
-        self.shared.view.read_link(&path).map_err(|error| match error {
+        self.shared.files.read_link(&path).map_err(|error| match error {
             tree::Error::Unsupported => Error::NotLink,
             other => other.into(),
         })
@@ -117,7 +63,7 @@ impl Worker {
     /// Returns the path without links, from the root.
     pub(super) fn real_path(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.path(path)?;
-        Ok(absolute(&self.shared.view.canonical(&path)?))
+        Ok(absolute(&self.shared.view().canonical(&path)?))
     }
 
     /// Returns the path with `~` and `~LOGIN` in front taken for the start folder.
@@ -144,18 +90,7 @@ impl Worker {
     /// Shows the room on the file system of an entry.
     pub(super) fn space(&mut self, path: &[u8]) -> Result<Space> {
         let path = self.path(path)?;
-        self.space_at(&path)
-    }
-
-    /// Shows the room on the file system at a path; an upload's is that of its folder.
-    pub(super) fn space_at(&self, path: &TreePath) -> Result<Space> {
-        let view = &self.shared.view;
-        match (view.space(path), path.parent()) {
-            (Err(tree::Error::Absent), Some(parent)) if self.shared.overlay.find(view, path).is_some() => {
-                Ok(view.space(&parent)?)
-            }
-            (space, _) => Ok(space?),
-        }
+        Ok(self.shared.files.space(&path)?)
     }
 }
 

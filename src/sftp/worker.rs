@@ -9,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::domain::{Login, Standing, TreePath};
-use crate::tree::View;
+use crate::tree::{SessionFiles, View};
 
 use super::error::{Error, Result};
-use super::handles::{Handles, What};
+use super::handles::Handles;
 use super::hashing::Hashing;
 use super::input::{Frame, MAX_PACKET};
-use super::overlay::Overlay;
 use super::reply::{BATCH, Replies};
 use super::request::{Packet, Request};
 
@@ -24,9 +23,8 @@ pub(super) const MAX_DATA: usize = 261_120;
 
 /// What the channels of a session share.
 pub(super) struct Shared {
-    pub(super) view: View,
+    pub(super) files: SessionFiles,
     pub(super) auth: Authenticator,
-    pub(super) overlay: Overlay,
     /// Places for open files and folders.
     pub(super) places: Arc<Semaphore>,
     /// How many places there are in all.
@@ -40,9 +38,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Returns the tree as the session's token shows it, without its own uploads.
+    pub(super) fn view(&self) -> &View {
+        self.files.view()
+    }
+
     /// Returns the session's user.
     pub(super) fn login(&self) -> &Login {
-        self.view.session().login()
+        self.view().session().login()
     }
 }
 
@@ -83,7 +86,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Makes the worker of a new channel.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let (handles, start) = (Handles::new(shared.places.clone()), shared.view.start());
+        let (handles, start) = (Handles::new(shared.places.clone()), shared.view().start());
         Self { shared, handles, start, queue: VecDeque::new(), held: None, greeted: false }
     }
 
@@ -100,6 +103,19 @@ impl Worker {
     /// As [`Worker::run`], heavy requests too.
     pub(super) fn run_heavy(&mut self) -> Outcome {
         self.answer_while(|_, _| true)
+    }
+
+    /// Closes all that is open, as the client would: it has ended the channel in order. Tells whether every upload
+    /// was committed.
+    pub(super) fn close_all(&mut self) -> bool {
+        let mut whole = true;
+        for open in self.handles.drain() {
+            if let Err(error) = open.close() {
+                tracing::info!(login = %self.shared.login(), %error, "an upload that its client did not close was refused");
+                whole = false;
+            }
+        }
+        whole
     }
 
     fn answer_while(&mut self, takes: impl Fn(&Self, &Packet) -> bool) -> Outcome {
@@ -130,7 +146,7 @@ impl Worker {
             }
         }
         if used {
-            self.shared.view.session().used();
+            self.shared.view().session().used();
         }
         Outcome { replies: replies.into_bytes(), left: self.left(), open: self.handles.len(), broken }
     }
@@ -244,23 +260,11 @@ impl Worker {
     /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
     /// not give a path another meaning; it follows when the folder itself was renamed.
     pub(super) fn find_start(&mut self) -> Result<&TreePath> {
-        let view = &self.shared.view;
+        let view = self.shared.view();
         if view.session().access()?.standing(&self.start) == Standing::Absent {
             self.start = view.start();
         }
         Ok(&self.start)
-    }
-}
-
-impl Drop for Worker {
-    /// Discards uploads that were not closed.
-    fn drop(&mut self) {
-        for open in self.handles.drain() {
-            if let What::Staged { staged, .. } = &open.what {
-                self.shared.overlay.remove(&open.path, staged);
-                staged.abandon();
-            }
-        }
     }
 }
 

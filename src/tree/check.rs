@@ -14,6 +14,9 @@ use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
 use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, TreePath};
 
+/// How many links that lead nowhere are followed to where a file is made (as many as the kernel follows).
+const MAX_LINKS: usize = 40;
+
 /// An open entry at which an operation is allowed.
 pub(super) struct Found {
     /// The entry, open as it was asked for.
@@ -201,17 +204,19 @@ impl View {
         }
     }
 
-    /// Returns where a file that is written at a path goes: behind a link that leads to something, to
-    /// that. Also what stands there: a file, or a link that leads nowhere and is replaced itself.
+    /// Returns where a file that is written at a path goes: behind a link that leads to something, or to where
+    /// something could be, to that. Also what stands there: a file, or a link that is absolute or leads out and is
+    /// replaced itself.
     ///
     /// # Errors
     /// [`Error::IsFolder`]; [`Error::Forbidden`] when path or folder can be seen but not written,
     /// [`Error::NoParent`] when the folder is absent.
     pub(super) fn writable(&self, path: &TreePath) -> Result<(Spot, Option<Stat>)> {
-        self.to_write(path).inspect_err(|_| self.tell(Operation::Write, path))
+        self.to_write(path, MAX_LINKS).inspect_err(|_| self.tell(Operation::Write, path))
     }
 
-    fn to_write(&self, path: &TreePath) -> Result<(Spot, Option<Stat>)> {
+    /// As [`View::writable`], over at most so many links that lead nowhere.
+    fn to_write(&self, path: &TreePath, links: usize) -> Result<(Spot, Option<Stat>)> {
         let spot = match self.spot_for(Operation::Create, path) {
             Ok(spot) => spot,
             Err(error @ (Error::Forbidden | Error::NoParent)) => return self.writable_root(path, error),
@@ -222,14 +227,30 @@ impl View {
             Some(stat) if stat.kind == Some(Kind::Link) => {
                 match self.open(path, Operation::Write.permission(), How::Place) {
                     Ok(found) if found.stat.is_folder() => Err(Error::IsFolder),
-                    Ok(found) if found.path != spot.path => self.to_write(&found.path),
-                    Ok(_) | Err(Error::Absent | Error::Forbidden) => Ok((spot, Some(stat))),
+                    Ok(found) if found.path != spot.path => self.to_write(&found.path, links),
+                    Err(Error::Absent) => self.to_write_behind(spot, stat, path, links),
+                    Ok(_) | Err(Error::Forbidden) => Ok((spot, Some(stat))),
                     Err(error) => Err(error),
                 }
             }
             Some(stat) if stat.kind.is_none() => Err(Error::Forbidden),
             stat => Ok((spot, stat)),
         }
+    }
+
+    /// Goes on behind a link that leads to nothing, as open(2) does: the file is made where the link leads.
+    fn to_write_behind(&self, spot: Spot, link: Stat, path: &TreePath, links: usize) -> Result<(Spot, Option<Stat>)> {
+        match (self.link_path(&spot, path), links.checked_sub(1)) {
+            (None, _) => Ok((spot, Some(link))),
+            (Some(_), None) => Err(Error::Absent),
+            (Some(target), Some(links)) => self.to_write(&target, links),
+        }
+    }
+
+    /// Returns where a link leads, whether anything is there or not; none where that is hidden.
+    pub(super) fn link_path(&self, spot: &Spot, path: &TreePath) -> Option<TreePath> {
+        let target = self.link_inside(spot, path).ok()??;
+        spot.parent().walk(&target).ok()
     }
 
     /// A file that is itself granted, in a folder that is not.

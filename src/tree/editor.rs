@@ -14,6 +14,14 @@ enum Means {
     Copy { upload: Box<Upload>, readable: bool, tokens: Vec<LockToken> },
 }
 
+/// What an editor writes into.
+pub(super) enum Edited {
+    /// The file itself.
+    InPlace(Box<InPlace>),
+    /// A copy that takes the file's place when it is committed.
+    Copy(Box<Upload>),
+}
+
 impl Editor {
     /// Edits a file in place that the check let through and that is open to be written.
     pub(super) fn in_place(
@@ -24,7 +32,7 @@ impl Editor {
         claim: &Claim<'_>,
     ) -> Result<Self> {
         let editor = InPlace::begin(view, asked, found, mode, claim)?;
-        if mode.truncate && !editor.is_empty()? {
+        if mode.truncate {
             editor.cut(0)?;
         }
         Ok(Self(Means::InPlace(Box::new(editor))))
@@ -43,26 +51,22 @@ impl Editor {
         Ok(Self(Means::Copy { upload, readable: mode.read, tokens: claim.tokens.to_vec() }))
     }
 
-    /// Returns the copy that is edited, for one who shows it to its session until it is committed; the
-    /// editor again where it edits in place.
-    ///
-    /// # Errors
-    /// The editor itself.
-    pub fn into_copy(self) -> std::result::Result<Upload, Self> {
+    /// Returns what it writes into, for an open file that outlives the session's path to it.
+    pub(super) fn into_edited(self) -> Edited {
         match self.0 {
-            Means::Copy { upload, .. } => Ok(*upload),
-            in_place @ Means::InPlace(_) => Err(Self(in_place)),
+            Means::InPlace(editor) => Edited::InPlace(editor),
+            Means::Copy { upload, .. } => Edited::Copy(upload),
         }
     }
 
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] where it was not opened to be read, [`Error::Ended`].
+    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::Ended`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
             Means::InPlace(editor) => editor.read_at(buffer, offset),
-            Means::Copy { readable: false, .. } => Err(Error::Forbidden),
+            Means::Copy { readable: false, .. } => Err(Error::WrongMode),
             Means::Copy { upload, .. } => upload.read_at(buffer, offset),
         }
     }

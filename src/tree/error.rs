@@ -57,6 +57,20 @@ pub enum Error {
     /// An upload of which a part was refused: what is left of it is not what the client meant.
     #[error("a part of the content was refused: the old content stands")]
     Spoilt,
+    /// Somebody else has put another file in the place of what was opened to be written.
+    #[error(
+        "somebody else has put another file here since this one was opened: theirs stands; open it again to change it"
+    )]
+    Replaced,
+    /// A later upload of the same session took the name that this one was for.
+    #[error("a later upload of this session has taken this one's place")]
+    Superseded,
+    /// Somebody's upload into the directory, or into one below it, is not finished.
+    #[error("an upload into this directory is under way: try again when it has ended")]
+    UploadUnderWay,
+    /// The file was opened for something else: only to be read, or only to be written.
+    #[error("the file was not opened for that")]
+    WrongMode,
     /// The disk is full.
     #[error("no space left")]
     NoSpace,

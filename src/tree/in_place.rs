@@ -1,28 +1,26 @@
-//! A file open for writing in place.
+//! A file open for writing in place: what is written goes into the file itself, whatever happens to its names.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-
 use super::check::Found;
-use super::handles::{Hold, LockWatch};
+use super::handle_access::{HandleAccess, HandleLocks, Place};
 use super::host::File;
 use super::tag::{Edit, keep};
-use super::{Attributes, Claim, EditMode, Entry, Error, Result, Timestamp, View};
+use super::{Attributes, Claim, EditMode, Entry, Error, Reader, Result, View};
 use crate::domain::{Permission, TreePath};
 
 /// A file open for writing in place (and for reading, where it was opened so).
 pub(super) struct InPlace {
     asked: TreePath,
-    path: TreePath,
     permission: Permission,
     mode: EditMode,
-    file: File,
+    file: Arc<File>,
     edit: Edit,
-    hold: Hold,
-    watch: LockWatch,
-    dirty: AtomicBool,
-    time: Mutex<Option<Timestamp>>,
+    access: HandleAccess,
+    locks: HandleLocks,
+    /// Whether anything was written through this handle that may not be on disk.
+    wrote: AtomicBool,
 }
 
 impl InPlace {
@@ -38,28 +36,76 @@ impl InPlace {
         if mode.append {
             found.file.append()?;
         }
+        let file = Arc::new(found.file);
         Ok(Self {
             asked: asked.clone(),
-            path: found.path.clone(),
             permission: found.permission,
             mode,
-            edit: view.shared().tags.edit(&found.stat),
-            hold: Hold::new(view, found.path.clone(), needed)?,
-            watch: LockWatch::new(found.path, claim.tokens),
-            file: found.file,
-            dirty: AtomicBool::new(false),
-            time: Mutex::default(),
+            edit: view.shared().tags.edit(&file, &found.stat),
+            access: HandleAccess::new(view, found.path, needed)?,
+            locks: HandleLocks::new(claim.tokens),
+            file,
+            wrote: AtomicBool::new(false),
         })
+    }
+
+    /// Goes on with an upload that has just been put in place, by the descriptor that it was written through.
+    pub(super) fn after_commit(
+        view: &View,
+        entry: (TreePath, Permission),
+        file: Arc<File>,
+        mode: EditMode,
+    ) -> Result<Self> {
+        let (path, permission) = entry;
+        let needed = if mode.read { Permission::RW } else { Permission::W };
+        if mode.append {
+            file.append()?;
+        }
+        Ok(Self {
+            asked: path.clone(),
+            permission,
+            mode,
+            edit: view.shared().tags.edit(&file, &file.stat()?),
+            access: HandleAccess::new(view, path, needed)?,
+            locks: HandleLocks::new(&[]),
+            file,
+            wrote: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the file, for one who opened it to be made or emptied and then only reads it; the edit ends.
+    ///
+    /// # Errors
+    /// As [`InPlace::close`].
+    pub(super) fn into_reader(self) -> Result<Reader> {
+        let view = self.view().clone();
+        let (file, path) = (Arc::clone(&self.file), self.access.place().path);
+        self.close()?;
+        Reader::of_file(&view, path, file)
+    }
+
+    /// Returns the file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns where the file is now, if the session may go on with it there.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub(super) fn place(&self) -> Result<Place> {
+        self.access.check(&*self.file)?;
+        Ok(self.access.place())
     }
 
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] where it was not opened to be read, [`Error::Ended`].
+    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::Ended`].
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         if !self.mode.read {
-            return Err(Error::Forbidden);
+            return Err(Error::WrongMode);
         }
         Ok(self.file.read_at(buffer, offset)?)
     }
@@ -68,12 +114,12 @@ impl InPlace {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`].
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::Ended`].
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.ready()?;
+        self.access.check(&*self.file)?;
         if self.mode.append && self.view().limits_size() {
             // One at a time, so that two can't pass the limit together.
-            let _name = self.view().shared().names.hold(&[&self.path]);
+            let _name = self.view().shared().names.hold(&[&self.access.place().path]);
             self.view().may_hold(self.file.stat()?.size.saturating_add(data.len() as u64))?;
             return self.change(|| self.file.write_at(data, offset));
         }
@@ -86,7 +132,7 @@ impl InPlace {
     /// # Errors
     /// [`Error::Ended`].
     pub(super) fn stat(&self) -> Result<Entry> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         Ok(self.view().entry(&self.asked, &self.file.stat()?, self.permission))
     }
 
@@ -95,7 +141,8 @@ impl InPlace {
     /// # Errors
     /// As [`InPlace::write_at`].
     pub(super) fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.ready()?;
+        self.access.check(&*self.file)?;
+        self.unlocked()?;
         if let Some(size) = attributes.size {
             self.cut(size)?;
         }
@@ -103,11 +150,10 @@ impl InPlace {
             self.file.set_mode(mode & 0o777)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            let now = self.file.stat()?.modified;
-            self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)?;
-        }
-        if attributes.modified.is_some() {
-            *self.time.lock() = attributes.modified;
+            self.edit.change_times(|| {
+                let now = self.file.stat()?.modified;
+                self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)
+            })?;
         }
         Ok(())
     }
@@ -117,7 +163,7 @@ impl InPlace {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
     pub(super) fn sync(&self) -> Result<()> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         Ok(self.file.sync()?)
     }
 
@@ -130,46 +176,46 @@ impl InPlace {
         self.finish()
     }
 
-    /// Tells whether the file holds nothing.
-    pub(super) fn is_empty(&self) -> Result<bool> {
-        Ok(self.file.stat()?.size == 0)
-    }
-
-    /// Cuts or pads the file.
+    /// Cuts or pads the file. One that has the size already keeps its content and its tag; its time moves.
+    ///
+    /// # Errors
+    /// As [`InPlace::write_at`].
     pub(super) fn cut(&self, size: u64) -> Result<()> {
-        if size > self.file.stat()?.size {
+        let now = self.file.stat()?;
+        if size == now.size {
+            self.unlocked()?;
+            return Ok(self.edit.change_times(|| {
+                let modified = self.file.stat()?.modified;
+                self.file.truncate(size)?;
+                self.file.set_times(Some(keep(modified, self.view().shared().tags.fresh(None))), None)
+            })?);
+        }
+        if size > now.size {
             self.view().may_hold(size)?;
         }
         self.change(|| self.file.truncate(size))
     }
 
     fn view(&self) -> &View {
-        self.hold.view()
+        self.access.view()
     }
 
-    fn ready(&self) -> Result<()> {
-        self.hold.check(&self.file)?;
-        self.watch.check(self.view())
+    fn unlocked(&self) -> Result<()> {
+        self.locks.check(&self.access, || self.file.stat())
     }
 
-    /// The tag moves before the content does and after: one that was read with the old content never
-    /// stands for the new.
     fn change(&self, write: impl FnOnce() -> super::host::Result<()>) -> Result<()> {
-        self.dirty.store(true, Ordering::Release);
-        *self.time.lock() = None;
-        self.edit.wrote();
-        let result = write();
-        self.edit.wrote();
-        Ok(result?)
+        self.wrote.store(true, Ordering::Release);
+        self.edit.change(|| self.unlocked(), write)
     }
 
     fn finish(&self) -> Result<()> {
-        if !self.dirty.swap(false, Ordering::AcqRel) {
-            return Ok(());
+        // Whoever wrote: what is closed now has its tag.
+        self.edit.settle()?;
+        if self.wrote.swap(false, Ordering::AcqRel) && self.view().is_full() {
+            self.file.sync()?;
         }
-        let time = self.view().shared().tags.fresh(*self.time.lock());
-        self.file.set_times(Some(time), None)?;
-        if self.view().is_full() { Ok(self.file.sync()?) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::check::Found;
-use super::handles::Hold;
+use super::handle_access::HandleAccess;
 use super::host::{Folder, Names};
 use super::{Entry, Error, Kind, Result, View};
 use crate::domain::{Name, Permission, TreePath};
@@ -24,7 +24,7 @@ enum Source {
 
 /// All entries of a folder that may be read.
 struct All {
-    hold: Hold,
+    access: HandleAccess,
     names: Names,
     block: std::vec::IntoIter<Name>,
     path: TreePath,
@@ -37,9 +37,8 @@ impl Listing {
     pub(super) fn all(view: &View, asked: &TreePath, found: Found, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
         let mixed = access.roots().iter().any(|root| root.path != found.path && root.path.is_within(&found.path));
-        let hold = Hold::new(view, found.path.clone(), Permission::R)?;
         let all = All {
-            hold,
+            access: HandleAccess::new(view, found.path.clone(), Permission::R)?,
             names: Folder::from(found.file).names()?,
             block: Vec::new().into_iter(),
             path: found.path,
@@ -53,6 +52,17 @@ impl Listing {
     pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<Name>) -> Self {
         let source = Source::WayDown(names.into_iter());
         Self { view: view.clone(), asked: asked.clone(), follow: true, source }
+    }
+
+    /// Tells whether the session may go on listing the folder where it is now.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.source {
+            Source::All(all) => all.access.check(&all.names),
+            Source::WayDown(_) | Source::End => Ok(()),
+        }
     }
 
     fn step(&mut self) -> Result<Option<Entry>> {
@@ -77,8 +87,8 @@ impl Listing {
         };
         match stat.kind {
             None => Ok(None),
-            Some(Kind::Link) if self.follow => seen(self.view.stat(&self.asked.child(name))),
-            Some(Kind::Link) => seen(self.view.link_stat(&self.asked.child(name))),
+            Some(Kind::Link) if self.follow => seen(self.view.stat(&all.path.child(name))),
+            Some(Kind::Link) => seen(self.view.link_stat(&all.path.child(name))),
             Some(Kind::File | Kind::Folder) => {
                 let permission = if all.mixed { all.permission_of(&self.view, name)? } else { all.permission };
                 Ok(Some(self.view.entry_named(name.as_bytes(), &stat, permission)))
@@ -92,7 +102,9 @@ impl All {
         if let Some(name) = self.block.next() {
             return Ok(Some(name));
         }
-        self.hold.check(&self.names)?;
+        self.access.check(&self.names)?;
+        // Where the folder is now: a rename leads nothing of it elsewhere.
+        self.path = self.access.place().path;
         self.block = self.names.block()?.into_iter();
         Ok(self.block.next())
     }

@@ -228,6 +228,19 @@ impl LockTable {
         self.current().covering(path).into_iter().cloned().collect()
     }
 
+    /// Returns where locks are rooted, and whether one there covers all below.
+    pub(super) fn roots(&self) -> Vec<(TreePath, bool)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let held = self.current();
+        let roots = held.by_place.values().filter_map(|locks| {
+            let root = locks.first()?.root.clone();
+            Some((root, locks.iter().any(|lock| lock.deep)))
+        });
+        roots.collect()
+    }
+
     /// Ends the locks at and below a path that was removed or moved away: a lock never moves
     /// (RFC 4918 section 7.6).
     pub(super) fn forget(&self, path: &TreePath) -> Result<()> {

@@ -11,7 +11,7 @@ mod deposit;
 mod editor;
 mod entry;
 mod error;
-mod handles;
+mod handle_access;
 mod hands;
 mod host;
 mod in_place;
@@ -21,6 +21,7 @@ mod listing;
 mod lock;
 mod media;
 mod names;
+mod open_file;
 mod property;
 mod reader;
 mod removals;
@@ -28,6 +29,7 @@ mod tag;
 #[cfg(test)]
 pub(crate) mod testing;
 mod upload;
+mod upload_registry;
 mod view;
 
 use std::path::PathBuf;
@@ -40,6 +42,7 @@ use lock::LockTable;
 use names::NameLocks;
 use removals::Removals;
 use tag::Tags;
+use upload_registry::UploadRegistry;
 
 use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
@@ -54,6 +57,7 @@ pub use label::{label, tags_property};
 pub use listing::Listing;
 pub use lock::{Lock, LockRequest, LockToken};
 pub use media::media_type;
+pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
 pub use upload::{Committed, Upload};
@@ -97,6 +101,8 @@ struct Shared {
     /// One comparison with a journal at a time, by its folder.
     journals: NameLocks,
     removals: Removals,
+    /// Uploads under way, by the directories that they are for.
+    uploads: Arc<UploadRegistry>,
     durability: Durability,
     _alone: Option<Exclusive>,
 }
@@ -136,6 +142,7 @@ impl Tree {
                 names: NameLocks::new(),
                 journals: NameLocks::new(),
                 removals,
+                uploads: Arc::default(),
                 durability: options.durability,
                 _alone: alone,
             }),

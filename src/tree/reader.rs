@@ -1,24 +1,47 @@
 //! A file open for reading.
 
+use std::sync::Arc;
+
 use super::check::Found;
-use super::handles::Hold;
+use super::handle_access::{Anchor, HandleAccess, HandleLocks};
 use super::host::File;
-use super::{Entry, Result, View};
+use super::tag::keep;
+use super::{Attributes, Entry, Error, Result, Upload, View};
 use crate::domain::{Permission, TreePath};
 
 /// A file open for reading. A file that shrinks while it is read cuts what is read, never pads it.
 pub struct Reader {
-    file: File,
+    file: Arc<File>,
     entry: Entry,
-    hold: Hold,
+    access: HandleAccess,
+    locks: HandleLocks,
 }
 
 impl Reader {
     /// Reads a file that the check let through, asked for by `asked`.
     pub(super) fn new(view: &View, asked: &TreePath, found: Found) -> Result<Self> {
         let entry = view.entry(asked, &found.stat, found.permission);
-        let hold = Hold::new(view, found.path, Permission::R)?;
-        Ok(Self { file: found.file, entry, hold })
+        let access = HandleAccess::new(view, found.path, Permission::R)?;
+        Ok(Self { file: Arc::new(found.file), entry, access, locks: HandleLocks::new(&[]) })
+    }
+
+    /// Reads a file that is open already, at a canonical path where it may be read.
+    pub(super) fn of_file(view: &View, path: TreePath, file: Arc<File>) -> Result<Self> {
+        let permission = view.grounds(&path)?.permission();
+        let entry = view.entry(&path, &file.stat()?, permission);
+        let access = HandleAccess::new(view, path, Permission::R)?;
+        Ok(Self { file, entry, access, locks: HandleLocks::new(&[]) })
+    }
+
+    /// Reads what an upload has staged, and goes on reading it whatever becomes of the upload.
+    pub(super) fn of_upload(view: &View, upload: &Upload) -> Result<Self> {
+        let (entry, (directory, name)) = (upload.stat()?, upload.slot());
+        if !entry.permission.allows(Permission::R) {
+            return Err(Error::Forbidden);
+        }
+        let (path, anchor) = (upload.path(), Anchor::SlotThenFile(directory.clone(), name.clone()));
+        let access = HandleAccess::anchored(view, path, Permission::R, anchor)?;
+        Ok(Self { file: Arc::clone(upload.file()), entry, access, locks: HandleLocks::new(&[]) })
     }
 
     /// Returns what the file was when it was opened.
@@ -31,16 +54,16 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read_at`].
     pub fn stat(&self) -> Result<Entry> {
-        self.hold.check(&self.file)?;
-        Ok(self.hold.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
+        self.access.check(&*self.file)?;
+        Ok(self.access.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
     }
 
     /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
     ///
     /// # Errors
-    /// [`super::Error::Ended`] once the session's token is dead or no longer reaches the file.
+    /// [`super::Error::Ended`] once the session's token is dead or no longer reaches the file where it is now.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
 
@@ -50,7 +73,39 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read_at`]; [`super::Error::Host`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
     pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         Ok(self.file.read_cached_at(buffer, offset)?)
+    }
+
+    /// Sets mode and times of the file, where the session may write it.
+    ///
+    /// # Errors
+    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::Ended`].
+    pub(super) fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+        self.access.check(&*self.file)?;
+        if attributes.size.is_some() {
+            return Err(Error::WrongMode);
+        }
+        let view = self.access.view();
+        if !view.grounds(&self.access.place().path)?.permission().allows(Permission::W) {
+            return Err(Error::Forbidden);
+        }
+        let _steady = view.shared().locks.steady();
+        self.locks.check(&self.access, || self.file.stat())?;
+        if let Some(mode) = attributes.mode {
+            self.file.set_mode(mode & 0o777)?;
+        }
+        if attributes.modified.is_some() || attributes.accessed.is_some() {
+            view.shared().tags.edit(&self.file, &self.file.stat()?).change_times(|| {
+                let now = self.file.stat()?.modified;
+                self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 }

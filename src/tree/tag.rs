@@ -7,18 +7,18 @@
 //! tick of the host's clock, and with nothing else; and a change behind the gateway's back, which
 //! moves the time as it likes, changes it too.
 //!
-//! While a file is open to be written in place, the writes so far are counted in; when it is closed
-//! it gets a mark of its own.
+//! While a file is open to be written in place, the writes so far are counted in; when one who writes it closes it, and
+//! when somebody locks it, it gets a mark of its own ([`Edit::settle`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
-use super::host::Stat;
-use super::{Etag, Timestamp};
+use super::host::{File, Stat};
+use super::{Error, Etag, Result, Timestamp};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -28,15 +28,21 @@ pub(super) struct Tags {
     last: AtomicI64,
     writes: AtomicU64,
     open: AtomicUsize,
-    edited: RwLock<HashMap<Place, Edited>>,
+    edited: RwLock<HashMap<Place, (usize, Arc<EditedFile>)>>,
 }
 
 /// A file of the host, by device and inode.
 type Place = (u64, u64);
 
-struct Edited {
-    editors: usize,
-    writes: Arc<AtomicU64>,
+/// A file that is open to be written in place, whoever has it open.
+struct EditedFile {
+    file: Arc<File>,
+    /// The number of the last write since the content got a mark of its own; zero: none.
+    writes: AtomicU64,
+    /// Held shared by who changes content, alone by who settles it.
+    settling: RwLock<()>,
+    /// Whether somebody's upload has taken its last name: nothing that is written to it now would ever be found.
+    replaced: AtomicBool,
 }
 
 impl Tags {
@@ -70,15 +76,73 @@ impl Tags {
         wanted.map_or(time, |wanted| keep(time, wanted))
     }
 
-    /// Begins an edit in place of a file.
-    pub(super) fn edit(self: &Arc<Self>, stat: &Stat) -> Edit {
+    /// Begins an edit in place of a file that is open to be written.
+    pub(super) fn edit(self: &Arc<Self>, file: &Arc<File>, stat: &Stat) -> Edit {
         let place = (stat.device, stat.inode);
         let mut edited = self.edited.write();
-        let file = edited.entry(place).or_insert_with(|| Edited { editors: 0, writes: Arc::default() });
-        file.editors += 1;
+        let (editors, shared) = edited.entry(place).or_insert_with(|| {
+            let (file, settling) = (Arc::clone(file), RwLock::default());
+            (0, Arc::new(EditedFile { file, writes: AtomicU64::new(0), settling, replaced: AtomicBool::new(false) }))
+        });
+        *editors += 1;
+        let shared = Arc::clone(shared);
         self.open.store(edited.len(), Ordering::Release);
-        let writes = edited.get(&place).map(|file| Arc::clone(&file.writes)).unwrap_or_default();
-        Edit { tags: Arc::clone(self), place, writes }
+        Edit { tags: Arc::clone(self), place, shared }
+    }
+
+    /// Gives the content of every file that is being edited a mark of its own: what is written no more keeps its tag
+    /// from now on, whoever closes it when.
+    pub(super) fn settle_all(&self) {
+        if self.open.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let files: Vec<_> = self.edited.read().values().map(|(_, shared)| Arc::clone(shared)).collect();
+        for shared in files {
+            if let Err(error) = self.settle(&shared) {
+                tracing::warn!(%error, "the tag of an edited file moves once more when it is closed");
+            }
+        }
+    }
+
+    /// Notes that an upload has taken the place of a file: who has it open to be written is to know when it has no
+    /// other name.
+    pub(super) fn replaced(&self, old: &Stat) {
+        if self.open.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        if let Some((_, shared)) = self.edited.read().get(&(old.device, old.inode))
+            && shared.file.stat().is_ok_and(|stat| stat.links == 0)
+        {
+            shared.replaced.store(true, Ordering::Release);
+        }
+    }
+
+    /// Does something to the times of a file, not while a tag is being settled for somebody who edits it.
+    pub(super) fn while_not_settling<T>(&self, stat: &Stat, set: impl FnOnce() -> T) -> T {
+        let edited = match self.open.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.edited.read().get(&(stat.device, stat.inode)).map(|(_, shared)| Arc::clone(shared)),
+        };
+        let _alone = edited.as_ref().map(|shared| shared.settling.write());
+        set()
+    }
+
+    fn settle(&self, shared: &EditedFile) -> super::host::Result<()> {
+        let _alone = shared.settling.write();
+        if shared.writes.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        // The time of the last write, or whatever was set since, stands: only the mark is new.
+        let modified = shared.file.stat()?.modified;
+        shared.file.set_times(Some(self.fresh_at(modified)), None)?;
+        shared.writes.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns a time of the same second with a mark of its own.
+    pub(super) fn fresh_at(&self, time: Timestamp) -> Timestamp {
+        let now = self.fresh(None);
+        if now.seconds == time.seconds { now } else { keep(now, time) }
     }
 
     fn writes(&self, stat: &Stat) -> u64 {
@@ -86,7 +150,7 @@ impl Tags {
             return 0;
         }
         let edited = self.edited.read();
-        edited.get(&(stat.device, stat.inode)).map_or(0, |file| file.writes.load(Ordering::Acquire))
+        edited.get(&(stat.device, stat.inode)).map_or(0, |(_, shared)| shared.writes.load(Ordering::Acquire))
     }
 }
 
@@ -94,23 +158,58 @@ impl Tags {
 pub(super) struct Edit {
     tags: Arc<Tags>,
     place: Place,
-    writes: Arc<AtomicU64>,
+    shared: Arc<EditedFile>,
 }
 
 impl Edit {
-    /// Notes that the content changed.
-    pub(super) fn wrote(&self) {
+    /// Changes content, once `allowed` has let it. The tag moves before the content does and after: one that was
+    /// read with the old content never stands for the new.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] when an upload has taken the file's place; what `allowed` and `write` say.
+    pub(super) fn change(
+        &self,
+        allowed: impl FnOnce() -> Result<()>,
+        write: impl FnOnce() -> super::host::Result<()>,
+    ) -> Result<()> {
+        // A lock that is taken after `allowed` has passed waits for this write before it settles the tag.
+        let _shared = self.shared.settling.read();
+        allowed()?;
+        if self.shared.replaced.load(Ordering::Acquire) {
+            return Err(Error::Replaced);
+        }
+        self.wrote();
+        let result = write();
+        self.wrote();
+        Ok(result?)
+    }
+
+    /// Changes times, not while another settles the tag.
+    pub(super) fn change_times(&self, set: impl FnOnce() -> super::host::Result<()>) -> super::host::Result<()> {
+        let _alone = self.shared.settling.write();
+        set()
+    }
+
+    /// Gives what was written so far a mark of its own.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn settle(&self) -> super::host::Result<()> {
+        self.tags.settle(&self.shared)
+    }
+
+    fn wrote(&self) {
         let number = self.tags.writes.fetch_add(1, Ordering::AcqRel);
-        self.writes.store(number.saturating_add(1), Ordering::Release);
+        self.shared.writes.store(number.saturating_add(1), Ordering::Release);
     }
 }
 
 impl Drop for Edit {
     fn drop(&mut self) {
         let mut edited = self.tags.edited.write();
-        if let Some(file) = edited.get_mut(&self.place) {
-            file.editors -= 1;
-            if file.editors == 0 {
+        if let Some((editors, _)) = edited.get_mut(&self.place) {
+            *editors -= 1;
+            if *editors == 0 {
                 edited.remove(&self.place);
             }
         }
@@ -189,19 +288,26 @@ mod tests {
     }
 
     #[test]
-    fn writes_in_place_change_the_tag_until_the_last_editor_ends() {
+    fn writes_in_place_change_the_tag_and_settling_gives_the_content_one_of_its_own() {
         let tags = Tags::new([1; 32]);
-        let file = stat(Timestamp::default());
-        let before = tags.of(&file);
-        let (one, two) = (tags.edit(&file), tags.edit(&file));
-        assert_eq!(tags.of(&file), before);
-        one.wrote();
-        let first = tags.of(&file);
-        two.wrote();
-        assert!(first != before && tags.of(&file) != first);
-        drop(one);
-        assert_ne!(tags.of(&file), before);
-        drop(two);
-        assert_eq!(tags.of(&file), before);
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = super::super::host::Host::open(folder.path(), None).expect("opened");
+        let name = crate::domain::Name::new(b"file").expect("a name");
+        let file = Arc::new(host.root().make_file(&name, 0o600).expect("made"));
+        let stat = || file.stat().expect("stat");
+        let before = tags.of(&stat());
+        let (one, two) = (tags.edit(&file, &stat()), tags.edit(&file, &stat()));
+        assert_eq!(tags.of(&stat()), before);
+        one.change(|| Ok(()), || file.write_at(b"1", 0)).expect("written");
+        let first = tags.of(&stat());
+        two.change(|| Ok(()), || file.write_at(b"2", 0)).expect("written");
+        let second = tags.of(&stat());
+        assert!(first != before && second != first);
+        one.settle().expect("settled");
+        let settled = tags.of(&stat());
+        assert!(settled != second && settled != before);
+        two.settle().expect("nothing to settle");
+        drop((one, two));
+        assert_eq!(tags.of(&stat()), settled, "the end of an edit moves nothing");
     }
 }

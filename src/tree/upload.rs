@@ -1,14 +1,18 @@
 //! A staged upload.
 
+mod commit;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use super::check::{Found, Spot};
-use super::handles::{Hold, LockWatch};
-use super::host::{File, How, Kept, Staged, Stat};
+use super::handle_access::{Anchor, HandleAccess, HandleLocks};
+use super::host::{File, Folder, How, Kept, Staged, Stat};
 use super::media::HEAD;
-use super::{Attributes, Claim, EditMode, Entry, Error, Etag, Kind, Result, View};
+use super::upload_registry::RegisteredUpload;
+use super::{Attributes, Claim, EditMode, Entry, Etag, Kind, Result, View};
 use crate::domain::{Name, Permission, Tag, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
@@ -18,17 +22,33 @@ const BLOCK: usize = 8 << 20;
 /// with what waits.
 pub struct Upload {
     asked: TreePath,
+    /// The directory that it is for, whatever its path is now.
+    directory: Folder,
     name: Name,
+    /// What stood at the name when the upload began.
+    replaces: Option<Recorded>,
     base: Option<Base>,
-    file: File,
+    file: Arc<File>,
     staged: Staged,
     finish: Finish,
     wanted: Mutex<Attributes>,
     tags: Mutex<Option<Vec<Tag>>>,
     /// Whether a write was refused.
     spoilt: AtomicBool,
-    hold: Hold,
-    watch: LockWatch,
+    /// Whether its name was removed by its own session.
+    detached: bool,
+    access: HandleAccess,
+    locks: HandleLocks,
+    _registered: RegisteredUpload,
+}
+
+/// An entry as it stood under a name: which one, and with which content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Recorded {
+    device: u64,
+    inode: u64,
+    born: Option<i64>,
+    tag: Etag,
 }
 
 /// What is edited as a copy.
@@ -91,23 +111,27 @@ impl Upload {
     ) -> Result<Self> {
         Ok(Self {
             asked: asked.clone(),
+            directory: spot.folder.clone(),
             name: spot.name.clone(),
+            replaces: replaced.map(|stat| Recorded::of(view, stat)),
             base: None,
-            file,
+            file: Arc::new(file),
             staged,
             finish: Finish::of(view, spot, replaced),
             wanted: Mutex::default(),
             tags: Mutex::default(),
             spoilt: AtomicBool::new(false),
-            hold: Hold::new(view, spot.path.clone(), Permission::W)?,
-            watch: LockWatch::new(spot.path.clone(), claim.tokens),
+            detached: false,
+            access: authorize(view, spot, Permission::W)?,
+            locks: HandleLocks::new(claim.tokens),
+            _registered: view.shared().uploads.register(&spot.folder, &spot.holder),
         })
     }
 
     /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its
     /// attributes is forgotten. `keep` has to write it down: where that fails, it is discarded.
     pub(super) fn leave<T>(self, keep: impl FnOnce(&View, Kept) -> Result<T>) -> Result<T> {
-        let kept = keep(self.hold.view(), self.staged.to_keep())?;
+        let kept = keep(self.access.view(), self.staged.to_keep())?;
         self.staged.leave();
         Ok(kept)
     }
@@ -115,7 +139,7 @@ impl Upload {
     /// Copies all of what waits, which is `size` bytes, to an offset; returns where it ends.
     pub(super) fn take_in(&self, kept: &Kept, size: u64, offset: u64) -> Result<u64> {
         let from = kept.open(How::Read)?;
-        self.hold.view().may_hold(offset.saturating_add(size))?;
+        self.access.view().may_hold(offset.saturating_add(size))?;
         let mut done = 0;
         while done < size {
             self.ready()?;
@@ -142,11 +166,11 @@ impl Upload {
         let mut tag = None;
         if !mode.truncate {
             // What is kept is told of to the end: by checksums, by its type.
-            upload.hold = Hold::new(view, spot.path.clone(), Permission::RW)?;
+            upload.access = authorize(view, spot, Permission::RW)?;
             upload.fill(found)?;
             tag = Some(view.shared().tags.of(&found.stat));
         }
-        let changed = AtomicBool::new(mode.truncate && found.stat.size > 0);
+        let changed = AtomicBool::new(mode.truncate);
         upload.base = Some(Base { tag, append: mode.append, changed });
         Ok(upload)
     }
@@ -154,10 +178,11 @@ impl Upload {
     fn fill(&self, found: &Found) -> Result<()> {
         let mut offset = 0;
         loop {
-            self.hold.check(&self.file)?;
-            self.hold.view().may_hold(found.stat.size.max(offset))?;
+            self.access.check(&*self.file)?;
+            self.access.view().may_hold(found.stat.size.max(offset))?;
             match found.file.copy_to(&self.file, offset, BLOCK)? {
-                0 => return Ok(()),
+                // Until it is written, a copy is as old as what it was made of.
+                0 => return Ok(self.file.set_times(Some(found.stat.modified), Some(found.stat.accessed))?),
                 count => offset += count as u64,
             }
         }
@@ -178,11 +203,11 @@ impl Upload {
         let appends = self.base.as_ref().is_some_and(|base| base.append);
         let start = if appends { self.file.stat()?.size } else { offset };
         let end = start.saturating_add(data.len() as u64);
-        self.hold.view().may_hold(end)?;
+        self.access.view().may_hold(end)?;
         self.change();
         self.file.write_at(data, start)?;
         if (start..end).contains(&(HEAD as u64 - 1)) {
-            self.hold.view().fits_so_far(&self.name, &self.file)?;
+            self.access.view().fits_so_far(&self.name, &self.file)?;
         }
         Ok(())
     }
@@ -192,7 +217,7 @@ impl Upload {
     /// # Errors
     /// [`Error::Ended`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.hold.check(&self.file)?;
+        self.access.check(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
 
@@ -201,17 +226,11 @@ impl Upload {
     /// # Errors
     /// [`Error::Ended`].
     pub fn stat(&self) -> Result<Entry> {
-        self.hold.check(&self.file)?;
-        let wanted = *self.wanted.lock();
-        let stat = self.file.stat()?;
-        let stat = Stat {
-            mode: wanted.mode.unwrap_or(self.finish.mode),
-            modified: wanted.modified.unwrap_or(stat.modified),
-            accessed: wanted.accessed.unwrap_or(stat.accessed),
-            ..stat
-        };
-        let permission = self.hold.view().session().access()?.permission(&self.asked);
-        Ok(Entry { etag: None, ..self.hold.view().entry(&self.asked, &stat, permission) })
+        self.access.check(&*self.file)?;
+        let mode = self.wanted.lock().mode.unwrap_or(self.finish.mode);
+        let stat = Stat { mode, ..self.file.stat()? };
+        let permission = self.access.view().session().access()?.permission(&self.asked);
+        Ok(Entry { etag: None, ..self.access.view().entry(&self.asked, &stat, permission) })
     }
 
     /// Sets attributes of what will be committed; times set here survive the commit.
@@ -221,11 +240,13 @@ impl Upload {
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         self.ready()?;
         if let Some(size) = attributes.size {
-            self.hold.view().may_hold(size)?;
+            self.access.view().may_hold(size)?;
             self.file.truncate(size)?;
         }
         self.change();
         let mut wanted = self.wanted.lock();
+        // On the staged file itself, so that a later write moves it as it moves any file's.
+        self.file.set_times(attributes.modified, attributes.accessed)?;
         wanted.mode = attributes.mode.map(|mode| mode & 0o777).or(wanted.mode);
         wanted.modified = attributes.modified.or(wanted.modified);
         wanted.accessed = attributes.accessed.or(wanted.accessed);
@@ -237,61 +258,13 @@ impl Upload {
     /// # Errors
     /// [`Error::WrongTag`].
     pub fn label(&self, tags: Vec<Tag>) -> Result<()> {
-        self.hold.view().may_label(&tags)?;
+        self.access.view().may_label(&tags)?;
         *self.tags.lock() = Some(tags);
         Ok(())
     }
 
-    /// Puts the file in its place in one step, synced as the tree's durability asks. Rights, locks and
-    /// the claim's judgement are asked again just before. On an error the old content stands.
-    ///
-    /// # Errors
-    /// As for [`View::stage`], and what the claim's judgement says; [`Error::Spoilt`], [`Error::WrongType`];
-    /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
-    pub fn commit(self, claim: &Claim<'_>) -> Result<Committed> {
-        self.hold.check(&self.file)?;
-        if self.is_untouched() {
-            return Ok(Committed { entry: self.stat()?, replaced: true });
-        }
-        let view = self.hold.view().clone();
-        view.fits(&self.name, &self.file)?;
-        let wanted = *self.wanted.lock();
-        self.finish.apply(&self.file, &wanted)?;
-        self.file.set_times(Some(view.shared().tags.fresh(wanted.modified)), wanted.accessed)?;
-        if view.is_full() {
-            self.file.sync()?;
-        }
-        let (spot, _) = view.writable(&self.asked)?;
-        let permission = spot.permission;
-        let names = view.shared().names.hold(&[&spot.path]);
-        let steady = view.shared().locks.steady();
-        let replaced = spot.stat()?;
-        view.may_put(&spot, replaced.as_ref(), claim)?;
-        if self.spoilt.load(Ordering::Acquire) {
-            return Err(Error::Spoilt);
-        }
-        if self.base.as_ref().is_some_and(|base| !base.holds(&view, replaced.as_ref())) {
-            return Err(Error::Precondition);
-        }
-        view.fits(&spot.name, &self.file)?;
-        let finish = Finish::of(&view, &spot, replaced.as_ref());
-        if finish != self.finish {
-            finish.apply(&self.file, &wanted)?;
-        }
-        let staged = self.staged;
-        let put = || staged.put(&spot.folder, &spot.name).map_err(Error::putting);
-        match self.tags.into_inner() {
-            Some(tags) => view.put_labelled(&spot, replaced.as_ref(), &tags, put)?,
-            None => put()?,
-        }
-        drop((steady, names));
-        view.sync_names(&spot.folder)?;
-        let replaced = replaced.is_some_and(|stat| stat.kind == Some(Kind::File));
-        Ok(Committed { entry: view.entry(&self.asked, &self.file.stat()?, permission), replaced })
-    }
-
     /// Tells whether it is a copy in which nothing was changed, nor was to be.
-    fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         let unchanged = self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
         unchanged && !self.spoilt.load(Ordering::Acquire)
     }
@@ -303,9 +276,26 @@ impl Upload {
     }
 
     fn ready(&self) -> Result<()> {
-        self.hold.check(&self.file)?;
-        self.watch.check(self.hold.view())
+        self.access.check(&*self.file)?;
+        if self.detached { Ok(()) } else { self.locks.check(&self.access, || self.file.stat()) }
     }
+}
+
+impl Recorded {
+    fn of(view: &View, stat: &Stat) -> Self {
+        let (device, inode, born) = (stat.device, stat.inode, stat.born());
+        Self { device, inode, born, tag: view.shared().tags.of(stat) }
+    }
+
+    /// Tells whether this is the same entry, whatever its content is now.
+    fn is_entry(&self, now: &Stat) -> bool {
+        (self.device, self.inode, self.born) == (now.device, now.inode, now.born())
+    }
+}
+
+/// Authorizes an upload by the directory that it is for.
+fn authorize(view: &View, spot: &Spot, needed: Permission) -> Result<HandleAccess> {
+    HandleAccess::anchored(view, spot.path.clone(), needed, Anchor::Slot(spot.folder.clone(), spot.name.clone()))
 }
 
 impl Base {

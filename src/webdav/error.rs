@@ -189,7 +189,8 @@ impl Error {
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
         }
-        if status == StatusCode::CONFLICT && !matches!(self, Self::InUse) {
+        let told = matches!(self, Self::InUse | Self::Tree(tree::Error::UploadUnderWay | tree::Error::Replaced));
+        if status == StatusCode::CONFLICT && !told {
             return tree::Error::NoParent.to_string();
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -273,6 +274,8 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::NotEmpty => StatusCode::CONFLICT,
         tree::Error::Locked { .. } => StatusCode::LOCKED,
         tree::Error::Spoilt => StatusCode::BAD_REQUEST,
+        tree::Error::UploadUnderWay | tree::Error::Replaced | tree::Error::Superseded => StatusCode::CONFLICT,
+        tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,

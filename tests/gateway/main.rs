@@ -18,6 +18,7 @@ mod limits;
 mod matrix;
 mod model;
 mod next_request;
+mod open_files;
 mod proxies;
 mod remote_tls;
 mod replays;

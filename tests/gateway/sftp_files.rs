@@ -89,7 +89,7 @@ async fn a_session_that_is_lost_discards_its_uploads() {
     let mut lost = served.session().await;
     let handle = lost.open_file(b"/f", REPLACE).await.expect("opens");
     lost.write_at(&handle, 0, &[7; 100_000]).await.expect("writes");
-    drop(lost);
+    lost.cut();
     served.swept().await;
     assert_eq!(served.content("/f"), b"old");
 }

@@ -24,9 +24,10 @@ use parking_lot::RwLock;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 
+pub(crate) use aside::Aside;
 pub(crate) use file::File;
 pub(crate) use folder::{Folder, Names, space};
-pub(crate) use open::{How, Pace};
+pub(crate) use open::{How, Location, Pace, host_path};
 pub(crate) use staging::{Kept, KeptNames, Staged, Staging};
 pub(crate) use stat::{Mount, Stat};
 

@@ -56,6 +56,19 @@ pub(crate) enum Pace {
     Cached,
 }
 
+/// Where in the tree an open entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Location {
+    /// Under a name.
+    Linked(TreePath),
+    /// Nowhere any more: it was removed or replaced; this was its last path. A file may have other names.
+    Unlinked(TreePath),
+    /// In the gateway's own directory: staged, or on its way to be removed.
+    Reserved,
+    /// Outside of the tree.
+    Outside,
+}
+
 const RETRIES: u32 = 64;
 
 fn beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
@@ -114,24 +127,50 @@ impl Host {
     /// Returns where in the tree an open entry is now; `None` when it was removed, is outside or in
     /// the gateway's own folder.
     pub(crate) fn whereabouts(&self, fd: impl AsFd) -> Option<TreePath> {
-        let root = host_path(self.root.as_fd())?;
-        let path = host_path(fd.as_fd())?;
+        match self.locate(fd) {
+            Location::Linked(path) => Some(path),
+            Location::Unlinked(_) | Location::Reserved | Location::Outside => None,
+        }
+    }
+
+    /// Returns where in the tree an open entry is now, or was last.
+    pub(crate) fn locate(&self, fd: impl AsFd) -> Location {
+        let Some(path) = host_path(fd.as_fd()) else { return Location::Outside };
+        match self.unlinked_path(fd, &path) {
+            Some(last) => self.tree_path(last).map_or_else(|error| error, Location::Unlinked),
+            None => self.tree_path(&path).map_or_else(|error| error, Location::Linked),
+        }
+    }
+
+    /// Returns the last path of an entry whose name is gone: the kernel marks it at the end of the path. A name may
+    /// end in the same word; then the entry still stands under it.
+    fn unlinked_path<'a>(&self, fd: impl AsFd, path: &'a [u8]) -> Option<&'a [u8]> {
+        let last = path.strip_suffix(b" (deleted)")?;
+        let stat = Stat::of(fd, b"").ok()?;
+        let stands = stat.links > 0
+            && self.tree_path(path).is_ok_and(|path| self.stat(&path).is_ok_and(|there| there.is_same(&stat)));
+        (!stands).then_some(last)
+    }
+
+    /// Returns the path in the tree of a path of the host.
+    ///
+    /// # Errors
+    /// Where else it is: [`Location::Reserved`] or [`Location::Outside`].
+    fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, Location> {
+        let root = host_path(self.root.as_fd()).ok_or(Location::Outside)?;
         let below = match root.as_slice() {
-            b"/" => path.as_slice(),
-            root => path.strip_prefix(root)?,
+            b"/" => path,
+            root => path.strip_prefix(root).ok_or(Location::Outside)?,
         };
         if !(below.is_empty() || below.starts_with(b"/")) {
-            return None;
+            return Err(Location::Outside);
         }
-        if path.ends_with(b" (deleted)") && Stat::of(fd, b"").ok()?.links == 0 {
-            return None;
-        }
-        TreePath::parse(below).ok()
+        TreePath::parse(below).map_err(|_| Location::Reserved)
     }
 }
 
 /// Returns the host path of an open entry, as the kernel knows it.
-pub(super) fn host_path(fd: impl AsFd) -> Option<Vec<u8>> {
+pub(crate) fn host_path(fd: impl AsFd) -> Option<Vec<u8>> {
     readlinkat(CWD, proc_path(fd), Vec::new()).ok().map(|path| path.into_bytes())
 }
 

@@ -277,16 +277,23 @@ impl Staged {
     }
 
     /// Puts it where it belongs, in the place of a file if there is one.
-    pub(crate) fn put(mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn put(&mut self, folder: &Folder, name: &Name) -> Result<()> {
         self.staging.folder.rename(&self.name, folder, name)?;
         self.waits = false;
         Ok(())
     }
 
     /// Puts it where nothing is.
-    pub(crate) fn put_new(mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn put_new(&mut self, folder: &Folder, name: &Name) -> Result<()> {
         self.staging.folder.rename_new(&self.name, folder, name)?;
         self.waits = false;
+        Ok(())
+    }
+
+    /// Moves it back here from where it was just put.
+    pub(crate) fn take_back(&mut self, folder: &Folder, name: &Name) -> Result<()> {
+        folder.rename_new(name, &self.staging.folder, &self.name)?;
+        self.waits = true;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::copy::Work;
 use super::{Claim, Overwrite, View};
 use crate::domain::{Name, Permission, TreePath};
 use crate::tree::check::Spot;
-use crate::tree::handles::Hold;
+use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{Folder, How, Staged, Staging, Stat};
 use crate::tree::{Error, Kind, Result};
 
@@ -39,6 +39,10 @@ impl View {
     ) -> Result<bool> {
         if stat.is_folder() && self.host().holds_mounts(&source.path) {
             return Err(Error::Forbidden);
+        }
+        if stat.is_folder() {
+            // What is staged for it can't follow it.
+            self.shared().uploads.check(self.host(), &source.path)?;
         }
         let copied = self.copy_across(source, stat, target)?;
         self.arrive(copied, source, target, overwrite, claim)
@@ -142,8 +146,8 @@ impl View {
     /// Copies into staging what is to move, as it is.
     pub(super) fn copy_across(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Copied> {
         let sum = self.sum(source, stat)?;
-        let hold = Hold::new(self, source.path.clone(), Permission::W)?;
-        let work = Work { view: self, hold, same: true, blind: !source.permission.allows(Permission::R) };
+        let access = HandleAccess::new(self, source.path.clone(), Permission::W)?;
+        let work = Work { view: self, access, same: true, blind: !source.permission.allows(Permission::R) };
         let staging = self.staging(target)?;
         let staged = match stat.kind {
             Some(Kind::Folder) => {

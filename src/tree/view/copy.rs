@@ -3,7 +3,7 @@
 use super::{Claim, Overwrite, View};
 use crate::domain::{Name, Operation, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
-use crate::tree::handles::Hold;
+use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{Errno, File, Folder, How, Staged, Stat};
 use crate::tree::index::Change;
 use crate::tree::{Error, Kind, Result};
@@ -37,8 +37,12 @@ impl View {
         }
         self.may_replace(&target, overwrite, claim)?;
         self.may_copy_tags(&source.path, deep)?;
-        let work =
-            Work { view: self, hold: Hold::new(self, source.path.clone(), Permission::R)?, same: false, blind: false };
+        let work = Work {
+            view: self,
+            access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
+            same: false,
+            blind: false,
+        };
         let staging = self.staging(&target)?;
         let staged = if source.stat.is_folder() {
             let staged = staging.make_folder()?;
@@ -65,6 +69,9 @@ impl View {
             false => None,
         };
         let old = self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite)?;
+        if let Some(replaced) = &replaced {
+            self.shared().tags.replaced(replaced);
+        }
         self.sync_names(&target.folder)?;
         change.map_or(Ok(()), Change::finish)?;
         old.into_iter().for_each(|old| self.shared().removals.begin(old));
@@ -78,7 +85,7 @@ impl View {
     /// replace, change places with the staged: returns then what waits there now to be removed.
     pub(super) fn put(
         &self,
-        staged: Staged,
+        mut staged: Staged,
         folder: bool,
         target: &Spot,
         replaced: Option<&Stat>,
@@ -94,7 +101,7 @@ impl View {
     }
 
     /// Puts what is staged in the place of what stands there, and returns that, under the name's commit lock.
-    pub(super) fn put_for(&self, staged: Staged, target: &Spot) -> Result<Option<Staged>> {
+    pub(super) fn put_for(&self, mut staged: Staged, target: &Spot) -> Result<Option<Staged>> {
         match staged.exchange(&target.folder, &target.name) {
             Ok(()) => Ok(Some(staged)),
             // What stood there has gone behind the gateway's back.
@@ -113,7 +120,7 @@ impl View {
 /// A copy under way.
 pub(super) struct Work<'a> {
     pub(super) view: &'a View,
-    pub(super) hold: Hold,
+    pub(super) access: HandleAccess,
     /// Whether it is to be the same: times kept, links as they are, nothing left out.
     pub(super) same: bool,
     /// Whether the session may not read what moves: then nothing in it is judged, which would tell of it.
@@ -130,7 +137,7 @@ impl Work<'_> {
         self.judge(|| self.view.may_hold(stat.size).and_then(|()| self.view.fits_name(name)))?;
         let mut offset = 0;
         loop {
-            self.hold.check(from)?;
+            self.access.check(from)?;
             match from.copy_to(to, offset, BLOCK)? {
                 0 => break,
                 count => offset += count as u64,
@@ -167,7 +174,7 @@ impl Work<'_> {
             if block.is_empty() {
                 return Ok(());
             }
-            self.hold.check(&names)?;
+            self.access.check(&names)?;
             for name in block {
                 self.entry(&from, &to, &name, below, left)?;
             }

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::View;
 use crate::domain::{Operation, Permission, TreePath};
-use crate::tree::host::{Errno, How};
+use crate::tree::host::{Errno, How, Stat};
 use crate::tree::{Claim, Error, Lock, LockRequest, LockToken, Result};
+
+/// How many entries of a locked directory are looked at for another name of a file that is being changed.
+const LINKS_SEARCHED: usize = 100_000;
 
 impl View {
     /// Takes a lock; makes an empty file where nothing is (RFC 4918 section 7.3). Returns whether it did.
@@ -32,7 +35,51 @@ impl View {
     }
 
     fn take(&self, place: &TreePath, request: &LockRequest) -> Result<Lock> {
-        self.shade(place, self.shared().locks.take(place, request, self.session().login()))
+        let lock = self.shade(place, self.shared().locks.take(place, request, self.session().login()))?;
+        // What an edit wrote before the lock has its tag now: its CLOSE, which may come under the lock, moves none.
+        self.shared().tags.settle_all();
+        Ok(lock)
+    }
+
+    /// Tells that no lock on another name of a file, or on a directory above another name, stands in the way of a
+    /// change of the file, which was reached by `path`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`].
+    pub(in crate::tree) fn unlocked_links(&self, file: &Stat, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+        for (root, deep) in self.shared().locks.roots() {
+            let there = match self.host().stat(&root) {
+                Ok(stat) => stat,
+                // What is locked is gone, or its directory can't be reached.
+                Err(_) => continue,
+            };
+            if there.is_same(file) {
+                self.unlocked_at(&root, path, tokens)?;
+            } else if deep && there.is_folder() && there.device == file.device {
+                self.unlocked_links_below(&root, file, path, tokens)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unlocked_links_below(&self, root: &TreePath, file: &Stat, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+        let mut seen = 0;
+        self.host().folder(root)?.each_below(
+            || self.session().access().map(drop).map_err(Error::from),
+            |_, below, name, stat| {
+                seen += 1;
+                // A link further down can't be ruled out: the lock counts.
+                if seen > LINKS_SEARCHED || stat.is_same(file) {
+                    self.unlocked_at(&root.join(below).child(name), path, tokens)?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// As [`View::unlocked`], named by the path that was asked for where the session can't see the lock's.
+    fn unlocked_at(&self, name: &TreePath, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+        self.shade(path, self.shared().locks.check_write(name, self.session().login(), tokens))
     }
 
     fn lock_new(&self, place: &TreePath, request: &LockRequest, tokens: &[LockToken]) -> Result<(Lock, bool)> {

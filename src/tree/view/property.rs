@@ -61,6 +61,9 @@ impl View {
         let found = self.open(&place, Permission::W, How::Place)?;
         let _steady = self.shared().locks.steady();
         self.unlocked(&found.path, claim.tokens)?;
+        if found.stat.kind == Some(Kind::File) && found.stat.links > 1 && *attributes != Attributes::default() {
+            self.unlocked_links(&found.stat, &found.path, claim.tokens)?;
+        }
         self.shared().index.change_properties(&found.path, changes, || self.apply(&found, attributes))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{View, visible};
 use crate::domain::{NodeId, Operation, Permission, TreePath};
-use crate::tree::host::{self, How};
+use crate::tree::host::{self, Folder, How};
 use crate::tree::{Entry, Error, Kind, Listing, Reader, Result, Space};
 
 impl View {
@@ -106,6 +106,11 @@ impl View {
             return Err(Error::Forbidden);
         }
         Ok(Listing::way_down(self, path, grounds.access().way_down(path)))
+    }
+
+    /// Opens a directory as a place, whatever the session may do there.
+    pub(in crate::tree) fn directory(&self, path: &TreePath) -> Result<Folder> {
+        Ok(self.open(path, Permission::NONE, How::Folder)?.file.into())
     }
 
     /// Opens a file for reading.

@@ -19,10 +19,7 @@ impl View {
     /// [`Error::Forbidden`], also when what can't be read would become readable.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
         let (source, stat) = self.removable(Operation::Move, from)?;
-        let target = self.spot(to)?;
-        if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
-            return Err(Error::Forbidden);
-        }
+        let target = self.target_of(&source, to)?;
         if overwrite == Overwrite::Posix && source.path == target.path {
             return Ok(false);
         }
@@ -36,6 +33,10 @@ impl View {
         let names = self.shared().names.hold(&[&source.path, &target.path]);
         let steady = self.shared().locks.steady();
         let moving = self.may_move(&source, &target, overwrite, claim)?;
+        // Two names of one file: POSIX leaves both, and so both keep their nodes.
+        if overwrite == Overwrite::Posix && moving.replaced.as_ref().is_some_and(|old| old.is_same(&moving.moved)) {
+            return Ok(true);
+        }
         let change = match moving.swapped(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
@@ -50,6 +51,41 @@ impl View {
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
         Ok(moving.replaced.is_some())
+    }
+
+    /// Returns the slot that an entry may be moved to.
+    fn target_of(&self, source: &Spot, to: &TreePath) -> Result<Spot> {
+        let target = self.spot(to)?;
+        if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
+            return Err(Error::Forbidden);
+        }
+        Ok(target)
+    }
+
+    /// Lets a file that will be put at `from`, of which the host says `moved`, be renamed from there.
+    ///
+    /// # Errors
+    /// As [`View::rename`].
+    pub(in crate::tree) fn may_rename_to(
+        &self,
+        (from, moved): (&TreePath, &Stat),
+        to: &TreePath,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+    ) -> Result<()> {
+        let source = self.spot(from)?;
+        let target = self.target_of(&source, to)?;
+        if source.path != target.path && target.path.is_within(&source.path) {
+            return Err(Error::NotFolder);
+        }
+        self.may_hold(moved.size)?;
+        self.fits_name(&target.name)?;
+        self.unlocked(&source.parent(), claim.tokens)?;
+        self.unlocked_all(&source.path, claim.tokens)?;
+        match self.may_replace(&target, overwrite, claim)? {
+            Some(replaced) if replaced.is_folder() && overwrite == Overwrite::Posix => Err(Error::IsFolder),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Lets a move pass: asked under the names' commit locks, just before.
@@ -80,7 +116,8 @@ impl View {
             Some(_) if overwrite == Overwrite::No => Err(Error::Exists),
             Some(None) => Err(Error::Forbidden),
             Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path) => Err(Error::Forbidden),
-            Some(Some(Kind::File | Kind::Folder | Kind::Link)) | None => Ok(replaced),
+            Some(Some(Kind::Folder)) => self.shared().uploads.check(self.host(), &target.path).map(|()| replaced),
+            Some(Some(Kind::File | Kind::Link)) | None => Ok(replaced),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Operations that make, change and remove.
 
+use std::sync::Arc;
+
 use super::{Claim, EditMode, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::{Found, Spot, stays_inside};
@@ -56,6 +58,9 @@ impl View {
             return Err(Error::Exists);
         }
         self.may_put(&spot, stat.as_ref(), claim)?;
+        if let Some(file) = stat.as_ref().filter(|stat| stat.kind == Some(Kind::File) && stat.links > 1) {
+            self.unlocked_links(file, &spot.path, claim.tokens)?;
+        }
         self.fits_name(&spot.name)?;
         let copies = self.limits_types();
         let blind = copies && !spot.permission.allows(Permission::RW);
@@ -121,7 +126,10 @@ impl View {
     /// As [`View::remove_file`]; [`Error::NotFolder`], [`Error::NotEmpty`].
     pub fn remove_folder(&self, path: &TreePath, claim: &Claim<'_>) -> Result<()> {
         self.remove(path, claim, |spot, stat| match stat.kind {
-            Some(Kind::Folder) => Ok(spot.folder.remove_folder(&spot.name)?),
+            Some(Kind::Folder) => {
+                let remove = || Ok(spot.folder.remove_folder(&spot.name)?);
+                self.shared().uploads.remove_empty(stat, remove)
+            }
             Some(Kind::File | Kind::Link) | None => Err(Error::NotFolder),
         })
     }
@@ -135,7 +143,9 @@ impl View {
         self.remove(path, claim, |spot, stat| match stat.kind {
             Some(Kind::Folder) if self.host().holds_mounts(&spot.path) => Err(Error::Forbidden),
             Some(Kind::Folder) => {
-                let staged = self.staging(spot)?.take(&spot.folder, &spot.name)?;
+                let staging = self.staging(spot)?;
+                let take = || Ok(staging.take(&spot.folder, &spot.name)?);
+                let staged = self.shared().uploads.remove_all(self.host(), &spot.path, take)?;
                 self.shared().removals.begin(staged);
                 Ok(())
             }
@@ -215,7 +225,7 @@ impl View {
             }
             // What has the size already keeps its content, and so its tag.
             if again.stat.size != size {
-                stat = self.cut(&again.file, &stat, size)?;
+                stat = self.cut(&Arc::new(again.file), &stat, size)?;
             }
         }
         if let Some(mode) = attributes.mode {
@@ -223,17 +233,19 @@ impl View {
             found.file.set_place_mode(mode & 0o777 | kept)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            let tagged = |wanted| if stat.is_folder() { wanted } else { keep(stat.modified, wanted) };
-            found.file.set_place_times(attributes.modified.map(tagged), attributes.accessed)?;
+            self.shared().tags.while_not_settling(&stat, || {
+                let now = found.file.stat()?.modified;
+                let tagged = |wanted| if stat.is_folder() { wanted } else { keep(now, wanted) };
+                found.file.set_place_times(attributes.modified.map(tagged), attributes.accessed)
+            })?;
         }
         Ok(())
     }
 
-    fn cut(&self, file: &File, stat: &Stat, size: u64) -> Result<Stat> {
-        let edit = self.shared().tags.edit(stat);
-        edit.wrote();
-        file.truncate(size)?;
-        file.set_times(Some(self.shared().tags.fresh(None)), None)?;
+    fn cut(&self, file: &Arc<File>, stat: &Stat, size: u64) -> Result<Stat> {
+        let edit = self.shared().tags.edit(file, stat);
+        edit.change(|| Ok(()), || file.truncate(size))?;
+        edit.settle()?;
         if self.is_full() {
             file.sync()?;
         }
@@ -247,14 +259,7 @@ impl View {
     /// [`Error::Forbidden`], also when source and new folder are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &Claim<'_>) -> Result<()> {
         let source = self.open_for(Operation::Link, from, How::Place)?;
-        if source.stat.is_folder() {
-            return Err(Error::IsFolder);
-        }
-        let spot = self.spot(to)?;
-        if !self.grounds(&source.path)?.together(&spot.path, Permission::RW) {
-            return Err(Error::Forbidden);
-        }
-        self.may_hold(source.stat.size)?;
+        let spot = self.may_link(&source.path, &source.stat, to, claim)?;
         if self.limits_types() {
             self.fits(&spot.name, &self.open(from, Permission::RW, How::Read)?.file)?;
         }
@@ -264,6 +269,30 @@ impl View {
         self.may_put(&spot, None, claim)?;
         source.file.link(&spot.folder, &spot.name).map_err(Error::putting)?;
         self.sync_names(&spot.folder)
+    }
+
+    /// Lets a file that stands at a canonical path, or will, get another name.
+    ///
+    /// # Errors
+    /// As [`View::hard_link`].
+    pub(in crate::tree) fn may_link(
+        &self,
+        from: &TreePath,
+        source: &Stat,
+        to: &TreePath,
+        claim: &Claim<'_>,
+    ) -> Result<Spot> {
+        if source.is_folder() {
+            return Err(Error::IsFolder);
+        }
+        let spot = self.spot(to)?;
+        if !self.grounds(from)?.together(&spot.path, Permission::RW) {
+            return Err(Error::Forbidden);
+        }
+        self.may_hold(source.size)?;
+        self.unlocked(from, claim.tokens)?;
+        self.unlocked_put(&spot, None, claim)?;
+        if spot.stat()?.is_some() { Err(Error::Exists) } else { Ok(spot) }
     }
 
     /// Makes a symbolic link whose target is relative and stays inside.

@@ -52,6 +52,8 @@ impl client::Handler for Trusting {
 /// One SSH connection with one SFTP channel.
 pub(crate) struct Sftp {
     connection: client::Handle<Trusting>,
+    /// The connection's socket, to be cut.
+    socket: std::net::TcpStream,
     stream: russh::ChannelStream<client::Msg>,
     next: u32,
     /// The extensions that the server announced.
@@ -62,24 +64,30 @@ pub(crate) struct Sftp {
 impl Sftp {
     /// Logs in with a password; `None` when it is refused.
     pub(crate) async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
-        let mut connection = Self::dial(address).await.ok()?;
+        let (mut connection, socket) = Self::dial(address).await.ok()?;
         let accepted = connection.authenticate_password(login, token).await.ok()?.success();
         if !accepted {
             return None;
         }
-        Some(Self::open(connection).await.expect("the subsystem starts"))
+        Some(Self::open(connection, socket).await.expect("the subsystem starts"))
     }
 
-    async fn dial(address: SocketAddr) -> std::result::Result<client::Handle<Trusting>, russh::Error> {
-        client::connect(Arc::new(client::Config::default()), address, Trusting).await
+    async fn dial(
+        address: SocketAddr,
+    ) -> std::result::Result<(client::Handle<Trusting>, std::net::TcpStream), russh::Error> {
+        let stream = tokio::net::TcpStream::connect(address).await?.into_std()?;
+        let socket = stream.try_clone()?;
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let connection = client::connect_stream(Arc::new(client::Config::default()), stream, Trusting).await?;
+        Ok((connection, socket))
     }
 
-    async fn open(connection: client::Handle<Trusting>) -> Result<Self> {
+    async fn open(connection: client::Handle<Trusting>, socket: std::net::TcpStream) -> Result<Self> {
         let gone = |_| SftpError::Gone;
         let channel = connection.channel_open_session().await.map_err(gone)?;
         channel.request_subsystem(true, "sftp").await.map_err(gone)?;
-        let mut sftp =
-            Self { connection, stream: channel.into_stream(), next: 0, extensions: Vec::new(), early: VecDeque::new() };
+        let (stream, early) = (channel.into_stream(), VecDeque::new());
+        let mut sftp = Self { connection, socket, stream, next: 0, extensions: Vec::new(), early };
         sftp.send_raw(&packet(1, &3u32.to_be_bytes())).await?;
         let (kind, body) = sftp.read_packet().await?;
         assert_eq!((kind, &body[..4]), (2, &3u32.to_be_bytes()[..]), "VERSION 3");
@@ -94,7 +102,7 @@ impl Sftp {
     /// Logs in by keyboard-interactive; tells whether that was accepted.
     pub(crate) async fn answer_prompt(address: SocketAddr, login: &str, token: &str) -> bool {
         use client::KeyboardInteractiveAuthResponse::{Failure, InfoRequest, Success};
-        let mut connection = Self::dial(address).await.expect("connected");
+        let (mut connection, _) = Self::dial(address).await.expect("connected");
         let mut answer = connection.authenticate_keyboard_interactive_start(login, None).await.expect("answered");
         loop {
             let prompts = match answer {
@@ -112,9 +120,22 @@ impl Sftp {
         self.connection.channel_open_session().await.expect("a channel")
     }
 
-    /// Ends the connection without a goodbye.
-    pub(crate) async fn vanish(self) {
-        let _ = self.connection.disconnect(russh::Disconnect::ByApplication, "", "").await;
+    /// Cuts the connection, as a network that fails does.
+    pub(crate) fn cut(self) {
+        self.socket.shutdown(std::net::Shutdown::Both).expect("cut");
+    }
+
+    /// Takes leave of the server (SSH_MSG_DISCONNECT).
+    pub(crate) async fn disconnect(self) {
+        self.connection.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
+    }
+
+    /// Ends the channel in order (SSH_MSG_CHANNEL_EOF) and waits for the server to close it.
+    pub(crate) async fn end(mut self) {
+        self.stream.shutdown().await.expect("sent");
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).await.expect("closed");
+        assert!(rest.is_empty(), "{rest:?}");
     }
 
     /// Sends bytes as they are.

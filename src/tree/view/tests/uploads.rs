@@ -212,7 +212,7 @@ fn edits_open_as_they_are_asked_to() {
     assert_eq!(said(edit("/box/file", exclusive)), "exists");
     let made = edit("/box/made", exclusive).expect("made");
     made.write_at(b"made", 0).expect("write");
-    assert_eq!(said(made.read_at(&mut [0; 4], 0)), "forbidden");
+    assert_eq!(said(made.read_at(&mut [0; 4], 0)), "wrong mode");
     let both = edit("/box/made", EditMode { read: true, append: true, ..mode }).expect("edit");
     both.write_at(b" more", 0).expect("append");
     let mut buffer = [0; 16];

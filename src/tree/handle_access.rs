@@ -1,0 +1,186 @@
+//! Access and locks of what is open: asked again at every block, by where the open file is now.
+//!
+//! A handle outlives the request that opened it, and names change meanwhile. So each block asks whether the session
+//! still lives, whether it may do this where the file is now, and whether a lock covers the file there.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::host::{Folder, Location, Stat, host_path};
+use super::{LockToken, Result, View};
+use crate::auth::Ended;
+use crate::domain::{Access, Name, Permission, TreePath};
+
+/// Time after opening in which a file is not looked for again: opening and the first block are one step then.
+const OPENING: Duration = Duration::from_micros(100);
+
+/// Where something open is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its path; the last one where it has none any more.
+    pub(super) path: TreePath,
+    /// Whether it stands there still.
+    pub(super) linked: bool,
+}
+
+/// How the present place of something open is found.
+pub(super) enum Anchor {
+    /// By the open file itself, which is in the tree.
+    File,
+    /// By the directory and the name that a staged file is for.
+    Slot(Folder, Name),
+    /// By the slot until the staged file has been put in place, then by the file.
+    SlotThenFile(Folder, Name),
+}
+
+/// Authorization of something open.
+pub(super) struct HandleAccess {
+    view: View,
+    needed: Permission,
+    anchor: Anchor,
+    opened: Instant,
+    last: Mutex<Checked>,
+}
+
+/// What the last check found allowed.
+struct Checked {
+    access: Arc<Access>,
+    /// What the kernel said of the anchor's path; none before the first look.
+    host_path: Option<Vec<u8>>,
+    place: Place,
+}
+
+impl HandleAccess {
+    /// Authorizes what was opened at a canonical path with a permission.
+    ///
+    /// # Errors
+    /// [`super::Error::Ended`].
+    pub(super) fn new(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
+        Self::anchored(view, path, needed, Anchor::File)
+    }
+
+    /// As [`HandleAccess::new`], for what is not found by itself alone.
+    ///
+    /// # Errors
+    /// [`super::Error::Ended`].
+    pub(super) fn anchored(view: &View, path: TreePath, needed: Permission, anchor: Anchor) -> Result<Self> {
+        let access = view.session().access()?;
+        let last = Mutex::new(Checked { access, host_path: None, place: Place { path, linked: true } });
+        Ok(Self { view: view.clone(), needed, anchor, opened: Instant::now(), last })
+    }
+
+    /// Returns the view that it was opened by.
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Notes a use, if the session lives and may go on with the file where it is now.
+    ///
+    /// # Errors
+    /// [`super::Error::Ended`].
+    pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
+        let access = self.view.session().access()?;
+        let mut last = self.last.lock();
+        let known = Arc::ptr_eq(&access, &last.access);
+        if !(known && last.host_path.is_none() && self.opened.elapsed() < OPENING) {
+            let host_path = self.host_path(file);
+            if !known || host_path != last.host_path {
+                let place =
+                    if host_path == last.host_path { Some(last.place.clone()) } else { self.locate(file, &last.place) };
+                let Some(place) = place.filter(|place| access.may(&place.path, self.needed)) else {
+                    return Err(Ended.into());
+                };
+                *last = Checked { access, host_path, place };
+            }
+        }
+        drop(last);
+        self.view.session().used();
+        Ok(())
+    }
+
+    /// Returns where the last check found the file.
+    pub(super) fn place(&self) -> Place {
+        self.last.lock().place.clone()
+    }
+
+    /// Returns what tells two places of the anchor apart.
+    fn host_path(&self, file: &impl AsFd) -> Option<Vec<u8>> {
+        match &self.anchor {
+            Anchor::File => host_path(file),
+            Anchor::Slot(directory, _) => host_path(directory),
+            // No path of the host has a NUL.
+            Anchor::SlotThenFile(directory, _) => Some([host_path(file)?, host_path(directory)?].join(&0)),
+        }
+    }
+
+    /// Finds where the file is now; none where that is outside of the tree.
+    fn locate(&self, file: &impl AsFd, last: &Place) -> Option<Place> {
+        let host = self.view.host();
+        let slot = |directory: &Folder, name: &Name| match host.locate(directory) {
+            Location::Linked(parent) => Location::Linked(parent.child(name)),
+            Location::Unlinked(parent) => Location::Unlinked(parent.child(name)),
+            elsewhere @ (Location::Reserved | Location::Outside) => elsewhere,
+        };
+        let found = match &self.anchor {
+            Anchor::File => host.locate(file),
+            Anchor::Slot(directory, name) => slot(directory, name),
+            Anchor::SlotThenFile(directory, name) => match host.locate(file) {
+                Location::Reserved => slot(directory, name),
+                found => found,
+            },
+        };
+        match found {
+            Location::Linked(path) => Some(Place { path, linked: true }),
+            Location::Unlinked(path) => Some(Place { path, linked: false }),
+            // Removed with a directory above it: its last path decides.
+            Location::Reserved => Some(Place { path: last.path.clone(), linked: false }),
+            Location::Outside => None,
+        }
+    }
+}
+
+/// The WebDAV locks that bind an open file: those that cover the names it has now, and none of a name that it had.
+pub(super) struct HandleLocks {
+    tokens: Vec<LockToken>,
+    /// The locks' generation and the place that were let through last.
+    passed: Mutex<Option<(u64, Place)>>,
+}
+
+impl HandleLocks {
+    /// Makes the check of one who submitted `tokens`.
+    pub(super) fn new(tokens: &[LockToken]) -> Self {
+        Self { tokens: tokens.to_vec(), passed: Mutex::default() }
+    }
+
+    /// Lets a change of the open file pass, after `access` has found where it is. `stat` asks the file.
+    ///
+    /// # Errors
+    /// [`super::Error::Locked`].
+    pub(super) fn check(&self, access: &HandleAccess, stat: impl FnOnce() -> super::host::Result<Stat>) -> Result<()> {
+        let view = access.view();
+        let locks = &view.shared().locks;
+        // Read before the locks are: a lock that is taken meanwhile has another number.
+        let generation = locks.generation();
+        if locks.is_empty() {
+            return Ok(());
+        }
+        let now = (generation, access.place());
+        let mut passed = self.passed.lock();
+        if passed.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        if now.1.linked {
+            view.unlocked(&now.1.path, &self.tokens)?;
+        }
+        let stat = stat()?;
+        // A file without the name that it was opened by may have others still.
+        if stat.links > u32::from(now.1.linked) {
+            view.unlocked_links(&stat, &now.1.path, &self.tokens)?;
+        }
+        *passed = Some(now);
+        Ok(())
+    }
+}

@@ -1,0 +1,358 @@
+//! A handle is the file that was opened: what becomes of open files and of uploads that are not closed yet, for one
+//! session that keeps files open over many requests (SFTP).
+//!
+//! A program that opens a file to replace it expects to find it at once: it stats it, sets its times, renames it, removes
+//! it, all before CLOSE. The tree shows a staged upload to nobody; its own session sees it under its name. All of that is
+//! here: how a handle changes in this file, what a path means to such a session in `names`; nothing else asks for an
+//! upload by its path.
+//!
+//! A handle opened to read reads that file, whatever happens to its names, and changes nothing of it but mode and times.
+//! A handle opened to write is in one of these states ([`FileState`]):
+//!
+//! | state | entered by | the name shows it | reads and writes | CLOSE |
+//! |---|---|---|---|---|
+//! | staged | OPEN that makes or empties a file (CREAT and TRUNC); any OPEN to write where the token limits types of files (a copy) | to its own session, while nobody else has put another entry there or taken that one away | the staged file | commits: in the directory that was opened, wherever that is now; fails where somebody else has finished something there since OPEN |
+//! | in place | any other OPEN to write; an early commit of a staged one | to everybody | the file itself | ends the edit |
+//! | superseded | a later upload of the session took the name | to nobody | reads go on, writes are refused | puts nothing in place |
+//! | unlinked | the session removed the name, or renamed something onto it | to nobody | the staged file | puts nothing in place |
+//! | closed | CLOSE; the end of the session, which commits nothing | | | |
+//!
+//! *staged -> in place* is the early commit: the session asks for something under the name that needs the file in the
+//! tree (rename, hard link, another OPEN to write). What is asked is tried first; where it is refused, the old content
+//! stands and the upload stays staged. *in place -> staged* happens where the token limits types of files: what is
+//! written after an early commit goes into a new copy.
+//!
+//! Locks and scopes follow the file: see [`super::handle_access`].
+
+mod names;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::host::{Stat, space};
+use super::in_place::InPlace;
+use super::upload::Upload;
+use super::{Attributes, EditMode, Entry, Error, Reader, Result, Space, View};
+use crate::domain::Name;
+
+pub use names::{OpenRequest, SessionListing};
+
+/// The tree as a session sees it that keeps files open: as its view shows it, and its own uploads under their names.
+/// Clones share all.
+#[derive(Clone)]
+pub struct SessionFiles(Arc<Inner>);
+
+struct Inner {
+    view: View,
+    /// The session's staged files by the slot that they are for; bounded by its handles.
+    staged: Mutex<HashMap<SlotId, Weak<WrittenFile>>>,
+    /// Held by who makes a copy anew while it commits another: one at a time, so that two never wait for each other.
+    copying: Mutex<()>,
+}
+
+/// A name in a directory of the host, whatever path leads there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SlotId {
+    device: u64,
+    inode: u64,
+    name: Name,
+}
+
+/// An open file. Dropping it ends it without a commit.
+pub struct OpenFile {
+    session: SessionFiles,
+    handle: Handle,
+}
+
+enum Handle {
+    /// Opened to be read; of an upload of the session, with that upload.
+    Read(Box<Reader>, Option<Weak<WrittenFile>>),
+    /// Opened to be written.
+    Write(Arc<WrittenFile>),
+}
+
+/// A file open to be written, and what has become of it.
+struct WrittenFile {
+    mode: EditMode,
+    /// Whether a write was refused after something else took the name.
+    refused: AtomicBool,
+    state: RwLock<FileState>,
+}
+
+/// What has become of a file that was opened to be written: the table in the module's documentation.
+enum FileState {
+    Staged(Box<Upload>),
+    InPlace(Box<InPlace>),
+    Superseded(Box<Upload>),
+    Unlinked(Box<Upload>),
+    Closed,
+}
+
+/// Where the content of an open file is.
+enum Content<'a> {
+    Upload(&'a Upload),
+    InPlace(&'a InPlace),
+}
+
+impl FileState {
+    fn content(&self) -> Result<Content<'_>> {
+        match self {
+            Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(Content::Upload(upload)),
+            Self::InPlace(editor) => Ok(Content::InPlace(editor)),
+            // The session has just ended: no request comes through a closed handle.
+            Self::Closed => Err(crate::auth::Ended.into()),
+        }
+    }
+}
+
+impl OpenFile {
+    /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
+    ///
+    /// # Errors
+    /// [`Error::WrongMode`] for a file that was not opened to be read; [`Error::Ended`].
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        match &self.handle {
+            Handle::Read(reader, _) => reader.read_at(buffer, offset),
+            Handle::Write(file) if !file.mode.read => Err(Error::WrongMode),
+            Handle::Write(file) => match file.state.read().content()? {
+                Content::Upload(upload) => upload.read_at(buffer, offset),
+                Content::InPlace(editor) => editor.read_at(buffer, offset),
+            },
+        }
+    }
+
+    /// Writes all of `data` at an offset, or at the end where the file was opened to append.
+    ///
+    /// # Errors
+    /// [`Error::WrongMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::WrongType`],
+    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`]; [`Error::Superseded`], [`Error::Replaced`].
+    pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        match &self.handle {
+            Handle::Read(..) => Err(Error::WrongMode),
+            Handle::Write(file) => {
+                self.session.stage_again(file)?;
+                file.with(|upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset))
+            }
+        }
+    }
+
+    /// Returns what the file is, or would be if it were committed now.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn stat(&self) -> Result<Entry> {
+        match &self.handle {
+            Handle::Read(reader, None) => reader.stat(),
+            Handle::Read(reader, Some(file)) => match file.upgrade().and_then(|file| file.staged_stat()) {
+                Some(entry) => entry,
+                None => reader.stat(),
+            },
+            Handle::Write(file) => file.stat(),
+        }
+    }
+
+    /// Sets attributes, now or with the commit.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write_at`]; [`Error::WrongMode`] for the size of a file that was opened only to be read;
+    /// [`Error::Forbidden`].
+    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+        match &self.handle {
+            Handle::Read(reader, upload) => match upload.as_ref().and_then(Weak::upgrade) {
+                _ if attributes.size.is_some() => Err(Error::WrongMode),
+                Some(file) if file.staged_stat().is_some() => file.set_attributes(attributes),
+                Some(_) | None => reader.set_attributes(attributes),
+            },
+            Handle::Write(file) => {
+                self.session.stage_again(file)?;
+                file.set_attributes(attributes)
+            }
+        }
+    }
+
+    /// Writes to disk what is in place; of what is staged, tells whether its commit would still be let through.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
+    pub fn sync(&self) -> Result<()> {
+        match &self.handle {
+            Handle::Read(..) => Ok(()),
+            Handle::Write(file) => match &*file.state.read() {
+                FileState::Staged(upload) => upload.may_still_commit(),
+                FileState::InPlace(editor) => editor.sync(),
+                FileState::Superseded(_) | FileState::Unlinked(_) | FileState::Closed => Ok(()),
+            },
+        }
+    }
+
+    /// Returns the room on the file system of the file.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn space(&self) -> Result<Space> {
+        match &self.handle {
+            Handle::Read(reader, _) => Ok(space(reader.file())?),
+            Handle::Write(file) => match file.state.read().content()? {
+                Content::Upload(upload) => Ok(space(&**upload.file())?),
+                Content::InPlace(editor) => Ok(space(editor.file())?),
+            },
+        }
+    }
+
+    /// Tells whether both are one file.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn is_same(&self, other: &OpenFile) -> Result<bool> {
+        Ok(self.file_stat()?.is_same(&other.file_stat()?))
+    }
+
+    fn file_stat(&self) -> Result<Stat> {
+        match &self.handle {
+            Handle::Read(reader, _) => Ok(reader.file().stat()?),
+            Handle::Write(file) => file.file_stat(),
+        }
+    }
+
+    /// Ends it: commits what is staged, syncs what is in place.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] and whatever else refuses the commit: then what stood there stands, and the upload is gone.
+    pub fn close(self) -> Result<()> {
+        let Handle::Write(file) = &self.handle else { return Ok(()) };
+        // Replaced by the session's own hand, it still has to be told what became of its data.
+        let refused = file.refused.load(Ordering::Acquire);
+        match std::mem::replace(&mut *file.state.write(), FileState::Closed) {
+            FileState::Staged(upload) => upload.commit_in_directory(),
+            FileState::InPlace(editor) => editor.close(),
+            FileState::Superseded(_) if refused => Err(Error::Superseded),
+            FileState::Superseded(_) | FileState::Unlinked(_) | FileState::Closed => Ok(()),
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Handle::Write(file) = &self.handle {
+            self.session.forget(file);
+        }
+    }
+}
+
+impl WrittenFile {
+    fn new(mode: EditMode, state: FileState) -> Arc<Self> {
+        Arc::new(Self { mode, refused: AtomicBool::new(false), state: RwLock::new(state) })
+    }
+
+    fn with<T>(
+        &self,
+        staged: impl FnOnce(&Upload) -> Result<T>,
+        in_place: impl FnOnce(&InPlace) -> Result<T>,
+    ) -> Result<T> {
+        match &*self.state.read() {
+            FileState::Staged(upload) | FileState::Unlinked(upload) => staged(upload),
+            FileState::InPlace(editor) => in_place(editor),
+            FileState::Superseded(_) => {
+                self.refused.store(true, Ordering::Release);
+                Err(Error::Superseded)
+            }
+            FileState::Closed => Err(crate::auth::Ended.into()),
+        }
+    }
+
+    fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+        self.with(|upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
+    }
+
+    fn stat(&self) -> Result<Entry> {
+        match self.state.read().content()? {
+            Content::Upload(upload) => upload.stat(),
+            Content::InPlace(editor) => editor.stat(),
+        }
+    }
+
+    /// Returns what an upload that is not in place would be; none once it is, or is closed.
+    fn staged_stat(&self) -> Option<Result<Entry>> {
+        match self.state.read().content() {
+            Ok(Content::Upload(upload)) => Some(upload.stat()),
+            Ok(Content::InPlace(_)) | Err(_) => None,
+        }
+    }
+
+    fn file_stat(&self) -> Result<Stat> {
+        match self.state.read().content()? {
+            Content::Upload(upload) => Ok(upload.file().stat()?),
+            Content::InPlace(editor) => Ok(editor.file().stat()?),
+        }
+    }
+
+    /// Tells whether the name that it is staged for shows it, where `now` stands in the tree.
+    fn is_shown(&self, now: Option<&Stat>) -> bool {
+        matches!(&*self.state.read(), FileState::Staged(upload) if upload.shows_at(now))
+    }
+
+    /// staged -> superseded: a later upload of the session has taken the name.
+    fn supersede(&self) {
+        self.leave_name(FileState::Superseded);
+    }
+
+    /// staged -> unlinked: the session has removed the name, or put something else there.
+    fn unlink(&self) {
+        self.leave_name(|mut upload| {
+            upload.detach();
+            FileState::Unlinked(upload)
+        });
+    }
+
+    fn leave_name(&self, next: impl FnOnce(Box<Upload>) -> FileState) {
+        let mut state = self.state.write();
+        *state = match std::mem::replace(&mut *state, FileState::Closed) {
+            FileState::Staged(upload) => next(upload),
+            other => other,
+        };
+    }
+
+    /// staged -> in place, for an operation that needs the file under its name. Where the operation fails the commit is
+    /// taken back: the old content stands and the file stays staged.
+    fn commit_for<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut state = self.state.write();
+        let mut upload = match std::mem::replace(&mut *state, FileState::Closed) {
+            FileState::Staged(upload) => upload,
+            other => {
+                *state = other;
+                drop(state);
+                return operation();
+            }
+        };
+        let mode = EditMode { append: upload.appends(), ..self.mode };
+        let committed = if upload.is_untouched() { upload.original().map(Err) } else { upload.commit_early().map(Ok) };
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) => {
+                *state = FileState::Staged(upload);
+                return Err(error);
+            }
+        };
+        match (operation(), committed) {
+            (Ok(done), committed) => {
+                let in_place = match committed {
+                    Ok(commit) => upload.keep(commit, mode),
+                    Err(original) => upload.into_original(original, mode),
+                };
+                // An error here is the end of the session, which every further request is told.
+                *state = in_place.map_or(FileState::Closed, |editor| FileState::InPlace(Box::new(editor)));
+                Ok(done)
+            }
+            (Err(error), committed) => {
+                if let Ok(commit) = committed {
+                    upload.undo(commit);
+                }
+                *state = FileState::Staged(upload);
+                Err(error)
+            }
+        }
+    }
+}

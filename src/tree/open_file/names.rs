@@ -1,0 +1,461 @@
+//! What a path means to a session that keeps files open: its own staged uploads stand under their names.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::{FileState, Handle, Inner, OpenFile, SessionFiles, SlotId, WrittenFile};
+use crate::domain::{Permission, TreePath};
+use crate::tree::check::Spot;
+use crate::tree::editor::Edited;
+use crate::tree::{Attributes, Claim, EditMode, Entry, Error, Kind, Listing, Overwrite, Reader, Result, Space, View};
+
+/// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
+const NEW_FILE_MASK: u32 = 0o022;
+/// How many symbolic links are followed to an upload (as the kernel follows them).
+const MAX_LINKS: usize = 40;
+
+/// How a file is to be opened (OPEN's `pflags` and attributes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// Allow reading. A handle that does not allow writing allows this.
+    pub read: bool,
+    /// Allow writing.
+    pub write: bool,
+    /// Write always at the end.
+    pub append: bool,
+    /// Create the file when it is missing.
+    pub create: bool,
+    /// Empty it.
+    pub truncate: bool,
+    /// With `create`: refuse a file that exists.
+    pub exclusive: bool,
+    /// Permission bits for a file that is created.
+    pub mode: Option<u32>,
+    /// Announced length in bytes.
+    pub size: Option<u64>,
+}
+
+impl OpenRequest {
+    /// Tells whether the file is written whole, so that nobody else has to see it before it is.
+    fn replaces(&self) -> bool {
+        self.write && self.create && self.truncate && !self.exclusive && !self.append
+    }
+
+    fn edit_mode(&self) -> EditMode {
+        EditMode {
+            read: self.read || !self.write,
+            create: self.create,
+            exclusive: self.create && self.exclusive,
+            truncate: self.truncate,
+            append: self.append && self.write,
+            mode: self.mode,
+        }
+    }
+}
+
+/// The entries of a directory, the session's own uploads in place of what they replace.
+pub struct SessionListing {
+    listing: Listing,
+    staged: HashMap<Vec<u8>, Entry>,
+    /// Whether uploads that replace nothing are shown: not where the listing shows nothing either.
+    adds: bool,
+}
+
+impl SessionListing {
+    /// Tells whether the session may go on listing the directory where it is now.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn check(&self) -> Result<()> {
+        self.listing.check()
+    }
+}
+
+impl Iterator for SessionListing {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        match self.listing.next() {
+            Some(Ok(entry)) => Some(Ok(self.staged.remove(&entry.name).unwrap_or(entry))),
+            Some(Err(error)) => Some(Err(error)),
+            None if self.adds => {
+                let name = self.staged.keys().next()?.clone();
+                self.staged.remove(&name).map(Ok)
+            }
+            None => None,
+        }
+    }
+}
+
+impl SessionFiles {
+    /// Shows a tree to a session that keeps files open.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(Inner { view, staged: Mutex::default(), copying: Mutex::default() }))
+    }
+
+    /// Returns the view that it shows.
+    pub fn view(&self) -> &View {
+        &self.0.view
+    }
+
+    /// Opens a file; a link is followed.
+    ///
+    /// # Errors
+    /// As [`View::read`], [`View::stage`] and [`View::edit`].
+    pub fn open(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        if request.replaces() {
+            return self.open_to_replace(path, request);
+        }
+        if request.write || request.truncate {
+            return self.open_to_edit(path, request);
+        }
+        let exclusive = request.create && request.exclusive;
+        match if exclusive { Err(Error::Absent) } else { self.open_to_read(path) } {
+            Err(Error::Absent) if request.create => {
+                // Only what is missing is created: one that is there needs no right to write.
+                match self.open_to_edit(path, &OpenRequest { exclusive: true, ..*request }) {
+                    Err(Error::Exists) if !exclusive => self.open_to_read(path),
+                    opened => opened,
+                }
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_to_read(&self, path: &TreePath) -> Result<OpenFile> {
+        if let Some(file) = self.shown(path, true) {
+            let reader = match file.state.read().content()? {
+                super::Content::Upload(upload) => Some(Reader::of_upload(self.view(), upload)?),
+                super::Content::InPlace(_) => None,
+            };
+            if let Some(reader) = reader {
+                return Ok(self.opened(Handle::Read(Box::new(reader), Some(Arc::downgrade(&file)))));
+            }
+        }
+        Ok(self.opened(Handle::Read(Box::new(self.view().read(path)?), None)))
+    }
+
+    fn open_to_replace(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        let earlier = self.shown(path, true);
+        let upload = self.view().stage(path, request.size, &Claim::none())?;
+        if request.read && !upload.stat()?.permission.allows(Permission::R) {
+            return Err(Error::Forbidden);
+        }
+        let mode = match &earlier {
+            // One that was there already keeps its mode.
+            Some(earlier) => Some(earlier.stat()?.mode),
+            None => request.mode.map(|mode| mode & !NEW_FILE_MASK).filter(|_| !upload.replaces_file()),
+        };
+        if mode.is_some() {
+            upload.set_attributes(&Attributes { mode, ..Attributes::default() })?;
+        }
+        let file = WrittenFile::new(request.edit_mode(), FileState::Staged(Box::new(upload)));
+        self.show(&file);
+        if let Some(earlier) = earlier {
+            earlier.supersede();
+        }
+        Ok(self.opened(Handle::Write(file)))
+    }
+
+    fn open_to_edit(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        let mode = request.edit_mode();
+        request.size.map_or(Ok(()), |size| self.view().may_hold(size))?;
+        let edit = || self.view().edit(path, mode, &Claim::none());
+        let editor = match self.shown(path, true) {
+            Some(_) if mode.exclusive => return Err(Error::Exists),
+            Some(file) => file.commit_for(edit)?,
+            None => edit()?,
+        };
+        let handle = match editor.into_edited() {
+            Edited::InPlace(editor) if request.write => {
+                Handle::Write(WrittenFile::new(mode, FileState::InPlace(editor)))
+            }
+            Edited::InPlace(editor) => Handle::Read(Box::new(editor.into_reader()?), None),
+            Edited::Copy(upload) if request.write => {
+                let file = WrittenFile::new(mode, FileState::Staged(upload));
+                self.show(&file);
+                Handle::Write(file)
+            }
+            Edited::Copy(upload) => {
+                let reader = Reader::of_upload(self.view(), &upload)?;
+                upload.commit_in_directory()?;
+                Handle::Read(Box::new(reader), None)
+            }
+        };
+        Ok(self.opened(handle))
+    }
+
+    fn opened(&self, handle: Handle) -> OpenFile {
+        OpenFile { session: self.clone(), handle }
+    }
+
+    /// Shows an entry; a link is followed.
+    ///
+    /// # Errors
+    /// As [`View::stat`].
+    pub fn stat(&self, path: &TreePath) -> Result<Entry> {
+        self.staged_entry(path, true).unwrap_or_else(|| self.view().stat(path))
+    }
+
+    /// Shows an entry; a link shows itself.
+    ///
+    /// # Errors
+    /// As [`View::link_stat`].
+    pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
+        self.staged_entry(path, false).unwrap_or_else(|| self.view().link_stat(path))
+    }
+
+    fn staged_entry(&self, path: &TreePath, follow: bool) -> Option<Result<Entry>> {
+        let mut entry = self.shown(path, follow)?.staged_stat()?;
+        if let (Ok(entry), Some(name)) = (&mut entry, path.name()) {
+            entry.name = name.as_bytes().to_vec();
+        }
+        Some(entry)
+    }
+
+    /// Sets attributes of an entry; a link is followed where `follow`.
+    ///
+    /// # Errors
+    /// As [`View::set_attributes`].
+    pub fn set_attributes(&self, path: &TreePath, attributes: &Attributes, follow: bool) -> Result<()> {
+        match self.shown(path, follow) {
+            Some(file) => file.set_attributes(attributes),
+            None => self.view().set_attributes(path, attributes, follow, &Claim::none()),
+        }
+    }
+
+    /// Removes a file or link. An upload under that name goes on without one.
+    ///
+    /// # Errors
+    /// As [`View::remove_file`].
+    pub fn remove_file(&self, path: &TreePath) -> Result<()> {
+        let shown = self.shown(path, false);
+        match (self.view().remove_file(path, &Claim::none()), shown) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()) | Err(Error::Absent), Some(file)) => {
+                file.unlink();
+                Ok(())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Removes an empty directory; one with an upload in it is not empty.
+    ///
+    /// # Errors
+    /// As [`View::remove_folder`].
+    pub fn remove_folder(&self, path: &TreePath) -> Result<()> {
+        match self.shown(path, false) {
+            Some(_) => Err(Error::NotFolder),
+            None => self.view().remove_folder(path, &Claim::none()),
+        }
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`View::make_folder`].
+    pub fn make_folder(&self, path: &TreePath, attributes: &Attributes) -> Result<()> {
+        self.nothing_shown(path)?;
+        self.view().make_folder(path, attributes, &Claim::none()).map(drop)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As [`View::symlink`].
+    pub fn symlink(&self, target: &[u8], path: &TreePath) -> Result<()> {
+        self.nothing_shown(path)?;
+        self.view().symlink(target, path, &Claim::none())
+    }
+
+    /// Returns a link's target.
+    ///
+    /// # Errors
+    /// As [`View::read_link`].
+    pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
+        match self.shown(path, false) {
+            Some(_) => Err(Error::Unsupported),
+            None => self.view().read_link(path),
+        }
+    }
+
+    /// Makes a hard link to a file; of a staged one, once it is in place.
+    ///
+    /// # Errors
+    /// As [`View::hard_link`].
+    pub fn hard_link(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        self.nothing_shown(to)?;
+        match self.shown(from, true) {
+            None => self.view().hard_link(from, to, &Claim::none()),
+            Some(file) => {
+                self.view().may_link(&self.slot_path(from)?, &file.file_stat()?, to, &Claim::none())?;
+                file.commit_for(|| self.view().hard_link(from, to, &Claim::none()))
+            }
+        }
+    }
+
+    /// Renames an entry; a staged file, once it is in place. An upload under the new name goes on without one.
+    ///
+    /// # Errors
+    /// As [`View::rename`].
+    pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite) -> Result<()> {
+        let (moved, replaced) = (self.shown(from, false), self.shown(to, false));
+        let overwrite = match &replaced {
+            None => overwrite,
+            Some(_) if overwrite == Overwrite::No => return Err(Error::Exists),
+            Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, replaced)) => return Ok(()),
+            Some(_) if self.link_stat(from)?.is_folder() => return Err(Error::NotFolder),
+            // To the session the two are never one file, even where what the upload replaces is what moves.
+            Some(_) => Overwrite::Yes,
+        };
+        let rename = || self.view().rename(from, to, overwrite, &Claim::none());
+        match moved {
+            None => rename()?,
+            Some(file) => {
+                self.view().may_rename_to((from, &file.file_stat()?), to, overwrite, &Claim::none())?;
+                file.commit_for(rename)?
+            }
+        };
+        if let Some(replaced) = replaced {
+            replaced.unlink();
+        }
+        Ok(())
+    }
+
+    /// Returns the room on the file system at a path; an upload's is that of its directory.
+    ///
+    /// # Errors
+    /// As [`View::space`].
+    pub fn space(&self, path: &TreePath) -> Result<Space> {
+        match (self.view().space(path), path.parent()) {
+            (Err(Error::Absent), Some(parent)) if self.shown(path, true).is_some() => self.view().space(&parent),
+            (space, _) => space,
+        }
+    }
+
+    /// Lists a directory; links show as links.
+    ///
+    /// # Errors
+    /// As [`View::list`].
+    pub fn list(&self, path: &TreePath) -> Result<SessionListing> {
+        let listing = self.view().list(path, false)?;
+        let adds = self.view().stat(path)?.permission.allows(Permission::R);
+        Ok(SessionListing { listing, staged: self.staged_in(path).unwrap_or_default(), adds })
+    }
+
+    fn staged_in(&self, directory: &TreePath) -> Option<HashMap<Vec<u8>, Entry>> {
+        let files: Vec<_> = {
+            let staged = self.0.staged.lock();
+            if staged.is_empty() {
+                return None;
+            }
+            staged.iter().map(|(slot, file)| (slot.clone(), file.clone())).collect()
+        };
+        let directory = self.view().directory(directory).ok()?;
+        let stat = directory.stat().ok()?;
+        let here = |slot: &SlotId| (slot.device, slot.inode) == (stat.device, stat.inode);
+        let entries = files.into_iter().filter(|(slot, _)| here(slot)).filter_map(|(slot, file)| {
+            let file = file.upgrade()?;
+            let mut entry = file.staged_stat()?.ok()?;
+            entry.name = slot.name.as_bytes().to_vec();
+            file.is_shown(directory.stat_entry(&slot.name).ok().as_ref()).then(|| (entry.name.clone(), entry))
+        });
+        Some(entries.collect())
+    }
+
+    fn nothing_shown(&self, path: &TreePath) -> Result<()> {
+        if self.shown(path, false).is_some() { Err(Error::Exists) } else { Ok(()) }
+    }
+
+    /// Returns the session's staged file that stands under a path, as long as the tree shows there what it showed when
+    /// the file was opened.
+    fn shown(&self, path: &TreePath, follow: bool) -> Option<Arc<WrittenFile>> {
+        if self.0.staged.lock().is_empty() {
+            return None;
+        }
+        let spot = self.slot(path, follow)?;
+        let file = self.0.staged.lock().get(&SlotId::of(&spot))?.upgrade()?;
+        file.is_shown(spot.stat().ok()?.as_ref()).then_some(file)
+    }
+
+    /// Returns the slot that a path leads to, over links that lead to nothing in the tree too.
+    fn slot(&self, path: &TreePath, follow: bool) -> Option<Spot> {
+        let mut path = path.clone();
+        for _ in 0..MAX_LINKS {
+            let spot = self.view().spot_with(&path, Permission::NONE).ok()?;
+            match spot.stat().ok()? {
+                Some(stat) if follow && stat.kind == Some(Kind::Link) => path = self.view().link_path(&spot, &path)?,
+                Some(_) | None => return Some(spot),
+            }
+        }
+        None
+    }
+
+    fn slot_path(&self, path: &TreePath) -> Result<TreePath> {
+        self.slot(path, true).map(|spot| spot.path).ok_or(Error::Absent)
+    }
+
+    /// Shows a staged file under the name that it is for.
+    fn show(&self, file: &Arc<WrittenFile>) {
+        if let Some(slot) = file.slot() {
+            self.0.staged.lock().insert(slot, Arc::downgrade(file));
+        }
+    }
+
+    /// Shows a file no longer that has ended.
+    pub(super) fn forget(&self, file: &Arc<WrittenFile>) {
+        let ended = Arc::downgrade(file);
+        self.0.staged.lock().retain(|_, shown| !Weak::ptr_eq(shown, &ended));
+    }
+
+    /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
+    /// as a whole. A file without a name is written as it is.
+    pub(super) fn stage_again(&self, file: &Arc<WrittenFile>) -> Result<()> {
+        if !self.view().limits_types() || !matches!(&*file.state.read(), FileState::InPlace(_)) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.copying.lock();
+        let place = match &*file.state.read() {
+            FileState::InPlace(editor) => editor.place()?,
+            _ => return Ok(()),
+        };
+        if !place.linked {
+            return Ok(());
+        }
+        if let Some(other) = self.shown(&place.path, false) {
+            other.commit_for(|| Ok(()))?;
+        }
+        let mut state = file.state.write();
+        let FileState::InPlace(editor) = &*state else { return Ok(()) };
+        let mode = EditMode { create: false, exclusive: false, truncate: false, ..file.mode };
+        let Edited::Copy(copy) = self.view().edit(&place.path, mode, &Claim::none())?.into_edited() else {
+            return Ok(());
+        };
+        if !copy.replaces_this(&editor.file().stat()?) {
+            return Err(Error::Replaced);
+        }
+        *state = FileState::Staged(copy);
+        drop(state);
+        self.show(file);
+        Ok(())
+    }
+}
+
+impl SlotId {
+    fn of(spot: &Spot) -> Self {
+        Self { device: spot.holder.device, inode: spot.holder.inode, name: spot.name.clone() }
+    }
+}
+
+impl WrittenFile {
+    fn slot(&self) -> Option<SlotId> {
+        let state = self.state.read();
+        let FileState::Staged(upload) = &*state else { return None };
+        let (directory, name) = upload.slot();
+        let stat = directory.stat().ok()?;
+        Some(SlotId { device: stat.device, inode: stat.inode, name: name.clone() })
+    }
+}

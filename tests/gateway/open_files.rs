@@ -1,0 +1,441 @@
+//! A handle is the file that was opened, whatever others do to names meanwhile.
+
+use crate::support::{Dav, Fixture, Sftp, SftpError, string};
+
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+const APPEND: u32 = 4;
+const CREATE: u32 = 8;
+const TRUNCATE: u32 = 16;
+const EXCLUSIVE: u32 = 32;
+/// How `put` opens a file: the upload is staged.
+const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
+
+const END: u32 = 1;
+const NO_SUCH_FILE: u32 = 2;
+const PERMISSION_DENIED: u32 = 3;
+const FAILURE: u32 = 4;
+
+/// A gateway, and two sessions of one user beside a WebDAV client.
+struct Served {
+    gateway: Fixture,
+    token: String,
+    one: Sftp,
+    two: Sftp,
+    dav: Dav,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let gateway = Fixture::start().await;
+        let token = gateway.login("alice", "/:rw");
+        let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
+        let dav = gateway.dav("alice", &token);
+        Self { gateway, token, one, two, dav }
+    }
+
+    fn content(&self, path: &str) -> String {
+        std::fs::read_to_string(self.gateway.host(path)).unwrap_or_else(|error| format!("{error}"))
+    }
+
+    async fn lock(&self, path: &str, depth: &str) -> String {
+        let body = "<D:lockinfo xmlns:D=\"DAV:\"><D:lockscope><D:exclusive/></D:lockscope>\
+                    <D:locktype><D:write/></D:locktype></D:lockinfo>";
+        let answer = self.dav.send("LOCK", &format!("/dav{path}"), &[("Depth", depth)], body).await;
+        assert!(answer.status == 200 || answer.status == 201, "{answer:?}");
+        answer.header("lock-token").to_owned()
+    }
+
+    async fn unlock(&self, path: &str, token: &str) {
+        let answer = self.dav.send("UNLOCK", &format!("/dav{path}"), &[("Lock-Token", token)], "").await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+
+    async fn etag(&self, path: &str) -> String {
+        self.dav.send("HEAD", &format!("/dav{path}"), &[], "").await.header("etag").to_owned()
+    }
+
+    /// Waits until nothing is staged any more.
+    async fn swept(&self) {
+        for _ in 0..1000 {
+            if std::fs::read_dir(self.gateway.host("/.patgate")).expect("staging").count() == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("something stays in staging");
+    }
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
+    result.expect_err("refused").code()
+}
+
+async fn upload(sftp: &mut Sftp, path: &str, content: &str) -> Vec<u8> {
+    let handle = sftp.open_file(path.as_bytes(), READ | REPLACE).await.expect(path);
+    sftp.write_at(&handle, 0, content.as_bytes()).await.expect(path);
+    handle
+}
+
+async fn set_times(sftp: &mut Sftp, path: &str, time: u32) {
+    let attributes = [&8u32.to_be_bytes()[..], &time.to_be_bytes(), &time.to_be_bytes()].concat();
+    sftp.ask(9, &[&string(path.as_bytes()), &attributes]).await.expect("set");
+}
+
+async fn modified(sftp: &mut Sftp, path: &str) -> u32 {
+    sftp.stat(path).await.expect(path).times.expect("times").1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_does_not_replace_what_another_session_has_finished_since_open() {
+    let mut served = Served::start().await;
+    for (path, old) in [("/new", None), ("/old", Some("old"))] {
+        if let Some(old) = old {
+            served.gateway.write(path, old);
+        }
+        let first = upload(&mut served.one, path, "first").await;
+        let second = upload(&mut served.two, path, "second").await;
+        served.one.close(&first).await.expect("nobody was before it");
+        assert_eq!(
+            served.two.get(path).await,
+            Ok(b"first".to_vec()),
+            "the second no longer stands there for its session"
+        );
+        assert_eq!(code(served.two.ask(200, &[&string(b"fsync@openssh.com"), &string(&second)]).await), FAILURE);
+        let refused = served.two.close(&second).await.expect_err("refused");
+        assert!(matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("somebody else")), "{refused:?}");
+        assert_eq!(served.content(path), "first");
+    }
+    served.gateway.write("/edited", "old");
+    let staged = upload(&mut served.one, "/edited", "whole").await;
+    let edit = served.two.open_file(b"/edited", WRITE).await.expect("opened");
+    served.two.write_at(&edit, 0, b"ed").await.expect("written");
+    assert_eq!(code(served.one.close(&staged).await), FAILURE);
+    served.two.write_at(&edit, 2, b"it").await.expect("written");
+    served.two.close(&edit).await.expect("closed");
+    assert_eq!(served.content("/edited"), "edit");
+    served.swept().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_puts_an_upload_where_nothing_stands_any_more() {
+    let mut served = Served::start().await;
+    served.gateway.write("/old", "old");
+    let handle = upload(&mut served.one, "/old", "new").await;
+    served.two.rename("/old", "/kept").await.expect("renamed");
+    assert_eq!(code(served.one.stat("/old").await), NO_SUCH_FILE);
+    served.one.close(&handle).await.expect("nothing is lost");
+    assert_eq!((served.content("/old"), served.content("/kept")), ("new".to_owned(), "old".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_commits_in_the_directory_that_was_opened() {
+    let mut served = Served::start().await;
+    served.one.mkdir("/in").await.expect("made");
+    let handle = upload(&mut served.one, "/in/f", "hello").await;
+    served.two.rename("/in", "/done").await.expect("renamed");
+    served.two.mkdir("/in").await.expect("made");
+    served.one.write_at(&handle, 5, b" there").await.expect("goes on");
+    assert_eq!(served.one.stat("/done/f").await.expect("seen there").size, Some(11));
+    assert_eq!(code(served.one.stat("/in/f").await), NO_SUCH_FILE);
+    served.one.close(&handle).await.expect("committed");
+    assert_eq!(served.content("/done/f"), "hello there");
+    assert_eq!(served.two.list("/in").await, Ok(Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_an_upload_under_way_is_not_removed() {
+    let mut served = Served::start().await;
+    served.one.mkdir("/in").await.expect("made");
+    served.one.mkdir("/other").await.expect("made");
+    let handle = upload(&mut served.one, "/in/f", "hello").await;
+    assert_eq!(code(served.two.rmdir("/in").await), FAILURE);
+    assert_eq!(code(served.one.rmdir("/in").await), FAILURE);
+    assert_eq!(code(served.two.posix_rename("/other", "/in").await), FAILURE);
+    let answer = served.dav.send("DELETE", "/dav/in", &[], "").await;
+    assert_eq!((answer.status, answer.text().contains("upload")), (409, true), "{answer:?}");
+    let over = [("Destination", "/dav/in"), ("Overwrite", "T")];
+    assert_eq!(served.dav.send("MOVE", "/dav/other", &over, "").await.status, 409);
+    served.one.close(&handle).await.expect("committed");
+    assert_eq!(served.content("/in/f"), "hello");
+    assert_eq!(served.dav.send("DELETE", "/dav/in", &[], "").await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_operation_commits_nothing() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "old");
+    served.gateway.write("/taken", "taken");
+    served.gateway.folder("/folder");
+    let handle = upload(&mut served.one, "/f", "new").await;
+    assert_eq!(code(served.one.rename("/f", "/taken").await), FAILURE);
+    assert_eq!(code(served.one.posix_rename("/f", "/folder").await), FAILURE);
+    let lock = served.lock("/folder", "0").await;
+    assert_eq!(code(served.one.posix_rename("/f", "/missing/f").await), NO_SUCH_FILE);
+    assert_eq!(code(served.one.posix_rename("/f", "/folder/f").await), PERMISSION_DENIED);
+    assert_eq!(code(served.one.hard_link("/f", "/taken").await), FAILURE);
+    assert_eq!(code(served.one.hard_link("/f", "/folder/f").await), PERMISSION_DENIED);
+    assert_eq!(code(served.one.open_file(b"/f", WRITE | CREATE | EXCLUSIVE).await), FAILURE);
+    assert_eq!(code(served.one.posix_rename("/folder", "/f").await), NO_SUCH_FILE);
+    assert_eq!(served.content("/f"), "old", "nothing was committed");
+    assert_eq!(served.one.get("/f").await, Ok(b"new".to_vec()), "and it is staged still");
+    served.unlock("/folder", &lock).await;
+    served.one.posix_rename("/f", "/folder/f").await.expect("renamed");
+    assert_eq!(served.content("/folder/f"), "new");
+    served.one.write_at(&handle, 3, b"er").await.expect("goes on");
+    served.one.close(&handle).await.expect("closed");
+    assert_eq!(served.content("/folder/f"), "newer");
+    assert_eq!(served.two.list("/").await, Ok(vec!["folder".to_owned(), "taken".to_owned()]));
+    served.swept().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_upload_of_a_session_supersedes_the_earlier() {
+    let mut served = Served::start().await;
+    let earlier = upload(&mut served.one, "/f", "earlier").await;
+    let later = upload(&mut served.one, "/f", "later").await;
+    assert_eq!(served.one.stat("/f").await.expect("there").size, Some(5));
+    assert_eq!(served.one.read_at(&earlier, 0, 100).await, Ok(b"earlier".to_vec()));
+    served.one.close(&later).await.expect("committed");
+    served.one.close(&earlier).await.expect("its data was replaced by the session itself");
+    assert_eq!(served.content("/f"), "later");
+    let earlier = upload(&mut served.one, "/f", "earlier").await;
+    let later = upload(&mut served.one, "/f", "latest").await;
+    assert_eq!(code(served.one.write_at(&earlier, 0, b"lost").await), FAILURE);
+    assert_eq!(code(served.one.close(&earlier).await), FAILURE, "what was refused is told again");
+    served.one.remove("/f").await.expect("removed");
+    served.one.close(&later).await.expect("closed");
+    assert_eq!(served.two.list("/").await, Ok(Vec::new()), "neither comes back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_handle_on_an_upload_goes_on_reading_it() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "old and longer");
+    let handle = upload(&mut served.one, "/f", "mine").await;
+    let reader = served.one.open_file(b"/f", READ).await.expect("opened");
+    served.one.close(&handle).await.expect("committed");
+    assert_eq!(served.one.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
+    served.two.put("/f", b"another file").await.expect("put");
+    assert_eq!(served.one.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
+    served.two.remove("/f").await.expect("removed");
+    assert_eq!(served.one.read_at(&reader, 1, 100).await, Ok(b"ine".to_vec()));
+    assert_eq!(code(served.one.read_at(&reader, 4, 100).await), END);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_to_read_changes_neither_size_nor_content() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "content");
+    let size = [&1u32.to_be_bytes()[..], &0u64.to_be_bytes()].concat();
+    for flags in [READ, READ | APPEND, APPEND, READ | CREATE, 0] {
+        let handle = served.one.open_file(b"/f", flags).await.expect("opened");
+        assert_eq!(code(served.one.write_at(&handle, 0, b"x").await), FAILURE, "{flags}");
+        assert_eq!(code(served.one.ask(10, &[&string(&handle), &size]).await), FAILURE, "{flags}");
+        assert_eq!(served.one.read_at(&handle, 0, 100).await, Ok(b"content".to_vec()), "{flags}");
+        let mode = [4u32.to_be_bytes(), 0o600u32.to_be_bytes()].concat();
+        served.one.ask(10, &[&string(&handle), &mode]).await.expect("the mode is no content");
+        served.one.close(&handle).await.expect("closed");
+    }
+    assert_eq!(served.content("/f"), "content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_open_to_write_shares_the_file_and_appends_at_its_end() {
+    let mut served = Served::start().await;
+    let whole = upload(&mut served.one, "/f", "one").await;
+    let end = served.one.open_file(b"/f", WRITE | APPEND).await.expect("opened");
+    served.one.rename("/f", "/g").await.expect("renamed");
+    served.one.write_at(&end, 0, b" two").await.expect("appended");
+    served.one.write_at(&whole, 0, b"ONE").await.expect("written");
+    served.one.write_at(&end, 0, b" three").await.expect("appended");
+    served.one.close(&whole).await.expect("closed");
+    served.one.close(&end).await.expect("closed");
+    assert_eq!(served.content("/g"), "ONE two three");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_what_an_upload_has_replaced_is_refused() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "old");
+    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
+    served.two.put("/f", b"new").await.expect("put");
+    assert_eq!(code(served.one.write_at(&edit, 0, b"lost").await), FAILURE);
+    served.one.close(&edit).await.expect("nothing was written through it");
+    assert_eq!(served.content("/f"), "new");
+    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
+    served.two.remove("/f").await.expect("removed");
+    served.one.write_at(&edit, 0, b"gone").await.expect("as into any file without a name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_was_set_last_stands_after_close() {
+    let mut served = Served::start().await;
+    for flags in [REPLACE, WRITE | CREATE | EXCLUSIVE, WRITE | CREATE, WRITE | TRUNCATE, WRITE | APPEND, READ | WRITE] {
+        let path = format!("/{flags}");
+        if flags & CREATE == 0 {
+            served.gateway.write(&path, "before");
+        }
+        let handle = served.one.open_file(path.as_bytes(), flags).await.expect("opened");
+        served.one.write_at(&handle, 0, b"data").await.expect("written");
+        set_times(&mut served.one, &path, 1000).await;
+        served.one.close(&handle).await.expect("closed");
+        assert_eq!(modified(&mut served.one, &path).await, 1000, "{flags}");
+        let handle = served.one.open_file(path.as_bytes(), flags & !EXCLUSIVE).await.expect("opened");
+        set_times(&mut served.one, &path, 2000).await;
+        served.one.write_at(&handle, 0, b"more").await.expect("written");
+        served.one.close(&handle).await.expect("closed");
+        assert!(modified(&mut served.one, &path).await > 1_000_000_000, "{flags}: a write moves it");
+    }
+    served.one.put("/empty", b"").await.expect("put");
+    set_times(&mut served.one, "/empty", 1000).await;
+    served.one.chmod("/empty", 0o600).await.expect("set");
+    assert_eq!(modified(&mut served.one, "/empty").await, 1000);
+    let handle = served.one.open_file(b"/empty", WRITE | TRUNCATE).await.expect("opened");
+    served.one.close(&handle).await.expect("closed");
+    assert!(modified(&mut served.one, "/empty").await > 1_000_000_000, "truncation moves it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_binds_the_file_and_not_its_old_name() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "content");
+    served.gateway.folder("/folder");
+    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
+    served.two.rename("/f", "/folder/g").await.expect("renamed");
+    let old_name = served.lock("/f", "0").await;
+    served.one.write_at(&edit, 0, b"A").await.expect("another file is locked there");
+    for (path, depth) in [("/folder/g", "0"), ("/folder", "infinity")] {
+        let lock = served.lock(path, depth).await;
+        assert_eq!(code(served.one.write_at(&edit, 0, b"B").await), PERMISSION_DENIED, "{path}");
+        served.unlock(path, &lock).await;
+        served.one.write_at(&edit, 0, b"C").await.expect("free again");
+    }
+    served.unlock("/f", &old_name).await;
+    served.one.hard_link("/folder/g", "/link").await.expect("linked");
+    for (path, depth) in [("/link", "0"), ("/folder", "infinity")] {
+        let lock = served.lock(path, depth).await;
+        let by_link = served.two.open_file(b"/link", WRITE).await;
+        assert_eq!(code(by_link), PERMISSION_DENIED, "{path}");
+        assert_eq!(code(served.one.write_at(&edit, 0, b"D").await), PERMISSION_DENIED, "{path}");
+        assert_eq!(code(served.two.chmod("/link", 0o600).await), PERMISSION_DENIED, "{path}");
+        served.unlock(path, &lock).await;
+    }
+    assert_eq!(served.content("/link"), "Content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_of_a_finished_edit_moves_no_etag_under_a_lock() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "content");
+    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
+    served.one.write_at(&edit, 0, b"C").await.expect("written");
+    let before = served.etag("/f").await;
+    let lock = served.lock("/f", "0").await;
+    let locked = served.etag("/f").await;
+    assert_ne!(locked, before, "the lock gives what was written its tag");
+    served.one.close(&edit).await.expect("closed");
+    assert_eq!(served.etag("/f").await, locked);
+    served.unlock("/f", &lock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_moved_out_of_the_scope_is_out_of_reach_at_the_next_block() {
+    let mut served = Served::start().await;
+    served.gateway.write("/in/read", "content");
+    served.gateway.write("/in/write", "content");
+    served.gateway.write("/in/list/file", "");
+    served.gateway.folder("/in/upload");
+    served.gateway.folder("/out");
+    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+    let mut narrow = served.gateway.sftp("alice", &token).await;
+    let read = narrow.open_file(b"/in/read", READ).await.expect("opened");
+    let write = narrow.open_file(b"/in/write", READ | WRITE).await.expect("opened");
+    let staged = upload(&mut narrow, "/in/upload/f", "new").await;
+    let (_, body) = narrow.ask(11, &[&string(b"/in/list")]).await.expect("opened");
+    let list = body[4..].to_vec();
+    for name in ["read", "write", "list", "upload"] {
+        served.two.rename(&format!("/in/{name}"), &format!("/out/{name}")).await.expect("renamed");
+    }
+    assert_eq!(code(narrow.read_at(&read, 0, 10).await), PERMISSION_DENIED);
+    assert_eq!(code(narrow.read_at(&write, 0, 10).await), PERMISSION_DENIED);
+    assert_eq!(code(narrow.write_at(&write, 0, b"x").await), PERMISSION_DENIED);
+    assert_eq!(code(narrow.write_at(&staged, 0, b"x").await), PERMISSION_DENIED);
+    assert_eq!(code(narrow.ask(12, &[&string(&list)]).await), PERMISSION_DENIED);
+    assert!(narrow.close(&staged).await.is_err());
+    assert_eq!(served.two.list("/out/upload").await, Ok(Vec::new()));
+    served.two.rename("/out/write", "/in/back").await.expect("renamed");
+    narrow.write_at(&write, 0, b"C").await.expect("it is back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_of_the_scopes_own_root_ends_nothing() {
+    let mut served = Served::start().await;
+    served.gateway.write("/in/f", "content");
+    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+    let mut narrow = served.gateway.sftp("alice", &token).await;
+    let edit = narrow.open_file(b"/in/f", READ | WRITE).await.expect("opened");
+    let staged = upload(&mut narrow, "/in/new", "ne").await;
+    served.two.rename("/in", "/moved").await.expect("renamed");
+    narrow.write_at(&edit, 0, b"C").await.expect("goes on");
+    narrow.write_at(&staged, 2, b"w").await.expect("goes on");
+    narrow.close(&staged).await.expect("committed");
+    assert_eq!((served.content("/moved/f"), served.content("/moved/new")), ("Content".to_owned(), "new".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posix_rename_of_two_names_of_one_file_leaves_both_with_their_nodes() {
+    let mut served = Served::start().await;
+    served.gateway.write("/a", "content");
+    served.one.hard_link("/a", "/b").await.expect("linked");
+    let nodes = (served.gateway.node("/a"), served.gateway.node("/b"));
+    served.one.posix_rename("/a", "/b").await.expect("nothing to do");
+    assert_eq!((served.gateway.node("/a"), served.gateway.node("/b")), nodes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_ends_in_order_commits_and_a_lost_one_does_not() {
+    let served = Served::start().await;
+    let session = async || served.gateway.sftp("alice", &served.token).await;
+    let mut ending = session().await;
+    let _ = upload(&mut ending, "/end", "whole").await;
+    ending.end().await;
+    assert_eq!(served.content("/end"), "whole");
+    let mut leaving = session().await;
+    let _ = upload(&mut leaving, "/leave", "whole").await;
+    leaving.disconnect().await;
+    for _ in 0..1000 {
+        if served.gateway.host("/leave").exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(served.content("/leave"), "whole");
+    let mut lost = session().await;
+    let _ = upload(&mut lost, "/lost", "half").await;
+    lost.cut();
+    served.swept().await;
+    assert!(!served.gateway.host("/lost").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_seen_and_written_through_links_that_lead_to_it() {
+    let mut served = Served::start().await;
+    served.gateway.folder("/d");
+    served.one.symlink("d", "/to-d").await.expect("made");
+    served.one.symlink("to-d/f", "/to-f").await.expect("made");
+    let handle = upload(&mut served.one, "/to-d/f", "new").await;
+    for path in ["/d/f", "/to-d/f", "/to-f"] {
+        assert_eq!(served.one.stat(path).await.expect(path).size, Some(3));
+        assert_eq!(served.one.get(path).await, Ok(b"new".to_vec()), "{path}");
+        assert_eq!(code(served.two.stat(path).await), NO_SUCH_FILE, "{path}");
+    }
+    assert_eq!(served.one.list("/to-d").await, Ok(vec!["f".to_owned()]));
+    assert_eq!(served.one.lstat("/to-f").await.expect("the link").mode.map(|mode| mode >> 12), Some(0o12));
+    served.one.close(&handle).await.expect("committed");
+    served.two.remove("/d/f").await.expect("removed");
+    let handle = upload(&mut served.one, "/to-f", "made behind the link").await;
+    served.one.close(&handle).await.expect("committed");
+    assert_eq!(served.content("/d/f"), "made behind the link");
+    assert!(served.gateway.host("/to-f").is_symlink());
+}
