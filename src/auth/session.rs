@@ -15,9 +15,9 @@ use crate::domain::{
 /// How many names of a path tell refused operations apart.
 const DENIED_DEPTH: usize = 3;
 
-/// The session's token is dead, or no longer admits this peer.
+/// The session's token is dead, no longer admits this peer, or no longer reaches what is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session has ended")]
+#[error("the session has ended, or may not do this here any more")]
 pub struct Ended;
 
 /// A caller proven to be a user with a live token; only [`super::Authenticator`] makes one.

@@ -167,7 +167,9 @@ impl OpenFile {
                 Some(_) | None => reader.set_attributes(attributes),
             },
             Handle::Write(file) => {
-                self.session.stage_again(file)?;
+                if attributes.size.is_some() {
+                    self.session.stage_again(file)?;
+                }
                 file.set_attributes(attributes)
             }
         }

@@ -229,8 +229,10 @@ impl Upload {
         self.access.check(&*self.file)?;
         let mode = self.wanted.lock().mode.unwrap_or(self.finish.mode);
         let stat = Stat { mode, ..self.file.stat()? };
-        let permission = self.access.view().session().access()?.permission(&self.asked);
-        Ok(Entry { etag: None, ..self.access.view().entry(&self.asked, &stat, permission) })
+        // Where its directory is now.
+        let path = self.access.place().path;
+        let permission = self.access.view().session().access()?.permission(&path);
+        Ok(Entry { etag: None, ..self.access.view().entry(&path, &stat, permission) })
     }
 
     /// Sets attributes of what will be committed; times set here survive the commit.

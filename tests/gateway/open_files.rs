@@ -137,6 +137,7 @@ async fn close_commits_in_the_directory_that_was_opened() {
     served.two.mkdir("/in").await.expect("made");
     served.one.write_at(&handle, 5, b" there").await.expect("goes on");
     assert_eq!(served.one.stat("/done/f").await.expect("seen there").size, Some(11));
+    assert_eq!(served.one.get("/done/f").await, Ok(b"hello there".to_vec()));
     assert_eq!(code(served.one.stat("/in/f").await), NO_SUCH_FILE);
     served.one.close(&handle).await.expect("committed");
     assert_eq!(served.content("/done/f"), "hello there");
