@@ -1,5 +1,8 @@
 //! A handle is the file that was opened, whatever others do to names meanwhile.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use crate::support::{Dav, Fixture, Sftp, SftpError, string};
 
 const READ: u32 = 1;
@@ -53,6 +56,17 @@ impl Served {
 
     async fn etag(&self, path: &str) -> String {
         self.dav.send("HEAD", &format!("/dav{path}"), &[], "").await.header("etag").to_owned()
+    }
+
+    /// Waits until something is staged.
+    async fn staged(&self) {
+        for _ in 0..1000 {
+            if std::fs::read_dir(self.gateway.host("/.patgate")).map_or(0, Iterator::count) > 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("nothing is staged");
     }
 
     /// Waits until nothing is staged any more.
@@ -439,4 +453,38 @@ async fn an_upload_is_seen_and_written_through_links_that_lead_to_it() {
     served.one.close(&handle).await.expect("committed");
     assert_eq!(served.content("/d/f"), "made behind the link");
     assert!(served.gateway.host("/to-f").is_symlink());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_over_http_ends_when_its_file_is_moved_out_of_the_scope() {
+    let mut served = Served::start().await;
+    let size = 64 << 20;
+    served.gateway.write("/in/large", vec![7; size]);
+    served.gateway.folder("/in/upload");
+    served.gateway.folder("/out");
+    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+    let narrow = served.gateway.dav("alice", &token);
+    let begin = async |head: String| {
+        let mut stream = TcpStream::connect(served.gateway.http).await.expect("connected");
+        let head = format!("{head}Authorization: {}\r\nHost: {}\r\n\r\n", narrow.authorization(), served.gateway.http);
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    };
+    let mut get = begin("GET /dav/in/large HTTP/1.1\r\nConnection: close\r\n".to_owned()).await;
+    let mut put = begin(format!("PUT /dav/in/upload/f HTTP/1.1\r\nContent-Length: {}\r\n", 8 << 20)).await;
+    get.read_exact(&mut vec![0; 1 << 20]).await.expect("it has begun");
+    put.write_all(&vec![1; 4 << 20]).await.expect("sent");
+    served.staged().await;
+    served.one.rename("/in/large", "/out/large").await.expect("renamed");
+    served.one.rename("/in/upload", "/out/upload").await.expect("renamed");
+    let mut rest = Vec::new();
+    let _ = get.read_to_end(&mut rest).await;
+    assert!(rest.len() < size - (1 << 20), "it was cut");
+    // The answer may come before all is sent.
+    let _ = put.write_all(&vec![1; 4 << 20]).await;
+    let mut answer = vec![0; 12];
+    put.read_exact(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(served.two.list("/out/upload").await, Ok(Vec::new()));
+    served.swept().await;
 }
