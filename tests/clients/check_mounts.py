@@ -12,12 +12,12 @@ from session import OLD, Skip, check, need
 
 
 @contextmanager
-def mounted(s, command, unmount):
+def mounted(s, command, unmount, name="mnt"):
     """A mount for the length of a block; everything that touches it is a child process, so a stuck mount cannot stop us."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise Skip("/dev/fuse cannot be used here")
-    point = s.local / "mnt"
-    point.mkdir()
+    point = s.local / name
+    point.mkdir(exist_ok=True)
     s.run(*command, point, limit=30)
     try:
         yield point
@@ -34,7 +34,7 @@ def davfs(s, url, *settings):
     if os.geteuid():
         raise Skip("mounting davfs2 here takes root")
     cache = s.local / "davcache"
-    cache.mkdir()
+    cache.mkdir(exist_ok=True)
     cache.chmod(0o775)
     shutil.chown(cache, group="davfs2")
     for folder in (s.local, *s.local.parents):          # davfs2 leaves root behind and must still reach its cache
@@ -52,11 +52,11 @@ def davfs(s, url, *settings):
 
 
 @contextmanager
-def sshfs(s, folder, *options):
+def sshfs(s, folder, *options, name="mnt"):
     """The SFTP server's folder mounted with sshfs."""
     ssh = " ".join(s.sftp.command("ssh"))
     command = ["sshfs", "-o", f"ssh_command={ssh}", "-o", "idmap=user", *options, f"target:{folder}"]
-    with mounted(s, command, ["fusermount3", "-u"]) as point:
+    with mounted(s, command, ["fusermount3", "-u"], name) as point:
         yield point
 
 
