@@ -140,7 +140,8 @@ def append(a, b):
 
 
 def overwrite(a, b):
-    """Whole files written over in turns, longer, shorter and empty; then at the same time: the end is one of the two."""
+    """Whole files written over in turns, longer, shorter and empty; then at the same time: the end is one that was
+    reported as written."""
     for number, size in enumerate((10, 200_000, 30, 0, 500_000, 1)):
         one, other = (a, b) if number % 2 else (b, a)
         data = (f"{number} ".encode() * size)[:size]
@@ -148,11 +149,19 @@ def overwrite(a, b):
         sees(other / "turns", data, f"version {number} at the other mount")
         sees(one / "turns", data, f"version {number} at the mount that wrote it")
     for number in range(40):
-        # As long as one write and no longer: OpenSSH, which writes in place, may mix two longer ones.
-        versions = [f"{mount.name} {number:04} ".encode() * 300 for mount in (a, b)]
-        at_once(lambda: write(a / "both", versions[0]), lambda: write(b / "both", versions[1]))
-        end = sees(a / "both", versions, f"round {number}")
-        if sees(b / "both", versions, f"round {number}") != end:        # the second CLOSE was still under way
+        # As long as one write and no longer: OpenSSH, which writes in place, may mix two longer ones. There both writes
+        # succeed; the gateway may refuse the one that was opened before the other was in place.
+        accepted = []
+
+        def replace(mount):
+            data = f"{mount.name} {number:04} ".encode() * 300
+            with contextlib.suppress(PermissionError):      # what sshfs makes of SSH_FX_FAILURE
+                write(mount / "both", data)
+                accepted.append(data)
+        at_once(lambda: replace(a), lambda: replace(b))
+        need(accepted, f"round {number}: both were refused")
+        end = sees(a / "both", accepted, f"round {number}")
+        if sees(b / "both", accepted, f"round {number}") != end:        # the second CLOSE was still under way
             sees(a / "both", read(b / "both"), f"round {number}, the other mount")
 
 
