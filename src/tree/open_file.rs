@@ -134,7 +134,11 @@ impl OpenFile {
             Handle::Read(..) => Err(Error::WrongMode),
             Handle::Write(file) => {
                 self.session.stage_again(file)?;
-                file.with(|upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset))
+                let written = file.with(|upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset));
+                if matches!(written, Err(Error::Superseded)) {
+                    file.refused.store(true, Ordering::Release);
+                }
+                written
             }
         }
     }
@@ -257,10 +261,7 @@ impl WrittenFile {
         match &*self.state.read() {
             FileState::Staged(upload) | FileState::Unlinked(upload) => staged(upload),
             FileState::InPlace(editor) => in_place(editor),
-            FileState::Superseded(_) => {
-                self.refused.store(true, Ordering::Release);
-                Err(Error::Superseded)
-            }
+            FileState::Superseded(_) => Err(Error::Superseded),
             FileState::Closed => Err(crate::auth::Ended.into()),
         }
     }
@@ -303,16 +304,16 @@ impl WrittenFile {
 
     /// staged -> unlinked: the session has removed the name, or put something else there.
     fn unlink(&self) {
-        self.leave_name(|mut upload| {
-            upload.detach();
-            FileState::Unlinked(upload)
-        });
+        self.leave_name(FileState::Unlinked);
     }
 
     fn leave_name(&self, next: impl FnOnce(Box<Upload>) -> FileState) {
         let mut state = self.state.write();
         *state = match std::mem::replace(&mut *state, FileState::Closed) {
-            FileState::Staged(upload) => next(upload),
+            FileState::Staged(mut upload) => {
+                upload.detach();
+                next(upload)
+            }
             other => other,
         };
     }

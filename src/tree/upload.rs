@@ -39,7 +39,8 @@ pub struct Upload {
     detached: bool,
     access: HandleAccess,
     locks: HandleLocks,
-    _registered: RegisteredUpload,
+    /// Its place among the uploads of its directory, as long as it is for a name there.
+    registered: Option<RegisteredUpload>,
 }
 
 /// An entry as it stood under a name: which one, and with which content.
@@ -124,7 +125,7 @@ impl Upload {
             detached: false,
             access: authorize(view, spot, Permission::W)?,
             locks: HandleLocks::new(claim.tokens),
-            _registered: view.shared().uploads.register(&spot.folder, &spot.holder),
+            registered: Some(view.shared().uploads.register(&spot.folder, &spot.holder)),
         })
     }
 

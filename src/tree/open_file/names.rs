@@ -178,6 +178,11 @@ impl SessionFiles {
                 self.show(&file);
                 Handle::Write(file)
             }
+            // Nothing was emptied: the file itself is what was opened.
+            Edited::Copy(upload) if upload.is_untouched() => {
+                let original = Arc::new(upload.original()?);
+                Handle::Read(Box::new(Reader::of_file(self.view(), upload.path(), original)?), None)
+            }
             Edited::Copy(upload) => {
                 let reader = Reader::of_upload(self.view(), &upload)?;
                 upload.commit_in_directory()?;

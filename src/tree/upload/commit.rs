@@ -221,7 +221,11 @@ impl Upload {
 
     /// Lets go of the name that it was for: it is never put in place, and locks on the name do not bind it.
     pub(in crate::tree) fn detach(&mut self) {
-        self.detached = true;
+        (self.detached, self.registered) = (true, None);
+        // Handles that go on reading it show what it is, and not how it was staged.
+        if let Err(error) = self.finish.apply(&self.file, &self.wanted.lock()) {
+            tracing::debug!(%error, "an upload without a name keeps the mode that it was staged with");
+        }
     }
 
     /// Does what can be done before the name is locked: limits, attributes, sync.
