@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from files import MIB, NAMES, odd_tree, random_file, sha256, tree_sums
@@ -37,6 +38,19 @@ def sftp_exit_status(s):
     """The session ends with exit status 0 once the client is done: scp and restic take anything else as a failure."""
     done = s.run(*s.sftp.command("ssh"), "target", "-s", "sftp", expect=None, limit=20)
     need(done.returncode == 0, f"ssh ended with {done.returncode} {done.stderr.strip()[:200]}")
+
+
+@check("cargo")
+def sftp_handle_model(s):
+    """OpenSSH's own sftp-server is what the model of open files says without patgate's rules (tests/handles)."""
+    home = {"HOME": os.environ.get("HOME", "/root")}
+    test = ["cargo", "test", "--locked", "--test", "handles"]
+    built = subprocess.run([*test, "--no-run"], cwd=HERE, capture_output=True, text=True, timeout=1800)
+    need(built.returncode == 0, f"the test can't be built: {built.stderr.strip()[-300:]}")
+    s.deadline = time.monotonic() + s.options.timeout
+    done = s.run(*test, "--", "--ignored", "openssh", env=home, cwd=HERE)
+    passed = re.search(r"(\d+) passed", done.stdout)
+    need(passed and int(passed[1]) > 0, f"no test ran: {done.stdout.strip()[-300:]}")
 
 
 @check("sftp")

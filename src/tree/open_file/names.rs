@@ -9,6 +9,7 @@ use super::{FileState, Handle, Inner, OpenFile, SessionFiles, SlotId, WrittenFil
 use crate::domain::{Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::editor::Edited;
+use crate::tree::host::Stat;
 use crate::tree::{Attributes, Claim, EditMode, Entry, Error, Kind, Listing, Overwrite, Reader, Result, Space, View};
 
 /// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
@@ -366,7 +367,8 @@ impl SessionFiles {
             let file = file.upgrade()?;
             let mut entry = file.staged_stat()?.ok()?;
             entry.name = slot.name.as_bytes().to_vec();
-            file.is_shown(directory.stat_entry(&slot.name).ok().as_ref()).then(|| (entry.name.clone(), entry))
+            let shown = file.slot()? == slot && file.is_shown(directory.stat_entry(&slot.name).ok().as_ref());
+            shown.then(|| (entry.name.clone(), entry))
         });
         Some(entries.collect())
     }
@@ -382,8 +384,10 @@ impl SessionFiles {
             return None;
         }
         let spot = self.slot(path, follow)?;
-        let file = self.0.staged.lock().get(&SlotId::of(&spot))?.upgrade()?;
-        file.is_shown(spot.stat().ok()?.as_ref()).then_some(file)
+        let slot = SlotId::of(&spot);
+        let file = self.0.staged.lock().get(&slot)?.upgrade()?;
+        // A file that was staged again is for another name than it was at first.
+        (file.slot()? == slot && file.is_shown(spot.stat().ok()?.as_ref())).then_some(file)
     }
 
     /// Returns the slot that a path leads to, over links that lead to nothing in the tree too.
@@ -423,23 +427,29 @@ impl SessionFiles {
             return Ok(());
         }
         let _one_at_a_time = self.0.copying.lock();
-        let place = match &*file.state.read() {
-            FileState::InPlace(editor) => editor.place()?,
+        let (place, stat) = match &*file.state.read() {
+            FileState::InPlace(editor) => (editor.place()?, editor.file().stat()?),
             _ => return Ok(()),
         };
         if !place.linked {
             return Ok(());
         }
-        if let Some(other) = self.shown(&place.path, false) {
-            other.commit_for(|| Ok(()))?;
+        let other = self.shown(&place.path, false);
+        match &other {
+            // Another handle of the session edits a copy of this very file: both go on in one.
+            Some(other) if other.is_copy_of(&stat) => other.commit_for(|| Ok(()))?,
+            Some(_) => return Err(Error::Replaced),
+            None => {}
         }
         let mut state = file.state.write();
-        let FileState::InPlace(editor) = &*state else { return Ok(()) };
+        if !matches!(&*state, FileState::InPlace(_)) {
+            return Ok(());
+        }
         let mode = EditMode { create: false, exclusive: false, truncate: false, ..file.mode };
         let Edited::Copy(copy) = self.view().edit(&place.path, mode, &Claim::none())?.into_edited() else {
             return Ok(());
         };
-        if !copy.replaces_this(&editor.file().stat()?) {
+        if other.is_none() && !copy.replaces_this(&stat) {
             return Err(Error::Replaced);
         }
         *state = FileState::Staged(copy);
@@ -456,6 +466,11 @@ impl SlotId {
 }
 
 impl WrittenFile {
+    /// Tells whether it is a staged copy of a file.
+    fn is_copy_of(&self, file: &Stat) -> bool {
+        matches!(&*self.state.read(), FileState::Staged(upload) if upload.replaces_this(file))
+    }
+
     fn slot(&self) -> Option<SlotId> {
         let state = self.state.read();
         let FileState::Staged(upload) = &*state else { return None };

@@ -204,7 +204,11 @@ impl Upload {
     /// [`Error::Replaced`] where something else stands there now.
     pub(in crate::tree) fn original(&self) -> Result<File> {
         self.access.check(&*self.file)?;
-        let file = self.directory.open(&self.name, How::Both)?;
+        // A file that may not be written can still be renamed.
+        let file = match self.directory.open(&self.name, How::Both) {
+            Err(Errno::ACCESS) => self.directory.open(&self.name, How::Read)?,
+            file => file?,
+        };
         let same = self.replaces.is_some_and(|old| file.stat().is_ok_and(|now| old.is_entry(&now)));
         if same { Ok(file) } else { Err(Error::Replaced) }
     }
@@ -252,7 +256,8 @@ impl Upload {
             return Err(Error::Spoilt);
         }
         view.fits(&spot.name, &self.file)?;
-        let finish = Finish::of(view, spot, replaced);
+        // Where what it replaces has gone meanwhile, it still becomes what that was: no more is shown to others.
+        let finish = replaced.map_or(self.finish, |replaced| Finish::of(view, spot, Some(replaced)));
         if finish != self.finish {
             finish.apply(&self.file, &self.wanted.lock())?;
         }

@@ -51,6 +51,10 @@ impl View {
         if mode.read && !spot.permission.allows(Permission::RW) {
             return Err(Error::Forbidden);
         }
+        // A link that leads nowhere exists, too (open(2), O_EXCL).
+        if mode.exclusive && self.spot(path)?.stat()?.is_some() {
+            return Err(Error::Exists);
+        }
         let name = self.shared().names.hold(&[&spot.path]);
         let steady = self.shared().locks.steady();
         let stat = spot.stat()?;

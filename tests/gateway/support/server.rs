@@ -41,6 +41,12 @@ impl Server {
         Self { http: address("http=http://"), sftp: address("sftp="), process }
     }
 
+    /// What it logs, where its command pipes that.
+    #[allow(dead_code, reason = "for tests/handles")]
+    pub(crate) fn errors(&mut self) -> Option<std::process::ChildStderr> {
+        self.process.stderr.take()
+    }
+
     /// The most memory it ever held at once, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");

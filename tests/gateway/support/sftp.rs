@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use russh::client;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A status other than OK: its code and message, or the end of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +49,21 @@ impl client::Handler for Trusting {
     }
 }
 
-/// One SSH connection with one SFTP channel.
-pub(crate) struct Sftp {
-    connection: client::Handle<Trusting>,
-    /// The connection's socket, to be cut.
+/// An SSH connection, and its socket, to be cut.
+struct Connection {
+    ssh: client::Handle<Trusting>,
     socket: std::net::TcpStream,
-    stream: russh::ChannelStream<client::Msg>,
+}
+
+/// A byte stream in both directions that carries SFTP packets.
+pub(crate) trait PacketStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> PacketStream for S {}
+
+/// One SFTP channel: of an SSH connection, which other channels may share, or over a stream of its own.
+pub(crate) struct Sftp {
+    connection: Option<Arc<Connection>>,
+    stream: Box<dyn PacketStream>,
     next: u32,
     /// The extensions that the server announced.
     pub(crate) extensions: Vec<String>,
@@ -64,12 +73,24 @@ pub(crate) struct Sftp {
 impl Sftp {
     /// Logs in with a password; `None` when it is refused.
     pub(crate) async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
-        let (mut connection, socket) = Self::dial(address).await.ok()?;
-        let accepted = connection.authenticate_password(login, token).await.ok()?.success();
+        let (mut ssh, socket) = Self::dial(address).await.ok()?;
+        let accepted = ssh.authenticate_password(login, token).await.ok()?.success();
         if !accepted {
             return None;
         }
-        Some(Self::open(connection, socket).await.expect("the subsystem starts"))
+        Some(Self::open(Arc::new(Connection { ssh, socket })).await.expect("the subsystem starts"))
+    }
+
+    /// Opens another SFTP channel of the same connection.
+    #[allow(dead_code, reason = "for tests/handles")]
+    pub(crate) async fn beside(&self) -> Result<Self> {
+        Self::open(self.connection().clone()).await
+    }
+
+    /// Starts SFTP over a stream that leads to a server without SSH between.
+    #[allow(dead_code, reason = "for tests/handles")]
+    pub(crate) async fn over(stream: impl PacketStream + 'static) -> Result<Self> {
+        Self::start(None, Box::new(stream)).await
     }
 
     async fn dial(
@@ -82,12 +103,15 @@ impl Sftp {
         Ok((connection, socket))
     }
 
-    async fn open(connection: client::Handle<Trusting>, socket: std::net::TcpStream) -> Result<Self> {
+    async fn open(connection: Arc<Connection>) -> Result<Self> {
         let gone = |_| SftpError::Gone;
-        let channel = connection.channel_open_session().await.map_err(gone)?;
+        let channel = connection.ssh.channel_open_session().await.map_err(gone)?;
         channel.request_subsystem(true, "sftp").await.map_err(gone)?;
-        let (stream, early) = (channel.into_stream(), VecDeque::new());
-        let mut sftp = Self { connection, socket, stream, next: 0, extensions: Vec::new(), early };
+        Self::start(Some(connection), Box::new(channel.into_stream())).await
+    }
+
+    async fn start(connection: Option<Arc<Connection>>, stream: Box<dyn PacketStream>) -> Result<Self> {
+        let mut sftp = Self { connection, stream, next: 0, extensions: Vec::new(), early: VecDeque::new() };
         sftp.send_raw(&packet(1, &3u32.to_be_bytes())).await?;
         let (kind, body) = sftp.read_packet().await?;
         assert_eq!((kind, &body[..4]), (2, &3u32.to_be_bytes()[..]), "VERSION 3");
@@ -117,17 +141,17 @@ impl Sftp {
 
     /// Opens another channel of the connection.
     pub(crate) async fn channel(&self) -> russh::Channel<client::Msg> {
-        self.connection.channel_open_session().await.expect("a channel")
+        self.connection().ssh.channel_open_session().await.expect("a channel")
     }
 
     /// Cuts the connection, as a network that fails does.
     pub(crate) fn cut(self) {
-        self.socket.shutdown(std::net::Shutdown::Both).expect("cut");
+        self.connection().socket.shutdown(std::net::Shutdown::Both).expect("cut");
     }
 
     /// Takes leave of the server (SSH_MSG_DISCONNECT).
     pub(crate) async fn disconnect(self) {
-        self.connection.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
+        self.connection().ssh.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
     }
 
     /// Ends the channel in order (SSH_MSG_CHANNEL_EOF) and waits for the server to close it.
@@ -136,6 +160,10 @@ impl Sftp {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).await.expect("closed");
         assert!(rest.is_empty(), "{rest:?}");
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        self.connection.as_ref().expect("an SSH connection")
     }
 
     /// Sends bytes as they are.
@@ -238,20 +266,25 @@ impl Sftp {
 
     /// The names in a folder, without `.` and `..`, sorted.
     pub(crate) async fn list(&mut self, path: &str) -> Result<Vec<String>> {
+        Ok(self.entries(path).await?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The entries of a folder with their attributes, without `.` and `..`, sorted by name.
+    pub(crate) async fn entries(&mut self, path: &str) -> Result<Vec<(String, Attrs)>> {
         let (_, body) = self.ask(11, &[&string(path.as_bytes())]).await?;
         let handle = take_string(&mut &body[..]).to_vec();
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         loop {
             match self.ask(12, &[&string(&handle)]).await {
-                Ok((_, body)) => names.extend(take_names(&body)),
+                Ok((_, body)) => entries.extend(take_entries(&body)),
                 Err(SftpError::Status(1, _)) => break,
                 Err(error) => return Err(error),
             }
         }
         self.close(&handle).await?;
-        names.retain(|name| name != "." && name != "..");
-        names.sort();
-        Ok(names)
+        entries.retain(|(name, _)| name != "." && name != "..");
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(entries)
     }
 
     pub(crate) async fn stat(&mut self, path: &str) -> Result<Attrs> {
@@ -325,20 +358,20 @@ pub(crate) fn string(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
 
-fn take_u32(body: &mut &[u8]) -> u32 {
+pub(crate) fn take_u32(body: &mut &[u8]) -> u32 {
     let (value, rest) = body.split_first_chunk::<4>().expect("a number");
     *body = rest;
     u32::from_be_bytes(*value)
 }
 
-fn take_string<'a>(body: &mut &'a [u8]) -> &'a [u8] {
+pub(crate) fn take_string<'a>(body: &mut &'a [u8]) -> &'a [u8] {
     let length = take_u32(body) as usize;
     let (value, rest) = body.split_at(length);
     *body = rest;
     value
 }
 
-fn take_attrs(body: &mut &[u8]) -> Attrs {
+pub(crate) fn take_attrs(body: &mut &[u8]) -> Attrs {
     let flags = take_u32(body);
     let mut attrs = Attrs::default();
     if flags & 1 != 0 {
@@ -357,14 +390,17 @@ fn take_attrs(body: &mut &[u8]) -> Attrs {
     attrs
 }
 
-fn take_names(mut body: &[u8]) -> Vec<String> {
+fn take_names(body: &[u8]) -> Vec<String> {
+    take_entries(body).into_iter().map(|(name, _)| name).collect()
+}
+
+fn take_entries(mut body: &[u8]) -> Vec<(String, Attrs)> {
     let count = take_u32(&mut body);
     (0..count)
         .map(|_| {
             let name = String::from_utf8_lossy(take_string(&mut body)).into_owned();
             take_string(&mut body);
-            take_attrs(&mut body);
-            name
+            (name, take_attrs(&mut body))
         })
         .collect()
 }

@@ -1,0 +1,250 @@
+//! Sequences that are written down: one for every rule, and those that once went wrong.
+
+use crate::operations::{AttributeChange, OpenFlags, Request, Step, WebDav};
+use crate::rules::Rule;
+
+/// A sequence that is run against every server.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// The rule without which the model says something else.
+    pub(crate) rule: Option<Rule>,
+    pub(crate) steps: fn() -> Vec<Step>,
+}
+
+impl Case {
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        (self.steps)()
+    }
+}
+
+const READ: u32 = OpenFlags::READ;
+const WRITE: u32 = OpenFlags::WRITE;
+const READ_WRITE: u32 = READ | WRITE;
+const UPLOAD: u32 = WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+const NEW: u32 = WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+
+fn open(channel: usize, path: &str, flags: u32) -> Step {
+    open_with_mode(channel, path, flags, None)
+}
+
+fn open_with_mode(channel: usize, path: &str, flags: u32, mode: Option<u32>) -> Step {
+    Step::Sftp(channel, Request::Open { path: path.to_owned(), flags: OpenFlags(flags), mode })
+}
+
+fn write(channel: usize, handle: usize, data: &str) -> Step {
+    Step::Sftp(channel, Request::Write { handle, offset: 0, data: data.to_owned() })
+}
+
+fn close(channel: usize, handle: usize) -> Step {
+    Step::Sftp(channel, Request::Close { handle })
+}
+
+fn stat(channel: usize, path: &str) -> Step {
+    Step::Sftp(channel, Request::Stat { path: path.to_owned() })
+}
+
+fn set_handle(channel: usize, handle: usize, change: AttributeChange) -> Step {
+    Step::Sftp(channel, Request::HandleSetStat { handle, change })
+}
+
+fn handle_stat(channel: usize, handle: usize) -> Step {
+    Step::Sftp(channel, Request::HandleStat { handle })
+}
+
+fn set(channel: usize, path: &str, change: AttributeChange) -> Step {
+    Step::Sftp(channel, Request::SetStat { path: path.to_owned(), change })
+}
+
+fn rename(channel: usize, from: &str, to: &str) -> Step {
+    Step::Sftp(channel, Request::Rename { from: from.to_owned(), to: to.to_owned() })
+}
+
+fn hard_link(channel: usize, from: &str, to: &str) -> Step {
+    Step::Sftp(channel, Request::HardLink { from: from.to_owned(), to: to.to_owned() })
+}
+
+fn symbolic_link(channel: usize, target: &str, path: &str) -> Step {
+    Step::Sftp(channel, Request::SymbolicLink { target: target.to_owned(), path: path.to_owned() })
+}
+
+fn remove(channel: usize, path: &str) -> Step {
+    Step::Sftp(channel, Request::Remove { path: path.to_owned() })
+}
+
+fn make_directory(channel: usize, path: &str) -> Step {
+    Step::Sftp(channel, Request::MakeDirectory { path: path.to_owned(), mode: None })
+}
+
+fn remove_directory(channel: usize, path: &str) -> Step {
+    Step::Sftp(channel, Request::RemoveDirectory { path: path.to_owned() })
+}
+
+fn lock(path: &str) -> Step {
+    Step::WebDav(WebDav::Lock { path: path.to_owned(), deep: false })
+}
+
+const UNLOCK: Step = Step::WebDav(WebDav::Unlock { lock: 0 });
+
+fn size(size: u64) -> AttributeChange {
+    AttributeChange { size: Some(size), ..AttributeChange::default() }
+}
+
+fn modified(seconds: u32) -> AttributeChange {
+    AttributeChange { modified: Some(seconds), ..AttributeChange::default() }
+}
+
+fn copy_data(channel: usize, from: usize, to: usize) -> Step {
+    Step::Sftp(channel, Request::CopyData { from, offset: 0, length: 1, to, to_offset: 1 })
+}
+
+/// All cases. Channels 0 and 1 are of one session, 2 and 3 of others.
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "an upload is shown to its own session alone",
+        rule: Some(Rule::StagedUntilClose),
+        steps: || vec![open(0, "a", UPLOAD), stat(1, "a"), stat(2, "a"), close(0, 0), stat(2, "a")],
+    },
+    Case {
+        name: "a rename of an upload commits it",
+        rule: Some(Rule::EarlyCommit),
+        steps: || vec![open(0, "a", UPLOAD), rename(0, "a", "b"), write(0, 0, "late"), close(0, 0)],
+    },
+    Case {
+        name: "a second upload to a name supersedes the first",
+        rule: Some(Rule::Superseded),
+        steps: || {
+            let begin = vec![open(0, "a", UPLOAD), open(1, "a", UPLOAD), write(1, 0, "second"), write(0, 0, "first")];
+            [begin, vec![close(0, 0), close(1, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a directory with an upload in it can't be removed",
+        rule: Some(Rule::BusyDirectory),
+        steps: || vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), remove_directory(2, "d"), close(0, 0)],
+    },
+    Case {
+        name: "a file that was replaced by an upload takes no more writes",
+        rule: Some(Rule::ReplacedFile),
+        steps: || vec![open(2, "a", NEW), open(0, "a", UPLOAD), close(0, 0), write(2, 0, "lost"), close(2, 0)],
+    },
+    Case {
+        name: "an upload with a refused write is not committed",
+        rule: Some(Rule::SpoiledUpload),
+        steps: || {
+            let begin = vec![open(0, "a", NEW), close(0, 0), open(0, "a", UPLOAD)];
+            [begin, vec![lock("a"), write(0, 0, "gone"), UNLOCK, close(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "copy-data between two names of one file is refused",
+        rule: Some(Rule::SameFileCopy),
+        steps: || {
+            let begin = vec![open(0, "a", NEW), write(0, 0, "data"), close(0, 0), hard_link(0, "a", "b")];
+            [begin, vec![open(0, "a", READ), open(0, "b", READ_WRITE), copy_data(0, 1, 0)]].concat()
+        },
+    },
+    Case {
+        name: "an absolute link can't be made",
+        rule: Some(Rule::LinksStayInside),
+        steps: || vec![symbolic_link(0, "/absent/of/the/handles/test", "l"), remove(0, "l")],
+    },
+    Case {
+        name: "a size for a directory is refused with all that comes with it",
+        rule: Some(Rule::AtomicAttributes),
+        steps: || {
+            let change = AttributeChange { size: Some(0), mode: Some(0o700), modified: None };
+            vec![make_directory(0, "d"), set(0, "d", change)]
+        },
+    },
+    Case {
+        name: "a locked file can't be removed or written to",
+        rule: Some(Rule::LockBinds),
+        steps: || {
+            let begin = vec![open(0, "a", NEW), lock("a"), write(0, 0, "no"), remove(0, "a")];
+            [begin, vec![UNLOCK, write(0, 0, "yes"), remove(0, "a")]].concat()
+        },
+    },
+    Case {
+        name: "an edit is seen by others when it is closed, where a token is limited to types",
+        rule: Some(Rule::EditsAreCopies),
+        steps: || vec![open(0, "a", NEW), write(0, 0, "text"), stat(2, "a"), close(0, 0), stat(2, "a")],
+    },
+    Case {
+        name: "a file that is read-only for the server is replaced",
+        rule: Some(Rule::ReplacesReadOnly),
+        steps: || vec![open_with_mode(0, "a", NEW, Some(0o444)), close(0, 0), open(0, "a", UPLOAD), close(0, 0)],
+    },
+    Case {
+        name: "a directory can't be opened as a file",
+        rule: Some(Rule::NoOpenDirectory),
+        steps: || vec![make_directory(0, "d"), open(0, "d", READ)],
+    },
+    Case {
+        name: "a rename of a link replaces no link that leads nowhere",
+        rule: Some(Rule::RenameNeverReplaces),
+        steps: || vec![symbolic_link(0, "a", "l"), symbolic_link(0, "c", "m"), rename(0, "l", "m")],
+    },
+    Case {
+        name: "a hard link of a link leads to the file",
+        rule: Some(Rule::HardLinkFollows),
+        steps: || vec![open(0, "a", NEW), symbolic_link(0, "a", "l"), hard_link(0, "l", "b")],
+    },
+    Case {
+        name: "a time that was set after the last write stands after CLOSE",
+        rule: None,
+        steps: || {
+            let set = set(1, "a", modified(900_000_000));
+            vec![open(0, "a", NEW), set_handle(0, 0, size(0)), set, close(0, 0)]
+        },
+    },
+    Case {
+        name: "an exclusive OPEN of a link that leads nowhere is refused, as of anything that exists",
+        rule: None,
+        steps: || vec![symbolic_link(0, "a", "l"), open(0, "l", NEW)],
+    },
+    Case {
+        name: "a handle to an upload without a name shows the mode that it had",
+        rule: None,
+        steps: || vec![open(0, "a", UPLOAD), open(1, "a", READ), remove(0, "a"), close(0, 0), handle_stat(1, 0)],
+    },
+    Case {
+        name: "an OPEN that creates a file and does not write leads to that file",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", OpenFlags::CREATE), handle_stat(0, 0), open(2, "a", WRITE)];
+            [begin, vec![write(2, 0, "data"), close(2, 0), handle_stat(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a refused FSETSTAT of a superseded upload does not fail its CLOSE",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", UPLOAD), open(1, "a", UPLOAD), set_handle(0, 0, modified(900_000_000))];
+            [begin, vec![close(0, 0), close(1, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a directory can be removed when the upload in it has lost its name",
+        rule: None,
+        steps: || {
+            let begin = vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), remove(0, "d/a")];
+            [begin, vec![remove_directory(0, "d"), close(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a copy that was made again is shown where it goes, and nowhere else",
+        rule: None,
+        steps: || {
+            let begin = vec![make_directory(0, "d"), open(0, "a", UPLOAD), rename(0, "a", "d/a"), write(0, 0, "data")];
+            [begin, vec![rename(2, "d/a", "a"), stat(0, "a"), close(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "an OPEN that creates a read-only file is let through, whoever serves",
+        rule: None,
+        steps: || {
+            let flags = OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+            vec![open_with_mode(0, "a", flags, Some(0o444)), handle_stat(0, 0), close(0, 0)]
+        },
+    },
+];

@@ -1,0 +1,235 @@
+//! Open files over SFTP, against an executable model: random requests of three sessions on one directory are answered,
+//! and leave, what the model says. Without rules the model is OpenSSH's sftp-server; with them it is patgate.
+//!
+//! `HANDLES_SEQUENCES` is the number of sequences of each configuration, `HANDLES_SEED` the seed that they are drawn from.
+
+#![allow(clippy::expect_used)]
+
+mod cases;
+mod descriptions;
+mod driver;
+mod file_system;
+mod locks;
+mod model;
+mod names;
+mod openssh;
+mod operations;
+mod patgate;
+mod rules;
+mod runner;
+mod support;
+mod uploads;
+mod webdav;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use cases::{CASES, Case};
+use model::{Model, Outcome, Setting};
+use openssh::OpenSsh;
+use operations::{Shape, Step, sequence};
+use patgate::Patgate;
+use rules::{Rule, RuleSet};
+use runner::{Names, Target};
+
+const SEED: u64 = 0x5eed;
+/// A user without rights, as whom servers are run beside root.
+const ORDINARY_USER: u32 = 65534;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Runs the cases that are written down, and tells all that fail.
+fn run_cases<T: Target>(runtime: &tokio::runtime::Runtime, target: &mut T, setting: Setting, suffix: &'static str) {
+    let names = Names::new(suffix);
+    let failed = CASES.iter().filter_map(|Case { name, steps, .. }| {
+        let steps: Vec<_> = steps().iter().map(|step| operations::step_with_suffix(step, suffix)).collect();
+        let result = runtime.block_on(runner::run(target, setting, &names, &steps));
+        result.err().map(|reason| format!("{name}: {reason}"))
+    });
+    let failed: Vec<String> = failed.collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Draws sequences and runs them; a failure is shrunk, and told with its steps.
+fn explore<T: Target>(runtime: &tokio::runtime::Runtime, mut target: T, setting: Setting, shape: Shape, cases: u32) {
+    run_cases(runtime, &mut target, setting, shape.suffix);
+    let seed = number("HANDLES_SEED").unwrap_or(SEED);
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let target = RefCell::new(target);
+    let names = Names::new(shape.suffix);
+    let run = |steps: &[Step]| {
+        let mut target = target.borrow_mut();
+        let run = runner::run(&mut *target, setting, &names, steps);
+        let limited = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run).await });
+        limited.unwrap_or_else(|_| Err("no end within a minute".to_owned()))
+    };
+    match runner.run(&sequence(shape), |steps| run(&steps).map_err(TestCaseError::fail)) {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, steps)) => {
+            let (reason, steps) = without_idle_steps(reason.to_string(), steps, run);
+            panic!("seed {seed}: {reason}\nthe whole sequence: {steps:#?}")
+        }
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}
+
+/// Leaves out of a sequence that fails every step without which it fails too: shrinking tries each of them once only.
+fn without_idle_steps(
+    mut reason: String,
+    mut steps: Vec<Step>,
+    run: impl Fn(&[Step]) -> Result<(), String>,
+) -> (String, Vec<Step>) {
+    let mut at = 0;
+    while at < steps.len() {
+        let mut fewer = steps.clone();
+        fewer.remove(at);
+        match run(&fewer) {
+            Err(other) => (reason, steps, at) = (other, fewer, 0),
+            Ok(()) => at += 1,
+        }
+    }
+    (reason, steps)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn sequences(usual: u32) -> u32 {
+    number("HANDLES_SEQUENCES").map_or(usual, |number| u32::try_from(number).expect("a small number"))
+}
+
+fn openssh_is_the_model(superuser: bool) {
+    let runtime = runtime();
+    // Connections end by tasks of their own.
+    let _context = runtime.enter();
+    let user = (!superuser && rustix::process::geteuid().is_root()).then_some(ORDINARY_USER);
+    let target = runtime.block_on(OpenSsh::start(&openssh::program(), user));
+    let setting = Setting { rules: RuleSet::NONE, superuser, text: false };
+    explore(&runtime, target, setting, Shape { suffix: "", webdav: false, length: 60 }, sequences(1000));
+}
+
+#[test]
+#[ignore = "needs OpenSSH's sftp-server"]
+fn openssh_is_the_model_without_rules_for_root() {
+    if rustix::process::geteuid().is_root() {
+        openssh_is_the_model(true);
+    }
+}
+
+#[test]
+#[ignore = "needs OpenSSH's sftp-server"]
+fn openssh_is_the_model_without_rules_for_an_ordinary_user() {
+    openssh_is_the_model(false);
+}
+
+/// The rules of a gateway that serves as root or not, by a token that is limited to text or not.
+fn rules(superuser: bool, text: bool) -> RuleSet {
+    let all = RuleSet::all();
+    let all = if text { all } else { all.without(Rule::EditsAreCopies) };
+    if superuser { all.without(Rule::ReplacesReadOnly) } else { all }
+}
+
+fn patgate_is_the_model(superuser: bool, text: bool) {
+    let is_root = rustix::process::geteuid().is_root();
+    if superuser && !is_root {
+        return;
+    }
+    let runtime = runtime();
+    // Connections end by tasks of their own.
+    let _context = runtime.enter();
+    let user = (!superuser && is_root).then_some(ORDINARY_USER);
+    let options: &[&str] = if text { &["--mime", "text/plain"] } else { &[] };
+    let target = runtime.block_on(Patgate::start(user, options));
+    let setting = Setting { rules: rules(superuser, text), superuser, text };
+    let suffix = if text { ".txt" } else { "" };
+    explore(&runtime, target, setting, Shape { suffix, webdav: true, length: 60 }, sequences(500));
+}
+
+#[test]
+fn patgate_is_the_model_for_root() {
+    patgate_is_the_model(true, false);
+}
+
+#[test]
+fn patgate_is_the_model_for_root_and_a_token_limited_to_text() {
+    patgate_is_the_model(true, true);
+}
+
+#[test]
+fn patgate_is_the_model_for_an_ordinary_user() {
+    patgate_is_the_model(false, false);
+}
+
+#[test]
+fn patgate_is_the_model_for_an_ordinary_user_and_a_token_limited_to_text() {
+    patgate_is_the_model(false, true);
+}
+
+#[test]
+fn every_rule_has_a_case_that_needs_it() {
+    for rule in Rule::ALL {
+        let case = CASES.iter().find(|case| case.rule == Some(rule));
+        let case = case.unwrap_or_else(|| panic!("{rule:?} has no case"));
+        let text = rule == Rule::EditsAreCopies;
+        let all = rules(rule != Rule::ReplacesReadOnly, text);
+        let results = |rules| {
+            let mut model = Model::new(Setting { rules, superuser: rule != Rule::ReplacesReadOnly, text });
+            let outcomes: Vec<_> = case.steps().iter().map(|step| model.apply(step)).collect();
+            (outcomes, driver::model_tree(&model.files, |number| model.attributes(number)))
+        };
+        assert!(all.has(rule), "{rule:?}");
+        assert_ne!(results(all), results(all.without(rule)), "{}: the same without {rule:?}", case.name);
+    }
+}
+
+/// The kind of a step's request, and whether it was let through.
+fn answer_of(step: &Step, outcome: &Outcome) -> (String, bool) {
+    let text = match step {
+        Step::Sftp(_, request) => format!("{request:?}"),
+        Step::WebDav(request) => format!("WebDav{request:?}"),
+        Step::Cut(_) | Step::EndChannel(_) => format!("{step:?}"),
+    };
+    let kind = text.split([' ', '(']).next().unwrap_or_default().to_owned();
+    (kind, *outcome != Outcome::Refused)
+}
+
+#[test]
+fn random_sequences_are_let_through_and_refused_in_every_kind_of_request() {
+    let shape = Shape { suffix: "", webdav: true, length: 60 };
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut counts = BTreeMap::<(String, bool), u32>::new();
+    for _ in 0..2000 {
+        let steps = sequence(shape).new_tree(&mut runner).expect("a sequence").current();
+        let mut model = Model::new(Setting { rules: rules(true, false), superuser: true, text: false });
+        for step in steps {
+            let step = model.resolve(&step);
+            if let Some(outcome) = model.apply(&step) {
+                *counts.entry(answer_of(&step, &outcome)).or_default() += 1;
+            }
+        }
+    }
+    let never_refused = ["HandleStat", "Sync", "EndChannel", "WebDavUnlock", "session"];
+    let kinds: BTreeSet<&String> = counts.keys().map(|(kind, _)| kind).collect();
+    assert!(kinds.len() >= 30, "{counts:#?}");
+    for kind in kinds {
+        let number = |passed| counts.get(&(kind.clone(), passed)).copied().unwrap_or_default();
+        let refused = never_refused.contains(&kind.as_str()) || number(false) >= 20;
+        assert!(number(true) >= 20 && refused, "{kind}: {counts:#?}");
+    }
+}

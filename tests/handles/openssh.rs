@@ -1,0 +1,153 @@
+//! OpenSSH's sftp-server: a process a channel, over one directory.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::driver::{self, Handles};
+use crate::file_system::BASE_NAME;
+use crate::model::Outcome;
+use crate::operations::{CHANNELS, Request, WebDav, session_of};
+use crate::runner::Target;
+use crate::support::sftp::Sftp;
+
+/// Where Linux distributions put the program.
+const USUAL_PLACES: [&str; 4] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+];
+
+/// Finds the program: `SFTP_SERVER`, or where it usually is.
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os("SFTP_SERVER").map(PathBuf::from);
+    let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+    named.or_else(usual).expect("OpenSSH's sftp-server: install openssh-sftp-server or set SFTP_SERVER")
+}
+
+struct Channel {
+    process: Process,
+    sftp: Sftp,
+}
+
+/// A process that is killed when it is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Three sessions of OpenSSH.
+pub(crate) struct OpenSsh {
+    folder: TempDir,
+    program: PathBuf,
+    user: Option<u32>,
+    channels: Vec<Channel>,
+    handles: Handles,
+}
+
+impl OpenSsh {
+    /// Starts the processes, as the user with this number where one is given.
+    pub(crate) async fn start(program: &Path, user: Option<u32>) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let base = folder.path().join(BASE_NAME);
+        fs::create_dir(&base).expect("a directory");
+        if let Some(user) = user {
+            for path in [folder.path(), &base] {
+                std::os::unix::fs::chown(path, Some(user), Some(user)).expect("given away");
+            }
+        }
+        let handles = std::array::from_fn(|_| Vec::new());
+        let mut target = Self { folder, program: program.to_owned(), user, channels: Vec::new(), handles };
+        for _ in 0..CHANNELS {
+            let channel = target.channel().await.expect("a session");
+            target.channels.push(channel);
+        }
+        target
+    }
+
+    async fn channel(&self) -> Result<Channel, String> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let other = theirs.try_clone().map_err(|error| error.to_string())?;
+        let mut command = Command::new(&self.program);
+        command.args(["-u", "0022"]).current_dir(self.folder.path().join(BASE_NAME));
+        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(other)).stderr(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let process = Process(command.spawn().map_err(|error| error.to_string())?);
+        drop(command);
+        ours.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let stream = tokio::net::UnixStream::from_std(ours).map_err(|error| error.to_string())?;
+        let sftp = Sftp::over(stream).await.map_err(|error| format!("{error:?}"))?;
+        Ok(Channel { process, sftp })
+    }
+
+    async fn replace(&mut self, number: usize) -> Result<(), String> {
+        let fresh = self.channel().await?;
+        drop(std::mem::replace(&mut self.channels[number], fresh));
+        self.handles[number].clear();
+        Ok(())
+    }
+}
+
+impl Target for OpenSsh {
+    async fn begin(&mut self) -> Result<(), String> {
+        let clear = |directory: &Path, keep: &str| -> std::io::Result<()> {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                match entry.file_type()?.is_dir() {
+                    true if entry.file_name() == keep => {}
+                    true => fs::remove_dir_all(entry.path())?,
+                    false => fs::remove_file(entry.path())?,
+                }
+            }
+            Ok(())
+        };
+        let cleared =
+            clear(self.folder.path(), BASE_NAME).and_then(|()| clear(&self.folder.path().join(BASE_NAME), ""));
+        cleared.map_err(|error| error.to_string())
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    async fn request(&mut self, channel: usize, request: &Request) -> Result<Outcome, String> {
+        let sftp = &mut self.channels[channel].sftp;
+        driver::outcome(driver::perform(sftp, &mut self.handles[channel], "", request).await)
+    }
+
+    async fn cut(&mut self, session: usize) -> Result<(), String> {
+        for channel in (0..CHANNELS).filter(|channel| session_of(*channel) == session) {
+            self.replace(channel).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_channel(&mut self, channel: usize) -> Result<(), String> {
+        let fresh = self.channel().await?;
+        let old = std::mem::replace(&mut self.channels[channel], fresh);
+        self.handles[channel].clear();
+        let Channel { mut process, sftp } = old;
+        sftp.end().await;
+        process.0.wait().map(drop).map_err(|error| error.to_string())
+    }
+
+    fn has_web_dav(&self) -> bool {
+        false
+    }
+
+    async fn web_dav(&mut self, _request: &WebDav, _expected: &Outcome) -> Result<Outcome, String> {
+        Err("sftp-server has no WebDAV".to_owned())
+    }
+}
