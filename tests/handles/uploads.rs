@@ -214,10 +214,10 @@ impl Model {
         if !self.has(Rule::EarlyCommit) {
             return Err(Refused);
         }
-        match self.uploads[upload].location.entry {
-            // A copy that is as it was has nothing to commit: the file itself is opened to be written.
-            Some(original) if !self.uploads[upload].changed && !self.may_write(original) => return Err(Refused),
-            Some(original) if !self.uploads[upload].changed => self.go_on_in_place(upload, original),
+        let Upload { changed, spoiled, location: Location { entry, .. }, .. } = &self.uploads[upload];
+        match *entry {
+            // A copy that is as it was has nothing to commit: its handle goes on in the file itself.
+            Some(original) if !changed && !spoiled => self.go_on_in_place(upload, original),
             Some(_) | None => self.commit(upload)?,
         }
         Ok(())

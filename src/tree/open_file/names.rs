@@ -112,15 +112,12 @@ impl SessionFiles {
         if request.write || request.truncate {
             return self.open_to_edit(path, request);
         }
-        let exclusive = request.create && request.exclusive;
-        match if exclusive { Err(Error::Absent) } else { self.open_to_read(path) } {
-            Err(Error::Absent) if request.create => {
-                // Only what is missing is created: one that is there needs no right to write.
-                match self.open_to_edit(path, &OpenRequest { exclusive: true, ..*request }) {
-                    Err(Error::Exists) if !exclusive => self.open_to_read(path),
-                    opened => opened,
-                }
-            }
+        if request.create && request.exclusive {
+            return self.open_to_edit(path, request);
+        }
+        match self.open_to_read(path) {
+            // Only what is missing is created: one that is there needs no right to write.
+            Err(Error::Absent) if request.create => self.open_to_edit(path, request),
             opened => opened,
         }
     }
