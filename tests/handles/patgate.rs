@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::process::{ChildStderr, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +62,10 @@ impl Patgate {
             for path in [folder.path(), &files] {
                 chown(path, Some(user), Some(user)).expect("given away");
             }
-            std::fs::copy(env!("CARGO_BIN_EXE_patgate"), folder.path().join(PROGRAM_COPY)).expect("copied");
+            // By another process: one that other threads start meanwhile would hold the copy open for writing (ETXTBSY).
+            let copied =
+                Command::new("cp").arg(env!("CARGO_BIN_EXE_patgate")).arg(folder.path().join(PROGRAM_COPY)).status();
+            assert!(copied.expect("cp runs").success());
         }
         let mut command = program(&folder.path().join("state"));
         command.env("PATGATE_DURABILITY", "fast").env("PATGATE_LOG", "warn,patgate::sftp::channel=trace");
