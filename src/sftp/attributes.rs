@@ -30,21 +30,38 @@ impl Change {
     pub(super) const TIMES: u32 = 0x08;
     pub(super) const EXTENDED: u32 = 0x8000_0000;
 
-    /// Returns what the tree is to set.
+    /// Sets one attribute after the other, as far as each can be set, and answers for the last that could not: as
+    /// OpenSSH's server does, for clients that ask for owner, mode and times in one request.
     ///
     /// # Errors
-    /// [`Error::Owner`] when it wants another owner than is shown.
-    pub(super) fn attributes(&self) -> Result<Attributes> {
-        if self.owner.is_some_and(|owner| owner != (OWNER, OWNER)) {
-            return Err(Error::Owner);
-        }
+    /// What `set` says of the last that it refused; [`Error::Owner`] when another owner than is shown is asked for.
+    pub(super) fn apply(&self, mut set: impl FnMut(&Attributes) -> Result<()>) -> Result<()> {
+        let none = Attributes::default();
         let at = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
-        Ok(Attributes {
-            mode: self.mode.map(|mode| mode & 0o777),
-            modified: self.times.map(|(_, modified)| at(modified)),
-            accessed: self.times.map(|(accessed, _)| at(accessed)),
-            size: self.size,
-        })
+        let mode = self.mode.map(|mode| mode & 0o777);
+        let times = self.times.map(|(accessed, modified)| (at(accessed), at(modified)));
+        let parts = [
+            self.size.map(|size| Attributes { size: Some(size), ..none }),
+            mode.map(|mode| Attributes { mode: Some(mode), ..none }),
+            times.map(|(accessed, modified)| Attributes { accessed: Some(accessed), modified: Some(modified), ..none }),
+        ];
+        let mut result = Ok(());
+        if parts.iter().all(Option::is_none) {
+            // Nothing to set: the answer still tells whether it is there and may be changed.
+            result = set(&none);
+        }
+        for part in parts.iter().flatten() {
+            if let Err(error) = set(part) {
+                result = Err(error);
+            }
+        }
+        if self.asks_for_another_owner() { Err(Error::Owner) } else { result }
+    }
+
+    /// Tells whether owner or group are to become others than are shown; all ones leaves them as they are (chown(2)).
+    fn asks_for_another_owner(&self) -> bool {
+        let other = |id: u32| id != OWNER && id != u32::MAX;
+        self.owner.is_some_and(|(user, group)| other(user) || other(group))
     }
 
     /// Returns the permission bits for something that is made.
@@ -153,11 +170,29 @@ mod tests {
     }
 
     #[test]
-    fn owners_can_be_confirmed_but_not_changed() {
-        let same = Change { owner: Some((OWNER, OWNER)), mode: Some(0o106_644), ..Change::default() };
-        assert_eq!(same.attributes().expect("same").mode, Some(0o644));
-        let other = Change { owner: Some((0, OWNER)), ..Change::default() };
-        assert!(matches!(other.attributes(), Err(Error::Owner)));
+    fn owners_can_be_confirmed_but_not_changed_and_the_rest_is_set() {
+        let outcome = |owner, times| {
+            let change = Change { owner: Some(owner), mode: Some(0o106_644), times, ..Change::default() };
+            let mut set = Vec::new();
+            let result = change.apply(|attributes| {
+                set.push((attributes.mode, attributes.modified.map(|time| time.seconds)));
+                Ok(())
+            });
+            (result.is_ok(), set)
+        };
+        for owner in [(OWNER, OWNER), (u32::MAX, OWNER), (OWNER, u32::MAX), (u32::MAX, u32::MAX)] {
+            assert_eq!(outcome(owner, None), (true, vec![(Some(0o644), None)]));
+        }
+        let all = vec![(Some(0o644), None), (None, Some(7))];
+        assert_eq!(outcome((0, OWNER), Some((5, 7))), (false, all));
         assert_eq!(Change { mode: Some(0o100_666), ..Change::default() }.new_mode(), Some(0o666));
+    }
+
+    #[test]
+    fn what_is_refused_last_is_answered() {
+        let change = Change { size: Some(1), mode: Some(0o600), ..Change::default() };
+        let refused =
+            change.apply(|attributes| if attributes.size.is_some() { Err(Error::WrongHandle) } else { Ok(()) });
+        assert!(matches!(refused, Err(Error::WrongHandle)));
     }
 }

@@ -53,6 +53,9 @@ pub(super) enum Error {
     /// Another owner or group than the one that is shown.
     #[error("owners can't be changed")]
     Owner,
+    /// `.` or `..` where an entry of a directory was needed.
+    #[error("`.` and `..` are not entries of a directory")]
+    Dots,
     /// A link was needed.
     #[error("not a symbolic link")]
     NotLink,
@@ -99,7 +102,7 @@ impl Error {
             ) => return absent(),
             Self::Eof => Status::Eof,
             Self::NoHandle | Self::WrongHandle | Self::TooManyHandles => Status::Failure,
-            Self::NotLink | Self::SameFile => Status::Failure,
+            Self::NotLink | Self::Dots | Self::SameFile => Status::Failure,
             Self::SmallBlock | Self::ManyBlocks(_) | Self::ManyHashes => Status::Failure,
             Self::Owner => Status::PermissionDenied,
             Self::NoUser => Status::NoSuchFile,

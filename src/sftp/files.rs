@@ -72,11 +72,12 @@ impl Worker {
 
     /// Sets attributes of what is open; those of an upload are committed with it.
     pub(super) fn handle_set_stat(&mut self, handle: HandleId, change: &Change) -> Result<()> {
-        let attributes = change.attributes()?;
-        match &self.handles.get(handle)?.what {
-            What::File(file) => Ok(file.set_attributes(&attributes)?),
-            What::Folder(folder) => Ok(self.shared.files.set_attributes(folder.path(), &attributes, true)?),
-        }
+        let files = &self.shared.files;
+        let what = &self.handles.get(handle)?.what;
+        change.apply(|attributes| match what {
+            What::File(file) => Ok(file.set_attributes(attributes)?),
+            What::Folder(folder) => Ok(files.set_attributes(folder.path(), attributes, true)?),
+        })
     }
 
     /// Shows the room on the file system of what is open.

@@ -77,14 +77,14 @@ impl Worker {
 
     /// Makes a directory.
     pub(super) fn make_folder(&mut self, path: &[u8], change: &Change) -> Result<()> {
-        let path = self.path(path)?;
+        let path = self.entry_path(path)?.path;
         let attributes = Attributes { mode: change.new_mode(), ..Attributes::default() };
         Ok(self.shared.files.make_folder(&path, &attributes)?)
     }
 
     /// Removes an empty directory.
     pub(super) fn remove_folder(&mut self, path: &[u8]) -> Result<()> {
-        let path = self.path(path)?;
+        let path = self.entry_path(path)?.path;
         Ok(self.shared.files.remove_folder(&path)?)
     }
 }

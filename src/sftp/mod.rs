@@ -19,6 +19,7 @@ mod hashing;
 mod host_keys;
 mod input;
 mod names;
+mod paths;
 mod reply;
 mod request;
 mod users;

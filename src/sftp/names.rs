@@ -22,32 +22,34 @@ impl Worker {
 
     /// Sets attributes of an entry; a link is followed where `follow`.
     pub(super) fn set_stat(&mut self, path: &[u8], change: &Change, follow: bool) -> Result<()> {
-        let attributes = change.attributes()?;
         let path = self.path(path)?;
-        Ok(self.shared.files.set_attributes(&path, &attributes, follow)?)
+        change.apply(|attributes| Ok(self.shared.files.set_attributes(&path, attributes, follow)?))
     }
 
     /// Removes a file or link.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
-        let path = self.path(path)?;
+        let path = self.entry_path(path)?.path;
         Ok(self.shared.files.remove_file(&path)?)
     }
 
     /// Renames an entry.
     pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: Overwrite) -> Result<()> {
-        let (from, to) = (self.path(from)?, self.path(to)?);
-        Ok(self.shared.files.rename(&from, &to, overwrite)?)
+        let (from, to) = (self.entry_path(from)?.path, self.entry_path(to)?);
+        if to.slash && !self.shared.files.link_stat(&from)?.is_folder() {
+            return Err(tree::Error::NotFolder.into());
+        }
+        Ok(self.shared.files.rename(&from, &to.path, overwrite)?)
     }
 
     /// Makes a hard link to a file.
     pub(super) fn hard_link(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
-        let (from, to) = (self.path(from)?, self.path(to)?);
+        let (from, to) = (self.path(from)?, self.file_entry_path(to)?);
         Ok(self.shared.files.hard_link(&from, &to)?)
     }
 
     /// Makes a symbolic link.
     pub(super) fn symlink(&mut self, target: &[u8], path: &[u8]) -> Result<()> {
-        let path = self.path(path)?;
+        let path = self.file_entry_path(path)?;
         Ok(self.shared.files.symlink(target, &path)?)
     }
 

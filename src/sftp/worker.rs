@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
-use crate::domain::{Login, Standing, TreePath};
+use crate::domain::{Login, TreePath};
 use crate::tree::{SessionFiles, View};
 
 use super::error::{Error, Result};
@@ -76,7 +76,8 @@ pub(super) enum Left {
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) handles: Handles,
-    start: TreePath,
+    /// The directory that relative paths begin in.
+    pub(super) start: TreePath,
     queue: VecDeque<Frame>,
     /// A request whose answer would not fit into the batch before.
     held: Option<Packet>,
@@ -245,26 +246,6 @@ impl Worker {
             | Request::Names { .. }
             | Request::Unknown => Err(Error::Unsupported),
         }
-    }
-
-    /// Reads a path, from the start folder where it is relative.
-    pub(super) fn path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        if bytes.first() != Some(&b'/') {
-            self.find_start()?;
-        }
-        Ok(self.start.walk(bytes)?)
-    }
-
-    /// Returns the folder that relative paths begin in.
-    ///
-    /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
-    /// not give a path another meaning; it follows when the folder itself was renamed.
-    pub(super) fn find_start(&mut self) -> Result<&TreePath> {
-        let view = self.shared.view();
-        if view.session().access()?.standing(&self.start) == Standing::Absent {
-            self.start = view.start();
-        }
-        Ok(&self.start)
     }
 }
 

@@ -12,6 +12,9 @@ use crate::domain::{Name, UploadRule};
 /// How much of a file is looked at.
 pub(super) const HEAD: usize = 8 << 10;
 
+/// Where signatures of formats end: the furthest, that of tar archives, ends at 262.
+const SIGNATURE_END: usize = 512;
+
 /// What a file is served as of which nothing is known.
 const UNKNOWN: &str = "application/octet-stream";
 
@@ -37,9 +40,14 @@ pub(super) fn refused(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'s
     }
 }
 
-/// As [`refused`], of a file of which more is to come: only for what it is recognised as already.
+/// As [`refused`], of a file of which more is to come: for what it is recognised as already, and for a format with a
+/// signature that is missing where signatures stand.
 pub(super) fn refused_early(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'static str> {
-    infer::get(head).and_then(|kind| refused_content(rule, &by_name(name.as_bytes()), kind))
+    match infer::get(head) {
+        Some(kind) => refused_content(rule, &by_name(name.as_bytes()), kind),
+        None if head.len() >= SIGNATURE_END => refused(rule, name, head),
+        None => None,
+    }
 }
 
 fn refused_content(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Option<&'static str> {
@@ -164,7 +172,8 @@ mod tests {
     fn what_a_file_is_while_it_grows_counts_only_where_it_is_recognised() {
         let rule = UploadRule::join([&Limits { mimes: vec!["image/*".parse().expect("type")], ..Limits::default() }]);
         let name = Name::new(b"a.png").expect("name");
-        assert_eq!(refused_early(&rule, &name, &[0; HEAD]), None);
+        assert_eq!(refused_early(&rule, &name, b"just words"), None);
+        assert_eq!(refused_early(&rule, &name, &[b'x'; SIGNATURE_END]), Some(UNKNOWN));
         assert_eq!(refused_early(&rule, &name, PNG), None);
         assert_eq!(refused_early(&rule, &name, ZIP), Some("application/zip"));
     }

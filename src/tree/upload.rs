@@ -3,7 +3,7 @@
 mod commit;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -33,6 +33,8 @@ pub struct Upload {
     finish: Finish,
     wanted: Mutex<Attributes>,
     tags: Mutex<Option<Vec<Tag>>>,
+    /// How many bytes from the start are written without a gap.
+    beginning: AtomicU64,
     /// Whether a write was refused.
     spoilt: AtomicBool,
     /// Whether its name was removed by its own session.
@@ -121,6 +123,7 @@ impl Upload {
             finish: Finish::of(view, spot, replaced),
             wanted: Mutex::default(),
             tags: Mutex::default(),
+            beginning: AtomicU64::new(0),
             spoilt: AtomicBool::new(false),
             detached: false,
             access: authorize(view, spot, Permission::W)?,
@@ -169,6 +172,10 @@ impl Upload {
             // What is kept is told of to the end: by checksums, by its type.
             upload.access = authorize(view, spot, Permission::RW)?;
             upload.fill(found)?;
+            if found.stat.size > 0 {
+                // What is changed in the middle of a file is judged when the file is whole again.
+                upload.beginning = AtomicU64::new(u64::MAX);
+            }
             tag = Some(view.shared().tags.of(&found.stat));
         }
         let changed = AtomicBool::new(mode.truncate);
@@ -207,10 +214,18 @@ impl Upload {
         self.access.view().may_hold(end)?;
         self.change();
         self.file.write_at(data, start)?;
-        if (start..end).contains(&(HEAD as u64 - 1)) {
-            self.access.view().fits_so_far(&self.name, &self.file)?;
+        self.judge_beginning(start, end)
+    }
+
+    /// Judges the type of the content as soon as its first bytes tell: many clients don't look at what CLOSE says.
+    /// Blocks may come in any order, so only what is there without a gap counts.
+    fn judge_beginning(&self, start: u64, end: u64) -> Result<()> {
+        let known = self.beginning.load(Ordering::Acquire);
+        if known >= HEAD as u64 || start > known || end <= known {
+            return Ok(());
         }
-        Ok(())
+        self.beginning.store(end, Ordering::Release);
+        self.access.view().fits_so_far(&self.name, &self.file, end)
     }
 
     /// Reads back at an offset.

@@ -29,6 +29,7 @@ mod rfc4918;
 mod sftp;
 mod sftp_files;
 mod sftp_letter;
+mod sftp_paths;
 mod ssh;
 mod support;
 mod sync;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, fchmod, fstatvfs, fsync, mkdirat, openat, readlinkat,
-    renameat, renameat_with, symlinkat, syncfs, unlinkat,
+    Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, fsync, mkdirat, openat,
+    readlinkat, renameat, renameat_with, symlinkat, syncfs, unlinkat,
 };
 
 use super::open::{How, plain};
@@ -101,6 +101,11 @@ impl Folder {
         #[cfg(test)]
         super::doom::exchanges()?;
         change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
+    }
+
+    /// Tells whether the host lets this process change names in the folder.
+    pub(crate) fn may_change_names(&self) -> Result<()> {
+        accessat(self, b".".as_slice(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
     }
 
     /// Makes a symbolic link.

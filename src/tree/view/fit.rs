@@ -84,18 +84,18 @@ impl View {
         self.allowed(media::refused(&rule, name, &head))
     }
 
-    /// Lets a file go on that has its first bytes, though it is not whole.
+    /// Lets a file go on that has its first `size` bytes, though it is not whole.
     ///
     /// # Errors
     /// [`Error::WrongType`].
-    pub(in crate::tree) fn fits_so_far(&self, name: &Name, file: &File) -> Result<()> {
+    pub(in crate::tree) fn fits_so_far(&self, name: &Name, file: &File, size: u64) -> Result<()> {
         let rule = self.rule();
         if !rule.limits_types() {
             return Ok(());
         }
-        let mut head = vec![0; HEAD];
-        let length = file.read_at(&mut head, 0)?;
-        self.allowed(media::refused_early(&rule, name, &head[..length]))
+        let mut head = vec![0; usize::try_from(size).unwrap_or(HEAD).min(HEAD)];
+        file.read_at(&mut head, 0)?;
+        self.allowed(media::refused_early(&rule, name, &head))
     }
 
     /// Lets what stands at a spot be called `name`, and all in it stay. Of what may not be read nothing is

@@ -143,10 +143,19 @@ impl View {
         self.link_inside(&spot, path)?.ok_or(Error::Absent)
     }
 
-    /// Returns the room on the file system of an entry that the session may do something with;
-    /// [`Error::Forbidden`] for a merely visible folder.
+    /// Returns the room on the file system of an entry that can be seen; of a folder that is merely visible, that of
+    /// something below it which the session may do something with.
     pub fn space(&self, path: &TreePath) -> Result<Space> {
-        let found = self.open(path, Permission::NONE, How::Place)?;
+        let found = match self.open(path, Permission::NONE, How::Place) {
+            Err(Error::Forbidden) => {
+                let access = self.session().access()?;
+                let mut below = access.roots().iter().filter(|root| root.path.is_within(path));
+                below
+                    .find_map(|root| self.open(&root.path, Permission::NONE, How::Place).ok())
+                    .ok_or(Error::Forbidden)?
+            }
+            found => found?,
+        };
         Ok(host::space(&found.file)?)
     }
 }

@@ -20,6 +20,8 @@ impl View {
         let (spot, stat) = self.writable(path)?;
         self.unlocked_put(&spot, stat.as_ref(), claim)?;
         self.fits_name(&spot.name)?;
+        // The commit is a rename in this folder: better refused now than when all has been sent.
+        spot.folder.may_change_names()?;
         if let Some(size) = size {
             self.may_hold(size)?;
             if size > 0 && size > spot.folder.space()?.available {
@@ -98,7 +100,15 @@ impl View {
     /// # Errors
     /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn make_folder(&self, path: &TreePath, attributes: &Attributes, claim: &Claim<'_>) -> Result<Entry> {
-        let spot = self.spot(path)?;
+        let spot = match self.spot_with(path, Operation::Create.permission()) {
+            // As mkdir(2): that something is there is told before that nothing may be made.
+            Err(Error::Forbidden) if self.link_stat(path).is_ok() => return Err(Error::Exists),
+            Err(error) => {
+                self.tell(Operation::Create, path);
+                return Err(error);
+            }
+            Ok(spot) => spot,
+        };
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.may_put(&spot, None, claim)?;

@@ -58,9 +58,13 @@ fn an_upload_fits_by_content_and_by_name() {
 fn what_the_first_bytes_tell_is_refused_before_the_rest_is_sent() {
     let (house, view) = gallery();
     let upload = view.stage(&at("/box/a.png"), None, &NONE).expect("staged");
-    upload.write_at(b"%PDF-1.7", 0).expect("too little to tell");
-    upload.write_at(&[0; 4000], 8).expect("too little to tell");
-    assert_eq!(said(upload.write_at(&[0; 8000], 4008)), "wrong type");
+    upload.write_at(b"a", 0).expect("too little to tell");
+    upload.write_at(&[0; 4000], 8).expect("not judged before what is missing");
+    assert_eq!(said(upload.write_at(b"bcdefgh", 1)), "ok", "too little without a gap");
+    upload.write_at(&png(), 0).expect("an image after all");
+    drop(upload);
+    let upload = view.stage(&at("/box/a.png"), None, &NONE).expect("staged");
+    assert_eq!(said(upload.write_at(b"%PDF-1.7", 0)), "wrong type");
     upload.write_at(&png(), 0).expect("an image after all");
     assert_eq!(said(upload.commit(&NONE).map(drop)), "spoilt", "who knows what else was refused");
     assert_eq!(fs::read(host(&house, "/box/a.png")).expect("there"), png());

@@ -1,0 +1,115 @@
+//! Paths as clients write them, with the meaning that POSIX gives them (IEEE 1003.1, 4.16 Pathname Resolution).
+//!
+//! `..` goes up from where a directory really is, so what stands before it has to be one; a slash at the end asks for a
+//! directory. What has neither is taken as it is written: the tree resolves it.
+
+use crate::domain::{Name, Standing, TreePath};
+use crate::tree;
+
+use super::error::{Error, Result};
+use super::worker::Worker;
+
+/// A name in a directory, as requests on names take it: a link stands for itself.
+pub(super) struct EntryPath {
+    pub(super) path: TreePath,
+    /// Whether a slash after it asks for a directory.
+    pub(super) slash: bool,
+}
+
+impl Worker {
+    /// Resolves the path of a file or directory; a link at its end is followed by whoever uses it.
+    ///
+    /// # Errors
+    /// [`tree::Error::NotFolder`] for a slash, or `..`, behind a file; what is missing before them is missing.
+    pub(super) fn path(&mut self, bytes: &[u8]) -> Result<TreePath> {
+        let EntryPath { path, slash } = self.walk(bytes)?;
+        if !slash || path.is_root() {
+            return Ok(path);
+        }
+        self.directory(&path)
+    }
+
+    /// Resolves the path of an entry that is to be created, removed, renamed or linked.
+    ///
+    /// # Errors
+    /// [`Error::Dots`] for `.` and `..`, which name no entry; as [`Worker::path`], but for what a slash is behind:
+    /// whether a directory is there, or will be, is the request's own question.
+    pub(super) fn entry_path(&mut self, bytes: &[u8]) -> Result<EntryPath> {
+        let last = bytes.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
+        if matches!(last, Some(b"." | b"..")) {
+            return Err(Error::Dots);
+        }
+        let entry = self.walk(bytes)?;
+        if entry.slash && !entry.path.is_root() {
+            match self.shared.files.link_stat(&entry.path) {
+                // A link, too, is no directory to who removes or renames it.
+                Ok(found) if !found.is_folder() => return Err(tree::Error::NotFolder.into()),
+                Ok(_) | Err(tree::Error::Absent) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Resolves the path of an entry that can't be a directory.
+    ///
+    /// # Errors
+    /// As [`Worker::entry_path`]; [`tree::Error::Absent`] for a slash behind what is missing.
+    pub(super) fn file_entry_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
+        let EntryPath { path, slash } = self.entry_path(bytes)?;
+        if slash && self.shared.files.link_stat(&path).is_err() {
+            return Err(tree::Error::Absent.into());
+        }
+        Ok(path)
+    }
+
+    /// Reads a path, from the start directory where it is relative.
+    fn walk(&mut self, bytes: &[u8]) -> Result<EntryPath> {
+        let mut path = match bytes.first() {
+            Some(b'/') => TreePath::root(),
+            _ => self.find_start()?.clone(),
+        };
+        let mut slash = false;
+        for part in bytes.split(|&byte| byte == b'/') {
+            slash = true;
+            match part {
+                b"" | b"." => {}
+                b".." => path = self.directory(&path)?.parent().unwrap_or_default(),
+                name => {
+                    path = path.child(&Name::new(name)?);
+                    slash = false;
+                }
+            }
+        }
+        if path.as_bytes().len() > MAX_PATH {
+            return Err(crate::domain::PathError::TooLong.into());
+        }
+        Ok(EntryPath { path, slash: slash && !bytes.is_empty() })
+    }
+
+    /// Returns where a directory really is, without links.
+    fn directory(&self, path: &TreePath) -> Result<TreePath> {
+        if path.is_root() {
+            return Ok(TreePath::root());
+        }
+        match self.shared.files.stat(path)?.is_folder() {
+            true => Ok(self.shared.view().canonical(path)?),
+            false => Err(tree::Error::NotFolder.into()),
+        }
+    }
+
+    /// Returns the folder that relative paths begin in.
+    ///
+    /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
+    /// not give a path another meaning; it follows when the folder itself was renamed.
+    pub(super) fn find_start(&mut self) -> Result<&TreePath> {
+        let view = self.shared.view();
+        if view.session().access()?.standing(&self.start) == Standing::Absent {
+            self.start = view.start();
+        }
+        Ok(&self.start)
+    }
+}
+
+/// The longest path in bytes, as the tree takes it.
+const MAX_PATH: usize = 4095;
