@@ -119,29 +119,36 @@ impl Model {
         number: usize,
         change: AttributeChange,
     ) -> Result<()> {
-        let handle = self.handles[channel][number].clone();
-        let mut result = Ok(());
-        let resizes = change.size.is_some() && !handle.writes();
-        if resizes {
-            result = Err(Refused);
-        }
-        if self.has(Rule::AtomicAttributes) {
-            result?;
-        }
-        if handle.writes() {
-            if change.size.is_some() {
-                self.copy_again(channel, number)?;
+        let rest = AttributeChange { size: None, ..change };
+        let mut result = change.size.map_or(Ok(()), |size| self.set_handle_size(channel, number, size));
+        if rest.mode.is_some() || rest.modified.is_some() || change.size.is_none() {
+            match self.may_set_mode_and_time(channel, number, rest) {
+                Ok(()) => self.set_mode_and_time(self.handles[channel][number].file, rest),
+                Err(Refused) => result = Err(Refused),
             }
-            self.may_set_through(channel, number, change)?;
-        } else {
-            self.may_change_file(handle.file)?;
         }
-        let file = self.handles[channel][number].file;
-        if let Some(size) = change.size.filter(|_| handle.writes()) {
-            self.files.truncate(file, size);
-        }
-        self.set_mode_and_time(file, change);
         result
+    }
+
+    fn set_handle_size(&mut self, channel: usize, number: usize, size: u64) -> Result<()> {
+        if !self.handles[channel][number].writes() {
+            return Err(Refused);
+        }
+        self.copy_again(channel, number)?;
+        let change = AttributeChange { size: Some(size), ..AttributeChange::default() };
+        self.may_set_through(channel, number, change)?;
+        let handle = &self.handles[channel][number];
+        let (file, upload) = (handle.file, handle.upload);
+        self.files.truncate(file, size);
+        if let Some(upload) = upload {
+            self.uploads[upload].changed = true;
+        }
+        Ok(())
+    }
+
+    fn may_set_mode_and_time(&self, channel: usize, number: usize, change: AttributeChange) -> Result<()> {
+        let handle = &self.handles[channel][number];
+        if handle.writes() { self.may_set_through(channel, number, change) } else { self.may_change_file(handle.file) }
     }
 
     /// Sets mode and time of a file, or of the upload that it is.

@@ -23,8 +23,6 @@ pub(crate) enum Rule {
     SameFileCopy,
     /// Links that are absolute or lead out of the tree are not followed: the tree is all that a session may reach.
     LinksStayInside,
-    /// A refused SETSTAT changes nothing; OpenSSH applies one attribute after the other.
-    AtomicAttributes,
     /// A WebDAV lock binds SFTP clients too, also through handles that were open before.
     LockBinds,
     /// A token that is limited to media types edits copies: a file of the wrong type must not be seen half written.
@@ -43,7 +41,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// All rules, in the order of their numbers.
-    pub(crate) const ALL: [Rule; 15] = [
+    pub(crate) const ALL: [Rule; 14] = [
         Rule::StagedUntilClose,
         Rule::EarlyCommit,
         Rule::Superseded,
@@ -52,7 +50,6 @@ impl Rule {
         Rule::SpoiledUpload,
         Rule::SameFileCopy,
         Rule::LinksStayInside,
-        Rule::AtomicAttributes,
         Rule::LockBinds,
         Rule::EditsAreCopies,
         Rule::ReplacesReadOnly,
