@@ -15,6 +15,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::domain::{IpNet, UploadSpace};
 
+use keys::unknown;
+
 pub use keys::{KEYS, Key, Shape, example};
 
 /// When success after an upload is answered.
@@ -81,6 +83,14 @@ pub struct Config {
     pub sftp_handles: usize,
     /// How long an SFTP client may take to log in.
     pub sftp_login: Duration,
+    /// Wrong tokens that one SFTP connection may try.
+    pub sftp_login_attempts: usize,
+    /// Silence after which an SFTP client is asked whether it is there; zero for never.
+    pub sftp_keepalive: Duration,
+    /// How long an SFTP client may leave that, or an answer, waiting.
+    pub sftp_unanswered: Duration,
+    /// How long an SFTP session may go on without a request; zero for any time.
+    pub sftp_idle: Duration,
     /// Connections of unproven callers at once, for each listener.
     pub strangers: usize,
     /// Of those, from one address.
@@ -205,6 +215,10 @@ struct Draft {
     sftp_channels: usize,
     sftp_handles: usize,
     sftp_login: Duration,
+    sftp_login_attempts: usize,
+    sftp_keepalive: Duration,
+    sftp_unanswered: Duration,
+    sftp_idle: Duration,
     strangers: usize,
     strangers_per_address: usize,
     deep_listing: usize,
@@ -454,6 +468,10 @@ impl Draft {
             sftp_channels: 0,
             sftp_handles: 0,
             sftp_login: Duration::ZERO,
+            sftp_login_attempts: 0,
+            sftp_keepalive: Duration::ZERO,
+            sftp_unanswered: Duration::ZERO,
+            sftp_idle: Duration::ZERO,
             strangers: 0,
             strangers_per_address: 0,
             deep_listing: 0,
@@ -489,6 +507,10 @@ impl Draft {
             sftp_channels: self.sftp_channels,
             sftp_handles: self.sftp_handles,
             sftp_login: self.sftp_login,
+            sftp_login_attempts: self.sftp_login_attempts,
+            sftp_keepalive: self.sftp_keepalive,
+            sftp_unanswered: self.sftp_unanswered,
+            sftp_idle: self.sftp_idle,
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,
             deep_listing: self.deep_listing,
@@ -549,31 +571,6 @@ fn written(value: &DeValue<'_>, shape: Shape) -> Result<String, String> {
         (Shape::Switch, _) => Err("give true or false without quotation marks".to_owned()),
         (Shape::List, _) => Err("give a list of texts, such as [\"10.0.0.0/8\"]".to_owned()),
     }
-}
-
-fn unknown(name: &str) -> String {
-    let near = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min();
-    match near {
-        Some((steps, key)) if steps <= 1 + key.len() / 4 => format!("unknown key {name:?}, did you mean {key}?"),
-        _ => format!("unknown key {name:?}"),
-    }
-}
-
-/// Counts the characters to add, drop or change between two names (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut corner = i;
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-        for (j, b) in other.chars().enumerate() {
-            let changed = corner + usize::from(a != b);
-            corner = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Returns a path without links as far as it exists.

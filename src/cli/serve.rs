@@ -115,6 +115,10 @@ fn settings(config: Config) -> Settings {
             channels: config.sftp_channels,
             handles: config.sftp_handles,
             connections_per_user: config.sftp_connections_per_user,
+            login_attempts: config.sftp_login_attempts,
+            keepalive: config.sftp_keepalive,
+            patience: config.sftp_unanswered,
+            idle: config.sftp_idle,
             ..SftpOptions::default()
         },
         root: config.root,

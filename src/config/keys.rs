@@ -284,16 +284,55 @@ pub const KEYS: &[Key] = &[
         name: "sftp_login_seconds",
         flag: "sftp-login-seconds",
         shape: Shape::Number,
-        default: Some("30"),
+        default: Some("120"),
+        example: "",
+        value: "SECONDS",
+        purpose: "How many seconds an SFTP client may take to log in, from 1 to 600.",
+        read: |draft, text| seconds(text, 1, 600).map(|time| draft.sftp_login = time),
+    },
+    Key {
+        name: "sftp_login_attempts",
+        flag: "sftp-login-attempts",
+        shape: Shape::Number,
+        default: Some("6"),
         example: "",
         value: "N",
-        purpose: "How long an SFTP client may take to log in.",
-        read: |draft, text| {
-            let seconds = text.parse().ok().filter(|n| (1..=600).contains(n));
-            let seconds = seconds.ok_or("give whole seconds from 1 to 600")?;
-            draft.sftp_login = Duration::from_secs(seconds);
-            Ok(())
-        },
+        purpose: "How many wrong tokens an SFTP connection may try before it is ended. Keys that a client offers first \
+                  don't count.",
+        read: |draft, text| count(text).map(|n| draft.sftp_login_attempts = n),
+    },
+    Key {
+        name: "sftp_keepalive_seconds",
+        flag: "sftp-keepalive-seconds",
+        shape: Shape::Number,
+        default: Some("300"),
+        example: "",
+        value: "SECONDS",
+        purpose: "After how many seconds of silence an SFTP client is asked whether it is there, up to 86400; never \
+                  sooner than sftp_login_seconds. 0 asks never.",
+        read: |draft, text| seconds(text, 0, 86_400).map(|time| draft.sftp_keepalive = time),
+    },
+    Key {
+        name: "sftp_unanswered_seconds",
+        flag: "sftp-unanswered-seconds",
+        shape: Shape::Number,
+        default: Some("3600"),
+        example: "",
+        value: "SECONDS",
+        purpose: "How many seconds an SFTP client may leave that question unanswered, or what it asked for unread, \
+                  before its session is ended, from 1 to 604800: a laptop asleep, a download that pauses.",
+        read: |draft, text| seconds(text, 1, 604_800).map(|time| draft.sftp_unanswered = time),
+    },
+    Key {
+        name: "sftp_idle_seconds",
+        flag: "sftp-idle-seconds",
+        shape: Shape::Number,
+        default: Some("0"),
+        example: "",
+        value: "SECONDS",
+        purpose: "After how many seconds without a request an SFTP session is ended although its client is there, up \
+                  to 604800. 0 ends none.",
+        read: |draft, text| seconds(text, 0, 604_800).map(|time| draft.sftp_idle = time),
     },
     Key {
         name: "strangers",
@@ -349,12 +388,7 @@ pub const KEYS: &[Key] = &[
         example: "",
         value: "N",
         purpose: "How long SIGTERM lets transfers under way go on.",
-        read: |draft, text| {
-            let seconds = text.parse().ok().filter(|n| *n <= 3600);
-            let seconds = seconds.ok_or("give whole seconds from 0 to 3600")?;
-            draft.drain = Duration::from_secs(seconds);
-            Ok(())
-        },
+        read: |draft, text| seconds(text, 0, 3600).map(|time| draft.drain = time),
     },
     Key {
         name: "log",
@@ -385,6 +419,32 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
+/// Says that no setting has a name, and which one may be meant.
+pub(super) fn unknown(name: &str) -> String {
+    let near = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min();
+    match near {
+        Some((steps, key)) if steps <= 1 + key.len() / 4 => format!("unknown key {name:?}, did you mean {key}?"),
+        _ => format!("unknown key {name:?}"),
+    }
+}
+
+/// Counts the characters to add, drop or change between two names (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut corner = i;
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+        for (j, b) in other.chars().enumerate() {
+            let changed = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("give a path".to_owned());
@@ -406,6 +466,11 @@ fn switch(text: &str) -> Result<bool, String> {
 fn count(text: &str) -> Result<usize, String> {
     let number = text.parse::<u32>().ok().filter(|n| (1..=1_000_000).contains(n));
     number.map(|n| n as usize).ok_or_else(|| "give a whole number from 1 to 1000000".to_owned())
+}
+
+fn seconds(text: &str, least: u64, most: u64) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|n| (least..=most).contains(n));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("give whole seconds from {least} to {most}"))
 }
 
 fn networks(text: &str) -> Result<Vec<IpNet>, String> {

@@ -14,6 +14,9 @@ use super::{Gate, Pass};
 /// asking again, and how often.
 const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(20), 3);
 
+/// Largest number of probes that Linux takes.
+const TCP_KEEPALIVE_MAX_PROBES: u32 = 127;
+
 /// An accepted connection and its place at the gate.
 #[derive(Debug)]
 pub struct Connection {
@@ -59,6 +62,20 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
             }
         }
     }
+}
+
+/// Lets a peer be silent, asleep or slow for so long before the system ends its connection.
+///
+/// The time-out of the user (RFC 5482) counts in place of the number of probes and of retransmissions.
+///
+/// # Errors
+/// Whatever the system says of the socket.
+pub fn tolerate_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let (_, interval, _) = SILENT;
+    let probes = u32::try_from(limit.as_secs() / interval.as_secs()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_keepcnt(stream, probes.clamp(1, TCP_KEEPALIVE_MAX_PROBES))?;
+    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, millis.max(1))?)
 }
 
 /// Sets what every connection needs: no delay of small packets, and an end to one whose peer has vanished.

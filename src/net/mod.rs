@@ -7,6 +7,6 @@ mod tls;
 mod unstalled;
 
 pub use gate::{Gate, GateLimits, Pass};
-pub use listen::{Connection, accept};
+pub use listen::{Connection, accept, tolerate_silence};
 pub use tls::{TlsError, TlsFailure, install_crypto, server_config};
 pub use unstalled::Unstalled;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use russh::client::GexParams;
+use russh::kex::dh::groups::{DH_GROUP14, DH_GROUP15, DH_GROUP16, DhGroup};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
@@ -15,7 +17,8 @@ const IDENTIFICATION: &str = concat!("SSH-2.0-patgate_", env!("CARGO_PKG_VERSION
 /// How much a client may send before it must be told to go on.
 const WINDOW: u32 = 2 * 1024 * 1024;
 
-/// Those over NIST's curves are for JSch, which knows nothing newer.
+/// Those over NIST's curves are for JSch, which knows nothing newer. Group exchange (RFC 4419) is for clients that know
+/// nothing else without SHA-1, such as WS_FTP and paramiko before 2.2; it comes last since it takes one round trip more.
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -26,6 +29,7 @@ const KEX: &[kex::Name] = &[
     kex::DH_G18_SHA512,
     kex::DH_G16_SHA512,
     kex::DH_G14_SHA256,
+    kex::DH_GEX_SHA256,
     kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
@@ -47,9 +51,33 @@ const CIPHERS: &[cipher::Name] = &[
 /// cipher that brings its own.
 const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
+/// Groups that a group exchange may end on, the cheapest first: those of RFC 3526, so that none is ever generated. A
+/// larger one would cost a stranger nothing, and the server ten times the work of the last here.
+const GEX_GROUPS: [&DhGroup; 3] = [&DH_GROUP14, &DH_GROUP15, &DH_GROUP16];
+
+/// Returns the group for a group exchange: the smallest of at least the preferred size, else the largest that the client
+/// takes (RFC 4419 section 3); `None` when it takes none.
+pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
+    let accepted = || {
+        GEX_GROUPS
+            .into_iter()
+            .filter(|group| (request.min_group_size()..=request.max_group_size()).contains(&group.bit_size()))
+    };
+    let preferred = accepted().find(|group| group.bit_size() >= request.preferred_group_size());
+    preferred.or_else(|| accepted().last()).cloned()
+}
+
 /// Returns the ways to log in: a token as password, or as the answer to one question.
 pub(super) fn methods() -> MethodSet {
     MethodSet::from(&[MethodKind::Password, MethodKind::KeyboardInteractive][..])
+}
+
+/// Returns after how much silence a client is asked whether it is there; `None` where it never is.
+///
+/// It is no shorter than the login may take: russh asks before the login too, where a client may take a global request
+/// for a breach of the protocol (RFC 4252 section 6).
+pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
+    (!options.keepalive.is_zero()).then(|| options.keepalive.max(options.authentication))
 }
 
 /// Returns russh's configuration.
@@ -74,10 +102,34 @@ pub(super) fn config(keys: &HostKeys, options: &SftpOptions) -> Config {
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
-        max_auth_attempts: 6,
+        // The handler counts: russh would count `none` and keys, too.
+        max_auth_attempts: 0,
         inactivity_timeout: None,
-        keepalive_interval: Some(Duration::from_secs(60)),
-        keepalive_max: 3,
+        keepalive_interval: keepalive_interval(options),
+        // The watchdog ends who does not answer; russh's counter stands still while its loop waits.
+        keepalive_max: 0,
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_exchange_ends_on_the_smallest_group_that_the_client_wants() {
+        // Smallest, preferred and largest size that a client asks for.
+        for (request, chosen) in [
+            ((2048, 2048, 8192), Some(2048)),
+            ((2048, 4096, 8192), Some(4096)),
+            ((2048, 2500, 3072), Some(3072)),
+            ((2048, 8192, 8192), Some(4096)),
+            ((2048, 3000, 3000), Some(2048)),
+            ((6144, 8192, 8192), None),
+        ] {
+            let (smallest, preferred, largest) = request;
+            let params = GexParams::new(smallest, preferred, largest).expect("a request");
+            assert_eq!(gex_group(&params).map(|group| group.bit_size()), chosen, "{request:?}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::input::{BadLength, Input};
 use super::worker::{Left, Outcome, Worker};
@@ -41,6 +42,8 @@ pub(super) struct Orders {
     pub(super) stop: CancellationToken,
     /// How long an answer may wait for the client to take it.
     pub(super) patience: Duration,
+    /// Heavy work of all channels: while there is some, the session isn't idle.
+    pub(super) heavy_work: TaskTracker,
     /// How the connection has ended, once it has.
     pub(super) parting: watch::Receiver<Option<Parting>>,
 }
@@ -225,7 +228,7 @@ impl Loop {
             let mut worker = self.idle.take()?;
             let given = if self.left == Left::Nothing { self.give(&mut worker) } else { Ok(true) };
             if self.left == Left::Heavy {
-                self.work = Some(tokio::task::spawn_blocking(move || {
+                self.work = Some(self.orders.heavy_work.spawn_blocking(move || {
                     let outcome = worker.run_heavy();
                     (worker, outcome)
                 }));

@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Session;
-use crate::net::Connection;
+use crate::net::{self, Connection};
 
-use super::Sftp;
 use super::channel::{Orders, Parting};
-use super::door::{Door, RoundTrip};
+use super::door::{Door, Farewell, LoginAttempts, RoundTrip};
 use super::wire::{Line, Wire};
+use super::{Sftp, SftpOptions, algorithms};
 
 /// How long a client is given to take the farewell before the connection is cut.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -29,12 +29,21 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// not cut; hashes that nobody reads are.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// How long a request of a login may go without an answer before the client is told that none will come.
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a client is told of which russh left a request unanswered, in one line.
+const UNANSWERED_WORDS: &str = "this server can't answer a second request for the login service, which paramiko sends \
+    after a key: offer the token alone, as password (paramiko, fsspec: look_for_keys=False, allow_agent=False and no \
+    key; duplicity: pexpect+sftp://; see `patgate client`)";
+
 /// Holds a running connection.
 struct Watch {
     line: Line,
     orders: Orders,
     channels: TaskTracker,
     running: RunningSession<Door>,
+    options: SftpOptions,
     /// Tells the channels how the connection has ended.
     parted: watch::Sender<Option<Parting>>,
 }
@@ -46,10 +55,14 @@ struct Watch {
 pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: CancellationToken) {
     let (peer, over) = (connection.peer, CancellationToken::new());
     let (parted, parting) = watch::channel(None);
-    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience, parting };
+    let heavy_work = TaskTracker::new();
+    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience, heavy_work, parting };
     let home = tokio::runtime::Handle::current();
     let (done, finished) = oneshot::channel::<()>();
     let Connection { stream, pass, .. } = connection;
+    if let Err(error) = net::tolerate_silence(&stream, sftp.options().patience) {
+        return tracing::debug!(%peer, %error, "connection lost before it began");
+    }
     let thread = stream.into_std().and_then(|stream| {
         thread::Builder::new().name("sftp".to_owned()).spawn(move || {
             // Dropped at the very end, when nothing of the connection is left.
@@ -83,19 +96,23 @@ async fn run(
     (orders, parted): (Orders, watch::Sender<Option<Parting>>),
     home: runtime::Handle,
 ) {
-    let deadline = Instant::now() + sftp.options().authentication;
+    let options = *sftp.options();
+    let deadline = Instant::now() + options.authentication;
     let Connection { stream, peer, pass, .. } = connection;
     let (wire, line) = Wire::new(stream);
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
+    let (farewell, refused) = oneshot::channel();
     let door = Door {
-        places: Arc::new(Semaphore::new(sftp.options().channels)),
+        places: Arc::new(Semaphore::new(options.channels)),
         line: line.clone(),
         peer,
         pass,
         orders: orders.clone(),
         channels: channels.clone(),
         proven: Some(proven),
+        farewell: Some(farewell),
+        attempts: LoginAttempts::new(options.login_attempts),
         inside: None,
         waiting: HashMap::new(),
         round_trip: RoundTrip::default(),
@@ -112,22 +129,57 @@ async fn run(
         Ok(running) => running,
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
-    let mut watch = Watch { line, orders, channels, running, parted };
-    if let Some(session) = watch.admit(who, deadline).await {
+    let mut watch = Watch { line, orders, channels, running, options, parted };
+    if let Some(session) = watch.admit(who, refused, deadline).await {
         watch.attend(session).await;
     }
     watch.end().await;
 }
 
 impl Watch {
-    /// Waits until the caller has proven himself; none when that takes too long.
-    async fn admit(&mut self, mut who: oneshot::Receiver<Session>, deadline: Instant) -> Option<Session> {
-        tokio::select! {
-            session = &mut who => session.ok(),
-            _ = &mut self.running => None,
-            () = tokio::time::sleep_until(deadline) => None,
-            () = self.orders.stop.cancelled() => None,
-            () = self.orders.over.cancelled() => None,
+    /// Waits until the caller has proven himself; tells him where that won't come to pass.
+    async fn admit(
+        &mut self,
+        mut who: oneshot::Receiver<Session>,
+        refused: oneshot::Receiver<Farewell>,
+        deadline: Instant,
+    ) -> Option<Session> {
+        let handle = self.running.handle();
+        let (reason, words) = tokio::select! {
+            Ok(session) = &mut who => return Some(session),
+            result = &mut self.running => {
+                self.note_lost_login(result);
+                return None;
+            }
+            Ok(farewell) = refused => farewell,
+            () = self.line.unanswered(UNANSWERED_LIMIT) => self.unanswered(),
+            () = tokio::time::sleep_until(deadline) => {
+                let words = format!("no login within {} s", self.options.authentication.as_secs_f32());
+                (Disconnect::ByApplication, words)
+            }
+            () = self.orders.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
+            () = self.orders.over.cancelled() => return None,
+        };
+        self.say_farewell(&handle, reason, &words).await;
+        None
+    }
+
+    /// Returns what to tell a client that waits for an answer which russh will not send.
+    fn unanswered(&self) -> Farewell {
+        let client = self.line.client().unwrap_or_default();
+        tracing::info!(client, "SSH login ended: a request that russh leaves unanswered");
+        (Disconnect::ServiceNotAvailable, UNANSWERED_WORDS.to_owned())
+    }
+
+    /// Notes why a connection ended before its login; the client can't be told any more, since the keys went with it.
+    fn note_lost_login(&self, result: Result<(), russh::Error>) {
+        let client = self.line.client().unwrap_or_default();
+        match result {
+            Ok(()) => {}
+            Err(error @ (russh::Error::Keys(_) | russh::Error::SshKey(_))) => {
+                tracing::info!(client, %error, "SSH login lost: a key that russh can't read")
+            }
+            Err(error) => tracing::debug!(client, %error, "SSH login lost"),
         }
     }
 
@@ -137,7 +189,11 @@ impl Watch {
         let (reason, words) = tokio::select! {
             result = &mut self.running => return self.part(result, &session).await,
             () = session.ended() => (Disconnect::ByApplication, "the token is no longer valid"),
-            () = self.line.stalled(self.orders.patience) => return,
+            () = self.line.stalled(self.options.patience) => return,
+            () = silent(&self.line, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
+            () = idle(&self.line, &self.options, &self.orders.heavy_work) => {
+                (Disconnect::ByApplication, "no request for as long as sftp_idle_seconds allows")
+            }
             () = self.orders.over.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
             () = drained(&self.orders.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
         };
@@ -181,6 +237,22 @@ impl Watch {
         self.channels.close();
         self.channels.wait().await;
     }
+}
+
+/// Waits until a client has left unanswered for too long whether it is there; for ever where it is never asked.
+async fn silent(line: &Line, options: &SftpOptions) {
+    match algorithms::keepalive_interval(options) {
+        Some(interval) => line.silent(interval + options.patience).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a session has gone without a request for longer than it may; for ever where it may for any time.
+async fn idle(line: &Line, options: &SftpOptions, heavy_work: &TaskTracker) {
+    if options.idle.is_zero() {
+        return std::future::pending().await;
+    }
+    line.idle(options.idle, || !heavy_work.is_empty()).await;
 }
 
 /// Waits until the server is to stop and no channel is left.

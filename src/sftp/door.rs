@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::client::GexParams;
+use russh::kex::dh::groups::DhGroup;
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty};
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -31,6 +33,8 @@ const THROTTLED: Duration = Duration::from_secs(5);
 /// The one question. Programs that type a password for somebody wait for the word.
 const PROMPT: &str = "Token as password: ";
 const BUSY: Duration = Duration::from_secs(1);
+/// How many attempts without a token a connection may make: more than any agent holds keys.
+const LOGIN_PROBES_LIMIT: usize = 100;
 /// Where the round trip is longer than this the window is wider.
 const FAR: Duration = Duration::from_millis(5);
 const WIDE_WINDOW: u32 = 8 * 1024 * 1024;
@@ -46,12 +50,48 @@ pub(super) struct Door {
     pub(super) places: Arc<Semaphore>,
     /// Tells the connection's watch who came in.
     pub(super) proven: Option<oneshot::Sender<Session>>,
+    /// Tells the connection's watch that nobody will come in, and why.
+    pub(super) farewell: Option<oneshot::Sender<Farewell>>,
+    pub(super) attempts: LoginAttempts,
     pub(super) inside: Option<Inside>,
     /// Channels on which nothing was started yet.
     pub(super) waiting: HashMap<ChannelId, oneshot::Sender<Box<Worker>>>,
     pub(super) round_trip: RoundTrip,
     /// The program's own runtime: what outlives this connection belongs there.
     pub(super) home: runtime::Handle,
+}
+
+/// Why a connection ends, as the client is told: a reason of SSH_MSG_DISCONNECT and words.
+pub(super) type Farewell = (Disconnect, String);
+
+/// Counts what a connection has tried to log in with.
+#[derive(Debug)]
+pub(super) struct LoginAttempts {
+    limit: usize,
+    refused: usize,
+    probes: usize,
+}
+
+impl LoginAttempts {
+    /// Returns a count that ends after so many refused tokens.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, refused: 0, probes: 0 }
+    }
+
+    /// Counts a refused token; returns how to end the connection after the last.
+    fn refuse(&mut self) -> Option<Farewell> {
+        self.refused += 1;
+        let words = || format!("{} wrong tokens: connect anew to try another", self.refused);
+        (self.refused >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words()))
+    }
+
+    /// Counts an attempt that carries no token: `none`, a key, a question; returns how to end the connection after the
+    /// last.
+    fn probe(&mut self) -> Option<Farewell> {
+        self.probes += 1;
+        let words = "no token among so many keys: this server takes tokens alone, as password";
+        (self.probes >= LOGIN_PROBES_LIMIT).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words.to_owned()))
+    }
 }
 
 /// What there is once the caller has proven himself.
@@ -86,39 +126,61 @@ impl RoundTrip {
 }
 
 impl Door {
-    async fn prove(&mut self, login: &str, token: Zeroizing<Vec<u8>>) -> Auth {
+    /// Checks a token, which may have been pasted with white space around it, as may the login.
+    async fn prove(&mut self, login: &str, token: &[u8]) -> Auth {
+        let line = self.line.clone();
+        let _check = line.answers().check();
         let earliest = Instant::now() + REFUSAL;
         let peer =
             Peer { protocol: Protocol::Sftp, address: self.peer.ip().to_canonical(), user_agent: self.line.client() };
-        let credential = Credential { login: Some(login.to_owned()), token };
+        let token = Zeroizing::new(token.trim_ascii().to_vec());
+        let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
         let proof = self.home.spawn(async move { auth.authenticate(credential, peer).await });
-        let pause = match proof.await {
-            Ok(Ok(session)) => match self.let_in(session) {
-                true => return Auth::Accept,
-                false => Duration::ZERO,
-            },
-            Ok(Err(Refusal::Throttled(wait))) => wait.min(THROTTLED),
-            Ok(Err(Refusal::Busy)) => BUSY,
-            Ok(Err(Refusal::Denied)) => Duration::ZERO,
+        let (pause, counts) = match proof.await {
+            Ok(Ok(session)) => {
+                self.let_in(session);
+                return Auth::Accept;
+            }
+            Ok(Err(Refusal::Throttled(wait))) => (wait.min(THROTTLED), true),
+            Ok(Err(Refusal::Busy)) => (BUSY, false),
+            Ok(Err(Refusal::Denied)) => (Duration::ZERO, true),
             Ok(Err(Refusal::Store(error))) => {
                 tracing::error!(%error, "the store failed");
-                Duration::ZERO
+                (Duration::ZERO, false)
             }
             Err(error) => {
                 tracing::warn!(%error, "a proof was cut");
-                Duration::ZERO
+                (Duration::ZERO, false)
             }
         };
         tokio::time::sleep_until(earliest.max(Instant::now() + pause)).await;
+        let end = if counts { self.attempts.refuse() } else { self.attempts.probe() };
+        self.end_login(end);
         reject()
     }
 
-    /// Makes the session's view; refuses when its user has as many connections as he may.
-    fn let_in(&mut self, session: Session) -> bool {
+    /// Answers an attempt that carries no token.
+    fn answer_probe(&mut self) -> Auth {
+        let end = self.attempts.probe();
+        self.end_login(end);
+        reject()
+    }
+
+    fn end_login(&mut self, end: Option<Farewell>) {
+        let Some(end) = end else { return };
+        if let Some(farewell) = self.farewell.take() {
+            // Nobody waits any more when the connection is ending already.
+            let _ = farewell.send(end);
+        }
+    }
+
+    /// Makes the session's view, unless its user has as many connections as he may: he is told once russh lets us.
+    fn let_in(&mut self, session: Session) {
+        self.line.answers().end();
         let Some(place) = self.sftp.users().enter(session.login()) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
-            return false;
+            return;
         };
         let handles = self.sftp.options().handles;
         let shared = Shared {
@@ -136,7 +198,6 @@ impl Door {
             // Nobody waits any more when the connection is ending already.
             let _ = proven.send(session);
         }
-        true
     }
 }
 
@@ -155,20 +216,21 @@ impl Handler for Door {
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
         self.round_trip.answered();
+        self.line.answers().begin();
         Ok(None)
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
         self.round_trip.asked();
-        Ok(reject())
+        Ok(self.answer_probe())
     }
 
     async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(reject())
+        Ok(self.answer_probe())
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        Ok(self.prove(user, Zeroizing::new(password.as_bytes().to_vec())).await)
+        Ok(self.prove(user, password.as_bytes()).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -178,15 +240,34 @@ impl Handler for Door {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
+            let end = self.attempts.probe();
+            self.end_login(end);
             let prompts = vec![(PROMPT.into(), false)].into();
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
         };
-        let token = Zeroizing::new(response.next().unwrap_or_default().to_vec());
-        Ok(self.prove(user, token).await)
+        let token = response.next().unwrap_or_default();
+        Ok(self.prove(user, &token).await)
     }
 
-    async fn auth_succeeded(&mut self, _ssh: &mut Ssh) -> Result<(), Self::Error> {
+    async fn auth_succeeded(&mut self, ssh: &mut Ssh) -> Result<(), Self::Error> {
         self.round_trip.answered();
+        if self.inside.is_none() {
+            // SSH_MSG_USERAUTH_FAILURE would call the token wrong, and have it asked for again.
+            let most = self.sftp.options().connections_per_user;
+            let words =
+                format!("the token is right, but its user has {most} SFTP connections open, and no more are allowed");
+            ssh.disconnect(Disconnect::TooManyConnections, &words, "")?;
+            self.end_login(Some((Disconnect::TooManyConnections, words)));
+        }
+        Ok(())
+    }
+
+    async fn lookup_dh_gex_group(&mut self, request: &GexParams) -> Result<Option<DhGroup>, Self::Error> {
+        Ok(algorithms::gex_group(request))
+    }
+
+    async fn data(&mut self, _channel: ChannelId, _data: &[u8], _ssh: &mut Ssh) -> Result<(), Self::Error> {
+        self.line.note_request();
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, in terms of a [`crate::tree::View`].
 //!
 //! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
-//! each socket a thread, watches it (`wire`) and ends it in time; `door` answers what russh asks; `channel`
+//! each socket a thread, watches it (`wire`, `answer_monitor`) and ends it in time; `door` answers what russh asks; `channel`
 //! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
 //! `hashes`, `folders` and `names`, over what the session has open ([`crate::tree::SessionFiles`]).
 
 mod algorithms;
+mod answer_monitor;
 mod attributes;
 mod channel;
 mod connection;
@@ -45,14 +46,20 @@ use users::Users;
 pub struct SftpOptions {
     /// From accept to authenticated.
     pub authentication: Duration,
+    /// Refused tokens after which a connection ends.
+    pub login_attempts: usize,
     /// Channels of one connection at once.
     pub channels: usize,
     /// Open files and folders of one connection at once.
     pub handles: usize,
     /// Connections of one user at once.
     pub connections_per_user: usize,
-    /// How long a client may leave an answer waiting.
+    /// Silence after which a client is asked whether it is there; zero for never. It counts from `authentication` on.
+    pub keepalive: Duration,
+    /// How long a client may leave that question unanswered, or an answer untaken.
     pub patience: Duration,
+    /// How long a session may go on without a request; zero for any time.
+    pub idle: Duration,
     /// Bytes in one direction after which keys are exchanged anew; 1 GiB at most.
     pub rekey_bytes: usize,
     /// Time after which keys are exchanged anew.
@@ -62,11 +69,14 @@ pub struct SftpOptions {
 impl Default for SftpOptions {
     fn default() -> Self {
         Self {
-            authentication: Duration::from_secs(30),
+            authentication: Duration::from_secs(120),
+            login_attempts: 6,
             channels: 10,
             handles: 1024,
             connections_per_user: 64,
-            patience: Duration::from_secs(180),
+            keepalive: Duration::from_secs(300),
+            patience: Duration::from_secs(3600),
+            idle: Duration::ZERO,
             rekey_bytes: 1 << 30,
             rekey_after: Duration::from_secs(3600),
         }

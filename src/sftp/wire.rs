@@ -1,5 +1,5 @@
-//! The socket as russh sees it: can be cut from outside, tells when the other side reads nothing, and
-//! remembers how the client names itself.
+//! The socket as russh sees it: can be cut from outside, tells when the other side reads nothing, says nothing or
+//! waits for an answer, and remembers how the client names itself.
 //!
 //! russh's own timers stand still while its loop waits for the socket or for a channel; what watches a
 //! session must therefore hold the socket, not the session.
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::answer_monitor::AnswerMonitor;
 
 /// How much is read from the system at once when a packet's length is asked for.
 const READ_AHEAD: usize = 64 * 1024;
@@ -30,6 +32,33 @@ struct State {
     born: Instant,
     /// Milliseconds after `born`, plus one, at which the other side stopped reading; zero while it reads.
     stuck: AtomicU64,
+    /// Milliseconds after `born` at which something last came in.
+    heard: AtomicU64,
+    /// Milliseconds after `born` at which a request of SFTP last came in, or one was last seen under way.
+    requested: AtomicU64,
+    answers: AnswerMonitor,
+}
+
+impl State {
+    fn new(cut: CancellationToken) -> Self {
+        Self {
+            cut,
+            client: OnceLock::new(),
+            born: Instant::now(),
+            stuck: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
+            answers: AnswerMonitor::new(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    fn since(&self, moment: u64) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(moment))
+    }
 }
 
 impl Line {
@@ -45,26 +74,63 @@ impl Line {
 
     /// Waits until the other side has read nothing for `limit` though something waits for it.
     pub(super) async fn stalled(&self, limit: Duration) {
-        loop {
-            let since = match self.0.stuck.load(Ordering::Relaxed) {
-                0 => Duration::ZERO,
-                stuck => self.0.born.elapsed().saturating_sub(Duration::from_millis(stuck - 1)),
-            };
-            if since >= limit {
-                return;
+        reached(limit, || match self.0.stuck.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            stuck => self.0.since(stuck - 1),
+        })
+        .await;
+    }
+
+    /// Waits until nothing has come in for `limit`.
+    pub(super) async fn silent(&self, limit: Duration) {
+        reached(limit, || self.0.since(self.0.heard.load(Ordering::Relaxed))).await;
+    }
+
+    /// Waits until no request of SFTP has come in for `limit`, and none was under way, as `busy` tells.
+    pub(super) async fn idle(&self, limit: Duration, busy: impl Fn() -> bool) {
+        self.note_request();
+        reached(limit, || {
+            if busy() {
+                self.note_request();
             }
-            tokio::time::sleep(limit.saturating_sub(since).max(Duration::from_millis(1))).await;
-        }
+            self.0.since(self.0.requested.load(Ordering::Relaxed))
+        })
+        .await;
+    }
+
+    /// Waits until a request of a login has gone without an answer for `limit`.
+    pub(super) async fn unanswered(&self, limit: Duration) {
+        reached(limit, || self.0.answers.waiting()).await;
+    }
+
+    /// Returns what watches the requests of the login.
+    pub(super) fn answers(&self) -> &AnswerMonitor {
+        &self.0.answers
+    }
+
+    /// Notes that a request of SFTP has come in.
+    pub(super) fn note_request(&self) {
+        self.0.requested.store(self.0.now(), Ordering::Relaxed);
     }
 
     fn note_stuck(&self, stuck: bool) {
         let was = self.0.stuck.load(Ordering::Relaxed);
         if stuck && was == 0 {
-            let now = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-            self.0.stuck.store(now + 1, Ordering::Relaxed);
+            self.0.stuck.store(self.0.now() + 1, Ordering::Relaxed);
         } else if !stuck && was != 0 {
             self.0.stuck.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// Waits until a time has grown to a limit; it is looked at four times within it.
+async fn reached(limit: Duration, time: impl Fn() -> Duration) {
+    loop {
+        let time = time();
+        if time >= limit {
+            return;
+        }
+        tokio::time::sleep((limit - time).min(limit / 4).max(Duration::from_millis(1))).await;
     }
 }
 
@@ -77,6 +143,8 @@ pub(super) struct Wire<S> {
     /// What of `ahead` was read and not yet handed on.
     filled: std::ops::Range<usize>,
     name: Vec<u8>,
+    /// Size of the read that russh is at, and what of it is still to come.
+    reading: (usize, usize),
     cut_reading: Pin<Box<WaitForCancellationFutureOwned>>,
     cut_writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -87,10 +155,29 @@ impl<S> Wire<S> {
         let cut = CancellationToken::new();
         let wait = || Box::pin(cut.clone().cancelled_owned());
         let (cut_reading, cut_writing) = (wait(), wait());
-        let state = State { cut, client: OnceLock::new(), born: Instant::now(), stuck: AtomicU64::new(0) };
-        let line = Line(Arc::new(state));
-        let ahead = vec![0; READ_AHEAD].into();
-        (Self { stream, line: line.clone(), ahead, filled: 0..0, name: Vec::new(), cut_reading, cut_writing }, line)
+        let line = Line(Arc::new(State::new(cut)));
+        let wire = Self {
+            stream,
+            line: line.clone(),
+            ahead: vec![0; READ_AHEAD].into(),
+            filled: 0..0,
+            name: Vec::new(),
+            reading: (0, 0),
+            cut_reading,
+            cut_writing,
+        };
+        (wire, line)
+    }
+
+    /// Follows the reads of russh, which takes a packet's head and then the rest, each in one read that may come in
+    /// parts.
+    fn follow(&mut self, wanted: usize, got: usize) {
+        let (size, left) = self.reading;
+        let size = if left == wanted && left > 0 { size } else { wanted };
+        self.reading = (size, wanted - got);
+        if got > 0 && got == wanted {
+            self.line.0.answers.note_read(size);
+        }
     }
 
     /// Remembers the client's first line.
@@ -137,10 +224,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         if wire.line.0.cut.is_cancelled() {
             return Poll::Ready(Err(severed()));
         }
-        let before = buf.filled().len();
+        let (before, wanted) = (buf.filled().len(), buf.remaining());
         let polled = wire.poll_ahead(cx, buf);
         match polled {
-            Poll::Ready(Ok(())) => wire.listen(&buf.filled()[before..]),
+            Poll::Ready(Ok(())) => {
+                wire.listen(&buf.filled()[before..]);
+                wire.follow(wanted, buf.filled().len() - before);
+                wire.line.0.heard.store(wire.line.0.now(), Ordering::Relaxed);
+            }
             Poll::Ready(Err(_)) => {}
             Poll::Pending if wire.cut_reading.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(severed())),
             Poll::Pending => {}
@@ -157,6 +248,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         }
         let polled = Pin::new(&mut wire.stream).poll_write(cx, buf);
         wire.line.note_stuck(polled.is_pending());
+        if matches!(polled, Poll::Ready(Ok(_))) {
+            wire.line.0.answers.note_write();
+        }
         if polled.is_pending() && wire.cut_writing.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(severed()));
         }
@@ -217,5 +311,50 @@ mod tests {
         writing.await.expect("task").expect("written");
         let quiet = tokio::time::timeout(Duration::from_millis(90), line.stalled(Duration::from_millis(30)));
         assert!(quiet.await.is_err(), "it reads again");
+    }
+
+    #[tokio::test]
+    async fn client_that_says_nothing_is_noticed() {
+        let (mut client, server) = duplex(4);
+        let (mut wire, line) = Wire::new(server);
+        line.silent(Duration::from_millis(30)).await;
+        client.write_all(&[0; 4]).await.expect("write");
+        wire.read_exact(&mut [0; 4]).await.expect("read");
+        let soon = tokio::time::timeout(Duration::from_millis(20), line.silent(Duration::from_millis(200)));
+        assert!(soon.await.is_err(), "it has just been heard");
+    }
+
+    #[tokio::test]
+    async fn session_with_a_request_under_way_is_not_idle() {
+        let (_client, server) = duplex(4);
+        let (_wire, line) = Wire::new(server);
+        let limit = Duration::from_millis(30);
+        assert!(tokio::time::timeout(limit * 4, line.idle(limit, || true)).await.is_err(), "it is busy");
+        line.idle(limit, || false).await;
+    }
+
+    #[tokio::test]
+    async fn read_in_parts_counts_as_one() {
+        let (mut client, server) = duplex(64);
+        let (mut wire, line) = Wire::new(server);
+        let mut packet = [0; 32];
+        for begun in [false, true] {
+            let reading = async {
+                wire.read_exact(&mut packet[..4]).await.expect("the head");
+                wire.read_exact(&mut packet[4..]).await.expect("the rest");
+            };
+            let writing = async {
+                for part in [&[0; 9][..], &[0; 20], &[0; 3]] {
+                    client.write_all(part).await.expect("write");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::join!(reading, writing);
+            if !begun {
+                line.answers().begin();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        assert!(!line.answers().waiting().is_zero(), "the second packet is as large as the first");
     }
 }

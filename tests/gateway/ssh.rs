@@ -189,7 +189,7 @@ async fn a_user_has_so_many_connections_and_no_more() {
     gateway.user("bob", &["/:r"]);
     let bobs = gateway.token("bob", &["-e", "1h"]);
     let first = gateway.sftp("alice", &token).await;
-    assert!(crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none());
+    assert!(crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none(), "told so, in ssh_login");
     gateway.sftp("bob", &bobs).await;
     first.cut();
     for _ in 0..200 {

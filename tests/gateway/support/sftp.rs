@@ -71,14 +71,14 @@ pub(crate) struct Sftp {
 }
 
 impl Sftp {
-    /// Logs in with a password; `None` when it is refused.
+    /// Logs in with a password; `None` when it is refused, or its user has too many connections.
     pub(crate) async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
         let (mut ssh, socket) = Self::dial(address).await.ok()?;
         let accepted = ssh.authenticate_password(login, token).await.ok()?.success();
         if !accepted {
             return None;
         }
-        Some(Self::open(Arc::new(Connection { ssh, socket })).await.expect("the subsystem starts"))
+        Self::open(Arc::new(Connection { ssh, socket })).await.ok()
     }
 
     /// Opens another SFTP channel of the same connection.
