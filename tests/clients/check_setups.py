@@ -7,8 +7,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
+from check_rest import environment
 from check_tokens import gateway, new_token
 from files import random_file, sha256, tree_sums
 from session import CHECKS, Skip, check, need, same
@@ -163,12 +165,53 @@ def token_setup_restic(s):
     same(documents, tree_sums(s.local / "restored" / str(s.local / "Documents").lstrip("/")), "restored")
 
 
+def with_a_key(s):
+    """Lines that make a key that clients find and offer, and the host key known."""
+    return ["ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519",
+            f"ssh-keyscan -p {s.sftp.port} {shlex.quote(s.sftp.host)} > ~/.ssh/known_hosts 2> /dev/null"]
+
+
 @check("duplicity", "bash", "ssh-keyscan")
 def token_setup_duplicity(s):
-    """Over both protocols; what was backed up is restored."""
-    keys = f"ssh-keyscan -p {s.sftp.port} {shlex.quote(s.sftp.host)} > ~/.ssh/known_hosts 2> /dev/null"
-    documents, _ = play(s, "duplicity", lambda lines: [keys, *lines])
+    """Over both protocols, with a key that it could offer; what was backed up is restored."""
+    # duplicity types the token itself; OpenSSH looks for keys in the home of the user, not that of the environment.
+    shim = SHIMS["sftp"].replace("sshpass -e ", "").format(options=TRUSTING + ' -i "$HOME/.ssh/id_ed25519"')
+    own = [f"printf '%s\\n' '#!/bin/sh' {shlex.quote(shim)} > ~/shims/sftp"]
+    more = ["FTP_PASSWORD=\"$TOKEN\" duplicity restore --no-encryption "
+            f"pexpect+sftp://{s.sftp.user}@{s.sftp.host}:{s.sftp.port}/backup ~/restored-sftp"]
+    documents, _ = play(s, "duplicity", lambda lines: [*with_a_key(s), *own, *lines, *more])
     same(documents, tree_sums(s.local / "restored"), "restored")
+    same(documents, tree_sums(s.local / "restored-sftp"), "restored over SFTP")
+
+
+@check("bash", "ssh-keyscan", "ssh-keygen", "python3")
+def token_setup_paramiko(s):
+    """With a key in ~/.ssh that it would offer first."""
+    scripted(s, "paramiko")
+
+
+@check("bash", "ssh-keyscan", "ssh-keygen", "python3")
+def token_setup_fsspec(s):
+    """With a key in ~/.ssh that it would offer first."""
+    scripted(s, "fsspec")
+
+
+def scripted(s, client):
+    start = time.monotonic()
+    python = environment()
+    s.deadline += time.monotonic() - start
+    first = [*with_a_key(s), f"PATH={shlex.quote(str(python))}:$PATH"]
+    documents, shown = play(s, client, lambda lines: [*first, *lines])
+    arrived(s, {"letter.odt": documents["letter.odt"]}, ".")
+    need("letter.odt" in shown, f"{client} lists {shown!r}")
+
+
+@check("ansible-playbook", "lftp", "bash", "ssh-keygen", "ssh-keyscan")
+def token_setup_ansible(s):
+    """Over both protocols, in one run."""
+    documents, _ = play(s, "ansible", lambda lines: [*with_a_key(s), *lines])
+    for name in ("letter.odt", "letter-sftp.odt"):
+        arrived(s, {name: documents["letter.odt"]}, ".")
 
 
 @check("gio", "dbus-run-session", "bash")

@@ -7,6 +7,7 @@
 
 mod desktop;
 mod programs;
+mod scripts;
 mod shell;
 mod site;
 
@@ -54,11 +55,17 @@ pub enum Client {
     Keepassxc,
     /// Zotero: references.
     Zotero,
+    /// paramiko: SFTP for Python.
+    Paramiko,
+    /// fsspec: file systems for Python, here over paramiko.
+    Fsspec,
+    /// Ansible: machines set up by playbooks.
+    Ansible,
 }
 
 impl Client {
     /// Every client there are steps for.
-    pub const ALL: [Client; 17] = [
+    pub const ALL: [Client; 20] = [
         Client::Rclone,
         Client::Davfs2,
         Client::Gnome,
@@ -76,6 +83,9 @@ impl Client {
         Client::Joplin,
         Client::Keepassxc,
         Client::Zotero,
+        Client::Paramiko,
+        Client::Fsspec,
+        Client::Ansible,
     ];
 
     /// Returns the name it is asked for by.
@@ -98,6 +108,9 @@ impl Client {
             Client::Joplin => "joplin",
             Client::Keepassxc => "keepassxc",
             Client::Zotero => "zotero",
+            Client::Paramiko => "paramiko",
+            Client::Fsspec => "fsspec",
+            Client::Ansible => "ansible",
         }
     }
 
@@ -121,6 +134,9 @@ impl Client {
             Client::Joplin => "Joplin",
             Client::Keepassxc => "KeePassXC",
             Client::Zotero => "Zotero",
+            Client::Paramiko => "paramiko (Python)",
+            Client::Fsspec => "fsspec over SFTP (Python)",
+            Client::Ansible => "Ansible",
         }
     }
 
@@ -137,7 +153,10 @@ impl Client {
             | Client::Restic
             | Client::Duplicity
             | Client::Joplin
-            | Client::Keepassxc => true,
+            | Client::Keepassxc
+            | Client::Paramiko
+            | Client::Fsspec
+            | Client::Ansible => true,
             Client::Windows
             | Client::Macos
             | Client::Cyberduck
@@ -246,8 +265,14 @@ pub fn steps(client: Client, site: &Site) -> Setup {
         Client::Joplin => programs::joplin(site),
         Client::Keepassxc => programs::keepassxc(site),
         Client::Zotero => programs::zotero(site),
+        Client::Paramiko => scripts::paramiko(site),
+        Client::Fsspec => scripts::fsspec(site),
+        Client::Ansible => scripts::ansible(site),
     };
-    let encrypted = matches!(client, Client::Sshfs | Client::Openssh | Client::Lftp | Client::Filezilla);
+    let encrypted = matches!(
+        client,
+        Client::Sshfs | Client::Openssh | Client::Lftp | Client::Filezilla | Client::Paramiko | Client::Fsspec
+    );
     let warning = (site.in_the_clear() && !encrypted).then(|| IN_THE_CLEAR.to_owned());
     let notes = warning.into_iter().chain(notes).collect();
     Setup { title: client.title(), tried: client.tried(), steps, notes }

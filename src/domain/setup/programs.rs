@@ -23,7 +23,7 @@ pub(super) fn restic(site: &Site) -> Text {
 }
 
 pub(super) fn duplicity(site: &Site) -> Text {
-    let (dav, sftp) = (site.as_scheme("webdav", true), site.sftp_url());
+    let (dav, sftp) = (site.as_scheme("webdav", true), format!("pexpect+{}", site.sftp_url()));
     let run = |url: String| format!("FTP_PASSWORD=\"$TOKEN\" duplicity --no-encryption ~/Documents {}", quoted(&url));
     let steps = vec![
         token(),
@@ -39,6 +39,9 @@ pub(super) fn duplicity(site: &Site) -> Text {
     ];
     let notes = vec![
         "Over SFTP, connect once with sftp before, so that the host key is known.".into(),
+        "With pexpect+sftp, duplicity runs OpenSSH's sftp (it takes the package python3-pexpect). With sftp alone it goes \
+         through paramiko and tries keys of yours before the token, which this server can't answer: the backup fails."
+            .into(),
         "Without --no-encryption, duplicity encrypts with the passphrase in the variable PASSPHRASE.".into(),
     ];
     (steps, notes)

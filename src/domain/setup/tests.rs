@@ -80,10 +80,23 @@ fn without_tls_those_that_want_it_say_so() {
 fn who_would_send_the_token_in_the_clear_to_another_machine_is_warned() {
     let warns = |client, url: &str| steps(client, &site(url)).notes.iter().any(|note| note == IN_THE_CLEAR);
     for client in Client::ALL {
-        let sftp = [Client::Sshfs, Client::Openssh, Client::Lftp, Client::Filezilla].contains(&client);
+        let sftp = [Client::Sshfs, Client::Openssh, Client::Lftp, Client::Filezilla, Client::Paramiko, Client::Fsspec]
+            .contains(&client);
         assert_eq!(warns(client, "http://files.example.org/dav/"), !sftp, "{client}");
         for url in ["https://files.example.org", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost"] {
             assert!(!warns(client, url), "{client} {url}");
         }
     }
+}
+
+#[test]
+fn clients_over_paramiko_offer_the_token_alone() {
+    let site = site("https://files.example.org/dav/");
+    for client in [Client::Paramiko, Client::Fsspec] {
+        let text = whole(client, &site);
+        assert!(text.contains("look_for_keys=False") && text.contains("allow_agent=False"), "{client}: {text}");
+    }
+    let duplicity = whole(Client::Duplicity, &site);
+    assert!(duplicity.contains(" pexpect+sftp://alice@files.example.org:2022/backup"), "{duplicity}");
+    assert!(!duplicity.contains(" sftp://"), "{duplicity}");
 }
