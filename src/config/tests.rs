@@ -142,3 +142,22 @@ fn a_proxy_header_is_expected_of_trusted_proxies_alone() {
     sources.flags.push(flag("proxy_protocol", "ftp"));
     assert!(faults(&sources).iter().any(|fault| fault.contains("give http, sftp or both")));
 }
+
+#[test]
+fn times_of_sftp_are_whole_seconds_within_their_range() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\nsftp_idle_seconds = 0\nsftp_keepalive_seconds = 0\n");
+    let config = Config::load(&sources).expect("0 is never").config;
+    assert_eq!((config.sftp_login, config.sftp_unanswered), (Duration::from_secs(120), Duration::from_secs(3600)));
+    assert!(config.sftp_idle.is_zero() && config.sftp_keepalive.is_zero());
+    for (key, value, range) in [
+        ("sftp_login_seconds", "0", "from 1 to 600"),
+        ("sftp_unanswered_seconds", "0", "from 1 to 604800"),
+        ("sftp_keepalive_seconds", "5m", "from 0 to 86400"),
+        ("sftp_idle_seconds", "-1", "from 0 to 604800"),
+        ("sftp_login_attempts", "0", "from 1 to"),
+    ] {
+        sources.flags = vec![flag(key, value)];
+        let faults = faults(&sources);
+        assert!(matches!(&faults[..], [fault] if fault.contains(range)), "{key}: {faults:?}");
+    }
+}

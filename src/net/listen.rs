@@ -87,3 +87,20 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, interval)?;
     Ok(sockopt::set_tcp_keepcnt(stream, count)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_that_is_tolerated_outlasts_probes_and_retransmissions() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+        tune(&stream).expect("tuned");
+        tolerate_silence(&stream, Duration::from_secs(3600)).expect("set");
+        assert_eq!(sockopt::tcp_user_timeout(&stream).expect("read"), 3_600_000);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).expect("read"), TCP_KEEPALIVE_MAX_PROBES);
+        tolerate_silence(&stream, Duration::from_millis(500)).expect("set");
+        assert_eq!(sockopt::tcp_keepcnt(&stream).expect("read"), 1);
+    }
+}

@@ -64,7 +64,7 @@ pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
             .filter(|group| (request.min_group_size()..=request.max_group_size()).contains(&group.bit_size()))
     };
     let preferred = accepted().find(|group| group.bit_size() >= request.preferred_group_size());
-    preferred.or_else(|| accepted().last()).cloned()
+    preferred.or_else(|| accepted().next_back()).cloned()
 }
 
 /// Returns the ways to log in: a token as password, or as the answer to one question.

@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from check_rest import environment
 from files import random_file, sha256
 from session import Absent, Skip, check, need
 
@@ -122,6 +124,22 @@ def sftp_curl(s):
     need("sub" not in s.batch("ls -1").stdout.splitlines(), "a folder that was removed is there")
     done = s.run("curl", "-sS", "-k", "-u", f"{s.sftp.user}:wrong", f"{there}/", expect=None)
     need(done.returncode == 67, f"a wrong token: curl ended with {done.returncode}")
+
+
+@check("python3", "ssh-keygen")
+def sftp_paramiko_key_first(s):
+    """paramiko that offers a key, then the token: the login ends within two seconds, and paramiko's log says what to do."""
+    password_only(s)
+    start = time.monotonic()
+    python = environment() / "python"
+    s.deadline += time.monotonic() - start
+    s.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", s.local / "key")
+    end = {"host": s.sftp.host, "port": s.sftp.port, "user": s.sftp.user, "password": s.sftp.password,
+           "key": str(s.local / "key")}
+    shown = s.run(python, "-W", "ignore", "-B", HERE / "paramiko_key_first.py", text=json.dumps(end)).stdout
+    took = float(re.search(r"^took (.*)$", shown, re.M)[1])
+    need(took < 3, f"the login ended after {took} s: {shown}")
+    need("Disconnect (code 7)" in shown and "look_for_keys=False" in shown, f"it was not told what to do: {shown}")
 
 
 def start_folder(s):

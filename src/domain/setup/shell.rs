@@ -105,7 +105,7 @@ pub(super) fn openssh(site: &Site) -> Text {
         Step::command("Or copy", "scp -r -s ~/Documents patgate:"),
     ];
     let notes = vec![
-        "patgate takes no keys; with those of an agent offered first, some clients run out of tries.".into(),
+        "patgate takes no keys: those that a client offers first are refused, and cost the token no attempt.".into(),
         "scp needs -s before OpenSSH 9.0, which made SFTP its protocol.".into(),
         "A file that put has sent is on disk; what reput or another edit in place writes is once the file is closed."
             .into(),
