@@ -128,6 +128,10 @@ impl RoundTrip {
 impl Door {
     /// Checks a token, which may have been pasted with white space around it, as may the login.
     async fn prove(&mut self, login: &str, token: &[u8]) -> Auth {
+        if self.farewell.is_none() {
+            // It has been told that it ends: nothing is tried any more.
+            return reject();
+        }
         let line = self.line.clone();
         let _check = line.answers().check();
         let earliest = Instant::now() + REFUSAL;
@@ -156,22 +160,25 @@ impl Door {
         };
         tokio::time::sleep_until(earliest.max(Instant::now() + pause)).await;
         let end = if counts { self.attempts.refuse() } else { self.attempts.probe() };
-        self.end_login(end);
+        self.end_login(end).await;
         reject()
     }
 
     /// Answers an attempt that carries no token.
-    fn answer_probe(&mut self) -> Auth {
+    async fn answer_probe(&mut self) -> Auth {
         let end = self.attempts.probe();
-        self.end_login(end);
+        self.end_login(end).await;
         reject()
     }
 
-    fn end_login(&mut self, end: Option<Farewell>) {
+    /// Has the connection end with these words, after the answer that is under way.
+    async fn end_login(&mut self, end: Option<Farewell>) {
         let Some(end) = end else { return };
         if let Some(farewell) = self.farewell.take() {
             // Nobody waits any more when the connection is ending already.
             let _ = farewell.send(end);
+            // The connection's watch puts the farewell in line before the client's next attempt is read.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -222,11 +229,11 @@ impl Handler for Door {
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
         self.round_trip.asked();
-        Ok(self.answer_probe())
+        Ok(self.answer_probe().await)
     }
 
     async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(self.answer_probe())
+        Ok(self.answer_probe().await)
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
@@ -241,7 +248,7 @@ impl Handler for Door {
     ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
             let end = self.attempts.probe();
-            self.end_login(end);
+            self.end_login(end).await;
             let prompts = vec![(PROMPT.into(), false)].into();
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
         };
@@ -257,7 +264,7 @@ impl Handler for Door {
             let words =
                 format!("the token is right, but its user has {most} SFTP connections open, and no more are allowed");
             ssh.disconnect(Disconnect::TooManyConnections, &words, "")?;
-            self.end_login(Some((Disconnect::TooManyConnections, words)));
+            self.end_login(Some((Disconnect::TooManyConnections, words))).await;
         }
         Ok(())
     }

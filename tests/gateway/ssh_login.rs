@@ -122,8 +122,9 @@ async fn end_of_login_attempts_is_told() {
     let mut probes = 0;
     while client.none().await.is_some() {
         probes += 1;
-        assert!(probes <= 100, "attempts without a token are bounded, too");
+        assert!(probes < 110, "attempts without a token are bounded, too");
     }
+    assert!(probes >= 50, "no agent holds so many keys");
     let (_, words) = client.end().await;
     assert!(words.contains("takes tokens alone"), "{words}");
 }
