@@ -91,6 +91,8 @@ pub struct Config {
     pub sftp_unanswered: Duration,
     /// How long an SFTP session may go on without a request; zero for any time.
     pub sftp_idle: Duration,
+    /// How long what a lost SFTP connection left of an upload is kept.
+    pub sftp_resume: Duration,
     /// Connections of unproven callers at once, for each listener.
     pub strangers: usize,
     /// Of those, from one address.
@@ -219,6 +221,7 @@ struct Draft {
     sftp_keepalive: Duration,
     sftp_unanswered: Duration,
     sftp_idle: Duration,
+    sftp_resume: Duration,
     strangers: usize,
     strangers_per_address: usize,
     deep_listing: usize,
@@ -472,6 +475,7 @@ impl Draft {
             sftp_keepalive: Duration::ZERO,
             sftp_unanswered: Duration::ZERO,
             sftp_idle: Duration::ZERO,
+            sftp_resume: Duration::from_secs(86_400),
             strangers: 0,
             strangers_per_address: 0,
             deep_listing: 0,
@@ -511,6 +515,7 @@ impl Draft {
             sftp_keepalive: self.sftp_keepalive,
             sftp_unanswered: self.sftp_unanswered,
             sftp_idle: self.sftp_idle,
+            sftp_resume: self.sftp_resume,
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,
             deep_listing: self.deep_listing,

@@ -119,6 +119,7 @@ fn settings(config: Config) -> Settings {
             keepalive: config.sftp_keepalive,
             patience: config.sftp_unanswered,
             idle: config.sftp_idle,
+            resume: config.sftp_resume,
             ..SftpOptions::default()
         },
         root: config.root,

@@ -335,6 +335,17 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| seconds(text, 0, 604_800).map(|time| draft.sftp_idle = time),
     },
     Key {
+        name: "sftp_resume_seconds",
+        flag: "sftp-resume-seconds",
+        shape: Shape::Number,
+        default: Some("86400"),
+        example: "",
+        value: "SECONDS",
+        purpose: "For how many seconds what a lost SFTP connection left of an upload to a new name is kept for its \
+                  token, to be gone on with, up to 604800. 0 keeps none.",
+        read: |draft, text| seconds(text, 0, 604_800).map(|time| draft.sftp_resume = time),
+    },
+    Key {
         name: "strangers",
         flag: "strangers",
         shape: Shape::Number,

@@ -113,6 +113,8 @@ impl Gateway {
         let clock = parts.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
+        let (keep_for, space) = (settings.sftp_options.resume, settings.webdav_options.uploads);
+        tree.keep_cut_uploads(tree::CutUploadPolicy { keep_for, space });
         store.set_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
@@ -174,7 +176,7 @@ impl Gateway {
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
         let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
-        background.spawn(trail::keep(store, clock, noted.clone()));
+        background.spawn(trail::keep(store, clock, tree.clone(), noted.clone()));
         background.spawn({
             let (auth, ended) = (auth.clone(), ended.clone());
             // What the watch notes last is told as well.

@@ -10,6 +10,7 @@ use crate::domain::Time;
 use crate::store::{Cursor, EventFilter, Store, StoreError};
 use crate::telemetry;
 use crate::tokens::Tokens;
+use crate::tree::Tree;
 
 /// How often the trail is looked at.
 const ROUND: Duration = Duration::from_secs(1);
@@ -22,14 +23,15 @@ const PAGE: usize = 500;
 struct Keeper {
     store: Store,
     tokens: Tokens,
+    tree: Tree,
     told: Option<u64>,
     tidy_at: Time,
 }
 
 /// Tells and cleans up until stopped; tells once more then.
-pub(super) async fn keep(store: Store, clock: Clock, stop: CancellationToken) {
+pub(super) async fn keep(store: Store, clock: Clock, tree: Tree, stop: CancellationToken) {
     let tokens = Tokens::new(store.clone(), clock.clone());
-    let mut keeper = Keeper { told: store.latest_event().ok(), store, tokens, tidy_at: clock.now() };
+    let mut keeper = Keeper { told: store.latest_event().ok(), store, tokens, tree, tidy_at: clock.now() };
     loop {
         let last = stop.is_cancelled();
         let round = tokio::task::spawn_blocking(move || {
@@ -56,6 +58,7 @@ impl Keeper {
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
         if self.tidy_at <= now || now.after(REST) < self.tidy_at {
+            self.tree.sweep_cut_uploads();
             match self.tokens.tidy() {
                 Ok(tidied) => self.tidy_at = now.after(if tidied.is_full() { ROUND } else { REST }),
                 Err(error) => {

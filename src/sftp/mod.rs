@@ -60,6 +60,8 @@ pub struct SftpOptions {
     pub patience: Duration,
     /// How long a session may go on without a request; zero for any time.
     pub idle: Duration,
+    /// Time for which what a lost connection has left of an upload to a new name is kept for its token; zero: not at all.
+    pub resume: Duration,
     /// Bytes in one direction after which keys are exchanged anew; 1 GiB at most.
     pub rekey_bytes: usize,
     /// Time after which keys are exchanged anew.
@@ -77,6 +79,7 @@ impl Default for SftpOptions {
             keepalive: Duration::from_secs(300),
             patience: Duration::from_secs(3600),
             idle: Duration::ZERO,
+            resume: Duration::from_secs(86_400),
             rekey_bytes: 1 << 30,
             rekey_after: Duration::from_secs(3600),
         }

@@ -7,6 +7,7 @@
 //! `host` alone names host paths.
 
 mod check;
+mod cut_uploads;
 mod deposit;
 mod editor;
 mod entry;
@@ -35,6 +36,7 @@ mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cut_uploads::CutUploads;
 use hands::HostHands;
 use host::{Errno, Exclusive, Host, KeptNames};
 use index::Index;
@@ -48,6 +50,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
+pub use cut_uploads::{CutUploadPolicy, UnfinishedBytes};
 pub use deposit::{Deposit, Secured, Unfinished, Waiting};
 pub use editor::Editor;
 pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
@@ -103,6 +106,8 @@ struct Shared {
     removals: Removals,
     /// Uploads under way, by the directories that they are for.
     uploads: Arc<UploadRegistry>,
+    /// What lost connections have left of uploads.
+    cut_uploads: CutUploads,
     durability: Durability,
     _alone: Option<Exclusive>,
 }
@@ -137,6 +142,7 @@ impl Tree {
             shared: Arc::new(Shared {
                 host,
                 tags: Tags::new(store.etag_key()?),
+                cut_uploads: CutUploads::new(store.clone(), clock.clone()),
                 locks: LockTable::open(store.clone(), clock)?,
                 index: Index::new(store, Arc::new(hands)),
                 names: NameLocks::new(),

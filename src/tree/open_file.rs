@@ -17,6 +17,9 @@
 //! | unlinked | the session removed the name, or renamed something onto it | to nobody | the staged file | puts nothing in place |
 //! | closed | CLOSE; the end of the session, which commits nothing | | | |
 //!
+//! What a lost session had staged for a new name is kept for its token for a time ([`super::cut_uploads`]): it stands
+//! under its name to the next session, which goes on with it by an OPEN that does not empty it.
+//!
 //! *staged -> in place* is the early commit: the session asks for something under the name that needs the file in the
 //! tree (rename, hard link, another OPEN to write). What is asked is tried first; where it is refused, the old content
 //! stands and the upload stays staged. *in place -> staged* happens where the token limits types of files: what is
@@ -34,9 +37,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::host::{Stat, space};
 use super::in_place::InPlace;
-use super::upload::Upload;
+use super::upload::{SlotId, Upload};
 use super::{Attributes, EditMode, Entry, Error, Reader, Result, Space, View};
-use crate::domain::Name;
 
 pub use names::{OpenRequest, SessionListing};
 
@@ -49,16 +51,11 @@ struct Inner {
     view: View,
     /// The session's staged files by the slot that they are for; bounded by its handles.
     staged: Mutex<HashMap<SlotId, Weak<WrittenFile>>>,
+    /// What an earlier connection of the token has left of uploads, and this one has asked for: staged as if a handle
+    /// were open still.
+    resumed: Mutex<HashMap<SlotId, Arc<WrittenFile>>>,
     /// Held by who makes a copy anew while it commits another: one at a time, so that two never wait for each other.
     copying: Mutex<()>,
-}
-
-/// A name in a directory of the host, whatever path leads there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct SlotId {
-    device: u64,
-    inode: u64,
-    name: Name,
 }
 
 /// An open file. Dropping it ends it without a commit.
@@ -244,13 +241,28 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Handle::Write(file) = &self.handle {
             self.session.forget(file);
+            file.keep_cut();
         }
+    }
+}
+
+impl Drop for Inner {
+    /// What was asked for and not gone on with is kept for the next session.
+    fn drop(&mut self) {
+        self.resumed.get_mut().drain().for_each(|(_, file)| file.keep_cut());
     }
 }
 
 impl WrittenFile {
     fn new(mode: EditMode, state: FileState) -> Arc<Self> {
         Arc::new(Self { mode, refused: AtomicBool::new(false), state: RwLock::new(state) })
+    }
+
+    /// staged -> closed, without a CLOSE: the session is lost.
+    fn keep_cut(&self) {
+        if let FileState::Staged(upload) = std::mem::replace(&mut *self.state.write(), FileState::Closed) {
+            upload.keep_cut();
+        }
     }
 
     fn with<T>(

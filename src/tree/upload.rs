@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::check::{Found, Spot};
+use super::cut_uploads::CutUpload;
 use super::handle_access::{Anchor, HandleAccess, HandleLocks};
 use super::host::{File, Folder, How, Kept, Staged, Stat};
 use super::media::HEAD;
 use super::upload_registry::RegisteredUpload;
 use super::{Attributes, Claim, EditMode, Entry, Etag, Kind, Result, View};
-use crate::domain::{Name, Permission, Tag, TreePath};
+use crate::domain::{Name, Permission, Tag, Time, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
 const BLOCK: usize = 8 << 20;
@@ -39,10 +40,37 @@ pub struct Upload {
     spoilt: AtomicBool,
     /// Whether its name was removed by its own session.
     detached: bool,
+    /// When its connection was lost, for one that nobody has gone on with since.
+    cut_at: Option<Time>,
     access: HandleAccess,
     locks: HandleLocks,
     /// Its place among the uploads of its directory, as long as it is for a name there.
     registered: Option<RegisteredUpload>,
+}
+
+/// A name in a directory of the host, whatever path leads there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SlotId {
+    device: u64,
+    inode: u64,
+    name: Name,
+}
+
+impl SlotId {
+    /// Returns the name in a directory of which the host says `directory`.
+    pub(super) fn new(directory: &Stat, name: &Name) -> Self {
+        Self { device: directory.device, inode: directory.inode, name: name.clone() }
+    }
+
+    /// Returns the name.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Tells whether it is in a directory.
+    pub(super) fn is_in(&self, device: u64, inode: u64) -> bool {
+        (self.device, self.inode) == (device, inode)
+    }
 }
 
 /// An entry as it stood under a name: which one, and with which content.
@@ -126,10 +154,62 @@ impl Upload {
             beginning: AtomicU64::new(0),
             spoilt: AtomicBool::new(false),
             detached: false,
+            cut_at: None,
             access: authorize(view, spot, Permission::W)?,
             locks: HandleLocks::new(claim.tokens),
             registered: Some(view.shared().uploads.register(&spot.folder, &spot.holder)),
         })
+    }
+
+    /// Goes on with an upload that was cut, for a slot that the check let through and where nothing stands.
+    ///
+    /// # Errors
+    /// [`super::Error::Host`] when its content can't be opened; it is discarded then.
+    pub(super) fn resume_cut(view: &View, spot: &Spot, cut: CutUpload) -> Result<Option<Self>> {
+        let (mode, cut_at) = (cut.mode, Some(cut.since));
+        let Some(content) = cut.into_content() else { return Ok(None) };
+        let file = content.open(How::Both)?;
+        let upload = Self::of((file, content.take()), view, &spot.path, (spot, None), &Claim::none())?;
+        let upload = Self { cut_at, ..upload };
+        upload.wanted.lock().mode = mode;
+        // What is there was judged when it came.
+        upload.beginning.store(u64::MAX, Ordering::Release);
+        Ok(Some(upload))
+    }
+
+    /// Goes on with it through a handle, every write of which goes to the end where it `appends`.
+    pub(super) fn go_on(&mut self, appends: bool) {
+        self.cut_at = None;
+        if appends {
+            self.base = Some(Base { tag: None, append: true, changed: AtomicBool::new(true) });
+        }
+    }
+
+    /// Keeps what a lost connection has left of an upload to a new name, for its token; anything else is discarded.
+    pub(super) fn keep_cut(self) {
+        let view = self.access.view().clone();
+        let cut_uploads = &view.shared().cut_uploads;
+        let whole = self.replaces.is_none() && !self.detached && !self.spoilt.load(Ordering::Acquire);
+        let resumable = whole && self.base.as_ref().is_none_or(|base| base.tag.is_none());
+        if !resumable || view.session().access().is_err() {
+            return;
+        }
+        let (token, login) = (view.session().token(), view.session().login().clone());
+        let (Ok(stat), Ok(directory), Ok(free)) = (self.file.stat(), self.directory.stat(), self.directory.space())
+        else {
+            return;
+        };
+        if !cut_uploads.admits(token, &login, stat.size, free.available) {
+            return;
+        }
+        let mode = self.wanted.lock().mode;
+        let slot = SlotId::new(&directory, &self.name);
+        let since = self.cut_at;
+        let kept = self.leave(|_, content| Ok(cut_uploads.cut(content, (mode, stat.size), login, since)));
+        match kept {
+            Ok(cut) => cut_uploads.keep(token, slot, cut),
+            Err(error) => tracing::warn!(%error, "a cut upload is not kept"),
+        }
     }
 
     /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its

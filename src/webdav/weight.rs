@@ -1,33 +1,26 @@
 //! What all unfinished uploads hold together, in bytes: announced by requests under way, or kept in staging.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::error::{Error, Result};
 use crate::domain::UploadSpace;
-use crate::tree::Tree;
+use crate::tree::{Tree, UnfinishedBytes};
 
 /// Weighs all that is held; clones share it.
 #[derive(Clone)]
 pub(super) struct Scales {
     tree: Tree,
     most: UploadSpace,
-    sums: Arc<Sums>,
-}
-
-/// What all weigh.
-#[derive(Default)]
-struct Sums {
-    /// What is announced or written.
-    held: AtomicU64,
-    /// What of that is written: it is free no more.
-    written: AtomicU64,
+    /// What all weigh, those of SFTP too.
+    sums: Arc<UnfinishedBytes>,
 }
 
 impl Scales {
     /// Weighs what is held beside a tree.
     pub(super) fn new(tree: Tree, most: UploadSpace) -> Self {
-        Self { tree, most, sums: Arc::default() }
+        let sums = tree.unfinished_bytes();
+        Self { tree, most, sums }
     }
 
     /// Returns the weight of what is written already.

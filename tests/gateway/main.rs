@@ -30,6 +30,7 @@ mod sftp;
 mod sftp_files;
 mod sftp_letter;
 mod sftp_paths;
+mod sftp_resume;
 mod ssh;
 mod ssh_login;
 mod support;

@@ -334,6 +334,11 @@ impl Kept {
         folder.open(&self.name, how)
     }
 
+    /// Takes it to be put in its place; it is removed when that is dropped.
+    pub(crate) fn take(self) -> Staged {
+        Staged { staging: self.staging, name: self.name, waits: true }
+    }
+
     /// Returns it as something to be put in its place; it stays when that is dropped.
     pub(crate) fn staged(&self) -> Staged {
         Staged { staging: Arc::clone(&self.staging), name: self.name.clone(), waits: false }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::{FileState, Handle, Inner, OpenFile, SessionFiles, SlotId, WrittenFile};
-use crate::domain::{Permission, TreePath};
+use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::editor::Edited;
 use crate::tree::host::Stat;
+use crate::tree::upload::Upload;
 use crate::tree::{Attributes, Claim, EditMode, Entry, Error, Kind, Listing, Overwrite, Reader, Result, Space, View};
 
 /// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
@@ -93,7 +94,7 @@ impl Iterator for SessionListing {
 impl SessionFiles {
     /// Shows a tree to a session that keeps files open.
     pub fn new(view: View) -> Self {
-        Self(Arc::new(Inner { view, staged: Mutex::default(), copying: Mutex::default() }))
+        Self(Arc::new(Inner { view, staged: Mutex::default(), resumed: Mutex::default(), copying: Mutex::default() }))
     }
 
     /// Returns the view that it shows.
@@ -153,6 +154,7 @@ impl SessionFiles {
         self.show(&file);
         if let Some(earlier) = earlier {
             earlier.supersede();
+            self.end_resumed();
         }
         Ok(self.opened(Handle::Write(file)))
     }
@@ -161,7 +163,18 @@ impl SessionFiles {
         let mode = request.edit_mode();
         request.size.map_or(Ok(()), |size| self.view().may_hold(size))?;
         let edit = || self.view().edit(path, mode, &Claim::none());
-        let editor = match self.shown(path, true) {
+        let shown = self.shown(path, true);
+        if let Some(file) = &shown
+            && request.write
+            && !mode.exclusive
+            && let Some(file) = self.take_resumed(file, mode)
+        {
+            if mode.truncate {
+                file.set_attributes(&Attributes { size: Some(0), ..Attributes::default() })?;
+            }
+            return Ok(self.opened(Handle::Write(file)));
+        }
+        let editor = match shown {
             Some(_) if mode.exclusive => return Err(Error::Exists),
             Some(file) => file.commit_for(edit)?,
             None => edit()?,
@@ -239,6 +252,7 @@ impl SessionFiles {
             (Ok(()), None) => Ok(()),
             (Ok(()) | Err(Error::Absent), Some(file)) => {
                 file.unlink();
+                self.end_resumed();
                 Ok(())
             }
             (Err(error), _) => Err(error),
@@ -295,7 +309,9 @@ impl SessionFiles {
             None => self.view().hard_link(from, to, &Claim::none()),
             Some(file) => {
                 self.view().may_link(&self.slot_path(from)?, &file.file_stat()?, to, &Claim::none())?;
-                file.commit_for(|| self.view().hard_link(from, to, &Claim::none()))
+                file.commit_for(|| self.view().hard_link(from, to, &Claim::none()))?;
+                self.end_resumed();
+                Ok(())
             }
         }
     }
@@ -325,6 +341,7 @@ impl SessionFiles {
         if let Some(replaced) = replaced {
             replaced.unlink();
         }
+        self.end_resumed();
         Ok(())
     }
 
@@ -350,21 +367,24 @@ impl SessionFiles {
     }
 
     fn staged_in(&self, directory: &TreePath) -> Option<HashMap<Vec<u8>, Entry>> {
-        let files: Vec<_> = {
-            let staged = self.0.staged.lock();
-            if staged.is_empty() {
-                return None;
-            }
-            staged.iter().map(|(slot, file)| (slot.clone(), file.clone())).collect()
-        };
+        let cut_uploads = &self.view().shared().cut_uploads;
+        if cut_uploads.is_empty() && self.0.staged.lock().is_empty() {
+            return None;
+        }
+        let path = directory;
         let directory = self.view().directory(directory).ok()?;
         let stat = directory.stat().ok()?;
-        let here = |slot: &SlotId| (slot.device, slot.inode) == (stat.device, stat.inode);
+        for slot in cut_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
+            // Asking for it is enough.
+            self.shown(&path.child(slot.name()), false);
+        }
+        let files: Vec<_> = self.0.staged.lock().iter().map(|(slot, file)| (slot.clone(), file.clone())).collect();
+        let here = |slot: &SlotId| slot.is_in(stat.device, stat.inode);
         let entries = files.into_iter().filter(|(slot, _)| here(slot)).filter_map(|(slot, file)| {
             let file = file.upgrade()?;
             let mut entry = file.staged_stat()?.ok()?;
-            entry.name = slot.name.as_bytes().to_vec();
-            let shown = file.slot()? == slot && file.is_shown(directory.stat_entry(&slot.name).ok().as_ref());
+            entry.name = slot.name().as_bytes().to_vec();
+            let shown = file.slot()? == slot && file.is_shown(directory.stat_entry(slot.name()).ok().as_ref());
             shown.then(|| (entry.name.clone(), entry))
         });
         Some(entries.collect())
@@ -377,14 +397,50 @@ impl SessionFiles {
     /// Returns the session's staged file that stands under a path, as long as the tree shows there what it showed when
     /// the file was opened.
     fn shown(&self, path: &TreePath, follow: bool) -> Option<Arc<WrittenFile>> {
-        if self.0.staged.lock().is_empty() {
+        let has_cut = !self.view().shared().cut_uploads.is_empty();
+        if !has_cut && self.0.staged.lock().is_empty() {
             return None;
         }
         let spot = self.slot(path, follow)?;
-        let slot = SlotId::of(&spot);
+        let slot = SlotId::new(&spot.holder, &spot.name);
+        if has_cut {
+            self.resume(&spot, &slot);
+        }
         let file = self.0.staged.lock().get(&slot)?.upgrade()?;
         // A file that was staged again is for another name than it was at first.
         (file.slot()? == slot && file.is_shown(spot.stat().ok()?.as_ref())).then_some(file)
+    }
+
+    /// Takes what an earlier connection of the token has left of an upload to a name, where nothing stands there.
+    fn resume(&self, spot: &Spot, slot: &SlotId) {
+        let (view, cut_uploads) = (self.view(), &self.view().shared().cut_uploads);
+        let free = matches!(spot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot);
+        // Who may not write there any more has no use of it.
+        let writable = || view.spot_with(&spot.path, Operation::Create.permission()).ok();
+        let Some(spot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
+        let Some(cut) = cut_uploads.take(view.session().token(), slot) else { return };
+        match Upload::resume_cut(view, &spot, cut) {
+            Ok(Some(upload)) => {
+                let file = WrittenFile::new(EditMode::default(), FileState::Staged(Box::new(upload)));
+                self.show(&file);
+                self.0.resumed.lock().insert(slot.clone(), file);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(path = %spot.path, %error, "a cut upload can't be gone on with"),
+        }
+    }
+
+    /// Returns what was left of an upload by an earlier connection, for a handle that goes on with it.
+    fn take_resumed(&self, file: &Arc<WrittenFile>, mode: EditMode) -> Option<Arc<WrittenFile>> {
+        let mut resumed = self.0.resumed.lock();
+        let slot = resumed.iter().find(|(_, other)| Arc::ptr_eq(other, file)).map(|(slot, _)| slot.clone())?;
+        resumed.remove(&slot);
+        let mut state = file.state.write();
+        let FileState::Staged(mut upload) = std::mem::replace(&mut *state, FileState::Closed) else { return None };
+        upload.go_on(mode.append);
+        let file = WrittenFile::new(mode, FileState::Staged(upload));
+        self.show(&file);
+        Some(file)
     }
 
     /// Returns the slot that a path leads to, over links that lead to nothing in the tree too.
@@ -415,6 +471,11 @@ impl SessionFiles {
     pub(super) fn forget(&self, file: &Arc<WrittenFile>) {
         let ended = Arc::downgrade(file);
         self.0.staged.lock().retain(|_, shown| !Weak::ptr_eq(shown, &ended));
+    }
+
+    /// Lets go of what was left by an earlier connection, once it is staged no more.
+    fn end_resumed(&self) {
+        self.0.resumed.lock().retain(|_, file| matches!(&*file.state.read(), FileState::Staged(_)));
     }
 
     /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
@@ -456,12 +517,6 @@ impl SessionFiles {
     }
 }
 
-impl SlotId {
-    fn of(spot: &Spot) -> Self {
-        Self { device: spot.holder.device, inode: spot.holder.inode, name: spot.name.clone() }
-    }
-}
-
 impl WrittenFile {
     /// Tells whether it is a staged copy of a file.
     fn is_copy_of(&self, file: &Stat) -> bool {
@@ -472,7 +527,6 @@ impl WrittenFile {
         let state = self.state.read();
         let FileState::Staged(upload) = &*state else { return None };
         let (directory, name) = upload.slot();
-        let stat = directory.stat().ok()?;
-        Some(SlotId { device: stat.device, inode: stat.inode, name: name.clone() })
+        Some(SlotId::new(&directory.stat().ok()?, name))
     }
 }

@@ -1,0 +1,197 @@
+//! What a lost connection has left of uploads to new names: kept in staging for the token that sent it, so that a client
+//! goes on where it was cut.
+//!
+//! Nothing of them has a name in the tree. To the sessions of their token they stand under the names that they were for;
+//! the first session that asks for one takes it, and gives it back when it ends. Memory alone knows of them: a restart of
+//! the server sweeps them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Tree;
+use super::host::Kept;
+use super::upload::SlotId;
+use crate::auth::Clock;
+use crate::domain::{Login, Time, TokenId, UploadSpace};
+use crate::store::{Store, TokenState};
+
+/// Maximum number of cut uploads that are kept for one token.
+const CUT_UPLOADS_PER_TOKEN: usize = 64;
+/// Maximum number of cut uploads that are kept for all tokens of one user.
+const CUT_UPLOADS_PER_USER: usize = 256;
+
+/// Bytes that unfinished uploads of all protocols hold together.
+#[derive(Debug, Default)]
+pub struct UnfinishedBytes {
+    /// Announced or written.
+    pub held: AtomicU64,
+    /// What of that is written: it is free on the disk no more.
+    pub written: AtomicU64,
+}
+
+/// For how long, and in how much space, cut uploads are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct CutUploadPolicy {
+    /// Time after the connection was lost; zero: they are discarded at once.
+    pub keep_for: Duration,
+    /// Space that all unfinished uploads together may hold.
+    pub space: UploadSpace,
+}
+
+/// The cut uploads of a tree.
+pub(super) struct CutUploads {
+    store: Store,
+    clock: Clock,
+    policy: OnceLock<CutUploadPolicy>,
+    bytes: Arc<UnfinishedBytes>,
+    kept: Mutex<HashMap<(TokenId, SlotId), CutUpload>>,
+}
+
+/// An upload that was cut; what it holds in staging is removed when this is dropped.
+pub(super) struct CutUpload {
+    content: Option<Kept>,
+    /// The mode that it was to have.
+    pub(super) mode: Option<u32>,
+    login: Login,
+    size: u64,
+    /// When the connection was lost.
+    pub(super) since: Time,
+    bytes: Arc<UnfinishedBytes>,
+}
+
+impl CutUploads {
+    /// Makes an empty table; nothing is kept before a policy is set.
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        let (policy, bytes, kept) = (OnceLock::new(), Arc::default(), Mutex::default());
+        Self { store, clock, policy, bytes, kept }
+    }
+
+    /// Tells whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.lock().is_empty()
+    }
+
+    /// Tells whether one more of so many bytes may be kept for a token, `free` being free on the disk.
+    pub(super) fn admits(&self, token: TokenId, login: &Login, size: u64, free: u64) -> bool {
+        let Some(policy) = self.policy.get().filter(|policy| !policy.keep_for.is_zero()) else { return false };
+        self.sweep();
+        let kept = self.kept.lock();
+        let of_token = kept.keys().filter(|(other, _)| *other == token).count();
+        let of_user = kept.values().filter(|upload| upload.login == *login).count();
+        let most = policy.space.most(free, self.bytes.written.load(Ordering::Acquire));
+        let held = self.bytes.held.load(Ordering::Acquire).checked_add(size);
+        let fits = held.is_some_and(|held| held <= most);
+        size > 0 && fits && of_token < CUT_UPLOADS_PER_TOKEN && of_user < CUT_UPLOADS_PER_USER
+    }
+
+    /// Keeps what was cut, unless its time was over while a session had it; an older one of the same name goes.
+    pub(super) fn keep(&self, token: TokenId, slot: SlotId, upload: CutUpload) {
+        if self.is_due(&upload) {
+            drop(self.kept.lock().insert((token, slot), upload));
+        }
+    }
+
+    /// Returns what is kept of a content: its mode and size; since now, where nothing is said.
+    pub(super) fn cut(
+        &self,
+        content: Kept,
+        (mode, size): (Option<u32>, u64),
+        login: Login,
+        since: Option<Time>,
+    ) -> CutUpload {
+        self.bytes.held.fetch_add(size, Ordering::AcqRel);
+        self.bytes.written.fetch_add(size, Ordering::AcqRel);
+        let (content, bytes) = (Some(content), Arc::clone(&self.bytes));
+        CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.now()), bytes }
+    }
+
+    /// Takes what is kept for a name.
+    pub(super) fn take(&self, token: TokenId, slot: &SlotId) -> Option<CutUpload> {
+        let upload = self.kept.lock().remove(&(token, slot.clone()))?;
+        self.is_due(&upload).then_some(upload)
+    }
+
+    /// Returns the names in a directory for which something is kept.
+    pub(super) fn slots_in(&self, token: TokenId, device: u64, inode: u64) -> Vec<SlotId> {
+        let kept = self.kept.lock();
+        let here = kept.keys().filter(|(other, slot)| *other == token && slot.is_in(device, inode));
+        here.map(|(_, slot)| slot.clone()).collect()
+    }
+
+    /// Discards what has been kept for long enough, and what belongs to dead tokens.
+    pub(super) fn sweep(&self) {
+        let tokens: Vec<TokenId> = self.kept.lock().keys().map(|(token, _)| *token).collect();
+        let now = self.clock.now();
+        let is_live = |token: &TokenId| match self.store.token(*token, now) {
+            Ok(record) => record.is_some_and(|record| record.state == TokenState::Live),
+            // What can't be known is asked again.
+            Err(_) => true,
+        };
+        let mut live: HashMap<TokenId, bool> = HashMap::new();
+        for token in tokens {
+            live.entry(token).or_insert_with(|| is_live(&token));
+        }
+        let mut gone = Vec::new();
+        self.kept.lock().retain(|key, upload| {
+            let stays = self.is_due(upload) && live.get(&key.0).copied().unwrap_or(true);
+            if !stays {
+                gone.extend(upload.content.take());
+            }
+            stays
+        });
+        // Not under the lock: removing a large file takes time.
+        for content in gone {
+            discard(&content);
+        }
+    }
+
+    fn is_due(&self, upload: &CutUpload) -> bool {
+        self.policy.get().is_some_and(|policy| self.clock.now() < upload.since.after(policy.keep_for))
+    }
+}
+
+impl CutUpload {
+    /// Returns its content, to be gone on with.
+    pub(super) fn into_content(mut self) -> Option<Kept> {
+        self.content.take()
+    }
+}
+
+impl Drop for CutUpload {
+    fn drop(&mut self) {
+        self.bytes.held.fetch_sub(self.size, Ordering::AcqRel);
+        self.bytes.written.fetch_sub(self.size, Ordering::AcqRel);
+        if let Some(content) = &self.content {
+            discard(content);
+        }
+    }
+}
+
+fn discard(content: &Kept) {
+    if let Err(error) = content.discard() {
+        tracing::warn!(%error, "what is left of an upload stays in staging until the next start");
+    }
+}
+
+impl Tree {
+    /// Keeps what lost connections leave of uploads, from now on by this policy; the first that is set counts.
+    pub fn keep_cut_uploads(&self, policy: CutUploadPolicy) {
+        let _ = self.shared.cut_uploads.policy.set(policy);
+    }
+
+    /// Discards cut uploads that have been kept for long enough, and those of dead tokens; to be called now and then.
+    pub fn sweep_cut_uploads(&self) {
+        if !self.shared.cut_uploads.is_empty() {
+            self.shared.cut_uploads.sweep();
+        }
+    }
+
+    /// Returns the count of bytes that unfinished uploads hold, for whoever holds some beside the tree.
+    pub fn unfinished_bytes(&self) -> Arc<UnfinishedBytes> {
+        Arc::clone(&self.shared.cut_uploads.bytes)
+    }
+}
