@@ -90,6 +90,8 @@ struct Loop {
     eof: bool,
     /// Whether the client takes no more answers, though what it sent before is still done.
     closed: bool,
+    /// Whether answers are dropped.
+    muted: bool,
     outbox: VecDeque<Bytes>,
     sending: Option<(Sending, Instant)>,
 }
@@ -109,6 +111,7 @@ pub(super) async fn serve(channel: Channel<Msg>, start: oneshot::Receiver<Box<Wo
         input: Input::default(),
         eof: false,
         closed: false,
+        muted: false,
         outbox: VecDeque::new(),
         sending: None,
     };
@@ -133,7 +136,12 @@ impl Loop {
                 () = self.orders.over.cancelled() => return End::Gone,
                 sent = sent(&mut self.sending) => {
                     self.sending = None;
-                    if let Some(end) = sent { return end }
+                    match sent {
+                        // Nobody takes answers any more; what the client sent before it left is still read.
+                        Some(End::Gone) => self.mute(),
+                        Some(end) => return end,
+                        None => {}
+                    }
                 }
                 done = finished(&mut self.work) => {
                     self.work = None;
@@ -174,7 +182,12 @@ impl Loop {
 
     /// The client sends no more and takes no more answers.
     fn leave(&mut self) {
-        (self.eof, self.closed, self.sending) = (true, true, None);
+        (self.eof, self.closed) = (true, true);
+        self.mute();
+    }
+
+    fn mute(&mut self) {
+        (self.muted, self.sending) = (true, None);
         self.outbox.clear();
     }
 
@@ -203,7 +216,7 @@ impl Loop {
 
     fn take_outcome(&mut self, outcome: Outcome) -> Option<End> {
         (self.left, self.open) = (outcome.left, outcome.open);
-        if !outcome.replies.is_empty() && !self.closed {
+        if !outcome.replies.is_empty() && !self.muted {
             self.outbox.push_back(outcome.replies);
         }
         outcome.broken.then_some(End::Broken)

@@ -240,17 +240,24 @@ impl View {
 
     /// Goes on behind a link that leads to nothing, as open(2) does: the file is made where the link leads.
     fn to_write_behind(&self, spot: Spot, link: Stat, path: &TreePath, links: usize) -> Result<(Spot, Option<Stat>)> {
-        match (self.link_path(&spot, path), links.checked_sub(1)) {
+        match (self.link_path(&spot, path)?, links.checked_sub(1)) {
             (None, _) => Ok((spot, Some(link))),
             (Some(_), None) => Err(Error::Absent),
             (Some(target), Some(links)) => self.to_write(&target, links),
         }
     }
 
-    /// Returns where a link leads, whether anything is there or not; none where that is hidden.
-    pub(super) fn link_path(&self, spot: &Spot, path: &TreePath) -> Option<TreePath> {
-        let target = self.link_inside(spot, path).ok()??;
-        spot.parent().walk(&target).ok()
+    /// Returns where a link to nothing leads; none where that is hidden.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] for a target that goes up again behind a name: what that is can't be told without following it.
+    pub(super) fn link_path(&self, spot: &Spot, path: &TreePath) -> Result<Option<TreePath>> {
+        let Some(target) = self.link_inside(spot, path)? else { return Ok(None) };
+        let mut parts = target.split(|&byte| byte == b'/').skip_while(|part| matches!(*part, b"" | b"." | b".."));
+        if parts.any(|part| part == b"..") {
+            return Err(Error::Absent);
+        }
+        Ok(spot.parent().walk(&target).ok())
     }
 
     /// A file that is itself granted, in a folder that is not.

@@ -41,7 +41,8 @@ pub(super) struct HandleAccess {
     view: View,
     needed: Permission,
     anchor: Anchor,
-    opened: Instant,
+    /// When a path led to it; none for what has been open for longer.
+    opened: Option<Instant>,
     last: Mutex<Checked>,
 }
 
@@ -62,6 +63,14 @@ impl HandleAccess {
         Self::anchored(view, path, needed, Anchor::File)
     }
 
+    /// As [`HandleAccess::new`], for a file that was opened earlier: it may be elsewhere already.
+    ///
+    /// # Errors
+    /// [`super::Error::Ended`].
+    pub(super) fn of_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
+        Ok(Self { opened: None, ..Self::new(view, path, needed)? })
+    }
+
     /// As [`HandleAccess::new`], for what is not found by itself alone.
     ///
     /// # Errors
@@ -69,7 +78,7 @@ impl HandleAccess {
     pub(super) fn anchored(view: &View, path: TreePath, needed: Permission, anchor: Anchor) -> Result<Self> {
         let access = view.session().access()?;
         let last = Mutex::new(Checked { access, host_path: None, place: Place { path, linked: true } });
-        Ok(Self { view: view.clone(), needed, anchor, opened: Instant::now(), last })
+        Ok(Self { view: view.clone(), needed, anchor, opened: Some(Instant::now()), last })
     }
 
     /// Returns the view that it was opened by.
@@ -82,23 +91,35 @@ impl HandleAccess {
     /// # Errors
     /// [`super::Error::Ended`].
     pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
-        let access = self.view.session().access()?;
         let mut last = self.last.lock();
-        let known = Arc::ptr_eq(&access, &last.access);
-        if !(known && last.host_path.is_none() && self.opened.elapsed() < OPENING) {
-            let host_path = self.host_path(file);
-            if !known || host_path != last.host_path {
-                let place =
-                    if host_path == last.host_path { Some(last.place.clone()) } else { self.locate(file, &last.place) };
-                let Some(place) = place.filter(|place| access.may(&place.path, self.needed)) else {
-                    return Err(Ended.into());
-                };
-                *last = Checked { access, host_path, place };
+        if !self.is_allowed(file, &mut last)? {
+            // A rename of the scope's own root moves the names first and then what the store says of them.
+            self.view.shared().index.wait_for_change();
+            if !self.is_allowed(file, &mut last)? {
+                return Err(Ended.into());
             }
         }
         drop(last);
         self.view.session().used();
         Ok(())
+    }
+
+    fn is_allowed(&self, file: &impl AsFd, last: &mut Checked) -> Result<bool> {
+        let access = self.view.session().access()?;
+        let known = Arc::ptr_eq(&access, &last.access);
+        let is_opening = || self.opened.is_some_and(|opened| opened.elapsed() < OPENING);
+        if known && last.host_path.is_none() && is_opening() {
+            return Ok(true);
+        }
+        let host_path = self.host_path(file);
+        let moved = host_path != last.host_path;
+        if known && !moved {
+            return Ok(true);
+        }
+        let place = if moved { self.locate(file, &last.place) } else { Some(last.place.clone()) };
+        let Some(place) = place.filter(|place| access.may(&place.path, self.needed)) else { return Ok(false) };
+        *last = Checked { access, host_path, place };
+        Ok(true)
     }
 
     /// Returns where the last check found the file.

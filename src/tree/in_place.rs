@@ -66,7 +66,7 @@ impl InPlace {
             permission,
             mode,
             edit: view.shared().tags.edit(&file, &file.stat()?),
-            access: HandleAccess::new(view, path, needed)?,
+            access: HandleAccess::of_open_file(view, path, needed)?,
             locks: HandleLocks::new(&[]),
             file,
             wrote: AtomicBool::new(false),

@@ -182,6 +182,11 @@ impl Index {
     }
 
     /// Returns where the rows are.
+    /// Waits for a change of names that is under way: until it ends the store tells where nodes were.
+    pub(super) fn wait_for_change(&self) {
+        drop(self.gate.read());
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.store
     }

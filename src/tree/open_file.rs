@@ -130,8 +130,9 @@ impl OpenFile {
         match &self.handle {
             Handle::Read(..) => Err(Error::WrongMode),
             Handle::Write(file) => {
-                self.session.stage_again(file)?;
-                let written = file.with(|upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset));
+                let written = self.session.with_staged(file, |file, state| {
+                    file.with(state, |upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset))
+                });
                 if matches!(written, Err(Error::Superseded)) {
                     file.refused.store(true, Ordering::Release);
                 }
@@ -147,7 +148,7 @@ impl OpenFile {
     pub fn stat(&self) -> Result<Entry> {
         match &self.handle {
             Handle::Read(reader, None) => reader.stat(),
-            Handle::Read(reader, Some(file)) => match file.upgrade().and_then(|file| file.staged_stat()) {
+            Handle::Read(reader, Some(file)) => match staged_for(reader, file).and_then(|file| file.staged_stat()) {
                 Some(entry) => entry,
                 None => reader.stat(),
             },
@@ -162,17 +163,15 @@ impl OpenFile {
     /// [`Error::Forbidden`].
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         match &self.handle {
-            Handle::Read(reader, upload) => match upload.as_ref().and_then(Weak::upgrade) {
+            Handle::Read(reader, upload) => match upload.as_ref().and_then(|file| staged_for(reader, file)) {
                 _ if attributes.size.is_some() => Err(Error::WrongMode),
-                Some(file) if file.staged_stat().is_some() => file.set_attributes(attributes),
-                Some(_) | None => reader.set_attributes(attributes),
+                Some(file) => file.set_attributes(attributes),
+                None => reader.set_attributes(attributes),
             },
-            Handle::Write(file) => {
-                if attributes.size.is_some() {
-                    self.session.stage_again(file)?;
-                }
-                file.set_attributes(attributes)
+            Handle::Write(file) if attributes.size.is_some() => {
+                self.session.with_staged(file, |file, state| file.set_attributes_in(state, attributes))
             }
+            Handle::Write(file) => file.set_attributes(attributes),
         }
     }
 
@@ -253,6 +252,16 @@ impl Drop for Inner {
     }
 }
 
+/// Returns the upload that a handle reads, while what it reads is staged.
+fn staged_for(reader: &Reader, file: &Weak<WrittenFile>) -> Option<Arc<WrittenFile>> {
+    let file = file.upgrade()?;
+    let is_staged = match file.state.read().content() {
+        Ok(Content::Upload(upload)) => upload.file().stat().ok()?.is_same(&reader.file().stat().ok()?),
+        Ok(Content::InPlace(_)) | Err(_) => false,
+    };
+    is_staged.then_some(file)
+}
+
 impl WrittenFile {
     fn new(mode: EditMode, state: FileState) -> Arc<Self> {
         Arc::new(Self { mode, refused: AtomicBool::new(false), state: RwLock::new(state) })
@@ -267,10 +276,11 @@ impl WrittenFile {
 
     fn with<T>(
         &self,
+        state: &FileState,
         staged: impl FnOnce(&Upload) -> Result<T>,
         in_place: impl FnOnce(&InPlace) -> Result<T>,
     ) -> Result<T> {
-        match &*self.state.read() {
+        match state {
             FileState::Staged(upload) | FileState::Unlinked(upload) => staged(upload),
             FileState::InPlace(editor) => in_place(editor),
             FileState::Superseded(_) => Err(Error::Superseded),
@@ -279,7 +289,11 @@ impl WrittenFile {
     }
 
     fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.with(|upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
+        self.set_attributes_in(&self.state.read(), attributes)
+    }
+
+    fn set_attributes_in(&self, state: &FileState, attributes: &Attributes) -> Result<()> {
+        self.with(state, |upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
     }
 
     fn stat(&self) -> Result<Entry> {
@@ -314,7 +328,26 @@ impl WrittenFile {
         self.leave_name(FileState::Superseded);
     }
 
-    /// staged -> unlinked: the session has removed the name, or put something else there.
+    /// staged -> unlinked, by an operation that removes what stands under the name in the tree, if anything does.
+    fn unlink_with(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
+        // Held, so that no CLOSE of another channel comes between.
+        let mut state = self.state.write();
+        let is_staged = matches!(&*state, FileState::Staged(_));
+        match remove() {
+            Err(Error::Absent) if is_staged => {}
+            removed => removed?,
+        }
+        *state = match std::mem::replace(&mut *state, FileState::Closed) {
+            FileState::Staged(mut upload) => {
+                upload.detach();
+                FileState::Unlinked(upload)
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// staged -> unlinked: the session has put something else under the name.
     fn unlink(&self) {
         self.leave_name(FileState::Unlinked);
     }
@@ -362,10 +395,14 @@ impl WrittenFile {
                 Ok(done)
             }
             (Err(error), committed) => {
-                if let Ok(commit) = committed {
-                    upload.undo(commit);
-                }
-                *state = FileState::Staged(upload);
+                *state = match committed.map(|commit| upload.undo(commit)) {
+                    Ok(Ok(())) | Err(_) => FileState::Staged(upload),
+                    // Somebody has changed the name meanwhile: the file is what was put there.
+                    Ok(Err(commit)) => {
+                        let in_place = upload.keep(*commit, mode);
+                        in_place.map_or(FileState::Closed, |editor| FileState::InPlace(Box::new(editor)))
+                    }
+                };
                 Err(error)
             }
         }

@@ -29,7 +29,7 @@ impl Reader {
     pub(super) fn of_file(view: &View, path: TreePath, file: Arc<File>) -> Result<Self> {
         let permission = view.grounds(&path)?.permission();
         let entry = view.entry(&path, &file.stat()?, permission);
-        let access = HandleAccess::new(view, path, Permission::R)?;
+        let access = HandleAccess::of_open_file(view, path, Permission::R)?;
         Ok(Self { file, entry, access, locks: HandleLocks::new(&[]) })
     }
 

@@ -104,25 +104,45 @@ impl Tags {
         }
     }
 
-    /// Notes that an upload has taken the place of a file: who has it open to be written is to know when it has no
-    /// other name.
-    pub(super) fn replaced(&self, old: &Stat) {
-        if self.open.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        if let Some((_, shared)) = self.edited.read().get(&(old.device, old.inode))
-            && shared.file.stat().is_ok_and(|stat| stat.links == 0)
+    /// Lets `put` take the place of a file (under the lock of its name), not while anybody writes into that. Who has it
+    /// open to be written is told at the next write, where it has no names left but `kept_names` in staging.
+    ///
+    /// # Errors
+    /// What `put` says.
+    pub(super) fn replacing<T>(
+        &self,
+        old: Option<&Stat>,
+        kept_names: u32,
+        put: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let edited = old.and_then(|old| self.edited(old));
+        let _alone = edited.as_ref().map(|shared| shared.settling.write());
+        let done = put()?;
+        if let Some(shared) = &edited
+            && shared.file.stat().is_ok_and(|stat| stat.links <= kept_names)
         {
             shared.replaced.store(true, Ordering::Release);
         }
+        Ok(done)
+    }
+
+    /// Notes that a file that was replaced stands where it stood again.
+    pub(super) fn not_replaced(&self, old: &Stat) {
+        if let Some(shared) = self.edited(old) {
+            shared.replaced.store(false, Ordering::Release);
+        }
+    }
+
+    fn edited(&self, stat: &Stat) -> Option<Arc<EditedFile>> {
+        if self.open.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.edited.read().get(&(stat.device, stat.inode)).map(|(_, shared)| Arc::clone(shared))
     }
 
     /// Does something to the times of a file, not while a tag is being settled for somebody who edits it.
     pub(super) fn while_not_settling<T>(&self, stat: &Stat, set: impl FnOnce() -> T) -> T {
-        let edited = match self.open.load(Ordering::Acquire) {
-            0 => None,
-            _ => self.edited.read().get(&(stat.device, stat.inode)).map(|(_, shared)| Arc::clone(shared)),
-        };
+        let edited = self.edited(stat);
         let _alone = edited.as_ref().map(|shared| shared.settling.write());
         set()
     }

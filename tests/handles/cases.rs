@@ -224,6 +224,22 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "a handle whose name is gone does not write into a file that others see",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", UPLOAD), write(0, 0, "text"), hard_link(0, "a", "b"), remove(0, "a")];
+            [begin, vec![write(0, 0, "more"), close(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a handle to read shows the upload that it reads, and not a later copy",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", UPLOAD), open(0, "a", READ), rename(0, "a", "b"), write(0, 0, "text")];
+            [begin, vec![handle_stat(0, 1)]].concat()
+        },
+    },
+    Case {
         name: "a directory can be removed when the upload in it has lost its name",
         rule: None,
         steps: || {

@@ -67,6 +67,8 @@ impl Patgate {
             assert!(copied.expect("cp runs").success());
         }
         let mut command = program(&folder.path().join("state"));
+        // What is cut is discarded: what is kept of it is tried by tests of its own.
+        command.env("PATGATE_SFTP_RESUME_SECONDS", "0");
         command.env("PATGATE_DURABILITY", "fast").env("PATGATE_LOG", "warn,patgate::sftp::channel=trace");
         command.stderr(Stdio::piped());
         let mut server = Server::start_by(command, folder.path());

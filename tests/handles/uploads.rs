@@ -144,7 +144,10 @@ impl Model {
         if !self.has(Rule::EditsAreCopies) || handle.upload.is_some() {
             return Ok(());
         }
-        let Some((directory, name)) = handle.name.clone() else { return Ok(()) };
+        let Some((directory, name)) = handle.name.clone() else {
+            // A file that others see under another name can't be judged under that.
+            return if self.files.inode(handle.file).links > 0 { Err(Refused) } else { Ok(()) };
+        };
         let session = session_of(channel);
         if self.files.entry(directory, &name) != Some(handle.file) {
             return Err(Refused);

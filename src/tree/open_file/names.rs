@@ -15,6 +15,8 @@ use crate::tree::{Attributes, Claim, EditMode, Entry, Error, Kind, Listing, Over
 
 /// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
 const NEW_FILE_MASK: u32 = 0o022;
+/// How often a file is staged again for one write before another channel of the session has its way.
+const STAGING_ATTEMPTS: usize = 8;
 /// How many symbolic links are followed to an upload (as the kernel follows them).
 const MAX_LINKS: usize = 40;
 
@@ -125,9 +127,10 @@ impl SessionFiles {
 
     fn open_to_read(&self, path: &TreePath) -> Result<OpenFile> {
         if let Some(file) = self.shown(path, true) {
-            let reader = match file.state.read().content()? {
-                super::Content::Upload(upload) => Some(Reader::of_upload(self.view(), upload)?),
-                super::Content::InPlace(_) => None,
+            let reader = match file.state.read().content() {
+                Ok(super::Content::Upload(upload)) => Some(Reader::of_upload(self.view(), upload)?),
+                // Another channel has just put it in place.
+                Ok(super::Content::InPlace(_)) | Err(_) => None,
             };
             if let Some(reader) = reader {
                 return Ok(self.opened(Handle::Read(Box::new(reader), Some(Arc::downgrade(&file)))));
@@ -142,9 +145,9 @@ impl SessionFiles {
         if request.read && !upload.stat()?.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
-        let mode = match &earlier {
+        let mode = match earlier.as_ref().and_then(|earlier| earlier.staged_stat()) {
             // One that was there already keeps its mode.
-            Some(earlier) => Some(earlier.stat()?.mode),
+            Some(entry) => Some(entry?.mode),
             None => request.mode.map(|mode| mode & !NEW_FILE_MASK).filter(|_| !upload.replaces_file()),
         };
         if mode.is_some() {
@@ -176,7 +179,16 @@ impl SessionFiles {
         }
         let editor = match shown {
             Some(_) if mode.exclusive => return Err(Error::Exists),
-            Some(file) => file.commit_for(edit)?,
+            Some(file) => {
+                // Tried before the commit: nobody is shown what would have to be taken back.
+                if let Some(entry) = file.staged_stat()
+                    && mode.read
+                    && !entry?.permission.allows(Permission::RW)
+                {
+                    return Err(Error::Forbidden);
+                }
+                file.commit_for(edit)?
+            }
             None => edit()?,
         };
         let handle = match editor.into_edited() {
@@ -237,8 +249,8 @@ impl SessionFiles {
     /// As [`View::set_attributes`].
     pub fn set_attributes(&self, path: &TreePath, attributes: &Attributes, follow: bool) -> Result<()> {
         match self.shown(path, follow) {
-            Some(file) => file.set_attributes(attributes),
-            None => self.view().set_attributes(path, attributes, follow, &Claim::none()),
+            Some(file) if file.staged_stat().is_some() => file.set_attributes(attributes),
+            Some(_) | None => self.view().set_attributes(path, attributes, follow, &Claim::none()),
         }
     }
 
@@ -247,15 +259,14 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::remove_file`].
     pub fn remove_file(&self, path: &TreePath) -> Result<()> {
-        let shown = self.shown(path, false);
-        match (self.view().remove_file(path, &Claim::none()), shown) {
-            (Ok(()), None) => Ok(()),
-            (Ok(()) | Err(Error::Absent), Some(file)) => {
-                file.unlink();
+        let remove = || self.view().remove_file(path, &Claim::none());
+        match self.shown(path, false) {
+            None => remove(),
+            Some(file) => {
+                let removed = file.unlink_with(remove);
                 self.end_resumed();
-                Ok(())
+                removed
             }
-            (Err(error), _) => Err(error),
         }
     }
 
@@ -308,7 +319,9 @@ impl SessionFiles {
         match self.shown(from, true) {
             None => self.view().hard_link(from, to, &Claim::none()),
             Some(file) => {
-                self.view().may_link(&self.slot_path(from)?, &file.file_stat()?, to, &Claim::none())?;
+                if let Ok(stat) = file.file_stat() {
+                    self.view().may_link(&self.slot_path(from)?, &stat, to, &Claim::none())?;
+                }
                 file.commit_for(|| self.view().hard_link(from, to, &Claim::none()))?;
                 self.end_resumed();
                 Ok(())
@@ -328,13 +341,15 @@ impl SessionFiles {
             Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, replaced)) => return Ok(()),
             Some(_) if self.link_stat(from)?.is_folder() => return Err(Error::NotFolder),
             // To the session the two are never one file, even where what the upload replaces is what moves.
-            Some(_) => Overwrite::Yes,
+            Some(_) => Overwrite::File,
         };
         let rename = || self.view().rename(from, to, overwrite, &Claim::none());
         match moved {
             None => rename()?,
             Some(file) => {
-                self.view().may_rename_to((from, &file.file_stat()?), to, overwrite, &Claim::none())?;
+                if let Ok(stat) = file.file_stat() {
+                    self.view().may_rename_to((from, &stat), to, overwrite, &Claim::none())?;
+                }
                 file.commit_for(rename)?
             }
         };
@@ -449,7 +464,13 @@ impl SessionFiles {
         for _ in 0..MAX_LINKS {
             let spot = self.view().spot_with(&path, Permission::NONE).ok()?;
             match spot.stat().ok()? {
-                Some(stat) if follow && stat.kind == Some(Kind::Link) => path = self.view().link_path(&spot, &path)?,
+                Some(stat) if follow && stat.kind == Some(Kind::Link) => {
+                    path = match self.view().canonical(&path).ok()? {
+                        // It leads to nothing in the tree: where that would be.
+                        there if there == spot.path => self.view().link_path(&spot, &path).ok()??,
+                        there => there,
+                    };
+                }
                 Some(_) | None => return Some(spot),
             }
         }
@@ -463,6 +484,8 @@ impl SessionFiles {
     /// Shows a staged file under the name that it is for.
     fn show(&self, file: &Arc<WrittenFile>) {
         if let Some(slot) = file.slot() {
+            // It is for one name at a time.
+            self.forget(file);
             self.0.staged.lock().insert(slot, Arc::downgrade(file));
         }
     }
@@ -478,27 +501,60 @@ impl SessionFiles {
         self.0.resumed.lock().retain(|_, file| matches!(&*file.state.read(), FileState::Staged(_)));
     }
 
-    /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
-    /// as a whole. A file without a name is written as it is.
-    pub(super) fn stage_again(&self, file: &Arc<WrittenFile>) -> Result<()> {
-        if !self.view().limits_types() || !matches!(&*file.state.read(), FileState::InPlace(_)) {
-            return Ok(());
+    /// Does something to the content of a file, in a state in which its type is judged where the token limits types.
+    ///
+    /// # Errors
+    /// What `work` says; as [`SessionFiles::stage_again`].
+    pub(super) fn with_staged<T>(
+        &self,
+        file: &Arc<WrittenFile>,
+        work: impl FnOnce(&WrittenFile, &FileState) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..STAGING_ATTEMPTS {
+            let state = file.state.read();
+            if !self.must_be_staged(&state)? {
+                return work(file, &state);
+            }
+            drop(state);
+            // Another channel may commit it again before the lock is back.
+            self.stage_again(file)?;
         }
+        Err(Error::Replaced)
+    }
+
+    /// Tells whether what is written next has to go into a copy. A file without any name is seen by nobody.
+    fn must_be_staged(&self, state: &FileState) -> Result<bool> {
+        match state {
+            FileState::InPlace(editor) if self.view().limits_types() => Ok(editor.file().stat()?.links > 0),
+            _ => Ok(false),
+        }
+    }
+
+    /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
+    /// as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] where another file has its name; as [`View::edit`].
+    fn stage_again(&self, file: &Arc<WrittenFile>) -> Result<()> {
         let _one_at_a_time = self.0.copying.lock();
         let (place, stat) = match &*file.state.read() {
             FileState::InPlace(editor) => (editor.place()?, editor.file().stat()?),
             _ => return Ok(()),
         };
         if !place.linked {
-            return Ok(());
+            // It has other names, which nobody can tell from here.
+            return Err(Error::Replaced);
         }
         let other = self.shown(&place.path, false);
-        match &other {
+        let stat = match &other {
             // Another handle of the session edits a copy of this very file: both go on in one.
-            Some(other) if other.is_copy_of(&stat) => other.commit_for(|| Ok(()))?,
+            Some(other) if other.is_copy_of(&stat) => {
+                other.commit_for(|| Ok(()))?;
+                other.file_stat()?
+            }
             Some(_) => return Err(Error::Replaced),
-            None => {}
-        }
+            None => stat,
+        };
         let mut state = file.state.write();
         if !matches!(&*state, FileState::InPlace(_)) {
             return Ok(());
@@ -507,7 +563,7 @@ impl SessionFiles {
         let Edited::Copy(copy) = self.view().edit(&place.path, mode, &Claim::none())?.into_edited() else {
             return Ok(());
         };
-        if other.is_none() && !copy.replaces_this(&stat) {
+        if !copy.replaces_this(&stat) {
             return Err(Error::Replaced);
         }
         *state = FileState::Staged(copy);

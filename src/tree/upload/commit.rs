@@ -61,16 +61,13 @@ impl Upload {
         if self.base.as_ref().is_some_and(|base| !base.holds(&view, replaced.as_ref())) {
             return Err(Error::Precondition);
         }
-        let staged = &mut self.staged;
+        let (staged, tags) = (&mut self.staged, self.tags.into_inner());
         let mut put = || staged.put(&spot.folder, &spot.name).map_err(Error::putting);
-        match self.tags.into_inner() {
-            Some(tags) => view.put_labelled(&spot, replaced.as_ref(), &tags, put)?,
-            None => put()?,
-        }
+        view.shared().tags.replacing(replaced.as_ref(), 0, || match tags {
+            Some(tags) => view.put_labelled(&spot, replaced.as_ref(), &tags, put),
+            None => put(),
+        })?;
         drop((steady, names));
-        if let Some(old) = &replaced {
-            view.shared().tags.replaced(old);
-        }
         view.sync_names(&spot.folder)?;
         let replaced = replaced.is_some_and(|stat| stat.kind == Some(Kind::File));
         Ok(Committed { entry: view.entry(&self.asked, &self.file.stat()?, permission), replaced })
@@ -85,17 +82,14 @@ impl Upload {
         if self.is_untouched() {
             return self.access.check(&*self.file);
         }
-        let committed = self.at_name(|upload, _, spot, replaced| {
+        let committed = self.at_name(0, |upload, _, spot, replaced| {
             let put = match replaced {
                 Some(_) => upload.staged.put(&spot.folder, &spot.name),
                 None => upload.staged.put_new(&spot.folder, &spot.name),
             };
             put.map_err(putting_new)
         })?;
-        if let Some(old) = &committed.replaced {
-            committed.view.shared().tags.replaced(old);
-        }
-        Ok(())
+        committed.view.sync_names(&committed.directory)
     }
 
     /// As [`Upload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
@@ -104,15 +98,25 @@ impl Upload {
     /// # Errors
     /// As [`Upload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
-        self.at_name(|upload, view, spot, replaced| match replaced {
+        let committed = self.at_name(1, |upload, view, spot, replaced| match replaced {
             Some(_) => upload.put_reversibly(view, spot),
             None => upload.staged.put_new(&spot.folder, &spot.name).map(|()| Undo::TakeBack).map_err(putting_new),
-        })
+        })?;
+        match committed.view.sync_names(&committed.directory) {
+            Ok(()) => Ok(committed),
+            Err(error) => {
+                // What can't be taken back stays as it was put; nobody was told that it is safe.
+                let _ = self.undo(committed);
+                Err(error)
+            }
+        }
     }
 
-    /// Lets `put` do its work under the lock of the name, in the directory that the upload is for.
+    /// Lets `put` do its work under the lock of the name, in the directory that the upload is for; what it replaces keeps
+    /// so many names in staging.
     fn at_name<T>(
         &mut self,
+        kept_names: u32,
         put: impl FnOnce(&mut Self, &View, &Spot, Option<&Stat>) -> Result<T>,
     ) -> Result<EarlyCommit<T>> {
         self.prepare(|upload| Ok(Some(upload.file.stat()?.modified)))?;
@@ -123,18 +127,20 @@ impl Upload {
             let (spot, _) = view.writable(&place.path)?;
             let _names = view.shared().names.hold(&[&spot.path]);
             let _steady = view.shared().locks.steady();
+            // Somebody has put a link there.
+            if spot.path != place.path {
+                return Err(Error::Replaced);
+            }
             if !spot.holder.is_same(&self.directory.stat()?) {
                 continue;
             }
-            // Somebody has put a link there.
-            if spot.name != self.name {
-                return Err(Error::Replaced);
-            }
             let replaced = spot.stat()?;
-            self.is_as_recorded(replaced.as_ref())?;
             self.may_replace(&spot, replaced.as_ref(), &Claim::none())?;
-            let undo = put(self, &view, &spot, replaced.as_ref())?;
-            view.sync_names(&spot.folder)?;
+            // Nobody writes into what is replaced between the look at it and its end.
+            let undo = view.shared().tags.replacing(replaced.as_ref(), kept_names, || {
+                self.is_as_recorded(spot.stat()?.as_ref())?;
+                put(self, &view, &spot, replaced.as_ref())
+            })?;
             let (directory, entry) = (spot.folder, (spot.path, spot.permission));
             return Ok(EarlyCommit { view: view.clone(), directory, replaced, undo, entry });
         }
@@ -161,21 +167,35 @@ impl Upload {
     }
 
     /// Takes an early commit back, where nobody has put anything else under the name since.
-    pub(in crate::tree) fn undo(&mut self, commit: EarlyCommit) {
-        let EarlyCommit { directory, undo, .. } = commit;
-        let ours = self.file.stat().and_then(|ours| Ok(directory.stat_entry(&self.name)?.is_same(&ours)));
-        let undone = match (ours, undo) {
-            (Ok(true), Undo::Exchange) => self.staged.exchange(&directory, &self.name),
-            (Ok(true), Undo::TakeBack) => self.staged.take_back(&directory, &self.name),
-            (Ok(true), Undo::PutBack(old)) => {
-                self.staged.take_back(&directory, &self.name).and_then(|()| old.put_back(&directory, &self.name))
-            }
-            (Ok(false), _) => Ok(()),
-            (Err(error), _) => Err(error),
+    ///
+    /// # Errors
+    /// The commit, where it can't be taken back: it stands, and the upload is staged no more.
+    pub(in crate::tree) fn undo(&mut self, commit: EarlyCommit) -> std::result::Result<(), Box<EarlyCommit>> {
+        let view = commit.view.clone();
+        let _names = view.shared().names.hold(&[&commit.entry.0]);
+        let _steady = view.shared().locks.steady();
+        let ours = self.file.stat().and_then(|ours| Ok(commit.directory.stat_entry(&self.name)?.is_same(&ours)));
+        if !ours.unwrap_or(false) {
+            return Err(Box::new(commit));
+        }
+        let (directory, name) = (&commit.directory, &self.name);
+        let undone = match &commit.undo {
+            Undo::Exchange => self.staged.exchange(directory, name),
+            Undo::TakeBack | Undo::PutBack(_) => self.staged.take_back(directory, name),
         };
         if let Err(error) = undone {
             tracing::warn!(path = %self.asked, %error, "an upload that was committed early stays committed");
+            return Err(Box::new(commit));
         }
+        if let Undo::PutBack(old) = commit.undo
+            && let Err(error) = old.put_back(directory, name)
+        {
+            tracing::warn!(path = %self.asked, %error, "what an upload had replaced comes back at the next start");
+        }
+        if let Some(old) = &commit.replaced {
+            view.shared().tags.not_replaced(old);
+        }
+        Ok(())
     }
 
     /// Ends the staging of an upload that was committed early for good, and goes on in place by the same descriptor: what
@@ -184,16 +204,13 @@ impl Upload {
     /// # Errors
     /// [`Error::Ended`]; it stays committed.
     pub(in crate::tree) fn keep(self, commit: EarlyCommit, mode: EditMode) -> Result<InPlace> {
-        let EarlyCommit { view, replaced, undo, entry, .. } = commit;
+        let EarlyCommit { view, undo, entry, .. } = commit;
         let (file, staged) = (self.file, self.staged);
         match undo {
             // What was replaced waits in the place of the staged file and goes with it.
             Undo::Exchange => drop(staged),
             Undo::PutBack(old) => drop(old.let_go()),
             Undo::TakeBack => staged.leave(),
-        }
-        if let Some(old) = &replaced {
-            view.shared().tags.replaced(old);
         }
         InPlace::after_commit(&view, entry, file, mode)
     }

@@ -68,10 +68,8 @@ impl View {
             true => Some(self.shared().index.begin_remove(&target.path)?),
             false => None,
         };
-        let old = self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite)?;
-        if let Some(replaced) = &replaced {
-            self.shared().tags.replaced(replaced);
-        }
+        let put = || self.put(staged, source.stat.is_folder(), &target, replaced.as_ref(), overwrite);
+        let old = self.shared().tags.replacing(replaced.as_ref(), 0, put)?;
         self.sync_names(&target.folder)?;
         change.map_or(Ok(()), Change::finish)?;
         old.into_iter().for_each(|old| self.shared().removals.begin(old));

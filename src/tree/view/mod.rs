@@ -60,6 +60,8 @@ pub enum Overwrite {
     No,
     /// Replace as POSIX rename does: a file by a file, an empty folder by a folder.
     Posix,
+    /// Replace a file or link, also by another name of the same file; refuse a folder.
+    File,
 }
 
 /// How a file is opened to be written in place.

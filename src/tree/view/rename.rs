@@ -115,6 +115,7 @@ impl View {
         match replaced.as_ref().map(|stat| stat.kind) {
             Some(_) if overwrite == Overwrite::No => Err(Error::Exists),
             Some(None) => Err(Error::Forbidden),
+            Some(Some(Kind::Folder)) if overwrite == Overwrite::File => Err(Error::IsFolder),
             Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path) => Err(Error::Forbidden),
             Some(Some(Kind::Folder)) => self.shared().uploads.check(self.host(), &target.path).map(|()| replaced),
             Some(Some(Kind::File | Kind::Link)) | None => Ok(replaced),
@@ -126,7 +127,8 @@ impl View {
         let moved = match (&moving.replaced, overwrite) {
             (None, _) | (Some(_), Overwrite::No) => from.0.rename_new(from.1, to.0, to.1),
             (Some(_), Overwrite::Posix) => from.0.rename(from.1, to.0, to.1),
-            (Some(old), Overwrite::Yes) if moving.moved.is_same(old) => from.0.unlink(from.1),
+            (Some(old), Overwrite::Yes | Overwrite::File) if moving.moved.is_same(old) => from.0.unlink(from.1),
+            (Some(_), Overwrite::File) => from.0.rename(from.1, to.0, to.1),
             (Some(_), Overwrite::Yes) if moving.swapped(overwrite).is_some() => return self.swap(source, target),
             (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
         };
