@@ -1,5 +1,9 @@
 //! A handle is the file that was opened, whatever others do to names meanwhile.
 
+use std::time::Duration;
+
+use patgate::auth::Clock;
+use patgate::gateway::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -30,7 +34,9 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
-        let gateway = Fixture::start().await;
+        // What is cut is discarded: what is kept of it is tried by tests of its own.
+        let nothing_kept = |settings: &mut Settings| settings.sftp_options.resume = Duration::ZERO;
+        let gateway = Fixture::start_with(Clock::system(), nothing_kept).await;
         let token = gateway.login("alice", "/:rw");
         let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
         let dav = gateway.dav("alice", &token);
@@ -64,7 +70,7 @@ impl Served {
             if std::fs::read_dir(self.gateway.host("/.patgate")).map_or(0, Iterator::count) > 0 {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("nothing is staged");
     }
@@ -75,7 +81,7 @@ impl Served {
             if std::fs::read_dir(self.gateway.host("/.patgate")).expect("staging").count() == 0 {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("something stays in staging");
     }
@@ -423,7 +429,7 @@ async fn a_channel_that_ends_in_order_commits_and_a_lost_one_does_not() {
         if served.gateway.host("/leave").exists() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(served.content("/leave"), "whole");
     let mut lost = session().await;
