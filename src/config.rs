@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::{IpNet, UploadSpace};
+use crate::domain::{AllowedOrigins, IpNet, PublicUrl, UploadSpace};
 
 use keys::unknown;
 
@@ -65,6 +65,10 @@ pub struct Config {
     pub insecure_http: bool,
     /// The networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The URL at which clients see the server.
+    pub public_url: Option<PublicUrl>,
+    /// The origins of web applications that may call the server.
+    pub cors_origins: AllowedOrigins,
     /// Whether the upload service's calls take a token from the address.
     pub allow_query_token: bool,
     /// Where their connections begin with a PROXY header.
@@ -208,6 +212,8 @@ struct Draft {
     tls_key: Option<PathBuf>,
     insecure_http: bool,
     trusted_proxies: Vec<IpNet>,
+    public_url: Option<PublicUrl>,
+    cors_origins: AllowedOrigins,
     allow_query_token: bool,
     proxy_protocol: Listeners,
     durability: Durability,
@@ -462,6 +468,8 @@ impl Draft {
             tls_key: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            public_url: None,
+            cors_origins: AllowedOrigins::None,
             allow_query_token: false,
             proxy_protocol: Listeners::default(),
             durability: Durability::Full,
@@ -502,6 +510,8 @@ impl Draft {
             tls,
             insecure_http: self.insecure_http,
             trusted_proxies: self.trusted_proxies.clone(),
+            public_url: self.public_url.clone(),
+            cors_origins: self.cors_origins.clone(),
             allow_query_token: self.allow_query_token,
             proxy_protocol: self.proxy_protocol,
             durability: self.durability,

@@ -129,6 +129,8 @@ fn settings(config: Config) -> Settings {
         tls: config.tls.map(|tls| (tls.certificate, tls.key)),
         insecure_http: config.insecure_http,
         trusted_proxies: config.trusted_proxies,
+        public_url: config.public_url,
+        cors_origins: config.cors_origins,
         api_options: ApiOptions { query_token: config.allow_query_token },
         proxy_protocol: ProxyProtocol { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
         durability: durability(config.durability),

@@ -188,8 +188,33 @@ pub const KEYS: &[Key] = &[
         default: Some(""),
         example: "",
         value: "CIDR,...",
-        purpose: "The networks of reverse proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed.",
+        purpose: "The networks of reverse proxies whose X-Forwarded-For, -Proto, -Host, -Port and -Prefix, and \
+                  Forwarded, are believed.",
         read: |draft, text| networks(text).map(|list| draft.trusted_proxies = list),
+    },
+    Key {
+        name: "public_url",
+        flag: "public-url",
+        shape: Shape::Text,
+        default: None,
+        example: "https://files.example.org",
+        value: "URL",
+        purpose: "The URL at which clients see the server, where a proxy hands on neither its Host nor \
+                  X-Forwarded-Host: a WebDAV client that moves or copies names it. A path in it is one that the \
+                  proxy cuts off, and stands in front of every link that WebDAV gives.",
+        read: |draft, text| text.parse().map(|url| draft.public_url = Some(url)),
+    },
+    Key {
+        name: "cors_origins",
+        flag: "cors-origins",
+        shape: Shape::List,
+        default: Some(""),
+        example: "",
+        value: "ORIGIN,...",
+        purpose: "The origins of web applications that browsers let call /dav/, /node/, /remote.php/, /upload/, /api/ \
+                  and /auth/ (CORS), such as https://app.example.org; \"*\" for every one. They need a token all the \
+                  same.",
+        read: |draft, text| text.parse().map(|origins| draft.cors_origins = origins),
     },
     Key {
         name: "proxy_protocol",

@@ -26,6 +26,7 @@ mod token;
 mod upload;
 mod user;
 mod verdict;
+mod web_address;
 mod width;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
@@ -45,4 +46,5 @@ pub use token::{Secret, TokenError, TokenId, TokenText};
 pub use upload::{UploadRule, UploadSpace};
 pub use user::{Login, LoginError, Role, Roles};
 pub use verdict::{Question, Rule, Source, TargetFault, Verdict};
+pub use web_address::{AllowedOrigins, PublicUrl, WebOrigin, public_prefix};
 pub use width::{Wider, Width};

@@ -4,7 +4,9 @@
 //! listener -> parse the credential -> auth -> Session -> View -> the verb -> the room's own error.rs
 //! ```
 
+mod cors;
 mod cut;
+mod front;
 mod relay;
 mod serve_http;
 mod settings;
@@ -31,6 +33,7 @@ use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
+use front::Front;
 use relay::Relay;
 use serve_http::HttpDoor;
 pub use settings::{ProxyProtocol, Settings};
@@ -123,13 +126,19 @@ impl Gateway {
         };
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = Tokens::new(store.clone(), parts.clock.clone()).with_tree(tree.clone());
+        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
             store: store.clone(),
             tls,
-            proxies: Arc::new(TrustedProxies::new(settings.trusted_proxies.clone())),
+            front: Front {
+                proxies: Arc::clone(&proxies),
+                public_url: settings.public_url.clone(),
+                cors_origins: settings.cors_origins.clone(),
+            },
+            proxies,
             insecure: settings.insecure_http,
         };
         let http = http.map(|listener| (listener, door));

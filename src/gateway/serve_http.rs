@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::cut;
+use super::front::Front;
+use super::{cors, cut};
 use crate::api::Api;
 use crate::console::Console;
 use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
@@ -42,6 +43,7 @@ pub(super) struct HttpDoor {
     pub(super) store: Store,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) front: Front,
     pub(super) insecure: bool,
 }
 
@@ -74,6 +76,9 @@ impl HttpDoor {
     }
 
     async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        if let Some(response) = cors::preflight(&self.front.cors_origins, &request) {
+            return response;
+        }
         let path = request.uri().path();
         if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
@@ -124,7 +129,10 @@ impl Caller {
             let caller = caller.clone();
             move |request| {
                 let caller = caller.clone();
-                async move { Ok::<_, Infallible>(caller.answer(request).await) }
+                async move {
+                    let front = &caller.door.front;
+                    Ok::<_, Infallible>(front.answer(peer, request, async |request| caller.answer(request).await).await)
+                }
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -222,7 +230,7 @@ fn amiss(request: &Request<Incoming>) -> Option<Response<Body>> {
 }
 
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
-fn within(path: &str, prefix: &str) -> bool {
+pub(super) fn within(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

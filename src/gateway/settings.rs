@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
+use crate::domain::{AllowedOrigins, PublicUrl};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -36,8 +37,13 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether cleartext HTTP is answered from anywhere.
     pub insecure_http: bool,
-    /// Proxies that are believed in whom they speak for: by `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`.
+    /// Proxies that are believed in whom they speak for, and as whom: by `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`
+    /// and `-Prefix`, and by `Forwarded`.
     pub trusted_proxies: Vec<IpNet>,
+    /// URL at which clients see the server, where a proxy does not tell.
+    pub public_url: Option<PublicUrl>,
+    /// Origins of web applications that browsers let call the server.
+    pub cors_origins: AllowedOrigins,
     /// Where those begin with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
     /// When success after a write is answered.
@@ -68,6 +74,8 @@ impl Settings {
             tls: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            public_url: None,
+            cors_origins: AllowedOrigins::None,
             proxy_protocol: ProxyProtocol::default(),
             durability: Durability::Full,
             http_gate: gate,

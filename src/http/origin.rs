@@ -11,6 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
+use super::public::{Forwarding, ServerName};
+use crate::domain::public_prefix;
+
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -40,12 +46,14 @@ pub struct Contradiction;
 pub struct TrustedProxies(Vec<IpNet>);
 
 /// One step of the way that a request took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Hop {
     /// From whom; none where that can't be read or is kept secret.
     address: Option<IpAddr>,
     /// Whether over TLS, where that is said.
     encrypted: Option<bool>,
+    /// The host that was asked for, where that is said.
+    host: Option<ServerName>,
 }
 
 impl TrustedProxies {
@@ -84,6 +92,34 @@ impl TrustedProxies {
         Ok(Origin { address, encrypted })
     }
 
+    /// Returns what trusted proxies say of the address at which clients see the server.
+    pub fn forwarding(&self, peer: IpAddr, headers: &HeaderMap) -> Forwarding {
+        if !self.trust(peer) {
+            return Forwarding::default();
+        }
+        let mut hosts: Vec<ServerName> = texts(headers, FORWARDED_HOST)
+            .flat_map(|list| list.split(','))
+            .filter_map(|host| ServerName::parse(host.as_bytes()))
+            .collect();
+        let mut said = Vec::new();
+        for hop in forwarded(headers).unwrap_or_default().into_iter().rev() {
+            let trusted = hop.address.is_some_and(|address| self.trust(address));
+            said.extend(hop.host);
+            // What stands before was said by somebody whom nobody trusts.
+            if !trusted {
+                break;
+            }
+        }
+        hosts.extend(said.into_iter().rev());
+        let prefixes: Option<Vec<String>> = texts(headers, FORWARDED_PREFIX)
+            .flat_map(|list| list.split(','))
+            .map(|path| public_prefix(path.trim().as_bytes()))
+            .collect();
+        let port =
+            texts(headers, FORWARDED_PORT).flat_map(|list| list.split(',')).find_map(|port| port.trim().parse().ok());
+        Forwarding { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
+    }
+
     /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
     /// over TLS.
     fn caller(&self, peer: IpAddr, hops: &[Hop]) -> (IpAddr, Option<bool>) {
@@ -99,11 +135,16 @@ impl TrustedProxies {
     }
 }
 
+/// Returns the values of a header that are text.
+fn texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+}
+
 /// Reads `X-Forwarded-For`, the nearest hop last; none where it is not there.
 fn forwarded_for(headers: &HeaderMap) -> Option<Vec<Hop>> {
     let lists = headers.get_all(FORWARDED_FOR);
     let hops = lists.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
-    let hops: Vec<Hop> = hops.map(|hop| Hop { address: address(hop.trim()), encrypted: None }).collect();
+    let hops: Vec<Hop> = hops.map(|hop| Hop { address: address(hop.trim()), ..Hop::default() }).collect();
     (!hops.is_empty()).then_some(hops)
 }
 
@@ -131,6 +172,7 @@ fn hop(element: &str) -> Hop {
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
             "for" => hop.address = address(value),
+            "host" => hop.host = ServerName::parse(value.as_bytes()),
             "proto" => hop.encrypted = Some(value.eq_ignore_ascii_case("https")),
             _ => {}
         }
@@ -208,6 +250,31 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(origin("10.0.0.1", &[("forwarded", text)]), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn forwarded_address_counts_from_trusted_proxies_alone() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-host", "a.example, b.example:8443"),
+            ("x-forwarded-prefix", "/one/"),
+            ("x-forwarded-prefix", "/two"),
+            ("x-forwarded-port", "8443"),
+            (
+                "forwarded",
+                "for=192.0.2.9;host=evil.example, for=192.0.2.1;host=\"c.example:99\", for=10.0.0.2;host=d.example",
+            ),
+        ] {
+            headers.append(name, value.parse().expect("value"));
+        }
+        let said = proxies.forwarding("10.0.0.1".parse().expect("peer"), &headers);
+        let hosts: Vec<String> = said.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["a.example", "b.example:8443", "c.example:99", "d.example"]);
+        assert_eq!((said.port, said.prefix.as_deref()), (Some(8443), Some("/one/two")));
+        headers.append("x-forwarded-prefix", "/a\"><b".parse().expect("value"));
+        assert_eq!(proxies.forwarding("10.0.0.1".parse().expect("peer"), &headers).prefix, None);
+        assert_eq!(proxies.forwarding("192.0.2.1".parse().expect("peer"), &headers), Forwarding::default());
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! The sync clients of ownCloud and Nextcloud find the same tree at the places that they build themselves:
 //! `/remote.php/webdav/…` and `/remote.php/dav/files/USER/…`.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::Uri;
 
 use super::error::Error;
 use crate::domain::{Login, Name, NodeId, PathError, TreePath};
+use crate::http::{PublicAddress, normalized_path};
 
 /// What stands in front of a path: which part of the tree is the client's root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,17 +170,17 @@ pub(super) struct Mount {
 
 impl Mount {
     /// Roots an anchor at the place where it is found to be.
-    pub(super) fn new(anchor: Anchor, root: TreePath, login: &Login) -> Self {
-        let prefix = match anchor {
-            Anchor::Tree => "/dav".to_owned(),
-            Anchor::Cloud => "/remote.php/webdav".to_owned(),
+    pub(super) fn new(server: &PublicAddress, anchor: Anchor, root: TreePath, login: &Login) -> Self {
+        let mut prefix = server.prefix().to_owned();
+        match anchor {
+            Anchor::Tree => prefix.push_str("/dav"),
+            Anchor::Cloud => prefix.push_str("/remote.php/webdav"),
             Anchor::Files => {
-                let mut prefix = String::from("/remote.php/dav/files/");
+                prefix.push_str("/remote.php/dav/files/");
                 encode(login.as_str().as_bytes(), &mut prefix);
-                prefix
             }
-            Anchor::Node(id) => format!("/node/{id}"),
-        };
+            Anchor::Node(id) => prefix.push_str(&format!("/node/{id}")),
+        }
         Self { prefix, root }
     }
 
@@ -190,8 +190,8 @@ impl Mount {
     }
 
     /// Returns the URL path of the resource that stands for a user (RFC 3744 section 2).
-    pub(super) fn principal(login: &Login) -> String {
-        let mut href = String::from("/remote.php/dav/principals/users/");
+    pub(super) fn principal(server: &PublicAddress, login: &Login) -> String {
+        let mut href = format!("{}/remote.php/dav/principals/users/", server.prefix());
         encode(login.as_str().as_bytes(), &mut href);
         href.push('/');
         href
@@ -232,51 +232,13 @@ pub(super) fn encode(name: &[u8], out: &mut String) {
     }
 }
 
-/// The server as a request names it: its host, and port where it isn't the scheme's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
-    name: String,
-    port: Option<u16>,
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
-}
-
-impl Host {
-    /// Reads `:authority` of HTTP/2, an absolute request target, or `Host`.
-    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
-        let from_header = || headers.get(header::HOST)?.to_str().ok()?.parse().ok();
-        let authority: Authority = uri.authority().cloned().or_else(from_header)?;
-        Some(Self::new(&authority))
-    }
-
-    fn new(authority: &Authority) -> Self {
-        Self { name: authority.host().to_ascii_lowercase(), port: authority.port_u16() }
-    }
-
-    /// Tells whether a URL of this scheme and authority leads here.
-    fn is(&self, scheme: &[u8], authority: &[u8]) -> bool {
-        let standard = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
-        let Ok(other) = Authority::try_from(authority) else { return false };
-        let other = Self::new(&other);
-        let same_port = other.port == self.port
-            || (other.port.is_none() && self.port == Some(standard))
-            || (self.port.is_none() && other.port == Some(standard));
-        other.name == self.name && same_port
-    }
-}
-
 /// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another host or out of the request's own part of the tree;
+/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree;
 /// otherwise as [`Address::parse`].
-pub(super) fn resolve(url: &[u8], host: Option<&Host>, anchor: Anchor) -> Result<Address, Error> {
-    match Address::parse(local(url, host)?) {
+pub(super) fn resolve(url: &[u8], server: &PublicAddress, anchor: Anchor) -> Result<Address, Error> {
+    match Address::parse(&local(url, server)?) {
         Ok(address) if address.anchor == anchor => Ok(address),
         Ok(_) | Err(Error::Elsewhere) => Err(Error::Foreign),
         Err(error) => Err(error),
@@ -287,13 +249,14 @@ pub(super) fn resolve(url: &[u8], host: Option<&Host>, anchor: Anchor) -> Result
 ///
 /// # Errors
 /// [`Error::Foreign`] when it leads to another one, [`Error::Malformed`].
-pub(super) fn path_of(url: &[u8], host: Option<&Host>) -> Result<Uri, Error> {
-    let path = local(url, host)?;
+pub(super) fn path_of(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
+    let path = escaped(&local(url, server)?);
     Uri::try_from(path).map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
 }
 
-fn local<'a>(url: &'a [u8], host: Option<&Host>) -> Result<&'a [u8], Error> {
-    let path = if url.starts_with(b"/") && !url.starts_with(b"//") {
+/// Returns the normalized path of a URL that leads to this server, as the server itself sees it.
+fn local(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
+    let path = if url.starts_with(b"/") {
         url
     } else {
         let (scheme, rest) = ["http://", "https://"]
@@ -301,27 +264,56 @@ fn local<'a>(url: &'a [u8], host: Option<&Host>) -> Result<&'a [u8], Error> {
             .find_map(|s| url.split_at_checked(s.len()).filter(|(front, _)| front.eq_ignore_ascii_case(s.as_bytes())))
             .ok_or(Error::Malformed("the Destination is no URL"))?;
         let (authority, path) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
-        let scheme = scheme.strip_suffix(b"://").unwrap_or(scheme);
-        if !host.is_some_and(|host| host.is(scheme, authority)) {
+        if !server.leads_here(scheme.strip_suffix(b"://").unwrap_or(scheme), authority) {
             return Err(Error::Foreign);
         }
         path
     };
-    if path.iter().any(|&b| b <= b' ' || b == b'?' || b == b'#' || b == 0x7f) {
+    if path.iter().any(|&b| b < b' ' || b == b'?' || b == b'#' || b == 0x7f) {
         return Err(Error::Malformed("the Destination is no URL of a file or folder"));
     }
-    Ok(path)
+    let path = as_utf8(path);
+    let path = normalized_path(&path);
+    // Where the prefix is also one of the server's own, both readings are possible: the one that is served counts.
+    let below = server.without_prefix(&path).filter(|rest| anchor(rest).is_some() || rest.starts_with(DAV));
+    Ok(below.unwrap_or(&path).to_vec())
+}
+
+/// Reads text that was not escaped: UTF-8, or the ISO-8859-1 in which older HTTP libraries send header values.
+fn as_utf8(path: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(path) {
+        Ok(_) => Cow::Borrowed(path),
+        Err(_) => Cow::Owned(path.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes()),
+    }
+}
+
+/// Escapes what can't stand in the target of a request.
+fn escaped(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'!'..=b'~' if !b"\"<>\\^`{|}".contains(byte) => out.push(char::from(*byte)),
+            _ => encode(&[*byte], &mut out),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::ServerName;
     use proptest::prelude::*;
 
     const NODE: &str = "/node/6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
 
     fn login() -> Login {
         "alice".parse().expect("login")
+    }
+
+    fn server(names: &[&str]) -> PublicAddress {
+        let names = names.iter().map(|name| ServerName::parse(name.as_bytes()).expect(name)).collect();
+        PublicAddress::restore(names, String::new())
     }
 
     #[test]
@@ -332,8 +324,14 @@ mod tests {
         ] {
             let address = Address::parse(path.as_bytes()).expect(path);
             assert_eq!(address.below.to_string(), "/a");
-            assert_eq!(Mount::new(address.anchor, TreePath::root(), &login()).href(&address.below, false), path);
-            assert_eq!(Mount::new(address.anchor, TreePath::root(), &login()).href(&TreePath::root(), false), prefix);
+            assert_eq!(
+                Mount::new(&server(&[]), address.anchor, TreePath::root(), &login()).href(&address.below, false),
+                path
+            );
+            assert_eq!(
+                Mount::new(&server(&[]), address.anchor, TreePath::root(), &login()).href(&TreePath::root(), false),
+                prefix
+            );
         }
         let other = |path: &str| Other::parse(path.as_bytes(), &login());
         let name = |text: &str| Name::new(text.as_bytes()).expect(text);
@@ -398,7 +396,7 @@ mod tests {
     #[test]
     fn links_lead_back_to_where_they_came_from() {
         let root = TreePath::parse(b"team").expect("path");
-        let mount = Mount::new(Anchor::Tree, root.clone(), &login());
+        let mount = Mount::new(&server(&[]), Anchor::Tree, root.clone(), &login());
         let odd = TreePath::parse("team/a b/<&\u{e4}>\u{1}".as_bytes()).expect("path");
         assert_eq!(mount.href(&odd, true), "/dav/a%20b/%3C%26%C3%A4%3E%01/");
         assert_eq!(mount.href(&TreePath::root(), true), "/dav/", "above the root");
@@ -408,8 +406,8 @@ mod tests {
 
     #[test]
     fn destinations_on_other_hosts_and_outside_are_foreign() {
-        let host = Host { name: "files.example".into(), port: None };
-        let to = |url: &str| resolve(url.as_bytes(), Some(&host), Anchor::Tree);
+        let host = server(&["files.example"]);
+        let to = |url: &str| resolve(url.as_bytes(), &host, Anchor::Tree);
         for url in [
             "/dav/x",
             "http://files.example/dav/x",
@@ -426,25 +424,56 @@ mod tests {
             "/",
             "http://files.example",
             "http://files.example.evil/dav/x",
+            "//files.example/dav/x",
             &format!("{NODE}/x"),
         ] {
             assert!(matches!(to(url), Err(Error::Foreign)), "{url}");
         }
-        for url in
-            ["", "dav/x", "ftp://files.example/dav/x", "//files.example/dav/x", "/dav/x?y", "/dav/x#y", "/dav/../x"]
-        {
+        for url in ["", "dav/x", "ftp://files.example/dav/x", "/dav/x?y", "/dav/x#y", "/dav/../x"] {
             assert!(matches!(to(url), Err(Error::Malformed(_))), "{url}");
         }
-        let named = Host { name: "127.0.0.1".into(), port: Some(8080) };
-        assert!(resolve(b"http://127.0.0.1:8080/dav/x", Some(&named), Anchor::Tree).is_ok());
-        assert!(matches!(resolve(b"http://127.0.0.1/dav/x", Some(&named), Anchor::Tree), Err(Error::Foreign)));
-        assert!(matches!(resolve(b"http://h/dav/x", None, Anchor::Tree), Err(Error::Foreign)));
+        let named = server(&["127.0.0.1:8080"]);
+        assert!(resolve(b"http://127.0.0.1:8080/dav/x", &named, Anchor::Tree).is_ok());
+        assert!(matches!(resolve(b"http://127.0.0.1/dav/x", &named, Anchor::Tree), Err(Error::Foreign)));
+        assert!(matches!(resolve(b"http://h/dav/x", &server(&[]), Anchor::Tree), Err(Error::Foreign)));
+    }
+
+    #[test]
+    fn destinations_are_read_as_clients_write_them() {
+        let host = server(&["files.example"]);
+        let to = |url: &[u8]| resolve(url, &host, Anchor::Tree).map(|address| address.below.to_string()).ok();
+        for (url, wanted) in [
+            (&b"http://files.example/dav//a///b"[..], "/a/b"),
+            (b"//dav/a", "/a"),
+            (b"/%64av/%7ea", "/~a"),
+            (b"/dav/a b[c].txt", "/a b[c].txt"),
+            ("/dav/\u{e4} \u{f6}".as_bytes(), "/\u{e4} \u{f6}"),
+            (b"/dav/\xe4", "/\u{e4}"),
+            (b"/dav/%E4", "/\\xe4"),
+        ] {
+            assert_eq!(to(url).as_deref(), Some(wanted), "{}", url.escape_ascii());
+            let target = path_of(url, &host).expect("a target");
+            assert_eq!(Address::parse(target.path().as_bytes()).expect("path").below.to_string(), wanted, "{target}");
+        }
+        assert_eq!(to(b"/dav/a\tb"), None);
+    }
+
+    #[test]
+    fn a_prefix_that_a_proxy_cuts_off_stands_in_front_of_links() {
+        let outside = PublicAddress::restore(Vec::new(), "/dav".into());
+        let mount = Mount::new(&outside, Anchor::Tree, TreePath::root(), &login());
+        assert_eq!(mount.href(&TreePath::parse(b"x").expect("path"), true), "/dav/dav/x/");
+        assert_eq!(Mount::principal(&outside, &login()), "/dav/remote.php/dav/principals/users/alice/");
+        for url in ["/dav/dav/x", "/dav/x", "/dav//dav/x"] {
+            let address = resolve(url.as_bytes(), &outside, Anchor::Tree).expect(url);
+            assert_eq!(address.below.to_string(), "/x", "{url}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic_or_lead_out(bytes: Vec<u8>) {
-            let _ = resolve(&bytes, None, Anchor::Tree);
+            let _ = resolve(&bytes, &server(&[]), Anchor::Tree);
             let path = [b"/dav/", &bytes[..]].concat();
             if let Ok(address) = Address::parse(&path) {
                 prop_assert!(address.below.parts().all(|part| part != b".." && !part.contains(&0)));
@@ -454,7 +483,7 @@ mod tests {
         #[test]
         fn every_name_comes_back(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
             if let Ok(path) = TreePath::parse(&bytes) {
-                let href = Mount::new(Anchor::Tree, TreePath::root(), &login()).href(&path, false);
+                let href = Mount::new(&server(&[]), Anchor::Tree, TreePath::root(), &login()).href(&path, false);
                 prop_assert_eq!(Address::parse(href.as_bytes()).expect("href").below, path);
             }
         }

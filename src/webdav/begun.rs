@@ -10,6 +10,7 @@ use super::error::Result;
 use super::verb::Verb;
 use crate::auth::Session;
 use crate::domain::Time;
+use crate::http::{PublicAddress, ServerName};
 use crate::tree::Tree;
 
 /// The headers that are kept besides `host`: conditions, locks, and what is announced of the file.
@@ -27,6 +28,9 @@ const KEPT: [&str; 11] = [
     "upload-length",
 ];
 
+/// The path in front of all that clients write in conditions.
+const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
 /// The request that began an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
@@ -39,8 +43,10 @@ impl Begun {
     pub(super) fn of(call: &Call) -> Self {
         let kept = call.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
         let mut headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let host = call.host.as_ref().and_then(|host| HeaderValue::try_from(host.to_string()).ok());
-        headers.extend(host.map(|host| (header::HOST, host)));
+        for name in call.server.names() {
+            headers.extend(HeaderValue::try_from(name.to_string()).map(|name| (header::HOST, name)));
+        }
+        headers.extend(HeaderValue::try_from(call.server.prefix()).map(|prefix| (PREFIX, prefix)));
         // What is read as a path can be written as one.
         Self { uri: Uri::try_from(call.uri.path()).unwrap_or_default(), headers }
     }
@@ -84,6 +90,9 @@ impl Begun {
         let (mut head, ()) = Request::new(()).into_parts();
         head.uri = self.uri.clone();
         head.headers = self.headers.clone();
+        let names = self.headers.get_all(header::HOST).iter().filter_map(|name| ServerName::parse(name.as_bytes()));
+        let prefix = self.headers.get(PREFIX).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
+        head.extensions.insert(PublicAddress::restore(names.collect(), prefix.to_owned()));
         Call::new(Verb::Put, head, tree, session, now).await
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
-use super::address::{self, Address, Anchor, Host, Mount};
+use super::address::{self, Address, Anchor, Mount};
 use super::conditions::{Conditions, Surroundings};
 use super::error::{Error, Result, blocking};
 use super::fields;
 use super::verb::Verb;
 use crate::auth::{Authenticator, Refusal, Session};
 use crate::domain::{Peer, Protocol, Time, TreePath};
-use crate::http::{Origin, credential};
+use crate::http::{Origin, PublicAddress, credential};
 use crate::tree::{self, Claim, LockToken, Tree, View};
 
 /// Proves the caller of a request.
@@ -47,7 +47,8 @@ pub(super) struct Call {
     /// The present instant, on the clock by which expiry is judged.
     pub(super) now: Time,
     anchor: Anchor,
-    pub(super) host: Option<Host>,
+    /// The server as the client knows it.
+    pub(super) server: PublicAddress,
     tokens: Vec<LockToken>,
 }
 
@@ -63,6 +64,7 @@ impl Call {
             return Err(Error::Elsewhere);
         }
         let conditions = Conditions::parse(&head.headers)?;
+        let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
         let login = session.login().clone();
         let view = tree.view(session);
         let root = match address.anchor {
@@ -72,7 +74,7 @@ impl Call {
                 blocking(move || Ok(view.node_root(node)?)).await?
             }
         };
-        let mount = Mount::new(address.anchor, root, &login);
+        let mount = Mount::new(&server, address.anchor, root, &login);
         Ok(Arc::new(Self {
             verb,
             view,
@@ -83,7 +85,7 @@ impl Call {
             conditions,
             now,
             anchor: address.anchor,
-            host: Host::of(&head.uri, &head.headers),
+            server,
             uri: head.uri,
             headers: head.headers,
         }))
@@ -100,7 +102,7 @@ impl Call {
     /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-        let address = address::resolve(value.as_bytes().trim_ascii(), self.host.as_ref(), self.anchor)?;
+        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor)?;
         if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
             return Err(Error::Foreign);
         }
@@ -112,7 +114,7 @@ impl Call {
 
     /// Returns what the tags of an `If` header are looked up by.
     pub(super) fn around(&self) -> Surroundings<'_> {
-        Surroundings { view: &self.view, mount: &self.mount, anchor: self.anchor, host: self.host.as_ref() }
+        Surroundings { view: &self.view, mount: &self.mount, anchor: self.anchor, server: &self.server }
     }
 
     /// Judges the conditions of a change now; they are judged again at the commit.

@@ -26,7 +26,7 @@ use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
 use crate::domain::{Name, Time};
-use crate::http::{Body, full};
+use crate::http::{Body, PublicAddress, full};
 use crate::tree::{self, Deposit, Tree, View};
 
 /// The member by whose move all parts are put together.
@@ -147,8 +147,8 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     let keep = !fields::overwrite(&head.headers)?;
     let total = announced(&head.headers)?;
     let destination = fields::one(&head.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-    let host = address::Host::of(&head.uri, &head.headers);
-    head.uri = address::path_of(destination.as_bytes().trim_ascii(), host.as_ref())?;
+    let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
+    head.uri = address::path_of(destination.as_bytes().trim_ascii(), &server)?;
     if keep {
         // Judged again at the commit, as any condition: putting together takes its time.
         head.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
@@ -200,7 +200,8 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>> {
 
 /// Lists the parts that have come, for a client that goes on with an upload.
 fn listed(chunked: &Chunked, head: &Parts) -> Response<Body> {
-    let base = head.uri.path().trim_end_matches('/');
+    let outside = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
+    let base = format!("{outside}{}", head.uri.path().trim_end_matches('/'));
     let mut out = String::from(multistatus::HEAD);
     let mut row = |href: &str, inner: &str| {
         let _ = writeln!(

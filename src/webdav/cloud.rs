@@ -7,15 +7,15 @@ use super::address::Mount;
 use super::error::Result;
 use super::{multistatus, small_body, xml};
 use crate::domain::Login;
-use crate::http::{Body, full};
+use crate::http::{Body, PublicAddress, full};
 
 /// Answers PROPFIND on a caller's own principal (RFC 3744 section 4), always with all there is to tell.
 ///
 /// # Errors
 /// As [`small_body`].
-pub(super) async fn principal(login: &Login, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn principal(server: &PublicAddress, login: &Login, body: &mut Incoming) -> Result<Response<Body>> {
     small_body(body, xml::MAX_BODY).await?;
-    let href = Mount::principal(login);
+    let href = Mount::principal(server, login);
     let mut out = String::from(multistatus::HEAD);
     out += &format!("<D:response><D:href>{href}</D:href><D:propstat><D:prop><D:displayname>");
     xml::escape(login.as_str(), &mut out);

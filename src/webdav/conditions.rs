@@ -2,12 +2,13 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::address::{self, Anchor, Host, Mount};
+use super::address::{self, Anchor, Mount};
 use super::date;
 use super::error::Error;
 use super::etag::{EntityTag, TagList};
 use super::if_header::{IfHeader, Standing};
 use crate::domain::TreePath;
+use crate::http::PublicAddress;
 use crate::tree::{self, Entry, LockToken, View};
 
 /// All conditions that a request makes.
@@ -63,8 +64,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) mount: &'a Mount,
     /// What stands in front of paths.
     pub(super) anchor: Anchor,
-    /// The server's name.
-    pub(super) host: Option<&'a Host>,
+    /// The server as the client knows it.
+    pub(super) server: &'a PublicAddress,
 }
 
 impl Conditions {
@@ -151,7 +152,7 @@ impl Conditions {
         let Some(listed) = &self.listed else { return Ok(()) };
         let look = |resource: Option<&[u8]>| match resource {
             None => standing(around.view, path),
-            Some(url) => match address::resolve(url, around.host, around.anchor) {
+            Some(url) => match address::resolve(url, around.server, around.anchor) {
                 Ok(address) => standing(around.view, &around.mount.root().join(&address.below)),
                 Err(_) => Ok(Standing::default()),
             },

@@ -300,6 +300,7 @@ fn problem(status: StatusCode, element: &str) -> Response<Body> {
 mod tests {
     use super::super::address::Anchor;
     use super::*;
+    use crate::http::PublicAddress;
     use http_body_util::BodyExt;
 
     const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None, folder: false };
@@ -334,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_in_the_way_is_named_by_its_root_as_the_client_sees_it() {
         let at = |text: &str| TreePath::parse(text.as_bytes()).expect("path");
-        let mount = Mount::new(Anchor::Tree, at("team"), &"alice".parse().expect("login"));
+        let mount = Mount::new(&PublicAddress::default(), Anchor::Tree, at("team"), &"alice".parse().expect("login"));
         for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
             let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
             let path = at("team/a/b");

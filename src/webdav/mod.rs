@@ -52,7 +52,7 @@ use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
 use crate::domain::UploadSpace;
-use crate::http::{Body, Origin, Proven, empty, linger};
+use crate::http::{Body, Origin, Proven, PublicAddress, empty, linger};
 use crate::tree::Tree;
 
 /// What clients may take.
@@ -193,7 +193,8 @@ impl Webdav {
                 chunks::answer(verb, &place, head, body, around()).await.map(Beside::Answered)
             }
             Some(Other::Principal) if verb == Verb::Propfind => {
-                cloud::principal(session.login(), body).await.map(Beside::Answered)
+                let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
+                cloud::principal(&server, session.login(), body).await.map(Beside::Answered)
             }
             Some(Other::Principal) => Err(Error::NotAllowed(verb::FOR_PRINCIPAL)),
             None => Ok(Beside::Tree(head)),

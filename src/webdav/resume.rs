@@ -96,7 +96,7 @@ pub(super) async fn begin(
         }
     };
     let mut response = stands(StatusCode::CREATED, false, offset);
-    set(response.headers_mut(), header::LOCATION, format!("{PLACE}{id}"));
+    set(response.headers_mut(), header::LOCATION, format!("{}{PLACE}{id}", call.server.prefix()));
     limit(call.view.session(), &mut response);
     unknown.told();
     Ok(response)

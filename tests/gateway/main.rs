@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod addresses;
 mod audit;
 mod both;
 mod bounds;

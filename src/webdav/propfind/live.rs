@@ -229,7 +229,7 @@ impl Live {
             Self::Privileges => privileges(entry.permission, out),
             Self::AllPrivileges => out.push_str(ALL_PRIVILEGES),
             Self::Owner | Self::Principal => {
-                let _ = write!(out, "<D:href>{}</D:href>", Mount::principal(call.view.session().login()));
+                let _ = write!(out, "<D:href>{}</D:href>", Mount::principal(&call.server, call.view.session().login()));
             }
             Self::NodeId => {
                 let path = (subject.path)();

@@ -1,0 +1,196 @@
+//! Addresses on the web that an administrator configures: the URL at which clients see the server, and the origins of
+//! web applications that may call it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// URL at which clients see the server: scheme, host, a port where it is not the scheme's, and a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    origin: WebOrigin,
+    path: String,
+}
+
+impl PublicUrl {
+    /// Returns scheme and authority.
+    pub fn origin(&self) -> &WebOrigin {
+        &self.origin
+    }
+
+    /// Returns the path without a slash at its end: empty where the server is seen at the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault =
+            || "give a URL such as https://files.example.org, with a path only where a proxy adds one".to_owned();
+        let start = text.find("://").map(|at| at + 3).ok_or_else(fault)?;
+        let end = text[start..].find('/').map_or(text.len(), |at| start + at);
+        let origin = text[..end].parse().map_err(|_| fault())?;
+        let path = public_prefix(text[end..].as_bytes()).ok_or_else(fault)?;
+        Ok(Self { origin, path })
+    }
+}
+
+/// Reads a path that stands in front of every other: without the slash at its end, none where it holds what would have
+/// to be escaped in a link, or is longer than 255 bytes.
+pub fn public_prefix(path: &[u8]) -> Option<String> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    let text = std::str::from_utf8(path).ok().filter(|path| path.len() <= 255 && path.bytes().all(|b| plain(&b)))?;
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    let rooted = text.is_empty() || text.starts_with('/');
+    let stays = !parts.iter().any(|part| matches!(*part, "." | ".."));
+    (rooted && stays).then(|| parts.iter().map(|part| format!("/{part}")).collect())
+}
+
+/// Origin of a web page (RFC 6454): scheme, host and port, in the form in which browsers send it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WebOrigin(String);
+
+impl WebOrigin {
+    /// Returns the origin as browsers write it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns host and port.
+    pub fn authority(&self) -> &str {
+        self.0.split_once("://").map_or("", |(_, authority)| authority)
+    }
+
+    /// Returns the scheme.
+    pub fn scheme(&self) -> &str {
+        self.0.split_once("://").map_or("", |(scheme, _)| scheme)
+    }
+}
+
+impl fmt::Display for WebOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for WebOrigin {
+    type Err = String;
+
+    /// Reads an origin; a port that is the scheme's own is left out, as browsers do (RFC 6454 section 6.2).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault =
+            || format!("{text:?} is not an origin: give scheme, host and port, such as https://app.example.org");
+        let lower = text.trim().to_ascii_lowercase();
+        let (scheme, authority) = lower.split_once("://").ok_or_else(fault)?;
+        let (host, port) = split_port(authority).ok_or_else(fault)?;
+        let standard = match scheme {
+            "http" => Some(80),
+            "https" => Some(443),
+            // Installed applications have schemes of their own: app://obsidian.md, capacitor://localhost.
+            _ if is_scheme(scheme) => None,
+            _ => return Err(fault()),
+        };
+        let port = port.filter(|port| Some(*port) != standard).map(|port| format!(":{port}"));
+        Ok(Self(format!("{scheme}://{host}{}", port.unwrap_or_default())))
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
+}
+
+/// Splits an authority into its host and its port; none for one that has neither form.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = authority.rfind(']').map_or(0, |at| at + 1);
+    let (host, port) = match authority[end..].find(':') {
+        Some(at) => (&authority[..end + at], Some(authority[end + at + 1..].parse().ok()?)),
+        None => (authority, None),
+    };
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let fits = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    fits.then_some((host, port))
+}
+
+/// Origins of the web applications that may call the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// None.
+    #[default]
+    None,
+    /// Every one: whoever has a token may use it from any page.
+    All,
+    /// These.
+    Listed(Vec<WebOrigin>),
+}
+
+impl AllowedOrigins {
+    /// Tells whether a page of this origin may call.
+    pub fn allow(&self, origin: &[u8]) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Listed(origins) => {
+                origins.iter().any(|allowed| allowed.as_str().as_bytes().eq_ignore_ascii_case(origin))
+            }
+        }
+    }
+}
+
+impl FromStr for AllowedOrigins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+        match items.as_slice() {
+            [] => Ok(Self::None),
+            ["*"] => Ok(Self::All),
+            _ => Ok(Self::Listed(items.into_iter().map(str::parse).collect::<Result<_, _>>()?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_url_has_a_host_and_may_have_a_path() {
+        for (text, authority, path) in [
+            ("https://files.example.org", "files.example.org", ""),
+            ("https://Files.example.org:443/", "files.example.org", ""),
+            ("http://127.0.0.1:8080/a//b/", "127.0.0.1:8080", "/a/b"),
+            ("https://[2001:db8::1]:8443/dav-1", "[2001:db8::1]:8443", "/dav-1"),
+        ] {
+            let url: PublicUrl = text.parse().expect(text);
+            assert_eq!((url.origin().authority(), url.path()), (authority, path), "{text}");
+        }
+        for text in
+            ["", "files.example.org", "https://", "https://u:p@h/", "https://h/a?b", "https://h/a b", "https://h/../a"]
+        {
+            assert!(text.parse::<PublicUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_compared_as_browsers_write_them() {
+        let allowed: AllowedOrigins =
+            "https://App.example:443, http://localhost:3000,app://obsidian.md".parse().expect("list");
+        for origin in ["https://app.example", "http://localhost:3000", "app://obsidian.md"] {
+            assert!(allowed.allow(origin.as_bytes()), "{origin}");
+        }
+        for origin in ["http://app.example", "https://app.example.evil", "https://app.example:8443", "null", ""] {
+            assert!(!allowed.allow(origin.as_bytes()), "{origin}");
+        }
+        assert!("*".parse::<AllowedOrigins>().expect("all").allow(b"null"));
+        assert_eq!("".parse(), Ok(AllowedOrigins::None));
+        for text in ["app.example", "https://app.example/", "null", "https://a b", "*,https://a"] {
+            assert!(text.parse::<AllowedOrigins>().is_err(), "{text}");
+        }
+    }
+}

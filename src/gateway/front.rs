@@ -1,0 +1,42 @@
+//! What is done with every request before it is routed, and with every answer after: the target gets its one spelling,
+//! the address at which the client sees the server is noted, and web applications are told whether they may read.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use super::cors::CorsAnswer;
+use crate::domain::{AllowedOrigins, PublicUrl};
+use crate::http::{Body, PublicAddress, TrustedProxies, normalized_target};
+
+/// Settings by which requests are prepared.
+#[derive(Clone)]
+pub(super) struct Front {
+    pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) public_url: Option<PublicUrl>,
+    pub(super) cors_origins: AllowedOrigins,
+}
+
+impl Front {
+    /// Prepares a request, has it answered, and completes the answer.
+    pub(super) async fn answer<B>(
+        &self,
+        peer: IpAddr,
+        mut request: Request<B>,
+        next: impl AsyncFnOnce(Request<B>) -> Response<Body>,
+    ) -> Response<Body> {
+        if let Some(target) = normalized_target(request.uri()) {
+            *request.uri_mut() = target;
+        }
+        let forwarding = self.proxies.forwarding(peer, request.headers());
+        let address = PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers());
+        request.extensions_mut().insert(address);
+        let cors = CorsAnswer::of(&self.cors_origins, &request);
+        let mut response = next(request).await;
+        if let Some(cors) = cors {
+            cors.stamp(response.headers_mut());
+        }
+        response
+    }
+}

@@ -1,0 +1,71 @@
+//! Paths of URLs in the one spelling by which they are routed and looked up.
+
+use std::borrow::Cow;
+
+use http::Uri;
+use http::uri::PathAndQuery;
+
+/// Returns a path without empty segments, and with escaped unreserved characters written plainly (RFC 3986 sections
+/// 6.2.2.2 and 6.2.3). All else stays as it was sent: an escaped slash, or a malformed escape, is for the reader to judge.
+pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
+    let doubled = path.windows(2).any(|pair| pair == b"//");
+    if !doubled && !path.iter().enumerate().any(|(at, byte)| *byte == b'%' && unreserved(&path[at + 1..]).is_some()) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, unreserved(after)) {
+            (b'%', Some(plain)) => {
+                out.push(plain);
+                rest = &after[2..];
+            }
+            (b'/', _) if out.last() == Some(&b'/') => {}
+            _ => out.push(byte),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Returns the unreserved character (RFC 3986 section 2.3) that the two digits at the start of a text stand for.
+fn unreserved(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
+    let byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+    (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
+}
+
+/// Returns the target of a request with its path normalized; none where it is so already.
+pub fn normalized_target(uri: &Uri) -> Option<Uri> {
+    let Cow::Owned(mut target) = normalized_path(uri.path().as_bytes()) else { return None };
+    if let Some(query) = uri.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_one_spelling() {
+        for (sent, wanted) in [
+            ("/", "/"),
+            ("*", "*"),
+            ("//dav///a//", "/dav/a/"),
+            ("/%64av/%2Epatgate/%7e%20%2f%", "/dav/.patgate/~%20%2f%"),
+            ("/dav/%2541", "/dav/%2541"),
+            ("/dav/%4", "/dav/%4"),
+        ] {
+            assert_eq!(normalized_path(sent.as_bytes()), wanted.as_bytes(), "{sent}");
+        }
+        let target = |text: &str| normalized_target(&text.parse().expect(text)).map(|uri| uri.to_string());
+        assert_eq!(target("/dav/a?x=//%41"), None);
+        assert_eq!(target("//dav/a?x=//%41").as_deref(), Some("/dav/a?x=//%41"));
+        assert_eq!(target("https://h//%64av").as_deref(), Some("https://h/dav"));
+    }
+}
