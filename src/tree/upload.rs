@@ -344,7 +344,7 @@ impl Upload {
         self.change();
         let mut wanted = self.wanted.lock();
         // On the staged file itself, so that a later write moves it as it moves any file's.
-        self.file.set_times(attributes.modified, attributes.accessed)?;
+        self.file.set_times_exactly(attributes.modified, attributes.accessed)?;
         wanted.mode = attributes.mode.map(|mode| mode & 0o777).or(wanted.mode);
         wanted.modified = attributes.modified.or(wanted.modified);
         wanted.accessed = attributes.accessed.or(wanted.accessed);

@@ -156,7 +156,7 @@ fn refusal(fault: PathError, bytes: &[u8]) -> Error {
         PathError::EmptyPart | PathError::Reserved | PathError::TooLong => {
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
-            Error::Unnameable { last: TreePath::parse(parent).is_ok() && Name::new(name).is_err() }
+            Error::Unnameable { last: TreePath::parse(parent).is_ok() && Name::new(name).is_err(), fault }
         }
     }
 }
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn reserved_and_endless_names_are_as_absent() {
         let last = |path: &str| match Address::parse(path.as_bytes()) {
-            Err(Error::Unnameable { last }) => last,
+            Err(Error::Unnameable { last, .. }) => last,
             other => panic!("{path}: {other:?}"),
         };
         assert!(last("/dav/.patgate") && last("/dav/a/.patgate/") && last("/dav/%2epatgate"));

@@ -1,45 +1,90 @@
 //! Dates on the wire: IMF-fixdate (RFC 9110 section 5.6.7), RFC 3339, and the forms clients set times in.
+//!
+//! Every time of the years 1 to 9999 can be written in each of them, also one before 1970.
 
 use std::time::{Duration, UNIX_EPOCH};
+
+use jiff::civil::DateTime;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
 
 use crate::domain::Time;
 use crate::tree::Timestamp;
 
+/// The first second of the year 1.
+const FIRST_SECOND: i64 = -62_135_596_800;
+/// The last second of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// Returns a time as an HTTP date; one before 1970 or after 9999 shows as the nearest that can be written.
+/// Returns a time as an HTTP date; one outside of the years 1 to 9999 shows as the nearest that can be written.
 pub(super) fn http_date(time: Timestamp) -> String {
-    let seconds = u64::try_from(time.seconds.clamp(0, LAST_SECOND)).unwrap_or(0);
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+    let seconds = time.seconds.clamp(FIRST_SECOND, LAST_SECOND);
+    // Listings hold many dates: what writes only those since 1970 is several times as fast.
+    match u64::try_from(seconds) {
+        Ok(seconds) => httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)),
+        Err(_) => jiff::Timestamp::from_second(seconds)
+            .and_then(|time| rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time))
+            .unwrap_or_default(),
+    }
 }
 
 /// Reads an HTTP date, in any of its three forms, as seconds since 1970.
 pub(super) fn parse_http_date(text: &str) -> Option<i64> {
-    let time = httpdate::parse_http_date(text.trim()).ok()?;
-    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
+    let text = text.trim();
+    if let Ok(time) = httpdate::parse_http_date(text) {
+        return i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok();
+    }
+    let fixed = || rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+    let asctime =
+        || DateTime::strptime("%a %b %e %H:%M:%S %Y", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
+    fixed().or_else(asctime).map(jiff::Timestamp::as_second).filter(|seconds| writable(*seconds))
+}
+
+fn writable(seconds: i64) -> bool {
+    (FIRST_SECOND..=LAST_SECOND).contains(&seconds)
 }
 
 /// Returns a time as RFC 3339 writes it, in UTC with whole seconds.
 pub(super) fn internet_date(time: Timestamp) -> String {
-    Time::from_millis(time.seconds.clamp(0, LAST_SECOND).saturating_mul(1000)).to_string()
+    Time::from_millis(time.seconds.clamp(FIRST_SECOND, LAST_SECOND).saturating_mul(1000)).to_string()
 }
 
-/// Reads seconds since 1970 as `X-OC-Mtime` has them, with or without a fraction.
+/// Reads seconds since 1970 as `X-OC-Mtime` has them, with or without a fraction; before 1970 they are negative.
 pub(super) fn parse_epoch(text: &str) -> Option<Timestamp> {
     let text = text.trim();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok().filter(|s| (-LAST_SECOND..=LAST_SECOND).contains(s))?;
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
         return None;
     }
+    let seconds: i64 = whole.parse().ok()?;
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    let nanos = digits.parse().ok()?;
-    Some(Timestamp { seconds, nanos: if whole.starts_with('-') { 0 } else { nanos } })
+    let nanos: u32 = digits.parse().ok()?;
+    // The fraction of a timestamp counts forward, also before 1970.
+    let time = match (negative, nanos) {
+        (false, _) => Timestamp { seconds, nanos },
+        (true, 0) => Timestamp { seconds: -seconds, nanos },
+        (true, _) => Timestamp { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
+    };
+    writable(time.seconds).then_some(time)
 }
 
-/// Reads a time that a client sets by PROPPATCH: an HTTP date, or seconds since 1970.
+/// Reads a time as RFC 3339 writes it, with a zone.
+fn parse_internet_date(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.trim().parse().ok()?;
+    let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
+    let seconds = i64::try_from(time.as_nanosecond().div_euclid(1_000_000_000)).ok()?;
+    writable(seconds).then_some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
+}
+
+/// Reads a time that a client sets by PROPPATCH: an HTTP date, seconds since 1970, or RFC 3339.
 pub(super) fn parse_set_time(text: &str) -> Option<Timestamp> {
-    parse_http_date(text).map(|seconds| Timestamp { seconds, nanos: 0 }).or_else(|| parse_epoch(text))
+    let http = parse_http_date(text).map(|seconds| Timestamp { seconds, nanos: 0 });
+    http.or_else(|| parse_epoch(text)).or_else(|| parse_internet_date(text))
 }
 
 #[cfg(test)]
@@ -54,18 +99,47 @@ mod tests {
     #[test]
     fn times_that_http_cannot_write_show_as_the_nearest_that_it_can() {
         assert_eq!(http_date(at(981_173_106)), "Sat, 03 Feb 2001 04:05:06 GMT");
-        assert_eq!(http_date(at(-1)), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(at(-1)), "Wed, 31 Dec 1969 23:59:59 GMT");
+        assert_eq!(http_date(at(i64::MIN)), "Mon, 01 Jan 0001 00:00:00 GMT");
         assert_eq!(http_date(at(i64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(internet_date(at(981_173_106)), "2001-02-03T04:05:06Z");
+        assert_eq!(internet_date(at(-1)), "1969-12-31T23:59:59Z");
     }
 
     #[test]
     fn clients_set_times_in_several_forms() {
+        let part = |seconds, nanos| Some(Timestamp { seconds, nanos });
         assert_eq!(parse_epoch("981173106"), Some(at(981_173_106)));
-        assert_eq!(parse_epoch("981173106.25"), Some(Timestamp { seconds: 981_173_106, nanos: 250_000_000 }));
-        assert_eq!(parse_set_time("Sat, 03 Feb 2001 04:05:06 GMT"), Some(at(981_173_106)));
-        assert_eq!(parse_set_time(" 981173106 "), Some(at(981_173_106)));
-        for text in ["", "x", "1.x", "99999999999999999999", "Sat, 99 Feb 2001 04:05:06 GMT"] {
+        assert_eq!(parse_epoch("981173106.25"), part(981_173_106, 250_000_000));
+        assert_eq!(parse_epoch("-1.25"), part(-2, 750_000_000));
+        assert_eq!(parse_epoch("-0.5"), part(-1, 500_000_000));
+        assert_eq!(parse_epoch("-5.0"), Some(at(-5)));
+        for text in [
+            "Sat, 03 Feb 2001 04:05:06 GMT",
+            "Saturday, 03-Feb-01 04:05:06 GMT",
+            "Sat Feb  3 04:05:06 2001",
+            " 981173106 ",
+            "2001-02-03T04:05:06Z",
+            "2001-02-03T05:05:06+01:00",
+        ] {
+            assert_eq!(parse_set_time(text), Some(at(981_173_106)), "{text}");
+        }
+        assert_eq!(parse_set_time("Wed Dec 31 23:59:59 1969"), Some(at(-1)));
+        assert_eq!(parse_set_time("1969-12-31T23:59:58.5Z"), part(-2, 500_000_000));
+        for text in [
+            "",
+            "x",
+            "1.x",
+            ".5",
+            "-",
+            "--1",
+            "1e9",
+            "99999999999999999999",
+            "253402300800",
+            "-62135596801",
+            "Sat, 99 Feb 2001 04:05:06 GMT",
+            "2001-02-03",
+        ] {
             assert_eq!(parse_set_time(text), None, "{text}");
         }
     }
@@ -74,6 +148,13 @@ mod tests {
         #[test]
         fn no_text_and_no_time_panics(text: String, seconds: i64) {
             let _ = (parse_set_time(&text), http_date(at(seconds)), internet_date(at(seconds)));
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(seconds in FIRST_SECOND..=LAST_SECOND) {
+            prop_assert_eq!(parse_http_date(&http_date(at(seconds))), Some(seconds));
+            prop_assert_eq!(parse_set_time(&internet_date(at(seconds))), Some(at(seconds)));
+            prop_assert_eq!(parse_epoch(&seconds.to_string()), Some(at(seconds)));
         }
     }
 }

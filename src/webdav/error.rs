@@ -8,7 +8,7 @@ use super::address::Mount;
 use super::get::set;
 use super::verb::Verb;
 use crate::auth::Refusal;
-use crate::domain::TreePath;
+use crate::domain::{PathError, TreePath};
 use crate::http::{Body, challenge, full, retry_after, text};
 use crate::tree;
 
@@ -31,11 +31,16 @@ pub(super) enum Error {
     #[error("no such file or folder")]
     Elsewhere,
     /// Nothing can ever be at the path: in its last part, or already above.
-    #[error("the name can't be used")]
+    #[error("the name can't be used: {fault}")]
     Unnameable {
         /// Whether only the last part can't be.
         last: bool,
+        /// The rule that it breaks.
+        fault: PathError,
     },
+    /// The destination of COPY or MOVE is at fault, not the source.
+    #[error("the destination can't be used: {0}")]
+    Destination(#[source] Box<Error>),
     /// `Destination` leads to another server or out of the part of the tree that the request names.
     #[error("the destination is on another server or outside of this folder")]
     Foreign,
@@ -128,6 +133,22 @@ impl Error {
         if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::Entities } else { Self::Malformed(what) }
     }
 
+    /// Says that a time is what the file system can't keep, where that is the fault.
+    pub(super) fn of_time(fault: impl Into<Self>) -> Self {
+        match fault.into() {
+            Self::Tree(tree::Error::Unsupported) => Self::Malformed("the file system can't keep that time"),
+            other => other,
+        }
+    }
+
+    /// Says that what was refused is the destination, where the fault is one of a place.
+    pub(super) fn of_destination(self) -> Self {
+        match self {
+            Self::Tree(_) | Self::Unnameable { .. } => Self::Destination(Box::new(self)),
+            other => other,
+        }
+    }
+
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
     pub(super) fn into_response(self, asked: Asked<'_>) -> Response<Body> {
         let status = self.status(asked.verb);
@@ -162,8 +183,13 @@ impl Error {
             Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
-            Self::Unnameable { last: true } if creates => StatusCode::FORBIDDEN,
-            Self::Unnameable { last: false } if creates => StatusCode::CONFLICT,
+            Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
+            Self::Unnameable { last: false, .. } if creates => StatusCode::CONFLICT,
+            // What is missing there is the folder that would hold the copy (RFC 4918 sections 9.8.5 and 9.9.4).
+            Self::Destination(fault) => match fault.status(Some(Verb::Put)) {
+                StatusCode::NOT_FOUND => StatusCode::CONFLICT,
+                status => status,
+            },
             Self::Elsewhere | Self::Unnameable { .. } => StatusCode::NOT_FOUND,
             Self::Foreign => StatusCode::BAD_GATEWAY,
             Self::Root | Self::Endless | Self::Entities | Self::NoSuchReport | Self::StaleToken => {
@@ -186,6 +212,9 @@ impl Error {
     /// Returns the one line that the client is told. A thing that is missing is told of in the same words
     /// whichever way it was found to be.
     fn line(&self, status: StatusCode) -> String {
+        if let Self::Destination(fault) = self {
+            return format!("the destination can't be used: {}", fault.line(status));
+        }
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
         }
@@ -316,7 +345,7 @@ mod tests {
             Error::Tree(tree::Error::NotFolder),
             Error::Tree(tree::Error::BadName),
             Error::Elsewhere,
-            Error::Unnameable { last: true },
+            Error::Unnameable { last: true, fault: PathError::TooLong },
         ];
         for error in missing {
             let response = error.into_response(UNASKED);

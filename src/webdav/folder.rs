@@ -11,7 +11,7 @@ use super::fields::{self, Depth};
 use super::proppatch::{self, Step};
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, empty, full};
-use crate::tree::{Attributes, Claim, PropertyChange};
+use crate::tree::{self, Attributes, Claim, PropertyChange};
 
 /// Answers MKCOL.
 ///
@@ -30,7 +30,8 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut Incoming) -> Result<Respon
         if !bytes.is_empty() {
             return make_with(&call, &bytes, attributes);
         }
-        call.claiming(|claim| call.view.make_folder(&call.path, &attributes, claim))?;
+        let made = call.claiming(|claim| call.view.make_folder(&call.path, &attributes, claim));
+        made.map_err(|error| if modified.is_some() { Error::of_time(error) } else { error })?;
         let mut response = done(StatusCode::CREATED);
         if modified.is_some() {
             response.headers_mut().insert("x-oc-mtime", HeaderValue::from_static("accepted"));
@@ -42,26 +43,34 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut Incoming) -> Result<Respon
 
 /// Makes a folder with properties (extended MKCOL, RFC 5689): with all of them or not at all.
 fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Response<Body>> {
-    let steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
+    let mut steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
     let refused = steps.iter().any(Step::is_refused);
     let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
-    let mut told = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:mkcol-response xmlns:D=\"DAV:\">");
-    steps.iter().for_each(|step| step.tell(refused, &mut told));
-    told += "</D:mkcol-response>\n";
     if refused {
         call.judge()?;
-        return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told)));
+        return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told(&steps, refused))));
     }
     call.claiming(|claim| call.view.make_folder(&call.path, &Attributes::default(), claim))?;
     let claim = Claim { tokens: call.tokens(), ..Claim::none() };
     if let Err(error) = call.view.set_properties(&call.path, &changes, &attributes, &claim) {
         call.view.remove_folder(&call.path, &claim)?;
+        if matches!(error, tree::Error::Unsupported) && Step::refuse_times(&mut steps) {
+            return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told(&steps, true))));
+        }
         return Err(error.into());
     }
     Ok(match fields::wants_little(&call.headers) {
         true => done(StatusCode::CREATED),
-        false => multistatus::answer(StatusCode::CREATED, full(told)),
+        false => multistatus::answer(StatusCode::CREATED, full(told(&steps, refused))),
     })
+}
+
+/// Writes what came of each property (RFC 5689 section 3).
+fn told(steps: &[Step], refused: bool) -> String {
+    let mut told = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:mkcol-response xmlns:D=\"DAV:\">");
+    steps.iter().for_each(|step| step.tell(refused, &mut told));
+    told += "</D:mkcol-response>\n";
+    told
 }
 
 /// Answers DELETE.

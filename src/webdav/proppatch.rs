@@ -30,18 +30,21 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Resp
 }
 
 fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
-    let steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
+    let mut steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
     if steps.iter().any(|step| matches!(step.outcome, Err(Fault::Tags))) {
         return Err(Error::Malformed(fields::TAGS));
     }
     let entry = call.view.stat(&call.path)?;
-    let refused = steps.iter().any(|step| step.outcome.is_err());
+    let mut refused = steps.iter().any(|step| step.outcome.is_err());
     if refused {
         call.judge()?;
     } else {
         let mut attributes = Attributes::default();
         let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
-        call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim))?;
+        match call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim)) {
+            Err(Error::Tree(tree::Error::Unsupported)) if Step::refuse_times(&mut steps) => refused = true,
+            done => done?,
+        }
     }
     if !refused && fields::wants_little(&call.headers) {
         return Ok(brief(done(StatusCode::OK)));
@@ -105,6 +108,14 @@ impl Step {
     /// Tells whether it can't be carried out.
     pub(super) fn is_refused(&self) -> bool {
         self.outcome.is_err()
+    }
+
+    /// Refuses the times among the steps, which the file system can't keep. Returns whether there are any.
+    pub(super) fn refuse_times(steps: &mut [Self]) -> bool {
+        let sets_time =
+            |step: &&mut Self| matches!(&step.outcome, Ok(Change::Times(times)) if *times != Attributes::default());
+        let times = steps.iter_mut().filter(sets_time).map(|step| step.outcome = Err(Fault::Unfit));
+        times.count() > 0
     }
 
     /// Appends what came of it; nothing came of any when one was refused.

@@ -196,7 +196,7 @@ pub(super) fn commit(
         upload.label(tags)?;
     }
     if modified.is_some() {
-        upload.set_attributes(&Attributes { modified, ..Attributes::default() })?;
+        upload.set_attributes(&Attributes { modified, ..Attributes::default() }).map_err(Error::of_time)?;
     }
     let Committed { entry, replaced } = call.claiming(|claim| upload.commit(claim))?;
     let mut response = accepted(replaced, &entry, modified.is_some());

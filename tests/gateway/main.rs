@@ -36,6 +36,7 @@ mod ssh;
 mod ssh_login;
 mod support;
 mod sync;
+mod times;
 mod tokens;
 mod uploads;
 mod uploads_apart;

@@ -137,6 +137,29 @@ impl File {
         futimens(&self.0, &times(modified, accessed))
     }
 
+    /// Sets times that somebody asked for, exactly to the second.
+    ///
+    /// # Errors
+    /// [`Errno::OVERFLOW`] for one that the file system can't keep: the kernel would put the nearest that it can in its
+    /// place without a word. The old times stand then.
+    pub(crate) fn set_times_exactly(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        // Every file system keeps what 31 bits hold: nothing has to be looked up for those.
+        let safe = |time: &Timestamp| (0..1 << 31).contains(&time.seconds);
+        if modified.iter().chain(&accessed).all(safe) {
+            return self.set_place_times(modified, accessed);
+        }
+        let before = self.stat()?;
+        self.set_place_times(modified, accessed)?;
+        let after = self.stat()?;
+        let kept =
+            |wanted: Option<Timestamp>, found: Timestamp| wanted.is_none_or(|time| time.seconds == found.seconds);
+        if kept(modified, after.modified) && kept(accessed, after.accessed) {
+            return Ok(());
+        }
+        self.set_place_times(modified.and(Some(before.modified)), accessed.and(Some(before.accessed)))?;
+        Err(Errno::OVERFLOW)
+    }
+
     /// Gives the file another name.
     pub(crate) fn link(&self, to: &Folder, name: &Name) -> Result<()> {
         linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)

@@ -137,7 +137,7 @@ impl From<Errno> for Error {
             Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY | Errno::TXTBSY => Error::Forbidden,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace,
             Errno::NAMETOOLONG | Errno::ILSEQ => Error::BadName,
-            Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK => Error::Unsupported,
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::OVERFLOW => Error::Unsupported,
             other => Error::Host(io::Error::from(other)),
         }
     }

@@ -117,7 +117,11 @@ impl View {
             .map_err(Error::putting)?;
         let place = spot.folder.open(&spot.name, How::Folder)?;
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            place.set_place_times(attributes.modified, attributes.accessed)?;
+            place.set_times_exactly(attributes.modified, attributes.accessed).inspect_err(|_| {
+                if let Err(error) = spot.folder.remove_folder(&spot.name) {
+                    tracing::warn!(path = %spot.path, %error, "a folder whose times could not be kept is left");
+                }
+            })?;
         }
         self.sync_names(&spot.folder)?;
         Ok(self.entry(path, &place.stat()?, spot.permission))
@@ -250,7 +254,7 @@ impl View {
             self.shared().tags.while_not_settling(&stat, || {
                 let now = found.file.stat()?.modified;
                 let tagged = |wanted| if stat.is_folder() { wanted } else { keep(now, wanted) };
-                found.file.set_place_times(attributes.modified.map(tagged), attributes.accessed)
+                found.file.set_times_exactly(attributes.modified.map(tagged), attributes.accessed)
             })?;
         }
         Ok(())
