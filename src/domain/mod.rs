@@ -21,6 +21,7 @@ mod permission;
 mod scope;
 mod setting;
 pub mod setup;
+mod spelling;
 mod time;
 mod token;
 mod upload;

@@ -11,11 +11,12 @@ use crate::auth::Credential;
 
 /// Reads the `Authorization` header; `None` when there is none, or none that can be read.
 ///
-/// With Basic the password is the token. A Basic user name may be left empty: the token names its owner.
+/// With Basic the password is the token. A Basic user name may be left empty: the token names its owner. White space
+/// around a token was pasted with it.
 pub fn credential(headers: &HeaderMap) -> Option<Credential> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let space = value.iter().position(|&b| b == b' ')?;
-    let (scheme, rest) = (&value[..space], value[space..].trim_ascii());
+    let space = value.iter().position(|&b| b == b' ' || b == b'\t')?;
+    let (scheme, rest) = (&value[..space], trimmed(&value[space..]));
     if scheme.eq_ignore_ascii_case(b"bearer") {
         return Some(Credential { login: None, token: Zeroizing::new(rest.to_vec()) });
     }
@@ -26,7 +27,12 @@ pub fn credential(headers: &HeaderMap) -> Option<Credential> {
     let colon = pair.iter().position(|&b| b == b':')?;
     let login = std::str::from_utf8(&pair[..colon]).ok()?;
     let login = (!login.is_empty()).then(|| login.to_owned());
-    Some(Credential { login, token: Zeroizing::new(pair[colon + 1..].to_vec()) })
+    Some(Credential { login, token: Zeroizing::new(trimmed(&pair[colon + 1..]).to_vec()) })
+}
+
+/// Returns text without white space at its ends, that of Unicode included: web pages have no-break spaces.
+fn trimmed(text: &[u8]) -> &[u8] {
+    std::str::from_utf8(text).map_or(text.trim_ascii(), |text| text.trim().as_bytes())
 }
 
 /// Asks for a credential, beside a status of 401 (RFC 9110 section 11.6.1).
@@ -59,6 +65,16 @@ mod tests {
         assert_eq!(parse("bASIC  YWxpY2U6cGd0X3g6eQ=="), alice);
         assert_eq!(parse("Bearer pgt_x"), Some((None, b"pgt_x".to_vec())));
         assert_eq!(parse("Basic OnBndF94"), Some((None, b"pgt_x".to_vec())));
+    }
+
+    #[test]
+    fn white_space_around_a_token_is_not_part_of_it() {
+        for token in ["pgt_x\n", "pgt_x\r\n", "\tpgt_x", " pgt_x ", "\u{a0}pgt_x\u{a0}"] {
+            let pair = STANDARD.encode(format!("alice:{token}"));
+            let wanted = Some((Some("alice".to_owned()), b"pgt_x".to_vec()));
+            assert_eq!(parse(&format!("Basic {pair}")), wanted, "{token:?}");
+        }
+        assert_eq!(parse("Bearer \t pgt_x \t"), Some((None, b"pgt_x".to_vec())));
     }
 
     #[test]

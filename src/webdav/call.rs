@@ -8,8 +8,8 @@ use http::{HeaderMap, Uri, header};
 use super::address::{self, Address, Anchor, Mount};
 use super::conditions::{Conditions, Surroundings};
 use super::error::{Error, Result, blocking};
-use super::fields;
 use super::verb::Verb;
+use super::{fields, spelling};
 use crate::auth::{Authenticator, Refusal, Session};
 use crate::domain::{Peer, Protocol, Time, TreePath};
 use crate::http::{Origin, PublicAddress, credential};
@@ -74,11 +74,19 @@ impl Call {
                 blocking(move || Ok(view.node_root(node)?)).await?
             }
         };
+        let below = address.below;
+        let path = match spelling::is_ambiguous(&below) {
+            true => {
+                let (view, root) = (view.clone(), root.clone());
+                blocking(move || Ok(spelling::existing(&view, &root, &below))).await?
+            }
+            false => root.join(&below),
+        };
         let mount = Mount::new(&server, address.anchor, root, &login);
         Ok(Arc::new(Self {
             verb,
             view,
-            path: mount.root().join(&address.below),
+            path,
             mount,
             slash: address.slash,
             tokens: submitted(verb, &conditions, &head.headers),
@@ -96,20 +104,22 @@ impl Call {
         self.path == *self.mount.root()
     }
 
-    /// Reads `Destination` (RFC 4918 section 10.3).
+    /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root.
+    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root, and
+    /// [`Error::Destination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor)?;
+        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor);
+        let address = address.map_err(Error::of_destination)?;
         if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
             return Err(Error::Foreign);
         }
         if address.below.is_root() {
             return Err(Error::Root);
         }
-        Ok(self.mount.root().join(&address.below))
+        Ok(address.below)
     }
 
     /// Returns what the tags of an `If` header are looked up by.

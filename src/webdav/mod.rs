@@ -18,7 +18,6 @@ mod etag;
 mod fields;
 mod folder;
 mod get;
-
 mod if_header;
 mod lock;
 mod multistatus;
@@ -31,6 +30,7 @@ mod put;
 mod range;
 mod report;
 mod resume;
+mod spelling;
 mod streak;
 mod transfer;
 mod uploads;
@@ -124,6 +124,10 @@ impl Webdav {
         let Some(verb) = verb else {
             return unanswered(&head).into_response(Asked { verb, place: None, folder: false });
         };
+        if verb == Verb::Options {
+            session.used();
+            return options();
+        }
         let head = match self.beside(verb, head, body, &session).await {
             Ok(Beside::Answered(response)) => {
                 session.used();
@@ -137,6 +141,7 @@ impl Webdav {
             Err(error) => return error.into_response(Asked { verb: Some(verb), place: None, folder: false }),
         };
         let result = match verb {
+            // Answered above, whatever the path is: the answer tells nothing of it.
             Verb::Options => Ok(options()),
             Verb::Get | Verb::Head => get::answer(&call).await,
             Verb::Put if call.headers.contains_key("upload-complete") => {
@@ -182,13 +187,9 @@ impl Webdav {
         let (path, now) = (head.uri.path(), self.auth.now());
         let around = || Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         if path.starts_with("/upload/") {
-            if verb == Verb::Options {
-                return Ok(Beside::Answered(options()));
-            }
             return resume::answer(verb, &head, body, around()).await.map(Beside::Answered);
         }
         match Other::parse(path.as_bytes(), session.login())? {
-            Some(_) if verb == Verb::Options => Ok(Beside::Answered(options())),
             Some(Other::Upload(place)) => {
                 chunks::answer(verb, &place, head, body, around()).await.map(Beside::Answered)
             }

@@ -8,16 +8,19 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::folder::done;
+use super::spelling;
 use super::verb::Verb;
+use crate::domain::{Permission, TreePath};
 use crate::http::Body;
-use crate::tree::Overwrite;
+use crate::tree::{self, Overwrite};
 
 /// Answers COPY and MOVE.
 ///
 /// # Errors
-/// [`Error::Foreign`] and [`Error::Root`] for destinations that can't be, and what the tree says.
+/// [`Error::Foreign`], [`Error::Root`] and [`Error::Destination`] for destinations that can't be, and what the tree
+/// says of the source.
 pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
-    let to = call.destination()?;
+    let below = call.destination()?;
     let overwrite = if fields::overwrite(&call.headers)? { Overwrite::Yes } else { Overwrite::No };
     let deep = match fields::depth(&call.headers)? {
         None | Some(Depth::Infinity) => true,
@@ -29,11 +32,43 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
     }
     let call = Arc::clone(call);
     blocking(move || {
-        let replaced = call.claiming(|claim| match call.verb {
+        let to = target(&call, &below);
+        let transferred = call.claiming(|claim| match call.verb {
             Verb::Move => call.view.rename(&call.path, &to, overwrite, claim),
             _ => call.view.copy(&call.path, &to, deep, overwrite, claim),
-        })?;
+        });
+        let replaced = transferred.map_err(|error| at_fault(&call, &to, error))?;
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
+}
+
+/// Returns the place that a destination names.
+fn target(call: &Call, below: &TreePath) -> TreePath {
+    let root = call.mount.root();
+    let existing = spelling::existing(&call.view, root, below);
+    // A move from one spelling of a name to another makes no twin.
+    if call.verb == Verb::Move && existing == call.path { root.join(below) } else { existing }
+}
+
+/// Tells a fault of the destination from one of the source, once there is one: what is missing may be either.
+fn at_fault(call: &Call, to: &TreePath, error: Error) -> Error {
+    match error {
+        Error::Tree(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder | tree::Error::BadName)
+            if call.view.link_stat(&call.path).is_err() =>
+        {
+            Error::Tree(tree::Error::Absent)
+        }
+        Error::Tree(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder | tree::Error::BadName) => {
+            Error::of_destination(error)
+        }
+        Error::Tree(tree::Error::Forbidden) if !may_write_in(call, to) => Error::of_destination(error),
+        _ => error,
+    }
+}
+
+/// Tells whether the caller may write in the folder that would hold an entry, as far as it can be seen.
+fn may_write_in(call: &Call, path: &TreePath) -> bool {
+    let folder = path.parent().and_then(|folder| call.view.stat(&folder).ok());
+    folder.is_none_or(|folder| folder.permission.allows(Permission::W))
 }

@@ -132,3 +132,117 @@ async fn destination_is_taken_unescaped() {
         assert!(gateway.host(name).exists(), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_found_in_either_spelling_of_unicode() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let client = gateway.dav("alice", &token);
+    let (composed, decomposed) = ("%C3%A4", "a%CC%88");
+    for (there, sent, name) in [(composed, decomposed, "\u{e4}"), (decomposed, composed, "a\u{308}")] {
+        gateway.write(&format!("{name}/{name}"), "old");
+        assert_eq!(client.get(&format!("/dav/{sent}/{sent}")).await.body, b"old");
+        assert_eq!(client.put(&format!("/dav/{sent}/{sent}"), "new").await.status, 204);
+        assert_eq!(client.get(&format!("/dav/{there}/{there}")).await.body, b"new");
+        assert_eq!(client.put(&format!("/dav/{sent}/x"), "x").await.status, 201);
+        assert_eq!(client.status("MKCOL", &format!("/dav/{sent}")).await, 405);
+        let to = format!("/dav/{sent}/{sent}");
+        let headers = [("destination", to.as_str()), ("overwrite", "F")];
+        assert_eq!(client.send("COPY", &format!("/dav/{there}/x"), &headers, "").await.status, 412);
+        let etag = client.get(&format!("/dav/{there}/{there}")).await.header("etag").to_owned();
+        let condition = format!("</dav/{sent}/{sent}> ([{etag}])");
+        assert_eq!(client.send("PUT", "/dav/other", &[("if", &condition)], "x").await.status / 100, 2);
+        let mut wanted = [name, &format!("{name}/x"), &format!("{name}/{name}"), "other"].map(str::to_owned);
+        wanted.sort();
+        let entries = gateway.everything().into_iter().filter(|path| !path.contains(".patgate"));
+        assert_eq!(entries.collect::<Vec<_>>(), wanted, "no twin");
+        assert_eq!(client.status("DELETE", &format!("/dav/{sent}")).await, 204);
+    }
+    gateway.write("\u{e4}", "composed");
+    let (from, to) = (format!("/dav/{composed}"), format!("/dav/{decomposed}"));
+    let moved = client.send("MOVE", &from, &[("destination", &to)], "").await;
+    assert_eq!(moved.status, 201, "a move may change the spelling");
+    assert!(gateway.host("a\u{308}").exists() && !gateway.host("\u{e4}").exists());
+    gateway.write("\u{e4}", "composed");
+    assert_eq!(client.get(&format!("/dav/{composed}")).await.body, b"composed", "where both exist, each is itself");
+    assert_eq!(client.get(&format!("/dav/{decomposed}")).await.body, b"composed", "the content that was moved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_of_a_transfer_names_the_side_at_fault() {
+    let gateway = Fixture::start().await;
+    gateway.write("open/a", "a");
+    gateway.write("open/file", "f");
+    gateway.folder("closed");
+    gateway.user("alice", &["/closed:r", "/open:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let client = gateway.dav("alice", &token);
+    let long = "n".repeat(256);
+    let destination = "the destination can't be used: ";
+    for method in ["COPY", "MOVE"] {
+        for (from, to, status, words) in [
+            ("/dav/open/missing", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/no/x", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/file/x", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/missing", "/dav/open/no/b", 404, "no such file or folder"),
+            ("/dav/open/a", "/dav/open/no/b", 409, destination),
+            ("/dav/open/a", "/dav/open/file/b", 409, destination),
+            ("/dav/open/a", "/dav/open/file/b/c", 409, destination),
+            ("/dav/open/a", &format!("/dav/open/{long}"), 403, "the path is too long"),
+            ("/dav/open/a", &format!("/dav/open/{long}/b"), 409, destination),
+            ("/dav/open/a", "/dav/open/.patgate", 403, "the name .patgate is reserved"),
+            ("/dav/open/a", "/dav/closed/b", 403, destination),
+        ] {
+            let answer = client.send(method, from, &[("destination", to)], "").await;
+            assert_eq!(answer.status, status, "{method} {from} {to}: {}", answer.text());
+            assert!(answer.text().contains(words), "{method} {from} {to}: {}", answer.text());
+            assert_eq!(status != 404, answer.text().starts_with(destination), "{method} {from} {to}");
+        }
+    }
+    assert!(gateway.host("open/a").exists());
+    let put = client.put(&format!("/dav/open/{long}"), "x").await;
+    assert_eq!(
+        (put.status, put.text().as_str()),
+        (403, "the name can't be used: the path is too long: 255 bytes a name, 4095 in all\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_answers_the_same_with_and_without_a_login() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let client = gateway.dav("alice", &token);
+    for path in [
+        "/remote.php/dav/",
+        "/remote.php/dav",
+        "/remote.php/webdav/",
+        "/remote.php/dav/files/bob/",
+        "/dav/missing/x",
+        "/dav/%zz",
+        "/node/none/",
+        "/upload/none",
+    ] {
+        let request = |authorization: &str| {
+            format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n").into_bytes()
+        };
+        let text = async |authorization: String| {
+            let answer = String::from_utf8_lossy(&raw(gateway.http, &request(&authorization)).await).into_owned();
+            answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
+        };
+        let stranger = text(String::new()).await;
+        assert!(stranger.starts_with("HTTP/1.1 200"), "{path}: {stranger}");
+        assert_eq!(text(format!("Authorization: {}\r\n", client.authorization())).await, stranger, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn white_space_pasted_around_a_token_is_passed_over() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    for pasted in [format!("{token}\n"), format!("{token}\r\n"), format!("\t{token} "), format!("\u{a0}{token}")] {
+        assert_eq!(gateway.dav("alice", &pasted).status("GET", "/dav/").await, 200, "{pasted:?}");
+    }
+    let bearer = format!("Bearer \t{token} ");
+    let request = format!("GET /dav/ HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nConnection: close\r\n\r\n");
+    assert!(raw(gateway.http, request.as_bytes()).await.starts_with(b"HTTP/1.1 200"));
+}

@@ -10,6 +10,7 @@ mod console;
 mod console_audit;
 mod console_explain;
 mod console_uploads;
+mod cors;
 mod crash;
 mod elsewhere;
 mod first_steps;

@@ -1,0 +1,45 @@
+//! Spellings of one name in Unicode: macOS sends names decomposed (`a` and a combining diaeresis) that other systems
+//! write composed (`ä`).
+
+use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
+
+use super::path::Name;
+
+impl Name {
+    /// Returns the composed and decomposed spellings (NFC, NFD) of the name that differ from it; none where it has no
+    /// other, or is not text.
+    pub fn other_spellings(&self) -> Vec<Name> {
+        let bytes = self.as_bytes();
+        if bytes.is_ascii() {
+            return Vec::new();
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
+        let composed = ComposingNormalizerBorrowed::new_nfc().normalize(text);
+        let decomposed = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
+        let others = [composed, decomposed].into_iter().filter(|other| *other != text);
+        let mut names: Vec<Name> = others.filter_map(|other| Name::new(other.as_bytes()).ok()).collect();
+        names.dedup();
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_a_composed_and_a_decomposed_spelling() {
+        let others = |text: &str| -> Vec<String> {
+            let name = Name::new(text.as_bytes()).expect(text);
+            name.other_spellings().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(others("\u{e4}"), ["a\u{308}"]);
+        assert_eq!(others("a\u{308}"), ["\u{e4}"]);
+        assert_eq!(others("\u{e4}a\u{308}"), ["\u{e4}\u{e4}", "a\u{308}a\u{308}"]);
+        assert_eq!(others("\u{ac00}"), ["\u{1100}\u{1161}"]);
+        for text in ["plain", "\u{65e5}\u{672c}", "\u{df}"] {
+            assert_eq!(others(text), [""; 0], "{text}");
+        }
+        assert!(Name::new(b"\xe4").expect("bytes").other_spellings().is_empty());
+    }
+}
