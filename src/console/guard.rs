@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{Form, FromRequest, FromRequestParts, Request};
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri, header};
+use http::{Extensions, HeaderMap, Method, header};
 
 use super::Shared;
 use super::fault::{Fault, Result};
 use super::visits::Visit;
 use crate::auth::Session;
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::Origin;
+use crate::http::{Origin, PublicAddress};
 use crate::tokens::Authority;
 use crate::tree::View;
 
@@ -24,8 +24,8 @@ pub(super) struct Caller {
     pub(super) visit: Arc<Visit>,
     /// What all pages share.
     pub(super) shared: Arc<Shared>,
-    /// The name by which the browser calls this server, with its port.
-    pub(super) host: String,
+    /// The server as the browser knows it.
+    pub(super) server: PublicAddress,
     /// Whether the browser talks to it over TLS.
     pub(super) encrypted: bool,
 }
@@ -114,12 +114,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         };
         let visit = visit(shared, origin, &parts.headers).await.ok_or_else(stranger)?;
         visit.session().used();
-        Ok(Self {
-            host: host(&parts.uri, &parts.headers).unwrap_or_default(),
-            encrypted: origin.encrypted,
-            visit,
-            shared: shared.clone(),
-        })
+        Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
     }
 }
 
@@ -127,7 +122,7 @@ impl FromRequestParts<Arc<Shared>> for Scripted {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(&parts.uri, &parts.headers)?;
+        at_home(&server(&parts.extensions), &parts.headers)?;
         let caller = Caller::from_request_parts(parts, shared).await?;
         let csrf = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
         if caller.visit.fits(csrf) { Ok(Self(caller)) } else { Err(Fault::Foreign) }
@@ -138,7 +133,7 @@ impl FromRequest<Arc<Shared>> for Sent {
     type Rejection = Fault;
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(request.uri(), request.headers())?;
+        at_home(&server(request.extensions()), request.headers())?;
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, shared).await?;
         let fields = fields(Request::from_parts(parts, body)).await?;
@@ -166,11 +161,13 @@ pub(super) async fn fields(request: Request) -> Result<Fields> {
 ///
 /// # Errors
 /// [`Fault::Foreign`].
-pub(super) fn at_home(uri: &Uri, headers: &HeaderMap) -> Result<()> {
+pub(super) fn at_home(server: &PublicAddress, headers: &HeaderMap) -> Result<()> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let home = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
-        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host.to_owned()) == host(uri, headers),
+        (None, Some(origin)) => origin
+            .split_once("://")
+            .is_some_and(|(scheme, authority)| server.leads_here(scheme.as_bytes(), authority.as_bytes())),
         (None, None) => true,
     };
     if home { Ok(()) } else { Err(Fault::Foreign) }
@@ -213,9 +210,9 @@ pub(super) fn origin(parts: &Parts) -> Result<Origin> {
     parts.extensions.get::<Origin>().copied().ok_or(Fault::Nothing)
 }
 
-fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let named = uri.authority().map(|authority| authority.as_str());
-    named.or_else(|| headers.get(header::HOST)?.to_str().ok()).map(str::to_owned)
+/// Returns the server as the browser knows it.
+pub(super) fn server(extensions: &Extensions) -> PublicAddress {
+    extensions.get::<PublicAddress>().cloned().unwrap_or_default()
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -226,6 +223,8 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Forwarding;
+    use http::Uri;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
@@ -233,7 +232,10 @@ mod tests {
 
     #[test]
     fn what_another_site_sends_is_refused() {
-        let uri: Uri = "/console/sign-in".parse().expect("an address");
+        let home = |pairs: &[(&'static str, &'static str)]| {
+            let (headers, uri) = (headers(pairs), Uri::from_static("/console/sign-in"));
+            at_home(&PublicAddress::new(None, Forwarding::default(), &uri, &headers), &headers)
+        };
         let allowed: [&[(&str, &str)]; 4] = [
             &[],
             &[("sec-fetch-site", "same-origin"), ("origin", "https://proxy"), ("host", "inner")],
@@ -241,7 +243,7 @@ mod tests {
             &[("origin", "http://here:8080"), ("host", "here:8080")],
         ];
         for pairs in allowed {
-            assert!(at_home(&uri, &headers(pairs)).is_ok(), "{pairs:?}");
+            assert!(home(pairs).is_ok(), "{pairs:?}");
         }
         let refused: [&[(&str, &str)]; 5] = [
             &[("sec-fetch-site", "cross-site")],
@@ -251,7 +253,7 @@ mod tests {
             &[("origin", "http://here:8081"), ("host", "here:8080")],
         ];
         for pairs in refused {
-            assert!(at_home(&uri, &headers(pairs)).is_err(), "{pairs:?}");
+            assert!(home(pairs).is_err(), "{pairs:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::Shared;
 use super::fault::{Fault, Result, blocking};
 use super::files::name;
-use super::guard::{Caller, Scripted, at_home};
+use super::guard::{Caller, Scripted, at_home, server};
 use super::multipart::{Multipart, Part, piece};
 use super::page::{self, Frame, render};
 use super::place;
@@ -127,7 +127,7 @@ fn refuse(headers: &HeaderMap, body: Body) {
 
 /// Returns who sends a form with files, and what stands between its parts.
 async fn sender(parts: &mut Parts, shared: &Arc<Shared>) -> Result<(Caller, String)> {
-    at_home(&parts.uri, &parts.headers)?;
+    at_home(&server(&parts.extensions), &parts.headers)?;
     let caller = Caller::from_request_parts(parts, shared).await?;
     Ok((caller, Multipart::boundary(&parts.headers)?))
 }

@@ -35,6 +35,11 @@ impl ServerName {
         Some(Self { host: authority.host().to_ascii_lowercase(), port: authority.port_u16() })
     }
 
+    /// Returns the host without its port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     fn of_origin(origin: &WebOrigin) -> Option<Self> {
         Self::parse(origin.authority().as_bytes())
     }

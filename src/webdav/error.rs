@@ -213,7 +213,11 @@ impl Error {
     /// whichever way it was found to be.
     fn line(&self, status: StatusCode) -> String {
         if let Self::Destination(fault) = self {
-            return format!("the destination can't be used: {}", fault.line(status));
+            let why = match fault.as_ref() {
+                Self::Unnameable { fault, last: true } => fault.to_string(),
+                fault => fault.line(status),
+            };
+            return format!("the destination can't be used: {why}");
         }
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();

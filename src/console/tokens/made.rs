@@ -63,10 +63,9 @@ pub(super) fn setups(caller: &Caller, login: &Login, record: &TokenRecord) -> Ve
         Some([only]) => format!("/node/{}/", only.scope.node),
         Some(_) | None => "/dav/".to_owned(),
     };
-    let url = format!("{scheme}://{}{path}", caller.host);
-    let name = caller.host.rsplit_once(':').map_or(caller.host.as_str(), |(name, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) { name } else { caller.host.as_str() }
-    });
+    let Some(server) = caller.server.names().first() else { return Vec::new() };
+    let url = format!("{scheme}://{server}{}{path}", caller.server.prefix());
+    let name = server.host();
     let sftp = caller.shared.sftp.map(|address| format!("{name}:{}", address.port()));
     let site = Site::new(&url, sftp.as_deref(), login.clone());
     site.map(|site| Client::ALL.into_iter().map(|client| setup::steps(client, &site)).collect()).unwrap_or_default()
