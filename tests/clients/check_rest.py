@@ -14,10 +14,10 @@ HERE = Path(__file__).resolve().parent
 
 
 @contextmanager
-def served(s, *flags):
+def served(s, *flags, folder="."):
     """A patgate of the check's own, for the length of a block: its address, and a command line on its state."""
-    files, state = s.local / "files", s.local / "state"
-    files.mkdir()
+    files, state = s.local / folder / "files", s.local / folder / "state"
+    files.mkdir(parents=True)
     words = [s.options.gateway, "serve", "--root", files, "--state", state, "--http", "127.0.0.1:0", "--sftp", "off"]
     process = s.start(*words, *flags, stderr=(s.local / "log").open("w"))
     try:
@@ -97,9 +97,7 @@ def token_nginx_auth_request(s):
         (s.local / "static" / "reports").mkdir(parents=True)
         (s.local / "static" / "page.txt").write_text("a page\n")
         (s.local / "static" / "reports" / "q1.txt").write_text("a report\n")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         config = s.local / "nginx.conf"
         config.write_text(NGINX.format(folder=s.local, port=port, url=url, asked=ASKED))
         os.chmod(s.local, 0o755)
@@ -129,12 +127,18 @@ def token_nginx_auth_request(s):
             nginx.wait(30)
 
 
-def await_port(s, port):
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def await_port(s, port, name="nginx"):
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
             if time.monotonic() > s.deadline:
-                raise Fail("nginx does not listen") from None
+                raise Fail(f"{name} does not listen") from None
             time.sleep(0.05)
