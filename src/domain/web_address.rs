@@ -32,7 +32,7 @@ impl FromStr for PublicUrl {
         let start = text.find("://").map(|at| at + 3).ok_or_else(fault)?;
         let end = text[start..].find('/').map_or(text.len(), |at| start + at);
         let origin = text[..end].parse().map_err(|_| fault())?;
-        let path = public_prefix(text[end..].as_bytes()).ok_or_else(fault)?;
+        let path = public_prefix(&text.as_bytes()[end..]).ok_or_else(fault)?;
         Ok(Self { origin, path })
     }
 }

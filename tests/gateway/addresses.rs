@@ -4,6 +4,9 @@ use patgate::auth::Clock;
 
 use crate::support::{Dav, Fixture, raw};
 
+/// Headers that a proxy adds.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// A gateway behind a proxy on this machine, and a client of a user who may write everywhere.
 async fn behind_proxy(public_url: Option<&str>) -> (Fixture, Dav) {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
@@ -16,7 +19,7 @@ async fn behind_proxy(public_url: Option<&str>) -> (Fixture, Dav) {
     (gateway, client)
 }
 
-async fn moved(client: &Dav, forwarded: &[(&str, &str)], destination: &str) -> u16 {
+async fn moved(client: &Dav, forwarded: Fields<'_>, destination: &str) -> u16 {
     client.put("/dav/a", "a").await;
     let headers = [forwarded, &[("x-forwarded-proto", "https"), ("destination", destination)]].concat();
     client.send("MOVE", "/dav/a", &headers, "").await.status
@@ -25,7 +28,7 @@ async fn moved(client: &Dav, forwarded: &[(&str, &str)], destination: &str) -> u
 #[tokio::test(flavor = "multi_thread")]
 async fn destination_names_the_address_that_a_trusted_proxy_forwards() {
     let (gateway, client) = behind_proxy(None).await;
-    let cases: [(&[(&str, &str)], &str, u16); 9] = [
+    let cases: [(Fields<'_>, &str, u16); 9] = [
         (&[("x-forwarded-host", "files.example.org")], "https://files.example.org/dav/b", 201),
         (&[("x-forwarded-host", "files.example.org:8443")], "https://files.example.org:8443/dav/b", 204),
         (
@@ -73,6 +76,8 @@ async fn public_url_names_the_server_and_the_path_in_front() {
     for href in ["/cloud/dav/", "/cloud/dav/b", "/cloud/remote.php/dav/principals/users/alice/"] {
         assert!(listing.contains(&format!("<D:href>{href}</D:href>")), "{href} in {listing}");
     }
+    let page = client.send("GET", "/dav/", &[("accept", "text/html")], "").await.text();
+    assert!(!page.contains("\"/dav/"), "{page}");
     let begun = client.send("PUT", "/dav/u", &[("upload-complete", "?0")], "part").await;
     assert!(begun.header("location").starts_with("/cloud/upload/"), "{begun:?}");
 }
