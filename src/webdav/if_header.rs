@@ -50,7 +50,8 @@ impl IfHeader {
         let tagged = rest.starts_with(b"<");
         while !rest.is_empty() {
             if tagged && rest.starts_with(b"<") {
-                let (url, after) = angled(rest)?;
+                // Clients that do not escape a Destination write the tag in the same way.
+                let (url, after) = angled(rest, b' ')?;
                 if !after.starts_with(b"(") {
                     return None;
                 }
@@ -98,12 +99,12 @@ impl Condition {
     }
 }
 
-/// Reads `<…>` and the space behind it.
-fn angled(text: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Reads `<…>`, in which no byte is below `least`, and the space behind it.
+fn angled(text: &[u8], least: u8) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(b"<")?;
     let end = memchr::memchr(b'>', rest)?;
     let inner = &rest[..end];
-    let fits = !inner.is_empty() && inner.iter().all(|&b| b > b' ' && b != b'<' && b != 0x7f);
+    let fits = !inner.is_empty() && inner.iter().all(|&b| b >= least && b != b'<' && b != 0x7f);
     fits.then(|| (inner, rest[end + 1..].trim_ascii_start()))
 }
 
@@ -129,7 +130,7 @@ fn condition(text: &[u8]) -> Option<(Condition, &[u8])> {
         let after = after.trim_ascii_start().strip_prefix(b"]")?;
         return Some((Condition { not: negated, state: State::Tag(tag) }, after.trim_ascii_start()));
     }
-    let (token, after) = angled(rest)?;
+    let (token, after) = angled(rest, b'!')?;
     let token = LockToken::new(std::str::from_utf8(token).ok()?);
     Some((Condition { not: negated, state: State::Token(token) }, after))
 }
@@ -166,6 +167,8 @@ mod tests {
         let seen: Vec<_> = header.lists.iter().map(|list| list.resource.as_deref().expect("tag")).collect();
         assert_eq!(seen, [&b"/dav/a"[..], b"/dav/a", b"http://h/dav/b"]);
         assert_eq!(header.tokens(), [LockToken::new("urn:a"), LockToken::new("urn:c")]);
+        let raw = IfHeader::parse("</dav/a \u{e4}> (<urn:a>)".as_bytes()).expect("header");
+        assert_eq!(raw.lists[0].resource.as_deref(), Some("/dav/a \u{e4}".as_bytes()));
     }
 
     #[test]
@@ -188,6 +191,7 @@ mod tests {
             "(<a>) x",
             "(<a>) <b> (<c>)",
             "(<a b>)",
+            "</dav/a\tb> (<c:d>)",
             "(\"x\")",
             "<a> (<b>) x",
         ] {

@@ -136,6 +136,9 @@ async fn destination_is_taken_unescaped() {
         assert!(answer.starts_with(b"HTTP/1.1 201"), "{name}: {}", answer.escape_ascii());
         assert!(gateway.host(name).exists(), "{name}");
     }
+    let etag = client.get("/dav/sp%20ace.txt").await.header("etag").to_owned();
+    let condition = format!("<{}> ([{etag}])", client.url("/dav/sp ace.txt"));
+    assert_eq!(client.send("PUT", "/dav/sp%20ace.txt", &[("if", &condition)], "x").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread")]
