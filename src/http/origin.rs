@@ -148,13 +148,13 @@ fn forwarded_for(headers: &HeaderMap) -> Option<Vec<Hop>> {
     (!hops.is_empty()).then_some(hops)
 }
 
-/// Reads `X-Forwarded-Proto`; none where it is not there, or more than one is.
+/// Reads `X-Forwarded-Proto`, to which each of several proxies may add its own; none where it is not there.
 fn forwarded_proto(headers: &HeaderMap) -> Option<bool> {
-    let mut said = headers.get_all(FORWARDED_PROTO).iter();
-    match (said.next(), said.next()) {
-        (Some(one), None) => Some(one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https")),
-        (None, _) | (Some(_), Some(_)) => None,
-    }
+    let lists = headers.get_all(FORWARDED_PROTO);
+    let mut said = lists.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).peekable();
+    said.peek()?;
+    // A token was in the clear where it was so on any part of the way.
+    Some(said.all(|one| one.trim_ascii().eq_ignore_ascii_case(b"https")))
 }
 
 /// Reads `Forwarded` (RFC 7239 section 4), the nearest hop last; none where it is not there.
@@ -230,6 +230,10 @@ mod tests {
         assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", true));
         let fields = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "192.0.2.9")];
         assert_eq!(origin("::ffff:10.0.0.1", &fields), from("192.0.2.9", false));
+        for (proto, encrypted) in [("https, https", true), ("https,http", false), ("", false)] {
+            let fields = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", proto)];
+            assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.9", encrypted), "{proto}");
+        }
         assert_eq!(origin("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, hidden")]), from("10.0.0.1", false));
         assert_eq!(origin("10.0.0.1", &[]), from("10.0.0.1", false));
     }
