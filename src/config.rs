@@ -3,6 +3,7 @@
 //! where it stands.
 
 mod keys;
+mod suggestion;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use crate::domain::{AllowedOrigins, IpNet, PublicUrl, UploadSpace};
 use keys::unknown;
 
 pub use keys::{KEYS, Key, Shape, example};
+use suggestion::unknown;
 
 /// When success after an upload is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
