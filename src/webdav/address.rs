@@ -235,23 +235,29 @@ pub(super) fn encode(name: &[u8], out: &mut String) {
 /// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree;
-/// otherwise as [`Address::parse`].
+/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
+/// [`Error::Destination`] for what [`Address::parse`] says.
 pub(super) fn resolve(url: &[u8], server: &PublicAddress, anchor: Anchor) -> Result<Address, Error> {
-    match Address::parse(&local(url, server)?) {
-        Ok(address) if address.anchor == anchor => Ok(address),
-        Ok(_) | Err(Error::Elsewhere) => Err(Error::Foreign),
-        Err(error) => Err(error),
-    }
+    let address = named(&local(url, server)?)?;
+    if address.anchor == anchor { Ok(address) } else { Err(Error::Foreign) }
+}
+
+/// Reads a path that a header names, so that what is wrong with it is not taken for a fault of the request's own.
+fn named(path: &[u8]) -> Result<Address, Error> {
+    Address::parse(path).map_err(|error| match error {
+        Error::Elsewhere => Error::Foreign,
+        error => error.of_destination(),
+    })
 }
 
 /// Returns the path of an absolute URL that leads to this server, as the target of a request.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another one, [`Error::Malformed`].
+/// [`Error::Foreign`] when it leads to another one or to no file, [`Error::Malformed`], [`Error::Destination`].
 pub(super) fn path_of(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
-    let path = escaped(&local(url, server)?);
-    Uri::try_from(path).map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
+    let path = local(url, server)?;
+    named(&path)?;
+    Uri::try_from(escaped(&path)).map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
 }
 
 /// Returns the normalized path of a URL that leads to this server, as the server itself sees it.
@@ -430,7 +436,7 @@ mod tests {
             assert!(matches!(to(url), Err(Error::Foreign)), "{url}");
         }
         for url in ["", "dav/x", "ftp://files.example/dav/x", "/dav/x?y", "/dav/x#y", "/dav/../x"] {
-            assert!(matches!(to(url), Err(Error::Malformed(_))), "{url}");
+            assert!(matches!(to(url), Err(Error::Malformed(_) | Error::Destination(_))), "{url}");
         }
         let named = server(&["127.0.0.1:8080"]);
         assert!(resolve(b"http://127.0.0.1:8080/dav/x", &named, Anchor::Tree).is_ok());

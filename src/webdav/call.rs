@@ -111,8 +111,7 @@ impl Call {
     /// [`Error::Destination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor);
-        let address = address.map_err(Error::of_destination)?;
+        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor)?;
         if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
             return Err(Error::Foreign);
         }

@@ -163,7 +163,11 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
         if keep && call.view.stat(&call.path).is_ok() {
             return Err(tree::Error::Exists.into());
         }
-        let response = put_together(&call, &chunked, total)?;
+        let response = put_together(&call, &chunked, total).map_err(|error| match error {
+            // Of the headers, which is told as it is.
+            malformed @ Error::Malformed(_) => malformed,
+            error => error.of_destination(),
+        })?;
         if let Err(error) = uploads.end_chunked(token, &name) {
             tracing::warn!(%error, "what is left of an upload that is complete stays for now");
         }

@@ -144,7 +144,16 @@ impl Error {
     /// Says that what was refused is the destination, where the fault is one of a place.
     pub(super) fn of_destination(self) -> Self {
         match self {
-            Self::Tree(_) | Self::Unnameable { .. } => Self::Destination(Box::new(self)),
+            Self::Tree(
+                tree::Error::Absent
+                | tree::Error::NoParent
+                | tree::Error::NotFolder
+                | tree::Error::IsFolder
+                | tree::Error::BadName
+                | tree::Error::Forbidden,
+            )
+            | Self::Unnameable { .. }
+            | Self::Malformed(_) => Self::Destination(Box::new(self)),
             other => other,
         }
     }

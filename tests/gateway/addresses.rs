@@ -200,6 +200,8 @@ async fn refusal_of_a_transfer_names_the_side_at_fault() {
             ("/dav/open/a", &format!("/dav/open/{long}/b"), 409, destination),
             ("/dav/open/a", "/dav/open/.patgate", 403, "the name .patgate is reserved"),
             ("/dav/open/a", "/dav/closed/b", 403, destination),
+            ("/dav/open/a", "/dav/open/%zz", 400, "the path has a malformed escape"),
+            ("/dav/open/a", "/dav/open/../b", 400, "the path has a part . or .."),
         ] {
             let answer = client.send(method, from, &[("destination", to)], "").await;
             assert_eq!(answer.status, status, "{method} {from} {to}: {}", answer.text());
@@ -208,6 +210,19 @@ async fn refusal_of_a_transfer_names_the_side_at_fault() {
         }
     }
     assert!(gateway.host("open/a").exists());
+    let upload = "/remote.php/dav/uploads/alice/u";
+    assert_eq!(client.status("MKCOL", upload).await, 201);
+    assert_eq!(client.put(&format!("{upload}/1"), "x").await.status, 201);
+    for (to, status) in [
+        (format!("/dav/open/{long}"), 403),
+        ("/dav/open/no/b".to_owned(), 409),
+        ("/dav/open/file/b".to_owned(), 409),
+        ("/dav/closed/b".to_owned(), 403),
+        ("/dav/open/%zz".to_owned(), 400),
+    ] {
+        let answer = client.send("MOVE", &format!("{upload}/.file"), &[("destination", &to)], "").await;
+        assert_eq!((answer.status, answer.text().starts_with(destination)), (status, true), "{to}: {}", answer.text());
+    }
     let put = client.put(&format!("/dav/open/{long}"), "x").await;
     assert_eq!(
         (put.status, put.text().as_str()),
