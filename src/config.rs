@@ -16,8 +16,6 @@ use toml::de::{DeTable, DeValue};
 
 use crate::domain::{AllowedOrigins, IpNet, PublicUrl, UploadSpace};
 
-use keys::unknown;
-
 pub use keys::{KEYS, Key, Shape, example};
 use suggestion::unknown;
 
