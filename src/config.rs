@@ -2,12 +2,12 @@
 //! into a [`Config`] that nothing has to check again. All faults are reported at once, each with
 //! where it stands.
 
+mod fault;
 mod keys;
 mod suggestion;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::domain::{AllowedOrigins, IpNet, PublicUrl, UploadSpace};
 
+use fault::Place;
+pub use fault::{ConfigError, Fault};
 pub use keys::{KEYS, Key, Shape, example};
 use suggestion::unknown;
 
@@ -179,26 +181,6 @@ pub struct Listeners {
     pub http: bool,
     /// That of SFTP.
     pub sftp: bool,
-}
-
-/// All that is wrong with a configuration, a line each.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(Vec<Fault>);
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    place: Place,
-    text: String,
-}
-
-/// Where a setting stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Default,
-    File(PathBuf),
-    Line(PathBuf, usize),
-    Named(String),
 }
 
 /// A configuration as it grows; what is left out holds its default.
@@ -533,40 +515,6 @@ impl Draft {
             drain: self.drain,
             log: self.log.clone(),
             log_format: self.log_format,
-        }
-    }
-}
-
-impl ConfigError {
-    /// Tells whether the command line alone is at fault.
-    pub fn is_misuse(&self) -> bool {
-        self.0.iter().all(|fault| match &fault.place {
-            Place::Default => true,
-            Place::Named(name) => name.starts_with("--"),
-            Place::File(_) | Place::Line(..) => false,
-        })
-    }
-
-    /// Returns the faults, a line each.
-    pub fn faults(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(ToString::to_string)
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.faults().collect();
-        f.write_str(&lines.join("\n"))
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Default => f.write_str(&self.text),
-            Place::File(file) => write!(f, "{}: {}", file.display(), self.text),
-            Place::Line(file, line) => write!(f, "{}:{line}: {}", file.display(), self.text),
-            Place::Named(name) => write!(f, "{name}: {}", self.text),
         }
     }
 }
