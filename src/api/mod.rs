@@ -115,6 +115,7 @@ fn calls() -> OpenApiRouter<Room> {
         .routes(routes!(tokens::own))
         .routes(routes!(tokens::find, tokens::narrow, tokens::revoke))
         .routes(routes!(tokens::rotate))
+        .routes(routes!(tokens::revoke_several))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::find, users::change, users::delete))
         .routes(routes!(users::grants, users::grant))

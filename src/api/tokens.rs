@@ -19,6 +19,9 @@ use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
 use crate::tokens::{StateFilter, TokenQuery};
 
+/// Maximum number of tokens that one request revokes.
+const MAX_REVOKED_TOGETHER: usize = 1000;
+
 /// Which tokens to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +172,33 @@ pub(super) async fn rotate(
 )]
 pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<StatusCode> {
     room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tokens to be revoked together.
+#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationOrder {
+    /// Their ids.
+    #[schema(value_type = Vec<schema::TokenId>, max_items = 1000)]
+    pub ids: Vec<TokenId>,
+}
+
+/// Revokes several tokens, all of them or, where one is unknown or not the caller's to revoke, none.
+#[utoipa::path(
+    post, path = "/api/v1/tokens/revoke", tag = "tokens", operation_id = "revokeTokens",
+    request_body = RevocationOrder,
+    responses((status = 204, description = "Revoked"), Common, WithBody, Known)
+)]
+pub(super) async fn revoke_several(
+    State(room): State<Room>,
+    who: Who,
+    extract::Json(RevocationOrder { ids }): extract::Json<RevocationOrder>,
+) -> Result<StatusCode> {
+    if ids.len() > MAX_REVOKED_TOGETHER {
+        return Err(Error::Unfit(format!("{MAX_REVOKED_TOGETHER} tokens at most are revoked together")));
+    }
+    room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -167,18 +167,13 @@ pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>
     Ok(Json(Fields::of(record)))
 }
 
-/// Revokes a token and shows what it was.
+/// Revokes a token and returns its fields; the role to revoke is enough, without the one to look it up.
 #[utoipa::path(
     delete, path = "/auth/token/{id}", tag = "upload", operation_id = "dropToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
     responses((status = 200, description = "Its fields", body = Fields), Common, Known)
 )]
 pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
-    let revoke = move |room: &Room| {
-        let who = who.authority();
-        let record = room.tokens.find(&who, id)?;
-        room.tokens.revoke(&who, &[id])?;
-        Ok(record)
-    };
-    Ok(Json(Fields::of(room.work(revoke).await?)))
+    let record = room.work(move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
+    Ok(Json(Fields::of(record)))
 }

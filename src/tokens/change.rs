@@ -152,6 +152,17 @@ impl Tokens {
         Ok(self.acting(who).revoke_tokens(ids, self.clock.now())?)
     }
 
+    /// Revokes a token and returns what is kept of it then. Whoever may revoke it is told that much, without
+    /// the role to look it up.
+    ///
+    /// # Errors
+    /// As [`Tokens::revoke`].
+    pub fn revoke_one(&self, who: &Authority, id: TokenId) -> Result<TokenRecord> {
+        let caller = who.caller()?;
+        self.revoke(who, &[id])?;
+        self.shown(&caller, self.record(id)?)
+    }
+
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ mod replays;
 mod rest;
 mod rest_cli;
 mod rest_doors;
+mod rest_tokens;
 mod rfc4918;
 mod sftp;
 mod sftp_files;

@@ -9,7 +9,7 @@ mod user;
 mod verdict;
 
 pub use super::error::Problem;
-pub use super::tokens::Revoked;
+pub use super::tokens::{RevocationOrder, Revoked};
 pub use event::EventShown;
 pub use order::{Rotation, TokenChange, TokenOrder};
 pub use site::{Node, PolicyChange, PolicyShown};

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use super::super::{Failure, Result};
 use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
-    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach, Revoked,
-    Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
+    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach,
+    RevocationOrder, Revoked, Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
 };
 use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
@@ -200,10 +200,15 @@ impl Desk for There {
     }
 
     fn revoke(&self, ids: &[TokenId]) -> Result {
-        for id in ids {
-            self.token(*id)?;
+        // Not looked up first: the role to revoke tokens is enough without the one to look them up.
+        match ids {
+            [id] => self.delete(&format!("/tokens/{id}")),
+            ids => {
+                let order = RevocationOrder { ids: ids.to_vec() };
+                let body = serde_json::to_string(&order).map_err(|error| Failure::new(error.to_string()))?;
+                self.send(Method::POST, "/tokens/revoke", Some(body)).map(drop)
+            }
         }
-        ids.iter().try_for_each(|id| self.delete(&format!("/tokens/{id}")))
     }
 
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
