@@ -133,6 +133,7 @@ impl Problem {
             Error::OutsideReach { login, reach, .. } => {
                 Self { user: Some(login.clone()), reach: Some(reach.clone()), ..self }
             }
+            Error::Outlives { longest, .. } => Self { most: longest.map(|longest| longest.to_string()), ..self },
             Error::Policy(PolicyFault::TooLong { max, .. }) => Self { most: Some(max.to_string()), ..self },
             _ => self,
         }
@@ -208,6 +209,7 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::Policy(PolicyFault::TooMany(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
         Error::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed"),
         Error::Policy(PolicyFault::TooLong { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        Error::Outlives { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outlives"),
         Error::Policy(PolicyFault::Never) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
         Error::Grace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
         Error::UnknownNode(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-node"),

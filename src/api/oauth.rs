@@ -12,7 +12,7 @@ use super::schema;
 use super::shape::Revealed;
 use super::{Error, Result, Room, Who};
 use crate::auth::{Credential, Refusal};
-use crate::domain::{Login, TokenId};
+use crate::domain::{ForeignRoles, Login, TokenId};
 use crate::store::TokenState;
 use crate::tokens::{self, Authority, Effective};
 
@@ -40,6 +40,10 @@ pub(super) struct Introspection {
     /// What is left of its scopes alone. None: it reaches all that its owner may; empty: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<Vec<String>>,
+    /// Roles of another service that are kept on it and grant nothing here.
+    #[serde(skip_serializing_if = "ForeignRoles::is_empty")]
+    #[schema(value_type = Option<Vec<schema::ForeignRole>>)]
+    foreign_roles: ForeignRoles,
     /// Its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
@@ -71,6 +75,7 @@ impl Introspection {
             active: true,
             scope: (scopes.is_some() || !parts.is_empty()).then(|| parts.join(" ")),
             scopes,
+            foreign_roles: record.foreign_roles.clone(),
             username: Some(record.login.clone()),
             sub: Some(record.login.clone()),
             token_type: Some("Bearer"),

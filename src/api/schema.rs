@@ -108,14 +108,18 @@ texts! {
         "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|never)$", 19, "2030-05-05 08:00:00";
     Duration: "A whole number above zero and a unit: s, m, h, d, w, M (30 days) or Y (365 days).",
         "^[1-9][0-9]{0,5}[sSmhHdDwWMY]$", 20, "24h";
-    Lifetime: "A duration, or never where the policy allows it.",
-        "^([1-9][0-9]{0,5}[sSmhHdDwWMY]|never)$", 20, "30d";
+    Lifetime: "A duration, never where the policy allows it, or default.",
+        "^([1-9][0-9]{0,5}[sSmhHdDwWMY]|never|default)$", 20, "30d";
     NodeId: "The stable id of a file or folder.",
         "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36, "6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
     Path: "A path of the served tree.", "^[^\\u0000]*$", 4096, "/projects/apollo";
     Scope: "What narrows a token: a node by id or path, and a permission.",
-        "^(node:[0-9a-fA-F-]{36}|path:/[^\\u0000]*):(r|w|rw)$", 4096, "path:/projects:r";
+        "^(node:[0-9a-fA-F-]{36}|path:/[^\\u0000]*):(r|w|rw|wr)$", 4096, "path:/projects:r";
     Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";
+    ForeignRole: "A role of another service, which grants nothing here.",
+        "^[a-z0-9_-]+(\\.[a-z0-9_-]+)+$", 64, "upload.images";
+    AnyRole: "What a token may do beyond its own tokens, or a role of another service, which grants nothing here.",
+        "^(admin|[a-z0-9_-]+(\\.[a-z0-9_-]+)+)$", 64, "upload.images";
     UserAgent: "A program, in which * stands for anything.", "[^\\s]", 256, "rclone/*";
     Mime: "A media type, or all of a kind.",
         "^(\\*/\\*|[A-Za-z0-9!#$&^_.+-]+/(\\*|[A-Za-z0-9!#$&^_.+-]+))$", 255, "image/*";

@@ -3,34 +3,37 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::document::{Common, Known, WithBody};
 use super::extract::{self, At};
 use super::schema;
-use super::shape::{Revealed, object, user_agents};
+use super::shape::{Revealed, object_or_nothing, user_agents};
 use super::{Error, Result, Room, Who};
 use crate::domain::{
-    ByteSize, Expiry, Limits, MimePattern, Roles, Tag, Time, TokenId, UserAgentPattern, parse_network,
+    ByteSize, Expiry, ForeignRole, ForeignRoles, Limits, MimePattern, Role, Roles, Tag, Time, TokenId,
+    UserAgentPattern, parse_network,
 };
-use crate::store::TokenRecord;
+use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{Asked, TokenRequest};
 
 /// A token to be made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
-    /// What it may do beyond its own tokens.
-    #[serde(default)]
-    #[schema(value_type = Vec<schema::Role>)]
-    roles: Roles,
-    /// What to limit it to.
-    #[serde(default, deserialize_with = "object")]
+    /// What it may do beyond its own tokens; roles of that service are kept on it and grant nothing here.
+    #[serde(default, deserialize_with = "or_null")]
+    #[schema(value_type = Option<Vec<schema::AnyRole>>)]
+    roles: Vec<String>,
+    /// What to limit it to; null or an empty list limits nothing.
+    #[serde(default, deserialize_with = "object_or_nothing")]
+    #[schema(value_type = Option<Data>)]
     data: Data,
-    /// When it dies: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic` or nothing for the default.
-    #[serde(default)]
+    /// When it expires: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic`, null or nothing for the default.
+    #[serde(default, deserialize_with = "or_null")]
     #[schema(
+        value_type = Option<String>,
         pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|auto|automatic|never|)$",
         example = "auto"
     )]
@@ -42,20 +45,23 @@ pub(super) struct Order {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct Data {
     /// The tags that its uploads may bear.
-    #[schema(value_type = Vec<schema::Tag>)]
+    #[serde(deserialize_with = "or_null")]
+    #[schema(value_type = Option<Vec<schema::Tag>>)]
     tags: Vec<Tag>,
     /// The media types of what it may upload.
-    #[schema(value_type = Vec<schema::Mime>)]
+    #[serde(deserialize_with = "or_null")]
+    #[schema(value_type = Option<Vec<schema::Mime>>)]
     allowed_mime_types: Vec<MimePattern>,
     /// The largest file it may make, in bytes; 0 limits nothing.
     #[schema(value_type = Option<schema::Bytes>)]
     max_allowed_file_size: Option<ByteSize>,
     /// The programs it may be used by.
     #[serde(deserialize_with = "user_agents")]
-    #[schema(value_type = Vec<schema::UserAgent>)]
+    #[schema(value_type = Option<Vec<schema::UserAgent>>)]
     allowed_user_agents: Vec<UserAgentPattern>,
     /// The addresses it may be used from.
-    #[schema(value_type = Vec<schema::Network>)]
+    #[serde(deserialize_with = "or_null")]
+    #[schema(value_type = Option<Vec<schema::Network>>)]
     allowed_ip_addresses: Vec<String>,
 }
 
@@ -85,8 +91,8 @@ pub(super) struct Fields {
     #[schema(value_type = schema::UploadTime)]
     expires: String,
     /// What it may do beyond its own tokens.
-    #[schema(value_type = Vec<schema::Role>)]
-    roles: Roles,
+    #[schema(value_type = Vec<schema::AnyRole>)]
+    roles: Vec<String>,
     /// The tags that its uploads may bear.
     #[schema(value_type = Vec<schema::Tag>)]
     tags: Vec<Tag>,
@@ -96,6 +102,10 @@ pub(super) struct Fields {
     /// The largest file it may make, in bytes.
     #[schema(value_type = Option<schema::Bytes>)]
     max_file_size: Option<ByteSize>,
+    /// Whether it, or one above it, was revoked; left out where it was not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    revoked: bool,
 }
 
 impl Order {
@@ -106,6 +116,7 @@ impl Order {
             "never" => Asked::Never,
             text => Asked::Until(Time::parse_plain(text).map_err(unfit)?),
         };
+        let (roles, foreign_roles) = sorted(&self.roles).map_err(unfit)?;
         let data = self.data;
         let ips = data.allowed_ip_addresses.iter().map(|text| parse_network(text));
         let limits = Limits {
@@ -116,16 +127,37 @@ impl Order {
             max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
             ..Limits::default()
         };
-        Ok(TokenRequest { lifetime, roles: self.roles, limits, ..TokenRequest::new(who.login().clone()) })
+        Ok(TokenRequest { lifetime, roles, foreign_roles, limits, ..TokenRequest::new(who.login().clone()) })
     }
+}
+
+/// Sorts names of roles into ours and those of another service.
+fn sorted(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
+    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    for name in names.iter().map(|name| name.trim()) {
+        match name.parse::<Role>() {
+            Ok(role) => ours.push(role),
+            Err(_) => foreign.push(name.parse::<ForeignRole>()?),
+        }
+    }
+    Ok((ours.into_iter().collect(), ForeignRoles::new(foreign)?))
+}
+
+/// Reads a field for which null stands for nothing.
+fn or_null<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Fields {
     fn of(record: TokenRecord) -> Self {
+        let ours = record.roles.iter().map(|role| role.to_string());
         Self {
             token_id: record.id,
             expires: expires(&record),
-            roles: record.roles,
+            roles: ours.chain(record.foreign_roles.iter().map(ToString::to_string)).collect(),
+            revoked: record.state == TokenState::Revoked,
             tags: record.limits.tags,
             mimes: record.limits.mimes,
             max_file_size: record.limits.max_file_size,

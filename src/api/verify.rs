@@ -3,6 +3,7 @@
 //! It judges the credential and the limits of its token, and where `op` and `path` are given the access to
 //! that node as well. The answer is 200 with headers that say who it is, or 401 or 403.
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -12,8 +13,8 @@ use super::document::{Common, Read};
 use super::extract::Asked;
 use super::schema;
 use super::shape::Text;
-use super::{Error, Result, Who};
-use crate::domain::{Operation, TreePath};
+use super::{Error, Result, Room, Who};
+use crate::domain::{ForeignRole, Operation, TreePath};
 
 /// What is to be done, and where.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,13 +37,15 @@ pub(super) struct Access {
         (status = 200, description = "It may", headers(
             ("X-Patgate-User" = String, description = "The user"),
             ("Remote-User" = String, description = "The user"),
-            ("X-Patgate-Token" = String, description = "The token's id"))),
+            ("X-Patgate-Token" = String, description = "The token's id"),
+            ("X-Patgate-Foreign-Roles" = Option<String>, description = "Roles of another service that the token was \
+                created with, separated by commas; patgate has not checked that its owner holds them"))),
         (status = 403, description = "Not this node", content_type = "application/problem+json",
             body = super::error::Problem),
         Common, Read
     )
 )]
-pub(super) async fn verify(who: Who, Asked(access): Asked<Access>) -> Result<Response> {
+pub(super) async fn verify(State(room): State<Room>, who: Who, Asked(access): Asked<Access>) -> Result<Response> {
     match (access.op, access.path) {
         (None, None) => {}
         (Some(Text(operation)), Some(Text(path))) => {
@@ -52,9 +55,14 @@ pub(super) async fn verify(who: Who, Asked(access): Asked<Access>) -> Result<Res
         }
         _ => return Err(Error::Unfit("op and path go together".to_owned())),
     }
+    let asker = who.authority();
+    let foreign_roles = room.work(move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
+    let foreign_roles = foreign_roles.iter().map(ForeignRole::as_str).collect::<Vec<_>>().join(",");
     let mut response = StatusCode::OK.into_response();
     let (user, token) = (who.login().as_str(), who.token());
-    for (name, value) in [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())] {
+    let told = [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())];
+    let foreign = (!foreign_roles.is_empty()).then_some(("x-patgate-foreign-roles", foreign_roles.as_str()));
+    for (name, value) in told.into_iter().chain(foreign) {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }

@@ -122,6 +122,10 @@ fn hint(problem: &Problem) -> Option<String> {
             let most = problem.most.as_deref().unwrap_or("less");
             return Some(format!("ask for {most} or less, or raise it: patgate policy set max-lifetime DURATION"));
         }
+        "outlives" => {
+            let most = problem.most.as_deref().unwrap_or("less");
+            return Some(format!("ask for {most} or less, leave it out, or ask with a token that lives longer"));
+        }
         "never" => "give -e DURATION, or allow it: patgate policy set allow-never true",
         "never-slides" => "give -e never alone, or -a DURATION with an end: -e DURATION",
         "too-many-tokens" => {

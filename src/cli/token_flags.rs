@@ -80,10 +80,11 @@ fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
     }
 }
 
-/// Reads how long a token is to live: a duration, or `never`.
+/// Reads how long a token is to live: a duration, `never` or `default`.
 pub(super) fn asked(text: &str) -> Result<Asked, String> {
     match text {
         "never" => Ok(Asked::Never),
+        "default" => Ok(Asked::Default),
         _ => text.parse::<Lifetime>().map(Asked::For).map_err(|error| error.to_string()),
     }
 }

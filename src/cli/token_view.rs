@@ -54,6 +54,8 @@ pub(super) fn facts(token: Token) -> Vec<(&'static str, String)> {
     optional("last used", token.last_use.map(last_use));
     optional("limits", limits(&token.limits));
     optional("roles", roles(&token.roles));
+    let foreign: Vec<_> = token.foreign_roles.iter().map(ToString::to_string).collect();
+    optional("foreign roles", (!foreign.is_empty()).then(|| foreign.join(", ")));
     optional("expires", Some(expires));
     facts
 }

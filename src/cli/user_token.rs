@@ -36,7 +36,6 @@ impl UserToken {
     pub(super) fn run(&self, site: &Site) -> Result {
         let desk = site.desk()?;
         let request = TokenRequest {
-            owner: self.user.clone(),
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
             lifetime: self.expire.unwrap_or_default(),
@@ -44,6 +43,7 @@ impl UserToken {
             scopes: self.flags.scopes(),
             limits: self.flags.limits(),
             roles: self.flags.roles(),
+            ..TokenRequest::new(self.user.clone())
         };
         let made = desk.create_token(request)?;
         let (token, secret) = (&made.record, made.token.as_str());

@@ -193,6 +193,7 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::Narrower(_)
         | Error::Widens(_)
         | Error::Longer(..)
+        | Error::Outlives { .. }
         | Error::Past(_)
         | Error::NoScopes
         | Error::Chain(_)

@@ -33,7 +33,7 @@ impl FromStr for Protocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+        match text.trim() {
             "webdav" => Ok(Protocol::Webdav),
             "sftp" => Ok(Protocol::Sftp),
             "api" => Ok(Protocol::Api),

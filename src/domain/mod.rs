@@ -12,6 +12,7 @@ mod base62;
 mod count;
 mod event;
 mod expiry;
+mod foreign_role;
 #[cfg(test)]
 mod forms;
 mod limits;
@@ -34,6 +35,7 @@ pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
 pub use count::{Count, Counted};
 pub use event::{Actor, Event, EventKind, printable};
 pub use expiry::{Expiry, Policy, PolicyFault};
+pub use foreign_role::{ForeignRole, ForeignRoles};
 pub use ipnet::IpNet;
 pub use limits::{ByteSize, Limits, MimePattern, Peer, Protocol, Tag, UserAgentPattern, parse_network};
 pub use operation::{Need, Operation};

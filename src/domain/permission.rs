@@ -71,11 +71,12 @@ impl fmt::Debug for Permission {
 impl FromStr for Permission {
     type Err = String;
 
+    /// Reads the letters in any order; white space around them is none of them.
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+        match text.trim() {
             "r" => Ok(Self::R),
             "w" => Ok(Self::W),
-            "rw" => Ok(Self::RW),
+            "rw" | "wr" => Ok(Self::RW),
             _ => Err(format!("the permission {text:?} is unknown: give r, w or rw")),
         }
     }
@@ -90,5 +91,20 @@ impl Serialize for Permission {
 impl<'de> Deserialize<'de> for Permission {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permission_letters_come_in_any_order() {
+        for (text, permission) in [("r", "r"), ("w", "w"), ("rw", "rw"), ("wr", "rw"), (" rw ", "rw")] {
+            assert_eq!(text.parse::<Permission>().map(|read| read.to_string()), Ok(permission.to_owned()), "{text:?}");
+        }
+        for text in ["", " ", "rr", "r w", "rwx", "R", "none"] {
+            assert!(text.parse::<Permission>().is_err(), "{text:?}");
+        }
     }
 }

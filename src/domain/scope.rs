@@ -89,7 +89,7 @@ impl FromStr for ScopeTarget {
         let malformed = || {
             format!("the scope {text:?} is malformed: give node:UUID:PERM or path:/some/path:PERM with PERM r, w or rw")
         };
-        let (kind, rest) = text.split_once(':').ok_or_else(malformed)?;
+        let (kind, rest) = text.trim().split_once(':').ok_or_else(malformed)?;
         let (target, permission) = rest.rsplit_once(':').ok_or_else(malformed)?;
         let permission = permission.parse::<Permission>().map_err(|e| format!("the scope {text:?}: {e}"))?;
         match kind {

@@ -6,7 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Result as SqlResult, Row};
 
 use super::{Result, StoreError};
-use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId, TreePath};
+use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId, TreePath};
 
 fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
@@ -84,7 +84,7 @@ macro_rules! as_json {
         }
     )*};
 }
-as_json!(Limits = "{}", Roles = "[]");
+as_json!(Limits = "{}", Roles = "[]", ForeignRoles = "[]");
 
 /// Returns an expiry as the columns `hard_at` and `window_ms`.
 pub(super) fn expiry_columns(expiry: Expiry) -> (Option<Time>, Option<i64>) {

@@ -6,7 +6,7 @@ use rusqlite::params;
 use tempfile::TempDir;
 
 use super::{Durability, NewToken, Sealed, Store};
-use crate::domain::{Expiry, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
+use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
 
 /// An instant to start from.
 pub(crate) fn now() -> Time {
@@ -85,6 +85,7 @@ pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
         scopes: None,
         limits: Limits::default(),
         roles: Roles::none(),
+        foreign_roles: ForeignRoles::default(),
     }
 }
 

@@ -10,7 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::reach::{self, MAX_CHAIN, Placed};
 use super::users::{page, user_id};
 use super::{Durability, Result, Store, StoreError, columns, policy};
-use crate::domain::{EventKind, Expiry, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId};
+use crate::domain::{
+    EventKind, Expiry, ForeignRoles, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId,
+};
 
 pub use change::Narrowed;
 pub(crate) use change::Use;
@@ -64,6 +66,8 @@ pub struct NewToken {
     pub limits: Limits,
     /// What it may do through the REST API beyond its own tokens.
     pub roles: Roles,
+    /// Roles of another service, which grant nothing here.
+    pub foreign_roles: ForeignRoles,
 }
 
 /// Whether a token is accepted, as far as it and the tokens above it decide.
@@ -148,6 +152,8 @@ pub struct TokenRecord {
     pub limits: Limits,
     /// What it may do through the REST API beyond its own tokens, while its owner holds that.
     pub roles: Roles,
+    /// Roles of another service, which grant nothing here.
+    pub foreign_roles: ForeignRoles,
     /// A number that moves with every change of all this, but for the last use.
     pub version: u64,
     /// When it was revoked.
@@ -228,7 +234,7 @@ const TEXT: &str =
 
 const RECORD: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
     t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
-    t.revoked_at, t.old_until, t.roles, t.version,
+    t.revoked_at, t.old_until, t.roles, t.version, t.foreign_roles,
     CASE WHEN t.parent IS NULL THEN NULL ELSE (
         WITH RECURSIVE above (id) AS (
             SELECT t.parent
@@ -406,16 +412,16 @@ fn insert(t: &Transaction<'_>, user: i64, token: &NewToken) -> Result<()> {
     let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
     let made = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
-            hard_at, window_ms, scoped, limits, roles)
+            hard_at, window_ms, scoped, limits, roles, foreign_roles)
          VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
-            :hard_at, :window_ms, :scoped, :limits, :roles)
+            :hard_at, :window_ms, :scoped, :limits, :roles, :foreign_roles)
          ON CONFLICT DO NOTHING",
         named_params! {
             ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
             ":description": token.description, ":phc": token.sealed.phc, ":prefilter": token.sealed.prefilter,
             ":created_at": token.created_at, ":hard_at": hard_at, ":window_ms": window_ms,
             ":scoped": token.scopes.is_some(), ":limits": token.limits,
-            ":roles": token.roles,
+            ":roles": token.roles, ":foreign_roles": token.foreign_roles,
         },
     )?;
     if made == 0 {
@@ -453,7 +459,7 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         true => Some(reach::placed(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
         false => None,
     };
-    let state = match row.get_ref(19)?.as_str() {
+    let state = match row.get_ref(20)?.as_str() {
         Ok("live") => TokenState::Live,
         Ok("expired") => TokenState::Expired,
         _ => TokenState::Revoked,
@@ -466,13 +472,14 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         description: row.get(4)?,
         created_at: row.get(5)?,
         expiry: columns::expiry(row, 6)?,
-        above_until: row.get(18)?,
+        above_until: row.get(19)?,
         last_use,
         scopes,
         limits: row.get(13)?,
         revoked_at: row.get(14)?,
         old_until: row.get(15)?,
         roles: row.get(16)?,
+        foreign_roles: row.get(18)?,
         version: row.get::<_, i64>(17)?.cast_unsigned(),
         state,
     })

@@ -59,6 +59,19 @@ pub enum Error {
     /// A list of scopes with nothing in it.
     #[error("an empty list of scopes reaches nothing: leave it out, or name a node")]
     NoScopes,
+    /// A lifetime that ends after that of the token that asks.
+    #[error(
+        "{asked} is longer than the token that it is made with lives, until {until}: {} at most",
+        longest.map_or_else(|| "nothing".to_owned(), |longest| longest.to_string())
+    )]
+    Outlives {
+        /// The lifetime, window or instant that was asked for.
+        asked: String,
+        /// The longest lifetime that is allowed.
+        longest: Option<Lifetime>,
+        /// When the token that asks expires at the latest.
+        until: Time,
+    },
     /// As many tokens as may stand above one another.
     #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
     Chain(usize),

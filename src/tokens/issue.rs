@@ -5,8 +5,8 @@ use super::error::at;
 use super::{Authority, Error, Label, Result, Tokens};
 use crate::auth::{Sealer, mint};
 use crate::domain::{
-    Expiry, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Time, TokenText,
-    TreePath,
+    Expiry, ForeignRoles, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Time,
+    TokenText, TreePath,
 };
 use crate::store::{NewToken, Placed, StoreError, TokenRecord, User};
 use crate::tree::Tree;
@@ -47,6 +47,8 @@ pub struct TokenRequest {
     pub limits: Limits,
     /// What it may do through the REST API beyond its own tokens.
     pub roles: Roles,
+    /// Roles of another service to keep on it, which grant nothing here.
+    pub foreign_roles: ForeignRoles,
 }
 
 impl TokenRequest {
@@ -61,21 +63,48 @@ impl TokenRequest {
             scopes: None,
             limits: Limits::default(),
             roles: Roles::none(),
+            foreign_roles: ForeignRoles::default(),
         }
     }
 
-    fn expiry(&self, policy: &Policy, now: Time) -> Result<Expiry> {
-        match (self.lifetime, self.window) {
-            (Asked::Default, window) => Ok(policy.expiry(now, None, window)?),
-            (Asked::For(hard), window) => Ok(policy.expiry(now, Some(hard), window)?),
+    /// Works out when the token expires; `cap` is when the token that it is bound by does, where there is one.
+    fn expiry(&self, policy: &Policy, now: Time, cap: Option<Time>) -> Result<Expiry> {
+        if self.lifetime == Asked::Never {
+            self.window.map_or(Ok(()), |_| Err(Error::NeverSlides))?;
+            policy.never()?;
+        }
+        if let Some(cap) = cap {
+            self.ends_by(cap, policy, now)?;
+        }
+        let expiry = match (self.lifetime, self.window) {
+            (Asked::Default, window) => policy.expiry(now, None, window)?,
+            (Asked::For(hard), window) => policy.expiry(now, Some(hard), window)?,
             (Asked::Until(at), window) => {
                 let seconds = at.since(now).as_millis().div_ceil(1000);
                 let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::Past(at))?;
-                Ok(policy.expiry(now, Some(hard), window)?.no_later_than(at))
+                policy.expiry(now, Some(hard), window)?.no_later_than(at)
             }
-            (Asked::Never, None) => Ok(policy.never()?),
-            (Asked::Never, Some(_)) => Err(Error::NeverSlides),
+            (Asked::Never, _) => policy.never()?,
+        };
+        // What was not asked for in so many words is the default, bounded by what is allowed.
+        Ok(cap.map_or(expiry, |cap| expiry.no_later_than(cap)))
+    }
+
+    /// Makes sure that a lifetime that is asked for in so many words ends by an instant: it is refused rather than
+    /// shortened. A window beside a hard limit is bounded by that.
+    fn ends_by(&self, cap: Time, policy: &Policy, now: Time) -> Result<()> {
+        let (end, asked) = match (self.lifetime, self.window) {
+            (Asked::Default, None) => return Ok(()),
+            (Asked::Default, Some(window)) => (now.after(window.duration()), window.to_string()),
+            (Asked::For(hard), _) => (now.after(hard.duration()), hard.to_string()),
+            (Asked::Until(at), _) => (at, at.to_string()),
+            (Asked::Never, _) => (Time::MAX, "never".to_owned()),
+        };
+        if end <= cap {
+            return Ok(());
         }
+        let longest = Lifetime::from_secs(cap.since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
+        Err(Error::Outlives { asked, longest, until: cap })
     }
 }
 
@@ -103,14 +132,11 @@ impl Tokens {
         let maker = caller.bearer_of(&request.owner);
         let now = self.clock.now();
         self.owner(&caller, &request)?;
-        let mut expiry = request.expiry(&self.store.policy()?, now)?;
+        let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
+        let expiry = request.expiry(&self.store.policy()?, now, lender.map(|lender| lender.width.cap))?;
         if let Some(maker) = maker {
             let mut bounds = maker.width.limits.iter();
             bounds.try_for_each(|bound| bound.hold(&request.limits)).map_err(Error::Wider)?;
-        }
-        let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
-        if let Some(lender) = lender {
-            expiry = expiry.no_later_than(lender.width.cap);
         }
         let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, maker, scopes));
         let scopes = scopes.transpose()?;
@@ -131,6 +157,7 @@ impl Tokens {
                 scopes: scopes.clone(),
                 limits: request.limits.clone(),
                 roles: request.roles.clone(),
+                foreign_roles: request.foreign_roles.clone(),
             };
             draws += 1;
             match self.acting(who).add_token(&new) {

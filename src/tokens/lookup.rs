@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::authority::Caller;
 use super::{Authority, Error, Page, Result, Tokens};
-use crate::domain::{Login, Role, Roles, Scope, Standing, TokenId};
+use crate::domain::{ForeignRoles, Login, Role, Roles, Scope, Standing, TokenId};
 use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
 
 /// How many tokens are looked at in one go for those that dangle.
@@ -83,6 +83,17 @@ impl Tokens {
         let record = self.find(who, id)?;
         let width = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
         Ok(Effective { record, scopes: width.access.scopes(), roles: width.roles })
+    }
+
+    /// Returns the roles of another service that are kept on the token that asks.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn foreign_roles(&self, who: &Authority) -> Result<ForeignRoles> {
+        match who.caller()?.bearer() {
+            Some(bearer) => Ok(self.record(bearer.token)?.foreign_roles),
+            None => Ok(ForeignRoles::default()),
+        }
     }
 
     /// Returns up to `limit` of the tokens that fit and that the caller may look at.

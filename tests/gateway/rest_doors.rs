@@ -178,7 +178,9 @@ async fn the_upload_services_calls_mean_what_its_clients_know() {
         (&shown["limits"]["user_agents"], &shown["limits"]["ips"]),
         (&json!(["curl/*"]), &json!(["192.0.2.1/32"]))
     );
-    assert_eq!(alice.send("DELETE", &path, NOTHING).await.json(), wanted);
+    let mut revoked = wanted;
+    revoked["revoked"] = json!(true);
+    assert_eq!(alice.send("DELETE", &path, NOTHING).await.json(), revoked);
     assert_eq!(gateway.patgate(&["apitoken", "list", "--state", "revoked"]).lines().count(), 2);
     let refused = [json!({ "expires": "soon" }), json!({ "expires": "2001-01-01 00:00:00" }), json!({ "expire": "" })];
     for order in refused {

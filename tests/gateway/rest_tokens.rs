@@ -52,3 +52,121 @@ async fn role_to_revoke_tokens_needs_no_role_to_look_them_up() {
         assert_eq!(refused.status, 404, "{path}: hidden without the role");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed() {
+    let gateway = Fixture::with_clock_by_hand().await;
+    gateway.user("alice", &["/:rw"]);
+    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let alice = gateway.rest("alice", &token);
+    let expires = gateway.rest("alice", &token).get("/api/v1/tokens/self").await.json()["expires_at"].clone();
+    for order in [
+        json!({ "lifetime": "2h" }),
+        json!({ "lifetime": "30d", "window": "1m" }),
+        json!({ "window": "2h" }),
+        json!({ "expires_at": "2099-01-01T00:00:00Z" }),
+    ] {
+        let refused = alice.send("POST", "/api/v1/tokens", order.clone()).await;
+        assert_eq!((refused.status, refused.problem()), (422, "outlives".to_owned()), "{order}");
+        let (most, detail) = (refused.json()["most"].clone(), refused.json()["detail"].clone());
+        let seconds = most.as_str().and_then(|most| patgate::domain::Lifetime::parse_window(most).ok());
+        assert!(seconds.is_some_and(|longest| (3500..=3600).contains(&longest.as_secs())), "{most}");
+        let told = detail.as_str().is_some_and(|detail| detail.contains(expires.as_str().unwrap_or("?")));
+        assert!(told, "{detail} tells until when: {expires}");
+    }
+    let refused = alice.send("POST", "/auth/token/generate", json!({ "expires": "2099-01-01 00:00:00" })).await;
+    assert_eq!((refused.status, refused.problem()), (422, "outlives".to_owned()));
+    for order in [json!({}), json!({ "lifetime": "default" }), json!({ "window": "10m" }), json!({ "lifetime": "10m" })]
+    {
+        let made = alice.send("POST", "/api/v1/tokens", order.clone()).await;
+        assert_eq!(made.status, 201, "{order}: {}", made.text());
+        assert!(made.json()["hard_limit"].as_str() <= expires.as_str(), "{order}: the default is bounded");
+    }
+    let output = over_network(&gateway, &token, &["admin", "user", "token", "-u", "alice", "-e", "2h"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && told.contains("2h is longer than") && told.contains("hint: ask for "),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_service_roles_and_empty_values_are_accepted() {
+    let gateway = Fixture::start().await;
+    gateway.patgate(&["admin", "user", "create", "carol", "--grant", "/:rw", "--role", "audit.read"]);
+    gateway.patgate(&["policy", "set", "max-tokens-per-user", "30"]);
+    let carol = gateway.rest("carol", &gateway.token("carol", &["-e", "1d", "--role", "audit.read"]));
+    for order in [
+        json!({ "data": [] }),
+        json!({ "data": null }),
+        json!({ "expires": null }),
+        json!({ "roles": null, "expires": "" }),
+        json!({ "data": { "tags": null, "allowedMimeTypes": null, "allowedUserAgents": null, "allowedIpAddresses": null,
+            "maxAllowedFileSize": null }, "expires": "automatic" }),
+    ] {
+        let made = carol.send("POST", "/auth/token/generate", order.clone()).await;
+        assert_eq!(made.status, 200, "{order}: {}", made.text());
+    }
+    let order = json!({ "roles": ["upload.images", "audit.read", "collections.create_new"], "data": [] });
+    let made = carol.send("POST", "/auth/token/generate", order).await.json();
+    let (id, secret) = (made["tokenId"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
+    let fields = carol.get(&format!("/auth/token/{id}")).await.json();
+    assert_eq!(fields["roles"], json!(["audit.read", "collections.create_new", "upload.images"]));
+    assert_eq!(fields["revoked"], NOTHING, "only where it is");
+    let shown = carol.get(&format!("/api/v1/tokens/{id}")).await.json();
+    assert_eq!(shown["roles"], json!(["audit.read"]));
+    assert_eq!(shown["foreign_roles"], json!(["collections.create_new", "upload.images"]));
+    assert!(gateway.patgate(&["apitoken", "show", id]).contains("collections.create_new, upload.images"));
+    let made = gateway.rest("carol", secret);
+    let verified = made.get("/auth/verify").await;
+    assert_eq!(verified.header("x-patgate-foreign-roles"), "collections.create_new,upload.images");
+    assert_eq!(carol.get("/auth/verify").await.header("x-patgate-foreign-roles"), "");
+    assert_eq!(made.get("/api/v1/users").await.status, 403, "they grant nothing");
+
+    let dropped = carol.send("DELETE", &format!("/auth/token/{id}"), NOTHING).await.json();
+    assert_eq!(dropped["revoked"], true);
+    assert_eq!(carol.get(&format!("/auth/token/{id}")).await.json()["revoked"], true);
+    assert_eq!(carol.get(&format!("/api/v1/tokens/{id}")).await.json()["state"], "revoked");
+    let many: Vec<_> = (0..65).map(|n| format!("upload.kind_{n}")).collect();
+    for order in [
+        json!({ "roles": ["uploads"] }),
+        json!({ "roles": ["policy.manage"] }),
+        json!({ "roles": many }),
+        json!({ "data": ["tags"] }),
+        json!({ "data": "none" }),
+        json!({ "expires": 5 }),
+    ] {
+        assert_eq!(carol.send("POST", "/auth/token/generate", order.clone()).await.status, 422, "{order}");
+    }
+    let refused = carol.send("POST", "/api/v1/tokens", json!({ "roles": ["upload.images"] })).await;
+    assert_eq!(refused.status, 422, "other calls know our roles alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
+    let gateway = Fixture::start().await;
+    gateway.folder("/a");
+    gateway.folder("/b");
+    gateway.patgate(&["admin", "user", "create", "dora", "--grant", "/:wr", "--role", "audit.read"]);
+    let (a, b) = (gateway.node("/a"), gateway.node("/b"));
+    let scopes = format!(" node:{a}:wr , path:/b:r");
+    let options =
+        ["-e", "1h", "-s", &scopes, "--protocol", "api, webdav", "--ip", "127.0.0.0/8, ::1", "--mime", "image/* , a/b"];
+    let token = gateway.token("dora", &[&options[..], &["--tag", "x, y", "--role", "audit.read "]].concat());
+    let dora = gateway.rest("dora", &token);
+    let shown = dora.get("/api/v1/tokens/self").await.json();
+    let mut reached: Vec<_> = shown["scopes"]
+        .as_array()
+        .expect("scopes")
+        .iter()
+        .map(|scope| (scope["node"].as_str().unwrap_or_default(), scope["permission"].as_str().unwrap_or_default()))
+        .collect();
+    reached.sort_unstable();
+    let mut wanted = vec![(a.as_str(), "rw"), (b.as_str(), "r")];
+    wanted.sort_unstable();
+    assert_eq!(reached, wanted);
+    let order = json!({ "scopes": [" path:/a:wr"], "limits": { "protocols": ["api"] }, "lifetime": "10m" });
+    let made = dora.send("POST", "/api/v1/tokens", order).await;
+    assert_eq!(made.json()["scopes"][0]["permission"], "rw", "{}", made.text());
+}

@@ -24,7 +24,7 @@ pub struct TokenOrder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
     pub description: Option<Text<Label>>,
-    /// How long it lives, or `never`.
+    /// How long it lives, `never`, or `default` for as long as the policy has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Lifetime>)]
     pub lifetime: Option<String>,
@@ -77,7 +77,7 @@ impl TokenOrder {
     /// [`Error::Unfit`].
     pub(in crate::api) fn request(self, caller: &Login) -> Result<TokenRequest> {
         let lifetime = match (self.lifetime.as_deref(), self.expires_at) {
-            (None, None) => Asked::Default,
+            (None | Some("default"), None) => Asked::Default,
             (Some("never"), None) => Asked::Never,
             (Some(text), None) => Asked::For(text.parse().map_err(unfit)?),
             (None, Some(Text(at))) => Asked::Until(at),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::super::schema;
 use super::Revealed;
 use crate::domain::{
-    self, ByteSize, Expiry, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, Tag, TokenId,
+    self, ByteSize, Expiry, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, Tag, TokenId,
     UserAgentPattern,
 };
 use crate::store::{Placed, TokenRecord, TokenState};
@@ -87,7 +87,7 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpN
 pub(in crate::api) fn user_agents<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<UserAgentPattern>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     match texts.iter().any(|text| text.trim().is_empty() || text.chars().count() > 256) {
         true => {
             Err(serde::de::Error::custom("a user agent has 1 to 256 characters: leave it out to allow every program"))
@@ -144,6 +144,10 @@ pub struct Token {
     /// What it may do beyond its own tokens, while its owner holds that.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
+    /// Roles of another service, which grant nothing here.
+    #[serde(default, skip_serializing_if = "ForeignRoles::is_empty")]
+    #[schema(value_type = Option<Vec<schema::ForeignRole>>)]
+    pub foreign_roles: ForeignRoles,
 }
 
 /// A token and its secret, for the one time that it is shown.
@@ -203,6 +207,7 @@ impl Token {
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),
             limits: record.limits.clone().into(),
             roles: record.roles.clone(),
+            foreign_roles: record.foreign_roles.clone(),
         }
     }
 }

@@ -97,7 +97,6 @@ fn request(caller: &Caller, fields: &Fields) -> Result<TokenRequest> {
     let owner = fields.read("owner")?.unwrap_or_else(|| caller.session().login().clone());
     let (lifetime, window) = form::expiry(fields)?;
     Ok(TokenRequest {
-        owner,
         name: fields.read("name")?,
         description: fields.read("description")?.unwrap_or_default(),
         lifetime,
@@ -105,6 +104,7 @@ fn request(caller: &Caller, fields: &Fields) -> Result<TokenRequest> {
         scopes: form::scopes(fields)?,
         limits: form::limits(fields)?,
         roles: form::roles(fields)?,
+        ..TokenRequest::new(owner)
     })
 }
 

@@ -490,10 +490,13 @@ fn a_role_is_given_for_no_longer_than_its_giver_has_it() {
     let (by, site) = (short_help(&w), &w.site);
     let end = site.tokens.find(ADMIN, by.id).expect("there").expiry.cap();
     let long = |request: &mut TokenRequest| request.lifetime = Asked::For(lifetime("30d"));
-    let made = site.made(&by.who, "peer", |request| {
+    let refused = site.made(&by.who, "peer", |request| {
         long(request);
         request.roles = roles(&[Role::RevokeTokens]);
     });
+    let Err(Error::Outlives { longest, until, .. }) = refused else { panic!("not shortened in silence: {refused:?}") };
+    assert_eq!((longest.map(|longest| longest.as_secs()), until), (Some(end.since(site.clock.now()).as_secs()), end));
+    let made = site.made(&by.who, "peer", |request| request.roles = roles(&[Role::RevokeTokens]));
     let record = made.expect("made").record;
     assert_eq!((record.expiry.cap(), record.parent), (end, None));
     let plain = site.made(&by.who, "bob", long).expect("made").record;
@@ -506,10 +509,13 @@ fn a_role_is_given_for_no_longer_than_its_giver_has_it() {
 fn a_child_lives_no_longer_and_reaches_no_further_than_its_parent_whatever_becomes_of_that() {
     let World { site, alice, .. } = World::new();
     let parent = site.bearer(&alice.who, "alice", |request| request.lifetime = Asked::For(lifetime("10d")));
-    let child = site.bearer(&parent.who, "alice", |request| request.lifetime = Asked::For(lifetime("30d")));
+    let asking = |text| site.made(&parent.who, "alice", |request| request.lifetime = Asked::For(lifetime(text)));
+    assert!(matches!(asking("30d"), Err(Error::Outlives { .. })), "a lifetime is not shortened in silence");
+    assert!(asking("10d").is_ok());
+    let child = site.bearer(&parent.who, "alice", |_| {});
     let record = site.tokens.find(ADMIN, child.id).expect("there");
     assert_eq!(record.parent, Some(parent.id));
-    assert_eq!(record.expiry.cap(), site.clock.now().after(10 * DAY), "capped at its birth");
+    assert_eq!(record.expiry.cap(), site.clock.now().after(10 * DAY), "the default is bounded");
 
     let session = site.session(&child);
     let below = at("/alice/below");
