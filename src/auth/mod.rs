@@ -59,7 +59,7 @@ pub enum Refusal {
     /// Wrong, unknown, expired, revoked, disabled, or not allowed from here: one answer for all.
     #[error("the user name or token is wrong")]
     Denied,
-    /// Too many failures from this address.
+    /// Too many guesses from this address.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
     Throttled(Duration),
     /// Too many first uses are being proven at once.
@@ -134,7 +134,22 @@ impl Fault {
             Fault::Expired => "the token, or one above it, has expired",
             Fault::Disabled => "the user is disabled",
             Fault::NotFromHere => "the token's limits don't admit protocol, address or program",
-            Fault::Throttled => "too many failures from this address",
+            Fault::Throttled => "too many guesses from this address",
+        }
+    }
+
+    /// Tells whether whoever is refused may be guessing. Whoever shows a secret that is or was right is not, whatever
+    /// else is wrong: a name, an expired or revoked token, limits.
+    fn is_guess(self) -> bool {
+        match self {
+            Fault::Malformed | Fault::Unknown | Fault::WrongSecret => true,
+            Fault::RetiredSecret
+            | Fault::WrongLogin
+            | Fault::Revoked
+            | Fault::Expired
+            | Fault::Disabled
+            | Fault::NotFromHere
+            | Fault::Throttled => false,
         }
     }
 
@@ -222,24 +237,16 @@ impl Authenticator {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Proves a caller.
+    /// Proves a caller. A right token gets in whatever others do from its address: only guesses are throttled, and
+    /// they are known by checksum, id and prefilter, before anything that costs.
     ///
     /// # Errors
     /// [`Refusal`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, Refusal> {
         match self.core.prove(&credential, &peer).await {
             Ok((life, print)) => Ok(Session::open(self.core.clone(), life, peer, print)),
-            Err(Miss::Other(refusal)) => {
-                if let Refusal::Throttled(_) = refusal {
-                    self.core.refused(&Shown { fault: Fault::Throttled, token: None, login: None }, &peer);
-                }
-                Err(refusal)
-            }
-            Err(Miss::Fault(shown)) => {
-                self.core.throttle.fail(peer.address, self.core.clock.now());
-                self.core.refused(&shown, &peer);
-                Err(Refusal::Denied)
-            }
+            Err(Miss::Other(refusal)) => Err(refusal),
+            Err(Miss::Fault(shown)) => Err(self.core.denied(&shown, &peer)),
         }
     }
 
@@ -309,18 +316,26 @@ impl Authenticator {
 
 impl Core {
     async fn prove(&self, credential: &Credential, peer: &Peer) -> Result<(Arc<Life>, Print), Miss> {
+        let text = TokenText::parse(&credential.token).map_err(|_| Fault::Malformed)?;
+        self.proven(self.attempt(&text, credential.login.as_deref(), Some(peer))).await
+    }
+
+    /// Notes a refused attempt, and returns what its caller is told: to wait, after too many guesses.
+    fn denied(&self, shown: &Shown, peer: &Peer) -> Refusal {
         let now = self.clock.now();
-        let wait = self.throttle.wait(peer.address, now);
-        let text = match (TokenText::parse(&credential.token), wait) {
-            (Ok(text), _) => text,
-            (Err(_), Some(wait)) => return Err(Refusal::Throttled(wait).into()),
-            (Err(_), None) => return Err(Fault::Malformed.into()),
-        };
-        let attempt = self.attempt(&text, credential.login.as_deref(), Some(peer));
-        if let Some(wait) = wait.filter(|_| attempt.proven.is_none()) {
-            return Err(Refusal::Throttled(wait).into());
+        match self.throttle.wait(peer.address, now).filter(|_| shown.fault.is_guess()) {
+            Some(wait) => {
+                self.refused(&Shown { fault: Fault::Throttled, token: None, login: None }, peer);
+                Refusal::Throttled(wait)
+            }
+            None => {
+                if shown.fault.is_guess() {
+                    self.throttle.fail(peer.address, now);
+                }
+                self.refused(shown, peer);
+                Refusal::Denied
+            }
         }
-        self.proven(attempt).await
     }
 
     fn attempt<'a>(&'a self, text: &'a TokenText, login: Option<&'a str>, peer: Option<&'a Peer>) -> Attempt<'a> {
@@ -380,14 +395,15 @@ impl Core {
     /// Returns the seal of a token's row that a secret fits, when the row lets the attempt pass.
     fn fitting(&self, row: &Row, attempt: &Attempt<'_>, now: Time) -> Result<Arc<Seal>, Miss> {
         let token = attempt.text.id();
-        if attempt.login.is_some_and(|login| login != row.login.as_str()) {
-            return Err(missed(Fault::WrongLogin, token, row.login.clone()));
-        }
+        // The secret comes first: a wrong name with a right secret is no guess.
         let Some(seal) = row.seals(now).find(|seal| attempt.fits(seal)) else {
             let retired = self.store.is_retired(token, attempt.prefilter())?;
             let fault = if retired { Fault::RetiredSecret } else { Fault::WrongSecret };
             return Err(missed(fault, token, row.login.clone()));
         };
+        if attempt.login.is_some_and(|login| login != row.login.as_str()) {
+            return Err(missed(Fault::WrongLogin, token, row.login.clone()));
+        }
         if row.refused {
             return Err(missed(self.death(token)?, token, row.login.clone()));
         }

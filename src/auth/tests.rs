@@ -157,7 +157,7 @@ async fn a_proof_is_forgotten_when_it_rests_or_grows_old() {
 }
 
 #[tokio::test]
-async fn a_throttled_address_still_serves_callers_that_are_proven() {
+async fn right_token_gets_in_from_a_throttled_address() {
     let world = World::new();
     let proven = world.token(Expiry::Never, |_| ());
     let fresh = world.token(Expiry::Never, |_| ());
@@ -174,11 +174,39 @@ async fn a_throttled_address_still_serves_callers_that_are_proven() {
     }
     assert!(matches!(throttled, Some(Refusal::Throttled(wait)) if wait <= secs(3)), "{throttled:?}");
     world.login(&proven).await.expect("a proven caller passes");
-    assert!(matches!(world.login(&fresh).await, Err(Refusal::Throttled(_))), "one that has to be proven waits");
-    assert_eq!(world.auth.proof_runs(), 1);
-    world.auth.authenticate(credential(&fresh), peer("192.0.2.2")).await.expect("another address does not");
+    world.login(&fresh).await.expect("one that has to be proven first, too");
+    assert_eq!(world.auth.proof_runs(), 2);
+    let guess = mint().expect("random");
+    assert!(matches!(world.login(&guess).await, Err(Refusal::Throttled(_))), "a guess waits");
+    let elsewhere = world.auth.authenticate(credential(&guess), peer("192.0.2.2")).await;
+    assert!(matches!(elsewhere, Err(Refusal::Denied)), "not from another address");
     world.clock.turn(secs(3));
-    world.login(&fresh).await.expect("after the wait");
+    assert!(matches!(world.login(&guess).await, Err(Refusal::Denied)), "nor after the wait");
+}
+
+#[tokio::test]
+async fn secret_that_is_or_was_right_is_no_guess() {
+    let world = World::new();
+    let good = world.token(Expiry::Never, |_| ());
+    let revoked = world.token(Expiry::Never, |_| ());
+    let expired = world.token(hard(&world, 60), |_| ());
+    let sftp = world.token(Expiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
+    world.store.revoke_tokens(&[revoked.id()], world.clock.now()).expect("revoked");
+    world.clock.turn(secs(60));
+    let misnamed = || Credential { login: Some("alcie".to_owned()), ..credential(&good) };
+    for _ in 0..50 {
+        for text in [&revoked, &expired, &sftp] {
+            denied(world.login(text).await);
+        }
+        denied(world.auth.authenticate(misnamed(), peer("192.0.2.1")).await);
+    }
+    let guess = world.login(&mint().expect("random")).await;
+    assert!(matches!(guess, Err(Refusal::Denied)), "none of them filled the bucket");
+    for _ in 0..50 {
+        let _ = world.login(&mint().expect("random")).await;
+    }
+    denied(world.login(&revoked).await);
+    denied(world.auth.authenticate(misnamed(), peer("192.0.2.1")).await);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! How often an address may fail: a leaky bucket that only failures fill.
+//! How often an address may guess: a leaky bucket that only guesses fill.
 //!
-//! Asking is free, so a caller who never fails never waits. The generic cell rate algorithm, kept as
+//! Asking is free, and only a guess is told to wait: whoever shows a right token never does. The generic cell rate algorithm, kept as
 //! one instant an address: the instant at which its bucket has run dry.
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@ mod origin;
 mod public;
 mod stream;
 mod target;
+mod untrusted_proxy;
 
 pub use body::{Body, BodyError, Proven, empty, full, linger, text};
 pub use credential::{challenge, credential, retry_after};

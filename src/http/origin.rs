@@ -17,7 +17,7 @@ use crate::domain::public_prefix;
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Where a request came from and whether it came over TLS.
@@ -75,6 +75,7 @@ impl TrustedProxies {
     pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Result<Origin, Contradiction> {
         let peer = peer.to_canonical();
         if !self.trust(peer) {
+            super::untrusted_proxy::warn_once(peer, headers);
             return Ok(Origin { address: peer, encrypted });
         }
         let (plain, standard) = (forwarded_for(headers), forwarded(headers));

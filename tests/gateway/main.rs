@@ -39,6 +39,7 @@ mod ssh_login;
 mod support;
 mod sync;
 mod times;
+mod throttle;
 mod tokens;
 mod uploads;
 mod uploads_apart;
