@@ -17,6 +17,7 @@ mod quickstart;
 mod serve;
 mod settings;
 mod site;
+mod system_user;
 mod token_flags;
 mod token_view;
 mod user;

@@ -12,14 +12,14 @@ use serde_json::json;
 
 use super::serve::{ready, run, stop_on_signals};
 use super::site::Site;
-use super::{Failure, Result, descriptors, output, token_view};
+use super::{Failure, Result, descriptors, output, system_user, token_view};
 use crate::api::shape::Token;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
 use crate::sftp::HostKeys;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Authority, Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
+use crate::tokens::{Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
@@ -120,7 +120,7 @@ impl Quickstart {
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
     fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<Issued>> {
-        let (tokens, who) = (Tokens::new(gateway.store().clone(), Clock::system()), &Authority::Administrator);
+        let (tokens, who) = (Tokens::new(gateway.store().clone(), Clock::system()), &system_user::authority());
         let tokens = tokens.with_tree(gateway.tree().clone());
         if gateway.store().user(login)?.is_none() {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };

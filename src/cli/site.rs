@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Here, There, Way};
-use super::{Failure, Global, Result};
+use super::{Failure, Global, Result, system_user};
 use crate::auth::Clock;
 use crate::config::{self, Flag, Local, Sources};
 use crate::store::Store;
@@ -24,6 +24,8 @@ pub(super) struct Site {
 pub(super) struct Open {
     /// Users, tokens and policy.
     pub(super) tokens: Tokens,
+    /// Who works on it.
+    pub(super) authority: Authority,
     store: Store,
     local: Local,
     tree: OnceCell<Tree>,
@@ -158,7 +160,7 @@ impl Open {
     /// Makes a token; opens the served folder only where scopes need it.
     pub(super) fn issue(&self, request: TokenRequest) -> Result<Issued> {
         let tokens = if request.scopes.is_none() { self.tokens.clone() } else { self.with_tree()? };
-        Ok(tokens.issue(&Authority::Administrator, request)?)
+        Ok(tokens.issue(&self.authority, request)?)
     }
 
     /// Opens the served folder: the one that `serve` was last told, or else the configured one.
@@ -188,7 +190,8 @@ impl Open {
 fn open(local: Local) -> Result<Open> {
     own(&local.state)?;
     let store = Store::open(&local.state)?;
-    Ok(Open { tokens: Tokens::new(store.clone(), Clock::system()), store, local, tree: OnceCell::new() })
+    let tokens = Tokens::new(store.clone(), Clock::system());
+    Ok(Open { tokens, authority: system_user::authority(), store, local, tree: OnceCell::new() })
 }
 
 /// Refuses the state of another user, which files of ours would lock out.

@@ -104,8 +104,10 @@ impl Serialize for EventKind {
 /// By whom something was done. Its text is `administrator`, `server`, or `LOGIN/TOKEN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// Somebody who works on the state directory.
+    /// A program that embeds the gateway, or somebody on the state directory who can't be named.
     Administrator,
+    /// A user of the operating system who works on the state directory.
+    SystemUser(SystemUser),
     /// patgate itself.
     Server,
     /// The bearer of a token.
@@ -117,10 +119,30 @@ pub enum Actor {
     },
 }
 
+const ADMINISTRATOR: &str = "administrator";
+
+/// The name of a user of the operating system, or the number where it has no name: 1 to 64 printable characters of
+/// ASCII without white space, `:` and `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SystemUser(Box<str>);
+
+impl FromStr for SystemUser {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |b: u8| b.is_ascii_graphic() && b != b':' && b != b'/';
+        match (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+            true => Ok(Self(text.into())),
+            false => Err(format!("{text:?} is no user of the operating system")),
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Actor::Administrator => f.write_str("administrator"),
+            Actor::Administrator => f.write_str(ADMINISTRATOR),
+            Actor::SystemUser(SystemUser(name)) => write!(f, "{ADMINISTRATOR}:{name}"),
             Actor::Server => f.write_str("server"),
             Actor::Bearer { login, token } => write!(f, "{login}/{token}"),
         }
@@ -131,8 +153,11 @@ impl FromStr for Actor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix(ADMINISTRATOR).and_then(|rest| rest.strip_prefix(':')) {
+            return name.parse().map(Actor::SystemUser);
+        }
         match text.split_once('/') {
-            None if text == "administrator" => Ok(Actor::Administrator),
+            None if text == ADMINISTRATOR => Ok(Actor::Administrator),
             None if text == "server" => Ok(Actor::Server),
             Some((login, token)) => Ok(Actor::Bearer {
                 login: login.parse().map_err(|error: super::LoginError| error.to_string())?,
@@ -280,10 +305,11 @@ mod tests {
         }
         assert!("token.eaten".parse::<EventKind>().is_err());
         let (login, token) = ("administrator".parse().expect("login"), "JhxND7ci".parse().expect("id"));
-        for actor in [Actor::Administrator, Actor::Server, Actor::Bearer { login, token }] {
+        let user = Actor::SystemUser("carol".parse().expect("a user"));
+        for actor in [Actor::Administrator, user, Actor::Server, Actor::Bearer { login, token }] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
-        for text in ["", "alice", "alice/", "/JhxND7ci"] {
+        for text in ["", "alice", "alice/", "/JhxND7ci", "administrator:", "administrator:a b", "administrator:a/b"] {
             assert!(text.parse::<Actor>().is_err(), "{text}");
         }
     }

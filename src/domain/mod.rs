@@ -33,7 +33,7 @@ mod width;
 
 pub use access::{Access, Denial, Identity, Layer, Reach, Root, Standing};
 pub use count::{Count, Counted};
-pub use event::{Actor, Event, EventKind, printable};
+pub use event::{Actor, Event, EventKind, SystemUser, printable};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use foreign_role::{ForeignRole, ForeignRoles};
 pub use ipnet::IpNet;

@@ -13,14 +13,16 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::auth::{Ended, Session};
-use crate::domain::{Actor, Login, Permission, Role, Roles, Standing, Time, TokenId, TreePath, Width};
+use crate::domain::{Actor, Login, Permission, Role, Roles, Standing, SystemUser, Time, TokenId, TreePath, Width};
 use crate::store::{Author, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// Whoever works on the state directory itself: may do everything.
+    /// A program that embeds the gateway: may do everything.
     Administrator,
+    /// A user of the operating system who works on the state directory itself: may do everything.
+    SystemUser(SystemUser),
     /// A caller with a token.
     Session(Session),
 }
@@ -56,6 +58,7 @@ impl Authority {
     pub(super) fn author(&self, at: Time) -> Author {
         match self {
             Authority::Administrator => Author { actor: Actor::Administrator, peer: None, at },
+            Authority::SystemUser(user) => Author { actor: Actor::SystemUser(user.clone()), peer: None, at },
             Authority::Session(session) => {
                 let actor = Actor::Bearer { login: session.login().clone(), token: session.token() };
                 Author { actor, peer: Some(session.peer().clone()), at }
@@ -66,7 +69,7 @@ impl Authority {
     /// Returns who asks, as of now.
     pub(super) fn caller(&self) -> Result<Caller> {
         match self {
-            Authority::Administrator => Ok(Caller::Administrator),
+            Authority::Administrator | Authority::SystemUser(_) => Ok(Caller::Administrator),
             Authority::Session(session) => {
                 let width = session.width()?;
                 Ok(Caller::Bearer(Bearer { login: session.login().clone(), token: session.token(), width }))

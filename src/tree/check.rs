@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
-use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, TreePath};
+use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, Standing, TreePath};
 
 /// How many links that lead nowhere are followed to where a file is made (as many as the kernel follows).
 const MAX_LINKS: usize = 40;
@@ -90,9 +90,12 @@ impl View {
     }
 
     /// Tells the audit trail of an operation that was refused because it is not allowed, and not because
-    /// nothing is there: the rule itself says which. Only refusals come here.
+    /// nothing is there: the rule itself says which. Only refusals come here. Looking at a folder on the way down
+    /// to what is granted is answered with the way, whatever asked for more: nobody is refused.
     pub(super) fn tell(&self, operation: Operation, path: &TreePath) {
+        let looks = matches!(operation, Operation::Stat | Operation::List | Operation::Read);
         if let Ok(access) = self.session().access()
+            && !(looks && access.standing(path) == Standing::Visible)
             && let Err(denial) = operation.judge(&access, path)
         {
             self.session().denied(&format!("{operation}: {denial}"), Some(path));

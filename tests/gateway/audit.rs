@@ -162,3 +162,42 @@ async fn the_log_holds_the_trail_as_json_lines_and_no_secret() {
     assert!(has("token.created", &good) && has("token.first_used", &good), "{log}");
     assert!(has("token.revoked", &dead) && has("token.dead_secret_used", &dead), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn walking_through_visible_directories_is_no_denial() {
+    let gateway = Fixture::start().await;
+    gateway.write("/a/b/f", "text");
+    let token = gateway.login("alice", "/a/b:r");
+    let alice = gateway.dav("alice", &token);
+    for path in ["/dav/", "/dav/a/", "/dav/a", "/dav/a/b/"] {
+        for (method, status) in [("GET", 200), ("HEAD", 200), ("PROPFIND", 207)] {
+            assert_eq!(alice.status(method, path).await, status, "{method} {path}");
+        }
+    }
+    let mut sftp = gateway.sftp("alice", &token).await;
+    for path in ["/", "/a", "/a/b"] {
+        sftp.stat(path).await.expect("seen");
+        sftp.list(path).await.expect("listed");
+        sftp.realpath(path).await.expect("found");
+    }
+    // Told after all that came before it.
+    assert_eq!(alice.status("DELETE", "/dav/a/").await, 403);
+    let told = events(&gateway, &["--event", "access.denied"], 1).await;
+    let shown: Vec<_> = told.iter().map(|event| (text(event, "path"), text(event, "detail"))).collect();
+    assert!(matches!(shown[..], [("/a", detail)] if detail.starts_with("delete: ")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_acted_is_named_on_the_state_directory_and_over_the_network() {
+    let gateway = Fixture::start().await;
+    let user = std::process::Command::new("id").arg("-un").output().expect("id runs");
+    let user = String::from_utf8(user.stdout).expect("a name");
+    let by = format!("administrator:{}", user.trim());
+    let alice = gateway.login("alice", "/:rw");
+    gateway.rest("alice", &alice).send("POST", "/api/v1/tokens", serde_json::json!({})).await;
+    let told = events(&gateway, &["--event", "token.created"], 2).await;
+    let mut actors: Vec<_> = told.iter().map(|event| text(event, "by")).collect();
+    actors.sort_unstable();
+    assert_eq!(actors, [by.as_str(), &format!("alice/{}", id_of(&alice))]);
+    assert_eq!(text(&events(&gateway, &["--event", "user.created"], 1).await[0], "by"), by);
+}

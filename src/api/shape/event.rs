@@ -29,7 +29,8 @@ pub struct EventShown {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TokenId>)]
     pub token: Option<TokenId>,
-    /// By whom: `administrator`, `server`, or `LOGIN/TOKEN`.
+    /// By whom: `administrator:NAME` for a user of the operating system who works on the state directory, `server`, or
+    /// `LOGIN/TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub by: Option<Text<Actor>>,

@@ -9,11 +9,9 @@ use crate::api::shape::{
 use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TokenText, TreePath};
 use crate::store::{Cursor, EventFilter, TokenRecord};
 use crate::tokens::{
-    self, Authority, Grant, GrantPlace, Home, Issued, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
+    self, Grant, GrantPlace, Home, Issued, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
 };
 use crate::tree;
-
-const ADMINISTRATOR: &Authority = &Authority::Administrator;
 
 /// The state directory.
 pub(in crate::cli) struct Here(pub(in crate::cli) Open);
@@ -29,7 +27,7 @@ impl Desk for Here {
     }
 
     fn token(&self, id: TokenId) -> Result<Token> {
-        Ok(Token::of(&self.0.looking().find(ADMINISTRATOR, id)?))
+        Ok(Token::of(&self.0.looking().find(&self.0.authority, id)?))
     }
 
     fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>> {
@@ -37,7 +35,7 @@ impl Desk for Here {
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
         let mut shown = Vec::new();
         loop {
-            let page = tokens.page(ADMINISTRATOR, &query, PAGE)?;
+            let page = tokens.page(&self.0.authority, &query, PAGE)?;
             shown.extend(page.items.iter().map(Token::of));
             query.after = page.next;
             if query.after.is_none() {
@@ -47,29 +45,29 @@ impl Desk for Here {
     }
 
     fn revoke(&self, ids: &[TokenId]) -> Result {
-        Ok(self.0.tokens.revoke(ADMINISTRATOR, ids)?)
+        Ok(self.0.tokens.revoke(&self.0.authority, ids)?)
     }
 
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
-        Ok(self.0.tokens.revoke_all(ADMINISTRATOR, owner)?)
+        Ok(self.0.tokens.revoke_all(&self.0.authority, owner)?)
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
-        let Rotated { text, record } = self.0.looking().rotate(ADMINISTRATOR, id, grace)?;
+        let Rotated { text, record } = self.0.looking().rotate(&self.0.authority, id, grace)?;
         Ok(reveal(&text, &record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<NewUser> {
         let alone = request.home == Home::No && request.grants.is_empty();
         let tokens = if alone { self.0.tokens.clone() } else { self.0.with_tree()? };
-        let created = tokens.create_user(ADMINISTRATOR, request)?;
+        let created = tokens.create_user(&self.0.authority, request)?;
         Ok(NewUser::of(self.user(&request.login)?, &created))
     }
 
     fn users(&self) -> Result<Vec<UserShown>> {
         let (tokens, mut users, mut after) = (self.0.looking(), Vec::new(), None);
         loop {
-            let page = tokens.profiles(ADMINISTRATOR, after.as_ref(), PAGE)?;
+            let page = tokens.profiles(&self.0.authority, after.as_ref(), PAGE)?;
             users.extend(page.items.into_iter().map(UserShown::of));
             after = page.next;
             if after.is_none() {
@@ -79,35 +77,35 @@ impl Desk for Here {
     }
 
     fn user(&self, login: &Login) -> Result<UserShown> {
-        Ok(UserShown::of(self.0.looking().profile(ADMINISTRATOR, login)?))
+        Ok(UserShown::of(self.0.looking().profile(&self.0.authority, login)?))
     }
 
     fn disable(&self, login: &Login, disabled: bool) -> Result {
         match disabled {
-            true => Ok(self.0.tokens.disable_user(ADMINISTRATOR, login)?),
-            false => Ok(self.0.tokens.enable_user(ADMINISTRATOR, login)?),
+            true => Ok(self.0.tokens.disable_user(&self.0.authority, login)?),
+            false => Ok(self.0.tokens.enable_user(&self.0.authority, login)?),
         }
     }
 
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
-        Ok(self.0.tokens.set_roles(ADMINISTRATOR, login, roles)?)
+        Ok(self.0.tokens.set_roles(&self.0.authority, login, roles)?)
     }
 
     fn delete_user(&self, login: &Login) -> Result {
-        Ok(self.0.tokens.delete_user(ADMINISTRATOR, login)?)
+        Ok(self.0.tokens.delete_user(&self.0.authority, login)?)
     }
 
     fn grants(&self, login: &Login) -> Result<Vec<Reach>> {
-        Ok(self.0.looking().grants(ADMINISTRATOR, login)?.iter().map(Reach::of).collect())
+        Ok(self.0.looking().grants(&self.0.authority, login)?.iter().map(Reach::of).collect())
     }
 
     fn grant(&self, login: &Login, grant: &Grant) -> Result {
-        self.0.with_tree()?.grant(ADMINISTRATOR, login, grant)?;
+        self.0.with_tree()?.grant(&self.0.authority, login, grant)?;
         Ok(())
     }
 
     fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result {
-        Ok(self.0.tokens.revoke_grant(ADMINISTRATOR, login, place)?)
+        Ok(self.0.tokens.revoke_grant(&self.0.authority, login, place)?)
     }
 
     fn node_at(&self, path: &TreePath) -> Result<Node> {
@@ -125,20 +123,20 @@ impl Desk for Here {
     }
 
     fn policy(&self) -> Result<PolicyShown> {
-        Ok(self.0.tokens.policy(ADMINISTRATOR)?.into())
+        Ok(self.0.tokens.policy(&self.0.authority)?.into())
     }
 
     fn set_policy(&self, setting: Setting) -> Result<PolicyShown> {
-        Ok(self.0.tokens.change_policy(ADMINISTRATOR, &[setting])?.into())
+        Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
     }
 
     fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {
-        let events = self.0.tokens.events(ADMINISTRATOR, filter, cursor, limit)?;
+        let events = self.0.tokens.events(&self.0.authority, filter, cursor, limit)?;
         Ok(events.into_iter().map(EventShown::of).collect())
     }
 
     fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown> {
-        Ok(VerdictShown::of(&self.0.looking().explain(ADMINISTRATOR, token, question)?))
+        Ok(VerdictShown::of(&self.0.looking().explain(&self.0.authority, token, question)?))
     }
 }
 

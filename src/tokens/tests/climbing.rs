@@ -58,7 +58,7 @@ impl Site {
     fn session(&self, of: &Bearer) -> crate::auth::Session {
         match &of.who {
             Authority::Session(session) => session.clone(),
-            Authority::Administrator => unreachable!("a bearer has a session"),
+            Authority::Administrator | Authority::SystemUser(_) => unreachable!("a bearer has a session"),
         }
     }
 }

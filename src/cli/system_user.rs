@@ -1,0 +1,39 @@
+//! Who runs a command on the state directory: the operating system's user, as the audit trail names it.
+
+use std::fs;
+
+use crate::tokens::Authority;
+
+/// The users of this machine, each a line of `NAME:PASSWORD:UID:…`.
+const PASSWD: &str = "/etc/passwd";
+
+/// Returns the authority of the user that runs this program.
+pub(super) fn authority() -> Authority {
+    // The real user: a program that is set to another one's rights was still started by this one.
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = fs::read(PASSWD).unwrap_or_default();
+    let name = name_of(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
+    name.parse().or_else(|_| uid.to_string().parse()).map_or(Authority::Administrator, Authority::SystemUser)
+}
+
+/// Looks up the name of a user.
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    let mut users = passwd.lines().map(|line| line.split(':'));
+    users.find_map(|mut fields| {
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_is_named_by_its_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\ncarol:x:1001:1001::/home/carol:/bin/sh\n";
+        assert_eq!(name_of(1001, passwd).as_deref(), Some("carol"));
+        assert_eq!(name_of(0, passwd).as_deref(), Some("root"));
+        assert_eq!(name_of(7, passwd), None);
+    }
+}
