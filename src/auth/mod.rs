@@ -20,6 +20,7 @@ mod tests;
 mod throttle;
 mod trail;
 mod uses;
+mod uses_socket;
 mod watch;
 
 use std::cell::OnceCell;
@@ -27,10 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use crate::domain::{Count, Counted, Event, EventKind, Login, Peer, Time, TokenId, TokenText};
-use crate::store::{LastUse, Store, StoreError, TokenState};
+use crate::store::{Store, StoreError, TokenState};
 
 use life::{Life, Lives, Row, Seal};
 use pool::Pool;
@@ -43,6 +45,7 @@ use uses::Uses;
 pub use clock::Clock;
 pub use seal::{Sealer, mint, mint_secret, random};
 pub use session::{Ended, Session};
+pub use uses_socket::write_uses_of_servers;
 
 /// What a caller shows: a login where the protocol carries one, and the token as it was sent.
 #[derive(Clone)]
@@ -100,6 +103,8 @@ struct Core {
     throttle: Throttle,
     lives: Lives,
     uses: Uses,
+    /// Held while uses are written down: a reader waits for those that somebody else has taken to write.
+    writing_uses: Mutex<()>,
     trail: Trail,
     tally: Tally,
     numbers: AtomicU64,
@@ -229,6 +234,7 @@ impl Authenticator {
             throttle: Throttle::default(),
             lives: Lives::default(),
             uses: Uses::default(),
+            writing_uses: Mutex::default(),
             trail: Trail::default(),
             tally: Tally::default(),
             numbers: AtomicU64::new(0),
@@ -266,7 +272,7 @@ impl Authenticator {
     /// Watches the store for what ends or narrows open sessions, and writes uses down, until told to
     /// stop; flushes then.
     pub async fn watch(&self, stop: tokio_util::sync::CancellationToken) {
-        self.core.clone().watch(stop).await;
+        tokio::join!(uses_socket::serve(self.core.clone(), stop.clone()), self.core.clone().watch(stop));
     }
 
     /// Returns the present instant of the clock that expiry is judged by.
@@ -292,9 +298,9 @@ impl Authenticator {
         self.core.lives.open().iter().flat_map(opened).collect()
     }
 
-    /// Returns a token's last use, where it is in memory alone: uses are written down now and then.
-    pub fn last_use(&self, token: TokenId) -> Option<LastUse> {
-        self.core.uses.last_of(token)
+    /// Writes down the uses that memory holds, so that whoever reads the store sees the expiration in force.
+    pub fn write_uses(&self) {
+        self.core.write_uses();
     }
 
     /// Returns how often tokens were used and callers refused, where that is in memory alone: counts are written

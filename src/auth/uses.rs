@@ -125,12 +125,6 @@ impl UsePoint {
 }
 
 impl Uses {
-    /// Returns the last use of a token that is not written down yet.
-    pub(super) fn last_of(&self, token: TokenId) -> Option<LastUse> {
-        let point = self.points.lock().get(&token).cloned()?;
-        point.unwritten.load(Ordering::Acquire).then(|| point.last_use())
-    }
-
     /// Returns a token's last use, joined with what is written down of it.
     pub(super) fn point(&self, link: &Link) -> Arc<UsePoint> {
         let mut points = self.points.lock();
@@ -176,7 +170,6 @@ impl Uses {
 
     fn take(&self, which: impl Fn(&UsePoint) -> bool) -> Vec<Use> {
         let mut points = self.points.lock();
-        // One taken now is forgotten at the next call: whoever reads the store between the two finds it there.
         points.retain(|_, point| Arc::strong_count(point) > 1 || point.unwritten.load(Ordering::Acquire));
         points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take(*token)).collect()
     }

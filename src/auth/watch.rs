@@ -7,6 +7,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Core;
+use super::uses::Uses;
 use crate::domain::{Count, Event};
 use crate::store::{StoreError, Use};
 
@@ -14,6 +15,8 @@ use crate::store::{StoreError, Use};
 const POLL: Duration = Duration::from_millis(250);
 /// How often in a row the store may fail until sessions end, because nobody can vouch for them.
 const FAILURES: u32 = 4;
+/// How long to wait for somebody else who writes uses down, behind another process perhaps.
+const WRITING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the watch knows of the store.
 #[derive(Default)]
@@ -73,12 +76,31 @@ impl Core {
             tracing::warn!(%error, "the store's changes are not announced: every request reads it");
         }
         let now = self.clock.now();
-        self.write_down(&self.uses.due(now), self.trail.due(now), &self.tally.due(now));
+        self.record_uses(|uses| uses.due(now));
+        self.write_down(self.trail.due(now), &self.tally.due(now));
     }
 
     /// Writes all uses and events down.
     pub(super) fn flush(&self) {
-        self.write_down(&self.uses.all(), self.trail.all(self.clock.now()), &self.tally.all());
+        self.write_uses();
+        self.write_down(self.trail.all(self.clock.now()), &self.tally.all());
+    }
+
+    /// Writes all uses down; tells whether that was done.
+    pub(super) fn write_uses(&self) -> bool {
+        self.record_uses(Uses::all)
+    }
+
+    /// Writes down the uses that are taken from memory; tells whether that was done.
+    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<Use>) -> bool {
+        let Some(_writing) = self.writing_uses.try_lock_for(WRITING_TIMEOUT) else { return false };
+        let uses = take(&self.uses);
+        let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses) };
+        if let Err(error) = &recorded {
+            self.uses.unwritten(&uses);
+            tracing::warn!(%error, "uses of tokens were not written down");
+        }
+        recorded.is_ok()
     }
 
     fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
@@ -94,14 +116,8 @@ impl Core {
         Ok(())
     }
 
-    fn write_down(&self, uses: &[Use], events: Vec<Event>, counts: &[Count]) {
+    fn write_down(&self, events: Vec<Event>, counts: &[Count]) {
         let sightings = self.uses.sightings();
-        if !uses.is_empty()
-            && let Err(error) = self.store.record_uses(uses)
-        {
-            self.uses.unwritten(uses);
-            tracing::warn!(%error, "uses of tokens were not written down");
-        }
         if !sightings.is_empty()
             && let Err(error) = self.store.sight(&sightings)
         {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Here, There, Way};
 use super::{Failure, Global, Result, system_user};
-use crate::auth::Clock;
+use crate::auth::{Clock, write_uses_of_servers};
 use crate::config::{self, Flag, Local, Sources};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
@@ -190,6 +190,8 @@ impl Open {
 fn open(local: Local) -> Result<Open> {
     own(&local.state)?;
     let store = Store::open(&local.state)?;
+    // What is shown is in force, also where a server holds the latest use in memory.
+    write_uses_of_servers(&local.state);
     let tokens = Tokens::new(store.clone(), Clock::system());
     Ok(Open { tokens, authority: system_user::authority(), store, local, tree: OnceCell::new() })
 }

@@ -105,7 +105,6 @@ struct Shown {
 impl Shown {
     fn new(record: &TokenRecord, caller: TokenId, auth: &Authenticator) -> Self {
         let now = auth.now();
-        let record = &fresh(record, auth);
         let used = record.last_use.as_ref().map(|last| last.at);
         let last = record.last_use.as_ref().map(|last| LastUse {
             at: Moment::new(last.at, now),
@@ -135,13 +134,6 @@ impl Shown {
             own: record.id == caller,
         }
     }
-}
-
-/// Completes a record by a use that is not written down yet.
-fn fresh(record: &TokenRecord, auth: &Authenticator) -> TokenRecord {
-    let written = record.last_use.as_ref().map(|last| last.at);
-    let unwritten = auth.last_use(record.id).filter(|last| written.is_none_or(|at| at < last.at));
-    TokenRecord { last_use: unwritten.or_else(|| record.last_use.clone()), ..record.clone() }
 }
 
 fn word(state: TokenState) -> &'static str {

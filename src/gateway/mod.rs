@@ -125,7 +125,8 @@ impl Gateway {
             (None, _) => None,
         };
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
-        let tokens = Tokens::new(store.clone(), parts.clock.clone()).with_tree(tree.clone());
+        let tokens = Tokens::new(store.clone(), parts.clock.clone());
+        let tokens = tokens.with_tree(tree.clone()).with_uses(auth.clone());
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),

@@ -31,7 +31,7 @@ impl Tokens {
     /// As [`Tokens::page`].
     pub fn ending(&self, who: &Authority, owner: Option<&Login>, limit: usize) -> Result<Attention> {
         let (caller, filter) = self.seen(who, owner)?;
-        self.counted(&caller, self.store.ending(&filter, self.clock.now())?, limit)
+        self.counted(&caller, self.in_force().ending(&filter, self.clock.now())?, limit)
     }
 
     /// Likewise those with a scope whose node has ended. Only so many nodes are looked for in the served folder; where

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::authority::Caller;
+use super::authority::{Bearer, Caller};
 use super::{Authority, Error, Page, Result, Tokens};
 use crate::domain::{ForeignRoles, Login, Role, Roles, Scope, Standing, TokenId};
 use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
@@ -91,7 +91,11 @@ impl Tokens {
     /// [`Error::Ended`].
     pub fn foreign_roles(&self, who: &Authority) -> Result<ForeignRoles> {
         match who.caller()?.bearer() {
-            Some(bearer) => Ok(self.record(bearer.token)?.foreign_roles),
+            // Asked for at every request of another server: last uses don't matter, and cost a write.
+            Some(Bearer { token, .. }) => {
+                let record = self.store.token(*token, self.clock.now())?;
+                Ok(record.ok_or(Error::UnknownToken(*token))?.foreign_roles)
+            }
             None => Ok(ForeignRoles::default()),
         }
     }
@@ -116,12 +120,13 @@ impl Tokens {
         if let Some(owner) = &filter.owner {
             self.known(owner)?;
         }
+        let store = self.in_force();
         let (mut items, mut after, mut before) = (Vec::new(), query.after, query.before);
         let batch = if dangling { BATCH } else { limit + 1 };
         loop {
             let found = match before {
-                Some(before) => self.store.tokens_before(&filter, before, batch, self.clock.now())?,
-                None => self.store.tokens(&filter, after, batch, self.clock.now())?,
+                Some(before) => store.tokens_before(&filter, before, batch, self.clock.now())?,
+                None => store.tokens(&filter, after, batch, self.clock.now())?,
             };
             let last = found.len() < batch;
             let reached = found.last().map(|record| record.id);
@@ -152,12 +157,12 @@ impl Tokens {
             caller.must(Role::AuthenticationLookup)?;
         }
         self.known(owner)?;
-        Ok(self.store.live_tokens(owner, self.clock.now())?)
+        Ok(self.in_force().live_tokens(owner, self.clock.now())?)
     }
 
     /// Returns what is kept of a token, whoever asks.
     pub(super) fn record(&self, id: TokenId) -> Result<TokenRecord> {
-        self.store.token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
+        self.in_force().token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
     }
 
     /// Completes a token by where its scopes are now, as far as the caller may know.

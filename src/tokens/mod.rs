@@ -17,7 +17,7 @@ mod sessions;
 mod tidy;
 mod user;
 
-use crate::auth::Clock;
+use crate::auth::{Authenticator, Clock};
 use crate::domain::{Login, Policy, Role, Setting};
 use crate::store::{Store, StoreError, User};
 use crate::tree::Tree;
@@ -41,6 +41,8 @@ pub struct Tokens {
     store: Store,
     clock: Clock,
     tree: Option<Tree>,
+    /// What holds uses in memory, in a server.
+    auth: Option<Authenticator>,
 }
 
 /// A part of a list.
@@ -65,13 +67,27 @@ impl<T, K> Page<T, K> {
 impl Tokens {
     /// Manages the tokens of a store, by a clock.
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, tree: None }
+        Self { store, clock, tree: None, auth: None }
     }
 
     /// Takes the served folder, which scopes, grants and homes need.
     #[must_use]
     pub fn with_tree(self, tree: Tree) -> Self {
         Self { tree: Some(tree), ..self }
+    }
+
+    /// Takes what holds the last uses of tokens in memory, so that what is shown is in force.
+    #[must_use]
+    pub fn with_uses(self, auth: Authenticator) -> Self {
+        Self { auth: Some(auth), ..self }
+    }
+
+    /// Returns the store with the last uses in force.
+    fn in_force(&self) -> &Store {
+        if let Some(auth) = &self.auth {
+            auth.write_uses();
+        }
+        &self.store
     }
 
     /// Returns the policy.

@@ -271,7 +271,7 @@ impl Tokens {
     /// Completes a user, whoever asks.
     fn of(&self, user: User) -> Result<Profile> {
         let grants = self.grants_of(&user.login)?;
-        let live_tokens = self.store.live_tokens(&user.login, self.clock.now())?;
+        let live_tokens = self.in_force().live_tokens(&user.login, self.clock.now())?;
         Ok(Profile { user, grants, live_tokens })
     }
 

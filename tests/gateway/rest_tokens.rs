@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::support::browser::Browser;
 use crate::support::{Fixture, id_of};
 
 const NOTHING: Value = Value::Null;
@@ -169,4 +170,53 @@ async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
     let order = json!({ "scopes": [" path:/a:wr"], "limits": { "protocols": ["api"] }, "lifetime": "10m" });
     let made = dora.send("POST", "/api/v1/tokens", order).await;
     assert_eq!(made.json()["scopes"][0]["permission"], "rw", "{}", made.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_reader_shows_the_use_that_the_server_has_not_written_down() {
+    let gateway = Fixture::start().await;
+    gateway.user("alice", &["/:rw"]);
+    let (sliding, plain) = (gateway.token("alice", &["-e", "1d", "-a", "10m"]), gateway.token("alice", &["-e", "1d"]));
+    let alice = gateway.rest("alice", &plain);
+    let browser = Browser::signed_in(&gateway, "alice", &plain).await;
+    let (dav, id) = (gateway.dav("alice", &sliding), id_of(&sliding));
+    let shown_by = async |reader: &str| {
+        let shown: Value = match reader {
+            "apitoken show" => {
+                serde_json::from_str(&gateway.patgate(&["apitoken", "show", id, "--json"])).expect("JSON")
+            }
+            "apitoken list" => {
+                let all: Value = serde_json::from_str(&gateway.patgate(&["apitoken", "list", "--json"])).expect("JSON");
+                all.as_array().expect("a list").iter().find(|token| token["id"] == id).expect("listed").clone()
+            }
+            "REST" => alice.get(&format!("/api/v1/tokens/{id}")).await.json(),
+            "REST list" => {
+                let all = alice.get("/api/v1/tokens").await.json();
+                all.as_array().expect("a list").iter().find(|token| token["id"] == id).expect("listed").clone()
+            }
+            _ => {
+                let page = browser.get(&format!("/console/tokens/{id}")).await.text();
+                let at = page.split("<time datetime=\"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default());
+                return at.map(str::to_owned).collect::<Vec<_>>();
+            }
+        };
+        [&shown["last_use"]["at"], &shown["expires_at"]].map(|at| at.as_str().unwrap_or_default().to_owned()).to_vec()
+    };
+    assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "the first use, which is written down");
+    for reader in ["apitoken show", "apitoken list", "REST", "REST list", "console"] {
+        // Uses within half a minute stay in memory, and what is shown is in whole seconds.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        let before = patgate::auth::Clock::system().now();
+        assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
+        let after = patgate::auth::Clock::system().now();
+        let window = std::time::Duration::from_secs(600);
+        let shown = shown_by(reader).await;
+        for (least, most) in [(before, after), (before.after(window), after.after(window))] {
+            let (least, most) = (least.to_string(), most.to_string());
+            assert!(
+                shown.iter().any(|at| (&least..=&most).contains(&at)),
+                "{reader}: {least} to {most}, not {shown:?}"
+            );
+        }
+    }
 }
