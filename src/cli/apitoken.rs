@@ -4,11 +4,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::site::Site;
-use super::token_flags::{TokenFlags, asked};
+use super::token_flags::{BoundFlags, TokenFlags, asked};
 use super::{Failure, Result, output, token_view};
 use crate::api::shape::NewToken;
+use crate::auth::Clock;
 use crate::domain::{Lifetime, Login, TokenId};
-use crate::tokens::{Asked, StateFilter, TokenRequest};
+use crate::tokens::{Asked, Label, Narrowing, StateFilter, TokenRequest};
 
 /// Manage tokens
 #[derive(Debug, Args)]
@@ -29,6 +30,7 @@ enum What {
         /// The token's id
         id: TokenId,
     },
+    Edit(Box<Edit>),
     Revoke(Revoke),
     Rotate(Rotate),
 }
@@ -53,15 +55,37 @@ struct Create {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken list
-  patgate --state /var/lib/patgate apitoken list --owner alice --state live --json")]
+  patgate --state /var/lib/patgate apitoken list --owner alice --status live --json")]
 struct List {
     /// Only those of this user
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
-    /// Only those in this state: live, expired, revoked or dangling (with a scope whose node has ended);
-    /// the state directory is named before the command here
-    #[arg(long, value_name = "STATE")]
-    state: Option<StateFilter>,
+    /// Only those of this status: live, expired, revoked or dangling (with a scope whose node has ended)
+    #[arg(long, value_name = "STATUS")]
+    status: Option<StateFilter>,
+}
+
+/// Change a token's name, or make it narrower: nothing makes it wider again
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate apitoken edit JhxND7ci --name laptop --tag holiday
+  patgate apitoken edit JhxND7ci -s path:/projects:r --ip 192.0.2.0/24 --expiry-date 7d
+
+What is left out stays; a limit that is given takes the place of the present one.")]
+struct Edit {
+    /// The token's id
+    id: TokenId,
+    /// Another name
+    #[arg(long, value_name = "NAME")]
+    name: Option<Label>,
+    /// Another description
+    #[arg(long, value_name = "TEXT")]
+    description: Option<Label>,
+    /// Expire this long from now, such as 7d, sooner than it would
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    expiry_date: Option<Lifetime>,
+    #[command(flatten)]
+    bounds: BoundFlags,
 }
 
 /// Take tokens back: refused from the next request on, open sessions end
@@ -104,6 +128,7 @@ impl Apitoken {
             What::Create(create) => create.run(site),
             What::List(list) => list.run(site),
             What::Show { id } => show(site, *id),
+            What::Edit(edit) => edit.run(site),
             What::Revoke(revoke) => revoke.run(site),
             What::Rotate(rotate) => rotate.run(site),
         }
@@ -128,12 +153,31 @@ impl Create {
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
             lifetime: self.expiry_date.unwrap_or_default(),
-            scopes: self.flags.scopes(),
-            limits: self.flags.limits(),
-            roles: self.flags.roles(),
+            scopes: self.flags.bounds.scopes(),
+            limits: self.flags.bounds.limits(),
+            roles: self.flags.bounds.roles()?.unwrap_or_default(),
             ..TokenRequest::new(owner)
         };
         reveal(site, &desk.create_token(request)?, self.flags.quiet, "created")
+    }
+}
+
+impl Edit {
+    fn run(&self, site: &Site) -> Result {
+        let change = Narrowing {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            scopes: self.bounds.scopes(),
+            limits: self.bounds.limits(),
+            roles: self.bounds.roles()?,
+            expires: self.expiry_date.map(|lifetime| Clock::system().now().after(lifetime.duration())),
+        };
+        if change.is_empty() {
+            return Err(Failure::usage("nothing to change was named")
+                .hint("patgate apitoken edit --help shows what can be changed, with an example"));
+        }
+        let token = site.desk()?.narrow(self.id, &change)?;
+        if site.json() { output::json(&token) } else { output::facts(&token_view::facts(token)) }
     }
 }
 
@@ -157,7 +201,7 @@ fn reveal(site: &Site, made: &NewToken, quiet: bool, done: &str) -> Result {
 
 impl List {
     fn run(&self, site: &Site) -> Result {
-        let tokens = site.desk()?.tokens(self.owner.as_ref(), self.state)?;
+        let tokens = site.desk()?.tokens(self.owner.as_ref(), self.status)?;
         if site.json() {
             return output::json(&tokens);
         }

@@ -81,6 +81,9 @@ enum Command {
     Serve(serve::Serve),
     Quickstart(quickstart::Quickstart),
     Admin(Admin),
+    /// Manage users: the same as `patgate admin user`, as the manual of Pydio Cells writes it
+    #[command(hide = true)]
+    User(user::UserCommand),
     Apitoken(apitoken::Apitoken),
     Node(node::Node),
     Policy(policy::PolicyCommand),
@@ -103,6 +106,7 @@ impl Command {
             Command::Completions(_) => Some("completions"),
             Command::Man(_) => Some("man"),
             Command::Admin(_)
+            | Command::User(_)
             | Command::Apitoken(_)
             | Command::Node(_)
             | Command::Policy(_)
@@ -147,7 +151,7 @@ fn obey(cli: Cli) -> Result {
     match cli.command {
         Command::Serve(command) => command.run(&site),
         Command::Quickstart(command) => command.run(&site),
-        Command::Admin(Admin { what: AdminCommand::User(command) }) => command.run(&site),
+        Command::Admin(Admin { what: AdminCommand::User(command) }) | Command::User(command) => command.run(&site),
         Command::Apitoken(command) => command.run(&site),
         Command::Node(command) => command.run(&site),
         Command::Policy(command) => command.run(&site),
@@ -169,15 +173,11 @@ const STATE: &str = "state_directory";
 const EVERYWHERE: &str = "Options of every command";
 const NETWORK: &str = "Over the network, for apitoken, admin, node, policy, audit and explain";
 
-/// Lets a command and those below it take `--state DIR`, but for those where `--state` is something
-/// else: clap's own global flags can't step aside.
+/// Lets a command and those below it take `--state DIR`; the last one counts.
 fn with_state(command: clap::Command) -> clap::Command {
-    let command = command.mut_subcommands(with_state);
-    if command.get_arguments().any(|argument| argument.get_long() == Some("state")) {
-        return command;
-    }
     let help = "The folder of database, pepper and SSH host keys [env: PATGATE_STATE]";
-    command.arg(Arg::new(STATE).long("state").value_name("DIR").help(help).help_heading(EVERYWHERE))
+    let state = Arg::new(STATE).long("state").value_name("DIR").help(help).help_heading(EVERYWHERE);
+    command.mut_subcommands(with_state).arg(state)
 }
 
 /// Returns the command that the arguments name, as far as they name one: `patgate admin user`.
@@ -186,7 +186,9 @@ fn named(arguments: &[OsString]) -> String {
     let mut here = &whole;
     let mut path = here.get_name().to_owned();
     for argument in arguments.iter().skip(1) {
-        if let Some(below) = argument.to_str().and_then(|word| here.find_subcommand(word)) {
+        let below = argument.to_str().and_then(|word| here.find_subcommand(word));
+        // `patgate admni user` misspells `admin`, and does not mean the hidden `user`.
+        if let Some(below) = below.filter(|below| !below.is_hide_set() || arguments.get(1) == Some(argument)) {
             here = below;
             path = format!("{path} {}", here.get_name());
         }
@@ -220,7 +222,7 @@ mod tests {
         for argument in command.get_arguments() {
             assert!(argument.get_help().is_some(), "{path} {} says nothing", argument.get_id());
         }
-        for below in command.get_subcommands() {
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
             walk(below, &format!("{path} "), seen);
         }
         seen.push(path);
@@ -256,14 +258,22 @@ mod tests {
         assert_eq!(state("patgate --state a policy show"), Some("a".into()));
         assert_eq!(state("patgate policy show --state b"), Some("b".into()));
         assert_eq!(state("patgate --state a policy --state b show"), Some("b".into()));
-        assert_eq!(state("patgate --state a apitoken list --state live"), Some("a".into()));
-        assert_eq!(state("patgate apitoken list --state live"), None);
+        assert_eq!(state("patgate apitoken list --state b --status live"), Some("b".into()));
+        assert_eq!(state("patgate apitoken list --status live"), None);
     }
 
     #[test]
     fn a_hint_names_the_command_that_was_meant() {
         assert_eq!(named(&words("patgate --json admin user token -u alice -e x")), "patgate admin user token");
         assert_eq!(named(&words("patgate admni user")), "patgate");
+    }
+
+    #[test]
+    fn user_commands_are_known_without_admin() {
+        let line = "patgate --state a user token -u alice -a 10m -q";
+        let cli = parse(&words(line)).expect(line);
+        assert!(matches!(cli.command, Command::User(_)));
+        assert_eq!(cli.global.state, Some("a".into()));
     }
 
     #[test]

@@ -176,7 +176,7 @@ tokens, and give user name and password. Or:
   davfs2  echo 'buf_size 256' | sudo tee -a /etc/davfs2/davfs2.conf        (once, on Linux 6 and later)
           echo '{secret}' | sudo mount -t davfs -o username={login},uid=$(id -u) {url} /mnt
   sftp    sftp -P {port} {login}@{host}        (asks for the password above)
-  sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin,idmap=user {login}@{host}:/ /mnt
+  sshfs   echo '{secret}' | sshfs -p {port} -o password_stdin,idmap=user,StrictHostKeyChecking=accept-new {login}@{host}:/ /mnt
 
 Step by step, also for programs with windows ({program} client lists them):
 

@@ -2,15 +2,32 @@
 
 use clap::Args;
 
+use super::Failure;
 use crate::domain::{
     ByteSize, IpNet, Lifetime, Limits, MimePattern, Protocol, Role, Roles, ScopeTarget, Tag, UserAgentPattern,
     parse_network,
 };
 use crate::tokens::{Asked, Label};
 
-/// What narrows and names a new token.
+/// What names a new token and narrows it.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TokenFlags {
+    #[command(flatten)]
+    pub(super) bounds: BoundFlags,
+    /// A name for people [default: OWNER_api_token]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<Label>,
+    /// A description for people
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(super) description: Label,
+    /// Print the token alone
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+}
+
+/// What narrows a token, a new one or one that is there.
+#[derive(Clone, Debug, Args)]
+pub(super) struct BoundFlags {
     /// Narrow it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
     #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<ScopeTarget>,
@@ -33,29 +50,28 @@ pub(super) struct TokenFlags {
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
     /// What it may do through the REST API and in the console beyond its own tokens: one of the roles that its
-    /// owner has, such as admin or audit.read; repeatable
-    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
-    roles: Vec<Role>,
-    /// A name for people [default: OWNER_api_token]
-    #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<Label>,
-    /// A description for people
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(super) description: Label,
-    /// Print the token alone
-    #[arg(short, long, conflicts_with = "json")]
-    pub(super) quiet: bool,
+    /// owner has, such as admin or audit.read, or none; repeatable
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = role_or_none)]
+    roles: Vec<RoleWord>,
 }
 
-impl TokenFlags {
+impl BoundFlags {
     /// Returns the scopes, where any were given.
     pub(super) fn scopes(&self) -> Option<Vec<ScopeTarget>> {
         (!self.scopes.is_empty()).then(|| self.scopes.clone())
     }
 
-    /// Returns the roles.
-    pub(super) fn roles(&self) -> Roles {
-        self.roles.iter().copied().collect()
+    /// Returns the roles, where any or none were asked for.
+    ///
+    /// # Errors
+    /// [`Failure`] for `none` beside a role.
+    pub(super) fn roles(&self) -> Result<Option<Roles>, Failure> {
+        let roles: Roles = self.roles.iter().filter_map(|word| word.0).collect();
+        if !roles.is_empty() && self.roles.contains(&RoleWord(None)) {
+            return Err(Failure::usage(format!("--role none and --role {roles} contradict each other"))
+                .hint("give roles, or none alone"));
+        }
+        Ok((!self.roles.is_empty()).then_some(roles))
     }
 
     /// Returns the limits.
@@ -68,6 +84,17 @@ impl TokenFlags {
             tags: self.tags.clone(),
             max_file_size: self.max_file_size,
         }
+    }
+}
+
+/// A role, or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RoleWord(Option<Role>);
+
+fn role_or_none(text: &str) -> Result<RoleWord, String> {
+    match text.trim() {
+        "none" => Ok(RoleWord(None)),
+        role => role.parse().map(|role| RoleWord(Some(role))),
     }
 }
 

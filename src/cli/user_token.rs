@@ -40,9 +40,9 @@ impl UserToken {
             description: self.flags.description.clone(),
             lifetime: self.expire.unwrap_or_default(),
             window: self.auto,
-            scopes: self.flags.scopes(),
-            limits: self.flags.limits(),
-            roles: self.flags.roles(),
+            scopes: self.flags.bounds.scopes(),
+            limits: self.flags.bounds.limits(),
+            roles: self.flags.bounds.roles()?.unwrap_or_default(),
             ..TokenRequest::new(self.user.clone())
         };
         let made = desk.create_token(request)?;

@@ -29,6 +29,15 @@ pub struct Narrowing {
     pub expires: Option<Time>,
 }
 
+impl Narrowing {
+    /// Tells whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { name, description, scopes, limits, roles, expires } = self;
+        let named = name.is_some() || description.is_some();
+        !named && scopes.is_none() && *limits == Limits::default() && roles.is_none() && expires.is_none()
+    }
+}
+
 /// A token whose secret was replaced.
 #[derive(Debug)]
 pub struct Rotated {

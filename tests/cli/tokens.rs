@@ -146,14 +146,14 @@ fn tokens_are_listed_by_owner_and_state() {
         ids.collect::<Vec<_>>()
     };
     assert_eq!(ids("apitoken list --owner bob"), std::slice::from_ref(&third));
-    assert_eq!(ids("apitoken list --state revoked"), [first]);
-    assert_eq!(ids("apitoken list --owner alice --state live"), [second]);
-    assert_eq!(ids("apitoken list --state expired").len(), 0);
+    assert_eq!(ids("apitoken list --status revoked"), [first]);
+    assert_eq!(ids("apitoken list --owner alice --status live"), [second]);
+    assert_eq!(ids("apitoken list --status expired").len(), 0);
     assert!(site.refused("apitoken list --owner nobody", 1).contains("no user nobody"));
 
     fs::remove_dir(site.root().join("bob")).expect("removed");
     site.done("node repair");
-    assert_eq!(ids("apitoken list --state dangling"), [third]);
+    assert_eq!(ids("apitoken list --status dangling"), [third]);
 }
 
 #[test]
@@ -163,12 +163,44 @@ fn tokens_are_revoked_one_by_one_or_all_of_a_user() {
     let one = id(site.done("admin user token -u alice -q"));
     site.done("admin user token -u alice -q");
     assert!(site.refused(&format!("apitoken revoke {one} 00000000"), 1).contains("no token 00000000"));
-    assert_eq!(site.json("apitoken list --state live").as_array().map(Vec::len), Some(2));
+    assert_eq!(site.json("apitoken list --status live").as_array().map(Vec::len), Some(2));
     assert_eq!(site.done("apitoken revoke --all --owner alice"), "2 tokens of alice have been revoked\n");
-    assert_eq!(site.json("apitoken list --state live").as_array().map(Vec::len), Some(0));
+    assert_eq!(site.json("apitoken list --status live").as_array().map(Vec::len), Some(0));
     for line in ["apitoken revoke", "apitoken revoke --all", "apitoken revoke --owner alice", "apitoken revoke x"] {
         site.refused(line, 2);
     }
     assert!(site.refused(&format!("apitoken rotate {one}"), 1).contains("is revoked"));
     assert!(site.refused(&format!("apitoken rotate {one} --grace 25h"), 1).contains("24h"));
+}
+
+#[test]
+fn token_is_narrowed_by_edit_and_never_widened() {
+    let site = Site::with_alice();
+    let made = site.json("admin user token -u alice -e 30d --protocol webdav,sftp");
+    let id = made["id"].as_str().expect("an id");
+    let edited = site.json(&format!(
+        "apitoken edit {id} --name laptop -s path:/alice:r --protocol sftp --tag x,y --expiry-date 1d --role none"
+    ));
+    assert_eq!((&edited["name"], &edited["limits"]["protocols"]), (&"laptop".into(), &serde_json::json!(["sftp"])));
+    assert_eq!(edited["scopes"][0]["permission"], "r");
+    assert!(edited["expires_at"].as_str() < made["expires_at"].as_str(), "{edited}");
+    assert!(site.done(&format!("apitoken edit {id} --description office")).contains("office"));
+    for (flags, told) in [
+        ("--protocol webdav", "narrower only"),
+        ("--expiry-date 30d", "can't be made longer"),
+        ("-s path:/alice:rw", "outside"),
+    ] {
+        assert!(site.refused(&format!("apitoken edit {id} {flags}"), 1).contains(told), "{flags}");
+    }
+    assert!(site.refused(&format!("apitoken edit {id}"), 2).contains("nothing to change"));
+    site.refused(&format!("apitoken edit {id} --role none,admin"), 2);
+    assert_eq!(site.json(&format!("apitoken show {id}"))["limits"]["protocols"], serde_json::json!(["sftp"]));
+}
+
+#[test]
+fn user_commands_are_taken_without_admin_as_the_manual_of_pydio_cells_writes_them() {
+    let site = Site::with_alice();
+    let token = site.done("user token -u alice -a 10m -q");
+    assert!(super::is_token(token.trim()), "{token}");
+    assert!(site.done("user show alice").contains("alice"));
 }

@@ -11,7 +11,7 @@ fn misuse_is_told_in_a_line_with_a_hint() {
         "nonsense",
         "admin",
         "admin user tken",
-        "apitoken list --state some",
+        "apitoken list --status some",
         "serve --nonsense",
         "serve --set x",
         "admin user token -u alice -e -1h",

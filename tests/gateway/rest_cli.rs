@@ -41,7 +41,7 @@ async fn what_is_shown_over_the_network_is_what_is_shown_on_the_state_directory(
     for line in [
         format!("apitoken show {id}"),
         "apitoken list --owner alice".to_owned(),
-        "apitoken list --owner alice --state dangling".to_owned(),
+        "apitoken list --owner alice --status dangling".to_owned(),
         "admin user list".to_owned(),
         "admin user show alice".to_owned(),
         "node id /projects".to_owned(),
@@ -73,6 +73,8 @@ async fn users_and_tokens_are_managed_over_the_network() {
     assert!(shown.contains("rw /eve") && shown.contains("r /projects"), "{shown}");
     assert_eq!(run("admin user revoke-grant eve /projects"), "User eve has no grant on /projects any more");
     assert_eq!(gateway.dav("eve", &secret).status("PROPFIND", "/dav/projects/").await, 404);
+    let edited = run(&format!("apitoken edit {} --name narrow --tag x --expiry-date 30m", id_of(&secret)));
+    assert!(edited.contains("narrow") && edited.contains("tagged x"), "{edited}");
     let rotated = run(&format!("apitoken rotate {} -q", id_of(&secret)));
     assert!(id_of(&rotated) == id_of(&secret) && rotated != secret);
     assert_eq!(

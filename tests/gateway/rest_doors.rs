@@ -181,7 +181,7 @@ async fn the_upload_services_calls_mean_what_its_clients_know() {
     let mut revoked = wanted;
     revoked["revoked"] = json!(true);
     assert_eq!(alice.send("DELETE", &path, NOTHING).await.json(), revoked);
-    assert_eq!(gateway.patgate(&["apitoken", "list", "--state", "revoked"]).lines().count(), 2);
+    assert_eq!(gateway.patgate(&["apitoken", "list", "--status", "revoked"]).lines().count(), 2);
     let refused = [json!({ "expires": "soon" }), json!({ "expires": "2001-01-01 00:00:00" }), json!({ "expire": "" })];
     for order in refused {
         assert_eq!(alice.send("POST", "/auth/token/generate", order.clone()).await.status, 422, "{order}");

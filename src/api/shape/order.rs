@@ -127,6 +127,19 @@ pub struct TokenChange {
 }
 
 impl TokenChange {
+    /// Writes down what is asked for.
+    pub fn of(change: &Narrowing) -> Self {
+        let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
+        Self {
+            name: name.map(Text),
+            description: description.map(Text),
+            scopes: scopes.map(|scopes| scopes.into_iter().map(Text).collect()),
+            limits: limits.into(),
+            roles,
+            expires_at: expires.map(Text),
+        }
+    }
+
     /// Reads what is asked for.
     pub(in crate::api) fn narrowing(self) -> Narrowing {
         Narrowing {

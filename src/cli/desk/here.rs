@@ -9,7 +9,7 @@ use crate::api::shape::{
 use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TokenText, TreePath};
 use crate::store::{Cursor, EventFilter, TokenRecord};
 use crate::tokens::{
-    self, Grant, GrantPlace, Home, Issued, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
+    self, Grant, GrantPlace, Home, Issued, Narrowing, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
 };
 use crate::tree;
 
@@ -50,6 +50,11 @@ impl Desk for Here {
 
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
         Ok(self.0.tokens.revoke_all(&self.0.authority, owner)?)
+    }
+
+    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token> {
+        let tokens = if change.scopes.is_none() { self.0.looking() } else { self.0.with_tree()? };
+        Ok(Token::of(&tokens.narrow(&self.0.authority, id, change, None)?))
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {

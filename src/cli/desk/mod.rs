@@ -9,7 +9,7 @@ use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
 use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
 use crate::store::{Cursor, EventFilter};
-use crate::tokens::{Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use here::Here;
 pub(super) use there::{There, Way};
@@ -36,6 +36,8 @@ pub(super) trait Desk {
     fn revoke(&self, ids: &[TokenId]) -> Result;
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     fn revoke_all(&self, owner: &Login) -> Result<usize>;
+    /// Changes a token's name, and makes it narrower.
+    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token>;
     /// Gives a token a new secret.
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken>;
     /// Makes a user.

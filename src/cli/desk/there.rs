@@ -17,12 +17,13 @@ use super::super::{Failure, Result};
 use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
     EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach,
-    RevocationOrder, Revoked, Rotation, Text, Token, TokenOrder, UserChange, UserOrder, UserShown, VerdictShown,
+    RevocationOrder, Revoked, Rotation, Text, Token, TokenChange, TokenOrder, UserChange, UserOrder, UserShown,
+    VerdictShown,
 };
 use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
 use crate::store::{Cursor, EventFilter};
-use crate::tokens::{self, Grant, GrantPlace, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{self, Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -214,6 +215,10 @@ impl Desk for There {
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
         let answer = self.send(Method::DELETE, &format!("/users/{}/tokens", encoded(owner.as_str())), None)?;
         Ok(answer.read::<Revoked>()?.revoked)
+    }
+
+    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token> {
+        self.tell(Method::PATCH, &format!("/tokens/{id}"), &TokenChange::of(change))
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
