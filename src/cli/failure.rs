@@ -45,6 +45,20 @@ impl Failure {
         Self { hint, ..self }
     }
 
+    /// Adds to the commands of the hint the flags that say where the refused one worked.
+    pub(super) fn at_place(self, flags: &str) -> Self {
+        let Some(hint) = self.hint.as_deref().filter(|_| !flags.is_empty()) else { return self };
+        let mut told = hint.to_owned();
+        for command in ["admin", "apitoken", "node", "policy", "audit", "explain"] {
+            told = told.replace(&format!("patgate {command} "), &format!("patgate{flags} {command} "));
+        }
+        // Those work on this machine alone, and say so where a server is named.
+        if !flags.contains("--server") {
+            told = told.replace("patgate doctor ", &format!("patgate{flags} doctor "));
+        }
+        Self { hint: Some(told), ..self }
+    }
+
     /// Prints it and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         let mut text = String::new();

@@ -9,6 +9,7 @@ mod desk;
 mod doctor;
 mod explain;
 mod failure;
+mod fresh_state;
 mod man;
 mod node;
 mod output;
@@ -145,20 +146,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn obey(cli: Cli) -> Result {
     let site = Site::new(cli.global);
-    if let Some(name) = cli.command.local() {
+    dispatch(cli.command, &site).map_err(|failure| {
+        site.discard();
+        failure.at_place(&site.place_flags())
+    })
+}
+
+fn dispatch(command: Command, site: &Site) -> Result {
+    if let Some(name) = command.local() {
         site.refuse_server(name)?;
     }
-    match cli.command {
-        Command::Serve(command) => command.run(&site),
-        Command::Quickstart(command) => command.run(&site),
-        Command::Admin(Admin { what: AdminCommand::User(command) }) | Command::User(command) => command.run(&site),
-        Command::Apitoken(command) => command.run(&site),
-        Command::Node(command) => command.run(&site),
-        Command::Policy(command) => command.run(&site),
-        Command::Audit(command) => command.run(&site),
-        Command::Explain(command) => command.run(&site),
-        Command::Client(command) => command.run(&site),
-        Command::Doctor(command) => command.run(&site),
+    match command {
+        Command::Serve(command) => command.run(site),
+        Command::Quickstart(command) => command.run(site),
+        Command::Admin(Admin { what: AdminCommand::User(command) }) | Command::User(command) => command.run(site),
+        Command::Apitoken(command) => command.run(site),
+        Command::Node(command) => command.run(site),
+        Command::Policy(command) => command.run(site),
+        Command::Audit(command) => command.run(site),
+        Command::Explain(command) => command.run(site),
+        Command::Client(command) => command.run(site),
+        Command::Doctor(command) => command.run(site),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }

@@ -43,3 +43,25 @@ pub(super) fn facts(facts: &[(&str, String)]) -> Result {
         facts.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:")).trim_end().to_owned());
     say(&lines.collect::<Vec<_>>().join("\n"))
 }
+
+/// Writes a word as a shell reads it.
+pub(super) fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%:".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("/srv/files.patgate"), "/srv/files.patgate");
+        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -25,6 +25,7 @@ const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
 /// How many ports past the first are tried.
 const PORTS: u16 = 100;
+const WELCOME_FILE: &str = "welcome.txt";
 const WELCOME: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
     Put files here, or delete this note; both show up everywhere at once.\n";
 
@@ -59,14 +60,22 @@ impl Quickstart {
             return Err(fault.hint("name the folder to serve: patgate quickstart DIR"));
         }
         let state = site.told_state().map_or_else(|| beside(&root), std::path::absolute)?;
-        make_folder(&root)?;
-        run(async {
+        let made = make_folder(&root)?;
+        site.makes(&state);
+        let served = run(async {
             let gateway = self.open(&root, &state).await?;
             let stop = stop_on_signals()?;
             self.welcome(site, &gateway, &root, &state)?;
+            site.keeps();
             gateway.run(stop).await;
             Ok(())
-        })
+        });
+        if served.is_err() && made {
+            // What is served by nobody leaves no note that it is.
+            let _ = fs::remove_file(root.join(WELCOME_FILE));
+            let _ = fs::remove_dir(&root);
+        }
+        served
     }
 
     /// Opens the gateway on the first ports that are free.
@@ -152,10 +161,13 @@ struct Page<'a> {
 impl Page<'_> {
     fn text(&self) -> String {
         let Self { root, state, login, http, sftp, kept, .. } = self;
-        let (root, state, secret) = (root.display(), quoted(state), self.secret.unwrap_or("TOKEN"));
+        let (root, state, secret) =
+            (root.display(), output::quoted(&state.display().to_string()), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
         let (url, console) = (format!("http://{http}/dav/"), format!("http://{http}/console/"));
-        let program = std::env::args_os().next().map_or_else(|| "patgate".to_owned(), |name| quoted(Path::new(&name)));
+        let program = std::env::args_os()
+            .next()
+            .map_or_else(|| "patgate".to_owned(), |name| output::quoted(&name.to_string_lossy()));
         let keys = self.fingerprints.join("\n               ");
         format!(
             "\
@@ -191,13 +203,6 @@ More users and tokens, while this runs or not:
     }
 }
 
-/// Writes a path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%".contains(&b);
-    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 /// Returns the state directory beside a folder: `DIR.patgate`.
 fn beside(root: &Path) -> io::Result<PathBuf> {
     let root = if root.file_name().is_some() { root.to_owned() } else { root.canonicalize()? };
@@ -211,15 +216,16 @@ fn beside(root: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn make_folder(root: &Path) -> Result {
+/// Makes the folder to serve; tells whether it was not there.
+fn make_folder(root: &Path) -> Result<bool> {
     if root.exists() {
-        return Ok(());
+        return Ok(false);
     }
     let made = fs::create_dir_all(root).and_then(|()| {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-        fs::File::create_new(root.join("welcome.txt"))?.write_all(WELCOME.as_bytes())
+        fs::File::create_new(root.join(WELCOME_FILE))?.write_all(WELCOME.as_bytes())
     });
-    made.map_err(|error| {
+    made.map(|()| true).map_err(|error| {
         Failure::new(format!("the folder {} can't be made: {error}", root.display()))
             .hint("name one that you may make: patgate quickstart DIR")
     })
@@ -240,11 +246,5 @@ mod tests {
         assert_eq!(beside(Path::new("/srv/files")).expect("a place"), Path::new("/srv/files.patgate"));
         assert_eq!(beside(Path::new("/srv/files/")).expect("a place"), Path::new("/srv/files.patgate"));
         assert!(beside(Path::new("/")).is_err());
-    }
-
-    #[test]
-    fn odd_paths_are_quoted_for_the_shell() {
-        assert_eq!(quoted(Path::new("/srv/files.patgate")), "/srv/files.patgate");
-        assert_eq!(quoted(Path::new("/a b/it's")), "'/a b/it'\\''s'");
     }
 }

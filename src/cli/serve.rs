@@ -43,7 +43,9 @@ impl Serve {
         }
         let settings = settings(config);
         run(async {
+            site.makes(&settings.state);
             let gateway = Gateway::open(settings, Parts::default()).await?;
+            site.keeps();
             let stop = stop_on_signals()?;
             output::say(&ready(&gateway))?;
             gateway.run(stop).await;

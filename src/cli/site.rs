@@ -1,23 +1,26 @@
 //! Where a command works: the state directory, what is kept there, and the folder that is served.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Here, There, Way};
-use super::{Failure, Global, Result, system_user};
+use super::fresh_state::FreshState;
+use super::{Failure, Global, Result, output, system_user};
 use crate::auth::{Clock, write_uses_of_servers};
 use crate::config::{self, Flag, Local, Sources};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Authority, Issued, TokenRequest, Tokens};
+use crate::tokens::{Authority, Issued, StateFilter, TokenRequest, Tokens};
 use crate::tree::{self, Tree};
 
 /// Where a command works, and how it prints.
 #[derive(Debug)]
 pub(super) struct Site {
     global: Global,
+    /// What a refused command leaves nothing of.
+    fresh: RefCell<Option<FreshState>>,
 }
 
 /// What is kept, and where the served folder is.
@@ -34,7 +37,7 @@ pub(super) struct Open {
 impl Site {
     /// Takes what every command takes.
     pub(super) fn new(global: Global) -> Self {
-        Self { global }
+        Self { global, fresh: RefCell::default() }
     }
 
     /// Tells whether to print JSON.
@@ -80,6 +83,12 @@ impl Site {
         own(&local.state)?;
         if !local.state.join("patgate.db").exists() {
             let state = local.state.display();
+            // `--state` was once how a list of tokens was narrowed.
+            let is_status = self.global.state.as_deref().is_some_and(|state| state.parse::<StateFilter>().is_ok());
+            if is_status {
+                return Err(Failure::new(format!("there is no patgate state in {state}"))
+                    .hint("tokens of one status are listed by --status; --state names the state directory"));
+            }
             return Err(Failure::new(format!("there is no patgate state in {state}"))
                 .hint("name the server's with --state DIR or PATGATE_STATE, or start one: patgate serve --root DIR"));
         }
@@ -142,7 +151,45 @@ impl Site {
 
     /// Opens the state; makes it where there is none.
     pub(super) fn open_or_make(&self) -> Result<Open> {
-        open(self.local()?)
+        let local = self.local()?;
+        self.makes(&local.state);
+        open(local)
+    }
+
+    /// Notes that the command makes a state where there is none.
+    pub(super) fn makes(&self, state: &Path) {
+        *self.fresh.borrow_mut() = FreshState::look(state);
+    }
+
+    /// Notes that what the command has made is in use, and stays.
+    pub(super) fn keeps(&self) {
+        self.fresh.take();
+    }
+
+    /// Removes the state that a refused command has made.
+    pub(super) fn discard(&self) {
+        if let Some(fresh) = self.fresh.take() {
+            fresh.discard();
+        }
+    }
+
+    /// Returns the flags of this call that say where it works, as a shell reads them.
+    pub(super) fn place_flags(&self) -> String {
+        let Global { config, state, server, ca_file, cleartext, .. } = &self.global;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let flags = [
+            ("--config", path(config)),
+            ("--state", state.clone()),
+            ("--server", server.clone()),
+            ("--ca-file", path(ca_file)),
+        ];
+        let mut text = String::new();
+        for (name, value) in flags {
+            if let Some(value) = value {
+                text += &format!(" {name} {}", output::quoted(&value));
+            }
+        }
+        text + if *cleartext { " --cleartext" } else { "" }
     }
 }
 

@@ -104,3 +104,52 @@ fn why_a_server_does_not_start_is_said_with_what_to_do() {
         assert!(err.contains("the database is damaged") && err.contains("hint: patgate doctor"), "{err}");
     }
 }
+
+#[test]
+fn refused_command_leaves_no_state_behind() {
+    let site = Site::new();
+    for (line, told) in [
+        ("admin user create alice --grant /none:r", "nothing is at /none"),
+        ("policy set default-lifetime 2Y", "may not exceed"),
+        ("serve --http 127.0.0.1:0 --sftp off --root /proc", "/proc can't be served"),
+    ] {
+        let answer = site.run(line);
+        assert!(answer.code == 1 && answer.err.contains(told), "{line}: {}", answer.err);
+        assert!(!site.state().exists(), "{line}");
+    }
+    let file = site.folder.path().join("taken");
+    fs::write(&file, "x").expect("written");
+    let state = site.folder.path().join("new.patgate");
+    let mut command = site.command();
+    command.env_remove("PATGATE_STATE").env_remove("PATGATE_ROOT");
+    command.args(["quickstart", "--http", "192.0.2.1:0", "--sftp", "127.0.0.1:0"]).arg(site.folder.path().join("new"));
+    assert_eq!(super::answer(&mut command).code, 1, "nobody has that address");
+    assert!(!state.exists() && !site.folder.path().join("new").exists());
+    site.done("admin user create alice");
+    assert!(site.state().join("patgate.db").exists());
+    site.refused("policy set default-lifetime 2Y", 1);
+    site.done("admin user show alice");
+}
+
+#[test]
+fn hints_carry_the_state_directory_that_was_named() {
+    let site = Site::with_alice();
+    let state = site.state().display().to_string();
+    let named = |line: &str| {
+        let mut command = site.command();
+        command.env_remove("PATGATE_STATE").args(["--state", &state]).args(line.split_whitespace());
+        super::answer(&mut command).err
+    };
+    for (line, hint) in [
+        ("admin user show nobody", "admin user list shows"),
+        ("apitoken show 00000000", "apitoken list shows"),
+        ("admin user token -u alice -e 2Y", "policy set max-lifetime"),
+    ] {
+        let err = named(line);
+        assert!(err.contains(&format!("patgate --state {state} {hint}")), "{err}");
+        assert!(site.refused(line, 1).contains(&format!("patgate {hint}")), "not where the environment names it");
+    }
+    let mut command = site.command();
+    command.args(["apitoken", "list", "--state", "live"]);
+    assert!(super::answer(&mut command).err.contains("--status"));
+}
