@@ -28,7 +28,8 @@ const EARLIEST: i64 = 1_767_225_600_000;
 #[command(after_help = "Examples:
   patgate doctor
   patgate doctor --health
-  patgate doctor --health http://127.0.0.1:8080/healthz")]
+  patgate doctor --health http://127.0.0.1:8080/healthz
+  patgate doctor --health https://files.example.org:8443/healthz")]
 pub(super) struct Doctor {
     /// Ask a running server whether it answers, at /healthz of its configured address unless told otherwise
     #[arg(long, value_name = "URL")]
@@ -168,9 +169,13 @@ fn readable(state: &Path) -> Option<Finding> {
 }
 
 fn certificate(files: &TlsFiles) -> Finding {
-    match net::server_config(&files.certificate, &files.key, &[]) {
-        Ok(_) => {
-            finding("certificate", Verdict::Good, format!("{} and its key can be used", files.certificate.display()))
+    let fault = net::server_config(&files.certificate, &files.key, &[]);
+    let shown = files.certificate.display();
+    match fault.and_then(|_| net::certificate_fault(&files.certificate)) {
+        Ok(None) => finding("certificate", Verdict::Good, format!("{shown} and its key can be used")),
+        Ok(Some(fault)) => {
+            let text = format!("{shown}: {fault}: clients refuse it; give tls_cert another one");
+            finding("certificate", Verdict::Bad, text)
         }
         Err(error) => finding("certificate", Verdict::Bad, error.to_string()),
     }

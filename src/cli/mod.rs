@@ -63,7 +63,7 @@ struct Global {
     /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
     #[arg(long, value_name = "URL", global = true, help_heading = NETWORK)]
     server: Option<String>,
-    /// Trust the authority in this file (PEM) for --server, and no other [env: PATGATE_CA_FILE]
+    /// Trust the authority in this file (PEM) for --server and doctor --health, and no other [env: PATGATE_CA_FILE]
     #[arg(long, value_name = "FILE", global = true, help_heading = NETWORK)]
     ca_file: Option<PathBuf>,
     /// Let the token travel to --server unencrypted
@@ -174,7 +174,34 @@ fn dispatch(command: Command, site: &Site) -> Result {
 
 /// Returns the whole command line, for completions and manual pages too.
 fn command() -> clap::Command {
-    with_state(Cli::command())
+    with_state(with_notes(Cli::command()))
+}
+
+/// What the help says of durations, where a command takes one.
+const DURATIONS: &str =
+    "A duration is a whole number and a unit: s, m, h, d, w, M (30 days) or Y (365 days), such as 36h.";
+/// What the help says of sizes, likewise.
+const SIZES: &str = "A size is a whole number of bytes, or one with a unit: KiB, MiB, GiB, TiB, KB, MB, GB or TB.";
+/// What the help says of lists that commas may separate, and of others.
+const LISTS: &str = "Repeat an option that is repeatable, or separate its values with commas.";
+const REPEATED: &str = "Repeat an option that is repeatable: its values may hold commas.";
+
+/// Ends the help of each command with what its options have in common: units, and how lists are written.
+fn with_notes(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(with_notes);
+    let takes = |name: &str| {
+        let mut names = command.get_arguments().filter_map(|argument| argument.get_value_names());
+        names.any(|names| names.iter().any(|own| own.as_str() == name))
+    };
+    let options: Vec<_> = command.get_arguments().filter(|argument| argument.get_long().is_some()).collect();
+    let separated = options.iter().any(|option| option.get_value_delimiter().is_some());
+    let repeated = options.iter().any(|option| matches!(option.get_action(), clap::ArgAction::Append));
+    let lists = if separated { LISTS } else { REPEATED };
+    let notes =
+        [(takes("DURATION") || takes("WHEN"), DURATIONS), (takes("SIZE"), SIZES), (separated || repeated, lists)];
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let notes: Vec<_> = notes.into_iter().filter(|(takes, _)| *takes).map(|(_, note)| note).collect();
+    if notes.is_empty() { command } else { command.after_help(format!("{help}\n\n{}", notes.join("\n"))) }
 }
 
 const STATE: &str = "state_directory";
@@ -242,6 +269,26 @@ mod tests {
         walk(&command(), "", &mut seen);
         assert!(seen.len() > 25, "{seen:?}");
         assert!(seen.contains(&"patgate admin user token".to_owned()));
+    }
+
+    #[test]
+    fn help_tells_units_and_lists_where_a_command_takes_them() {
+        let help = |line: &str| {
+            let error = parse(&words(&format!("{line} --help"))).err().expect("help");
+            error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        for (line, notes) in [
+            ("patgate admin user token", &[DURATIONS, SIZES, LISTS][..]),
+            ("patgate apitoken create", &[DURATIONS, SIZES, LISTS]),
+            ("patgate apitoken edit", &[DURATIONS, SIZES, LISTS]),
+            ("patgate apitoken rotate", &[DURATIONS]),
+            ("patgate admin user create", &[REPEATED]),
+            ("patgate apitoken show", &[]),
+        ] {
+            let told: Vec<_> =
+                [DURATIONS, SIZES, LISTS, REPEATED].into_iter().filter(|note| help(line).contains(note)).collect();
+            assert_eq!(told, notes, "{line}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Site {
     fn desk_on(&self, open: impl FnOnce(&Self) -> Result<Open>) -> Result<Box<dyn Desk>> {
         let Some(server) = self.server()? else { return Ok(Box::new(Here(open(self)?))) };
         let token = std::env::var("PATGATE_TOKEN").ok();
-        let ca_file = told(self.global.ca_file.clone(), "PATGATE_CA_FILE");
+        let ca_file = self.ca_file();
         let way = Way { ca_file: ca_file.as_deref(), cleartext: self.global.cleartext };
         Ok(Box::new(There::new(&server, token, way)?))
     }
@@ -123,6 +123,11 @@ impl Site {
             (None, Some(_)) => Ok(None),
             (None, None) => Ok(std::env::var("PATGATE_SERVER").ok().filter(|server| !server.is_empty())),
         }
+    }
+
+    /// Returns the file of the authority to trust, where one is named.
+    pub(super) fn ca_file(&self) -> Option<PathBuf> {
+        told(self.global.ca_file.clone(), "PATGATE_CA_FILE")
     }
 
     /// Tells whether things are done over the network.

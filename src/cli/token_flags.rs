@@ -37,7 +37,7 @@ pub(super) struct BoundFlags {
     /// Allow only callers from this address or network; repeatable
     #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     ips: Vec<IpNet>,
-    /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable
+    /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable, since it may hold commas
     #[arg(long = "user-agent", value_name = "TEXT", value_parser = user_agent)]
     user_agents: Vec<UserAgentPattern>,
     /// Allow only uploads of this media type, such as image/png or image/*; repeatable

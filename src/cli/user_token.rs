@@ -13,9 +13,7 @@ use crate::tokens::{Asked, TokenRequest};
 #[command(after_help = "Examples:
   patgate admin user token -u alice -e 24h
   patgate admin user token -u backup -a 36h -s path:/backup:w -q
-  patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r
-
-A duration is a whole number and a unit: s, m, h, d, w, M (30 days) or Y (365 days).")]
+  patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r")]
 pub(super) struct UserToken {
     /// The owner
     #[arg(short, long, value_name = "LOGIN")]

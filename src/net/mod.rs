@@ -8,5 +8,5 @@ mod unstalled;
 
 pub use gate::{Gate, GateLimits, Pass};
 pub use listen::{Connection, accept, tolerate_silence};
-pub use tls::{TlsError, TlsFailure, install_crypto, server_config};
+pub use tls::{TlsError, TlsFailure, certificate_fault, install_crypto, server_config};
 pub use unstalled::Unstalled;

@@ -5,8 +5,11 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::CertificateError;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 /// Why certificate or key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum TlsError {
     #[error("the key is not that of the certificate")]
     Strangers,
     /// TLS can't be answered with them.
-    #[error("certificate and key can't be used: {0}")]
+    #[error("certificate and key can't be used: {}", in_words(.0))]
     Pair(#[source] rustls::Error),
 }
 
@@ -91,19 +94,117 @@ impl From<&rustls::Error> for TlsFailure {
                     "look at the clock here, and at the server's",
                 ),
                 Certificate::Other(_) => (
-                    format!("shows a certificate that can't be used ({certificate})"),
+                    format!("shows a certificate that can't be used ({})", certificate_in_words(certificate)),
                     "one that was signed by itself has to be made for a server: openssl req -x509 with -addext \
                      basicConstraints=CA:FALSE",
                 ),
-                other => (format!("shows a certificate that can't be used ({other})"), "give the server another one"),
+                other => (
+                    format!("shows a certificate that can't be used ({})", certificate_in_words(other)),
+                    "give the server another one",
+                ),
             },
             rustls::Error::InvalidMessage(_) => {
                 ("does not speak TLS there".to_owned(), "a server without certificates is asked at http://")
             }
-            other => (format!("can't be spoken to over TLS ({other})"), "is it a patgate server's address?"),
+            other => {
+                (format!("can't be spoken to over TLS ({})", in_words(other)), "is it a patgate server's address?")
+            }
         };
         Self { fault, remedy }
     }
+}
+
+/// Says what is wrong, without the library's own names of faults.
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate_in_words(certificate).to_owned(),
+        rustls::Error::InvalidMessage(_) => "what came is no message of TLS".to_owned(),
+        rustls::Error::PeerIncompatible(_) => "the two have no version, cipher or key exchange in common".to_owned(),
+        rustls::Error::PeerMisbehaved(_) => "it breaks the rules of TLS".to_owned(),
+        rustls::Error::AlertReceived(rustls::AlertDescription::HandshakeFailure) => {
+            "it found no version, cipher or certificate that suits both".to_owned()
+        }
+        rustls::Error::AlertReceived(_) => "it broke the handshake off".to_owned(),
+        rustls::Error::NoCertificatesPresented => "there is no certificate".to_owned(),
+        rustls::Error::General(why) => why.clone(),
+        _ => "TLS failed".to_owned(),
+    }
+}
+
+fn certificate_in_words(error: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError as Certificate;
+    match error {
+        Certificate::BadEncoding => "it is damaged, or no certificate",
+        Certificate::Expired | Certificate::ExpiredContext { .. } => "it has expired",
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => "it is not valid yet",
+        Certificate::Revoked => "it was revoked",
+        Certificate::UnhandledCriticalExtension => "it asks for something that TLS clients don't know",
+        Certificate::UnknownIssuer => "its authority is not trusted here",
+        Certificate::BadSignature => "its signature is wrong",
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => "it is of another name",
+        Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => "it is not meant for a server",
+        // webpki names the rest in its own words alone.
+        Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is that of an authority, which no server may show as its own"
+        }
+        _ => "it breaks the rules of certificates",
+    }
+}
+
+/// Finds what TLS clients will hold against a certificate, whichever authority they trust: that it has expired, is that
+/// of an authority, is meant for something else or names no host.
+///
+/// # Errors
+/// [`TlsError`] when the file can't be read.
+pub fn certificate_fault(certificate: &Path) -> Result<Option<&'static str>, TlsError> {
+    let chain = read_chain(certificate)?;
+    let Some((own, above)) = chain.split_first() else { return Ok(None) };
+    let mut roots = rustls::RootCertStore::empty();
+    // The authority itself is rarely in the chain: one that is unknown is no fault.
+    roots.add_parsable_certificates(chain.iter().cloned());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
+        return Ok(Some("it is damaged, or no certificate"));
+    };
+    // No host has that name (RFC 6761): a certificate that is refused for it alone is all right.
+    let name = ServerName::try_from("patgate.invalid").map_err(|_| rustls::Error::General("no name".to_owned()))?;
+    let judged = verifier.verify_server_cert(own, above, &name, &[], UnixTime::now());
+    Ok(match judged {
+        Err(rustls::Error::InvalidCertificate(fault)) => match fault {
+            CertificateError::UnknownIssuer | CertificateError::NotValidForName => None,
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                presented.is_empty().then_some("it names no host (subjectAltName)")
+            }
+            fault => Some(certificate_in_words(&fault)),
+        },
+        Ok(_) | Err(_) => None,
+    })
+}
+
+/// Reads a certificate chain (PEM).
+fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fault = |reason: String| TlsError::File { path: certificate.to_owned(), reason };
+    let file = File::open(certificate).map_err(|error| fault(error.to_string()))?;
+    let chain = CertificateDer::pem_reader_iter(BufReader::new(file)).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(fault("it holds no certificate".to_owned())),
+        Ok(chain) => Ok(chain),
+        Err(pem::Error::Io(error)) => Err(fault(error.to_string())),
+        Err(_) => Err(fault("it is damaged".to_owned())),
+    }
+}
+
+/// Reads a private key (PEM).
+fn read_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let fault = |reason: &str| TlsError::File { path: key.to_owned(), reason: reason.to_owned() };
+    let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| fault(&error.to_string()))?);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound if memchr::memmem::find(&text, b"ENCRYPTED PRIVATE KEY").is_some() => {
+            fault("the key is encrypted: openssl pkey -in FILE -out FILE writes it without a password")
+        }
+        pem::Error::NoItemsFound => fault("it holds no private key"),
+        _ => fault("it is damaged"),
+    })
 }
 
 /// Reads a certificate chain and its key (both PEM) into a server's configuration for `protocols` (ALPN).
@@ -115,15 +216,7 @@ pub fn server_config(
     key: &Path,
     protocols: &[&str],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let fault = |path: &Path, reason: String| TlsError::File { path: path.to_owned(), reason };
-    let open = |path: &Path| File::open(path).map(BufReader::new).map_err(|e| fault(path, e.to_string()));
-    let chain: Vec<_> = CertificateDer::pem_reader_iter(open(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|e| fault(certificate, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(fault(certificate, "it holds no certificate".to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_reader(open(key)?).map_err(|e| fault(key, e.to_string()))?;
+    let (chain, key) = (read_chain(certificate)?, read_key(key)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -100,3 +100,57 @@ async fn what_stands_in_the_way_of_tls_is_said_with_what_to_do() {
         assert_eq!(text.lines().count(), 2, "{server} {flags:?}: {text}");
     }
 }
+
+/// Runs the doctor where nothing but these variables says how.
+fn doctor(variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let state = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
+    command.env_clear().env("PATGATE_STATE", state.path().join("none")).env("SSL_CERT_FILE", pem("stranger"));
+    let output = command.envs(variables.iter().copied()).arg("doctor").args(arguments).output().expect("it runs");
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_wrong_with_the_configured_certificate() {
+    for (certificate, key, verdict, part) in [
+        ("server", "key", "good", "can be used"),
+        ("elsewhere", "key", "good", "can be used"),
+        ("expired", "key", "BAD", "it has expired"),
+        ("self", "key", "BAD", "it is that of an authority"),
+        ("server", "server", "BAD", "it holds no private key"),
+        ("key", "key", "BAD", "it holds no certificate"),
+    ] {
+        let (tls_cert, tls_key) = (pem(certificate), pem(key));
+        let (code, text) = doctor(&[("PATGATE_TLS_CERT", &tls_cert), ("PATGATE_TLS_KEY", &tls_key)], &[]);
+        let line = text.lines().find(|line| line.starts_with("certificate ")).unwrap_or_default();
+        assert!(line.contains(verdict) && line.contains(part), "{certificate}: {text}");
+        assert_eq!(code == Some(1), verdict == "BAD", "{certificate}: {text}");
+        for debugging in ["CaUsedAsEndEntity", "Other(", "InvalidCertificate", "NoItemsFound"] {
+            assert!(!text.contains(debugging), "{text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_asked_over_tls() {
+    let (gateway, _) = gateway("server").await;
+    let (url, ca) = (https("localhost", gateway.http), pem("ca"));
+    let (code, text) = doctor(&[], &["--health", &url, "--ca-file", &ca]);
+    assert!(code == Some(0) && text.contains("healthy"), "{text}");
+    let (code, text) = doctor(&[], &["--health", &format!("{url}/console/none"), "--ca-file", &ca]);
+    assert!(code == Some(1) && text.contains("it says 4"), "{text}");
+    let (code, text) = doctor(&[], &["--health", &url]);
+    assert!(code == Some(1) && text.contains("an authority that is not trusted here"), "{text}");
+    let (http, cert, key) = (gateway.http.to_string(), pem("server"), pem("key"));
+    let configured = [
+        ("PATGATE_HTTP", http.as_str()),
+        ("PATGATE_SFTP", "off"),
+        ("PATGATE_TLS_CERT", &cert),
+        ("PATGATE_TLS_KEY", &key),
+    ];
+    let (code, text) = doctor(&configured, &["--health"]);
+    assert!(code == Some(0) && text.contains("healthy"), "{text}");
+    let plain = Fixture::start().await;
+    let (code, text) = doctor(&[], &["--health", &https("127.0.0.1", plain.http)]);
+    assert!(code == Some(1) && text.contains("does not speak TLS there"), "{text}");
+}

@@ -12,7 +12,7 @@ use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use here::Here;
-pub(super) use there::{There, Way};
+pub(super) use there::{There, Way, authorities, innermost};
 
 /// Says that nothing is at a path.
 fn nothing_at(path: &TreePath) -> Failure {

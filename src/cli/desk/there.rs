@@ -366,7 +366,7 @@ fn address(server: &str, cleartext: bool) -> Result<Url> {
 }
 
 /// Reads the authorities to trust.
-fn authorities(file: &Path) -> Result<Vec<Certificate>> {
+pub(in crate::cli) fn authorities(file: &Path) -> Result<Vec<Certificate>> {
     let unusable = |why: String| {
         Failure::new(format!("the authority in {} can't be used: {why}", file.display()))
             .hint("--ca-file (PATGATE_CA_FILE) names a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
@@ -377,7 +377,7 @@ fn authorities(file: &Path) -> Result<Vec<Certificate>> {
 }
 
 /// Returns the cause at the bottom of an error.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(in crate::cli) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }
 

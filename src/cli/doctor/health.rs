@@ -2,11 +2,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
+use reqwest::redirect::Policy;
+
+use crate::cli::desk::{authorities, innermost};
 use crate::cli::site::Site;
 use crate::cli::{Failure, Result, output};
 use crate::config::Doors;
+use crate::net::{self, TlsFailure};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST: u64 = 4096;
@@ -14,6 +20,9 @@ const LONGEST: u64 = 4096;
 /// Asks at a URL, or else at every configured door.
 pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
     match url {
+        Some(url) if url.starts_with("https://") => {
+            https_healthy(url, &Trust::Verified(site.ca_file()))?;
+        }
         Some(url) => {
             let (host, path) = split(url)?;
             let address = host.to_socket_addrs().ok().and_then(|mut found| found.next());
@@ -23,12 +32,13 @@ pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
         None => {
             let Doors { http, sftp, tls, .. } = Doors::load(&site.sources(Vec::new()))?;
             if let Some(address) = http.map(near) {
-                let asked = if tls.is_some() {
-                    connect(address).map(drop)
+                if tls.is_some() {
+                    // The certificate is that of the name that clients know, and not of this address.
+                    https_healthy(&format!("https://{address}/healthz"), &Trust::Anything)?;
                 } else {
                     healthy(address, &address.to_string(), "/healthz")
-                };
-                asked.map_err(|error| unwell(&address.to_string(), &error))?;
+                        .map_err(|error| unwell(&address.to_string(), &error))?;
+                }
             }
             if let Some(address) = sftp.map(near) {
                 greets(address).map_err(|error| unwell(&address.to_string(), &error))?;
@@ -38,6 +48,43 @@ pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
     if site.json() { output::json(&serde_json::json!({ "healthy": true })) } else { output::say("healthy") }
 }
 
+/// Which certificates are taken.
+enum Trust {
+    /// Those of this authority and no other, or of those that the system trusts.
+    Verified(Option<PathBuf>),
+    /// Any: whether the server lives is asked, and not who it is.
+    Anything,
+}
+
+/// Asks over TLS; an address without a path is asked at `/healthz`.
+fn https_healthy(url: &str, trust: &Trust) -> Result {
+    let mut url: Url = url.parse().map_err(|_| {
+        Failure::usage(format!("{url:?} is no https:// address")).hint("give one such as https://host:8443/healthz")
+    })?;
+    if url.path() == "/" {
+        url.set_path("/healthz");
+    }
+    net::install_crypto();
+    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().redirect(Policy::none());
+    let client = match trust {
+        Trust::Verified(Some(file)) => client.tls_certs_only(authorities(file)?),
+        Trust::Verified(None) => client,
+        Trust::Anything => client.tls_danger_accept_invalid_certs(true),
+    };
+    let client =
+        client.build().map_err(|error| Failure::new(format!("TLS can't be used here: {}", innermost(&error))))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answered = runtime.block_on(async { client.get(url.clone()).send().await });
+    match answered {
+        Ok(answer) if answer.status() == reqwest::StatusCode::OK => Ok(()),
+        Ok(answer) => Err(unwell(url.as_str(), &io::Error::other(format!("it says {}", answer.status())))),
+        Err(error) => Err(match TlsFailure::of(&error) {
+            Some(TlsFailure { fault, remedy }) => Failure::new(format!("{url} {fault}")).hint(remedy),
+            None => unwell(url.as_str(), &io::Error::other(innermost(&error))),
+        }),
+    }
+}
+
 fn unwell(whom: &str, error: &io::Error) -> Failure {
     Failure::new(format!("{whom} does not answer as it should: {error}")).hint("look at the server's log")
 }
@@ -45,7 +92,8 @@ fn unwell(whom: &str, error: &io::Error) -> Failure {
 /// Splits `http://host:port/path`; the path is `/healthz` when there is none.
 fn split(url: &str) -> Result<(String, String)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| {
-        Failure::usage(format!("{url} is no http:// address")).hint("give one such as http://127.0.0.1:8080/healthz")
+        Failure::usage(format!("{url} is neither http:// nor https://"))
+            .hint("give one such as http://127.0.0.1:8080/healthz")
     })?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let path = if path.is_empty() { "/healthz".to_owned() } else { format!("/{path}") };
