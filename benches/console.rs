@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use patgate::auth::{Clock, mint};
-use patgate::domain::{Expiry, Limits, Roles};
+use patgate::domain::{Expiry, ForeignRoles, Limits, Roles};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::NewToken;
@@ -75,6 +75,7 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
         scopes: None,
         limits: Limits::default(),
         roles: Roles::none(),
+        foreign_roles: ForeignRoles::default(),
     };
     gateway.store().add_token(&known).expect("a token");
     fill(&folder.join("state"), now.as_millis());

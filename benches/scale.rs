@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use patgate::auth::{Authenticator, Clock, Credential, Refusal, mint};
-use patgate::domain::{Expiry, Limits, Peer, Protocol, Roles, TokenId, TokenText};
+use patgate::domain::{Expiry, ForeignRoles, Limits, Peer, Protocol, Roles, TokenId, TokenText};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::{NewToken, Store};
@@ -53,6 +53,7 @@ impl Site {
             scopes: None,
             limits: Limits::default(),
             roles: Roles::none(),
+            foreign_roles: ForeignRoles::default(),
         };
         store.add_token(&new).expect("a token");
         fill(&state, tokens - 1, users, clock.now().as_millis());

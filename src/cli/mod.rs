@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn help_tells_units_and_lists_where_a_command_takes_them() {
         let help = |line: &str| {
-            let error = parse(&words(&format!("{line} --help"))).err().expect("help");
+            let error = parse(&words(&format!("{line} --help"))).expect_err("help");
             error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
         };
         for (line, notes) in [
