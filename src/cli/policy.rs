@@ -47,7 +47,9 @@ impl PolicyCommand {
             What::Show => site.desk()?.policy()?,
             What::Set { key, value } => {
                 let setting = Setting::parse(key, value).map_err(misused)?;
-                site.desk_or_make()?.set_policy(setting)?
+                let policy = site.desk_or_make()?.set_policy(setting)?;
+                site.keeps();
+                policy
             }
         };
         print(site, &policy)

@@ -164,6 +164,8 @@ impl Create {
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
         let created = site.desk_or_make()?.create_user(&request)?;
+        // Whatever becomes of what is printed.
+        site.keeps();
         done(site, login, &format!("has been created{}", welcome(&created)))
     }
 }

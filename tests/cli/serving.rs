@@ -141,6 +141,8 @@ fn quickstart_serves_a_new_folder_at_once_and_reuses_it() {
     for client in ["curl", "rclone", "davfs2", "sftp", "sshfs"] {
         assert!(lines.iter().any(|line| line.trim().starts_with(client)), "{client}");
     }
+    let sshfs = lines.iter().find(|line| line.trim().starts_with("sshfs")).expect("the line");
+    assert!(sshfs.contains("StrictHostKeyChecking=accept-new"), "it has no terminal to ask at: {sshfs}");
     let url = value(&lines, "WebDAV");
     let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/dav/")).expect("an address");
     let answer = get(address, "/dav/welcome.txt", "zoe", &token);
