@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+#[cfg(doc)]
+use super::Error;
 use super::check::{Found, Spot};
 use super::cut_uploads::CutUpload;
 use super::handle_access::{Anchor, HandleAccess, HandleLocks};
