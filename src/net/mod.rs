@@ -1,12 +1,14 @@
 //! Sockets: who may connect, how many at once, and how a listener stops.
 
 mod gate;
+mod lingering;
 mod listen;
 mod relayed;
 mod tls;
 mod unstalled;
 
 pub use gate::{Gate, GateLimits, Pass};
+pub use lingering::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{Connection, accept, tolerate_silence};
 pub use tls::{TlsError, TlsFailure, certificate_fault, install_crypto, server_config};
 pub use unstalled::Unstalled;

@@ -1,0 +1,205 @@
+//! A stream that is closed only after its peer had the time to read the last answer.
+//!
+//! A socket that is closed while bytes of the peer wait in it, or still come, sends a reset, and the reset makes the
+//! peer's system throw away an answer that the peer has not read yet (RFC 9112 section 9.6). So the sending side is
+//! shut down first, and what the peer still sends is read and discarded within bounds.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Bytes that are discarded in one read.
+const DISCARD_BYTES: usize = 16 * 1024;
+
+/// Bounds on reading what is discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainLimits {
+    /// Maximum time in which nothing comes.
+    pub silence: Duration,
+    /// Maximum number of bytes.
+    pub bytes: u64,
+    /// Maximum time in all.
+    pub total: Duration,
+}
+
+/// Handle that tells a [`LingeringStream`] whether its peer may still be sending.
+#[derive(Clone, Debug, Default)]
+pub struct UnreadInput(Arc<AtomicBool>);
+
+impl UnreadInput {
+    /// Notes that all that was received belongs to requests that were read whole.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the peer may send more than will be read.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Wraps a stream: its shutdown discards unread input before it completes.
+///
+/// Every read sets [`UnreadInput`], so that a request that the HTTP library refuses by itself counts, too; whoever
+/// answers a request that was read whole clears it.
+pub struct LingeringStream<S> {
+    inner: S,
+    unread: UnreadInput,
+    limits: DrainLimits,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+    closing: Option<Closing>,
+}
+
+/// Progress of a shutdown whose sending side is closed.
+struct Closing {
+    silence: Pin<Box<Sleep>>,
+    total: Pin<Box<Sleep>>,
+    left: u64,
+}
+
+impl<S> LingeringStream<S> {
+    /// Wraps a stream; a shutdown waits no longer once `stop` is cancelled.
+    pub fn new(inner: S, limits: DrainLimits, unread: UnreadInput, stop: CancellationToken) -> Self {
+        Self { inner, unread, limits, stopped: Box::pin(stop.cancelled_owned()), ended: false, closing: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> LingeringStream<S> {
+    /// Reads and discards until the peer closes its side or a bound is reached.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limits = self.limits;
+        let closing = self.closing.get_or_insert_with(|| Closing {
+            silence: Box::pin(tokio::time::sleep(limits.silence)),
+            total: Box::pin(tokio::time::sleep(limits.total)),
+            left: limits.bytes,
+        });
+        loop {
+            let mut space = [0; DISCARD_BYTES];
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    closing.left = closing.left.saturating_sub(buffer.filled().len() as u64);
+                    closing.silence.as_mut().reset(Instant::now() + limits.silence);
+                    if closing.left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let timed_out = closing.silence.as_mut().poll(cx).is_ready() || closing.total.as_mut().poll(cx).is_ready();
+        if timed_out || self.stopped.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for LingeringStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.unread.set();
+        } else if buffer.remaining() > 0 {
+            self.ended = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        }
+        if !self.ended && self.unread.is_set() {
+            ready!(self.poll_discard(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const LIMITS: DrainLimits =
+        DrainLimits { silence: Duration::from_millis(100), bytes: 100_000, total: Duration::from_secs(60) };
+
+    fn pair() -> (LingeringStream<tokio::io::DuplexStream>, tokio::io::DuplexStream, UnreadInput) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let unread = UnreadInput::default();
+        let ours = LingeringStream::new(ours, LIMITS, unread.clone(), CancellationToken::new());
+        (ours, theirs, unread)
+    }
+
+    #[tokio::test]
+    async fn shutdown_discards_what_the_peer_still_sends() {
+        let (mut ours, mut theirs, unread) = pair();
+        unread.set();
+        let closing = tokio::spawn(async move { ours.shutdown().await });
+        theirs.write_all(&[0; 50_000]).await.expect("taken");
+        drop(theirs);
+        closing.await.expect("joined").expect("closed");
+    }
+
+    #[tokio::test]
+    async fn shutdown_ends_on_silence_and_on_too_many_bytes() {
+        let (mut ours, _theirs, unread) = pair();
+        unread.set();
+        let start = Instant::now();
+        ours.shutdown().await.expect("closed");
+        assert!(start.elapsed() >= LIMITS.silence);
+
+        let (mut ours, mut theirs, unread) = pair();
+        unread.set();
+        let sending = tokio::spawn(async move { theirs.write_all(&[0; 200_000]).await });
+        ours.shutdown().await.expect("closed");
+        drop(ours);
+        sending.await.expect("joined").expect_err("cut after the bound");
+    }
+
+    #[tokio::test]
+    async fn shutdown_waits_for_nothing_after_requests_that_were_read_whole() {
+        let (mut ours, mut theirs, unread) = pair();
+        theirs.write_all(b"request").await.expect("sent");
+        ours.read_exact(&mut [0; 7]).await.expect("read");
+        assert!(unread.is_set(), "no request was answered yet");
+        unread.clear();
+        let closed = tokio::time::timeout(LIMITS.silence / 2, ours.shutdown());
+        closed.await.expect("at once").expect("closed");
+    }
+}
