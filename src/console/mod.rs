@@ -31,11 +31,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tower_service::Service;
 
 use crate::auth::{Authenticator, Clock};
-use crate::http::{Body, BodyError, Origin};
+use crate::http::{Body, BodyError, Origin, RequestBody};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
 
@@ -74,7 +73,7 @@ impl Console {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, mut request: Request<Incoming>, origin: Origin) -> Response<Body> {
+    pub async fn answer(&self, mut request: Request<RequestBody>, origin: Origin) -> Response<Body> {
         request.extensions_mut().insert(origin);
         let headers = request.headers().clone();
         // The router never fails.

@@ -94,11 +94,6 @@ impl Multipart {
         String::from_utf8(text).map_err(|_| broken())
     }
 
-    /// Returns what has not been read.
-    pub(super) fn into_body(self) -> Body {
-        self.body
-    }
-
     async fn more(&mut self) -> Result<()> {
         let data = piece(&mut self.body).await?.ok_or_else(cut)?;
         self.sieve.push(&data);

@@ -22,7 +22,6 @@ use super::page::{self, Frame, render};
 use super::place;
 use crate::auth::Ended;
 use crate::domain::TreePath;
-use crate::http::linger;
 use crate::tree::{self, Claim, Upload, View};
 
 /// As much of a file as is written at once.
@@ -92,37 +91,14 @@ pub(super) async fn put(
         let target = Target { path: place::of(&uri)?, announced, replace: asked.replace.is_some() };
         alive(&caller, take(&caller, target, &mut body)).await
     };
-    let taken = taken.await;
-    if taken.is_err() {
-        refuse(&headers, body);
-    }
-    taken.map(|()| StatusCode::CREATED)
+    taken.await.map(|()| StatusCode::CREATED)
 }
 
 /// Takes files from a form, which says who sent it before the first of them.
 pub(super) async fn post(uri: Uri, State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let (caller, boundary) = match sender(&mut parts, &shared).await {
-        Ok(sender) => sender,
-        Err(fault) => {
-            refuse(&parts.headers, body);
-            return Err(fault);
-        }
-    };
-    let mut form = Multipart::new(&boundary, body);
-    let answer = answer(&caller, &uri, &mut form).await;
-    if answer.is_err() {
-        refuse(&parts.headers, form.into_body());
-    }
-    answer
-}
-
-/// Reads on in what the sender of something refused is still sending; one that waits to be asked for it (RFC 9110,
-/// section 10.1.1) is not asked.
-fn refuse(headers: &HeaderMap, body: Body) {
-    if !headers.contains_key(header::EXPECT) {
-        linger(body);
-    }
+    let (caller, boundary) = sender(&mut parts, &shared).await?;
+    answer(&caller, &uri, &mut Multipart::new(&boundary, body)).await
 }
 
 /// Returns who sends a form with files, and what stands between its parts.

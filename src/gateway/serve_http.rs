@@ -7,20 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
+use super::malformed::reject_malformed;
 use super::{cors, cut};
 use crate::api::Api;
+use crate::auth::Session;
 use crate::console::Console;
-use crate::http::{Body, Origin, Proven, TrustedProxies, empty, full, text};
-use crate::net::{Connection, Pass, Unstalled};
+use crate::http::{Body, BodyRest, Origin, Proven, RequestBody, TrustedProxies, empty, full, is_encoded, text};
+use crate::net::{Connection, DrainLimits, LingeringStream, Pass, UnreadInput, Unstalled};
 use crate::store::Store;
 use crate::webdav::Webdav;
 
@@ -28,6 +31,20 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 const NEXT_REQUEST: Duration = Duration::from_secs(75);
 const STALLED: Duration = Duration::from_secs(120);
+/// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
+/// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
+const STRANGER_DRAIN: DrainLimits =
+    DrainLimits { silence: Duration::from_secs(30), bytes: 256 << 20, total: Duration::from_secs(15 * 60) };
+/// Bounds on discarding a refused body of an authenticated caller, who could as well send one that is accepted.
+const CALLER_DRAIN: DrainLimits =
+    DrainLimits { silence: Duration::from_secs(30), bytes: u64::MAX, total: Duration::from_secs(24 * 3600) };
+/// Bounds on discarding what comes after the sending side of a connection was closed.
+const LINGER: DrainLimits =
+    DrainLimits { silence: Duration::from_secs(10), bytes: 256 << 20, total: Duration::from_secs(5 * 60) };
+/// Maximum number of HTTP/2 streams of a connection, and of changes under way on it.
+const MAX_STREAMS: u32 = 64;
+/// Methods that change nothing: nobody needs them once their client is gone.
+const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
 const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
     Connect with https://, through a trusted proxy that says so, or from this machine.";
 const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
@@ -53,6 +70,8 @@ impl HttpDoor {
         let Connection { stream, peer, encrypted, pass } = connection;
         let cut = CancellationToken::new();
         let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone());
+        let unread = UnreadInput::default();
+        let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
         let tls = self.tls.clone();
         let caller = Caller {
             door: self,
@@ -61,13 +80,16 @@ impl HttpDoor {
             pass,
             greeted: AtomicBool::new(false),
             cut,
+            unread,
+            stop,
+            changes: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
         };
         match tls {
-            None => caller.converse(stream, stop).await,
+            None => caller.converse(stream).await,
             Some(config) => {
                 let handshake = TlsAcceptor::from(config).accept(stream);
                 match tokio::time::timeout(HANDSHAKE, handshake).await {
-                    Ok(Ok(stream)) => caller.converse(stream, stop).await,
+                    Ok(Ok(stream)) => caller.converse(stream).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
@@ -75,13 +97,16 @@ impl HttpDoor {
         }
     }
 
-    async fn route(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+    async fn route(&self, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
         if let Some(response) = cors::preflight(&self.front.cors_origins, &request) {
             return response;
         }
         let path = request.uri().path();
         if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
+        }
+        if !request.body().is_end_stream() && is_encoded(request.headers()) {
+            return encoded();
         }
         if within(path, "/api") || within(path, "/auth") {
             return self.api.answer(request, origin).await;
@@ -95,7 +120,8 @@ impl HttpDoor {
             "/" if read => about(),
             "/healthz" if read => text(StatusCode::OK, "ok"),
             "/readyz" if read => self.ready().await,
-            "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+            "/" => not_allowed("OPTIONS, GET, HEAD"),
+            "/healthz" | "/readyz" => not_allowed("GET, HEAD"),
             _ => text(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
         }
     }
@@ -117,21 +143,25 @@ struct Caller {
     pass: Pass,
     greeted: AtomicBool,
     cut: CancellationToken,
+    unread: UnreadInput,
+    stop: CancellationToken,
+    /// Permits for changes under way over HTTP/2.
+    changes: Arc<Semaphore>,
 }
 
 impl Caller {
-    async fn converse<S>(self, stream: S, stop: CancellationToken)
+    async fn converse<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (peer, caller) = (self.peer, Arc::new(self));
+        let (peer, stop, caller) = (self.peer, self.stop.clone(), Arc::new(self));
         let service = service_fn({
             let caller = caller.clone();
-            move |request| {
+            move |request: Request<Incoming>| {
                 let caller = caller.clone();
                 async move {
                     let front = &caller.door.front;
-                    Ok::<_, Infallible>(front.answer(peer, request, async |request| caller.answer(request).await).await)
+                    Ok::<_, Infallible>(front.answer(peer, request, async |request| caller.carry_out(request).await).await)
                 }
             }
         });
@@ -141,12 +171,14 @@ impl Caller {
             .timer(TokioTimer::new())
             .header_read_timeout(NEXT_REQUEST)
             .max_buf_size(512 * 1024)
-            .half_close(false);
+            // A request that arrived whole is carried out and answered although its sender has shut down its side
+            // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
+            .half_close(true);
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(60))
-            .max_concurrent_streams(64)
+            .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(64 * 1024)
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(4 * 1024 * 1024);
@@ -181,9 +213,44 @@ impl Caller {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request. One that may change something is carried out to its end although its HTTP/2 stream is reset
+    /// or its connection lost: hyper then drops what it waits for. Over HTTP/1.1 it waits on by itself.
+    async fn carry_out(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let changes = !READING.contains(&request.method().as_str());
+        if request.version() < Version::HTTP_2 || !changes {
+            return self.answer(request).await;
+        }
+        // Streams that were reset no longer count at hyper; their work still does here.
+        let Ok(permit) = Arc::clone(&self.changes).acquire_owned().await else { return lost() };
+        let caller = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let _permit = permit;
+            caller.answer(request).await
+        });
+        work.await.unwrap_or_else(|_| lost())
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         self.greeted.store(true, Ordering::Relaxed);
-        if let Some(refused) = amiss(&request) {
+        let version = request.version();
+        let (request, unread) = RequestBody::track(request);
+        let mut response = self.respond(request).await;
+        let session = response.extensions_mut().remove().map(|Proven(session)| session);
+        match unread.into_rest() {
+            Some(rest) => self.discard(rest, version, session.clone(), &mut response),
+            None => self.unread.clear(),
+        }
+        match session {
+            Some(session) => {
+                self.pass.proven();
+                cut::with_session(response, version, session, &self.cut)
+            }
+            None => response,
+        }
+    }
+
+    async fn respond(&self, request: Request<RequestBody>) -> Response<Body> {
+        if let Some(refused) = reject_malformed(&request) {
             return refused;
         }
         let origin = match self.door.proxies.origin(self.peer, self.encrypted, request.headers()) {
@@ -193,15 +260,43 @@ impl Caller {
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }
-        let version = request.version();
-        let mut response = self.door.route(request, origin).await;
-        match response.extensions_mut().remove() {
-            Some(Proven(session)) => {
-                self.pass.proven();
-                cut::with_session(response, version, session, &self.cut)
-            }
-            None => response,
+        self.door.route(request, origin).await
+    }
+
+    /// Discards what an answer leaves unread of its request, so that the client sees the answer and not a reset. Where
+    /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
+    fn discard(
+        self: &Arc<Self>,
+        rest: BodyRest,
+        version: Version,
+        session: Option<Session>,
+        response: &mut Response<Body>,
+    ) {
+        let limits = if session.is_some() { CALLER_DRAIN } else { STRANGER_DRAIN };
+        // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
+        // HTTP/1.1 is either that or another request, and can't be told apart.
+        let ends = rest.awaits_continue || !rest.fits(limits.bytes);
+        if ends && version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if rest.awaits_continue {
+            self.unread.set();
+            return;
+        }
+        let (unread, stop) = (self.unread.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let ended = async {
+                match session {
+                    Some(session) => session.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                whole = rest.drain(limits) => if whole { unread.clear() },
+                () = ended => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
@@ -211,27 +306,27 @@ impl Caller {
     }
 }
 
-/// Refuses what HTTP/1.1 has every server refuse, and hyper passes on: a host that is missing or named twice (RFC 9112
-/// section 3.2), and a coding of the body that nobody here can undo (section 6.1).
-fn amiss(request: &Request<Incoming>) -> Option<Response<Body>> {
-    if request.version() != Version::HTTP_11 {
-        return None;
-    }
-    let headers = request.headers();
-    let mut hosts = headers.get_all(header::HOST).iter();
-    if hosts.next().is_none() || hosts.next().is_some() {
-        return Some(text(StatusCode::BAD_REQUEST, "a request names one host"));
-    }
-    let coded = headers
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    coded.then(|| text(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"))
-}
-
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
 pub(super) fn within(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Refuses a body in a content coding (RFC 9110 section 15.5.16).
+fn encoded() -> Response<Body> {
+    let mut response = text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body in a content coding is not supported");
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    response
+}
+
+fn lost() -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
+}
+
+/// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
+fn not_allowed(others: &'static str) -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(others));
+    response
 }
 
 /// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.

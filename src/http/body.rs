@@ -1,15 +1,10 @@
 //! Response bodies.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
 use crate::auth::Session;
-
-/// As much of a body that was refused as is still read, and for how long.
-const LINGER: (usize, Duration) = (16 << 20, Duration::from_secs(5));
 
 /// Why a body ended before its end; the connection is cut, so that the client notices.
 #[derive(Debug, thiserror::Error)]
@@ -37,25 +32,6 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-/// Reads on, in a task of its own, for a while and up to a bound: a body that was refused is still coming, and its
-/// sender sees the answer only when it was not cut off.
-pub fn linger<B>(mut body: B)
-where
-    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Send,
-{
-    let reading = async move {
-        let mut left = LINGER.0;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    tokio::spawn(tokio::time::timeout(LINGER.1, reading));
 }
 
 /// Set as an extension of a response whose request proved its caller, so that the connection no

@@ -1,16 +1,20 @@
 //! What the HTTP rooms share: bodies, credentials, and where a request really came from.
 
 mod body;
+mod content_coding;
 mod credential;
 mod origin;
 mod public;
+mod request_body;
 mod stream;
 mod target;
 mod untrusted_proxy;
 
-pub use body::{Body, BodyError, Proven, empty, full, linger, text};
+pub use body::{Body, BodyError, Proven, empty, full, text};
+pub use content_coding::is_encoded;
 pub use credential::{challenge, credential, retry_after};
 pub use origin::{Contradiction, Origin, TrustedProxies};
 pub use public::{Forwarding, PublicAddress, ServerName};
+pub use request_body::{BodyRest, RequestBody, UnreadBody};
 pub use stream::{Buffers, Source, streamed};
 pub use target::{normalized_path, normalized_target};

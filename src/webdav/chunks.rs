@@ -12,12 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::address::{self, Place};
 use super::call::Call;
 use super::checksum::{Checksums, Of};
 use super::error::{Error, Result, blocking};
+use super::fields::LengthOf;
 use super::folder::done;
 use super::pour::{Sink, pour};
 use super::uploads::{ChunkName, Chunked, Uploads};
@@ -26,7 +27,7 @@ use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
 use crate::domain::{Name, Time};
-use crate::http::{Body, PublicAddress, full};
+use crate::http::{Body, PublicAddress, RequestBody, full};
 use crate::tree::{self, Deposit, Tree, View};
 
 /// The member by whose move all parts are put together.
@@ -58,7 +59,7 @@ pub(super) async fn answer(
     verb: Verb,
     place: &Place,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
     let token = around.session.token();
@@ -97,11 +98,12 @@ async fn put_part(
     chunked: Arc<Chunked>,
     name: ChunkName,
     head: &Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
     let (view, now) = (around.view(), around.now);
     let sums = Checksums::announced(&head.headers, Of::All);
+    let expected = fields::expected_length(&head.headers, LengthOf::Part)?;
     let (uploads, mut weight, length) = (around.uploads.clone(), around.uploads.weight(), body.size_hint().lower());
     let part = move || {
         view.may_deposit()?;
@@ -111,6 +113,9 @@ async fn put_part(
     let (part, blocks) = pour(body, &around.session, std::future::pending(), blocking(part).await?).await?;
     blocking(move || {
         let Part { deposit, sums, view, mut weight, length } = part.write(&blocks)?;
+        if expected.is_some_and(|expected| length < expected) {
+            return Err(Error::Length);
+        }
         sums.finish()?;
         weight.shrink_to(length);
         let replaced = uploads.keep(&view, &chunked, name, (view.secure(deposit)?, weight), now)?;

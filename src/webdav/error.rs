@@ -68,6 +68,9 @@ pub(super) enum Error {
     /// A kind of body that the verb doesn't take.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// A body in a content coding: none is decoded.
+    #[error("a body in a content coding is not supported: send it as it is")]
+    Encoded,
     /// The body does not have the checksum that was announced.
     #[error("the content does not have the announced checksum")]
     Checksum,
@@ -170,6 +173,10 @@ impl Error {
         if let Self::Unsatisfiable(size) = self {
             set(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
         }
+        if matches!(self, Self::Encoded) {
+            // RFC 9110 section 15.5.16.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             challenge(headers);
         }
@@ -211,7 +218,7 @@ impl Error {
             Self::Length => StatusCode::BAD_REQUEST,
             Self::Crowded | Self::Full => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unsupported(_) | Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
             Self::Denied(Refusal::Store(_)) | Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,

@@ -100,6 +100,38 @@ pub(super) fn wants_little(headers: &HeaderMap) -> bool {
     brief || preferences.any(|one| one.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
+/// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
+/// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
+const WHOLE_LENGTHS: [&str; 4] = [ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
+/// Header in which macOS announces the length of a body.
+const ENTITY_LENGTH: &str = "x-expected-entity-length";
+
+/// Which length a request's headers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LengthOf {
+    /// That of a body that is the whole file.
+    File,
+    /// That of a body that is a part of the file.
+    Part,
+}
+
+/// Returns the largest length that a request announces beside `Content-Length`: a shorter body was cut.
+///
+/// # Errors
+/// [`Error::Malformed`] when one is no number or there twice.
+pub(super) fn expected_length(headers: &HeaderMap, of: LengthOf) -> Result<Option<u64>, Error> {
+    // In ownCloud's older kind of upload in parts, every part announces the length of the file.
+    let is_part = of == LengthOf::Part || headers.contains_key("oc-chunked");
+    let names = if is_part { &WHOLE_LENGTHS[..1] } else { &WHOLE_LENGTHS[..] };
+    let mut longest = None;
+    for name in names {
+        let Some(value) = one(headers, *name)? else { continue };
+        let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+        longest = longest.max(Some(length.ok_or(Error::Malformed("an announced length is not a number"))?));
+    }
+    Ok(longest)
+}
+
 /// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
 ///
 /// # Errors
@@ -190,6 +222,20 @@ mod tests {
         ] {
             assert_eq!(timeout(&headers("timeout", text)).as_secs(), seconds, "{text}");
         }
+    }
+
+    #[test]
+    fn the_largest_announced_length_counts() {
+        let mut headers = headers("x-expected-entity-length", " 5 ");
+        assert_eq!(expected_length(&headers, LengthOf::Part).expect("length"), Some(5));
+        headers.insert("oc-total-length", HeaderValue::from(9));
+        assert_eq!(expected_length(&headers, LengthOf::File).expect("length"), Some(9));
+        assert_eq!(expected_length(&headers, LengthOf::Part).expect("length"), Some(5));
+        headers.insert("oc-chunked", HeaderValue::from(1));
+        assert_eq!(expected_length(&headers, LengthOf::File).expect("length"), Some(5));
+        headers.insert("x-expected-entity-length", HeaderValue::from_static("much"));
+        assert!(expected_length(&headers, LengthOf::File).is_err());
+        assert_eq!(expected_length(&HeaderMap::new(), LengthOf::File).expect("none"), None);
     }
 
     #[test]

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::proppatch::{self, Step};
 use super::{multistatus, small_body, xml};
-use crate::http::{Body, empty, full};
+use crate::http::{Body, RequestBody, empty, full};
 use crate::tree::{self, Attributes, Claim, PropertyChange};
 
 /// Answers MKCOL.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a body of any kind, and what the tree says.
-pub(super) async fn make(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let modified = fields::modified(&call.headers)?;
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result, blocking};
@@ -12,7 +11,7 @@ use super::folder::done;
 use super::get::set;
 use super::xml::Element;
 use super::{multistatus, small_body};
-use crate::http::Body;
+use crate::http::{Body, RequestBody};
 use crate::tree::{self, Lock, LockRequest};
 
 /// The longest body of LOCK that is taken.
@@ -24,7 +23,7 @@ const MAX_OWNER: usize = 8 * 1024;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body or headers that can't be read, and what the tree says.
-pub(super) async fn lock(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn lock(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let deep = match fields::depth(&call.headers)? {
         None | Some(Depth::Infinity) => true,
         Some(Depth::Zero) => false,

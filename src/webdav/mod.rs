@@ -41,7 +41,7 @@ mod xml;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use self::address::Other;
 use self::call::Call;
@@ -52,7 +52,7 @@ use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
 use crate::domain::UploadSpace;
-use crate::http::{Body, Origin, Proven, PublicAddress, empty, linger};
+use crate::http::{Body, Origin, Proven, PublicAddress, RequestBody, empty, is_encoded};
 use crate::tree::Tree;
 
 /// What clients may take.
@@ -97,10 +97,9 @@ impl Webdav {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+    pub async fn answer(&self, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
         let (head, mut body) = request.into_parts();
         let verb = Verb::of(&head.method);
-        let awaited = head.headers.contains_key(header::EXPECT);
         let mut response = if is_asked_by_strangers(verb, &head.headers) {
             options()
         } else {
@@ -113,17 +112,17 @@ impl Webdav {
                 Err(error) => error.into_response(Asked { verb, place: None, folder: false }),
             }
         };
-        if !awaited && !body.is_end_stream() {
-            linger(body);
-        }
         stamp(response.headers_mut());
         response
     }
 
-    async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut Incoming, session: Session) -> Response<Body> {
+    async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut RequestBody, session: Session) -> Response<Body> {
         let Some(verb) = verb else {
             return unanswered(&head).into_response(Asked { verb, place: None, folder: false });
         };
+        if !body.is_end_stream() && is_encoded(&head.headers) {
+            return Error::Encoded.into_response(Asked { verb: Some(verb), place: None, folder: false });
+        }
         if verb == Verb::Options {
             session.used();
             return options();
@@ -183,7 +182,7 @@ enum Beside {
 
 impl Webdav {
     /// Answers what lies beside the tree: unfinished uploads, and who the caller is.
-    async fn beside(&self, verb: Verb, head: Parts, body: &mut Incoming, session: &Session) -> Result<Beside> {
+    async fn beside(&self, verb: Verb, head: Parts, body: &mut RequestBody, session: &Session) -> Result<Beside> {
         let (path, now) = (head.uri.path(), self.auth.now());
         let around = || Around { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         if path.starts_with("/upload/") {
@@ -248,7 +247,7 @@ fn stamp(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// [`Error::TooLong`] past the limit, [`Error::Cut`] when it ends before its end.
-async fn small_body(body: &mut Incoming, limit: usize) -> Result<Vec<u8>> {
+async fn small_body(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::TooLong);
     }

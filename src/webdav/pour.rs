@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::error::{Error, Result};
 use crate::auth::{Ended, Session};
+use crate::http::RequestBody;
 use crate::tree;
 
 /// As much as is written at once, and as is received before anything is written.
@@ -37,7 +38,7 @@ pub(super) trait Sink: Sized + Send + 'static {
 /// # Errors
 /// What the sink says; [`Error::Cut`] when the body ends before its end.
 pub(super) async fn pour<S: Sink>(
-    body: &mut Incoming,
+    body: &mut RequestBody,
     session: &Session,
     stopped: impl Future<Output = ()>,
     sink: S,
@@ -71,7 +72,10 @@ pub(super) async fn pour<S: Sink>(
 }
 
 /// Receives up to about a block; tells whether that was the last, or why no more will come.
-async fn receive(body: &mut Incoming, mut ended: Pin<&mut impl Future<Output = Error>>) -> (Vec<Bytes>, Result<bool>) {
+async fn receive(
+    body: &mut RequestBody,
+    mut ended: Pin<&mut impl Future<Output = Error>>,
+) -> (Vec<Bytes>, Result<bool>) {
     let (mut blocks, mut length) = (Vec::new(), 0);
     while length < BLOCK && !body.is_end_stream() {
         let frame = tokio::select! {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result, blocking};
@@ -11,7 +10,7 @@ use super::folder::done;
 use super::propfind::Live;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
-use crate::http::{Body, full};
+use crate::http::{Body, RequestBody, full};
 use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
 
 /// The longest value of a property.
@@ -23,7 +22,7 @@ const MAX_CHANGES: usize = 512;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
     blocking(move || patch(&call, &bytes)).await

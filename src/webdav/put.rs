@@ -9,24 +9,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::call::Call;
 use super::checksum::{self, Checksums, Of};
 use super::error::{Error, Result, blocking};
+use super::fields::LengthOf;
 use super::get::set;
 use super::part::Part;
 use super::pour::{BLOCK, Sink, pour};
 use super::streak::Streak;
 use super::{date, fields};
-use crate::http::{Body, empty};
+use crate::http::{Body, RequestBody, empty};
 use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
 
 /// Answers PUT.
 ///
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, streak: &Streak) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, streak: &Streak) -> Result<Response<Body>> {
     let part = fields::one(&call.headers, header::CONTENT_RANGE)?.map(|value| Part::of_content_range(value.as_bytes()));
     let transfer = Transfer::new(call, body.size_hint().exact(), part.transpose()?)?;
     if !transfer.is_small() {
@@ -40,7 +41,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, streak: &Strea
 ///
 /// # Errors
 /// As [`answer`]; [`Error::Unsupported`] for any other kind of body.
-pub(super) async fn patch(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn patch(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some(PART_TYPE) {
         return Err(Error::Unsupported("PATCH takes application/x-sabredav-partialupdate with X-Update-Range"));
@@ -55,7 +56,7 @@ const SMALL: u64 = 64 * 1024;
 /// The media type of a part of a file in PATCH.
 const PART_TYPE: &str = "application/x-sabredav-partialupdate";
 
-async fn send(mut transfer: Transfer, body: &mut Incoming) -> Result<Response<Body>> {
+async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response<Body>> {
     let call = Arc::clone(&transfer.call);
     let large = transfer.announced.is_some_and(|length| length > BLOCK as u64);
     if large || call.headers.contains_key(header::EXPECT) {
@@ -69,6 +70,8 @@ async fn send(mut transfer: Transfer, body: &mut Incoming) -> Result<Response<Bo
 struct Transfer {
     call: Arc<Call>,
     announced: Option<u64>,
+    /// Length that other headers than `Content-Length` announce.
+    expected: Option<u64>,
     part: Option<Part>,
     modified: Option<Timestamp>,
     sums: Checksums,
@@ -80,17 +83,16 @@ struct Transfer {
 impl Transfer {
     /// Reads what the headers say of the content.
     fn new(call: &Arc<Call>, announced: Option<u64>, part: Option<Part>) -> Result<Self> {
-        if call.headers.get(header::CONTENT_ENCODING).is_some_and(|kind| kind != "identity") {
-            return Err(Error::Unsupported("an encoded body is not supported"));
-        }
         if call.slash && !call.is_root() {
             return Err(tree::Error::IsFolder.into());
         }
+        let whole = if part.is_some() { LengthOf::Part } else { LengthOf::File };
         let tags = fields::tags(&call.headers)?;
         call.view.may_label(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
             call: Arc::clone(call),
             announced,
+            expected: fields::expected_length(&call.headers, whole)?,
             modified: fields::modified(&call.headers)?,
             sums: Checksums::announced(&call.headers, if part.is_some() { Of::Part } else { Of::All }),
             part,
@@ -131,6 +133,9 @@ impl Transfer {
         let Some(upload) = done.upload else { return Err(Error::Lost) };
         if done.announced.is_some_and(|length| length != done.written) {
             return Err(Error::Cut);
+        }
+        if done.expected.is_some_and(|length| done.written < length) {
+            return Err(Error::Length);
         }
         let mut kept = done.sums.finish()?;
         if let Some(part) = &done.part {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
-use hyper::body::Incoming;
 
 use super::call::Call;
 use super::error::{Error, Result, blocking};
@@ -16,7 +15,7 @@ use super::fields::{self, Depth};
 use super::propfind::{Plan, Row};
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
-use crate::http::{Body, BodyError, Source, full, streamed};
+use crate::http::{Body, BodyError, RequestBody, Source, full, streamed};
 use crate::tree::{self, Changed, Point, View};
 
 /// A block is handed over once it is this long.
@@ -37,7 +36,7 @@ fn point(text: &str) -> Option<Point> {
 ///
 /// # Errors
 /// [`Error::NoSuchReport`] for any but `sync-collection` on a folder, [`Error::StaleToken`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
     blocking(move || sync(&call, &bytes)).await

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use uuid::Uuid;
 
 use super::call::Call;
@@ -32,7 +32,7 @@ use super::verb::{self, Verb};
 use super::{fields, put};
 use crate::auth::Session;
 use crate::domain::Time;
-use crate::http::Body;
+use crate::http::{Body, RequestBody};
 use crate::tree::{Attributes, Claim, Upload, View};
 
 /// Where uploads are named.
@@ -64,7 +64,7 @@ pub(super) fn completes(headers: &HeaderMap) -> Result<Option<bool>> {
 /// As PUT; [`Error::Crowded`].
 pub(super) async fn begin(
     call: &Arc<Call>,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     uploads: &Uploads,
     streak: &Streak,
 ) -> Result<Response<Body>> {
@@ -117,7 +117,7 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>> {
 pub(super) async fn answer(
     verb: Verb,
     head: &Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
     let id = head.uri.path().strip_prefix(PLACE).and_then(|id| Uuid::parse_str(id).ok()).ok_or(Error::Elsewhere)?;
@@ -148,7 +148,7 @@ pub(super) async fn answer(
 async fn append(
     (id, open): (Uuid, Arc<Open>),
     head: &Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     around: Around<'_>,
 ) -> Result<Response<Body>> {
     if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/partial-upload") {
@@ -182,7 +182,7 @@ async fn append(
 async fn receive(
     open: &Arc<Open>,
     call: &Arc<Call>,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     asked: Option<(u64, Checksums)>,
 ) -> Result<Append> {
     let (content, stop) = open.take(call.now).await?;

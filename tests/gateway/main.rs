@@ -41,6 +41,7 @@ mod sync;
 mod throttle;
 mod times;
 mod tokens;
+mod transport;
 mod uploads;
 mod uploads_apart;
 mod uploads_kept;

@@ -8,7 +8,6 @@ mod walk;
 use std::sync::Arc;
 
 use http::{HeaderValue, Response};
-use hyper::body::Incoming;
 
 pub(super) use self::live::Live;
 pub(super) use self::plan::{Plan, Row};
@@ -18,7 +17,7 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::{WebdavOptions, multistatus, small_body, xml};
-use crate::http::{Body, full, streamed};
+use crate::http::{Body, RequestBody, full, streamed};
 
 /// As much of an answer of infinite depth is held until all of it has been counted; one that is longer is
 /// counted to its end, and then made again while it is sent.
@@ -28,7 +27,7 @@ const HELD: usize = 4 << 20;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, [`Error::Endless`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut Incoming, options: WebdavOptions) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, options: WebdavOptions) -> Result<Response<Body>> {
     let depth = fields::depth(&call.headers)?.unwrap_or(Depth::Infinity);
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
