@@ -1,14 +1,18 @@
 //! Sockets: who may connect, how many at once, and how a listener stops.
 
+mod deferred_end;
 mod gate;
 mod lingering;
 mod listen;
 mod relayed;
+mod rewound;
 mod tls;
 mod unstalled;
 
+pub use deferred_end::{DeferredEndStream, EndGate};
 pub use gate::{Gate, GateLimits, Pass};
 pub use lingering::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{Connection, accept, tolerate_silence};
+pub use rewound::RewoundStream;
 pub use tls::{TlsError, TlsFailure, certificate_fault, install_crypto, server_config};
 pub use unstalled::Unstalled;

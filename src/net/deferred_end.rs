@@ -1,0 +1,116 @@
+//! A stream whose end is deferred until what came before it was taken up.
+//!
+//! The h2 library reads all that a socket holds at once, and forgets requests that nobody has accepted yet when the
+//! connection's end is among it. A client that sends a whole request and closes would not be heard.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Handle that lets a [`DeferredEndStream`] tell of its end.
+#[derive(Clone, Debug, Default)]
+pub struct EndGate(Arc<AtomicBool>);
+
+impl EndGate {
+    /// Notes that all that was read so far was taken up.
+    pub fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Wraps a stream: its end, or an error in its place, is told only while the gate is open. Every read of data closes
+/// the gate.
+pub struct DeferredEndStream<S> {
+    inner: S,
+    gate: EndGate,
+    end: Option<io::Result<()>>,
+}
+
+impl<S> DeferredEndStream<S> {
+    /// Wraps a stream.
+    pub fn new(inner: S, gate: EndGate) -> Self {
+        Self { inner, gate, end: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for DeferredEndStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.end.is_none() {
+            let before = buffer.filled().len();
+            let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
+            if read.is_ok() && buffer.filled().len() > before {
+                self.gate.0.store(false, Ordering::Relaxed);
+                return Poll::Ready(read);
+            }
+            self.end = Some(read);
+        }
+        if self.gate.0.load(Ordering::Relaxed) {
+            return Poll::Ready(self.end.replace(Ok(())).unwrap_or(Ok(())));
+        }
+        // Whoever polls opens the gate once there is nothing left to take up, and polls again.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Takes a write as done, of so much, to a peer that is gone: what came from it before is still read.
+fn unless_gone<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+    match written {
+        Poll::Ready(Err(error))
+            if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            Poll::Ready(Ok(done))
+        }
+        written => written,
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredEndStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        unless_gone(Pin::new(&mut self.inner).poll_write(cx, data), data.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = data.iter().map(|slice| slice.len()).sum();
+        unless_gone(Pin::new(&mut self.inner).poll_write_vectored(cx, data), length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        unless_gone(Pin::new(&mut self.inner).poll_flush(cx), ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn end_is_told_once_the_gate_is_open() {
+        let gate = EndGate::default();
+        gate.open();
+        let mut stream = DeferredEndStream::new(&b"request"[..], gate.clone());
+        let mut space = [0; 16];
+        assert_eq!(stream.read(&mut space).await.expect("read"), 7);
+        let next = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read(&mut space)).await;
+        assert!(next.is_err(), "the read closed the gate");
+        gate.open();
+        assert_eq!(stream.read(&mut space).await.expect("the end"), 0);
+    }
+}

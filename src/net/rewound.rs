@@ -1,0 +1,84 @@
+//! A stream whose first bytes were looked at before it is read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// Wraps a stream: what was read of it already is read again first.
+pub struct RewoundStream<S> {
+    start: Bytes,
+    inner: S,
+}
+
+impl<S: AsyncRead + Unpin> RewoundStream<S> {
+    /// Reads as much of a stream as tells whether it begins with `preface`; returns it rewound, and whether it does.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn begins_with(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
+        let mut start = BytesMut::new();
+        while start.len() < preface.len() && preface.starts_with(&start) {
+            if inner.read_buf(&mut start).await? == 0 {
+                break;
+            }
+        }
+        let begins = start.starts_with(preface);
+        Ok((Self { start: start.freeze(), inner }, begins))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for RewoundStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.start.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buffer);
+        }
+        let count = self.start.len().min(buffer.remaining());
+        buffer.put_slice(&self.start[..count]);
+        self.start.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for RewoundStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whole_stream_is_read_again_whatever_it_begins_with() {
+        for (sent, wanted) in [("", false), ("PR", false), ("PUT /", false), ("PRI * x", true), ("PRI * ", true)] {
+            let (mut stream, begins) = RewoundStream::begins_with(sent.as_bytes(), b"PRI * ").await.expect("read");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("text");
+            assert_eq!((&*text, begins), (sent, wanted));
+        }
+    }
+}
