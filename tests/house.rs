@@ -94,6 +94,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("clap_mangen", &["cli"]),
     ("crc32fast", &["domain"]),
     ("getrandom", &["domain", "store", "auth", "tree", "sftp"]),
+    ("h2", &["http", "gateway"]),
     ("hmac", &["auth"]),
     ("http", &["http", "webdav", "api", "console", "gateway"]),
     ("http_body_util", &["http", "webdav", "api", "console", "gateway"]),

@@ -7,6 +7,7 @@
 mod cors;
 mod cut;
 mod front;
+mod http2;
 mod malformed;
 mod relay;
 mod serve_http;

@@ -2,28 +2,32 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
 use super::malformed::reject_malformed;
-use super::{cors, cut};
+use super::{cors, cut, http2};
 use crate::api::Api;
 use crate::auth::Session;
 use crate::console::Console;
-use crate::http::{Body, BodyRest, Origin, Proven, RequestBody, TrustedProxies, empty, full, is_encoded, text};
-use crate::net::{Connection, DrainLimits, LingeringStream, Pass, UnreadInput, Unstalled};
+use crate::http::{
+    Body, BodyRest, Origin, Proven, RequestBody, TrustedProxies, UnreadBody, empty, full, is_encoded, text,
+};
+use crate::net::{Connection, DrainLimits, LingeringStream, Pass, RewoundStream, UnreadInput, Unstalled};
 use crate::store::Store;
 use crate::webdav::Webdav;
 
@@ -41,8 +45,6 @@ const CALLER_DRAIN: DrainLimits =
 /// Bounds on discarding what comes after the sending side of a connection was closed.
 const LINGER: DrainLimits =
     DrainLimits { silence: Duration::from_secs(10), bytes: 256 << 20, total: Duration::from_secs(5 * 60) };
-/// Maximum number of HTTP/2 streams of a connection, and of changes under way on it.
-const MAX_STREAMS: u32 = 64;
 /// Methods that change nothing: nobody needs them once their client is gone.
 const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
 const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
@@ -82,7 +84,7 @@ impl HttpDoor {
             cut,
             unread,
             stop,
-            changes: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
+            changes: Arc::new(Semaphore::new(http2::MAX_STREAMS as usize)),
         };
         match tls {
             None => caller.converse(stream).await,
@@ -136,75 +138,79 @@ impl HttpDoor {
 }
 
 /// One connection: who is at its other end, and its place at the gate.
-struct Caller {
+pub(super) struct Caller {
     door: HttpDoor,
-    peer: IpAddr,
+    pub(super) peer: IpAddr,
     encrypted: bool,
     pass: Pass,
-    greeted: AtomicBool,
+    pub(super) greeted: AtomicBool,
     cut: CancellationToken,
     unread: UnreadInput,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     /// Permits for changes under way over HTTP/2.
     changes: Arc<Semaphore>,
 }
 
 impl Caller {
+    /// Serves the connection in the version of HTTP with which it begins.
     async fn converse<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (peer, stop, caller) = (self.peer, self.stop.clone(), Arc::new(self));
-        let service = service_fn({
-            let caller = caller.clone();
-            move |request: Request<Incoming>| {
-                let caller = caller.clone();
-                async move {
-                    let front = &caller.door.front;
-                    Ok::<_, Infallible>(front.answer(peer, request, async |request| caller.carry_out(request).await).await)
-                }
+        let deadline = Instant::now() + FIRST_REQUEST;
+        let begun = tokio::select! {
+            begun = tokio::time::timeout_at(deadline, RewoundStream::begins_with(stream, http2::PREFACE)) => begun,
+            () = self.stop.cancelled() => return,
+        };
+        let caller = Arc::new(self);
+        match begun {
+            Ok(Ok((stream, true))) => {
+                http2::serve(&caller, stream, deadline).await;
+                // A gateway that stops waits for changes whose connection is lost, too.
+                let _ = caller.changes.acquire_many(http2::MAX_STREAMS).await;
             }
+            Ok(Ok((stream, false))) => caller.serve_http1(stream, deadline).await,
+            Ok(Err(_)) | Err(_) => tracing::debug!(peer = %caller.peer, "no request came"),
+        }
+    }
+
+    async fn serve_http1<S>(self: &Arc<Self>, stream: S, deadline: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request: Request<Incoming>| {
+            let (request, unread) = RequestBody::of_http1(request);
+            async move { Ok::<_, Infallible>(self.answer(request, unread).await) }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
+        let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(NEXT_REQUEST)
             .max_buf_size(512 * 1024)
             // A request that arrived whole is carried out and answered although its sender has shut down its side
             // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
-            .half_close(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(60))
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(64 * 1024)
-            .initial_stream_window_size(1024 * 1024)
-            .initial_connection_window_size(4 * 1024 * 1024);
-        let conversation = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(conversation);
-        let greeting = tokio::time::sleep(FIRST_REQUEST);
-        tokio::pin!(greeting);
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut conversation = pin!(conversation);
+        let mut greeting = pin!(tokio::time::sleep_until(deadline));
         let (mut waiting, mut stopping) = (true, false);
         loop {
             tokio::select! {
                 ended = conversation.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%peer, %error, "connection ended early");
+                        tracing::debug!(peer = %self.peer, %error, "connection ended early");
                     }
                     return;
                 }
                 () = greeting.as_mut(), if waiting => {
                     waiting = false;
-                    if !caller.greeted.load(Ordering::Relaxed) {
-                        tracing::debug!(%peer, "no request came");
+                    if !self.greeted.load(Ordering::Relaxed) {
+                        tracing::debug!(peer = %self.peer, "no request came");
                         return;
                     }
                 }
-                () = stop.cancelled(), if !stopping => {
+                () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
-                    if !caller.greeted.load(Ordering::Relaxed) {
+                    if !self.greeted.load(Ordering::Relaxed) {
                         return;
                     }
                     conversation.as_mut().graceful_shutdown();
@@ -213,27 +219,34 @@ impl Caller {
         }
     }
 
-    /// Answers a request. One that may change something is carried out to its end although its HTTP/2 stream is reset
-    /// or its connection lost: hyper then drops what it waits for. Over HTTP/1.1 it waits on by itself.
-    async fn carry_out(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let changes = !READING.contains(&request.method().as_str());
-        if request.version() < Version::HTTP_2 || !changes {
-            return self.answer(request).await;
+    /// Answers a request over HTTP/2. One that may change something is carried out to its end although its stream is
+    /// reset or its connection lost.
+    pub(super) async fn carry_out(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        unread: UnreadBody,
+    ) -> Response<Body> {
+        if READING.contains(&request.method().as_str()) {
+            return self.answer(request, unread).await;
         }
-        // Streams that were reset no longer count at hyper; their work still does here.
+        // Streams that were reset no longer count against the connection's limit; their work still does.
         let Ok(permit) = Arc::clone(&self.changes).acquire_owned().await else { return lost() };
         let caller = Arc::clone(self);
         let work = tokio::spawn(async move {
             let _permit = permit;
-            caller.answer(request).await
+            caller.answer(request, unread).await
         });
         work.await.unwrap_or_else(|_| lost())
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
+        let next = async |request| self.answer_prepared(request, unread).await;
+        self.door.front.answer(self.peer, request, next).await
+    }
+
+    async fn answer_prepared(self: &Arc<Self>, request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
         self.greeted.store(true, Ordering::Relaxed);
         let version = request.version();
-        let (request, unread) = RequestBody::track(request);
         let mut response = self.respond(request).await;
         let session = response.extensions_mut().remove().map(|Proven(session)| session);
         match unread.into_rest() {

@@ -1,5 +1,7 @@
 //! Response bodies.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
@@ -32,6 +34,12 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+/// Returns the present as the value of a `Date` header (RFC 9110 section 6.6.1).
+pub fn date_now() -> HeaderValue {
+    let text = httpdate::fmt_http_date(SystemTime::now());
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Set as an extension of a response whose request proved its caller, so that the connection no

@@ -10,11 +10,11 @@ mod stream;
 mod target;
 mod untrusted_proxy;
 
-pub use body::{Body, BodyError, Proven, empty, full, text};
+pub use body::{Body, BodyError, Proven, date_now, empty, full, text};
 pub use content_coding::is_encoded;
 pub use credential::{challenge, credential, retry_after};
 pub use origin::{Contradiction, Origin, TrustedProxies};
 pub use public::{Forwarding, PublicAddress, ServerName};
-pub use request_body::{BodyRest, RequestBody, UnreadBody};
+pub use request_body::{BodyRest, RequestBody, RequestBodyError, UnreadBody};
 pub use stream::{Buffers, Source, streamed};
 pub use target::{normalized_path, normalized_target};

@@ -1,5 +1,6 @@
 //! Request bodies whose unread rest stays known, so that a refused upload can be drained.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,26 +8,55 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Version, header};
-use http_body_util::BodyExt;
+use h2::RecvStream;
+use http::{HeaderMap, Request, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::net::DrainLimits;
 
 /// Body of a request. Dropped before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
-    source: Option<Incoming>,
+    source: Option<BodySource>,
     progress: Arc<Progress>,
+}
+
+/// Error that cuts a request's body short.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// Over HTTP/1.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+type FramePoll = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
+
+/// What a body is read from.
+enum BodySource {
+    Http1(Incoming),
+    Http2(Http2Body),
+}
+
+/// Body of a request over HTTP/2.
+struct Http2Body {
+    stream: RecvStream,
+    /// How much is still to come by `Content-Length`.
+    left: Option<u64>,
+    /// Has `100 Continue` sent to a client that waits for it.
+    proceed: Option<oneshot::Sender<()>>,
 }
 
 /// What is known of a body once the request was answered.
 #[derive(Default)]
 struct Progress {
-    /// Whether anything of it was asked for: hyper then sends `100 Continue` to a client that waits for it.
+    /// Whether anything of it was asked for: a client that waits for `100 Continue` is then sent that.
     requested: AtomicBool,
-    rest: Mutex<Option<Incoming>>,
+    rest: Mutex<Option<BodySource>>,
 }
 
 /// Handle on what a request's answer leaves unread of its body.
@@ -37,31 +67,48 @@ pub struct UnreadBody {
 
 /// Rest of a body that nobody will read.
 pub struct BodyRest {
-    source: Incoming,
+    source: BodySource,
     /// Whether the client still waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     pub awaits_continue: bool,
 }
 
 impl RequestBody {
-    /// Splits a request into itself and the handle on what will be left of its body.
-    pub fn track(request: Request<Incoming>) -> (Request<Self>, UnreadBody) {
-        let progress = Arc::<Progress>::default();
-        let expects = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        let awaits_continue =
-            request.version() >= Version::HTTP_11 && request.headers().get(header::EXPECT).is_some_and(expects);
-        let unread = UnreadBody { awaits_continue, progress: Arc::clone(&progress) };
-        (request.map(|source| Self { source: Some(source), progress }), unread)
+    /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body.
+    pub fn of_http1(request: Request<Incoming>) -> (Request<Self>, UnreadBody) {
+        let awaits_continue = request.version() == Version::HTTP_11 && awaits_continue(request.headers());
+        Self::track(request.map(BodySource::Http1), awaits_continue)
     }
+
+    /// Splits a request over HTTP/2 likewise. `proceed` is told when a body is asked for whose client waits for that.
+    pub fn of_http2(request: Request<RecvStream>, proceed: oneshot::Sender<()>) -> (Request<Self>, UnreadBody) {
+        let awaits_continue = awaits_continue(request.headers());
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let proceed = awaits_continue.then_some(proceed);
+        let request = request.map(|stream| BodySource::Http2(Http2Body { stream, left, proceed }));
+        Self::track(request, awaits_continue)
+    }
+
+    fn track(request: Request<BodySource>, awaits_continue: bool) -> (Request<Self>, UnreadBody) {
+        let progress = Arc::<Progress>::default();
+        let unread = UnreadBody { awaits_continue, progress: Arc::clone(&progress) };
+        // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
+        (request.map(|source| Self { source: Some(source).filter(|source| !source.is_end_stream()), progress }), unread)
+    }
+}
+
+fn awaits_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         self.progress.requested.store(true, Ordering::Relaxed);
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(source).poll_frame(cx));
+        let frame = ready!(source.poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
             self.source = None;
         }
@@ -69,11 +116,54 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.source.as_ref().is_none_or(BodySource::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), BodySource::size_hint)
+    }
+}
+
+impl BodySource {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
+        match self {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(RequestBodyError::from),
+            Self::Http2(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) if body.stream.is_end_stream() => SizeHint::with_exact(0),
+            Self::Http2(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl Http2Body {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
+        if let Some(proceed) = self.proceed.take() {
+            let _ = proceed.send(());
+        }
+        match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                self.stream.flow_control().release_capacity(data.len())?;
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            // A stream that was reset, or lost, after all of the body had come.
+            Some(Err(error)) if self.left == Some(0) && (error.is_io() || error.is_remote()) => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => Poll::Ready(None),
+        }
     }
 }
 
@@ -105,7 +195,8 @@ impl BodyRest {
         let (mut left, start) = (limits.bytes, Instant::now());
         loop {
             let patience = limits.silence.min(limits.total.saturating_sub(start.elapsed()));
-            let Ok(frame) = tokio::time::timeout(patience, self.source.frame()).await else { return false };
+            let next = poll_fn(|cx| self.source.poll_frame(cx));
+            let Ok(frame) = tokio::time::timeout(patience, next).await else { return false };
             match frame {
                 None => return true,
                 Some(Err(_)) => return false,

@@ -42,6 +42,7 @@ mod throttle;
 mod times;
 mod tokens;
 mod transport;
+mod transport_http2;
 mod uploads;
 mod uploads_apart;
 mod uploads_kept;
