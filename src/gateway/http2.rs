@@ -48,16 +48,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = caller.peer;
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
     let gate = EndGate::default();
-    let stream = DeferredEndStream::new(stream, gate.clone());
-    let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, builder.handshake(stream)).await else {
+    let handshake = builder().handshake(DeferredEndStream::new(stream, gate.clone()));
+    let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
         tracing::debug!(%peer, "HTTP/2 did not begin");
         return;
     };
@@ -106,6 +99,17 @@ where
             }
         }
     }
+}
+
+fn builder() -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    builder
 }
 
 /// Asks now and then whether the client is still there; returns once it does not answer.
