@@ -1,10 +1,11 @@
-"""WebDAV from programs that upload in ways of their own: ffmpeg, .NET's HttpWebRequest on Mono, the JDK's HttpClient."""
+"""WebDAV from programs that upload in ways of their own: ffmpeg, .NET's HttpWebRequest on Mono, the HttpClients of the JDK and
+of Apache."""
 
 import time
 from pathlib import Path
 
 from files import MIB, random_file, sha256
-from session import check, need, same
+from session import Absent, check, need, same
 
 HERE = Path(__file__).resolve().parent
 SIZES = (20_000, 300_000, 30 * MIB)
@@ -59,3 +60,14 @@ def dav_java_expect(s):
     s.run("javac", "-d", s.local, HERE / "ExpectUpload.java")
     for version in ("HTTP_1_1", "HTTP_2"):
         uploads(s, version.lower(), ("java", "-cp", s.local, "ExpectUpload"), (version,))
+
+
+@check("java", "javac", "curl")
+def dav_apache_httpclient(s):
+    """Apache's HttpClient as sardine uses it: a stream that can be read once, Expect, and the password when asked."""
+    jars = [Path("/usr/share/java") / f"{name}.jar" for name in ("httpclient", "httpcore", "commons-logging", "commons-codec")]
+    if missing := [jar.name for jar in jars if not jar.exists()]:
+        raise Absent(f"not installed: {', '.join(missing)}")
+    path = ":".join(map(str, (s.local, *jars)))
+    s.run("javac", "-cp", path, "-d", s.local, HERE / "StreamUpload.java")
+    uploads(s, "apache", ("java", "-cp", path, "StreamUpload"))

@@ -5,7 +5,7 @@
 # With KDE's programs comes a back end for sound; the one that plays nothing is small.
 client_packages=(ansible-core apache2 borgbackup cadaver caddy chromium curl davfs2 dbus-daemon default-jdk-headless
     duplicity ffmpeg filezilla fuse3 git gvfs gvfs-backends kde-cli-tools keepassxc kio kio-extras lftp libglib2.0-bin
-    libmono-system4.0-cil libreoffice-writer-nogui litmus mono-mcs mono-runtime nginx openssh-client
+    libhttpclient-java libmono-system4.0-cil libreoffice-writer-nogui litmus mono-mcs mono-runtime nginx openssh-client
     openssh-sftp-server phonon4qt5-backend-null php-cli php-phpseclib3 putty-tools python3 python3-asyncssh
     python3-paramiko python3-pexpect python3-uno python3-venv rclone restic rsync sshfs sshpass unison vim-tiny)
 
