@@ -72,13 +72,16 @@ impl Client {
 
     /// Waits for the server's end of the connection; returns the reason and words it gave.
     async fn end(&self) -> (Disconnect, String) {
-        let gone = async {
-            while !self.ssh.is_closed() {
+        // The handler is told after the connection counts as closed.
+        let told = async {
+            loop {
+                if let Some(info) = self.farewell.0.lock().expect("no panic").take() {
+                    return info;
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, gone).await.expect("the server ends the connection");
-        let info = self.farewell.0.lock().expect("no panic").take().expect("with a reason");
+        let info = tokio::time::timeout(PATIENCE, told).await.expect("the server ends the connection with a reason");
         (info.reason_code, info.message)
     }
 
