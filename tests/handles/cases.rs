@@ -240,6 +240,14 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "a handle to a copy that was closed unchanged shows the mode of the file",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", NEW), close(0, 0), open(0, "a", WRITE), open(1, "a", READ)];
+            [begin, vec![close(0, 0), handle_stat(1, 0)]].concat()
+        },
+    },
+    Case {
         name: "a directory can be removed when the upload in it has lost its name",
         rule: None,
         steps: || {

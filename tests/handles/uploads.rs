@@ -77,6 +77,7 @@ impl Model {
             kept_mode = Some(self.files.inode(self.uploads[earlier].file).mode);
         }
         let new_mode = mode.unwrap_or(0o666) & 0o777 & !UMASK;
+        self.shadow(session, location);
         let upload = self.begin(session, location, Vec::new(), new_mode);
         self.uploads[upload].changed = true;
         if let Some(mode) = kept_mode {
@@ -89,6 +90,14 @@ impl Model {
         Ok(handle)
     }
 
+    /// Lets the name show none of the session's earlier uploads to a location any more.
+    fn shadow(&mut self, session: usize, location: &Location) {
+        for earlier in self.uploads.iter_mut().filter(|upload| upload.session == session) {
+            let there = &earlier.location;
+            earlier.shadowed |= there.directory == location.directory && there.name == location.name;
+        }
+    }
+
     /// Begins an upload to a location as everybody sees it.
     fn begin(&mut self, session: usize, location: &Location, content: Vec<u8>, new_mode: u32) -> usize {
         let entry = self.files.entry(location.directory, &location.name);
@@ -97,10 +106,6 @@ impl Model {
             None => (new_mode, 0),
         };
         let file = self.files.create(Content::File(content), mode);
-        for earlier in self.uploads.iter_mut().filter(|upload| upload.session == session) {
-            let there = &earlier.location;
-            earlier.shadowed |= there.directory == location.directory && there.name == location.name;
-        }
         self.uploads.push(Upload {
             file,
             session,
@@ -125,6 +130,9 @@ impl Model {
         let content = if truncates { Vec::new() } else { self.files.content(original).to_vec() };
         let old = self.files.inode(original);
         let (modified, mode) = (old.modified, old.mode);
+        if handle.writes() {
+            self.shadow(session, location);
+        }
         let upload = self.begin(session, location, content, mode);
         let file = self.uploads[upload].file;
         self.uploads[upload].changed = truncates;

@@ -80,7 +80,9 @@ impl Upload {
     /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`Upload::commit`].
     pub(in crate::tree) fn commit_in_directory(mut self) -> Result<()> {
         if self.is_untouched() {
-            return self.access.check(&*self.file);
+            self.access.check(&*self.file)?;
+            // Handles that go on reading it show what it is a copy of, and not how it was staged.
+            return self.finish.apply(&self.file, &self.wanted.lock());
         }
         let committed = self.at_name(0, |upload, _, spot, replaced| {
             let put = match replaced {
