@@ -49,6 +49,11 @@ impl Model {
             return Err(Refused);
         }
         self.may_change_file(file)?;
+        // What is put in place becomes as writable as what it replaces, unless its mode was set.
+        let replaced = self.files.entry(location.directory, &location.name);
+        if !self.keeps_its_mode(file) && replaced.is_some_and(|replaced| !self.may_write(replaced)) {
+            return Err(Refused);
+        }
         self.commit_early(session, location)?;
         if self.has(Rule::EditsAreCopies) {
             return self.open_copy(session, handle, location);

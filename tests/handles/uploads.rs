@@ -234,6 +234,11 @@ impl Model {
         Ok(())
     }
 
+    /// Tells whether a file is an upload that is put in place with a mode of its own.
+    pub(crate) fn keeps_its_mode(&self, file: InodeNumber) -> bool {
+        self.upload_of(file).is_some_and(|upload| self.uploads[upload].changed && self.uploads[upload].mode_set)
+    }
+
     /// Takes the name away from the upload that a location shows.
     pub(crate) fn drop_name_of_upload(&mut self, session: usize, location: &Location) {
         let Some(upload) = location.entry.and_then(|file| self.upload_of(file)) else { return };
