@@ -14,8 +14,9 @@ use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
 use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, Standing, TreePath};
 
-/// How many links that lead nowhere are followed to where a file is made (as many as the kernel follows).
-const MAX_LINKS: usize = 40;
+/// How many links that lead to nothing in the tree are followed to where a file is made, or staged (as many as the kernel
+/// follows).
+pub(super) const MAX_LINKS: usize = 40;
 
 /// An open entry at which an operation is allowed.
 pub(super) struct Found {

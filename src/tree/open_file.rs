@@ -95,6 +95,17 @@ enum Content<'a> {
 }
 
 impl FileState {
+    /// Lets a staged upload go on without its name, in the state that `next` makes of it; any other stays as it is.
+    fn leave_name(&mut self, next: impl FnOnce(Box<Upload>) -> Self) {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Staged(mut upload) => {
+                upload.detach();
+                next(upload)
+            }
+            other => other,
+        };
+    }
+
     fn content(&self) -> Result<Content<'_>> {
         match self {
             Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(Content::Upload(upload)),
@@ -325,7 +336,7 @@ impl WrittenFile {
 
     /// staged -> superseded: a later upload of the session has taken the name.
     fn supersede(&self) {
-        self.leave_name(FileState::Superseded);
+        self.state.write().leave_name(FileState::Superseded);
     }
 
     /// staged -> unlinked, by an operation that removes what stands under the name in the tree, if anything does.
@@ -337,30 +348,13 @@ impl WrittenFile {
             Err(Error::Absent) if is_staged => {}
             removed => removed?,
         }
-        *state = match std::mem::replace(&mut *state, FileState::Closed) {
-            FileState::Staged(mut upload) => {
-                upload.detach();
-                FileState::Unlinked(upload)
-            }
-            other => other,
-        };
+        state.leave_name(FileState::Unlinked);
         Ok(())
     }
 
     /// staged -> unlinked: the session has put something else under the name.
     fn unlink(&self) {
-        self.leave_name(FileState::Unlinked);
-    }
-
-    fn leave_name(&self, next: impl FnOnce(Box<Upload>) -> FileState) {
-        let mut state = self.state.write();
-        *state = match std::mem::replace(&mut *state, FileState::Closed) {
-            FileState::Staged(mut upload) => {
-                upload.detach();
-                next(upload)
-            }
-            other => other,
-        };
+        self.state.write().leave_name(FileState::Unlinked);
     }
 
     /// staged -> in place, for an operation that needs the file under its name. Where the operation fails the commit is

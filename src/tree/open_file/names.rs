@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{FileState, Handle, Inner, OpenFile, SessionFiles, SlotId, WrittenFile};
 use crate::domain::{Operation, Permission, TreePath};
-use crate::tree::check::Spot;
+use crate::tree::check::{MAX_LINKS, Spot};
 use crate::tree::editor::Edited;
 use crate::tree::host::Stat;
 use crate::tree::upload::Upload;
@@ -17,8 +17,6 @@ use crate::tree::{Attributes, Claim, EditMode, Entry, Error, Kind, Listing, Over
 const NEW_FILE_MASK: u32 = 0o022;
 /// How often a file is staged again for one write before another channel of the session has its way.
 const STAGING_ATTEMPTS: usize = 8;
-/// How many symbolic links are followed to an upload (as the kernel follows them).
-const MAX_LINKS: usize = 40;
 
 /// How a file is to be opened (OPEN's `pflags` and attributes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
