@@ -1,7 +1,7 @@
 //! How often an address may guess: a leaky bucket that only guesses fill.
 //!
-//! Asking is free, and only a guess is told to wait: whoever shows a right token never does. The generic cell rate algorithm, kept as
-//! one instant an address: the instant at which its bucket has run dry.
+//! Asking is free, and only a guess is told to wait: whoever shows a right token never does. The generic cell rate
+//! algorithm, kept as one instant an address: the instant at which its bucket has run dry.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -150,10 +150,7 @@ impl InPlace {
             self.file.set_mode(mode & 0o777)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            self.edit.change_times(|| {
-                let now = self.file.stat()?.modified;
-                self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)
-            })?;
+            self.edit.set_times(&self.file, attributes.modified, attributes.accessed)?;
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::check::Found;
 use super::handle_access::{Anchor, HandleAccess, HandleLocks};
 use super::host::File;
-use super::tag::keep;
 use super::{Attributes, Entry, Error, Result, Upload, View};
 use crate::domain::{Permission, TreePath};
 
@@ -96,10 +95,8 @@ impl Reader {
             self.file.set_mode(mode & 0o777)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            view.shared().tags.edit(&self.file, &self.file.stat()?).change_times(|| {
-                let now = self.file.stat()?.modified;
-                self.file.set_times(attributes.modified.map(|wanted| keep(now, wanted)), attributes.accessed)
-            })?;
+            let edit = view.shared().tags.edit(&self.file, &self.file.stat()?);
+            edit.set_times(&self.file, attributes.modified, attributes.accessed)?;
         }
         Ok(())
     }

@@ -204,6 +204,22 @@ impl Edit {
         Ok(result?)
     }
 
+    /// Sets times of the file that is edited, and keeps its tag.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn set_times(
+        &self,
+        file: &File,
+        modified: Option<Timestamp>,
+        accessed: Option<Timestamp>,
+    ) -> super::host::Result<()> {
+        self.change_times(|| {
+            let now = file.stat()?.modified;
+            file.set_times(modified.map(|wanted| keep(now, wanted)), accessed)
+        })
+    }
+
     /// Changes times, not while another settles the tag.
     pub(super) fn change_times(&self, set: impl FnOnce() -> super::host::Result<()>) -> super::host::Result<()> {
         let _alone = self.shared.settling.write();
