@@ -117,7 +117,7 @@ impl View {
         let Some(ground) = grounds.anchor(needed) else { return Err(self.refusal(grounds, path, None)) };
         let (file, at) = match ground.open(self.host(), path, how) {
             Ok(opened) => opened,
-            Err(error) if is_missing(error) => return Err(self.refusal(grounds, path, Some(ground))),
+            Err(error) if is_missing(error) => return Err(self.refusal(grounds, path, Some((ground, how)))),
             Err(error) => return Err(error.into()),
         };
         let stat = file.stat()?;
@@ -325,12 +325,14 @@ impl View {
         Ok(false)
     }
 
-    /// Returns the refusal of what is not allowed at a path, or was not found from `tried`: whether it can
-    /// be seen decides.
-    fn refusal(&self, grounds: &Grounds, path: &TreePath, tried: Option<&Ground>) -> Error {
+    /// Returns the refusal of what is not allowed at a path, or was not found in the way that was tried: whether it
+    /// can be seen decides.
+    fn refusal(&self, grounds: &Grounds, path: &TreePath, tried: Option<(&Ground, How)>) -> Error {
+        // A file where a folder is needed is missing, whichever root shows it.
+        let how = if matches!(tried, Some((_, How::Folder))) { How::Folder } else { How::Place };
         let seen = match grounds.anchor(Permission::NONE) {
-            Some(ground) if tried.is_some_and(|tried| tried.place == ground.place) => return Error::Absent,
-            Some(ground) => match ground.open(self.host(), path, How::Place) {
+            Some(ground) if tried.is_some_and(|(tried, _)| tried.place == ground.place) => return Error::Absent,
+            Some(ground) => match ground.open(self.host(), path, how) {
                 Ok((place, _)) => place.stat().map(|stat| stat.kind.is_some()).map_err(Error::from),
                 Err(error) if is_missing(error) => Ok(false),
                 Err(error) => Err(error.into()),

@@ -45,8 +45,9 @@ fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Re
     let mut steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
     let refused = steps.iter().any(Step::is_refused);
     let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
+    // Rights, locks and conditions are asked before a property that can't be set is told of.
+    call.claiming(|claim| call.view.may_make_folder(&call.path, &changes, claim))?;
     if refused {
-        call.judge()?;
         return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told(&steps, refused))));
     }
     call.claiming(|claim| call.view.make_folder(&call.path, &Attributes::default(), claim))?;

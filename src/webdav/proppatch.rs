@@ -30,16 +30,17 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<R
 
 fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
     let mut steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
-    if steps.iter().any(|step| matches!(step.outcome, Err(Fault::Tags))) {
-        return Err(Error::Malformed(fields::TAGS));
-    }
     let entry = call.view.stat(&call.path)?;
-    let mut refused = steps.iter().any(|step| step.outcome.is_err());
+    let mut refused = steps.iter().any(Step::is_refused);
+    let mut attributes = Attributes::default();
+    let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
     if refused {
-        call.judge()?;
+        // Rights, locks and conditions are asked before a property that can't be set is told of.
+        call.claiming(|claim| call.view.may_set_properties(&call.path, &changes, &attributes, claim))?;
+        if steps.iter().any(|step| matches!(step.outcome, Err(Fault::Tags))) {
+            return Err(Error::Malformed(fields::TAGS));
+        }
     } else {
-        let mut attributes = Attributes::default();
-        let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
         match call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim)) {
             Err(Error::Tree(tree::Error::Unsupported)) if Step::refuse_times(&mut steps) => refused = true,
             done => done?,

@@ -22,16 +22,13 @@ use crate::tree::{self, Overwrite};
 pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
     let below = call.destination()?;
     let overwrite = if fields::overwrite(&call.headers)? { Overwrite::Yes } else { Overwrite::No };
-    let deep = match fields::depth(&call.headers)? {
-        None | Some(Depth::Infinity) => true,
-        Some(Depth::Zero) if call.verb == Verb::Copy => false,
-        Some(_) => return Err(Error::Malformed("Depth can't be that here")),
-    };
+    let depth = fields::depth(&call.headers)?;
     if call.verb == Verb::Move && call.is_root() {
         return Err(Error::Root);
     }
     let call = Arc::clone(call);
     blocking(move || {
+        let deep = is_deep(&call, depth)?;
         let to = target(&call, &below);
         let transferred = call.claiming(|claim| match call.verb {
             Verb::Move => call.view.rename(&call.path, &to, overwrite, claim),
@@ -41,6 +38,24 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
+}
+
+/// Tells whether a folder goes with all in it. `Depth` matters to folders alone: what has nothing in it is copied and
+/// moved with any (RFC 4918 sections 9.8.3 and 9.9.3).
+///
+/// # Errors
+/// [`Error::Malformed`] for a folder that would be moved without what is in it, or copied with a part of it;
+/// [`tree::Error::Absent`].
+fn is_deep(call: &Call, depth: Option<Depth>) -> Result<bool> {
+    match (depth, call.verb) {
+        (None | Some(Depth::Infinity), _) => Ok(true),
+        (Some(Depth::Zero), Verb::Copy) => Ok(false),
+        (Some(_), verb) if call.view.link_stat(&call.path)?.is_folder() => Err(Error::Malformed(match verb {
+            Verb::Copy => "a folder is copied with all in it or with nothing: Depth must be infinity or 0",
+            _ => "a folder is moved with all in it: Depth must be infinity",
+        })),
+        (Some(_), _) => Ok(true),
+    }
 }
 
 /// Returns the place that a destination names.

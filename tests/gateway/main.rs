@@ -22,6 +22,7 @@ mod model;
 mod next_request;
 mod open_files;
 mod proxies;
+mod refusals;
 mod remote_tls;
 mod replays;
 mod rest;

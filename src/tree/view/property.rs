@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::View;
 use crate::domain::{Name, Operation, Permission, Tag, TreePath};
-use crate::tree::check::Spot;
+use crate::tree::check::{Found, Spot};
 use crate::tree::host::{How, Stat};
 use crate::tree::label::{label, tags_of, tags_property};
 use crate::tree::{Attributes, Claim, Entry, Error, Kind, Property, PropertyChange, Result};
@@ -54,6 +54,35 @@ impl View {
         attributes: &Attributes,
         claim: &Claim<'_>,
     ) -> Result<()> {
+        self.with_changeable(path, changes, attributes, claim, |found| {
+            self.shared().index.change_properties(&found.path, changes, || self.apply(found, attributes))
+        })
+    }
+
+    /// Lets dead properties and attributes be changed, and changes nothing: for a change that has a fault of its own,
+    /// which whoever may not make it does not hear of.
+    ///
+    /// # Errors
+    /// As [`View::set_properties`], but for what the disk or the store says.
+    pub fn may_set_properties(
+        &self,
+        path: &TreePath,
+        changes: &[PropertyChange],
+        attributes: &Attributes,
+        claim: &Claim<'_>,
+    ) -> Result<()> {
+        self.with_changeable(path, changes, attributes, claim, |_| Ok(()))
+    }
+
+    /// Runs a change of an entry's properties while its rights, locks and conditions allow it.
+    fn with_changeable(
+        &self,
+        path: &TreePath,
+        changes: &[PropertyChange],
+        attributes: &Attributes,
+        claim: &Claim<'_>,
+        change: impl FnOnce(&Found) -> Result<()>,
+    ) -> Result<()> {
         let place = self.open_for(Operation::Write, path, How::Place)?.path;
         self.may_change(changes)?;
         let _held = self.shared().names.hold(&[&place]);
@@ -64,7 +93,7 @@ impl View {
         if found.stat.kind == Some(Kind::File) && found.stat.links > 1 && *attributes != Attributes::default() {
             self.unlocked_links(&found.stat, &found.path, claim.tokens)?;
         }
-        self.shared().index.change_properties(&found.path, changes, || self.apply(&found, attributes))
+        change(&found)
     }
 
     /// Puts a file at a spot, labelled with these tags and no others: both, or neither.
@@ -106,7 +135,8 @@ impl View {
         Ok(())
     }
 
-    fn may_change(&self, changes: &[PropertyChange]) -> Result<()> {
+    /// Lets properties be changed as far as the tags go that the session is limited to.
+    pub(in crate::tree) fn may_change(&self, changes: &[PropertyChange]) -> Result<()> {
         for change in changes {
             if let PropertyChange::Set(Property { name, value }) = change
                 && *name == tags_property()

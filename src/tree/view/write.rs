@@ -7,7 +7,7 @@ use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::{Found, Spot, stays_inside};
 use crate::tree::host::{File, How, Stat};
 use crate::tree::tag::keep;
-use crate::tree::{Attributes, Editor, Entry, Error, Kind, Result, Upload};
+use crate::tree::{Attributes, Editor, Entry, Error, Kind, PropertyChange, Result, Upload};
 
 impl View {
     /// Begins an upload that will replace or make a file when it is committed. `size` is the length
@@ -100,6 +100,40 @@ impl View {
     /// # Errors
     /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn make_folder(&self, path: &TreePath, attributes: &Attributes, claim: &Claim<'_>) -> Result<Entry> {
+        self.with_new_folder(path, claim, |spot| {
+            let mode = self.host().masked(attributes.mode.unwrap_or(0o777));
+            spot.folder.make_folder(&spot.name, mode).map_err(Error::putting)?;
+            let place = spot.folder.open(&spot.name, How::Folder)?;
+            if attributes.modified.is_some() || attributes.accessed.is_some() {
+                place.set_times_exactly(attributes.modified, attributes.accessed).inspect_err(|_| {
+                    if let Err(error) = spot.folder.remove_folder(&spot.name) {
+                        tracing::warn!(path = %spot.path, %error, "a folder whose times could not be kept is left");
+                    }
+                })?;
+            }
+            self.sync_names(&spot.folder)?;
+            Ok(self.entry(path, &place.stat()?, spot.permission))
+        })
+    }
+
+    /// Lets a folder be made and its properties be set, and makes none.
+    ///
+    /// # Errors
+    /// As [`View::make_folder`]; [`Error::WrongTag`].
+    pub fn may_make_folder(&self, path: &TreePath, changes: &[PropertyChange], claim: &Claim<'_>) -> Result<()> {
+        self.with_new_folder(path, claim, |spot| match spot.stat()? {
+            Some(_) => Err(Error::Exists),
+            None => self.may_change(changes),
+        })
+    }
+
+    /// Runs the making of a folder while rights, locks and conditions allow it.
+    fn with_new_folder<T>(
+        &self,
+        path: &TreePath,
+        claim: &Claim<'_>,
+        make: impl FnOnce(&Spot) -> Result<T>,
+    ) -> Result<T> {
         let spot = match self.spot_with(path, Operation::Create.permission()) {
             // As mkdir(2): that something is there is told before that nothing may be made.
             Err(Error::Forbidden) if self.link_stat(path).is_ok() => return Err(Error::Exists),
@@ -112,19 +146,7 @@ impl View {
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.may_put(&spot, None, claim)?;
-        spot.folder
-            .make_folder(&spot.name, self.host().masked(attributes.mode.unwrap_or(0o777)))
-            .map_err(Error::putting)?;
-        let place = spot.folder.open(&spot.name, How::Folder)?;
-        if attributes.modified.is_some() || attributes.accessed.is_some() {
-            place.set_times_exactly(attributes.modified, attributes.accessed).inspect_err(|_| {
-                if let Err(error) = spot.folder.remove_folder(&spot.name) {
-                    tracing::warn!(path = %spot.path, %error, "a folder whose times could not be kept is left");
-                }
-            })?;
-        }
-        self.sync_names(&spot.folder)?;
-        Ok(self.entry(path, &place.stat()?, spot.permission))
+        make(&spot)
     }
 
     /// Removes a file or link (not what the link leads to).
