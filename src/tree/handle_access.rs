@@ -143,21 +143,22 @@ impl HandleAccess {
         let slot = |directory: &Folder, name: &Name| match host.locate(directory) {
             Location::Linked(parent) => Location::Linked(parent.child(name)),
             Location::Unlinked(parent) => Location::Unlinked(parent.child(name)),
-            elsewhere @ (Location::Reserved | Location::Outside) => elsewhere,
+            elsewhere @ (Location::Reserved | Location::Discarded | Location::Outside) => elsewhere,
         };
         let found = match &self.anchor {
             Anchor::File => host.locate(file),
             Anchor::Slot(directory, name) => slot(directory, name),
             Anchor::SlotThenFile(directory, name) => match host.locate(file) {
                 Location::Reserved => slot(directory, name),
+                // One that was discarded stands for no name: what locks the name does not bind it.
                 found => found,
             },
         };
         match found {
             Location::Linked(path) => Some(Place { path, linked: true }),
             Location::Unlinked(path) => Some(Place { path, linked: false }),
-            // Removed with a directory above it: its last path decides.
-            Location::Reserved => Some(Place { path: last.path.clone(), linked: false }),
+            // Removed, alone or with a directory above it: its last path decides.
+            Location::Reserved | Location::Discarded => Some(Place { path: last.path.clone(), linked: false }),
             Location::Outside => None,
         }
     }

@@ -89,6 +89,10 @@ fn size(size: u64) -> AttributeChange {
     AttributeChange { size: Some(size), ..AttributeChange::default() }
 }
 
+fn mode(mode: u32) -> AttributeChange {
+    AttributeChange { mode: Some(mode), ..AttributeChange::default() }
+}
+
 fn modified(seconds: u32) -> AttributeChange {
     AttributeChange { modified: Some(seconds), ..AttributeChange::default() }
 }
@@ -269,6 +273,14 @@ pub(crate) const CASES: &[Case] = &[
         steps: || {
             let flags = OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
             vec![open_with_mode(0, "a", flags, Some(0o444)), handle_stat(0, 0), close(0, 0)]
+        },
+    },
+    Case {
+        name: "a lock that has refused an upload does not bind what still reads it",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", UPLOAD), close(0, 0), open(0, "a", UPLOAD), lock("a"), open(0, "a", READ)];
+            [begin, vec![close(0, 1), set_handle(0, 0, mode(0o644))]].concat()
         },
     },
 ];

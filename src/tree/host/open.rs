@@ -65,6 +65,8 @@ pub(crate) enum Location {
     Unlinked(TreePath),
     /// In the gateway's own directory: staged, or on its way to be removed.
     Reserved,
+    /// Nowhere any more, and last in the gateway's own directory: it was staged and never put in place, or removed.
+    Discarded,
     /// Outside of the tree.
     Outside,
 }
@@ -129,7 +131,7 @@ impl Host {
     pub(crate) fn whereabouts(&self, fd: impl AsFd) -> Option<TreePath> {
         match self.locate(fd) {
             Location::Linked(path) => Some(path),
-            Location::Unlinked(_) | Location::Reserved | Location::Outside => None,
+            Location::Unlinked(_) | Location::Reserved | Location::Discarded | Location::Outside => None,
         }
     }
 
@@ -137,7 +139,11 @@ impl Host {
     pub(crate) fn locate(&self, fd: impl AsFd) -> Location {
         let Some(path) = host_path(fd.as_fd()) else { return Location::Outside };
         match self.unlinked_path(fd, &path) {
-            Some(last) => self.tree_path(last).map_or_else(|error| error, Location::Unlinked),
+            Some(last) => match self.tree_path(last) {
+                Ok(path) => Location::Unlinked(path),
+                Err(Location::Reserved) => Location::Discarded,
+                Err(elsewhere) => elsewhere,
+            },
             None => self.tree_path(&path).map_or_else(|error| error, Location::Linked),
         }
     }
