@@ -38,16 +38,17 @@ impl Editor {
         Ok(Self(Means::InPlace(Box::new(editor))))
     }
 
-    /// Edits a copy of a file that the check let through and that is open to be read.
+    /// Edits a copy of a file that the check let through and that is open to be read and written.
     pub(super) fn copy(
         view: &View,
         asked: &TreePath,
         spot: &Spot,
-        found: &Found,
+        found: Found,
         mode: EditMode,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let upload = Box::new(Upload::of_copy(view, asked, spot, found, mode, claim)?);
+        let mut upload = Box::new(Upload::of_copy(view, asked, spot, &found, mode, claim)?);
+        upload.keep_original(found.file);
         Ok(Self(Means::Copy { upload, readable: mode.read, tokens: claim.tokens.to_vec() }))
     }
 

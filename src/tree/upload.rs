@@ -91,6 +91,8 @@ struct Base {
     append: bool,
     /// Whether there is anything to commit.
     changed: AtomicBool,
+    /// The file that was copied, open to be written: its mode may not let it be opened so again.
+    original: Option<Arc<File>>,
 }
 
 /// What a file becomes when it is put in its place, unless the client wanted otherwise.
@@ -183,7 +185,7 @@ impl Upload {
     pub(super) fn go_on(&mut self, appends: bool) {
         self.cut_at = None;
         if appends {
-            self.base = Some(Base { tag: None, append: true, changed: AtomicBool::new(true) });
+            self.base = Some(Base { tag: None, append: true, changed: AtomicBool::new(true), original: None });
         }
     }
 
@@ -261,8 +263,16 @@ impl Upload {
             tag = Some(view.shared().tags.of(&found.stat));
         }
         let changed = AtomicBool::new(mode.truncate);
-        upload.base = Some(Base { tag, append: mode.append, changed });
+        upload.base = Some(Base { tag, append: mode.append, changed, original: None });
         Ok(upload)
+    }
+
+    /// Keeps the descriptor of the file that was copied: an early commit of a copy in which nothing was changed goes on
+    /// in that file.
+    pub(super) fn keep_original(&mut self, original: File) {
+        if let Some(base) = &mut self.base {
+            base.original = Some(Arc::new(original));
+        }
     }
 
     fn fill(&self, found: &Found) -> Result<()> {

@@ -79,6 +79,10 @@ fn remove_directory(channel: usize, path: &str) -> Step {
     Step::Sftp(channel, Request::RemoveDirectory { path: path.to_owned() })
 }
 
+fn delete(path: &str) -> Step {
+    Step::WebDav(WebDav::Delete { path: path.to_owned() })
+}
+
 fn lock(path: &str) -> Step {
     Step::WebDav(WebDav::Lock { path: path.to_owned(), deep: false })
 }
@@ -281,6 +285,15 @@ pub(crate) const CASES: &[Case] = &[
         steps: || {
             let begin = vec![open(0, "a", UPLOAD), close(0, 0), open(0, "a", UPLOAD), lock("a"), open(0, "a", READ)];
             [begin, vec![close(0, 1), set_handle(0, 0, mode(0o644))]].concat()
+        },
+    },
+    Case {
+        name: "a read-only file that was made is written after all of its names are gone",
+        rule: None,
+        steps: || {
+            let flags = WRITE | OpenFlags::CREATE;
+            let begin = vec![open_with_mode(0, "a", flags, Some(0o444)), hard_link(0, "a", "b")];
+            [begin, vec![delete("a"), delete("b"), write(0, 0, "text"), close(0, 0)]].concat()
         },
     },
 ];

@@ -201,7 +201,7 @@ impl SessionFiles {
             }
             // Nothing was emptied: the file itself is what was opened.
             Edited::Copy(upload) if upload.is_untouched() => {
-                let original = Arc::new(upload.original()?);
+                let original = upload.original()?;
                 Handle::Read(Box::new(Reader::of_file(self.view(), upload.path(), original)?), None)
             }
             Edited::Copy(upload) => {

@@ -11,7 +11,7 @@ use super::{Committed, Finish, Recorded, Upload};
 use crate::domain::{Name, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::handle_access::Place;
-use crate::tree::host::{Aside, Errno, File, Folder, How, Stat};
+use crate::tree::host::{Aside, Errno, File, Folder, Stat};
 use crate::tree::in_place::InPlace;
 use crate::tree::{Claim, EditMode, Error, Kind, Result, Timestamp, View};
 
@@ -217,29 +217,26 @@ impl Upload {
         InPlace::after_commit(&view, entry, file, mode)
     }
 
-    /// Opens what was copied to be edited: an early commit of a copy in which nothing was changed goes on in that.
+    /// Returns what was copied, open to be edited, where it still has its name.
     ///
     /// # Errors
     /// [`Error::Replaced`] where something else stands there now.
-    pub(in crate::tree) fn original(&self) -> Result<File> {
+    pub(in crate::tree) fn original(&self) -> Result<Arc<File>> {
         self.access.check(&*self.file)?;
-        // A file that may not be written can still be renamed.
-        let file = match self.directory.open(&self.name, How::Both) {
-            Err(Errno::ACCESS) => self.directory.open(&self.name, How::Read)?,
-            file => file?,
-        };
-        let same = self.replaces.is_some_and(|old| file.stat().is_ok_and(|now| old.is_entry(&now)));
-        if same { Ok(file) } else { Err(Error::Replaced) }
+        let original = self.base.as_ref().and_then(|base| base.original.clone()).ok_or(Error::Replaced)?;
+        let there = self.directory.stat_entry(&self.name)?;
+        let stands = self.replaces.is_some_and(|old| old.is_entry(&there));
+        if stands { Ok(original) } else { Err(Error::Replaced) }
     }
 
     /// Goes on in place in what was copied.
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub(in crate::tree) fn into_original(self, original: File, mode: EditMode) -> Result<InPlace> {
+    pub(in crate::tree) fn into_original(self, original: Arc<File>, mode: EditMode) -> Result<InPlace> {
         let (view, path) = (self.access.view(), self.path());
         let permission = view.grounds(&path)?.permission();
-        InPlace::after_commit(view, (path, permission), Arc::new(original), mode)
+        InPlace::after_commit(view, (path, permission), original, mode)
     }
 
     /// Lets go of the name that it was for: it is never put in place, and locks on the name do not bind it.

@@ -90,7 +90,7 @@ impl View {
             drop((steady, name));
             // Nothing is kept of what came into an empty file meanwhile.
             let mode = EditMode { truncate: mode.truncate || blind, ..mode };
-            return Editor::copy(self, path, &spot, &found, mode, claim);
+            return Editor::copy(self, path, &spot, found, mode, claim);
         }
         Editor::in_place(self, path, found, mode, claim)
     }
