@@ -59,6 +59,10 @@ fn rename(channel: usize, from: &str, to: &str) -> Step {
     Step::Sftp(channel, Request::Rename { from: from.to_owned(), to: to.to_owned() })
 }
 
+fn posix_rename(channel: usize, from: &str, to: &str) -> Step {
+    Step::Sftp(channel, Request::PosixRename { from: from.to_owned(), to: to.to_owned() })
+}
+
 fn hard_link(channel: usize, from: &str, to: &str) -> Step {
     Step::Sftp(channel, Request::HardLink { from: from.to_owned(), to: to.to_owned() })
 }
@@ -294,6 +298,14 @@ pub(crate) const CASES: &[Case] = &[
             let flags = WRITE | OpenFlags::CREATE;
             let begin = vec![open_with_mode(0, "a", flags, Some(0o444)), hard_link(0, "a", "b")];
             [begin, vec![delete("a"), delete("b"), write(0, 0, "text"), close(0, 0)]].concat()
+        },
+    },
+    Case {
+        name: "a handle to a copy shows the mode of the file after the copy's own early commit",
+        rule: None,
+        steps: || {
+            let begin = vec![open(0, "a", NEW), close(0, 0), open(1, "a", WRITE), open(0, "a", READ)];
+            [begin, vec![posix_rename(0, "a", "b"), handle_stat(0, 0)]].concat()
         },
     },
 ];

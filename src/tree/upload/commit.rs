@@ -81,8 +81,8 @@ impl Upload {
     pub(in crate::tree) fn commit_in_directory(mut self) -> Result<()> {
         if self.is_untouched() {
             self.access.check(&*self.file)?;
-            // Handles that go on reading it show what it is a copy of, and not how it was staged.
-            return self.finish.apply(&self.file, &self.wanted.lock());
+            self.finish_for_readers();
+            return Ok(());
         }
         let committed = self.at_name(0, |upload, _, spot, replaced| {
             let put = match replaced {
@@ -234,6 +234,7 @@ impl Upload {
     /// # Errors
     /// [`Error::Ended`].
     pub(in crate::tree) fn into_original(self, original: Arc<File>, mode: EditMode) -> Result<InPlace> {
+        self.finish_for_readers();
         let (view, path) = (self.access.view(), self.path());
         let permission = view.grounds(&path)?.permission();
         InPlace::after_commit(view, (path, permission), original, mode)
@@ -242,7 +243,12 @@ impl Upload {
     /// Lets go of the name that it was for: it is never put in place, and locks on the name do not bind it.
     pub(in crate::tree) fn detach(&mut self) {
         (self.detached, self.registered) = (true, None);
-        // Handles that go on reading it show what it is, and not how it was staged.
+        self.finish_for_readers();
+    }
+
+    /// Gives a staged file that is not put in place the mode that it would have: handles that go on reading it show what
+    /// it is, and not how it was staged.
+    fn finish_for_readers(&self) {
         if let Err(error) = self.finish.apply(&self.file, &self.wanted.lock()) {
             tracing::debug!(%error, "an upload without a name keeps the mode that it was staged with");
         }
