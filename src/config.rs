@@ -83,6 +83,8 @@ pub struct Config {
     pub sftp_connections: usize,
     /// SFTP connections of one user at once.
     pub sftp_connections_per_user: usize,
+    /// HTTP connections of one user at once.
+    pub http_connections_per_user: usize,
     /// Channels of one SFTP connection at once.
     pub sftp_channels: usize,
     /// Open files and folders of one SFTP connection at once.
@@ -97,6 +99,8 @@ pub struct Config {
     pub sftp_unanswered: Duration,
     /// How long an SFTP session may go on without a request; zero for any time.
     pub sftp_idle: Duration,
+    /// Time without a request after which an HTTP connection is closed.
+    pub http_idle: Duration,
     /// How long what a lost SFTP connection left of an upload is kept.
     pub sftp_resume: Duration,
     /// Connections of unproven callers at once, for each listener.
@@ -202,6 +206,7 @@ struct Draft {
     http_connections: usize,
     sftp_connections: usize,
     sftp_connections_per_user: usize,
+    http_connections_per_user: usize,
     sftp_channels: usize,
     sftp_handles: usize,
     sftp_login: Duration,
@@ -209,6 +214,7 @@ struct Draft {
     sftp_keepalive: Duration,
     sftp_unanswered: Duration,
     sftp_idle: Duration,
+    http_idle: Duration,
     sftp_resume: Duration,
     strangers: usize,
     strangers_per_address: usize,
@@ -458,6 +464,7 @@ impl Draft {
             http_connections: 0,
             sftp_connections: 0,
             sftp_connections_per_user: 0,
+            http_connections_per_user: 0,
             sftp_channels: 0,
             sftp_handles: 0,
             sftp_login: Duration::ZERO,
@@ -465,6 +472,7 @@ impl Draft {
             sftp_keepalive: Duration::ZERO,
             sftp_unanswered: Duration::ZERO,
             sftp_idle: Duration::ZERO,
+            http_idle: Duration::ZERO,
             sftp_resume: Duration::from_secs(86_400),
             strangers: 0,
             strangers_per_address: 0,
@@ -500,6 +508,7 @@ impl Draft {
             http_connections: self.http_connections,
             sftp_connections: self.sftp_connections,
             sftp_connections_per_user: self.sftp_connections_per_user,
+            http_connections_per_user: self.http_connections_per_user,
             sftp_channels: self.sftp_channels,
             sftp_handles: self.sftp_handles,
             sftp_login: self.sftp_login,
@@ -507,6 +516,7 @@ impl Draft {
             sftp_keepalive: self.sftp_keepalive,
             sftp_unanswered: self.sftp_unanswered,
             sftp_idle: self.sftp_idle,
+            http_idle: self.http_idle,
             sftp_resume: self.sftp_resume,
             strangers: self.strangers,
             strangers_per_address: self.strangers_per_address,

@@ -158,6 +158,7 @@ impl Error {
             Self::Denied(Refusal::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
             Self::Denied(Refusal::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
             Self::Denied(Refusal::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Denied(Refusal::TooManyConnections) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
             Self::Held(_) => (StatusCode::UNAUTHORIZED, "throttled"),
             Self::Tokens(error) => of_tokens(error),
             Self::Tree(error) => of_tree(error),
@@ -186,7 +187,7 @@ impl Error {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) | Self::Held(wait) => Some(*wait),
-            Self::Denied(Refusal::Busy) => Some(Duration::from_secs(1)),
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Error, Result, Room, extract};
 use crate::auth::{Credential, Refusal, Session};
 use crate::domain::{Login, Peer, Protocol, TokenId};
-use crate::http::{Origin, Proven, credential};
+use crate::http::{Introduction, Origin, Proven, credential};
 use crate::tokens::Authority;
 
 /// The proven caller of a request.
@@ -95,7 +95,9 @@ async fn admit(room: &Room, request: &mut Request, origin: Origin) -> Result<Ses
     let credential = credential(headers).or(from_query).ok_or(Refusal::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: origin.address, user_agent };
-    Ok(room.auth.authenticate(credential, peer).await?)
+    let session = room.auth.authenticate(credential, peer).await?;
+    Introduction::of(request.extensions(), &session)?;
+    Ok(session)
 }
 
 /// Takes `?_token=` out of the address of one of the upload service's calls, so that nothing that comes

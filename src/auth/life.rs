@@ -285,6 +285,11 @@ pub(super) struct Lives {
     lives: Mutex<HashMap<TokenId, Arc<Life>>>,
 }
 
+/// Tells whether anything but the table itself holds a life.
+fn is_awaited(life: &Arc<Life>) -> bool {
+    Arc::strong_count(life) > 1 || !life.is_empty()
+}
+
 impl Lives {
     /// Returns the life of a token that is in memory as the store has it at this moment.
     pub(super) fn current(&self, token: TokenId, now: Time, store: &Store) -> Option<Arc<Life>> {
@@ -320,6 +325,11 @@ impl Lives {
         self.lives.lock().values().filter(|life| !life.is_empty()).cloned().collect()
     }
 
+    /// Returns the lives whose end somebody waits for: with an open session, or held by a connection.
+    pub(super) fn awaited(&self) -> Vec<Arc<Life>> {
+        self.lives.lock().values().filter(|life| is_awaited(life)).cloned().collect()
+    }
+
     /// Returns all lives in memory.
     pub(super) fn all(&self) -> Vec<Arc<Life>> {
         self.lives.lock().values().cloned().collect()
@@ -328,7 +338,7 @@ impl Lives {
     /// Forgets lives that have ended or had no session for a while.
     pub(super) fn sweep(&self, now: Time) {
         self.lives.lock().retain(|_, life| {
-            if Arc::strong_count(life) > 1 || !life.is_empty() {
+            if is_awaited(life) {
                 life.asked.store(now.as_millis(), Ordering::Relaxed);
                 return true;
             }

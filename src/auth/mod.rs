@@ -68,6 +68,9 @@ pub enum Refusal {
     /// Too many first uses are being proven at once.
     #[error("the server is busy: try again")]
     Busy,
+    /// The user has as many connections open as one may have.
+    #[error("too many connections of this user are open: close one, or try again later")]
+    TooManyConnections,
     /// The store failed; the text is for the log.
     #[error("the server has a fault")]
     Store(#[from] StoreError),

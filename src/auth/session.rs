@@ -150,6 +150,23 @@ impl Session {
         core.trail.note(Source::Known, event);
     }
 
+    /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::ended`] it keeps no
+    /// session open.
+    pub fn token_ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let Seat { core, life, peer, proven, .. } = &*self.seat;
+        let (core, life, peer, proven) = (Arc::clone(core), Arc::clone(life), Arc::clone(peer), *proven);
+        async move {
+            loop {
+                let told = life.told();
+                let Some(standing) = standing(&core, &life, &peer, &proven) else { return };
+                tokio::select! {
+                    () = told => {}
+                    () = core.clock.sleep_until(standing.end_of(&proven)) => {}
+                }
+            }
+        }
+    }
+
     /// Waits until the session has ended.
     pub async fn ended(&self) {
         loop {
@@ -166,20 +183,26 @@ impl Session {
 impl Seat {
     /// Returns what holds at this moment.
     fn standing(&self) -> Result<Arc<Standing>, Ended> {
-        let Self { core, life, .. } = self;
-        if life.is_over() || self.over.load(Ordering::Acquire) {
+        if self.over.load(Ordering::Acquire) {
             return Err(Ended);
         }
-        let now = core.clock.now();
-        let checked = life.refresh(&core.store, &core.uses).and_then(|()| life.is_live(now, &core.store, &core.uses));
-        if let Err(error) = &checked {
-            tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
-        }
-        let standing = life.standing();
-        let live = checked.unwrap_or(false);
-        let holds = live && standing.accepts(&self.proven, now) && standing.admits(&self.peer);
-        if holds { Ok(standing) } else { Err(Ended) }
+        standing(&self.core, &self.life, &self.peer, &self.proven).ok_or(Ended)
     }
+}
+
+/// Returns what holds at this moment for a caller who has shown a secret; none once the token lets him in no more.
+fn standing(core: &Core, life: &Life, peer: &Peer, proven: &Print) -> Option<Arc<Standing>> {
+    if life.is_over() {
+        return None;
+    }
+    let now = core.clock.now();
+    let checked = life.refresh(&core.store, &core.uses).and_then(|()| life.is_live(now, &core.store, &core.uses));
+    if let Err(error) = &checked {
+        tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
+    }
+    let standing = life.standing();
+    let holds = checked.unwrap_or(false) && standing.accepts(proven, now) && standing.admits(peer);
+    holds.then_some(standing)
 }
 
 impl Seat {

@@ -109,7 +109,7 @@ impl Core {
             return Ok(());
         }
         let epoch = self.store.epoch()?;
-        let lives = self.lives.open();
+        let lives = self.lives.awaited();
         let reviews = lives.iter().map(|life| life.review(epoch, &self.store, &self.uses));
         reviews.fold(Ok(()), Result::and)?;
         watched.version = Some(version);

@@ -103,14 +103,16 @@ fn start_log(config: &Config) -> Result {
 }
 
 fn settings(config: Config) -> Settings {
-    let gate = |connections| GateLimits {
+    let gate = |connections, per_user| GateLimits {
         connections,
+        per_user,
         strangers: config.strangers,
         strangers_per_address: config.strangers_per_address,
     };
     Settings {
-        http_gate: gate(config.http_connections),
-        sftp_gate: gate(config.sftp_connections),
+        http_gate: gate(config.http_connections, config.http_connections_per_user),
+        sftp_gate: gate(config.sftp_connections, config.sftp_connections),
+        http_idle: config.http_idle,
         webdav_options: WebdavOptions { deep_listing: config.deep_listing, uploads: config.unfinished_uploads },
         sftp_options: SftpOptions {
             authentication: config.sftp_login,

@@ -266,6 +266,17 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| count(text).map(|n| draft.http_connections = n),
     },
     Key {
+        name: "http_connections_per_user",
+        flag: "http-connections-per-user",
+        shape: Shape::Number,
+        default: Some("256"),
+        example: "",
+        value: "N",
+        purpose: "How many HTTP connections one user may have open at once: one that waits makes room for another, else \
+                  503 is answered.",
+        read: |draft, text| count(text).map(|n| draft.http_connections_per_user = n),
+    },
+    Key {
         name: "sftp_connections",
         flag: "sftp-connections",
         shape: Shape::Number,
@@ -347,6 +358,16 @@ pub const KEYS: &[Key] = &[
         purpose: "How many seconds an SFTP client may leave that question unanswered, or what it asked for unread, \
                   before its session is ended, from 1 to 604800: a laptop asleep, a download that pauses.",
         read: |draft, text| seconds(text, 1, 604_800).map(|time| draft.sftp_unanswered = time),
+    },
+    Key {
+        name: "http_idle_seconds",
+        flag: "http-idle-seconds",
+        shape: Shape::Number,
+        default: Some("75"),
+        example: "",
+        value: "SECONDS",
+        purpose: "After how many seconds without a request an HTTP connection is closed, from 1 to 86400.",
+        read: |draft, text| seconds(text, 1, 86_400).map(|time| draft.http_idle = time),
     },
     Key {
         name: "sftp_idle_seconds",

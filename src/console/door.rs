@@ -15,7 +15,7 @@ use super::fault::{Fault, Result};
 use super::guard::{self, COOKIE, Caller, Sent};
 use super::page::render;
 use crate::auth::{Credential, Refusal};
-use crate::http::Proven;
+use crate::http::{Introduction, Proven};
 
 const CLEARTEXT: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
     or from the server’s own machine.";
@@ -62,6 +62,7 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
     let (parts, body) = request.into_parts();
     let origin = guard::origin(&parts)?;
     let peer = guard::peer(origin, &parts.headers);
+    let extensions = parts.extensions.clone();
     let fields = guard::fields(Request::from_parts(parts, body)).await?;
     let login = fields.text("login").unwrap_or_default().to_owned();
     let next = here(fields.text("next").unwrap_or_default());
@@ -80,6 +81,7 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
             return again(text.status(), text.told(), true);
         }
     };
+    Introduction::of(&extensions, &session)?;
     session.used();
     let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(Refusal::Busy.into()) };
     let secure = if origin.encrypted { "; Secure" } else { "" };

@@ -126,7 +126,7 @@ impl Fault {
             Fault::Tokens(error) => of_tokens(error),
             Fault::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
             Fault::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Denied(Refusal::Busy | Refusal::TooManyConnections) => StatusCode::SERVICE_UNAVAILABLE,
             Fault::Denied(Refusal::Store(_)) | Fault::Store(_) | Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -11,7 +11,7 @@ use super::fault::{Fault, Result};
 use super::visits::Visit;
 use crate::auth::Session;
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::{Origin, PublicAddress};
+use crate::http::{Introduction, Origin, PublicAddress};
 use crate::tokens::Authority;
 use crate::tree::View;
 
@@ -113,6 +113,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
             next => Fault::Stranger { next },
         };
         let visit = visit(shared, origin, &parts.headers).await.ok_or_else(stranger)?;
+        Introduction::of(&parts.extensions, visit.session())?;
         visit.session().used();
         Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
     }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -27,13 +27,8 @@ struct Watched {
 }
 
 /// Has `cut` cancelled when the session ends before the answer does, or the answer fails.
-pub(super) fn with_session(
-    response: Response<Body>,
-    version: Version,
-    session: Session,
-    cut: &CancellationToken,
-) -> Response<Body> {
-    if version >= Version::HTTP_2 || response.body().size_hint().upper().is_some_and(|most| most <= SMALL) {
+pub(super) fn with_session(response: Response<Body>, session: Session, cut: &CancellationToken) -> Response<Body> {
+    if response.body().size_hint().upper().is_some_and(|most| most <= SMALL) {
         return response;
     }
     let (done, cut) = (CancellationToken::new(), cut.clone());

@@ -1,25 +1,32 @@
 //! HTTP/2 connections, served with the h2 library itself: hyper's server sends no `100 Continue` over HTTP/2, and leaves
 //! a client that waits for it waiting for ever (RFC 9110 section 10.1.1).
+//!
+//! What a client may have the server hold is small until it has proven who it is, and has a bound for each user and one
+//! in all after that: windows that are open to uploads, and bytes of responses that were made and not taken yet.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
-use h2::{Ping, PingPong, Reason, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::serve_http::Caller;
-use crate::http::{Body, RequestBody, UnreadBody, date_now};
-use crate::net::{DeferredEndStream, EndGate};
+use crate::auth::Session;
+use crate::domain::{Login, Share, ShareLimits, Shares};
+use crate::http::{Body, Proven, RequestBody, UnreadBody, date_now, retry_after, text};
+use crate::net::{DeferredEndStream, EndGate, Pace};
 
 /// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -27,9 +34,21 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) const MAX_STREAMS: u32 = 64;
 
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Windows of a connection whose caller has proven nothing, or whose user has used up his share (RFC 9113 section 6.9.2).
+const STRANGERS_WINDOW: u32 = 65_535;
+/// Windows of each stream and of the connection, for a user.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-const SEND_BUFFER_BYTES: usize = 400 * 1024;
+/// Bytes of windows that are open beyond [`STRANGERS_WINDOW`].
+const WINDOWS: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20 };
+/// Bytes of a response that are made ahead of what its client takes.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes of responses that may be held.
+const RESPONSES: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20 };
+/// Time in which a client that is sent something has to take some of it, at the pace of [`Pace`].
+const STALLED: Duration = Duration::from_secs(120);
+/// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
+const WIDEN_AGAIN: Duration = Duration::from_millis(20);
 /// Time between two questions whether the client is still there, and time that it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
@@ -41,6 +60,19 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+/// What all connections over HTTP/2 hold together.
+#[derive(Clone)]
+pub(super) struct Http2Shares {
+    windows: Shares,
+    responses: Shares,
+}
+
+impl Default for Http2Shares {
+    fn default() -> Self {
+        Self { windows: Shares::new(WINDOWS), responses: Shares::new(RESPONSES) }
+    }
+}
 
 /// Serves a connection to its end. It is given up when no request has come by `deadline`.
 pub(super) async fn serve<S>(caller: &Arc<Caller>, stream: S, deadline: Instant)
@@ -57,22 +89,13 @@ where
     let mut vanished = pin!(watch(connection.ping_pong()));
     let mut greeting = pin!(tokio::time::sleep_until(deadline));
     let (mut waiting, mut stopping, mut alive) = (true, false, true);
+    let streams = TaskTracker::new();
+    streams.close();
+    let mut window = Window::Small;
     loop {
         tokio::select! {
-            accepted = poll_fn(|cx| {
-                let accepted = pin!(connection.accept()).poll(cx);
-                if accepted.is_pending() {
-                    gate.open();
-                }
-                accepted
-            }) => match accepted {
-                Some(Ok((request, respond))) => {
-                    caller.greeted.store(true, Ordering::Relaxed);
-                    // Before the connection's end can come: h2 then forgets that a request had no body.
-                    let (proceed, proceeding) = oneshot::channel();
-                    let tracked = RequestBody::of_http2(request, proceed);
-                    tokio::spawn(answer(Arc::clone(caller), tracked, proceeding, respond));
-                }
+            accepted = accept(&mut connection, &gate) => match accepted {
+                Some(Ok((request, respond))) => begin(caller, request, respond, &streams),
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
                     return;
@@ -93,12 +116,94 @@ where
                 }
                 connection.graceful_shutdown();
             }
+            login = caller.owner.proven(), if matches!(window, Window::Small) => {
+                window = Window::of(&login, &caller.door.http2.windows);
+            }
+            () = tokio::time::sleep(WIDEN_AGAIN), if matches!(window, Window::Granted(_)) => {}
+            () = rest(&streams, caller.door.idle), if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+            () = caller.owner.gone(), if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
             () = vanished.as_mut(), if alive => {
                 alive = false;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
+        window = window.widen(&mut connection);
     }
+}
+
+/// Waits for the next stream; the end of the connection is let through once all that came before it was taken.
+async fn accept<S>(
+    connection: &mut server::Connection<S, Bytes>,
+    gate: &EndGate,
+) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        if accepted.is_pending() {
+            gate.open();
+        }
+        accepted
+    })
+    .await
+}
+
+/// Begins to answer a stream.
+fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendResponse<Bytes>, streams: &TaskTracker) {
+    caller.greeted.store(true, Ordering::Relaxed);
+    // Before the connection's end can come: h2 then forgets that a request had no body.
+    let (proceed, proceeding) = oneshot::channel();
+    let tracked = RequestBody::of_http2(request, proceed);
+    streams.spawn(answer(Arc::clone(caller), tracked, proceeding, respond));
+}
+
+/// Windows of a connection for what its client sends.
+enum Window {
+    /// Nobody has proven who he is.
+    Small,
+    /// As small, for good: the user has used up his share.
+    Refused,
+    /// To be widened once the client has acknowledged the settings before.
+    Granted(Share),
+    Wide {
+        _share: Share,
+    },
+}
+
+impl Window {
+    fn of(login: &Login, windows: &Shares) -> Self {
+        windows.take(login, u64::from(CONNECTION_WINDOW - STRANGERS_WINDOW)).map_or(Self::Refused, Self::Granted)
+    }
+
+    /// Widens what was granted, where the client has acknowledged the settings before (RFC 9113 section 6.5.3).
+    fn widen<S>(self, connection: &mut server::Connection<S, Bytes>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match self {
+            Self::Granted(share) => match connection.set_initial_window_size(STREAM_WINDOW) {
+                Ok(()) => {
+                    connection.set_target_window_size(CONNECTION_WINDOW);
+                    Self::Wide { _share: share }
+                }
+                Err(_) => Self::Granted(share),
+            },
+            other => other,
+        }
+    }
+}
+
+/// Waits until no stream has been open for as long as a connection may be idle.
+async fn rest(streams: &TaskTracker, idle: Duration) {
+    streams.wait().await;
+    tokio::time::sleep(idle).await;
 }
 
 fn builder() -> server::Builder {
@@ -106,8 +211,8 @@ fn builder() -> server::Builder {
     builder
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(STRANGERS_WINDOW)
+        .initial_connection_window_size(STRANGERS_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     builder
 }
@@ -147,7 +252,7 @@ async fn answer(
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    send(response, is_head, respond).await;
+    send(response, is_head, respond, &caller.door.http2.responses).await;
 }
 
 fn proceed_with(respond: &mut SendResponse<Bytes>) {
@@ -158,18 +263,39 @@ fn proceed_with(respond: &mut SendResponse<Bytes>) {
     }
 }
 
-async fn send(response: Response<Body>, is_head: bool, mut respond: SendResponse<Bytes>) {
+async fn send(mut response: Response<Body>, is_head: bool, mut respond: SendResponse<Bytes>, responses: &Shares) {
+    let session = response.extensions_mut().remove().map(|Proven(session)| session);
+    let held = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
+    // Answers to strangers are short, and there are few strangers.
+    let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.take(session.login(), held)) {
+        Some(None) => {
+            response = crowded();
+            None
+        }
+        share => share.flatten(),
+    };
     let (mut parts, body) = response.into_parts();
     complete(&mut parts.headers, &body);
     let ends = is_head || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), ends) {
-        Ok(stream) if !ends => send_body(body, stream).await,
+        Ok(stream) if !ends => send_body(body, stream, session).await,
         Ok(_) => {}
         Err(error) => {
             tracing::debug!(%error, "the response was not sent");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
+    drop(share);
+}
+
+/// Refuses a request whose answer would hold more than its user may have the server hold.
+fn crowded() -> Response<Body> {
+    let mut response = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many answers of this user wait to be taken: take some, and try again",
+    );
+    retry_after(response.headers_mut(), Duration::from_secs(1));
+    response
 }
 
 /// Takes out header fields that HTTP/2 does not have, and adds those that are the server's to add.
@@ -183,13 +309,30 @@ fn complete(headers: &mut HeaderMap, body: &Body) {
     }
 }
 
-async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
+/// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little.
+async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Option<Session>) {
+    let ended = async {
+        match session {
+            Some(session) => session.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let (mut ended, mut pace) = (pin!(ended), Pace::new(STALLED));
     loop {
         // A block is asked for only once the client has room for some of it.
         stream.reserve_capacity(1);
         while stream.capacity() == 0 {
-            if !matches!(poll_fn(|cx| stream.poll_capacity(cx)).await, Some(Ok(_))) {
-                return;
+            let capacity = poll_fn(|cx| match stream.poll_capacity(cx) {
+                Poll::Pending => pace.poll_too_slow(cx).map(|()| None),
+                ready => ready,
+            });
+            tokio::select! {
+                capacity = capacity => match capacity {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return,
+                    None => return stream.send_reset(Reason::CANCEL),
+                },
+                () = ended.as_mut() => return stream.send_reset(Reason::CANCEL),
             }
         }
         let frame = tokio::select! {
@@ -204,6 +347,7 @@ async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
             Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
             None => (Bytes::new(), true),
         };
+        pace.moved(data.len());
         if stream.send_data(data, ends).is_err() || ends {
             return;
         }

@@ -9,6 +9,7 @@ mod cut;
 mod front;
 mod http2;
 mod malformed;
+mod owner;
 mod relay;
 mod serve_http;
 mod settings;
@@ -36,6 +37,7 @@ use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
 use front::Front;
+use http2::Http2Shares;
 use relay::Relay;
 use serve_http::HttpDoor;
 pub use settings::{ProxyProtocol, Settings};
@@ -143,6 +145,8 @@ impl Gateway {
             },
             proxies,
             insecure: settings.insecure_http,
+            idle: settings.http_idle,
+            http2: Http2Shares::default(),
         };
         let http = http.map(|listener| (listener, door));
         let sftp = sftp.zip(keys).map(|(listener, keys)| {

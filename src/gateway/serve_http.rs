@@ -19,21 +19,25 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
+use super::http2::Http2Shares;
 use super::malformed::reject_malformed;
+use super::owner::Owner;
 use super::{cors, cut, http2};
 use crate::api::Api;
 use crate::auth::Session;
 use crate::console::Console;
 use crate::http::{
-    Body, BodyRest, Origin, Proven, RequestBody, TrustedProxies, UnreadBody, empty, full, is_encoded, text,
+    Body, BodyRest, Introduction, Origin, Proven, ProvenConnection, RequestBody, TrustedProxies, UnreadBody, empty,
+    full, is_encoded, text,
 };
-use crate::net::{Connection, DrainLimits, LingeringStream, Pass, RewoundStream, UnreadInput, Unstalled};
+use crate::net::{
+    Connection, DrainLimits, LingeringStream, Pass, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
+};
 use crate::store::Store;
 use crate::webdav::Webdav;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
-const NEXT_REQUEST: Duration = Duration::from_secs(75);
 const STALLED: Duration = Duration::from_secs(120);
 /// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
 /// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
@@ -64,6 +68,8 @@ pub(super) struct HttpDoor {
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) front: Front,
     pub(super) insecure: bool,
+    pub(super) idle: Duration,
+    pub(super) http2: Http2Shares,
 }
 
 impl HttpDoor {
@@ -75,27 +81,36 @@ impl HttpDoor {
         let unread = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
         let tls = self.tls.clone();
+        let displaced = pass.displaced();
         let caller = Caller {
             door: self,
             peer: peer.ip(),
             encrypted: encrypted || tls.is_some(),
             pass,
+            owner: Owner::default(),
+            refused: AtomicBool::new(false),
             greeted: AtomicBool::new(false),
             cut,
             unread,
             stop,
             changes: Arc::new(Semaphore::new(http2::MAX_STREAMS as usize)),
         };
-        match tls {
-            None => caller.converse(stream).await,
-            Some(config) => {
-                let handshake = TlsAcceptor::from(config).accept(stream);
-                match tokio::time::timeout(HANDSHAKE, handshake).await {
-                    Ok(Ok(stream)) => caller.converse(stream).await,
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        let conversation = async {
+            match tls {
+                None => caller.converse(stream).await,
+                Some(config) => {
+                    let handshake = TlsAcceptor::from(config).accept(stream);
+                    match tokio::time::timeout(HANDSHAKE, handshake).await {
+                        Ok(Ok(stream)) => caller.converse(stream).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                    }
                 }
             }
+        };
+        tokio::select! {
+            () = conversation => {}
+            () = displaced => tracing::debug!(%peer, "another takes the place of this connection"),
         }
     }
 
@@ -139,16 +154,30 @@ impl HttpDoor {
 
 /// One connection: who is at its other end, and its place at the gate.
 pub(super) struct Caller {
-    door: HttpDoor,
+    pub(super) door: HttpDoor,
     pub(super) peer: IpAddr,
     encrypted: bool,
     pass: Pass,
+    pub(super) owner: Owner,
+    /// Whether a request was refused because its user has too many connections.
+    refused: AtomicBool,
     pub(super) greeted: AtomicBool,
     cut: CancellationToken,
     unread: UnreadInput,
     pub(super) stop: CancellationToken,
     /// Permits for changes under way over HTTP/2.
     changes: Arc<Semaphore>,
+}
+
+impl ProvenConnection for Caller {
+    fn caller_proven(&self, session: &Session) -> Result<(), TooManyConnections> {
+        if self.owner.is(session) {
+            return Ok(());
+        }
+        self.pass.proven(session.login().as_str()).inspect_err(|_| self.refused.store(true, Ordering::Relaxed))?;
+        self.owner.set(session);
+        Ok(())
+    }
 }
 
 impl Caller {
@@ -184,7 +213,7 @@ impl Caller {
         });
         let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(NEXT_REQUEST)
+            .header_read_timeout(self.door.idle)
             .max_buf_size(512 * 1024)
             // A request that arrived whole is carried out and answered although its sender has shut down its side
             // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
@@ -215,6 +244,10 @@ impl Caller {
                     }
                     conversation.as_mut().graceful_shutdown();
                 }
+                () = self.owner.gone(), if !stopping => {
+                    stopping = true;
+                    conversation.as_mut().graceful_shutdown();
+                }
             }
         }
     }
@@ -239,7 +272,10 @@ impl Caller {
         work.await.unwrap_or_else(|_| lost())
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
+        let _answering = self.pass.answering();
+        let connection: Arc<dyn ProvenConnection> = Arc::clone(self) as _;
+        request.extensions_mut().insert(Introduction(connection));
         let next = async |request| self.answer_prepared(request, unread).await;
         self.door.front.answer(self.peer, request, next).await
     }
@@ -253,11 +289,16 @@ impl Caller {
             Some(rest) => self.discard(rest, version, session.clone(), &mut response),
             None => self.unread.clear(),
         }
+        if version < Version::HTTP_2 && self.refused.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         match session {
-            Some(session) => {
-                self.pass.proven();
-                cut::with_session(response, version, session, &self.cut)
+            Some(session) if version >= Version::HTTP_2 => {
+                // Its stream is cut with it.
+                response.extensions_mut().insert(Proven(session));
+                response
             }
+            Some(session) => cut::with_session(response, session, &self.cut),
             None => response,
         }
     }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Caps on HTTP connections.
     pub http_gate: GateLimits,
+    /// Time without a request after which an HTTP connection is closed.
+    pub http_idle: Duration,
     /// Caps on SSH connections.
     pub sftp_gate: GateLimits,
     /// What one SFTP client may take.
@@ -65,7 +67,7 @@ pub struct Settings {
 impl Settings {
     /// Returns the defaults for a served folder and a state directory.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        let gate = GateLimits { connections: 1024, strangers: 256, strangers_per_address: 64 };
+        let gate = GateLimits { connections: 1024, per_user: 256, strangers: 256, strangers_per_address: 64 };
         Self {
             root: root.into(),
             state: state.into(),
@@ -79,6 +81,7 @@ impl Settings {
             proxy_protocol: ProxyProtocol::default(),
             durability: Durability::Full,
             http_gate: gate,
+            http_idle: Duration::from_secs(75),
             sftp_gate: gate,
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),

@@ -3,6 +3,7 @@
 mod body;
 mod content_coding;
 mod credential;
+mod introduction;
 mod origin;
 mod public;
 mod request_body;
@@ -13,6 +14,7 @@ mod untrusted_proxy;
 pub use body::{Body, BodyError, Proven, date_now, empty, full, text};
 pub use content_coding::is_encoded;
 pub use credential::{challenge, credential, retry_after};
+pub use introduction::{Introduction, ProvenConnection};
 pub use origin::{Contradiction, Origin, TrustedProxies};
 pub use public::{Forwarding, PublicAddress, ServerName};
 pub use request_body::{BodyRest, RequestBody, RequestBodyError, UnreadBody};

@@ -13,13 +13,16 @@ use http::{HeaderMap, Request, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use crate::net::DrainLimits;
+use crate::net::{DrainLimits, Pace};
 
-/// Body of a request. Dropped before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
+/// Window in which the pace of a body is measured.
+const PACE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`Pace`] asks for. Dropped before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,
+    pace: Pace,
     progress: Arc<Progress>,
 }
 
@@ -32,6 +35,9 @@ pub enum RequestBodyError {
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    /// The client sends too little.
+    #[error("the body came too slowly")]
+    TooSlow,
 }
 
 type FramePoll = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
@@ -93,7 +99,12 @@ impl RequestBody {
         let progress = Arc::<Progress>::default();
         let unread = UnreadBody { awaits_continue, progress: Arc::clone(&progress) };
         // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
-        (request.map(|source| Self { source: Some(source).filter(|source| !source.is_end_stream()), progress }), unread)
+        let tracked = |source: BodySource| Self {
+            source: Some(source).filter(|source| !source.is_end_stream()),
+            pace: Pace::new(PACE_WINDOW),
+            progress,
+        };
+        (request.map(tracked), unread)
     }
 }
 
@@ -107,10 +118,14 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         self.progress.requested.store(true, Ordering::Relaxed);
-        let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        let frame = ready!(source.poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.source = None;
+        let Self { source: place, pace, .. } = &mut *self;
+        let Some(source) = place else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = source.poll_frame(cx) else {
+            return pace.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
+        };
+        match &frame {
+            Some(Ok(frame)) => pace.moved(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) | None => *place = None,
         }
         Poll::Ready(frame)
     }
@@ -192,19 +207,21 @@ impl BodyRest {
 
     /// Reads the rest to its end, within bounds, and discards it; tells whether it came to its end.
     pub async fn drain(mut self, limits: DrainLimits) -> bool {
-        let (mut left, start) = (limits.bytes, Instant::now());
-        loop {
-            let patience = limits.silence.min(limits.total.saturating_sub(start.elapsed()));
-            let next = poll_fn(|cx| self.source.poll_frame(cx));
-            let Ok(frame) = tokio::time::timeout(patience, next).await else { return false };
-            match frame {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64),
+        let (mut left, mut pace) = (limits.bytes, Pace::new(limits.silence));
+        let discard = poll_fn(|cx| {
+            loop {
+                let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+                    return pace.poll_too_slow(cx).map(|()| false);
+                };
+                let Some(Ok(frame)) = frame else { return Poll::Ready(frame.is_none()) };
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                pace.moved(bytes);
+                left = left.saturating_sub(bytes as u64);
+                if left == 0 {
+                    return Poll::Ready(false);
+                }
             }
-            if left == 0 || patience == Duration::ZERO {
-                return false;
-            }
-        }
+        });
+        tokio::time::timeout(limits.total, discard).await.unwrap_or(false)
     }
 }

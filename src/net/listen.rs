@@ -1,18 +1,28 @@
-//! The accept loop: backs off when the system is short of file handles, and stops when told.
+//! The accept loop: backs off when the system is short of file handles, has connections wait that find no place, and
+//! stops when told.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::network;
 use super::{Gate, Pass};
 
 /// How long a connection may be silent before its peer is asked whether it is there, how long between
 /// asking again, and how often.
 const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(20), 3);
+
+/// How long a connection waits for a place at most, and how often it asks for one.
+const PLACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
+/// Maximum number of connections that wait for a place: in all, and from one address.
+const WAITING: (usize, usize) = (256, 32);
 
 /// Largest number of probes that Linux takes.
 const TCP_KEEPALIVE_MAX_PROBES: u32 = 127;
@@ -30,27 +40,48 @@ pub struct Connection {
     pub pass: Pass,
 }
 
-/// Accepts connections and hands each to `serve` until `stop` is cancelled. One past the gate's caps is
-/// closed at once. Errors of `accept` (such as no more file handles) are waited out, longer each time.
+/// Accepts connections and hands each to `serve` until `stop` is cancelled. One for which the gate has no place waits
+/// for some seconds, with few others, and is closed then. Errors of `accept` (such as no more file handles) are waited
+/// out, longer each time.
 pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, serve: impl Fn(Connection)) {
     let mut pause = Duration::from_millis(5);
+    let mut waiting: JoinSet<(IpAddr, Option<Connection>)> = JoinSet::new();
+    let mut from_address: HashMap<IpAddr, usize> = HashMap::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
+            Some(waited) = waiting.join_next(), if !waiting.is_empty() => {
+                if let Ok((from, connection)) = waited {
+                    from_address.retain(|address, count| {
+                        *count -= usize::from(*address == from);
+                        *count > 0
+                    });
+                    connection.into_iter().for_each(&serve);
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(5);
-                let Some(pass) = gate.admit(peer.ip()) else {
-                    tracing::debug!(%peer, "connection refused: too many are open");
-                    continue;
-                };
                 if let Err(error) = tune(&stream) {
                     tracing::debug!(%peer, %error, "connection lost before it began");
                     continue;
                 }
-                serve(Connection { stream, peer, encrypted: false, pass });
+                if let Some(pass) = gate.admit(peer.ip()) {
+                    serve(Connection { stream, peer, encrypted: false, pass });
+                    continue;
+                }
+                let from = network(peer.ip());
+                let here = from_address.get(&from).copied().unwrap_or(0);
+                if waiting.len() < WAITING.0 && here < WAITING.1 {
+                    from_address.insert(from, here + 1);
+                    let gate = gate.clone();
+                    waiting.spawn(async move { (from, wait_for_place(gate, stream, peer).await) });
+                } else {
+                    tracing::debug!(%peer, "connection refused: too many are open, and too many wait");
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept connections, waiting {} ms", pause.as_millis());
@@ -62,6 +93,19 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
             }
         }
     }
+}
+
+/// Waits until the gate has a place for a connection; none when it has to be closed without one.
+async fn wait_for_place(gate: Gate, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+    let deadline = Instant::now() + PLACE.0;
+    while Instant::now() < deadline {
+        tokio::time::sleep(PLACE.1).await;
+        if let Some(pass) = gate.admit(peer.ip()) {
+            return Some(Connection { stream, peer, encrypted: false, pass });
+        }
+    }
+    tracing::debug!(%peer, "connection refused: too many are open");
+    None
 }
 
 /// Lets a peer be silent, asleep or slow for so long before the system ends its connection.

@@ -1,4 +1,4 @@
-//! A socket whose peer must take what it asked for, and that can be reset while it waits for that.
+//! A socket whose peer must take what it asked for, and not too slowly; it can be reset while it waits for that.
 
 use std::io;
 use std::pin::Pin;
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Wraps a stream: when a write makes no progress for `limit`, it fails with `TimedOut`. So a client
+use super::Pace;
+
+/// Wraps a stream: when its peer takes what is written too slowly, a write fails with `TimedOut`. So a client
 /// that asks for much and reads nothing holds no memory for ever.
 pub struct Unstalled<S> {
     inner: S,
-    limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
     reset: Option<Reset<S>>,
 }
 
@@ -35,9 +35,9 @@ impl Unstalled<TcpStream> {
 }
 
 impl<S> Unstalled<S> {
-    /// Wraps a stream.
-    pub fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit, waiting: None, reset: None }
+    /// Wraps a stream; the pace is measured in windows of so much waiting, as [`Pace`] says.
+    pub fn new(inner: S, window: Duration) -> Self {
+        Self { inner, pace: Pace::new(window), reset: None }
     }
 
     fn is_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -50,17 +50,22 @@ impl<S> Unstalled<S> {
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cut"))
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.waiting = None;
-            return result;
+    /// Judges a write, or a flush, which moves nothing.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+        moved: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match &result {
+            Poll::Ready(Ok(done)) => self.pace.moved(moved(done)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending if self.pace.poll_too_slow(cx).is_ready() => {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes too little")));
+            }
+            Poll::Pending => {}
         }
-        let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        match waiting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"))),
-            Poll::Pending => Poll::Pending,
-        }
+        result
     }
 }
 
@@ -74,7 +79,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_write(cx, data);
-        self.watch(cx, result)
+        self.watch(cx, result, |written| *written)
     }
 
     fn poll_write_vectored(
@@ -84,7 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     ) -> Poll<io::Result<usize>> {
         self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, data);
-        self.watch(cx, result)
+        self.watch(cx, result, |written| *written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -94,13 +99,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_flush(cx);
-        self.watch(cx, result)
+        self.watch(cx, result, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_cut(cx)?;
         let result = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.watch(cx, result)
+        self.watch(cx, result, |()| 0)
     }
 }
 

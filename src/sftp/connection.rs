@@ -1,6 +1,7 @@
 //! One connection from accept to end, watched from outside russh's loop.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -36,6 +37,8 @@ const UNANSWERED_LIMIT: Duration = Duration::from_secs(1);
 const UNANSWERED_WORDS: &str = "this server can't answer a second request for the login service, which paramiko sends \
     after a key: offer the token alone, as password (paramiko, fsspec: look_for_keys=False, allow_agent=False and no \
     key; duplicity: pexpect+sftp://; see `patgate client`)";
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Holds a running connection.
 struct Watch {
@@ -103,6 +106,7 @@ async fn run(
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
     let (farewell, refused) = oneshot::channel();
+    let mut displaced: BoxFuture<()> = Box::pin(pass.displaced());
     let door = Door {
         places: Arc::new(Semaphore::new(options.channels)),
         line: line.clone(),
@@ -123,6 +127,7 @@ async fn run(
         () = orders.stop.cancelled() => return,
         () = orders.over.cancelled() => return,
         () = tokio::time::sleep_until(deadline) => return,
+        () = &mut displaced => return,
         running = run_stream(sftp.config(), wire, door) => running,
     };
     let running = match running {
@@ -130,7 +135,7 @@ async fn run(
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
     let mut watch = Watch { line, orders, channels, running, options, parted };
-    if let Some(session) = watch.admit(who, refused, deadline).await {
+    if let Some(session) = watch.admit(who, refused, (deadline, displaced)).await {
         watch.attend(session).await;
     }
     watch.end().await;
@@ -142,7 +147,7 @@ impl Watch {
         &mut self,
         mut who: oneshot::Receiver<Session>,
         refused: oneshot::Receiver<Farewell>,
-        deadline: Instant,
+        (deadline, displaced): (Instant, BoxFuture<()>),
     ) -> Option<Session> {
         let handle = self.running.handle();
         let (reason, words) = tokio::select! {
@@ -157,6 +162,7 @@ impl Watch {
                 let words = format!("no login within {} s", self.options.authentication.as_secs_f32());
                 (Disconnect::ByApplication, words)
             }
+            () = displaced => (Disconnect::TooManyConnections, "others wait to log in".to_owned()),
             () = self.orders.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
             () = self.orders.over.cancelled() => return None,
         };

@@ -16,12 +16,11 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::auth::{Credential, Refusal, Session};
-use crate::domain::{Peer, Protocol};
-use crate::net::Pass;
+use crate::domain::{Peer, Protocol, Share};
+use crate::net::{Answering, Pass};
 use crate::tree::SessionFiles;
 
 use super::channel::{self, Orders};
-use super::users::Place;
 use super::wire::Line;
 use super::worker::{Shared, Worker};
 use super::{Sftp, algorithms};
@@ -97,7 +96,8 @@ impl LoginAttempts {
 /// What there is once the caller has proven himself.
 pub(super) struct Inside {
     shared: Arc<Shared>,
-    _place: Place,
+    _connection: Share,
+    _answering: Answering,
 }
 
 /// The shortest time between an answer and the request that follows it without a thought.
@@ -141,13 +141,16 @@ impl Door {
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
         let proof = self.home.spawn(async move { auth.authenticate(credential, peer).await });
-        let (pause, counts) = match proof.await {
+        let answering = self.pass.answering();
+        let proof = proof.await;
+        drop(answering);
+        let (pause, counts) = match proof {
             Ok(Ok(session)) => {
                 self.let_in(session);
                 return Auth::Accept;
             }
             Ok(Err(Refusal::Throttled(wait))) => (wait.min(THROTTLED), true),
-            Ok(Err(Refusal::Busy)) => (BUSY, false),
+            Ok(Err(Refusal::Busy | Refusal::TooManyConnections)) => (BUSY, false),
             Ok(Err(Refusal::Denied)) => (Duration::ZERO, true),
             Ok(Err(Refusal::Store(error))) => {
                 tracing::error!(%error, "the store failed");
@@ -185,7 +188,7 @@ impl Door {
     /// Makes the session's view, unless its user has as many connections as he may: he is told once russh lets us.
     fn let_in(&mut self, session: Session) {
         self.line.answers().end();
-        let Some(place) = self.sftp.users().enter(session.login()) else {
+        let Some(connection) = self.sftp.connections().take(session.login(), 1) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
             return;
         };
@@ -199,8 +202,12 @@ impl Door {
             link_first: self.line.client().is_some_and(|client| sends_link_first(&client)),
             over: self.orders.over.clone(),
         };
-        self.inside = Some(Inside { shared: Arc::new(shared), _place: place });
-        self.pass.proven();
+        // A session that rests is not one that waits for its caller: it makes room for nobody.
+        let (shared, answering) = (Arc::new(shared), self.pass.answering());
+        if let Err(error) = self.pass.proven(session.login().as_str()) {
+            tracing::warn!(login = %session.login(), %error, "an SFTP session counts as a stranger's");
+        }
+        self.inside = Some(Inside { shared, _connection: connection, _answering: answering });
         if let Some(proven) = self.proven.take() {
             // Nobody waits any more when the connection is ending already.
             let _ = proven.send(session);

@@ -6,21 +6,16 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::users::{Place, Users};
-use crate::domain::Login;
+use crate::domain::{Login, Share, ShareLimits, Shares};
 
-/// How many files of one user are hashed at once.
-const OF_USER: usize = 16;
-/// How many in all: each keeps a thread.
-const IN_ALL: usize = 128;
+/// Files that are hashed at once: each keeps a thread.
+const FILES: ShareLimits = ShareLimits { per_user: 16, in_all: 128 };
 
 /// Bounds what is hashed at once; clones share the bounds.
 #[derive(Clone)]
 pub(super) struct Hashing {
-    users: Users,
-    places: Arc<Semaphore>,
+    files: Shares,
     turns: Arc<Turns>,
 }
 
@@ -32,8 +27,7 @@ struct Turns {
 /// One file's place; given back when dropped.
 pub(super) struct Hasher {
     turns: Arc<Turns>,
-    _of_user: Place,
-    _in_all: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// The time in which one piece is hashed.
@@ -47,13 +41,12 @@ impl Hashing {
 
     fn with_turns(turns: usize) -> Self {
         let turns = Turns { free: Mutex::new(turns), returned: Condvar::new() };
-        Self { users: Users::new(OF_USER), places: Arc::new(Semaphore::new(IN_ALL)), turns: Arc::new(turns) }
+        Self { files: Shares::new(FILES), turns: Arc::new(turns) }
     }
 
     /// Lets a file of a user be hashed; `None` when too many are.
     pub(super) fn enter(&self, login: &Login) -> Option<Hasher> {
-        let in_all = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Hasher { turns: Arc::clone(&self.turns), _of_user: self.users.enter(login)?, _in_all: in_all })
+        Some(Hasher { turns: Arc::clone(&self.turns), _share: self.files.take(login, 1)? })
     }
 }
 
@@ -82,16 +75,19 @@ mod tests {
 
     use super::*;
 
-    fn login(number: usize) -> Login {
+    fn login(number: u64) -> Login {
         format!("user{number}").parse().expect("login")
     }
 
     #[test]
     fn a_user_has_so_many_places_and_all_together_have() {
         let hashing = Hashing::with_turns(1);
-        let mut all: Vec<_> = (0..OF_USER).map(|_| hashing.enter(&login(0)).expect("a place")).collect();
+        let mut all: Vec<_> = (0..FILES.per_user).map(|_| hashing.enter(&login(0)).expect("a place")).collect();
         assert!(hashing.enter(&login(0)).is_none());
-        all.extend((OF_USER..IN_ALL).map(|number| hashing.enter(&login(number / OF_USER)).expect("a place")));
+        all.extend(
+            (FILES.per_user..FILES.in_all)
+                .map(|number| hashing.enter(&login(number / FILES.per_user)).expect("a place")),
+        );
         assert!(hashing.enter(&login(99)).is_none());
         all.pop();
         assert!(hashing.enter(&login(0)).is_none(), "what is refused keeps no place");

@@ -23,7 +23,6 @@ mod names;
 mod paths;
 mod reply;
 mod request;
-mod users;
 mod wire;
 mod worker;
 
@@ -33,13 +32,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
+use crate::domain::{ShareLimits, Shares};
 use crate::net::Connection;
 use crate::tree::Tree;
 
 pub use host_keys::HostKeys;
 
 use hashing::Hashing;
-use users::Users;
 
 /// What one client may take, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ struct Inner {
     tree: Tree,
     auth: Authenticator,
     config: Arc<russh::server::Config>,
-    users: Users,
+    connections: Shares,
     hashing: Hashing,
     options: SftpOptions,
 }
@@ -109,8 +108,9 @@ impl Sftp {
     pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
         let config = Arc::new(algorithms::config(&keys, &options));
-        let users = Users::new(options.connections_per_user);
-        Self(Arc::new(Inner { tree, auth, config, users, hashing: Hashing::new(), options }))
+        let per_user = u64::try_from(options.connections_per_user).unwrap_or(u64::MAX);
+        let connections = Shares::new(ShareLimits { per_user, in_all: u64::MAX });
+        Self(Arc::new(Inner { tree, auth, config, connections, hashing: Hashing::new(), options }))
     }
 
     /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
@@ -127,8 +127,8 @@ impl Sftp {
         &self.0.auth
     }
 
-    fn users(&self) -> &Users {
-        &self.0.users
+    fn connections(&self) -> &Shares {
+        &self.0.connections
     }
 
     fn hashing(&self) -> &Hashing {

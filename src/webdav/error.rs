@@ -197,7 +197,7 @@ impl Error {
             Self::Tree(error) => tree_status(error, verb),
             Self::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
             Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Refusal::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
             Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::Unnameable { last: false, .. } if creates => StatusCode::CONFLICT,
@@ -303,7 +303,7 @@ impl Error {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
-            Self::Denied(Refusal::Busy) | Self::InUse => Some(Duration::from_secs(1)),
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::InUse => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

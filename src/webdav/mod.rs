@@ -103,7 +103,7 @@ impl Webdav {
         let mut response = if is_asked_by_strangers(verb, &head.headers) {
             options()
         } else {
-            match call::admit(&self.auth, &head.headers, origin).await {
+            match call::admit(&self.auth, &head, origin).await {
                 Ok(session) => {
                     let mut response = self.serve(verb, head, &mut body, session.clone()).await;
                     response.extensions_mut().insert(Proven(session));

@@ -6,6 +6,7 @@ mod addresses;
 mod audit;
 mod both;
 mod bounds;
+mod connections;
 mod console;
 mod console_audit;
 mod console_explain;

@@ -1,0 +1,68 @@
+//! The user whom a connection belongs to: whoever has proven himself on it last. When his token dies, it ends.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::auth::Session;
+use crate::domain::{Login, TokenId};
+
+/// The last proven caller of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Owner {
+    known: Mutex<Option<Known>>,
+    gone: Arc<Notify>,
+    introduced: Notify,
+}
+
+#[derive(Debug)]
+struct Known {
+    token: TokenId,
+    login: Login,
+    /// Waits for the end of the token.
+    watch: AbortHandle,
+}
+
+impl Owner {
+    /// Tells whether a session's token is the one that was shown last.
+    pub(super) fn is(&self, session: &Session) -> bool {
+        self.known.lock().as_ref().is_some_and(|known| known.token == session.token())
+    }
+
+    /// Hands the connection over to a session's token.
+    pub(super) fn set(&self, session: &Session) {
+        let (ended, gone) = (session.token_ended(), Arc::clone(&self.gone));
+        let watch = tokio::spawn(async move {
+            ended.await;
+            gone.notify_one();
+        });
+        let (token, login) = (session.token(), session.login().clone());
+        let known = Known { token, login, watch: watch.abort_handle() };
+        drop(self.known.lock().replace(known));
+        self.introduced.notify_one();
+    }
+
+    /// Waits until a caller has proven himself; returns his user.
+    pub(super) async fn proven(&self) -> Login {
+        loop {
+            let login = self.known.lock().as_ref().map(|known| known.login.clone());
+            match login {
+                Some(login) => return login,
+                None => self.introduced.notified().await,
+            }
+        }
+    }
+
+    /// Waits until the token that was shown last is dead.
+    pub(super) async fn gone(&self) {
+        self.gone.notified().await;
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}

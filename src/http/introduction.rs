@@ -1,0 +1,34 @@
+//! What a connection learns of its caller as soon as he has proven himself: before his request is carried out.
+
+use std::sync::Arc;
+
+use http::Extensions;
+
+use crate::auth::{Refusal, Session};
+use crate::net::TooManyConnections;
+
+/// A connection that counts as one of its caller's user.
+pub trait ProvenConnection: Send + Sync {
+    /// Notes who the caller of a request has proven to be.
+    ///
+    /// # Errors
+    /// [`TooManyConnections`]: the request is not to be carried out.
+    fn caller_proven(&self, session: &Session) -> Result<(), TooManyConnections>;
+}
+
+/// Extension of a request: the connection that it came by.
+#[derive(Clone)]
+pub struct Introduction(pub Arc<dyn ProvenConnection>);
+
+impl Introduction {
+    /// Tells the connection of a request who its caller has proven to be. What came by no connection has none to tell.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyConnections`].
+    pub fn of(extensions: &Extensions, session: &Session) -> Result<(), Refusal> {
+        match extensions.get::<Self>() {
+            Some(Self(connection)) => connection.caller_proven(session).map_err(|_| Refusal::TooManyConnections),
+            None => Ok(()),
+        }
+    }
+}
