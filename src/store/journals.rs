@@ -2,8 +2,10 @@
 //!
 //! One journal belongs to one token, folder and depth, and goes when the token, or one above it, dies: in the same
 //! transaction, or where there is much of it, so that nobody waits for that, in the rounds of clean-up. There one goes,
-//! too, that nobody has asked for in a long time; it has ended by then. All writes of
-//! one are lazy: what a power cut takes from a journal is found again when the folder is next compared with it.
+//! too, that nobody has asked for in a long time; it has ended by then.
+//!
+//! The writes of a comparison are lazy, and all of them reach the disk before a client is given a number of them
+//! ([`Store::sync_journal`]): a number that a power cut took back would be given again, to another change.
 
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ pub(crate) struct Journal {
     /// The number of the last change.
     pub(crate) last: i64,
 }
+
+/// A row of a journal: the number of the last change of a member, and the member.
+pub(crate) type MarkRow = (i64, Mark);
 
 /// A member of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,17 +162,58 @@ impl Store {
     }
 
     /// Returns the members that changed after one number and up to another, in the order of their changes, each with
-    /// its number.
-    pub(crate) fn changed_marks(&self, journal: i64, after: i64, to: i64, most: usize) -> Result<Vec<(i64, Mark)>> {
+    /// its number. `None` where the journal has ended, or has forgotten members that were removed after `floor`.
+    pub(crate) fn changed_marks(
+        &self,
+        journal: i64,
+        after: i64,
+        to: i64,
+        floor: i64,
+        limit: usize,
+    ) -> Result<Option<Vec<MarkRow>>> {
         self.read(|connection| {
             let sql = "SELECT number, path, folder, mark FROM journal_entries \
                  WHERE journal = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let rows = statement.query_map(params![journal, after, to, most], |row| {
+            let rows = statement.query_map(params![journal, after, to, page(limit)], |row| {
                 Ok((row.get(0)?, Mark { path: row.get(1)?, folder: row.get(2)?, mark: row.get(3)? }))
             })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let rows = rows.collect::<rusqlite::Result<_>>()?;
+            // Asked for after the rows: what was forgotten before they were read is told by it.
+            let known = "SELECT floor <= ?2 FROM journals WHERE id = ?1";
+            let known: Option<bool> =
+                connection.prepare_cached(known)?.query_row([journal, floor], |row| row.get(0)).optional()?;
+            Ok(known.unwrap_or(false).then_some(rows))
+        })
+    }
+
+    /// Tells whether more than so many members changed after a number; those that were removed up to `base` don't count.
+    pub(crate) fn has_marks_behind(&self, journal: i64, after: i64, base: i64, count: usize) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT 1 FROM journal_entries \
+                 WHERE journal = ?1 AND number > ?2 AND (mark IS NOT NULL OR number > ?3) \
+                 ORDER BY number LIMIT 1 OFFSET ?4";
+            Ok(connection.prepare_cached(sql)?.exists(params![journal, after, base, page(count)])?)
+        })
+    }
+
+    /// Makes the change of a member the last one, if it is still the one of this number.
+    pub(crate) fn defer_mark(&self, journal: i64, path: &[u8], number: i64) -> Result<()> {
+        self.write(Durability::Synced, |connection| {
+            let sql = "UPDATE journal_entries SET number = (SELECT last + 1 FROM journals WHERE id = ?1) \
+                 WHERE journal = ?1 AND path = ?2 AND number = ?3";
+            if connection.prepare_cached(sql)?.execute(params![journal, path, number])? > 0 {
+                connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?.execute([journal])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes to disk all that was noted up to now.
+    pub(crate) fn sync_journal(&self, journal: i64) -> Result<()> {
+        self.write(Durability::Synced, |connection| {
+            connection.prepare_cached("UPDATE journals SET last = last WHERE id = ?1")?.execute([journal])?;
+            Ok(())
         })
     }
 
@@ -279,14 +325,24 @@ mod tests {
             .expect("noted");
         store.note_marks(journal.id, &[mark("a", None), mark("b", None), mark("c", Some("2"))]).expect("noted");
         assert_eq!(store.count_marks(journal.id).expect("read"), 1);
-        let changed = store.changed_marks(journal.id, 0, 99, 99).expect("read");
+        let changed = store.changed_marks(journal.id, 0, 99, 0, 99).expect("read").expect("known");
         assert_eq!(changed, [(4, mark("a", None)), (5, mark("b", None)), (6, mark("c", Some("2")))]);
         assert_eq!(store.marks(journal.id, &[b"c", b"a", b"x"]).expect("read"), [Some(b"2".to_vec()), None, None]);
         assert_eq!(store.marks_behind(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
         store.forget_gone(journal.id, 1).expect("forgotten");
         let journal = store.find_journal(token, &root, true, testing::now()).expect("read").expect("there");
         assert_eq!((journal.floor, journal.last), (4, 6));
-        assert_eq!(store.changed_marks(journal.id, 0, 99, 99).expect("read").len(), 2);
+        let changed = |after, floor| store.changed_marks(journal.id, after, 99, floor, 99).expect("read");
+        assert_eq!(changed(0, 4).map(|rows| rows.len()), Some(2));
+        assert_eq!(changed(3, 3), None, "who knows of less can't be told what was removed");
+        assert!(store.has_marks_behind(journal.id, 0, 0, 1).expect("read"));
+        assert!(!store.has_marks_behind(journal.id, 0, 0, 2).expect("read"));
+        assert!(!store.has_marks_behind(journal.id, 0, 5, 1).expect("read"), "one of the two was removed before");
+        store.defer_mark(journal.id, b"c", 5).expect("nothing");
+        assert_eq!(changed(4, 4), Some(vec![(5, mark("b", None)), (6, mark("c", Some("2")))]), "another number");
+        store.defer_mark(journal.id, b"b", 5).expect("moved");
+        store.sync_journal(journal.id).expect("written");
+        assert_eq!(changed(4, 4), Some(vec![(6, mark("c", Some("2"))), (7, mark("b", None))]));
     }
     fn world(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
         let (folder, store) = testing::opened();

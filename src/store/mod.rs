@@ -49,7 +49,7 @@ pub use audit::{Cursor, EventFilter, Noted};
 pub use author::Author;
 pub use error::StoreError;
 pub(crate) use intents::{Entity, Intent, Plan};
-pub(crate) use journals::{Journal, Mark};
+pub(crate) use journals::{Journal, Mark, MarkRow};
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Moved, NodeRow, Step};
 pub(crate) use properties::{Holding, PropertyRow, PropertyStep};

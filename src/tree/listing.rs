@@ -18,7 +18,7 @@ pub struct Listing {
 
 enum Source {
     All(Box<All>),
-    WayDown(std::collections::btree_set::IntoIter<Name>),
+    WayDown(BTreeSet<Name>),
     End,
 }
 
@@ -50,8 +50,15 @@ impl Listing {
 
     /// Lists only these names, as far as something stands there.
     pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<Name>) -> Self {
-        let source = Source::WayDown(names.into_iter());
-        Self { view: view.clone(), asked: asked.clone(), follow: true, source }
+        Self { view: view.clone(), asked: asked.clone(), follow: true, source: Source::WayDown(names) }
+    }
+
+    /// Returns the names that are listed where something stands there; none where all that can be seen is.
+    pub(super) fn into_way_down(self) -> Option<BTreeSet<Name>> {
+        match self.source {
+            Source::WayDown(names) => Some(names),
+            Source::All(_) | Source::End => None,
+        }
     }
 
     /// Tells whether the session may go on listing the folder where it is now.
@@ -69,7 +76,7 @@ impl Listing {
         loop {
             let name = match &mut self.source {
                 Source::End => return Ok(None),
-                Source::WayDown(names) => names.next(),
+                Source::WayDown(names) => names.pop_first(),
                 Source::All(all) => all.next()?,
             };
             let Some(name) = name else { return Ok(None) };

@@ -64,7 +64,7 @@ pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
 pub use upload::{Committed, Upload};
-pub use view::{Changed, Claim, EditMode, Overwrite, Point, View};
+pub use view::{Cancellation, Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -101,7 +101,7 @@ struct Shared {
     locks: LockTable,
     tags: Arc<Tags>,
     names: NameLocks,
-    /// One comparison with a journal at a time, by its folder.
+    /// One comparison with a journal at a time, by its token and directory.
     journals: NameLocks,
     removals: Removals,
     /// Uploads under way, by the directories that they are for.

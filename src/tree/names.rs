@@ -28,6 +28,11 @@ impl NameLocks {
         stripes.dedup();
         Held(stripes.into_iter().map(|stripe| self.0[stripe].lock()).collect())
     }
+
+    /// Takes the lock of a name, where nobody holds it.
+    pub(super) fn try_hold(&self, name: &TreePath) -> Option<Held<'_>> {
+        self.0[stripe(name)].try_lock().map(|held| Held(vec![held]))
+    }
 }
 
 fn stripe(name: &TreePath) -> usize {

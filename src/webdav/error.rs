@@ -59,6 +59,10 @@ pub(super) enum Error {
     /// A sync token that is not, or no longer, known.
     #[error("the sync token is not known: begin anew")]
     StaleToken,
+    /// A directory of more members than can be kept in step (RFC 6578 section 3.2,
+    /// DAV:number-of-matches-within-limits).
+    #[error("the directory has too many members to be synchronized")]
+    TooManyMembers,
     /// The token names no lock at this place.
     #[error("the token names no lock here")]
     NoSuchLock,
@@ -216,7 +220,7 @@ impl Error {
             Self::Unsatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Offset { .. } | Self::InUse => StatusCode::CONFLICT,
             Self::Length => StatusCode::BAD_REQUEST,
-            Self::Crowded | Self::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Crowded | Self::Full | Self::TooManyMembers => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) | Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -266,6 +270,7 @@ impl Error {
             Self::Endless => Some("<D:propfind-finite-depth/>".to_owned()),
             Self::NoSuchReport => Some("<D:supported-report/>".to_owned()),
             Self::StaleToken => Some("<D:valid-sync-token/>".to_owned()),
+            Self::TooManyMembers => Some("<D:number-of-matches-within-limits/>".to_owned()),
             Self::Entities => Some("<D:no-external-entities/>".to_owned()),
             _ => None,
         }

@@ -1,6 +1,6 @@
-//! REPORT (RFC 3253 section 3.6): `sync-collection` (RFC 6578), what has changed in a folder since a token.
+//! REPORT (RFC 3253 section 3.6): `sync-collection` (RFC 6578), what has changed in a directory since a token.
 //!
-//! How changes are found is the tree's business ([`View::compare`]); here they are written down, in the order in which
+//! How changes are found is the tree's business ([`tree::Changes`]); here they are written down, in the order in which
 //! they were found, while they are read.
 
 use std::fmt::Write as _;
@@ -16,37 +16,60 @@ use super::propfind::{Plan, Row};
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, BodyError, RequestBody, Source, full, streamed};
-use crate::tree::{self, Changed, Point, View};
+use crate::tree::{self, Cancellation, Change, Changed, Changes, Point, View};
 
 /// A block is handed over once it is this long.
 const BLOCK: usize = 128 * 1024;
 const SCHEME: &str = "urn:patgate:sync:";
 
-/// Writes a point as the sync token that a client is given.
+/// Writes a point as the sync token that a client is given (RFC 6578 section 4): journal and number, and the base while
+/// an initial synchronization is not complete.
 pub(super) fn sync_token(point: Point) -> String {
-    format!("{SCHEME}{}:{}", point.journal, point.number)
+    let Point { journal, number, base } = point;
+    if base > number { format!("{SCHEME}{journal}:{number}:{base}") } else { format!("{SCHEME}{journal}:{number}") }
 }
 
 fn point(text: &str) -> Option<Point> {
-    let (journal, number) = text.trim().strip_prefix(SCHEME)?.split_once(':')?;
-    Some(Point { journal: journal.parse().ok()?, number: number.parse().ok()? })
+    let mut parts = text.trim().strip_prefix(SCHEME)?.splitn(3, ':');
+    let journal = parts.next()?.parse().ok()?;
+    let number = parts.next()?.parse().ok()?;
+    let base = parts.next().map_or(Ok(number), str::parse).ok()?;
+    Some(Point { journal, number, base })
+}
+
+/// Cancels the work on an answer that nobody waits for any more: the request's future is dropped when its connection
+/// goes.
+struct CancelOnDrop(Option<Cancellation>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(cancellation) = &self.0 {
+            cancellation.cancel();
+        }
+    }
 }
 
 /// Answers REPORT.
 ///
 /// # Errors
-/// [`Error::NoSuchReport`] for any but `sync-collection` on a folder, [`Error::StaleToken`], and what the tree says.
+/// [`Error::NoSuchReport`] for any but `sync-collection` on a directory, [`Error::StaleToken`],
+/// [`Error::TooManyMembers`], and what the tree says.
 pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
-    blocking(move || sync(&call, &bytes)).await
+    let cancellation = Cancellation::default();
+    let mut waiting = CancelOnDrop(Some(cancellation.clone()));
+    let response = blocking(move || sync(&call, &bytes, &cancellation)).await;
+    // From here on the body's own end stops the work, block by block.
+    waiting.0 = None;
+    response
 }
 
 /// What a client asks for.
 struct Asked {
     since: Option<Point>,
     deep: bool,
-    most: usize,
+    limit: usize,
     plan: Plan,
 }
 
@@ -67,54 +90,42 @@ fn asked(call: &Call, bytes: &[u8]) -> Result<Asked> {
         Some(text) if !text.trim().is_empty() => Some(point(&text).ok_or(Error::StaleToken)?),
         Some(_) | None => None,
     };
-    let most = match root.child("limit").and_then(|limit| limit.child("nresults")).map(|number| number.text()) {
+    let limit = match root.child("limit").and_then(|limit| limit.child("nresults")).map(|number| number.text()) {
         Some(text) => text.trim().parse().ok().filter(|most| *most > 0).ok_or_else(malformed)?,
         None => usize::MAX,
     };
     let plan = root.child("prop").and_then(Plan::of_element).ok_or_else(malformed)?;
-    Ok(Asked { since, deep, most, plan: plan.brief(fields::wants_little(&call.headers)) })
+    Ok(Asked { since, deep, limit, plan: plan.brief(fields::wants_little(&call.headers)) })
 }
 
-fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
-    let Asked { since, deep, most, plan } = asked(call, bytes)?;
+fn sync(call: &Arc<Call>, bytes: &[u8], cancellation: &Cancellation) -> Result<Response<Body>> {
+    let Asked { since, deep, limit, plan } = asked(call, bytes)?;
     if !call.view.stat(&call.path)?.is_folder() {
         return Err(Error::NoSuchReport);
     }
     call.judge()?;
-    if let Some(since) = since
-        && !call.view.is_point(&call.path, deep, since, call.now)?
-    {
-        return Err(Error::StaleToken);
-    }
-    let to = call.view.compare(&call.path, deep, call.now)?;
-    // It may have ended meanwhile, and another begun: a number of one says nothing in the other.
-    if since.is_some_and(|since| since.journal != to.journal) {
-        return Err(Error::StaleToken);
-    }
-    let mut report = Report {
-        call: Arc::clone(call),
-        plan,
-        first: since.is_none(),
-        after: since.map_or(0, |since| since.number),
-        to,
-        left: most,
-        out: String::from(multistatus::HEAD),
-        done: false,
-    };
-    let first = report.block()?;
+    let changes = call.view.changes(&call.path, deep, since, limit, call.now, cancellation).map_err(counted)?;
+    let changes = changes.ok_or(Error::StaleToken)?;
+    let mut report =
+        Report { call: Arc::clone(call), plan, changes, out: String::from(multistatus::HEAD), done: false };
+    let first = report.block().map_err(counted)?;
     let body = if report.done { full(first) } else { streamed(call.view.session(), first, report) };
     Ok(multistatus::response(body))
+}
+
+/// Names the limit of a comparison.
+fn counted(error: tree::Error) -> Error {
+    match error {
+        tree::Error::NoSpace => Error::TooManyMembers,
+        error => error.into(),
+    }
 }
 
 /// The changes that are still to be told.
 struct Report {
     call: Arc<Call>,
     plan: Plan,
-    /// Whether the client knows nothing yet, so that what has gone is not told of.
-    first: bool,
-    after: i64,
-    to: Point,
-    left: usize,
+    changes: Changes,
     out: String,
     done: bool,
 }
@@ -122,54 +133,44 @@ struct Report {
 impl Report {
     fn block(&mut self) -> tree::Result<Bytes> {
         while self.out.len() < BLOCK && !self.done {
-            let changes = self.call.view.changed(&self.call.path, self.after, self.to)?;
-            if changes.is_empty() {
-                self.end(self.to.number, "");
-            }
-            for change in changes.into_iter().filter(|change| !(self.first && change.gone)).collect::<Vec<_>>() {
-                if self.left == 0 {
-                    let href = self.call.mount.href(&self.call.path, true);
-                    let rest = format!(
-                        "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 507 Insufficient Storage</D:status>\
-                         <D:error><D:number-of-matches-within-limits/></D:error></D:response>\n"
-                    );
-                    self.end(self.after, &rest);
-                    break;
-                }
-                self.left -= 1;
-                self.after = change.number;
-                self.tell(&change)?;
+            match self.changes.next_change()? {
+                Change::Member(changed) => self.tell(&changed)?,
+                Change::End { point, truncated } => self.end(point, truncated),
             }
         }
         Ok(std::mem::take(&mut self.out).into())
     }
 
+    /// Writes down one member: one response for each, also where a file has taken the place of a directory or the other
+    /// way round, for that is the same member changed (RFC 6578 section 3.5.1). One that has gone has a status only
+    /// (section 3.5.2).
     fn tell(&mut self, change: &Changed) -> tree::Result<()> {
         let (call, path) = (Arc::clone(&self.call), &change.path);
-        let entry = if change.gone { Err(tree::Error::Absent) } else { call.view.stat(path) };
-        let entry = match entry {
-            Err(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder) => {
-                let href = call.mount.href(path, change.folder);
-                let _ = writeln!(
-                    self.out,
-                    "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 404 Not Found</D:status></D:response>"
-                );
-                return Ok(());
-            }
-            entry => entry?,
+        let href = call.mount.href(path, change.folder);
+        let Some(entry) = &change.entry else {
+            let _ = writeln!(
+                self.out,
+                "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 404 Not Found</D:status></D:response>"
+            );
+            return Ok(());
         };
         let dead = if self.plan.reads_dead() { known(&call.view, change)? } else { Vec::new() };
-        let href = call.mount.href(path, entry.is_folder());
-        let row =
-            Row { href: &href, title: &entry.name, entry: &entry, path: &|| path.clone(), dead: &dead, alone: false };
+        let row = Row { href: &href, title: &entry.name, entry, path: &|| path.clone(), dead: &dead, alone: false };
         self.plan.write(&call, &row, &mut self.out);
         Ok(())
     }
 
-    fn end(&mut self, number: i64, rest: &str) {
-        self.out.push_str(rest);
-        let token = sync_token(Point { number, ..self.to });
-        let _ = writeln!(self.out, "<D:sync-token>{token}</D:sync-token>");
+    /// Ends the page; one that was truncated says so with a status of the directory itself (RFC 6578 section 3.6).
+    fn end(&mut self, point: Point, truncated: bool) {
+        if truncated {
+            let href = self.call.mount.href(&self.call.path, true);
+            let _ = writeln!(
+                self.out,
+                "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 507 Insufficient Storage</D:status>\
+                 <D:error><D:number-of-matches-within-limits/></D:error></D:response>"
+            );
+        }
+        let _ = writeln!(self.out, "<D:sync-token>{}</D:sync-token>", sync_token(point));
         self.out.push_str(multistatus::TAIL);
         self.done = true;
     }

@@ -13,7 +13,7 @@ struct Told {
     token: String,
 }
 
-async fn ask(dav: &Dav, path: &str, token: &str, level: &str, limit: Option<usize>) -> Answer {
+pub(crate) async fn ask(dav: &Dav, path: &str, token: &str, level: &str, limit: Option<usize>) -> Answer {
     let limit = limit.map(|most| format!("<limit><nresults>{most}</nresults></limit>")).unwrap_or_default();
     let body = format!(
         "<sync-collection xmlns=\"DAV:\"><sync-token>{token}</sync-token><sync-level>{level}</sync-level>{limit}\
@@ -189,4 +189,119 @@ async fn a_token_that_nobody_asks_with_is_unknown_after_ninety_days() {
     let anew = sync(&dav, "/dav/f/", "", "1", None).await;
     assert_eq!(anew.changed, set(&["/dav/f/a"]), "the client begins anew");
     assert_eq!(ask(&dav, "/dav/f/", &third.token, "1", None).await.status, 403, "an old token means nothing then");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn report_of_nothing_but_removed_members_ends() {
+    let gateway = Fixture::start().await;
+    for number in 0..600 {
+        gateway.write(&format!("/f/{number}"), "");
+    }
+    gateway.write("/f/stays", "");
+    let dav = gateway.dav("alice", &gateway.login("alice", "/f:r"));
+    let first = sync(&dav, "/dav/f/", "", "1", None).await;
+    assert_eq!(first.changed.len(), 601);
+    for number in 0..600 {
+        std::fs::remove_file(gateway.host(&format!("/f/{number}"))).expect("removed");
+    }
+    let initial = sync(&dav, "/dav/f/", "", "1", None).await;
+    assert_eq!((initial.changed, initial.gone), (set(&["/dav/f/stays"]), set(&[])), "RFC 6578 section 3.4");
+    let limited = sync(&dav, "/dav/f/", "", "1", Some(1)).await;
+    assert_eq!((limited.changed, limited.more), (set(&["/dav/f/stays"]), false));
+    let (mut token, mut gone, mut more) = (first.token, BTreeSet::new(), true);
+    while more {
+        let told = sync(&dav, "/dav/f/", &token, "1", Some(250)).await;
+        assert!(told.changed.is_empty() && (told.token != token), "each page makes progress");
+        gone.extend(told.gone);
+        (token, more) = (told.token, told.more);
+    }
+    assert_eq!(gone.len(), 600);
+    assert_eq!(sync(&dav, "/dav/f/", &token, "1", Some(1)).await.gone, set(&[]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readable_member_of_a_drop_box_is_synchronized() {
+    let gateway = Fixture::start().await;
+    for name in ["/f/box/hidden", "/f/box/shown/a", "/f/box/letter"] {
+        gateway.write(name, name);
+    }
+    gateway.user("alice", &["/f/box:w", "/f/box/shown:r"]);
+    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let first = sync(&dav, "/dav/f/", "", "infinite", None).await;
+    assert_eq!(first.changed, set(&["/dav/f/box/", "/dav/f/box/shown/", "/dav/f/box/shown/a"]));
+    gateway.write("/f/box/shown/b", "new");
+    assert_eq!(dav.put("/dav/f/box/mine", "x").await.status, 201);
+    let second = sync(&dav, "/dav/f/", &first.token, "infinite", None).await;
+    assert_eq!(
+        (second.changed, second.gone),
+        (set(&["/dav/f/box/shown/b"]), set(&[])),
+        "what is dropped is not listed"
+    );
+    gateway.patgate(&["admin", "user", "grant", "alice", "/f/box/letter:r"]);
+    let third = sync(&dav, "/dav/f/", &second.token, "infinite", None).await;
+    assert_eq!(third.changed, set(&["/dav/f/box/letter"]));
+    gateway.patgate(&["admin", "user", "revoke-grant", "alice", "/f/box/letter"]);
+    gateway.patgate(&["admin", "user", "revoke-grant", "alice", "/f/box/shown"]);
+    let fourth = sync(&dav, "/dav/f/", &third.token, "infinite", None).await;
+    let hidden = ["/dav/f/box/letter", "/dav/f/box/shown/", "/dav/f/box/shown/a", "/dav/f/box/shown/b"];
+    assert_eq!((fourth.changed, fourth.gone), (set(&[]), set(&hidden)), "though it can be asked for by name");
+    assert_eq!(dav.send("PROPFIND", "/dav/f/box/letter", &[("depth", "0")], "").await.status, 207);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_behind_a_link_that_replaced_their_directory_are_removed_and_come_back() {
+    let gateway = Fixture::start().await;
+    for name in ["/f/d/a", "/f/d/e/b", "/f/other"] {
+        gateway.write(name, name);
+    }
+    let dav = gateway.dav("alice", &gateway.login("alice", "/f:r"));
+    let first = sync(&dav, "/dav/f/", "", "infinite", None).await;
+    let below = set(&["/dav/f/d/a", "/dav/f/d/e/", "/dav/f/d/e/b"]);
+    assert!(below.is_subset(&first.changed));
+    std::fs::rename(gateway.host("/f/d"), gateway.host("/f/aside")).expect("renamed");
+    std::os::unix::fs::symlink("aside", gateway.host("/f/d")).expect("linked");
+    let linked = sync(&dav, "/dav/f/", &first.token, "infinite", None).await;
+    assert_eq!(linked.gone, below, "a link is not walked through");
+    assert!(linked.changed.contains("/dav/f/aside/e/b"));
+    assert_eq!(dav.get("/dav/f/d/a").await.status, 200, "though what is behind it can be asked for");
+    std::fs::remove_file(gateway.host("/f/d")).expect("removed");
+    std::fs::rename(gateway.host("/f/aside"), gateway.host("/f/d")).expect("renamed");
+    let back = sync(&dav, "/dav/f/", &linked.token, "infinite", None).await;
+    assert_eq!(back.changed, below);
+    std::fs::rename(gateway.host("/f/d"), gateway.host("/out")).expect("renamed");
+    let out = sync(&dav, "/dav/f/", &back.token, "infinite", None).await;
+    assert_eq!(out.gone, &below | &set(&["/dav/f/d/"]), "what left the scope");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_in_the_place_of_a_directory_is_one_member_that_changed() {
+    let gateway = Fixture::start().await;
+    gateway.write("/f/x/a", "");
+    let dav = gateway.dav("alice", &gateway.login("alice", "/f:rw"));
+    let first = sync(&dav, "/dav/f/", "", "infinite", None).await;
+    assert_eq!(dav.status("DELETE", "/dav/f/x/").await, 204);
+    assert_eq!(dav.put("/dav/f/x", "file").await.status, 201);
+    let second = sync(&dav, "/dav/f/", &first.token, "infinite", None).await;
+    assert_eq!(second.changed, set(&["/dav/f/x"]));
+    assert_eq!(second.gone, set(&["/dav/f/x/a"]), "RFC 6578 section 3.5.1: it is changed, not removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_after_a_restart() {
+    let mut gateway = Fixture::start().await;
+    for number in 0..5 {
+        gateway.write(&format!("/f/{number}"), "");
+    }
+    let token = gateway.login("alice", "/f:r");
+    let mut seen = BTreeSet::new();
+    let mut told = sync(&gateway.dav("alice", &token), "/dav/f/", "", "1", Some(2)).await;
+    seen.extend(told.changed);
+    std::fs::remove_file(gateway.host("/f/3")).expect("removed");
+    while told.more {
+        gateway.restart().await;
+        told = sync(&gateway.dav("alice", &token), "/dav/f/", &told.token, "1", Some(2)).await;
+        seen.extend(told.changed);
+        seen = &seen - &told.gone;
+    }
+    assert_eq!(seen, set(&["/dav/f/0", "/dav/f/1", "/dav/f/2", "/dav/f/4"]));
 }

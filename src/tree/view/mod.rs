@@ -11,6 +11,7 @@
 //! | stat | visible |
 
 mod across;
+mod changes;
 mod copy;
 #[cfg(test)]
 mod crowd;
@@ -24,7 +25,8 @@ mod sync;
 mod tests;
 mod write;
 
-pub use sync::{Changed, Point};
+pub use changes::{Change, Changed, Changes};
+pub use sync::{Cancellation, Point};
 
 use std::sync::Arc;
 

@@ -1,90 +1,129 @@
-//! What has changed in a folder since a token was last told of it, for clients that keep a copy (RFC 6578).
+//! What has changed in a directory since a token was last told of it, for clients that keep a copy (RFC 6578).
 //!
 //! Nothing is written down when something changes: not by uploads, and the host's own changes could not be seen at
-//! all. Instead the folder is compared, each time somebody asks, with a journal of what the token was told of: what
-//! differs is noted there as one more change, in batches, and the answer is what was noted since. So an upload costs
+//! all. Instead the directory is compared with a journal of what the token was told of: what differs is noted there as
+//! one more change, in batches, and the answer is what was noted since ([`super::changes`]). So an upload costs
 //! the same whether anybody syncs or not, whatever changed behind the gateway's back is found, and the comparison goes
 //! by the session's view: what it can't see any more counts as removed, and what it never saw is in no journal.
 //!
-//! The journal is the token's own, and survives a restart. Memory is bounded: a folder is listed, and the journal read,
-//! in blocks.
+//! A member of the journal is what [`View::list`] lists, in the directory itself and, at infinite depth, in every
+//! directory below that PROPFIND walks through: those in the way down to what is granted, drop boxes with something
+//! readable in them, and no symbolic links.
+//!
+//! The journal is the token's own, and survives a restart. Memory is bounded: a directory is listed, and the journal
+//! read, in batches.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::View;
-use crate::domain::{Permission, Time, TreePath};
+use crate::auth::Ended;
+use crate::domain::{Name, Time, TreePath};
 use crate::store::{Journal, Mark};
-use crate::tree::{Entry, Error, Result};
+use crate::tree::{Entry, Error, Kind, Result};
 
-/// As many members are compared, or told of, at once.
-const BLOCK: usize = 512;
-/// The most members of a folder that is kept in step.
-const MOST: usize = 1_000_000;
-/// As many members that have gone are remembered.
-const GONE: u32 = 50_000;
+/// Number of members that are compared, or read from a journal, at once.
+pub(super) const BATCH: usize = 512;
+/// Maximum number of members of a directory that is kept in step.
+const MAX_MEMBERS: usize = if cfg!(test) { 2_000 } else { 1_000_000 };
+/// Maximum number of removed members that a journal remembers.
+const MAX_REMOVED: u32 = if cfg!(test) { 20 } else { 50_000 };
 
-/// A point in the journal of a token, folder and depth: what a client was told of up to it.
+/// A point in the journal of a token, directory and depth: what a client was told of up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The journal.
     pub journal: i64,
     /// The number of the last change before it.
     pub number: i64,
+    /// The number of the last change before the client's initial synchronization, which must not tell of removed
+    /// members (RFC 6578 section 3.4): none up to this number are told. At most `number` once that is complete.
+    pub base: i64,
 }
 
-/// A member of a folder that has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
-    /// The number of its last change.
-    pub number: i64,
-    /// Where it is, or was.
-    pub path: TreePath,
-    /// Whether it is, or was, a folder.
-    pub folder: bool,
-    /// Whether it has gone.
-    pub gone: bool,
+/// A flag by which work on a blocking thread learns that nobody waits for its answer any more.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
+
+impl Cancellation {
+    /// Cancels the work.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the work go on, unless it was cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(Ended.into()) } else { Ok(()) }
+    }
 }
 
 impl View {
-    /// Compares a folder with what the session's token was told of it, directly in it or (`deep`) anywhere below.
-    /// Returns the point up to which changes can be told now.
+    /// Compares a directory with what the session's token was told of it, directly in it or (`deep`) anywhere below.
+    /// Returns the point up to which changes can be told now; it is on disk when it is returned, so that a client
+    /// never holds a number that a power cut takes back and that is given again to another change.
     ///
     /// # Errors
-    /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members.
-    pub fn compare(&self, folder: &TreePath, deep: bool, now: Time) -> Result<Point> {
-        let token = self.session().token();
+    /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
+    /// [`Error::Ended`] once it was cancelled.
+    pub fn compare(&self, folder: &TreePath, deep: bool, now: Time, cancellation: &Cancellation) -> Result<Point> {
         self.list(folder, true)?;
-        let _alone = self.shared().journals.hold(&[folder]);
+        let _alone = self.shared().journals.hold(&[&self.journal_name(folder)]);
+        self.compare_alone(folder, deep, now, cancellation)
+    }
+
+    /// Returns a point from which a client that lists a directory afterwards can go on (RFC 6578 section 4), for changes
+    /// directly in it. While the directory is being compared that is an earlier one, from which some of the listing
+    /// is told again: a listing waits for nobody's comparison.
+    ///
+    /// # Errors
+    /// As [`View::compare`].
+    pub fn sync_point(&self, folder: &TreePath, now: Time, cancellation: &Cancellation) -> Result<Point> {
+        self.list(folder, true)?;
+        let Some(_alone) = self.shared().journals.try_hold(&self.journal_name(folder)) else {
+            let store = self.shared().index.store();
+            let journal = store.journal(self.session().token(), folder, false, now)?;
+            store.sync_journal(journal.id)?;
+            return Ok(Point { journal: journal.id, number: journal.last, base: journal.last });
+        };
+        self.compare_alone(folder, false, now, cancellation)
+    }
+
+    /// Returns the name of the lock on the journals of the session's token for a directory: nobody waits for another
+    /// token's comparison.
+    fn journal_name(&self, folder: &TreePath) -> TreePath {
+        TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(folder)
+    }
+
+    fn compare_alone(&self, folder: &TreePath, deep: bool, now: Time, cancellation: &Cancellation) -> Result<Point> {
+        let token = self.session().token();
         let store = self.shared().index.store();
         let journal = store.journal(token, folder, deep, now)?;
-        let known = store.count_marks(journal.id)?;
-        let mut comparison = Comparison { view: self, journal, folder, block: Vec::new(), met: 0, members: 0 };
+        let members = Members::new(self, folder, deep);
+        let mut comparison =
+            Comparison { view: self, journal, folder, cancellation, members, batch: Vec::new(), met: 0, listed: 0 };
+        let mut known = store.count_marks(journal.id)?;
+        if known > MAX_MEMBERS as u64 {
+            // One that failed for too many members has noted them and looked for none that had gone.
+            comparison.find_removed()?;
+            known = store.count_marks(journal.id)?;
+            if known > MAX_MEMBERS as u64 {
+                return Err(Error::NoSpace);
+            }
+        }
         comparison.walk(deep)?;
         if comparison.met < known {
-            comparison.find_gone()?;
+            comparison.find_removed()?;
         }
-        store.forget_gone(journal.id, GONE)?;
-        let journal = store.find_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
-        Ok(Point { journal: journal.id, number: journal.last })
-    }
-
-    /// Tells whether a point is one of the journal of the session's token for this folder and depth, and all that
-    /// changed since is still known.
-    pub fn is_point(&self, folder: &TreePath, deep: bool, point: Point, now: Time) -> Result<bool> {
-        let journal = self.shared().index.store().find_journal(self.session().token(), folder, deep, now)?;
-        let known =
-            |journal: Journal| journal.id == point.journal && (journal.floor..=journal.last).contains(&point.number);
-        Ok(journal.is_some_and(known))
-    }
-
-    /// Returns the next members of a folder that changed after one number and up to a point; none at the end.
-    pub fn changed(&self, folder: &TreePath, after: i64, to: Point) -> Result<Vec<Changed>> {
-        let rows = self.shared().index.store().changed_marks(to.journal, after, to.number, BLOCK)?;
-        let shown = rows.into_iter().filter_map(|(number, Mark { path, folder: is_folder, mark })| {
-            let path = folder.join(&TreePath::parse(&path).ok()?);
-            Some(Changed { number, path, folder: is_folder, gone: mark.is_none() })
-        });
-        Ok(shown.collect())
+        store.forget_gone(journal.id, MAX_REMOVED)?;
+        let noted = store.find_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
+        if noted.last != journal.last {
+            store.sync_journal(noted.id)?;
+        }
+        Ok(Point { journal: noted.id, number: noted.last, base: noted.last })
     }
 }
 
@@ -93,16 +132,21 @@ struct Comparison<'a> {
     view: &'a View,
     journal: Journal,
     folder: &'a TreePath,
-    block: Vec<Mark>,
-    /// How many of those that the journal knows were met.
+    cancellation: &'a Cancellation,
+    members: Members,
+    batch: Vec<Mark>,
+    /// Number of members that the journal knows and that were met.
     met: u64,
-    members: usize,
+    /// Number of members that were met.
+    listed: usize,
 }
 
 impl Comparison<'_> {
+    /// Walks through all that PROPFIND of the same depth lists.
     fn walk(&mut self, deep: bool) -> Result<()> {
         let mut left = vec![TreePath::root()];
         while let Some(below) = left.pop() {
+            self.cancellation.check()?;
             let listing = match self.view.list(&self.folder.join(&below), true) {
                 Err(Error::Absent | Error::Forbidden | Error::NotFolder) if !below.is_root() => continue,
                 listing => listing?,
@@ -112,16 +156,14 @@ impl Comparison<'_> {
                     Err(Error::Absent) => continue,
                     entry => entry?,
                 };
-                let Some(name) = entry.name().filter(|_| is_told(&entry)) else { continue };
+                let Some(name) = entry.name() else { continue };
                 let place = below.child(&name);
                 self.meet(Mark {
                     path: place.as_bytes().to_vec(),
                     folder: entry.is_folder(),
                     mark: Some(mark(&entry)),
                 })?;
-                let own =
-                    |place: &TreePath| self.view.link_stat(&self.folder.join(place)).is_ok_and(|own| own.is_folder());
-                if deep && entry.is_folder() && own(&place) {
+                if deep && entry.is_folder() && self.members.is_own(&place) {
                     left.push(place);
                 }
             }
@@ -130,65 +172,147 @@ impl Comparison<'_> {
     }
 
     fn meet(&mut self, mark: Mark) -> Result<()> {
-        self.members += 1;
-        if self.members > MOST {
+        self.listed += 1;
+        if self.listed > MAX_MEMBERS {
             return Err(Error::NoSpace);
         }
-        self.block.push(mark);
-        if self.block.len() < BLOCK { Ok(()) } else { self.note() }
+        self.batch.push(mark);
+        if self.batch.len() < BATCH { Ok(()) } else { self.note() }
     }
 
-    /// Notes those of a block that are new or different.
+    /// Notes those of a batch that are new or different.
     fn note(&mut self) -> Result<()> {
+        self.cancellation.check()?;
         let store = self.view.shared().index.store();
         let mut seen = HashSet::new();
-        self.block.retain(|mark| seen.insert(mark.path.clone()));
-        let paths: Vec<&[u8]> = self.block.iter().map(|mark| mark.path.as_slice()).collect();
+        self.batch.retain(|mark| seen.insert(mark.path.clone()));
+        let paths: Vec<&[u8]> = self.batch.iter().map(|mark| mark.path.as_slice()).collect();
         let known = store.marks(self.journal.id, &paths)?;
         self.met += known.iter().filter(|mark| mark.is_some()).count() as u64;
-        let changed = self.block.drain(..).zip(known).filter(|(mark, known)| mark.mark != *known).map(|(mark, _)| mark);
+        let changed = self.batch.drain(..).zip(known).filter(|(mark, known)| mark.mark != *known).map(|(mark, _)| mark);
         let changed: Vec<Mark> = changed.collect();
         Ok(store.note_marks(self.journal.id, &changed)?)
     }
 
-    /// Notes those that the journal knows and the session can't see any more.
-    fn find_gone(&self) -> Result<()> {
+    /// Notes as removed those that the journal knows and no listing shows any more.
+    fn find_removed(&mut self) -> Result<()> {
         let store = self.view.shared().index.store();
         let mut last = Vec::new();
         loop {
-            let block = store.marks_behind(self.journal.id, &last, BLOCK)?;
-            let Some(end) = block.last() else { return Ok(()) };
+            self.cancellation.check()?;
+            let batch = store.marks_behind(self.journal.id, &last, BATCH)?;
+            let Some(end) = batch.last() else { return Ok(()) };
             last.clone_from(&end.path);
-            let mut gone = Vec::new();
-            for mark in block {
-                if !self.is_there(&mark)? {
-                    gone.push(Mark { mark: None, ..mark });
+            let mut removed = Vec::new();
+            for mark in batch {
+                if self.members.find(&mark.path)?.is_none() {
+                    removed.push(Mark { mark: None, ..mark });
                 }
             }
-            store.note_marks(self.journal.id, &gone)?;
+            store.note_marks(self.journal.id, &removed)?;
+        }
+    }
+}
+
+/// Members of a directory, looked up one by one: each is found exactly when a walk through the listings meets it.
+///
+/// That something can be asked for by name is not enough: what is in a drop box can, and what is behind a symbolic link
+/// that has taken the place of a directory. So each directory on the way counts, too. What was found of those
+/// is kept while paths below them are asked for.
+pub(super) struct Members {
+    view: View,
+    folder: TreePath,
+    deep: bool,
+    /// The directories on the way to the last member, the topmost first, each with what its listing shows.
+    holders: Vec<(TreePath, Shown)>,
+}
+
+/// Entries that the listing of a directory shows.
+enum Shown {
+    /// All that can be seen.
+    All,
+    /// Those of these names that can be seen: the way down to what is granted.
+    Names(BTreeSet<Name>),
+    /// None: it is not walked through.
+    Nothing,
+}
+
+impl Members {
+    /// Looks for members directly in a directory or (`deep`) anywhere below.
+    pub(super) fn new(view: &View, folder: &TreePath, deep: bool) -> Self {
+        Self { view: view.clone(), folder: folder.clone(), deep, holders: Vec::new() }
+    }
+
+    /// Returns a member as its listing shows it now, none where it is not listed.
+    pub(super) fn find(&mut self, below: &[u8]) -> Result<Option<Entry>> {
+        let Some((parent, name)) = TreePath::parse(below).ok().and_then(|below| below.split()) else { return Ok(None) };
+        self.enter(&parent)?;
+        self.member(&parent.child(&name), &name)
+    }
+
+    /// Tells whether a listed directory is one itself, and no link to one.
+    fn is_own(&self, below: &TreePath) -> bool {
+        self.view.link_stat(&self.folder.join(below)).is_ok_and(|own| own.is_folder())
+    }
+
+    /// Makes a directory the last of the holders.
+    fn enter(&mut self, parent: &TreePath) -> Result<()> {
+        while self.holders.last().is_some_and(|(holder, _)| !parent.is_within(holder)) {
+            self.holders.pop();
+        }
+        if self.holders.is_empty() {
+            let shown = self.listed(&TreePath::root())?;
+            self.holders.push((TreePath::root(), shown));
+        }
+        while let Some(name) =
+            self.holders.last().and_then(|(holder, _)| parent.below(holder)).and_then(|rest| rest.names().next())
+        {
+            let holder = self.holders.last().map(|(holder, _)| holder.child(&name)).unwrap_or_default();
+            let walked = self.deep
+                && self.member(&holder, &name)?.is_some_and(|entry| entry.is_folder())
+                && self.is_own(&holder);
+            let shown = if walked { self.listed(&holder)? } else { Shown::Nothing };
+            self.holders.push((holder, shown));
+        }
+        Ok(())
+    }
+
+    /// Returns an entry of the last of the holders.
+    fn member(&self, below: &TreePath, name: &Name) -> Result<Option<Entry>> {
+        let shown = match self.holders.last() {
+            Some((_, Shown::All)) => true,
+            Some((_, Shown::Names(names))) => names.contains(name),
+            Some((_, Shown::Nothing)) | None => false,
+        };
+        if !shown {
+            return Ok(None);
+        }
+        match self.view.stat(&self.folder.join(below)) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Error::Absent | Error::NoParent | Error::NotFolder | Error::Forbidden | Error::BadName) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    fn is_there(&self, mark: &Mark) -> Result<bool> {
-        let Ok(below) = TreePath::parse(&mark.path) else { return Ok(false) };
-        match self.view.stat(&self.folder.join(&below)) {
-            Ok(entry) => Ok(is_told(&entry)),
-            Err(Error::Absent | Error::NoParent | Error::NotFolder | Error::Forbidden | Error::BadName) => Ok(false),
+    fn listed(&self, below: &TreePath) -> Result<Shown> {
+        match self.view.list(&self.folder.join(below), true) {
+            Ok(listing) => Ok(listing.into_way_down().map_or(Shown::All, Shown::Names)),
+            Err(Error::Absent | Error::Forbidden | Error::NotFolder) => Ok(Shown::Nothing),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Tells whether a member is told of: what is in a drop box is not.
-fn is_told(entry: &Entry) -> bool {
-    entry.permission == Permission::NONE || entry.permission.allows(Permission::R)
-}
-
-/// Returns what tells a member's content apart: a file's tag, and when a folder was made.
-fn mark(entry: &Entry) -> Vec<u8> {
-    match (entry.etag, entry.created) {
+/// Returns what tells apart two states of a member: a file's entity tag, or what a file that can't be read shows; and
+/// when a directory was made. The forms differ in their lengths.
+pub(super) fn mark(entry: &Entry) -> Vec<u8> {
+    let time = |time: crate::tree::Timestamp| [&time.seconds.to_be_bytes()[..], &time.nanos.to_be_bytes()].concat();
+    match (entry.etag, entry.kind) {
         (Some(etag), _) => etag.bytes().to_vec(),
-        (None, Some(made)) => [&made.seconds.to_be_bytes()[..], &made.nanos.to_be_bytes()].concat(),
-        (None, None) => vec![0],
+        (None, Kind::Folder) => entry.created.map_or_else(|| vec![0], time),
+        (None, Kind::File | Kind::Link) => {
+            let created = time(entry.created.unwrap_or_default());
+            [&[1][..], &created, &time(entry.modified), &entry.size.to_be_bytes()].concat()
+        }
     }
 }

@@ -9,6 +9,7 @@ mod limits;
 mod links;
 mod model;
 mod moves;
+mod sync;
 mod uploads;
 
 use std::fs;
