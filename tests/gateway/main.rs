@@ -40,6 +40,7 @@ mod ssh;
 mod ssh_login;
 mod support;
 mod sync;
+mod sync_model;
 mod throttle;
 mod times;
 mod tokens;
