@@ -63,6 +63,9 @@ pub(super) enum Error {
     /// DAV:number-of-matches-within-limits).
     #[error("the directory has too many members to be synchronized")]
     TooManyMembers,
+    /// Too many requests of the kind wait already.
+    #[error("too many reports are under way: try again soon")]
+    Busy,
     /// The token names no lock at this place.
     #[error("the token names no lock here")]
     NoSuchLock,
@@ -201,7 +204,7 @@ impl Error {
             Self::Tree(error) => tree_status(error, verb),
             Self::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
             Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
             Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::Unnameable { last: false, .. } if creates => StatusCode::CONFLICT,
@@ -308,7 +311,9 @@ impl Error {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::InUse => Some(Duration::from_secs(1)),
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::propfind::{Plan, Row};
+use super::report_turns::ReportTurns;
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, BodyError, RequestBody, Source, full, streamed};
@@ -53,13 +54,19 @@ impl Drop for CancelOnDrop {
 ///
 /// # Errors
 /// [`Error::NoSuchReport`] for any but `sync-collection` on a directory, [`Error::StaleToken`],
-/// [`Error::TooManyMembers`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+/// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, turns: &ReportTurns) -> Result<Response<Body>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
     let cancellation = Cancellation::default();
     let mut waiting = CancelOnDrop(Some(cancellation.clone()));
-    let response = blocking(move || sync(&call, &bytes, &cancellation)).await;
+    let turn = turns.take(call.view.session().login()).await?;
+    let work = move || {
+        // Until the work has ended, also where nobody waits for it any more.
+        let _turn = turn;
+        sync(&call, &bytes, &cancellation)
+    };
+    let response = blocking(work).await;
     // From here on the body's own end stops the work, block by block.
     waiting.0 = None;
     response
