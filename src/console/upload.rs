@@ -161,9 +161,14 @@ async fn files(caller: &Caller, folder: &TreePath, form: &mut Multipart) -> Resu
 async fn take(caller: &Caller, target: Target, source: &mut impl Source) -> Result<()> {
     let Target { path, announced, replace } = target;
     let view = caller.view();
-    let begun = {
-        let (view, path) = (view.clone(), path.clone());
-        blocking(move || Ok(claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?)).await?
+    let (begun, path) = {
+        let view = view.clone();
+        blocking(move || {
+            let path = view.as_spelled(&TreePath::root(), &path);
+            let begun = claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?;
+            Ok((begun, path))
+        })
+        .await?
     };
     let staged = receive(caller, source, begun).await?;
     blocking(move || Ok(claiming(&view, &path, replace, |claim| staged.commit(claim).map(drop))?)).await

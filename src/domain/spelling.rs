@@ -3,7 +3,7 @@
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
-use super::path::Name;
+use super::path::{Name, TreePath};
 
 impl Name {
     /// Returns the composed and decomposed spellings (NFC, NFD) of the name that differ from it; none where it has no
@@ -20,6 +20,13 @@ impl Name {
         let mut names: Vec<Name> = others.filter_map(|other| Name::new(other.as_bytes()).ok()).collect();
         names.dedup();
         names
+    }
+}
+
+impl TreePath {
+    /// Tells whether a name of the path has another spelling.
+    pub fn has_other_spellings(&self) -> bool {
+        !self.as_bytes().is_ascii() && self.names().any(|name| !name.other_spellings().is_empty())
     }
 }
 

@@ -38,7 +38,8 @@ impl Worker {
         if to.slash && !self.shared.files.link_stat(&from)?.is_folder() {
             return Err(tree::Error::NotFolder.into());
         }
-        Ok(self.shared.files.rename(&from, &to.path, overwrite)?)
+        let to = tree::moved_to(&from, to.path, &to.sent);
+        Ok(self.shared.files.rename(&from, &to, overwrite)?)
     }
 
     /// Makes a hard link to a file.

@@ -1,7 +1,8 @@
 //! Paths as clients write them, with the meaning that POSIX gives them (IEEE 1003.1, 4.16 Pathname Resolution).
 //!
 //! `..` goes up from where a directory really is, so what stands before it has to be one; a slash at the end asks for a
-//! directory. What has neither is taken as it is written: the tree resolves it.
+//! directory. What has neither is taken as it is written: the tree resolves it. A name that is missing is found in the
+//! other spelling of Unicode that the tree has it in.
 
 use crate::domain::{Name, Standing, TreePath};
 use crate::tree;
@@ -12,6 +13,8 @@ use super::worker::Worker;
 /// A name in a directory, as requests on names take it: a link stands for itself.
 pub(super) struct EntryPath {
     pub(super) path: TreePath,
+    /// The path as it was sent, in the client's own spelling.
+    pub(super) sent: TreePath,
     /// Whether a slash after it asks for a directory.
     pub(super) slash: bool,
 }
@@ -22,7 +25,7 @@ impl Worker {
     /// # Errors
     /// [`tree::Error::NotFolder`] for a slash, or `..`, behind a file; what is missing before them is missing.
     pub(super) fn path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, slash } = self.walk(bytes)?;
+        let EntryPath { path, slash, .. } = self.walk(bytes)?;
         if !slash || path.is_root() {
             return Ok(path);
         }
@@ -56,7 +59,7 @@ impl Worker {
     /// # Errors
     /// As [`Worker::entry_path`]; [`tree::Error::Absent`] for a slash behind what is missing.
     pub(super) fn file_entry_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, slash } = self.entry_path(bytes)?;
+        let EntryPath { path, slash, .. } = self.entry_path(bytes)?;
         if slash && self.shared.files.link_stat(&path).is_err() {
             return Err(tree::Error::Absent.into());
         }
@@ -74,7 +77,7 @@ impl Worker {
             slash = true;
             match part {
                 b"" | b"." => {}
-                b".." => path = self.directory(&path)?.parent().unwrap_or_default(),
+                b".." => path = self.directory(&self.shared.files.as_spelled(&path))?.parent().unwrap_or_default(),
                 name => {
                     path = path.child(&Name::new(name)?);
                     slash = false;
@@ -84,7 +87,7 @@ impl Worker {
         if path.as_bytes().len() > MAX_PATH {
             return Err(crate::domain::PathError::TooLong.into());
         }
-        Ok(EntryPath { path, slash: slash && !bytes.is_empty() })
+        Ok(EntryPath { path: self.shared.files.as_spelled(&path), sent: path, slash: slash && !bytes.is_empty() })
     }
 
     /// Returns where a directory really is, without links.

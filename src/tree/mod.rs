@@ -26,6 +26,7 @@ mod open_file;
 mod property;
 mod reader;
 mod removals;
+mod spelling;
 mod tag;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -63,6 +64,7 @@ pub use media::media_type;
 pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
+pub use spelling::moved_to;
 pub use upload::{Committed, Upload};
 pub use view::{Cancellation, Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
 

@@ -8,8 +8,8 @@ use http::{HeaderMap, Uri, header};
 use super::address::{self, Address, Anchor, Mount};
 use super::conditions::{Conditions, Surroundings};
 use super::error::{Error, Result, blocking};
+use super::fields;
 use super::verb::Verb;
-use super::{fields, spelling};
 use crate::auth::{Authenticator, Refusal, Session};
 use crate::domain::{Peer, Protocol, Time, TreePath};
 use crate::http::{Introduction, Origin, PublicAddress, credential};
@@ -78,10 +78,10 @@ impl Call {
             }
         };
         let below = address.below;
-        let path = match spelling::is_ambiguous(&below) {
+        let path = match below.has_other_spellings() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
-                blocking(move || Ok(spelling::existing(&view, &root, &below))).await?
+                blocking(move || Ok(view.as_spelled(&root, &below))).await?
             }
             false => root.join(&below),
         };

@@ -3,10 +3,10 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::address::{self, Anchor, Mount};
+use super::date;
 use super::error::Error;
 use super::etag::{EntityTag, TagList};
 use super::if_header::{IfHeader, Standing};
-use super::{date, spelling};
 use crate::domain::TreePath;
 use crate::http::PublicAddress;
 use crate::tree::{self, Entry, LockToken, View};
@@ -153,9 +153,7 @@ impl Conditions {
         let look = |resource: Option<&[u8]>| match resource {
             None => standing(around.view, path),
             Some(url) => match address::resolve(url, around.server, around.anchor) {
-                Ok(address) => {
-                    standing(around.view, &spelling::existing(around.view, around.mount.root(), &address.below))
-                }
+                Ok(address) => standing(around.view, &around.view.as_spelled(around.mount.root(), &address.below)),
                 Err(_) => Ok(Standing::default()),
             },
         };

@@ -31,7 +31,6 @@ mod range;
 mod report;
 mod report_turns;
 mod resume;
-mod spelling;
 mod streak;
 mod transfer;
 mod uploads;

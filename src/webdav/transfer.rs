@@ -8,7 +8,6 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::folder::done;
-use super::spelling;
 use super::verb::Verb;
 use crate::domain::{Permission, TreePath};
 use crate::http::Body;
@@ -61,9 +60,11 @@ fn is_deep(call: &Call, depth: Option<Depth>) -> Result<bool> {
 /// Returns the place that a destination names.
 fn target(call: &Call, below: &TreePath) -> TreePath {
     let root = call.mount.root();
-    let existing = spelling::existing(&call.view, root, below);
-    // A move from one spelling of a name to another makes no twin.
-    if call.verb == Verb::Move && existing == call.path { root.join(below) } else { existing }
+    let existing = call.view.as_spelled(root, below);
+    match call.verb {
+        Verb::Move => tree::moved_to(&call.path, existing, below),
+        _ => existing,
+    }
 }
 
 /// Tells a fault of the destination from one of the source, once there is one: what is missing may be either.

@@ -10,7 +10,7 @@ use super::super::page::{Frame, Part, render};
 use super::super::place;
 use super::{Crumb, crumbs, name};
 use crate::domain::TreePath;
-use crate::tree::{Attributes, Claim, Overwrite};
+use crate::tree::{self, Attributes, Claim, Overwrite};
 
 #[derive(Template)]
 #[template(path = "rename.html")]
@@ -38,8 +38,12 @@ pub(in super::super) async fn make_folder(uri: Uri, sent: Sent) -> Result<Respon
     let folder = place::of(&uri)?;
     let path = folder.child(&name(sent.fields.text("name").unwrap_or_default())?);
     let view = sent.caller.view();
-    let made = path.clone();
-    blocking(move || Ok(view.make_folder(&made, &Attributes::default(), &Claim::none())?)).await?;
+    let path = blocking(move || {
+        let path = view.as_spelled(&TreePath::root(), &path);
+        view.make_folder(&path, &Attributes::default(), &Claim::none())?;
+        Ok(path)
+    })
+    .await?;
     Ok(shown(&path))
 }
 
@@ -66,7 +70,11 @@ pub(in super::super) async fn rename(uri: Uri, sent: Sent) -> Result<Response> {
     let view = sent.caller.view();
     let back = holder(&from);
     if from != to {
-        blocking(move || Ok(view.rename(&from, &to, Overwrite::No, &Claim::none())?)).await?;
+        blocking(move || {
+            let to = tree::moved_to(&from, view.as_spelled(&TreePath::root(), &to), &to);
+            Ok(view.rename(&from, &to, Overwrite::No, &Claim::none())?)
+        })
+        .await?;
     }
     Ok(Redirect::to(&back).into_response())
 }

@@ -94,7 +94,7 @@ pub(super) fn macos(site: &Site) -> Text {
     let mut notes: Vec<String> = wants_tls(site, "Finder").into_iter().collect();
     notes.extend([
         "Finder writes a ._ file beside each file, for what WebDAV can't hold of it.".into(),
-        "macOS decomposes accented letters in names (NFD); patgate keeps the bytes it is given.".into(),
+        "macOS decomposes accented letters in names (NFD); patgate finds a file in either form, and keeps that of a new one.".into(),
         "Large uploads go better with Cyberduck, rclone or sftp: Finder holds a file in its cache first.".into(),
     ]);
     (steps, notes)
