@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used)]
 
-mod addresses;
 mod audit;
 mod both;
 mod bounds;
@@ -11,7 +10,6 @@ mod console;
 mod console_audit;
 mod console_explain;
 mod console_uploads;
-mod cors;
 mod crash;
 mod elsewhere;
 mod first_steps;
@@ -26,6 +24,7 @@ mod proxies;
 mod refusals;
 mod remote_tls;
 mod replays;
+mod reports;
 mod rest;
 mod rest_cli;
 mod rest_doors;
@@ -34,7 +33,6 @@ mod rfc4918;
 mod sftp;
 mod sftp_files;
 mod sftp_letter;
-mod sftp_paths;
 mod sftp_resume;
 mod ssh;
 mod ssh_login;

@@ -26,7 +26,6 @@ const FAILURE: u32 = 4;
 /// A gateway, and two sessions of one user beside a WebDAV client.
 struct Served {
     gateway: Fixture,
-    token: String,
     one: Sftp,
     two: Sftp,
     dav: Dav,
@@ -40,7 +39,7 @@ impl Served {
         let token = gateway.login("alice", "/:rw");
         let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
         let dav = gateway.dav("alice", &token);
-        Self { gateway, token, one, two, dav }
+        Self { gateway, one, two, dav }
     }
 
     fn content(&self, path: &str) -> String {
@@ -95,15 +94,6 @@ async fn upload(sftp: &mut Sftp, path: &str, content: &str) -> Vec<u8> {
     let handle = sftp.open_file(path.as_bytes(), READ | REPLACE).await.expect(path);
     sftp.write_at(&handle, 0, content.as_bytes()).await.expect(path);
     handle
-}
-
-async fn set_times(sftp: &mut Sftp, path: &str, time: u32) {
-    let attributes = [&8u32.to_be_bytes()[..], &time.to_be_bytes(), &time.to_be_bytes()].concat();
-    sftp.ask(9, &[&string(path.as_bytes()), &attributes]).await.expect("set");
-}
-
-async fn modified(sftp: &mut Sftp, path: &str) -> u32 {
-    sftp.stat(path).await.expect(path).times.expect("times").1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,24 +152,6 @@ async fn close_commits_in_the_directory_that_was_opened() {
     served.one.close(&handle).await.expect("committed");
     assert_eq!(served.content("/done/f"), "hello there");
     assert_eq!(served.two.list("/in").await, Ok(Vec::new()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_directory_with_an_upload_under_way_is_not_removed() {
-    let mut served = Served::start().await;
-    served.one.mkdir("/in").await.expect("made");
-    served.one.mkdir("/other").await.expect("made");
-    let handle = upload(&mut served.one, "/in/f", "hello").await;
-    assert_eq!(code(served.two.rmdir("/in").await), FAILURE);
-    assert_eq!(code(served.one.rmdir("/in").await), FAILURE);
-    assert_eq!(code(served.two.posix_rename("/other", "/in").await), FAILURE);
-    let answer = served.dav.send("DELETE", "/dav/in", &[], "").await;
-    assert_eq!((answer.status, answer.text().contains("upload")), (409, true), "{answer:?}");
-    let over = [("Destination", "/dav/in"), ("Overwrite", "T")];
-    assert_eq!(served.dav.send("MOVE", "/dav/other", &over, "").await.status, 409);
-    served.one.close(&handle).await.expect("committed");
-    assert_eq!(served.content("/in/f"), "hello");
-    assert_eq!(served.dav.send("DELETE", "/dav/in", &[], "").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,34 +262,6 @@ async fn an_edit_of_what_an_upload_has_replaced_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_time_that_was_set_last_stands_after_close() {
-    let mut served = Served::start().await;
-    for flags in [REPLACE, WRITE | CREATE | EXCLUSIVE, WRITE | CREATE, WRITE | TRUNCATE, WRITE | APPEND, READ | WRITE] {
-        let path = format!("/{flags}");
-        if flags & CREATE == 0 {
-            served.gateway.write(&path, "before");
-        }
-        let handle = served.one.open_file(path.as_bytes(), flags).await.expect("opened");
-        served.one.write_at(&handle, 0, b"data").await.expect("written");
-        set_times(&mut served.one, &path, 1000).await;
-        served.one.close(&handle).await.expect("closed");
-        assert_eq!(modified(&mut served.one, &path).await, 1000, "{flags}");
-        let handle = served.one.open_file(path.as_bytes(), flags & !EXCLUSIVE).await.expect("opened");
-        set_times(&mut served.one, &path, 2000).await;
-        served.one.write_at(&handle, 0, b"more").await.expect("written");
-        served.one.close(&handle).await.expect("closed");
-        assert!(modified(&mut served.one, &path).await > 1_000_000_000, "{flags}: a write moves it");
-    }
-    served.one.put("/empty", b"").await.expect("put");
-    set_times(&mut served.one, "/empty", 1000).await;
-    served.one.chmod("/empty", 0o600).await.expect("set");
-    assert_eq!(modified(&mut served.one, "/empty").await, 1000);
-    let handle = served.one.open_file(b"/empty", WRITE | TRUNCATE).await.expect("opened");
-    served.one.close(&handle).await.expect("closed");
-    assert!(modified(&mut served.one, "/empty").await > 1_000_000_000, "truncation moves it");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_binds_the_file_and_not_its_old_name() {
     let mut served = Served::start().await;
     served.gateway.write("/f", "content");
@@ -412,31 +356,6 @@ async fn posix_rename_of_two_names_of_one_file_leaves_both_with_their_nodes() {
     let nodes = (served.gateway.node("/a"), served.gateway.node("/b"));
     served.one.posix_rename("/a", "/b").await.expect("nothing to do");
     assert_eq!((served.gateway.node("/a"), served.gateway.node("/b")), nodes);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_ends_in_order_commits_and_a_lost_one_does_not() {
-    let served = Served::start().await;
-    let session = async || served.gateway.sftp("alice", &served.token).await;
-    let mut ending = session().await;
-    let _ = upload(&mut ending, "/end", "whole").await;
-    ending.end().await;
-    assert_eq!(served.content("/end"), "whole");
-    let mut leaving = session().await;
-    let _ = upload(&mut leaving, "/leave", "whole").await;
-    leaving.disconnect().await;
-    for _ in 0..1000 {
-        if served.gateway.host("/leave").exists() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(served.content("/leave"), "whole");
-    let mut lost = session().await;
-    let _ = upload(&mut lost, "/lost", "half").await;
-    lost.cut();
-    served.swept().await;
-    assert!(!served.gateway.host("/lost").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -386,3 +386,16 @@ async fn large_reads_and_writes_come_whole() {
     assert_eq!(sftp.read_at(&handle, 0, 261_120).await, Ok(content));
     assert_eq!(sftp.read_at(&handle, 261_120, 1).await.expect_err("the end").code(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_is_told_of_every_place_that_can_be_seen() {
+    let gateway = Fixture::start().await;
+    gateway.write("/alice/a/f", "in a");
+    gateway.write("/alice/file", "content");
+    let token = gateway.login("alice", "/alice/a:rw");
+    let mut sftp = gateway.sftp("alice", &token).await;
+    for path in ["/", "/alice", "/alice/a", "/alice/a/f"] {
+        sftp.extended("statvfs@openssh.com", &[path.as_bytes()]).await.expect(path);
+    }
+    assert_eq!(code(sftp.extended("statvfs@openssh.com", &[b"/alice/file"]).await), NO_SUCH_FILE);
+}

@@ -4,16 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patgate::auth::Clock;
-use patgate::sftp::SftpOptions;
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex, mac};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::ssh::{PATIENCE, next, started};
 use crate::support::{Fixture, SftpError, packet, string};
-
-/// Long enough for any machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Trusting;
 
@@ -33,24 +30,6 @@ async fn login(gateway: &Fixture, token: &str) -> Handle<Trusting> {
     let mut ssh = dial(gateway).await;
     assert!(ssh.authenticate_password("alice", token).await.expect("answers").success());
     ssh
-}
-
-async fn started(adapt: impl FnOnce(&mut SftpOptions)) -> (Fixture, String) {
-    let mut options = SftpOptions::default();
-    adapt(&mut options);
-    let gateway = Fixture::start_with(Clock::system(), |settings| settings.sftp_options = options).await;
-    let token = gateway.login("alice", "/:rw");
-    (gateway, token)
-}
-
-/// Waits for the next message that isn't about windows.
-async fn next(channel: &mut Channel<client::Msg>) -> Option<ChannelMsg> {
-    loop {
-        match tokio::time::timeout(PATIENCE, channel.wait()).await.expect("something comes") {
-            Some(ChannelMsg::WindowAdjusted { .. }) => {}
-            message => return message,
-        }
-    }
 }
 
 async fn sftp_channel(ssh: &Handle<Trusting>) -> Channel<client::Msg> {
@@ -189,7 +168,10 @@ async fn a_user_has_so_many_connections_and_no_more() {
     gateway.user("bob", &["/:r"]);
     let bobs = gateway.token("bob", &["-e", "1h"]);
     let first = gateway.sftp("alice", &token).await;
-    assert!(crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none(), "told so, in ssh_login");
+    assert!(
+        crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none(),
+        "told so, in reports::sftp_login"
+    );
     gateway.sftp("bob", &bobs).await;
     first.cut();
     for _ in 0..200 {

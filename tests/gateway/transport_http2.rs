@@ -1,74 +1,18 @@
 //! HTTP/2 as clients speak it: they wait for 100, reset streams, close connections, and move much at once.
 
-use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::SendRequest;
-use http::Request;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::support::http2::{connect, request};
 use crate::support::{Dav, Fixture};
 
 async fn alice(gateway: &Fixture) -> Dav {
     let token = gateway.login("alice", "/:rw");
     gateway.dav("alice", &token)
-}
-
-async fn connect(gateway: &Fixture) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(gateway.http).await.expect("a connection");
-    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    requests.ready().await.expect("ready")
-}
-
-fn request(gateway: &Fixture, method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let mut request = Request::builder().method(method).uri(format!("http://{}{path}", gateway.http));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(()).expect("a request")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn accepted_expectation_gets_its_100_before_the_body() {
-    let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    let mut requests = connect(&gateway).await;
-    let headers =
-        [("expect", "100-continue"), ("content-length", "5"), ("authorization", dav.authorization()), ("depth", "0")];
-    for (method, path, status) in [("PUT", "/dav/a", 201), ("PROPFIND", "/dav/a", 400)] {
-        let (mut response, mut body) =
-            requests.send_request(request(&gateway, method, path, &headers), false).expect("sent");
-        let interim = tokio::time::timeout(Duration::from_secs(10), poll_fn(|cx| response.poll_informational(cx)));
-        let interim = interim.await.expect("in time").expect("an interim response").expect("no error");
-        assert_eq!(interim.status(), 100, "{method}");
-        body.send_data("hello".into(), true).expect("sent");
-        assert_eq!(response.await.expect("a response").status(), status, "{method}");
-    }
-    assert_eq!(dav.get("/dav/a").await.text(), "hello");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn refused_expectation_gets_its_status_before_the_body() {
-    let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    let mut requests = connect(&gateway).await;
-    for (path, headers, status) in [
-        ("/dav/a", &[("expect", "100-continue")][..], 401),
-        ("/dav/no/such", &[("expect", "100-continue"), ("authorization", dav.authorization())], 409),
-    ] {
-        let (response, mut body) = requests.send_request(request(&gateway, "PUT", path, headers), false).expect("sent");
-        let response = tokio::time::timeout(Duration::from_secs(10), response).await.expect("in time");
-        let response = response.expect("a response");
-        assert_eq!(response.status(), status);
-        assert!(response.headers().get("connection").is_none());
-        let reset = poll_fn(|cx| body.poll_reset(cx)).await.expect("a reset");
-        assert_eq!(reset, Reason::NO_ERROR, "the body is not wanted (RFC 9113 section 8.1)");
-    }
-    assert_eq!(dav.get("/dav/a").await.status, 404);
 }
 
 /// A header field as HPACK writes it without any table (RFC 7541 section 6.2.2).
@@ -146,20 +90,6 @@ async fn upload_whose_stream_is_reset_leaves_nothing() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(dav.get("/dav/a").await.status, 404);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn host_unlike_the_authority_is_refused() {
-    let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    let mut requests = connect(&gateway).await;
-    let own = gateway.http.to_string();
-    for (host, status) in [(&*own, 207), ("other.example", 400)] {
-        let headers = [("host", host), ("authorization", dav.authorization()), ("depth", "0")];
-        let (response, _) =
-            requests.send_request(request(&gateway, "PROPFIND", "/dav/", &headers), true).expect("sent");
-        assert_eq!(response.await.expect("a response").status(), status, "{host}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

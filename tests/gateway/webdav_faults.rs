@@ -398,3 +398,57 @@ async fn a_method_that_is_not_allowed_is_not_among_those_that_are() {
     }
     assert_eq!(dav.status("OPTIONS", &upload).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_of_a_transfer_names_the_side_at_fault() {
+    let gateway = Fixture::start().await;
+    gateway.write("open/a", "a");
+    gateway.write("open/file", "f");
+    gateway.folder("closed");
+    gateway.user("alice", &["/closed:r", "/open:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    let client = gateway.dav("alice", &token);
+    let long = "n".repeat(256);
+    let destination = "the destination can't be used: ";
+    for method in ["COPY", "MOVE"] {
+        for (from, to, status, words) in [
+            ("/dav/open/missing", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/no/x", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/file/x", "/dav/open/b", 404, "no such file or folder"),
+            ("/dav/open/missing", "/dav/open/no/b", 404, "no such file or folder"),
+            ("/dav/open/a", "/dav/open/no/b", 409, destination),
+            ("/dav/open/a", "/dav/open/file/b", 409, destination),
+            ("/dav/open/a", "/dav/open/file/b/c", 409, destination),
+            ("/dav/open/a", &format!("/dav/open/{long}"), 403, "the path is too long"),
+            ("/dav/open/a", &format!("/dav/open/{long}/b"), 409, destination),
+            ("/dav/open/a", "/dav/open/.patgate", 403, "the name .patgate is reserved"),
+            ("/dav/open/a", "/dav/closed/b", 403, destination),
+            ("/dav/open/a", "/dav/open/%zz", 400, "the path has a malformed escape"),
+            ("/dav/open/a", "/dav/open/../b", 400, "the path has a part . or .."),
+        ] {
+            let answer = client.send(method, from, &[("destination", to)], "").await;
+            assert_eq!(answer.status, status, "{method} {from} {to}: {}", answer.text());
+            assert!(answer.text().contains(words), "{method} {from} {to}: {}", answer.text());
+            assert_eq!(status != 404, answer.text().starts_with(destination), "{method} {from} {to}");
+        }
+    }
+    assert!(gateway.host("open/a").exists());
+    let upload = "/remote.php/dav/uploads/alice/u";
+    assert_eq!(client.status("MKCOL", upload).await, 201);
+    assert_eq!(client.put(&format!("{upload}/1"), "x").await.status, 201);
+    for (to, status) in [
+        (format!("/dav/open/{long}"), 403),
+        ("/dav/open/no/b".to_owned(), 409),
+        ("/dav/open/file/b".to_owned(), 409),
+        ("/dav/closed/b".to_owned(), 403),
+        ("/dav/open/%zz".to_owned(), 400),
+    ] {
+        let answer = client.send("MOVE", &format!("{upload}/.file"), &[("destination", &to)], "").await;
+        assert_eq!((answer.status, answer.text().starts_with(destination)), (status, true), "{to}: {}", answer.text());
+    }
+    let put = client.put(&format!("/dav/open/{long}"), "x").await;
+    assert_eq!(
+        (put.status, put.text().as_str()),
+        (403, "the name can't be used: the path is too long: 255 bytes a name, 4095 in all\n")
+    );
+}

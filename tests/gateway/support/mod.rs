@@ -2,9 +2,13 @@
 
 pub(crate) mod browser;
 mod dav;
+pub(crate) mod http1;
+pub(crate) mod http2;
 mod rest;
 pub(crate) mod server;
 mod sftp;
+pub(crate) mod ssh;
+pub(crate) mod ssh_packets;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -20,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use dav::{Answer, Dav, raw};
 pub(crate) use rest::Rest;
-pub(crate) use sftp::{Sftp, SftpError, packet, string};
+pub(crate) use sftp::{Sftp, SftpError, packet, string, take_string, take_u32};
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct Fixture {

@@ -82,13 +82,11 @@ impl Sftp {
     }
 
     /// Opens another SFTP channel of the same connection.
-    #[allow(dead_code, reason = "for tests/handles")]
     pub(crate) async fn beside(&self) -> Result<Self> {
         Self::open(self.connection().clone()).await
     }
 
     /// Starts SFTP over a stream that leads to a server without SSH between.
-    #[allow(dead_code, reason = "for tests/handles")]
     pub(crate) async fn over(stream: impl PacketStream + 'static) -> Result<Self> {
         Self::start(None, Box::new(stream)).await
     }
@@ -213,12 +211,26 @@ impl Sftp {
         Ok((kind, body))
     }
 
+    /// Sends requests while their answers are read: so many, in the order in which they come, each with its id.
+    pub(crate) async fn exchange(&mut self, requests: &[u8], answers: usize) -> Result<Vec<(u32, u8, Vec<u8>)>> {
+        let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
+        let sending = async {
+            writing.write_all(requests).await.map_err(|_| SftpError::Gone)?;
+            writing.flush().await.map_err(|_| SftpError::Gone)
+        };
+        let receiving = async {
+            let mut received = Vec::new();
+            for _ in 0..answers {
+                let (kind, body) = read_packet(&mut reading).await?;
+                received.push((take_u32(&mut &body[..4]), kind, body[4..].to_vec()));
+            }
+            Ok(received)
+        };
+        tokio::try_join!(sending, receiving).map(|((), received)| received)
+    }
+
     async fn read_packet(&mut self) -> Result<(u8, Vec<u8>)> {
-        let gone = |_| SftpError::Gone;
-        let length = self.stream.read_u32().await.map_err(gone)?;
-        let mut body = vec![0; length as usize];
-        self.stream.read_exact(&mut body).await.map_err(gone)?;
-        Ok((body[0], body[1..].to_vec()))
+        read_packet(&mut self.stream).await
     }
 
     /// Opens a file: SSH_FXF_ flags READ 1, WRITE 2, APPEND 4, CREAT 8, TRUNC 16, EXCL 32.
@@ -345,6 +357,14 @@ impl Sftp {
     pub(crate) async fn hard_link(&mut self, from: &str, to: &str) -> Result<()> {
         self.extended("hardlink@openssh.com", &[from.as_bytes(), to.as_bytes()]).await.map(drop)
     }
+}
+
+async fn read_packet(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u8>)> {
+    let gone = |_| SftpError::Gone;
+    let length = stream.read_u32().await.map_err(gone)?;
+    let mut body = vec![0; length as usize];
+    stream.read_exact(&mut body).await.map_err(gone)?;
+    Ok((body[0], body[1..].to_vec()))
 }
 
 /// A packet: its length, type and body.

@@ -1,8 +1,13 @@
 //! Web applications of other origins (CORS): nothing by default, and what they need once an origin is configured.
+//!
+//! Reported by users of rclone, KeeWeb, TiddlyWiki, a manga reader and Obsidian on a phone: the browser asks first, and the
+//! answer decides whether the application ever gets to see a file.
 
 use patgate::auth::Clock;
 
-use crate::support::{Answer, Dav, Fixture};
+use super::ask_as_stranger;
+use crate::support::server::{Server, run};
+use crate::support::{Answer, Dav, Fixture, program};
 
 const APP: &str = "https://app.example";
 
@@ -18,22 +23,16 @@ async fn sharing(origins: &str) -> (Fixture, Dav) {
 
 /// Sends what a browser asks before it lets a page of an origin send PROPFIND: without credentials.
 async fn preflight(gateway: &Fixture, path: &str, origin: &str) -> Answer {
-    let url = format!("http://{}{path}", gateway.http);
-    let response = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client")
-        .request(reqwest::Method::OPTIONS, url)
-        .header("origin", origin)
-        .header("access-control-request-method", "PROPFIND")
-        .header("access-control-request-headers", "authorization,depth")
-        .send()
-        .await
-        .expect("an answer");
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, body: response.bytes().await.expect("a body").to_vec() }
+    let asks = [
+        ("origin", origin),
+        ("access-control-request-method", "PROPFIND"),
+        ("access-control-request-headers", "authorization,content-type,depth"),
+    ];
+    ask_as_stranger(gateway, "OPTIONS", path, &asks).await
 }
 
+/// rclone's and KeeWeb's users: the question comes without credentials, since browsers send none with it, and a challenge
+/// ended it. Whatever the path, the answer names the methods and headers of WebDAV.
 #[tokio::test(flavor = "multi_thread")]
 async fn preflight_of_a_configured_origin_is_answered_without_credentials() {
     let (gateway, _client) = sharing(APP).await;
@@ -66,6 +65,8 @@ async fn preflight_of_a_configured_origin_is_answered_without_credentials() {
     }
 }
 
+/// TiddlyWiki's and sabre's users: the answers themselves have to name the origin as well, refusals included, and let the
+/// ETag be read, or the application sees a network error.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_name_the_origin_also_where_they_refuse() {
     let (gateway, client) = sharing(APP).await;
@@ -89,6 +90,7 @@ async fn answers_name_the_origin_also_where_they_refuse() {
     }
 }
 
+/// What must not come of it: a page of any other site that reads the files.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_origins_and_unconfigured_servers_share_nothing() {
     let (gateway, client) = sharing("https://app.example, http://localhost:3000").await;
@@ -105,4 +107,24 @@ async fn other_origins_and_unconfigured_servers_share_nothing() {
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""));
         assert_eq!(answer.header("vary"), "");
     }
+}
+
+/// Where the origin is configured for the program itself, as those do who start it.
+#[tokio::test(flavor = "multi_thread")]
+async fn origins_of_the_command_line_are_shared_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let help = program(folder.path()).args(["serve", "--help"]).output().expect("the program runs").stdout;
+    assert!(String::from_utf8_lossy(&help).contains("--cors-origins"));
+    let mut command = program(&folder.path().join("state"));
+    command.env("PATGATE_CORS_ORIGINS", APP);
+    let server = Server::start_by(command, folder.path());
+    run(folder.path(), &["admin", "user", "create", "alice"]);
+    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let client = Dav::new(server.http, "alice", &token);
+    for (origin, shared) in [(APP, APP), ("https://evil.example", "")] {
+        let answer = client.send("PROPFIND", "/dav/", &[("origin", origin), ("depth", "0")], "").await;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (207, shared));
+    }
+    server.stop();
 }

@@ -1,0 +1,145 @@
+//! An SSH client whose login is made attempt by attempt, and that keeps what it is told at its end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use patgate::auth::Clock;
+use patgate::sftp::SftpOptions;
+use russh::client::{self, AuthResult, DisconnectReason, Handle, RemoteDisconnectInfo};
+use russh::keys::PrivateKeyWithHashAlg;
+use russh::keys::ssh_key::private::{Ed25519Keypair, PrivateKey};
+use russh::{Channel, ChannelMsg, Disconnect};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::Fixture;
+
+/// Long enough for any machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a server said with SSH_MSG_DISCONNECT.
+#[derive(Clone, Default)]
+pub(crate) struct Farewell(Arc<Mutex<Option<RemoteDisconnectInfo>>>);
+
+impl client::Handler for Farewell {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        if let DisconnectReason::ReceivedDisconnect(info) = reason {
+            *self.0.lock().expect("no panic") = Some(info);
+        }
+        Ok(())
+    }
+}
+
+/// A client, and what it is told at its end.
+pub(crate) struct Client {
+    pub(crate) ssh: Handle<Farewell>,
+    farewell: Farewell,
+}
+
+impl Client {
+    pub(crate) async fn dial(gateway: &Fixture) -> Self {
+        Self::dial_with(gateway, client::Config::default()).await
+    }
+
+    pub(crate) async fn dial_with(gateway: &Fixture, config: client::Config) -> Self {
+        let stream = TcpStream::connect(gateway.sftp).await.expect("connects");
+        Self::over(stream, config).await
+    }
+
+    /// Connects over a stream that leads to the server.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        config: client::Config,
+    ) -> Self {
+        let farewell = Farewell::default();
+        let ssh = client::connect_stream(Arc::new(config), stream, farewell.clone()).await.expect("connects");
+        Self { ssh, farewell }
+    }
+
+    pub(crate) async fn password(&mut self, token: &str) -> bool {
+        self.ssh.authenticate_password("alice", token).await.is_ok_and(|answer| answer.success())
+    }
+
+    pub(crate) async fn none(&mut self) -> Option<AuthResult> {
+        self.ssh.authenticate_none("alice").await.ok()
+    }
+
+    /// Offers a key that no other test has.
+    pub(crate) async fn key(&mut self, number: u8) -> bool {
+        let key = Arc::new(PrivateKey::from(Ed25519Keypair::from_seed(&[number; 32])));
+        let answer = self.ssh.authenticate_publickey("alice", PrivateKeyWithHashAlg::new(key, None)).await;
+        answer.is_ok_and(|answer| answer.success())
+    }
+
+    /// Waits for the server's end of the connection; returns the reason and words it gave.
+    pub(crate) async fn end(&self) -> (Disconnect, String) {
+        // The handler is told after the connection counts as closed.
+        let told = async {
+            loop {
+                if let Some(info) = self.farewell.0.lock().expect("no panic").take() {
+                    return info;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let info = tokio::time::timeout(PATIENCE, told).await.expect("the server ends the connection with a reason");
+        (info.reason_code, info.message)
+    }
+
+    pub(crate) async fn starts_sftp(&self) -> bool {
+        let Ok(channel) = self.ssh.channel_open_session().await else { return false };
+        channel.request_subsystem(true, "sftp").await.is_ok()
+    }
+}
+
+/// A client on a network that can be stopped in both directions, as a program that is stopped does not read.
+pub(crate) struct PausableClient {
+    pub(crate) client: Client,
+    pub(crate) running: Arc<Semaphore>,
+}
+
+impl PausableClient {
+    /// Connects; while a permit of `running` is held, nothing reaches the client.
+    pub(crate) async fn dial(gateway: &Fixture) -> Self {
+        let (mut from_server, mut to_server) = TcpStream::connect(gateway.sftp).await.expect("connects").into_split();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (mut from_client, mut to_client) = tokio::io::split(far);
+        let running = Arc::new(Semaphore::new(1));
+        let pump = running.clone();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok(size @ 1..) = from_server.read(&mut buffer).await {
+                let _running = pump.acquire().await;
+                let _ = to_client.write_all(&buffer[..size]).await;
+            }
+        });
+        Self { client: Client::over(near, client::Config::default()).await, running }
+    }
+}
+
+/// Starts a gateway with settings of its SFTP side, and a user `alice` who may write everywhere; returns her token.
+pub(crate) async fn started(adapt: impl FnOnce(&mut SftpOptions)) -> (Fixture, String) {
+    let mut options = SftpOptions::default();
+    adapt(&mut options);
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.sftp_options = options).await;
+    let token = gateway.login("alice", "/:rw");
+    (gateway, token)
+}
+
+/// Waits for the next message of a channel that isn't about windows.
+pub(crate) async fn next(channel: &mut Channel<client::Msg>) -> Option<ChannelMsg> {
+    loop {
+        match tokio::time::timeout(PATIENCE, channel.wait()).await.expect("something comes") {
+            Some(ChannelMsg::WindowAdjusted { .. }) => {}
+            message => return message,
+        }
+    }
+}
