@@ -308,4 +308,9 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![posix_rename(0, "a", "b"), handle_stat(0, 0)]].concat()
         },
     },
+    Case {
+        name: "an upload of a new name is taken back although its directory is locked",
+        rule: None,
+        steps: || vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), lock("d"), remove(0, "d/a"), close(0, 0)],
+    },
 ];

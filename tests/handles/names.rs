@@ -132,7 +132,10 @@ impl Model {
         if self.files.is_directory(location.existing()?) {
             return Err(Refused);
         }
-        self.may_change_entry(location.directory, &location.name)?;
+        // What only the session itself sees is in nobody's directory yet: no lock binds it.
+        if self.files.entry(location.directory, &location.name).is_some() {
+            self.may_change_entry(location.directory, &location.name)?;
+        }
         self.drop_name_of_upload(session, &location);
         self.rename_handles(&location, None);
         self.files.remove(location.directory, &location.name);
