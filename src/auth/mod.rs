@@ -6,6 +6,7 @@
 //! next request by construction, and open sessions are told within a second.
 
 mod clock;
+mod hashing;
 mod life;
 mod pepper;
 mod pool;
@@ -31,9 +32,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Count, Counted, Event, EventKind, Login, Peer, Time, TokenId, TokenText};
-use crate::store::{Store, StoreError, TokenState};
+use crate::domain::{Count, Counted, Event, EventKind, Login, Peer, Secret, Time, TokenId, TokenText};
+use crate::store::{Sealed, Store, StoreError, TokenState};
 
+use hashing::HashingPool;
 use life::{Life, Lives, Row, Seal};
 use pool::Pool;
 use proof::{Claim, Print, Proofs};
@@ -43,7 +45,7 @@ use trail::{Source, Trail};
 use uses::Uses;
 
 pub use clock::Clock;
-pub use seal::{Sealer, mint, mint_secret, random};
+pub use seal::{Sealer, mint, mint_id, mint_secret, random};
 pub use session::{Ended, Session};
 pub use uses_socket::write_uses_of_servers;
 
@@ -65,7 +67,7 @@ pub enum Refusal {
     /// Too many guesses from this address.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
     Throttled(Duration),
-    /// Too many first uses are being proven at once.
+    /// As many runs of argon2 as may wait do so, of this user or of all: for first uses of secrets and for new ones.
     #[error("the server is busy: try again")]
     Busy,
     /// The user has as many connections open as one may have.
@@ -102,7 +104,10 @@ struct Core {
     store: Store,
     clock: Clock,
     sealer: Sealer,
+    /// Runs argon2, for proofs and for new secrets.
+    hashing: Arc<HashingPool>,
     proofs: Arc<Proofs>,
+    seal_runs: AtomicU64,
     throttle: Throttle,
     lives: Lives,
     uses: Uses,
@@ -229,9 +234,12 @@ impl Authenticator {
     /// # Errors
     /// [`StoreError`] when the pepper is missing though tokens exist, or can't be read.
     pub fn new(store: Store, clock: Clock) -> Result<Self, StoreError> {
+        let hashing = Arc::new(HashingPool::new()?);
         let core = Core {
             sealer: Sealer::open(&store)?,
-            proofs: Arc::new(Proofs::new(clock.clone())?),
+            proofs: Arc::new(Proofs::new(clock.clone(), hashing.clone())?),
+            hashing,
+            seal_runs: AtomicU64::new(0),
             store,
             clock,
             throttle: Throttle::default(),
@@ -252,9 +260,15 @@ impl Authenticator {
     /// # Errors
     /// [`Refusal`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, Refusal> {
+        let (address, protocol) = (peer.address, peer.protocol);
         match self.core.prove(&credential, &peer).await {
             Ok((life, print)) => Ok(Session::open(self.core.clone(), life, peer, print)),
-            Err(Miss::Other(refusal)) => Err(refusal),
+            Err(Miss::Other(refusal)) => {
+                if matches!(refusal, Refusal::Busy) {
+                    tracing::warn!(%address, %protocol, "a login was not checked: as many as may wait for argon2 do");
+                }
+                Err(refusal)
+            }
             Err(Miss::Fault(shown)) => Err(self.core.denied(&shown, &peer)),
         }
     }
@@ -288,6 +302,25 @@ impl Authenticator {
         &self.core.sealer
     }
 
+    /// Seals a secret as [`Sealer::seal`] does, when the turn of the user who asks for it comes. Nothing is computed
+    /// for a caller who does not wait for it.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`], [`Refusal::Store`].
+    pub async fn seal(&self, user: &Login, secret: &Secret) -> Result<Sealed, Refusal> {
+        let (core, secret) = (self.core.clone(), secret.clone());
+        let seal = move |memory: &mut seal::Argon2Memory| {
+            core.seal_runs.fetch_add(1, Ordering::Relaxed);
+            core.sealer.seal_with(&secret, memory)
+        };
+        Ok(self.core.hashing.run(user, seal).await.map_err(|hashing::HashingBusy| Refusal::Busy)??)
+    }
+
+    /// Returns how often argon2 has run for a new secret in [`Authenticator::seal`].
+    pub fn seal_runs(&self) -> u64 {
+        self.core.seal_runs.load(Ordering::Relaxed)
+    }
+
     /// Returns the sessions that are open.
     pub fn sessions(&self) -> Vec<Opened> {
         let opened = |life: &Arc<Life>| {
@@ -317,7 +350,7 @@ impl Authenticator {
         self.core.lives.open().iter().any(|life| life.token == token && life.unseat(number))
     }
 
-    /// Returns how often argon2 has run: once for each first use of a secret.
+    /// Returns how often argon2 has run for a proof: once for each first use of a secret.
     pub fn proof_runs(&self) -> u64 {
         self.core.proofs.runs()
     }
@@ -365,11 +398,11 @@ impl Core {
             if attempt.proven == Some(seal.print) {
                 return Ok((life, seal.print));
             }
-            match self.proofs.prove(claim, text.secret(), &seal.sealed.phc).await {
+            match self.proofs.prove(&life.login, claim, text.secret(), &seal.sealed.phc).await {
                 // Proving took its time: everything is read again.
                 Ok(true) => attempt.proven = Some(seal.print),
                 Ok(false) => return Err(missed(Fault::WrongSecret, text.id(), life.login.clone())),
-                Err(proof::QueueFull) => return Err(Refusal::Busy.into()),
+                Err(hashing::HashingBusy) => return Err(Refusal::Busy.into()),
             }
         }
     }

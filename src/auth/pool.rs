@@ -1,4 +1,4 @@
-//! A few threads of this room's own: hashing never waits for slow disks, nor they for it.
+//! Threads of this module's own for work on the disk: the watch never waits for argon2, nor for what the runtime blocks on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! What is kept of a secret instead of it, and where randomness comes from.
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::pepper::Pepper;
@@ -29,17 +30,20 @@ impl Sealer {
         Pepper::open(store).map(|pepper| Self { pepper })
     }
 
-    /// Seals a secret: argon2id (RFC 9106) with 19 MiB, two passes and one lane. Takes some 20 ms of processor time.
+    /// Seals a secret on the calling thread: argon2id (RFC 9106) with 19 MiB, two passes and one lane. Takes some
+    /// 20 ms of processor time.
     ///
     /// # Errors
     /// [`StoreError`] when there is no randomness for the salt.
     pub fn seal(&self, secret: &Secret) -> Result<Sealed, StoreError> {
-        let failed = |error: &dyn std::fmt::Display| StoreError::Hash(error.to_string());
+        self.seal_with(secret, &mut Argon2Memory::default())
+    }
+
+    /// As [`Sealer::seal`], in memory that is there already.
+    pub(super) fn seal_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<Sealed, StoreError> {
         let mut salt = [0u8; 16];
         random(&mut salt)?;
-        let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| failed(&e))?;
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let phc: PasswordHash = argon2.hash_password_with_salt(secret.expose(), &salt).map_err(|e| failed(&e))?;
+        let phc = hash(secret, &salt, memory).map_err(|error| StoreError::Hash(error.to_string()))?;
         Ok(Sealed { phc: phc.to_string(), prefilter: self.prefilter(secret) })
     }
 
@@ -52,10 +56,71 @@ impl Sealer {
     }
 }
 
+/// Working memory of argon2, which a thread keeps from one run to the next.
+#[derive(Default)]
+pub(super) struct Argon2Memory(Vec<Block>);
+
+impl Argon2Memory {
+    /// Number of blocks that memory is reserved for, though fewer are used and only those take room. glibc maps a
+    /// request of more than 32 MiB by itself, always, and unmaps it when it is freed. A smaller one is kept by the
+    /// heap of the thread that frees it as soon as the first of its size was freed: its mmap threshold adapts.
+    const RESERVED_BLOCKS: usize = 33 * 1024 * 1024 / Block::SIZE;
+
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            // What was held goes first: the two are never there together.
+            self.release();
+            self.0.reserve_exact(count.max(Self::RESERVED_BLOCKS));
+            self.0.resize(count, Block::new());
+        }
+        &mut self.0[..count]
+    }
+
+    /// Tells whether memory is held.
+    pub(super) fn is_held(&self) -> bool {
+        self.0.capacity() > 0
+    }
+
+    /// Gives the memory back to the system.
+    pub(super) fn release(&mut self) {
+        self.0 = Vec::new();
+    }
+}
+
+fn hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon2::password_hash::Result<PasswordHash> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    let mut output = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
+    argon2.hash_password_into_with_memory(secret.expose(), salt, &mut *output, memory.blocks(params.block_count()))?;
+    Ok(PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params)?,
+        salt: Some(Salt::new(salt)?),
+        hash: Some(Output::new(&*output)?),
+    })
+}
+
 /// Tells whether a secret is the one that a PHC string was made of.
-pub(super) fn fits(secret: &Secret, phc: &str) -> bool {
-    let Ok(hash) = PasswordHash::new(phc) else { return false };
-    Argon2::default().verify_password(secret.expose(), &hash).is_ok()
+pub(super) fn fits(secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
+    PasswordHash::new(phc).is_ok_and(|hash| verify(secret, &hash, memory).unwrap_or(false))
+}
+
+/// Hashes a secret as another was hashed, and compares the two.
+fn verify(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) -> argon2::password_hash::Result<bool> {
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
+    let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
+    let params = Params::try_from(hash)?;
+    let blocks = memory.blocks(params.block_count());
+    let mut output = Zeroizing::new(vec![0; expected.len()]);
+    Argon2::new(algorithm, version, params).hash_password_into_with_memory(
+        secret.expose(),
+        salt.as_ref(),
+        &mut output,
+        blocks,
+    )?;
+    Ok(output.ct_eq(expected.as_ref()).into())
 }
 
 /// A keyed hash, ready to be fed.
@@ -84,7 +149,15 @@ pub fn mint() -> Result<TokenText, StoreError> {
     draw(|draw| TokenText::new(TokenId::mint(draw), Secret::mint(draw)))
 }
 
-/// Draws a new secret, for a token that keeps its id.
+/// Draws the id of a new token.
+///
+/// # Errors
+/// As [`mint`].
+pub fn mint_id() -> Result<TokenId, StoreError> {
+    draw(|draw| TokenId::mint(draw))
+}
+
+/// Draws a new secret.
 ///
 /// # Errors
 /// As [`mint`].

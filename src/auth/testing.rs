@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::{Authenticator, Clock, Credential, Refusal, Session, mint};
-use crate::domain::{Expiry, Peer, Permission, Protocol, TokenText};
+use crate::domain::{Expiry, Login, Peer, Permission, Protocol, TokenText};
 use crate::store::testing::{folder, login, now, scope};
 use crate::store::{NewToken, Sealed, Store};
 
@@ -73,4 +73,21 @@ pub(crate) fn credential(text: &TokenText) -> Credential {
 pub(crate) fn peer(address: &str) -> Peer {
     let address = address.parse().expect("address");
     Peer { protocol: Protocol::Webdav, address, user_agent: Some("test/1".to_owned()) }
+}
+
+impl Authenticator {
+    /// Keeps all threads that run argon2 busy until what is returned is dropped.
+    pub(crate) fn occupy_hashing(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        self.core.hashing.occupy()
+    }
+
+    /// Fills a user's share of the queue for argon2 with jobs that do nothing.
+    pub(crate) fn fill_hashing_share(&self, user: &Login) {
+        while self.core.hashing.submit(user, Box::new(|_| ())).is_ok() {}
+    }
+
+    /// Returns how many jobs wait for argon2.
+    pub(crate) fn waiting_for_hashing(&self) -> usize {
+        self.core.hashing.waiting()
+    }
 }

@@ -12,7 +12,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty};
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
 use crate::auth::{Credential, Refusal, Session};
@@ -140,7 +140,8 @@ impl Door {
         let token = Zeroizing::new(token.trim_ascii().to_vec());
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
-        let proof = self.home.spawn(async move { auth.authenticate(credential, peer).await });
+        // A connection that is lost takes its attempt out of the queue for argon2.
+        let proof = AbortOnDropHandle::new(self.home.spawn(async move { auth.authenticate(credential, peer).await }));
         let answering = self.pass.answering();
         let proof = proof.await;
         drop(answering);
