@@ -187,7 +187,9 @@ impl Error {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) | Self::Held(wait) => Some(*wait),
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) => Some(Duration::from_secs(1)),
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Tokens(tokens::Error::Busy) => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -223,7 +225,8 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::Past(_) | Error::NoScopes | Error::Label(_) | Error::Setting(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
-        Error::NoTree | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Error::NoTree | Error::Lost | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
 

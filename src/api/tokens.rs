@@ -60,7 +60,7 @@ pub(super) async fn create(
     extract::Json(order): extract::Json<TokenOrder>,
 ) -> Result<Response> {
     let request = order.request(who.login())?;
-    let issued = room.work(move |room| Ok(room.tokens.issue(&who.authority(), request)?)).await?;
+    let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
     Ok(made(&location, reveal(issued.text.reveal().as_str(), &issued.record)))
 }
@@ -160,7 +160,7 @@ pub(super) async fn rotate(
     rotation: Option<extract::Json<Rotation>>,
 ) -> Result<Response> {
     let grace = rotation.and_then(|extract::Json(rotation)| rotation.grace).map(|grace| grace.0);
-    let rotated = room.work(move |room| Ok(room.tokens.rotate(&who.authority(), id, grace)?)).await?;
+    let rotated = room.tokens.rotate_queued(who.authority(), id, grace, || ()).await?;
     Ok(reveal(rotated.text.reveal().as_str(), &rotated.record))
 }
 

@@ -183,7 +183,7 @@ pub(super) async fn generate(
     extract::Json(order): extract::Json<Order>,
 ) -> Result<Json<Generated>> {
     let request = order.request(&who)?;
-    let issued = room.work(move |room| Ok(room.tokens.issue(&who.authority(), request)?)).await?;
+    let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
     let token = issued.text.reveal().to_string().into();
     Ok(Json(Generated { token_id: issued.record.id, expires: expires(&issued.record), token }))
 }

@@ -208,7 +208,8 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::NeverSlides
         | Error::Label(_)
         | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Tree(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Lost | Error::Tree(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -25,16 +25,17 @@ mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tower_service::Service;
 
 use crate::auth::{Authenticator, Clock};
-use crate::http::{Body, BodyError, Origin, RequestBody};
+use crate::http::{Body, BodyError, Origin, RequestBody, retry_after};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
 
@@ -44,6 +45,8 @@ use visits::Visits;
 
 /// The longest form that is read.
 const FORM: usize = 256 * 1024;
+/// How long a browser is told to wait when the server is busy.
+const BUSY: Duration = Duration::from_secs(1);
 /// What a page of the console may load and do: what this server serves, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -85,6 +88,9 @@ impl Console {
         }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         stamp(response.headers_mut());
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            retry_after(response.headers_mut(), BUSY);
+        }
         response
     }
 }

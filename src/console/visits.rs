@@ -129,17 +129,18 @@ impl Visit {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }
 
-    /// Notes that a form was sent; tells whether that was the first time.
-    pub(super) fn first(&self, form: &str) -> bool {
+    /// Notes that a form was sent; `None` when it was before.
+    pub(super) fn first(self: &Arc<Self>, form: &str) -> Option<SentForm> {
+        let form: String = form.chars().take(64).collect();
         let mut sent = self.sent.lock();
-        if sent.iter().any(|known| known == form) {
-            return false;
+        if sent.contains(&form) {
+            return None;
         }
         if sent.len() == SENT {
             sent.pop_front();
         }
-        sent.push_back(form.chars().take(64).collect());
-        true
+        sent.push_back(form.clone());
+        Some(SentForm { visit: self.clone(), form, done: false })
     }
 
     /// Ends the visit.
@@ -149,6 +150,28 @@ impl Visit {
 
     fn end(&self) -> Time {
         self.seen.lock().after(IDLE).min(self.since.after(LONGEST))
+    }
+}
+
+/// A form that is being done; it may be sent again when this is dropped before anything was done.
+pub(super) struct SentForm {
+    visit: Arc<Visit>,
+    form: String,
+    done: bool,
+}
+
+impl SentForm {
+    /// Notes that what it asks for is being done.
+    pub(super) fn is_done(&mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for SentForm {
+    fn drop(&mut self) {
+        if !self.done {
+            self.visit.sent.lock().retain(|known| *known != self.form);
+        }
     }
 }
 

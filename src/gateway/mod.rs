@@ -13,6 +13,8 @@ mod owner;
 mod relay;
 mod serve_http;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod trail;
 
 use std::io;

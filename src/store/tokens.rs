@@ -250,20 +250,20 @@ impl Store {
     /// taken id, [`StoreError::Chain`] when too many tokens stand above it.
     pub fn add_token(&self, token: &NewToken) -> Result<()> {
         self.write(Durability::Synced, |t| {
-            let user = user_id(t, &token.login)?;
-            if let Some(parent) = token.parent {
-                short_chain(t, parent)?;
-            }
-            let max = policy::policy(t)?.max_tokens_per_user.get();
-            // One that may have been used since its last use was written down counts: the limit is not passed.
-            if live_tokens(t, user, token.created_at, max, WINDOW_AND_UNWRITTEN)? >= max {
-                return Err(PolicyFault::TooMany(max).into());
-            }
+            let user = has_room(t, &token.login, token.parent, token.created_at)?;
             insert(t, user, token)?;
             self.note(t, EventKind::TokenCreated, |event| {
                 event.user(&token.login).token(token.id).detail(described(token))
             })
         })
+    }
+
+    /// Makes sure that an owner may have one more token, made with `parent`, at `now`; keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Store::add_token`], but for a node or a taken id.
+    pub(crate) fn may_add_token(&self, login: &Login, parent: Option<TokenId>, now: Time) -> Result<()> {
+        self.snapshot(|c| has_room(c, login, parent, now).map(drop))
     }
 
     /// Finds a token by its id, with its state at `now`.
@@ -383,8 +383,22 @@ fn missing(id: TokenId) -> StoreError {
     StoreError::Missing(format!("the token {id}"))
 }
 
+/// Refuses an owner with as many tokens as the policy gives, and a parent as [`short_chain`] does; returns the owner.
+fn has_room(c: &Connection, login: &Login, parent: Option<TokenId>, now: Time) -> Result<i64> {
+    let user = user_id(c, login)?;
+    if let Some(parent) = parent {
+        short_chain(c, parent)?;
+    }
+    let max = policy::policy(c)?.max_tokens_per_user.get();
+    // One that may have been used since its last use was written down counts: the limit is not passed.
+    if live_tokens(c, user, now, max, WINDOW_AND_UNWRITTEN)? >= max {
+        return Err(PolicyFault::TooMany(max).into());
+    }
+    Ok(user)
+}
+
 /// Refuses a parent that is not there, or stands so deep already that a child would be out of bounds.
-fn short_chain(t: &Transaction<'_>, parent: TokenId) -> Result<()> {
+fn short_chain(t: &Connection, parent: TokenId) -> Result<()> {
     let mut select = t.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
     let mut next = Some(parent);
     let mut depth = 0;

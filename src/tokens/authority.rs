@@ -66,6 +66,14 @@ impl Authority {
         }
     }
 
+    /// Returns the user whose token asks.
+    pub(super) fn login(&self) -> Option<&Login> {
+        match self {
+            Authority::Administrator | Authority::SystemUser(_) => None,
+            Authority::Session(session) => Some(session.login()),
+        }
+    }
+
     /// Returns who asks, as of now.
     pub(super) fn caller(&self) -> Result<Caller> {
         match self {

@@ -1,10 +1,9 @@
 //! What happens to a token after its birth: it is narrowed, gets another secret, is taken back.
 
-use super::authority::Bearer;
+use super::authority::{Bearer, Caller};
 use super::{Authority, Error, Label, Result, Tokens};
-use crate::auth::{Sealer, mint_secret};
-use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Time, TokenId, TokenText, Wider};
-use crate::store::{Narrowed, StoreError, TokenRecord, TokenState};
+use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Secret, Time, TokenId, TokenText, Wider};
+use crate::store::{Narrowed, Sealed, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
@@ -109,9 +108,37 @@ impl Tokens {
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
     /// [`Error::Grace`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
     /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one, and for any
-    /// with roles that lives longer.
+    /// with roles that lives longer. No secret was sealed then.
     pub fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
-        let caller = who.caller()?;
+        self.may_rotate(&who.caller()?, id, grace)?;
+        let (secret, sealed) = self.seal()?;
+        self.replace_secret(who, id, grace, secret, &sealed)
+    }
+
+    /// As [`Tokens::rotate`], for a server; compare [`Tokens::issue_queued`].
+    ///
+    /// # Errors
+    /// As [`Tokens::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
+    pub async fn rotate_queued(
+        &self,
+        who: Authority,
+        id: TokenId,
+        grace: Option<Lifetime>,
+        begin: impl FnOnce() + Send,
+    ) -> Result<Rotated> {
+        let (who, record) = self
+            .off_runtime(move |tokens| {
+                let record = tokens.may_rotate(&who.caller()?, id, grace)?;
+                Ok((who, record))
+            })
+            .await?;
+        let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&record.login)).await?;
+        begin();
+        self.off_runtime(move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
+    }
+
+    /// Makes sure that a token may be rotated as things are, and returns it.
+    fn may_rotate(&self, caller: &Caller, id: TokenId, grace: Option<Lifetime>) -> Result<TokenRecord> {
         let record = self.record(id)?;
         caller.acts_on(&self.store, &record, Role::GenerateTokens)?;
         if let Some(asked) = grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
@@ -123,10 +150,22 @@ impl Tokens {
         if let Some(bearer) = caller.bearer() {
             self.as_wide(bearer, &record)?;
         }
-        let secret = mint_secret()?;
-        let sealed = Sealer::open(&self.store)?.seal(&secret)?;
+        Ok(record)
+    }
+
+    /// Gives a token a secret that is sealed. All is judged again: sealing took its time.
+    fn replace_secret(
+        &self,
+        who: &Authority,
+        id: TokenId,
+        grace: Option<Lifetime>,
+        secret: Secret,
+        sealed: &Sealed,
+    ) -> Result<Rotated> {
+        let caller = who.caller()?;
+        let record = self.may_rotate(&caller, id, grace)?;
         let until = grace.map(|grace| self.clock.now().after(grace.duration()).min(record.expiry.cap()));
-        match self.acting(who).rotate_token(id, &sealed, until) {
+        match self.acting(who).rotate_token(id, sealed, until) {
             Err(StoreError::Missing(_)) => Err(Error::Dead(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),

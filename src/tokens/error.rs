@@ -1,12 +1,13 @@
 //! Why a token or user was not made, found or changed.
 
+use crate::auth::Refusal;
 use crate::domain::{Lifetime, Login, NodeId, PolicyFault, Role, Time, TokenId, TreePath, Wider};
 use crate::store::{StoreError, TokenState};
 use crate::tree;
 
 use super::LabelError;
 
-/// A refusal, or a fault of store or tree. Each text is for the caller, but those of the last two.
+/// A refusal, or a fault of store or tree. Each text is for the caller, but those of the last three.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody has that login.
@@ -126,6 +127,12 @@ pub enum Error {
     /// A policy key or value that can't be.
     #[error("{0}")]
     Setting(String),
+    /// As many runs of argon2 as may wait do so.
+    #[error("the server is busy: try again")]
+    Busy,
+    /// Work was lost inside the server.
+    #[error("work was lost inside the server")]
+    Lost,
     /// The served folder failed; the text is for the administrator.
     #[error("the served folder failed: {0}")]
     Tree(#[source] tree::Error),
@@ -140,6 +147,17 @@ impl From<StoreError> for Error {
             StoreError::Policy(fault) => Error::Policy(fault),
             StoreError::Chain(most) => Error::Chain(most),
             other => Error::Store(other),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Busy => Error::Busy,
+            Refusal::Store(error) => error.into(),
+            // Of a secret that is sealed, none of these is said.
+            Refusal::Denied | Refusal::Throttled(_) | Refusal::TooManyConnections => Error::Ended,
         }
     }
 }

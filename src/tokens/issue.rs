@@ -3,12 +3,12 @@
 use super::authority::{Bearer, Caller};
 use super::error::at;
 use super::{Authority, Error, Label, Result, Tokens};
-use crate::auth::{Sealer, mint};
+use crate::auth::mint_id;
 use crate::domain::{
-    Expiry, ForeignRoles, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Time,
-    TokenText, TreePath,
+    Expiry, ForeignRoles, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret,
+    Time, TokenText, TreePath,
 };
-use crate::store::{NewToken, Placed, StoreError, TokenRecord, User};
+use crate::store::{NewToken, Placed, Sealed, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
 /// How often a token is drawn again when its id is taken.
@@ -120,38 +120,84 @@ pub struct Issued {
 impl Tokens {
     /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
     /// child: never wider, and dead with it. Made with roles for another user, it lives no longer than the
-    /// token that asks.
+    /// token that asks. Its secret is sealed on the calling thread; where a server answers many callers, use
+    /// [`Tokens::issue_queued`].
     ///
     /// # Errors
     /// [`Error`] for an unknown or disabled owner, one that is not the caller's to make tokens for, a
     /// role that the owner or the calling token lacks, a scope whose node is not there or that lies outside
     /// what owner and calling token may reach, limits wider than the calling token's, and whatever the
-    /// policy does not give; no token is made then.
+    /// policy does not give; no token is made then, and no secret was sealed for it.
     pub fn issue(&self, who: &Authority, request: TokenRequest) -> Result<Issued> {
-        let caller = who.caller()?;
+        self.may_issue(who, &request)?;
+        let (secret, sealed) = self.seal()?;
+        self.keep(who, request, &secret, &sealed)
+    }
+
+    /// As [`Tokens::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
+    /// turn of the caller's user comes. Nothing is made when the future is dropped before `begin` was called, which
+    /// is when the secret is sealed.
+    ///
+    /// # Errors
+    /// As [`Tokens::issue`]; [`Error::Busy`] when as many secrets as may wait do so.
+    pub async fn issue_queued(
+        &self,
+        who: Authority,
+        request: TokenRequest,
+        begin: impl FnOnce() + Send,
+    ) -> Result<Issued> {
+        let (who, request) = self
+            .off_runtime(move |tokens| {
+                tokens.may_issue(&who, &request)?;
+                Ok((who, request))
+            })
+            .await?;
+        let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&request.owner)).await?;
+        begin();
+        self.off_runtime(move |tokens| tokens.keep(&who, request, &secret, &sealed)).await
+    }
+
+    /// Makes sure that a token may be made as things are; changes nothing.
+    fn may_issue(&self, who: &Authority, request: &TokenRequest) -> Result<()> {
+        self.judge_request(&who.caller()?, request, self.clock.now()).map(drop)
+    }
+
+    /// Judges all that is asked for, before the first effect, and works out when the token expires.
+    fn judge_request(&self, caller: &Caller, request: &TokenRequest, now: Time) -> Result<Expiry> {
         let maker = caller.bearer_of(&request.owner);
-        let now = self.clock.now();
-        self.owner(&caller, &request)?;
+        self.owner(caller, request)?;
         let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
         let expiry = request.expiry(&self.store.policy()?, now, lender.map(|lender| lender.width.cap))?;
         if let Some(maker) = maker {
             let mut bounds = maker.width.limits.iter();
             bounds.try_for_each(|bound| bound.hold(&request.limits)).map_err(Error::Wider)?;
         }
+        if let Some(scopes) = &request.scopes {
+            self.may_narrow(&request.owner, None, maker, scopes)?;
+        }
+        self.store.may_add_token(&request.owner, maker.map(|maker| maker.token), now)?;
+        Ok(expiry)
+    }
+
+    /// Keeps a token whose secret is sealed. All is judged again: sealing took its time.
+    fn keep(&self, who: &Authority, request: TokenRequest, secret: &Secret, sealed: &Sealed) -> Result<Issued> {
+        let caller = who.caller()?;
+        let maker = caller.bearer_of(&request.owner);
+        let now = self.clock.now();
+        let expiry = self.judge_request(&caller, &request, now)?;
         let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, maker, scopes));
         let scopes = scopes.transpose()?;
-        let sealer = Sealer::open(&self.store)?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
         loop {
-            let text = mint()?;
+            let text = TokenText::new(mint_id()?, secret.clone());
             let new = NewToken {
                 id: text.id(),
                 login: request.owner.clone(),
                 parent: maker.map(|maker| maker.token),
                 name: name.clone(),
                 description: request.description.to_string(),
-                sealed: sealer.seal(text.secret())?,
+                sealed: sealed.clone(),
                 created_at: now,
                 expiry,
                 scopes: scopes.clone(),
@@ -198,6 +244,25 @@ impl Tokens {
         maker: Option<&Bearer>,
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
+        self.may_narrow(owner, within, maker, targets)?;
+        let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
+        let scope = |target: &ScopeTarget| match target {
+            ScopeTarget::Node(scope) => Ok(*scope),
+            ScopeTarget::Path(path, permission) => {
+                Ok(Scope { node: tree.mint(path).map_err(at(path))?, permission: *permission })
+            }
+        };
+        targets.iter().map(scope).collect()
+    }
+
+    /// Makes sure that [`Tokens::resolve`] can turn scopes into nodes; names none.
+    fn may_narrow(
+        &self,
+        owner: &Login,
+        within: Option<&[Placed]>,
+        maker: Option<&Bearer>,
+        targets: &[ScopeTarget],
+    ) -> Result<()> {
         let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
         if targets.is_empty() {
             return Err(Error::NoScopes);
@@ -229,13 +294,10 @@ impl Tokens {
                 return Err(Error::OutsideReach { scope: typed(target), login: owner.clone(), reach });
             }
         }
-        let scope = |target: &ScopeTarget| match target {
-            ScopeTarget::Node(scope) => Ok(*scope),
-            ScopeTarget::Path(path, permission) => {
-                Ok(Scope { node: tree.mint(path).map_err(at(path))?, permission: *permission })
-            }
-        };
-        targets.iter().map(scope).collect()
+        targets.iter().try_for_each(|target| match target {
+            ScopeTarget::Node(_) => Ok(()),
+            ScopeTarget::Path(path, _) => tree.can_mint(path).map_err(at(path)),
+        })
     }
 }
 

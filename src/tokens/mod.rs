@@ -13,6 +13,7 @@ mod explain;
 mod issue;
 mod label;
 mod lookup;
+mod seal;
 mod sessions;
 mod tidy;
 mod user;
@@ -41,7 +42,7 @@ pub struct Tokens {
     store: Store,
     clock: Clock,
     tree: Option<Tree>,
-    /// What holds uses in memory, in a server.
+    /// What holds uses in memory and runs argon2, in a server.
     auth: Option<Authenticator>,
 }
 
@@ -76,7 +77,8 @@ impl Tokens {
         Self { tree: Some(tree), ..self }
     }
 
-    /// Takes what holds the last uses of tokens in memory, so that what is shown is in force.
+    /// Takes what holds the last uses of tokens in memory, so that what is shown is in force, and what runs argon2 for
+    /// all callers in turn ([`Tokens::issue_queued`], [`Tokens::rotate_queued`]).
     #[must_use]
     pub fn with_uses(self, auth: Authenticator) -> Self {
         Self { auth: Some(auth), ..self }

@@ -5,6 +5,7 @@ mod climbing;
 mod explain;
 mod kin;
 mod noted;
+mod sealing;
 mod tidy;
 
 use std::sync::atomic::{AtomicU32, Ordering};

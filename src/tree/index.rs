@@ -118,6 +118,17 @@ impl Index {
         )))
     }
 
+    /// Makes sure that the node at a path has a name or can be given one; gives none.
+    ///
+    /// # Errors
+    /// As [`Index::mint`].
+    pub(super) fn can_mint(&self, path: &TreePath) -> Result<()> {
+        match self.find(path)? {
+            Some(_) => Ok(()),
+            None => self.same_root(&self.way(path)?),
+        }
+    }
+
     /// Returns the name of the node at a path, when it has one.
     pub(super) fn find(&self, path: &TreePath) -> Result<Option<NodeId>> {
         let row = self.store.node_at(path)?;

@@ -170,6 +170,14 @@ impl Tree {
         self.shared.index.mint(path)
     }
 
+    /// Makes sure that [`Tree::mint`] can name the node at a path; names nothing.
+    ///
+    /// # Errors
+    /// As [`Tree::mint`].
+    pub fn can_mint(&self, path: &TreePath) -> Result<()> {
+        self.shared.index.can_mint(path)
+    }
+
     /// Returns where a node is; `None` when it has ended or another folder stands in its place.
     pub fn locate(&self, node: NodeId) -> Result<Option<TreePath>> {
         self.shared.index.locate(node)

@@ -114,16 +114,15 @@ pub(in super::super) async fn make(sent: Sent) -> Result<Response> {
     let issued = match request(&caller, &fields) {
         Err(fault) => Err(fault),
         Ok(request) => {
-            if !caller.visit.first(fields.text("once").unwrap_or_default()) {
-                return Err(Fault::SentBefore);
-            }
-            let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
-            blocking(move || Ok(tokens.issue(&who, request)?)).await
+            let once = fields.text("once").unwrap_or_default();
+            let mut form = caller.visit.first(once).ok_or(Fault::SentBefore)?;
+            let issued = caller.shared.tokens.issue_queued(caller.authority(), request, || form.is_done()).await;
+            issued.map_err(Fault::from)
         }
     };
     match issued {
         Ok(issued) => made::page(&caller, &issued.text, &issued.record, made::Birth::New),
-        Err(fault) if fault.status().is_server_error() => Err(fault),
+        Err(fault) if fault.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(fault),
         Err(fault) => {
             let lines = Line::of(&fields);
             render(fault.status(), &Page::new(&caller, fields, lines, Some(fault.told()))?)

@@ -85,11 +85,10 @@ pub(in super::super) async fn ask_revoke(caller: Caller, Path(text): Path<String
 pub(in super::super) async fn rotate(Path(text): Path<String>, sent: Sent) -> Result<Response> {
     let id = id(&text)?;
     let grace = form::span(&sent.fields, "grace")?;
-    if !sent.caller.visit.first(sent.fields.text("once").unwrap_or_default()) {
-        return Err(Fault::SentBefore);
-    }
+    let once = sent.fields.text("once").unwrap_or_default();
+    let mut form = sent.caller.visit.first(once).ok_or(Fault::SentBefore)?;
     let (tokens, who) = (sent.caller.shared.tokens.clone(), sent.caller.authority());
-    let rotated = blocking(move || Ok(tokens.rotate(&who, id, grace)?)).await?;
+    let rotated = tokens.rotate_queued(who, id, grace, || form.is_done()).await?;
     made::page(&sent.caller, &rotated.text, &rotated.record, made::Birth::Rotated)
 }
 

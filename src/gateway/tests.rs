@@ -1,0 +1,196 @@
+//! What callers meet while argon2 is busy, which only a test in the crate can bring about.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::domain::{Login, Permission, Role, TokenText, TreePath};
+use crate::tokens::{Authority, Grant, Home, TokenRequest, UserRequest};
+
+const ADMIN: &Authority = &Authority::Administrator;
+/// Far longer than anything here takes: whatever lasts that long never comes.
+const NEVER: Duration = Duration::from_secs(120);
+
+/// A gateway that serves alice and bob.
+struct Served {
+    _folder: tempfile::TempDir,
+    auth: Authenticator,
+    tokens: Tokens,
+    http: SocketAddr,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+/// An answer, as it came.
+struct Answer(String);
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    fn has(&self, line: &str) -> bool {
+        self.0.to_ascii_lowercase().contains(&format!("\r\n{line}\r\n"))
+    }
+
+    /// What a hidden field of a page carries.
+    fn hidden(&self, name: &str) -> &str {
+        let value = self.0.split(&format!("name=\"{name}\" value=\"")).nth(1).expect("the field");
+        value.split('"').next().expect("a value")
+    }
+
+    fn is_busy(&self) -> bool {
+        self.status() == 503 && self.has("retry-after: 1")
+    }
+}
+
+impl Served {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("files");
+        std::fs::create_dir(&root).expect("a folder");
+        let mut settings = Settings::new(root, folder.path().join("state"));
+        settings.http = Some(([127, 0, 0, 1], 0).into());
+        settings.sftp = None;
+        let gateway = Gateway::open(settings, Parts::default()).await.expect("opens");
+        let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
+        for name in ["alice", "bob"] {
+            let everything = Grant { path: TreePath::root(), permission: Permission::RW };
+            let roles = [Role::ManageUsers].into_iter().collect();
+            let request = UserRequest { login: login(name), roles, grants: vec![everything], home: Home::No };
+            tokens.create_user(ADMIN, &request).expect("a user");
+        }
+        let (auth, stop) = (gateway.auth().clone(), CancellationToken::new());
+        let http = gateway.http_address().expect("HTTP");
+        let running = tokio::spawn(gateway.run(stop.clone()));
+        Self { _folder: folder, auth, tokens, http, stop, running }
+    }
+
+    fn token(&self, owner: &str) -> TokenText {
+        self.tokens.issue(ADMIN, TokenRequest::new(login(owner))).expect("a token").text
+    }
+
+    async fn begin(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.http).await.expect("connects");
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}");
+        stream.write_all(format!("{head}\r\n{headers}\r\n{body}").as_bytes()).await.expect("sent");
+        stream
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        answer(self.begin(method, path, headers, body).await).await
+    }
+
+    /// Waits until so many jobs wait for argon2.
+    async fn queue_holds(&self, jobs: usize) {
+        let holds = async {
+            while self.auth.waiting_for_hashing() != jobs {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(NEVER, holds).await.expect("it comes to that");
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.running.await.expect("ends");
+    }
+}
+
+async fn answer(mut stream: TcpStream) -> Answer {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    Answer(String::from_utf8(answer).expect("text"))
+}
+
+fn login(name: &str) -> Login {
+    name.parse().expect("a login")
+}
+
+fn bearer(token: &TokenText) -> String {
+    format!("authorization: Bearer {}\r\ncontent-type: application/json\r\n", token.reveal().as_str())
+}
+
+fn form(cookie: &str) -> String {
+    format!("cookie: {cookie}\r\nsec-fetch-site: same-origin\r\ncontent-type: application/x-www-form-urlencoded\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_share_of_argon2_is_answered_503_with_retry_after_and_only_to_its_user() {
+    let served = Served::start().await;
+    let [known, first_use] = [(); 2].map(|()| served.token("alice"));
+    let bob = served.token("bob");
+    for token in [&known, &bob] {
+        assert_eq!(served.send("GET", "/api/v1/tokens/self", &bearer(token), "").await.status(), 200);
+    }
+    let sign_in = |token: &TokenText| format!("login=alice&token={}", token.reveal().as_str());
+    let signed_in = served.send("POST", "/console/sign-in", &form(""), &sign_in(&known)).await;
+    let cookie = signed_in.0.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next()).expect("a cookie");
+    let page = served.send("GET", "/console/tokens/new", &form(cookie), "").await;
+    let make = format!("csrf={}&once={}&name=made", page.hidden("csrf"), page.hidden("once"));
+
+    let held = served.auth.occupy_hashing();
+    served.auth.fill_hashing_share(&login("alice"));
+    let full = served.auth.waiting_for_hashing();
+    let rotate = format!("/api/v1/tokens/{}/rotate", known.id());
+    for path in ["/api/v1/tokens", "/auth/token/generate", &rotate] {
+        let refused = served.send("POST", path, &bearer(&known), "{}").await;
+        assert!(refused.is_busy() && refused.0.contains("urn:patgate:problem:busy"), "{path}: {}", refused.0);
+    }
+    for (method, path) in [("PROPFIND", "/dav/"), ("GET", "/api/v1/tokens/self")] {
+        let refused = served.send(method, path, &bearer(&first_use), "").await;
+        assert!(refused.is_busy(), "{path}: {}", refused.0);
+    }
+    let refused = served.send("POST", "/console/sign-in", &form(""), &sign_in(&first_use)).await;
+    assert!(refused.is_busy(), "{}", refused.0);
+    let refused = served.send("POST", "/console/tokens/new", &form(cookie), &make).await;
+    assert!(refused.is_busy() && refused.0.contains("value=\"made\""), "the form is shown again: {}", refused.0);
+    assert_eq!(served.send("GET", "/api/v1/tokens/self", &bearer(&known), "").await.status(), 200, "a known secret");
+    let others = served.begin("POST", "/api/v1/tokens", &bearer(&bob), "{}").await;
+    served.queue_holds(full + 1).await;
+    assert_eq!(served.auth.seal_runs(), 0);
+
+    drop(held);
+    assert_eq!(answer(others).await.status(), 201);
+    served.queue_holds(0).await;
+    let made = served.send("POST", "/console/tokens/new", &form(cookie), &make).await;
+    assert_eq!(made.status(), 201, "the same form, sent again, is done: {}", made.0);
+    assert_eq!(served.send("PROPFIND", "/dav/", &bearer(&first_use), "").await.status(), 207);
+    assert_eq!(served.auth.seal_runs(), 2);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_that_is_reset_leaves_the_queue_for_argon2_unless_another_waits_for_the_same() {
+    let served = Served::start().await;
+    let first_use = served.token("alice");
+    let authorization = format!("Bearer {}", first_use.reveal().as_str());
+    let stream = TcpStream::connect(served.http).await.expect("connects");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut requests = requests.ready().await.expect("ready");
+    let mut propfind = || {
+        let request = http::Request::builder().method("PROPFIND").uri(format!("http://{}/dav/", served.http));
+        let request = request.header("authorization", &authorization).header("depth", "0").body(()).expect("a request");
+        let (response, mut stream): (_, h2::SendStream<bytes::Bytes>) =
+            requests.send_request(request, true).expect("sent");
+        (response, move || stream.send_reset(h2::Reason::CANCEL))
+    };
+    let held = served.auth.occupy_hashing();
+    let (_gone, mut reset) = propfind();
+    served.queue_holds(1).await;
+    reset();
+    served.queue_holds(0).await;
+    let ((_gone, mut reset), (stays, _stream)) = (propfind(), propfind());
+    served.queue_holds(1).await;
+    reset();
+    drop(held);
+    assert_eq!(stays.await.expect("an answer").status(), 207);
+    assert_eq!(served.auth.proof_runs(), 1);
+    served.end().await;
+}
