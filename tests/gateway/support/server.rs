@@ -49,8 +49,18 @@ impl Server {
 
     /// The most memory it ever held at once, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    /// The memory that it holds now, in KiB.
+    #[allow(dead_code, reason = "for tests/resilience")]
+    pub(crate) fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the line");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the line");
         line.split_whitespace().next().expect("a number").parse().expect("a number")
     }
 

@@ -1,0 +1,188 @@
+//! Argon2 is the dearest step of a request: one user's requests for it keep no other user waiting, and its memory is
+//! given back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use patgate::domain::{Secret, TokenText};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::connection::KeptConnection;
+use crate::support::id_of;
+use crate::support::server::{Server, run};
+
+const HERE: &str = "127.0.0.1";
+const ELSEWHERE: &str = "127.0.0.2";
+const CONNECTIONS: usize = 300;
+const STRANGERS: usize = 8;
+/// How often bob's token gets another secret, which is used then.
+const ROTATIONS: usize = 15;
+/// What one run of argon2 takes, and how many there are at once at most.
+const ARGON2_KIB: u64 = 19 * 1024;
+const ARGON2_THREADS: usize = 8;
+/// How much more memory so many connections may take: their buffers and threads, in a build without optimisation.
+const CONNECTIONS_KIB: u64 = 80 * 1024;
+/// Far longer than anything here takes.
+const NEVER: Duration = Duration::from_secs(120);
+
+/// How often each status was answered.
+type Statuses = BTreeMap<u16, usize>;
+
+struct Attacked {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Attacked {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("files")).expect("a folder");
+        let server = Server::start(folder.path());
+        let attacked = Self { folder, server };
+        for user in ["mallory", "bob", "carol"] {
+            attacked.run(&["admin", "user", "create", user]);
+        }
+        attacked
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        run(self.folder.path(), arguments)
+    }
+
+    fn token(&self, owner: &str) -> String {
+        self.run(&["admin", "user", "token", "-u", owner, "-e", "1h", "-q"])
+    }
+
+    async fn connect(&self, from: &str, token: &str) -> KeptConnection {
+        KeptConnection::open(from, self.server.http, token).await
+    }
+
+    /// Connects so that the connection counts as a stranger's no more.
+    async fn proven(&self, token: &str) -> KeptConnection {
+        let mut connection = self.connect(HERE, token).await;
+        assert_eq!(connection.send("GET", "/api/v1/tokens/self", "").await.status, 200);
+        connection
+    }
+
+    /// Waits until no more memory is resident than that.
+    async fn shrinks_to(&self, kib: u64) {
+        let shrinks = async {
+            while self.server.resident_kib() > kib {
+                tokio::task::yield_now().await;
+            }
+        };
+        let shrunk = tokio::time::timeout(NEVER, shrinks).await;
+        assert!(shrunk.is_ok(), "{} KiB stay resident, not {kib}", self.server.resident_kib());
+    }
+}
+
+/// Sends the same request again and again until told to stop, once at least.
+async fn repeat(mut connection: KeptConnection, path: String, stop: Arc<AtomicBool>) -> Statuses {
+    let mut statuses = Statuses::new();
+    loop {
+        let reply = connection.send("POST", &path, "{}").await;
+        assert!(reply.status != 503 || reply.head.contains("\r\nretry-after: 1\r\n"), "{}", reply.head);
+        *statuses.entry(reply.status).or_default() += 1;
+        if stop.load(Ordering::Relaxed) {
+            return statuses;
+        }
+    }
+}
+
+/// Mallory's requests on many connections: half ask for more tokens than one may have, half for new secrets, which
+/// mallory may have.
+struct Flood {
+    connections: Vec<JoinHandle<Statuses>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Flood {
+    fn start(connections: Vec<KeptConnection>, token: &str) -> Self {
+        let (stop, rotate) = (Arc::new(AtomicBool::new(false)), format!("/api/v1/tokens/{}/rotate", id_of(token)));
+        let start = |(number, connection)| {
+            let path = if number % 2 == 0 { "/api/v1/tokens" } else { &rotate };
+            tokio::spawn(repeat(connection, path.to_owned(), stop.clone()))
+        };
+        Self { connections: connections.into_iter().enumerate().map(start).collect(), stop }
+    }
+
+    /// Returns how the requests for tokens were answered, and those for secrets.
+    async fn end(self) -> [Statuses; 2] {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sums = [Statuses::new(), Statuses::new()];
+        for (number, connection) in self.connections.into_iter().enumerate() {
+            for (status, count) in connection.await.expect("no panic") {
+                *sums[number % 2].entry(status).or_default() += count;
+            }
+        }
+        sums
+    }
+}
+
+/// Returns a token with the same id, a right checksum, and a secret that it never had.
+fn with_another_secret(token: &str) -> String {
+    let id = id_of(token).parse().expect("an id");
+    TokenText::new(id, Secret::mint(&mut |buffer: &mut [u8]| buffer.fill(0))).reveal().to_string()
+}
+
+/// Guesses a token's secret.
+async fn guess(mut connection: KeptConnection) {
+    for _ in 0..CONNECTIONS / STRANGERS {
+        let status = connection.send("PROPFIND", "/dav/", "").await.status;
+        assert!(matches!(status, 401 | 429), "{status}");
+    }
+}
+
+/// Gives a token one new secret after the other, and uses each.
+async fn rotate_and_use(connection: &mut KeptConnection, token: &str) {
+    for _ in 0..ROTATIONS {
+        let rotated = connection.send("POST", &format!("/api/v1/tokens/{}/rotate", id_of(token)), "{}").await;
+        assert_eq!(rotated.status, 200, "{}", rotated.head);
+        let answer: Value = serde_json::from_slice(&rotated.body).expect("JSON");
+        connection.use_token(answer["token"].as_str().expect("a token"));
+        assert_eq!(connection.send("PROPFIND", "/dav/", "").await.status, 207, "the first use of a new secret");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_users_flood_for_argon2_takes_neither_answers_nor_memory_from_others() {
+    let attacked = Attacked::start();
+    let mallory: Vec<_> = (0..5).map(|_| attacked.token("mallory")).collect();
+    let bob = attacked.token("bob");
+    let [carol, by_rest, by_command] = [(); 3].map(|()| attacked.token("carol"));
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(attacked.proven(&mallory[0]).await);
+    }
+    let mut bobs = attacked.proven(&bob).await;
+    let mut carols = attacked.proven(&carol).await;
+    let mut revoked = [attacked.proven(&by_rest).await, attacked.proven(&by_command).await];
+    let before = attacked.server.resident_kib();
+
+    // It goes on until all others are done: they come to an end only if it does not starve them.
+    let flood = Flood::start(connections, &mallory[1]);
+    let wrong_secret = with_another_secret(&bob);
+    let mut strangers = JoinSet::new();
+    for _ in 0..STRANGERS {
+        strangers.spawn(guess(attacked.connect(ELSEWHERE, &wrong_secret).await));
+    }
+    rotate_and_use(&mut bobs, &bob).await;
+    assert_eq!(carols.send("DELETE", &format!("/api/v1/tokens/{}", id_of(&by_rest)), "").await.status, 204);
+    attacked.run(&["apitoken", "revoke", id_of(&by_command)]);
+    for connection in &mut revoked {
+        assert_eq!(connection.send("PROPFIND", "/dav/", "").await.status, 401, "revoked during the attack");
+    }
+    let [made, rotated] = flood.end().await;
+    strangers.join_all().await;
+
+    assert_eq!(made.keys().collect::<Vec<_>>(), [&409], "{made:?}");
+    assert!(rotated.keys().all(|status| matches!(status, 200 | 503)) && rotated.contains_key(&200), "{rotated:?}");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ARGON2_THREADS) as u64;
+    let peak = attacked.server.peak_kib() - before;
+    assert!(peak < threads * ARGON2_KIB + CONNECTIONS_KIB, "{peak} KiB more than before at once");
+    attacked.shrinks_to(before + CONNECTIONS_KIB).await;
+}
