@@ -115,7 +115,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
     ("russh", &["sftp"]),
-    ("rustix", &["tree/host", "store", "net", "cli"]),
+    ("rustix", &["auth/clock", "tree/host", "store", "net", "cli"]),
     ("rustls", &["net", "gateway"]),
     ("serde_json", &["store", "api", "console", "cli", "domain/forms"]),
     ("sha1", &["webdav", "sftp"]),

@@ -1,40 +1,73 @@
-//! The time of day, handed in so that tests can turn it.
+//! The clocks: time of day, which may jump, and running time, which does not. Handed in so that tests can turn both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use super::clock_jumps::ClockJumps;
 use crate::domain::Time;
+use crate::store::{ClockJump, ClockMemory};
 
-/// Tells the time: the system's, or one that a test turns by hand. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// Tells the time: the system's, or one that a test turns by hand. Clones share it, and what was seen of its jumps.
+#[derive(Clone, Debug)]
 pub struct Clock {
     hand: Option<Arc<Hand>>,
+    jumps: Arc<Mutex<ClockJumps>>,
 }
 
 #[derive(Debug)]
 struct Hand {
     millis: AtomicI64,
+    running_millis: AtomicU64,
     turned: Notify,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
 }
 
 impl Clock {
     /// Returns the system's clock.
     pub fn system() -> Self {
-        Self { hand: None }
+        Self::seen(None)
     }
 
     /// Returns a clock that stands at `start` until it is turned.
     pub fn manual(start: Time) -> Self {
-        Self { hand: Some(Arc::new(Hand { millis: AtomicI64::new(start.as_millis()), turned: Notify::new() })) }
+        let millis = AtomicI64::new(start.as_millis());
+        let hand = Hand { millis, running_millis: AtomicU64::new(0), turned: Notify::new() };
+        Self::seen(Some(Arc::new(hand)))
     }
 
-    /// Turns a manual clock forward and wakes all who wait for it; a system clock stays.
+    /// Looks at the clock for the first time: it is in step then.
+    fn seen(hand: Option<Arc<Hand>>) -> Self {
+        let clock = Self { hand, jumps: Arc::default() };
+        drop(clock.look());
+        clock
+    }
+
+    /// Turns a manual clock forward, as time passes, and wakes all who wait for it; a system clock stays.
     pub fn turn(&self, by: Duration) {
         if let Some(hand) = &self.hand {
+            // A look in between must not take one for a jump of the other.
+            let _looks = self.jumps.lock();
             hand.millis.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            hand.running_millis.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            hand.turned.notify_waiters();
+        }
+    }
+
+    /// Sets a manual clock to another time of day, while no time passes, and wakes all who wait for it; a system clock
+    /// stays.
+    pub fn set(&self, time: Time) {
+        if let Some(hand) = &self.hand {
+            hand.millis.store(time.as_millis(), Ordering::SeqCst);
             hand.turned.notify_waiters();
         }
     }
@@ -48,6 +81,56 @@ impl Clock {
                 Time::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             }
         }
+    }
+
+    /// Returns the time that the machine has been running, suspension included (CLOCK_BOOTTIME): nobody can set it.
+    pub fn running(&self) -> Duration {
+        match &self.hand {
+            Some(hand) => Duration::from_millis(hand.running_millis.load(Ordering::SeqCst)),
+            None => {
+                let time = clock_gettime(ClockId::Boottime);
+                Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+            }
+        }
+    }
+
+    /// Returns the time by which what has expired may be noted for good: without jumps that are less than a day of
+    /// running time old, and never ahead of [`Clock::now`].
+    pub fn steady(&self) -> Time {
+        self.look().steady()
+    }
+
+    /// Returns the time by which things are old enough to be deleted; before everything while a jump is less than a day
+    /// of running time old.
+    pub fn retention(&self) -> Time {
+        self.look().retention()
+    }
+
+    /// Takes over what the last server remembered of the clock.
+    pub fn resume(&self, memory: ClockMemory) {
+        if let Some(jump) = self.look().resume(memory, &self.boot()) {
+            warn(jump, "since the last start of the server");
+        }
+    }
+
+    /// Returns what the next server is to know of the clock.
+    pub fn memory(&self) -> Option<ClockMemory> {
+        self.look().memory(&self.boot())
+    }
+
+    /// Returns which start of the machine the running time counts from; empty where that is not known.
+    fn boot(&self) -> String {
+        let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        self.hand.as_ref().map_or_else(read, |hand| format!("{:p}", Arc::as_ptr(hand))).trim().to_owned()
+    }
+
+    fn look(&self) -> parking_lot::MutexGuard<'_, ClockJumps> {
+        let mut jumps = self.jumps.lock();
+        // Both are read under the lock, so that a thread that was held up in between takes no jump for one.
+        if let Some(jump) = jumps.look(self.now(), self.running()) {
+            warn(jump, "while the server runs");
+        }
+        jumps
     }
 
     /// Waits until the clock shows `time` or later. A system clock that is set back or forward is
@@ -65,4 +148,9 @@ impl Clock {
             }
         }
     }
+}
+
+fn warn(jump: ClockJump, when: &str) {
+    let (way, seconds) = (if jump.by_ms < 0 { "back" } else { "forward" }, jump.by_ms.unsigned_abs() / 1000);
+    tracing::warn!("the clock went {way} by {seconds} s {when}: nothing is deleted by age for a day of running time");
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::Clock;
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
 use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule, Width};
@@ -81,6 +82,12 @@ struct Bound {
     used: Arc<UsePoint>,
 }
 
+impl Bound {
+    fn deadline(&self) -> Time {
+        if self.used.is_expired() { Time::EARLIEST } else { self.expiry.deadline(self.used.last()) }
+    }
+}
+
 impl Standing {
     fn new(reached: Reached, uses: &Uses) -> Self {
         let Reached { caller, chain, .. } = &reached;
@@ -103,7 +110,12 @@ impl Standing {
 
     /// Returns the instant at which the first token of the chain dies if none is used any more.
     pub(super) fn deadline(&self) -> Time {
-        self.bounds.iter().map(|bound| bound.expiry.deadline(bound.used.last())).min().unwrap_or(Time::MAX)
+        self.bounds.iter().map(Bound::deadline).min().unwrap_or(Time::MAX)
+    }
+
+    /// Ends the tokens of the chain for good that have expired by an instant.
+    fn expire(&self, steady: Time) {
+        self.bounds.iter().filter(|bound| bound.deadline() <= steady).for_each(|bound| bound.used.expire());
     }
 
     /// Returns the instant at which a session that was proven of a hash ends by itself.
@@ -187,17 +199,21 @@ impl Life {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Tells whether the token lives at this moment; ends it when it has expired.
-    pub(super) fn is_live(&self, now: Time, store: &Store, uses: &Uses) -> Result<bool, StoreError> {
+    /// Tells whether the token lives at this moment; ends it when it has expired. One that only a jump of the clock
+    /// has expired may live again, in another life, once the clock is right.
+    pub(super) fn is_live(&self, clock: &Clock, store: &Store, uses: &Uses) -> Result<bool, StoreError> {
         if self.is_over() {
             return Ok(false);
         }
+        let now = clock.now();
         if now < self.standing.load().deadline() {
             return Ok(true);
         }
         // Another process may have written down a later use.
         self.reload(store, uses)?;
-        if self.standing.load().deadline() <= now {
+        let standing = self.standing.load();
+        if standing.deadline() <= now {
+            standing.expire(clock.steady());
             self.end();
         }
         Ok(!self.is_over())

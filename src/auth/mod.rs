@@ -6,6 +6,7 @@
 //! next request by construction, and open sessions are told within a second.
 
 mod clock;
+mod clock_jumps;
 mod hashing;
 mod life;
 mod pepper;
@@ -297,6 +298,11 @@ impl Authenticator {
         self.core.clock.now()
     }
 
+    /// Returns the clock that expiry is judged by.
+    pub fn clock(&self) -> &Clock {
+        &self.core.clock
+    }
+
     /// Returns what seals the secrets of new tokens.
     pub fn sealer(&self) -> &Sealer {
         &self.core.sealer
@@ -335,8 +341,9 @@ impl Authenticator {
     }
 
     /// Writes down the uses that memory holds, so that whoever reads the store sees the expiration in force.
-    pub fn write_uses(&self) {
-        self.core.write_uses();
+    /// Tells whether that was done.
+    pub fn write_uses(&self) -> bool {
+        self.core.write_uses()
     }
 
     /// Returns how often tokens were used and callers refused, where that is in memory alone: counts are written
@@ -425,7 +432,7 @@ impl Core {
             }
         };
         let seal = self.fitting(&life.standing().row, attempt, now)?;
-        if !life.is_live(now, &self.store, &self.uses)? {
+        if !life.is_live(&self.clock, &self.store, &self.uses)? {
             return Err(missed(self.death(token)?, token, life.login.clone()));
         }
         if attempt.peer.is_some_and(|peer| !life.standing().admits(peer)) {

@@ -196,7 +196,8 @@ fn standing(core: &Core, life: &Life, peer: &Peer, proven: &Print) -> Option<Arc
         return None;
     }
     let now = core.clock.now();
-    let checked = life.refresh(&core.store, &core.uses).and_then(|()| life.is_live(now, &core.store, &core.uses));
+    let checked =
+        life.refresh(&core.store, &core.uses).and_then(|()| life.is_live(&core.clock, &core.store, &core.uses));
     if let Err(error) = &checked {
         tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod expiry;
+mod jumps;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

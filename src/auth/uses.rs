@@ -30,6 +30,9 @@ pub(super) struct UsePoint {
     written: AtomicI64,
     unwritten: AtomicBool,
     sighted: AtomicBool,
+    /// Whether the token has expired for good, and whether that is not written down yet.
+    expired: AtomicBool,
+    expiry_unwritten: AtomicBool,
     by: Mutex<Users>,
     interval_ms: AtomicI64,
 }
@@ -70,9 +73,27 @@ impl UsePoint {
             written: AtomicI64::new(NEVER),
             unwritten: AtomicBool::new(false),
             sighted: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            expiry_unwritten: AtomicBool::new(false),
             by: Mutex::default(),
             interval_ms: AtomicI64::new(0),
         }
+    }
+
+    /// Tells whether the token has expired for good, whatever the clock shows now.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
+    }
+
+    /// Ends the token for good, because it has expired while the clock was steady.
+    pub(super) fn expire(&self) {
+        if !self.expired.swap(true, Ordering::AcqRel) {
+            self.expiry_unwritten.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_unwritten(&self) -> bool {
+        self.unwritten.load(Ordering::Acquire) || self.expiry_unwritten.load(Ordering::Acquire)
     }
 
     /// Returns the last use; the token's birth when there was none.
@@ -90,6 +111,7 @@ impl UsePoint {
     }
 
     fn learn(&self, link: &Link) {
+        self.expired.fetch_or(link.expired, Ordering::AcqRel);
         self.at.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
         self.written.fetch_max(link.last_used_at.map_or(NEVER, Time::as_millis), Ordering::AcqRel);
         let interval = match link.expiry {
@@ -143,6 +165,21 @@ impl Uses {
         self.take(|point| point.unwritten.load(Ordering::Acquire))
     }
 
+    /// Takes the tokens of which it is not written down that they have expired for good.
+    pub(super) fn expired(&self) -> Vec<TokenId> {
+        let points = self.points.lock();
+        let expired = points.iter().filter(|(_, point)| point.expiry_unwritten.swap(false, Ordering::AcqRel));
+        expired.map(|(token, _)| *token).collect()
+    }
+
+    /// Takes expired tokens back of which that could not be written down.
+    pub(super) fn expiry_unwritten(&self, tokens: &[TokenId]) {
+        let points = self.points.lock();
+        for point in tokens.iter().filter_map(|token| points.get(token)) {
+            point.expiry_unwritten.store(true, Ordering::Release);
+        }
+    }
+
     /// Takes the sightings that are not written down.
     pub(super) fn sightings(&self) -> Vec<Sighting> {
         let points = self.points.lock();
@@ -170,7 +207,7 @@ impl Uses {
 
     fn take(&self, which: impl Fn(&UsePoint) -> bool) -> Vec<Use> {
         let mut points = self.points.lock();
-        points.retain(|_, point| Arc::strong_count(point) > 1 || point.unwritten.load(Ordering::Acquire));
+        points.retain(|_, point| Arc::strong_count(point) > 1 || point.is_unwritten());
         points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take(*token)).collect()
     }
 }

@@ -77,12 +77,14 @@ impl Core {
         }
         let now = self.clock.now();
         self.record_uses(|uses| uses.due(now));
+        self.record_expired();
         self.write_down(self.trail.due(now), &self.tally.due(now));
     }
 
     /// Writes all uses and events down.
     pub(super) fn flush(&self) {
         self.write_uses();
+        self.record_expired();
         self.write_down(self.trail.all(self.clock.now()), &self.tally.all());
     }
 
@@ -101,6 +103,17 @@ impl Core {
             tracing::warn!(%error, "uses of tokens were not written down");
         }
         recorded.is_ok()
+    }
+
+    /// Writes down which tokens have expired for good, as was found by requests that they were refused for.
+    fn record_expired(&self) {
+        let expired = self.uses.expired();
+        if !expired.is_empty()
+            && let Err(error) = self.store.note_expired_tokens(&expired, self.clock.now())
+        {
+            self.uses.expiry_unwritten(&expired);
+            tracing::warn!(%error, "that tokens have expired was not written down");
+        }
     }
 
     fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {

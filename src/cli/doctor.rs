@@ -5,6 +5,7 @@ mod health;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -18,10 +19,12 @@ use crate::config::{Doors, Local, TlsFiles};
 use crate::domain::Time;
 use crate::net;
 use crate::sftp::HostKeys;
-use crate::store::Store;
+use crate::store::{ClockMemory, Store};
 
 /// 2026-01-01: no clock is right that shows less.
 const EARLIEST: i64 = 1_767_225_600_000;
+/// The server may have seen a clock that is this far ahead without one of the two being wrong.
+const AHEAD: Duration = Duration::from_secs(3600);
 
 /// Look at state, served folder and system
 #[derive(Debug, Args)]
@@ -74,7 +77,8 @@ impl Doctor {
         findings.extend(doors.tls.as_ref().map(certificate));
         findings.push(kernel());
         findings.push(open_files(&doors));
-        findings.push(clock(Clock::system().now()));
+        let seen = store.as_ref().and_then(|store| store.clock_memory().ok().flatten());
+        findings.push(clock(Clock::system().now(), seen.as_ref()));
         print(site, &findings)?;
         match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
             0 => Ok(()),
@@ -250,9 +254,25 @@ fn open_files(doors: &Doors) -> Finding {
     }
 }
 
-fn clock(now: Time) -> Finding {
+fn clock(now: Time, memory: Option<&ClockMemory>) -> Finding {
     if now.as_millis() < EARLIEST {
         return finding("clock", Verdict::Bad, format!("it shows {now}: tokens would live too long; set it"));
+    }
+    let hours = |millis: u64| millis.div_ceil(3_600_000);
+    let Some(memory) = memory else { return finding("clock", Verdict::Good, format!("it shows {now}")) };
+    if let Some(last) = memory.jumps.last() {
+        let way = if last.by_ms < 0 { "back" } else { "forward" };
+        let text = format!(
+            "it shows {now} and went {way} by {} h: if that is wrong, set it; nothing is deleted by age for {} h of \
+             running time",
+            hours(last.by_ms.unsigned_abs()),
+            hours(last.left_ms)
+        );
+        return finding("clock", Verdict::Odd, text);
+    }
+    if now.after(AHEAD) < memory.seen_at {
+        let text = format!("it shows {now}, and the server saw it show {} already: set it", memory.seen_at);
+        return finding("clock", Verdict::Odd, text);
     }
     finding("clock", Verdict::Good, format!("it shows {now}"))
 }
@@ -274,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_clock_of_the_last_century_is_bad() {
-        assert_eq!(clock(Time::from_millis(0)).verdict, Verdict::Bad);
-        assert_eq!(clock(Time::from_millis(EARLIEST)).verdict, Verdict::Good);
+        assert_eq!(clock(Time::from_millis(0), None).verdict, Verdict::Bad);
+        assert_eq!(clock(Time::from_millis(EARLIEST), None).verdict, Verdict::Good);
     }
 }

@@ -15,6 +15,9 @@ impl Time {
     /// The latest instant that can be written as a date of four-digit year.
     pub const MAX: Time = Time(253_402_300_799_999);
 
+    /// An instant before all that happens: nothing is older.
+    pub const EARLIEST: Time = Time(i64::MIN / 4);
+
     /// Makes an instant from milliseconds since the epoch.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.min(Self::MAX.0))

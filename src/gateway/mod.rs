@@ -95,7 +95,6 @@ pub struct Parts {
 pub struct Gateway {
     store: Store,
     auth: Authenticator,
-    clock: Clock,
     tree: Tree,
     http: Option<(TcpListener, HttpDoor)>,
     sftp: Option<(TcpListener, Sftp)>,
@@ -117,6 +116,9 @@ impl Gateway {
         let sftp = bind(settings.sftp).await?;
 
         let store = Store::open(&settings.state)?;
+        if let Some(memory) = store.clock_memory()? {
+            parts.clock.resume(memory);
+        }
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
         let options = tree::Options { root: settings.root.clone(), durability: settings.durability };
         let clock = parts.clock.clone();
@@ -154,7 +156,7 @@ impl Gateway {
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
-        Ok(Self { store, auth, clock, tree, http, sftp, settings })
+        Ok(Self { store, auth, tree, http, sftp, settings })
     }
 
     /// Returns where HTTP is answered.
@@ -190,11 +192,11 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
     /// bound; then writes down what memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, settings, clock } = self;
+        let Self { store, auth, tree, http, sftp, settings } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
         let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
-        background.spawn(trail::keep(store, clock, tree.clone(), noted.clone()));
+        background.spawn(trail::keep(store, auth.clone(), tree.clone(), noted.clone()));
         background.spawn({
             let (auth, ended) = (auth.clone(), ended.clone());
             // What the watch notes last is told as well.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Clock;
+use crate::auth::{Authenticator, Clock};
 use crate::domain::Time;
-use crate::store::{Cursor, EventFilter, Store, StoreError};
+use crate::store::{ClockJump, Cursor, EventFilter, Store, StoreError};
 use crate::telemetry;
 use crate::tokens::Tokens;
 use crate::tree::Tree;
@@ -16,6 +16,8 @@ use crate::tree::Tree;
 const ROUND: Duration = Duration::from_secs(1);
 /// How long clean-up rests once there is nothing left to do.
 const REST: Duration = Duration::from_secs(10);
+/// How often it is written down that the clock is as it was.
+const REMEMBER: Duration = Duration::from_secs(60);
 /// How many events are read at once.
 const PAGE: usize = 500;
 
@@ -26,16 +28,21 @@ struct Keeper {
     tree: Tree,
     told: Option<u64>,
     tidy_at: Time,
+    clock: Clock,
+    /// When the clock was last written down, in running time, and the jumps that were pending then.
+    remembered: Option<(Duration, Vec<ClockJump>)>,
 }
 
 /// Tells and cleans up until stopped; tells once more then.
-pub(super) async fn keep(store: Store, clock: Clock, tree: Tree, stop: CancellationToken) {
-    let tokens = Tokens::new(store.clone(), clock.clone());
-    let mut keeper = Keeper { told: store.latest_event().ok(), store, tokens, tree, tidy_at: clock.now() };
+pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
+    let clock = auth.clock().clone();
+    let tokens = Tokens::new(store.clone(), clock.clone()).with_uses(auth);
+    let (told, tidy_at) = (store.latest_event().ok(), clock.now());
+    let mut keeper = Keeper { told, store, tokens, tree, tidy_at, clock: clock.clone(), remembered: None };
     loop {
         let last = stop.is_cancelled();
         let round = tokio::task::spawn_blocking(move || {
-            keeper.round();
+            keeper.round(last);
             keeper
         });
         keeper = match round.await {
@@ -54,7 +61,8 @@ pub(super) async fn keep(store: Store, clock: Clock, tree: Tree, stop: Cancellat
 }
 
 impl Keeper {
-    fn round(&mut self) {
+    fn round(&mut self, last: bool) {
+        self.remember_clock(last);
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
         if self.tidy_at <= now || now.after(REST) < self.tidy_at {
@@ -69,6 +77,23 @@ impl Keeper {
         }
         if let Err(error) = self.tell() {
             tracing::warn!(%error, "the audit trail can't be read");
+        }
+    }
+
+    /// Writes down what the next server is to know of the clock: now and then, when it has jumped, and at the end.
+    fn remember_clock(&mut self, last: bool) {
+        let Some(memory) = self.clock.memory() else { return };
+        let running = self.clock.running();
+        let known = self
+            .remembered
+            .as_ref()
+            .is_some_and(|(at, jumps)| running.saturating_sub(*at) < REMEMBER && jumps.len() == memory.jumps.len());
+        if known && !last {
+            return;
+        }
+        match self.store.remember_clock(&memory) {
+            Ok(()) => self.remembered = Some((running, memory.jumps)),
+            Err(error) => tracing::warn!(%error, "what the clock shows was not written down"),
         }
     }
 

@@ -26,15 +26,37 @@ impl Store {
             let mut select = t.prepare_cached(DYING)?;
             let found =
                 select.query_map(params![now, page(limit)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            let found = found.collect::<Result<Vec<(TokenId, Login, Time)>, rusqlite::Error>>()?;
-            let mut mark = t.prepare_cached("UPDATE tokens SET expiry_noted = 1 WHERE id = ?1")?;
-            for (token, login, at) in &found {
-                mark.execute([token])?;
-                let event = Event::new(now, EventKind::TokenExpired).user(login).token(*token).by(Actor::Server);
-                note(t, &event.detail(format!("at {at}")))?;
+            let found = found.collect::<Result<Vec<Expired>, rusqlite::Error>>()?;
+            expire(t, &found, now)
+        })
+    }
+
+    /// Notes that tokens have expired by themselves, on the word of the process that has their last uses; returns how
+    /// many that was new of.
+    pub(crate) fn note_expired_tokens(&self, tokens: &[TokenId], now: Time) -> Result<usize> {
+        self.write(Durability::Lazy, |t| {
+            let mut select = t.prepare_cached(
+                "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
+                 WHERE t.id = ?1 AND t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0",
+            )?;
+            let mut found = Vec::new();
+            for token in tokens {
+                let row = select.query_row([token], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                found.extend(row.optional()?);
             }
-            end_journals(t, &found.iter().map(|(token, ..)| *token).collect::<Vec<_>>())?;
-            Ok(found.len())
+            expire(t, &found, now)
+        })
+    }
+
+    /// Takes away what was kept of secrets that a rotation replaced and whose grace is over; returns how many those were.
+    pub(crate) fn end_graces(&self, now: Time) -> Result<usize> {
+        const OVER: &str = "SELECT 1 FROM tokens WHERE old_until <= ?1";
+        if !self.read(|c| Ok(c.prepare_cached(OVER)?.exists([now])?))? {
+            return Ok(0);
+        }
+        self.write(Durability::Lazy, |t| {
+            let end = "UPDATE tokens SET old_phc = NULL, old_prefilter = NULL, old_until = NULL WHERE old_until <= ?1";
+            Ok(t.prepare_cached(end)?.execute([now])?)
         })
     }
 
@@ -66,6 +88,20 @@ impl Store {
             Ok(removed)
         })
     }
+}
+
+/// A token that has expired: its owner, and when by what is written down.
+type Expired = (TokenId, Login, Time);
+
+fn expire(t: &Transaction<'_>, found: &[Expired], now: Time) -> Result<usize> {
+    let mut mark = t.prepare_cached("UPDATE tokens SET expiry_noted = 1 WHERE id = ?1")?;
+    for (token, login, at) in found {
+        mark.execute([token])?;
+        let event = Event::new(now, EventKind::TokenExpired).user(login).token(*token).by(Actor::Server);
+        note(t, &event.detail(format!("at {at}")))?;
+    }
+    end_journals(t, &found.iter().map(|(token, ..)| *token).collect::<Vec<_>>())?;
+    Ok(found.len())
 }
 
 /// Returns a token and those made with it, the youngest generation first.

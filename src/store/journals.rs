@@ -68,7 +68,7 @@ impl Store {
     pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Journal> {
         self.write(Durability::Lazy, |connection| {
             if let Some(journal) = find(connection, token, folder, deep, now)? {
-                let sql = "UPDATE journals SET used_at = ?2 WHERE id = ?1";
+                let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
             }
@@ -82,8 +82,8 @@ impl Store {
         })
     }
 
-    /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves, up to `limit`
-    /// rows, and returns how many those were.
+    /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves at `now`, up to
+    /// `limit` rows, and returns how many those were.
     pub(crate) fn forget_journals(&self, now: Time, limit: usize) -> Result<usize> {
         let dead = format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", dead_token("journals.token"));
         let dead = self.read(|connection| {

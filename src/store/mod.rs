@@ -13,6 +13,7 @@ mod audit;
 mod author;
 mod checksums;
 mod clean;
+mod clock;
 mod columns;
 mod counts;
 mod epoch;
@@ -47,6 +48,7 @@ use epoch::Announced;
 pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
 pub use author::Author;
+pub use clock::{ClockJump, ClockMemory};
 pub use error::StoreError;
 pub(crate) use intents::{Entity, Intent, Plan};
 pub(crate) use journals::{Journal, Mark, MarkRow};
@@ -73,6 +75,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_6.sql")),
     M::up(include_str!("schema_7.sql")),
     M::up(include_str!("schema_8.sql")),
+    M::up(include_str!("schema_9.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;

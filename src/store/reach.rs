@@ -82,6 +82,8 @@ pub(crate) struct Link {
     pub(crate) roles: Roles,
     /// Whether it was revoked.
     pub(crate) revoked: bool,
+    /// Whether it was noted that it has expired, which holds whatever the clock shows.
+    pub(crate) expired: bool,
 }
 
 impl Store {
@@ -151,7 +153,7 @@ fn held(c: &Connection, token: TokenId) -> Result<Roles> {
 fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)> {
     let mut select = c.prepare_cached(
         "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at,
-            roles
+            roles, expiry_noted
          FROM tokens WHERE id = ?1",
     )?;
     let mut rows = select.query([token])?;
@@ -165,6 +167,7 @@ fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)>
         limits: row.get(3)?,
         roles: row.get(8)?,
         revoked: row.get(4)?,
+        expired: row.get(9)?,
     };
     Ok((link, row.get(5)?, row.get(6)?))
 }

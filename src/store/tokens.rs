@@ -95,10 +95,11 @@ impl TokenState {
     /// dead are few, and indexes know them and what was made with them.
     fn may_be(self) -> &'static str {
         match self {
-            TokenState::Live => "t.revoked_at IS NULL AND coalesce(t.dies_at > :now, TRUE)",
+            TokenState::Live => "t.revoked_at IS NULL AND t.expiry_noted = 0 AND coalesce(t.dies_at > :now, TRUE)",
             TokenState::Expired => {
                 "t.id IN (WITH RECURSIVE dead (id) AS (
                     SELECT id FROM tokens WHERE dies_at <= :now
+                    UNION SELECT id FROM tokens WHERE expiry_noted = 1
                     UNION SELECT child.id FROM dead JOIN tokens child ON child.parent = dead.id)
                  SELECT id FROM dead)"
             }
@@ -214,7 +215,7 @@ fn state_by(window: &str) -> String {
         WHERE above.parent IS NOT NULL AND depth < 64)
     SELECT CASE
         WHEN max(link.revoked_at IS NOT NULL) THEN 'revoked'
-        WHEN max(coalesce(link.hard_at <= :now, 0)
+        WHEN max(link.expiry_noted OR coalesce(link.hard_at <= :now, 0)
               OR coalesce(coalesce(link.last_used_at, link.created_at) + {window} <= :now, 0)) THEN 'expired'
         ELSE 'live' END
     FROM chain JOIN tokens link ON link.id = chain.id)"

@@ -3,6 +3,7 @@
 mod attention;
 mod climbing;
 mod explain;
+mod jumps;
 mod kin;
 mod noted;
 mod sealing;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Result, Tokens};
+use crate::auth::Authenticator;
 
 /// How many rows one round takes away at most, of each kind.
 const BATCH: usize = 100;
@@ -38,18 +39,25 @@ impl Tidied {
 }
 
 impl Tokens {
-    /// Does one round of clean-up: notes tokens that have expired, removes those that have been dead for
+    /// Does one round of clean-up: notes tokens that have expired, ends graces, removes tokens that have been dead for
     /// the policy's `token-retention`, and forgets events older than its `audit-retention`, counts a day later, and
-    /// what is left of the sync journals of dead tokens, and of those that nobody asks for any more.
+    /// what is left of the sync journals of dead tokens, and of those that nobody asks for any more. Nothing is deleted
+    /// by age while the clock has just jumped ([`Clock::retention`]).
+    ///
+    /// [`Clock::retention`]: crate::auth::Clock::retention
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.
     pub fn tidy(&self) -> Result<Tidied> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
-        let expired = self.store.note_expired(now, BATCH)?;
-        let marks = self.store.forget_journals(now, MARKS)?;
-        let removed = self.store.remove_dead(now.before(policy.token_retention.duration()), now, BATCH)?;
-        let old = now.before(policy.audit_retention.duration());
+        let (steady, present) = (self.clock.steady(), self.clock.retention());
+        // A sliding token lives by uses that only memory may have.
+        let in_force = self.auth.as_ref().is_none_or(Authenticator::write_uses);
+        let expired = if in_force { self.store.note_expired(steady, BATCH)? } else { 0 };
+        self.store.end_graces(steady)?;
+        let marks = self.store.forget_journals(present, MARKS)?;
+        let removed = self.store.remove_dead(present.before(policy.token_retention.duration()), now, BATCH)?;
+        let old = present.before(policy.audit_retention.duration());
         let forgotten = self.store.forget_events(old, EVENTS)?;
         let counts = self.store.forget_counts(old.before(CHARTED), EVENTS)?;
         Ok(Tidied { expired, removed, forgotten, counts, marks })

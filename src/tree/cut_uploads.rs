@@ -16,7 +16,7 @@ use super::Tree;
 use super::host::Kept;
 use super::upload::SlotId;
 use crate::auth::Clock;
-use crate::domain::{Login, Time, TokenId, UploadSpace};
+use crate::domain::{Login, TokenId, UploadSpace};
 use crate::store::{Store, TokenState};
 
 /// Maximum number of cut uploads that are kept for one token.
@@ -58,8 +58,8 @@ pub(super) struct CutUpload {
     pub(super) mode: Option<u32>,
     login: Login,
     size: u64,
-    /// When the connection was lost.
-    pub(super) since: Time,
+    /// When the connection was lost, in running time: no jump of the clock makes it older.
+    pub(super) since: Duration,
     bytes: Arc<UnfinishedBytes>,
 }
 
@@ -101,12 +101,12 @@ impl CutUploads {
         content: Kept,
         (mode, size): (Option<u32>, u64),
         login: Login,
-        since: Option<Time>,
+        since: Option<Duration>,
     ) -> CutUpload {
         self.bytes.held.fetch_add(size, Ordering::AcqRel);
         self.bytes.written.fetch_add(size, Ordering::AcqRel);
         let (content, bytes) = (Some(content), Arc::clone(&self.bytes));
-        CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.now()), bytes }
+        CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.running()), bytes }
     }
 
     /// Takes what is kept for a name.
@@ -150,7 +150,7 @@ impl CutUploads {
     }
 
     fn is_due(&self, upload: &CutUpload) -> bool {
-        self.policy.get().is_some_and(|policy| self.clock.now() < upload.since.after(policy.keep_for))
+        self.policy.get().is_some_and(|policy| self.clock.running() < upload.since.saturating_add(policy.keep_for))
     }
 }
 

@@ -102,7 +102,8 @@ impl LockTable {
             let mut lock = Lock::from(row);
             // A clock that was set back must not stretch a life.
             lock.expires = lock.expires.min(now.after(LONGEST));
-            held.insert(lock);
+            let ends = clock.running() + lock.expires.since(now);
+            held.insert(lock, ends);
         }
         let count = AtomicUsize::new(held.places.len());
         let (held, effects) = (RwLock::new(held), RwLock::new(()));
@@ -179,7 +180,7 @@ impl LockTable {
             expires: self.clock.now().after(timeout),
         };
         self.store.keep_lock(&LockRow::from(&lock))?;
-        held.insert(lock.clone());
+        held.insert(lock.clone(), self.clock.running() + timeout);
         self.changed(&held);
         Ok(lock)
     }
@@ -197,7 +198,7 @@ impl LockTable {
         lock.expires = self.clock.now().after(lock.timeout);
         self.store.keep_lock(&LockRow::from(&lock))?;
         held.remove(token);
-        held.insert(lock.clone());
+        held.insert(lock.clone(), self.clock.running() + lock.timeout);
         self.changed(&held);
         Ok(lock)
     }
@@ -278,7 +279,7 @@ impl LockTable {
 
     /// Returns the locks after the expired ones were struck.
     fn current(&self) -> RwLockReadGuard<'_, Held> {
-        let now = self.clock.now();
+        let now = self.clock.running();
         let held = self.held.read();
         if held.expired(now).is_empty() {
             return held;
@@ -299,28 +300,29 @@ impl LockTable {
 #[derive(Default)]
 struct Held {
     by_place: BTreeMap<Box<[u8]>, Vec<Lock>>,
-    places: HashMap<LockToken, TreePath>,
-    by_expiry: BTreeSet<(Time, LockToken)>,
+    places: HashMap<LockToken, (TreePath, Duration)>,
+    /// In running time, so that no jump of the clock ends or prolongs one.
+    by_expiry: BTreeSet<(Duration, LockToken)>,
     by_login: HashMap<Login, usize>,
 }
 
 impl Held {
-    fn insert(&mut self, lock: Lock) {
-        self.places.insert(lock.token.clone(), lock.root.clone());
-        self.by_expiry.insert((lock.expires, lock.token.clone()));
+    fn insert(&mut self, lock: Lock, ends: Duration) {
+        self.places.insert(lock.token.clone(), (lock.root.clone(), ends));
+        self.by_expiry.insert((ends, lock.token.clone()));
         *self.by_login.entry(lock.login.clone()).or_default() += 1;
         self.by_place.entry(lock.root.as_bytes().into()).or_default().push(lock);
     }
 
     fn remove(&mut self, token: &LockToken) {
-        let Some(place) = self.places.remove(token) else { return };
+        let Some((place, ends)) = self.places.remove(token) else { return };
         let Some(locks) = self.by_place.get_mut(place.as_bytes()) else { return };
         let gone: Vec<Lock> = locks.extract_if(.., |lock| lock.token == *token).collect();
         if locks.is_empty() {
             self.by_place.remove(place.as_bytes());
         }
         for lock in gone {
-            self.by_expiry.remove(&(lock.expires, lock.token));
+            self.by_expiry.remove(&(ends, lock.token));
             if let Some(count) = self.by_login.get_mut(&lock.login) {
                 *count -= 1;
                 if *count == 0 {
@@ -359,8 +361,8 @@ impl Held {
         covering.or_else(|| self.places_below(path).filter(|_| request.deep).flatten().find(excludes))
     }
 
-    fn expired(&self, now: Time) -> Vec<LockToken> {
-        self.by_expiry.iter().take_while(|(expires, _)| *expires <= now).map(|(_, token)| token.clone()).collect()
+    fn expired(&self, now: Duration) -> Vec<LockToken> {
+        self.by_expiry.iter().take_while(|(ends, _)| *ends <= now).map(|(_, token)| token.clone()).collect()
     }
 }
 

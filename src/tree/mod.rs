@@ -110,6 +110,7 @@ struct Shared {
     uploads: Arc<UploadRegistry>,
     /// What lost connections have left of uploads.
     cut_uploads: CutUploads,
+    clock: Clock,
     durability: Durability,
     _alone: Option<Exclusive>,
 }
@@ -145,12 +146,13 @@ impl Tree {
                 host,
                 tags: Tags::new(store.etag_key()?),
                 cut_uploads: CutUploads::new(store.clone(), clock.clone()),
-                locks: LockTable::open(store.clone(), clock)?,
+                locks: LockTable::open(store.clone(), clock.clone())?,
                 index: Index::new(store, Arc::new(hands)),
                 names: NameLocks::new(),
                 journals: NameLocks::new(),
                 removals,
                 uploads: Arc::default(),
+                clock,
                 durability: options.durability,
                 _alone: alone,
             }),

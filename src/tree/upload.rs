@@ -4,6 +4,7 @@ mod commit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -16,7 +17,7 @@ use super::host::{File, Folder, How, Kept, Staged, Stat};
 use super::media::HEAD;
 use super::upload_registry::RegisteredUpload;
 use super::{Attributes, Claim, EditMode, Entry, Etag, Kind, Result, View};
-use crate::domain::{Name, Permission, Tag, Time, TreePath};
+use crate::domain::{Name, Permission, Tag, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
 const BLOCK: usize = 8 << 20;
@@ -43,7 +44,7 @@ pub struct Upload {
     /// Whether its name was removed by its own session.
     detached: bool,
     /// When its connection was lost, for one that nobody has gone on with since.
-    cut_at: Option<Time>,
+    cut_at: Option<Duration>,
     access: HandleAccess,
     locks: HandleLocks,
     /// Its place among the uploads of its directory, as long as it is for a name there.

@@ -85,9 +85,8 @@ pub struct Webdav {
 impl Webdav {
     /// Serves a tree to callers that `auth` proves.
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
-        let uploads = Uploads::new(tree.clone(), options.uploads, auth.now());
-        let clock = auth.clone();
-        uploads.sweep_by(move || clock.now());
+        let uploads = Uploads::new(tree.clone(), options.uploads, auth.clock().clone());
+        uploads.sweep_now_and_then();
         Self { tree, auth, options, uploads, streak: Streak::default(), reports: ReportTurns::default() }
     }
 

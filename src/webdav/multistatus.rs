@@ -71,7 +71,10 @@ pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: 
             "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
         ));
         out.push_str(&lock.owner);
-        out.push_str(&format!("<D:timeout>Second-{}</D:timeout>", lock.expires.since(call.now).as_secs()));
+        out.push_str(&format!(
+            "<D:timeout>Second-{}</D:timeout>",
+            lock.expires.since(call.now).min(lock.timeout).as_secs()
+        ));
         if lock.login == *call.view.session().login() {
             out.push_str("<D:locktoken><D:href>");
             xml::escape(lock.token.as_str(), out);

@@ -111,7 +111,8 @@ fn sync(call: &Arc<Call>, bytes: &[u8], cancellation: &Cancellation) -> Result<R
         return Err(Error::NoSuchReport);
     }
     call.judge()?;
-    let changes = call.view.changes(&call.path, deep, since, limit, call.now, cancellation).map_err(counted)?;
+    let changes =
+        call.view.changes(&call.path, deep, since, limit, call.view.steady_now(), cancellation).map_err(counted)?;
     let changes = changes.ok_or(Error::StaleToken)?;
     let mut report =
         Report { call: Arc::clone(call), plan, changes, out: String::from(multistatus::HEAD), done: false };

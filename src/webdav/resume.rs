@@ -78,7 +78,7 @@ pub(super) async fn begin(
     let stage = {
         let (call, uploads) = (Arc::clone(call), uploads.clone());
         move || {
-            uploads.admit(call.view.session(), announced, call.now)?;
+            uploads.admit(call.view.session(), announced)?;
             let upload = call.staging(|claim| call.view.stage(&call.path, length, claim))?;
             uploads.begin(&call, length, upload)
         }
@@ -86,7 +86,7 @@ pub(super) async fn begin(
     // A request that is reset ends here, wherever it waits.
     let unknown = blocking(stage).await?;
     let id = unknown.id();
-    let open = uploads.find(id, call.view.session().token(), call.now).ok_or(Error::Lost)?;
+    let open = uploads.find(id, call.view.session().token()).ok_or(Error::Lost)?;
     let received = async { receive(&open, call, body, None).await?.pause().await };
     let offset = match received.await {
         Ok(offset) => offset,
@@ -122,7 +122,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>> {
     let id = head.uri.path().strip_prefix(PLACE).and_then(|id| Uuid::parse_str(id).ok()).ok_or(Error::Elsewhere)?;
     let Around { tree, uploads, session, now } = around;
-    let open = uploads.find(id, session.token(), now).ok_or(Error::Elsewhere)?;
+    let open = uploads.find(id, session.token()).ok_or(Error::Elsewhere)?;
     match verb {
         Verb::Head | Verb::Get => {
             let (content, _) = open.take(now).await?;

@@ -18,7 +18,7 @@ use super::begun::Begun;
 use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::weight::{Scales, Weight};
-use crate::auth::Session;
+use crate::auth::{Clock, Session};
 use crate::domain::{Login, Name, Time, TokenId, UploadSpace};
 use crate::tree::{Secured, Tree, Unfinished, Upload, View, Waiting};
 
@@ -42,6 +42,7 @@ pub(super) struct Uploads(Arc<Inner>);
 struct Inner {
     tree: Tree,
     scales: Scales,
+    clock: Clock,
     table: Mutex<Table>,
     /// Held while table and store change together: the epoch at which dead tokens were last looked for.
     order: Mutex<Option<i64>>,
@@ -121,10 +122,10 @@ impl ChunkName {
 }
 
 impl Uploads {
-    /// Finds the uploads that were left unfinished when the server last stopped, at `now`.
-    pub(super) fn new(tree: Tree, most: UploadSpace, now: Time) -> Self {
+    /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
+    pub(super) fn new(tree: Tree, most: UploadSpace, clock: Clock) -> Self {
         let scales = Scales::new(tree.clone(), most);
-        let left = tree.unfinished(now.before(LIFE));
+        let left = tree.unfinished(clock.retention().before(LIFE));
         let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
         let mut table = Table::default();
         for upload in left.unwrap_or_default() {
@@ -135,19 +136,18 @@ impl Uploads {
                 tracing::warn!(%error, "an unfinished upload that can't be read stays");
             }
         }
-        Self(Arc::new(Inner { tree, scales, table: Mutex::new(table), order: Mutex::default() }))
+        Self(Arc::new(Inner { tree, scales, clock, table: Mutex::new(table), order: Mutex::default() }))
     }
 
-    /// Sweeps now and then what waited too long or belongs to a dead token, as long as anybody shares it; `now` tells
-    /// the time.
-    pub(super) fn sweep_by(&self, now: impl Fn() -> Time + Send + 'static) {
+    /// Sweeps now and then what waited too long or belongs to a dead token, as long as anybody shares it.
+    pub(super) fn sweep_now_and_then(&self) {
         let inner: Weak<Inner> = Arc::downgrade(&self.0);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
-                let (Some(inner), now) = (inner.upgrade(), now()) else { return };
-                drop(tokio::task::spawn_blocking(move || Self(inner).sweep(now)).await);
+                let Some(inner) = inner.upgrade() else { return };
+                drop(tokio::task::spawn_blocking(move || Self(inner).sweep()).await);
             }
         });
     }
@@ -156,12 +156,12 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when all hold too much.
-    pub(super) fn admit(&self, session: &Session, length: Option<u64>, now: Time) -> Result<()> {
+    pub(super) fn admit(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.epoch()?;
-        let old = self.0.table.lock().holds_old(now);
+        let old = self.0.table.lock().holds_old(self.0.clock.retention());
         let swept_at = *self.0.order.lock();
         if old || swept_at != Some(epoch) {
-            self.sweep(now);
+            self.sweep();
         }
         self.0.table.lock().room(session)?;
         self.0.scales.admit(length)
@@ -185,9 +185,9 @@ impl Uploads {
     }
 
     /// Returns an upload of a token.
-    pub(super) fn find(&self, id: Uuid, token: TokenId, now: Time) -> Option<Arc<Open>> {
+    pub(super) fn find(&self, id: Uuid, token: TokenId) -> Option<Arc<Open>> {
         let open = self.0.table.lock().open.get(&id).cloned()?;
-        (open.token == token && !open.is_old(now)).then_some(open)
+        (open.token == token && !open.is_old(self.0.clock.retention())).then_some(open)
     }
 
     /// Ends an upload, also for a request that works on it; may block.
@@ -211,7 +211,7 @@ impl Uploads {
         if self.chunked(key.0, name, now).is_some() {
             return Ok(false);
         }
-        self.admit(session, length, now)?;
+        self.admit(session, length)?;
         let _order = self.0.order.lock();
         let table = self.0.table.lock();
         if table.chunked.contains_key(&key) {
@@ -229,7 +229,7 @@ impl Uploads {
     pub(super) fn chunked(&self, token: TokenId, name: &Name, now: Time) -> Option<Arc<Chunked>> {
         let found = self.0.table.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
-        if is_old(state.1, now) {
+        if is_old(state.1, self.0.clock.retention()) {
             return None;
         }
         state.1 = now;
@@ -300,14 +300,14 @@ impl Uploads {
     }
 
     /// Discards what waited too long, and what belongs to a dead token.
-    fn sweep(&self, now: Time) {
+    fn sweep(&self) {
         let mut order = self.0.order.lock();
         let epoch = self.0.tree.epoch().ok();
         let Ok(live) = self.0.tree.live_uploads().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
             return;
         };
         *order = epoch;
-        let (open, chunked) = self.0.table.lock().sweep(&live, now);
+        let (open, chunked) = self.0.table.lock().sweep(&live, self.0.clock.retention());
         for open in open {
             open.cancel();
             told(self.0.tree.discard(open.id, [&open.waiting]).map_err(Error::from));

@@ -5,6 +5,7 @@
 mod audit;
 mod both;
 mod bounds;
+mod clock;
 mod connections;
 mod console;
 mod console_audit;

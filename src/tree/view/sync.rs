@@ -62,6 +62,11 @@ impl Cancellation {
 }
 
 impl View {
+    /// Returns the time by which a journal has rested for too long: a jump of the clock ends none.
+    pub fn steady_now(&self) -> Time {
+        self.shared().clock.steady()
+    }
+
     /// Compares a directory with what the session's token was told of it, directly in it or (`deep`) anywhere below.
     /// Returns the point up to which changes can be told now; it is on disk when it is returned, so that a client
     /// never holds a number that a power cut takes back and that is given again to another change.

@@ -246,7 +246,9 @@ impl Live {
                 if path != call.path {
                     return false;
                 }
-                let Ok(point) = call.view.sync_point(&path, call.now, &Cancellation::default()) else { return false };
+                let Ok(point) = call.view.sync_point(&path, call.view.steady_now(), &Cancellation::default()) else {
+                    return false;
+                };
                 out.push_str(&report::sync_token(point));
             }
             Self::Reports if entry.is_folder() => out.push_str(REPORTS),

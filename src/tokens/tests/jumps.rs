@@ -1,0 +1,96 @@
+//! A clock that jumps deletes nothing.
+
+use super::*;
+use crate::domain::{Count, Counted, Protocol};
+use crate::store::{Cursor, EventFilter};
+use crate::tokens::Tidied;
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Makes one of all that is deleted by age: a revoked and an expired token, events, counts, and a journal.
+fn with_all_kinds(site: &Site) -> TokenId {
+    let request = TokenRequest { lifetime: Asked::For(lifetime("1h")), ..TokenRequest::new(login("alice")) };
+    site.tokens.issue(ADMIN, request).expect("a token");
+    let revoked = site.scoped(&[]).expect("a token").record.id;
+    let live = site.scoped(&[]).expect("a token").record.id;
+    let hour = site.clock.now().hour();
+    site.store.add_counts(&[Count { hour, protocol: Protocol::Sftp, what: Counted::Use, count: 7 }]).expect("added");
+    site.store.journal(live, &TreePath::root(), true, site.clock.now()).expect("begun");
+    site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
+    site.clock.turn(2 * HOUR);
+    let tidied = site.tokens.tidy().expect("tidied");
+    assert_eq!(tidied, Tidied { expired: 1, ..Tidied::default() });
+    live
+}
+
+fn deleted(site: &Site) -> usize {
+    let tidied = site.tokens.tidy().expect("tidied");
+    tidied.removed + tidied.forgotten + tidied.counts + tidied.marks
+}
+
+#[test]
+fn clock_that_jumps_and_is_set_right_within_a_day_deletes_nothing() {
+    for ahead in [true, false] {
+        let site = site();
+        let live = with_all_kinds(&site);
+        let events = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len();
+        let right = site.clock.now();
+        site.clock.set(if ahead { right.after(YEAR) } else { right.before(YEAR) });
+        for _ in 0..23 {
+            assert_eq!(deleted(&site), 0);
+            site.clock.turn(HOUR);
+        }
+        site.clock.set(right.after(23 * HOUR));
+        for _ in 0..30 {
+            assert_eq!(deleted(&site), 0);
+            site.clock.turn(HOUR);
+        }
+        assert_eq!(site.all().len(), 3);
+        let now = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len();
+        assert_eq!(now, events, "not one more either");
+        let journal = site.store.find_journal(live, &TreePath::root(), true, site.clock.now()).expect("read");
+        assert!(journal.is_some());
+    }
+}
+
+#[test]
+fn what_is_old_goes_once_a_jump_is_a_day_old() {
+    let site = site();
+    with_all_kinds(&site);
+    site.clock.set(site.clock.now().after(YEAR));
+    assert_eq!(deleted(&site), 0);
+    site.clock.turn(24 * HOUR - Duration::from_millis(1));
+    assert_eq!(deleted(&site), 0);
+    site.clock.turn(Duration::from_millis(1));
+    assert!(deleted(&site) > 4, "tokens, events, counts and the journal");
+    assert!(site.all().is_empty() || site.all().iter().all(|record| record.state == TokenState::Expired));
+}
+
+#[test]
+fn start_after_months_waits_a_day_of_running_time_and_no_more() {
+    let site = site();
+    with_all_kinds(&site);
+    site.store.remember_clock(&site.clock.memory().expect("looked at")).expect("written");
+    let off = crate::auth::Clock::manual(site.clock.now().after(YEAR));
+    off.resume(site.store.clock_memory().expect("read").expect("written"));
+    let tokens = Tokens::new(site.store.clone(), off.clone());
+    let removed = || tokens.tidy().expect("tidied").removed;
+    assert_eq!(removed(), 0);
+    off.turn(24 * HOUR - Duration::from_millis(1));
+    assert_eq!(removed(), 0);
+    off.turn(Duration::from_millis(1));
+    assert_eq!(removed(), 3, "what expired meanwhile, too");
+}
+
+#[test]
+fn replaced_secret_whose_grace_is_over_is_not_revived() {
+    let site = site();
+    let token = site.scoped(&[]).expect("a token").record.id;
+    let (start, grace) = (site.clock.now(), Some(lifetime("1h")));
+    site.tokens.rotate(ADMIN, token, grace).expect("rotated");
+    site.clock.turn(2 * HOUR);
+    site.tokens.tidy().expect("tidied");
+    site.clock.set(start);
+    assert_eq!(site.tokens.find(ADMIN, token).expect("there").old_until, None);
+}
