@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::{AllowedOrigins, IpNet, PublicUrl, UploadSpace};
+use crate::domain::{AllowedOrigins, IpNet, PropertySpace, PublicUrl, UploadSpace};
 
 use fault::Place;
 pub use fault::{ConfigError, Fault};
@@ -111,6 +111,8 @@ pub struct Config {
     pub deep_listing: usize,
     /// How much all unfinished uploads together may hold.
     pub unfinished_uploads: UploadSpace,
+    /// How much dead properties may take in the state directory.
+    pub properties: PropertySpace,
     /// How long SIGTERM lets transfers go on.
     pub drain: Duration,
     /// What to log, as a filter of `tracing`.
@@ -220,6 +222,7 @@ struct Draft {
     strangers_per_address: usize,
     deep_listing: usize,
     unfinished_uploads: UploadSpace,
+    properties: PropertySpace,
     drain: Duration,
     log: String,
     log_format: LogFormat,
@@ -478,6 +481,7 @@ impl Draft {
             strangers_per_address: 0,
             deep_listing: 0,
             unfinished_uploads: UploadSpace::default(),
+            properties: PropertySpace::default(),
             drain: Duration::ZERO,
             log: String::new(),
             log_format: LogFormat::Text,
@@ -522,6 +526,7 @@ impl Draft {
             strangers_per_address: self.strangers_per_address,
             deep_listing: self.deep_listing,
             unfinished_uploads: self.unfinished_uploads,
+            properties: self.properties,
             drain: self.drain,
             log: self.log.clone(),
             log_format: self.log_format,

@@ -11,6 +11,7 @@ use super::schema;
 use crate::auth::{Ended, Refusal};
 use crate::domain::{Login, PolicyFault, Role};
 use crate::http::{challenge, retry_after};
+use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
 
 /// The result of answering a request.
@@ -171,7 +172,8 @@ impl Error {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
             Self::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
-            Self::Denied(Refusal::Store(_)) | Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+            Self::Denied(Refusal::Store(error)) => of_store(error),
+            Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         }
     }
 
@@ -181,7 +183,21 @@ impl Error {
             tracing::error!(error = %self, "a REST request failed");
             return Self::Lost.to_string();
         }
+        if let Some(shortage) = self.shortage() {
+            tracing::warn!(error = %self, "a REST request was refused");
+            return shortage.text().to_owned();
+        }
         self.to_string()
+    }
+
+    /// Returns what the store is short of, where that is why.
+    fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Denied(Refusal::Store(error))
+            | Self::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
+            | Self::Tree(tree::Error::Store(error)) => error.shortage(),
+            _ => None,
+        }
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -190,7 +206,7 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Tokens(tokens::Error::Busy) => {
                 Some(Duration::from_secs(1))
             }
-            _ => None,
+            _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
     }
 }
@@ -226,7 +242,25 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-        Error::NoTree | Error::Lost | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        Error::Store(error) => of_store(error),
+        Error::Tree(error) => of_store_below(error),
+        Error::NoTree | Error::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+    }
+}
+
+fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
+    match error.shortage() {
+        Some(Shortage::Space(_)) => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
+        Some(Shortage::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        None => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+    }
+}
+
+/// Says what of a fault of the tree the store is at fault for; anything else is for the log.
+fn of_store_below(error: &tree::Error) -> (StatusCode, &'static str) {
+    match error {
+        tree::Error::Store(error) => of_store(error),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
 
@@ -234,7 +268,8 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
         tree::Error::Ended(_) => (StatusCode::UNAUTHORIZED, "denied"),
-        tree::Error::Host(_) | tree::Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        tree::Error::Store(error) => of_store(error),
+        tree::Error::Host(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
     }
 }

@@ -19,7 +19,7 @@ use crate::config::{Doors, Local, TlsFiles};
 use crate::domain::Time;
 use crate::net;
 use crate::sftp::HostKeys;
-use crate::store::{ClockMemory, Store};
+use crate::store::{ClockMemory, DiskFault, Store};
 
 /// 2026-01-01: no clock is right that shows less.
 const EARLIEST: i64 = 1_767_225_600_000;
@@ -71,6 +71,7 @@ impl Doctor {
         findings.extend(sound.then(|| database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         findings.extend(store.as_ref().map(pepper));
+        findings.extend(store.as_ref().map(disk));
         findings.extend(sound.then(|| host_keys(&local.state)));
         findings.extend(readable(&local.state));
         findings.extend(root(store.as_ref(), &local));
@@ -145,6 +146,18 @@ fn pepper(store: &Store) -> Finding {
     match Sealer::open(store) {
         Ok(_) => finding("pepper", Verdict::Good, "it is there; keep it in backups together with the database"),
         Err(error) => finding("pepper", Verdict::Bad, error.to_string()),
+    }
+}
+
+fn disk(store: &Store) -> Finding {
+    let what = "state disk";
+    match store.disk_fault() {
+        None => finding(what, Verdict::Good, "there is room, and a reserve for revocations when there is none"),
+        Some(DiskFault::BallastMissing) if !store.has_been_served().unwrap_or(true) => {
+            finding(what, Verdict::Odd, "the first start of the server makes the reserve for when it is full")
+        }
+        Some(fault @ DiskFault::BallastMissing) => finding(what, Verdict::Odd, fault.text()),
+        Some(fault) => finding(what, Verdict::Bad, fault.text()),
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is in a state directory that no server has used.
-const FILES: [&str; 6] = ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch", "pepper", "serve.lock"];
+const FILES: [&str; 7] =
+    ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch", "patgate.ballast", "pepper", "serve.lock"];
 
 /// How the names of the SSH host keys begin.
 const HOST_KEYS: &str = "ssh_host_";

@@ -113,6 +113,7 @@ fn settings(config: Config) -> Settings {
         http_gate: gate(config.http_connections, config.http_connections_per_user),
         sftp_gate: gate(config.sftp_connections, config.sftp_connections),
         http_idle: config.http_idle,
+        properties: config.properties,
         webdav_options: WebdavOptions { deep_listing: config.deep_listing, uploads: config.unfinished_uploads },
         sftp_options: SftpOptions {
             authentication: config.sftp_login,

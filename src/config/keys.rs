@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::ByteSize;
 use crate::domain::{IpNet, parse_network};
 
 use super::{Draft, Durability, Listeners, LogFormat};
@@ -436,6 +437,27 @@ pub const KEYS: &[Key] = &[
         purpose: "How much all unfinished uploads of WebDAV together may hold: a size such as 10GiB, or a share of \
                   what would be free without them. More is refused with 507.",
         read: |draft, text| text.parse().map(|space| draft.unfinished_uploads = space),
+    },
+    Key {
+        name: "property_space",
+        flag: "property-space",
+        shape: Shape::Text,
+        default: Some("1GiB"),
+        example: "",
+        value: "SIZE",
+        purpose: "How much the dead properties of all files together may take in the state directory, 256 bytes for each \
+                  beside its texts. More is refused with 507.",
+        read: |draft, text| text.parse().map(|size: ByteSize| draft.properties.all = size.bytes()),
+    },
+    Key {
+        name: "property_space_per_user",
+        flag: "property-space-per-user",
+        shape: Shape::Text,
+        default: Some("64MiB"),
+        example: "",
+        value: "SIZE",
+        purpose: "Of that, those that one user has set.",
+        read: |draft, text| text.parse().map(|size: ByteSize| draft.properties.per_user = size.bytes()),
     },
     Key {
         name: "drain_seconds",

@@ -8,7 +8,7 @@ use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
 use crate::auth::Refusal;
-use crate::store::StoreError;
+use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
 
 /// The result of a page.
@@ -127,7 +127,8 @@ impl Fault {
             Fault::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
             Fault::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
             Fault::Denied(Refusal::Busy | Refusal::TooManyConnections) => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Denied(Refusal::Store(_)) | Fault::Store(_) | Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+            Fault::Denied(Refusal::Store(error)) | Fault::Store(error) => of_store(error),
+            Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -140,7 +141,18 @@ impl Fault {
             Fault::Tokens(error @ tokens::Error::OutsideReach { reach, .. }) if !reach.is_empty() => {
                 sentence(&format!("{error}: that is {}", reach.join(", ")))
             }
-            other => sentence(&other.to_string()),
+            other => sentence(&other.shortage().map_or_else(|| other.to_string(), |short| short.text().to_owned())),
+        }
+    }
+
+    /// Returns what the store is short of, where that is why.
+    fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Fault::Denied(Refusal::Store(error))
+            | Fault::Store(error)
+            | Fault::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
+            | Fault::Tree(tree::Error::Store(error)) => error.shortage(),
+            _ => None,
         }
     }
 
@@ -176,7 +188,16 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
         tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
-        tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        tree::Error::Store(error) => of_store(error),
+        tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn of_store(error: &StoreError) -> StatusCode {
+    match error.shortage() {
+        Some(Shortage::Space(_)) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(Shortage::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+        None => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -209,7 +230,8 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::Label(_)
         | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Lost | Error::Tree(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Store(error) | Error::Tree(tree::Error::Store(error)) => of_store(error),
+        Error::Lost | Error::Tree(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

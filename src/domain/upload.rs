@@ -1,5 +1,5 @@
-//! What uploads must fit: the limits of a token and of all above it, joined into one rule; and what those that are not
-//! finished may hold.
+//! What uploads must fit: the limits of a token and of all above it, joined into one rule; what those that are not
+//! finished may hold, and dead properties.
 
 use std::str::FromStr;
 
@@ -50,6 +50,22 @@ impl UploadRule {
     /// Returns the first of the tags that is not on every list.
     pub fn refused_tag<'t>(&self, tags: &'t [Tag]) -> Option<&'t Tag> {
         tags.iter().find(|tag| !self.tags.iter().all(|list| list.contains(tag)))
+    }
+}
+
+/// Space that dead properties may take, in bytes, 256 for each beside its texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PropertySpace {
+    /// Those that one user has set.
+    pub per_user: u64,
+    /// All.
+    pub all: u64,
+}
+
+impl Default for PropertySpace {
+    /// 64 MiB for each user, 1 GiB for all.
+    fn default() -> Self {
+        Self { per_user: 64 << 20, all: 1 << 30 }
     }
 }
 

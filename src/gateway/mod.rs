@@ -33,7 +33,7 @@ use crate::console::Console;
 use crate::http::TrustedProxies;
 use crate::net::{self, Gate, TlsError};
 use crate::sftp::{HostKeys, Sftp};
-use crate::store::{Store, StoreError};
+use crate::store::{DiskFault, Store, StoreError};
 use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
@@ -116,6 +116,10 @@ impl Gateway {
         let sftp = bind(settings.sftp).await?;
 
         let store = Store::open(&settings.state)?;
+        store.bound_properties(settings.properties);
+        if !store.restore_ballast()? {
+            tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::text));
+        }
         if let Some(memory) = store.clock_memory()? {
             parts.clock.resume(memory);
         }

@@ -145,8 +145,9 @@ impl HttpDoor {
 
     async fn ready(&self) -> Response<Body> {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.version()).await {
-            Ok(Ok(_)) => text(StatusCode::OK, "ready"),
+        match tokio::task::spawn_blocking(move || store.version().map(|_| store.disk_fault())).await {
+            Ok(Ok(None)) => text(StatusCode::OK, "ready"),
+            Ok(Ok(Some(fault))) => text(StatusCode::SERVICE_UNAVAILABLE, fault.text()),
             _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
-use crate::domain::{AllowedOrigins, PublicUrl};
+use crate::domain::{AllowedOrigins, PropertySpace, PublicUrl};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub sftp_options: SftpOptions,
     /// What one WebDAV client may take.
     pub webdav_options: WebdavOptions,
+    /// How much dead properties may take in the state directory.
+    pub properties: PropertySpace,
     /// How REST is set up.
     pub api_options: ApiOptions,
     /// How long connections may go on once the gateway is told to stop.
@@ -85,6 +87,7 @@ impl Settings {
             sftp_gate: gate,
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
+            properties: PropertySpace::default(),
             api_options: ApiOptions::default(),
             drain: Duration::from_secs(10),
         }

@@ -67,6 +67,9 @@ impl Keeper {
         // A clock that was set back keeps nothing waiting.
         if self.tidy_at <= now || now.after(REST) < self.tidy_at {
             self.tree.sweep_cut_uploads();
+            if let Err(error) = self.store.restore_ballast() {
+                tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
+            }
             match self.tokens.tidy() {
                 Ok(tidied) => self.tidy_at = now.after(if tidied.is_full() { ROUND } else { REST }),
                 Err(error) => {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::auth::Ended;
 use crate::domain::PathError;
+use crate::store::Shortage;
 use crate::tree;
 
 /// The result of a request.
@@ -135,6 +136,11 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
             tracing::warn!(error = %fault, "the host failed");
             return (Status::Failure, Cow::Borrowed("the server has a fault"));
         }
+        E::Store(fault) if fault.shortage().is_some() => {
+            let text = fault.shortage().map_or("", Shortage::text);
+            tracing::warn!(error = %fault, "a request was refused");
+            return (Status::Failure, Cow::Borrowed(text));
+        }
         E::Store(fault) => {
             tracing::error!(error = %fault, "the store failed");
             return (Status::Failure, Cow::Borrowed("the server has a fault"));
@@ -161,6 +167,18 @@ mod tests {
         let (status, message) = Error::Tree(tree::Error::Host(fault)).status();
         assert_eq!(status, Status::Failure);
         assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn shortage_of_the_store_is_a_failure_with_its_reason() {
+        use crate::store::StoreError;
+        for (fault, told) in [
+            (StoreError::Full, "the disk that holds the server's state is full"),
+            (StoreError::Busy, "the server's store is busy: try again"),
+            (StoreError::Budget("as many as may be"), "as many as may be"),
+        ] {
+            assert_eq!(Error::Tree(fault.into()).status(), (Status::Failure, Cow::Borrowed(told)));
+        }
     }
 
     #[test]

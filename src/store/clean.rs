@@ -22,7 +22,7 @@ impl Store {
         if !any {
             return Ok(0);
         }
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let mut select = t.prepare_cached(DYING)?;
             let found =
                 select.query_map(params![now, page(limit)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -34,7 +34,7 @@ impl Store {
     /// Notes that tokens have expired by themselves, on the word of the process that has their last uses; returns how
     /// many that was new of.
     pub(crate) fn note_expired_tokens(&self, tokens: &[TokenId], now: Time) -> Result<usize> {
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let mut select = t.prepare_cached(
                 "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
                  WHERE t.id = ?1 AND t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0",
@@ -54,7 +54,7 @@ impl Store {
         if !self.read(|c| Ok(c.prepare_cached(OVER)?.exists([now])?))? {
             return Ok(0);
         }
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let end = "UPDATE tokens SET old_phc = NULL, old_prefilter = NULL, old_until = NULL WHERE old_until <= ?1";
             Ok(t.prepare_cached(end)?.execute([now])?)
         })
@@ -78,7 +78,7 @@ impl Store {
         if dead.is_empty() {
             return Ok(0);
         }
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let mut removed = 0;
             for token in dead {
                 for below in lineage(t, token, limit - removed)? {

@@ -69,7 +69,7 @@ impl Store {
         let jumps = serde_json::to_string(&memory.jumps).map_err(|error| StoreError::Damaged(error.to_string()))?;
         let number = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let (held_ms, running_ms) = (number(memory.held_ms), number(memory.running_ms));
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let sql = "INSERT OR REPLACE INTO clock (only, seen_at, held_ms, jumps, running_ms, boot)
                 VALUES (1, ?1, ?2, ?3, ?4, ?5)";
             Ok(t.prepare_cached(sql)?

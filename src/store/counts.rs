@@ -42,7 +42,7 @@ impl Store {
         if !any {
             return Ok(0);
         }
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let delete = "DELETE FROM counts WHERE (hour, protocol, refused) IN
                 (SELECT hour, protocol, refused FROM counts WHERE hour < ?1 ORDER BY hour LIMIT ?2)";
             Ok(t.prepare_cached(delete)?.execute((before, page(limit)))?)

@@ -70,7 +70,7 @@ impl Store {
     /// Sets right what is announced, where it is not what the database says: somebody was killed before the commit,
     /// or changed the database with another program. May have to queue behind another writer.
     pub(crate) fn announce(&self) -> Result<()> {
-        if self.is_at(self.epoch()?) { Ok(()) } else { self.write(Durability::Lazy, |_| Ok(())) }
+        if self.is_at(self.epoch()?) { Ok(()) } else { self.write_freeing(Durability::Lazy, |_| Ok(())) }
     }
 }
 

@@ -61,15 +61,66 @@ pub enum StoreError {
     /// A thread can't be started.
     #[error("no thread can be started: {0}")]
     Thread(#[source] io::Error),
+    /// The disk of the state directory is full.
+    #[error("the disk of the state directory is full: make room")]
+    Full,
+    /// Another process holds the database, or too many writes wait.
+    #[error("the database is held by another process, or busy: try again")]
+    Busy,
+    /// As much is there as may be.
+    #[error("{0}")]
+    Budget(&'static str),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Sqlite(#[source] rusqlite::Error),
 }
 
+/// SQLite's code for an index of the write-ahead log that can't grow.
+const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+
+/// What a client may be told of a fault of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// There is no space for it, or no more of it may be: 507.
+    Space(&'static str),
+    /// The store is held or busy: 503, and try again.
+    Busy,
+}
+
+impl Shortage {
+    /// Says what is short.
+    pub fn text(self) -> &'static str {
+        match self {
+            Shortage::Space(why) => why,
+            Shortage::Busy => "the server's store is busy: try again",
+        }
+    }
+}
+
+impl StoreError {
+    /// Returns what a client may be told; `None` for a fault that is for the log alone.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            StoreError::Full => Some(Shortage::Space("the disk that holds the server's state is full")),
+            StoreError::Budget(why) => Some(Shortage::Space(why)),
+            StoreError::Busy => Some(Shortage::Busy),
+            _ => None,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DiskFull) => return StoreError::Full,
+            Some(DatabaseBusy | DatabaseLocked) => return StoreError::Busy,
+            _ => {}
+        }
+        if error.sqlite_error().is_some_and(|error| error.extended_code == IOERR_SHMSIZE) {
+            return StoreError::Full;
+        }
         let unsound = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
         let unread =
             matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));

@@ -8,7 +8,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
 use super::columns::stored_path;
-use super::{Durability, Result, Store};
+use super::{Durability, Reserve, Result, Store};
 use crate::domain::TreePath;
 
 /// What an entry of the host is recognised by itself, wherever it stands.
@@ -101,7 +101,7 @@ impl Store {
 
     /// Strikes an intent whose change was not done.
     pub(crate) fn drop_intent(&self, id: i64) -> Result<()> {
-        self.write(Durability::Lazy, |connection| take_intent(connection, id).map(drop))
+        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| take_intent(connection, id).map(drop))
     }
 }
 

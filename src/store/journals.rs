@@ -94,7 +94,7 @@ impl Store {
         if dead.is_empty() {
             return Ok(0);
         }
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let mut forgotten = 0;
             for journal in dead {
                 forgotten += shorten(t, journal, limit - forgotten)?;

@@ -32,7 +32,7 @@ pub(crate) struct LockRow {
 impl Store {
     /// Returns the locks that live beyond `now`, and strikes the others.
     pub(crate) fn live_locks(&self, now: Time) -> Result<Vec<LockRow>> {
-        self.write(Durability::Lazy, |connection| {
+        self.write_freeing(Durability::Lazy, |connection| {
             connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
             let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";
             let mut statement = connection.prepare(sql)?;
@@ -76,7 +76,7 @@ impl Store {
 
     /// Strikes locks.
     pub(crate) fn drop_locks(&self, tokens: &[&str]) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
+        self.write_freeing(Durability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
             tokens.iter().try_for_each(|token| statement.execute([token]).map(drop))?;
             Ok(())

@@ -14,6 +14,11 @@ impl Store {
         Ok(root.map(|bytes| PathBuf::from(OsStr::from_bytes(&bytes))))
     }
 
+    /// Tells whether a server has used this store.
+    pub fn has_been_served(&self) -> Result<bool> {
+        Ok(self.root()?.is_some())
+    }
+
     /// Notes the served folder, for commands that run beside the server.
     pub fn set_root(&self, root: &Path) -> Result<()> {
         if self.root()?.as_deref() == Some(root) {

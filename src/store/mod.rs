@@ -11,6 +11,8 @@
 
 mod audit;
 mod author;
+mod ballast;
+mod budget;
 mod checksums;
 mod clean;
 mod clock;
@@ -31,6 +33,7 @@ pub(crate) mod testing;
 mod tokens;
 mod uploads;
 mod users;
+mod writes;
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -39,17 +42,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::{fs, io};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
+use crate::domain::PropertySpace;
 use epoch::Announced;
 
 pub(crate) use audit::Sighting;
 pub use audit::{Cursor, EventFilter, Noted};
 pub use author::Author;
+pub use ballast::DiskFault;
+use ballast::{Ballast, Reserve};
 pub use clock::{ClockJump, ClockMemory};
-pub use error::StoreError;
+pub use error::{Shortage, StoreError};
 pub(crate) use intents::{Entity, Intent, Plan};
 pub(crate) use journals::{Journal, Mark, MarkRow};
 pub(crate) use locks::LockRow;
@@ -76,6 +82,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_7.sql")),
     M::up(include_str!("schema_8.sql")),
     M::up(include_str!("schema_9.sql")),
+    M::up(include_str!("schema_10.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
@@ -100,9 +107,13 @@ struct Shared {
     state: PathBuf,
     readers: Mutex<Vec<Connection>>,
     writers: Mutex<Writers>,
+    ballast: Ballast,
+    budget: Mutex<PropertySpace>,
     watcher: Mutex<Connection>,
     announced: Announced,
     changes: AtomicU64,
+    /// The number of the event at which events are next counted.
+    events_counted_at: AtomicU64,
     changed: Notify,
     /// Whether there are checksums at all: most trees have none, and are then not asked for any.
     sums: AtomicBool,
@@ -120,6 +131,17 @@ impl Store {
     /// [`StoreError`] when the folder can't be made or used, or the database is damaged or was
     /// written by a newer patgate.
     pub fn open(state: &Path) -> Result<Self> {
+        // On a full disk the index of the write-ahead log is what has no room.
+        let ballast = Ballast::new(state);
+        loop {
+            match Self::open_once(state) {
+                Err(StoreError::Full) if ballast.release(Reserve::Revocation)? => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn open_once(state: &Path) -> Result<Self> {
         let unusable = |source| StoreError::State { path: state.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
         fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
@@ -145,9 +167,12 @@ impl Store {
                 state: state.to_owned(),
                 readers: Mutex::default(),
                 writers: Mutex::new(Writers { synced, lazy }),
+                ballast: Ballast::new(state),
+                budget: Mutex::default(),
                 watcher,
                 announced,
                 changes: AtomicU64::new(0),
+                events_counted_at: AtomicU64::new(0),
                 changed: Notify::new(),
                 sums: AtomicBool::new(sums),
             }),
@@ -162,7 +187,7 @@ impl Store {
         const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
         let mut etag_key = [0u8; 32];
         getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
-        self.write(Durability::Synced, |t| Ok(t.execute(INSERT, [etag_key]).map(drop)?))
+        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| Ok(t.execute(INSERT, [etag_key]).map(drop)?))
     }
 
     /// Returns the state directory.
@@ -210,27 +235,6 @@ impl Store {
             query(&transaction)
         })
     }
-
-    /// Runs a write in one transaction, which is undone when the closure fails.
-    pub(crate) fn write<T>(
-        &self,
-        durability: Durability,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let mut writers = self.shared.writers.lock();
-        let connection = match durability {
-            Durability::Synced => &mut writers.synced,
-            Durability::Lazy => &mut writers.lazy,
-        };
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = change(&transaction)?;
-        self.shared.announced.follow(&transaction, self.state())?;
-        transaction.commit()?;
-        drop(writers);
-        self.shared.changes.fetch_add(1, Ordering::Release);
-        self.shared.changed.notify_waiters();
-        Ok(value)
-    }
 }
 
 impl std::fmt::Debug for Store {
@@ -246,6 +250,8 @@ fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // No file beside the state that a full disk could refuse.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -5,9 +5,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::budget::may_name;
 use super::columns::stored_path;
 use super::intents::{Intent, intents, take_intent};
-use super::{Durability, Result, Store};
+use super::{Durability, Reserve, Result, Store};
 use crate::domain::{Identity, Name, NodeId, TreePath};
 
 /// A named node.
@@ -102,13 +103,14 @@ impl Store {
             if intents(connection)?.iter().any(arrives) {
                 return Ok(None);
             }
+            may_name(connection, way.len())?;
             ensure(connection, way, mint)
         })
     }
 
     /// Ends nodes, and with each all below it.
     pub(crate) fn end_nodes(&self, ids: &[NodeId]) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
+        self.write_freeing(Durability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
             ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
             Ok(())
@@ -118,12 +120,9 @@ impl Store {
     /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
     /// is done when somebody finished that intent already.
     pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
-        self.write(
-            Durability::Lazy,
-            |connection| {
-                if take_intent(connection, intent)? { end_at(connection, path) } else { Ok(()) }
-            },
-        )
+        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
+            if take_intent(connection, intent)? { end_at(connection, path) } else { Ok(()) }
+        })
     }
 
     /// Lets the rows follow a move, and strikes the intent that announced it. Nothing is done when
@@ -132,7 +131,7 @@ impl Store {
     /// The entry's row moves to its new place and the row that stood there ends; but a file that
     /// replaces a file takes over that file's id, and its own ends. Properties go with the entry.
     pub(crate) fn finish_move(&self, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
+        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
             let ours = moved.intent.map_or(Ok(true), |id| take_intent(connection, id))?;
             if ours { follow(connection, moved, mint) } else { Ok(()) }
         })

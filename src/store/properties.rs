@@ -1,12 +1,15 @@
 //! Dead properties of named nodes.
 
+use std::cell::Cell;
+
 use rusqlite::{Connection, params};
 
+use super::budget::Held;
 use super::columns::stored_path;
 use super::nodes::{FROM, SELECT, node_row};
 use super::reach::named;
-use super::{Durability, NodeRow, Result, Store};
-use crate::domain::{NodeId, TreePath};
+use super::{Durability, NodeRow, Reserve, Result, Store};
+use crate::domain::{Login, NodeId, TreePath};
 
 /// A dead property as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,24 +76,39 @@ impl Store {
         })
     }
 
-    /// Changes the properties of a node in the order of the steps; all or, when `accept` refuses what
-    /// would be left, none. Returns what it said.
+    /// Changes the properties of a node, by a user, in the order of the steps; all or, when `accept` refuses what
+    /// would be left, none. Returns what it said. What it has done when it accepts is not left half done for lack of
+    /// space: the change may use the ballast then.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the node has ended.
+    /// [`StoreError::Missing`] when the node has ended, [`StoreError::Budget`] for more than the user may set.
+    ///
+    /// [`StoreError::Missing`]: super::StoreError::Missing
+    /// [`StoreError::Budget`]: super::StoreError::Budget
     pub(crate) fn change_properties(
         &self,
         node: NodeId,
+        writer: &Login,
         steps: &[PropertyStep<'_>],
         accept: impl FnOnce(Holding) -> bool,
     ) -> Result<bool> {
-        self.write(Durability::Lazy, |connection| {
+        if steps.iter().any(|step| step.value.is_some()) {
+            self.may_grow()?;
+        }
+        let (mut accept, said) = (Some(accept), Cell::new(None));
+        let reserve = || said.get().filter(|accepted| *accepted).map(|_| Reserve::Narrowing);
+        self.write_again(Durability::Lazy, reserve, |connection| {
             named(connection, node)?;
+            let before = Held::of(connection, writer)?;
             connection.execute_batch("SAVEPOINT steps")?;
             for step in steps {
-                take_step(connection, node, step)?;
+                take_step(connection, node, writer, step)?;
             }
-            let accepted = accept(holding(connection, node)?);
+            self.fits_budget(before, Held::of(connection, writer)?)?;
+            if let Some(accept) = accept.take() {
+                said.set(Some(accept(holding(connection, node)?)));
+            }
+            let accepted = said.get() == Some(true);
             connection.execute_batch(if accepted { "RELEASE steps" } else { "ROLLBACK TO steps; RELEASE steps" })?;
             Ok(accepted)
         })
@@ -113,29 +131,45 @@ impl Store {
         })
     }
 
+    /// Returns how much the properties of these nodes would take of the budget of whoever copies them, in bytes.
+    pub(crate) fn property_bytes(&self, nodes: &[NodeId]) -> Result<u64> {
+        self.read(|connection| {
+            let sql = "SELECT coalesce(sum(bytes), 0) FROM properties WHERE node = ?1";
+            let mut select = connection.prepare_cached(sql)?;
+            let mut bytes = 0u64;
+            for node in nodes {
+                bytes += select.query_row([node], |row| row.get::<_, i64>(0))?.unsigned_abs();
+            }
+            Ok(bytes)
+        })
+    }
+
     /// Gives each second node the properties of the first, in place of its own; a node `None` has none.
-    /// One that has ended gets none.
-    pub(crate) fn copy_properties(&self, pairs: &[(Option<NodeId>, NodeId)]) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
+    /// One that has ended gets none. They count as set by `writer`, who was asked before whether there is room: this
+    /// concludes a copy.
+    pub(crate) fn copy_properties(&self, writer: &Login, pairs: &[(Option<NodeId>, NodeId)]) -> Result<()> {
+        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
             for (from, to) in pairs {
                 connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };
-                let sql = "INSERT INTO properties (node, namespace, name, value) \
-                     SELECT n.id, p.namespace, p.name, p.value FROM properties p JOIN nodes n ON n.id = ?2 \
+                let sql = "INSERT INTO properties (node, namespace, name, value, writer) \
+                     SELECT n.id, p.namespace, p.name, p.value, ?3 FROM properties p JOIN nodes n ON n.id = ?2 \
                      WHERE p.node = ?1";
-                connection.execute(sql, [from, to])?;
+                connection.execute(sql, params![from, to, writer])?;
             }
             Ok(())
         })
     }
 }
 
-fn take_step(connection: &Connection, node: NodeId, step: &PropertyStep<'_>) -> Result<()> {
+fn take_step(connection: &Connection, node: NodeId, writer: &Login, step: &PropertyStep<'_>) -> Result<()> {
     let (namespace, name) = (step.namespace, step.name);
     match step.value {
         Some(value) => {
-            let sql = "INSERT OR REPLACE INTO properties (node, namespace, name, value) VALUES (?1, ?2, ?3, ?4)";
-            connection.prepare_cached(sql)?.execute(params![node, namespace, name, value])?
+            // No REPLACE, which would remove the old row without the triggers that count it.
+            let sql = "INSERT INTO properties (node, namespace, name, value, writer) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT DO UPDATE SET value = excluded.value, writer = excluded.writer";
+            connection.prepare_cached(sql)?.execute(params![node, namespace, name, value, writer])?
         }
         None => {
             let sql = "DELETE FROM properties WHERE node = ?1 AND namespace = ?2 AND name = ?3";

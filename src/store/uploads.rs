@@ -138,7 +138,7 @@ impl Store {
 
     /// Strikes what waits of an upload under a name.
     pub(crate) fn strike_upload_part(&self, upload: i64, name: &[u8]) -> Result<()> {
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let sql = "DELETE FROM upload_parts WHERE upload = ?1 AND name = ?2";
             Ok(t.prepare_cached(sql)?.execute(params![upload, name]).map(drop)?)
         })
@@ -146,7 +146,7 @@ impl Store {
 
     /// Strikes an upload, with all that waits of it.
     pub(crate) fn strike_upload(&self, upload: i64) -> Result<()> {
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             Ok(t.prepare_cached("DELETE FROM uploads WHERE id = ?1")?.execute([upload]).map(drop)?)
         })
     }

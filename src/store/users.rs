@@ -1,9 +1,11 @@
 //! Users, their roles and their grants.
 
+use std::cell::Cell;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::reach::{self, Placed};
-use super::{Durability, Result, Store, StoreError};
+use super::{Durability, Reserve, Result, Store, StoreError};
 use crate::domain::{Event, EventKind, Login, NodeId, Role, Roles, Scope, Time, TreePath};
 
 /// A user as the store keeps it.
@@ -62,8 +64,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn change_user(&self, login: &Login, change: &UserChange, now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| {
+        // What gives anything is no reason to use the ballast.
+        let gives = Cell::new(true);
+        let reserve = || (!gives.get()).then_some(Reserve::Revocation);
+        self.write_again(Durability::Synced, reserve, |t| {
             let user = (user_id(t, login)?, login);
+            let held = self::roles(t, user.0)?;
+            let more = |roles: &Roles| roles.iter().any(|role| !held.iter().any(|held| held == role));
+            gives.set(change.disabled == Some(false) || change.roles.as_ref().is_some_and(more));
+            if gives.get() {
+                self.may_grow()?;
+            }
             if let Some(roles) = &change.roles {
                 self.replace_roles(t, user, roles)?;
             }
@@ -105,7 +116,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn disable_user(&self, login: &Login, now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| self.disable(t, (user_id(t, login)?, login), now))
+        let disable = |t: &Transaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
+        self.write_reserved(Durability::Synced, Reserve::Revocation, disable)
     }
 
     /// Enables a user again.
@@ -121,7 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn delete_user(&self, login: &Login) -> Result<()> {
-        self.write(Durability::Synced, |t| {
+        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             let user = user_id(t, login)?;
             t.execute("DELETE FROM users WHERE id = ?1", [user])?;
             self.note(t, EventKind::UserDeleted, |event| event.user(login))
@@ -141,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn revoke_grant(&self, login: &Login, node: NodeId) -> Result<bool> {
-        self.write(Durability::Synced, |t| {
+        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             let user = user_id(t, login)?;
             let delete = "DELETE FROM grants WHERE user_id = ?1 AND node = ?2";
             if t.execute(delete, params![user, node])? == 0 {

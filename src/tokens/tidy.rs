@@ -9,6 +9,8 @@ use crate::auth::Authenticator;
 const BATCH: usize = 100;
 /// How many old events one round forgets at most, and how many old counts.
 const EVENTS: usize = 1000;
+/// How many events are kept; beyond that the oldest refusals go before their time.
+const EVENT_ROWS: usize = 1_000_000;
 /// How much longer than events counts stay: a chart that reaches back for as long as they are kept begins at the start
 /// of a day (UTC), which may be almost a day earlier.
 const CHARTED: Duration = Duration::from_secs(24 * 3600);
@@ -58,7 +60,7 @@ impl Tokens {
         let marks = self.store.forget_journals(present, MARKS)?;
         let removed = self.store.remove_dead(present.before(policy.token_retention.duration()), now, BATCH)?;
         let old = present.before(policy.audit_retention.duration());
-        let forgotten = self.store.forget_events(old, EVENTS)?;
+        let forgotten = self.store.forget_events(old, EVENTS)? + self.store.trim_events(EVENT_ROWS, EVENTS)?;
         let counts = self.store.forget_counts(old.before(CHARTED), EVENTS)?;
         Ok(Tidied { expired, removed, forgotten, counts, marks })
     }

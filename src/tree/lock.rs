@@ -19,9 +19,10 @@ use crate::store::{LockRow, Store, StoreError};
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(1);
-/// How many locks a user may hold, and how many bytes a lock's owner element may have: what is held
+/// How many locks a user may hold, and all may, and how many bytes a lock's owner element may have: what is held
 /// in memory stays bounded.
 const LOCKS_PER_USER: usize = 1024;
+const LOCKS_IN_ALL: usize = 65_536;
 const OWNER_BYTES: usize = 8 << 10;
 
 /// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
@@ -155,8 +156,8 @@ impl LockTable {
     ///
     /// # Errors
     /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
-    /// (RFC 4918 section 6.1); [`Error::NoSpace`] when the user holds too many locks or the owner element
-    /// is too large.
+    /// (RFC 4918 section 6.1); [`Error::Store`] of a shortage when the user holds, or all hold, too many
+    /// locks, or the owner element is too large.
     pub(super) fn take(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
         let _alone = self.effects.write();
         drop(self.current());
@@ -165,8 +166,14 @@ impl LockTable {
             return Err(refusal(other, login));
         }
         let count = held.by_login.get(login).copied().unwrap_or_default();
-        if count >= LOCKS_PER_USER || request.owner.len() > OWNER_BYTES {
-            return Err(Error::NoSpace);
+        if count >= LOCKS_PER_USER {
+            return Err(StoreError::Budget("the user holds as many locks as may be").into());
+        }
+        if held.places.len() >= LOCKS_IN_ALL {
+            return Err(StoreError::Budget("all users together hold as many locks as may be").into());
+        }
+        if request.owner.len() > OWNER_BYTES {
+            return Err(StoreError::Budget("the owner element of the lock is too long").into());
         }
         let timeout = request.timeout.clamp(SHORTEST, LONGEST);
         let lock = Lock {

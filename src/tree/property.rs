@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::index::Index;
 use super::label::{tags_of, tags_property};
 use super::{Error, Result};
-use crate::domain::{Name, NodeId, Tag, TreePath};
+use crate::domain::{Login, Name, NodeId, Tag, TreePath};
 use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep, StoreError};
 
 /// What one property, and all of one entry, may come to.
@@ -92,10 +92,12 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more than 1000
-    /// properties or 1 MiB of them; and what `also` says.
+    /// properties or 1 MiB of them; [`Error::Store`] of a shortage when the writer has set, or all have, as much as
+    /// there may be; and what `also` says.
     pub(super) fn change_properties(
         &self,
         path: &TreePath,
+        writer: &Login,
         changes: &[PropertyChange],
         also: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
@@ -110,7 +112,7 @@ impl Index {
         let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
-        let changed = self.store().change_properties(node, &steps, |Holding { count, bytes }| {
+        let changed = self.store().change_properties(node, writer, &steps, |Holding { count, bytes }| {
             if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
                 outcome = also();
             }
@@ -124,9 +126,20 @@ impl Index {
         }
     }
 
+    /// Refuses a copy with more properties than whoever copies may set.
+    ///
+    /// # Errors
+    /// [`Error::Store`] of a shortage.
+    pub(super) fn may_copy_properties(&self, from: &TreePath, writer: &Login, deep: bool) -> Result<()> {
+        let Some(source) = self.find(from)? else { return Ok(()) };
+        let below = self.store().nodes_with_properties(source)?.into_iter();
+        let nodes: Vec<NodeId> = below.filter(|(below, _)| deep || below.is_root()).map(|(_, node)| node).collect();
+        Ok(self.store().may_hold_properties(writer, self.store().property_bytes(&nodes)?)?)
+    }
+
     /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),
-    /// in place of those that its nodes had.
-    pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, deep: bool) -> Result<()> {
+    /// in place of those that its nodes had; they count as set by whoever copies.
+    pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
         let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find(to)?.map(|old| (None, old)).into_iter().collect();
         if let Some(source) = self.find(from)? {
             for (below, node) in self.store().nodes_with_properties(source)? {
@@ -141,7 +154,7 @@ impl Index {
                 }
             }
         }
-        if pairs.is_empty() { Ok(()) } else { Ok(self.store().copy_properties(&pairs)?) }
+        if pairs.is_empty() { Ok(()) } else { Ok(self.store().copy_properties(writer, &pairs)?) }
     }
 }
 

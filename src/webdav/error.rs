@@ -10,6 +10,7 @@ use super::verb::Verb;
 use crate::auth::Refusal;
 use crate::domain::{PathError, TreePath};
 use crate::http::{Body, challenge, full, retry_after, text};
+use crate::store::{Shortage, StoreError};
 use crate::tree;
 
 /// The result of a verb.
@@ -228,7 +229,8 @@ impl Error {
             Self::Unsupported(_) | Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
-            Self::Denied(Refusal::Store(_)) | Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Denied(Refusal::Store(error)) => store_status(error),
+            Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -241,6 +243,10 @@ impl Error {
                 fault => fault.line(status),
             };
             return format!("the destination can't be used: {why}");
+        }
+        if let Some(shortage) = self.shortage() {
+            tracing::warn!(error = %self, "a WebDAV request was refused");
+            return shortage.text().to_owned();
         }
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
@@ -308,13 +314,21 @@ impl Error {
         Some(response)
     }
 
+    /// Returns what the store is short of, where that is why.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Tree(tree::Error::Store(error)) | Self::Denied(Refusal::Store(error)) => error.shortage(),
+            _ => None,
+        }
+    }
+
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
                 Some(Duration::from_secs(1))
             }
-            _ => None,
+            _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
     }
 }
@@ -342,7 +356,16 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::BadName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
-        tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        tree::Error::Store(error) => store_status(error),
+        tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error.shortage() {
+        Some(Shortage::Space(_)) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(Shortage::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+        None => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -49,6 +49,17 @@ pub(super) fn bare(name: &PropertyName, out: &mut String) {
 
 /// Appends a propstat of properties that all have one status, and an element that says why, if any.
 pub(super) fn propstat(properties: &str, status: &str, reason: Option<&str>, out: &mut String) {
+    propstat_because(properties, status, reason, None, out);
+}
+
+/// Likewise, with a sentence for people (RFC 4918 section 14.25), if any.
+pub(super) fn propstat_because(
+    properties: &str,
+    status: &str,
+    reason: Option<&str>,
+    why: Option<&str>,
+    out: &mut String,
+) {
     out.push_str("<D:propstat><D:prop>");
     out.push_str(properties);
     out.push_str("</D:prop><D:status>HTTP/1.1 ");
@@ -56,6 +67,9 @@ pub(super) fn propstat(properties: &str, status: &str, reason: Option<&str>, out
     out.push_str("</D:status>");
     if let Some(reason) = reason {
         out.push_str(&format!("<D:error><D:{reason}/></D:error>"));
+    }
+    if let Some(why) = why {
+        out.push_str(&format!("<D:responsedescription>{why}</D:responsedescription>"));
     }
     out.push_str("</D:propstat>");
 }

@@ -11,6 +11,7 @@ use super::propfind::Live;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{Body, RequestBody, full};
+use crate::store::Shortage;
 use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
 
 /// The longest value of a property.
@@ -43,6 +44,10 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
     } else {
         match call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim)) {
             Err(Error::Tree(tree::Error::Unsupported)) if Step::refuse_times(&mut steps) => refused = true,
+            Err(error) => match error.shortage() {
+                Some(Shortage::Space(why)) if Step::refuse_space(&mut steps, why) => refused = true,
+                _ => return Err(error),
+            },
             done => done?,
         }
     }
@@ -83,6 +88,8 @@ enum Fault {
     Tags,
     Unfit,
     TooLong,
+    /// There is no space for it, and why.
+    Space(&'static str),
 }
 
 impl Fault {
@@ -91,7 +98,7 @@ impl Fault {
             Self::Kind | Self::Protected => "403 Forbidden",
             Self::Tags => "400 Bad Request",
             Self::Unfit => "409 Conflict",
-            Self::TooLong => "507 Insufficient Storage",
+            Self::TooLong | Self::Space(_) => "507 Insufficient Storage",
         }
     }
 
@@ -99,6 +106,7 @@ impl Fault {
         match self {
             Self::Kind => Some("valid-resourcetype"),
             Self::Protected => Some("cannot-modify-protected-property"),
+            Self::Space(_) => Some("quota-not-exceeded"),
             Self::Tags | Self::Unfit | Self::TooLong => None,
         }
     }
@@ -118,6 +126,12 @@ impl Step {
         times.count() > 0
     }
 
+    /// Refuses the properties that would be set, for which there is no space. Returns whether there are any.
+    fn refuse_space(steps: &mut [Self], why: &'static str) -> bool {
+        let sets = |step: &&mut Self| matches!(step.outcome, Ok(Change::Dead(PropertyChange::Set(_))));
+        steps.iter_mut().filter(sets).map(|step| step.outcome = Err(Fault::Space(why))).count() > 0
+    }
+
     /// Appends what came of it; nothing came of any when one was refused.
     pub(super) fn tell(&self, refused: bool, out: &mut String) {
         let mut name = String::new();
@@ -127,7 +141,11 @@ impl Step {
             Ok(_) if refused => ("424 Failed Dependency", None),
             Ok(_) => ("200 OK", None),
         };
-        multistatus::propstat(&name, status, reason, out);
+        let why = match &self.outcome {
+            Err(Fault::Space(why)) => Some(*why),
+            _ => None,
+        };
+        multistatus::propstat_because(&name, status, reason, why, out);
     }
 
     /// Returns the change of a dead property that it asks for; one of times is noted in `attributes`.

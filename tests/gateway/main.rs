@@ -5,6 +5,7 @@
 mod audit;
 mod both;
 mod bounds;
+mod budgets;
 mod clock;
 mod connections;
 mod console;

@@ -1,9 +1,11 @@
-//! The gateway under attack by its own users: what one of them does takes no turn, no memory and no answer from others.
+//! What accidents of disk, clock and store, and what one user does to the others, leave of the gateway's promises. Slow
+//! tests, and such as need mounts.
 
 #![allow(clippy::expect_used)]
 
 mod argon2;
 mod connection;
+mod full_disk;
 #[allow(dead_code, unused_imports, reason = "shared with tests/gateway, which uses all of it")]
 #[path = "../gateway/support/mod.rs"]
 mod support;

@@ -55,7 +55,9 @@ async fn secrets_that_were_right_once_are_told_from_wrong_ones() {
     for text in [&rotated, &revoked, &expired] {
         denied(world.login(text).await);
     }
-    let told = events(&world);
+    let mut told = events(&world);
+    let expiries = told.extract_if(.., |event| event.kind == EventKind::TokenExpired).count();
+    assert_eq!(expiries, 1, "noted once it is found out");
     assert!(told.iter().all(|event| event.kind == EventKind::DeadSecretUsed), "{told:?}");
     let details: Vec<_> = told.iter().map(|event| (event.token, event.detail.as_deref().expect("why"))).collect();
     for (text, word) in [(&rotated, "rotation"), (&revoked, "revoked"), (&expired, "expired")] {
@@ -145,7 +147,8 @@ async fn an_ended_session_is_noted_with_the_reason() {
         end(&text);
         within_a_second(session.ended()).await;
         let told = events(&world);
-        let last = told.iter().find(|event| event.token == Some(text.id())).expect("an event");
+        let of_session = |event: &&Event| event.token == Some(text.id()) && event.kind != EventKind::TokenExpired;
+        let last = told.iter().find(of_session).expect("an event");
         assert_eq!(last.kind, EventKind::SessionEnded);
         assert!(last.detail.as_deref().is_some_and(|why| why.contains(word)), "{word}: {last:?}");
     }

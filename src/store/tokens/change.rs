@@ -1,12 +1,13 @@
 //! What happens to tokens that are there: narrowed, revoked, rotated, and their uses written down.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
 use super::super::journals::end_journals;
 use super::super::users::user_id;
-use super::super::{Durability, Result, Store, columns};
+use super::super::{Durability, Reserve, Result, Store, columns};
 use super::{LastUse, Sealed, TokenRecord, counted, kept, missing, narrow_to};
 use crate::domain::{EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
 
@@ -43,13 +44,20 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown node.
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
-        self.write(Durability::Synced, |t| {
+        // A new name alone is no reason to use the ballast.
+        let narrows = Cell::new(false);
+        let reserve = || narrows.get().then_some(Reserve::Narrowing);
+        self.write_again(Durability::Synced, reserve, |t| {
             let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
             let told = told(&before, narrowed);
             if told.is_empty() {
                 return Ok(true);
+            }
+            narrows.set(told.iter().any(|(kind, _)| *kind == EventKind::TokenNarrowed));
+            if !narrows.get() {
+                self.may_grow()?;
             }
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
@@ -83,7 +91,7 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
-        self.write(Durability::Synced, |t| {
+        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
             end_journals(t, ids)
         })
@@ -94,7 +102,7 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown login.
     pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
-        self.write(Durability::Synced, |t| {
+        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             let user = user_id(t, login)?;
             let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
             let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
@@ -143,7 +151,7 @@ impl Store {
 
     /// Writes uses down. One that comes late moves nothing back and revives no revoked token.
     pub(crate) fn record_uses(&self, uses: &[Use]) -> Result<()> {
-        self.write(Durability::Lazy, |t| {
+        self.write_freeing(Durability::Lazy, |t| {
             let mut update = t.prepare_cached(
                 "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
                     last_used_protocol = ?5

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{Lifetime, Permission};
-use crate::store::testing::{file, folder, id, login, node, now, opened, remove, scope, token};
+use crate::domain::{Actor, Lifetime, Permission};
+use crate::store::Author;
+use crate::store::testing::{by_hand, file, folder, id, login, node, now, opened, remove, scope, token};
 
 const R: Permission = Permission::R;
 
@@ -251,4 +252,26 @@ fn a_listing_looks_tokens_up_by_their_index() {
         })
         .expect("planned");
     assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN t\n"), "{plan}");
+}
+
+#[test]
+fn revoking_a_thousand_tokens_of_one_user_takes_less_than_half_of_the_ballast() {
+    let (_folder, store) = opened();
+    store.create_user(&login("alice"), &[], now()).expect("user");
+    store.set_policy("max-tokens-per-user", "2000").expect("set");
+    for number in 0..1000 {
+        store.add_token(&token(&format!("{number:08}"), "alice", Expiry::Hard(later(86_400)))).expect("kept");
+    }
+    let state = store.state().to_owned();
+    by_hand(&store, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let size =
+        || ["patgate.db", "patgate.db-wal"].map(|name| std::fs::metadata(state.join(name)).expect("there").len());
+    let before: u64 = size().iter().sum();
+    let acting = store.acting(Author { actor: Actor::Server, peer: None, at: now() });
+    assert_eq!(acting.revoke_tokens_of(&login("alice"), now()).expect("revoked"), 1000);
+    let log = size()[1];
+    by_hand(&store, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let grown = log + size()[0].saturating_sub(before);
+    assert!(grown > 100_000 && grown < 8 << 20, "{grown} bytes");
+    eprintln!("{grown} bytes");
 }

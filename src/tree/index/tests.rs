@@ -126,7 +126,9 @@ impl World {
 
     fn label(&self, id: NodeId, value: &str) {
         let step = PropertyStep { namespace: "u", name: "p", value: Some(value) };
-        assert!(self.store.change_properties(id, &[step], |_| true).expect("set"));
+        assert!(
+            self.store.change_properties(id, &crate::store::testing::login("alice"), &[step], |_| true).expect("set")
+        );
     }
 
     fn labels(&self, id: NodeId) -> Vec<String> {

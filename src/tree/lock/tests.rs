@@ -261,12 +261,15 @@ fn what_one_user_may_hold_is_bounded() {
     for n in 0..LOCKS_PER_USER {
         world.taken(&format!("/{n}"), exclusive(), "ann");
     }
-    assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::NoSpace)));
+    assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::Store(StoreError::Budget(_)))));
     world.taken("/x", exclusive(), "bob");
     world.locks.forget(&at("/0")).expect("forgotten");
     world.taken("/y", exclusive(), "ann");
     let owner = "o".repeat(OWNER_BYTES + 1);
-    assert!(matches!(world.take("/z", LockRequest { owner, ..exclusive() }, "bob"), Err(Error::NoSpace)));
+    assert!(matches!(
+        world.take("/z", LockRequest { owner, ..exclusive() }, "bob"),
+        Err(Error::Store(StoreError::Budget(_)))
+    ));
 }
 
 #[test]

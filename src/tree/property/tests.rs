@@ -1,6 +1,7 @@
 //! Dead properties over the node index and a host in memory.
 
 use super::*;
+use crate::store::testing::login;
 use crate::tree::Kind;
 use crate::tree::index::tests::{World, at};
 
@@ -14,7 +15,7 @@ fn set(name: &str, value: &str) -> PropertyChange {
 
 impl World {
     fn change(&self, path: &str, changes: &[PropertyChange]) -> Result<()> {
-        self.index.change_properties(&at(path), changes, || Ok(()))
+        self.index.change_properties(&at(path), &login("alice"), changes, || Ok(()))
     }
 
     fn values(&self, path: &str) -> Vec<String> {
@@ -53,11 +54,11 @@ fn an_entry_that_goes_while_it_is_named_gets_no_properties() {
     let node = world.index.mint(&at("/c")).expect("named");
     world.store.end_nodes(&[node]).expect("ended");
     let step = PropertyStep { namespace: "", name: "x", value: Some("1") };
-    let changed = world.store.change_properties(node, &[step], |_| true);
+    let changed = world.store.change_properties(node, &login("alice"), &[step], |_| true);
     assert!(matches!(changed, Err(StoreError::Missing(_))), "{changed:?}");
     world.change("/a", &[set("x", "1")]).expect("changed");
     let source = world.find("/a").expect("named");
-    world.store.copy_properties(&[(Some(source), node)]).expect("passed over");
+    world.store.copy_properties(&login("alice"), &[(Some(source), node)]).expect("passed over");
     assert!(world.store.properties(node).expect("read").is_empty());
 }
 
@@ -67,7 +68,10 @@ fn a_change_of_no_property_leaves_the_store_alone() {
     world.change("/c", &[set("x", "1")]).expect("changed");
     let before = world.store.version().expect("version");
     world.change("/c", &[]).expect("changed");
-    assert!(matches!(world.index.change_properties(&at("/c"), &[], || Err(Error::NoSpace)), Err(Error::NoSpace)));
+    assert!(matches!(
+        world.index.change_properties(&at("/c"), &login("alice"), &[], || Err(Error::NoSpace)),
+        Err(Error::NoSpace)
+    ));
     assert_eq!(world.store.version().expect("version"), before);
 }
 
@@ -81,7 +85,8 @@ fn a_change_of_properties_is_all_or_nothing() {
     assert!(matches!(world.change("/c", &many), Err(Error::NoSpace)));
     let heavy: Vec<_> = (0..16).map(|n| set(&format!("n{n}"), &large[1..])).collect();
     assert!(matches!(world.change("/c", &heavy), Err(Error::NoSpace)));
-    let refused = world.index.change_properties(&at("/c"), &[set("x", "new")], || Err(Error::Forbidden));
+    let refused =
+        world.index.change_properties(&at("/c"), &login("alice"), &[set("x", "new")], || Err(Error::Forbidden));
     assert!(matches!(refused, Err(Error::Forbidden)));
     assert_eq!(world.values("/c"), ["old"]);
     world.change("/c", &many[1..]).expect("a thousand fit");
@@ -124,12 +129,12 @@ fn a_copy_gets_the_properties_of_its_source_and_no_others() {
     ] {
         world.host.make(path, kind);
     }
-    world.index.copy_properties(&at("/a/b"), &at("/c/b"), true).expect("copied");
+    world.index.copy_properties(&at("/a/b"), &at("/c/b"), &login("alice"), true).expect("copied");
     assert_eq!((world.values("/c/b"), world.values("/c/b/f")), (vec!["/a/b".into()], vec!["/a/b/f".into()]));
     assert_ne!(world.find("/c/b/f"), world.find("/a/b/f"));
-    world.index.copy_properties(&at("/a/b"), &at("/c/e"), false).expect("copied");
+    world.index.copy_properties(&at("/a/b"), &at("/c/e"), &login("alice"), false).expect("copied");
     assert_eq!((world.values("/c/e"), world.values("/c/e/f")), (vec!["/a/b".into()], vec![]));
-    world.index.copy_properties(&at("/c/g"), &at("/c/b/f"), true).expect("copied");
+    world.index.copy_properties(&at("/c/g"), &at("/c/b/f"), &login("alice"), true).expect("copied");
     assert!(world.values("/c/b/f").is_empty());
     assert_eq!(world.values("/a/b/f"), ["/a/b/f"]);
     // What belonged to a folder that was swapped since is not the new one's to give.
@@ -138,6 +143,6 @@ fn a_copy_gets_the_properties_of_its_source_and_no_others() {
         world.host.make(path, Kind::Folder);
     }
     world.change("/a", &[set("x", "a")]).expect("changed");
-    world.index.copy_properties(&at("/a"), &at("/c/h"), true).expect("copied");
+    world.index.copy_properties(&at("/a"), &at("/c/h"), &login("alice"), true).expect("copied");
     assert_eq!((world.values("/c/h"), world.values("/c/h/b")), (vec!["a".into()], vec![]));
 }

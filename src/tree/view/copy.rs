@@ -37,6 +37,7 @@ impl View {
         }
         self.may_replace(&target, overwrite, claim)?;
         self.may_copy_tags(&source.path, deep)?;
+        self.shared().index.may_copy_properties(&source.path, self.session().login(), deep)?;
         let work = Work {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
@@ -75,7 +76,7 @@ impl View {
         old.into_iter().for_each(|old| self.shared().removals.begin(old));
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
-        self.shared().index.copy_properties(&source.path, &target.path, deep)?;
+        self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), deep)?;
         Ok(replaced.is_some())
     }
 

@@ -17,7 +17,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
-    /// or by one of the folder in which a file would be made; [`Error::NoSpace`] when the user holds too
+    /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
     /// many; [`Error::WrongType`] for the name of a file that would be made.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
         let place = match self.open_for(Operation::Write, path, How::Place) {

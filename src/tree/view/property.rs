@@ -55,7 +55,8 @@ impl View {
         claim: &Claim<'_>,
     ) -> Result<()> {
         self.with_changeable(path, changes, attributes, claim, |found| {
-            self.shared().index.change_properties(&found.path, changes, || self.apply(found, attributes))
+            let writer = self.session().login();
+            self.shared().index.change_properties(&found.path, writer, changes, || self.apply(found, attributes))
         })
     }
 
@@ -110,11 +111,11 @@ impl View {
         self.may_label(tags)?;
         let (index, change) = (&self.shared().index, [label(tags)]);
         if replaced.is_some_and(|stat| stat.kind == Some(Kind::File)) {
-            return index.change_properties(&spot.path, &change, put);
+            return index.change_properties(&spot.path, self.session().login(), &change, put);
         }
         // What is not there yet has no node to be labelled.
         put()?;
-        index.change_properties(&spot.path, &change, || Ok(())).inspect_err(|_| {
+        index.change_properties(&spot.path, self.session().login(), &change, || Ok(())).inspect_err(|_| {
             if let Err(error) = spot.folder.unlink(&spot.name) {
                 tracing::warn!(path = %spot.path, %error, "a file that could not be labelled is left");
             }

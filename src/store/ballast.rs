@@ -1,0 +1,210 @@
+//! The ballast: space on the disk of the state directory that nothing but revoking, disabling and narrowing may use.
+//!
+//! It is a file of blocks that are allocated and say nothing. When such a write finds the disk full, the ballast gives up
+//! as much of it as the write needs, a step at a time; all other writes that would make the store grow are refused from
+//! then on, so that what is left stays for the next one. It comes back by itself once there is room.
+//!
+//! Only a server makes it: a state that none has served has no reserve and no such rule.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::{Result, StoreError};
+
+const FILE: &str = "patgate.ballast";
+/// Size of the ballast on all but small file systems. Revoking 1,000 tokens of one user in one go takes about 3 MiB of
+/// the write-ahead log and of the audit trail; disabling the user takes a few pages.
+const BALLAST_BYTES: u64 = 16 << 20;
+/// Size of the ballast on the smallest.
+const SMALLEST_BYTES: u64 = 1 << 20;
+/// Largest part of a file system that the ballast takes.
+const SHARE_OF_DISK: u64 = 8;
+/// How much is given up at once: what one revocation needs, and some more. Another program may take what it leaves.
+const STEP_BYTES: u64 = 128 << 10;
+/// Space beside the ballast below which the disk counts as full.
+const FULL_BELOW_BYTES: u64 = 256 << 10;
+
+/// What a write may take of the ballast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reserve {
+    /// All: what ends tokens and users.
+    Revocation,
+    /// Half: what a token's own holder can do again and again, and what concludes an effect that is there already.
+    Narrowing,
+}
+
+/// What is wrong with the disk of the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// Next to nothing is free.
+    Full,
+    /// A part of the ballast was given up, and there is no room for it yet.
+    BallastInUse,
+    /// There is no ballast: none fitted when a server started, or somebody removed it.
+    BallastMissing,
+}
+
+impl DiskFault {
+    /// Says what is wrong, and what to do, without telling where the state is.
+    pub fn text(self) -> &'static str {
+        match self {
+            DiskFault::Full => "the disk of the state directory is full: make room",
+            DiskFault::BallastInUse => {
+                "the disk of the state directory is full: until there is room, only revoking, disabling and narrowing \
+                 are written down"
+            }
+            DiskFault::BallastMissing => {
+                "the disk of the state directory has no room for the reserve that revocations need when it is full: \
+                 make room"
+            }
+        }
+    }
+}
+
+/// The file that holds the space.
+pub(super) struct Ballast {
+    state: PathBuf,
+    path: PathBuf,
+}
+
+impl Ballast {
+    pub(super) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned(), path: state.join(FILE) }
+    }
+
+    /// Tells whether a part of it is given up: nothing else may grow then.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.allocated().is_some_and(|there| there < self.size())
+    }
+
+    /// Returns what is wrong with the disk, if anything is.
+    pub(super) fn fault(&self) -> Option<DiskFault> {
+        match self.allocated() {
+            None => Some(DiskFault::BallastMissing),
+            Some(there) if there < self.size() => Some(DiskFault::BallastInUse),
+            Some(_) if self.free() < FULL_BELOW_BYTES => Some(DiskFault::Full),
+            Some(_) => None,
+        }
+    }
+
+    /// Gives up one more step of it; tells whether there was one that this reserve may have.
+    pub(super) fn release(&self, reserve: Reserve) -> Result<bool> {
+        let there = self.allocated().unwrap_or(0);
+        let floor = if reserve == Reserve::Revocation { 0 } else { self.size() / 2 };
+        if there <= floor {
+            return Ok(false);
+        }
+        let left = there.saturating_sub(STEP_BYTES).max(floor);
+        let unusable = |source| StoreError::State { path: self.path.clone(), source };
+        let file = OpenOptions::new().write(true).open(&self.path).map_err(unusable)?;
+        file.set_len(left).map_err(unusable)?;
+        tracing::warn!(left, "the disk of the state directory is full: a part of the reserve is used");
+        Ok(true)
+    }
+
+    /// Makes it, or makes it whole again, where there is room. Tells whether it is whole.
+    pub(super) fn restore(&self) -> Result<bool> {
+        let (size, there) = (self.size(), self.allocated());
+        if there.is_some_and(|there| there >= size) {
+            return Ok(true);
+        }
+        // Room for what is written meanwhile is left: else this would be given up again at once.
+        if self.free() < size - there.unwrap_or(0) + 4 * FULL_BELOW_BYTES {
+            return Ok(false);
+        }
+        let unusable = |source| StoreError::State { path: self.path.clone(), source };
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path).map_err(unusable)?;
+        match allocate(&file, there.unwrap_or(0), size) {
+            Ok(()) => {
+                if there.is_some() {
+                    tracing::info!("the reserve on the disk of the state directory is whole again");
+                }
+                Ok(true)
+            }
+            Err(error) => {
+                let _ = file.set_len(there.unwrap_or(0));
+                if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(unusable(error)) }
+            }
+        }
+    }
+
+    /// Returns how much of it there is; `None` where it was never made.
+    fn allocated(&self) -> Option<u64> {
+        fs::metadata(&self.path).ok().map(|there| there.size())
+    }
+
+    /// Returns how much there is to be: less on a small file system.
+    fn size(&self) -> u64 {
+        let share = statvfs(&self.state).map_or(BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / SHARE_OF_DISK);
+        // In whole steps, so that two processes agree on it while the file system grows by less.
+        (share / STEP_BYTES * STEP_BYTES).clamp(SMALLEST_BYTES, BALLAST_BYTES)
+    }
+
+    /// Returns how many bytes are free for this user.
+    fn free(&self) -> u64 {
+        statvfs(&self.state).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
+    }
+}
+
+/// Allocates the blocks of a file between two offsets.
+fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), from, to - from) {
+        Err(rustix::io::Errno::OPNOTSUPP) => fill(file, from, to),
+        done => Ok(done?),
+    }
+}
+
+/// Writes a file between two offsets, with what no file system can compress.
+fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut block = vec![0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        getrandom::fill(&mut block).map_err(io::Error::other)?;
+        let length = block.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        file.write_all_at(&block[..length], at)?;
+        at += length as u64;
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ballast_is_given_up_in_steps_and_half_of_it_only_to_revocations() {
+        let folder = tempfile::tempdir().expect("folder");
+        let ballast = Ballast::new(folder.path());
+        assert!(!ballast.is_in_use() && ballast.fault() == Some(DiskFault::BallastMissing));
+        assert!(!ballast.release(Reserve::Revocation).expect("nothing there"));
+        assert!(ballast.restore().expect("made") && ballast.restore().expect("there"));
+        let blocks = || fs::metadata(&ballast.path).expect("there").blocks() * 512;
+        assert!(blocks() >= ballast.size() && ballast.fault().is_none(), "{} of {}", blocks(), ballast.size());
+        let mut steps = 0;
+        while ballast.release(Reserve::Narrowing).expect("released") {
+            steps += 1;
+            assert!(ballast.is_in_use() && ballast.fault() == Some(DiskFault::BallastInUse));
+        }
+        assert_eq!(ballast.allocated(), Some(ballast.size() / 2));
+        while ballast.release(Reserve::Revocation).expect("released") {
+            steps += 1;
+        }
+        assert_eq!((ballast.allocated(), steps), (Some(0), ballast.size() / STEP_BYTES));
+        assert!(ballast.restore().expect("made whole") && !ballast.is_in_use());
+    }
+
+    #[test]
+    fn ballast_is_filled_where_blocks_cannot_be_allocated_at_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = File::create(folder.path().join("file")).expect("file");
+        fill(&file, 100, 200_000).expect("filled");
+        assert_eq!(file.metadata().expect("there").len(), 200_000);
+        assert!(file.metadata().expect("there").blocks() * 512 >= 196_000);
+    }
+}
