@@ -28,7 +28,7 @@ mod watch;
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -114,6 +114,8 @@ struct Core {
     uses: Uses,
     /// Held while uses are written down: a reader waits for those that somebody else has taken to write.
     writing_uses: Mutex<()>,
+    /// When it was last logged that something could not be written down.
+    warned_at: Mutex<Option<Instant>>,
     trail: Trail,
     tally: Tally,
     numbers: AtomicU64,
@@ -247,6 +249,7 @@ impl Authenticator {
             lives: Lives::default(),
             uses: Uses::default(),
             writing_uses: Mutex::default(),
+            warned_at: Mutex::default(),
             trail: Trail::default(),
             tally: Tally::default(),
             numbers: AtomicU64::new(0),

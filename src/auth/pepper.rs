@@ -3,15 +3,18 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hmac::Mac;
 use zeroize::Zeroizing;
 
 use super::seal::{self, KeyedHash};
-use crate::store::{Store, StoreError};
+use crate::store::{PEPPER, Store, StoreError};
 
-const FILE: &str = "pepper";
+const FILE: &str = PEPPER;
+/// What is hashed under the pepper to recognise it by: no secret can be this.
+const MARKED: &[u8] = b"patgate: the pepper of this database";
 
 /// The keyed hash that the pepper keys.
 #[derive(Clone)]
@@ -34,7 +37,26 @@ impl Pepper {
             Err(error) => return Err(unusable(error)),
         };
         let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperDamaged(path.clone()))?;
-        Ok(Self(Arc::new(seal::keyed_hash(key))))
+        let pepper = Self(Arc::new(seal::keyed_hash(key)));
+        pepper.belongs_to(store, path)?;
+        Ok(pepper)
+    }
+
+    /// Refuses a pepper that is not the one of the store's tokens; one that the store does not know yet is noted.
+    fn belongs_to(&self, store: &Store, path: PathBuf) -> Result<(), StoreError> {
+        let mut mac = self.mac();
+        mac.update(MARKED);
+        let tag = mac.finalize().into_bytes();
+        let mark: [u8; 16] = std::array::from_fn(|i| tag[i]);
+        match store.pepper_mark()? {
+            Some(known) if known == mark => Ok(()),
+            Some(_) if store.has_tokens()? => Err(StoreError::PepperForeign(path)),
+            // What can't be noted now is at the next opening.
+            _ => match store.set_pepper_mark(&mark) {
+                Err(StoreError::Full | StoreError::Busy) => Ok(()),
+                noted => noted,
+            },
+        }
     }
 
     /// Returns a fresh keyed hash.

@@ -1,7 +1,7 @@
 //! Keeps open sessions honest while nothing asks for them, and writes uses down.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,8 @@ use crate::store::{StoreError, Use};
 const POLL: Duration = Duration::from_millis(250);
 /// How often in a row the store may fail until sessions end, because nobody can vouch for them.
 const FAILURES: u32 = 4;
+/// How often it is logged that something can't be written down.
+const WARNED_AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait for somebody else who writes uses down, behind another process perhaps.
 const WRITING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -76,31 +78,31 @@ impl Core {
             tracing::warn!(%error, "the store's changes are not announced: every request reads it");
         }
         let now = self.clock.now();
-        self.record_uses(|uses| uses.due(now));
+        self.record_uses(|uses| uses.due(now), false);
         self.record_expired();
         self.write_down(self.trail.due(now), &self.tally.due(now));
     }
 
     /// Writes all uses and events down.
     pub(super) fn flush(&self) {
-        self.write_uses();
+        self.record_uses(Uses::all, true);
         self.record_expired();
         self.write_down(self.trail.all(self.clock.now()), &self.tally.all());
     }
 
     /// Writes all uses down; tells whether that was done.
     pub(super) fn write_uses(&self) -> bool {
-        self.record_uses(Uses::all)
+        self.record_uses(Uses::all, false)
     }
 
     /// Writes down the uses that are taken from memory; tells whether that was done.
-    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<Use>) -> bool {
+    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<Use>, last: bool) -> bool {
         let Some(_writing) = self.writing_uses.try_lock_for(WRITING_TIMEOUT) else { return false };
         let uses = take(&self.uses);
-        let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses) };
+        let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, last) };
         if let Err(error) = &recorded {
             self.uses.unwritten(&uses);
-            tracing::warn!(%error, "uses of tokens were not written down");
+            self.not_written("uses of tokens", error);
         }
         recorded.is_ok()
     }
@@ -112,7 +114,16 @@ impl Core {
             && let Err(error) = self.store.note_expired_tokens(&expired, self.clock.now())
         {
             self.uses.expiry_unwritten(&expired);
-            tracing::warn!(%error, "that tokens have expired was not written down");
+            self.not_written("expirations of tokens", &error);
+        }
+    }
+
+    /// Logs what was not written down, once in a while: a full disk lasts, and this is tried several times a second.
+    fn not_written(&self, what: &str, error: &StoreError) {
+        let mut warned_at = self.warned_at.lock();
+        if warned_at.is_none_or(|at| at.elapsed() >= WARNED_AGAIN) {
+            *warned_at = Some(Instant::now());
+            tracing::warn!(%error, "{what} were not written down: they are kept in memory, and tried again");
         }
     }
 
@@ -134,17 +145,17 @@ impl Core {
         if !sightings.is_empty()
             && let Err(error) = self.store.sight(&sightings)
         {
-            tracing::warn!(%error, "where tokens are used was not written down");
+            self.not_written("places that tokens are used from", &error);
         }
         if !counts.is_empty()
             && let Err(error) = self.store.add_counts(counts)
         {
             self.tally.take_back(counts);
-            tracing::warn!(%error, "how often tokens are used was not written down");
+            self.not_written("counts of uses", &error);
         }
         if let Err(error) = self.store.record(&events) {
             self.trail.untold(events);
-            tracing::warn!(%error, "events were not written down");
+            self.not_written("events", &error);
         }
     }
 }

@@ -12,14 +12,14 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
 use super::failure::NEW_HOST_KEY;
-use super::site::Site;
+use super::site::{Site, has_state};
 use super::{Failure, Result, descriptors, output};
 use crate::auth::{Clock, Sealer};
 use crate::config::{Doors, Local, TlsFiles};
 use crate::domain::Time;
 use crate::net;
 use crate::sftp::HostKeys;
-use crate::store::{ClockMemory, DiskFault, Store};
+use crate::store::{ClockMemory, DiskFault, Store, StoreError};
 
 /// 2026-01-01: no clock is right that shows less.
 const EARLIEST: i64 = 1_767_225_600_000;
@@ -66,8 +66,9 @@ impl Doctor {
         let mut findings = vec![state(&local.state)];
         // Opening the state of another user, or an open one, would change it.
         let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
-        let there = sound && local.state.join("patgate.db").exists();
-        let store = there.then(|| Store::open(&local.state));
+        let there = sound && has_state(&local.state);
+        // Nothing is migrated by looking.
+        let store = there.then(|| Store::open_current(&local.state));
         findings.extend(sound.then(|| database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         findings.extend(store.as_ref().map(pepper));
@@ -138,6 +139,7 @@ fn database(store: Option<&crate::store::Result<Store>>) -> Finding {
             Ok(_) => finding("database", Verdict::Good, "it opens and is sound"),
             Err(error) => finding("database", Verdict::Bad, error.to_string()),
         },
+        Some(Err(error @ StoreError::Older { .. })) => finding("database", Verdict::Odd, error.to_string()),
         Some(Err(error)) => finding("database", Verdict::Bad, error.to_string()),
     }
 }

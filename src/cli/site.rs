@@ -81,7 +81,7 @@ impl Site {
     pub(super) fn open(&self) -> Result<Open> {
         let local = self.local()?;
         own(&local.state)?;
-        if !local.state.join("patgate.db").exists() {
+        if !has_state(&local.state) {
             let state = local.state.display();
             // `--state` was once how a list of tokens was narrowed.
             let is_status = self.global.state.as_deref().is_some_and(|state| state.parse::<StateFilter>().is_ok());
@@ -241,11 +241,16 @@ impl Open {
 
 fn open(local: Local) -> Result<Open> {
     own(&local.state)?;
-    let store = Store::open(&local.state)?;
+    let store = Store::open_current(&local.state)?;
     // What is shown is in force, also where a server holds the latest use in memory.
     write_uses_of_servers(&local.state);
     let tokens = Tokens::new(store.clone(), Clock::system());
     Ok(Open { tokens, authority: system_user::authority(), store, local, tree: OnceCell::new() })
+}
+
+/// Tells whether there is a state, if only a part of one.
+pub(super) fn has_state(state: &Path) -> bool {
+    ["patgate.db", "pepper"].iter().any(|name| state.join(name).exists())
 }
 
 /// Refuses the state of another user, which files of ours would lock out.

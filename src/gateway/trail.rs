@@ -94,10 +94,11 @@ impl Keeper {
         if known && !last {
             return;
         }
-        match self.store.remember_clock(&memory) {
-            Ok(()) => self.remembered = Some((running, memory.jumps)),
-            Err(error) => tracing::warn!(%error, "what the clock shows was not written down"),
+        if let Err(error) = self.store.remember_clock(&memory) {
+            tracing::warn!(%error, "what the clock shows was not written down");
         }
+        // After a failure, too: it is tried again in a minute.
+        self.remembered = Some((running, memory.jumps));
     }
 
     fn tell(&mut self) -> Result<(), StoreError> {

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(store.note_expired(later(60), 10).expect("noted"), 1);
         assert_eq!(store.note_expired(later(105), 10).expect("noted"), 0, "a use may not be written down yet");
         let last = LastUse { at: later(99), from: None, client: None, protocol: None };
-        store.record_uses(&[Use { token: id("bbbbbbbb"), last }]).expect("written");
+        store.record_uses(&[Use { token: id("bbbbbbbb"), last }], false).expect("written");
         assert_eq!(store.note_expired(later(190), 10).expect("noted"), 0);
         assert_eq!(store.note_expired(later(300), 10).expect("noted"), 1);
         assert_eq!(store.note_expired(later(99_999), 10).expect("noted"), 0);

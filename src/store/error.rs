@@ -21,6 +21,24 @@ pub enum StoreError {
         "the database was written by a newer patgate: use that version, or restore a backup made before the upgrade"
     )]
     Newer,
+    /// The database was written by an older patgate, and nothing was asked to migrate it.
+    #[error(
+        "the database was written by an older patgate (schema {found}, this one has {latest}): patgate serve migrates it \
+         when it starts, after a copy was made"
+    )]
+    Older {
+        /// Its schema.
+        found: usize,
+        /// That of this version.
+        latest: usize,
+    },
+    /// The database is missing although there is a pepper.
+    #[error(
+        "the database {path} is missing although the pepper beside it is there: restore it from a backup, or, to begin \
+         anew without any token, remove the pepper",
+        path = .0.display()
+    )]
+    DatabaseMissing(PathBuf),
     /// The database is damaged.
     #[error("the database is damaged ({0}): restore the state directory from a backup")]
     Damaged(String),
@@ -49,6 +67,12 @@ pub enum StoreError {
         path = .0.display()
     )]
     PepperMissing(PathBuf),
+    /// The pepper is another one than secrets were sealed with.
+    #[error(
+        "the pepper {path} is not the one that this database's tokens were made with: restore both from the same backup",
+        path = .0.display()
+    )]
+    PepperForeign(PathBuf),
     /// The pepper's file does not hold a pepper.
     #[error(
         "the pepper {path} is damaged (it must hold 32 bytes): restore it from the backup that holds this database",

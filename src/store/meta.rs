@@ -28,6 +28,17 @@ impl Store {
         self.write(Durability::Synced, |t| Ok(t.execute("UPDATE meta SET root = ?1", [bytes]).map(drop)?))
     }
 
+    /// Returns what the pepper is recognised by; `None` where it was not looked at yet.
+    pub(crate) fn pepper_mark(&self) -> Result<Option<[u8; 16]>> {
+        self.read(|c| Ok(c.query_row("SELECT pepper_mark FROM meta", [], |row| row.get(0))?))
+    }
+
+    /// Notes what the pepper is recognised by.
+    pub(crate) fn set_pepper_mark(&self, mark: &[u8; 16]) -> Result<()> {
+        let update = "UPDATE meta SET pepper_mark = ?1";
+        self.write_freeing(Durability::Synced, |t| Ok(t.execute(update, [mark]).map(drop)?))
+    }
+
     /// Returns the key that entity tags are made with: made once, the same ever after.
     pub fn etag_key(&self) -> Result<[u8; 32]> {
         self.read(|c| Ok(c.query_row("SELECT etag_key FROM meta", [], |row| row.get(0))?))

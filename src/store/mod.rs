@@ -25,6 +25,7 @@ mod journals;
 mod locks;
 mod meta;
 mod nodes;
+mod opening;
 mod policy;
 mod properties;
 mod reach;
@@ -35,11 +36,12 @@ mod uploads;
 mod users;
 mod writes;
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::{fs, io};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -60,6 +62,8 @@ pub(crate) use intents::{Entity, Intent, Plan};
 pub(crate) use journals::{Journal, Mark, MarkRow};
 pub(crate) use locks::LockRow;
 pub(crate) use nodes::{Moved, NodeRow, Step};
+use opening::Migration;
+pub(crate) use opening::PEPPER;
 pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
 pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
@@ -83,9 +87,12 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_8.sql")),
     M::up(include_str!("schema_9.sql")),
     M::up(include_str!("schema_10.sql")),
+    M::up(include_str!("schema_11.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
+/// How long a read waits for a process that keeps even readers out, as recovery does.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether a write is on disk before its call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +114,8 @@ struct Shared {
     state: PathBuf,
     readers: Mutex<Vec<Connection>>,
     writers: Mutex<Writers>,
+    /// When a write last found the database held.
+    held_at: Mutex<Option<Instant>>,
     ballast: Ballast,
     budget: Mutex<PropertySpace>,
     watcher: Mutex<Connection>,
@@ -125,39 +134,43 @@ struct Writers {
 }
 
 impl Store {
-    /// Opens the database in the state directory; makes both (0700, 0600) when they are not there.
+    /// Opens the database in the state directory; makes both (0700, 0600) when they are not there. One of an older patgate
+    /// is migrated, after a copy of it was put beside it.
     ///
     /// # Errors
-    /// [`StoreError`] when the folder can't be made or used, or the database is damaged or was
-    /// written by a newer patgate.
+    /// [`StoreError`] when the folder can't be made or used, or the database is damaged, was written by a newer patgate,
+    /// or is missing beside a pepper.
     pub fn open(state: &Path) -> Result<Self> {
+        Self::open_with(state, Migration::AfterBackup)
+    }
+
+    /// Likewise, for whoever works beside a server or only looks: one of an older patgate is left as it is.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`StoreError::Older`].
+    pub fn open_current(state: &Path) -> Result<Self> {
+        Self::open_with(state, Migration::Refused)
+    }
+
+    fn open_with(state: &Path, migration: Migration) -> Result<Self> {
         // On a full disk the index of the write-ahead log is what has no room.
         let ballast = Ballast::new(state);
         loop {
-            match Self::open_once(state) {
+            match Self::open_once(state, migration) {
                 Err(StoreError::Full) if ballast.release(Reserve::Revocation)? => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn open_once(state: &Path) -> Result<Self> {
+    fn open_once(state: &Path, migration: Migration) -> Result<Self> {
         let unusable = |source| StoreError::State { path: state.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
         fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
-        let path = state.join(DATABASE);
-        // Never opened when it is there: closing it would end the locks that SQLite holds on it for another
-        // store of this process (POSIX locks belong to process and file).
-        match fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unusable)?;
-            }
-            made => drop(made.map_err(unusable)?),
-        }
-
+        let path = opening::make_file(state)?;
         let mut synced = connect(&path, "FULL")?;
         error::sound(&synced)?;
-        MIGRATIONS.to_latest(&mut synced)?;
+        opening::migrate(&mut synced, state, migration)?;
         let sums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
         let lazy = connect(&path, "NORMAL")?;
         let watcher = Mutex::new(reader(&path)?);
@@ -167,6 +180,7 @@ impl Store {
                 state: state.to_owned(),
                 readers: Mutex::default(),
                 writers: Mutex::new(Writers { synced, lazy }),
+                held_at: Mutex::default(),
                 ballast: Ballast::new(state),
                 budget: Mutex::default(),
                 watcher,
@@ -246,7 +260,7 @@ impl std::fmt::Debug for Store {
 fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -259,7 +273,7 @@ fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
 fn reader(path: &Path) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.busy_timeout(READ_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

@@ -85,12 +85,12 @@ mod tests {
 
     #[test]
     fn no_tokens_at_all_which_an_older_patgate_took_becomes_one() {
-        let (folder, store) = testing::opened();
         for (kept, becomes) in [("0", 1), ("7", 7)] {
-            testing::by_hand(&store, &format!("REPLACE INTO policy VALUES ('max-tokens-per-user', '{kept}')"));
-            // Back to that version: what was added since has to be addable again.
-            testing::by_hand(&store, "ALTER TABLE tokens DROP COLUMN foreign_roles; PRAGMA user_version = 6");
-            let store = Store::open(&folder.path().join("state")).expect("opens");
+            let folder = testing::older(6);
+            let connection = rusqlite::Connection::open(folder.path().join("patgate.db")).expect("opens");
+            connection.execute("INSERT INTO policy VALUES ('max-tokens-per-user', ?1)", [kept]).expect("set");
+            drop(connection);
+            let store = Store::open(folder.path()).expect("opens");
             assert_eq!(store.policy().expect("read").max_tokens_per_user.get(), becomes);
             store.set_policy("max-tokens-per-user", "5").expect("set");
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::params;
 use tempfile::TempDir;
 
-use super::{Durability, NewToken, Sealed, Store};
+use super::{DATABASE, Durability, MIGRATIONS, NewToken, Sealed, Store};
 use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
 
 /// An instant to start from.
@@ -18,6 +18,17 @@ pub(crate) fn opened() -> (TempDir, Store) {
     let folder = tempfile::tempdir().expect("folder");
     let store = Store::open(&folder.path().join("state")).expect("opens");
     (folder, store)
+}
+
+/// A state directory of an older schema, with the user alice.
+pub(crate) fn older(schema: usize) -> TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut connection = rusqlite::Connection::open(folder.path().join(DATABASE)).expect("opens");
+    MIGRATIONS.to_version(&mut connection, schema).expect("made");
+    let rows = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, zeroblob(32));
+        INSERT INTO users (login, created_at) VALUES ('alice', 1);";
+    connection.execute_batch(rows).expect("made");
+    folder
 }
 
 pub(crate) fn login(text: &str) -> Login {

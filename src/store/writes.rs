@@ -11,8 +11,11 @@ use super::{Durability, Result, Store, StoreError, Writers};
 
 /// How long a write waits for others, of this process and of all together: nobody queues behind a store that is held.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The least that it waits for other processes.
-const BUSY_AT_LEAST: Duration = Duration::from_millis(100);
+/// For how long after one found the store held the next ones only try: what queues behind a guard of whoever waits, such
+/// as a lock on a name, must not wait one after the other.
+const HELD: Duration = Duration::from_secs(2);
+/// How long they try.
+const TRY_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Store {
     /// Runs a write in one transaction, which is undone when the closure fails.
@@ -37,7 +40,7 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut writers = self.writers()?;
+        let mut writers = self.writers(self.patience())?;
         let value = self.commit(&mut writers, durability, change);
         self.wrote(writers, value)
     }
@@ -63,7 +66,7 @@ impl Store {
         mut change: impl FnMut(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         // Held all the time: no other write of this process gets what the ballast gives up.
-        let mut writers = self.writers()?;
+        let mut writers = self.writers(self.patience())?;
         let value = loop {
             match self.commit(&mut writers, durability, &mut change) {
                 Err(StoreError::Full) => match reserve() {
@@ -93,14 +96,21 @@ impl Store {
     /// is whole.
     pub fn restore_ballast(&self) -> Result<bool> {
         // No write uses it meanwhile.
-        let _writers = self.writers()?;
+        let _writers = self.writers(WRITE_TIMEOUT)?;
         self.shared.ballast.restore()
     }
 
-    fn writers(&self) -> Result<MutexGuard<'_, Writers>> {
+    /// Returns how long a write may wait now.
+    fn patience(&self) -> Duration {
+        let held = self.shared.held_at.lock().is_some_and(|at| at.elapsed() < HELD);
+        if held { TRY_TIMEOUT } else { WRITE_TIMEOUT }
+    }
+
+    fn writers(&self, patience: Duration) -> Result<MutexGuard<'_, Writers>> {
         let since = Instant::now();
+        // For others of this process it is waited in any case: they are done soon, as each waits no longer than this.
         let writers = self.shared.writers.try_lock_for(WRITE_TIMEOUT).ok_or(StoreError::Busy)?;
-        let left = WRITE_TIMEOUT.saturating_sub(since.elapsed()).max(BUSY_AT_LEAST);
+        let left = patience.min(self.patience()).saturating_sub(since.elapsed()).max(TRY_TIMEOUT);
         writers.synced.busy_timeout(left)?;
         writers.lazy.busy_timeout(left)?;
         Ok(writers)
@@ -125,6 +135,7 @@ impl Store {
 
     /// Tells those who wait for a write of this one.
     fn wrote<T>(&self, writers: MutexGuard<'_, Writers>, outcome: Result<T>) -> Result<T> {
+        *self.shared.held_at.lock() = matches!(outcome, Err(StoreError::Busy)).then(Instant::now);
         let value = outcome?;
         drop(writers);
         self.shared.changes.fetch_add(1, Ordering::Release);

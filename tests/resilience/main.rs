@@ -6,6 +6,8 @@
 mod argon2;
 mod connection;
 mod full_disk;
+mod old_state;
+mod store_held;
 #[allow(dead_code, unused_imports, reason = "shared with tests/gateway, which uses all of it")]
 #[path = "../gateway/support/mod.rs"]
 mod support;

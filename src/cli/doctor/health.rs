@@ -123,7 +123,9 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn healthy(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     let mut stream = connect(address)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: `write!` would send it in several.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     let line = answer.split(|&b| b == b'\r').next().unwrap_or_default();

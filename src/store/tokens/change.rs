@@ -149,9 +149,11 @@ impl Store {
         })
     }
 
-    /// Writes uses down. One that comes late moves nothing back and revives no revoked token.
-    pub(crate) fn record_uses(&self, uses: &[Use]) -> Result<()> {
-        self.write_freeing(Durability::Lazy, |t| {
+    /// Writes uses down. One that comes late moves nothing back and revives no revoked token. The last ones of a process
+    /// may use the ballast: without them, sliding tokens would have expired at the next start.
+    pub(crate) fn record_uses(&self, uses: &[Use], last: bool) -> Result<()> {
+        let reserve = || last.then_some(Reserve::Narrowing);
+        self.write_again(Durability::Lazy, reserve, |t| {
             let mut update = t.prepare_cached(
                 "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
                     last_used_protocol = ?5

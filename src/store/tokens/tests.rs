@@ -159,13 +159,13 @@ fn uses_move_forward_and_revive_nothing() {
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&token("aaaaaaaa", "alice", sliding(60, 600))).expect("kept");
     let epoch = store.epoch().expect("read");
-    store.record_uses(&[used("aaaaaaaa", 30), used("aaaaaaaa", 20)]).expect("written");
+    store.record_uses(&[used("aaaaaaaa", 30), used("aaaaaaaa", 20)], false).expect("written");
     assert_eq!(store.epoch().expect("read"), epoch, "a use changes nothing that sessions derive");
     let record = store.token(id("aaaaaaaa"), now()).expect("read").expect("there");
     assert_eq!(record.last_use, Some(last(30)));
     assert_eq!(record.deadline(), later(90));
     store.revoke_tokens(&[id("aaaaaaaa")], later(31)).expect("revoked");
-    store.record_uses(&[used("aaaaaaaa", 40)]).expect("written");
+    store.record_uses(&[used("aaaaaaaa", 40)], false).expect("written");
     let record = store.token(id("aaaaaaaa"), now()).expect("read").expect("there");
     assert_eq!((record.last_use, record.state), (Some(last(30)), TokenState::Revoked));
 }

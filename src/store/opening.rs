@@ -1,0 +1,184 @@
+//! Opening the database: made where there is none, migrated where that was asked for, and refused with words otherwise.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::{DATABASE, MIGRATIONS, Result, STEPS, StoreError};
+
+/// The file that the secrets' prefilters are keyed by; `auth` reads and makes it.
+pub(crate) const PEPPER: &str = "pepper";
+/// Maximum number of backups of one schema.
+const BACKUPS: u32 = 1000;
+
+/// What to do about a database of an older schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Migration {
+    /// Bring it up to date, after a copy of it was put beside it.
+    AfterBackup,
+    /// Refuse it.
+    Refused,
+}
+
+/// Makes an empty file for the database where there is none. Never opens one that is there: closing it would end the
+/// locks that SQLite holds on it for another store of this process (POSIX locks belong to process and file).
+///
+/// # Errors
+/// [`StoreError::DatabaseMissing`] where a pepper tells that there was one.
+pub(super) fn make_file(state: &Path) -> Result<PathBuf> {
+    let unusable = |source| StoreError::State { path: state.to_owned(), source };
+    let path = state.join(DATABASE);
+    let is_there = fs::metadata(&path).is_ok_and(|there| there.size() > 0);
+    if !is_there && state.join(PEPPER).exists() {
+        return Err(StoreError::DatabaseMissing(path));
+    }
+    match OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+        }
+        made => drop(made.map_err(unusable)?),
+    }
+    Ok(path)
+}
+
+/// Brings the schema up to date, where that is to be done.
+///
+/// # Errors
+/// [`StoreError::Newer`], [`StoreError::Older`].
+pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: Migration) -> Result<()> {
+    let (found, latest) = (schema_of(connection)?, STEPS.len());
+    // One that is new, or too new, is for the migrations themselves.
+    if found > 0 && found < latest {
+        if migration == Migration::Refused {
+            return Err(StoreError::Older { found, latest });
+        }
+        let copy = back_up(connection, state, found)?;
+        tracing::warn!(
+            "the database is migrated from schema {found} to {latest}; a copy of it as it was is {}",
+            copy.display()
+        );
+    }
+    Ok(MIGRATIONS.to_latest(connection)?)
+}
+
+/// Returns how many of the migrations a database has seen.
+fn schema_of(connection: &Connection) -> Result<usize> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+/// Copies the database, whole and on disk, to a name of its own beside it.
+fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathBuf> {
+    let draft = state.join(format!("{DATABASE}.schema-{schema}.draft"));
+    let unusable = |source| StoreError::State { path: draft.clone(), source };
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        _ => {}
+    }
+    // SQLite takes an empty file for none: so nobody else can ever read it.
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(unusable)?;
+    let copied = connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()]).map_err(StoreError::from);
+    let copied =
+        copied.and_then(|_| file.sync_all().map_err(unusable)).and_then(|()| name_backup(state, &draft, schema));
+    if copied.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    copied
+}
+
+/// Gives a finished copy its name; none that is there is replaced.
+fn name_backup(state: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
+    let unusable = |source| StoreError::State { path: draft.to_owned(), source };
+    for number in 1..=BACKUPS {
+        let more = if number == 1 { String::new() } else { format!("-{number}") };
+        let path = state.join(format!("{DATABASE}.schema-{schema}{more}.backup"));
+        match fs::hard_link(draft, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(unusable(error)),
+            Ok(()) => {
+                let synced = fs::remove_file(draft).and_then(|()| fs::File::open(state)).and_then(|f| f.sync_all());
+                return synced.map_err(unusable).map(|()| path);
+            }
+        }
+    }
+    Err(unusable(io::Error::other("there are too many backups of this schema already")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::testing::{login, now, older};
+
+    fn backups(state: &Path) -> Vec<String> {
+        let names = fs::read_dir(state).expect("folder").flatten().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.retain(|name| name.contains("schema") && !name.ends_with("-wal") && !name.ends_with("-shm"));
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn older_database_is_migrated_after_a_backup_that_opens_as_it_was() {
+        for schema in [1, 5, 8] {
+            let folder = older(schema);
+            let state = folder.path();
+            fs::write(state.join(format!("patgate.db.schema-{schema}.backup")), "an older one").expect("written");
+            fs::write(state.join(format!("patgate.db.schema-{schema}.draft")), "a killed one").expect("written");
+            let store = Store::open(state).expect("migrated");
+            assert!(store.user(&login("alice")).expect("read").is_some());
+            let name = format!("patgate.db.schema-{schema}-2.backup");
+            assert_eq!(backups(state), [name.clone(), format!("patgate.db.schema-{schema}.backup")]);
+            let copy = state.join(&name);
+            assert_eq!(fs::metadata(&copy).expect("there").permissions().mode() & 0o777, 0o600);
+            let copy = Connection::open(&copy).expect("opens");
+            let found = schema_of(&copy).expect("read");
+            let users: i64 = copy.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).expect("read");
+            assert_eq!((found, users), (schema, 1));
+            drop(store);
+            Store::open(state).expect("opens");
+            assert_eq!(backups(state).len(), 2, "once");
+        }
+    }
+
+    #[test]
+    fn older_database_is_left_alone_where_nobody_asked_for_a_migration() {
+        let folder = older(8);
+        let before = fs::read(folder.path().join(DATABASE)).expect("read");
+        let error = Store::open_current(folder.path()).expect_err("refused");
+        assert!(matches!(error, StoreError::Older { found: 8, .. }), "{error:?}");
+        assert!(error.to_string().contains("patgate serve migrates it"), "{error}");
+        assert!(backups(folder.path()).is_empty());
+        let connection = Connection::open(folder.path().join(DATABASE)).expect("opens");
+        let found = schema_of(&connection).expect("read");
+        assert_eq!((found, before.len()), (8, fs::read(folder.path().join(DATABASE)).expect("read").len()));
+    }
+
+    #[test]
+    fn new_state_is_made_by_whoever_opens_it_first_without_a_backup() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open_current(folder.path()).expect("made");
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        assert!(backups(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn database_that_is_missing_beside_a_pepper_is_not_made_anew() {
+        for content in [None, Some("")] {
+            let folder = tempfile::tempdir().expect("folder");
+            fs::write(folder.path().join(PEPPER), [7; 32]).expect("written");
+            if let Some(content) = content {
+                fs::write(folder.path().join(DATABASE), content).expect("written");
+            }
+            for open in [Store::open, Store::open_current] {
+                let error = open(folder.path()).expect_err("refused");
+                assert!(matches!(error, StoreError::DatabaseMissing(_)), "{error:?}");
+                assert!(error.to_string().contains("restore it from a backup"), "{error}");
+            }
+            assert_eq!(folder.path().join(DATABASE).exists(), content.is_some());
+        }
+    }
+}
