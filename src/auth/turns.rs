@@ -1,28 +1,38 @@
-//! Turns of REPORT: so many of a user, and in all, are worked on at once. The others wait for theirs, which takes no
-//! thread, so that reports of long directories leave the threads to everybody's requests.
+//! Turns of work that keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies,
+//! removals of trees, checksums.
+//!
+//! So much of a user's, and in all, is done at once. The rest waits for its turn, which takes no thread. A user has as
+//! many turns as there are processors: alone he keeps all of them busy, and beside others at most a share.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{Error, Result};
 use crate::domain::Login;
 
-/// Maximum number of reports of a user that are worked on at once.
-const RUNNING_PER_USER: usize = 4;
-/// Maximum number of reports in all that are worked on at once.
-const RUNNING_IN_ALL: usize = 64;
-/// Maximum number of reports of a user that are worked on or wait.
-const ADMITTED_PER_USER: usize = 64;
-/// Maximum number of reports in all that are worked on or wait.
+/// Minimum number of turns of a user: some of his work waits for a disk.
+const LEAST_PER_USER: usize = 2;
+/// Users whose turns fit into those that there are in all.
+const USERS: usize = 16;
+/// Maximum number of turns of a user that are taken or waited for.
+const ADMITTED_PER_USER: usize = 256;
+/// Maximum number of turns in all that are taken or waited for.
 const ADMITTED_IN_ALL: usize = 4096;
+
+/// A user, or all together, have more waiting for a turn than may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much work waits for its turn: try again")]
+pub struct TooMuchWork;
 
 /// Gives turns; clones share them.
 #[derive(Clone)]
-pub(super) struct ReportTurns {
+pub(super) struct Turns {
+    per_user: usize,
     users: Arc<Mutex<HashMap<Login, UserTurns>>>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
@@ -36,13 +46,13 @@ struct UserTurns {
 
 /// A turn, which ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct ReportTurn {
+pub struct Turn {
     _of_user: OwnedSemaphorePermit,
     _in_all: OwnedSemaphorePermit,
     _admission: Admission,
 }
 
-/// A report that is worked on or waits.
+/// A turn that is taken or waited for.
 struct Admission {
     users: Arc<Mutex<HashMap<Login, UserTurns>>>,
     login: Login,
@@ -55,33 +65,49 @@ impl std::fmt::Debug for Admission {
     }
 }
 
-impl Default for ReportTurns {
+impl Default for Turns {
     fn default() -> Self {
-        let semaphore = |places| Arc::new(Semaphore::new(places));
-        Self { users: Arc::default(), running: semaphore(RUNNING_IN_ALL), admitted: semaphore(ADMITTED_IN_ALL) }
+        Self::new(available_parallelism().map_or(1, NonZero::get).max(LEAST_PER_USER))
     }
 }
 
-impl ReportTurns {
-    /// Waits for a turn.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] where too many wait already.
-    pub(super) async fn take(&self, login: &Login) -> Result<ReportTurn> {
-        let (admission, of_user) = self.admit(login)?;
-        // The user's own first: who waits for that takes no place from the others.
-        let of_user = of_user.acquire_owned().await.map_err(|_| Error::Lost)?;
-        let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Error::Lost)?;
-        Ok(ReportTurn { _of_user: of_user, _in_all: in_all, _admission: admission })
+impl Turns {
+    fn new(per_user: usize) -> Self {
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        let (running, admitted) = (semaphore(per_user * USERS), semaphore(ADMITTED_IN_ALL));
+        Self { per_user, users: Arc::default(), running, admitted }
     }
 
-    fn admit(&self, login: &Login) -> Result<(Admission, Arc<Semaphore>)> {
-        let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| Error::Busy)?;
+    /// Waits for a turn of new work.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`].
+    pub(super) async fn take(&self, login: &Login) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(login, ADMITTED_PER_USER)?).await
+    }
+
+    /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`] where all together have too much.
+    pub(super) async fn take_again(&self, login: &Login) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(login, usize::MAX)?).await
+    }
+
+    async fn wait(&self, (admission, of_user): (Admission, Arc<Semaphore>)) -> Result<Turn, TooMuchWork> {
+        // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
+        let of_user = of_user.acquire_owned().await.map_err(|_| TooMuchWork)?;
+        let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
+        Ok(Turn { _of_user: of_user, _in_all: in_all, _admission: admission })
+    }
+
+    fn admit(&self, login: &Login, most: usize) -> Result<(Admission, Arc<Semaphore>), TooMuchWork> {
+        let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
         let mut users = self.users.lock();
-        let fresh = || UserTurns { running: Arc::new(Semaphore::new(RUNNING_PER_USER)), admitted: 0 };
+        let fresh = || UserTurns { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
         let user = users.entry(login.clone()).or_insert_with(fresh);
-        if user.admitted == ADMITTED_PER_USER {
-            return Err(Error::Busy);
+        if user.admitted >= most {
+            return Err(TooMuchWork);
         }
         user.admitted += 1;
         let admission = Admission { users: Arc::clone(&self.users), login: login.clone(), _in_all: in_all };
@@ -121,10 +147,10 @@ mod tests {
     }
 
     #[test]
-    fn reports_of_one_user_wait_for_their_own_and_not_those_of_another() {
-        let turns = ReportTurns::default();
+    fn work_of_one_user_waits_for_its_own_and_not_for_that_of_another() {
+        let turns = Turns::new(2);
         let take = |name: &str| now(turns.take(&login(name))).map(|turn| turn.expect("admitted"));
-        let mut running: Vec<_> = (0..RUNNING_PER_USER).map(|_| take("alice").expect("at once")).collect();
+        let mut running: Vec<_> = (0..2).map(|_| take("alice").expect("at once")).collect();
         assert!(take("alice").is_none(), "it waits");
         assert!(take("bob").is_some());
         running.pop();
@@ -135,11 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn too_many_waiting_reports_are_refused() {
-        let turns = ReportTurns::default();
+    fn too_much_waiting_work_is_refused() {
+        let turns = Turns::new(2);
         let alice = login("alice");
-        let admitted: Vec<_> = (0..ADMITTED_PER_USER).map(|_| turns.admit(&alice).expect("admitted")).collect();
-        assert!(matches!(now(turns.take(&alice)), Some(Err(Error::Busy))));
+        let admitted: Vec<_> =
+            (0..ADMITTED_PER_USER).map(|_| turns.admit(&alice, ADMITTED_PER_USER).expect("admitted")).collect();
+        assert!(matches!(now(turns.take(&alice)), Some(Err(TooMuchWork))));
         assert!(now(turns.take(&login("bob"))).is_some_and(|turn| turn.is_ok()));
         drop(admitted);
         assert!(now(turns.take(&alice)).is_some_and(|turn| turn.is_ok()));
@@ -147,11 +174,11 @@ mod tests {
 
     #[test]
     fn all_users_together_have_so_many_turns() {
-        let turns = ReportTurns::default();
+        let turns = Turns::new(2);
         let take = |number: usize| now(turns.take(&login(&format!("user{number}"))));
-        let running: Vec<_> = (0..RUNNING_IN_ALL).map(|number| take(number).expect("at once")).collect();
-        assert!(take(RUNNING_IN_ALL).is_none(), "it waits");
+        let running: Vec<_> = (0..2 * USERS).map(|number| take(number).expect("at once")).collect();
+        assert!(take(2 * USERS).is_none(), "it waits");
         drop(running);
-        assert!(take(RUNNING_IN_ALL).is_some());
+        assert!(take(2 * USERS).is_some());
     }
 }

@@ -7,6 +7,7 @@
 mod cors;
 mod cut;
 mod front;
+mod hang_up;
 mod http2;
 mod malformed;
 mod owner;

@@ -6,6 +6,7 @@
 //!
 //! `host` alone names host paths.
 
+mod cancellation;
 mod check;
 mod cut_uploads;
 mod deposit;
@@ -51,6 +52,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
+pub use cancellation::{CancelOnDrop, Cancellation};
 pub use cut_uploads::{CutUploadPolicy, UnfinishedBytes};
 pub use deposit::{Deposit, Secured, Unfinished, Waiting};
 pub use editor::Editor;
@@ -66,7 +68,7 @@ pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
 pub use spelling::moved_to;
 pub use upload::{Committed, Upload};
-pub use view::{Cancellation, Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
+pub use view::{Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;

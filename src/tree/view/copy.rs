@@ -135,6 +135,7 @@ impl Work<'_> {
         self.judge(|| self.view.may_hold(stat.size).and_then(|()| self.view.fits_name(name)))?;
         let mut offset = 0;
         loop {
+            self.view.cancellation().check()?;
             self.access.check(from)?;
             match from.copy_to(to, offset, BLOCK)? {
                 0 => break,
@@ -174,6 +175,7 @@ impl Work<'_> {
             }
             self.access.check(&names)?;
             for name in block {
+                self.view.cancellation().check()?;
                 self.entry(&from, &to, &name, below, left)?;
             }
         }
