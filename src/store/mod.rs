@@ -28,6 +28,7 @@ mod reach;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
+mod tree_markers;
 mod uploads;
 mod users;
 
@@ -57,6 +58,7 @@ pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::Use;
 pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+pub(crate) use tree_markers::TreeMarker;
 pub(crate) use uploads::{UploadPart, UploadRow};
 pub use users::{User, UserChange};
 
@@ -73,6 +75,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_6.sql")),
     M::up(include_str!("schema_7.sql")),
     M::up(include_str!("schema_8.sql")),
+    M::up(include_str!("schema_9.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;

@@ -90,6 +90,10 @@ mod tests {
             testing::by_hand(&store, &format!("REPLACE INTO policy VALUES ('max-tokens-per-user', '{kept}')"));
             // Back to that version: what was added since has to be addable again.
             testing::by_hand(&store, "ALTER TABLE tokens DROP COLUMN foreign_roles; PRAGMA user_version = 6");
+            testing::by_hand(
+                &store,
+                "ALTER TABLE meta DROP COLUMN root_marker; DROP TABLE mounts; DROP TABLE fine_times",
+            );
             let store = Store::open(&folder.path().join("state")).expect("opens");
             assert_eq!(store.policy().expect("read").max_tokens_per_user.get(), becomes);
             store.set_policy("max-tokens-per-user", "5").expect("set");
