@@ -262,7 +262,7 @@ impl Upload {
         self.finish.apply(&self.file, &wanted)?;
         let tags = &view.shared().tags;
         let fresh = modified.map_or_else(|| tags.fresh(None), |time| tags.fresh_at(time));
-        self.file.set_times(Some(fresh), wanted.accessed)?;
+        tags.set_times(&self.file, Some(fresh), wanted.accessed)?;
         if view.is_full() {
             self.file.sync()?;
         }
