@@ -35,7 +35,11 @@ impl IntoResponses for Common {
             ("406", "The request does not accept JSON"),
             ("429", "Too many failed attempts from this address"),
             ("500", "The server has a fault"),
-            ("503", "Too many secrets, shown for the first time or to be made, wait to be hashed"),
+            (
+                "503",
+                "Too many secrets, shown for the first time or to be made, wait to be hashed, or the served folder is not \
+                 there now",
+            ),
         ]);
         for (status, name) in [("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")] {
             if let Some(RefOr::T(response)) = responses.get_mut(status) {

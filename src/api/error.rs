@@ -190,6 +190,9 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Tokens(tokens::Error::Busy) => {
                 Some(Duration::from_secs(1))
             }
+            Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
+                Some(tree::OUTAGE_RETRY)
+            }
             _ => None,
         }
     }
@@ -226,6 +229,7 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::OtherTree)) => of_tree(error),
         Error::NoTree | Error::Lost | Error::Tree(_) | Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
@@ -234,6 +238,7 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
         tree::Error::Ended(_) => (StatusCode::UNAUTHORIZED, "denied"),
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         tree::Error::Host(_) | tree::Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
     }

@@ -8,6 +8,7 @@ use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
 use crate::auth::Refusal;
+use crate::http::retry_after;
 use crate::store::StoreError;
 use crate::{tokens, tree};
 
@@ -176,6 +177,7 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
         tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -209,7 +211,8 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::Label(_)
         | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Lost | Error::Tree(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Tree(error) => of_tree(error),
+        Error::Lost | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -236,6 +239,11 @@ impl IntoResponse for Fault {
             tracing::error!(error = %self, "a page of the console failed");
         }
         let mut response = status.into_response();
+        if let Fault::Tree(error) | Fault::Tokens(tokens::Error::Tree(error)) = &self
+            && error.is_outage()
+        {
+            retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
+        }
         response.extensions_mut().insert(Said { title: self.title(), text: self.told() });
         response
     }

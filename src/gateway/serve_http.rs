@@ -29,12 +29,13 @@ use crate::auth::Session;
 use crate::console::Console;
 use crate::http::{
     Body, BodyRest, Introduction, Origin, Proven, ProvenConnection, RequestBody, TrustedProxies, UnreadBody, empty,
-    full, is_encoded, text,
+    full, is_encoded, retry_after, text,
 };
 use crate::net::{
     Connection, DrainLimits, LingeringStream, Pass, PeerEnd, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
 };
 use crate::store::Store;
+use crate::tree::{OUTAGE_RETRY, Tree};
 use crate::webdav::Webdav;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -65,6 +66,7 @@ pub(super) struct HttpDoor {
     pub(super) api: Api,
     pub(super) console: Console,
     pub(super) store: Store,
+    pub(super) tree: Tree,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) front: Front,
@@ -149,10 +151,15 @@ impl HttpDoor {
 
     async fn ready(&self) -> Response<Body> {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.version()).await {
-            Ok(Ok(_)) => text(StatusCode::OK, "ready"),
-            _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
-        }
+        let Ok(Ok(_)) = tokio::task::spawn_blocking(move || store.version()).await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read");
+        };
+        // Whoever asks is not known: no path is named to them. The log names it.
+        let Some((path, outage)) = self.tree.outages().into_iter().next() else { return text(StatusCode::OK, "ready") };
+        let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
+        retry_after(response.headers_mut(), OUTAGE_RETRY);
+        response
     }
 }
 

@@ -335,6 +335,7 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
                 Some(Duration::from_secs(1))
             }
+            Self::Tree(tree::Error::Unavailable(_) | tree::Error::OtherTree) => Some(tree::OUTAGE_RETRY),
             _ => None,
         }
     }
@@ -363,6 +364,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::BadName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Host(_) | tree::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
