@@ -448,3 +448,34 @@ async fn another_tree_is_refused_at_start_until_it_is_said_to_be_the_one() {
     let said = String::from_utf8_lossy(&running.stderr).into_owned();
     assert!(!running.status.success() && said.contains("another server uses this state directory"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_system_that_fails_is_refused_until_it_is_mounted_anew() {
+    let Some(place) = Place::new() else { return };
+    let Some(image) = image(place.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };
+    let files = place.path("files");
+    let mounted = Mounted::image(&image, &files);
+    let server = Server::start(place.0.path());
+    let token = place.user("alice", "/:rw");
+    let dav = Dav::new(server.http, "alice", &token);
+    assert_eq!(dav.put("/dav/a", "content").await.status, 201);
+    // EXT4_IOC_SHUTDOWN, as after an error of the disk: every call fails from now on.
+    let script = "import fcntl, os, struct, sys\n\
+        fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 1))";
+    match Command::new("python3").args(["-c", script]).arg(&files).output() {
+        Ok(output) if output.status.success() => {}
+        other => return eprintln!("not tested: the file system can't be made to fail: {other:?}"),
+    }
+    let why = wait_ready(&dav, 503).await;
+    assert!(why.contains("its file system fails: Input/output error") || why.contains("read-only"), "{why}");
+    for (method, path) in [("GET", "/dav/a"), ("PROPFIND", "/dav/"), ("PUT", "/dav/b")] {
+        assert_eq!(dav.status(method, path).await, 503, "{method} {path}");
+    }
+    mounted.unmount();
+    let loops = || Command::new("losetup").arg("-j").arg(&image).output().expect("it runs").stdout;
+    until("the server lets go of the file system", async || loops().is_empty()).await;
+    let _mounted = Mounted::image(&image, &files);
+    wait_ready(&dav, 200).await;
+    assert_eq!(dav.get("/dav/a").await.text(), "content");
+    drop(server);
+}
