@@ -20,7 +20,13 @@ pub struct Unstalled<S> {
     inner: S,
     pace: Pace,
     reset: Option<Reset<S>>,
-    peer: Option<(PeerEnd, fn(&S) -> io::Result<bool>)>,
+    peer: Option<WatchedPeer<S>>,
+}
+
+/// A peer that is looked at, and how.
+struct WatchedPeer<S> {
+    end: PeerEnd,
+    has_ended: fn(&S) -> io::Result<bool>,
 }
 
 /// What is known of the end of what a peer sends. Clones look at the same stream.
@@ -62,7 +68,7 @@ impl Unstalled<TcpStream> {
 
     /// Has `peer` told of the end of what the peer sends, which nothing reads while its request is worked on.
     pub fn looking(mut self, peer: PeerEnd) -> Self {
-        self.peer = Some((peer, has_ended));
+        self.peer = Some(WatchedPeer { end: peer, has_ended });
         self
     }
 }
@@ -74,9 +80,9 @@ impl<S> Unstalled<S> {
     }
 
     fn look(&self) -> io::Result<()> {
-        let Some((peer, has_ended)) = &self.peer else { return Ok(()) };
-        if peer.0.look.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
-            peer.0.seen.store(true, Ordering::Relaxed);
+        let Some(WatchedPeer { end, has_ended }) = &self.peer else { return Ok(()) };
+        if end.0.look.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
+            end.0.seen.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
