@@ -37,7 +37,8 @@ impl IntoResponses for Common {
             ("500", "The server has a fault"),
             (
                 "503",
-                "Too many secrets, shown for the first time or to be made, wait to be hashed, or the store is busy",
+                "Too many secrets, shown for the first time or to be made, wait to be hashed, the store is busy, or the \
+                 served folder is not there now",
             ),
             ("507", "There is no space for it in the store"),
         ]);

@@ -206,6 +206,9 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Tokens(tokens::Error::Busy) => {
                 Some(Duration::from_secs(1))
             }
+            Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
+                Some(tree::OUTAGE_RETRY)
+            }
             _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
     }
@@ -243,6 +246,7 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Error::Store(error) => of_store(error),
+        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::OtherTree)) => of_tree(error),
         Error::Tree(error) => of_store_below(error),
         Error::NoTree | Error::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
@@ -268,6 +272,7 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
         tree::Error::Ended(_) => (StatusCode::UNAUTHORIZED, "denied"),
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         tree::Error::Store(error) => of_store(error),
         tree::Error::Host(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),

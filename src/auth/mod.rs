@@ -21,6 +21,7 @@ pub(crate) mod testing;
 mod tests;
 mod throttle;
 mod trail;
+mod turns;
 mod uses;
 mod uses_socket;
 mod watch;
@@ -43,11 +44,13 @@ use proof::{Claim, Print, Proofs};
 use tally::Tally;
 use throttle::Throttle;
 use trail::{Source, Trail};
+use turns::Turns;
 use uses::Uses;
 
 pub use clock::Clock;
 pub use seal::{Sealer, mint, mint_id, mint_secret, random};
 pub use session::{Ended, Session};
+pub use turns::{TooMuchWork, Turn};
 pub use uses_socket::write_uses_of_servers;
 
 /// What a caller shows: a login where the protocol carries one, and the token as it was sent.
@@ -118,6 +121,8 @@ struct Core {
     warned_at: Mutex<Option<Instant>>,
     trail: Trail,
     tally: Tally,
+    /// Turns of work that takes long.
+    turns: Turns,
     numbers: AtomicU64,
     watcher: Pool,
 }
@@ -252,6 +257,7 @@ impl Authenticator {
             warned_at: Mutex::default(),
             trail: Trail::default(),
             tally: Tally::default(),
+            turns: Turns::default(),
             numbers: AtomicU64::new(0),
             watcher: Pool::new("patgate-watch", 1)?,
         };

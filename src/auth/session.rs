@@ -8,6 +8,7 @@ use super::Core;
 use super::life::{Life, Standing};
 use super::proof::Print;
 use super::trail::Source;
+use super::turns::{TooMuchWork, Turn};
 use crate::domain::{
     Access, Actor, Counted, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, TreePath, UploadRule, Width,
 };
@@ -148,6 +149,22 @@ impl Session {
             None => event,
         };
         core.trail.note(Source::Known, event);
+    }
+
+    /// Waits for a turn of work that keeps a processor busy for long; it ends when what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`].
+    pub async fn turn(&self) -> Result<Turn, TooMuchWork> {
+        self.seat.core.turns.take(self.login()).await
+    }
+
+    /// Waits for another turn of work that has begun.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`] where all users together have too much waiting.
+    pub async fn turn_again(&self) -> Result<Turn, TooMuchWork> {
+        self.seat.core.turns.take_again(self.login()).await
     }
 
     /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::ended`] it keeps no

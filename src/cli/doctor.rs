@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
-use super::failure::NEW_HOST_KEY;
+use super::failure::{NEW_HOST_KEY, OTHER_TREE};
 use super::site::{Site, has_state};
 use super::{Failure, Result, descriptors, output};
 use crate::auth::{Clock, Sealer};
@@ -20,6 +20,7 @@ use crate::domain::Time;
 use crate::net;
 use crate::sftp::HostKeys;
 use crate::store::{ClockMemory, DiskFault, Store, StoreError};
+use crate::tree::{self, Tree};
 
 /// 2026-01-01: no clock is right that shows less.
 const EARLIEST: i64 = 1_767_225_600_000;
@@ -209,7 +210,13 @@ fn root(store: Option<&Store>, local: &Local) -> Vec<Finding> {
     match fs::metadata(&root) {
         Err(error) => vec![finding("served folder", Verdict::Bad, format!("{shown}: {error}"))],
         Ok(there) if !there.is_dir() => vec![finding("served folder", Verdict::Bad, format!("{shown} is no folder"))],
-        Ok(there) => vec![rights(&root), birth_times(&there)],
+        Ok(there) => {
+            let mut findings = vec![rights(&root), birth_times(&there)];
+            findings.extend(store.and_then(|store| same_tree(&root, store)));
+            findings.extend(staging(&root));
+            findings.extend(Tree::locks_work(&root).map(locks));
+            findings
+        }
     }
 }
 
@@ -228,6 +235,34 @@ fn rights(root: &PathBuf) -> Finding {
         );
     }
     finding("served folder", Verdict::Good, format!("{shown} can be read and written to"))
+}
+
+/// Looks whether it is the folder that grants and scopes were made for.
+fn same_tree(root: &Path, store: &Store) -> Option<Finding> {
+    let what = "tree";
+    match Tree::recognise(root, store) {
+        Ok(()) => Some(finding(what, Verdict::Good, "it is the folder that grants and scopes were made for")),
+        Err(error @ tree::Error::OtherTree) => Some(finding(what, Verdict::Bad, format!("{error}; {OTHER_TREE}"))),
+        // Told of by the folder's other findings.
+        Err(_) => None,
+    }
+}
+
+fn staging(root: &Path) -> Option<Finding> {
+    let fault = Tree::reserved_fault(root)?;
+    Some(finding("staging", Verdict::Bad, format!("{} {fault}", root.join(".patgate").display())))
+}
+
+fn locks(work: bool) -> Finding {
+    match work {
+        true => finding("locks", Verdict::Good, "they work on its file system: a second server on it is refused"),
+        false => finding(
+            "locks",
+            Verdict::Odd,
+            "they don't work on its file system: a second server on the folder is not noticed, so start none; what a \
+             killed server leaves in .patgate stays there",
+        ),
+    }
 }
 
 fn birth_times(root: &fs::Metadata) -> Finding {

@@ -185,6 +185,10 @@ fn store_hint(error: &StoreError) -> String {
 /// Who looks further.
 const DOCTOR: &str = "patgate doctor looks at state, served folder and system";
 
+/// What helps where another folder is to be served than nodes were named in.
+pub(super) const OTHER_TREE: &str = "mount what belongs there; if this is the tree, patgate node reattach (with --root DIR \
+    where it is elsewhere now) tells what stands at the paths that were granted, and --yes binds them to that";
+
 /// What helps where an SSH host key is broken.
 pub(super) const NEW_HOST_KEY: &str =
     "restore it from a backup, or remove it: the next start makes another, and clients ask whether to trust it";
@@ -226,7 +230,8 @@ impl From<StartError> for Failure {
             StartError::Tree { path, source: tree::Error::Host(fault) } => {
                 let hint = match fault.kind() {
                     io::ErrorKind::WouldBlock => {
-                        "stop that one first; two servers need a folder and a state directory (--state DIR) each"
+                        "stop that one first; two servers need a folder and a state directory (--state DIR) each, and none \
+                         of the folders lies in another"
                     }
                     io::ErrorKind::PermissionDenied => {
                         "let the user that this runs as read and write it, or give another --root"
@@ -235,6 +240,7 @@ impl From<StartError> for Failure {
                 };
                 return Self::new(format!("the folder {} can't be served: {fault}", path.display())).hint(hint);
             }
+            StartError::Tree { source: tree::Error::OtherTree, .. } => OTHER_TREE,
             StartError::Tls(_) => {
                 "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"
             }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::site::Site;
 use super::{Failure, Result, output};
 use crate::api::shape;
 use crate::domain::{NodeId, TreePath};
+use crate::tree::{NodePlace, Reattachment};
 
 /// Look up and repair the stable names of files and folders
 #[derive(Debug, Args)]
@@ -44,6 +46,22 @@ enum What {
     /// Look at every node again: finish what a stopped server left, drop ids that nothing needs
     #[command(after_help = "Example:\n  patgate node repair")]
     Repair,
+    /// Say that a folder is the tree: bind nodes to what stands at their paths now, after a restore or a move
+    #[command(after_help = "Examples:
+  patgate node reattach
+  patgate node reattach --yes
+  patgate node reattach --root /srv/restored --yes
+
+Without --yes it only tells what stands at the path of each node: the same file or folder, another one, or nothing of its
+kind (missing). The server must not run.")]
+    Reattach {
+        /// The folder, where it is not the one that was served last
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 impl Node {
@@ -66,6 +84,10 @@ impl Node {
                 let repaired = site.open()?.tree()?.repair()?;
                 list(site, &repaired.iter().map(shape::Node::of).collect::<Vec<_>>())
             }
+            What::Reattach { root, yes } => {
+                site.here_only("reattaching")?;
+                report(site, &site.open()?.reattach(root.clone(), *yes)?)
+            }
         }
     }
 }
@@ -81,6 +103,20 @@ fn print(site: &Site, node: &shape::Node) -> Result {
         return output::json(&json!({ "node": node.node, "path": node.path }));
     }
     output::say(&node.node.to_string())
+}
+
+fn report(site: &Site, nodes: &[Reattachment]) -> Result {
+    let state = |node: &Reattachment| match node.place {
+        NodePlace::Same => "same",
+        NodePlace::Another => "another",
+        NodePlace::Missing => "missing",
+    };
+    if site.json() {
+        let row = |node: &Reattachment| json!({ "node": node.id, "state": state(node), "path": node.path.to_string() });
+        return output::json(&nodes.iter().map(row).collect::<Vec<_>>());
+    }
+    let rows: Vec<_> = nodes.iter().map(|n| [n.id.to_string(), state(n).to_owned(), n.path.to_string()]).collect();
+    output::table(["NODE", "STATE", "PATH"], &rows)
 }
 
 fn list(site: &Site, nodes: &[shape::Node]) -> Result {

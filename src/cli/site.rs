@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Here, There, Way};
+use super::failure::OTHER_TREE;
 use super::fresh_state::FreshState;
 use super::{Failure, Global, Result, output, system_user};
 use crate::auth::{Clock, write_uses_of_servers};
@@ -225,18 +226,33 @@ impl Open {
     }
 
     fn attach(&self) -> Result<Tree> {
-        let root = match (self.store.root()?, &self.local.root) {
-            (Some(root), _) => root,
-            (None, Some(root)) => root.clone(),
-            (None, None) => {
-                return Err(Failure::new("no folder is served from this state yet")
-                    .hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT"));
-            }
-        };
-        let options = tree::Options { root: root.clone(), durability: durability(self.local.durability) };
-        Tree::attach(options, self.store.clone(), Clock::system())
-            .map_err(|error| Failure::new(format!("the served folder {} can't be used: {error}", root.display())))
+        let options = self.options(None)?;
+        let root = options.root.clone();
+        Tree::attach(options, self.store.clone(), Clock::system()).map_err(|error| unusable(&root, &error))
     }
+
+    /// Tells what stands at the path of each node, and binds them to that where it is to.
+    pub(super) fn reattach(&self, root: Option<PathBuf>, bind: bool) -> Result<Vec<tree::Reattachment>> {
+        let options = self.options(root)?;
+        Tree::reattach(&options, &self.store, bind).map_err(|error| unusable(&options.root, &error))
+    }
+
+    /// Returns how the folder is served that is named, or that `serve` was last told, or else that is configured.
+    fn options(&self, named: Option<PathBuf>) -> Result<tree::Options> {
+        let root = match named {
+            Some(root) => std::path::absolute(root)?,
+            None => self.store.root()?.or_else(|| self.local.root.clone()).ok_or_else(|| {
+                Failure::new("no folder is served from this state yet")
+                    .hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT")
+            })?,
+        };
+        Ok(tree::Options { root, durability: durability(self.local.durability) })
+    }
+}
+
+fn unusable(root: &Path, error: &tree::Error) -> Failure {
+    let failure = Failure::new(format!("the served folder {} can't be used: {error}", root.display()));
+    if matches!(error, tree::Error::OtherTree) { failure.hint(OTHER_TREE) } else { failure }
 }
 
 fn open(local: Local) -> Result<Open> {

@@ -8,6 +8,7 @@ use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
 use crate::auth::Refusal;
+use crate::http::retry_after;
 use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
 
@@ -188,6 +189,7 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
         tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Store(error) => of_store(error),
         tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -230,8 +232,9 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::Label(_)
         | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Store(error) | Error::Tree(tree::Error::Store(error)) => of_store(error),
-        Error::Lost | Error::Tree(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Store(error) => of_store(error),
+        Error::Tree(error) => of_tree(error),
+        Error::Lost => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -258,6 +261,11 @@ impl IntoResponse for Fault {
             tracing::error!(error = %self, "a page of the console failed");
         }
         let mut response = status.into_response();
+        if let Fault::Tree(error) | Fault::Tokens(tokens::Error::Tree(error)) = &self
+            && error.is_outage()
+        {
+            retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
+        }
         response.extensions_mut().insert(Said { title: self.title(), text: self.told() });
         response
     }

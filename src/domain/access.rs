@@ -33,6 +33,21 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// Tells whether what is recorded and what is found are the same directory. A birth time that one side lacks decides
+    /// nothing: a kernel or file system may begin to tell it, or cease to.
+    pub fn matches(self, found: Self) -> bool {
+        let born = |one: Option<i64>, other: Option<i64>| one.is_none() || other.is_none() || one == other;
+        match (self, found) {
+            (Self::Folder { inode, born: one }, Self::Folder { inode: other, born: two })
+            | (Self::File { inode, born: one }, Self::File { inode: other, born: two }) => {
+                inode == other && born(one, two)
+            }
+            (Self::Folder { .. }, Self::File { .. }) | (Self::File { .. }, Self::Folder { .. }) => false,
+        }
+    }
+}
+
 /// A grant or scope whose node was found, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
@@ -271,6 +286,21 @@ mod tests {
         let path = TreePath::parse(path.as_bytes()).expect("path");
         let scope = Scope { node: NodeId::from_bytes([0; 16]), permission };
         Reach { path, scope, identity: Identity::File { inode: 1, born: None } }
+    }
+
+    #[test]
+    fn birth_time_decides_only_where_both_sides_have_one() {
+        let folder = |inode, born| Identity::Folder { inode, born };
+        for (recorded, found, same) in [
+            (folder(1, Some(5)), folder(1, Some(5)), true),
+            (folder(1, Some(5)), folder(1, Some(6)), false),
+            (folder(1, Some(5)), folder(1, None), true),
+            (folder(1, None), folder(1, Some(6)), true),
+            (folder(1, None), folder(2, None), false),
+            (folder(1, None), Identity::File { inode: 1, born: None }, false),
+        ] {
+            assert_eq!(recorded.matches(found), same, "{recorded:?} {found:?}");
+        }
     }
 
     fn layer(scopes: Option<Vec<Reach>>) -> Layer {

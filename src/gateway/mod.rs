@@ -7,9 +7,11 @@
 mod cors;
 mod cut;
 mod front;
+mod hang_up;
 mod http2;
 mod malformed;
 mod owner;
+mod presence;
 mod relay;
 mod serve_http;
 mod settings;
@@ -145,6 +147,7 @@ impl Gateway {
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
             store: store.clone(),
+            tree: tree.clone(),
             tls,
             front: Front {
                 proxies: Arc::clone(&proxies),
@@ -201,6 +204,7 @@ impl Gateway {
         let background = TaskTracker::new();
         let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
         background.spawn(trail::keep(store, auth.clone(), tree.clone(), noted.clone()));
+        background.spawn(presence::watch(tree.clone(), ended.clone()));
         background.spawn({
             let (auth, ended) = (auth.clone(), ended.clone());
             // What the watch notes last is told as well.

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
+use super::hang_up::{Probe, ProbedStream, while_awaited};
 use super::http2::Http2Shares;
 use super::malformed::reject_malformed;
 use super::owner::Owner;
@@ -28,12 +29,13 @@ use crate::auth::Session;
 use crate::console::Console;
 use crate::http::{
     Body, BodyRest, Introduction, Origin, Proven, ProvenConnection, RequestBody, TrustedProxies, UnreadBody, empty,
-    full, is_encoded, text,
+    full, is_encoded, retry_after, text,
 };
 use crate::net::{
-    Connection, DrainLimits, LingeringStream, Pass, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
+    Connection, DrainLimits, LingeringStream, Pass, PeerEnd, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
 };
 use crate::store::Store;
+use crate::tree::{OUTAGE_RETRY, Tree};
 use crate::webdav::Webdav;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,8 +51,8 @@ const CALLER_DRAIN: DrainLimits =
 /// Bounds on discarding what comes after the sending side of a connection was closed.
 const LINGER: DrainLimits =
     DrainLimits { silence: Duration::from_secs(10), bytes: 256 << 20, total: Duration::from_secs(5 * 60) };
-/// Methods that change nothing: nobody needs them once their client is gone.
-const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
+/// Methods that change nothing, or nothing before their very end: nobody needs them once their client is gone.
+const ENDING_WITH_CALLER: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
 const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
     Connect with https://, through a trusted proxy that says so, or from this machine.";
 const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
@@ -64,6 +66,7 @@ pub(super) struct HttpDoor {
     pub(super) api: Api,
     pub(super) console: Console,
     pub(super) store: Store,
+    pub(super) tree: Tree,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) front: Front,
@@ -77,7 +80,8 @@ impl HttpDoor {
     pub(super) async fn serve(self, connection: Connection, stop: CancellationToken) {
         let Connection { stream, peer, encrypted, pass } = connection;
         let cut = CancellationToken::new();
-        let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone());
+        let (peer_end, probe) = (PeerEnd::default(), Probe::default());
+        let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone()).looking(peer_end.clone());
         let unread = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
         let tls = self.tls.clone();
@@ -88,6 +92,8 @@ impl HttpDoor {
             encrypted: encrypted || tls.is_some(),
             pass,
             owner: Owner::default(),
+            peer_end,
+            probe,
             refused: AtomicBool::new(false),
             greeted: AtomicBool::new(false),
             cut,
@@ -146,10 +152,16 @@ impl HttpDoor {
     async fn ready(&self) -> Response<Body> {
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || store.version().map(|_| store.disk_fault())).await {
-            Ok(Ok(None)) => text(StatusCode::OK, "ready"),
-            Ok(Ok(Some(fault))) => text(StatusCode::SERVICE_UNAVAILABLE, fault.text()),
-            _ => text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(fault))) => return text(StatusCode::SERVICE_UNAVAILABLE, fault.text()),
+            _ => return text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
         }
+        // Whoever asks is not known: no path is named to them. The log names it.
+        let Some((path, outage)) = self.tree.outages().into_iter().next() else { return text(StatusCode::OK, "ready") };
+        let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
+        retry_after(response.headers_mut(), OUTAGE_RETRY);
+        response
     }
 }
 
@@ -160,6 +172,8 @@ pub(super) struct Caller {
     encrypted: bool,
     pass: Pass,
     pub(super) owner: Owner,
+    peer_end: PeerEnd,
+    probe: Probe,
     /// Whether a request was refused because its user has too many connections.
     refused: AtomicBool,
     pub(super) greeted: AtomicBool,
@@ -210,7 +224,15 @@ impl Caller {
     {
         let service = service_fn(|request: Request<Incoming>| {
             let (request, unread) = RequestBody::of_http1(request);
-            async move { Ok::<_, Infallible>(self.answer(request, unread).await) }
+            // What has no effect before its end is given up when nobody waits for it; all else is carried out.
+            let is_awaited = request.version() == Version::HTTP_11 && ends_with_caller(request.method());
+            async move {
+                let answer = self.answer(request, unread);
+                Ok::<_, Infallible>(match is_awaited {
+                    true => while_awaited(&self.probe, &self.peer_end, answer).await,
+                    false => answer.await,
+                })
+            }
         });
         let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -219,7 +241,7 @@ impl Caller {
             // A request that arrived whole is carried out and answered although its sender has shut down its side
             // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
             .half_close(true)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(ProbedStream::new(stream, self.probe.clone())), service);
         let mut conversation = pin!(conversation);
         let mut greeting = pin!(tokio::time::sleep_until(deadline));
         let (mut waiting, mut stopping) = (true, false);
@@ -260,7 +282,7 @@ impl Caller {
         request: Request<RequestBody>,
         unread: UnreadBody,
     ) -> Response<Body> {
-        if READING.contains(&request.method().as_str()) {
+        if ends_with_caller(request.method()) {
             return self.answer(request, unread).await;
         }
         // Streams that were reset no longer count against the connection's limit; their work still does.
@@ -359,6 +381,11 @@ impl Caller {
         let here = self.peer.to_canonical().is_loopback() && origin.is_private();
         self.door.insecure || origin.encrypted || here
     }
+}
+
+/// Tells whether a request of this method is given up when its caller is gone.
+fn ends_with_caller(method: &Method) -> bool {
+    ENDING_WITH_CALLER.contains(&method.as_str())
 }
 
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.

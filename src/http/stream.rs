@@ -24,6 +24,11 @@ pub trait Source: Send + 'static {
 
     /// Returns how many bytes are still to come, where that is known.
     fn left(&self) -> Option<u64>;
+
+    /// Tells whether a block keeps a processor busy for long: then it is made in a turn of its user.
+    fn is_heavy(&self) -> bool {
+        false
+    }
 }
 
 type Step<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
@@ -53,9 +58,27 @@ pub fn streamed<S: Source>(session: &Session, first: Bytes, source: S) -> Body {
 
 impl<S: Source> Streamed<S> {
     fn ahead(&mut self, mut source: S) {
-        self.under_way = Some(spawn_blocking(move || {
+        let heavy = source.is_heavy();
+        let make = move || {
             let step = source.next();
             (source, step)
+        };
+        if !heavy {
+            self.under_way = Some(spawn_blocking(make));
+            return;
+        }
+        let session = self.session.clone();
+        self.under_way = Some(tokio::spawn(async move {
+            // Without a turn the block is made all the same: its answer has begun.
+            let turn = session.turn_again().await;
+            let made = spawn_blocking(move || {
+                let _turn = turn;
+                make()
+            });
+            match made.await {
+                Ok(step) => step,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
         }));
     }
 
@@ -63,6 +86,15 @@ impl<S: Source> Streamed<S> {
         self.session.used();
         self.left = self.left.map(|left| left.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
+    }
+}
+
+impl<S> Drop for Streamed<S> {
+    /// What waits for its turn is not made any more.
+    fn drop(&mut self) {
+        if let Some(job) = &self.under_way {
+            job.abort();
+        }
     }
 }
 

@@ -17,4 +17,4 @@ pub use listen::{Connection, accept, tolerate_silence};
 pub use pace::Pace;
 pub use rewound::RewoundStream;
 pub use tls::{TlsError, TlsFailure, certificate_fault, install_crypto, server_config};
-pub use unstalled::Unstalled;
+pub use unstalled::{PeerEnd, Unstalled};

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -17,6 +20,36 @@ pub struct Unstalled<S> {
     inner: S,
     pace: Pace,
     reset: Option<Reset<S>>,
+    peer: Option<WatchedPeer<S>>,
+}
+
+/// A peer that is looked at, and how.
+struct WatchedPeer<S> {
+    end: PeerEnd,
+    has_ended: fn(&S) -> io::Result<bool>,
+}
+
+/// What is known of the end of what a peer sends. Clones look at the same stream.
+#[derive(Clone, Debug, Default)]
+pub struct PeerEnd(Arc<PeerEndFlags>);
+
+#[derive(Debug, Default)]
+struct PeerEndFlags {
+    look: AtomicBool,
+    seen: AtomicBool,
+}
+
+impl PeerEnd {
+    /// Has the stream look, when it is flushed next, whether its peer has said that it sends no more; the flush fails
+    /// where the peer has reset the connection.
+    pub fn look(&self) {
+        self.0.look.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether the peer has said that it sends no more.
+    pub fn is_seen(&self) -> bool {
+        self.0.seen.load(Ordering::Relaxed)
+    }
 }
 
 /// When to throw away what was not sent yet, and how.
@@ -32,12 +65,26 @@ impl Unstalled<TcpStream> {
         self.reset = Some(Reset { told: Box::pin(cut.cancelled_owned()), arm: TcpStream::set_zero_linger });
         self
     }
+
+    /// Has `peer` told of the end of what the peer sends, which nothing reads while its request is worked on.
+    pub fn looking(mut self, peer: PeerEnd) -> Self {
+        self.peer = Some(WatchedPeer { end: peer, has_ended });
+        self
+    }
 }
 
 impl<S> Unstalled<S> {
     /// Wraps a stream; the pace is measured in windows of so much waiting, as [`Pace`] says.
     pub fn new(inner: S, window: Duration) -> Self {
-        Self { inner, pace: Pace::new(window), reset: None }
+        Self { inner, pace: Pace::new(window), reset: None, peer: None }
+    }
+
+    fn look(&self) -> io::Result<()> {
+        let Some(WatchedPeer { end, has_ended }) = &self.peer else { return Ok(()) };
+        if end.0.look.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
+            end.0.seen.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn is_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -98,6 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_cut(cx)?;
+        self.look()?;
         let result = Pin::new(&mut self.inner).poll_flush(cx);
         self.watch(cx, result, |()| 0)
     }
@@ -107,6 +155,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
         let result = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.watch(cx, result, |()| 0)
     }
+}
+
+/// Tells whether a peer has shut down its sending side.
+///
+/// # Errors
+/// [`io::ErrorKind::ConnectionReset`] once the connection is gone.
+fn has_ended(stream: &TcpStream) -> io::Result<bool> {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    let seen = polled[0].revents();
+    if seen.intersects(PollFlags::HUP | PollFlags::ERR) {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    Ok(seen.contains(PollFlags::RDHUP))
 }
 
 #[cfg(test)]
@@ -120,6 +182,40 @@ mod tests {
         let mut ours = Unstalled::new(ours, Duration::from_millis(20));
         let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_what_a_peer_sends_is_seen_and_its_reset_is_an_error() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
+        let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
+        let peer = PeerEnd::default();
+        let mut ours = Unstalled::new(ours, Duration::from_secs(60)).looking(peer.clone());
+        theirs.write_all(b"not read").await.expect("sent");
+        peer.look();
+        ours.flush().await.expect("open");
+        assert!(!peer.is_seen());
+        theirs.shutdown().await.expect("shut down");
+        for _ in 0..1000 {
+            peer.look();
+            ours.flush().await.expect("half open");
+            if peer.is_seen() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(peer.is_seen());
+        drop(theirs);
+        ours.write_all(b"x").await.expect("taken by the system");
+        for _ in 0..1000 {
+            peer.look();
+            if let Err(error) = ours.flush().await {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("the reset is not seen");
     }
 
     #[tokio::test]

@@ -132,6 +132,7 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
         E::TooLarge(_) | E::NoSpace | E::Spoilt => Status::Failure,
         E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode => Status::Failure,
         E::Unsupported => Status::OpUnsupported,
+        E::Unavailable(_) | E::OtherTree => Status::Failure,
         E::Host(fault) => {
             tracing::warn!(error = %fault, "the host failed");
             return (Status::Failure, Cow::Borrowed("the server has a fault"));

@@ -32,6 +32,7 @@ mod reach;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
+mod tree_markers;
 mod uploads;
 mod users;
 mod writes;
@@ -69,6 +70,7 @@ pub use reach::Placed;
 pub(crate) use reach::{Caller, Link, Reached};
 pub(crate) use tokens::Use;
 pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+pub(crate) use tree_markers::TreeMarker;
 pub(crate) use uploads::{UploadPart, UploadRow};
 pub use users::{User, UserChange};
 
@@ -88,6 +90,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_9.sql")),
     M::up(include_str!("schema_10.sql")),
     M::up(include_str!("schema_11.sql")),
+    M::up(include_str!("schema_12.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;

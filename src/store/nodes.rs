@@ -139,7 +139,7 @@ impl Store {
 }
 
 fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
-    let source = walk(connection, moved.source)?.filter(|row| row.identity == moved.identity);
+    let source = walk(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
     let parent = match source {
         Some(_) => ensure(connection, moved.way, mint)?,
         None => None,
@@ -163,7 +163,7 @@ fn is_file(identity: Identity) -> bool {
 }
 
 /// Lets a folder be recognised by something else; ends a node that nothing is left of.
-fn recognise(connection: &Connection, id: NodeId, identity: Option<Identity>) -> Result<()> {
+pub(super) fn recognise(connection: &Connection, id: NodeId, identity: Option<Identity>) -> Result<()> {
     let Some(Identity::Folder { inode, born }) = identity else { return end(connection, id) };
     let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, inode.cast_signed(), born])?;
@@ -193,7 +193,7 @@ fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>) -> Result<Optio
     for (name, identity) in way {
         let row = child(connection, parent, name)?;
         parent = Some(match row {
-            Some(row) if row.identity == *identity => row.id,
+            Some(row) if row.identity.matches(*identity) => row.id,
             Some(row) => {
                 end(connection, row.id)?;
                 insert(connection, mint()?, parent, name, *identity)?
@@ -221,7 +221,7 @@ fn insert(
     Ok(id)
 }
 
-fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
+pub(super) fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
     let mut row = child(connection, None, b"")?;
     for part in path.parts() {
         let Some(folder) = row else { return Ok(None) };
@@ -235,7 +235,7 @@ fn child(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result
     Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_row).optional()?)
 }
 
-fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
+pub(super) fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
     let sql = "WITH RECURSIVE up (parent, name, height) AS ( \
          SELECT parent, name, 0 FROM nodes WHERE id = ?1 UNION ALL \
          SELECT n.parent, n.name, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent WHERE up.height < 4096) \

@@ -1,37 +1,17 @@
--- How much there is of what callers can fill the store with: bytes of dead properties by the user who wrote them (empty:
--- from before that was noted), and rows of named nodes. Kept by triggers.
-CREATE TABLE usage (
-    what   TEXT    NOT NULL CHECK (what IN ('properties', 'nodes')),
-    who    TEXT    NOT NULL,
-    amount INTEGER NOT NULL,
-    PRIMARY KEY (what, who)
-) STRICT, WITHOUT ROWID;
+-- What the last server saw of the clock, so that the next one notices a jump: at most one row.
+CREATE TABLE clock (
+    only    INTEGER PRIMARY KEY CHECK (only = 1),
+    seen_at INTEGER NOT NULL,               -- the last time that it showed
+    running_ms INTEGER NOT NULL,            -- for how long the machine had been running then
+    boot    TEXT    NOT NULL,               -- which start of the machine that was
+    held_ms INTEGER NOT NULL,               -- for how long retention has been waiting, in running time
+    jumps   TEXT    NOT NULL                -- a JSON list of the jumps that are not trusted yet
+) STRICT;
 
-ALTER TABLE properties ADD COLUMN writer TEXT NOT NULL DEFAULT '';
--- What a row costs beside its texts: itself, its node's row, and their indexes.
-ALTER TABLE properties ADD COLUMN bytes INTEGER AS
-    (octet_length(namespace) + octet_length(name) + octet_length(value) + 256) VIRTUAL;
+-- A token whose expiry was noted is dead whatever the clock shows later.
+DROP TRIGGER epoch_tokens;
+CREATE TRIGGER epoch_tokens
+    AFTER UPDATE OF user_id, parent, phc, prefilter, old_phc, old_until, hard_at, window_ms, scoped, limits, roles, revoked_at, expiry_noted ON tokens
+    BEGIN UPDATE meta SET epoch = epoch + 1; END;
 
-INSERT INTO usage (what, who, amount) SELECT 'properties', '', sum(bytes) FROM properties HAVING count(*) > 0;
-INSERT INTO usage (what, who, amount) SELECT 'nodes', '', count(*) FROM nodes;
-
-CREATE TRIGGER usage_properties_new AFTER INSERT ON properties BEGIN
-    INSERT INTO usage (what, who, amount) VALUES ('properties', new.writer, new.bytes)
-        ON CONFLICT DO UPDATE SET amount = amount + excluded.amount;
-END;
-CREATE TRIGGER usage_properties_gone AFTER DELETE ON properties BEGIN
-    UPDATE usage SET amount = amount - old.bytes WHERE what = 'properties' AND who = old.writer;
-    DELETE FROM usage WHERE what = 'properties' AND who = old.writer AND amount <= 0;
-END;
-CREATE TRIGGER usage_properties AFTER UPDATE OF namespace, name, value, writer ON properties BEGIN
-    UPDATE usage SET amount = amount - old.bytes WHERE what = 'properties' AND who = old.writer;
-    INSERT INTO usage (what, who, amount) VALUES ('properties', new.writer, new.bytes)
-        ON CONFLICT DO UPDATE SET amount = amount + excluded.amount;
-    DELETE FROM usage WHERE what = 'properties' AND who = old.writer AND amount <= 0;
-END;
-CREATE TRIGGER usage_nodes_new AFTER INSERT ON nodes BEGIN
-    UPDATE usage SET amount = amount + 1 WHERE what = 'nodes';
-END;
-CREATE TRIGGER usage_nodes_gone AFTER DELETE ON nodes BEGIN
-    UPDATE usage SET amount = amount - 1 WHERE what = 'nodes';
-END;
+CREATE INDEX tokens_in_grace ON tokens (old_until) WHERE old_until IS NOT NULL;

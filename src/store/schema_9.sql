@@ -1,17 +1,17 @@
--- What the last server saw of the clock, so that the next one notices a jump: at most one row.
-CREATE TABLE clock (
-    only    INTEGER PRIMARY KEY CHECK (only = 1),
-    seen_at INTEGER NOT NULL,               -- the last time that it showed
-    running_ms INTEGER NOT NULL,            -- for how long the machine had been running then
-    boot    TEXT    NOT NULL,               -- which start of the machine that was
-    held_ms INTEGER NOT NULL,               -- for how long retention has been waiting, in running time
-    jumps   TEXT    NOT NULL                -- a JSON list of the jumps that are not trusted yet
-) STRICT;
+-- The trees that nodes were named in, each by the marker that it holds itself: the served folder, and file systems that
+-- are mounted in it.
+ALTER TABLE meta ADD COLUMN root_marker BLOB CHECK (length(root_marker) = 16);
+CREATE TABLE mounts (
+    node   BLOB PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    marker BLOB NOT NULL CHECK (length(marker) = 16)
+) STRICT, WITHOUT ROWID;
 
--- A token whose expiry was noted is dead whatever the clock shows later.
-DROP TRIGGER epoch_tokens;
-CREATE TRIGGER epoch_tokens
-    AFTER UPDATE OF user_id, parent, phc, prefilter, old_phc, old_until, hard_at, window_ms, scoped, limits, roles, revoked_at, expiry_noted ON tokens
-    BEGIN UPDATE meta SET epoch = epoch + 1; END;
-
-CREATE INDEX tokens_in_grace ON tokens (old_until) WHERE old_until IS NOT NULL;
+-- What a file system that keeps only coarse times has cut off of modification times that patgate set: at most one row
+-- for each inode.
+CREATE TABLE fine_times (
+    marker  BLOB    NOT NULL CHECK (length(marker) = 16),   -- of the file system
+    inode   INTEGER NOT NULL,                               -- as a signed 64-bit number
+    seconds INTEGER NOT NULL,                               -- the time as the file system kept it
+    nanos   INTEGER NOT NULL,                               -- the nanoseconds that it was to have
+    PRIMARY KEY (marker, inode)
+) STRICT, WITHOUT ROWID;

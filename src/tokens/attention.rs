@@ -91,9 +91,10 @@ impl Tokens {
     }
 
     fn has_ended(&self, node: NodeId) -> Result<bool> {
-        Ok(match &self.tree {
-            Some(tree) => tree.locate(node).map_err(Error::Tree)?.is_none(),
-            None => self.store.node(node)?.is_none(),
-        })
+        match self.tree.as_ref().map(|tree| tree.locate(node)) {
+            Some(Err(error)) if !error.is_outage() => Err(Error::Tree(error)),
+            Some(Ok(path)) => Ok(path.is_none()),
+            Some(Err(_)) | None => Ok(self.store.node(node)?.is_none()),
+        }
     }
 }

@@ -180,11 +180,15 @@ impl Tokens {
     }
 
     /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
-    /// now; those that are not there dangle, whatever the index says.
+    /// now; those that are not there dangle, whatever the index says. While the folder is not there itself, the index
+    /// is believed: tokens can be looked at and revoked meanwhile.
     pub(super) fn look(&self, placed: &mut [Placed]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
         for placed in placed {
-            placed.path = tree.locate(placed.scope.node).map_err(Error::Tree)?;
+            match tree.locate(placed.scope.node) {
+                Err(error) if error.is_outage() => {}
+                path => placed.path = path.map_err(Error::Tree)?,
+            }
         }
         Ok(())
     }

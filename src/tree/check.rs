@@ -73,6 +73,7 @@ impl View {
 
     fn grounds_at(&self, path: &TreePath, pace: Pace) -> Result<Grounds> {
         let access = self.session().access()?;
+        self.host().available()?;
         let mut grounds = Vec::new();
         for root in access.above(path) {
             if let Some(base) = base(self.host(), root, pace)? {
@@ -203,7 +204,13 @@ impl View {
             spot => spot?,
         };
         match self.shown(&spot, path)? {
-            Some(stat) => Ok((spot, stat)),
+            Some(stat) => {
+                if stat.is_folder() {
+                    // Nodes in it would end with the directory on which it is to be mounted.
+                    self.host().verify_below(&spot.path)?;
+                }
+                Ok((spot, stat))
+            }
             None => Err(Error::Absent),
         }
     }
@@ -440,13 +447,13 @@ fn stands(host: &Host, reach: &Reach, pace: Pace) -> super::host::Result<Option<
         Identity::Folder { .. } => {
             let folder = host.folder_at(&reach.path, pace)?;
             let stat = folder.stat()?;
-            Ok((stat.folder_identity() == reach.identity).then_some(Base::Folder(folder, stat)))
+            Ok(reach.identity.matches(stat.folder_identity()).then_some(Base::Folder(folder, stat)))
         }
         Identity::File { .. } if pace == Pace::Cached => Err(Errno::AGAIN),
         Identity::File { inode, born } => {
             let Some((parent, name)) = reach.path.split() else { return Ok(None) };
             let holder = host.folder(&parent)?;
-            let held = holder.stat()?.folder_identity() == Identity::Folder { inode, born };
+            let held = (Identity::Folder { inode, born }).matches(holder.stat()?.folder_identity());
             let stands = held && holder.stat_entry(&name)?.kind == Some(Kind::File);
             Ok(stands.then_some(Base::Holder(holder)))
         }

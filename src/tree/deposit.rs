@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 
 use super::check::Found;
-use super::host::{File, How, Kept, Staged};
-use super::{Claim, EditMode, Error, Kind, Result, Tree, Upload, View};
+use super::host::{Errno, File, How, Kept, Staged};
+use super::{Claim, EditMode, Error, Kind, Outage, Result, Tree, Upload, View};
 use crate::domain::{Login, Operation, Permission, Time, TokenId, TreePath};
 use crate::store::{self, StoreError, UploadPart};
 
@@ -89,9 +89,14 @@ impl Tree {
         let store = self.shared.index.store();
         let mut found = Vec::new();
         for UploadPart { name, place, staged, size } in store.upload_parts(upload)? {
-            let Ok(kept) = self.shared.host.kept(&place, &staged) else {
-                store.strike_upload_part(upload, &name)?;
-                continue;
+            let kept = match self.shared.host.kept(&place, &staged) {
+                Ok(kept) => kept,
+                // It may be there once its file system is.
+                Err(Errno::NOMEDIUM | Errno::IO | Errno::STALE | Errno::NOTCONN) => return Err(Outage::Missing.into()),
+                Err(_) => {
+                    store.strike_upload_part(upload, &name)?;
+                    continue;
+                }
             };
             let there = there(&kept, size, grows).unwrap_or_else(|error| {
                 tracing::warn!(%error, upload, "a part of an unfinished upload is given up");
@@ -153,7 +158,7 @@ impl Tree {
     /// # Errors
     /// [`Error::Host`].
     pub fn free(&self) -> Result<u64> {
-        Ok(self.shared.host.root().space()?.available)
+        Ok(self.shared.host.root()?.space()?.available)
     }
 }
 
@@ -260,8 +265,9 @@ impl View {
     /// [`Error::Forbidden`] for one who may write nowhere.
     pub fn deposit(&self) -> Result<Deposit> {
         self.may_deposit()?;
-        let root = self.host().root();
-        let (file, staged) = self.host().staging(root, root.stat()?.mount())?.make_file()?;
+        self.host().available()?;
+        let root = self.host().root()?;
+        let (file, staged) = self.host().staging(&root, root.stat()?.mount())?.make_file()?;
         Ok(Deposit { file, staged, size: 0 })
     }
 

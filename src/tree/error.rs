@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::LockToken;
+use super::{LockToken, Outage};
 use crate::auth::Ended;
 use crate::domain::{ByteSize, Tag, TreePath};
 use crate::store::StoreError;
@@ -80,6 +80,15 @@ pub enum Error {
     /// The file system or the gateway can't do that.
     #[error("not supported")]
     Unsupported,
+    /// The served folder is another one than nodes were named in.
+    #[error(
+        "it is not the folder that grants and scopes were made for: its file system may not be mounted, or it was restored \
+         or copied"
+    )]
+    OtherTree,
+    /// The tree, or the file system that holds the entry, is not served now; it will be again without a restart.
+    #[error("not available at present: {0}")]
+    Unavailable(#[from] Outage),
     /// The token died meanwhile.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -89,4 +98,11 @@ pub enum Error {
     /// The store failed; the text is for the log.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
+}
+
+impl Error {
+    /// Tells whether the tree is not there now, whatever was asked of it.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::OtherTree)
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::host::{Folder, Location, Stat, host_path};
-use super::{LockToken, Result, View};
+use super::{LockToken, Outage, Result, View};
 use crate::auth::Ended;
 use crate::domain::{Access, Name, Permission, TreePath};
 
@@ -89,14 +89,20 @@ impl HandleAccess {
     /// Notes a use, if the session lives and may go on with the file where it is now.
     ///
     /// # Errors
-    /// [`super::Error::Ended`].
+    /// [`super::Error::Ended`]; [`super::Error::Unavailable`] where the file's file system is not there any more.
     pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
+        if let Err(outage) = self.view.host().available() {
+            self.view.session().access()?;
+            return Err(outage.into());
+        }
         let mut last = self.last.lock();
         if !self.is_allowed(file, &mut last)? {
             // A rename of the scope's own root moves the names first and then what the store says of them.
             self.view.shared().index.wait_for_change();
             if !self.is_allowed(file, &mut last)? {
-                return Err(Ended.into());
+                // Nobody has taken anything from the session: its file belongs to a mount that has ended.
+                let detached = self.view.host().is_detached(file);
+                return Err(if detached { Outage::Detached.into() } else { Ended.into() });
             }
         }
         drop(last);

@@ -28,12 +28,14 @@ impl HostHands {
 
 impl Hands for HostHands {
     fn ask(&self, path: &TreePath) -> Result<Facts> {
+        self.host.available()?;
         let stat = self.host.stat(path)?;
         let kind = stat.kind.ok_or(Error::Absent)?;
         Ok(Facts { kind, inode: stat.inode, born: stat.born() })
     }
 
     fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool> {
+        self.host.verify_below(path)?;
         let (folder, name) = self.place(path)?;
         let top = folder.stat_entry(&name)?;
         if !top.is_folder() {
@@ -52,6 +54,7 @@ impl Hands for HostHands {
     }
 
     fn clear(&self, path: &TreePath) -> Result<()> {
+        self.host.verify_below(path)?;
         let (folder, name) = self.place(path)?;
         let staged = self.host.staging(&folder, folder.stat()?.mount())?.take(&folder, &name)?;
         folder.sync()?;

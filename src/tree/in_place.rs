@@ -181,11 +181,12 @@ impl InPlace {
         let now = self.file.stat()?;
         if size == now.size {
             self.unlocked()?;
-            return Ok(self.edit.change_times(|| {
-                let modified = self.file.stat()?.modified;
+            return self.edit.change_times(|| {
+                let tags = &self.view().shared().tags;
+                let modified = tags.modified(&self.file.stat()?)?;
                 self.file.truncate(size)?;
-                self.file.set_times(Some(keep(modified, self.view().shared().tags.fresh(None))), None)
-            })?);
+                tags.set_times(&self.file, Some(keep(modified, tags.fresh(None))), None)
+            });
         }
         if size > now.size {
             self.view().may_hold(size)?;

@@ -94,7 +94,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Absent`] when nothing is there, [`Error::Unsupported`] for a symbolic link,
-    /// [`Error::Host`] when the served folder is not the one that nodes were named in.
+    /// [`Error::OtherTree`] when the served folder is not the one that nodes were named in.
     pub(super) fn mint(&self, path: &TreePath) -> Result<NodeId> {
         if let Some(id) = self.find(path)? {
             return Ok(id);
@@ -255,13 +255,25 @@ impl Index {
     /// the one that serves (and so has none of them under way).
     fn settle(&self) -> Result<()> {
         for intent in self.store.intents()? {
-            if self.owner.load(Ordering::Relaxed) {
-                self.conclude(&intent)?;
-            } else if self.is_done(&intent)? {
-                self.finish(&intent)?;
+            match self.settle_intent(&intent) {
+                // What stands there now says nothing of what was begun: it is told when the file system is back.
+                Err(Error::Unavailable(outage)) => {
+                    tracing::debug!(source = %intent.source, %outage, "a change is not concluded for now");
+                }
+                settled => settled?,
             }
         }
         Ok(())
+    }
+
+    fn settle_intent(&self, intent: &Intent) -> Result<()> {
+        if self.owner.load(Ordering::Relaxed) {
+            self.conclude(intent)
+        } else if self.is_done(intent)? {
+            self.finish(intent)
+        } else {
+            Ok(())
+        }
     }
 
     /// Brings a change to its end that has begun on the host, abandons it otherwise.
@@ -370,14 +382,12 @@ impl Index {
         Ok(way)
     }
 
-    /// Refuses to name anything in another served folder than before: one whose disk is not mounted
-    /// would end every node there is.
+    /// Refuses to name anything in another served folder than before, whatever its marker says: that would end every node
+    /// there is.
     fn same_root(&self, way: &[Step]) -> Result<()> {
         let row = self.store.node_at(&TreePath::root())?;
         match (row, way.first()) {
-            (Some(row), Some((_, identity))) if row.identity != *identity => Err(Error::Host(io::Error::other(
-                "the served folder is not the one that nodes were named in: serve that one, or run `patgate node repair`",
-            ))),
+            (Some(row), Some((_, identity))) if !row.identity.matches(*identity) => Err(Error::OtherTree),
             _ => Ok(()),
         }
     }
@@ -385,7 +395,7 @@ impl Index {
     /// Tells whether what stands at a row's place is the node.
     pub(super) fn fits(&self, row: &NodeRow, path: &TreePath) -> Result<bool> {
         let Some(facts) = self.facts(path)? else { return Ok(false) };
-        Ok(self.identity(path, facts)? == Some(row.identity))
+        Ok(self.identity(path, facts)?.is_some_and(|found| row.identity.matches(found)))
     }
 
     /// Returns what an entry is recognised by; `None` for a link, or when its folder is gone.

@@ -6,12 +6,14 @@
 //!
 //! `host` alone names host paths.
 
+mod cancellation;
 mod check;
 mod cut_uploads;
 mod deposit;
 mod editor;
 mod entry;
 mod error;
+mod fine_times;
 mod handle_access;
 mod hands;
 mod host;
@@ -23,8 +25,11 @@ mod lock;
 mod media;
 mod names;
 mod open_file;
+mod outage;
+mod presence;
 mod property;
 mod reader;
+mod reattach;
 mod removals;
 mod spelling;
 mod tag;
@@ -34,15 +39,17 @@ mod upload;
 mod upload_registry;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cut_uploads::CutUploads;
+use fine_times::FineTimes;
 use hands::HostHands;
 use host::{Errno, Exclusive, Host, KeptNames};
 use index::Index;
 use lock::LockTable;
 use names::NameLocks;
+use presence::Presence;
 use removals::Removals;
 use tag::Tags;
 use upload_registry::UploadRegistry;
@@ -51,6 +58,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
 use crate::store::Store;
 
+pub use cancellation::{CancelOnDrop, Cancellation};
 pub use cut_uploads::{CutUploadPolicy, UnfinishedBytes};
 pub use deposit::{Deposit, Secured, Unfinished, Waiting};
 pub use editor::Editor;
@@ -62,11 +70,13 @@ pub use listing::Listing;
 pub use lock::{Lock, LockRequest, LockToken};
 pub use media::media_type;
 pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
+pub use outage::{OUTAGE_RETRY, Outage};
 pub use property::{Property, PropertyChange, PropertyName};
 pub use reader::Reader;
+pub use reattach::{NodePlace, Reattachment};
 pub use spelling::moved_to;
 pub use upload::{Committed, Upload};
-pub use view::{Cancellation, Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
+pub use view::{Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -112,15 +122,25 @@ struct Shared {
     cut_uploads: CutUploads,
     clock: Clock,
     durability: Durability,
-    _alone: Option<Exclusive>,
+    presence: Presence,
+    /// Where this is the process that serves the tree.
+    alone: Option<Exclusive>,
+}
+
+impl Shared {
+    /// Tells whether this process serves the tree, and does not look at it beside the one that does.
+    fn serves(&self) -> bool {
+        self.alone.is_some()
+    }
 }
 
 impl Tree {
-    /// Opens the served folder: sweeps staging of all but unfinished uploads, completes or undoes intents, loads locks.
+    /// Opens the served folder: completes or undoes intents, loads locks, and begins to sweep staging of all but unfinished
+    /// uploads.
     ///
     /// # Errors
-    /// [`Error::Host`] when the folder can't be used or another server uses it or the state,
-    /// [`Error::Store`] when the store can't.
+    /// [`Error::OtherTree`] when it is not the folder that nodes were named in, [`Error::Host`] when the folder can't be
+    /// used or another server uses it or the state, [`Error::Store`] when the store can't.
     pub fn open(options: Options, store: Store, clock: Clock) -> Result<Self> {
         let alone = Exclusive::claim(store.state()).map_err(Error::Host)?;
         let tree = Self::over(&options, store, clock, Some(alone))?;
@@ -141,22 +161,32 @@ impl Tree {
         let host = Arc::new(Host::open(&options.root, sweeps).map_err(Error::Host)?);
         let removals = Removals::default();
         let hands = HostHands::new(Arc::clone(&host), removals.clone());
-        Ok(Self {
+        let index = Index::new(store.clone(), Arc::new(hands));
+        presence::recognise(&host, &index)?;
+        if alone.is_some() {
+            host.claim().map_err(Error::Host)?;
+            presence::note_root(&host, &store)?;
+        }
+        let tree = Self {
             shared: Arc::new(Shared {
+                tags: Tags::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&host), store.clone()))),
                 host,
-                tags: Tags::new(store.etag_key()?),
                 cut_uploads: CutUploads::new(store.clone(), clock.clone()),
                 locks: LockTable::open(store.clone(), clock.clone())?,
-                index: Index::new(store, Arc::new(hands)),
+                index,
                 names: NameLocks::new(),
                 journals: NameLocks::new(),
                 removals,
                 uploads: Arc::default(),
                 clock,
                 durability: options.durability,
-                _alone: alone,
+                presence: Presence::default(),
+                alone,
             }),
-        })
+        };
+        // Before anything is judged by what stands in the place of a file system that is not mounted.
+        tree.look();
+        Ok(tree)
     }
 
     /// Returns the tree as a session may see it.
@@ -203,7 +233,8 @@ impl Tree {
     /// [`Error::Exists`] when something else stands there or on the way.
     pub fn ensure_folder(&self, path: &TreePath) -> Result<bool> {
         let host = &self.shared.host;
-        let (mut folder, mut made) = (host.root().clone(), false);
+        host.available()?;
+        let (mut folder, mut place, mut made) = (host.root()?, TreePath::root(), false);
         for name in path.names() {
             made = match folder.make_folder(&name, host.masked(0o777)) {
                 Ok(()) => true,
@@ -218,8 +249,30 @@ impl Tree {
                 Error::Absent => Error::Exists,
                 other => other,
             })?;
+            place = place.child(&name);
+            host.folder(&place)?;
         }
         Ok(made)
+    }
+
+    /// Tells whether locks work on the file system of a folder that was served; `None` where it was not yet.
+    pub fn locks_work(root: &Path) -> Option<bool> {
+        host::locks_work(root)
+    }
+
+    /// Tells why the reserved directory of a folder is not ours alone, as the rest of a sentence.
+    pub fn reserved_fault(root: &Path) -> Option<String> {
+        host::reserved_fault(root)
+    }
+
+    /// Tells that a folder is the one that the nodes of a store were named in.
+    ///
+    /// # Errors
+    /// [`Error::OtherTree`]; [`Error::Host`], [`Error::Store`].
+    pub fn recognise(root: &Path, store: &Store) -> Result<()> {
+        let host = Arc::new(Host::open(root, None).map_err(Error::Host)?);
+        let hands = HostHands::new(Arc::clone(&host), Removals::default());
+        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands)))
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.

@@ -13,7 +13,7 @@
 //! |---|---|---|---|---|
 //! | staged | OPEN that makes or empties a file (CREAT and TRUNC); any OPEN to write where the token limits types of files (a copy) | to its own session, while nobody else has put another entry there or taken that one away | the staged file | commits: in the directory that was opened, wherever that is now; fails where somebody else has finished something there since OPEN |
 //! | in place | any other OPEN to write; an early commit of a staged one | to everybody | the file itself | ends the edit |
-//! | superseded | a later upload of the session took the name | to nobody | reads go on, writes are refused | puts nothing in place |
+//! | superseded | a later upload of the session took the name | to nobody | reads go on, writes are refused | puts nothing in place; fails where a write was refused |
 //! | unlinked | the session removed the name, or renamed something onto it | to nobody | the staged file | puts nothing in place |
 //! | closed | CLOSE; the end of the session, which commits nothing | | | |
 //!
@@ -241,7 +241,7 @@ impl OpenFile {
         match std::mem::replace(&mut *file.state.write(), FileState::Closed) {
             FileState::Staged(upload) => upload.commit_in_directory(),
             FileState::InPlace(editor) => editor.close(),
-            FileState::Superseded(_) if refused => Err(Error::Superseded),
+            FileState::Superseded(upload) if refused || upload.is_spoilt() => Err(Error::Superseded),
             FileState::Superseded(_) | FileState::Unlinked(_) | FileState::Closed => Ok(()),
         }
     }

@@ -5,7 +5,8 @@
 //! seconds. A commit sets a time whose mark no other commit had; setting a time through the gateway
 //! chooses the nanoseconds so that the mark stays. So a tag changes with the content, also within one
 //! tick of the host's clock, and with nothing else; and a change behind the gateway's back, which
-//! moves the time as it likes, changes it too.
+//! moves the time as it likes, changes it too. Of a file system that cuts nanoseconds off the store keeps them
+//! ([`super::fine_times`]).
 //!
 //! While a file is open to be written in place, the writes so far are counted in; when one who writes it closes it, and
 //! when somebody locks it, it gets a mark of its own ([`Edit::settle`]).
@@ -17,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
+use super::fine_times::FineTimes;
 use super::host::{File, Stat};
 use super::{Error, Etag, Result, Timestamp};
 
@@ -25,6 +27,7 @@ const SECOND: i64 = 1_000_000_000;
 /// Makes the tags of one tree.
 pub(super) struct Tags {
     key: [u8; 32],
+    fine: Option<FineTimes>,
     last: AtomicI64,
     writes: AtomicU64,
     open: AtomicUsize,
@@ -46,21 +49,26 @@ struct EditedFile {
 }
 
 impl Tags {
-    /// Makes the tags of a tree by its secret key.
-    pub(super) fn new(key: [u8; 32]) -> Arc<Self> {
+    /// Makes the tags of a tree by its secret key; `fine` keeps what its file systems don't keep of times.
+    pub(super) fn new(key: [u8; 32], fine: Option<FineTimes>) -> Arc<Self> {
         let (last, writes, open) = (AtomicI64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { key, last, writes, open, edited: RwLock::default() })
+        Arc::new(Self { key, fine, last, writes, open, edited: RwLock::default() })
     }
 
     /// Returns the tag of a file's content as it is now.
     pub(super) fn of(&self, stat: &Stat) -> Etag {
-        let mut facts = [0; 40];
-        let parts =
-            [stat.inode, stat.born().unwrap_or(0).cast_unsigned(), stat.size, mark(stat.modified), self.writes(stat)];
+        let mut facts = [0; 48];
+        // Where the store fails, the content gets a tag that none has again: better read twice than taken for another.
+        let (modified, unknown) = match self.modified(stat) {
+            Ok(modified) => (modified, 0),
+            Err(_) => (stat.modified, self.writes.fetch_add(1, Ordering::AcqRel).saturating_add(1)),
+        };
+        let born = stat.born().unwrap_or(0).cast_unsigned();
+        let parts = [stat.inode, born, stat.size, mark(modified), self.writes(stat), unknown];
         for (place, part) in facts.chunks_exact_mut(8).zip(parts) {
             place.copy_from_slice(&part.to_le_bytes());
         }
-        let hash = blake3::keyed_hash(&self.key, &facts);
+        let hash = blake3::keyed_hash(&self.key, if unknown == 0 { &facts[..40] } else { &facts });
         let (high, low) = hash.as_bytes()[..16].split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         Etag(number(high), number(low))
@@ -74,6 +82,47 @@ impl Tags {
         let last = self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
         let time = at(now.max(last.saturating_add(1)));
         wanted.map_or(time, |wanted| keep(time, wanted))
+    }
+
+    /// Returns when the content of a file was changed last, as fine as it was set.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn modified(&self, stat: &Stat) -> Result<Timestamp> {
+        Ok(self.fine.as_ref().map_or(Ok(stat.modified), |fine| fine.of(stat))?)
+    }
+
+    /// Sets times of a file; the first one, of its content, is kept whole.
+    ///
+    /// # Errors
+    /// What the host says; [`Error::Store`].
+    pub(super) fn set_times(
+        &self,
+        file: &File,
+        modified: Option<Timestamp>,
+        accessed: Option<Timestamp>,
+    ) -> Result<()> {
+        file.set_times(modified, accessed)?;
+        self.note_time(file, modified)
+    }
+
+    /// Notes the modification time that a file was just given.
+    ///
+    /// # Errors
+    /// What the host says; [`Error::Store`].
+    pub(super) fn note_time(&self, file: &File, modified: Option<Timestamp>) -> Result<()> {
+        match (&self.fine, modified) {
+            (Some(fine), Some(modified)) => Ok(fine.note(&file.stat()?, modified)?),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
+    /// Finds the file systems that keep only coarse times, as far as they are known.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn find_coarse(&self) -> Result<()> {
+        Ok(self.fine.as_ref().map_or(Ok(()), FineTimes::find)?)
     }
 
     /// Begins an edit in place of a file that is open to be written.
@@ -147,14 +196,14 @@ impl Tags {
         set()
     }
 
-    fn settle(&self, shared: &EditedFile) -> super::host::Result<()> {
+    fn settle(&self, shared: &EditedFile) -> Result<()> {
         let _alone = shared.settling.write();
         if shared.writes.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
         // The time of the last write, or whatever was set since, stands: only the mark is new.
         let modified = shared.file.stat()?.modified;
-        shared.file.set_times(Some(self.fresh_at(modified)), None)?;
+        self.set_times(&shared.file, Some(self.fresh_at(modified)), None)?;
         shared.writes.store(0, Ordering::Release);
         Ok(())
     }
@@ -207,21 +256,21 @@ impl Edit {
     /// Sets times of the file that is edited, and keeps its tag.
     ///
     /// # Errors
-    /// What the host says.
+    /// What the host says; [`Error::Store`].
     pub(super) fn set_times(
         &self,
         file: &File,
         modified: Option<Timestamp>,
         accessed: Option<Timestamp>,
-    ) -> super::host::Result<()> {
+    ) -> Result<()> {
         self.change_times(|| {
-            let now = file.stat()?.modified;
-            file.set_times(modified.map(|wanted| keep(now, wanted)), accessed)
+            let now = self.tags.modified(&file.stat()?)?;
+            self.tags.set_times(file, modified.map(|wanted| keep(now, wanted)), accessed)
         })
     }
 
     /// Changes times, not while another settles the tag.
-    pub(super) fn change_times(&self, set: impl FnOnce() -> super::host::Result<()>) -> super::host::Result<()> {
+    pub(super) fn change_times(&self, set: impl FnOnce() -> Result<()>) -> Result<()> {
         let _alone = self.shared.settling.write();
         set()
     }
@@ -230,7 +279,7 @@ impl Edit {
     ///
     /// # Errors
     /// What the host says.
-    pub(super) fn settle(&self) -> super::host::Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         self.tags.settle(&self.shared)
     }
 
@@ -300,7 +349,7 @@ mod tests {
 
     #[test]
     fn every_fresh_time_makes_another_tag_also_at_the_same_second() {
-        let tags = Tags::new([1; 32]);
+        let tags = Tags::new([1; 32], None);
         let asked = Timestamp { seconds: -5, nanos: 0 };
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
@@ -313,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_time_that_is_set_keeps_the_tag_and_one_that_moves_by_itself_does_not() {
-        let tags = Tags::new([1; 32]);
+        let tags = Tags::new([1; 32], None);
         let time = tags.fresh(None);
         for seconds in [0, -1, 1, 1_000_000_000, i64::MIN, i64::MAX] {
             let set = keep(time, Timestamp { seconds, nanos: 5 });
@@ -325,11 +374,11 @@ mod tests {
 
     #[test]
     fn writes_in_place_change_the_tag_and_settling_gives_the_content_one_of_its_own() {
-        let tags = Tags::new([1; 32]);
+        let tags = Tags::new([1; 32], None);
         let folder = tempfile::tempdir().expect("a folder");
         let host = super::super::host::Host::open(folder.path(), None).expect("opened");
         let name = crate::domain::Name::new(b"file").expect("a name");
-        let file = Arc::new(host.root().make_file(&name, 0o600).expect("made"));
+        let file = Arc::new(host.root().expect("there").make_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("stat");
         let before = tags.of(&stat());
         let (one, two) = (tags.edit(&file, &stat()), tags.edit(&file, &stat()));

@@ -374,10 +374,15 @@ impl Upload {
         Ok(())
     }
 
+    /// Tells whether a write was refused: it is not whole.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Acquire)
+    }
+
     /// Tells whether it is a copy in which nothing was changed, nor was to be.
     pub(super) fn is_untouched(&self) -> bool {
         let unchanged = self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
-        unchanged && !self.spoilt.load(Ordering::Acquire)
+        unchanged && !self.is_spoilt()
     }
 
     fn change(&self) {

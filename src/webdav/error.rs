@@ -7,11 +7,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::address::Mount;
 use super::get::set;
 use super::verb::Verb;
-use crate::auth::Refusal;
+use crate::auth::{Refusal, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{Body, challenge, full, retry_after, text};
 use crate::store::{Shortage, StoreError};
-use crate::tree;
+use crate::tree::{self, View};
 
 /// The result of a verb.
 pub(super) type Result<T> = std::result::Result<T, Error>;
@@ -125,6 +125,27 @@ pub(super) enum Error {
 /// What the work says; [`Error::Lost`] when it panicked.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
+}
+
+/// Runs work that keeps a processor busy for long, in its user's turn. When the request's future is dropped, because
+/// its connection is gone, the work is cancelled; what has had its effect is done.
+///
+/// # Errors
+/// As [`blocking`]; [`Error::Busy`].
+pub(super) async fn in_turn<T: Send + 'static>(
+    view: &View,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let turn = view.session().turn().await.map_err(|TooMuchWork| Error::Busy)?;
+    let gone = view.cancellation().on_drop();
+    let done = blocking(move || {
+        // Until the work has ended, also where nobody waits for it any more.
+        let _turn = turn;
+        work()
+    });
+    let done = done.await;
+    gone.disarm();
+    done
 }
 
 /// What an error is said in answer to.
@@ -328,6 +349,7 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
                 Some(Duration::from_secs(1))
             }
+            Self::Tree(tree::Error::Unavailable(_) | tree::Error::OtherTree) => Some(tree::OUTAGE_RETRY),
             _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
     }
@@ -356,6 +378,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::BadName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Store(error) => store_status(error),
         tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -29,7 +29,6 @@ mod proppatch;
 mod put;
 mod range;
 mod report;
-mod report_turns;
 mod resume;
 mod streak;
 mod transfer;
@@ -47,7 +46,6 @@ use self::address::Other;
 use self::call::Call;
 use self::chunks::Around;
 use self::error::{Asked, Error, Result};
-use self::report_turns::ReportTurns;
 use self::streak::Streak;
 use self::uploads::Uploads;
 use self::verb::Verb;
@@ -79,7 +77,6 @@ pub struct Webdav {
     options: WebdavOptions,
     uploads: Uploads,
     streak: Streak,
-    reports: ReportTurns,
 }
 
 impl Webdav {
@@ -87,7 +84,7 @@ impl Webdav {
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
         let uploads = Uploads::new(tree.clone(), options.uploads, auth.clock().clone());
         uploads.sweep_now_and_then();
-        Self { tree, auth, options, uploads, streak: Streak::default(), reports: ReportTurns::default() }
+        Self { tree, auth, options, uploads, streak: Streak::default() }
     }
 
     /// Tells whether a path belongs to this room: to the tree, or to an upload into it. `/davx` does not.
@@ -154,7 +151,7 @@ impl Webdav {
             Verb::Delete => folder::delete(&call).await,
             Verb::Mkcol => folder::make(&call, body).await,
             Verb::Propfind => propfind::answer(&call, body, self.options).await,
-            Verb::Report => report::answer(&call, body, &self.reports).await,
+            Verb::Report => report::answer(&call, body).await,
             Verb::Proppatch => proppatch::answer(&call, body).await,
             Verb::Copy | Verb::Move => transfer::answer(&call).await,
             Verb::Lock => lock::lock(&call, body).await,

@@ -10,14 +10,13 @@ use bytes::Bytes;
 use http::Response;
 
 use super::call::Call;
-use super::error::{Error, Result, blocking};
+use super::error::{Error, Result, in_turn};
 use super::fields::{self, Depth};
 use super::propfind::{Plan, Row};
-use super::report_turns::ReportTurns;
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
 use crate::http::{Body, BodyError, RequestBody, Source, full, streamed};
-use crate::tree::{self, Cancellation, Change, Changed, Changes, Point, View};
+use crate::tree::{self, Change, Changed, Changes, Point, View};
 
 /// A block is handed over once it is this long.
 const BLOCK: usize = 128 * 1024;
@@ -38,38 +37,15 @@ fn point(text: &str) -> Option<Point> {
     Some(Point { journal, number, base })
 }
 
-/// Cancels the work on an answer that nobody waits for any more: the request's future is dropped when its connection
-/// goes.
-struct CancelOnDrop(Option<Cancellation>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(cancellation) = &self.0 {
-            cancellation.cancel();
-        }
-    }
-}
-
 /// Answers REPORT.
 ///
 /// # Errors
 /// [`Error::NoSuchReport`] for any but `sync-collection` on a directory, [`Error::StaleToken`],
 /// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, turns: &ReportTurns) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
-    let call = Arc::clone(call);
-    let cancellation = Cancellation::default();
-    let mut waiting = CancelOnDrop(Some(cancellation.clone()));
-    let turn = turns.take(call.view.session().login()).await?;
-    let work = move || {
-        // Until the work has ended, also where nobody waits for it any more.
-        let _turn = turn;
-        sync(&call, &bytes, &cancellation)
-    };
-    let response = blocking(work).await;
-    // From here on the body's own end stops the work, block by block.
-    waiting.0 = None;
-    response
+    let work = Arc::clone(call);
+    in_turn(&call.view, move || sync(&work, &bytes)).await
 }
 
 /// What a client asks for.
@@ -105,14 +81,13 @@ fn asked(call: &Call, bytes: &[u8]) -> Result<Asked> {
     Ok(Asked { since, deep, limit, plan: plan.brief(fields::wants_little(&call.headers)) })
 }
 
-fn sync(call: &Arc<Call>, bytes: &[u8], cancellation: &Cancellation) -> Result<Response<Body>> {
+fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
     let Asked { since, deep, limit, plan } = asked(call, bytes)?;
     if !call.view.stat(&call.path)?.is_folder() {
         return Err(Error::NoSuchReport);
     }
     call.judge()?;
-    let changes =
-        call.view.changes(&call.path, deep, since, limit, call.view.steady_now(), cancellation).map_err(counted)?;
+    let changes = call.view.changes(&call.path, deep, since, limit, call.view.steady_now()).map_err(counted)?;
     let changes = changes.ok_or(Error::StaleToken)?;
     let mut report =
         Report { call: Arc::clone(call), plan, changes, out: String::from(multistatus::HEAD), done: false };
@@ -201,5 +176,9 @@ impl Source for Report {
 
     fn left(&self) -> Option<u64> {
         None
+    }
+
+    fn is_heavy(&self) -> bool {
+        true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 
 use super::call::Call;
-use super::error::{Error, Result, blocking};
+use super::error::{Error, Result, in_turn};
 use super::fields::{self, Depth};
 use super::folder::done;
 use super::verb::Verb;
@@ -25,8 +25,9 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
     if call.verb == Verb::Move && call.is_root() {
         return Err(Error::Root);
     }
+    let view = call.view.clone();
     let call = Arc::clone(call);
-    blocking(move || {
+    in_turn(&view, move || {
         let deep = is_deep(&call, depth)?;
         let to = target(&call, &below);
         let transferred = call.claiming(|claim| match call.verb {

@@ -12,12 +12,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::support::server::{Server, run};
+use crate::support::server::{self, Server, run};
 use crate::support::{Dav, Sftp};
 
 fn staged(folder: &Path) -> usize {
-    let staging = folder.join("files/.patgate");
-    if staging.exists() { std::fs::read_dir(staging).expect("a folder").count() } else { 0 }
+    server::staged(&folder.join("files")).len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

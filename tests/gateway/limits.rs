@@ -381,7 +381,7 @@ async fn holds(limit: &[&str], table: &[(Act, Wanted)]) {
             if refused && snapshot(&gateway.root()) != before {
                 wrong.push(format!("{protocol} {act:?}: refused, and yet something changed"));
             }
-            let left = fs::read_dir(gateway.host("/.patgate")).map(|folder| folder.count()).unwrap_or_default();
+            let left = gateway.staged().len();
             if refused && left > 0 {
                 wrong.push(format!("{protocol} {act:?}: {left} things are left in staging"));
             }

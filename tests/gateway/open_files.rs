@@ -66,7 +66,7 @@ impl Served {
     /// Waits until something is staged.
     async fn staged(&self) {
         for _ in 0..1000 {
-            if std::fs::read_dir(self.gateway.host("/.patgate")).map_or(0, Iterator::count) > 0 {
+            if !self.gateway.staged().is_empty() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -77,7 +77,7 @@ impl Served {
     /// Waits until nothing is staged any more.
     async fn swept(&self) {
         for _ in 0..1000 {
-            if std::fs::read_dir(self.gateway.host("/.patgate")).expect("staging").count() == 0 {
+            if self.gateway.staged().is_empty() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

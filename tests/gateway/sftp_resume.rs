@@ -50,7 +50,7 @@ impl Served {
     }
 
     fn staged(&self) -> usize {
-        std::fs::read_dir(self.gateway.host("/.patgate")).map_or(0, Iterator::count)
+        self.gateway.staged().len()
     }
 
     async fn swept(&self) {

@@ -10,7 +10,7 @@ use sha1::Digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::server::{Server, run};
+use crate::support::server::{Server, run, staged};
 use crate::support::{Dav, Fixture, id_of};
 
 const PLACE: &str = "/remote.php/dav/uploads/alice/up";
@@ -24,12 +24,6 @@ fn content(length: usize) -> Vec<u8> {
 fn sum_of(content: &[u8]) -> String {
     let digits: String = sha1::Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("SHA1:{digits}")
-}
-
-/// What waits in staging.
-fn staged(root: &Path) -> Vec<std::path::PathBuf> {
-    let Ok(folder) = std::fs::read_dir(root.join(".patgate")) else { return Vec::new() };
-    folder.map(|entry| entry.expect("an entry").path()).collect()
 }
 
 /// A folder that is served, with alice, who may do all in it, and her token.

@@ -313,4 +313,12 @@ pub(crate) const CASES: &[Case] = &[
         rule: None,
         steps: || vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), lock("d"), remove(0, "d/a"), close(0, 0)],
     },
+    Case {
+        name: "CLOSE of a superseded upload tells that a write was refused before",
+        rule: None,
+        steps: || {
+            let begin = vec![open(2, "a", NEW), close(2, 0), open(0, "a", UPLOAD), lock("a"), write(0, 0, "text")];
+            [begin, vec![UNLOCK, open(0, "a", UPLOAD), close(0, 0), close(0, 0)]].concat()
+        },
+    },
 ];

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+
 use std::process::{ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +16,10 @@ use crate::file_system::{BASE_NAME, InodeNumber};
 use crate::model::Outcome;
 use crate::operations::{CHANNELS, Condition, Request, SESSIONS, WebDav, session_of};
 use crate::runner::Target;
+use std::path::PathBuf;
+
 use crate::support::dav::{Answer, Dav};
-use crate::support::server::{Server, run};
+use crate::support::server::{Server, run, staged};
 use crate::support::sftp::Sftp;
 use crate::support::{PROGRAM_COPY, program};
 
@@ -277,10 +279,10 @@ impl Target for Patgate {
     }
 
     fn check_debris(&self) -> Result<(), String> {
-        let staging = self.folder.path().join("files").join(".patgate");
+        let root = self.folder.path().join("files");
         let end = Instant::now() + PATIENCE;
         loop {
-            let left = files_below(&staging);
+            let left = staged(&root);
             if left.is_empty() {
                 return Ok(());
             }
@@ -291,9 +293,4 @@ impl Target for Patgate {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
 }

@@ -1,13 +1,18 @@
-//! What accidents of disk, clock and store, and what one user does to the others, leave of the gateway's promises. Slow
-//! tests, and such as need mounts.
+//! What one user does to the others, and what accidents of disk, clock, store and mounts leave of the gateway's promises:
+//! file systems that go and come back, odd ones, other servers on the same folders. Slow tests; those that mount something
+//! need root, and say so where they can't.
 
 #![allow(clippy::expect_used)]
 
 mod argon2;
 mod connection;
+mod file_systems;
 mod full_disk;
+mod mounts;
 mod old_state;
+mod overlap;
 mod store_held;
 #[allow(dead_code, unused_imports, reason = "shared with tests/gateway, which uses all of it")]
 #[path = "../gateway/support/mod.rs"]
 mod support;
+mod unmounted;

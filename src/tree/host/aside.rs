@@ -115,7 +115,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (holder, elsewhere) = (folder.path().join("d"), folder.path().join("e"));
         let (place, at) = (holder.join("a"), TreePath::parse(b"/d/a").expect("a path"));
-        let open = || Host::open(folder.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
+        let open = || {
+            let host = Host::open(folder.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
+            host.claim().expect("claimed");
+            host
+        };
         fs::create_dir(&holder).expect("made");
         fs::write(&place, "old").expect("written");
         let host = open();

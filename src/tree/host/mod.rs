@@ -1,38 +1,45 @@
 //! Host paths: the one place that names them, always beneath an open folder.
 //!
-//! The served folder is opened once; whatever its host path leads to later, the tree stays where it
-//! was. [`open`] resolves paths in it, [`Folder`] changes names in a folder that is open, [`File`]
-//! holds bytes, and [`Staging`] is where things wait that have no name yet, or none any more.
+//! The served folder is held open and served while its host path shows it ([`served`]). [`open`] resolves paths in it,
+//! [`Folder`] changes names in a folder that is open, [`File`] holds bytes, and [`Staging`] is where things wait that
+//! have no name yet, or none any more.
 
 mod aside;
+mod claims;
 #[cfg(test)]
 pub(super) mod doom;
 mod file;
 mod folder;
+mod marker;
 mod mounts;
 mod open;
+mod served;
 mod staging;
 mod stat;
 
-use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use aside::Aside;
+pub(crate) use claims::{KeptNames, locks_work, reserved_fault};
 pub(crate) use file::File;
 pub(crate) use folder::{Folder, Names, space};
 pub(crate) use open::{How, Location, Pace, host_path};
-pub(crate) use staging::{Kept, KeptNames, Staged, Staging};
+pub(crate) use served::{KnownMount, KnownTree};
+pub(crate) use staging::{Kept, Staged, Staging};
 pub(crate) use stat::{Mount, Stat};
 
-use super::Error;
+use super::{Error, Outage};
 use crate::domain::TreePath;
+use claims::Claims;
+use served::{Served, Watch};
 
 /// What the host says went wrong.
 pub(crate) type Errno = rustix::io::Errno;
@@ -40,44 +47,39 @@ pub(crate) type Errno = rustix::io::Errno;
 /// The result of a call to the host.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
-/// The served folder, open.
+/// The served folder, open while it is there.
 pub(crate) struct Host {
-    root: Folder,
+    place: PathBuf,
     umask: u32,
     run: u64,
-    sweeps: Option<KeptNames>,
-    stagings: RwLock<HashMap<Mount, Arc<Staging>>>,
+    claims: Option<Claims>,
+    present: ArcSwap<std::result::Result<Arc<Served>, Outage>>,
+    watch: Mutex<Watch>,
 }
 
 impl Host {
-    /// Opens the served folder. When it `sweeps`, what earlier runs left in staging is removed, here
-    /// and on file systems mounted below, but for what is kept.
+    /// Opens the served folder; to be claimed with [`Host::claim`] by the server that keeps these names in staging.
     ///
     /// # Errors
-    /// What the host says; [`io::ErrorKind::WouldBlock`] when another server sweeps there.
-    pub(crate) fn open(root: &Path, sweeps: Option<KeptNames>) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = Folder::from(openat(CWD, root, flags, Mode::empty())?);
-        root.folder(&TreePath::root()).map_err(|error| match error {
+    /// What the host says.
+    pub(crate) fn open(root: &Path, kept: Option<KeptNames>) -> io::Result<Self> {
+        // A link at the end is followed each time: where it leads elsewhere, another folder is there.
+        let place = std::path::absolute(root)?;
+        let (served, watch) = Served::first(&place)?;
+        served.root.folder(&TreePath::root()).map_err(|error| match error {
             Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, "this needs Linux 5.6 or later (openat2)"),
             other => other.into(),
         })?;
         let mut run = [0; 8];
         getrandom::fill(&mut run)?;
-        let run = u64::from_ne_bytes(run);
-        let host = Self { root, umask: umask(), run, sweeps, stagings: RwLock::default() };
-        if host.sweeps.is_some() {
-            host.sweep().map_err(|error| match error {
-                Errno::BUSY => io::Error::new(io::ErrorKind::WouldBlock, "another server serves this folder"),
-                other => other.into(),
-            })?;
-        }
-        Ok(host)
-    }
-
-    /// Returns the served folder.
-    pub(crate) fn root(&self) -> &Folder {
-        &self.root
+        Ok(Self {
+            place,
+            umask: umask(),
+            run: u64::from_ne_bytes(run),
+            claims: kept.map(Claims::new),
+            present: ArcSwap::new(Arc::new(Ok(Arc::new(served)))),
+            watch: Mutex::new(watch),
+        })
     }
 
     /// Returns the permission bits that the process's mask leaves of `mode`.
@@ -87,7 +89,7 @@ impl Host {
 
     /// Opens a folder of the tree; a link on the way is an error.
     pub(crate) fn folder(&self, path: &TreePath) -> Result<Folder> {
-        if path.is_root() { Ok(self.root.clone()) } else { self.root.folder(path) }
+        self.folder_at(path, Pace::Patient)
     }
 
     /// As [`Host::folder`], at a pace.
@@ -95,42 +97,40 @@ impl Host {
     /// # Errors
     /// `EAGAIN` where [`Pace::Cached`] would have to wait.
     pub(crate) fn folder_at(&self, path: &TreePath, pace: Pace) -> Result<Folder> {
-        match pace {
-            Pace::Cached if !path.is_root() => open::plain_cached(&self.root, path.as_bytes()).map(Folder::from),
-            Pace::Cached | Pace::Patient => self.folder(path),
-        }
+        let root = self.root()?;
+        let folder = match pace {
+            _ if path.is_root() => return Ok(root),
+            Pace::Cached => open::plain_cached(&root, path.as_bytes()).map(Folder::from)?,
+            Pace::Patient => root.folder(path).map_err(|error| self.judge(path, error))?,
+        };
+        self.verify(path, || folder.stat())?;
+        Ok(folder)
     }
 
     /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.
     pub(crate) fn stat(&self, path: &TreePath) -> Result<Stat> {
-        match path.split() {
-            None => self.root.stat(),
-            Some((parent, name)) => self.folder(&parent)?.stat_entry(&name),
-        }
+        let Some((parent, name)) = path.split() else { return self.root()?.stat() };
+        let stat = self.folder(&parent)?.stat_entry(&name).map_err(|error| self.judge(path, error))?;
+        self.verify(path, || Ok(stat.clone()))?;
+        Ok(stat)
     }
 
     /// Tells whether a file system is mounted below a folder of the tree.
-    pub(crate) fn holds_mounts(&self, path: &TreePath) -> bool {
-        mounts::below(&self.root).iter().any(|mount| !mount.is_root() && mount.is_within(path))
-    }
-
-    fn sweep(&self) -> Result<()> {
-        for mount in mounts::below(&self.root) {
-            let Ok(folder) = self.folder(&mount) else { continue };
-            // A file system that can't be written to holds no debris of ours that could be removed.
-            match folder.stat().and_then(|stat| self.staging(&folder, stat.mount())) {
-                Ok(_) | Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    pub(crate) fn holds_mounts(&self, path: &TreePath) -> Result<bool> {
+        Ok(mounts::below(&self.root()?).iter().any(|mount| !mount.is_root() && mount.is_within(path)))
     }
 }
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE | Errno::NXIO => Error::Absent,
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO => Error::Absent,
+            Errno::NOMEDIUM => Outage::Replaced.into(),
+            Errno::IO | Errno::STALE | Errno::NOTCONN | Errno::SHUTDOWN | Errno::TIMEDOUT | Errno::HOSTDOWN => {
+                let fault = io::Error::from(errno).to_string();
+                tracing::error!(%fault, "a file system of the served folder fails");
+                Outage::Failing(fault).into()
+            }
             Errno::EXIST => Error::Exists,
             Errno::ISDIR => Error::IsFolder,
             Errno::NOTEMPTY => Error::NotEmpty,
@@ -164,6 +164,11 @@ impl Locked {
     /// Locks, when nobody else holds the lock.
     pub(crate) fn take(file: OwnedFd) -> Result<Self> {
         flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| Self(file))
+    }
+
+    /// Locks together with others that share the lock.
+    pub(crate) fn share(file: OwnedFd) -> Result<Self> {
+        flock(&file, FlockOperation::NonBlockingLockShared).map(|()| Self(file))
     }
 }
 

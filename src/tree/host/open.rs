@@ -116,13 +116,21 @@ impl Host {
         how: How,
     ) -> Result<(File, TreePath)> {
         match plain(anchor.as_fd(), rest.as_bytes(), how) {
-            Ok(fd) => Ok((fd.into(), place.join(rest))),
-            Err(Errno::LOOP) => {
-                let fd = following(anchor, rest.as_bytes(), how)?;
-                let path = self.whereabouts(&fd).ok_or(Errno::XDEV)?;
+            Ok(fd) => {
+                let path = place.join(rest);
+                self.verify(&path, || Stat::of(&fd, b""))?;
                 Ok((fd.into(), path))
             }
-            Err(error) => Err(error),
+            Err(Errno::LOOP) => {
+                // It may lead anywhere: where something of the tree is missing, it may lead there.
+                let judged = |error| self.verify_below(&TreePath::root()).err().unwrap_or(error);
+                let fd = following(anchor, rest.as_bytes(), how).map_err(judged)?;
+                let path = self.whereabouts(&fd).ok_or(Errno::XDEV)?;
+                self.verify(&path, || Stat::of(&fd, b""))?;
+                Ok((fd.into(), path))
+            }
+            Err(error) if how == How::ReadCached => Err(error),
+            Err(error) => Err(self.judge(&place.join(rest), error)),
         }
     }
 
@@ -163,7 +171,7 @@ impl Host {
     /// # Errors
     /// Where else it is: [`Location::Reserved`] or [`Location::Outside`].
     fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, Location> {
-        let root = host_path(self.root.as_fd()).ok_or(Location::Outside)?;
+        let root = self.root().ok().and_then(host_path).ok_or(Location::Outside)?;
         let below = match root.as_slice() {
             b"/" => path,
             root => path.strip_prefix(root).ok_or(Location::Outside)?,

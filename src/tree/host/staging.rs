@@ -1,15 +1,16 @@
 //! Where things wait that have no name yet, or none any more: `.patgate` at the root of a file system.
 //!
-//! It is the server's alone (0700), absent to clients, and emptied at start of all but what is kept ([`Kept`]): the rest
-//! belongs to nobody then.
+//! It is the server's alone (0700), absent to clients, and emptied from start on of all but what is kept ([`Kept`]) and
+//! what this run has put there: the rest belongs to nobody then.
 
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::claims::{Claim, Claims, check_owner};
 use super::open::{How, plain};
-use super::{Errno, File, Folder, Host, Locked, Mount, Result, Stat};
+use super::{Errno, File, Folder, Host, Locked, Mount, Result, Stat, marker};
 use crate::domain::{Name, RESERVED, TreePath};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
@@ -23,7 +24,7 @@ pub(crate) struct Staging {
     run: u64,
     /// Held so that no other server sweeps what waits here.
     #[allow(dead_code, reason = "holds the lock while it lives")]
-    held: Option<Locked>,
+    held: Option<Arc<Locked>>,
 }
 
 /// Something that waits in staging; it is removed when it is dropped.
@@ -41,9 +42,6 @@ pub(crate) struct Kept {
     name: Name,
 }
 
-/// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
-pub(crate) type KeptNames = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
-
 /// The mode of a file that only the server can read.
 const OWN: u32 = 0o600;
 
@@ -53,7 +51,8 @@ impl Host {
     /// Returns the staging folder from which a rename reaches an open folder of the tree on a
     /// mount; makes it when there is none.
     pub(crate) fn staging(&self, beside: &Folder, mount: Mount) -> Result<Arc<Staging>> {
-        if let Some(staging) = self.stagings.read().get(&mount) {
+        let served = self.served()?;
+        if let Some(staging) = served.stagings.read().get(&mount) {
             return Ok(Arc::clone(staging));
         }
         let mut top = self.whereabouts(beside).ok_or(Errno::NOENT)?;
@@ -63,12 +62,17 @@ impl Host {
             }
             top = parent;
         }
-        let mut stagings = self.stagings.write();
+        let mut stagings = served.stagings.write();
         if let Some(staging) = stagings.get(&mount) {
             return Ok(Arc::clone(staging));
         }
-        let staging = Arc::new(Staging::open(&self.folder(&top)?, top, self.run, self.sweeps.as_ref())?);
+        let (staging, debris) = Staging::open(&self.folder(&top)?, top, self.run, self.claims.as_ref())?;
+        let staging = Arc::new(staging);
         stagings.insert(mount, Arc::clone(&staging));
+        if let Some(claims) = &self.claims {
+            let staged = |name| Staged { staging: Arc::clone(&staging), name, waits: true };
+            claims.leave(debris.into_iter().map(staged).collect());
+        }
         Ok(staging)
     }
 
@@ -89,30 +93,32 @@ impl Host {
 }
 
 impl Staging {
-    fn open(holder: &Folder, top: TreePath, run: u64, sweeps: Option<&KeptNames>) -> Result<Self> {
+    /// Opens the reserved directory of a file system; makes it where there is none. Returns also what earlier runs left
+    /// there, where this claims it.
+    fn open(holder: &Folder, top: TreePath, run: u64, claims: Option<&Claims>) -> Result<(Self, Vec<Name>)> {
         match mkdirat(holder, RESERVED, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
         let folder = Folder::from(plain(holder, RESERVED, How::Folder)?);
-        let stat = folder.stat()?;
-        if stat.mode & 0o077 != 0 {
-            folder.set_mode(0o700)?;
+        if let Err(fault) = check_owner(&folder) {
+            tracing::error!(%top, "nothing can be staged on a file system: its directory .patgate {fault}");
+            return Err(Errno::PERM);
         }
         let mut staging = Self { top, folder, run, held: None };
-        if let Some(kept) = sweeps {
-            match Locked::take(plain(&staging.folder, b"", How::List)?) {
-                Ok(lock) => {
+        let mut debris = Vec::new();
+        if let Some(claims) = claims {
+            staging.held = match claims.lock(holder, &staging.folder)? {
+                Claim::Taken(lock) => {
                     let stay = staging.bring_back(holder)?;
-                    staging.sweep(kept, &stay)?;
-                    staging.held = Some(lock);
+                    debris = staging.debris(claims, &stay)?;
+                    Some(lock)
                 }
-                Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
-                // The file system has no locks: nobody can tell whose things wait here, so they stay.
-                Err(_) => {}
-            }
+                Claim::Shared(lock) => Some(lock),
+                Claim::None => None,
+            };
         }
-        Ok(staging)
+        Ok((staging, debris))
     }
 
     /// Makes an empty file that only the server can read.
@@ -169,14 +175,14 @@ impl Staging {
         format!("{:016x}-{:x}", self.run, SERIAL.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
-    fn sweep(&self, kept: &KeptNames, stay: &HashSet<Vec<u8>>) -> Result<()> {
-        let Some(kept) = kept() else { return Ok(()) };
-        for name in names(&plain(&self.folder, b"", How::List)?)? {
-            if !kept.contains(&name) && !stay.contains(&name) {
-                self.remove(name)?;
-            }
-        }
-        Ok(())
+    /// Returns what earlier runs left: what is there now, is not kept, and is not of this run.
+    fn debris(&self, claims: &Claims, stay: &HashSet<Vec<u8>>) -> Result<Vec<Name>> {
+        let Some(kept) = claims.kept() else { return Ok(Vec::new()) };
+        let ours = format!("{:016x}-", self.run).into_bytes();
+        let left = names(&plain(&self.folder, b"", How::List)?)?.into_iter().filter(|name| {
+            !(kept.contains(name) || stay.contains(name) || name.starts_with(&ours) || name == marker::MARKER)
+        });
+        Ok(left.filter_map(|name| Name::new(&name).ok()).collect())
     }
 
     /// Removes an entry of staging with all in it. A folder within is first moved up into staging, so

@@ -1,5 +1,9 @@
 //! What the host says of an entry (statx).
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 
@@ -10,6 +14,22 @@ use crate::tree::{Kind, Timestamp};
 
 /// A mount and a file system on it: what one rename can't cross.
 pub(crate) type Mount = (u64, u64);
+
+/// Numbers of the mounts in which a directory may get another birth time.
+static LAYERED: RwLock<BTreeSet<u64>> = RwLock::new(BTreeSet::new());
+static HAS_LAYERED: AtomicBool = AtomicBool::new(false);
+
+/// Notes the mounts whose birth times say nothing: overlayfs gives a directory another one when something is changed in
+/// it for the first time.
+pub(super) fn set_layered_mounts(mounts: BTreeSet<u64>) {
+    let mut layered = LAYERED.write();
+    HAS_LAYERED.store(!mounts.is_empty(), Ordering::Release);
+    *layered = mounts;
+}
+
+fn is_layered(mount: u64) -> bool {
+    HAS_LAYERED.load(Ordering::Acquire) && LAYERED.read().contains(&mount)
+}
 
 /// What the host says of an entry.
 #[derive(Clone, Debug)]
@@ -22,7 +42,7 @@ pub(crate) struct Stat {
     pub(crate) device: u64,
     /// The mount it was reached by; 0 where the kernel does not tell.
     pub(crate) mount: u64,
-    /// When it was made, where the file system knows.
+    /// When it was made, where the file system knows and that does not change.
     pub(crate) created: Option<Timestamp>,
     /// The last change of anything about it, which nobody can set.
     pub(crate) changed: Timestamp,
@@ -100,12 +120,13 @@ impl From<&Statx> for Stat {
             FileType::Symlink => Some(Kind::Link),
             _ => None,
         };
+        let mount = if has(StatxFlags::MNT_ID) { x.stx_mnt_id } else { 0 };
         Self {
             kind,
             inode: x.stx_ino,
             device: u64::from(x.stx_dev_major) << 32 | u64::from(x.stx_dev_minor),
-            mount: if has(StatxFlags::MNT_ID) { x.stx_mnt_id } else { 0 },
-            created: has(StatxFlags::BTIME).then(|| time(&x.stx_btime)),
+            mount,
+            created: (has(StatxFlags::BTIME) && !is_layered(mount)).then(|| time(&x.stx_btime)),
             changed: time(&x.stx_ctime),
             modified: time(&x.stx_mtime),
             accessed: time(&x.stx_atime),

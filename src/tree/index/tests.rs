@@ -16,6 +16,8 @@ pub(in crate::tree) struct Host {
     entries: Mutex<BTreeMap<TreePath, Facts>>,
     births: AtomicU64,
     asked: AtomicU64,
+    /// Whether the file system is not there.
+    gone: AtomicBool,
     meddler: Mutex<Option<(u64, Meddler)>>,
 }
 
@@ -59,6 +61,9 @@ impl Hands for Host {
         let meddler = self.meddler.lock().take_if(|(when, _)| *when == asked);
         if let Some((_, meddle)) = meddler {
             meddle(self);
+        }
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(crate::tree::Outage::Missing.into());
         }
         self.entries.lock().get(path).copied().ok_or(Error::Absent)
     }
@@ -292,12 +297,30 @@ fn another_served_folder_ends_no_node_until_repair() {
     let home = world.host.entries.lock().clone();
     world.host.make("/", Kind::Folder);
     world.host.make("/a", Kind::Folder);
-    assert!(matches!(world.index.mint(&at("/a")), Err(Error::Host(_))));
+    assert!(matches!(world.index.mint(&at("/a")), Err(Error::OtherTree)));
     *world.host.entries.lock() = home;
     assert_eq!(world.locate(folder).as_deref(), Some("/a"));
     world.host.make("/", Kind::Folder);
     assert_eq!(world.index.repair().expect("repaired").len(), 1);
     assert!(world.index.mint(&at("/a")).is_ok_and(|new| new != folder));
+}
+
+#[test]
+fn no_intent_is_concluded_and_no_node_ends_while_the_tree_is_not_there() {
+    let world = World::new();
+    let folder = world.mint("/a/b");
+    let change = world.index.begin_remove(&at("/a/b")).expect("begun");
+    world.host.gone.store(true, Ordering::Relaxed);
+    drop(change);
+    world.index.recover().expect("the next start goes on without it");
+    assert_eq!(world.store.intents().expect("read").len(), 1);
+    assert!(matches!(world.index.locate(folder), Err(Error::Unavailable(_))));
+    assert!(matches!(world.index.mint(&at("/c")), Err(Error::Unavailable(_))));
+    assert!(matches!(world.index.repair(), Err(Error::Unavailable(_))));
+    world.host.gone.store(false, Ordering::Relaxed);
+    world.index.recover().expect("recovered");
+    assert!(world.store.intents().expect("read").is_empty());
+    assert_eq!(world.locate(folder).as_deref(), Some("/a/b"));
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! finished since it began.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Committed, Finish, Recorded, Upload};
 use crate::domain::{Name, Permission, TreePath};
@@ -263,7 +262,7 @@ impl Upload {
         self.finish.apply(&self.file, &wanted)?;
         let tags = &view.shared().tags;
         let fresh = modified.map_or_else(|| tags.fresh(None), |time| tags.fresh_at(time));
-        self.file.set_times(Some(fresh), wanted.accessed)?;
+        tags.set_times(&self.file, Some(fresh), wanted.accessed)?;
         if view.is_full() {
             self.file.sync()?;
         }
@@ -274,7 +273,7 @@ impl Upload {
     fn may_replace(&self, spot: &Spot, replaced: Option<&Stat>, claim: &Claim<'_>) -> Result<()> {
         let view = self.access.view();
         view.may_put(spot, replaced, claim)?;
-        if self.spoilt.load(Ordering::Acquire) {
+        if self.is_spoilt() {
             return Err(Error::Spoilt);
         }
         view.fits(&spot.name, &self.file)?;
@@ -320,7 +319,7 @@ impl Upload {
     pub(in crate::tree) fn may_still_commit(&self) -> Result<()> {
         self.access.check(&*self.file)?;
         self.present_place()?;
-        if self.spoilt.load(Ordering::Acquire) {
+        if self.is_spoilt() {
             return Err(Error::Spoilt);
         }
         match self.directory.stat_entry(&self.name) {

@@ -37,7 +37,7 @@ impl View {
         overwrite: Overwrite,
         claim: &Claim<'_>,
     ) -> Result<bool> {
-        if stat.is_folder() && self.host().holds_mounts(&source.path) {
+        if stat.is_folder() && self.host().holds_mounts(&source.path)? {
             return Err(Error::Forbidden);
         }
         if stat.is_folder() {

@@ -9,7 +9,7 @@
 //! [`MAX_ROWS`] of its rows, so that it ends whatever they hold.
 
 use super::View;
-use super::sync::{BATCH, Cancellation, Members, Point, mark};
+use super::sync::{BATCH, Members, Point, mark};
 use crate::domain::{Time, TreePath};
 use crate::store::{Journal, Mark, MarkRow};
 use crate::tree::{Entry, Result};
@@ -48,7 +48,6 @@ pub struct Changes {
     folder: TreePath,
     deep: bool,
     now: Time,
-    cancellation: Cancellation,
     lookup: Members,
     /// Up to where the client has been told.
     point: Point,
@@ -81,7 +80,6 @@ impl View {
         since: Option<Point>,
         limit: usize,
         now: Time,
-        cancellation: &Cancellation,
     ) -> Result<Option<Changes>> {
         self.list(folder, true)?;
         let store = self.shared().index.store();
@@ -94,7 +92,6 @@ impl View {
             folder: folder.clone(),
             deep,
             now,
-            cancellation: cancellation.clone(),
             lookup: Members::new(self, folder, deep),
             initial: since.is_none(),
             point: since.unwrap_or(Point { journal: 0, number: 0, base: 0 }),
@@ -120,7 +117,7 @@ impl View {
                 changes.to = last;
             }
             None => {
-                let to = self.compare(folder, deep, now, cancellation)?;
+                let to = self.compare(folder, deep, now)?;
                 // It may have ended meanwhile and another begun, or have forgotten what is too much.
                 let journal = store.find_journal(self.session().token(), folder, deep, now)?;
                 if since.is_some_and(|since| !journal.is_some_and(|journal| is_known(journal, since))) {
@@ -146,7 +143,7 @@ impl Changes {
     /// As [`View::compare`].
     pub fn next_change(&mut self) -> Result<Change> {
         loop {
-            self.cancellation.check()?;
+            self.view.cancellation().check()?;
             let batch = std::mem::take(&mut self.batch);
             if let Some(change) = self.tell(batch)? {
                 return Ok(change);
@@ -221,7 +218,7 @@ impl Changes {
         if self.told {
             return Ok(false);
         }
-        let to = self.view.compare(&self.folder, self.deep, self.now, &self.cancellation)?;
+        let to = self.view.compare(&self.folder, self.deep, self.now)?;
         if to.journal != self.point.journal {
             return Ok(false);
         }

@@ -30,6 +30,9 @@ impl View {
         claim: &Claim<'_>,
     ) -> Result<bool> {
         let source = self.open_for(Operation::Copy, from, How::Place)?;
+        if deep && source.stat.is_folder() {
+            self.host().verify_below(&source.path)?;
+        }
         let target = self.spot(to)?;
         let into_itself = deep && target.path.is_within(&source.path);
         if into_itself || source.path.is_within(&target.path) {
@@ -136,6 +139,7 @@ impl Work<'_> {
         self.judge(|| self.view.may_hold(stat.size).and_then(|()| self.view.fits_name(name)))?;
         let mut offset = 0;
         loop {
+            self.view.cancellation().check()?;
             self.access.check(from)?;
             match from.copy_to(to, offset, BLOCK)? {
                 0 => break,
@@ -147,9 +151,10 @@ impl Work<'_> {
         to.set_mode(stat.mode & 0o777)?;
         if self.same {
             to.set_owner(Some(stat.uid), Some(stat.gid));
-            return Ok(to.set_times(Some(stat.modified), Some(stat.accessed))?);
+            let modified = self.view.shared().tags.modified(stat)?;
+            return self.view.shared().tags.set_times(to, Some(modified), Some(stat.accessed));
         }
-        Ok(to.set_times(Some(self.view.shared().tags.fresh(None)), None)?)
+        self.view.shared().tags.set_times(to, Some(self.view.shared().tags.fresh(None)), None)
     }
 
     /// Copies a folder into one that is staged, a folder at a time, so that no depth needs more than a few
@@ -175,6 +180,7 @@ impl Work<'_> {
             }
             self.access.check(&names)?;
             for name in block {
+                self.view.cancellation().check()?;
                 self.entry(&from, &to, &name, below, left)?;
             }
         }

@@ -26,13 +26,13 @@ mod tests;
 mod write;
 
 pub use changes::{Change, Changed, Changes};
-pub use sync::{Cancellation, Point};
+pub use sync::Point;
 
 use std::sync::Arc;
 
 use super::check::Spot;
 use super::host::{Folder, Host, Staging, Stat};
-use super::{Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
+use super::{Cancellation, Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
 use crate::auth::Session;
 use crate::domain::{Permission, Standing, TreePath};
 
@@ -88,12 +88,18 @@ pub struct EditMode {
 pub struct View {
     tree: Arc<Shared>,
     session: Session,
+    cancellation: Cancellation,
 }
 
 impl View {
     /// Shows a tree to a session.
     pub(super) fn new(tree: Arc<Shared>, session: Session) -> Self {
-        Self { tree, session }
+        Self { tree, session, cancellation: Cancellation::default() }
+    }
+
+    /// Returns the flag that ends what this view and its clones still work on.
+    pub fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
     }
 
     /// Returns the session it was made from.

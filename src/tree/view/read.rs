@@ -12,6 +12,8 @@ impl View {
         match self.stat(&start) {
             Ok(entry) if entry.is_folder() => start,
             Ok(_) => start.parent().unwrap_or_default(),
+            // It is there again when the tree is.
+            Err(Error::Unavailable(_)) => start,
             Err(_) => TreePath::root(),
         }
     }

@@ -4,7 +4,7 @@ use super::{Claim, Overwrite, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::host::{Errno, Stat};
-use crate::tree::{Error, Kind, Result};
+use crate::tree::{Error, Kind, Outage, Result};
 
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
@@ -116,7 +116,8 @@ impl View {
             Some(_) if overwrite == Overwrite::No => Err(Error::Exists),
             Some(None) => Err(Error::Forbidden),
             Some(Some(Kind::Folder)) if overwrite == Overwrite::File => Err(Error::IsFolder),
-            Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path) => Err(Error::Forbidden),
+            Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path)? => Err(Error::Forbidden),
+            Some(Some(Kind::Folder)) if self.host().verify_below(&target.path).is_err() => Err(Outage::Replaced.into()),
             Some(Some(Kind::Folder)) => self.shared().uploads.check(self.host(), &target.path).map(|()| replaced),
             Some(Some(Kind::File | Kind::Link)) | None => Ok(replaced),
         }

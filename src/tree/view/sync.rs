@@ -14,11 +14,8 @@
 //! read, in batches.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::View;
-use crate::auth::Ended;
 use crate::domain::{Name, Time, TreePath};
 use crate::store::{Journal, Mark};
 use crate::tree::{Entry, Error, Kind, Result};
@@ -42,25 +39,6 @@ pub struct Point {
     pub base: i64,
 }
 
-/// A flag by which work on a blocking thread learns that nobody waits for its answer any more.
-#[derive(Clone, Debug, Default)]
-pub struct Cancellation(Arc<AtomicBool>);
-
-impl Cancellation {
-    /// Cancels the work.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets the work go on, unless it was cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Ended`].
-    pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(Ended.into()) } else { Ok(()) }
-    }
-}
-
 impl View {
     /// Returns the time by which a journal has rested for too long: a jump of the clock ends none.
     pub fn steady_now(&self) -> Time {
@@ -74,10 +52,10 @@ impl View {
     /// # Errors
     /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
     /// [`Error::Ended`] once it was cancelled.
-    pub fn compare(&self, folder: &TreePath, deep: bool, now: Time, cancellation: &Cancellation) -> Result<Point> {
+    pub fn compare(&self, folder: &TreePath, deep: bool, now: Time) -> Result<Point> {
         self.list(folder, true)?;
         let _alone = self.shared().journals.hold(&[&self.journal_name(folder)]);
-        self.compare_alone(folder, deep, now, cancellation)
+        self.compare_alone(folder, deep, now)
     }
 
     /// Returns a point from which a client that lists a directory afterwards can go on (RFC 6578 section 4), for changes
@@ -86,7 +64,7 @@ impl View {
     ///
     /// # Errors
     /// As [`View::compare`].
-    pub fn sync_point(&self, folder: &TreePath, now: Time, cancellation: &Cancellation) -> Result<Point> {
+    pub fn sync_point(&self, folder: &TreePath, now: Time) -> Result<Point> {
         self.list(folder, true)?;
         let Some(_alone) = self.shared().journals.try_hold(&self.journal_name(folder)) else {
             let store = self.shared().index.store();
@@ -94,7 +72,7 @@ impl View {
             store.sync_journal(journal.id)?;
             return Ok(Point { journal: journal.id, number: journal.last, base: journal.last });
         };
-        self.compare_alone(folder, false, now, cancellation)
+        self.compare_alone(folder, false, now)
     }
 
     /// Returns the name of the lock on the journals of the session's token for a directory: nobody waits for another
@@ -103,13 +81,12 @@ impl View {
         TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(folder)
     }
 
-    fn compare_alone(&self, folder: &TreePath, deep: bool, now: Time, cancellation: &Cancellation) -> Result<Point> {
+    fn compare_alone(&self, folder: &TreePath, deep: bool, now: Time) -> Result<Point> {
         let token = self.session().token();
         let store = self.shared().index.store();
         let journal = store.journal(token, folder, deep, now)?;
         let members = Members::new(self, folder, deep);
-        let mut comparison =
-            Comparison { view: self, journal, folder, cancellation, members, batch: Vec::new(), met: 0, listed: 0 };
+        let mut comparison = Comparison { view: self, journal, folder, members, batch: Vec::new(), met: 0, listed: 0 };
         let mut known = store.count_marks(journal.id)?;
         if known > MAX_MEMBERS as u64 {
             // One that failed for too many members has noted them and looked for none that had gone.
@@ -137,7 +114,6 @@ struct Comparison<'a> {
     view: &'a View,
     journal: Journal,
     folder: &'a TreePath,
-    cancellation: &'a Cancellation,
     members: Members,
     batch: Vec<Mark>,
     /// Number of members that the journal knows and that were met.
@@ -151,7 +127,7 @@ impl Comparison<'_> {
     fn walk(&mut self, deep: bool) -> Result<()> {
         let mut left = vec![TreePath::root()];
         while let Some(below) = left.pop() {
-            self.cancellation.check()?;
+            self.view.cancellation().check()?;
             let listing = match self.view.list(&self.folder.join(&below), true) {
                 Err(Error::Absent | Error::Forbidden | Error::NotFolder) if !below.is_root() => continue,
                 listing => listing?,
@@ -187,7 +163,7 @@ impl Comparison<'_> {
 
     /// Notes those of a batch that are new or different.
     fn note(&mut self) -> Result<()> {
-        self.cancellation.check()?;
+        self.view.cancellation().check()?;
         let store = self.view.shared().index.store();
         let mut seen = HashSet::new();
         self.batch.retain(|mark| seen.insert(mark.path.clone()));
@@ -204,7 +180,7 @@ impl Comparison<'_> {
         let store = self.view.shared().index.store();
         let mut last = Vec::new();
         loop {
-            self.cancellation.check()?;
+            self.view.cancellation().check()?;
             let batch = store.marks_behind(self.journal.id, &last, BATCH)?;
             let Some(end) = batch.last() else { return Ok(()) };
             last.clone_from(&end.path);

@@ -80,7 +80,7 @@ impl View {
             None if !mode.create => return Err(Error::Absent),
             None => {
                 let file = spot.folder.make_file(&spot.name, self.host().masked(mode.mode.unwrap_or(0o666)))?;
-                file.set_times(Some(self.shared().tags.fresh(None)), None)?;
+                self.shared().tags.set_times(&file, Some(self.shared().tags.fresh(None)), None)?;
                 self.sync_names(&spot.folder)?;
                 file
             }
@@ -181,7 +181,7 @@ impl View {
     /// file system is mounted in it.
     pub fn remove_all(&self, path: &TreePath, claim: &Claim<'_>) -> Result<()> {
         self.remove(path, claim, |spot, stat| match stat.kind {
-            Some(Kind::Folder) if self.host().holds_mounts(&spot.path) => Err(Error::Forbidden),
+            Some(Kind::Folder) if self.host().holds_mounts(&spot.path)? => Err(Error::Forbidden),
             Some(Kind::Folder) => {
                 let staging = self.staging(spot)?;
                 let take = || Ok(staging.take(&spot.folder, &spot.name)?);
@@ -274,9 +274,12 @@ impl View {
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
             self.shared().tags.while_not_settling(&stat, || {
-                let now = found.file.stat()?.modified;
+                let tags = &self.shared().tags;
+                let now = tags.modified(&found.file.stat()?)?;
                 let tagged = |wanted| if stat.is_folder() { wanted } else { keep(now, wanted) };
-                found.file.set_times_exactly(attributes.modified.map(tagged), attributes.accessed)
+                let modified = attributes.modified.map(tagged);
+                found.file.set_times_exactly(modified, attributes.accessed)?;
+                tags.note_time(&found.file, modified.filter(|_| !stat.is_folder()))
             })?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
-use crate::tree::{Cancellation, Entry, PropertyName, Timestamp, media_type};
+use crate::tree::{Entry, PropertyName, Timestamp, media_type};
 use crate::webdav::address::Mount;
 use crate::webdav::call::Call;
 use crate::webdav::xml::DAV;
@@ -246,9 +246,7 @@ impl Live {
                 if path != call.path {
                     return false;
                 }
-                let Ok(point) = call.view.sync_point(&path, call.view.steady_now(), &Cancellation::default()) else {
-                    return false;
-                };
+                let Ok(point) = call.view.sync_point(&path, call.view.steady_now()) else { return false };
                 out.push_str(&report::sync_token(point));
             }
             Self::Reports if entry.is_folder() => out.push_str(REPORTS),

@@ -14,13 +14,13 @@ pub(super) use self::plan::{Plan, Row};
 use self::request::Wanted;
 use self::walk::Walk;
 use super::call::Call;
-use super::error::{Error, Result, blocking};
+use super::error::{Error, Result, blocking, in_turn};
 use super::fields::{self, Depth};
 use super::{WebdavOptions, multistatus, small_body, xml};
 use crate::http::{Body, RequestBody, full, streamed};
 
-/// As much of an answer of infinite depth is held until all of it has been counted; one that is longer is
-/// counted to its end, and then made again while it is sent.
+/// As much of an answer of infinite depth is held until it is whole; of one that is longer the rest is counted, and all
+/// of it made again while it is sent.
 const HELD: usize = 4 << 20;
 
 /// Answers PROPFIND.
@@ -30,15 +30,19 @@ const HELD: usize = 4 << 20;
 pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, options: WebdavOptions) -> Result<Response<Body>> {
     let depth = fields::depth(&call.headers)?.unwrap_or(Depth::Infinity);
     let bytes = small_body(body, xml::MAX_BODY).await?;
-    let call = Arc::clone(call);
-    blocking(move || {
+    let work = Arc::clone(call);
+    let answer = move || {
+        let call = work;
         let mut response = find(&call, &bytes, depth, options)?;
         if fields::wants_little(&call.headers) {
             response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
         }
         Ok(response)
-    })
-    .await
+    };
+    match depth {
+        Depth::Zero => blocking(answer).await,
+        Depth::One | Depth::Infinity => in_turn(&call.view, answer).await,
+    }
 }
 
 fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) -> Result<Response<Body>> {
@@ -58,17 +62,14 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
         return Ok(multistatus::response(streamed(call.view.session(), first, walk)));
     }
     let mut held = Vec::from(first);
-    let mut whole = true;
-    while !walk.is_done() {
-        let block = walk.block()?;
-        whole &= held.len() + block.len() <= HELD;
-        if whole {
-            held.extend_from_slice(&block);
+    while held.len() <= HELD {
+        held.extend_from_slice(&walk.block()?);
+        if walk.is_done() {
+            return Ok(multistatus::response(full(held)));
         }
     }
-    if whole {
-        return Ok(multistatus::response(full(held)));
-    }
+    drop(held);
+    walk.count_rest()?;
     let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
     let first = walk.block()?;
     Ok(multistatus::response(streamed(call.view.session(), first, walk)))

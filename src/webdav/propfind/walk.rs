@@ -29,6 +29,8 @@ pub(super) struct Walk {
     deep: bool,
     entries: usize,
     most: usize,
+    /// Whether entries are counted alone, and not written.
+    counting: bool,
     done: bool,
 }
 
@@ -57,6 +59,7 @@ impl Walk {
             deep: depth == Depth::Infinity,
             entries: 1,
             most: usize::MAX,
+            counting: false,
             done: false,
         };
         walk.out.push_str(multistatus::HEAD);
@@ -77,12 +80,23 @@ impl Walk {
         self.done
     }
 
+    /// Goes on to the end without writing: whether the listing has an end is known before any of it is sent.
+    ///
+    /// # Errors
+    /// As [`Walk::block`].
+    pub(super) fn count_rest(&mut self) -> Result<()> {
+        self.counting = true;
+        self.out.clear();
+        self.block().map(drop)
+    }
+
     /// Writes the next entries, up to about a block.
     ///
     /// # Errors
     /// What the tree says while it is listed, [`Error::Endless`].
     pub(super) fn block(&mut self) -> Result<Bytes> {
         while self.out.len() < BLOCK {
+            self.call.view.cancellation().check()?;
             if self.entries > self.most {
                 return Err(Error::Endless);
             }
@@ -110,7 +124,8 @@ impl Walk {
 
     fn enter(&mut self, path: TreePath) -> tree::Result<()> {
         let listing = self.call.view.list(&path, true)?;
-        let dead = match self.plan.reads_dead().then(|| known(self.call.view.properties_in(&path))) {
+        let reads_dead = self.plan.reads_dead() && !self.counting;
+        let dead = match reads_dead.then(|| known(self.call.view.properties_in(&path))) {
             None => Some(HashMap::new()),
             Some(Err(tree::Error::Unsupported)) => None,
             Some(dead) => Some(dead?),
@@ -139,18 +154,31 @@ impl Walk {
     }
 
     fn write_member(&mut self, entry: &Entry) {
-        let (Some(folder), Some(name)) = (&self.folder, entry.name()) else { return };
+        let Some(name) = entry.name() else { return };
         self.entries += 1;
+        if !self.counting {
+            self.write_row(entry, &name);
+        }
+        let Some(folder) = &self.folder else { return };
+        // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
+        let path = || folder.path.child(&name);
+        if self.deep && entry.is_folder() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_folder()) {
+            self.pending.push(path());
+        }
+    }
+
+    fn write_row(&mut self, entry: &Entry, name: &Name) {
+        let Some(folder) = &self.folder else { return };
         self.href.clear();
         self.href.push_str(&folder.href);
         address::encode(&entry.name, &mut self.href);
         if entry.is_folder() {
             self.href.push('/');
         }
-        let path = || folder.path.child(&name);
+        let path = || folder.path.child(name);
         let own: Vec<Property>;
         let dead = match &folder.dead {
-            Some(dead) => dead.get(&name).map(Vec::as_slice).unwrap_or_default(),
+            Some(dead) => dead.get(name).map(Vec::as_slice).unwrap_or_default(),
             None => {
                 own = self.call.view.properties(&path()).unwrap_or_default();
                 &own
@@ -158,10 +186,6 @@ impl Walk {
         };
         let row = Row { href: &self.href, title: &entry.name, entry, path: &path, dead, alone: false };
         self.plan.write(&self.call, &row, &mut self.out);
-        // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
-        if self.deep && entry.is_folder() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_folder()) {
-            self.pending.push(path());
-        }
     }
 }
 
@@ -175,6 +199,10 @@ impl Source for Walk {
 
     fn left(&self) -> Option<u64> {
         None
+    }
+
+    fn is_heavy(&self) -> bool {
+        true
     }
 }
 

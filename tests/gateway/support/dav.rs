@@ -128,10 +128,14 @@ impl Dav {
     /// Lists a folder: the paths of all hrefs, without the folder's own, still percent-encoded.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<String>, u16> {
         let answer = self.send("PROPFIND", path, &[("depth", "1")], "").await;
-        if answer.status != 207 {
-            return Err(answer.status);
-        }
-        let text = answer.text();
+        if answer.status == 207 { Ok(answer.hrefs(path)) } else { Err(answer.status) }
+    }
+}
+
+impl Answer {
+    /// The paths in a listing of a folder, without the folder's own, still percent-encoded.
+    pub(crate) fn hrefs(&self, path: &str) -> Vec<String> {
+        let text = self.text();
         let mut hrefs: Vec<String> = text
             .split("href>")
             .skip(1)
@@ -140,7 +144,7 @@ impl Dav {
             .collect();
         hrefs.retain(|href| href.trim_end_matches('/') != path.trim_end_matches('/'));
         hrefs.sort();
-        Ok(hrefs)
+        hrefs
     }
 }
 

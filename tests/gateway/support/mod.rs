@@ -171,10 +171,16 @@ impl Fixture {
         Sftp::connect(self.sftp, login, token).await.expect("the login is accepted")
     }
 
-    /// Everything below the served folder, reserved folders included, as sorted relative paths.
+    /// What waits in staging.
+    pub(crate) fn staged(&self) -> Vec<PathBuf> {
+        server::staged(&self.root())
+    }
+
+    /// Everything below the served folder, reserved folders included but not the tree's marker, as sorted relative paths.
     pub(crate) fn everything(&self) -> Vec<String> {
         let mut found = Vec::new();
         walk(&self.root(), &self.root(), &mut found);
+        found.retain(|path| path != ".patgate/tree.id");
         found.sort();
         found
     }

@@ -98,6 +98,13 @@ impl Drop for Server {
     }
 }
 
+/// What waits in the staging of a served folder: all in it but the marker of the tree.
+pub(crate) fn staged(root: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(staging) = std::fs::read_dir(root.join(".patgate")) else { return Vec::new() };
+    let entries = staging.map(|entry| entry.expect("an entry"));
+    entries.filter(|entry| entry.file_name() != "tree.id").map(|entry| entry.path()).collect()
+}
+
 /// Runs the program on the state below a folder and returns what it printed.
 pub(crate) fn run(folder: &Path, arguments: &[&str]) -> String {
     let output = program(&folder.join("state")).args(arguments).output().expect("the program runs");

@@ -111,6 +111,7 @@ fn state(folder: &Path) -> State {
         }
     }
     entries.remove(".patgate");
+    entries.remove(".patgate/tree.id");
     State { entries, nodes }
 }
 

@@ -62,9 +62,7 @@ fn nothing_goes_into_itself_or_onto_what_holds_it() {
 
 fn no_debris_of(house: &House) {
     house.tree.settle();
-    if let Ok(staging) = fs::read_dir(host(house, ".patgate")) {
-        assert_eq!(staging.count(), 0);
-    }
+    assert_eq!(staged(house).len(), 0);
 }
 
 #[test]

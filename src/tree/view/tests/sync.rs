@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::domain::Permission;
 use crate::store::testing::now;
-use crate::tree::{Cancellation, Change, Changes, Etag, Point};
+use crate::tree::{Change, Changes, Etag, Overwrite, Point};
 
 /// What a page tells: members with their entity tags (none: removed), and how it ends.
 struct Page {
@@ -21,7 +21,7 @@ impl Page {
 }
 
 fn begin(view: &View, since: Option<Point>, limit: usize) -> Changes {
-    let changes = view.changes(&at("/a"), true, since, limit, now(), &Cancellation::default());
+    let changes = view.changes(&at("/a"), true, since, limit, now());
     changes.expect("begun").expect("the point is known")
 }
 
@@ -153,7 +153,7 @@ fn initial_pages_tell_no_removed_members_and_stay_valid_when_removals_are_forgot
         fs::remove_file(host(&house, &format!("/a/{number}"))).expect("removed");
     }
     let stale = |point| {
-        let changes = view.changes(&at("/a"), true, Some(point), 9, now(), &Cancellation::default());
+        let changes = view.changes(&at("/a"), true, Some(point), 9, now());
         changes.expect("asked").is_none()
     };
     assert!(stale(before), "by the comparison of its own report");
@@ -187,7 +187,7 @@ fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
     for number in 0..2000 {
         write(&house, &format!("/a/0/{number}"), "");
     }
-    let compare = || view.compare(&at("/a"), true, now(), &Cancellation::default());
+    let compare = || view.compare(&at("/a"), true, now());
     for round in 1..4 {
         assert!(matches!(compare(), Err(Error::NoSpace)));
         let journal = house.store.find_journal(view.session().token(), &at("/a"), true, now());
@@ -202,22 +202,40 @@ fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
 
 #[test]
 fn cancelled_work_ends_at_the_next_batch() {
-    let (_house, view) = directory(&["x"]);
-    let cancellation = Cancellation::default();
-    let mut changes = view.changes(&at("/a"), true, None, 9, now(), &cancellation).expect("begun").expect("known");
-    cancellation.cancel();
+    let (house, view) = directory(&["x"]);
+    let mut changes = view.changes(&at("/a"), true, None, 9, now()).expect("begun").expect("known");
+    let other = house.view("alice");
+    view.cancellation().on_drop().disarm();
+    assert!(view.cancellation().check().is_ok(), "what is done is not cancelled");
+    drop(view.cancellation().on_drop());
     assert!(matches!(changes.next_change(), Err(Error::Ended(_))));
-    assert!(matches!(view.compare(&at("/a"), true, now(), &cancellation), Err(Error::Ended(_))));
-    assert!(view.compare(&at("/a"), true, now(), &Cancellation::default()).is_ok());
+    assert!(matches!(view.compare(&at("/a"), true, now()), Err(Error::Ended(_))));
+    assert!(other.compare(&at("/a"), true, now()).is_ok());
+}
+
+#[test]
+fn cancelled_copy_leaves_nothing() {
+    let house = House::new(&["/a"]);
+    house.user("alice", &[("/", Permission::RW)]);
+    write(&house, "/a/x", "content");
+    let view = house.view("alice");
+    drop(view.cancellation().on_drop());
+    for source in ["/a", "/a/x"] {
+        let copied = view.copy(&at(source), &at("/b"), true, Overwrite::No, &Claim::none());
+        assert!(matches!(copied, Err(Error::Ended(_))), "{source}");
+    }
+    let other = house.view("alice");
+    assert!(other.stat(&at("/b")).is_err());
+    assert!(other.copy(&at("/a"), &at("/b"), true, Overwrite::No, &Claim::none()).is_ok());
 }
 
 #[test]
 fn listing_waits_for_no_comparison() {
     let (house, view) = directory(&["x"]);
-    let first = view.sync_point(&at("/a"), now(), &Cancellation::default()).expect("a point");
+    let first = view.sync_point(&at("/a"), now()).expect("a point");
     write(&house, "/a/y", "new");
     let held = view.shared().journals.hold(&[&at(view.session().token().as_str()).join(&at("/a"))]);
-    assert_eq!(view.sync_point(&at("/a"), now(), &Cancellation::default()).expect("a point"), first);
+    assert_eq!(view.sync_point(&at("/a"), now()).expect("a point"), first);
     drop(held);
-    assert!(view.sync_point(&at("/a"), now(), &Cancellation::default()).expect("a point").number > first.number);
+    assert!(view.sync_point(&at("/a"), now()).expect("a point").number > first.number);
 }

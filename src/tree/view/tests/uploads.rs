@@ -34,7 +34,7 @@ fn an_upload_is_seen_by_nobody_before_its_commit_and_drops_without_debris() {
     upload.write_at(b"new", 0).expect("write");
     assert_eq!(get(&view, "/box/file").expect("read"), "old");
     assert_eq!(upload.stat().expect("stat").size, 3);
-    let staged = fs::read_dir(host(&house, ".patgate")).expect("staging").next().expect("one").expect("entry");
+    let staged = staged(&house).pop().expect("one");
     assert_eq!(staged.metadata().expect("stat").permissions().mode() & 0o777, 0o600);
     drop(upload);
     assert_eq!(get(&view, "/box/file").expect("read"), "old");

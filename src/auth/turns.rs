@@ -1,0 +1,184 @@
+//! Turns of work that keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies,
+//! removals of trees, checksums.
+//!
+//! So much of a user's, and in all, is done at once. The rest waits for its turn, which takes no thread. A user has as
+//! many turns as there are processors: alone he keeps all of them busy, and beside others at most a share.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::Login;
+
+/// Minimum number of turns of a user: some of his work waits for a disk.
+const LEAST_PER_USER: usize = 2;
+/// Users whose turns fit into those that there are in all.
+const USERS: usize = 16;
+/// Maximum number of turns of a user that are taken or waited for.
+const ADMITTED_PER_USER: usize = 256;
+/// Maximum number of turns in all that are taken or waited for.
+const ADMITTED_IN_ALL: usize = 4096;
+
+/// A user, or all together, have more waiting for a turn than may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much work waits for its turn: try again")]
+pub struct TooMuchWork;
+
+/// Gives turns; clones share them.
+#[derive(Clone)]
+pub(super) struct Turns {
+    per_user: usize,
+    users: Arc<Mutex<HashMap<Login, UserTurns>>>,
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+/// Turns of one user.
+struct UserTurns {
+    running: Arc<Semaphore>,
+    admitted: usize,
+}
+
+/// A turn, which ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _of_user: OwnedSemaphorePermit,
+    _in_all: OwnedSemaphorePermit,
+    _admission: Admission,
+}
+
+/// A turn that is taken or waited for.
+struct Admission {
+    users: Arc<Mutex<HashMap<Login, UserTurns>>>,
+    login: Login,
+    _in_all: OwnedSemaphorePermit,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission").field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self::new(available_parallelism().map_or(1, NonZero::get).max(LEAST_PER_USER))
+    }
+}
+
+impl Turns {
+    fn new(per_user: usize) -> Self {
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        let (running, admitted) = (semaphore(per_user * USERS), semaphore(ADMITTED_IN_ALL));
+        Self { per_user, users: Arc::default(), running, admitted }
+    }
+
+    /// Waits for a turn of new work.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`].
+    pub(super) async fn take(&self, login: &Login) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(login, ADMITTED_PER_USER)?).await
+    }
+
+    /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`] where all together have too much.
+    pub(super) async fn take_again(&self, login: &Login) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(login, usize::MAX)?).await
+    }
+
+    async fn wait(&self, (admission, of_user): (Admission, Arc<Semaphore>)) -> Result<Turn, TooMuchWork> {
+        // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
+        let of_user = of_user.acquire_owned().await.map_err(|_| TooMuchWork)?;
+        let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
+        Ok(Turn { _of_user: of_user, _in_all: in_all, _admission: admission })
+    }
+
+    fn admit(&self, login: &Login, most: usize) -> Result<(Admission, Arc<Semaphore>), TooMuchWork> {
+        let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
+        let mut users = self.users.lock();
+        let fresh = || UserTurns { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
+        let user = users.entry(login.clone()).or_insert_with(fresh);
+        if user.admitted >= most {
+            return Err(TooMuchWork);
+        }
+        user.admitted += 1;
+        let admission = Admission { users: Arc::clone(&self.users), login: login.clone(), _in_all: in_all };
+        Ok((admission, Arc::clone(&user.running)))
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut user) = self.users.lock().entry(self.login.clone()) {
+            user.get_mut().admitted -= 1;
+            if user.get().admitted == 0 {
+                user.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn login(name: &str) -> Login {
+        name.parse().expect("a login")
+    }
+
+    /// Returns what a future says at once, none where it waits.
+    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn work_of_one_user_waits_for_its_own_and_not_for_that_of_another() {
+        let turns = Turns::new(2);
+        let take = |name: &str| now(turns.take(&login(name))).map(|turn| turn.expect("admitted"));
+        let mut running: Vec<_> = (0..2).map(|_| take("alice").expect("at once")).collect();
+        assert!(take("alice").is_none(), "it waits");
+        assert!(take("bob").is_some());
+        running.pop();
+        assert!(take("alice").is_some(), "who hung up while waiting holds nothing");
+        running.clear();
+        assert!(turns.users.lock().is_empty());
+        assert_eq!(turns.admitted.available_permits(), ADMITTED_IN_ALL);
+    }
+
+    #[test]
+    fn too_much_waiting_work_is_refused() {
+        let turns = Turns::new(2);
+        let alice = login("alice");
+        let admitted: Vec<_> =
+            (0..ADMITTED_PER_USER).map(|_| turns.admit(&alice, ADMITTED_PER_USER).expect("admitted")).collect();
+        assert!(matches!(now(turns.take(&alice)), Some(Err(TooMuchWork))));
+        assert!(now(turns.take(&login("bob"))).is_some_and(|turn| turn.is_ok()));
+        drop(admitted);
+        assert!(now(turns.take(&alice)).is_some_and(|turn| turn.is_ok()));
+    }
+
+    #[test]
+    fn all_users_together_have_so_many_turns() {
+        let turns = Turns::new(2);
+        let take = |number: usize| now(turns.take(&login(&format!("user{number}"))));
+        let running: Vec<_> = (0..2 * USERS).map(|number| take(number).expect("at once")).collect();
+        assert!(take(2 * USERS).is_none(), "it waits");
+        drop(running);
+        assert!(take(2 * USERS).is_some());
+    }
+}

@@ -1,0 +1,63 @@
+//! Watches whether the served folder is still there: at each change of the mount table, and once a second for what
+//! changes without one.
+
+use std::fs::File;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+
+use crate::tree::Tree;
+
+/// Time between two looks while the mount table does not change.
+const ROUND: Duration = Duration::from_secs(1);
+/// Time in which a file system has to answer a look; after it nothing is served until it does.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Watches until stopped.
+pub(super) async fn watch(tree: Tree, stop: CancellationToken) {
+    let table = MountTable::open();
+    while !stop.is_cancelled() {
+        let mut look = tokio::task::spawn_blocking({
+            let tree = tree.clone();
+            move || drop(tree.look())
+        });
+        if tokio::time::timeout(ANSWER_TIMEOUT, &mut look).await.is_err() {
+            tree.suspend();
+            // The look under way ends when the file system answers, and takes that back.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = look => {}
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = table.changed() => {}
+            () = tokio::time::sleep(ROUND) => {}
+        }
+    }
+}
+
+/// The mount table of this process (proc(5): a change of it is a priority event).
+struct MountTable(Option<AsyncFd<File>>);
+
+impl MountTable {
+    fn open() -> Self {
+        #[expect(
+            deprecated,
+            reason = "the other way needs unsafe code; a file keeps its descriptor as long as this lives"
+        )]
+        let open = || AsyncFd::with_interest(File::open("/proc/self/mountinfo")?, Interest::PRIORITY | Interest::ERROR);
+        Self(open().inspect_err(|error| tracing::debug!(%error, "changes of mounts are noticed once a second")).ok())
+    }
+
+    /// Waits for a change; for ever where none can be told.
+    async fn changed(&self) {
+        let Some(table) = &self.0 else { return std::future::pending().await };
+        match table.ready(Interest::PRIORITY | Interest::ERROR).await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which trees nodes were named in: the markers of the served folder and of file systems mounted in it, and what those
+//! with coarse times don't keep.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::nodes::{NodeRow, path_of, recognise};
+use super::{Durability, Result, Store};
+use crate::domain::{Identity, NodeId, TreePath};
+
+/// The random id that a tree carries in its reserved directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TreeMarker(pub(crate) [u8; 16]);
+
+/// A file system in which nodes were named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MarkedMount {
+    /// Where it was mounted; follows when a directory above is renamed.
+    pub(crate) path: TreePath,
+    /// The node of its root.
+    pub(crate) node: NodeRow,
+    /// Its marker.
+    pub(crate) marker: TreeMarker,
+}
+
+impl Store {
+    /// Returns the marker of the served folder; `None` before it has one.
+    pub(crate) fn root_marker(&self) -> Result<Option<TreeMarker>> {
+        let marker: Option<[u8; 16]> =
+            self.read(|c| Ok(c.prepare_cached("SELECT root_marker FROM meta")?.query_row([], |row| row.get(0))?))?;
+        Ok(marker.map(TreeMarker))
+    }
+
+    /// Notes the marker of the served folder.
+    pub(crate) fn set_root_marker(&self, marker: TreeMarker) -> Result<()> {
+        let sql = "UPDATE meta SET root_marker = ?1";
+        self.write(Durability::Synced, |t| Ok(t.execute(sql, [marker.0]).map(drop)?))
+    }
+
+    /// Returns the file systems below the served folder in which nodes were named.
+    pub(crate) fn marked_mounts(&self) -> Result<Vec<MarkedMount>> {
+        self.snapshot(|connection| {
+            let mut statement = connection.prepare_cached("SELECT node, marker FROM mounts")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, NodeId>(0)?, row.get::<_, [u8; 16]>(1)?)))?;
+            let mut mounts = Vec::new();
+            for row in rows {
+                let (id, marker) = row?;
+                let path = path_of(connection, id)?;
+                if let Some(node) = super::nodes::walk(connection, &path)? {
+                    mounts.push(MarkedMount { path, node, marker: TreeMarker(marker) });
+                }
+            }
+            Ok(mounts)
+        })
+    }
+
+    /// Notes the marker of the file system whose root is a node.
+    pub(crate) fn mark_mount(&self, node: NodeId, marker: TreeMarker) -> Result<()> {
+        let sql = "INSERT INTO mounts (node, marker) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET marker = ?2";
+        self.write(Durability::Synced, |t| Ok(t.execute(sql, params![node, marker.0]).map(drop)?))
+    }
+
+    /// Binds nodes to what stands at their paths now: the served folder with this marker, the mounts that are listed and
+    /// no others, and directories by what they are recognised by from now on.
+    pub(crate) fn reattach_nodes(
+        &self,
+        root: TreeMarker,
+        mounts: &[(NodeId, TreeMarker)],
+        folders: &[(NodeId, Identity)],
+    ) -> Result<()> {
+        self.write(Durability::Synced, |t| {
+            t.execute("UPDATE meta SET root_marker = ?1", [root.0])?;
+            t.execute("DELETE FROM mounts", [])?;
+            // What they were about is recognised by what it was in the other tree.
+            t.execute("DELETE FROM intents", [])?;
+            for (node, marker) in mounts {
+                t.execute("INSERT INTO mounts (node, marker) VALUES (?1, ?2)", params![node, marker.0])?;
+            }
+            folders.iter().try_for_each(|(node, identity)| recognise(t, *node, Some(*identity)))
+        })
+    }
+
+    /// Returns the seconds and nanoseconds of the modification time that a file was given last, where its file system
+    /// keeps only coarse ones: the seconds as they were kept, and the nanoseconds as they were meant.
+    pub(crate) fn fine_time(&self, marker: TreeMarker, inode: u64) -> Result<Option<(i64, u32)>> {
+        self.read(|connection| {
+            let sql = "SELECT seconds, nanos FROM fine_times WHERE marker = ?1 AND inode = ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let row = statement.query_row(params![marker.0, inode.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?)));
+            Ok(row.optional()?)
+        })
+    }
+
+    /// Tells whether anything is kept of the times of a file system.
+    pub(crate) fn has_fine_times(&self, marker: TreeMarker) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM fine_times WHERE marker = ?1)";
+        self.read(|c| Ok(c.prepare_cached(sql)?.query_row([marker.0], |row| row.get(0))?))
+    }
+
+    /// Notes the modification time that a file was given.
+    pub(crate) fn set_fine_time(&self, marker: TreeMarker, inode: u64, seconds: i64, nanos: u32) -> Result<()> {
+        let sql = "INSERT INTO fine_times (marker, inode, seconds, nanos) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (marker, inode) DO UPDATE SET seconds = ?3, nanos = ?4";
+        self.write(Durability::Lazy, |t| {
+            t.prepare_cached(sql)?.execute(params![marker.0, inode.cast_signed(), seconds, nanos])?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{folder, node, opened, rename};
+
+    const MARKER: TreeMarker = TreeMarker([7; 16]);
+
+    #[test]
+    fn mount_follows_its_node_and_ends_with_it() {
+        let (_folder, store) = opened();
+        for (number, parent, name) in [(0, 0, ""), (1, 0, "a"), (2, 1, "disk")] {
+            folder(&store, number, parent, name);
+        }
+        store.mark_mount(node(2), TreeMarker([1; 16])).expect("noted");
+        store.mark_mount(node(2), MARKER).expect("noted");
+        let paths = || store.marked_mounts().expect("read").into_iter().map(|m| (m.path.to_string(), m.marker));
+        assert_eq!(paths().collect::<Vec<_>>(), [("/a/disk".to_owned(), MARKER)]);
+        rename(&store, 1, 0, "b");
+        assert_eq!(paths().collect::<Vec<_>>(), [("/b/disk".to_owned(), MARKER)]);
+        store.end_nodes(&[node(1)]).expect("ended");
+        assert_eq!(paths().count(), 0);
+    }
+
+    #[test]
+    fn marker_of_the_root_is_none_until_it_is_set() {
+        let (_folder, store) = opened();
+        assert_eq!(store.root_marker().expect("read"), None);
+        store.set_root_marker(MARKER).expect("noted");
+        assert_eq!(store.root_marker().expect("read"), Some(MARKER));
+    }
+
+    #[test]
+    fn fine_time_is_that_of_the_last_change_of_an_inode() {
+        let (_folder, store) = opened();
+        assert_eq!(store.fine_time(MARKER, u64::MAX).expect("read"), None);
+        store.set_fine_time(MARKER, u64::MAX, -5, 1).expect("noted");
+        store.set_fine_time(MARKER, u64::MAX, 9, 999_999_999).expect("noted");
+        assert_eq!(store.fine_time(MARKER, u64::MAX).expect("read"), Some((9, 999_999_999)));
+        assert_eq!(store.fine_time(TreeMarker([8; 16]), u64::MAX).expect("read"), None);
+        let has = |marker| store.has_fine_times(marker).expect("read");
+        assert!(has(MARKER) && !has(TreeMarker([8; 16])));
+    }
+}

@@ -1,0 +1,94 @@
+//! The nanoseconds of modification times on file systems that keep only coarse ones (ext3 with small inodes, FAT).
+//!
+//! What tells two contents of one file apart is kept in them ([`super::tag`]). Where the file system cuts them off, the
+//! store keeps what it has cut off of the last time that was set of each inode. It counts while the file still has that
+//! time, to the precision that the file system has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use super::Timestamp;
+use super::host::{Host, Stat};
+use crate::domain::TreePath;
+use crate::store::{Result, Store, TreeMarker};
+
+/// What is cut off of times, by device and inode.
+pub(super) struct FineTimes {
+    host: Arc<Host>,
+    store: Store,
+    /// The markers of file systems that keep coarse times, by their devices; none for one that can't be marked.
+    coarse: RwLock<HashMap<u64, Option<TreeMarker>>>,
+    any: AtomicBool,
+}
+
+impl FineTimes {
+    /// Begins with no file system known to keep coarse times.
+    pub(super) fn new(host: Arc<Host>, store: Store) -> Self {
+        Self { host, store, coarse: RwLock::default(), any: AtomicBool::new(false) }
+    }
+
+    /// Finds the file systems of which something was kept before.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn find(&self) -> Result<()> {
+        for (path, stat) in self.mounts() {
+            if let Ok(Some(marker)) = self.host.marker_at(&path)
+                && self.store.has_fine_times(marker)?
+            {
+                self.learn(stat.device, Some(marker));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the modification time as it was meant, for as long as the file has it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn of(&self, stat: &Stat) -> Result<Timestamp> {
+        if !self.any.load(Ordering::Acquire) {
+            return Ok(stat.modified);
+        }
+        let Some(Some(marker)) = self.coarse.read().get(&stat.device).copied() else { return Ok(stat.modified) };
+        let kept = self.store.fine_time(marker, stat.inode)?.filter(|(seconds, _)| *seconds == stat.modified.seconds);
+        Ok(kept.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
+    }
+
+    /// Notes the modification time that a file was given, of which the host says `now` since.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn note(&self, now: &Stat, meant: Timestamp) -> Result<()> {
+        if now.modified == meant {
+            return Ok(());
+        }
+        let known = self.coarse.read().get(&now.device).copied();
+        let marker = known.unwrap_or_else(|| {
+            let here = self.mounts().into_iter().find(|(_, stat)| stat.device == now.device);
+            let marker = here.and_then(|(path, _)| self.host.marker_at(&path).ok().flatten());
+            if marker.is_none() {
+                tracing::warn!(
+                    "a file system keeps coarse times and has no marker: two contents may have one ETag there"
+                );
+            }
+            self.learn(now.device, marker);
+            marker
+        });
+        let Some(marker) = marker else { return Ok(()) };
+        self.store.set_fine_time(marker, now.inode, now.modified.seconds, meant.nanos)
+    }
+
+    fn learn(&self, device: u64, marker: Option<TreeMarker>) {
+        self.coarse.write().insert(device, marker);
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn mounts(&self) -> Vec<(TreePath, Stat)> {
+        let root = self.host.stat(&TreePath::root()).ok().map(|stat| (TreePath::root(), stat));
+        root.into_iter().chain(self.host.live_mounts()).collect()
+    }
+}

@@ -1,0 +1,159 @@
+//! Whether the tree is the one that nodes were named in, and is there.
+//!
+//! At start the served folder is recognised by its marker; while it is served, [`Tree::look`] compares what its path
+//! shows with what is held open, and lets nothing be served meanwhile that is gone ([`Outage`]). Nothing that would end a
+//! node, or conclude an intent, is done by what stands there in its place. A file system that is mounted in the tree is
+//! recognised in the same way once a node was named in it.
+
+use parking_lot::{Mutex, RwLock};
+
+use super::host::{Host, KnownMount, KnownTree};
+use super::index::Index;
+use super::{Error, Outage, Result, Tree};
+use crate::domain::{Identity, TreePath};
+use crate::store::{NodeRow, Store};
+
+/// What the last look has found.
+#[derive(Default)]
+pub(super) struct Presence {
+    outages: RwLock<Vec<(TreePath, Outage)>>,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// By what is told whether another mount could have to be noted.
+#[derive(Clone, PartialEq)]
+struct Seen {
+    version: (u64, i64),
+    mounts: Vec<TreePath>,
+}
+
+/// Tells that the served folder is the one that nodes were named in. One without nodes may be any.
+///
+/// # Errors
+/// [`Error::OtherTree`].
+pub(super) fn recognise(host: &Host, index: &Index) -> Result<()> {
+    let store = index.store();
+    let Some(row) = store.node_at(&TreePath::root())? else { return Ok(()) };
+    let same = match store.root_marker()? {
+        Some(known) => host.marker_at(&TreePath::root())? == Some(known) && inode(&row) == host.root()?.stat()?.inode,
+        // Written before there were markers, or where none could be made.
+        None => index.fits(&row, &TreePath::root())?,
+    };
+    if same { Ok(()) } else { Err(Error::OtherTree) }
+}
+
+/// Notes the marker of a served folder that was recognised.
+pub(super) fn note_root(host: &Host, store: &Store) -> Result<()> {
+    match host.marker_at(&TreePath::root())? {
+        Some(marker) if store.root_marker()? != Some(marker) => Ok(store.set_root_marker(marker)?),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn known(store: &Store) -> Result<KnownTree> {
+    let mounts = store.marked_mounts()?.into_iter().map(|mount| {
+        let inode = inode(&mount.node);
+        KnownMount { path: mount.path, marker: mount.marker, inode }
+    });
+    Ok(KnownTree { marker: store.root_marker()?, mounts: mounts.collect() })
+}
+
+fn inode(row: &NodeRow) -> u64 {
+    match row.identity {
+        Identity::Folder { inode, .. } | Identity::File { inode, .. } => inode,
+    }
+}
+
+impl Tree {
+    /// Looks whether the served folder, and every file system in it in which nodes were named, is where it was; to be
+    /// called about once a second, and whenever the mount table changes. Returns what is not, with the reason.
+    pub fn look(&self) -> Vec<(TreePath, Outage)> {
+        let outages = match self.look_again() {
+            Ok(outages) => outages,
+            Err(error) => {
+                tracing::warn!(%error, "it can't be told which file systems belong to the tree: the last ones are taken");
+                self.shared.host.look()
+            }
+        };
+        let mut last = self.shared.presence.outages.write();
+        for (path, outage) in outages.iter().filter(|outage| !last.contains(outage)) {
+            tracing::error!(%path, "the tree is not served from here down until it is back: {outage}");
+        }
+        for (path, _) in last.iter().filter(|(path, _)| !outages.iter().any(|(other, _)| other == path)) {
+            tracing::info!(%path, "the tree is back here, and served again");
+        }
+        last.clone_from(&outages);
+        drop(last);
+        // What earlier runs left in staging goes in the background.
+        self.shared.host.take_debris().into_iter().for_each(|debris| self.shared.removals.begin(debris));
+        outages
+    }
+
+    /// Returns what the last look has found not to be there.
+    pub fn outages(&self) -> Vec<(TreePath, Outage)> {
+        self.shared.presence.outages.read().clone()
+    }
+
+    /// Lets nothing be served until the next look has ended: the one under way gets no answer.
+    pub fn suspend(&self) {
+        let mut last = self.shared.presence.outages.write();
+        let silent = (TreePath::root(), Outage::Silent);
+        if !last.contains(&silent) {
+            tracing::error!("the tree is not served until its file system answers");
+            *last = vec![silent];
+        }
+        self.shared.host.suspend(Outage::Silent);
+    }
+
+    fn look_again(&self) -> Result<Vec<(TreePath, Outage)>> {
+        let (host, store) = (&self.shared.host, self.shared.index.store());
+        let version = store.version()?;
+        let mut seen = self.shared.presence.seen.lock();
+        if seen.as_ref().is_none_or(|seen| seen.version != version) {
+            host.expect(known(store)?);
+        }
+        let outages = host.look();
+        let now = Seen { version, mounts: host.mount_places() };
+        if seen.as_ref() == Some(&now) {
+            return Ok(outages);
+        }
+        *seen = Some(now);
+        self.shared.tags.find_coarse()?;
+        if self.shared.serves() && self.note_mounts()? {
+            let known = known(store)?;
+            let places: Vec<_> = known.mounts.iter().map(|mount| mount.path.to_string()).collect();
+            host.expect(known);
+            let outages = host.look();
+            tracing::info!(
+                ?places,
+                "nodes were named in a file system that is mounted in the tree: it is watched, too"
+            );
+            return Ok(outages);
+        }
+        Ok(outages)
+    }
+
+    /// Notes the markers of mounts in which nodes were named since; tells whether there are any.
+    fn note_mounts(&self) -> Result<bool> {
+        let (host, index) = (&self.shared.host, &self.shared.index);
+        let marked = index.store().marked_mounts()?;
+        let mut noted = false;
+        for (path, stat) in host.live_mounts() {
+            let row = index.store().node_at(&path)?;
+            let Some(row) = row.filter(|row| !marked.iter().any(|mount| mount.node.id == row.id)) else { continue };
+            if !index.fits(&row, &path)? {
+                continue;
+            }
+            // It has one once something can be staged there.
+            let folder = host.folder(&path)?;
+            if let Err(error) = host.staging(&folder, stat.mount()) {
+                tracing::debug!(%path, %error, "a mounted file system can't be marked");
+            }
+            if let Some(marker) = host.marker_at(&path)? {
+                index.store().mark_mount(row.id, marker)?;
+                noted = true;
+            }
+        }
+        Ok(noted)
+    }
+}
