@@ -1,6 +1,7 @@
 //! The user whom a connection belongs to: whoever has proven himself on it last. When his token dies, it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -8,6 +9,9 @@ use tokio::task::AbortHandle;
 
 use crate::auth::Session;
 use crate::domain::{Login, TokenId};
+
+/// Time that a caller has for another request after his token's death, which is answered with 401.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
 
 /// The last proven caller of a connection.
 #[derive(Debug, Default)]
@@ -36,6 +40,8 @@ impl Owner {
         let (ended, gone) = (session.token_ended(), Arc::clone(&self.gone));
         let watch = tokio::spawn(async move {
             ended.await;
+            // A request that is on its way is told so itself.
+            tokio::time::sleep(LAST_REQUEST).await;
             gone.notify_one();
         });
         let (token, login) = (session.token(), session.login().clone());

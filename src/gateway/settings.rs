@@ -84,7 +84,8 @@ impl Settings {
             durability: Durability::Full,
             http_gate: gate,
             http_idle: Duration::from_secs(75),
-            sftp_gate: gate,
+            // Sessions of a user have a bound of their own, which tells them so.
+            sftp_gate: GateLimits { per_user: gate.connections, ..gate },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
             properties: PropertySpace::default(),

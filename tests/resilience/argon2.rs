@@ -17,7 +17,7 @@ use crate::support::server::{Server, run};
 
 const HERE: &str = "127.0.0.1";
 const ELSEWHERE: &str = "127.0.0.2";
-const CONNECTIONS: usize = 300;
+const CONNECTIONS: usize = 240;
 const STRANGERS: usize = 8;
 /// How often bob's token gets another secret, which is used then.
 const ROTATIONS: usize = 15;
