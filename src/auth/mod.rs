@@ -49,7 +49,7 @@ use uses::Uses;
 
 pub use clock::Clock;
 pub use seal::{Sealer, mint, mint_id, mint_secret, random};
-pub use session::{Ended, Session};
+pub use session::{CredentialId, Ended, Session};
 pub use turns::{TooMuchWork, Turn};
 pub use uses_socket::write_uses_of_servers;
 

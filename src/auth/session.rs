@@ -21,6 +21,10 @@ const DENIED_DEPTH: usize = 3;
 #[error("the session has ended, or may not do this here any more")]
 pub struct Ended;
 
+/// What tells a token and one of its secrets from others, without showing anything of the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialId(TokenId, Print);
+
 /// A caller proven to be a user with a live token; only [`super::Authenticator`] makes one.
 ///
 /// Clones share one life: all end together, within a second of the token's death.
@@ -59,6 +63,11 @@ impl Session {
     /// Returns the token's id.
     pub fn token(&self) -> TokenId {
         self.seat.life.token
+    }
+
+    /// Returns what tells the token and the secret that were shown from others.
+    pub fn credential_id(&self) -> CredentialId {
+        CredentialId(self.token(), self.seat.proven)
     }
 
     /// Returns what tells it apart from the other sessions of this process.

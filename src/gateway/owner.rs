@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::auth::Session;
-use crate::domain::{Login, TokenId};
+use crate::auth::{CredentialId, Session};
+use crate::domain::Login;
 
 /// Time that a caller has for another request after his token's death, which is answered with 401.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
@@ -23,16 +23,16 @@ pub(super) struct Owner {
 
 #[derive(Debug)]
 struct Known {
-    token: TokenId,
+    credential: CredentialId,
     login: Login,
     /// Waits for the end of the token.
     watch: AbortHandle,
 }
 
 impl Owner {
-    /// Tells whether a session's token is the one that was shown last.
+    /// Tells whether a session was opened by what was shown last.
     pub(super) fn is(&self, session: &Session) -> bool {
-        self.known.lock().as_ref().is_some_and(|known| known.token == session.token())
+        self.known.lock().as_ref().is_some_and(|known| known.credential == session.credential_id())
     }
 
     /// Hands the connection over to a session's token.
@@ -44,8 +44,8 @@ impl Owner {
             tokio::time::sleep(LAST_REQUEST).await;
             gone.notify_one();
         });
-        let (token, login) = (session.token(), session.login().clone());
-        let known = Known { token, login, watch: watch.abort_handle() };
+        let (credential, login) = (session.credential_id(), session.login().clone());
+        let known = Known { credential, login, watch: watch.abort_handle() };
         drop(self.known.lock().replace(known));
         self.introduced.notify_one();
     }
