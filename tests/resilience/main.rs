@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod all_at_once;
 mod argon2;
 mod connection;
 mod file_systems;

@@ -1,0 +1,272 @@
+//! All attacks at once, by strangers and by users with a token of their own, beside ordinary users: none of the ordinary
+//! requests fails, and nothing that was acknowledged is lost.
+//!
+//! `RESILIENCE_SECONDS` is how long it goes on; 10 minutes by hand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::support::server::{Server, run};
+use crate::support::{Dav, Sftp, id_of};
+
+const ORDINARY_USERS: usize = 20;
+const USUAL_SECONDS: u64 = 15;
+/// Far longer than any ordinary request takes, with all attacks beside it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The server, and when the attacks are to stop.
+#[derive(Clone)]
+struct Target {
+    http: SocketAddr,
+    sftp: SocketAddr,
+    mallory: String,
+    stop: Arc<AtomicBool>,
+}
+
+impl Target {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+        let Self { http, mallory, .. } = self;
+        let length = body.len();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {http}\r\nAuthorization: Bearer {mallory}\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    /// Connects from an address of this machine, where the server takes it.
+    async fn connect(&self, last: u8, to: SocketAddr) -> Option<TcpStream> {
+        let socket = TcpSocket::new_v4().ok()?;
+        socket.bind(([127, 0, 0, last], 0).into()).ok()?;
+        tokio::time::timeout(Duration::from_secs(5), socket.connect(to)).await.ok()?.ok()
+    }
+
+    /// Sends a request on a connection of its own, and hangs up.
+    async fn hang_up(&self, request: &[u8]) {
+        if let Some(mut stream) = self.connect(1, self.http).await {
+            let _ = stream.write_all(request).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sends a request again and again on one connection; whatever is answered is passed over.
+    async fn repeat(&self, request: impl Fn(usize) -> Vec<u8>) {
+        let mut number = 0;
+        while self.goes_on() {
+            let Some(mut stream) = self.connect(1, self.http).await else { continue };
+            let mut answer = vec![0; 64 * 1024];
+            while self.goes_on() && stream.write_all(&request(number)).await.is_ok() {
+                number += 1;
+                match tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await {
+                    Ok(Ok(read)) if read > 0 => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// Strangers who hold places for strangers of both listeners, from four addresses, and ask for nothing.
+async fn silent_strangers(target: Target) {
+    let mut held = Vec::new();
+    while target.goes_on() {
+        for last in 11..15 {
+            for to in [target.http, target.sftp] {
+                held.extend(target.connect(last, to).await);
+            }
+        }
+        if held.len() > 600 {
+            held.drain(..200);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Strangers who guess tokens.
+async fn guesses(target: Target) {
+    let guess = |number: usize| {
+        format!("GET /dav/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer pgt_guess{number}\r\n\r\n").into_bytes()
+    };
+    target.repeat(guess).await;
+}
+
+/// Long listings of properties that nobody has, whose asker hangs up.
+async fn listings(target: Target) {
+    let names: String = (0..200).map(|n| format!("<p{n} xmlns=\"urn:{}\"/>", "x".repeat(200))).collect();
+    let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
+    let request = target.request("PROPFIND", "/dav/mallory/many/", "Depth: infinity\r\n", &body);
+    while target.goes_on() {
+        target.hang_up(&request).await;
+    }
+}
+
+/// Copies of a folder with many files, whose asker hangs up.
+async fn copies(target: Target) {
+    let request =
+        target.request("COPY", "/dav/mallory/many/", "Destination: /dav/mallory/copy/\r\nOverwrite: T\r\n", "");
+    while target.goes_on() {
+        target.hang_up(&request).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Reports that compare the same folder again and again.
+async fn reports(target: Target) {
+    let body = "<sync-collection xmlns=\"DAV:\"><sync-token/><sync-level>1</sync-level><prop><getetag/></prop></sync-collection>";
+    target.repeat(|_| target.request("REPORT", "/dav/mallory/many/", "Depth: 0\r\n", body)).await;
+}
+
+/// Tokens that policy does not give, each of which would cost a run of argon2.
+async fn tokens(target: Target) {
+    let json = "Content-Type: application/json\r\n";
+    target.repeat(|_| target.request("POST", "/api/v1/tokens", json, "{}")).await;
+}
+
+/// Properties as large as they may be, on one file after the other.
+async fn properties(target: Target) {
+    let value = "x".repeat(60_000);
+    let body = format!(
+        "<propertyupdate xmlns=\"DAV:\"><set><prop><large xmlns=\"u:\">{value}</large></prop></set></propertyupdate>"
+    );
+    target
+        .repeat(|number| target.request("PROPPATCH", &format!("/dav/mallory/many/{}", number % 2000), "", &body))
+        .await;
+}
+
+/// Answers over HTTP/2 that nobody takes.
+async fn untaken_answers(target: Target) {
+    while target.goes_on() {
+        let Some(stream) = target.connect(1, target.http).await else { continue };
+        let Ok((requests, connection)) = h2::client::handshake(stream).await else { continue };
+        let connection = tokio::spawn(connection);
+        let mut held = Vec::new();
+        if let Ok(mut requests) = requests.ready().await {
+            for _ in 0..60 {
+                let get = http::Request::get(format!("http://{}/dav/mallory/large", target.http));
+                let get = get.header("authorization", format!("Bearer {}", target.mallory)).body(());
+                let Ok((response, _)) = requests.send_request(get.expect("a request"), true) else { break };
+                held.push(response);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        connection.abort();
+    }
+}
+
+/// Sessions with as many open files as they get.
+async fn open_files(target: Target) {
+    while target.goes_on() {
+        let Some(mut sftp) = Sftp::connect(target.sftp, "mallory", &target.mallory).await else { continue };
+        for number in 0..400 {
+            if sftp.open_file(format!("/mallory/open-{number}").as_bytes(), 2 | 8 | 16).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sftp.cut();
+    }
+}
+
+/// Writes, reads, lists and removes files over both protocols, and checks what comes back. Returns how often.
+async fn ordinary(target: Target, login: String, token: String) -> usize {
+    let dav = Dav::new(target.http, &login, &token);
+    let mut rounds = 0;
+    while target.goes_on() {
+        let round = async {
+            let content = format!("{login} {rounds}").repeat(1 + rounds % 500);
+            let path = format!("/dav/{login}/{}", rounds % 8);
+            let put = dav.put(&path, content.clone()).await;
+            assert!(matches!(put.status, 201 | 204), "PUT of {login}: {}: {}", put.status, put.text());
+            let got = dav.get(&path).await;
+            assert_eq!((got.status, got.text() == content), (200, true), "GET of {login}");
+            let listed = dav.send("PROPFIND", &format!("/dav/{login}/"), &[("depth", "1")], "").await;
+            assert_eq!(listed.status, 207, "PROPFIND of {login}: {}", listed.text());
+            if rounds % 5 == 0 {
+                let mut sftp = Sftp::connect(target.sftp, &login, &token).await.expect("logged in");
+                let place = format!("/{login}/over-sftp");
+                sftp.put(&place, content.as_bytes()).await.expect("put");
+                assert_eq!(sftp.get(&place).await.expect("got"), content.as_bytes(), "{login} over SFTP");
+                assert_eq!(dav.get(&format!("/dav/{login}/over-sftp")).await.text(), content, "{login} over both");
+                sftp.end().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, round).await.expect("an ordinary round in time");
+        rounds += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    rounds
+}
+
+fn prepared() -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let many = folder.path().join("files/mallory/many");
+    std::fs::create_dir_all(&many).expect("folders");
+    for number in 0..2000 {
+        std::fs::write(many.join(number.to_string()), "content").expect("a file");
+    }
+    std::fs::write(folder.path().join("files/mallory/large"), vec![7; 1 << 20]).expect("a file");
+    let server = Server::start(folder.path());
+    (folder, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_users_go_on_while_all_attacks_run() {
+    let (folder, server) = prepared();
+    let run = |arguments: &[&str]| run(folder.path(), arguments);
+    let token = |login: &str| run(&["admin", "user", "token", "-u", login, "-e", "2h", "-q"]);
+    run(&["admin", "user", "create", "mallory"]);
+    let (mallory, stop) = (token("mallory"), Arc::new(AtomicBool::new(false)));
+    let target = Target { http: server.http, sftp: server.sftp, mallory, stop };
+    let mut users = JoinSet::new();
+    for number in 0..ORDINARY_USERS {
+        let login = format!("user{number}");
+        run(&["admin", "user", "create", &login]);
+        let token = token(&login);
+        users.spawn(ordinary(target.clone(), login, token));
+    }
+    let mut attacks = JoinSet::new();
+    for _ in 0..4 {
+        attacks.spawn(silent_strangers(target.clone()));
+        attacks.spawn(guesses(target.clone()));
+        attacks.spawn(listings(target.clone()));
+        attacks.spawn(copies(target.clone()));
+        attacks.spawn(reports(target.clone()));
+        attacks.spawn(tokens(target.clone()));
+        attacks.spawn(properties(target.clone()));
+        attacks.spawn(untaken_answers(target.clone()));
+        attacks.spawn(open_files(target.clone()));
+    }
+    let seconds = std::env::var("RESILIENCE_SECONDS").map_or(USUAL_SECONDS, |text| text.parse().expect("a number"));
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+        // None ends before it is told to, but by a failure.
+        Some(ended) = users.join_next() => panic!("an ordinary user: {ended:?}"),
+    }
+    // A revocation holds at once, in the middle of it all.
+    let victim = token("user0");
+    let dav = Dav::new(target.http, "user0", &victim);
+    assert_eq!(dav.status("PROPFIND", "/dav/user0/").await, 207);
+    run(&["apitoken", "revoke", id_of(&victim)]);
+    assert_eq!(dav.status("PROPFIND", "/dav/user0/").await, 401);
+    target.stop.store(true, Ordering::Relaxed);
+    let rounds = users.join_all().await;
+    assert!(rounds.iter().all(|rounds| *rounds > 0), "{rounds:?}");
+    println!("rounds of the ordinary users: {rounds:?}; at most {} KiB resident", server.peak_kib());
+    attacks.abort_all();
+    for number in 0..ORDINARY_USERS {
+        let left = std::fs::read_to_string(folder.path().join(format!("files/user{number}/over-sftp")));
+        assert!(left.expect("a file that was acknowledged").starts_with(&format!("user{number} ")));
+    }
+    server.stop();
+}
