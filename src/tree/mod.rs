@@ -20,6 +20,7 @@ mod host;
 mod in_place;
 mod index;
 mod label;
+mod link_moves;
 mod listing;
 mod lock;
 mod media;
@@ -47,6 +48,7 @@ use fine_times::FineTimes;
 use hands::HostHands;
 use host::{Errno, Exclusive, Host, KeptNames};
 use index::Index;
+use link_moves::LinkMoves;
 use lock::LockTable;
 use names::NameLocks;
 use presence::Presence;
@@ -113,6 +115,8 @@ struct Shared {
     locks: LockTable,
     tags: Arc<Tags>,
     names: NameLocks,
+    /// Moves of symbolic links and directories.
+    link_moves: LinkMoves,
     /// One comparison with a journal at a time, by its token and directory.
     journals: NameLocks,
     removals: Removals,
@@ -175,6 +179,7 @@ impl Tree {
                 locks: LockTable::open(store.clone(), clock.clone())?,
                 index,
                 names: NameLocks::new(),
+                link_moves: LinkMoves::default(),
                 journals: NameLocks::new(),
                 removals,
                 uploads: Arc::default(),

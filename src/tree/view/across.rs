@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::copy::Work;
+use super::copy::{Moved, Work};
 use super::{Claim, Overwrite, View};
 use crate::domain::{Name, Permission, TreePath};
 use crate::tree::check::Spot;
@@ -70,10 +70,19 @@ impl View {
             return Err(Error::Precondition);
         }
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
+        let effect = self.shared().link_moves.exclusive();
+        // The links of the copy were judged for this place.
+        if self.host().whereabouts(&target.folder).as_ref() != Some(&target.parent()) {
+            return Err(Error::NoParent);
+        }
         let old = match &moving.replaced {
             Some(old) => self.put_keeping(staged, stat.is_folder(), target, old, overwrite)?,
             None => self.put(staged, stat.is_folder(), target, None, overwrite)?,
         };
+        effect.arrived(&target.path);
+        // What was replaced may come back, and its links with it: until then nothing above it moves.
+        let pinned = effect.pin(&target.path);
+        drop(effect);
         self.sync_names(&target.folder)?;
         let left = match self.leave(&leaving, source, &stat, sum)? {
             Left::Gone(left) => left,
@@ -83,6 +92,7 @@ impl View {
             }
         };
         self.sync_names(&source.folder)?;
+        drop(pinned);
         change.finish()?;
         old.into_iter().chain([left]).for_each(|staged| self.shared().removals.begin(staged));
         self.shared().locks.forget(&source.path)?;
@@ -147,7 +157,12 @@ impl View {
     pub(super) fn copy_across(&self, source: &Spot, stat: &Stat, target: &Spot) -> Result<Copied> {
         let sum = self.sum(source, stat)?;
         let access = HandleAccess::new(self, source.path.clone(), Permission::W)?;
-        let work = Work { view: self, access, same: true, blind: !source.permission.allows(Permission::R) };
+        let top = self.link_top(target)?;
+        if stat.kind == Some(Kind::Link) {
+            self.judge_link(source, &target.path, &top)?;
+        }
+        let moved = Some(Moved { from: source.path.clone(), to: target.path.clone(), top });
+        let work = Work { view: self, access, same: true, moved, blind: !source.permission.allows(Permission::R) };
         let staging = self.staging(target)?;
         let staged = match stat.kind {
             Some(Kind::Folder) => {

@@ -1,5 +1,6 @@
 //! Copying: into staging, in as long as it takes, and from there to its place in one step.
 
+use super::links::{climbs_first, may_lead};
 use super::{Claim, Overwrite, View};
 use crate::domain::{Name, Operation, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
@@ -45,6 +46,7 @@ impl View {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
             same: false,
+            moved: None,
             blind: false,
         };
         let staging = self.staging(&target)?;
@@ -119,12 +121,22 @@ impl View {
     }
 }
 
+/// A move by copying.
+pub(super) struct Moved {
+    pub(super) from: TreePath,
+    pub(super) to: TreePath,
+    /// Topmost place around the target at which the session may write.
+    pub(super) top: TreePath,
+}
+
 /// A copy under way.
 pub(super) struct Work<'a> {
     pub(super) view: &'a View,
     pub(super) access: HandleAccess,
     /// Whether it is to be the same: times kept, links as they are, nothing left out.
     pub(super) same: bool,
+    /// Where it is moved from and to; none for a copy, whose links are new ones.
+    pub(super) moved: Option<Moved>,
     /// Whether the session may not read what moves: then nothing in it is judged, which would tell of it.
     pub(super) blind: bool,
 }
@@ -206,13 +218,22 @@ impl Work<'_> {
             Some(Kind::Link) => {
                 self.judge(|| self.view.fits_name(name))?;
                 let target = from.read_link(name)?;
-                if self.same || stays_inside(&place, &target, &TreePath::root()) {
+                if self.keeps_link(&place, &target)? {
                     to.symlink(&target, name)?;
                 }
                 Ok(())
             }
             None if self.same => Err(Error::Unsupported),
             None => Ok(()),
+        }
+    }
+
+    /// Tells whether the copy gets a link that stands at a place below the source; refuses one that may not be moved.
+    fn keeps_link(&self, place: &TreePath, target: &[u8]) -> Result<bool> {
+        match &self.moved {
+            Some(moved) if may_lead(target, &moved.from.join(place), &moved.to.join(place), &moved.top) => Ok(true),
+            Some(_) => Err(Error::Forbidden),
+            None => Ok(climbs_first(target) && stays_inside(place, target, &TreePath::root())),
         }
     }
 

@@ -9,6 +9,8 @@
 //! | copy and rename target | `w` on the parent; rename also `r` on the source where the target is readable |
 //! | hard link | `rw` on the source, `w` on the new parent, both under one grant |
 //! | stat | visible |
+//!
+//! Which symbolic links are made, and where they may be moved, is told in `links`.
 
 mod across;
 mod changes;
@@ -16,6 +18,7 @@ mod copy;
 #[cfg(test)]
 mod crowd;
 mod fit;
+mod links;
 mod lock;
 mod property;
 mod read;

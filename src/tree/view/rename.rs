@@ -1,5 +1,6 @@
 //! Moving an entry in one step.
 
+use super::links::{JudgedLinks, LINK_WALKS};
 use super::{Claim, Overwrite, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::Spot;
@@ -9,14 +10,16 @@ use crate::tree::{Error, Kind, Outage, Result};
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
     ///
-    /// Between file systems it is copied whole and then removed; whatever was named stays named. Then also
-    /// [`Error::Precondition`], where something in it changed meanwhile.
+    /// No symbolic link in it may lead out afterwards that did not before (see [`super::links`]).
+    ///
+    /// Between file systems it is copied whole and then removed; whatever was named stays named.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
     /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`] and [`Error::WrongType`],
     /// of anything in it;
-    /// [`Error::Forbidden`], also when what can't be read would become readable.
+    /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
+    /// [`Error::Precondition`], where something in a directory changed meanwhile, again and again.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
         let (source, stat) = self.removable(Operation::Move, from)?;
         let target = self.target_of(&source, to)?;
@@ -30,18 +33,39 @@ impl View {
         if source.holder.mount() != target.holder.mount() {
             return self.move_across(&source, &stat, &target, overwrite, claim);
         }
+        // Links and directories that come into what moves while it is judged have it judged again.
+        for _ in 0..LINK_WALKS {
+            let judged = self.judge_links(&source, &target, overwrite)?;
+            if let Some(replaced) = self.rename_judged(&source, &target, overwrite, claim, &judged)? {
+                return Ok(replaced);
+            }
+        }
+        Err(Error::Precondition)
+    }
+
+    /// Moves an entry of which the links were judged; none where something in it has changed since.
+    fn rename_judged(
+        &self,
+        source: &Spot,
+        target: &Spot,
+        overwrite: Overwrite,
+        claim: &Claim<'_>,
+        judged: &JudgedLinks<'_>,
+    ) -> Result<Option<bool>> {
         let names = self.shared().names.hold(&[&source.path, &target.path]);
         let steady = self.shared().locks.steady();
-        let moving = self.may_move(&source, &target, overwrite, claim)?;
+        let moving = self.may_move(source, target, overwrite, claim)?;
         // Two names of one file: POSIX leaves both, and so both keep their nodes.
         if overwrite == Overwrite::Posix && moving.replaced.as_ref().is_some_and(|old| old.is_same(&moving.moved)) {
-            return Ok(true);
+            return Ok(Some(true));
         }
         let change = match moving.swapped(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
         };
-        self.replace(&source, &target, overwrite, &moving)?;
+        if !self.replace(source, target, overwrite, &moving, judged)? {
+            return Ok(None);
+        }
         self.sync_names(&target.folder)?;
         if source.parent() != target.parent() {
             self.sync_names(&source.folder)?;
@@ -50,7 +74,7 @@ impl View {
         self.shared().locks.forget(&source.path)?;
         self.shared().locks.forget_below(&target.path)?;
         drop((steady, names));
-        Ok(moving.replaced.is_some())
+        Ok(Some(moving.replaced.is_some()))
     }
 
     /// Returns the slot that an entry may be moved to.
@@ -123,14 +147,47 @@ impl View {
         }
     }
 
-    fn replace(&self, source: &Spot, target: &Spot, overwrite: Overwrite, moving: &Moving) -> Result<()> {
+    /// Puts what moves in its place; tells whether that was still as it was judged.
+    fn replace(
+        &self,
+        source: &Spot,
+        target: &Spot,
+        overwrite: Overwrite,
+        moving: &Moving,
+        judged: &JudgedLinks<'_>,
+    ) -> Result<bool> {
+        if moving.moved.kind == Some(Kind::File) && moving.swapped(overwrite).is_none() {
+            let _file = self.shared().link_moves.shared();
+            // Under another of its paths something else may have come there.
+            if !source.stat()?.ok_or(Error::Absent)?.is_same(&moving.moved) {
+                return Ok(false);
+            }
+            return self.replace_in_one_step(source, target, overwrite, moving, true).map(|()| true);
+        }
+        let effect = self.shared().link_moves.exclusive();
+        let Some(confirmed) = self.confirm_links(judged, &effect, source, target, moving)? else { return Ok(false) };
+        self.replace_in_one_step(source, target, overwrite, moving, confirmed.may_exchange)?;
+        effect.moved(&source.path, &target.path);
+        Ok(true)
+    }
+
+    fn replace_in_one_step(
+        &self,
+        source: &Spot,
+        target: &Spot,
+        overwrite: Overwrite,
+        moving: &Moving,
+        may_exchange: bool,
+    ) -> Result<()> {
         let (from, to) = ((&source.folder, &source.name), (&target.folder, &target.name));
         let moved = match (&moving.replaced, overwrite) {
             (None, _) | (Some(_), Overwrite::No) => from.0.rename_new(from.1, to.0, to.1),
             (Some(_), Overwrite::Posix) => from.0.rename(from.1, to.0, to.1),
             (Some(old), Overwrite::Yes | Overwrite::File) if moving.moved.is_same(old) => from.0.unlink(from.1),
             (Some(_), Overwrite::File) => from.0.rename(from.1, to.0, to.1),
-            (Some(_), Overwrite::Yes) if moving.swapped(overwrite).is_some() => return self.swap(source, target),
+            (Some(_), Overwrite::Yes) if moving.swapped(overwrite).is_some() => {
+                return self.swap(source, target, may_exchange);
+            }
             (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
         };
         moved.map_err(|error| match error {
@@ -142,9 +199,11 @@ impl View {
 
     /// Both change places in one step, so that the target is never missing; then the old one goes. The index
     /// knows of both steps, so that the second follows at the next start at the latest.
-    fn swap(&self, source: &Spot, target: &Spot) -> Result<()> {
+    /// Where links of the old one would lead out from the source, it never stands there: then it goes first.
+    fn swap(&self, source: &Spot, target: &Spot, may_exchange: bool) -> Result<()> {
         let staging = self.staging(source)?;
-        let old = match source.folder.exchange(&source.name, &target.folder, &target.name) {
+        let exchange = || source.folder.exchange(&source.name, &target.folder, &target.name);
+        let old = match if may_exchange { exchange() } else { Err(Errno::NOSYS) } {
             Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
                 let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
             })?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Claim, EditMode, View};
 use crate::domain::{Operation, Permission, TreePath};
-use crate::tree::check::{Found, Spot, stays_inside};
+use crate::tree::check::{Found, Spot};
 use crate::tree::host::{File, How, Stat};
 use crate::tree::tag::keep;
 use crate::tree::{Attributes, Editor, Entry, Error, Kind, PropertyChange, Result, Upload};
@@ -338,23 +338,19 @@ impl View {
         if spot.stat()?.is_some() { Err(Error::Exists) } else { Ok(spot) }
     }
 
-    /// Makes a symbolic link whose target is relative and stays inside.
+    /// Makes a symbolic link whose target is relative, climbs first and stays inside (see [`super::links`]).
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it doesn't, or nothing may be made there; [`Error::NoParent`],
     /// [`Error::Exists`], [`Error::Locked`].
     pub fn symlink(&self, target: &[u8], path: &TreePath, claim: &Claim<'_>) -> Result<()> {
         let spot = self.spot(path)?;
-        let grounds = self.grounds(&spot.parent())?;
-        let inside = grounds.top(Permission::W).is_some_and(|top| stays_inside(&spot.path, target, top));
-        if !inside {
-            return Err(Error::Forbidden);
-        }
+        self.may_make_link(&spot, target)?;
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.fits_name(&spot.name)?;
         self.may_put(&spot, None, claim)?;
-        spot.folder.symlink(target, &spot.name).map_err(Error::putting)?;
+        self.make_link(&spot, target)?;
         self.sync_names(&spot.folder)
     }
 

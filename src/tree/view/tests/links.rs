@@ -100,7 +100,9 @@ fn only_links_that_stay_inside_are_made() {
     for (target, outcome) in [
         ("file", "ok"),
         ("../box/file", "forbidden"),
-        ("sub/../file", "ok"),
+        ("./sub/.//file", "ok"),
+        ("sub/../file", "forbidden"),
+        ("sub/./../file", "forbidden"),
         ("none/yet", "ok"),
         ("/box/file", "forbidden"),
         ("../secret/file", "forbidden"),
@@ -111,6 +113,104 @@ fn only_links_that_stay_inside_are_made() {
         assert_eq!(said(view.symlink(target.as_bytes(), &at("/box/new"), &NONE)), outcome, "{target}");
         let _ = fs::remove_file(host(&house, "/box/new"));
     }
+}
+
+/// Makes directories of that depth below `/box` and returns the deepest.
+fn deep(view: &View, depth: usize) -> String {
+    let path = (0..depth).fold("/box".to_owned(), |path, level| format!("{path}/{level}"));
+    for (end, _) in path.match_indices('/').skip(2).chain([(path.len(), "")]) {
+        view.make_folder(&at(&path[..end]), &Attributes::default(), &NONE).expect("made");
+    }
+    path
+}
+
+#[test]
+fn link_that_would_lead_out_from_its_new_place_is_not_moved() {
+    for overwrite in [Overwrite::Yes, Overwrite::No, Overwrite::Posix, Overwrite::File] {
+        let (house, view) = house();
+        deep(&view, 3);
+        view.symlink(b"../../secret/file", &at("/box/0/1/l"), &NONE).expect("stays inside");
+        let rename = |from: &str, to: &str| said(view.rename(&at(from), &at(to), overwrite, &NONE));
+        assert_eq!(rename("/box/0/1/l", "/box/l"), "forbidden", "the link alone");
+        assert_eq!(rename("/box/0/1/l", "/box/0/l"), "forbidden");
+        assert_eq!(rename("/box/0/1", "/box/one"), "forbidden", "with its directory");
+        assert_eq!(rename("/box/0/1/l", "/box/0/1/k"), "ok", "nowhere new");
+        assert_eq!(rename("/box/0/1/k", "/box/0/1/2/l"), "ok", "deeper");
+        assert_eq!(rename("/box/0/1/2", "/box/0/two"), "ok", "as deep as it was made");
+        assert_eq!(rename("/box/0/two", "/box/two"), "forbidden");
+        assert_eq!(rename("/box/0", "/box/zero"), "ok", "a rename in one directory");
+        assert_eq!(content(&house, "/secret/file"), "secret");
+        assert!(fs::symlink_metadata(host(&house, "/box/zero/two/l")).is_ok());
+    }
+}
+
+#[test]
+fn links_of_an_administrator_move_as_long_as_they_lead_nowhere_new() {
+    let (house, view) = house();
+    deep(&view, 3);
+    symlink("/etc/passwd", host(&house, "/box/0/1/absolute")).expect("link");
+    let rename = |from: &str, to: &str| said(view.rename(&at(from), &at(to), Overwrite::No, &NONE));
+    assert_eq!(rename("/box/0/1", "/box/one"), "ok", "absolute");
+    symlink("../../../secret/file", host(&house, "/box/one/2/out")).expect("link");
+    assert_eq!(rename("/box/one/2", "/box/0/2"), "ok", "to where it led");
+    assert_eq!(rename("/box/0/2", "/box/2"), "forbidden", "above the root");
+    assert_eq!(rename("/box/0/2", "/box/0/two"), "ok");
+    assert_eq!(rename("/box/0", "/box/one/0"), "ok", "to what it may reach");
+}
+
+#[test]
+fn replaced_directory_with_links_never_stands_where_they_lead_out() {
+    let (house, view) = house();
+    deep(&view, 3);
+    view.symlink(b"../../../secret", &at("/box/0/1/2/l"), &NONE).expect("link");
+    view.make_folder(&at("/box/new"), &Attributes::default(), &NONE).expect("made");
+    view.rename(&at("/box/new"), &at("/box/0/1/2"), Overwrite::Yes, &NONE).expect("replaced");
+    assert_eq!(names(&view, "/box/0/1/2").expect("list"), Vec::<String>::new());
+    view.symlink(b"../../secret", &at("/box/0/1/l"), &NONE).expect("link");
+    view.make_folder(&at("/box/new"), &Attributes::default(), &NONE).expect("made");
+    view.rename(&at("/box/new"), &at("/box/0/1/l"), Overwrite::Yes, &NONE).expect("replaced");
+    no_debris(&house);
+}
+
+#[test]
+fn links_that_come_into_a_directory_while_it_moves_never_lead_out() {
+    let (house, view) = house();
+    deep(&view, 4);
+    let stop = AtomicBool::new(false);
+    let other = house.view("alice");
+    let leads_out = |directory: &str| {
+        let links = fs::read_dir(host(&house, directory)).into_iter().flatten().flatten();
+        let texts = links.filter_map(|entry| fs::read_link(entry.path()).ok());
+        texts.filter(|text| text.starts_with("../..")).count()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for (place, text) in [("/box/0/1/2", "../../../secret"), ("/box/2", "inside")] {
+                    let link = at(&format!("{place}/l"));
+                    let _ = other.symlink(text.as_bytes(), &link, &NONE);
+                    let _ = other.rename(&link, &at(&format!("{place}/3/l")), Overwrite::Yes, &NONE);
+                    let _ = other.remove_file(&link, &NONE);
+                    let _ = other.remove_file(&at(&format!("{place}/3/l")), &NONE);
+                }
+            }
+        });
+        let mut moved = 0;
+        for _ in 0..500 {
+            let outcome = view.rename(&at("/box/0/1/2"), &at("/box/2"), Overwrite::No, &NONE);
+            if outcome.is_ok() {
+                moved += 1;
+                assert_eq!(leads_out("/box/2") + leads_out("/box/2/3"), 0);
+                while let Err(error) = view.rename(&at("/box/2"), &at("/box/0/1/2"), Overwrite::No, &NONE) {
+                    assert!(matches!(error, Error::Precondition), "{error}");
+                }
+            } else {
+                assert!(matches!(said(outcome), "forbidden" | "precondition"));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        println!("moved {moved} times");
+    });
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! Keeps every symbolic link where it was judged: link creation, link moves and directory moves exclude each other
+//! for the moment of their effect, and a directory move learns of what changed below its source while it was walked.
+//!
+//! Where a relative link leads depends on where it stands. Whoever puts a link somewhere judges its text by that path,
+//! and a directory move judges every link below its source by the path that it will have. Neither verdict may be
+//! outdated by another session between judging and effect:
+//!
+//! - The effect of all that puts a link somewhere, or moves a directory, runs under [`LinkMoves::exclusive`], and only
+//!   after the open parent directories were found at the paths by which the links were judged. So no ancestor has been
+//!   moved, and none can be before the effect.
+//! - A directory is walked without that lock, since that takes as long as the directory is large. It is watched before
+//!   the walk begins; whatever arrives in it, leaves for another place in it, or moves it away marks the watch, under
+//!   the lock. A move with a marked watch walks again, a bounded number of times.
+//!
+//! Lock order: names, then locks, then the index, then this; nothing else is acquired under it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::domain::TreePath;
+
+/// The lock and the watched directories of a tree.
+#[derive(Default)]
+pub(super) struct LinkMoves {
+    effects: RwLock<()>,
+    table: Mutex<WatchTable>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct WatchTable {
+    watched: Vec<(u64, TreePath, Arc<AtomicBool>)>,
+    pinned: Vec<(u64, TreePath)>,
+}
+
+/// A directory that is watched until this is dropped.
+pub(super) struct DirectoryWatch<'a> {
+    moves: &'a LinkMoves,
+    number: u64,
+    is_changed: Arc<AtomicBool>,
+}
+
+/// An entry whose ancestors stay where they are until this is dropped.
+pub(super) struct PinnedPath<'a> {
+    moves: &'a LinkMoves,
+    number: u64,
+}
+
+/// The right to put a link somewhere, or to move a directory.
+pub(super) struct LinkEffect<'a> {
+    moves: &'a LinkMoves,
+    _effects: RwLockWriteGuard<'a, ()>,
+}
+
+impl LinkMoves {
+    /// Watches a directory from now on.
+    pub(super) fn watch(&self, directory: &TreePath) -> DirectoryWatch<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let is_changed = Arc::new(AtomicBool::new(false));
+        self.table.lock().watched.push((number, directory.clone(), Arc::clone(&is_changed)));
+        DirectoryWatch { moves: self, number, is_changed }
+    }
+
+    /// Waits for the right to put a link somewhere, or to move a directory. Hold it for the effect alone.
+    pub(super) fn exclusive(&self) -> LinkEffect<'_> {
+        LinkEffect { moves: self, _effects: self.effects.write() }
+    }
+
+    /// Waits for the right to move what is neither link nor directory: that it is neither holds meanwhile.
+    pub(super) fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.effects.read()
+    }
+}
+
+impl<'a> LinkEffect<'a> {
+    /// Marks the watches of directories in which something arrived, or changed places.
+    pub(super) fn arrived(&self, path: &TreePath) {
+        self.mark(|watched| path.is_within(watched));
+    }
+
+    /// Marks the watches of directories that were moved themselves, or in which a directory was moved.
+    pub(super) fn moved(&self, from: &TreePath, to: &TreePath) {
+        self.mark(|watched| [from, to].iter().any(|path| path.is_within(watched) || watched.is_within(path)));
+    }
+
+    /// Keeps directories above an entry from being moved.
+    pub(super) fn pin(&self, path: &TreePath) -> PinnedPath<'a> {
+        let number = self.moves.next.fetch_add(1, Ordering::Relaxed);
+        self.moves.table.lock().pinned.push((number, path.clone()));
+        PinnedPath { moves: self.moves, number }
+    }
+
+    /// Tells whether something below a directory, or the directory itself, is pinned.
+    pub(super) fn is_pinned(&self, directory: &TreePath) -> bool {
+        self.moves.table.lock().pinned.iter().any(|(_, path)| path.is_within(directory))
+    }
+
+    fn mark(&self, concerns: impl Fn(&TreePath) -> bool) {
+        for (_, watched, is_changed) in &self.moves.table.lock().watched {
+            if concerns(watched) {
+                is_changed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl DirectoryWatch<'_> {
+    /// Tells whether something was marked since; reliable under [`LinkMoves::exclusive`].
+    pub(super) fn is_changed(&self) -> bool {
+        self.is_changed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for DirectoryWatch<'_> {
+    fn drop(&mut self) {
+        self.moves.table.lock().watched.retain(|(number, ..)| *number != self.number);
+    }
+}
+
+impl Drop for PinnedPath<'_> {
+    fn drop(&mut self) {
+        self.moves.table.lock().pinned.retain(|(number, _)| *number != self.number);
+    }
+}
