@@ -14,6 +14,7 @@ mod console_explain;
 mod console_uploads;
 mod crash;
 mod elsewhere;
+mod escape;
 mod first_steps;
 mod hidden;
 mod life;
