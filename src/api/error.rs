@@ -209,6 +209,8 @@ impl Error {
             Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
                 Some(tree::OUTAGE_RETRY)
             }
+            Self::Tree(tree::Error::TooManyOpenFiles)
+            | Self::Tokens(tokens::Error::Tree(tree::Error::TooManyOpenFiles)) => Some(Duration::from_secs(1)),
             _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
     }
@@ -275,6 +277,7 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
         tree::Error::Unavailable(_) | tree::Error::OtherTree => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         tree::Error::Store(error) => of_store(error),
         tree::Error::Host(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        tree::Error::TooManyOpenFiles => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
     }
 }

@@ -1,8 +1,16 @@
-//! How many files and sockets the process may have open.
+//! How many files and sockets the process may have open, and who may have them.
+//!
+//! Of the limit, [`RESERVED`] descriptors are for the process itself: listeners, store, staging, accepting a connection,
+//! and reading what revokes a token. At most half of the rest is for connections: fewer are accepted than configured where
+//! they would need more. What is left is for the files and directories of the tree that are open, of which one user has
+//! a quarter at most, over all of his connections and both protocols.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Doors;
+use crate::domain::ShareLimits;
+use crate::gateway::Settings;
+use crate::net::GateLimits;
 
 /// What an SFTP connection takes: its socket, and the thread that serves it.
 const SFTP: usize = 5;
@@ -10,6 +18,81 @@ const SFTP: usize = 5;
 const HTTP: usize = 2;
 /// What there is besides: the store, listeners, staging, files of SFTP sessions.
 const BESIDES: usize = 1024;
+
+/// Descriptors that no caller takes: about 60 are open in a server that nobody uses.
+const RESERVED: u64 = 192;
+/// Maximum number of descriptors of an open file or directory of the tree: of a staged upload, its own and that of its
+/// directory; and of a request on it, those by which its path is resolved.
+const PER_OPEN_FILE: u64 = 4;
+
+/// How the limit on open files is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DescriptorBudget {
+    http_connections: usize,
+    sftp_connections: usize,
+    open_files: ShareLimits,
+}
+
+impl DescriptorBudget {
+    /// Lowers what a gateway accepts and opens to the budget.
+    pub(super) fn apply(self, settings: &mut Settings) {
+        let lower = |gate: &mut GateLimits, connections: usize| {
+            if connections < gate.connections {
+                let half = (connections / 2).max(1);
+                gate.connections = connections;
+                gate.per_user = gate.per_user.min(half);
+                gate.strangers = gate.strangers.min(half);
+                gate.strangers_per_address = gate.strangers_per_address.min(half);
+            }
+        };
+        lower(&mut settings.http_gate, self.http_connections);
+        lower(&mut settings.sftp_gate, self.sftp_connections);
+        let of_user = &mut settings.sftp_options.connections_per_user;
+        *of_user = (*of_user).min(settings.sftp_gate.per_user);
+        settings.open_files = Some(self.open_files);
+    }
+}
+
+/// Divides a limit on open files.
+pub(super) fn divide(limit: u64, doors: &Doors) -> DescriptorBudget {
+    let usable = limit.saturating_sub(RESERVED);
+    let (http, sftp) = connections(doors);
+    let configured = count(http.saturating_add(sftp));
+    let for_connections = configured.min(usable / 2);
+    let scaled = |descriptors: usize, each: usize| {
+        let granted = u128::from(count(descriptors)) * u128::from(for_connections) / u128::from(configured.max(1));
+        (usize::try_from(granted).unwrap_or(usize::MAX) / each).max(1)
+    };
+    let in_all = ((usable - for_connections) / PER_OPEN_FILE).max(4);
+    DescriptorBudget {
+        http_connections: scaled(http, HTTP),
+        sftp_connections: scaled(sftp, SFTP),
+        open_files: ShareLimits { per_user: in_all / 4, in_all },
+    }
+}
+
+/// As [`divide`], for the doors of a gateway.
+pub(super) fn divide_of(limit: u64, settings: &Settings) -> DescriptorBudget {
+    let doors = Doors {
+        http: settings.http,
+        tls: None,
+        sftp: settings.sftp,
+        http_connections: settings.http_gate.connections,
+        sftp_connections: settings.sftp_gate.connections,
+    };
+    divide(limit, &doors)
+}
+
+/// Returns the descriptors that as many connections take as are configured: of HTTP, and of SFTP.
+fn connections(doors: &Doors) -> (usize, usize) {
+    let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(HTTP));
+    let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(SFTP));
+    (http, sftp)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
 
 /// Raises the limit on open files to what the system allows, and returns it; `None` where there is no limit.
 pub(super) fn raise() -> Option<u64> {
@@ -33,9 +116,8 @@ pub(super) fn allowed() -> Option<u64> {
 
 /// Returns how many a server takes when as many connections are open as may be.
 pub(super) fn wanted(doors: &Doors) -> u64 {
-    let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(HTTP));
-    let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(SFTP));
-    u64::try_from(http.saturating_add(sftp).saturating_add(BESIDES)).unwrap_or(u64::MAX)
+    let (http, sftp) = connections(doors);
+    count(http.saturating_add(sftp).saturating_add(BESIDES))
 }
 
 /// Says what is wrong with a limit that is too low for a configuration.
@@ -44,7 +126,8 @@ pub(super) fn shortage(limit: Option<u64>, doors: &Doors) -> Option<String> {
     (limit < wanted).then(|| {
         format!(
             "{limit} files may be open, and {wanted} would be with as many connections as are configured: \
-             raise the limit (LimitNOFILE of a service) or lower http_connections and sftp_connections"
+             raise the limit (LimitNOFILE of a service) or lower http_connections and sftp_connections; \
+             until then fewer connections are accepted where they would take more than half of it"
         )
     })
 }
@@ -68,6 +151,32 @@ mod tests {
         assert_eq!(shortage(None, &doors), None);
         doors.sftp = None;
         assert_eq!(shortage(Some(6223), &doors), None);
+    }
+
+    #[test]
+    fn connections_and_open_files_leave_the_reserve() {
+        let doors = |connections: usize| Doors {
+            http: Some(([127, 0, 0, 1], 1).into()),
+            tls: None,
+            sftp: Some(([127, 0, 0, 1], 2).into()),
+            http_connections: connections,
+            sftp_connections: connections,
+        };
+        for (limit, connections) in [(256, 1024), (512, 1024), (1024, 1024), (8192, 1024), (1 << 30, 1024), (512, 4)] {
+            let budget = divide(limit, &doors(connections));
+            let DescriptorBudget { http_connections, sftp_connections, open_files } = budget;
+            assert!(http_connections.max(sftp_connections) <= connections, "{limit}: {budget:?}");
+            let taken = count(http_connections * HTTP + sftp_connections * SFTP) + open_files.in_all * PER_OPEN_FILE;
+            assert!(taken + RESERVED <= limit, "{limit}: {budget:?}");
+            assert!(open_files.per_user > 0 && open_files.per_user * 4 <= open_files.in_all, "{limit}: {budget:?}");
+        }
+        assert_eq!(divide(1 << 20, &doors(1024)).http_connections, 1024);
+        let budget = divide(512, &doors(1024));
+        let mut settings = Settings::new("/files", "/state");
+        budget.apply(&mut settings);
+        assert_eq!(settings.open_files, Some(budget.open_files));
+        assert_eq!(settings.http_gate.connections, budget.http_connections);
+        assert!(settings.sftp_options.connections_per_user * 2 <= settings.sftp_gate.connections);
     }
 
     #[test]

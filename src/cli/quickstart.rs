@@ -53,7 +53,7 @@ impl Quickstart {
     /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self, site: &Site) -> Result {
         telemetry::start(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
-        descriptors::raise();
+        let limit = descriptors::raise();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {
             let fault = Failure::new(format!("{} is no folder", root.display()));
@@ -63,7 +63,7 @@ impl Quickstart {
         let made = make_folder(&root)?;
         site.makes(&state);
         let served = run(async {
-            let gateway = self.open(&root, &state).await?;
+            let gateway = self.open(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
             self.welcome(site, &gateway, &root, &state)?;
             site.keeps();
@@ -79,9 +79,12 @@ impl Quickstart {
     }
 
     /// Opens the gateway on the first ports that are free.
-    async fn open(&self, root: &Path, state: &Path) -> Result<Gateway> {
+    async fn open(&self, root: &Path, state: &Path, limit: Option<u64>) -> Result<Gateway> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut settings = Settings::new(root, state);
+        if let Some(limit) = limit {
+            descriptors::divide_of(limit, &settings).apply(&mut settings);
+        }
         let (mut http, mut sftp) = (HTTP_PORT, SFTP_PORT);
         loop {
             settings.http = Some(self.http.unwrap_or_else(|| local(http)));

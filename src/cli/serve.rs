@@ -38,10 +38,14 @@ impl Serve {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        if let Some(shortage) = descriptors::shortage(descriptors::raise(), &config.doors()) {
+        let (limit, doors) = (descriptors::raise(), config.doors());
+        if let Some(shortage) = descriptors::shortage(limit, &doors) {
             tracing::warn!("{shortage}");
         }
-        let settings = settings(config);
+        let mut settings = settings(config);
+        if let Some(limit) = limit {
+            descriptors::divide(limit, &doors).apply(&mut settings);
+        }
         run(async {
             site.makes(&settings.state);
             let gateway = Gateway::open(settings, Parts::default()).await?;
@@ -139,6 +143,7 @@ fn settings(config: Config) -> Settings {
         api_options: ApiOptions { query_token: config.allow_query_token },
         proxy_protocol: ProxyProtocol { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
         durability: durability(config.durability),
+        open_files: None,
         drain: config.drain,
     }
 }

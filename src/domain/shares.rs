@@ -54,6 +54,15 @@ impl Shares {
         Some(Share { shares: self.clone(), login: login.clone(), amount })
     }
 
+    /// Takes an amount for a user though it may pass a bound, as what goes on in the place of another share does.
+    pub fn take_beyond(&self, login: &Login, amount: u64) -> Share {
+        let mut held = self.held.lock();
+        held.in_all = held.in_all.saturating_add(amount);
+        let own = held.by_user.entry(login.clone()).or_default();
+        *own = own.saturating_add(amount);
+        Share { shares: self.clone(), login: login.clone(), amount }
+    }
+
     /// Returns how much is held in all.
     pub fn in_all(&self) -> u64 {
         self.held.lock().in_all
@@ -86,7 +95,9 @@ mod tests {
         let _second = shares.take(&bob, 1).expect("room");
         assert!(shares.take(&carol, 1).is_none(), "no more in all");
         assert!(shares.take(&carol, u64::MAX).is_none());
-        drop(first);
+        let more = shares.take_beyond(&alice, 1);
+        assert_eq!(shares.in_all(), 4);
+        drop((first, more));
         assert_eq!(shares.in_all(), 1);
         assert!(shares.take(&alice, 1).is_some());
         let held = shares.held.lock();

@@ -132,6 +132,9 @@ impl Gateway {
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
         let (keep_for, space) = (settings.sftp_options.resume, settings.webdav_options.uploads);
         tree.keep_cut_uploads(tree::CutUploadPolicy { keep_for, space });
+        if let Some(limits) = settings.open_files {
+            tree.limit_open_files(limits);
+        }
         store.set_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
             (Some(_), Some(keys)) => Some(keys),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
-use crate::domain::{AllowedOrigins, PropertySpace, PublicUrl};
+use crate::domain::{AllowedOrigins, PropertySpace, PublicUrl, ShareLimits};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -62,6 +62,8 @@ pub struct Settings {
     pub properties: PropertySpace,
     /// How REST is set up.
     pub api_options: ApiOptions,
+    /// How many files and directories are open at once; `None`: any number.
+    pub open_files: Option<ShareLimits>,
     /// How long connections may go on once the gateway is told to stop.
     pub drain: Duration,
 }
@@ -90,6 +92,7 @@ impl Settings {
             webdav_options: WebdavOptions::default(),
             properties: PropertySpace::default(),
             api_options: ApiOptions::default(),
+            open_files: None,
             drain: Duration::from_secs(10),
         }
     }

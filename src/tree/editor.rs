@@ -1,6 +1,7 @@
 //! A file open for writing, in whichever way the session's limits ask for.
 
 use super::check::{Found, Spot};
+use super::handle_access::HandleAccess;
 use super::in_place::InPlace;
 use super::{Attributes, Claim, EditMode, Entry, Error, LockToken, Result, Upload, View};
 use crate::domain::TreePath;
@@ -27,7 +28,7 @@ impl Editor {
     pub(super) fn in_place(
         view: &View,
         asked: &TreePath,
-        found: Found,
+        found: (Found, HandleAccess),
         mode: EditMode,
         claim: &Claim<'_>,
     ) -> Result<Self> {

@@ -71,6 +71,9 @@ pub enum Error {
     /// The file was opened for something else: only to be read, or only to be written.
     #[error("the file was not opened for that")]
     WrongMode,
+    /// The user, or all together, have as many files and directories open as may be.
+    #[error("too many open files and directories: close some, and try again")]
+    TooManyOpenFiles,
     /// The disk is full.
     #[error("no space left")]
     NoSpace,

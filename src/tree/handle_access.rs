@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::host::{Folder, Location, Stat, host_path};
 use super::{LockToken, Outage, Result, View};
 use crate::auth::Ended;
-use crate::domain::{Access, Name, Permission, TreePath};
+use crate::domain::{Access, Name, Permission, Share, TreePath};
 
 /// Time after opening in which a file is not looked for again: opening and the first block are one step then.
 const OPENING: Duration = Duration::from_micros(100);
@@ -44,6 +44,8 @@ pub(super) struct HandleAccess {
     /// When a path led to it; none for what has been open for longer.
     opened: Option<Instant>,
     last: Mutex<Checked>,
+    /// Its place among the open files of its user.
+    _share: Option<Share>,
 }
 
 /// What the last check found allowed.
@@ -58,7 +60,7 @@ impl HandleAccess {
     /// Authorizes what was opened at a canonical path with a permission.
     ///
     /// # Errors
-    /// [`super::Error::Ended`].
+    /// [`super::Error::Ended`]; [`super::Error::TooManyOpenFiles`].
     pub(super) fn new(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
         Self::anchored(view, path, needed, Anchor::File)
     }
@@ -68,17 +70,29 @@ impl HandleAccess {
     /// # Errors
     /// [`super::Error::Ended`].
     pub(super) fn of_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
-        Ok(Self { opened: None, ..Self::new(view, path, needed)? })
+        let share = view.shared().open_limit.take_over(view.session().login());
+        Ok(Self { opened: None, ..Self::with_share(view, path, needed, Anchor::File, share)? })
     }
 
     /// As [`HandleAccess::new`], for what is not found by itself alone.
     ///
     /// # Errors
-    /// [`super::Error::Ended`].
+    /// As [`HandleAccess::new`].
     pub(super) fn anchored(view: &View, path: TreePath, needed: Permission, anchor: Anchor) -> Result<Self> {
+        let share = view.shared().open_limit.take(view.session().login())?;
+        Self::with_share(view, path, needed, anchor, share)
+    }
+
+    fn with_share(
+        view: &View,
+        path: TreePath,
+        needed: Permission,
+        anchor: Anchor,
+        share: Option<Share>,
+    ) -> Result<Self> {
         let access = view.session().access()?;
         let last = Mutex::new(Checked { access, host_path: None, place: Place { path, linked: true } });
-        Ok(Self { view: view.clone(), needed, anchor, opened: Some(Instant::now()), last })
+        Ok(Self { view: view.clone(), needed, anchor, opened: Some(Instant::now()), last, _share: share })
     }
 
     /// Returns the view that it was opened by.

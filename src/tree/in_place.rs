@@ -24,15 +24,14 @@ pub(super) struct InPlace {
 }
 
 impl InPlace {
-    /// Edits a file that the check let through and that is open to be written.
+    /// Edits a file that the check let through and that is open to be written, at the path that `access` is of.
     pub(super) fn begin(
         view: &View,
         asked: &TreePath,
-        found: Found,
+        (found, access): (Found, HandleAccess),
         mode: EditMode,
         claim: &Claim<'_>,
     ) -> Result<Self> {
-        let needed = if mode.read { Permission::RW } else { Permission::W };
         if mode.append {
             found.file.append()?;
         }
@@ -42,7 +41,7 @@ impl InPlace {
             permission: found.permission,
             mode,
             edit: view.shared().tags.edit(&file, &found.stat),
-            access: HandleAccess::new(view, found.path, needed)?,
+            access,
             locks: HandleLocks::new(claim.tokens),
             file,
             wrote: AtomicBool::new(false),

@@ -26,6 +26,7 @@ mod lock;
 mod media;
 mod names;
 mod open_file;
+mod open_limit;
 mod outage;
 mod presence;
 mod property;
@@ -51,6 +52,7 @@ use index::Index;
 use link_moves::LinkMoves;
 use lock::LockTable;
 use names::NameLocks;
+use open_limit::OpenLimit;
 use presence::Presence;
 use removals::Removals;
 use tag::Tags;
@@ -125,6 +127,8 @@ struct Shared {
     /// What lost connections have left of uploads.
     cut_uploads: CutUploads,
     clock: Clock,
+    /// Places of what is open.
+    open_limit: OpenLimit,
     durability: Durability,
     presence: Presence,
     /// Where this is the process that serves the tree.
@@ -184,6 +188,7 @@ impl Tree {
                 removals,
                 uploads: Arc::default(),
                 clock,
+                open_limit: OpenLimit::default(),
                 durability: options.durability,
                 presence: Presence::default(),
                 alone,

@@ -349,6 +349,7 @@ impl Error {
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
                 Some(Duration::from_secs(1))
             }
+            Self::Tree(tree::Error::TooManyOpenFiles) => Some(Duration::from_secs(1)),
             Self::Tree(tree::Error::Unavailable(_) | tree::Error::OtherTree) => Some(tree::OUTAGE_RETRY),
             _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
         }
@@ -374,6 +375,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::BadName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
         tree::Error::BadName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,

@@ -13,6 +13,7 @@ mod console_audit;
 mod console_explain;
 mod console_uploads;
 mod crash;
+mod descriptors;
 mod elsewhere;
 mod escape;
 mod first_steps;

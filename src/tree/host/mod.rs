@@ -138,6 +138,7 @@ impl From<Errno> for Error {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace,
             Errno::NAMETOOLONG | Errno::ILSEQ => Error::BadName,
             Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::OVERFLOW => Error::Unsupported,
+            Errno::MFILE | Errno::NFILE => Error::TooManyOpenFiles,
             other => Error::Host(io::Error::from(other)),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Claim, EditMode, View};
 use crate::domain::{Operation, Permission, TreePath};
 use crate::tree::check::{Found, Spot};
+use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{File, How, Stat};
 use crate::tree::tag::keep;
 use crate::tree::{Attributes, Editor, Entry, Error, Kind, PropertyChange, Result, Upload};
@@ -74,6 +75,14 @@ impl View {
             return Err(Error::Forbidden);
         }
         let how = if mode.read || copies { How::Both } else { How::Write };
+        // Its place among open files comes before the file is made.
+        let access = match copies {
+            true => None,
+            false => {
+                let needed = if mode.read { Permission::RW } else { Permission::W };
+                Some(HandleAccess::new(self, spot.path.clone(), needed)?)
+            }
+        };
         let file = match stat.map(|stat| stat.kind) {
             Some(Some(Kind::File)) => spot.folder.open(&spot.name, how)?,
             Some(Some(Kind::Folder | Kind::Link) | None) => return Err(Error::Forbidden),
@@ -86,13 +95,13 @@ impl View {
             }
         };
         let found = Found { stat: file.stat()?, file, path: spot.path.clone(), permission: spot.permission };
-        if copies {
-            drop((steady, name));
-            // Nothing is kept of what came into an empty file meanwhile.
-            let mode = EditMode { truncate: mode.truncate || blind, ..mode };
-            return Editor::copy(self, path, &spot, found, mode, claim);
+        if let Some(access) = access {
+            return Editor::in_place(self, path, (found, access), mode, claim);
         }
-        Editor::in_place(self, path, found, mode, claim)
+        drop((steady, name));
+        // Nothing is kept of what came into an empty file meanwhile.
+        let mode = EditMode { truncate: mode.truncate || blind, ..mode };
+        Editor::copy(self, path, &spot, found, mode, claim)
     }
 
     /// Makes a folder.

@@ -72,6 +72,22 @@ impl Server {
         (numbers.next().expect("a number"), numbers.next().expect("a number"))
     }
 
+    /// How many files it has open.
+    #[allow(dead_code, reason = "for tests/gateway")]
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count()
+    }
+
+    /// Sets how many files it may have open while it runs.
+    #[allow(dead_code, reason = "for tests/gateway")]
+    pub(crate) fn limit_descriptors(&self, most: usize) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let process = Some(Pid::from_child(&self.process));
+        let (_, maximum) = self.open_files();
+        let limit = Rlimit { current: Some(u64::try_from(most).expect("a number")), maximum: maximum.parse().ok() };
+        prlimit(process, Resource::Nofile, limit).expect("set");
+    }
+
     /// Ends it as SIGTERM does.
     pub(crate) fn stop(mut self) {
         let process = rustix::process::Pid::from_child(&self.process);

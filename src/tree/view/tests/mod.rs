@@ -81,6 +81,7 @@ fn said<T>(outcome: Result<T>) -> &'static str {
         Err(Error::Superseded) => "superseded",
         Err(Error::UploadUnderWay) => "upload under way",
         Err(Error::WrongMode) => "wrong mode",
+        Err(Error::TooManyOpenFiles) => "too many open files",
         Err(Error::NoSpace) => "no space",
         Err(Error::BadName) => "bad name",
         Err(Error::Unsupported) => "unsupported",

@@ -1,0 +1,38 @@
+//! The bound on files and directories that are open: for each user over all of his connections, and in all.
+//!
+//! Each Reader, Listing, upload, edit and copy holds a share as long as it is open, whichever protocol it serves. A
+//! process that may open no more files accepts no connection and reads no store: a caller reaches his bound before.
+
+use std::sync::OnceLock;
+
+use super::{Error, Result, Tree};
+use crate::domain::{Login, Share, ShareLimits, Shares};
+
+/// The shares of a tree; without limits until they are set.
+#[derive(Default)]
+pub(super) struct OpenLimit(OnceLock<Shares>);
+
+impl OpenLimit {
+    /// Takes the place of one more open file or directory.
+    ///
+    /// # Errors
+    /// [`Error::TooManyOpenFiles`].
+    pub(super) fn take(&self, login: &Login) -> Result<Option<Share>> {
+        match self.0.get() {
+            Some(shares) => shares.take(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the place of what was open until now, whose own place is returned soon.
+    pub(super) fn take_over(&self, login: &Login) -> Option<Share> {
+        self.0.get().map(|shares| shares.take_beyond(login, 1))
+    }
+}
+
+impl Tree {
+    /// Bounds how many files and directories are open at once, from now on; to be called once.
+    pub fn limit_open_files(&self, limits: ShareLimits) {
+        let _ = self.shared.open_limit.0.set(Shares::new(limits));
+    }
+}
