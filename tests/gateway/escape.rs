@@ -111,7 +111,11 @@ impl Step {
             }
             14 => done(sftp.put(one, b"by SFTP").await),
             15 => dav.send("PUT", &at, &[], "by WebDAV").await.text().replace(one, ""),
-            16 => dav.send("GET", &at, &[], "").await.text().replace(one, ""),
+            16 => {
+                let answer = dav.send("GET", &at, &[], "").await;
+                let is_listing = answer.header("content-type").starts_with("text/html");
+                if is_listing { names(&answer.text()) } else { answer.text().replace(one, "") }
+            }
             17 => sftp.get(one).await.map(|content| String::from_utf8_lossy(&content).into_owned()).unwrap_or_default(),
             18 => done(sftp.stat(one).await.map(drop)),
             19 => done(sftp.lstat(one).await.map(drop)),
