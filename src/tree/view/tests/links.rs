@@ -195,11 +195,9 @@ fn links_that_come_into_a_directory_while_it_moves_never_lead_out() {
                 }
             }
         });
-        let mut moved = 0;
         for _ in 0..500 {
             let outcome = view.rename(&at("/box/0/1/2"), &at("/box/2"), Overwrite::No, &NONE);
             if outcome.is_ok() {
-                moved += 1;
                 assert_eq!(leads_out("/box/2") + leads_out("/box/2/3"), 0);
                 while let Err(error) = view.rename(&at("/box/2"), &at("/box/0/1/2"), Overwrite::No, &NONE) {
                     assert!(matches!(error, Error::Precondition), "{error}");
@@ -209,7 +207,6 @@ fn links_that_come_into_a_directory_while_it_moves_never_lead_out() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        println!("moved {moved} times");
     });
 }
 

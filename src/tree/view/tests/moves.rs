@@ -208,6 +208,22 @@ fn a_move_to_another_file_system_copies_whole_and_removes() {
 }
 
 #[test]
+fn links_that_would_lead_out_do_not_move_to_another_file_system() {
+    let house = House::new(&["/box/0/1/2", "/box/0/d", "/secret"]);
+    house.user("alice", &[("/box", RW)]);
+    let view = house.view("alice");
+    view.symlink(b"../../../secret", &at("/box/0/1/2/l"), &NONE).expect("stays inside");
+    for (from, to) in [("/box/0/1/2/l", "/box/l"), ("/box/0/1/2", "/box/2"), ("/box/0/1", "/box/1")] {
+        assert_eq!(said(across(&view, from, to, Overwrite::No)), "forbidden", "{from}");
+        assert!(fs::symlink_metadata(host(&house, to)).is_err(), "{to}");
+    }
+    symlink("/etc/passwd", host(&house, "/box/0/1/2/absolute")).expect("link");
+    across(&view, "/box/0/1/2", "/box/0/d/2", Overwrite::No).expect("as deep as before");
+    assert_eq!(fs::read_link(host(&house, "/box/0/d/2/l")).expect("a link"), std::path::Path::new("../../../secret"));
+    no_debris(&house);
+}
+
+#[test]
 fn nodes_follow_a_move_to_another_file_system_with_all_that_hangs_on_them() {
     let (house, view) = house();
     house.user("bob", &[("/box/a/b", Permission::R)]);
