@@ -314,8 +314,7 @@ pub const KEYS: &[Key] = &[
         default: Some("1024"),
         example: "",
         value: "N",
-        purpose: "How many files and folders one SFTP connection may have open at once; what all connections of a user may is \
-            part of the process's limit on open files.",
+        purpose: "How many files and folders one SFTP connection may have open at once.",
         read: |draft, text| count(text).map(|n| draft.sftp_handles = n),
     },
     Key {

@@ -125,6 +125,12 @@ impl Served {
         self.stat.is_same(stat) && self.stat.mount() == stat.mount() && host_path(&self.root) == host_path(root)
     }
 
+    /// Returns the known mounts that are not there, with the reason.
+    fn missing(&self) -> Vec<(TreePath, Outage)> {
+        let out = |watched: &Watched| Some((watched.known.path.clone(), watched.held.as_ref().err()?.clone()));
+        self.watched.iter().filter_map(out).collect()
+    }
+
     /// Tells whether nothing differs from what was found before.
     fn is_like(&self, old: &Self) -> bool {
         let state =
@@ -242,6 +248,10 @@ impl Host {
         // Held throughout: an older look never overwrites a newer one.
         let mut watch = self.watch.lock();
         let old = self.served().ok();
+        // Without a free descriptor it can't be told what is there: what was found last holds.
+        if let (Some(old), Err(Errno::MFILE | Errno::NFILE)) = (&old, open(&self.place)) {
+            return old.missing();
+        }
         match Served::again(&self.place, &mut watch, old.as_deref()) {
             Err(outage) => {
                 // What was held open is let go of: an unmount can end then.
@@ -249,8 +259,7 @@ impl Host {
                 vec![(TreePath::root(), outage)]
             }
             Ok(new) => {
-                let out = |watched: &Watched| Some((watched.known.path.clone(), watched.held.as_ref().err()?.clone()));
-                let found = new.watched.iter().filter_map(out).collect();
+                let found = new.missing();
                 // It may have been suspended meanwhile.
                 if !self.served().is_ok_and(|current| new.is_like(&current)) {
                     self.present.store(Arc::new(Ok(Arc::new(new))));
