@@ -32,6 +32,7 @@ impl IntoResponses for Common {
     fn responses() -> Responses {
         let mut responses = problems(&[
             ("401", "The caller is not proven"),
+            ("403", "A page of another origin asks for a change with a password that the browser keeps"),
             ("406", "The request does not accept JSON"),
             ("429", "Too many failed attempts from this address"),
             ("500", "The server has a fault"),
@@ -72,7 +73,7 @@ impl IntoResponses for WithBody {
 impl IntoResponses for Known {
     fn responses() -> Responses {
         problems(&[
-            ("403", "A role, or access to the node, is missing"),
+            ("403", "A role, or access to the node, is missing, or a page of another origin asks for a change"),
             ("404", "There is no such thing, or none that the caller may see"),
             ("409", "What is there stands against it"),
         ])

@@ -39,6 +39,9 @@ pub(super) enum Error {
     /// The caller was proven, and may not.
     #[error("{0}")]
     Refused(String),
+    /// A change that a page of another origin asks for.
+    #[error("{0}")]
+    CrossOrigin(String),
     /// An address that nothing has.
     #[error("nothing is at this address")]
     NothingHere,
@@ -164,6 +167,7 @@ impl Error {
             Self::Tokens(error) => of_tokens(error),
             Self::Tree(error) => of_tree(error),
             Self::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::CrossOrigin(_) => (StatusCode::FORBIDDEN, "cross-origin"),
             Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
             Self::NotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable"),

@@ -104,8 +104,17 @@ impl Api {
         request.extensions_mut().insert(origin);
         let answer: std::result::Result<_, Infallible> = self.router.clone().call(request).await;
         let Ok(response) = answer;
-        response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
+        boxed(response)
     }
+
+    /// Refuses a change that a page of another origin asks for, as a problem of REST.
+    pub fn refuse(words: &str) -> Response<Body> {
+        boxed(Error::CrossOrigin(words.to_owned()).into_response())
+    }
+}
+
+fn boxed(response: axum::response::Response) -> Response<Body> {
+    response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
 }
 
 /// Every call that needs a proven caller.

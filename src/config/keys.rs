@@ -214,7 +214,7 @@ pub const KEYS: &[Key] = &[
         value: "ORIGIN,...",
         purpose: "The origins of web applications that browsers let call /dav/, /node/, /remote.php/, /upload/, /api/ \
                   and /auth/ (CORS), such as https://app.example.org; \"*\" for every one. They need a token all the \
-                  same.",
+                  same, but may change things with one that the browser keeps as a password.",
         read: |draft, text| text.parse().map(|origins| draft.cors_origins = origins),
     },
     Key {

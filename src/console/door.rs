@@ -58,7 +58,7 @@ pub(super) async fn ask(Query(asked): Query<Asked>, request: Request) -> Result<
 
 /// Takes user name and token.
 pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
-    guard::at_home(&guard::server(request.extensions()), request.headers())?;
+    guard::at_home(request.extensions(), request.headers())?;
     let (parts, body) = request.into_parts();
     let origin = guard::origin(&parts)?;
     let peer = guard::peer(origin, &parts.headers);

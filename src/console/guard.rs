@@ -11,7 +11,7 @@ use super::fault::{Fault, Result};
 use super::visits::Visit;
 use crate::auth::Session;
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::{Introduction, Origin, PublicAddress};
+use crate::http::{Introduction, Origin, PublicAddress, is_cross_origin};
 use crate::tokens::Authority;
 use crate::tree::View;
 
@@ -123,7 +123,7 @@ impl FromRequestParts<Arc<Shared>> for Scripted {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(&server(&parts.extensions), &parts.headers)?;
+        at_home(&parts.extensions, &parts.headers)?;
         let caller = Caller::from_request_parts(parts, shared).await?;
         let csrf = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
         if caller.visit.fits(csrf) { Ok(Self(caller)) } else { Err(Fault::Foreign) }
@@ -134,7 +134,7 @@ impl FromRequest<Arc<Shared>> for Sent {
     type Rejection = Fault;
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(&server(request.extensions()), request.headers())?;
+        at_home(request.extensions(), request.headers())?;
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, shared).await?;
         let fields = fields(Request::from_parts(parts, body)).await?;
@@ -157,21 +157,13 @@ pub(super) async fn fields(request: Request) -> Result<Fields> {
     }
 }
 
-/// Refuses what another site's page sent: by `Sec-Fetch-Site` (Fetch Metadata), or by `Origin` (RFC 6454)
-/// where a browser doesn't tell. What tells neither is no browser, and has only the form's own secret to show.
+/// Refuses what a page of another origin sent.
 ///
 /// # Errors
 /// [`Fault::Foreign`].
-pub(super) fn at_home(server: &PublicAddress, headers: &HeaderMap) -> Result<()> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let home = match (text("sec-fetch-site"), text("origin")) {
-        (Some(site), _) => matches!(site, "same-origin" | "none"),
-        (None, Some(origin)) => origin
-            .split_once("://")
-            .is_some_and(|(scheme, authority)| server.leads_here(scheme.as_bytes(), authority.as_bytes())),
-        (None, None) => true,
-    };
-    if home { Ok(()) } else { Err(Fault::Foreign) }
+pub(super) fn at_home(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
+    let origin = extensions.get::<Origin>().copied().ok_or(Fault::Nothing)?;
+    if is_cross_origin(&server(extensions), origin.encrypted, headers) { Err(Fault::Foreign) } else { Ok(()) }
 }
 
 /// Tells whether a link on another site's page led here: browsers leave a `SameSite=Strict` cookie out then.
@@ -224,38 +216,9 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Forwarding;
-    use http::Uri;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
-    }
-
-    #[test]
-    fn what_another_site_sends_is_refused() {
-        let home = |pairs: &[(&'static str, &'static str)]| {
-            let (headers, uri) = (headers(pairs), Uri::from_static("/console/sign-in"));
-            at_home(&PublicAddress::new(None, Forwarding::default(), &uri, &headers), &headers)
-        };
-        let allowed: [&[(&str, &str)]; 4] = [
-            &[],
-            &[("sec-fetch-site", "same-origin"), ("origin", "https://proxy"), ("host", "inner")],
-            &[("sec-fetch-site", "none")],
-            &[("origin", "http://here:8080"), ("host", "here:8080")],
-        ];
-        for pairs in allowed {
-            assert!(home(pairs).is_ok(), "{pairs:?}");
-        }
-        let refused: [&[(&str, &str)]; 5] = [
-            &[("sec-fetch-site", "cross-site")],
-            &[("sec-fetch-site", "same-site"), ("origin", "http://here"), ("host", "here")],
-            &[("origin", "http://there"), ("host", "here")],
-            &[("origin", "null"), ("host", "here")],
-            &[("origin", "http://here:8081"), ("host", "here:8080")],
-        ];
-        for pairs in refused {
-            assert!(home(pairs).is_err(), "{pairs:?}");
-        }
     }
 
     #[test]

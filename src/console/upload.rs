@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::Shared;
 use super::fault::{Fault, Result, blocking};
 use super::files::name;
-use super::guard::{Caller, Scripted, at_home, server};
+use super::guard::{Caller, Scripted, at_home};
 use super::multipart::{Multipart, Part, piece};
 use super::page::{self, Frame, render};
 use super::place;
@@ -103,7 +103,7 @@ pub(super) async fn post(uri: Uri, State(shared): State<Arc<Shared>>, request: R
 
 /// Returns who sends a form with files, and what stands between its parts.
 async fn sender(parts: &mut Parts, shared: &Arc<Shared>) -> Result<(Caller, String)> {
-    at_home(&server(&parts.extensions), &parts.headers)?;
+    at_home(&parts.extensions, &parts.headers)?;
     let caller = Caller::from_request_parts(parts, shared).await?;
     Ok((caller, Multipart::boundary(&parts.headers)?))
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod cors;
+mod cross_origin;
 mod cut;
 mod front;
 mod hang_up;

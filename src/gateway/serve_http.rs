@@ -23,7 +23,8 @@ use super::hang_up::{Probe, ProbedStream, while_awaited};
 use super::http2::Http2Shares;
 use super::malformed::reject_malformed;
 use super::owner::Owner;
-use super::{cors, cut, http2};
+use super::readiness::Readiness;
+use super::{cors, cross_origin, cut, http2};
 use crate::api::Api;
 use crate::auth::Session;
 use crate::console::Console;
@@ -124,6 +125,12 @@ impl HttpDoor {
         if let Some(response) = cors::preflight(&self.front.cors_origins, &request) {
             return response;
         }
+        let for_api = within(path, "/api") || within(path, "/auth");
+        // The console judges its own forms, which have a secret besides.
+        if !within(path, "/console") && cross_origin::is_refused(&self.front.cors_origins, &request, origin) {
+            let words = cross_origin::REFUSAL;
+            return if for_api { Api::refuse(words) } else { text(StatusCode::FORBIDDEN, words) };
+        }
         let path = request.uri().path();
         if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
@@ -131,7 +138,7 @@ impl HttpDoor {
         if !request.body().is_end_stream() && is_encoded(request.headers()) {
             return encoded();
         }
-        if within(path, "/api") || within(path, "/auth") {
+        if for_api {
             return self.api.answer(request, origin).await;
         }
         if within(path, "/console") {

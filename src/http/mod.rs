@@ -3,6 +3,7 @@
 mod body;
 mod content_coding;
 mod credential;
+mod cross_origin;
 mod introduction;
 mod origin;
 mod public;
@@ -14,6 +15,7 @@ mod untrusted_proxy;
 pub use body::{Body, BodyError, Proven, date_now, empty, full, text};
 pub use content_coding::is_encoded;
 pub use credential::{challenge, credential, retry_after};
+pub use cross_origin::is_cross_origin;
 pub use introduction::{Introduction, ProvenConnection};
 pub use origin::{Contradiction, Origin, TrustedProxies};
 pub use public::{Forwarding, PublicAddress, ServerName};

@@ -14,6 +14,7 @@ mod console_explain;
 mod console_uploads;
 mod crash;
 mod descriptors;
+mod cross_origin;
 mod elsewhere;
 mod escape;
 mod first_steps;

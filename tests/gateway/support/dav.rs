@@ -60,6 +60,11 @@ impl Dav {
         Self { client, ..self }
     }
 
+    /// Shows a token as Bearer, as programs do and browsers never of their own accord.
+    pub(crate) fn bearing(self, token: &str) -> Self {
+        Self { authorization: format!("Bearer {token}"), ..self }
+    }
+
     /// The authorization header's value.
     pub(crate) fn authorization(&self) -> &str {
         &self.authorization

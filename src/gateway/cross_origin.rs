@@ -1,0 +1,37 @@
+//! Refusal of changes that a page of another origin has a browser ask for.
+//!
+//! A browser that keeps a token as Basic password adds it to whatever any page sends here. What a page shows of its own
+//! accord (Bearer) is no such credential, and what has no effect passes: without CORS the page can't read the answer.
+
+use http::{HeaderMap, HeaderValue, Request, header};
+
+use crate::domain::AllowedOrigins;
+use crate::http::{Origin, PublicAddress, is_cross_origin};
+
+/// Methods that change nothing.
+const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
+/// Words of the refusal.
+pub(super) const REFUSAL: &str = "a page of another origin may change nothing here with a password that the browser \
+    keeps: name its origin in cors_origins, or send the token as Bearer";
+
+/// Tells whether a request would change something with a credential that the browser may have added by itself, for a
+/// page whose origin is not configured.
+pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, origin: Origin) -> bool {
+    let headers = request.headers();
+    if READING.contains(&request.method().as_str()) || !is_ambient(headers) {
+        return false;
+    }
+    if headers.get(header::ORIGIN).is_some_and(|origin| origins.allow(origin.as_bytes())) {
+        return false;
+    }
+    let server = request.extensions().get::<PublicAddress>().cloned().unwrap_or_default();
+    is_cross_origin(&server, origin.encrypted, headers)
+}
+
+/// Tells whether a request has a credential that browsers keep. One without any is asked for it; a browser that then
+/// adds one sends the request anew.
+fn is_ambient(headers: &HeaderMap) -> bool {
+    let bearer =
+        |value: &HeaderValue| value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| !bearer(value))
+}

@@ -1,0 +1,66 @@
+//! Requests that a browser sends on behalf of a page of another origin.
+
+use http::HeaderMap;
+
+use super::PublicAddress;
+
+/// Tells whether a page of another origin had a browser send a request: by `Sec-Fetch-Site` (Fetch Metadata), or by
+/// `Origin` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
+///
+/// A page that came in the clear is of another origin than a server which the browser reaches over TLS (`encrypted`):
+/// anybody on the way may have written it.
+pub fn is_cross_origin(server: &PublicAddress, encrypted: bool, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => !matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => !origin.split_once("://").is_some_and(|(scheme, authority)| {
+            (scheme.eq_ignore_ascii_case("https") || (!encrypted && scheme.eq_ignore_ascii_case("http")))
+                && server.leads_here(scheme.as_bytes(), authority.as_bytes())
+        }),
+        (None, None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Forwarding;
+    use http::Uri;
+
+    #[test]
+    fn only_pages_of_this_server_are_of_its_origin() {
+        let crosses = |encrypted: bool, pairs: &[(&'static str, &'static str)]| {
+            let headers: HeaderMap = pairs
+                .iter()
+                .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")))
+                .collect();
+            let server =
+                PublicAddress::new(None, Forwarding::default(), &Uri::from_static("/console/sign-in"), &headers);
+            is_cross_origin(&server, encrypted, &headers)
+        };
+        let own: [&[(&str, &str)]; 4] = [
+            &[],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://proxy"), ("host", "inner")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "https://here:8080"), ("host", "here:8080")],
+        ];
+        for pairs in own {
+            assert!(!crosses(false, pairs) && !crosses(true, pairs), "{pairs:?}");
+        }
+        let foreign: [&[(&str, &str)]; 7] = [
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://here"), ("host", "here")],
+            &[("origin", "http://there"), ("host", "here")],
+            &[("origin", "null"), ("host", "here")],
+            &[("origin", "http://here:8081"), ("host", "here:8080")],
+            &[("origin", "app://here"), ("host", "here")],
+            &[("sec-fetch-site", "")],
+        ];
+        for pairs in foreign {
+            assert!(crosses(false, pairs) && crosses(true, pairs), "{pairs:?}");
+        }
+        let clear: &[(&str, &str)] = &[("origin", "http://here"), ("host", "here")];
+        assert!(!crosses(false, clear));
+        assert!(crosses(true, clear), "a page in the clear, a server over TLS");
+    }
+}

@@ -1,0 +1,155 @@
+//! Pages of other origins, on whose behalf a browser sends a token that it keeps as a password: they change nothing.
+
+use patgate::auth::Clock;
+use patgate::gateway::Settings;
+
+use crate::support::{Answer, Dav, Fixture, id_of};
+
+const PAGE: &str = "https://evil.example";
+const FROM_ELSEWHERE: [&[(&str, &str)]; 5] = [
+    &[("sec-fetch-site", "cross-site"), ("origin", PAGE)],
+    &[("sec-fetch-site", "same-site")],
+    &[("origin", PAGE)],
+    &[("origin", "null")],
+    &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
+];
+
+async fn gateway(adapt: impl FnOnce(&mut Settings)) -> (Fixture, Dav, String) {
+    let gateway = Fixture::start_with(Clock::system(), adapt).await;
+    gateway.user("alice", &["/:rw"]);
+    let token = gateway.token("alice", &["-e", "1h"]);
+    gateway.write("a", "kept");
+    let client = gateway.dav("alice", &token);
+    (gateway, client, token)
+}
+
+/// A change by each method, at each prefix.
+fn changes(gateway: &Fixture, node: &str, token: &str) -> Vec<(&'static str, String)> {
+    let url = |path: &str| format!("/dav/{path}");
+    let mut changes = vec![
+        ("PUT", "/remote.php/dav/files/alice/new".to_owned()),
+        ("PUT", "/remote.php/webdav/new".to_owned()),
+        ("MKCOL", "/remote.php/dav/uploads/alice/x".to_owned()),
+        ("POST", url("new")),
+        ("PUT", format!("/node/{node}/new")),
+        ("DELETE", format!("/node/{node}/a")),
+        ("PATCH", "/upload/x".to_owned()),
+        ("DELETE", "/upload/x".to_owned()),
+        ("POST", "/api/v1/tokens".to_owned()),
+        ("PATCH", format!("/api/v1/tokens/{}", id_of(token))),
+        ("DELETE", format!("/api/v1/tokens/{}", id_of(token))),
+        ("POST", "/auth/token/generate".to_owned()),
+        ("DELETE", format!("/auth/token/{}", id_of(token))),
+    ];
+    let in_tree = ["PUT", "DELETE", "PATCH", "PROPPATCH", "COPY", "MOVE", "LOCK", "UNLOCK", "BREW"];
+    changes.extend(in_tree.map(|method| (method, url("a"))));
+    changes.push(("MKCOL", url("folder")));
+    assert!(gateway.host("/a").exists());
+    changes
+}
+
+async fn send(client: &Dav, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let destination = client.url("/dav/b");
+    let headers = [headers, &[("destination", destination.as_str()), ("content-type", "application/json")]].concat();
+    client.send(method, path, &headers, "").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_of_another_origin_changes_nothing_with_a_remembered_password() {
+    let (gateway, client, token) = gateway(|_| {}).await;
+    let node = gateway.node("/");
+    for (method, path) in changes(&gateway, &node, &token) {
+        for headers in FROM_ELSEWHERE {
+            let answer = send(&client, method, &path, headers).await;
+            assert_eq!(answer.status, 403, "{method} {path} {headers:?}");
+            if path.starts_with("/api") || path.starts_with("/auth") {
+                assert_eq!(answer.problem(), "cross-origin", "{method} {path}");
+            } else {
+                assert!(answer.text().contains("another origin"), "{method} {path}: {}", answer.text());
+            }
+        }
+    }
+    assert_eq!(
+        gateway.everything().into_iter().filter(|path| !path.starts_with(".patgate")).collect::<Vec<_>>(),
+        ["a"]
+    );
+    assert_eq!(client.get("/dav/a").await.text(), "kept");
+    assert_eq!(gateway.rest("alice", &token).get("/api/v1/tokens").await.json().as_array().map(Vec::len), Some(1));
+}
+
+/// Makes a token over REST, and revokes it.
+async fn make_and_revoke(client: &Dav, headers: &[(&str, &str)]) {
+    let order = [headers, &[("content-type", "application/json")]].concat();
+    let made = client.send("POST", "/api/v1/tokens", &order, "{}").await;
+    assert_eq!(made.status, 201, "{headers:?}: {}", made.text());
+    let path = format!("/api/v1/tokens/{}", made.json()["id"].as_str().expect("an id"));
+    assert_eq!(client.send("DELETE", &path, headers, "").await.status, 204, "{headers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_and_callers_without_a_remembered_password_pass() {
+    let (gateway, client, token) = gateway(|_| {}).await;
+    for headers in FROM_ELSEWHERE {
+        for (method, path, status) in [
+            ("GET", "/dav/a", 200),
+            ("HEAD", "/dav/a", 200),
+            ("OPTIONS", "/dav/a", 200),
+            ("PROPFIND", "/dav/a", 207),
+            ("GET", "/api/v1/tokens/self", 200),
+            ("GET", "/auth/verify", 200),
+        ] {
+            assert_eq!(client.send(method, path, headers, "").await.status, status, "{method} {path} {headers:?}");
+        }
+        let bearer = gateway.dav("alice", &token).bearing(&token);
+        let put = bearer.send("PUT", "/dav/by-bearer", headers, "x").await;
+        assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);
+        make_and_revoke(&bearer, headers).await;
+    }
+    let own = client.url("");
+    let programs_and_own_pages: [&[(&str, &str)]; 4] =
+        [&[], &[("sec-fetch-site", "none")], &[("sec-fetch-site", "same-origin")], &[("origin", &own)]];
+    for headers in programs_and_own_pages {
+        let put = client.send("PUT", "/dav/b", headers, "x").await;
+        assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);
+        make_and_revoke(&client, headers).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_origins_may_change_and_others_still_may_not() {
+    let (_gateway, client, _) = gateway(|settings| {
+        settings.cors_origins = "https://app.example".parse().expect("origins");
+    })
+    .await;
+    for (origin, status) in [("https://app.example", 204), (PAGE, 403), ("null", 403)] {
+        let headers = [("origin", origin), ("sec-fetch-site", "cross-site")];
+        assert_eq!(client.send("PUT", "/dav/a", &headers, "x").await.status, status, "{origin}");
+    }
+    let without = [("sec-fetch-site", "cross-site")];
+    assert_eq!(client.send("PUT", "/dav/a", &without, "x").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_url_is_the_own_origin_behind_a_trusted_proxy() {
+    let (_gateway, client, _) = gateway(|settings| {
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        settings.public_url = Some("https://files.example".parse().expect("a URL"));
+    })
+    .await;
+    for (origin, put, post) in [
+        ("https://files.example", 204, 201),
+        ("https://files.example:443", 204, 201),
+        ("http://files.example", 403, 403),
+        ("https://files.example:8443", 403, 403),
+        ("https://files.example.evil", 403, 403),
+    ] {
+        let headers = [
+            ("origin", origin),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("content-type", "application/json"),
+        ];
+        assert_eq!(client.send("PUT", "/dav/a", &headers, "x").await.status, put, "{origin}");
+        assert_eq!(client.send("POST", "/api/v1/tokens", &headers, "{}").await.status, post, "{origin}");
+    }
+}
