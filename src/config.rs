@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::{AllowedOrigins, IpNet, PropertySpace, PublicUrl, UploadSpace};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertySpace, PublicUrl, UploadSpace};
 
 use fault::Place;
 pub use fault::{ConfigError, Fault};
@@ -67,6 +67,8 @@ pub struct Config {
     pub insecure_http: bool,
     /// The networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The headers that their proxies write.
+    pub forwarding_headers: ForwardingHeaders,
     /// The URL at which clients see the server.
     pub public_url: Option<PublicUrl>,
     /// The origins of web applications that may call the server.
@@ -200,6 +202,7 @@ struct Draft {
     tls_key: Option<PathBuf>,
     insecure_http: bool,
     trusted_proxies: Vec<IpNet>,
+    forwarding_headers: ForwardingHeaders,
     public_url: Option<PublicUrl>,
     cors_origins: AllowedOrigins,
     allow_query_token: bool,
@@ -459,6 +462,7 @@ impl Draft {
             tls_key: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            forwarding_headers: ForwardingHeaders::default(),
             public_url: None,
             cors_origins: AllowedOrigins::None,
             allow_query_token: false,
@@ -504,6 +508,7 @@ impl Draft {
             tls,
             insecure_http: self.insecure_http,
             trusted_proxies: self.trusted_proxies.clone(),
+            forwarding_headers: self.forwarding_headers,
             public_url: self.public_url.clone(),
             cors_origins: self.cors_origins.clone(),
             allow_query_token: self.allow_query_token,

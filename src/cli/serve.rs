@@ -138,6 +138,7 @@ fn settings(config: Config) -> Settings {
         tls: config.tls.map(|tls| (tls.certificate, tls.key)),
         insecure_http: config.insecure_http,
         trusted_proxies: config.trusted_proxies,
+        forwarding_headers: config.forwarding_headers,
         public_url: config.public_url,
         cors_origins: config.cors_origins,
         api_options: ApiOptions { query_token: config.allow_query_token },

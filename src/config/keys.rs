@@ -189,9 +189,21 @@ pub const KEYS: &[Key] = &[
         default: Some(""),
         example: "",
         value: "CIDR,...",
-        purpose: "The networks of reverse proxies whose X-Forwarded-For, -Proto, -Host, -Port and -Prefix, and \
-                  Forwarded, are believed.",
+        purpose: "The networks of reverse proxies that are believed in whom they speak for, by the headers that \
+                  forwarding_headers names.",
         read: |draft, text| networks(text).map(|list| draft.trusted_proxies = list),
+    },
+    Key {
+        name: "forwarding_headers",
+        flag: "forwarding-headers",
+        shape: Shape::Text,
+        default: Some("x-forwarded"),
+        example: "",
+        value: "x-forwarded|forwarded",
+        purpose: "Which headers the trusted proxies write: \"x-forwarded\" for X-Forwarded-For, -Proto, -Host, -Port and \
+                  -Prefix, \"forwarded\" for Forwarded (RFC 7239). The others are ignored: a proxy hands them on as its \
+                  client sent them.",
+        read: |draft, text| text.parse().map(|headers| draft.forwarding_headers = headers),
     },
     Key {
         name: "public_url",

@@ -15,6 +15,7 @@ mod expiry;
 mod foreign_role;
 #[cfg(test)]
 mod forms;
+mod forwarding_headers;
 mod limits;
 mod operation;
 mod path;
@@ -37,6 +38,7 @@ pub use count::{Count, Counted};
 pub use event::{Actor, Event, EventKind, SystemUser, printable};
 pub use expiry::{Expiry, Policy, PolicyFault};
 pub use foreign_role::{ForeignRole, ForeignRoles};
+pub use forwarding_headers::ForwardingHeaders;
 pub use ipnet::IpNet;
 pub use limits::{ByteSize, Limits, MimePattern, Peer, Protocol, Tag, UserAgentPattern, parse_network};
 pub use operation::{Need, Operation};

@@ -145,7 +145,7 @@ impl Gateway {
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = Tokens::new(store.clone(), parts.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_uses(auth.clone());
-        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));
+        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
@@ -220,7 +220,7 @@ impl Gateway {
         });
 
         let listeners = TaskTracker::new();
-        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone()));
+        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         if let Some((listener, door)) = http {
             let gate = Gate::new(settings.http_gate);
             let (connections, stopping) = (connections.clone(), stop.clone());

@@ -337,10 +337,7 @@ impl Caller {
         if let Some(refused) = reject_malformed(&request) {
             return refused;
         }
-        let origin = match self.door.proxies.origin(self.peer, self.encrypted, request.headers()) {
-            Ok(origin) => origin,
-            Err(contradiction) => return text(StatusCode::BAD_REQUEST, contradiction.to_string()),
-        };
+        let origin = self.door.proxies.origin(self.peer, self.encrypted, request.headers());
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
-use crate::domain::{AllowedOrigins, PropertySpace, PublicUrl, ShareLimits};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertySpace, PublicUrl, ShareLimits};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -37,9 +37,10 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether cleartext HTTP is answered from anywhere.
     pub insecure_http: bool,
-    /// Proxies that are believed in whom they speak for, and as whom: by `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`
-    /// and `-Prefix`, and by `Forwarded`.
+    /// Proxies that are believed in whom they speak for, and as whom.
     pub trusted_proxies: Vec<IpNet>,
+    /// Headers that those proxies write.
+    pub forwarding_headers: ForwardingHeaders,
     /// URL at which clients see the server, where a proxy does not tell.
     pub public_url: Option<PublicUrl>,
     /// Origins of web applications that browsers let call the server.
@@ -80,6 +81,7 @@ impl Settings {
             tls: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),
+            forwarding_headers: ForwardingHeaders::default(),
             public_url: None,
             cors_origins: AllowedOrigins::None,
             proxy_protocol: ProxyProtocol::default(),

@@ -17,7 +17,7 @@ pub use content_coding::is_encoded;
 pub use credential::{challenge, credential, retry_after};
 pub use cross_origin::is_cross_origin;
 pub use introduction::{Introduction, ProvenConnection};
-pub use origin::{Contradiction, Origin, TrustedProxies};
+pub use origin::{Origin, TrustedProxies};
 pub use public::{Forwarding, PublicAddress, ServerName};
 pub use request_body::{BodyRest, RequestBody, RequestBodyError, UnreadBody};
 pub use stream::{Buffers, Source, streamed};

@@ -1,10 +1,9 @@
 //! Where a request really came from: the socket's peer, or what a trusted proxy says of it.
 //!
-//! A proxy adds to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list
-//! that is no trusted proxy is the caller; what stands before it, and anything from a peer that isn't
-//! trusted, may be invented and is passed over. Most proxies write one of the two and hand on the other as
-//! the client sent it: where both are there and name different callers, one of them is a forgery, and nobody
-//! can tell which.
+//! A proxy adds to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list that is no
+//! trusted proxy is the caller; what stands before it, and anything from a peer that isn't trusted, may be invented and
+//! is passed over. Most proxies write one of the two and hand on the other as the client sent it, nginx among them:
+//! only the one counts that they are configured to write.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +11,7 @@ use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
 use super::public::{Forwarding, ServerName};
-use crate::domain::public_prefix;
+use crate::domain::{ForwardingHeaders, public_prefix};
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -36,14 +35,12 @@ impl Origin {
     }
 }
 
-/// `Forwarded` and `X-Forwarded-For` name different callers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Forwarded and X-Forwarded-For contradict each other")]
-pub struct Contradiction;
-
 /// The proxies that are believed in what they say of whom they speak for.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies {
+    networks: Vec<IpNet>,
+    headers: ForwardingHeaders,
+}
 
 /// One step of the way that a request took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,40 +54,31 @@ struct Hop {
 }
 
 impl TrustedProxies {
-    /// Trusts these networks and no others.
-    pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+    /// Trusts these networks and no others, in the headers that their proxies write.
+    pub fn new(networks: Vec<IpNet>, headers: ForwardingHeaders) -> Self {
+        Self { networks, headers }
     }
 
     /// Tells whether an address is that of a trusted proxy.
     pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|net| net.contains(&address))
+        self.networks.iter().any(|net| net.contains(&address))
     }
 
     /// Returns the origin of a request that came from `peer`, encrypted already there or not.
-    ///
-    /// # Errors
-    /// [`Contradiction`] between what trusted proxies say.
-    pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Result<Origin, Contradiction> {
+    pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Origin {
         let peer = peer.to_canonical();
         if !self.trust(peer) {
             super::untrusted_proxy::warn_once(peer, headers);
-            return Ok(Origin { address: peer, encrypted });
+            return Origin { address: peer, encrypted };
         }
-        let (plain, standard) = (forwarded_for(headers), forwarded(headers));
-        let said = [plain, standard].map(|hops| hops.map(|hops| self.caller(peer, &hops)));
-        let (address, by_hop) = match said {
-            [Some((one, _)), Some((other, _))] if one != other => return Err(Contradiction),
-            [_, Some(caller)] | [Some(caller), None] => caller,
-            [None, None] => (peer, None),
+        let (hops, proto) = match self.headers {
+            ForwardingHeaders::XForwarded => (forwarded_for(headers), forwarded_proto(headers)),
+            ForwardingHeaders::Forwarded => (forwarded(headers), None),
         };
-        let encrypted = match (forwarded_proto(headers), by_hop) {
-            (Some(one), Some(other)) => one && other,
-            (Some(said), None) | (None, Some(said)) => said,
-            (None, None) => encrypted && address == peer,
-        };
-        Ok(Origin { address, encrypted })
+        let (address, by_hop) = hops.map_or((peer, None), |hops| self.caller(peer, &hops));
+        let encrypted = proto.or(by_hop).unwrap_or(encrypted && address == peer);
+        Origin { address, encrypted }
     }
 
     /// Returns what trusted proxies say of the address at which clients see the server.
@@ -98,27 +86,27 @@ impl TrustedProxies {
         if !self.trust(peer) {
             return Forwarding::default();
         }
-        let mut hosts: Vec<ServerName> = texts(headers, FORWARDED_HOST)
-            .flat_map(|list| list.split(','))
-            .filter_map(|host| ServerName::parse(host.as_bytes()))
-            .collect();
-        let mut said = Vec::new();
+        match self.headers {
+            ForwardingHeaders::XForwarded => x_forwarding(headers),
+            ForwardingHeaders::Forwarded => {
+                Forwarding { hosts: self.forwarded_hosts(headers), ..Forwarding::default() }
+            }
+        }
+    }
+
+    /// Returns the hosts that `Forwarded` names, as far as trusted proxies have written it.
+    fn forwarded_hosts(&self, headers: &HeaderMap) -> Vec<ServerName> {
+        let mut hosts = Vec::new();
         for hop in forwarded(headers).unwrap_or_default().into_iter().rev() {
             let trusted = hop.address.is_some_and(|address| self.trust(address));
-            said.extend(hop.host);
+            hosts.extend(hop.host);
             // What stands before was said by somebody whom nobody trusts.
             if !trusted {
                 break;
             }
         }
-        hosts.extend(said.into_iter().rev());
-        let prefixes: Option<Vec<String>> = texts(headers, FORWARDED_PREFIX)
-            .flat_map(|list| list.split(','))
-            .map(|path| public_prefix(path.trim().as_bytes()))
-            .collect();
-        let port =
-            texts(headers, FORWARDED_PORT).flat_map(|list| list.split(',')).find_map(|port| port.trim().parse().ok());
-        Forwarding { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
+        hosts.reverse();
+        hosts
     }
 
     /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
@@ -134,6 +122,21 @@ impl TrustedProxies {
         }
         caller
     }
+}
+
+/// Reads `X-Forwarded-Host`, `-Port` and `-Prefix`.
+fn x_forwarding(headers: &HeaderMap) -> Forwarding {
+    let hosts = texts(headers, FORWARDED_HOST)
+        .flat_map(|list| list.split(','))
+        .filter_map(|host| ServerName::parse(host.as_bytes()))
+        .collect();
+    let prefixes: Option<Vec<String>> = texts(headers, FORWARDED_PREFIX)
+        .flat_map(|list| list.split(','))
+        .map(|path| public_prefix(path.trim().as_bytes()))
+        .collect();
+    let port =
+        texts(headers, FORWARDED_PORT).flat_map(|list| list.split(',')).find_map(|port| port.trim().parse().ok());
+    Forwarding { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
 }
 
 /// Returns the values of a header that are text.
@@ -203,18 +206,25 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn origin(peer: &str, fields: &[(&'static str, &str)]) -> Option<(String, bool)> {
-        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")]);
+    fn proxies(headers: ForwardingHeaders) -> TrustedProxies {
+        TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")], headers)
+    }
+
+    fn origin(peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
+        origin_by(ForwardingHeaders::XForwarded, peer, fields)
+    }
+
+    fn origin_by(written: ForwardingHeaders, peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().expect("value"));
         }
-        let origin = proxies.origin(peer.parse().expect("peer"), false, &headers).ok()?;
-        Some((origin.address.to_string(), origin.encrypted))
+        let origin = proxies(written).origin(peer.parse().expect("peer"), false, &headers);
+        (origin.address.to_string(), origin.encrypted)
     }
 
-    fn from(address: &str, encrypted: bool) -> Option<(String, bool)> {
-        Some((address.to_owned(), encrypted))
+    fn from(address: &str, encrypted: bool) -> (String, bool) {
+        (address.to_owned(), encrypted)
     }
 
     #[test]
@@ -253,13 +263,13 @@ mod tests {
             ("nonsense", from("10.0.0.1", false)),
         ];
         for (text, wanted) in cases {
-            assert_eq!(origin("10.0.0.1", &[("forwarded", text)]), wanted, "{text}");
+            let origin = origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &[("forwarded", text)]);
+            assert_eq!(origin, wanted, "{text}");
         }
     }
 
     #[test]
     fn forwarded_address_counts_from_trusted_proxies_alone() {
-        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")]);
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-forwarded-host", "a.example, b.example:8443"),
@@ -273,22 +283,29 @@ mod tests {
         ] {
             headers.append(name, value.parse().expect("value"));
         }
-        let said = proxies.forwarding("10.0.0.1".parse().expect("peer"), &headers);
-        let hosts: Vec<String> = said.hosts.iter().map(ToString::to_string).collect();
-        assert_eq!(hosts, ["a.example", "b.example:8443", "c.example:99", "d.example"]);
+        let hosts = |said: &Forwarding| said.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (peer, plain) = ("10.0.0.1".parse().expect("peer"), proxies(ForwardingHeaders::XForwarded));
+        let said = plain.forwarding(peer, &headers);
+        assert_eq!(hosts(&said), ["a.example", "b.example:8443"]);
         assert_eq!((said.port, said.prefix.as_deref()), (Some(8443), Some("/one/two")));
+        let said = proxies(ForwardingHeaders::Forwarded).forwarding(peer, &headers);
+        assert_eq!(hosts(&said), ["c.example:99", "d.example"]);
+        assert_eq!((said.port, said.prefix), (None, None));
         headers.append("x-forwarded-prefix", "/a\"><b".parse().expect("value"));
-        assert_eq!(proxies.forwarding("10.0.0.1".parse().expect("peer"), &headers).prefix, None);
-        assert_eq!(proxies.forwarding("192.0.2.1".parse().expect("peer"), &headers), Forwarding::default());
+        assert_eq!(plain.forwarding(peer, &headers).prefix, None);
+        assert_eq!(plain.forwarding("192.0.2.1".parse().expect("peer"), &headers), Forwarding::default());
     }
 
     #[test]
-    fn a_contradiction_is_no_origin() {
-        let both = |one: &str, other: &str| origin("10.0.0.1", &[("x-forwarded-for", one), ("forwarded", other)]);
-        assert_eq!(both("192.0.2.1", "for=192.0.2.2"), None);
-        assert_eq!(both("192.0.2.1", "for=10.0.0.7"), None);
-        assert_eq!(both("192.0.2.1", "for=127.0.0.1, for=192.0.2.1;proto=https"), from("192.0.2.1", true));
-        let fields = [("x-forwarded-proto", "https"), ("forwarded", "for=192.0.2.1;proto=http")];
+    fn headers_that_proxies_do_not_write_are_ignored() {
+        let fields = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=192.0.2.2;proto=https"),
+        ];
         assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", false));
+        assert_eq!(origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &fields), from("192.0.2.2", true));
+        assert_eq!(origin("10.0.0.1", &fields[2..]), from("10.0.0.1", false));
+        assert_eq!(origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &fields[..2]), from("10.0.0.1", false));
     }
 }

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use patgate::auth::Clock;
+use patgate::domain::ForwardingHeaders;
 use patgate::gateway::ProxyProtocol;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Fixture, Sftp, raw};
+use crate::support::{Dav, Fixture, Sftp, raw};
 
 /// A gateway behind proxies in these networks, and the token of somebody who may come from 192.0.2.0/24 alone.
 async fn behind(proxies: &str, protocol: ProxyProtocol) -> (Fixture, String) {
@@ -29,20 +30,48 @@ const BOTH: ProxyProtocol = ProxyProtocol { http: true, sftp: true };
 async fn addresses_that_a_trusted_proxy_forwards_count() {
     let (gateway, token) = behind("127.0.0.0/8", NONE).await;
     let client = gateway.dav("alice", &token);
-    let cases: [(&[(&str, &str)], u16); 9] = [
+    let cases: [(&[(&str, &str)], u16); 8] = [
         (&[], 401),
         (&[("x-forwarded-for", "192.0.2.7")], 207),
         (&[("x-forwarded-for", "198.51.100.1, 192.0.2.7, 127.0.0.3")], 207),
         (&[("x-forwarded-for", "192.0.2.7, 198.51.100.1")], 401),
         (&[("x-forwarded-for", "192.0.2.7, unknown")], 401),
-        (&[("forwarded", "for=198.51.100.1, for=\"192.0.2.7:99\"")], 207),
-        (&[("forwarded", "for=192.0.2.7, for=198.51.100.1")], 401),
-        (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "192.0.2.7")], 207),
-        (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "198.51.100.1")], 400),
+        // nginx hands on what a client sends in the header that it doesn't write itself.
+        (&[("forwarded", "for=192.0.2.7")], 401),
+        (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "198.51.100.1")], 401),
+        (&[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "192.0.2.7")], 207),
     ];
     for (fields, wanted) in cases {
-        let headers = [fields, &[("depth", "0")]].concat();
-        assert_eq!(client.send("PROPFIND", "/dav/", &headers, "").await.status, wanted, "{fields:?}");
+        assert_eq!(listed(&client, fields).await, wanted, "{fields:?}");
+    }
+}
+
+/// Tells how a listing is answered that comes with these headers.
+async fn listed(client: &Dav, fields: &[(&str, &str)]) -> u16 {
+    let headers = [fields, &[("depth", "0")]].concat();
+    client.send("PROPFIND", "/dav/", &headers, "").await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarded_counts_where_the_proxies_write_it_and_nothing_else_then() {
+    let gateway = Fixture::start_with(Clock::system(), |settings| {
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        settings.forwarding_headers = ForwardingHeaders::Forwarded;
+        settings.insecure_http = true;
+    })
+    .await;
+    gateway.user("alice", &["/:rw"]);
+    let client = gateway.dav("alice", &gateway.token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]));
+    let cases: [(&[(&str, &str)], u16); 6] = [
+        (&[], 401),
+        (&[("forwarded", "for=198.51.100.1, for=\"192.0.2.7:99\"")], 207),
+        (&[("forwarded", "for=192.0.2.7, for=198.51.100.1")], 401),
+        (&[("x-forwarded-for", "192.0.2.7")], 401),
+        (&[("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=198.51.100.1")], 401),
+        (&[("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=192.0.2.7")], 207),
+    ];
+    for (fields, wanted) in cases {
+        assert_eq!(listed(&client, fields).await, wanted, "{fields:?}");
     }
 }
 

@@ -1,0 +1,27 @@
+//! Which header fields the trusted proxies in front of the server write.
+
+use std::str::FromStr;
+
+/// Header fields in which trusted proxies tell whom they speak for.
+///
+/// A proxy writes one family and hands on the other as its client sent it: only the configured one counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardingHeaders {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl FromStr for ForwardingHeaders {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "x-forwarded" => Ok(Self::XForwarded),
+            "forwarded" => Ok(Self::Forwarded),
+            _ => Err("give x-forwarded or forwarded".to_owned()),
+        }
+    }
+}
