@@ -6,13 +6,14 @@ use askama::Template;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Shared;
 use super::assets::{ASSETS, Assets};
 use super::fault::{Fault, Result};
-use super::guard::{self, COOKIE, Caller, Sent};
+use super::guard::{self, Caller, Sent, cookie_name};
 use super::page::render;
 use crate::auth::{Credential, Refusal};
 use crate::http::{Introduction, Proven};
@@ -84,27 +85,39 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
     Introduction::of(&extensions, &session)?;
     session.used();
     let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(Refusal::Busy.into()) };
-    let secure = if origin.encrypted { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={cookie}; Path=/console; HttpOnly; SameSite=Strict{secure}");
     let mut response = Redirect::to(&next).into_response();
-    response.headers_mut().insert(header::SET_COOKIE, HeaderValue::try_from(cookie).map_err(|_| Fault::Lost)?);
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie(&cookie, origin.encrypted)?);
     response.extensions_mut().insert(Proven(session));
     Ok(response)
 }
 
 /// Ends the visit, and with it the session.
-pub(super) async fn sign_out(sent: Sent) -> Response {
+pub(super) async fn sign_out(sent: Sent) -> Result<Response> {
     sent.caller.visit.close();
-    let gone = HeaderValue::from_static("patgate_console=; Path=/console; HttpOnly; SameSite=Strict; Max-Age=0");
     let mut response = Redirect::to("/console/sign-in").into_response();
-    response.headers_mut().insert(header::SET_COOKIE, gone);
-    response
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie("", sent.caller.encrypted)?);
+    Ok(response)
+}
+
+/// Returns what sets the cookie of a visit; takes it away for no value.
+fn set_cookie(value: &str, encrypted: bool) -> Result<HeaderValue> {
+    let (name, path) = cookie_name(encrypted);
+    let secure = if encrypted { "; Secure" } else { "" };
+    let gone = if value.is_empty() { "; Max-Age=0" } else { "" };
+    let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{gone}");
+    HeaderValue::try_from(cookie).map_err(|_| Fault::Lost)
 }
 
 /// Returns the page of this console that an address names; its first one for any other address.
 fn here(next: &str) -> String {
     let named = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
-    named.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
+    let inside = named.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dots));
+    inside.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
+}
+
+/// Tells whether browsers take a part of a path for the directory itself or the one above (URL standard, section 4.4).
+fn is_dots(part: &str) -> bool {
+    matches!(&*percent_decode_str(part).collect::<Vec<u8>>(), b"." | b"..")
 }
 
 #[cfg(test)]
@@ -121,6 +134,18 @@ mod tests {
             ("/dav/", "/console/"),
             ("/console/\r\nset-cookie: x", "/console/"),
             ("\\\\evil", "/console/"),
+            ("/\\evil.example/console/", "/console/"),
+            ("%2f%2fevil.example/console/", "/console/"),
+            ("/%2fevil.example/console/", "/console/"),
+            ("/console", "/console/"),
+            ("/consolex/", "/console/"),
+            ("/console/../dav/page.html", "/console/"),
+            ("/console/x/%2e%2E/../dav/page.html", "/console/"),
+            ("/console/.%2e/dav/page.html", "/console/"),
+            ("/console/..\\dav", "/console/"),
+            ("/console/\t/../dav", "/console/"),
+            ("/console/files/..a/b..", "/console/files/..a/b.."),
+            ("/console/files/a%5Cb?x=../..", "/console/files/a%5Cb?x=../.."),
         ];
         for (next, expected) in cases {
             assert_eq!(here(next), expected, "{next}");

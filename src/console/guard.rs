@@ -15,8 +15,11 @@ use crate::http::{Introduction, Origin, PublicAddress, is_cross_origin};
 use crate::tokens::Authority;
 use crate::tree::View;
 
-/// The cookie that stands for a visit.
-pub(super) const COOKIE: &str = "patgate_console";
+/// Returns the name of the cookie that stands for a visit, and its path. Over TLS only an answer of this very host that
+/// came over TLS can have set a cookie of this name (RFC 6265bis section 4.1.3.2), which asks for the root as its path.
+pub(super) fn cookie_name(encrypted: bool) -> (&'static str, &'static str) {
+    if encrypted { ("__Host-patgate_console", "/") } else { ("patgate_console", "/console") }
+}
 
 /// A caller who is signed in, and whose token lives at this moment.
 pub(super) struct Caller {
@@ -174,7 +177,7 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
 
 /// Returns the visit that a request's cookie stands for, while its token lives.
 pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) -> Option<Arc<Visit>> {
-    let visit = cookie(headers).and_then(|cookie| shared.visits.find(cookie))?;
+    let visit = cookie(headers, origin.encrypted).and_then(|cookie| shared.visits.find(cookie))?;
     // The cookie stands for a token, and so holds only where the token was shown.
     if peer(origin, headers) != *visit.session().peer() {
         return None;
@@ -208,9 +211,10 @@ pub(super) fn server(extensions: &Extensions) -> PublicAddress {
     extensions.get::<PublicAddress>().cloned().unwrap_or_default()
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+fn cookie(headers: &HeaderMap, encrypted: bool) -> Option<&str> {
+    let (name, _) = cookie_name(encrypted);
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]
@@ -223,7 +227,10 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others() {
-        assert_eq!(cookie(&headers(&[("cookie", "a=b; patgate_console=xyz; c=d")])), Some("xyz"));
-        assert_eq!(cookie(&headers(&[("cookie", "patgate_consolex=xyz; patgate=1")])), None);
+        let both = headers(&[("cookie", "a=b; patgate_console=xyz; c=d; __Host-patgate_console=abc")]);
+        assert_eq!(cookie(&both, false), Some("xyz"));
+        assert_eq!(cookie(&both, true), Some("abc"), "what came in the clear counts for nothing over TLS");
+        assert_eq!(cookie(&headers(&[("cookie", "patgate_consolex=xyz; patgate=1")]), false), None);
+        assert_eq!(cookie(&headers(&[("cookie", "patgate_console=xyz")]), true), None);
     }
 }

@@ -13,6 +13,7 @@ mod http2;
 mod malformed;
 mod owner;
 mod presence;
+mod readiness;
 mod relay;
 mod serve_http;
 mod settings;
@@ -43,6 +44,7 @@ use crate::webdav::Webdav;
 
 use front::Front;
 use http2::Http2Shares;
+use readiness::Readiness;
 use relay::Relay;
 use serve_http::HttpDoor;
 pub use settings::{ProxyProtocol, Settings};
@@ -150,6 +152,10 @@ impl Gateway {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
+            readiness: Readiness::new({
+                let store = store.clone();
+                move || store.version().is_ok()
+            }),
             store: store.clone(),
             tree: tree.clone(),
             tls,

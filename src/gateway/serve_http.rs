@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -66,6 +66,7 @@ pub(super) struct HttpDoor {
     pub(super) webdav: Webdav,
     pub(super) api: Api,
     pub(super) console: Console,
+    pub(super) readiness: Readiness,
     pub(super) store: Store,
     pub(super) tree: Tree,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
@@ -125,13 +126,13 @@ impl HttpDoor {
         if let Some(response) = cors::preflight(&self.front.cors_origins, &request) {
             return response;
         }
+        let path = request.uri().path();
         let for_api = within(path, "/api") || within(path, "/auth");
         // The console judges its own forms, which have a secret besides.
         if !within(path, "/console") && cross_origin::is_refused(&self.front.cors_origins, &request, origin) {
             let words = cross_origin::REFUSAL;
             return if for_api { Api::refuse(words) } else { text(StatusCode::FORBIDDEN, words) };
         }
-        let path = request.uri().path();
         if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
         }
@@ -157,11 +158,11 @@ impl HttpDoor {
     }
 
     async fn ready(&self) -> Response<Body> {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.version().map(|_| store.disk_fault())).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(fault))) => return text(StatusCode::SERVICE_UNAVAILABLE, fault.text()),
-            _ => return text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
+        if !self.readiness.is_ready().await {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read");
+        }
+        if let Some(fault) = self.store.disk_fault() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, fault.text());
         }
         // Whoever asks is not known: no path is named to them. The log names it.
         let Some((path, outage)) = self.tree.outages().into_iter().next() else { return text(StatusCode::OK, "ready") };
@@ -341,7 +342,11 @@ impl Caller {
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }
-        self.door.route(request, origin).await
+        let mut response = self.door.route(request, origin).await;
+        if origin.encrypted {
+            require_tls_from_now_on(response.headers_mut());
+        }
+        response
     }
 
     /// Discards what an answer leaves unread of its request, so that the client sees the answer and not a reset. Where
@@ -395,6 +400,14 @@ fn ends_with_caller(method: &Method) -> bool {
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
 pub(super) fn within(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Has browsers that were shown a page over TLS come back over TLS alone (RFC 6797 section 7.1).
+fn require_tls_from_now_on(headers: &mut HeaderMap) {
+    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
 }
 
 /// Refuses a body in a content coding (RFC 9110 section 15.5.16).

@@ -47,10 +47,27 @@ async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_without_it_no_token_is
     let from = ("x-forwarded-for", "192.0.2.7");
     let https = [form, from, ("x-forwarded-proto", "https")];
     let answer = gateway.dav("", "").send("POST", "/console/sign-in", &https, body.clone()).await;
-    assert!(answer.header("set-cookie").contains("; Secure"), "{answer:?}");
+    let cookie = answer.header("set-cookie").to_owned();
+    assert!(cookie.starts_with("__Host-patgate_console=") && cookie.contains("; Secure"), "{cookie}");
+    assert!(cookie.contains("; Path=/;") && !cookie.contains("Domain"), "what the prefix asks for: {cookie}");
+    let pair = cookie.split(';').next().expect("a pair");
+    for (sent, shown) in [(pair, "Sign out"), (pair.trim_start_matches("__Host-"), "")] {
+        let headers = [https.as_slice(), &[("cookie", sent)]].concat();
+        let page = gateway.dav("", "").send("GET", "/console/tokens", &headers, "").await;
+        assert!(page.text().contains(shown), "{sent}");
+        assert_eq!(page.status, if shown.is_empty() { 303 } else { 200 }, "a cookie without the prefix is none");
+    }
     let http = [form, from, ("x-forwarded-proto", "http")];
     let answer = gateway.dav("", "").send("POST", "/console/sign-in", &http, body).await;
     assert_eq!((answer.status, answer.header("set-cookie")), (403, ""));
+    for (headers, hsts) in [(&https[..], "max-age=31536000"), (&http[..], ""), (&[], "")] {
+        for (path, status) in [("/", 200), ("/console/sign-in", 200), ("/console/nowhere", 404)] {
+            let page = gateway.dav("", "").send("GET", path, headers, "").await;
+            assert_eq!((page.status, page.header("strict-transport-security")), (status, hsts), "{path} {headers:?}");
+        }
+        let healthy = gateway.dav("", "").send("GET", "/healthz", headers, "").await;
+        assert_eq!(healthy.header("strict-transport-security"), "", "no page");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
