@@ -1,12 +1,14 @@
 //! Refusal of requests that hyper passes on although no server may answer them.
 
+use std::net::Ipv6Addr;
+
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::http::{Body, text};
 
-/// Refuses a host that is missing or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials that
-/// contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
+/// Refuses a host that is missing, malformed or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials
+/// that contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
 pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Body>> {
     let refuse = |line| Some(text(StatusCode::BAD_REQUEST, line));
     if !names_one_host(request) {
@@ -28,6 +30,11 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Body>
 }
 
 fn names_one_host<B>(request: &Request<B>) -> bool {
+    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    if !target.into_iter().chain(named).all(is_host) {
+        return false;
+    }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (request.version(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) | (Version::HTTP_11, None, None) => false,
@@ -39,6 +46,27 @@ fn names_one_host<B>(request: &Request<B>) -> bool {
         }
         _ => true,
     }
+}
+
+/// Tells whether a text is a host with a port or without (RFC 9110 section 7.2): who reads more than that into it, such as
+/// a user in front of `@`, takes it for another host than a proxy in front or a browser does.
+fn is_host(text: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(text) else { return false };
+    let (text, host) = (authority.as_str(), authority.host());
+    let is_name = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        // Two lines that were joined have a comma between them.
+        None => !host.is_empty() && !host.contains(','),
+    };
+    // What stands before the host is a user.
+    let Some(rest) = text.strip_prefix(host) else { return false };
+    let is_port = match rest.strip_prefix(':') {
+        Some(port) => {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+        }
+        None => rest.is_empty(),
+    };
+    is_name && is_port
 }
 
 /// Tells whether `Host` names the authority of a target: without regard to case, and to the scheme's usual port.
@@ -72,6 +100,33 @@ mod tests {
         assert_eq!(status(two, "https://a/", &[]), None);
         for (host, wanted) in [("A", None), ("a:443", None), ("a:80", Some(400)), ("b", Some(400)), ("", Some(400))] {
             assert_eq!(status(two, "https://a/", &[("host", host)]), wanted, "{host}");
+        }
+    }
+
+    #[test]
+    fn malformed_host_is_refused() {
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        for host in ["a", "A-b_c.example:8443", "127.0.0.1", "[::1]:80", "[::1]", "a:", "xn--bcher-kva.example"] {
+            assert_eq!(status(one, "/", &[("host", host)]), None, "{host}");
+            assert_eq!(status(two, "/", &[("host", host)]), None, "{host}");
+        }
+        let malformed = [
+            "", " ", "a b", "a@b", "u:p@a", "@a", "a@a", "a:b", "a:65536", "a:-1", "a:80:80", ":80", "[::1", "[x]",
+            "[]", "[::1]x", "a/b", "a?b", "a#b", "a\\b", "a,b", "\u{e4}", "http://a",
+        ];
+        for host in malformed {
+            for version in [Version::HTTP_10, one, two] {
+                assert_eq!(status(version, "/", &[("host", host)]), Some(400), "{version:?} {host:?}");
+            }
+            assert_eq!(
+                status(one, "http://a/", &[("host", host)]),
+                Some(400),
+                "{host:?} beside a target that names one"
+            );
+        }
+        for target in ["http://u@a/", "http://u:p@a/", "http://a:99999/", "http://a:b/"] {
+            assert_eq!(status(one, target, &[("host", "a")]), Some(400), "{target}");
+            assert_eq!(status(two, target, &[]), Some(400), "{target}");
         }
     }
 
