@@ -183,6 +183,7 @@ impl InPlace {
             return self.edit.change_times(|| {
                 let tags = &self.view().shared().tags;
                 let modified = tags.modified(&self.file.stat()?)?;
+                self.file.clear_special_bits()?;
                 self.file.truncate(size)?;
                 tags.set_times(&self.file, Some(keep(modified, tags.fresh(None))), None)
             });

@@ -247,6 +247,8 @@ impl Edit {
         if self.shared.replaced.load(Ordering::Acquire) {
             return Err(Error::Replaced);
         }
+        // Before the write: nobody runs new content with the old rights.
+        self.shared.file.clear_special_bits()?;
         self.wrote();
         let result = write();
         self.wrote();

@@ -41,6 +41,7 @@ mod sftp_letter;
 mod sftp_resume;
 mod ssh;
 mod ssh_login;
+mod special_bits;
 mod support;
 mod sync;
 mod sync_model;

@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
-    fchown, fcntl_getfl, fcntl_setfl, fstatfs, fsync, ftruncate, futimens, linkat, utimensat,
+    fchown, fcntl_getfl, fcntl_setfl, fstat, fstatfs, fsync, ftruncate, futimens, linkat, utimensat,
 };
 use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 
@@ -125,6 +125,20 @@ impl File {
     /// Sets permission bits of a file opened to be read or written.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         fchmod(&self.0, Mode::from_raw_mode(mode))
+    }
+
+    /// Clears the set-user-ID, set-group-ID and sticky bits of a file that is about to be written: a kernel does so for
+    /// ordinary users, but not for root.
+    pub(crate) fn clear_special_bits(&self) -> Result<()> {
+        let mode = fstat(&self.0)?.st_mode & 0o7777;
+        if mode & 0o7000 == 0 {
+            return Ok(());
+        }
+        match fchmod(&self.0, Mode::from_raw_mode(mode & 0o777)) {
+            // Somebody else's file: the kernel clears them with the write.
+            Err(Errno::PERM) => Ok(()),
+            result => result,
+        }
     }
 
     /// Sets the owner as far as the host allows it.
