@@ -1,12 +1,13 @@
 //! What the gateway says of itself: tracing to stderr, as text or JSON lines, and among it the audit
-//! trail, under the target `patgate::audit`. No secret is ever an argument of an event.
+//! trail, under the target `patgate::audit`. No secret is ever an argument of an event, and of a token that somebody put
+//! into a path or a name the secret is struck from what is written, whoever logs it.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 
-use crate::domain::{Event, printable};
+use crate::domain::{Event, printable, redact_tokens};
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
     // russh warns of channel requests that it doesn't know, in the client's own words; PuTTY makes one every time.
     let usual = format!("russh=error,{filter}");
     let filter = EnvFilter::try_new(usual).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
-    let writer = std::io::stderr.with_max_level(tracing::Level::TRACE);
+    let writer = (|| Redacting(std::io::stderr())).with_max_level(tracing::Level::TRACE);
     let colours = std::io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
@@ -38,6 +39,20 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         tracing::debug!("events are already written elsewhere");
     }
     Ok(())
+}
+
+/// Writer of whole events that strikes tokens from them: an event comes in one piece.
+struct Redacting<W>(W);
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&redact_tokens(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Tells the log of an event of the audit trail.

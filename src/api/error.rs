@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::schema;
 use crate::auth::{Ended, Refusal};
-use crate::domain::{Login, PolicyFault, Role};
+use crate::domain::{Login, PolicyFault, Role, redact_tokens_in};
 use crate::http::{challenge, retry_after};
 use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
@@ -116,7 +116,7 @@ impl Problem {
             kind: format!("{KIND}{name}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
-            detail,
+            detail: redact_tokens_in(&detail).into_owned(),
             user: None,
             role: None,
             reach: None,

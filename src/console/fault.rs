@@ -8,6 +8,7 @@ use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
 use crate::auth::Refusal;
+use crate::domain::redact_tokens_in;
 use crate::http::retry_after;
 use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
@@ -267,7 +268,8 @@ impl IntoResponse for Fault {
         {
             retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
         }
-        response.extensions_mut().insert(Said { title: self.title(), text: self.told() });
+        let text = redact_tokens_in(&self.told()).into_owned();
+        response.extensions_mut().insert(Said { title: self.title(), text });
         response
     }
 }

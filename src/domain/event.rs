@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Login, Peer, Protocol, Time, TokenId, TreePath};
+use super::{Login, Peer, Protocol, Time, TokenId, TreePath, redact_tokens_in};
 
 /// How many characters of a text an event holds.
 const TEXT: usize = 200;
@@ -282,7 +282,10 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// Returns the beginning of a text, without the secret of any token.
 fn cut(text: &str, most: usize) -> String {
+    // Before it is cut: the beginning of a secret is not known for one.
+    let text = &*redact_tokens_in(text);
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

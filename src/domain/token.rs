@@ -9,9 +9,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::base62;
 
 const PREFIX: &[u8] = b"pgt_";
-const ID: usize = 8;
+pub(super) const ID: usize = 8;
 const SECRET: usize = 32;
 const CHECKSUM: usize = 6;
+pub(super) const SECRET_AND_CHECKSUM: usize = SECRET + CHECKSUM;
 const TEXT: usize = PREFIX.len() + ID + 1 + SECRET + CHECKSUM;
 
 /// Names a token everywhere: eight base62 characters, public.

@@ -27,6 +27,7 @@ mod next_request;
 mod open_files;
 mod proxies;
 mod refusals;
+mod redaction;
 mod remote_tls;
 mod replays;
 mod reports;

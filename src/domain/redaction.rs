@@ -1,0 +1,87 @@
+//! Removal of tokens from text that is logged, recorded or shown: a token pasted into a path, a query or a name.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+
+use super::base62::is_base62;
+use super::token::{ID, SECRET_AND_CHECKSUM};
+
+/// Text in place of a secret.
+const STRUCK: &[u8] = b"***";
+
+/// Returns a text with the secret of every token in it replaced; the public id stays. A token whose `_` or `.` is
+/// percent-encoded counts as well.
+pub fn redact_tokens(text: &[u8]) -> Cow<'_, [u8]> {
+    let (mut out, mut done) = (Vec::new(), 0);
+    for at in memmem::find_iter(text, b"pgt") {
+        // Within what was struck already.
+        if at < done {
+            continue;
+        }
+        if let Some((start, end)) = secret_of(text, at) {
+            out.extend_from_slice(&text[done..start]);
+            out.extend_from_slice(STRUCK);
+            done = end;
+        }
+    }
+    if done == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.extend_from_slice(&text[done..]);
+    Cow::Owned(out)
+}
+
+/// Returns a text likewise.
+pub fn redact_tokens_in(text: &str) -> Cow<'_, str> {
+    match redact_tokens(text.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        // Whole ASCII characters were replaced by others.
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+/// Returns where the secret of a token begins and ends that may begin at `at`.
+fn secret_of(text: &[u8], at: usize) -> Option<(usize, usize)> {
+    let id = after(text, at + 3, b'_', b"%5f")?;
+    let digits = text.get(id..id + ID).filter(|digits| is_base62(digits))?;
+    let start = after(text, id + digits.len(), b'.', b"%2e")?;
+    let length = text[start..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    (length >= SECRET_AND_CHECKSUM).then_some((start, start + length))
+}
+
+/// Returns where a text goes on behind a character at `at`, which is written plainly or encoded.
+fn after(text: &[u8], at: usize, plain: u8, encoded: &[u8]) -> Option<usize> {
+    if text.get(at) == Some(&plain) {
+        return Some(at + 1);
+    }
+    let there = text.get(at..at + encoded.len())?;
+    there.eq_ignore_ascii_case(encoded).then_some(at + encoded.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_tokens_are_struck_and_ids_stay() {
+        let secret = "0123456789ABCDEFGHIJKLMNOPQRSTUV123456";
+        let token = format!("pgt_JhxND7ci.{secret}");
+        let encoded = format!("pgt%5FJhxND7ci%2e{secret}");
+        for (text, wanted) in [
+            (token.clone(), "pgt_JhxND7ci.***".to_owned()),
+            (format!("/dav/{token}/x?y={token}&z"), "/dav/pgt_JhxND7ci.***/x?y=pgt_JhxND7ci.***&z".to_owned()),
+            (format!("\u{e4}{token}\u{e4}"), "\u{e4}pgt_JhxND7ci.***\u{e4}".to_owned()),
+            (encoded, "pgt%5FJhxND7ci%2e***".to_owned()),
+            (format!("{token}more"), "pgt_JhxND7ci.***".to_owned()),
+            (format!("pgt_pgt_JhxND7ci.{secret}"), "pgt_pgt_JhxND7ci.***".to_owned()),
+        ] {
+            assert_eq!(redact_tokens_in(&text), wanted, "{text}");
+        }
+        for text in ["", "pgt", "pgt_", "pgt_JhxND7ci", "pgt_JhxND7ci.short", "pgt_JhxND7c\u{e4}.x", "a pgt%5"] {
+            assert!(matches!(redact_tokens_in(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+        let short = &token[..token.len() - 1];
+        assert_eq!(redact_tokens_in(short), short, "not the length of a token");
+    }
+}
