@@ -11,6 +11,7 @@ mod tls;
 mod unstalled;
 
 pub use deferred_end::{DeferredEndStream, EndGate};
+pub(crate) use gate::network;
 pub use gate::{Answering, Gate, GateLimits, Pass, TooManyConnections};
 pub use lingering::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{Connection, accept, tolerate_silence};

@@ -19,6 +19,7 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// Those over NIST's curves are for JSch, which knows nothing newer. Group exchange (RFC 4419) is for clients that know
 /// nothing else without SHA-1, such as WS_FTP and paramiko before 2.2; it comes last since it takes one round trip more.
+/// The fixed groups of 4096 and 8192 bits cost more than all others, and no client knows them that knows no other.
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -26,8 +27,6 @@ const KEX: &[kex::Name] = &[
     kex::ECDH_SHA2_NISTP256,
     kex::ECDH_SHA2_NISTP384,
     kex::ECDH_SHA2_NISTP521,
-    kex::DH_G18_SHA512,
-    kex::DH_G16_SHA512,
     kex::DH_G14_SHA256,
     kex::DH_GEX_SHA256,
     kex::EXTENSION_SUPPORT_AS_SERVER,

@@ -102,7 +102,7 @@ async fn run(
     let options = *sftp.options();
     let deadline = Instant::now() + options.authentication;
     let Connection { stream, peer, pass, .. } = connection;
-    let (wire, line) = Wire::new(stream);
+    let (wire, line) = Wire::new(stream, sftp.turns().claim(peer.ip()));
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
     let (farewell, refused) = oneshot::channel();

@@ -133,6 +133,8 @@ impl Door {
             return reject();
         }
         let line = self.line.clone();
+        // The check has a queue of its own.
+        line.end_turn();
         let _check = line.answers().check();
         let earliest = Instant::now() + REFUSAL;
         let peer =
@@ -189,6 +191,7 @@ impl Door {
     /// Makes the session's view, unless its user has as many connections as he may: he is told once russh lets us.
     fn let_in(&mut self, session: Session) {
         self.line.answers().end();
+        self.line.end_turns();
         let Some(connection) = self.sftp.connections().take(session.login(), 1) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
             return;

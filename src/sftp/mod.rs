@@ -1,7 +1,8 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, in terms of a [`crate::tree::View`].
 //!
 //! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
-//! each socket a thread, watches it (`wire`, `answer_monitor`) and ends it in time; `door` answers what russh asks; `channel`
+//! each socket a thread, watches it (`wire`, `answer_monitor`) and ends it in time, and `turns` bounds what strangers have
+//! computed; `door` answers what russh asks; `channel`
 //! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
 //! `hashes`, `folders` and `names`, over what the session has open ([`crate::tree::SessionFiles`]).
 
@@ -23,6 +24,7 @@ mod names;
 mod paths;
 mod reply;
 mod request;
+mod turns;
 mod wire;
 mod worker;
 
@@ -39,6 +41,7 @@ use crate::tree::Tree;
 pub use host_keys::HostKeys;
 
 use hashing::Hashing;
+use turns::LoginTurns;
 
 /// What one client may take, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,7 @@ struct Inner {
     config: Arc<russh::server::Config>,
     connections: Shares,
     hashing: Hashing,
+    turns: LoginTurns,
     options: SftpOptions,
 }
 
@@ -110,7 +114,15 @@ impl Sftp {
         let config = Arc::new(algorithms::config(&keys, &options));
         let per_user = u64::try_from(options.connections_per_user).unwrap_or(u64::MAX);
         let connections = Shares::new(ShareLimits { per_user, in_all: u64::MAX });
-        Self(Arc::new(Inner { tree, auth, config, connections, hashing: Hashing::new(), options }))
+        Self(Arc::new(Inner {
+            tree,
+            auth,
+            config,
+            connections,
+            hashing: Hashing::new(),
+            turns: LoginTurns::of_half_the_processors(),
+            options,
+        }))
     }
 
     /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
@@ -133,6 +145,10 @@ impl Sftp {
 
     fn hashing(&self) -> &Hashing {
         &self.0.hashing
+    }
+
+    fn turns(&self) -> &LoginTurns {
+        &self.0.turns
     }
 
     fn options(&self) -> &SftpOptions {

@@ -6,15 +6,17 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::answer_monitor::AnswerMonitor;
+use super::turns::{LoginTurn, TurnClaim, TurnState};
 
 /// How much is read from the system at once when a packet's length is asked for.
 const READ_AHEAD: usize = 64 * 1024;
@@ -37,6 +39,10 @@ struct State {
     /// Milliseconds after `born` at which a request of SFTP last came in, or one was last seen under way.
     requested: AtomicU64,
     answers: AnswerMonitor,
+    /// The turn in which russh computes for a caller who has not logged in.
+    turn: Mutex<Option<LoginTurn>>,
+    /// Whether the caller has logged in, and needs no turns.
+    inside: AtomicBool,
 }
 
 impl State {
@@ -49,6 +55,8 @@ impl State {
             heard: AtomicU64::new(0),
             requested: AtomicU64::new(0),
             answers: AnswerMonitor::new(),
+            turn: Mutex::default(),
+            inside: AtomicBool::new(false),
         }
     }
 
@@ -108,6 +116,21 @@ impl Line {
         &self.0.answers
     }
 
+    /// Ends the turn of a caller for whom russh computes no more for now.
+    pub(super) fn end_turn(&self) {
+        *self.0.turn.lock() = None;
+    }
+
+    /// Ends the turns of a caller who has logged in.
+    pub(super) fn end_turns(&self) {
+        self.0.inside.store(true, Ordering::Release);
+        self.end_turn();
+    }
+
+    fn needs_turns(&self) -> bool {
+        !self.0.inside.load(Ordering::Acquire)
+    }
+
     /// Notes that a request of SFTP has come in.
     pub(super) fn note_request(&self) {
         self.0.requested.store(self.0.now(), Ordering::Relaxed);
@@ -145,13 +168,15 @@ pub(super) struct Wire<S> {
     name: Vec<u8>,
     /// Size of the read that russh is at, and what of it is still to come.
     reading: (usize, usize),
+    /// Turns of a caller who has not logged in; none any more once he has.
+    turns: Option<TurnState>,
     cut_reading: Pin<Box<WaitForCancellationFutureOwned>>,
     cut_writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<S> Wire<S> {
-    /// Takes a socket; returns what holds it from outside.
-    pub(super) fn new(stream: S) -> (Self, Line) {
+    /// Takes a socket and its claim to turns; returns what holds it from outside.
+    pub(super) fn new(stream: S, claim: TurnClaim) -> (Self, Line) {
         let cut = CancellationToken::new();
         let wait = || Box::pin(cut.clone().cancelled_owned());
         let (cut_reading, cut_writing) = (wait(), wait());
@@ -163,6 +188,7 @@ impl<S> Wire<S> {
             filled: 0..0,
             name: Vec::new(),
             reading: (0, 0),
+            turns: Some(TurnState::new(claim)),
             cut_reading,
             cut_writing,
         };
@@ -197,19 +223,41 @@ impl<S> Wire<S> {
     }
 }
 
+impl<S> Drop for Wire<S> {
+    fn drop(&mut self) {
+        // russh has ended; whoever watches the line may go on for a while.
+        self.line.end_turn();
+    }
+}
+
 fn severed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the session was ended")
 }
 
 impl<S: AsyncRead + Unpin> Wire<S> {
+    /// Waits for the turn in which russh computes on what has come in.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(turns) = &mut self.turns else { return Poll::Ready(()) };
+        if self.line.needs_turns() {
+            let turn = std::task::ready!(turns.poll(cx));
+            *self.line.0.turn.lock() = turn;
+        } else {
+            self.turns = None;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.filled.is_empty() {
-            if buf.remaining() >= self.ahead.len() {
+            if buf.remaining() >= self.ahead.len() && self.turns.is_none() {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }
             let mut ahead = ReadBuf::new(&mut self.ahead);
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ahead))?;
             self.filled = 0..ahead.filled().len();
+        }
+        if !self.filled.is_empty() {
+            std::task::ready!(self.poll_turn(cx));
         }
         let end = self.filled.end.min(self.filled.start + buf.remaining());
         buf.put_slice(&self.ahead[self.filled.start..end]);
@@ -223,6 +271,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         let wire = self.get_mut();
         if wire.line.0.cut.is_cancelled() {
             return Poll::Ready(Err(severed()));
+        }
+        if wire.turns.is_some() {
+            // It asks for more: what it got before is done with.
+            wire.line.end_turn();
         }
         let (before, wanted) = (buf.filled().len(), buf.remaining());
         let polled = wire.poll_ahead(cx, buf);
@@ -245,6 +297,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let wire = self.get_mut();
         if wire.line.0.cut.is_cancelled() {
             return Poll::Ready(Err(severed()));
+        }
+        if wire.turns.is_some() {
+            wire.line.end_turn();
         }
         let polled = Pin::new(&mut wire.stream).poll_write(cx, buf);
         wire.line.note_stuck(polled.is_pending());
@@ -269,12 +324,49 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sftp::turns::LoginTurns;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    fn claim() -> TurnClaim {
+        LoginTurns::new(1).claim([127, 0, 0, 1].into())
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_caller_who_has_not_logged_in_wait_for_a_turn() {
+        let turns = LoginTurns::new(1);
+        let (mut client, server) = duplex(1024);
+        let (mut wire, line) = Wire::new(server, turns.claim([192, 0, 2, 1].into()));
+        let (mut others, other) = duplex(1024);
+        let (mut other, other_line) = Wire::new(other, turns.claim([192, 0, 2, 2].into()));
+        client.write_all(b"abc").await.expect("write");
+        others.write_all(b"d").await.expect("write");
+        assert_eq!(wire.read_u8().await.expect("a turn"), b'a');
+        let mut waiting = read_now(&mut other);
+        assert!(waiting.is_none(), "the first one has the turn");
+        wire.write_all(b"answer").await.expect("write");
+        waiting = read_now(&mut other);
+        assert_eq!(waiting, Some(b'd'), "the answer ended the turn");
+        assert_eq!(read_now(&mut wire), None, "now the other one has it");
+        other_line.end_turn();
+        assert_eq!(read_now(&mut wire), Some(b'b'));
+        line.end_turns();
+        let _taken = turns.claim([192, 0, 2, 3].into()).take().await.expect("a turn");
+        assert_eq!(read_now(&mut wire), Some(b'c'), "who is inside needs none");
+    }
+
+    /// Reads a byte, if one is handed on now.
+    fn read_now(wire: &mut Wire<tokio::io::DuplexStream>) -> Option<u8> {
+        let mut byte = [0; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let polled = Pin::new(wire).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buffer);
+        assert!(!matches!(polled, Poll::Ready(Err(_))), "{polled:?}");
+        polled.is_ready().then(|| byte[0])
+    }
 
     #[tokio::test]
     async fn the_first_line_names_the_client_however_it_is_cut() {
         let (mut client, server) = duplex(1024);
-        let (mut wire, line) = Wire::new(server);
+        let (mut wire, line) = Wire::new(server, claim());
         client.write_all(b"SSH-2.0-Test_1 with words\r\nrest").await.expect("write");
         let mut byte = [0; 1];
         for _ in 0..10 {
@@ -290,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_wakes_a_reader_and_a_writer_that_wait() {
         let (_client, server) = duplex(4);
-        let (wire, line) = Wire::new(server);
+        let (wire, line) = Wire::new(server, claim());
         let (mut reader, mut writer) = tokio::io::split(wire);
         let reading = tokio::spawn(async move { reader.read_u8().await });
         let writing = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
@@ -303,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_noticed() {
         let (mut client, server) = duplex(4);
-        let (mut wire, line) = Wire::new(server);
+        let (mut wire, line) = Wire::new(server, claim());
         let writing = tokio::spawn(async move { wire.write_all(&[0; 8]).await });
         line.stalled(Duration::from_millis(30)).await;
         let mut all = [0; 8];
@@ -316,7 +408,7 @@ mod tests {
     #[tokio::test]
     async fn client_that_says_nothing_is_noticed() {
         let (mut client, server) = duplex(4);
-        let (mut wire, line) = Wire::new(server);
+        let (mut wire, line) = Wire::new(server, claim());
         line.silent(Duration::from_millis(30)).await;
         client.write_all(&[0; 4]).await.expect("write");
         wire.read_exact(&mut [0; 4]).await.expect("read");
@@ -327,7 +419,7 @@ mod tests {
     #[tokio::test]
     async fn session_with_a_request_under_way_is_not_idle() {
         let (_client, server) = duplex(4);
-        let (_wire, line) = Wire::new(server);
+        let (_wire, line) = Wire::new(server, claim());
         let limit = Duration::from_millis(30);
         assert!(tokio::time::timeout(limit * 4, line.idle(limit, || true)).await.is_err(), "it is busy");
         line.idle(limit, || false).await;
@@ -336,7 +428,7 @@ mod tests {
     #[tokio::test]
     async fn read_in_parts_counts_as_one() {
         let (mut client, server) = duplex(64);
-        let (mut wire, line) = Wire::new(server);
+        let (mut wire, line) = Wire::new(server, claim());
         let mut packet = [0; 32];
         for begun in [false, true] {
             let reading = async {

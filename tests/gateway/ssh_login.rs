@@ -47,6 +47,36 @@ async fn client_that_takes_its_time_between_attempts_is_not_ended() {
     assert!(client.starts_sftp().await);
 }
 
+/// What russh computes before a login takes turns: who stops half way through a key exchange holds none.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_stop_in_a_key_exchange_keep_nobody_out() {
+    let (gateway, token) = started(|_| {}).await;
+    let mut strangers = Vec::new();
+    for number in 0..40 {
+        let mut stranger = TcpStream::connect(gateway.sftp).await.expect("connects");
+        // The identification, and of a KEXINIT of 1 KiB nothing, its length, or its beginning.
+        let begin = b"SSH-2.0-stranger\r\n\0\0\x04\0\x04\x14begun";
+        stranger.write_all(&begin[..18 + [0, 4, 6, 11][number % 4]]).await.expect("sent");
+        strangers.push(stranger);
+    }
+    for stranger in &mut strangers {
+        let mut line = [0; 4];
+        stranger.read_exact(&mut line).await.expect("the server names itself");
+        assert_eq!(&line, b"SSH-");
+    }
+    let gateway = Arc::new(gateway);
+    let logins: Vec<_> = (0..12)
+        .map(|_| {
+            let (gateway, token) = (gateway.clone(), token.clone());
+            tokio::spawn(async move { gateway.sftp("alice", &token).await.stat("/").await.map(drop) })
+        })
+        .collect();
+    for login in logins {
+        login.await.expect("no panic").expect("let in");
+    }
+    drop(strangers);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn end_of_the_time_for_a_login_is_told() {
     let (gateway, _) = started(|options| options.authentication = Duration::from_secs(1)).await;

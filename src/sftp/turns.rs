@@ -1,0 +1,173 @@
+//! Turns in which russh computes for callers who have not logged in: so few at once that they hold up nobody else.
+//!
+//! A key exchange costs the server a thousand times what it costs to ask for one, and a caller may ask for another
+//! before he logs in. russh computes when bytes come in, so that these wait for a turn ([`super::wire`]), which ends when
+//! russh writes, or asks for more: whoever sends slowly, or nothing, holds none. An address has one turn at a time,
+//! whatever it has connections, and the addresses are served in the order in which they come.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::net::network;
+
+/// Turns of all callers who have not logged in. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct LoginTurns {
+    in_all: Arc<Semaphore>,
+    addresses: Arc<Mutex<HashMap<IpAddr, Address>>>,
+}
+
+#[derive(Debug)]
+struct Address {
+    connections: usize,
+    turn: Arc<Semaphore>,
+}
+
+/// One turn; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct LoginTurn {
+    _in_all: OwnedSemaphorePermit,
+    _of_address: OwnedSemaphorePermit,
+}
+
+/// One connection's claim to turns.
+#[derive(Debug)]
+pub(super) struct TurnClaim {
+    turns: LoginTurns,
+    address: IpAddr,
+    turn: Arc<Semaphore>,
+}
+
+impl LoginTurns {
+    /// Returns turns of which so many are taken at once.
+    pub(super) fn new(in_all: usize) -> Self {
+        Self { in_all: Arc::new(Semaphore::new(in_all)), addresses: Arc::default() }
+    }
+
+    /// Returns turns that take half of the processors, one at the least.
+    pub(super) fn of_half_the_processors() -> Self {
+        Self::new((thread::available_parallelism().map_or(1, usize::from) / 2).max(1))
+    }
+
+    /// Returns the claim of a connection from this address; a /64 of IPv6 counts as one.
+    pub(super) fn claim(&self, address: IpAddr) -> TurnClaim {
+        let address = network(address);
+        let mut addresses = self.addresses.lock();
+        let entry =
+            addresses.entry(address).or_insert_with(|| Address { connections: 0, turn: Arc::new(Semaphore::new(1)) });
+        entry.connections += 1;
+        TurnClaim { turns: self.clone(), address, turn: Arc::clone(&entry.turn) }
+    }
+}
+
+impl TurnClaim {
+    /// Waits for a turn.
+    pub(super) fn take(&self) -> Pin<Box<dyn Future<Output = Option<LoginTurn>> + Send + Sync>> {
+        let (own, all) = (Arc::clone(&self.turn), Arc::clone(&self.turns.in_all));
+        Box::pin(async move {
+            // The address first: its connections wait for each other, and one of them for other addresses.
+            let of_address = own.acquire_owned().await.ok()?;
+            let in_all = all.acquire_owned().await.ok()?;
+            Some(LoginTurn { _in_all: in_all, _of_address: of_address })
+        })
+    }
+}
+
+impl Drop for TurnClaim {
+    fn drop(&mut self) {
+        let mut addresses = self.turns.addresses.lock();
+        if let Some(address) = addresses.get_mut(&self.address) {
+            address.connections -= 1;
+            if address.connections == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Turn that a connection has, is waiting for, or needs no more.
+pub(super) struct TurnState {
+    claim: TurnClaim,
+    waiting: Option<Pin<Box<dyn Future<Output = Option<LoginTurn>> + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for TurnState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TurnState").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl TurnState {
+    /// Returns that of a connection which has no turn yet.
+    pub(super) fn new(claim: TurnClaim) -> Self {
+        Self { claim, waiting: None }
+    }
+
+    /// Polls for a turn.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<LoginTurn>> {
+        let waiting = self.waiting.get_or_insert_with(|| self.claim.take());
+        let turn = std::task::ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    /// Polls once.
+    fn now(state: &mut TurnState) -> Option<LoginTurn> {
+        match state.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(turn) => turn,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn address_has_one_turn_at_a_time_and_others_have_theirs() {
+        let turns = LoginTurns::new(2);
+        let of = |text| TurnState::new(turns.claim(address(text)));
+        let mut many: Vec<_> = (0..10).map(|_| of("2001:db8::1")).collect();
+        let first = now(&mut many[0]).expect("a turn");
+        assert!(many[1..].iter_mut().all(|one| now(one).is_none()), "one of an address");
+        let mut other = of("192.0.2.1");
+        let second = now(&mut other).expect("another address");
+        let mut third = of("192.0.2.2");
+        assert!(now(&mut third).is_none(), "two in all");
+        drop(first);
+        let third = now(&mut third).expect("it has waited longest for one of the two");
+        assert!(now(&mut many[1]).is_none(), "its address is free, and both turns are taken");
+        drop(second);
+        assert!(now(&mut many[1]).is_some());
+        drop(third);
+    }
+
+    #[test]
+    fn who_goes_leaves_nothing_behind() {
+        let turns = LoginTurns::new(1);
+        let (mut one, mut two) = (address("192.0.2.1"), address("2001:db8::2"));
+        for _ in 0..3 {
+            let mut holder = TurnState::new(turns.claim(one));
+            let turn = now(&mut holder).expect("a turn");
+            let mut waiting = TurnState::new(turns.claim(two));
+            assert!(now(&mut waiting).is_none());
+            drop((waiting, holder));
+            drop(turn);
+            std::mem::swap(&mut one, &mut two);
+        }
+        assert!(turns.addresses.lock().is_empty());
+        assert_eq!(turns.in_all.available_permits(), 1);
+    }
+}
