@@ -2,6 +2,7 @@
 
 mod apitoken;
 mod audit;
+mod capabilities;
 mod client;
 mod completions;
 mod descriptors;

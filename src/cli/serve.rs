@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::SettingFlags;
 use super::site::{Site, durability};
-use super::{Failure, Result, descriptors, output};
+use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded};
 use crate::gateway::{Gateway, Parts, ProxyProtocol, Settings};
@@ -60,6 +60,8 @@ impl Serve {
 
 /// Runs a server to its end.
 pub(super) fn run(server: impl Future<Output = Result>) -> Result {
+    // Before the runtime starts threads.
+    capabilities::drop_unneeded();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(server);
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -7,6 +7,7 @@ mod both;
 mod bounds;
 mod budgets;
 mod clock;
+mod capabilities;
 mod connections;
 mod console;
 mod console_audit;

@@ -64,6 +64,14 @@ impl Server {
         line.split_whitespace().next().expect("a number").parse().expect("a number")
     }
 
+    /// The `status` of each of its threads.
+    #[allow(dead_code, reason = "for tests/handles")]
+    pub(crate) fn thread_statuses(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
+        // One that has ended meanwhile has none.
+        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok()).collect()
+    }
+
     /// How many files it may have open: as it is, and at most.
     pub(crate) fn open_files(&self) -> (String, String) {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.process.id())).expect("it runs");
