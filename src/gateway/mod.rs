@@ -152,11 +152,7 @@ impl Gateway {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
-            readiness: Readiness::new({
-                let store = store.clone();
-                move || store.version().is_ok()
-            }),
-            store: store.clone(),
+            readiness: Readiness::of(store.clone()),
             tree: tree.clone(),
             tls,
             front: Front {

@@ -35,7 +35,6 @@ use crate::http::{
 use crate::net::{
     Connection, DrainLimits, LingeringStream, Pass, PeerEnd, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
 };
-use crate::store::Store;
 use crate::tree::{OUTAGE_RETRY, Tree};
 use crate::webdav::Webdav;
 
@@ -67,7 +66,6 @@ pub(super) struct HttpDoor {
     pub(super) api: Api,
     pub(super) console: Console,
     pub(super) readiness: Readiness,
-    pub(super) store: Store,
     pub(super) tree: Tree,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) proxies: Arc<TrustedProxies>,
@@ -158,11 +156,8 @@ impl HttpDoor {
     }
 
     async fn ready(&self) -> Response<Body> {
-        if !self.readiness.is_ready().await {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read");
-        }
-        if let Some(fault) = self.store.disk_fault() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, fault.text());
+        if let Some(fault) = self.readiness.fault().await {
+            return text(StatusCode::SERVICE_UNAVAILABLE, fault);
         }
         // Whoever asks is not known: no path is named to them. The log names it.
         let Some((path, outage)) = self.tree.outages().into_iter().next() else { return text(StatusCode::OK, "ready") };
