@@ -1,5 +1,6 @@
 //! Connections that rest, pause, carry several channels, or move their bytes in small pieces.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use patgate::sftp::SftpOptions;
@@ -59,18 +60,22 @@ async fn paused_download_is_whole_in_the_end() {
     let (network, mut sftp) = pausable(&token, &gateway).await;
     let handle = sftp.open_file(b"/big", READ).await.expect("opened");
     let mut got = sftp.read_at(&handle, 0, 32_768).await.expect("begun");
-    let mut ids = Vec::new();
-    // More is asked for at once than the buffers between the two hold.
-    for offset in (got.len() as u64..content.len() as u64).step_by(32_768) {
-        let length = 32_768u32.to_be_bytes();
-        ids.push(sftp.send(5, &[&string(&handle), &offset.to_be_bytes(), &length]).await.expect("asked"));
-        if ids.len() == 64 {
+    let (mut ids, mut has_slept) = (VecDeque::new(), false);
+    let mut offset = got.len() as u64;
+    while got.len() < content.len() {
+        // As much is asked for at once as the buffers between the two hold, and more.
+        while ids.len() < 96 && offset < content.len() as u64 {
+            let length = 32_768u32.to_be_bytes();
+            ids.push_back(sftp.send(5, &[&string(&handle), &offset.to_be_bytes(), &length]).await.expect("asked"));
+            offset += 32_768;
+        }
+        if !has_slept {
+            has_slept = true;
             let asleep = network.running.acquire().await.expect("running");
             tokio::time::sleep(Duration::from_secs(6)).await;
             drop(asleep);
         }
-    }
-    for id in ids {
+        let id = ids.pop_front().expect("something was asked for");
         let (kind, body) = tokio::time::timeout(PATIENCE, sftp.receive(id)).await.expect("it goes on").expect("data");
         assert_eq!(kind, 103);
         got.extend_from_slice(&body[4..]);
