@@ -7,16 +7,8 @@ use patgate::gateway::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
 use crate::support::{Dav, Fixture, Sftp, SftpError, string};
-
-const READ: u32 = 1;
-const WRITE: u32 = 2;
-const APPEND: u32 = 4;
-const CREATE: u32 = 8;
-const TRUNCATE: u32 = 16;
-const EXCLUSIVE: u32 = 32;
-/// How `put` opens a file: the upload is staged.
-const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
 
 const END: u32 = 1;
 const NO_SUCH_FILE: u32 = 2;

@@ -4,16 +4,8 @@ use std::time::Duration;
 
 use patgate::sftp::SftpOptions;
 
+use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
 use crate::support::{Fixture, Sftp, SftpError, packet, string};
-
-const READ: u32 = 1;
-const WRITE: u32 = 2;
-const APPEND: u32 = 4;
-const CREATE: u32 = 8;
-const TRUNCATE: u32 = 16;
-const EXCLUSIVE: u32 = 32;
-/// How `put` opens a file.
-const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
 
 const NO_SUCH_FILE: u32 = 2;
 const PERMISSION_DENIED: u32 = 3;

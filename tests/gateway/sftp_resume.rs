@@ -4,13 +4,9 @@ use std::time::Duration;
 
 use patgate::auth::Clock;
 
+use crate::support::open_flags::{APPEND, CREATE, REPLACE, WRITE};
 use crate::support::{Fixture, Sftp, SftpError};
 
-const WRITE: u32 = 2;
-const APPEND: u32 = 4;
-const CREATE: u32 = 8;
-const TRUNCATE: u32 = 16;
-const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
 const NO_SUCH_FILE: u32 = 2;
 
 struct Served {

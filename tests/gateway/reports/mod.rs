@@ -24,16 +24,8 @@ mod webdav_proxies;
 mod webdav_sync;
 mod webdav_validators;
 
+use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, TRUNCATE, WRITE};
 use crate::support::{Answer, Dav, Fixture, SftpError};
-
-/// SSH_FXF_ flags of OPEN, and the three that `put` sets.
-const READ: u32 = 1;
-const WRITE: u32 = 2;
-const APPEND: u32 = 4;
-const CREATE: u32 = 8;
-const TRUNCATE: u32 = 16;
-const EXCLUSIVE: u32 = 32;
-const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
 
 /// SSH_FX_ codes of STATUS.
 const END: u32 = 1;

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use dav::{Answer, Dav, raw};
 pub(crate) use rest::Rest;
-pub(crate) use sftp::{Sftp, SftpError, packet, string, take_string, take_u32};
+pub(crate) use sftp::{Sftp, SftpError, open_flags, packet, string, take_string, take_u32};
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct Fixture {

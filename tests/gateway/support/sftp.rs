@@ -7,6 +7,17 @@ use std::sync::Arc;
 use russh::client;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+/// Flags of OPEN (SSH_FXF_, draft-ietf-secsh-filexfer-02 section 6.3), and the three with which `put` opens a file.
+pub(crate) mod open_flags {
+    pub(crate) const READ: u32 = 1;
+    pub(crate) const WRITE: u32 = 2;
+    pub(crate) const APPEND: u32 = 4;
+    pub(crate) const CREATE: u32 = 8;
+    pub(crate) const TRUNCATE: u32 = 16;
+    pub(crate) const EXCLUSIVE: u32 = 32;
+    pub(crate) const REPLACE: u32 = WRITE | CREATE | TRUNCATE;
+}
+
 /// A status other than OK: its code and message, or the end of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SftpError {
