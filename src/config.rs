@@ -6,7 +6,7 @@ mod fault;
 mod keys;
 mod suggestion;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -180,6 +180,16 @@ pub struct Loaded {
     pub config: Config,
     /// What the administrator should know, a sentence each.
     pub warnings: Vec<String>,
+    /// Each setting that has a value, as it was written.
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Loaded {
+    /// Returns the settings whose values differ in `newer` and that a running server does not take anew.
+    pub fn restart_needed(&self, newer: &Self) -> Vec<&'static str> {
+        let changed = KEYS.iter().filter(|key| self.values.get(key.name) != newer.values.get(key.name));
+        changed.filter(|key| !key.is_reloadable()).map(|key| key.name).collect()
+    }
 }
 
 /// Some of the listeners.
@@ -246,7 +256,7 @@ impl Config {
             (true, Some(root)) => {
                 let config = reading.draft.finish(root);
                 reading.warnings.extend(config.warning());
-                Ok(Loaded { config, warnings: reading.warnings })
+                Ok(Loaded { config, warnings: reading.warnings, values: reading.values })
             }
             _ => Err(ConfigError(reading.faults)),
         }
@@ -316,6 +326,8 @@ struct Reading {
     draft: Draft,
     /// Where the value that holds comes from.
     places: HashMap<&'static str, Place>,
+    /// The value that holds, as it was written.
+    values: BTreeMap<&'static str, String>,
     faults: Vec<Fault>,
     warnings: Vec<String>,
 }
@@ -325,6 +337,7 @@ impl Reading {
         let mut reading = Self {
             draft: Draft::new(sources.default_state.clone()),
             places: HashMap::new(),
+            values: BTreeMap::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
         };
@@ -351,6 +364,7 @@ impl Reading {
         match (key.read)(&mut self.draft, text) {
             Ok(()) => {
                 self.places.insert(key.name, place);
+                self.values.insert(key.name, text.to_owned());
             }
             Err(why) => self.fault(place, format!("{} = {text:?}: {why}", key.name)),
         }

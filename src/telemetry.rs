@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
+use tracing_subscriber::reload::Handle;
 
 use crate::domain::{Event, printable, redact_tokens};
 
@@ -19,26 +20,67 @@ pub enum LogFormat {
     Json,
 }
 
+/// Filter of events that was parsed.
+pub struct LogFilter(EnvFilter);
+
+/// Handle by which the filter of a running log is replaced.
+pub struct LogControl {
+    replace: Box<dyn Fn(EnvFilter) + Send + Sync>,
+}
+
+impl LogControl {
+    fn new<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        // The log outlives every handle: replacing its filter fails in no program that has begun to log.
+        Self { replace: Box::new(move |filter| drop(handle.reload(filter))) }
+    }
+
+    /// Parses a filter.
+    ///
+    /// # Errors
+    /// A sentence that names the filter and says what is wrong with it.
+    pub fn parse(&self, filter: &str) -> Result<LogFilter, String> {
+        parse_filter(filter)
+    }
+
+    /// Replaces the filter, for all events from now on.
+    pub fn set(&self, filter: LogFilter) {
+        (self.replace)(filter.0);
+    }
+}
+
+fn parse_filter(filter: &str) -> Result<LogFilter, String> {
+    // russh warns of channel requests that it doesn't know, in the client's own words; PuTTY makes one every time.
+    let usual = format!("russh=error,{filter}");
+    let parsed = EnvFilter::try_new(usual).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
+    Ok(LogFilter(parsed))
+}
+
 /// Starts writing events at `filter` (such as `info` or `patgate=debug`) and above to stderr.
 ///
 /// # Errors
 /// A sentence when the filter can't be read. A second call in one process changes nothing.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    // russh warns of channel requests that it doesn't know, in the client's own words; PuTTY makes one every time.
-    let usual = format!("russh=error,{filter}");
-    let filter = EnvFilter::try_new(usual).map_err(|e| format!("the log filter {filter:?} can't be read: {e}"))?;
+pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, String> {
+    let LogFilter(filter) = parse_filter(filter)?;
     let writer = (|| Redacting(std::io::stderr())).with_max_level(tracing::Level::TRACE);
     let colours = std::io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
-    let started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().with_target(true).try_init(),
+    let (started, control) = match format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let control = LogControl::new(builder.reload_handle());
+            (builder.try_init(), control)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_target(true).with_filter_reloading();
+            let control = LogControl::new(builder.reload_handle());
+            (builder.try_init(), control)
+        }
     };
     if started.is_err() {
         tracing::debug!("events are already written elsewhere");
     }
-    Ok(())
+    Ok(control)
 }
 
 /// Writer of whole events that strikes tokens from them: an event comes in one piece.

@@ -18,6 +18,7 @@ mod policy;
 mod quickstart;
 mod serve;
 mod settings;
+mod signals;
 mod site;
 mod system_user;
 mod token_flags;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::serve::{ready, run, stop_on_signals};
+use super::serve::{ready, run};
+use super::signals::stop_on_signals;
 use super::site::Site;
 use super::{Failure, Result, descriptors, output, system_user, token_view};
 use crate::api::shape::Token;

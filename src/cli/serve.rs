@@ -1,18 +1,17 @@
 //! `patgate serve`: runs the gateway until it is told to stop.
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::settings::SettingFlags;
+use super::signals::{HarmlessSignals, stop_on_signals};
 use super::site::{Site, durability};
 use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
-use crate::config::{self, Config, Loaded};
-use crate::gateway::{Gateway, Parts, ProxyProtocol, Settings};
+use crate::config::{self, Config, Loaded, Sources};
+use crate::gateway::{Gateway, Parts, ProxyProtocol, Reloader, Settings};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
 
 /// Serve a folder over WebDAV and SFTP
@@ -23,38 +22,80 @@ use crate::webdav::WebdavOptions;
   patgate serve --root /srv/files --http 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
   patgate serve --root /srv/files --sftp off --set durability=fast
 
-Prints one line on stdout when it is ready, with the addresses it got. SIGTERM lets transfers under
-way finish within drain_seconds; a second one cuts them.")]
+Prints one line on stdout when it is ready, with the addresses it got. SIGTERM, SIGINT and SIGQUIT let
+transfers under way finish within drain_seconds; a second one cuts them. SIGHUP reads the configuration
+file, the certificate and the key again; settings that can't change while the server runs are named in
+the log.")]
 pub(super) struct Serve {
     #[command(flatten)]
     settings: SettingFlags,
 }
 
 impl Serve {
-    /// Serves until SIGTERM or SIGINT.
+    /// Serves until SIGTERM, SIGINT or SIGQUIT.
     pub(super) fn run(self, site: &Site) -> Result {
-        let Loaded { config, warnings } = Config::load(&site.sources(self.settings.0))?;
-        start_log(&config)?;
-        for warning in warnings {
+        let sources = site.sources(self.settings.0);
+        let loaded = Config::load(&sources)?;
+        let log = start_log(&loaded.config)?;
+        for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let (limit, doors) = (descriptors::raise(), config.doors());
+        let (limit, doors) = (descriptors::raise(), loaded.config.doors());
         if let Some(shortage) = descriptors::shortage(limit, &doors) {
             tracing::warn!("{shortage}");
         }
-        let mut settings = settings(config);
+        let mut settings = settings(loaded.config.clone());
         if let Some(limit) = limit {
             descriptors::divide(limit, &doors).apply(&mut settings);
         }
         run(async {
+            // Before the state is opened: a service manager may send SIGHUP at any time.
+            let harmless = HarmlessSignals::register()?;
             site.makes(&settings.state);
             let gateway = Gateway::open(settings, Parts::default()).await?;
             site.keeps();
             let stop = stop_on_signals()?;
+            let mut reload = Reload { sources, loaded, log, gateway: gateway.reloader() };
+            tokio::spawn(harmless.reload_on_hangup(move || reload.run()));
             output::say(&ready(&gateway))?;
             gateway.run(stop).await;
             Ok(())
         })
+    }
+}
+
+/// Configuration of a running server, and the ways to change it.
+struct Reload {
+    sources: Sources,
+    /// The configuration that the server was started with: settings that need a restart are compared with it.
+    loaded: Loaded,
+    log: LogControl,
+    gateway: Reloader,
+}
+
+impl Reload {
+    /// Reads the configuration again and applies it, or logs why it can't be applied and leaves all as it is.
+    fn run(&mut self) {
+        match self.apply() {
+            Ok(()) => tracing::info!("the configuration was reloaded"),
+            Err(reason) => tracing::error!("the configuration was not reloaded, the old one stays: {reason}"),
+        }
+    }
+
+    fn apply(&mut self) -> std::result::Result<(), String> {
+        let newer = Config::load(&self.sources).map_err(|error| error.to_string().replace('\n', "; "))?;
+        let filter = self.log.parse(&newer.config.log)?;
+        self.gateway.reload(&settings(newer.config.clone())).map_err(|error| error.to_string())?;
+        // Last, since it can't fail any more.
+        self.log.set(filter);
+        for warning in &newer.warnings {
+            tracing::warn!("{warning}");
+        }
+        let restart = self.loaded.restart_needed(&newer);
+        if !restart.is_empty() {
+            tracing::warn!("a restart is needed before these settings change: {}", restart.join(", "));
+        }
+        Ok(())
     }
 }
 
@@ -68,30 +109,6 @@ pub(super) fn run(server: impl Future<Output = Result>) -> Result {
     outcome
 }
 
-/// Returns what is cancelled at the first SIGTERM or SIGINT; a second one ends the process.
-pub(super) fn stop_on_signals() -> Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            let mut next = async || {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
-            next().await;
-            tracing::info!("told to stop");
-            stop.cancel();
-            next().await;
-            tracing::warn!("told to stop again: what is under way is cut");
-            std::process::exit(1);
-        }
-    });
-    Ok(stop)
-}
-
 /// Writes the line that says where a gateway is reached.
 pub(super) fn ready(gateway: &Gateway) -> String {
     let scheme = if gateway.is_tls() { "https" } else { "http" };
@@ -100,7 +117,7 @@ pub(super) fn ready(gateway: &Gateway) -> String {
     format!("patgate ready{}{}", http.unwrap_or_default(), sftp.unwrap_or_default())
 }
 
-fn start_log(config: &Config) -> Result {
+fn start_log(config: &Config) -> Result<LogControl> {
     let format = match config.log_format {
         config::LogFormat::Text => LogFormat::Text,
         config::LogFormat::Json => LogFormat::Json,

@@ -49,6 +49,11 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
+    /// Tells whether a running server takes a new value when it is sent SIGHUP.
+    pub fn is_reloadable(&self) -> bool {
+        RELOADABLE.contains(&self.name)
+    }
+
     /// Returns the name of its environment variable.
     pub fn variable(&self) -> String {
         format!("PATGATE_{}", self.name.to_ascii_uppercase())
@@ -80,6 +85,9 @@ pub fn example() -> String {
             text.push_str(&line);
             text.push('\n');
         }
+        if key.is_reloadable() {
+            text.push_str("# Reloaded on SIGHUP.\n");
+        }
         text.push_str(&key.line());
         text.push('\n');
     }
@@ -92,6 +100,9 @@ const EXAMPLE_HEAD: &str = "\
 # which wins over this file. Relative paths are taken from the working directory.
 #
 #     patgate serve --config patgate.toml
+#
+# SIGHUP makes a running server read this file again; settings without \"Reloaded on SIGHUP\" need a
+# restart. A file that can't be used is refused as a whole, with the reason in the log.
 ";
 
 /// Breaks a text into lines of at most 98 characters.
@@ -108,6 +119,9 @@ fn wrapped(text: &str) -> Vec<String> {
     }
     lines
 }
+
+/// Settings that a running server takes anew on SIGHUP; all others need a restart.
+const RELOADABLE: &[&str] = &["tls_cert", "tls_key", "public_url", "cors_origins", "drain_seconds", "log"];
 
 /// Every setting there is, in the order of the example file.
 pub const KEYS: &[Key] = &[

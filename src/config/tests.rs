@@ -58,7 +58,7 @@ fn flags_win_over_environment_over_file_over_default() {
             .map(|(n, v)| (n.into(), v.into()))
             .to_vec();
     sources.flags = vec![flag("strangers", "3")];
-    let Loaded { config, warnings } = Config::load(&sources).expect("loads");
+    let Loaded { config, warnings, .. } = Config::load(&sources).expect("loads");
     assert_eq!((config.strangers, config.sftp_connections, config.http_connections), (3, 2, 1));
     assert_eq!(config.strangers_per_address, 64);
     assert_eq!(warnings, Vec::<String>::new());

@@ -15,6 +15,7 @@ mod owner;
 mod presence;
 mod readiness;
 mod relay;
+mod reload;
 mod serve_http;
 mod settings;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,10 +44,11 @@ use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
-use front::Front;
 use http2::Http2Shares;
 use readiness::Readiness;
 use relay::Relay;
+use reload::LiveSettings;
+pub use reload::{ReloadError, Reloader};
 use serve_http::HttpDoor;
 pub use settings::{ProxyProtocol, Settings};
 
@@ -104,6 +107,7 @@ pub struct Gateway {
     http: Option<(TcpListener, HttpDoor)>,
     sftp: Option<(TcpListener, Sftp)>,
     settings: Settings,
+    live: Arc<ArcSwap<LiveSettings>>,
 }
 
 impl Gateway {
@@ -113,10 +117,8 @@ impl Gateway {
     /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
     pub async fn open(settings: Settings, parts: Parts) -> Result<Self, StartError> {
         apart(&settings)?;
-        let tls = match &settings.tls {
-            Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
-            None => None,
-        };
+        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
+        let live = Arc::new(ArcSwap::from_pointee(LiveSettings::read(&settings, &proxies)?));
         let http = bind(settings.http).await?;
         let sftp = bind(settings.sftp).await?;
 
@@ -147,19 +149,13 @@ impl Gateway {
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = Tokens::new(store.clone(), parts.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_uses(auth.clone());
-        let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
             readiness: Readiness::of(store.clone()),
             tree: tree.clone(),
-            tls,
-            front: Front {
-                proxies: Arc::clone(&proxies),
-                public_url: settings.public_url.clone(),
-                cors_origins: settings.cors_origins.clone(),
-            },
+            live: Arc::clone(&live),
             proxies,
             insecure: settings.insecure_http,
             idle: settings.http_idle,
@@ -169,7 +165,7 @@ impl Gateway {
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
-        Ok(Self { store, auth, tree, http, sftp, settings })
+        Ok(Self { store, auth, tree, http, sftp, settings, live })
     }
 
     /// Returns where HTTP is answered.
@@ -202,10 +198,15 @@ impl Gateway {
         &self.auth
     }
 
+    /// Returns the handle by which it is given new settings while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { live: Arc::clone(&self.live) }
+    }
+
     /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
     /// bound; then writes down what memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, settings } = self;
+        let Self { store, auth, tree, http, sftp, settings, live } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
         let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
@@ -255,7 +256,8 @@ impl Gateway {
         stop.cancelled().await;
         listeners.close();
         listeners.wait().await;
-        drain(&connections, settings.drain).await;
+        let bound = live.load().drain;
+        drain(&connections, bound).await;
         ended.cancel();
         background.close();
         background.wait().await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -18,16 +19,17 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::front::Front;
 use super::hang_up::{Probe, ProbedStream, while_awaited};
 use super::http2::Http2Shares;
 use super::malformed::reject_malformed;
 use super::owner::Owner;
 use super::readiness::Readiness;
+use super::reload::LiveSettings;
 use super::{cors, cross_origin, cut, http2};
 use crate::api::Api;
 use crate::auth::Session;
 use crate::console::Console;
+use crate::domain::AllowedOrigins;
 use crate::http::{
     Body, BodyRest, Introduction, Origin, Proven, ProvenConnection, RequestBody, TrustedProxies, UnreadBody, empty,
     full, is_encoded, retry_after, text,
@@ -67,9 +69,8 @@ pub(super) struct HttpDoor {
     pub(super) console: Console,
     pub(super) readiness: Readiness,
     pub(super) tree: Tree,
-    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(super) live: Arc<ArcSwap<LiveSettings>>,
     pub(super) proxies: Arc<TrustedProxies>,
-    pub(super) front: Front,
     pub(super) insecure: bool,
     pub(super) idle: Duration,
     pub(super) http2: Http2Shares,
@@ -84,10 +85,12 @@ impl HttpDoor {
         let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone()).looking(peer_end.clone());
         let unread = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
-        let tls = self.tls.clone();
+        let settings = self.live.load_full();
+        let tls = settings.tls.clone();
         let displaced = pass.displaced();
         let caller = Caller {
             door: self,
+            settings,
             peer: peer.ip(),
             encrypted: encrypted || tls.is_some(),
             pass,
@@ -120,14 +123,14 @@ impl HttpDoor {
         }
     }
 
-    async fn route(&self, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
-        if let Some(response) = cors::preflight(&self.front.cors_origins, &request) {
+    async fn route(&self, request: Request<RequestBody>, origin: Origin, allowed: &AllowedOrigins) -> Response<Body> {
+        if let Some(response) = cors::preflight(allowed, &request) {
             return response;
         }
         let path = request.uri().path();
         let for_api = within(path, "/api") || within(path, "/auth");
         // The console judges its own forms, which have a secret besides.
-        if !within(path, "/console") && cross_origin::is_refused(&self.front.cors_origins, &request, origin) {
+        if !within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
             let words = cross_origin::REFUSAL;
             return if for_api { Api::refuse(words) } else { text(StatusCode::FORBIDDEN, words) };
         }
@@ -171,6 +174,8 @@ impl HttpDoor {
 /// One connection: who is at its other end, and its place at the gate.
 pub(super) struct Caller {
     pub(super) door: HttpDoor,
+    /// Those that held when the connection began.
+    settings: Arc<LiveSettings>,
     pub(super) peer: IpAddr,
     encrypted: bool,
     pass: Pass,
@@ -303,7 +308,7 @@ impl Caller {
         let connection: Arc<dyn ProvenConnection> = Arc::clone(self) as _;
         request.extensions_mut().insert(Introduction(connection));
         let next = async |request| self.answer_prepared(request, unread).await;
-        self.door.front.answer(self.peer, request, next).await
+        self.settings.front.answer(self.peer, request, next).await
     }
 
     async fn answer_prepared(self: &Arc<Self>, request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
@@ -337,7 +342,7 @@ impl Caller {
         if !self.may_speak(origin) {
             return text(StatusCode::FORBIDDEN, CLEARTEXT);
         }
-        let mut response = self.door.route(request, origin).await;
+        let mut response = self.door.route(request, origin, &self.settings.front.cors_origins).await;
         if origin.encrypted {
             require_tls_from_now_on(response.headers_mut());
         }

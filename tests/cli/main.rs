@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod serving;
+mod signals;
 mod state;
 mod tokens;
 mod usage;
@@ -82,6 +83,12 @@ impl Site {
 
     fn json(&self, line: &str) -> serde_json::Value {
         serde_json::from_str(&self.done(&format!("{line} --json"))).expect(line)
+    }
+
+    /// Makes a user and returns a new token of theirs.
+    fn token_of(&self, login: &str) -> String {
+        self.done(&format!("admin user create {login}"));
+        self.done(&format!("admin user token -u {login} -q")).trim().to_owned()
     }
 
     fn tokens(&self) -> usize {

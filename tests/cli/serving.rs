@@ -5,21 +5,22 @@ use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
 use crate::{Site, is_token};
+
 /// A server that this test started; ended with it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Server {
-    fn start(command: &mut std::process::Command) -> Self {
+    pub(crate) fn start(command: &mut std::process::Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
         let out = BufReader::new(child.stdout.take().expect("stdout"));
         Self { child, out }
     }
 
     /// Returns all lines up to the one that says that it is ready.
-    fn ready(&mut self) -> Vec<String> {
+    pub(crate) fn ready(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.out.by_ref().lines() {
             lines.push(line.expect("text"));
@@ -34,11 +35,27 @@ impl Server {
 
     /// Tells it to stop, and returns its exit code and what it printed since.
     fn stop(mut self) -> (Option<i32>, String) {
-        let told = std::process::Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(told.expect("kill runs").success());
+        self.signal("TERM");
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("text");
-        (self.child.wait().expect("it ends").code(), rest)
+        (self.wait(), rest)
+    }
+
+    /// Sends it a signal, named without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent =
+            std::process::Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Returns its log.
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child.stderr.take().expect("stderr")
+    }
+
+    /// Waits for its end and returns its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
     }
 }
 
@@ -49,21 +66,27 @@ impl Drop for Server {
     }
 }
 
-fn program() -> std::process::Command {
+pub(crate) fn program() -> std::process::Command {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("patgate"));
     command.env_clear().env("USER", "zoe");
     command
 }
 
-/// Asks for a path over HTTP with a user's token and returns the whole answer.
-fn get(address: &str, path: &str, login: &str, token: &str) -> String {
+/// Sends the head of an HTTP request (`target` is method and path; `headers` end in CR LF each) with a user's token.
+pub(crate) fn request(address: &str, target: &str, login: &str, token: &str, headers: &str) -> TcpStream {
     use base64::Engine;
     let credential = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{token}"));
     let mut stream = TcpStream::connect(address).expect("it listens");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {credential}\r\nConnection: close\r\n\r\n"
+    let head = format!(
+        "{target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {credential}\r\nConnection: close\r\n{headers}\r\n"
     );
-    stream.write_all(request.as_bytes()).expect("sent");
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream
+}
+
+/// Asks for a path over HTTP with a user's token and returns the whole answer.
+fn get(address: &str, path: &str, login: &str, token: &str) -> String {
+    let mut stream = request(address, &format!("GET {path}"), login, token, "");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer

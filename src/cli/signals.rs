@@ -1,0 +1,62 @@
+//! Signals of a running server: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads it, SIGUSR1 and SIGUSR2 do nothing.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Result;
+
+/// Signals whose default action would end the process and that a server outlives.
+pub(super) struct HarmlessSignals {
+    hangup: Signal,
+    user: [Signal; 2],
+}
+
+impl HarmlessSignals {
+    /// Takes the signals over; from here on none of them ends the process.
+    pub(super) fn register() -> Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
+    }
+
+    /// Calls `reload` on every SIGHUP, for as long as the process runs. Signals that arrived since
+    /// [`HarmlessSignals::register`] count once.
+    pub(super) async fn reload_on_hangup(self, mut reload: impl FnMut()) {
+        let Self { mut hangup, user: [mut user1, mut user2] } = self;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => reload(),
+                _ = user1.recv() => tracing::info!("SIGUSR1 has no effect: SIGHUP reloads, SIGTERM stops"),
+                _ = user2.recv() => tracing::info!("SIGUSR2 has no effect: SIGHUP reloads, SIGTERM stops"),
+            }
+        }
+    }
+}
+
+/// Returns the token that the first SIGTERM, SIGINT or SIGQUIT cancels; a second one ends the process.
+pub(super) fn stop_on_signals() -> Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = quit.recv() => {}
+                }
+            };
+            next().await;
+            tracing::info!("told to stop");
+            stop.cancel();
+            next().await;
+            tracing::warn!("told to stop again: what is under way is cut");
+            std::process::exit(1);
+        }
+    });
+    Ok(stop)
+}

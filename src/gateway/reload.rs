@@ -1,0 +1,70 @@
+//! Settings that a running gateway takes anew. Each connection keeps those that held when it began, so that a reload
+//! breaks none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::Settings;
+use super::front::Front;
+use crate::http::TrustedProxies;
+use crate::net::{self, TlsError};
+
+/// Settings of the gateway that [`Reloader::reload`] replaces.
+pub(super) struct LiveSettings {
+    /// TLS of the HTTP listener.
+    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(super) front: Front,
+    pub(super) drain: Duration,
+}
+
+impl LiveSettings {
+    /// Reads the certificate and takes the rest as it is.
+    pub(super) fn read(settings: &Settings, proxies: &Arc<TrustedProxies>) -> Result<Self, TlsError> {
+        let tls = match &settings.tls {
+            Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
+            None => None,
+        };
+        let front = Front {
+            proxies: Arc::clone(proxies),
+            public_url: settings.public_url.clone(),
+            cors_origins: settings.cors_origins.clone(),
+        };
+        Ok(Self { tls, front, drain: settings.drain })
+    }
+}
+
+/// Reason why a running gateway can't take new settings. It goes on with those that it has.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The HTTP listener would change between TLS and cleartext.
+    #[error("HTTP can't be switched to or from TLS while it runs: restart the server for tls_cert and tls_key")]
+    TlsSwitched,
+}
+
+/// Handle by which a running gateway is given new settings; clones act on the same gateway.
+#[derive(Clone)]
+pub struct Reloader {
+    pub(super) live: Arc<ArcSwap<LiveSettings>>,
+}
+
+impl Reloader {
+    /// Reads certificate and key again and replaces them, `public_url`, `cors_origins` and `drain` by those of
+    /// `settings`, for connections from now on; all other settings are passed over.
+    ///
+    /// # Errors
+    /// [`ReloadError`] where certificate and key can't be used; nothing is replaced then.
+    pub fn reload(&self, settings: &Settings) -> Result<(), ReloadError> {
+        let current = self.live.load();
+        let new = LiveSettings::read(settings, &current.front.proxies)?;
+        if new.tls.is_some() != current.tls.is_some() {
+            return Err(ReloadError::TlsSwitched);
+        }
+        self.live.store(Arc::new(new));
+        Ok(())
+    }
+}

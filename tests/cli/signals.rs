@@ -1,0 +1,179 @@
+//! Signals to `patgate serve`: which ones stop it, what SIGHUP reloads, and which ones have no effect.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::ChildStderr;
+
+use crate::Site;
+use crate::serving::{Server, program, request};
+
+/// A server that reads `patgate.toml`, and its log.
+struct ConfiguredServer {
+    server: Server,
+    log: BufReader<ChildStderr>,
+    file: PathBuf,
+    /// Address of the HTTP listener.
+    http: String,
+}
+
+impl ConfiguredServer {
+    fn start(site: &Site, settings: &str) -> Self {
+        let file = site.state().with_extension("toml");
+        std::fs::write(&file, settings).expect("written");
+        let mut command = program();
+        command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off", "--config"]).arg(&file);
+        command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root());
+        let mut server = Server::start(&mut command);
+        let line = server.ready().remove(0);
+        let http = line.rsplit_once("://").expect("an address").1.to_owned();
+        Self { log: BufReader::new(server.stderr()), server, file, http }
+    }
+
+    fn signal(&self, name: &str) {
+        self.server.signal(name);
+    }
+
+    /// Replaces the configuration file, sends SIGHUP and returns all lines of the log up to the one with the outcome.
+    fn reload(&mut self, settings: &str) -> String {
+        std::fs::write(&self.file, settings).expect("written");
+        self.signal("HUP");
+        self.log_until("reload")
+    }
+
+    /// Returns all lines of the log up to the first that contains `words`.
+    fn log_until(&mut self, words: &str) -> String {
+        let mut text = String::new();
+        while !text.lines().last().is_some_and(|line| line.contains(words)) {
+            assert_ne!(self.log.read_line(&mut text).expect("text"), 0, "the log ended: {text}");
+        }
+        text
+    }
+
+    /// Asks on an open connection whether a web application of `https://app.example` may call the server.
+    fn allows_application(connection: &mut TcpStream) -> bool {
+        let request = "OPTIONS /dav/ HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n\
+                       Access-Control-Request-Method: GET\r\n\r\n";
+        connection.write_all(request.as_bytes()).expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            connection.read_exact(&mut byte).expect("an answer");
+            head.extend(byte);
+        }
+        String::from_utf8(head).expect("text").to_ascii_lowercase().contains("access-control-allow-origin")
+    }
+}
+
+fn pem(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/tls").join(format!("{name}.pem"))
+}
+
+#[test]
+fn sighup_reloads_settings_for_new_connections_and_breaks_no_open_one() {
+    let site = Site::new();
+    let mut server = ConfiguredServer::start(&site, "");
+    let mut open = TcpStream::connect(&server.http).expect("it listens");
+    assert!(!ConfiguredServer::allows_application(&mut open));
+
+    let log = server.reload("cors_origins = [\"https://app.example\"]\n");
+    assert!(log.contains("the configuration was reloaded"), "{log}");
+    let mut new = TcpStream::connect(&server.http).expect("it listens");
+    assert!(ConfiguredServer::allows_application(&mut new));
+    assert!(!ConfiguredServer::allows_application(&mut open), "it keeps the settings that it began with");
+
+    let log = server.reload("cors_origins = [\"https://other.example\"]\nhttp_connections = 99\n");
+    assert!(log.contains("a restart is needed before these settings change: http_connections"), "{log}");
+    let mut newer = TcpStream::connect(&server.http).expect("it listens");
+    assert!(!ConfiguredServer::allows_application(&mut newer));
+}
+
+#[test]
+fn sighup_reloads_the_log_filter() {
+    let site = Site::new();
+    let mut server = ConfiguredServer::start(&site, "log = \"error\"\n");
+    server.signal("USR1");
+    let log = server.reload("log = \"info\"\n");
+    assert!(!log.contains("SIGUSR1"), "{log}");
+    server.signal("USR1");
+    server.log_until("SIGUSR1 has no effect");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_as_a_whole() {
+    let site = Site::new();
+    let mut server = ConfiguredServer::start(&site, "cors_origins = [\"https://app.example\"]\n");
+    for (settings, reason) in [
+        ("cors_origins = []\ndrain_seconds = \"soon\"\n", "drain_seconds"),
+        ("cors_origins = []\nno_such_setting = 1\n", "no_such_setting"),
+        ("cors_origins = []\nlog = \"patgate=[\"\n", "give off, error, warn"),
+        ("cors_origins = []\ntls_cert = \"/none\"\ntls_key = \"/none\"\n", "/none can't be read"),
+    ] {
+        let log = server.reload(settings);
+        assert!(log.contains("the configuration was not reloaded, the old one stays: "), "{log}");
+        assert!(log.contains(reason), "{log}");
+        let mut connection = TcpStream::connect(&server.http).expect("it listens");
+        assert!(ConfiguredServer::allows_application(&mut connection), "{settings}");
+    }
+}
+
+#[test]
+fn sighup_replaces_the_certificate() {
+    let site = Site::new();
+    let certificate = site.state().with_extension("pem");
+    std::fs::copy(pem("elsewhere"), &certificate).expect("copied");
+    let (certificate_text, key) = (certificate.display(), pem("key"));
+    let settings = format!("tls_cert = \"{certificate_text}\"\ntls_key = \"{}\"\n", key.display());
+    let mut server = ConfiguredServer::start(&site, &settings);
+    let ask = |http: &str| {
+        let mut command = program();
+        command.env("SSL_CERT_FILE", pem("stranger")).env("PATGATE_TOKEN", "none").arg("--ca-file").arg(pem("ca"));
+        let output = command.args(["policy", "show", "--server", &format!("https://{http}")]).output();
+        String::from_utf8(output.expect("the program runs").stderr).expect("text")
+    };
+    let text = ask(&server.http);
+    assert!(text.contains("shows a certificate of another name"), "{text}");
+
+    std::fs::copy(pem("server"), &certificate).expect("copied");
+    let log = server.reload(&settings);
+    assert!(log.contains("the configuration was reloaded"), "{log}");
+    let text = ask(&server.http);
+    assert!(!text.contains("certificate"), "{text}");
+
+    std::fs::write(&certificate, "no certificate").expect("written");
+    let log = server.reload(&settings);
+    assert!(log.contains("it holds no certificate"), "{log}");
+    assert!(!ask(&server.http).contains("certificate"), "the last one that could be used stays");
+
+    let log = server.reload("");
+    assert!(log.contains("HTTP can't be switched to or from TLS while it runs"), "{log}");
+}
+
+#[test]
+fn sigquit_and_sigint_drain_as_sigterm_does_and_user_signals_have_no_effect() {
+    for stop in ["QUIT", "INT", "TERM"] {
+        let site = Site::new();
+        let mut server = ConfiguredServer::start(&site, "drain_seconds = 30\n");
+        for harmless in ["USR1", "USR2", "HUP"] {
+            server.signal(harmless);
+        }
+        // An upload under way is carried out and answered before the server ends.
+        let token = site.token_of("alice");
+        let headers = "Content-Length: 2\r\nExpect: 100-continue\r\n";
+        let mut upload = request(&server.http, "PUT /dav/alice/new", "alice", &token, headers);
+        let mut interim = [0; 25];
+        upload.read_exact(&mut interim).expect("an answer");
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        upload.write_all(b"a").expect("sent");
+        server.signal(stop);
+        while TcpStream::connect(&server.http).is_ok() {
+            std::thread::yield_now();
+        }
+        upload.write_all(b"b").expect("sent");
+        let mut answer = String::new();
+        upload.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{stop}: {answer}");
+        assert_eq!(server.server.wait(), Some(0), "{stop}");
+        assert_eq!(std::fs::read(site.root().join("alice/new")).expect("the file"), b"ab");
+    }
+}
