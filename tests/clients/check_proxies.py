@@ -81,6 +81,16 @@ class Through:
         self.ask("PUT", odd, "-H", tagged, "--data-binary", "@-", wanted=204, text="other")
         self.ask("UNLOCK", odd, "-H", f"Lock-Token: {token[1]}", wanted=204)
 
+    def lie(self):
+        """A client that claims another public address: it counts nowhere."""
+        lies = ("-H", "X-Forwarded-Host: evil.example", "-H", "X-Forwarded-Port: 1", "-H", "X-Forwarded-Prefix: /evil")
+        self.ask("PUT", "lie", *lies, "--data-binary", "@-", wanted=201, text="content")
+        self.ask("COPY", "lie", *lies, "-H", f"Destination: {self.base}copied", wanted=201)
+        self.ask("COPY", "lie", *lies, "-H", "Destination: http://evil.example/dav/alice/x", wanted=502)
+        self.ask("COPY", "lie", *lies, "-H", "Destination: http://evil.example:1/evil/dav/alice/x", wanted=502)
+        listing = self.ask("PROPFIND", "lie", *lies, "-H", "Depth: 0", wanted=207)
+        need("evil" not in listing, f"a link leads elsewhere: {listing[-600:]}")
+
     def large(self, stored):
         """A file of 1 GiB, there and back by its digest."""
         random_file(self.s.local / "large", 1 << 30)
@@ -94,6 +104,7 @@ def proxied(s, command):
     with served(s, "--trusted-proxies", "127.0.0.1/32") as (url, gateway), running(s, port, *command(url, port)):
         through = Through(s, gateway, port)
         through.transfer()
+        through.lie()
         through.large(s.local / "files")
 
 
