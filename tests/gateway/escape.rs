@@ -72,7 +72,7 @@ struct Step {
 impl Step {
     fn draw(dice: &mut Dice, scopes: &[&str]) -> Self {
         let mut one = dice.path(scopes);
-        let kind = dice.below(24);
+        let kind = dice.below(27);
         if matches!(kind, 14..=20) && dice.below(2) == 0 {
             one = format!("{one}/canary-{}", dice.below(CANARIES.len()));
         }
@@ -124,6 +124,10 @@ impl Step {
                 done(sftp.realpath(one).await.map(drop))
             }
             21 => names(&sftp.list(one).await.unwrap_or_default().join(" ")),
+            23..=25 => {
+                carry_link(caller, one, other, text).await;
+                String::new()
+            }
             22 => names(&dav.send("PROPFIND", &at, &[("Depth", "1")], "").await.text()),
             _ => {
                 let answer = dav.send("DELETE", &at, &[], "").await;
@@ -131,6 +135,33 @@ impl Step {
                 String::new()
             }
         }
+    }
+}
+
+/// Makes a link that leads to the top of its scope and no further, and moves the directories around it.
+///
+/// Steps drawn one by one come to this too seldom: the link has to stand deep, and what is moved has to be free to move.
+async fn carry_link(caller: &mut Caller, link: &str, target: &str, text: &str) {
+    let Caller { scopes, sftp, dav } = caller;
+    let Some(scope) = scopes.iter().map(|scope| format!("/{scope}/")).find(|scope| link.starts_with(scope)) else {
+        return;
+    };
+    let inner: Vec<_> = link[scope.len()..].split('/').collect();
+    for depth in 1..inner.len() {
+        let _ = sftp.mkdir(&format!("{scope}{}", inner[..depth].join("/"))).await;
+    }
+    let climbing = "../".repeat(inner.len() - 1) + text.trim_start_matches("../");
+    let _ = sftp.remove(link).await;
+    let _ = sftp.symlink(&climbing, link).await;
+    let moved = format!("{scope}{}", inner[..text.len() % inner.len()].join("/"));
+    if target.starts_with(&format!("{moved}/")) || moved.ends_with('/') {
+        return;
+    }
+    dav.send("DELETE", &format!("/dav{target}"), &[], "").await;
+    if text.len().is_multiple_of(2) {
+        let _ = sftp.rename(&moved, target).await;
+    } else {
+        dav.send("MOVE", &format!("/dav{moved}"), &[("Destination", &format!("/dav{target}"))], "").await;
     }
 }
 
