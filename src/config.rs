@@ -19,7 +19,8 @@ use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertySpace, Pub
 use fault::Place;
 pub use fault::{ConfigError, Fault};
 pub use keys::{KEYS, Key, Shape, example};
-use suggestion::unknown;
+pub use suggestion::{RENAMED_KEYS, RenamedKey};
+use suggestion::{renamed, unknown};
 
 /// When success after an upload is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,13 +107,13 @@ pub struct Config {
     /// How long what a lost SFTP connection left of an upload is kept.
     pub sftp_resume: Duration,
     /// Connections of unproven callers at once, for each listener.
-    pub strangers: usize,
+    pub unauthenticated_connections: usize,
     /// Of those, from one address.
-    pub strangers_per_address: usize,
+    pub unauthenticated_connections_per_address: usize,
     /// The most entries of a WebDAV listing of infinite depth.
-    pub deep_listing: usize,
+    pub propfind_infinity_entries: usize,
     /// How much all unfinished uploads together may hold.
-    pub unfinished_uploads: UploadSpace,
+    pub unfinished_upload_space: UploadSpace,
     /// How much dead properties may take in the state directory.
     pub properties: PropertySpace,
     /// How long SIGTERM lets transfers go on.
@@ -231,10 +232,10 @@ struct Draft {
     sftp_idle: Duration,
     http_idle: Duration,
     sftp_resume: Duration,
-    strangers: usize,
-    strangers_per_address: usize,
-    deep_listing: usize,
-    unfinished_uploads: UploadSpace,
+    unauthenticated_connections: usize,
+    unauthenticated_connections_per_address: usize,
+    propfind_infinity_entries: usize,
+    unfinished_upload_space: UploadSpace,
     properties: PropertySpace,
     drain: Duration,
     log: String,
@@ -414,8 +415,11 @@ impl Reading {
                 (Some(key), Some(text)) => self.set(key, text, place),
                 (Some(_), None) => self.fault(place, "its value is not UTF-8"),
                 (None, _) if OTHER_VARIABLES.contains(&variable.as_str()) => {}
-                // Orchestrators set variables of their own for a service called patgate.
-                (None, _) => self.warnings.push(format!("the environment variable {variable} is no setting")),
+                (None, _) => match renamed(&variable.trim_start_matches("PATGATE_").to_ascii_lowercase()) {
+                    Some(fault) => self.fault(place, fault),
+                    // Orchestrators set variables of their own for a service called patgate.
+                    None => self.warnings.push(format!("the environment variable {variable} is not a setting")),
+                },
             }
         }
     }
@@ -495,10 +499,10 @@ impl Draft {
             sftp_idle: Duration::ZERO,
             http_idle: Duration::ZERO,
             sftp_resume: Duration::from_secs(86_400),
-            strangers: 0,
-            strangers_per_address: 0,
-            deep_listing: 0,
-            unfinished_uploads: UploadSpace::default(),
+            unauthenticated_connections: 0,
+            unauthenticated_connections_per_address: 0,
+            propfind_infinity_entries: 0,
+            unfinished_upload_space: UploadSpace::default(),
             properties: PropertySpace::default(),
             drain: Duration::ZERO,
             log: String::new(),
@@ -541,10 +545,10 @@ impl Draft {
             sftp_idle: self.sftp_idle,
             http_idle: self.http_idle,
             sftp_resume: self.sftp_resume,
-            strangers: self.strangers,
-            strangers_per_address: self.strangers_per_address,
-            deep_listing: self.deep_listing,
-            unfinished_uploads: self.unfinished_uploads,
+            unauthenticated_connections: self.unauthenticated_connections,
+            unauthenticated_connections_per_address: self.unauthenticated_connections_per_address,
+            propfind_infinity_entries: self.propfind_infinity_entries,
+            unfinished_upload_space: self.unfinished_upload_space,
             properties: self.properties,
             drain: self.drain,
             log: self.log.clone(),

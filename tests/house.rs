@@ -119,6 +119,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rustls", &["net", "gateway"]),
     ("serde_json", &["store", "api", "console", "cli", "domain/forms"]),
     ("sha1", &["webdav", "sftp"]),
+    ("strsim", &["config"]),
     ("sha2", &["auth", "tree", "webdav", "sftp"]),
     ("tokio_rustls", &["net", "gateway"]),
     ("toml", &["config"]),

@@ -129,15 +129,18 @@ fn settings(config: Config) -> Settings {
     let gate = |connections, per_user| GateLimits {
         connections,
         per_user,
-        strangers: config.strangers,
-        strangers_per_address: config.strangers_per_address,
+        strangers: config.unauthenticated_connections,
+        strangers_per_address: config.unauthenticated_connections_per_address,
     };
     Settings {
         http_gate: gate(config.http_connections, config.http_connections_per_user),
         sftp_gate: gate(config.sftp_connections, config.sftp_connections),
         http_idle: config.http_idle,
         properties: config.properties,
-        webdav_options: WebdavOptions { deep_listing: config.deep_listing, uploads: config.unfinished_uploads },
+        webdav_options: WebdavOptions {
+            deep_listing: config.propfind_infinity_entries,
+            uploads: config.unfinished_upload_space,
+        },
         sftp_options: SftpOptions {
             authentication: config.sftp_login,
             channels: config.sftp_channels,

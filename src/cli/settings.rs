@@ -3,7 +3,7 @@
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
-use crate::config::{Flag, KEYS, Key, Shape};
+use crate::config::{Flag, KEYS, Key, RENAMED_KEYS, RenamedKey, Shape};
 
 /// The settings that were given as flags, as texts: the configuration reads them.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,7 @@ fn keys() -> impl Iterator<Item = &'static Key> {
 impl Args for SettingFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = keys().fold(command, |command, key| command.arg(argument(key)));
+        let command = RENAMED_KEYS.iter().fold(command, |command, key| command.arg(renamed_argument(key)));
         let set = Arg::new(SET).long(SET).value_name("KEY=VALUE").action(ArgAction::Append);
         command.arg(set.help("Any setting by its key, as in the configuration file; repeatable"))
     }
@@ -26,6 +27,12 @@ impl Args for SettingFlags {
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Self::augment_args(command)
     }
+}
+
+/// Returns the flag of a key that was renamed. Its value goes to the configuration, which says what it is called now.
+fn renamed_argument(key: &'static RenamedKey) -> Arg {
+    let help = format!("Called {} now", key.new);
+    Arg::new(key.old).long(key.old_flag).num_args(0..=1).hide(true).help(help)
 }
 
 fn argument(key: &'static Key) -> Arg {
@@ -53,6 +60,10 @@ impl FromArgMatches for SettingFlags {
         for key in keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
             let values: Vec<_> = matches.get_many::<String>(key.name).unwrap_or_default().cloned().collect();
             flags.push(Flag { shown: format!("--{}", key.flag), key: key.name.to_owned(), value: values.join(",") });
+        }
+        let is_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        for key in RENAMED_KEYS.iter().filter(|key| is_given(key.old)) {
+            flags.push(Flag { shown: format!("--{}", key.old_flag), key: key.old.to_owned(), value: String::new() });
         }
         Ok(Self(flags))
     }

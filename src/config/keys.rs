@@ -419,28 +419,28 @@ pub const KEYS: &[Key] = &[
         read: |draft, text| seconds(text, 0, 604_800).map(|time| draft.sftp_resume = time),
     },
     Key {
-        name: "strangers",
-        flag: "strangers",
+        name: "unauthenticated_connections",
+        flag: "unauthenticated-connections",
         shape: Shape::Number,
         default: Some("256"),
         example: "",
         value: "N",
         purpose: "How many connections a listener may have open at once whose callers have not proven themselves.",
-        read: |draft, text| count(text).map(|n| draft.strangers = n),
+        read: |draft, text| count(text).map(|n| draft.unauthenticated_connections = n),
     },
     Key {
-        name: "strangers_per_address",
-        flag: "strangers-per-address",
+        name: "unauthenticated_connections_per_address",
+        flag: "unauthenticated-connections-per-address",
         shape: Shape::Number,
         default: Some("64"),
         example: "",
         value: "N",
         purpose: "How many of those may come from one address (one /64 of IPv6).",
-        read: |draft, text| count(text).map(|n| draft.strangers_per_address = n),
+        read: |draft, text| count(text).map(|n| draft.unauthenticated_connections_per_address = n),
     },
     Key {
-        name: "deep_listing",
-        flag: "deep-listing",
+        name: "propfind_infinity_entries",
+        flag: "propfind-infinity-entries",
         shape: Shape::Number,
         default: Some("10000"),
         example: "",
@@ -449,20 +449,20 @@ pub const KEYS: &[Key] = &[
                   told to go folder by folder. 0 refuses them all.",
         read: |draft, text| {
             let entries = text.parse::<u32>().map_err(|_| "give a whole number".to_owned())?;
-            draft.deep_listing = entries as usize;
+            draft.propfind_infinity_entries = entries as usize;
             Ok(())
         },
     },
     Key {
-        name: "unfinished_uploads",
-        flag: "unfinished-uploads",
+        name: "unfinished_upload_space",
+        flag: "unfinished-upload-space",
         shape: Shape::Text,
         default: Some("50%"),
         example: "",
         value: "SIZE|SHARE",
         purpose: "How much all unfinished uploads of WebDAV together may hold: a size such as 10GiB, or a share of \
                   what would be free without them. More is refused with 507.",
-        read: |draft, text| text.parse().map(|space| draft.unfinished_uploads = space),
+        read: |draft, text| text.parse().map(|space| draft.unfinished_upload_space = space),
     },
     Key {
         name: "property_space",

@@ -24,8 +24,9 @@ fn flag(key: &str, value: &str) -> Flag {
 
 #[test]
 fn every_fault_is_reported_at_once_with_its_line() {
-    let (_dir, mut sources) =
-        sources("root = \"ROOT\"\nhtpp = \"off\"\n\nhttp = 8080\nsftp = \"here\"\nstrangers = 0\n[log]\nlevel = 1\n");
+    let (_dir, mut sources) = sources(
+        "root = \"ROOT\"\nhtpp = \"off\"\n\nhttp = 8080\nsftp = \"here\"\nunauthenticated_connections = 0\n[log]\nlevel = 1\n",
+    );
     sources.environment = vec![("PATGATE_DURABILITY".into(), "some".into())];
     sources.flags = vec![flag("tls_cert", "/x"), flag("nonsense", "1")];
     let faults = faults(&sources);
@@ -33,7 +34,7 @@ fn every_fault_is_reported_at_once_with_its_line() {
         "patgate.toml:2: unknown key \"htpp\", did you mean http?",
         "patgate.toml:4: http: give a text in quotation marks",
         "patgate.toml:5: sftp = \"here\": give an IP address and a port, such as 127.0.0.1:8080, or off",
-        "patgate.toml:6: strangers = \"0\": give a whole number from 1 to 1000000",
+        "patgate.toml:6: unauthenticated_connections = \"0\": give a whole number from 1 to 1000000",
         "patgate.toml:7: log: give a text in quotation marks",
         "PATGATE_DURABILITY: durability = \"some\": give full or fast",
         "--nonsense: unknown key \"nonsense\"",
@@ -52,16 +53,37 @@ fn broken_toml_is_reported_with_its_line_beside_other_faults() {
 
 #[test]
 fn flags_win_over_environment_over_file_over_default() {
-    let (_dir, mut sources) = sources("root = \"ROOT\"\nstrangers = 1\nsftp_connections = 1\nhttp_connections = 1\n");
-    sources.environment =
-        [("PATGATE_STRANGERS", "2"), ("PATGATE_SFTP_CONNECTIONS", "2"), ("PATGATEX", "?"), ("PATGATE_TOKEN", "x")]
-            .map(|(n, v)| (n.into(), v.into()))
-            .to_vec();
-    sources.flags = vec![flag("strangers", "3")];
+    let (_dir, mut sources) =
+        sources("root = \"ROOT\"\nunauthenticated_connections = 1\nsftp_connections = 1\nhttp_connections = 1\n");
+    sources.environment = [
+        ("PATGATE_UNAUTHENTICATED_CONNECTIONS", "2"),
+        ("PATGATE_SFTP_CONNECTIONS", "2"),
+        ("PATGATEX", "?"),
+        ("PATGATE_TOKEN", "x"),
+    ]
+    .map(|(n, v)| (n.into(), v.into()))
+    .to_vec();
+    sources.flags = vec![flag("unauthenticated_connections", "3")];
     let Loaded { config, warnings, .. } = Config::load(&sources).expect("loads");
-    assert_eq!((config.strangers, config.sftp_connections, config.http_connections), (3, 2, 1));
-    assert_eq!(config.strangers_per_address, 64);
+    assert_eq!((config.unauthenticated_connections, config.sftp_connections, config.http_connections), (3, 2, 1));
+    assert_eq!(config.unauthenticated_connections_per_address, 64);
     assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_key_is_refused_with_its_new_name() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\nstrangers = 1\n");
+    sources.environment = vec![("PATGATE_DEEP_LISTING".into(), "1".into())];
+    sources.flags = vec![flag("unfinished_uploads", "1GiB")];
+    let faults = Config::load(&sources).expect_err("refused").to_string();
+    for sentence in [
+        "patgate.toml:2: strangers is called unauthenticated_connections now",
+        "PATGATE_DEEP_LISTING: deep_listing is called propfind_infinity_entries now",
+        "unfinished_uploads is called unfinished_upload_space now",
+    ] {
+        assert!(faults.contains(sentence), "{faults}");
+    }
+    assert!(super::RENAMED_KEYS.iter().all(|key| Key::find(key.old).is_none() && Key::find(key.new).is_some()));
 }
 
 #[test]
@@ -69,7 +91,7 @@ fn an_unknown_variable_is_a_warning() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\n");
     sources.environment = vec![("PATGATE_SERVICE_HOST".into(), "10.0.0.1".into())];
     let warnings = Config::load(&sources).expect("loads").warnings;
-    assert_eq!(warnings, ["the environment variable PATGATE_SERVICE_HOST is no setting"]);
+    assert_eq!(warnings, ["the environment variable PATGATE_SERVICE_HOST is not a setting"]);
 }
 
 #[test]

@@ -31,14 +31,15 @@ fn every_fault_of_a_configuration_is_told_at_once() {
     fs::write(&file, "root = \"/nowhere\"\nhtpp = \"off\"\nsftp = 22\n").expect("file");
     let mut command = site.command();
     command.env_remove("PATGATE_ROOT").env("PATGATE_DURABILITY", "some").env("PATGATE_CONFIG", &file);
-    let Answer { code, out, err } = answer(command.args(["serve", "--tls-cert", "x", "--strangers", "0"]));
+    let Answer { code, out, err } =
+        answer(command.args(["serve", "--tls-cert", "x", "--unauthenticated-connections", "0"]));
     assert_eq!((code, out.as_str()), (1, ""));
     let file = file.display();
     let wanted = [
         format!("error: {file}:2: unknown key \"htpp\", did you mean http?"),
         format!("error: {file}:3: sftp: give a text in quotation marks"),
         "error: PATGATE_DURABILITY: durability = \"some\": give full or fast".to_owned(),
-        "error: --strangers: strangers = \"0\": give a whole number from 1 to 1000000".to_owned(),
+        "error: --unauthenticated-connections: unauthenticated_connections = \"0\": give a whole number from 1 to 1000000".to_owned(),
         format!("error: {file}:1: root: /nowhere is no folder"),
         "error: --tls-cert: tls_cert needs tls_key".to_owned(),
     ];
