@@ -271,8 +271,8 @@ pub const KEYS: &[Key] = &[
         default: Some("full"),
         example: "",
         value: "full|fast",
-        purpose: "When an upload is answered: \"full\" once it is on disk, \"fast\" at once, so that a power cut may \
-                  lose what was just written.",
+        purpose: "When an upload, a copy, a property or a lock is answered: \"full\" once it is on disk, \"fast\" at \
+                  once, so that a power cut may lose what was just written.",
         read: |draft, text| {
             draft.durability = match text {
                 "full" => Durability::Full,

@@ -54,10 +54,10 @@ impl Store {
         })
     }
 
-    /// Keeps a lock, new or refreshed.
-    pub(crate) fn keep_lock(&self, lock: &LockRow) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
-            let sql = "INSERT OR REPLACE INTO locks \
+    /// Keeps a new lock.
+    pub(crate) fn keep_lock(&self, lock: &LockRow, durability: Durability) -> Result<()> {
+        self.write(durability, |connection| {
+            let sql = "INSERT INTO locks \
                  (token, path, deep, exclusive, login, owner, timeout_ms, expires_at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
             connection.prepare_cached(sql)?.execute(params![
@@ -74,9 +74,19 @@ impl Store {
         })
     }
 
+    /// Gives a lock that is kept the timeout and the end of this one; one that was deleted meanwhile stays deleted.
+    pub(crate) fn prolong_lock(&self, lock: &LockRow, durability: Durability) -> Result<()> {
+        self.write(durability, |connection| {
+            let sql = "UPDATE locks SET timeout_ms = ?2, expires_at = ?3 WHERE token = ?1";
+            let timeout = i64::try_from(lock.timeout.as_millis()).unwrap_or(i64::MAX);
+            connection.prepare_cached(sql)?.execute(params![lock.token, timeout, lock.expires])?;
+            Ok(())
+        })
+    }
+
     /// Strikes locks.
-    pub(crate) fn drop_locks(&self, tokens: &[&str]) -> Result<()> {
-        self.write_freeing(Durability::Lazy, |connection| {
+    pub(crate) fn drop_locks(&self, tokens: &[&str], durability: Durability) -> Result<()> {
+        self.write_freeing(durability, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
             tokens.iter().try_for_each(|token| statement.execute([token]).map(drop))?;
             Ok(())

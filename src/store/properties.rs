@@ -90,6 +90,7 @@ impl Store {
         node: NodeId,
         writer: &Login,
         steps: &[PropertyStep<'_>],
+        durability: Durability,
         accept: impl FnOnce(Holding) -> bool,
     ) -> Result<bool> {
         if steps.iter().any(|step| step.value.is_some()) {
@@ -97,7 +98,7 @@ impl Store {
         }
         let (mut accept, said) = (Some(accept), Cell::new(None));
         let reserve = || said.get().filter(|accepted| *accepted).map(|_| Reserve::Narrowing);
-        self.write_again(Durability::Lazy, reserve, |connection| {
+        self.write_again(durability, reserve, |connection| {
             named(connection, node)?;
             let before = Held::of(connection, writer)?;
             connection.execute_batch("SAVEPOINT steps")?;
@@ -147,8 +148,13 @@ impl Store {
     /// Gives each second node the properties of the first, in place of its own; a node `None` has none.
     /// One that has ended gets none. They count as set by `writer`, who was asked before whether there is room: this
     /// concludes a copy.
-    pub(crate) fn copy_properties(&self, writer: &Login, pairs: &[(Option<NodeId>, NodeId)]) -> Result<()> {
-        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
+    pub(crate) fn copy_properties(
+        &self,
+        writer: &Login,
+        pairs: &[(Option<NodeId>, NodeId)],
+        durability: Durability,
+    ) -> Result<()> {
+        self.write_reserved(durability, Reserve::Narrowing, |connection| {
             for (from, to) in pairs {
                 connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };

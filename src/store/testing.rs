@@ -1,8 +1,9 @@
 //! Rows for tests of this room and of those that build on it.
 
+use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::{DATABASE, Durability, MIGRATIONS, NewToken, Sealed, Store};
@@ -117,4 +118,24 @@ pub(crate) fn break_epoch(store: &Store) {
 pub(crate) fn by_hand(store: &Store, statement: &str) {
     let connection = rusqlite::Connection::open(store.state().join("patgate.db")).expect("opens");
     connection.execute_batch(statement).expect("changed");
+}
+
+thread_local! {
+    static COMMITS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What `PRAGMA synchronous` says where each commit is on disk before it returns.
+pub(crate) const FULL: i64 = 2;
+/// Likewise where the next checkpoint syncs it.
+pub(crate) const NORMAL: i64 = 1;
+
+/// Notes how a transaction that is about to be committed is synced.
+pub(super) fn note_commit(connection: &Connection) {
+    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).expect("read");
+    COMMITS.with_borrow_mut(|commits| commits.push(synchronous));
+}
+
+/// Returns `PRAGMA synchronous` of each commit of this thread since this was last asked for.
+pub(crate) fn take_commits() -> Vec<i64> {
+    COMMITS.take()
 }

@@ -128,6 +128,8 @@ impl Store {
         };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
+        #[cfg(test)]
+        super::testing::note_commit(&transaction);
         self.shared.announced.follow(&transaction, self.state())?;
         transaction.commit()?;
         Ok(value)

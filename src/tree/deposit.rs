@@ -331,7 +331,7 @@ impl View {
 
     /// Returns how soon what is written down of content is on disk.
     fn lasting(&self) -> store::Durability {
-        if self.is_full() { store::Durability::Synced } else { store::Durability::Lazy }
+        self.shared().durability.of_rows()
     }
 }
 

@@ -21,7 +21,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Error, Kind, Result};
 use crate::domain::{Identity, NodeId, TreePath};
-use crate::store::{Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
+use crate::store::{Durability, Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
 
 /// How often a name is sought again when the host changes meanwhile, and how long between.
 const ATTEMPTS: usize = 250;
@@ -72,14 +72,16 @@ pub struct Named {
 pub(super) struct Index {
     store: Store,
     hands: Arc<dyn Hands>,
+    /// Whether properties are on disk when their change is answered.
+    durability: Durability,
     gate: RwLock<()>,
     owner: AtomicBool,
 }
 
 impl Index {
-    /// Makes the index of the tree that `hands` reach.
-    pub(super) fn new(store: Store, hands: Arc<dyn Hands>) -> Self {
-        Self { store, hands, gate: RwLock::new(()), owner: AtomicBool::new(false) }
+    /// Makes the index of the tree that `hands` reach; `durability` is that of properties.
+    pub(super) fn new(store: Store, hands: Arc<dyn Hands>, durability: Durability) -> Self {
+        Self { store, hands, durability, gate: RwLock::new(()), owner: AtomicBool::new(false) }
     }
 
     /// Finishes or abandons what was under way when the last server stopped. Only for the process
@@ -192,12 +194,17 @@ impl Index {
         self.begin(path, Plan::Remove)
     }
 
-    /// Returns where the rows are.
     /// Waits for a change of names that is under way: until it ends the store tells where nodes were.
     pub(super) fn wait_for_change(&self) {
         drop(self.gate.read());
     }
 
+    /// Returns whether properties are on disk when their change is answered.
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Returns where the rows are.
     pub(super) fn store(&self) -> &Store {
         &self.store
     }

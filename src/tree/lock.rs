@@ -9,12 +9,12 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::{Error, Result};
 use crate::auth::Clock;
 use crate::domain::{Login, Time, TreePath};
-use crate::store::{LockRow, Store, StoreError};
+use crate::store::{Durability, LockRow, Store, StoreError};
 
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -85,10 +85,15 @@ pub struct Lock {
 pub(super) struct LockTable {
     store: Store,
     clock: Clock,
+    /// Whether a lock is on disk before its LOCK, refresh or UNLOCK is answered.
+    durability: Durability,
     held: RwLock<Held>,
     count: AtomicUsize,
     generation: AtomicU64,
     effects: RwLock<()>,
+    /// Held by LOCK, refresh and UNLOCK from their look at memory until the store has followed. It is acquired before all
+    /// else here, so that nobody who only checks locks waits for the disk.
+    requests: Mutex<()>,
 }
 
 impl LockTable {
@@ -96,7 +101,7 @@ impl LockTable {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(super) fn open(store: Store, clock: Clock) -> Result<Self> {
+    pub(super) fn open(store: Store, clock: Clock, durability: Durability) -> Result<Self> {
         let now = clock.now();
         let mut held = Held::default();
         for row in store.live_locks(now)? {
@@ -107,8 +112,16 @@ impl LockTable {
             held.insert(lock, ends);
         }
         let count = AtomicUsize::new(held.places.len());
-        let (held, effects) = (RwLock::new(held), RwLock::new(()));
-        Ok(Self { store, clock, held, count, generation: AtomicU64::new(0), effects })
+        Ok(Self {
+            store,
+            clock,
+            durability,
+            held: RwLock::new(held),
+            count,
+            generation: AtomicU64::new(0),
+            effects: RwLock::default(),
+            requests: Mutex::default(),
+        })
     }
 
     /// Returns a number that moves whenever a lock is taken, refreshed or ends.
@@ -152,13 +165,28 @@ impl LockTable {
         })
     }
 
-    /// Takes a lock.
+    /// Takes a lock, on disk when this returns where durability asks for it.
     ///
     /// # Errors
     /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
     /// (RFC 4918 section 6.1); [`Error::Store`] of a shortage when the user holds, or all hold, too many
     /// locks, or the owner element is too large.
     pub(super) fn take(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
+        let _request = self.requests.lock();
+        let lock = self.hold(path, request, login)?;
+        if let Err(error) = self.store.keep_lock(&LockRow::from(&lock), self.durability) {
+            self.let_go(&lock.token);
+            return Err(error.into());
+        }
+        // What was locked may have been removed before the store knew of the lock.
+        if !self.held.read().places.contains_key(&lock.token) {
+            self.store.drop_locks(&[lock.token.as_str()], Durability::Lazy)?;
+        }
+        Ok(lock)
+    }
+
+    /// Holds a new lock in memory: from then on it binds.
+    fn hold(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
         let _alone = self.effects.write();
         drop(self.current());
         let mut held = self.held.write();
@@ -186,10 +214,15 @@ impl LockTable {
             timeout,
             expires: self.clock.now().after(timeout),
         };
-        self.store.keep_lock(&LockRow::from(&lock))?;
         held.insert(lock.clone(), self.clock.running() + timeout);
         self.changed(&held);
         Ok(lock)
+    }
+
+    fn let_go(&self, token: &LockToken) {
+        let mut held = self.held.write();
+        held.remove(token);
+        self.changed(&held);
     }
 
     /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
@@ -197,13 +230,18 @@ impl LockTable {
     /// # Errors
     /// [`Error::Precondition`] when the token names no such lock.
     pub(super) fn refresh(&self, path: &TreePath, token: &LockToken, login: &Login, timeout: Duration) -> Result<Lock> {
-        drop(self.current());
-        let mut held = self.held.write();
-        let own = held.covering(path).into_iter().find(|lock| lock.token == *token && lock.login == *login);
-        let mut lock = own.ok_or(Error::Precondition)?.clone();
+        let _request = self.requests.lock();
+        let is_own = |lock: &&Lock| lock.token == *token && lock.login == *login;
+        let own = self.current().covering(path).into_iter().find(is_own).cloned();
+        let mut lock = own.ok_or(Error::Precondition)?;
         lock.timeout = timeout.clamp(SHORTEST, LONGEST);
         lock.expires = self.clock.now().after(lock.timeout);
-        self.store.keep_lock(&LockRow::from(&lock))?;
+        self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
+        let mut held = self.held.write();
+        // It has expired meanwhile, or what was locked was removed.
+        if !held.places.contains_key(token) {
+            return Err(Error::Precondition);
+        }
         held.remove(token);
         held.insert(lock.clone(), self.clock.running() + lock.timeout);
         self.changed(&held);
@@ -216,15 +254,14 @@ impl LockTable {
     /// [`Error::Precondition`] when the token names no lock there, [`Error::Forbidden`] when it is
     /// another user's.
     pub(super) fn release(&self, path: &TreePath, token: &LockToken, login: &Login) -> Result<()> {
-        drop(self.current());
-        let mut held = self.held.write();
-        let lock = held.covering(path).into_iter().find(|lock| lock.token == *token).ok_or(Error::Precondition)?;
-        if lock.login != *login {
+        let _request = self.requests.lock();
+        let lock = self.current().covering(path).into_iter().find(|lock| lock.token == *token).cloned();
+        if lock.ok_or(Error::Precondition)?.login != *login {
             return Err(Error::Forbidden);
         }
-        self.store.drop_locks(&[token.as_str()])?;
-        held.remove(token);
-        self.changed(&held);
+        // First the store: where that fails the lock is still held.
+        self.store.drop_locks(&[token.as_str()], self.durability)?;
+        self.let_go(token);
         Ok(())
     }
 
@@ -252,17 +289,18 @@ impl LockTable {
     /// Ends the locks at and below a path that was removed or moved away: a lock never moves
     /// (RFC 4918 section 7.6).
     pub(super) fn forget(&self, path: &TreePath) -> Result<()> {
-        self.end(|held| {
+        let which = |held: &Held| {
             held.places_at(path).chain(held.places_below(path)).flatten().map(|l| l.token.clone()).collect()
-        })
+        };
+        self.end(which, self.durability)
     }
 
     /// Ends the locks below a path at which something was replaced; a lock of the path itself stays.
     pub(super) fn forget_below(&self, path: &TreePath) -> Result<()> {
-        self.end(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect())
+        self.end(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect(), self.durability)
     }
 
-    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>) -> Result<()> {
+    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: Durability) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
@@ -275,8 +313,10 @@ impl LockTable {
             held.remove(token);
         }
         self.changed(&held);
+        // Nobody who only checks locks waits for the disk.
+        drop(held);
         let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
-        Ok(self.store.drop_locks(&tokens)?)
+        Ok(self.store.drop_locks(&tokens, durability)?)
     }
 
     /// Tells whether nobody holds a lock.
@@ -292,7 +332,7 @@ impl LockTable {
             return held;
         }
         drop(held);
-        if let Err(error) = self.end(|held| held.expired(now)) {
+        if let Err(error) = self.end(|held| held.expired(now), Durability::Lazy) {
             tracing::warn!(%error, "expired locks stay in the store until the next start");
         }
         self.held.read()

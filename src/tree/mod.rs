@@ -60,7 +60,7 @@ use upload_registry::UploadRegistry;
 
 use crate::auth::{Clock, Session};
 use crate::domain::{NodeId, TreePath};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 pub use cancellation::{CancelOnDrop, Cancellation};
 pub use cut_uploads::{CutUploadPolicy, UnfinishedBytes};
@@ -93,6 +93,16 @@ pub enum Durability {
     Full,
     /// At once; a power cut may lose what was just written.
     Fast,
+}
+
+impl Durability {
+    /// Returns how soon what the store keeps for a request is on disk: as soon as content is.
+    fn of_rows(self) -> store::Durability {
+        match self {
+            Durability::Full => store::Durability::Synced,
+            Durability::Fast => store::Durability::Lazy,
+        }
+    }
 }
 
 /// How a tree is served.
@@ -169,7 +179,8 @@ impl Tree {
         let host = Arc::new(Host::open(&options.root, sweeps).map_err(Error::Host)?);
         let removals = Removals::default();
         let hands = HostHands::new(Arc::clone(&host), removals.clone());
-        let index = Index::new(store.clone(), Arc::new(hands));
+        let lasting = options.durability.of_rows();
+        let index = Index::new(store.clone(), Arc::new(hands), lasting);
         presence::recognise(&host, &index)?;
         if alone.is_some() {
             host.claim().map_err(Error::Host)?;
@@ -180,7 +191,7 @@ impl Tree {
                 tags: Tags::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&host), store.clone()))),
                 host,
                 cut_uploads: CutUploads::new(store.clone(), clock.clone()),
-                locks: LockTable::open(store.clone(), clock.clone())?,
+                locks: LockTable::open(store.clone(), clock.clone(), lasting)?,
                 index,
                 names: NameLocks::new(),
                 link_moves: LinkMoves::default(),
@@ -282,7 +293,7 @@ impl Tree {
     pub fn recognise(root: &Path, store: &Store) -> Result<()> {
         let host = Arc::new(Host::open(root, None).map_err(Error::Host)?);
         let hands = HostHands::new(Arc::clone(&host), Removals::default());
-        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands)))
+        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands), store::Durability::Lazy))
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.

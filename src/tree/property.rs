@@ -112,12 +112,13 @@ impl Index {
         let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
-        let changed = self.store().change_properties(node, writer, &steps, |Holding { count, bytes }| {
-            if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
-                outcome = also();
-            }
-            outcome.is_ok()
-        });
+        let changed =
+            self.store().change_properties(node, writer, &steps, self.durability(), |Holding { count, bytes }| {
+                if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
+                    outcome = also();
+                }
+                outcome.is_ok()
+            });
         match changed {
             // It was removed since it was named, or a folder above it.
             Err(StoreError::Missing(_)) => Err(Error::Absent),
@@ -154,7 +155,10 @@ impl Index {
                 }
             }
         }
-        if pairs.is_empty() { Ok(()) } else { Ok(self.store().copy_properties(writer, &pairs)?) }
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store().copy_properties(writer, &pairs, self.durability())?)
     }
 }
 

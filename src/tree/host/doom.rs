@@ -2,10 +2,19 @@
 //! exchange, for tests of what that leaves.
 
 use std::cell::Cell;
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
+use parking_lot::Mutex;
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{Errno, Result};
+use super::{Errno, Result, Stat};
+
+/// A file or directory by device, inode and birth time.
+type Identity = (u64, u64, Option<i64>);
+
+/// Every file and directory that was synced: by any thread, since a copy has several.
+static SYNCED: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
     static STEPS: Cell<Option<u32>> = const { Cell::new(None) };
@@ -54,4 +63,14 @@ pub(crate) fn mortal() {
         }
         Some(steps) => STEPS.set(Some(steps - 1)),
     }
+}
+
+/// Notes that a file or directory was written to disk.
+pub(super) fn note_sync(stat: &Stat) {
+    SYNCED.lock().insert((stat.device, stat.inode, stat.born()));
+}
+
+/// Tells whether a file or directory was written to disk since this was last asked for.
+pub(crate) fn take_sync(stat: &Stat) -> bool {
+    SYNCED.lock().remove(&(stat.device, stat.inode, stat.born()))
 }

@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
-    fchown, fcntl_getfl, fcntl_setfl, fstat, fstatfs, fsync, ftruncate, futimens, linkat, utimensat,
+    fchown, fcntl_getfl, fcntl_setfl, fstat, fstatfs, fsync, ftruncate, futimens, linkat, openat, utimensat,
 };
 use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 
@@ -119,7 +119,19 @@ impl File {
 
     /// Writes content and attributes to disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        fsync(&self.0)
+        sync(&self.0)
+    }
+
+    /// Writes content and attributes to disk of whatever was opened as a place. Of what this process may neither read nor
+    /// write the host writes them when it likes.
+    pub(crate) fn sync_place(&self) -> Result<()> {
+        let open = |how| openat(CWD, proc_path(self), how | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        match open(OFlags::RDONLY)
+            .or_else(|error| if error == Errno::ACCESS { open(OFlags::WRONLY) } else { Err(error) })
+        {
+            Err(Errno::ACCESS | Errno::ISDIR) => Ok(()),
+            opened => sync(opened?),
+        }
     }
 
     /// Sets permission bits of a file opened to be read or written.
@@ -188,6 +200,14 @@ impl File {
     pub(crate) fn set_place_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
         utimensat(&self.0, b"".as_slice(), &times(modified, accessed), AtFlags::EMPTY_PATH)
     }
+}
+
+/// Writes an open file or directory to disk.
+pub(super) fn sync(fd: impl AsFd) -> Result<()> {
+    fsync(&fd)?;
+    #[cfg(test)]
+    super::doom::note_sync(&Stat::of(&fd, b"")?);
+    Ok(())
 }
 
 fn times(modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Timestamps {

@@ -131,9 +131,8 @@ impl World {
 
     fn label(&self, id: NodeId, value: &str) {
         let step = PropertyStep { namespace: "u", name: "p", value: Some(value) };
-        assert!(
-            self.store.change_properties(id, &crate::store::testing::login("alice"), &[step], |_| true).expect("set")
-        );
+        let (alice, lazy) = (crate::store::testing::login("alice"), Durability::Lazy);
+        assert!(self.store.change_properties(id, &alice, &[step], lazy, |_| true).expect("set"));
     }
 
     fn labels(&self, id: NodeId) -> Vec<String> {
@@ -154,7 +153,7 @@ impl World {
 }
 
 fn index(store: &Store, host: &Arc<Host>) -> Index {
-    Index::new(store.clone(), Arc::clone(host) as Arc<dyn Hands>)
+    Index::new(store.clone(), Arc::clone(host) as Arc<dyn Hands>, Durability::Lazy)
 }
 
 pub(in crate::tree) fn at(path: &str) -> TreePath {

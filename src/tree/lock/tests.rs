@@ -14,7 +14,7 @@ impl World {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
         let clock = Clock::manual(Time::from_millis(1_000_000));
-        let locks = LockTable::open(store.clone(), clock.clone()).expect("locks");
+        let locks = LockTable::open(store.clone(), clock.clone(), Durability::Lazy).expect("locks");
         Self { _state: state, store, clock, locks }
     }
 
@@ -37,7 +37,7 @@ impl World {
     }
 
     fn restart(&self) -> LockTable {
-        LockTable::open(self.store.clone(), self.clock.clone()).expect("locks")
+        LockTable::open(self.store.clone(), self.clock.clone(), Durability::Lazy).expect("locks")
     }
 }
 
@@ -234,7 +234,7 @@ fn locks_outlive_a_restart_but_no_clock_that_was_set_back_stretches_them() {
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("ann"), &[token]).is_ok());
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_err());
     let long_ago = Clock::manual(Time::from_millis(-900_000_000_000));
-    let locks = LockTable::open(world.store.clone(), long_ago.clone()).expect("locks");
+    let locks = LockTable::open(world.store.clone(), long_ago.clone(), Durability::Lazy).expect("locks");
     long_ago.turn(LONGEST);
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_ok());
 }

@@ -1,6 +1,7 @@
 //! Dead properties over the node index and a host in memory.
 
 use super::*;
+use crate::store::Durability;
 use crate::store::testing::login;
 use crate::tree::Kind;
 use crate::tree::index::tests::{World, at};
@@ -54,11 +55,11 @@ fn an_entry_that_goes_while_it_is_named_gets_no_properties() {
     let node = world.index.mint(&at("/c")).expect("named");
     world.store.end_nodes(&[node]).expect("ended");
     let step = PropertyStep { namespace: "", name: "x", value: Some("1") };
-    let changed = world.store.change_properties(node, &login("alice"), &[step], |_| true);
+    let changed = world.store.change_properties(node, &login("alice"), &[step], Durability::Lazy, |_| true);
     assert!(matches!(changed, Err(StoreError::Missing(_))), "{changed:?}");
     world.change("/a", &[set("x", "1")]).expect("changed");
     let source = world.find("/a").expect("named");
-    world.store.copy_properties(&login("alice"), &[(Some(source), node)]).expect("passed over");
+    world.store.copy_properties(&login("alice"), &[(Some(source), node)], Durability::Lazy).expect("passed over");
     assert!(world.store.properties(node).expect("read").is_empty());
 }
 

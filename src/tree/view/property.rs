@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::View;
 use crate::domain::{Name, Operation, Permission, Tag, TreePath};
 use crate::tree::check::{Found, Spot};
-use crate::tree::host::{How, Stat};
+use crate::tree::host::{File, How, Stat};
 use crate::tree::label::{label, tags_of, tags_property};
 use crate::tree::{Attributes, Claim, Entry, Error, Kind, Property, PropertyChange, Result};
 
@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// Changes dead properties and attributes together: all or nothing.
+    /// Changes dead properties and attributes together: all or nothing, and on disk where durability asks for it.
     ///
     /// # Errors
     /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more
@@ -54,9 +54,26 @@ impl View {
         attributes: &Attributes,
         claim: &Claim<'_>,
     ) -> Result<()> {
+        let file = self.change_together(path, changes, attributes, claim)?;
+        // Not under the locks: its content goes to disk with it, which may take long.
+        if self.is_full() && *attributes != Attributes::default() {
+            file.sync_place()?;
+        }
+        Ok(())
+    }
+
+    /// As [`View::set_properties`], with attributes on disk when the host likes; returns what they were set of.
+    pub(super) fn change_together(
+        &self,
+        path: &TreePath,
+        changes: &[PropertyChange],
+        attributes: &Attributes,
+        claim: &Claim<'_>,
+    ) -> Result<File> {
         self.with_changeable(path, changes, attributes, claim, |found| {
-            let writer = self.session().login();
-            self.shared().index.change_properties(&found.path, writer, changes, || self.apply(found, attributes))
+            let (index, writer) = (&self.shared().index, self.session().login());
+            index.change_properties(&found.path, writer, changes, || self.apply(&found, attributes))?;
+            Ok(found.file)
         })
     }
 
@@ -76,14 +93,14 @@ impl View {
     }
 
     /// Runs a change of an entry's properties while its rights, locks and conditions allow it.
-    fn with_changeable(
+    fn with_changeable<T>(
         &self,
         path: &TreePath,
         changes: &[PropertyChange],
         attributes: &Attributes,
         claim: &Claim<'_>,
-        change: impl FnOnce(&Found) -> Result<()>,
-    ) -> Result<()> {
+        change: impl FnOnce(Found) -> Result<T>,
+    ) -> Result<T> {
         let place = self.open_for(Operation::Write, path, How::Place)?.path;
         self.may_change(changes)?;
         let _held = self.shared().names.hold(&[&place]);
@@ -94,7 +111,7 @@ impl View {
         if found.stat.kind == Some(Kind::File) && found.stat.links > 1 && *attributes != Attributes::default() {
             self.unlocked_links(&found.stat, &found.path, claim.tokens)?;
         }
-        change(&found)
+        change(found)
     }
 
     /// Puts a file at a spot, labelled with these tags and no others: both, or neither.

@@ -222,7 +222,8 @@ impl View {
         self.shared().locks.forget(&spot.path)
     }
 
-    /// Sets attributes; a link is followed unless `follow` is false.
+    /// Sets attributes; a link is followed unless `follow` is false. A size is on disk where durability asks for it, times
+    /// and mode when the host likes: SFTP clients set them of every file, and ask for FSYNC where it matters.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::Forbidden`], [`Error::Locked`], [`Error::TooLarge`];
@@ -237,7 +238,7 @@ impl View {
         if !follow && self.link_stat(path)?.kind == Kind::Link {
             return self.set_link_attributes(path, attributes, claim);
         }
-        self.set_properties(path, &[], attributes, claim)
+        self.change_together(path, &[], attributes, claim).map(drop)
     }
 
     fn set_link_attributes(&self, path: &TreePath, attributes: &Attributes, claim: &Claim<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod cached;
+mod durability;
 mod etags;
 mod judged;
 mod killed;
