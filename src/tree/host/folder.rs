@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, fsync, mkdirat, openat,
-    readlinkat, renameat, renameat_with, symlinkat, syncfs, unlinkat,
+    Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, mkdirat, openat,
+    readlinkat, renameat, renameat_with, symlinkat, unlinkat,
 };
 
+use super::file::sync;
 use super::open::{How, plain};
 use super::{Errno, File, Result, Stat};
 use crate::domain::{Name, TreePath};
@@ -118,14 +119,9 @@ impl Folder {
         readlinkat(self, name.as_bytes(), Vec::new()).map(|target| target.into_bytes())
     }
 
-    /// Writes the names in the folder to disk.
+    /// Writes the names in the folder, and its own attributes, to disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        fsync(plain(self, b"", How::List)?)
-    }
-
-    /// Writes the whole file system to disk.
-    pub(crate) fn sync_all(&self) -> Result<()> {
-        syncfs(plain(self, b"", How::List)?)
+        sync(plain(self, b"", How::List)?)
     }
 
     /// Sets permission bits.

@@ -145,11 +145,6 @@ impl Staging {
         Ok(staged)
     }
 
-    /// Writes the whole file system to disk.
-    pub(crate) fn sync_all(&self) -> Result<()> {
-        self.folder.sync_all()
-    }
-
     /// Moves an entry away from its folder.
     pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &Name) -> Result<Staged> {
         self.slot()?.take(folder, name)

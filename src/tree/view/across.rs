@@ -168,20 +168,24 @@ impl View {
             Some(Kind::Folder) => {
                 let staged = staging.make_folder()?;
                 let folder = source.folder.folder(&TreePath::root().child(&source.name))?;
-                work.folder(&folder, stat, &staged, true)?;
+                let copy = work.folder(&folder, stat, &staged, true)?;
+                if self.is_full() {
+                    self.sync_tree(&copy)?;
+                }
                 staged
             }
+            // On disk with the directory that it is put in.
             Some(Kind::Link) => staging.make_link(&source.folder.read_link(&source.name)?)?,
             Some(Kind::File) => {
                 let (copy, staged) = staging.make_file()?;
                 work.file(&source.folder.open(&source.name, How::Read)?, stat, &copy, &target.name)?;
+                if self.is_full() {
+                    copy.sync()?;
+                }
                 staged
             }
             None => return Err(Error::Unsupported),
         };
-        if self.is_full() {
-            staging.sync_all()?;
-        }
         Ok(Copied { staged, stat: stat.clone(), sum })
     }
 

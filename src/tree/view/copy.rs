@@ -1,6 +1,7 @@
 //! Copying: into staging, in as long as it takes, and from there to its place in one step.
 
 use super::links::{climbs_first, may_lead};
+use super::tree_sync::is_synced_at_once;
 use super::{Claim, Overwrite, View};
 use crate::domain::{Name, Operation, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
@@ -54,7 +55,7 @@ impl View {
             let staged = staging.make_folder()?;
             let copy = work.folder(&source.file.into(), &source.stat, &staged, deep)?;
             if self.is_full() {
-                copy.sync_all()?;
+                self.sync_tree(&copy)?;
             }
             staged
         } else {
@@ -206,8 +207,13 @@ impl Work<'_> {
         let place = below.child(name);
         match stat.kind {
             Some(Kind::File) => {
-                let file = from.open(name, How::Read)?;
-                self.file(&file, &file.stat()?, &to.make_file(name, 0o600)?, name)
+                let (file, copy) = (from.open(name, How::Read)?, to.make_file(name, 0o600)?);
+                let stat = file.stat()?;
+                self.file(&file, &stat, &copy, name)?;
+                if self.view.is_full() && is_synced_at_once(stat.mode) {
+                    copy.sync()?;
+                }
+                Ok(())
             }
             Some(Kind::Folder) => {
                 to.make_folder(name, 0o700)?;

@@ -26,6 +26,7 @@ mod rename;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod tree_sync;
 mod write;
 
 pub use changes::{Change, Changed, Changes};

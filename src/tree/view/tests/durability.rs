@@ -1,9 +1,10 @@
 //! What success means under durability `full`: on disk, for content as well as for what the store keeps beside it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::Permission;
+use crate::domain::{Permission, TreePath};
 use crate::store::testing::{FULL, NORMAL, take_commits};
 use crate::tree::host::doom::take_sync;
 use crate::tree::{
@@ -105,4 +106,51 @@ fn times_that_proppatch_sets_are_on_disk() {
         view.set_properties(&at(path), &[], &attributes, &NONE).expect("set");
         assert!(take_sync(&stat()), "{path}");
     }
+}
+
+/// Makes a tree of `count` small files in ten directories, behind the gateway's back.
+fn furnish(root: &Path, count: usize) {
+    for number in 0..count {
+        let folder = root.join(format!("d{}", number % 10));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(format!("f{number}")), format!("content of {number}")).expect("written");
+    }
+}
+
+#[test]
+fn copy_syncs_every_file_and_directory_that_it_has_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = house();
+    let (_tree, view) = beside(&house, Durability::Full);
+    view.make_folder(&at("/box/s"), &Attributes::default(), &NONE).expect("made");
+    furnish(&house.root.join("box/s"), 100);
+    fs::create_dir(house.root.join("box/s/empty")).expect("a folder");
+    // The server, which owns the copy, may not be able to open it again.
+    let blind = house.root.join("box/s/d0/blind");
+    fs::write(&blind, "content").expect("written");
+    fs::set_permissions(&blind, fs::Permissions::from_mode(0o244)).expect("set");
+    let is_readable = fs::File::open(&blind).is_ok();
+    if !is_readable {
+        fs::remove_file(&blind).expect("removed");
+    }
+    view.copy(&at("/box/s"), &at("/box/t"), true, Overwrite::No, &NONE).expect("copied");
+    let mut unsynced = Vec::new();
+    let mut check = |path: &TreePath| {
+        if !take_sync(&view.host().stat(path).expect("there")) {
+            unsynced.push(path.to_string());
+        }
+    };
+    check(&at("/box/t"));
+    view.host()
+        .folder(&at("/box/t"))
+        .expect("there")
+        .each_below(
+            || Ok::<(), Error>(()),
+            |_, below, name, _| {
+                check(&at("/box/t").join(&below.child(name)));
+                Ok(())
+            },
+        )
+        .expect("listed");
+    assert_eq!(unsynced, Vec::<String>::new());
 }
