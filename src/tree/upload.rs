@@ -231,6 +231,7 @@ impl Upload {
         self.access.view().may_hold(offset.saturating_add(size))?;
         let mut done = 0;
         while done < size {
+            self.access.view().cancellation().check()?;
             self.ready()?;
             let most = usize::try_from(size - done).map_or(BLOCK, |left| left.min(BLOCK));
             match from.copy_part(done, &self.file, offset.saturating_add(done), most)? {
@@ -279,6 +280,7 @@ impl Upload {
     fn fill(&self, found: &Found) -> Result<()> {
         let mut offset = 0;
         loop {
+            self.access.view().cancellation().check()?;
             self.access.check(&*self.file)?;
             self.access.view().may_hold(found.stat.size.max(offset))?;
             match found.file.copy_to(&self.file, offset, BLOCK)? {

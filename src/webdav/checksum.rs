@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
 use super::error::{Error, Result};
-use crate::tree::Reader;
+use crate::tree::{Cancellation, Reader};
 
 /// Digests of larger files are not reckoned when they are asked for.
 const MAX_ASKED: u64 = 64 << 20;
@@ -109,8 +109,8 @@ pub(super) fn first(kept: &str) -> &str {
 /// reckoned here; none for a large file.
 ///
 /// # Errors
-/// What the tree says while the file is read.
-pub(super) fn wanted(headers: &HeaderMap, reader: &Reader) -> Result<Option<HeaderValue>> {
+/// What the tree says while the file is read; [`crate::tree::Error::Ended`] once the request is cancelled.
+pub(super) fn wanted(headers: &HeaderMap, reader: &Reader, cancellation: &Cancellation) -> Result<Option<HeaderValue>> {
     let size = reader.entry().size;
     let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };
     let likes = value.split(',').filter_map(|one| {
@@ -124,6 +124,7 @@ pub(super) fn wanted(headers: &HeaderMap, reader: &Reader) -> Result<Option<Head
     let mut buffer = vec![0; BLOCK];
     let mut offset = 0;
     while offset < size {
+        cancellation.check()?;
         let count = reader.read_at(&mut buffer, offset)?;
         if count == 0 {
             return Ok(None);

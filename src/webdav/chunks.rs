@@ -17,7 +17,7 @@ use hyper::body::Body as _;
 use super::address::{self, Place};
 use super::call::Call;
 use super::checksum::{Checksums, Of};
-use super::error::{Error, Result, blocking};
+use super::error::{Error, Result, blocking, in_turn};
 use super::fields::LengthOf;
 use super::folder::done;
 use super::pour::{Sink, pour};
@@ -163,8 +163,9 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     if call.is_root() {
         return Err(Error::Root);
     }
-    let (uploads, name) = (uploads.clone(), upload.clone());
-    blocking(move || {
+    let (uploads, name, view) = (uploads.clone(), upload.clone(), call.view.clone());
+    // As a copy: all parts are copied, and read back for checksums. Cut off before the commit, it leaves them as they are.
+    in_turn(&view, move || {
         if keep && call.view.stat(&call.path).is_ok() {
             return Err(tree::Error::Exists.into());
         }
@@ -196,7 +197,7 @@ fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Re
     if offset != size {
         return Err(Error::Cut);
     }
-    let kept = put::verify(&staged, Checksums::announced(&call.headers, Of::Whole))?;
+    let kept = put::verify(call, &staged)?;
     put::commit(call, staged, modified, kept)
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::call::Call;
 use super::conditions::{Validators, Verdict};
-use super::error::{Result, blocking};
+use super::error::{Result, blocking, in_turn};
 use super::range::{self, Selection};
 use super::verb::Verb;
 use super::{checksum, date, page};
@@ -30,8 +30,12 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
     if let Some(response) = at_once(call) {
         return Ok(response);
     }
-    let call = Arc::clone(call);
-    blocking(move || open(&call)).await
+    let work = Arc::clone(call);
+    match call.headers.contains_key(WANT_DIGEST) {
+        // The whole file is read before the first byte is sent.
+        true => in_turn(&call.view, move || open(&work)).await,
+        false => blocking(move || open(&work)).await,
+    }
 }
 
 /// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
@@ -55,7 +59,7 @@ fn open(call: &Call) -> Result<Response<Body>> {
         Err(error) => return Err(error.into()),
     };
     call.conditions.judge_listed(call.around(), &call.path)?;
-    let digest = checksum::wanted(&call.headers, &reader)?;
+    let digest = checksum::wanted(&call.headers, &reader, call.view.cancellation())?;
     let mut response = respond(call, reader, Reader::read_at)?;
     if let Some(digest) = digest.filter(|_| response.status().is_success()) {
         response.headers_mut().insert("repr-digest", digest);
@@ -232,7 +236,65 @@ impl Source for Pieces {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+    use crate::domain::Permission;
+    use crate::tree::testing::House;
+
+    /// Returns a request for a sparse file of 64 MiB whose digest is wanted.
+    fn digest_of_large_file(house: &House, runtime: &tokio::runtime::Runtime) -> Arc<Call> {
+        house.user("alice", &[("/", Permission::RW)]);
+        std::fs::File::create(house.root.join("f")).and_then(|file| file.set_len(64 << 20)).expect("made");
+        let session = house.view("alice").session().clone();
+        let head =
+            http::Request::get("/dav/f").header(WANT_DIGEST, "sha-512=9").body(()).expect("a request").into_parts().0;
+        let call = Call::new(Verb::Get, head, &house.tree, session, crate::store::testing::now());
+        runtime.block_on(call).expect("read")
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime")
+    }
+
+    #[test]
+    fn digest_takes_its_turn_among_the_work_of_its_user() {
+        let (house, runtime) = (House::new(&[]), runtime());
+        let call = digest_of_large_file(&house, &runtime);
+        let session = call.view.session().clone();
+        let mut turns = Vec::new();
+        runtime.block_on(async {
+            let mut poll = Context::from_waker(Waker::noop());
+            while let Poll::Ready(turn) = pin!(session.turn()).poll(&mut poll) {
+                turns.push(turn.expect("a turn"));
+            }
+            let mut asked = pin!(answer(&call));
+            assert!(asked.as_mut().poll(&mut poll).is_pending());
+            // The one thread for blocking work would have done it before this.
+            tokio::task::spawn_blocking(|| ()).await.expect("done");
+            assert!(asked.as_mut().poll(&mut poll).is_pending(), "it waits, and takes no thread");
+            turns.clear();
+            let response = asked.await.expect("answered");
+            assert!(response.headers().contains_key("repr-digest"));
+        });
+    }
+
+    #[test]
+    fn digest_ends_when_its_request_is_dropped() {
+        let (house, runtime) = (House::new(&[]), runtime());
+        let call = digest_of_large_file(&house, &runtime);
+        call.view.read(&call.path).expect("there");
+        call.view.cancellation().cancel();
+        let error = runtime.block_on(answer(&call)).expect_err("cancelled");
+        assert!(matches!(error, super::super::error::Error::Tree(tree::Error::Ended(_))), "{error:?}");
+    }
 
     #[test]
     fn parts_are_set_apart_by_crlf_and_the_boundary() {

@@ -13,7 +13,7 @@ use hyper::body::Body as _;
 
 use super::call::Call;
 use super::checksum::{self, Checksums, Of};
-use super::error::{Error, Result, blocking};
+use super::error::{Error, Result, blocking, in_turn};
 use super::fields::LengthOf;
 use super::get::set;
 use super::part::Part;
@@ -63,7 +63,24 @@ async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response
         transfer = blocking(move || transfer.stage()).await?;
     }
     let (ready, blocks) = pour(body, call.view.session(), std::future::pending(), transfer).await?;
-    blocking(move || ready.finish(&blocks)).await
+    let is_part = ready.part.is_some();
+    conclude(&call, is_part, move || ready.finish(&blocks)).await
+}
+
+/// Runs the end of an upload: in a turn of its user where the file is to be read back for the checksums that the request
+/// announces of all of it, and cancelled then when the connection goes.
+///
+/// # Errors
+/// What `work` says; [`Error::Busy`].
+pub(super) async fn conclude<T: Send + 'static>(
+    call: &Call,
+    reads_back: bool,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match reads_back && !Checksums::announced(&call.headers, Of::Whole).is_empty() {
+        true => in_turn(&call.view, work).await,
+        false => blocking(work).await,
+    }
 }
 
 /// An upload under way.
@@ -142,7 +159,7 @@ impl Transfer {
             part.fits(done.written)?;
             let size = part.cut_to(upload.stat()?.size);
             upload.set_attributes(&Attributes { size, ..Attributes::default() })?;
-            kept = verify(&upload, Checksums::announced(&done.call.headers, Of::Whole))?;
+            kept = verify(&done.call, &upload)?;
         }
         commit(&done.call, upload, done.modified, kept)
     }
@@ -164,18 +181,20 @@ impl Sink for Transfer {
     }
 }
 
-/// Compares all that an upload will be with the checksums that were announced of the whole file. Returns those that
-/// are to be kept.
+/// Compares all that an upload will be with the checksums that a request announces of the whole file. Returns those that
+/// are to be kept. It reads the whole file: see [`conclude`].
 ///
 /// # Errors
-/// [`Error::Checksum`], and what the tree says while it is read back.
-pub(super) fn verify(upload: &Upload, mut sums: Checksums) -> Result<Option<String>> {
+/// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::Ended`] once the request is cancelled.
+pub(super) fn verify(call: &Call, upload: &Upload) -> Result<Option<String>> {
+    let mut sums = Checksums::announced(&call.headers, Of::Whole);
     if sums.is_empty() {
         return Ok(None);
     }
     let mut buffer = vec![0; BLOCK];
     let mut offset = 0;
     loop {
+        call.view.cancellation().check()?;
         match upload.read_at(&mut buffer, offset)? {
             0 => break,
             count => {

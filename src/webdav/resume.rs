@@ -166,7 +166,8 @@ async fn append(
         return Ok(stands(StatusCode::NO_CONTENT, false, append.pause().await?));
     }
     let uploads = around.uploads.clone();
-    let mut response = blocking(move || {
+    let begun = Arc::clone(&call);
+    let mut response = put::conclude(&begun, true, move || {
         let response = append.complete(&call)?;
         if let Err(error) = uploads.end(id) {
             tracing::warn!(%error, "what is left of an upload that is complete stays for now");
@@ -271,7 +272,7 @@ impl Append {
         // What a refused part left behind the end goes.
         self.cut_to(size)?;
         let upload = self.upload.take().ok_or(Error::Lost)?;
-        let kept = put::verify(&upload, Checksums::announced(&call.headers, Of::Whole))?;
+        let kept = put::verify(call, &upload)?;
         call.judge()?;
         put::commit(call, upload, modified, kept)
     }

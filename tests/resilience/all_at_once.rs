@@ -121,6 +121,14 @@ async fn copies(target: Target) {
     }
 }
 
+/// Digests of a large file, whose asker hangs up.
+async fn digests(target: Target) {
+    let request = target.request("GET", "/dav/mallory/holes", "Want-Repr-Digest: sha-512=9\r\n", "");
+    while target.goes_on() {
+        target.hang_up(&request).await;
+    }
+}
+
 /// Reports that compare the same folder again and again.
 async fn reports(target: Target) {
     let body = "<sync-collection xmlns=\"DAV:\"><sync-token/><sync-level>1</sync-level><prop><getetag/></prop></sync-collection>";
@@ -216,6 +224,8 @@ fn prepared() -> (TempDir, Server) {
         std::fs::write(many.join(number.to_string()), "content").expect("a file");
     }
     std::fs::write(folder.path().join("files/mallory/large"), vec![7; 1 << 20]).expect("a file");
+    let holes = std::fs::File::create(folder.path().join("files/mallory/holes")).expect("a file");
+    holes.set_len(64 << 20).expect("of nothing but holes");
     let server = Server::start(folder.path());
     (folder, server)
 }
@@ -241,6 +251,7 @@ async fn ordinary_users_go_on_while_all_attacks_run() {
         attacks.spawn(guesses(target.clone()));
         attacks.spawn(listings(target.clone()));
         attacks.spawn(copies(target.clone()));
+        attacks.spawn(digests(target.clone()));
         attacks.spawn(reports(target.clone()));
         attacks.spawn(tokens(target.clone()));
         attacks.spawn(properties(target.clone()));

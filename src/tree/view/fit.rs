@@ -132,14 +132,14 @@ impl View {
         self.each_below(top, |folder, _, name, stat| self.fits_entry(folder, name, stat, name))
     }
 
-    /// Shows each entry below a folder, as long as the session lives: the folder that holds it, where that is
-    /// from the top, its name and what it is.
+    /// Shows each entry below a folder, as long as the session lives and the request was not cancelled: the folder that
+    /// holds it, where that is from the top, its name and what it is.
     pub(super) fn each_below(
         &self,
         top: &Folder,
         show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> Result<()>,
     ) -> Result<()> {
-        top.each_below(|| Ok(self.session().access().map(drop)?), show)
+        top.each_below(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), show)
     }
 
     fn allowed(&self, refused: Option<&'static str>) -> Result<()> {
