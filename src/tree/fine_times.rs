@@ -82,6 +82,25 @@ impl FineTimes {
         self.store.set_fine_time(marker, now.inode, now.modified.seconds, meant.nanos)
     }
 
+    /// Gives the content of a file, as the host says it is, other nanoseconds than any content had. A write in the second in
+    /// which the file was changed last moves its time nowhere: what was noted of the old content would stand for the new.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn renew(&self, now: &Stat, nanos: u32) -> Result<()> {
+        if !self.any.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Some(Some(marker)) = self.coarse.read().get(&now.device).copied() else { return Ok(()) };
+        self.store.set_fine_time(marker, now.inode, now.modified.seconds, nanos)
+    }
+
+    /// Takes a device for one that keeps whole seconds.
+    #[cfg(test)]
+    pub(super) fn assume_coarse(&self, device: u64) {
+        self.learn(device, Some(TreeMarker([7; 16])));
+    }
+
     fn learn(&self, device: u64, marker: Option<TreeMarker>) {
         self.coarse.write().insert(device, marker);
         self.any.store(true, Ordering::Release);

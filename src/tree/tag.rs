@@ -51,7 +51,9 @@ struct EditedFile {
 impl Tags {
     /// Makes the tags of a tree by its secret key; `fine` keeps what its file systems don't keep of times.
     pub(super) fn new(key: [u8; 32], fine: Option<FineTimes>) -> Arc<Self> {
-        let (last, writes, open) = (AtomicI64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
+        let (last, open) = (AtomicI64::new(0), AtomicUsize::new(0));
+        // No number of a write that a client has seen a tag of comes again after a restart.
+        let writes = AtomicU64::new(now().max(0).cast_unsigned());
         Arc::new(Self { key, fine, last, writes, open, edited: RwLock::default() })
     }
 
@@ -76,8 +78,7 @@ impl Tags {
 
     /// Returns a time with a mark of its own: the present, or at the seconds of one that was asked for.
     pub(super) fn fresh(&self, wanted: Option<Timestamp>) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let now = now();
         let bump = |last: i64| Some(now.max(last.saturating_add(1)));
         let last = self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
         let time = at(now.max(last.saturating_add(1)));
@@ -208,6 +209,14 @@ impl Tags {
         Ok(())
     }
 
+    /// Lets go of the mark of content that is about to be changed in place, where the file system might keep it.
+    fn unsettle(&self, shared: &EditedFile) -> Result<()> {
+        match &self.fine {
+            Some(fine) => Ok(fine.renew(&shared.file.stat()?, self.fresh(None).nanos)?),
+            None => Ok(()),
+        }
+    }
+
     /// Returns a time of the same second with a mark of its own.
     pub(super) fn fresh_at(&self, time: Timestamp) -> Timestamp {
         let now = self.fresh(None);
@@ -249,6 +258,10 @@ impl Edit {
         }
         // Before the write: nobody runs new content with the old rights.
         self.shared.file.clear_special_bits()?;
+        // A kill forgets the number of the last write: what the file and the store keep of times must tell of it alone.
+        if self.shared.writes.load(Ordering::Acquire) == 0 {
+            self.tags.unsettle(&self.shared)?;
+        }
         self.wrote();
         let result = write();
         self.wrote();
@@ -302,6 +315,12 @@ impl Drop for Edit {
         }
         self.tags.open.store(edited.len(), Ordering::Release);
     }
+}
+
+/// Returns the present in nanoseconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Returns the time at the seconds of `wanted` that has the mark of `now`.
@@ -396,5 +415,32 @@ mod tests {
         two.settle().expect("nothing to settle");
         drop((one, two));
         assert_eq!(tags.of(&stat()), settled, "the end of an edit moves nothing");
+    }
+    #[test]
+    fn edit_that_a_kill_cut_off_moves_the_tag_where_times_are_whole_seconds() {
+        let (_state, store) = crate::store::testing::opened();
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = Arc::new(super::super::host::Host::open(folder.path(), None).expect("opened"));
+        let name = crate::domain::Name::new(b"file").expect("a name");
+        let file = Arc::new(host.root().expect("there").make_file(&name, 0o600).expect("made"));
+        let stat = || file.stat().expect("there");
+        let whole_second = || file.set_times(Some(Timestamp { seconds: 1_000_000_000, nanos: 0 }), None).expect("set");
+        let started = || {
+            let fine = FineTimes::new(Arc::clone(&host), store.clone());
+            fine.assume_coarse(stat().device);
+            Tags::new([1; 32], Some(fine))
+        };
+        let tags = started();
+        file.write_at(b"old", 0).expect("written");
+        whole_second();
+        tags.note_time(&file, Some(Timestamp { seconds: 1_000_000_000, nanos: 123 })).expect("noted");
+        let before = tags.of(&stat());
+        assert_eq!(started().of(&stat()), before, "a restart alone moves no tag");
+        let edit = tags.edit(&file, &stat());
+        edit.change(|| Ok(()), || file.write_at(b"new", 0)).expect("written");
+        // All that such a file system tells of a write in the same second.
+        whole_second();
+        assert_ne!(tags.of(&stat()), before);
+        assert_ne!(started().of(&stat()), before, "after the kill");
     }
 }

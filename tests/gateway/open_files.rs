@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
+use crate::support::server::{Server, run};
 use crate::support::{Dav, Fixture, Sftp, SftpError, string};
 
 const END: u32 = 1;
@@ -53,6 +54,15 @@ impl Served {
 
     async fn etag(&self, path: &str) -> String {
         self.dav.send("HEAD", &format!("/dav{path}"), &[], "").await.header("etag").to_owned()
+    }
+
+    /// Asserts that GET, HEAD and PROPFIND show a tag that was not seen before.
+    async fn moved(&self, seen: &mut std::collections::HashSet<String>, by: &str) {
+        let etag = self.etag("/f").await;
+        assert_eq!(self.dav.get("/dav/f").await.header("etag"), etag, "{by}");
+        let listed = self.dav.send("PROPFIND", "/dav/", &[("Depth", "1")], "").await.text();
+        assert!(listed.contains(&etag), "{by}: {etag} in {listed}");
+        assert!(seen.insert(etag), "{by}");
     }
 
     /// Waits until something is staged.
@@ -404,4 +414,57 @@ async fn a_transfer_over_http_ends_when_its_file_is_moved_out_of_the_scope() {
     assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(served.two.list("/out/upload").await, Ok(Vec::new()));
     served.swept().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_an_open_file_moves_its_etag_before_close() {
+    let mut served = Served::start().await;
+    served.gateway.write("/f", "0123456789");
+    served.gateway.write("/source", "copied");
+    let mut seen = std::collections::HashSet::from([served.etag("/f").await]);
+    let handle = served.one.open_file(b"/f", READ | WRITE).await.expect("opened");
+    assert!(!seen.insert(served.etag("/f").await), "nothing was written");
+    for byte in b"abc" {
+        served.one.write_at(&handle, 0, &[*byte]).await.expect("written");
+        served.moved(&mut seen, "WRITE").await;
+    }
+    // FSETSTAT of a size, then of times, which are no content.
+    let size = [&string(&handle)[..], &1u32.to_be_bytes(), &5u64.to_be_bytes()];
+    served.one.ask(10, &size).await.expect("cut");
+    served.moved(&mut seen, "FSETSTAT of a size").await;
+    let times = [&string(&handle)[..], &8u32.to_be_bytes(), &7u32.to_be_bytes(), &7u32.to_be_bytes()];
+    served.one.ask(10, &times).await.expect("set");
+    assert!(!seen.insert(served.etag("/f").await), "times are no content");
+    let size = [&string(b"/f")[..], &1u32.to_be_bytes(), &3u64.to_be_bytes()];
+    served.two.ask(9, &size).await.expect("cut");
+    served.moved(&mut seen, "SETSTAT of a size").await;
+    let source = served.one.open_file(b"/source", READ).await.expect("opened");
+    let zero = 0u64.to_be_bytes();
+    let copy = [&string(b"copy-data")[..], &string(&source), &zero, &zero, &string(&handle), &zero];
+    served.one.ask(200, &copy).await.expect("copied");
+    served.moved(&mut seen, "copy-data").await;
+    served.one.close(&handle).await.expect("closed");
+    assert_eq!(served.content("/f"), "copied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edit_that_a_kill_cut_off_has_moved_the_etag() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let server = Server::start(folder.path());
+    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let etag = async |server: &Server| {
+        let dav = Dav::new(server.http, "alice", &token);
+        dav.send("HEAD", "/dav/f", &[], "").await.header("etag").to_owned()
+    };
+    assert_eq!(Dav::new(server.http, "alice", &token).put("/dav/f", "content").await.status, 201);
+    let before = etag(&server).await;
+    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+    let handle = sftp.open_file(b"/f", WRITE).await.expect("opened");
+    sftp.write_at(&handle, 0, b"C").await.expect("written");
+    server.kill();
+    let server = Server::start(folder.path());
+    assert_ne!(etag(&server).await, before, "the content is another");
+    server.kill();
 }
