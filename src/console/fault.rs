@@ -187,7 +187,7 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::BadName | tree::Error::Spoilt => StatusCode::UNPROCESSABLE_ENTITY,
+        tree::Error::BadName | tree::Error::Spoilt | tree::Error::PathTooLong => StatusCode::UNPROCESSABLE_ENTITY,
         tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
         tree::Error::WrongMode => StatusCode::FORBIDDEN,
         tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,

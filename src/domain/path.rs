@@ -105,6 +105,16 @@ impl TreePath {
         }
     }
 
+    /// Tells whether an entry that stands so far below this folder has a path that is not too long.
+    pub(crate) fn can_hold(&self, below: &TreePath) -> bool {
+        self.can_hold_bytes(below.0.len())
+    }
+
+    /// As [`TreePath::can_hold`], of a way of so many bytes.
+    pub(crate) fn can_hold_bytes(&self, below: usize) -> bool {
+        self.0.len().saturating_add(1).saturating_add(below) <= MAX_PATH
+    }
+
     /// Tells whether this is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -129,7 +129,7 @@ fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
         }
         E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => Status::PermissionDenied,
         E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
-        E::TooLarge(_) | E::NoSpace | E::Spoilt => Status::Failure,
+        E::TooLarge(_) | E::NoSpace | E::Spoilt | E::PathTooLong => Status::Failure,
         E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode | E::TooManyOpenFiles => Status::Failure,
         E::Unsupported => Status::OpUnsupported,
         E::Unavailable(_) | E::OtherTree => Status::Failure,

@@ -145,6 +145,11 @@ impl Ballast {
         (share / STEP_BYTES * STEP_BYTES).clamp(SMALLEST_BYTES, BALLAST_BYTES)
     }
 
+    /// Tells whether so many bytes don't fit on the disk beside it.
+    pub(super) fn lacks_room(&self, bytes: u64) -> bool {
+        self.free() < bytes.saturating_add(FULL_BELOW_BYTES)
+    }
+
     /// Returns how many bytes are free for this user.
     fn free(&self) -> u64 {
         statvfs(&self.state).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)

@@ -23,10 +23,22 @@ impl Store {
             return Ok(());
         }
         self.may_grow()?;
+        // In the write-ahead log, and in the database once that is folded into it.
+        if self.shared.ballast.lacks_room(more.saturating_mul(2)) {
+            return Err(StoreError::Full);
+        }
         self.read(|c| {
             let held = Held::of(c, writer)?;
             self.fits_budget(held, Held { own: held.own.saturating_add(more), all: held.all.saturating_add(more) })
         })
+    }
+
+    /// Refuses so many more rows of named nodes.
+    ///
+    /// # Errors
+    /// [`StoreError::Budget`].
+    pub(crate) fn may_name_nodes(&self, more: usize) -> Result<()> {
+        self.read(|c| may_name(c, more))
     }
 
     /// Refuses dead properties beyond the bounds, but for a change by which they become less.

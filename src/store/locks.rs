@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::columns::stored_path;
-use super::{Durability, Result, Store};
+use super::{Durability, Reserve, Result, Store};
 use crate::domain::{Login, Time, TreePath};
 
 /// A lock as it is kept.
@@ -84,9 +84,9 @@ impl Store {
         })
     }
 
-    /// Strikes locks.
+    /// Deletes locks. It concludes what is done, and so may use the ballast.
     pub(crate) fn drop_locks(&self, tokens: &[&str], durability: Durability) -> Result<()> {
-        self.write_freeing(durability, |connection| {
+        self.write_reserved(durability, Reserve::Narrowing, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
             tokens.iter().try_for_each(|token| statement.execute([token]).map(drop))?;
             Ok(())

@@ -84,6 +84,18 @@ impl Store {
         })
     }
 
+    /// Returns the bytes of the longest way from a node to a named one below it.
+    pub(crate) fn longest_way_below(&self, top: NodeId) -> Result<usize> {
+        self.read(|connection| {
+            let sql = "WITH RECURSIVE below (id, bytes) AS ( \
+                 SELECT ?1, 0 UNION ALL \
+                 SELECT n.id, below.bytes + (below.bytes > 0) + length(n.name) FROM nodes n JOIN below ON n.parent = below.id) \
+                 SELECT max(bytes) FROM below";
+            let bytes: i64 = connection.prepare_cached(sql)?.query_row([top], |row| row.get(0))?;
+            Ok(usize::try_from(bytes).unwrap_or(0))
+        })
+    }
+
     /// Returns the nodes that a grant, a scope or a property names.
     pub(crate) fn nodes_in_use(&self) -> Result<Vec<NodeId>> {
         self.read(|connection| {

@@ -120,6 +120,12 @@ pub(crate) fn by_hand(store: &Store, statement: &str) {
     connection.execute_batch(statement).expect("changed");
 }
 
+/// Has the store count so many rows of named nodes.
+pub(crate) fn count_nodes(store: &Store, rows: i64) {
+    let update = "UPDATE usage SET amount = ?1 WHERE what = 'nodes'";
+    store.write(Durability::Synced, |t| Ok(t.execute(update, [rows]).map(drop)?)).expect("counted");
+}
+
 thread_local! {
     static COMMITS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
 }

@@ -80,6 +80,9 @@ pub enum Error {
     /// A name that can't be, or is the gateway's own.
     #[error("the name can't be used")]
     BadName,
+    /// Something in a directory would have a path by which nobody could name it.
+    #[error("the path of something in the directory would be too long: 4095 bytes at most")]
+    PathTooLong,
     /// The file system or the gateway can't do that.
     #[error("not supported")]
     Unsupported,

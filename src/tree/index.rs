@@ -163,10 +163,22 @@ impl Index {
             Some(_) => Vec::new(),
             None => named.iter().filter(|n| !n.dangling || needed.contains(&n.id)).map(|n| &n.path).collect(),
         };
-        let above: HashSet<TreePath> = keep.into_iter().flat_map(lineage).collect();
+        let above: HashSet<TreePath> = keep.into_iter().cloned().flat_map(lineage).collect();
         let ended: Vec<NodeId> = named.iter().filter(|n| !above.contains(&n.path)).map(|n| n.id).collect();
         self.store.end_nodes(&ended)?;
         Ok(named.into_iter().filter(|node| node.dangling).collect())
+    }
+
+    /// Makes sure that all named nodes below a source can be located once that stands at a target.
+    ///
+    /// # Errors
+    /// [`Error::PathTooLong`].
+    pub(super) fn can_follow(&self, source: &TreePath, target: &TreePath) -> Result<()> {
+        let Some(id) = self.find(source)? else { return Ok(()) };
+        match target.can_hold_bytes(self.store.longest_way_below(id)?) {
+            true => Ok(()),
+            false => Err(Error::PathTooLong),
+        }
     }
 
     /// Announces a move in one step; to be followed at once by the rename on the host and
@@ -491,8 +503,8 @@ fn own_identity(facts: Facts) -> Option<Identity> {
 }
 
 /// Returns a path and all above it.
-fn lineage(path: &TreePath) -> impl Iterator<Item = TreePath> {
-    std::iter::successors(Some(path.clone()), TreePath::parent)
+pub(super) fn lineage(path: TreePath) -> impl Iterator<Item = TreePath> {
+    std::iter::successors(Some(path), TreePath::parent)
 }
 
 fn draw() -> std::result::Result<NodeId, StoreError> {

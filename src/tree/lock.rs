@@ -287,17 +287,23 @@ impl LockTable {
     }
 
     /// Ends the locks at and below a path that was removed or moved away: a lock never moves
-    /// (RFC 4918 section 7.6).
-    pub(super) fn forget(&self, path: &TreePath) -> Result<()> {
+    /// (RFC 4918 section 7.6). The change is done: where the store can't follow, they stay there until they expire.
+    pub(super) fn forget(&self, path: &TreePath) {
         let which = |held: &Held| {
             held.places_at(path).chain(held.places_below(path)).flatten().map(|l| l.token.clone()).collect()
         };
-        self.end(which, self.durability)
+        self.end_after_effect(which)
     }
 
-    /// Ends the locks below a path at which something was replaced; a lock of the path itself stays.
-    pub(super) fn forget_below(&self, path: &TreePath) -> Result<()> {
-        self.end(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect(), self.durability)
+    /// As [`LockTable::forget`], below a path at which something was replaced; a lock of the path itself stays.
+    pub(super) fn forget_below(&self, path: &TreePath) {
+        self.end_after_effect(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect());
+    }
+
+    fn end_after_effect(&self, which: impl Fn(&Held) -> Vec<LockToken>) {
+        if let Err(error) = self.end(which, self.durability) {
+            tracing::warn!(%error, "locks of what was removed or moved stay in the store until they expire");
+        }
     }
 
     fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: Durability) -> Result<()> {

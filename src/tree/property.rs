@@ -3,9 +3,9 @@
 //! They belong to the node: they follow its renames and end with it. What one entry may have, and what
 //! one answer holds in memory, is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::index::Index;
+use super::index::{Index, lineage};
 use super::label::{tags_of, tags_property};
 use super::{Error, Result};
 use crate::domain::{Login, Name, NodeId, Tag, TreePath};
@@ -127,14 +127,21 @@ impl Index {
         }
     }
 
-    /// Refuses a copy with more properties than whoever copies may set.
+    /// Refuses a copy with more properties than whoever copies may set, or of more entries than can be named.
     ///
     /// # Errors
     /// [`Error::Store`] of a shortage.
-    pub(super) fn may_copy_properties(&self, from: &TreePath, writer: &Login, deep: bool) -> Result<()> {
+    pub(super) fn may_copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
         let Some(source) = self.find(from)? else { return Ok(()) };
         let below = self.store().nodes_with_properties(source)?.into_iter();
-        let nodes: Vec<NodeId> = below.filter(|(below, _)| deep || below.is_root()).map(|(_, node)| node).collect();
+        let below: Vec<(TreePath, NodeId)> = below.filter(|(below, _)| deep || below.is_root()).collect();
+        if below.is_empty() {
+            return Ok(());
+        }
+        // Each copy is named with all above it.
+        let places: HashSet<TreePath> = below.iter().flat_map(|(below, _)| lineage(to.join(below))).collect();
+        self.store().may_name_nodes(places.len())?;
+        let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().may_hold_properties(writer, self.store().property_bytes(&nodes)?)?)
     }
 

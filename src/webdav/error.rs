@@ -362,6 +362,7 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
         tree::Error::Forbidden | tree::Error::Overlap | tree::Error::WrongTag(_) => StatusCode::FORBIDDEN,
+        tree::Error::PathTooLong => StatusCode::FORBIDDEN,
         tree::Error::Exists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::Exists | tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
         tree::Error::NotFolder if creates => StatusCode::CONFLICT,

@@ -23,6 +23,7 @@ mod hidden;
 mod hosts;
 mod life;
 mod limits;
+mod long_paths;
 mod matrix;
 mod model;
 mod next_request;

@@ -95,8 +95,8 @@ impl View {
         drop(pinned);
         change.finish()?;
         old.into_iter().chain([left]).for_each(|staged| self.shared().removals.begin(staged));
-        self.shared().locks.forget(&source.path)?;
-        self.shared().locks.forget_below(&target.path)?;
+        self.shared().locks.forget(&source.path);
+        self.shared().locks.forget_below(&target.path);
         drop((steady, names));
         Ok(moving.replaced.is_some())
     }
@@ -162,7 +162,15 @@ impl View {
             self.judge_link(source, &target.path, &top)?;
         }
         let moved = Some(Moved { from: source.path.clone(), to: target.path.clone(), top });
-        let work = Work { view: self, access, same: true, moved, blind: !source.permission.allows(Permission::R) };
+        let goes_to = target.path.clone();
+        let work = Work {
+            view: self,
+            access,
+            target: goes_to,
+            same: true,
+            moved,
+            blind: !source.permission.allows(Permission::R),
+        };
         let staging = self.staging(target)?;
         let staged = match stat.kind {
             Some(Kind::Folder) => {

@@ -21,7 +21,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Forbidden`], [`Error::Overlap`],
-    /// [`Error::Locked`], [`Error::NoSpace`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
+    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
     /// anything in it.
     pub fn copy(
         &self,
@@ -42,10 +42,11 @@ impl View {
         }
         self.may_replace(&target, overwrite, claim)?;
         self.may_copy_tags(&source.path, deep)?;
-        self.shared().index.may_copy_properties(&source.path, self.session().login(), deep)?;
+        self.shared().index.may_copy_properties(&source.path, &target.path, self.session().login(), deep)?;
         let work = Work {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
+            target: target.path.clone(),
             same: false,
             moved: None,
             blind: false,
@@ -80,7 +81,7 @@ impl View {
         self.sync_names(&target.folder)?;
         change.map_or(Ok(()), Change::finish)?;
         old.into_iter().for_each(|old| self.shared().removals.begin(old));
-        self.shared().locks.forget_below(&target.path)?;
+        self.shared().locks.forget_below(&target.path);
         drop((steady, names));
         self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), deep)?;
         Ok(replaced.is_some())
@@ -134,6 +135,8 @@ pub(super) struct Moved {
 pub(super) struct Work<'a> {
     pub(super) view: &'a View,
     pub(super) access: HandleAccess,
+    /// Where the copy will stand.
+    pub(super) target: TreePath,
     /// Whether it is to be the same: times kept, links as they are, nothing left out.
     pub(super) same: bool,
     /// Where it is moved from and to; none for a copy, whose links are new ones.
@@ -205,6 +208,9 @@ impl Work<'_> {
             stat => stat?,
         };
         let place = below.child(name);
+        if !self.target.can_hold(&place) {
+            return Err(Error::PathTooLong);
+        }
         match stat.kind {
             Some(Kind::File) => {
                 let (file, copy) = (from.open(name, How::Read)?, to.make_file(name, 0o600)?);

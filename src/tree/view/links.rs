@@ -70,7 +70,10 @@ impl View {
         match target.stat()? {
             Some(stat) if stat.is_folder() && overwrite == Overwrite::Yes => {
                 judged.replaced = Some(self.watched(target, &stat));
-                judged.may_exchange = self.links_fit(target, &source.path, &self.link_top(source)?)?;
+                judged.may_exchange = match self.links_fit(target, &source.path, &self.link_top(source)?) {
+                    Err(Error::PathTooLong) => false,
+                    fit => fit?,
+                };
             }
             Some(stat) if stat.kind == Some(Kind::Link) => judged.may_exchange = false,
             Some(_) | None => {}
@@ -164,10 +167,16 @@ impl View {
 
     /// Tells whether each link below a directory may stand where it comes to by a move of that. The walk asks before
     /// each block of names whether the session lives, and holds one block and the directories to visit.
+    ///
+    /// # Errors
+    /// [`Error::PathTooLong`] for anything in it that could not be named there.
     fn links_fit(&self, source: &Spot, to: &TreePath, top: &TreePath) -> Result<bool> {
         let directory = source.folder.folder(&TreePath::root().child(&source.name))?;
         let mut fit = true;
         let walked = self.each_below(&directory, |holder, below, name, stat| {
+            if !to.can_hold(&below.child(name)) {
+                return Err(Error::PathTooLong);
+            }
             if stat.kind == Some(Kind::Link) {
                 let text = link_text(holder, name)?;
                 let place = |top: &TreePath| top.join(below).child(name);

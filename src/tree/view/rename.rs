@@ -16,8 +16,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
-    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`] and [`Error::WrongType`],
-    /// of anything in it;
+    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`], [`Error::WrongType`] and
+    /// [`Error::PathTooLong`], of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
     /// [`Error::Precondition`], where something in a directory changed meanwhile, again and again.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
@@ -30,6 +30,10 @@ impl View {
             return Err(Error::Overlap);
         }
         self.fits_move(&source, &stat, &target.name)?;
+        // A rename within one directory walks nothing: what it can't do without is that named nodes can be located.
+        if stat.is_folder() && target.path.as_bytes().len() > source.path.as_bytes().len() {
+            self.shared().index.can_follow(&source.path, &target.path)?;
+        }
         if source.holder.mount() != target.holder.mount() {
             return self.move_across(&source, &stat, &target, overwrite, claim);
         }
@@ -71,8 +75,8 @@ impl View {
             self.sync_names(&source.folder)?;
         }
         change.finish()?;
-        self.shared().locks.forget(&source.path)?;
-        self.shared().locks.forget_below(&target.path)?;
+        self.shared().locks.forget(&source.path);
+        self.shared().locks.forget_below(&target.path);
         drop((steady, names));
         Ok(Some(moving.replaced.is_some()))
     }

@@ -219,7 +219,8 @@ impl View {
         effect(&spot, &stat)?;
         self.sync_names(&spot.folder)?;
         change.finish()?;
-        self.shared().locks.forget(&spot.path)
+        self.shared().locks.forget(&spot.path);
+        Ok(())
     }
 
     /// Sets attributes; a link is followed unless `follow` is false. A size is on disk where durability asks for it, times

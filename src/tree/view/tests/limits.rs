@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::domain::{ByteSize, Limits, Permission};
 use crate::store::testing::limit;
-use crate::tree::{Attributes, EditMode, Overwrite, Property, PropertyChange, label, tags_property};
+use crate::tree::{Attributes, EditMode, Overwrite, Property, PropertyChange, PropertyName, label, tags_property};
 
 fn png() -> Vec<u8> {
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()
@@ -241,4 +241,21 @@ fn tags_follow_a_file_and_are_only_those_that_the_token_may_give() {
     assert_eq!(set(label(&[])), "ok");
     assert_eq!(tagged(&view, "/box/new"), None);
     no_debris(&house);
+}
+
+#[test]
+fn copy_whose_properties_can_not_all_be_named_is_refused_before_its_first_effect() {
+    let house = House::new(&["/box/a/b", "/box/c"]);
+    house.user("alice", &[("/box", Permission::RW)]);
+    let view = house.view("alice");
+    let name = PropertyName { namespace: "urn:x".to_owned(), name: "color".to_owned() };
+    let change = [PropertyChange::Set(Property { name, value: "<color xmlns=\"urn:x\"/>".to_owned() })];
+    view.set_properties(&at("/box/a/b"), &change, &Attributes::default(), &NONE).expect("set");
+    crate::store::testing::count_nodes(&house.store, 1_999_999);
+    let refused = view.copy(&at("/box/a"), &at("/box/c/a"), true, Overwrite::No, &NONE);
+    assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
+    assert!(!host(&house, "/box/c/a").exists());
+    no_debris(&house);
+    crate::store::testing::count_nodes(&house.store, 1_000);
+    view.copy(&at("/box/a"), &at("/box/c/a"), true, Overwrite::No, &NONE).expect("copied");
 }

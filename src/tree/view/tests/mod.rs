@@ -85,6 +85,7 @@ fn said<T>(outcome: Result<T>) -> &'static str {
         Err(Error::TooManyOpenFiles) => "too many open files",
         Err(Error::NoSpace) => "no space",
         Err(Error::BadName) => "bad name",
+        Err(Error::PathTooLong) => "path too long",
         Err(Error::Unsupported) => "unsupported",
         Err(Error::Ended(_)) => "ended",
         Err(Error::Unavailable(_)) => "unavailable",

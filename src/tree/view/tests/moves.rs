@@ -334,3 +334,31 @@ fn a_folder_that_holds_what_can_not_be_copied_does_not_move_to_another_file_syst
     across(&view, "/box/a", "/box/c", Overwrite::Yes).expect("moved");
     no_debris_of(&house);
 }
+
+#[test]
+fn rename_past_the_longest_path_of_a_named_node_is_refused_before_its_first_effect() {
+    let deep = format!("/box/n{}", format!("/{}", "d".repeat(250)).repeat(16));
+    let house = House::new(&[&deep]);
+    house.user("alice", &[("/", RW)]);
+    let view = house.view("alice");
+    let node = house.tree.mint(&at(&deep)).expect("named");
+    let long = format!("/box/{}", "n".repeat(100));
+    let refused = rename(&view, "/box/n", &long, Overwrite::No);
+    assert!(matches!(refused, Err(Error::PathTooLong)), "{refused:?}");
+    assert_eq!(house.tree.locate(node).expect("located"), Some(at(&deep)));
+    assert!(rename(&view, "/box/n", "/box/nn", Overwrite::No).is_ok());
+    assert_eq!(house.tree.locate(node).expect("located"), Some(at(&deep.replace("/n/", "/nn/"))));
+}
+
+#[test]
+fn replaced_folder_that_would_not_fit_at_the_source_stands_there_at_no_time() {
+    let way = |depth: usize| format!("/{}", "d".repeat(250)).repeat(depth);
+    let house = House::new(&[&format!("/box{}", way(9)), &format!("/old{}", way(8))]);
+    house.user("alice", &[("/", RW)]);
+    let view = house.view("alice");
+    let source = format!("/box{}/new", way(9));
+    view.make_folder(&at(&source), &Attributes::default(), &NONE).expect("made");
+    assert!(rename(&view, &source, "/old", Overwrite::Yes).expect("moved"));
+    assert!(names(&view, "/old").expect("listed").is_empty());
+    no_debris_of(&house);
+}

@@ -1,0 +1,35 @@
+//! A path has 4095 bytes at most: nothing is moved or copied to where it could not be named any more.
+
+use crate::support::Fixture;
+
+/// A way down of `depth` directories with names of 200 bytes.
+fn way(depth: usize) -> String {
+    format!("/{}", "d".repeat(200)).repeat(depth)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn move_and_copy_past_the_longest_path_are_refused_before_their_first_effect() {
+    let gateway = Fixture::start().await;
+    let token = gateway.login("alice", "/:rw");
+    let (dav, mut sftp) = (gateway.dav("alice", &token), gateway.sftp("alice", &token).await);
+    gateway.folder(&format!("/a{}", way(10)));
+    gateway.write(&format!("/a{}/f", way(10)), "content");
+    gateway.folder(&format!("/b{}", way(11)));
+    gateway.folder("/c");
+    let far = format!("/b{}/a", way(11));
+    let before = gateway.everything();
+    for method in ["MOVE", "COPY"] {
+        let destination = dav.url(&format!("/dav{far}"));
+        let answer = dav.send(method, "/dav/a", &[("destination", &destination)], "").await;
+        assert_eq!(answer.status, 403, "{method}: {}", answer.text());
+        assert!(answer.text().contains("4095 bytes at most"), "{method}: {}", answer.text());
+    }
+    let renames = [sftp.rename("/a", &far).await, sftp.posix_rename("/a", &far).await];
+    for refused in renames {
+        assert_eq!(refused.expect_err("refused").code(), 4);
+    }
+    assert_eq!(gateway.everything(), before, "nothing has changed");
+    let near = dav.url("/dav/c/a");
+    assert_eq!(dav.send("MOVE", "/dav/a", &[("destination", &near)], "").await.status, 201);
+    assert_eq!(dav.get(&format!("/dav/c/a{}/f", way(10))).await.text(), "content");
+}
