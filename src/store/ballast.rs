@@ -102,6 +102,8 @@ impl Ballast {
         let unusable = |source| StoreError::State { path: self.path.clone(), source };
         let file = OpenOptions::new().write(true).open(&self.path).map_err(unusable)?;
         file.set_len(left).map_err(unusable)?;
+        #[cfg(test)]
+        super::testing::crash_point();
         tracing::warn!(left, "the disk of the state directory is full: a part of the reserve is used");
         Ok(true)
     }

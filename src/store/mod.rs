@@ -22,6 +22,8 @@ mod epoch;
 mod error;
 mod intents;
 mod journals;
+#[cfg(test)]
+mod killed;
 mod locks;
 mod meta;
 mod nodes;

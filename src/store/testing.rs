@@ -1,12 +1,12 @@
 //! Rows for tests of this room and of those that build on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::{DATABASE, Durability, MIGRATIONS, NewToken, Sealed, Store};
+use super::{DATABASE, Durability, MIGRATIONS, NewToken, Result, Sealed, Store, StoreError};
 use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
 
 /// An instant to start from.
@@ -128,6 +128,8 @@ pub(crate) fn count_nodes(store: &Store, rows: i64) {
 
 thread_local! {
     static COMMITS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+    static FULL_COMMITS: Cell<u32> = const { Cell::new(0) };
+    static POINTS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// What `PRAGMA synchronous` says where each commit is on disk before it returns.
@@ -136,12 +138,47 @@ pub(crate) const FULL: i64 = 2;
 pub(crate) const NORMAL: i64 = 1;
 
 /// Notes how a transaction that is about to be committed is synced.
-pub(super) fn note_commit(connection: &Connection) {
-    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).expect("read");
+///
+/// # Errors
+/// [`StoreError::Full`] as [`fill_disk`] has it.
+pub(super) fn before_commit(connection: &Connection) -> Result<()> {
+    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     COMMITS.with_borrow_mut(|commits| commits.push(synchronous));
+    crash_point();
+    match FULL_COMMITS.get() {
+        0 => Ok(()),
+        left => {
+            FULL_COMMITS.set(left - 1);
+            Err(StoreError::Full)
+        }
+    }
 }
 
 /// Returns `PRAGMA synchronous` of each commit of this thread since this was last asked for.
 pub(crate) fn take_commits() -> Vec<i64> {
     COMMITS.take()
+}
+
+/// Has so many commits of this thread find the disk full.
+pub(super) fn fill_disk(commits: u32) {
+    FULL_COMMITS.set(commits);
+}
+
+/// Has this process killed, as by `kill -9`, when this thread has passed so many more points at which it may be.
+pub(super) fn kill_after(points: u32) {
+    POINTS.set(Some(points));
+}
+
+/// Passes a point at which the process may be killed.
+pub(super) fn crash_point() {
+    match POINTS.get() {
+        None => {}
+        Some(0) => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).expect("killed");
+            loop {
+                std::thread::park();
+            }
+        }
+        Some(points) => POINTS.set(Some(points - 1)),
+    }
 }

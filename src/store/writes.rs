@@ -129,9 +129,13 @@ impl Store {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
         #[cfg(test)]
-        super::testing::note_commit(&transaction);
+        super::testing::before_commit(&transaction)?;
         self.shared.announced.follow(&transaction, self.state())?;
+        #[cfg(test)]
+        super::testing::crash_point();
         transaction.commit()?;
+        #[cfg(test)]
+        super::testing::crash_point();
         Ok(value)
     }
 
