@@ -111,7 +111,7 @@ impl Folder {
 
     /// Makes a symbolic link.
     pub(crate) fn symlink(&self, target: &[u8], name: &Name) -> Result<()> {
-        symlinkat(target, self, name.as_bytes())
+        change(|| symlinkat(target, self, name.as_bytes()))
     }
 
     /// Returns what a symbolic link says.

@@ -8,6 +8,7 @@ mod aside;
 mod claims;
 #[cfg(test)]
 pub(super) mod doom;
+mod early_note;
 mod file;
 mod folder;
 mod marker;
@@ -29,6 +30,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use aside::Aside;
 pub(crate) use claims::{KeptNames, locks_work, reserved_fault};
+pub(crate) use early_note::EarlyNote;
 pub(crate) use file::File;
 pub(crate) use folder::{Folder, Names, space};
 pub(crate) use open::{How, Location, Pace, host_path};

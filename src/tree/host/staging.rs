@@ -110,7 +110,9 @@ impl Staging {
         if let Some(claims) = claims {
             staging.held = match claims.lock(holder, &staging.folder)? {
                 Claim::Taken(lock) => {
-                    let stay = staging.bring_back(holder)?;
+                    // First: what an unfinished upload stands in the place of can be put back then.
+                    let mut stay = staging.take_early_back(holder)?;
+                    stay.extend(staging.bring_back(holder)?);
                     debris = staging.debris(claims, &stay)?;
                     Some(lock)
                 }
@@ -257,6 +259,11 @@ impl Staged {
     /// Returns the staging folder and the name in it, to reach what waits there.
     pub(crate) fn place(&self) -> (&Folder, &Name) {
         (&self.staging.folder, &self.name)
+    }
+
+    /// Returns where it waits.
+    pub(super) fn staging(&self) -> &Arc<Staging> {
+        &self.staging
     }
 
     /// Moves an entry here from its folder.

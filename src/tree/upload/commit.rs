@@ -5,20 +5,21 @@
 //! finished since it began.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Committed, Finish, Recorded, Upload};
 use crate::domain::{Name, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::handle_access::Place;
-use crate::tree::host::{Aside, Errno, File, Folder, Stat};
+use crate::tree::host::{Aside, EarlyNote, Errno, File, Folder, Stat};
 use crate::tree::in_place::InPlace;
 use crate::tree::{Claim, EditMode, Error, Kind, Result, Timestamp, View};
 
 /// How many renames of its directory a commit follows before it gives up.
 const DIRECTORY_RENAMES: usize = 16;
 
-/// A commit, and how it can still be taken back.
-pub(in crate::tree) struct EarlyCommit<T = Undo> {
+/// A commit, and how it can still be taken back: also by the next start, where this process is killed meanwhile.
+pub(in crate::tree) struct EarlyCommit<T = (EarlyNote, Undo)> {
     view: View,
     directory: Folder,
     replaced: Option<Stat>,
@@ -99,9 +100,16 @@ impl Upload {
     /// # Errors
     /// As [`Upload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
-        let committed = self.at_name(1, |upload, view, spot, replaced| match replaced {
-            Some(_) => upload.put_reversibly(view, spot),
-            None => upload.staged.put_new(&spot.folder, &spot.name).map(|()| Undo::TakeBack).map_err(putting_new),
+        let committed = self.at_name(1, |upload, view, spot, replaced| {
+            let note = upload.staged.note_early(&spot.path)?;
+            let put = match replaced {
+                Some(_) => upload.put_reversibly(view, spot),
+                None => upload.staged.put_new(&spot.folder, &spot.name).map(|()| Undo::TakeBack).map_err(putting_new),
+            };
+            match put {
+                Ok(undo) => Ok((note, undo)),
+                Err(error) => note.delete().map_err(Error::from).and(Err(error)),
+            }
         })?;
         match committed.view.sync_names(&committed.directory) {
             Ok(()) => Ok(committed),
@@ -180,7 +188,7 @@ impl Upload {
             return Err(Box::new(commit));
         }
         let (directory, name) = (&commit.directory, &self.name);
-        let undone = match &commit.undo {
+        let undone = match &commit.undo.1 {
             Undo::Exchange => self.staged.exchange(directory, name),
             Undo::TakeBack | Undo::PutBack(_) => self.staged.take_back(directory, name),
         };
@@ -188,10 +196,17 @@ impl Upload {
             tracing::warn!(path = %self.asked, %error, "an upload that was committed early stays committed");
             return Err(Box::new(commit));
         }
-        if let Undo::PutBack(old) = commit.undo
+        let (note, undo) = commit.undo;
+        if let Undo::PutBack(old) = undo
             && let Err(error) = old.put_back(directory, name)
         {
             tracing::warn!(path = %self.asked, %error, "what an upload had replaced comes back at the next start");
+        }
+        // Last: until then the next start would do the same.
+        if let Err(error) = note.delete() {
+            tracing::error!(path = %self.asked, %error, "an upload can't be committed any more: its note stays");
+            // The next start would take it back.
+            self.spoilt.store(true, Ordering::Release);
         }
         if let Some(old) = &commit.replaced {
             view.shared().tags.not_replaced(old);
@@ -205,8 +220,12 @@ impl Upload {
     /// # Errors
     /// [`Error::Ended`]; it stays committed.
     pub(in crate::tree) fn keep(self, commit: EarlyCommit, mode: EditMode) -> Result<InPlace> {
-        let EarlyCommit { view, undo, entry, .. } = commit;
+        let EarlyCommit { view, undo: (note, undo), entry, .. } = commit;
         let (file, staged) = (self.file, self.staged);
+        // First: from here on nothing is taken back, also by the next start.
+        if let Err(error) = note.delete() {
+            tracing::error!(path = %self.asked, %error, "the next start may take an upload back that is in its place");
+        }
         match undo {
             // What was replaced waits in the place of the staged file and goes with it.
             Undo::Exchange => drop(staged),

@@ -8,16 +8,28 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::domain::{NodeId, Operation, Permission};
-use crate::tree::Overwrite;
 use crate::tree::host::doom::{doom, no_exchange, refuse_after};
+use crate::tree::{OpenRequest, Overwrite, SessionFiles};
 
 /// Tells the child what to do: which change, how, after how many points it is killed, and in which folder.
 const ORDER: &str = "PATGATE_TEST_ORDER";
 
 type Act = fn(&View) -> Result<()>;
 
+/// How a file is opened to be replaced.
+const REPLACE: OpenRequest = OpenRequest {
+    read: false,
+    write: true,
+    append: false,
+    create: true,
+    truncate: true,
+    exclusive: false,
+    mode: None,
+    size: None,
+};
+
 /// What the host does in one step.
-const SIMPLE: [(&str, Act); 7] = [
+const SIMPLE: [(&str, Act); 14] = [
     ("a file over a file", |view| rename(view, "/one", "/two", Overwrite::Yes)),
     ("a file over a file as POSIX does it", |view| rename(view, "/one", "/two", Overwrite::Posix)),
     ("a folder to a new name", |view| rename(view, "/s", "/t/new", Overwrite::No)),
@@ -25,6 +37,19 @@ const SIMPLE: [(&str, Act); 7] = [
     ("removal of a file", |view| view.remove_file(&at("/one"), &NONE)),
     ("a copy over a folder", |view| view.copy(&at("/s"), &at("/t"), true, Overwrite::Yes, &NONE).map(drop)),
     ("a copy over a file", |view| view.copy(&at("/s"), &at("/one"), true, Overwrite::Yes, &NONE).map(drop)),
+    ("a link to another folder", |view| rename(view, "/s/b/l", "/t/l", Overwrite::No)),
+    ("a link over a file", |view| rename(view, "/s/b/l", "/t/old/f", Overwrite::Yes)),
+    ("a folder of links to another folder", |view| rename(view, "/s/b", "/t/b", Overwrite::No)),
+    ("a new link", |view| view.symlink(b"../one", &at("/s/new"), &NONE)),
+    ("an upload that is renamed before CLOSE", |view| {
+        upload(view, "/one", |files| files.rename(&at("/one"), &at("/three"), Overwrite::No))
+    }),
+    ("an upload of a new name that is renamed over another before CLOSE", |view| {
+        upload(view, "/new", |files| files.rename(&at("/new"), &at("/two"), Overwrite::Posix))
+    }),
+    ("an upload that gets a second name before CLOSE", |view| {
+        upload(view, "/one", |files| files.hard_link(&at("/one"), &at("/three")))
+    }),
 ];
 
 /// What takes the host more than one.
@@ -47,6 +72,15 @@ fn rename(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()>
     view.rename(&at(from), &at(to), overwrite, &NONE).map(drop)
 }
 
+/// Uploads a file over SFTP, and asks for something that needs it in the tree before it is closed.
+fn upload(view: &View, path: &str, ask: impl FnOnce(&SessionFiles) -> Result<()>) -> Result<()> {
+    let files = SessionFiles::new(view.clone());
+    let file = files.open(&at(path), &REPLACE)?;
+    file.write_at(b"uploaded", 0)?;
+    ask(&files)?;
+    file.close()
+}
+
 /// Moves as to another file system.
 fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()> {
     let (source, stat) = view.removable(Operation::Move, &at(from))?;
@@ -62,6 +96,8 @@ fn furnish(folder: &Path, named: bool) -> House {
     for path in ["/s/b/f", "/s/g", "/t/old/f", "/one", "/two"] {
         write(&house, path, path);
     }
+    // It leads to where nothing is, once it stands elsewhere.
+    std::os::unix::fs::symlink("f", host(&house, "/s/b/l")).expect("made");
     house.user("alice", &[("/", Permission::RW)]);
     let named = NAMED.iter().filter(|_| named);
     let ids = named.map(|path| format!("{path} {}\n", house.tree.mint(&at(path)).expect("named")));
@@ -104,8 +140,13 @@ fn state(folder: &Path) -> State {
         for entry in fs::read_dir(&place).expect("listed") {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(&house.root).expect("below").display().to_string();
-            entries.insert(name, (!path.is_dir()).then(|| fs::read_to_string(&path).expect("read")));
-            if path.is_dir() {
+            let kind = fs::symlink_metadata(&path).expect("there").file_type();
+            let content = match kind.is_symlink() {
+                true => fs::read_link(&path).map(|text| Some(format!("-> {}", text.display()))).expect("read"),
+                false => (!kind.is_dir()).then(|| fs::read_to_string(&path).expect("read")),
+            };
+            entries.insert(name, content);
+            if kind.is_dir() {
                 left.push(path);
             }
         }

@@ -1,0 +1,85 @@
+//! Notes of uploads that were put in their place before they had ended, for an operation that needs them there: killed
+//! before that operation was done, the next start takes the upload back and puts what it replaced in its place again.
+//!
+//! A note is a symbolic link in staging whose text tells which file was put where. It is made before the file is put,
+//! and goes once the operation is done, before what was replaced goes. An operation that was done shows: the file has left
+//! its place, or has another name.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::open::{How, plain};
+use super::staging::names;
+use super::{Errno, Folder, Result, Staged, Staging, Stat};
+use crate::domain::{Name, TreePath};
+
+/// Ending of a note's name; before that stands the name in staging of the upload, or of what it has replaced.
+const EARLY_NOTE: &[u8] = b".early";
+
+/// A note of an upload that was put in its place before it had ended. It stays when it is dropped.
+#[derive(Debug)]
+pub(crate) struct EarlyNote {
+    staging: Arc<Staging>,
+    note: Name,
+}
+
+impl EarlyNote {
+    /// Deletes it: the upload stays in its place, or has been taken back.
+    pub(crate) fn delete(self) -> Result<()> {
+        self.staging.folder().unlink(&self.note)
+    }
+}
+
+impl Staged {
+    /// Notes that this file is about to be put at `place` before its upload has ended.
+    pub(crate) fn note_early(&self, place: &TreePath) -> Result<EarlyNote> {
+        let staging = self.staging();
+        let note = Name::new(&[self.place().1.as_bytes(), EARLY_NOTE].concat()).map_err(|_| Errno::INVAL)?;
+        let below = place.below(staging.top()).ok_or(Errno::XDEV)?;
+        let text = [identity(&self.stat()?).as_bytes(), b"/", below.as_bytes()].concat();
+        staging.folder().symlink(&text, &note)?;
+        Ok(EarlyNote { staging: Arc::clone(staging), note })
+    }
+}
+
+impl Staging {
+    /// Takes back what was put early and for no operation that is done. `holder` is the directory that holds the staging.
+    /// Returns the names in staging that the host refuses to put back now, and their notes: the next sweep tries again.
+    pub(super) fn take_early_back(&self, holder: &Folder) -> Result<HashSet<Vec<u8>>> {
+        let mut stay = HashSet::new();
+        for note in names(&plain(self.folder(), b"", How::List)?)? {
+            let Some(Ok(waiting)) = note.strip_suffix(EARLY_NOTE).map(Name::new) else { continue };
+            let Ok(name) = Name::new(&note) else { continue };
+            let text = self.folder().read_link(&name)?;
+            match self.take_one_back(holder, &waiting, &text) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => {
+                    tracing::warn!(text = %String::from_utf8_lossy(&text), %error, "an unfinished upload stays in its place");
+                    stay.extend([waiting.as_bytes().to_vec(), note]);
+                }
+            }
+        }
+        Ok(stay)
+    }
+
+    fn take_one_back(&self, holder: &Folder, waiting: &Name, text: &[u8]) -> Result<()> {
+        let at = text.iter().position(|&byte| byte == b'/').ok_or(Errno::NOENT)?;
+        let (of_upload, place) = (&text[..at], TreePath::parse(&text[at..]).map_err(|_| Errno::NOENT)?);
+        let (parent, name) = place.split().ok_or(Errno::NOENT)?;
+        let directory = if parent.is_root() { holder.clone() } else { holder.folder(&parent)? };
+        let there = directory.stat_entry(&name)?;
+        if identity(&there).as_bytes() != of_upload || there.links > 1 {
+            return Ok(());
+        }
+        match self.folder().stat_entry(waiting) {
+            Ok(_) => self.folder().exchange(waiting, &directory, &name),
+            Err(Errno::NOENT) => directory.rename_new(&name, self.folder(), waiting),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns what a file is recognised by, whatever its name.
+fn identity(stat: &Stat) -> String {
+    format!("{}-{}", stat.inode, stat.born().unwrap_or_default())
+}
