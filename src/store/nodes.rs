@@ -69,15 +69,21 @@ impl Store {
 
     /// Returns all rows, each with where it is by the index, in the order of the paths.
     pub(crate) fn nodes(&self) -> Result<Vec<(TreePath, NodeRow)>> {
-        self.read(|connection| {
+        self.nodes_within(&TreePath::root())
+    }
+
+    /// Returns the rows at and below a path, each with where it is by the index, in the order of the paths.
+    pub(crate) fn nodes_within(&self, top: &TreePath) -> Result<Vec<(TreePath, NodeRow)>> {
+        self.snapshot(|connection| {
+            let Some(row) = walk(connection, top)? else { return Ok(Vec::new()) };
             let sql = "WITH RECURSIVE down (id, place) AS ( \
-                 SELECT id, x'' FROM nodes WHERE parent IS NULL UNION ALL \
+                 SELECT ?1, x'' UNION ALL \
                  SELECT n.id, CAST(down.place || x'2f' || n.name AS BLOB) FROM nodes n JOIN down ON n.parent = down.id)";
             let mut statement = connection.prepare(&format!("{sql} {SELECT}, down.place {FROM} JOIN down ON down.id = n.id"))?;
-            let mut rows = statement.query([])?;
+            let mut rows = statement.query([row.id])?;
             let mut nodes = Vec::new();
             while let Some(row) = rows.next()? {
-                nodes.push((stored_path(&row.get::<_, Vec<u8>>(6)?)?, node_row(row)?));
+                nodes.push((top.join(&stored_path(&row.get::<_, Vec<u8>>(6)?)?), node_row(row)?));
             }
             nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
             Ok(nodes)

@@ -145,7 +145,7 @@ impl Index {
 
     /// Returns all named nodes at and below a path, in the order of their paths.
     pub(super) fn list(&self, under: &TreePath) -> Result<Vec<Named>> {
-        let rows = self.store.nodes()?.into_iter().filter(|(path, _)| path.is_within(under));
+        let rows = self.store.nodes_within(under)?.into_iter();
         rows.map(|(path, row)| Ok(Named { id: row.id, dangling: !self.fits(&row, &path)?, path })).collect()
     }
 
@@ -352,7 +352,7 @@ impl Index {
     /// what the copy doesn't have.
     fn copied(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<Identity>)>> {
         let mut anew = Vec::new();
-        for (path, row) in self.store.nodes()? {
+        for (path, row) in self.store.nodes_within(source)? {
             let Some(below) = path.below(source) else { continue };
             let copy = self.facts(&target.join(&below))?;
             match row.identity {
