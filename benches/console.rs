@@ -55,7 +55,7 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
     for number in 0..MANY {
         std::fs::write(many.join(format!("file {number}")), "").expect("a file");
     }
-    let parts = Parts { clock: Clock::system(), host_keys: Some(HostKeys::throwaway()) };
+    let parts = Parts { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
     let gateway = Gateway::open(settings(folder), parts).await.expect("it starts");
     let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let login: patgate::domain::Login = "alice".parse().expect("a login");

@@ -172,7 +172,7 @@ fn looking(group: &mut Group<'_>, site: &Site) {
 }
 
 fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {
-    let keys = HostKeys::throwaway();
+    let keys = HostKeys::ephemeral();
     group.bench_function("start", |b| {
         b.iter(|| {
             let parts = Parts { clock: Clock::system(), host_keys: Some(keys.clone()) };

@@ -47,7 +47,7 @@ impl DescriptorBudget {
         };
         lower(&mut settings.http_gate, self.http_connections);
         lower(&mut settings.sftp_gate, self.sftp_connections);
-        let of_user = &mut settings.sftp_options.connections_per_user;
+        let of_user = &mut settings.sftp_options.max_connections_per_user;
         *of_user = (*of_user).min(settings.sftp_gate.per_user);
         settings.open_files = Some(self.open_files);
     }
@@ -176,7 +176,7 @@ mod tests {
         budget.apply(&mut settings);
         assert_eq!(settings.open_files, Some(budget.open_files));
         assert_eq!(settings.http_gate.connections, budget.http_connections);
-        assert!(settings.sftp_options.connections_per_user * 2 <= settings.sftp_gate.connections);
+        assert!(settings.sftp_options.max_connections_per_user * 2 <= settings.sftp_gate.connections);
     }
 
     #[test]

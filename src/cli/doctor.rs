@@ -166,7 +166,7 @@ fn disk(store: &Store) -> Finding {
 
 fn host_keys(state: &Path) -> Finding {
     let what = "SSH host keys";
-    match HostKeys::kept(state) {
+    match HostKeys::open_existing(state) {
         Ok(Some(_)) => {
             finding(what, Verdict::Good, "they are there; keep them in backups, clients know the server by them")
         }

@@ -135,7 +135,7 @@ impl Gateway {
         let clock = parts.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
-        let (keep_for, space) = (settings.sftp_options.resume, settings.webdav_options.uploads);
+        let (keep_for, space) = (settings.sftp_options.upload_retention, settings.webdav_options.uploads);
         tree.keep_cut_uploads(tree::CutUploadPolicy { keep_for, space });
         if let Some(limits) = settings.open_files {
             tree.limit_open_files(limits);

@@ -15,12 +15,12 @@ use super::{HostKeys, SftpOptions};
 /// arguments.
 const IDENTIFICATION: &str = concat!("SSH-2.0-patgate_", env!("CARGO_PKG_VERSION"), " OpenSSH_9.9-compatible");
 /// How much a client may send before it must be told to go on.
-const WINDOW: u32 = 2 * 1024 * 1024;
+const CHANNEL_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
 /// Those over NIST's curves are for JSch, which knows nothing newer. Group exchange (RFC 4419) is for clients that know
 /// nothing else without SHA-1, such as WS_FTP and paramiko before 2.2; it comes last since it takes one round trip more.
 /// The fixed groups of 4096 and 8192 bits cost more than all others, and no client knows them that knows no other.
-const KEX: &[kex::Name] = &[
+const KEX_ALGORITHMS: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
@@ -32,7 +32,7 @@ const KEX: &[kex::Name] = &[
     kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
-const KEYS: &[Algorithm] = &[
+const HOST_KEY_ALGORITHMS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
@@ -48,7 +48,7 @@ const CIPHERS: &[cipher::Name] = &[
 ];
 /// The last two are for libssh2 before 1.11, which is in curl and PHP, and for JSch: both know no others, and no
 /// cipher that brings its own.
-const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
+const MAC_ALGORITHMS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
 /// Groups that a group exchange may end on, the cheapest first: those of RFC 3526, so that none is ever generated. A
 /// larger one would cost a stranger nothing, and the server ten times the work of the last here.
@@ -67,7 +67,7 @@ pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
 }
 
 /// Returns the ways to log in: a token as password, or as the answer to one question.
-pub(super) fn methods() -> MethodSet {
+pub(super) fn auth_methods() -> MethodSet {
     MethodSet::from(&[MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
@@ -76,28 +76,28 @@ pub(super) fn methods() -> MethodSet {
 /// It is no shorter than the login may take: russh asks before the login too, where a client may take a global request
 /// for a breach of the protocol (RFC 4252 section 6).
 pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
-    (!options.keepalive.is_zero()).then(|| options.keepalive.max(options.authentication))
+    (!options.keepalive_interval.is_zero()).then(|| options.keepalive_interval.max(options.login_timeout))
 }
 
 /// Returns russh's configuration.
-pub(super) fn config(keys: &HostKeys, options: &SftpOptions) -> Config {
+pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
-        methods: methods(),
+        methods: auth_methods(),
         // A wrong token is made to wait by the door; a key or a question about methods need not be.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: keys.keys(),
         limits: Limits::new(options.rekey_bytes, options.rekey_bytes, options.rekey_after),
-        window_size: WINDOW,
+        window_size: CHANNEL_WINDOW_BYTES,
         maximum_packet_size: 32 * 1024,
         channel_buffer_size: 256,
         event_buffer_size: 64,
         preferred: Preferred {
-            kex: Cow::Borrowed(KEX),
-            key: Cow::Borrowed(KEYS),
+            kex: Cow::Borrowed(KEX_ALGORITHMS),
+            key: Cow::Borrowed(HOST_KEY_ALGORITHMS),
             cipher: Cow::Borrowed(CIPHERS),
-            mac: Cow::Borrowed(MACS),
+            mac: Cow::Borrowed(MAC_ALGORITHMS),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn group_exchange_ends_on_the_smallest_group_that_the_client_wants() {
+    fn group_exchange_selects_smallest_acceptable_group() {
         // Smallest, preferred and largest size that a client asks for.
         for (request, chosen) in [
             ((2048, 2048, 8192), Some(2048)),

@@ -8,11 +8,11 @@ use crate::tree::{Attributes, Entry, Kind, Timestamp};
 use super::error::{Error, Result};
 
 /// The owner and group that everything shows: sessions have one user, and hosts' numbers are nobody's business.
-pub(super) const OWNER: u32 = 1000;
+pub(super) const SHOWN_OWNER_ID: u32 = 1000;
 
 /// What a client wants attributes to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct SftpAttributes {
     /// Bytes.
     pub(super) size: Option<u64>,
     /// Owner and group.
@@ -23,11 +23,11 @@ pub(super) struct Change {
     pub(super) times: Option<(u32, u32)>,
 }
 
-impl Change {
+impl SftpAttributes {
     pub(super) const SIZE: u32 = 0x01;
-    pub(super) const OWNER: u32 = 0x02;
-    pub(super) const MODE: u32 = 0x04;
-    pub(super) const TIMES: u32 = 0x08;
+    pub(super) const UIDGID: u32 = 0x02;
+    pub(super) const PERMISSIONS: u32 = 0x04;
+    pub(super) const ACMODTIME: u32 = 0x08;
     pub(super) const EXTENDED: u32 = 0x8000_0000;
 
     /// Sets one attribute after the other, as far as each can be set, and answers for the last that could not: as
@@ -55,26 +55,29 @@ impl Change {
                 result = Err(error);
             }
         }
-        if self.asks_for_another_owner() { Err(Error::Owner) } else { result }
+        if self.changes_owner() { Err(Error::OwnerChange) } else { result }
     }
 
     /// Tells whether owner or group are to become others than are shown; all ones leaves them as they are (chown(2)).
-    fn asks_for_another_owner(&self) -> bool {
-        let other = |id: u32| id != OWNER && id != u32::MAX;
+    fn changes_owner(&self) -> bool {
+        let other = |id: u32| id != SHOWN_OWNER_ID && id != u32::MAX;
         self.owner.is_some_and(|(user, group)| other(user) || other(group))
     }
 
     /// Returns the permission bits for something that is made.
-    pub(super) fn new_mode(&self) -> Option<u32> {
+    pub(super) fn creation_mode(&self) -> Option<u32> {
         self.mode.map(|mode| mode & 0o777)
     }
 }
 
 /// Writes the attributes of an entry.
-pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
+pub(super) fn encode_attributes(entry: &Entry, out: &mut Vec<u8>) {
     let seconds = |time: Timestamp| u32::try_from(time.seconds.max(0)).unwrap_or(u32::MAX);
-    let fields = [OWNER, OWNER, type_bits(entry.kind) | entry.mode & 0o7777];
-    out.extend_from_slice(&(Change::SIZE | Change::OWNER | Change::MODE | Change::TIMES).to_be_bytes());
+    let fields = [SHOWN_OWNER_ID, SHOWN_OWNER_ID, type_bits(entry.kind) | entry.mode & 0o7777];
+    out.extend_from_slice(
+        &(SftpAttributes::SIZE | SftpAttributes::UIDGID | SftpAttributes::PERMISSIONS | SftpAttributes::ACMODTIME)
+            .to_be_bytes(),
+    );
     out.extend_from_slice(&entry.size.to_be_bytes());
     fields.iter().for_each(|field| out.extend_from_slice(&field.to_be_bytes()));
     out.extend_from_slice(&seconds(entry.accessed).to_be_bytes());
@@ -90,7 +93,7 @@ fn type_bits(kind: Kind) -> u32 {
 }
 
 /// Writes an entry as `ls -l` does, in UTC; recent times with the hour, others with the year.
-pub(super) fn long_name(entry: &Entry, name: &[u8], login: &Login, now: Time, out: &mut Vec<u8>) {
+pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: Time, out: &mut Vec<u8>) {
     use std::io::Write;
     out.push(match entry.kind {
         Kind::File => b'-',
@@ -102,13 +105,13 @@ pub(super) fn long_name(entry: &Entry, name: &[u8], login: &Login, now: Time, ou
         out.push(if set { b"xwr"[bit % 3] } else { b'-' });
     }
     let login = login.as_str();
-    let date = date(entry.modified.seconds, now.as_millis() / 1000);
+    let date = format_ls_date(entry.modified.seconds, now.as_millis() / 1000);
     // Writing into memory does not fail.
     let _ = write!(out, " {:>3} {login:<8} {login:<8} {:>8} {date} ", entry.links, entry.size);
     out.extend_from_slice(name);
 }
 
-fn date(seconds: i64, now: i64) -> String {
+fn format_ls_date(seconds: i64, now: i64) -> String {
     const HALF_A_YEAR: i64 = 365 * 86_400 / 2;
     let Ok(time) = jiff::Timestamp::from_second(seconds) else { return "Jan  1  1970".to_owned() };
     let time = time.to_zoned(TimeZone::UTC);
@@ -136,32 +139,32 @@ mod tests {
         }
     }
 
-    fn line(entry: &Entry, name: &[u8]) -> String {
+    fn longname(entry: &Entry, name: &[u8]) -> String {
         let mut out = Vec::new();
         let now = Time::from_millis(1_777_968_000_000);
-        long_name(entry, name, &"al".parse().expect("login"), now, &mut out);
+        write_longname(entry, name, &"al".parse().expect("login"), now, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 
     #[test]
-    fn a_long_name_reads_as_ls_prints_it() {
+    fn longname_matches_ls_output() {
         let recent = entry(Kind::Folder, 0o755, 1_777_968_000 - 3600);
-        assert_eq!(line(&recent, b"a b"), "drwxr-xr-x   2 al       al           4096 May  5 07:00 a b");
+        assert_eq!(longname(&recent, b"a b"), "drwxr-xr-x   2 al       al           4096 May  5 07:00 a b");
         let old = entry(Kind::File, 0o640, 981_173_106);
-        assert_eq!(line(&old, b"\xff"), "-rw-r-----   2 al       al           4096 Feb  3  2001 \u{fffd}");
+        assert_eq!(longname(&old, b"\xff"), "-rw-r-----   2 al       al           4096 Feb  3  2001 \u{fffd}");
         let future = entry(Kind::Link, 0o777, 1_777_968_000 + 86_400);
-        assert_eq!(line(&future, b"l"), "lrwxrwxrwx   2 al       al           4096 May  6  2026 l");
+        assert_eq!(longname(&future, b"l"), "lrwxrwxrwx   2 al       al           4096 May  6  2026 l");
     }
 
     #[test]
-    fn attributes_carry_type_bits_and_whole_seconds() {
+    fn attributes_contain_type_bits_and_whole_seconds() {
         let mut out = Vec::new();
-        encode(&entry(Kind::Folder, 0o750, 1_000_000_000), &mut out);
+        encode_attributes(&entry(Kind::Folder, 0o750, 1_000_000_000), &mut out);
         let wanted = [
             &0x0fu32.to_be_bytes()[..],
             &4096u64.to_be_bytes(),
-            &OWNER.to_be_bytes(),
-            &OWNER.to_be_bytes(),
+            &SHOWN_OWNER_ID.to_be_bytes(),
+            &SHOWN_OWNER_ID.to_be_bytes(),
             &0o040_750u32.to_be_bytes(),
             &0u32.to_be_bytes(),
             &1_000_000_000u32.to_be_bytes(),
@@ -170,9 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn owners_can_be_confirmed_but_not_changed_and_the_rest_is_set() {
+    fn unchanged_owner_is_accepted_and_other_attributes_are_set() {
         let outcome = |owner, times| {
-            let change = Change { owner: Some(owner), mode: Some(0o106_644), times, ..Change::default() };
+            let change =
+                SftpAttributes { owner: Some(owner), mode: Some(0o106_644), times, ..SftpAttributes::default() };
             let mut set = Vec::new();
             let result = change.apply(|attributes| {
                 set.push((attributes.mode, attributes.modified.map(|time| time.seconds)));
@@ -180,19 +184,24 @@ mod tests {
             });
             (result.is_ok(), set)
         };
-        for owner in [(OWNER, OWNER), (u32::MAX, OWNER), (OWNER, u32::MAX), (u32::MAX, u32::MAX)] {
+        for owner in [
+            (SHOWN_OWNER_ID, SHOWN_OWNER_ID),
+            (u32::MAX, SHOWN_OWNER_ID),
+            (SHOWN_OWNER_ID, u32::MAX),
+            (u32::MAX, u32::MAX),
+        ] {
             assert_eq!(outcome(owner, None), (true, vec![(Some(0o644), None)]));
         }
         let all = vec![(Some(0o644), None), (None, Some(7))];
-        assert_eq!(outcome((0, OWNER), Some((5, 7))), (false, all));
-        assert_eq!(Change { mode: Some(0o100_666), ..Change::default() }.new_mode(), Some(0o666));
+        assert_eq!(outcome((0, SHOWN_OWNER_ID), Some((5, 7))), (false, all));
+        assert_eq!(SftpAttributes { mode: Some(0o100_666), ..SftpAttributes::default() }.creation_mode(), Some(0o666));
     }
 
     #[test]
-    fn what_is_refused_last_is_answered() {
-        let change = Change { size: Some(1), mode: Some(0o600), ..Change::default() };
+    fn last_refused_attribute_determines_status() {
+        let change = SftpAttributes { size: Some(1), mode: Some(0o600), ..SftpAttributes::default() };
         let refused =
-            change.apply(|attributes| if attributes.size.is_some() { Err(Error::WrongHandle) } else { Ok(()) });
-        assert!(matches!(refused, Err(Error::WrongHandle)));
+            change.apply(|attributes| if attributes.size.is_some() { Err(Error::WrongHandleKind) } else { Ok(()) });
+        assert!(matches!(refused, Err(Error::WrongHandleKind)));
     }
 }

@@ -20,243 +20,247 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::input::{BadLength, Input};
-use super::worker::{Left, Outcome, Worker};
+use super::packet_input::{InvalidPacketLength, PacketInput};
+use super::worker::{ChannelWorker, PendingWork, WorkerOutcome};
 
 /// Input beyond this waits at the client while another thread works.
-const ENOUGH: usize = 2 * 1024 * 1024;
+const INPUT_PAUSE_BYTES: usize = 2 * 1024 * 1024;
 /// Input beyond this ends the session: the client sends and doesn't read.
-const TOO_MUCH: usize = 16 * 1024 * 1024;
+const INPUT_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How much of the input one run of the worker is given.
-const RUN_BYTES: usize = 1024 * 1024;
-const RUN_PACKETS: usize = 256;
+const WORKER_RUN_BYTES: usize = 1024 * 1024;
+const WORKER_RUN_PACKETS: usize = 256;
 /// How many batches of answers may wait while another is being sent.
-const WAITING: usize = 1;
+const MAX_QUEUED_REPLY_BATCHES: usize = 1;
 
 /// What a channel is told by its connection.
 #[derive(Clone)]
-pub(super) struct Orders {
+pub(super) struct ShutdownSignals {
     /// The connection is to end now; also the channel's own word that it must.
-    pub(super) over: CancellationToken,
+    pub(super) closing: CancellationToken,
     /// The server is to stop: end once nothing is open and nothing under way.
     pub(super) stop: CancellationToken,
     /// How long an answer may wait for the client to take it.
-    pub(super) patience: Duration,
+    pub(super) client_timeout: Duration,
     /// Heavy work of all channels: while there is some, the session isn't idle.
-    pub(super) heavy_work: TaskTracker,
+    pub(super) blocking_work: TaskTracker,
     /// How the connection has ended, once it has.
-    pub(super) parting: watch::Receiver<Option<Parting>>,
+    pub(super) disconnect_kind: watch::Receiver<Option<DisconnectKind>>,
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parting {
+pub(super) enum DisconnectKind {
     /// The client has said goodbye (SSH_MSG_DISCONNECT).
-    Orderly,
+    ByClient,
     /// It was lost, or the server ended it.
     Lost,
 }
 
 /// Why a channel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ChannelEnd {
     /// The client is done, or the server stops: all is answered.
-    Done,
+    Completed,
     /// The client has closed the channel, or taken leave of the server: all that it sent is done.
-    Left,
+    ClosedByClient,
     /// The connection is over.
-    Gone,
+    ConnectionClosed,
     /// The client broke the protocol.
-    Broken,
+    ProtocolError,
     /// The client sends and takes no answers.
-    Hung,
+    ClientStalled,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send>>;
-type Work = JoinHandle<(Box<Worker>, Outcome)>;
+type SendFuture = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send>>;
+type WorkerTask = JoinHandle<(Box<ChannelWorker>, WorkerOutcome)>;
 
-struct Loop {
-    orders: Orders,
+struct ChannelLoop {
+    signals: ShutdownSignals,
     read: ChannelReadHalf,
     write: Arc<ChannelWriteHalf<Msg>>,
     /// Brings the worker, once the client has asked for SFTP.
-    start: Option<oneshot::Receiver<Box<Worker>>>,
-    idle: Option<Box<Worker>>,
-    work: Option<Work>,
+    worker_receiver: Option<oneshot::Receiver<Box<ChannelWorker>>>,
+    idle_worker: Option<Box<ChannelWorker>>,
+    running_worker: Option<WorkerTask>,
     /// What the worker has left to do of what it was given, and how many handles.
-    left: Left,
-    open: usize,
-    input: Input,
+    pending: PendingWork,
+    open_handles: usize,
+    input: PacketInput,
     eof: bool,
     /// Whether the client takes no more answers, though what it sent before is still done.
-    closed: bool,
+    client_closed: bool,
     /// Whether answers are dropped.
-    muted: bool,
-    outbox: VecDeque<Bytes>,
-    sending: Option<(Sending, Instant)>,
+    discards_replies: bool,
+    reply_queue: VecDeque<Bytes>,
+    sending: Option<(SendFuture, Instant)>,
 }
 
 /// Serves a channel until its end. The worker comes through `start`; without one what comes in is dropped.
-pub(super) async fn serve(channel: Channel<Msg>, start: oneshot::Receiver<Box<Worker>>, orders: Orders) {
+pub(super) async fn serve(
+    channel: Channel<Msg>,
+    start: oneshot::Receiver<Box<ChannelWorker>>,
+    orders: ShutdownSignals,
+) {
     let (read, write) = channel.split();
-    let mut channel = Loop {
-        orders,
+    let mut channel = ChannelLoop {
+        signals: orders,
         read,
         write: Arc::new(write),
-        start: Some(start),
-        idle: None,
-        work: None,
-        left: Left::Nothing,
-        open: 0,
-        input: Input::default(),
+        worker_receiver: Some(start),
+        idle_worker: None,
+        running_worker: None,
+        pending: PendingWork::Nothing,
+        open_handles: 0,
+        input: PacketInput::default(),
         eof: false,
-        closed: false,
-        muted: false,
-        outbox: VecDeque::new(),
+        client_closed: false,
+        discards_replies: false,
+        reply_queue: VecDeque::new(),
         sending: None,
     };
     let end = channel.run().await;
-    channel.finish(end).await;
+    channel.shut_down(end).await;
 }
 
-impl Loop {
-    async fn run(&mut self) -> End {
+impl ChannelLoop {
+    async fn run(&mut self) -> ChannelEnd {
         loop {
             self.send_next();
-            if let Some(end) = self.work_next() {
+            if let Some(end) = self.run_worker() {
                 return end;
             }
-            let busy = self.work.is_some() || self.sending.is_some();
-            let stopping = self.orders.stop.is_cancelled();
-            if !busy && (self.eof || stopping && self.open == 0) {
-                return if self.closed { End::Left } else { End::Done };
+            let busy = self.running_worker.is_some() || self.sending.is_some();
+            let stopping = self.signals.stop.is_cancelled();
+            if !busy && (self.eof || stopping && self.open_handles == 0) {
+                return if self.client_closed { ChannelEnd::ClosedByClient } else { ChannelEnd::Completed };
             }
-            let takes = self.input.len() < ENOUGH || self.sending.is_some();
+            let takes = self.input.len() < INPUT_PAUSE_BYTES || self.sending.is_some();
             tokio::select! {
-                () = self.orders.over.cancelled() => return End::Gone,
-                sent = sent(&mut self.sending) => {
+                () = self.signals.closing.cancelled() => return ChannelEnd::ConnectionClosed,
+                sent = wait_for_send(&mut self.sending) => {
                     self.sending = None;
                     match sent {
                         // Nobody takes answers any more; what the client sent before it left is still read.
-                        Some(End::Gone) => self.mute(),
+                        Some(ChannelEnd::ConnectionClosed) => self.discard_replies(),
                         Some(end) => return end,
                         None => {}
                     }
                 }
-                done = finished(&mut self.work) => {
-                    self.work = None;
-                    let Ok((worker, outcome)) = done else { return End::Broken };
-                    self.idle = Some(worker);
-                    if let Some(end) = self.take_outcome(outcome) { return end }
+                done = wait_for_worker(&mut self.running_worker) => {
+                    self.running_worker = None;
+                    let Ok((worker, outcome)) = done else { return ChannelEnd::ProtocolError };
+                    self.idle_worker = Some(worker);
+                    if let Some(end) = self.apply_outcome(outcome) { return end }
                 }
-                message = self.read.wait(), if takes && !self.closed => match message {
-                    Some(message) => if let Some(end) = self.take(message) { return end },
-                    None => if let Some(end) = self.part().await { return end },
+                message = self.read.wait(), if takes && !self.client_closed => match message {
+                    Some(message) => if let Some(end) = self.handle_message(message) { return end },
+                    None => if let Some(end) = self.handle_disconnect().await { return end },
                 },
-                started = begun(&mut self.start) => self.begin(started),
-                () = self.orders.stop.cancelled(), if !stopping => {}
+                started = wait_for_start(&mut self.worker_receiver) => self.set_worker(started),
+                () = self.signals.stop.cancelled(), if !stopping => {}
             }
         }
     }
 
-    fn begin(&mut self, worker: Option<Box<Worker>>) {
-        self.start = None;
-        self.idle = worker;
+    fn set_worker(&mut self, worker: Option<Box<ChannelWorker>>) {
+        self.worker_receiver = None;
+        self.idle_worker = worker;
     }
 
     /// The connection has ended: where the client took leave, what it sent before is done as it is before EOF.
-    async fn part(&mut self) -> Option<End> {
-        let mut parting = self.orders.parting.clone();
+    async fn handle_disconnect(&mut self) -> Option<ChannelEnd> {
+        let mut parting = self.signals.disconnect_kind.clone();
         let known = tokio::select! {
-            () = self.orders.over.cancelled() => return Some(End::Gone),
+            () = self.signals.closing.cancelled() => return Some(ChannelEnd::ConnectionClosed),
             known = parting.wait_for(Option::is_some) => known.ok().and_then(|parting| *parting),
         };
         match known {
-            Some(Parting::Orderly) => {
-                self.leave();
+            Some(DisconnectKind::ByClient) => {
+                self.handle_client_close();
                 None
             }
-            Some(Parting::Lost) | None => Some(End::Gone),
+            Some(DisconnectKind::Lost) | None => Some(ChannelEnd::ConnectionClosed),
         }
     }
 
     /// The client sends no more and takes no more answers.
-    fn leave(&mut self) {
-        (self.eof, self.closed) = (true, true);
-        self.mute();
+    fn handle_client_close(&mut self) {
+        (self.eof, self.client_closed) = (true, true);
+        self.discard_replies();
     }
 
-    fn mute(&mut self) {
-        (self.muted, self.sending) = (true, None);
-        self.outbox.clear();
+    fn discard_replies(&mut self) {
+        (self.discards_replies, self.sending) = (true, None);
+        self.reply_queue.clear();
     }
 
-    fn take(&mut self, message: ChannelMsg) -> Option<End> {
+    fn handle_message(&mut self, message: ChannelMsg) -> Option<ChannelEnd> {
         match message {
             ChannelMsg::Data { data } => {
-                if let Some(Ok(worker)) = self.start.as_mut().map(oneshot::Receiver::try_recv) {
-                    self.begin(Some(worker));
+                if let Some(Ok(worker)) = self.worker_receiver.as_mut().map(oneshot::Receiver::try_recv) {
+                    self.set_worker(Some(worker));
                 }
-                if self.start.is_none() {
+                if self.worker_receiver.is_none() {
                     self.input.push(data);
                 }
-                (self.input.len() > TOO_MUCH).then_some(End::Hung)
+                (self.input.len() > INPUT_MAX_BYTES).then_some(ChannelEnd::ClientStalled)
             }
             ChannelMsg::Eof => {
                 self.eof = true;
                 None
             }
             ChannelMsg::Close => {
-                self.leave();
+                self.handle_client_close();
                 None
             }
             _ => None,
         }
     }
 
-    fn take_outcome(&mut self, outcome: Outcome) -> Option<End> {
-        (self.left, self.open) = (outcome.left, outcome.open);
-        if !outcome.replies.is_empty() && !self.muted {
-            self.outbox.push_back(outcome.replies);
+    fn apply_outcome(&mut self, outcome: WorkerOutcome) -> Option<ChannelEnd> {
+        (self.pending, self.open_handles) = (outcome.pending, outcome.open_handles);
+        if !outcome.replies.is_empty() && !self.discards_replies {
+            self.reply_queue.push_back(outcome.replies);
         }
-        outcome.broken.then_some(End::Broken)
+        outcome.protocol_error.then_some(ChannelEnd::ProtocolError)
     }
 
     fn send_next(&mut self) {
         if self.sending.is_none()
-            && let Some(batch) = self.outbox.pop_front()
+            && let Some(batch) = self.reply_queue.pop_front()
         {
             let write = self.write.clone();
             let sending = Box::pin(async move { write.data_bytes(batch).await });
-            self.sending = Some((sending, Instant::now() + self.orders.patience));
+            self.sending = Some((sending, Instant::now() + self.signals.client_timeout));
         }
     }
 
     /// Has the worker do what there is to do: here, or on a blocking thread when it is heavy.
-    fn work_next(&mut self) -> Option<End> {
-        while self.outbox.len() < WAITING {
-            if self.orders.over.is_cancelled() {
-                return Some(End::Gone);
+    fn run_worker(&mut self) -> Option<ChannelEnd> {
+        while self.reply_queue.len() < MAX_QUEUED_REPLY_BATCHES {
+            if self.signals.closing.is_cancelled() {
+                return Some(ChannelEnd::ConnectionClosed);
             }
-            let mut worker = self.idle.take()?;
-            let given = if self.left == Left::Nothing { self.give(&mut worker) } else { Ok(true) };
-            if self.left == Left::Heavy {
-                self.work = Some(self.orders.heavy_work.spawn_blocking(move || {
-                    let outcome = worker.run_heavy();
+            let mut worker = self.idle_worker.take()?;
+            let given = if self.pending == PendingWork::Nothing { self.feed_worker(&mut worker) } else { Ok(true) };
+            if self.pending == PendingWork::Blocking {
+                self.running_worker = Some(self.signals.blocking_work.spawn_blocking(move || {
+                    let outcome = worker.run_blocking();
                     (worker, outcome)
                 }));
                 return None;
             }
             let outcome = if given == Ok(true) { Some(worker.run()) } else { None };
-            self.idle = Some(worker);
+            self.idle_worker = Some(worker);
             match (given, outcome) {
                 (Err(error), _) => {
                     tracing::debug!(%error, "SFTP stream broken");
-                    return Some(End::Broken);
+                    return Some(ChannelEnd::ProtocolError);
                 }
                 (Ok(_), None) => return None,
                 (Ok(_), Some(outcome)) => {
-                    if let Some(end) = self.take_outcome(outcome) {
+                    if let Some(end) = self.apply_outcome(outcome) {
                         return Some(end);
                     }
                     self.send_next();
@@ -267,10 +271,10 @@ impl Loop {
     }
 
     /// Gives the worker packets; tells whether there were any.
-    fn give(&mut self, worker: &mut Worker) -> Result<bool, BadLength> {
+    fn feed_worker(&mut self, worker: &mut ChannelWorker) -> Result<bool, InvalidPacketLength> {
         let (mut bytes, mut packets) = (0, 0);
-        while bytes < RUN_BYTES && packets < RUN_PACKETS {
-            let frame = match self.input.next() {
+        while bytes < WORKER_RUN_BYTES && packets < WORKER_RUN_PACKETS {
+            let frame = match self.input.next_frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 // What came before it is answered first.
@@ -286,27 +290,27 @@ impl Loop {
 
     /// Closes what the client left open where it ended the channel in order, and says farewell where it still listens;
     /// else waits for work under way, and discards what was not closed.
-    async fn finish(mut self, end: End) {
+    async fn shut_down(mut self, end: ChannelEnd) {
         match end {
-            End::Done => {
-                let whole = self.close_all().await;
-                self.say_farewell(u32::from(!whole)).await;
+            ChannelEnd::Completed => {
+                let whole = self.commit_open_handles().await;
+                self.send_close(u32::from(!whole)).await;
             }
-            End::Left => {
-                self.close_all().await;
+            ChannelEnd::ClosedByClient => {
+                self.commit_open_handles().await;
             }
-            End::Broken => self.say_farewell(1).await,
-            End::Hung => {
+            ChannelEnd::ProtocolError => self.send_close(1).await,
+            ChannelEnd::ClientStalled => {
                 tracing::debug!("SFTP session ended: the client takes no answers");
-                self.orders.over.cancel();
+                self.signals.closing.cancel();
             }
-            End::Gone => {}
+            ChannelEnd::ConnectionClosed => {}
         }
         // Nobody reads on: russh's loop must not wait for this channel.
         drop(self.read);
-        let worker = match self.work.take() {
+        let worker = match self.running_worker.take() {
             Some(work) => work.await.ok().map(|(worker, _)| worker),
-            None => self.idle.take(),
+            None => self.idle_worker.take(),
         };
         if let Some(worker) = worker {
             let discarded = tokio::task::spawn_blocking(move || drop(worker)).await;
@@ -315,15 +319,15 @@ impl Loop {
     }
 
     /// Commits the uploads of a channel that has ended in order, as OpenSSH's server leaves them. Tells whether all were.
-    async fn close_all(&mut self) -> bool {
-        let Some(mut worker) = self.idle.take() else { return true };
-        let closed = tokio::task::spawn_blocking(move || worker.close_all()).await;
+    async fn commit_open_handles(&mut self) -> bool {
+        let Some(mut worker) = self.idle_worker.take() else { return true };
+        let closed = tokio::task::spawn_blocking(move || worker.close_handles()).await;
         closed.unwrap_or(false)
     }
 
-    async fn say_farewell(&mut self, status: u32) {
+    async fn send_close(&mut self, status: u32) {
         let write = self.write.clone();
-        let rest = std::mem::take(&mut self.outbox);
+        let rest = std::mem::take(&mut self.reply_queue);
         let sending = self.sending.take();
         let words = async move {
             if let Some((sending, _)) = sending {
@@ -337,38 +341,40 @@ impl Loop {
             write.close().await
         };
         tokio::pin!(words);
-        let patience = tokio::time::sleep(self.orders.patience);
+        let patience = tokio::time::sleep(self.signals.client_timeout);
         tokio::pin!(patience);
         loop {
             tokio::select! {
                 _ = &mut words => return,
-                () = self.orders.over.cancelled() => return,
-                () = &mut patience => return self.orders.over.cancel(),
+                () = self.signals.closing.cancelled() => return,
+                () = &mut patience => return self.signals.closing.cancel(),
                 message = self.read.wait() => if message.is_none() { return },
             }
         }
     }
 }
 
-async fn sent(sending: &mut Option<(Sending, Instant)>) -> Option<End> {
+async fn wait_for_send(sending: &mut Option<(SendFuture, Instant)>) -> Option<ChannelEnd> {
     match sending {
         Some((sending, patience)) => match tokio::time::timeout_at(*patience, sending).await {
             Ok(Ok(())) => None,
-            Ok(Err(_)) => Some(End::Gone),
-            Err(_) => Some(End::Hung),
+            Ok(Err(_)) => Some(ChannelEnd::ConnectionClosed),
+            Err(_) => Some(ChannelEnd::ClientStalled),
         },
         None => std::future::pending().await,
     }
 }
 
-async fn finished(work: &mut Option<Work>) -> Result<(Box<Worker>, Outcome), tokio::task::JoinError> {
+async fn wait_for_worker(
+    work: &mut Option<WorkerTask>,
+) -> Result<(Box<ChannelWorker>, WorkerOutcome), tokio::task::JoinError> {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
     }
 }
 
-async fn begun(start: &mut Option<oneshot::Receiver<Box<Worker>>>) -> Option<Box<Worker>> {
+async fn wait_for_start(start: &mut Option<oneshot::Receiver<Box<ChannelWorker>>>) -> Option<Box<ChannelWorker>> {
     match start {
         Some(start) => start.await.ok(),
         None => std::future::pending().await,

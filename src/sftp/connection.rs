@@ -18,37 +18,37 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Session;
 use crate::net::{self, Connection};
 
-use super::channel::{Orders, Parting};
-use super::door::{Door, Farewell, LoginAttempts, RoundTrip};
-use super::wire::{Line, Wire};
+use super::channel::{DisconnectKind, ShutdownSignals};
+use super::handler::{DisconnectMessage, LoginAttempts, RoundTripTimer, SshHandler};
+use super::monitored_stream::{ConnectionControl, MonitoredStream};
 use super::{Sftp, SftpOptions, algorithms};
 
 /// How long a client is given to take the farewell before the connection is cut.
-const FAREWELL: Duration = Duration::from_millis(300);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long the channels of a client that has taken leave go on with what it sent before. A commit that has begun is
 /// not cut; hashes that nobody reads are.
-const PARTING: Duration = Duration::from_secs(1);
+const CHANNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a request of a login may go without an answer before the client is told that none will come.
-const UNANSWERED_LIMIT: Duration = Duration::from_secs(1);
+const UNANSWERED_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a client is told of which russh left a request unanswered, in one line.
-const UNANSWERED_WORDS: &str = "this server can't answer a second request for the login service, which paramiko sends \
+const UNANSWERED_REQUEST_MESSAGE: &str = "this server can't answer a second request for the login service, which paramiko sends \
     after a key: offer the token alone, as password (paramiko, fsspec: look_for_keys=False, allow_agent=False and no \
     key; duplicity: pexpect+sftp://; see `patgate client`)";
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Holds a running connection.
-struct Watch {
-    line: Line,
-    orders: Orders,
+struct ConnectionSupervisor {
+    control: ConnectionControl,
+    signals: ShutdownSignals,
     channels: TaskTracker,
-    running: RunningSession<Door>,
+    running_session: RunningSession<SshHandler>,
     options: SftpOptions,
     /// Tells the channels how the connection has ended.
-    parted: watch::Sender<Option<Parting>>,
+    disconnect_kind: watch::Sender<Option<DisconnectKind>>,
 }
 
 /// Serves one connection to its end, on a thread of its own.
@@ -59,11 +59,17 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
     let (peer, over) = (connection.peer, CancellationToken::new());
     let (parted, parting) = watch::channel(None);
     let heavy_work = TaskTracker::new();
-    let orders = Orders { over: over.clone(), stop, patience: sftp.options().patience, heavy_work, parting };
+    let orders = ShutdownSignals {
+        closing: over.clone(),
+        stop,
+        client_timeout: sftp.options().client_timeout,
+        blocking_work: heavy_work,
+        disconnect_kind: parting,
+    };
     let home = tokio::runtime::Handle::current();
     let (done, finished) = oneshot::channel::<()>();
     let Connection { stream, pass, .. } = connection;
-    if let Err(error) = net::tolerate_silence(&stream, sftp.options().patience) {
+    if let Err(error) = net::tolerate_silence(&stream, sftp.options().client_timeout) {
         return tracing::debug!(%peer, %error, "connection lost before it began");
     }
     let thread = stream.into_std().and_then(|stream| {
@@ -96,36 +102,36 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
 async fn run(
     sftp: Sftp,
     connection: Connection,
-    (orders, parted): (Orders, watch::Sender<Option<Parting>>),
+    (orders, parted): (ShutdownSignals, watch::Sender<Option<DisconnectKind>>),
     home: runtime::Handle,
 ) {
     let options = *sftp.options();
-    let deadline = Instant::now() + options.authentication;
+    let deadline = Instant::now() + options.login_timeout;
     let Connection { stream, peer, pass, .. } = connection;
-    let (wire, line) = Wire::new(stream, sftp.turns().claim(peer.ip()));
+    let (wire, line) = MonitoredStream::new(stream, sftp.preauth_slots().claim(peer.ip()));
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
     let (farewell, refused) = oneshot::channel();
     let mut displaced: BoxFuture<()> = Box::pin(pass.displaced());
-    let door = Door {
-        places: Arc::new(Semaphore::new(options.channels)),
-        line: line.clone(),
+    let door = SshHandler {
+        channel_permits: Arc::new(Semaphore::new(options.max_channels)),
+        control: line.clone(),
         peer,
-        pass,
-        orders: orders.clone(),
+        permit: pass,
+        signals: orders.clone(),
         channels: channels.clone(),
-        proven: Some(proven),
-        farewell: Some(farewell),
-        attempts: LoginAttempts::new(options.login_attempts),
-        inside: None,
-        waiting: HashMap::new(),
-        round_trip: RoundTrip::default(),
+        session_sender: Some(proven),
+        disconnect_sender: Some(farewell),
+        login_attempts: LoginAttempts::new(options.max_login_attempts),
+        authenticated: None,
+        unstarted_channels: HashMap::new(),
+        round_trip: RoundTripTimer::default(),
         sftp: sftp.clone(),
-        home,
+        main_runtime: home,
     };
     let running = tokio::select! {
         () = orders.stop.cancelled() => return,
-        () = orders.over.cancelled() => return,
+        () = orders.closing.cancelled() => return,
         () = tokio::time::sleep_until(deadline) => return,
         () = &mut displaced => return,
         running = run_stream(sftp.config(), wire, door) => running,
@@ -134,52 +140,59 @@ async fn run(
         Ok(running) => running,
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
-    let mut watch = Watch { line, orders, channels, running, options, parted };
-    if let Some(session) = watch.admit(who, refused, (deadline, displaced)).await {
-        watch.attend(session).await;
+    let mut watch = ConnectionSupervisor {
+        control: line,
+        signals: orders,
+        channels,
+        running_session: running,
+        options,
+        disconnect_kind: parted,
+    };
+    if let Some(session) = watch.wait_for_login(who, refused, (deadline, displaced)).await {
+        watch.supervise_session(session).await;
     }
-    watch.end().await;
+    watch.close().await;
 }
 
-impl Watch {
+impl ConnectionSupervisor {
     /// Waits until the caller has proven himself; tells him where that won't come to pass.
-    async fn admit(
+    async fn wait_for_login(
         &mut self,
         mut who: oneshot::Receiver<Session>,
-        refused: oneshot::Receiver<Farewell>,
+        refused: oneshot::Receiver<DisconnectMessage>,
         (deadline, displaced): (Instant, BoxFuture<()>),
     ) -> Option<Session> {
-        let handle = self.running.handle();
+        let handle = self.running_session.handle();
         let (reason, words) = tokio::select! {
             Ok(session) = &mut who => return Some(session),
-            result = &mut self.running => {
-                self.note_lost_login(result);
+            result = &mut self.running_session => {
+                self.log_lost_login(result);
                 return None;
             }
             Ok(farewell) = refused => farewell,
-            () = self.line.unanswered(UNANSWERED_LIMIT) => self.unanswered(),
+            () = self.control.wait_until_unanswered(UNANSWERED_REQUEST_TIMEOUT) => self.unanswered_request_message(),
             () = tokio::time::sleep_until(deadline) => {
-                let words = format!("no login within {} s", self.options.authentication.as_secs_f32());
+                let words = format!("no login within {} s", self.options.login_timeout.as_secs_f32());
                 (Disconnect::ByApplication, words)
             }
             () = displaced => (Disconnect::TooManyConnections, "others wait to log in".to_owned()),
-            () = self.orders.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
-            () = self.orders.over.cancelled() => return None,
+            () = self.signals.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
+            () = self.signals.closing.cancelled() => return None,
         };
-        self.say_farewell(&handle, reason, &words).await;
+        self.disconnect(&handle, reason, &words).await;
         None
     }
 
     /// Returns what to tell a client that waits for an answer which russh will not send.
-    fn unanswered(&self) -> Farewell {
-        let client = self.line.client().unwrap_or_default();
+    fn unanswered_request_message(&self) -> DisconnectMessage {
+        let client = self.control.client_identification().unwrap_or_default();
         tracing::info!(client, "SSH login ended: a request that russh leaves unanswered");
-        (Disconnect::ServiceNotAvailable, UNANSWERED_WORDS.to_owned())
+        (Disconnect::ServiceNotAvailable, UNANSWERED_REQUEST_MESSAGE.to_owned())
     }
 
     /// Notes why a connection ended before its login; the client can't be told any more, since the keys went with it.
-    fn note_lost_login(&self, result: Result<(), russh::Error>) {
-        let client = self.line.client().unwrap_or_default();
+    fn log_lost_login(&self, result: Result<(), russh::Error>) {
+        let client = self.control.client_identification().unwrap_or_default();
         match result {
             Ok(()) => {}
             Err(error @ (russh::Error::Keys(_) | russh::Error::SshKey(_))) => {
@@ -190,79 +203,79 @@ impl Watch {
     }
 
     /// Waits for whatever ends the connection first.
-    async fn attend(&mut self, session: Session) {
-        let handle = self.running.handle();
+    async fn supervise_session(&mut self, session: Session) {
+        let handle = self.running_session.handle();
         let (reason, words) = tokio::select! {
-            result = &mut self.running => return self.part(result, &session).await,
+            result = &mut self.running_session => return self.drain_channels(result, &session).await,
             () = session.ended() => (Disconnect::ByApplication, "the token is no longer valid"),
-            () = self.line.stalled(self.options.patience) => return,
-            () = silent(&self.line, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
-            () = idle(&self.line, &self.options, &self.orders.heavy_work) => {
+            () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
+            () = wait_for_keepalive_timeout(&self.control, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
+            () = wait_for_idle_timeout(&self.control, &self.options, &self.signals.blocking_work) => {
                 (Disconnect::ByApplication, "no request for as long as sftp_idle_seconds allows")
             }
-            () = self.orders.over.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
-            () = drained(&self.orders.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
+            () = self.signals.closing.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
+            () = wait_for_drain(&self.signals.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
         };
-        self.say_farewell(&handle, reason, words).await;
+        self.disconnect(&handle, reason, words).await;
     }
 
     /// Tells the channels how the connection has ended, and where the client took leave lets them do what it sent before.
-    async fn part(&self, result: Result<(), russh::Error>, session: &Session) {
+    async fn drain_channels(&self, result: Result<(), russh::Error>, session: &Session) {
         let parting = match result {
-            Ok(()) => Parting::Orderly,
+            Ok(()) => DisconnectKind::ByClient,
             Err(error) => {
                 tracing::debug!(%error, "SSH connection lost");
-                Parting::Lost
+                DisconnectKind::Lost
             }
         };
-        self.parted.send_replace(Some(parting));
-        if parting == Parting::Orderly {
+        self.disconnect_kind.send_replace(Some(parting));
+        if parting == DisconnectKind::ByClient {
             self.channels.close();
             tokio::select! {
                 () = self.channels.wait() => {}
-                () = tokio::time::sleep(PARTING) => {}
+                () = tokio::time::sleep(CHANNEL_DRAIN_TIMEOUT) => {}
                 () = session.ended() => {}
-                () = self.orders.over.cancelled() => {}
+                () = self.signals.closing.cancelled() => {}
             }
         }
     }
 
-    async fn say_farewell(&mut self, handle: &Handle, reason: Disconnect, words: &str) {
+    async fn disconnect(&mut self, handle: &Handle, reason: Disconnect, words: &str) {
         let farewell = async {
             // A loop that is stuck takes no farewell; it is cut.
             let _ = handle.disconnect(reason, words.to_owned(), String::new()).await;
-            let _ = (&mut self.running).await;
+            let _ = (&mut self.running_session).await;
         };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, farewell).await;
     }
 
     /// Cuts the connection and waits for what its channels still do.
-    async fn end(self) {
-        self.orders.over.cancel();
-        self.line.cut();
+    async fn close(self) {
+        self.signals.closing.cancel();
+        self.control.abort();
         self.channels.close();
         self.channels.wait().await;
     }
 }
 
 /// Waits until a client has left unanswered for too long whether it is there; for ever where it is never asked.
-async fn silent(line: &Line, options: &SftpOptions) {
+async fn wait_for_keepalive_timeout(line: &ConnectionControl, options: &SftpOptions) {
     match algorithms::keepalive_interval(options) {
-        Some(interval) => line.silent(interval + options.patience).await,
+        Some(interval) => line.wait_until_silent(interval + options.client_timeout).await,
         None => std::future::pending().await,
     }
 }
 
 /// Waits until a session has gone without a request for longer than it may; for ever where it may for any time.
-async fn idle(line: &Line, options: &SftpOptions, heavy_work: &TaskTracker) {
-    if options.idle.is_zero() {
+async fn wait_for_idle_timeout(line: &ConnectionControl, options: &SftpOptions, heavy_work: &TaskTracker) {
+    if options.idle_timeout.is_zero() {
         return std::future::pending().await;
     }
-    line.idle(options.idle, || !heavy_work.is_empty()).await;
+    line.wait_until_idle(options.idle_timeout, || !heavy_work.is_empty()).await;
 }
 
 /// Waits until the server is to stop and no channel is left.
-async fn drained(stop: &CancellationToken, channels: &TaskTracker) {
+async fn wait_for_drain(stop: &CancellationToken, channels: &TaskTracker) {
     stop.cancelled().await;
     channels.close();
     channels.wait().await;

@@ -13,7 +13,7 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 /// A status code (draft-ietf-secsh-filexfer-02 section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Status {
+pub(super) enum SftpStatus {
     Ok = 0,
     Eof = 1,
     NoSuchFile = 2,
@@ -23,7 +23,7 @@ pub(super) enum Status {
     OpUnsupported = 8,
 }
 
-impl Status {
+impl SftpStatus {
     /// Returns the code as it is sent.
     pub(super) fn code(self) -> u32 {
         self as u32
@@ -44,40 +44,40 @@ pub(super) enum Error {
     Eof,
     /// The handle names nothing.
     #[error("the handle is not open")]
-    NoHandle,
+    InvalidHandle,
     /// The handle is open, but not for this.
     #[error("the handle was not opened for that")]
-    WrongHandle,
+    WrongHandleKind,
     /// The session has as many handles as it may.
     #[error("too many open files and folders")]
     TooManyHandles,
     /// Another owner or group than the one that is shown.
     #[error("owners can't be changed")]
-    Owner,
+    OwnerChange,
     /// `.` or `..` where an entry of a directory was needed.
     #[error("`.` and `..` are not entries of a directory")]
-    Dots,
+    DotEntry,
     /// A link was needed.
     #[error("not a symbolic link")]
-    NotLink,
+    NotSymlink,
     /// copy-data within one file.
     #[error("source and target are the same file")]
     SameFile,
     /// No hash algorithm that is known.
     #[error("none of these hash algorithms is known")]
-    NoHash,
+    UnknownHashAlgorithm,
     /// Hashes of blocks that are too small.
     #[error("a block is 256 bytes at least")]
-    SmallBlock,
+    HashBlockTooSmall,
     /// More hashes than fit into an answer.
     #[error("too many blocks: an answer holds {0}, ask for larger ones or a part of the file")]
-    ManyBlocks(usize),
+    TooManyHashBlocks(usize),
     /// More files are hashed than may be.
     #[error("too many files are hashed at once: try again")]
-    ManyHashes,
+    TooManyHashes,
     /// Another user's home.
     #[error("no such user")]
-    NoUser,
+    NoSuchUser,
     /// The body can't be read.
     #[error("the request is malformed")]
     Malformed,
@@ -94,57 +94,57 @@ impl From<Ended> for Error {
 
 impl Error {
     /// Returns the status and the sentence that the client is told; what is for the log goes there.
-    pub(super) fn status(&self) -> (Status, Cow<'static, str>) {
+    pub(super) fn status(&self) -> (SftpStatus, Cow<'static, str>) {
         let status = match self {
             Self::Tree(error) => return tree_status(error),
-            Self::Path(PathError::TooLong) => Status::BadMessage,
+            Self::Path(PathError::TooLong) => SftpStatus::BadMessage,
             Self::Path(
                 PathError::EmptyPart | PathError::Dots | PathError::Nul | PathError::Slash | PathError::Reserved,
-            ) => return absent(),
-            Self::Eof => Status::Eof,
-            Self::NoHandle | Self::WrongHandle | Self::TooManyHandles => Status::Failure,
-            Self::NotLink | Self::Dots | Self::SameFile => Status::Failure,
-            Self::SmallBlock | Self::ManyBlocks(_) | Self::ManyHashes => Status::Failure,
-            Self::Owner => Status::PermissionDenied,
-            Self::NoUser => Status::NoSuchFile,
-            Self::Malformed => Status::BadMessage,
-            Self::NoHash | Self::Unsupported => Status::OpUnsupported,
+            ) => return no_such_file(),
+            Self::Eof => SftpStatus::Eof,
+            Self::InvalidHandle | Self::WrongHandleKind | Self::TooManyHandles => SftpStatus::Failure,
+            Self::NotSymlink | Self::DotEntry | Self::SameFile => SftpStatus::Failure,
+            Self::HashBlockTooSmall | Self::TooManyHashBlocks(_) | Self::TooManyHashes => SftpStatus::Failure,
+            Self::OwnerChange => SftpStatus::PermissionDenied,
+            Self::NoSuchUser => SftpStatus::NoSuchFile,
+            Self::Malformed => SftpStatus::BadMessage,
+            Self::UnknownHashAlgorithm | Self::Unsupported => SftpStatus::OpUnsupported,
         };
         (status, Cow::Owned(self.to_string()))
     }
 }
 
 /// What is missing, hidden and can't be: one answer.
-fn absent() -> (Status, Cow<'static, str>) {
-    (Status::NoSuchFile, Cow::Borrowed("no such file or folder"))
+fn no_such_file() -> (SftpStatus, Cow<'static, str>) {
+    (SftpStatus::NoSuchFile, Cow::Borrowed("no such file or folder"))
 }
 
-fn tree_status(error: &tree::Error) -> (Status, Cow<'static, str>) {
+fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
     use tree::Error as E;
     let status = match error {
-        E::Absent | E::NoParent | E::BadName => return absent(),
-        E::NotFolder => Status::NoSuchFile,
+        E::Absent | E::NoParent | E::BadName => return no_such_file(),
+        E::NotFolder => SftpStatus::NoSuchFile,
         E::Locked { root, .. } => {
-            return (Status::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
+            return (SftpStatus::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
         }
-        E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => Status::PermissionDenied,
-        E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => Status::Failure,
-        E::TooLarge(_) | E::NoSpace | E::Spoilt | E::PathTooLong => Status::Failure,
-        E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode | E::TooManyOpenFiles => Status::Failure,
-        E::Unsupported => Status::OpUnsupported,
-        E::Unavailable(_) | E::OtherTree => Status::Failure,
+        E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => SftpStatus::PermissionDenied,
+        E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => SftpStatus::Failure,
+        E::TooLarge(_) | E::NoSpace | E::Spoilt | E::PathTooLong => SftpStatus::Failure,
+        E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode | E::TooManyOpenFiles => SftpStatus::Failure,
+        E::Unsupported => SftpStatus::OpUnsupported,
+        E::Unavailable(_) | E::OtherTree => SftpStatus::Failure,
         E::Host(fault) => {
             tracing::warn!(error = %fault, "the host failed");
-            return (Status::Failure, Cow::Borrowed("the server has a fault"));
+            return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
         E::Store(fault) if fault.shortage().is_some() => {
             let text = fault.shortage().map_or("", Shortage::text);
             tracing::warn!(error = %fault, "a request was refused");
-            return (Status::Failure, Cow::Borrowed(text));
+            return (SftpStatus::Failure, Cow::Borrowed(text));
         }
         E::Store(fault) => {
             tracing::error!(error = %fault, "the store failed");
-            return (Status::Failure, Cow::Borrowed("the server has a fault"));
+            return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
     };
     (status, Cow::Owned(error.to_string()))
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_hidden_reads_as_what_is_missing() {
+    fn hidden_and_missing_entries_get_same_status() {
         let missing = Error::Tree(tree::Error::Absent).status();
         for other in [Error::Tree(tree::Error::NoParent), Error::Path(PathError::Reserved), PathError::Nul.into()] {
             assert_eq!(other.status(), missing);
@@ -163,37 +163,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_says_stays_in_the_log() {
+    fn host_errors_are_not_disclosed_to_client() {
         let fault = std::io::Error::other("/srv/secret is on fire");
         let (status, message) = Error::Tree(tree::Error::Host(fault)).status();
-        assert_eq!(status, Status::Failure);
+        assert_eq!(status, SftpStatus::Failure);
         assert!(!message.contains("secret"), "{message}");
     }
 
     #[test]
-    fn shortage_of_the_store_is_a_failure_with_its_reason() {
+    fn store_shortage_is_failure_with_reason() {
         use crate::store::StoreError;
         for (fault, told) in [
             (StoreError::Full, "the disk that holds the server's state is full"),
             (StoreError::Busy, "the server's store is busy: try again"),
             (StoreError::Budget("as many as may be"), "as many as may be"),
         ] {
-            assert_eq!(Error::Tree(fault.into()).status(), (Status::Failure, Cow::Borrowed(told)));
+            assert_eq!(Error::Tree(fault.into()).status(), (SftpStatus::Failure, Cow::Borrowed(told)));
         }
     }
 
     #[test]
-    fn refusals_have_the_codes_that_openssh_gives_them() {
+    fn error_statuses_match_openssh() {
         use tree::Error as E;
-        let cases: [(Error, Status); 8] = [
-            (E::Forbidden.into(), Status::PermissionDenied),
-            (E::Exists.into(), Status::Failure),
-            (E::NotEmpty.into(), Status::Failure),
-            (E::NotFolder.into(), Status::NoSuchFile),
-            (E::NoSpace.into(), Status::Failure),
-            (E::Unsupported.into(), Status::OpUnsupported),
-            (Error::Malformed, Status::BadMessage),
-            (Error::NoHandle, Status::Failure),
+        let cases: [(Error, SftpStatus); 8] = [
+            (E::Forbidden.into(), SftpStatus::PermissionDenied),
+            (E::Exists.into(), SftpStatus::Failure),
+            (E::NotEmpty.into(), SftpStatus::Failure),
+            (E::NotFolder.into(), SftpStatus::NoSuchFile),
+            (E::NoSpace.into(), SftpStatus::Failure),
+            (E::Unsupported.into(), SftpStatus::OpUnsupported),
+            (Error::Malformed, SftpStatus::BadMessage),
+            (Error::InvalidHandle, SftpStatus::Failure),
         ];
         for (error, status) in cases {
             assert_eq!(error.status().0, status, "{error}");

@@ -12,7 +12,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use zeroize::Zeroizing;
 
 const RSA_BITS: usize = 3072;
-const FILES: [(&str, Algorithm); 3] = [
+const HOST_KEY_FILES: [(&str, Algorithm); 3] = [
     ("ssh_host_ed25519_key", Algorithm::Ed25519),
     ("ssh_host_ecdsa_key", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
     ("ssh_host_rsa_key", Algorithm::Rsa { hash: None }),
@@ -30,22 +30,26 @@ impl HostKeys {
     /// What the host says when they can't be read or written; a file that holds no such key, or that
     /// others can read, is refused and never replaced.
     pub fn open(state: &Path) -> io::Result<Self> {
-        FILES.into_iter().map(|(name, algorithm)| open_key(state, name, algorithm)).collect::<io::Result<_>>().map(Self)
+        HOST_KEY_FILES
+            .into_iter()
+            .map(|(name, algorithm)| open_or_generate_key(state, name, algorithm))
+            .collect::<io::Result<_>>()
+            .map(Self)
     }
 
     /// Reads the keys in the state directory; `None` where one is not there, which [`HostKeys::open`] makes.
     ///
     /// # Errors
     /// As [`HostKeys::open`].
-    pub fn kept(state: &Path) -> io::Result<Option<Self>> {
-        let all = FILES.iter().all(|(name, _)| state.join(name).exists());
+    pub fn open_existing(state: &Path) -> io::Result<Option<Self>> {
+        let all = HOST_KEY_FILES.iter().all(|(name, _)| state.join(name).exists());
         all.then(|| Self::open(state)).transpose()
     }
 
     /// Makes an ed25519 key that is kept nowhere, for tests.
-    pub fn throwaway() -> Self {
+    pub fn ephemeral() -> Self {
         // Ed25519 keys are made from any 32 bytes: nothing can fail.
-        Self(make(&Algorithm::Ed25519).into_iter().collect())
+        Self(generate_key(&Algorithm::Ed25519).into_iter().collect())
     }
 
     /// Returns the fingerprints as clients show them: `SHA256:…`, the algorithm before each.
@@ -59,15 +63,15 @@ impl HostKeys {
     }
 }
 
-fn open_key(state: &Path, name: &str, algorithm: Algorithm) -> io::Result<PrivateKey> {
+fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::Result<PrivateKey> {
     let path = state.join(name);
     let fault = |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()));
     match File::open(&path) {
         Ok(file) => read_key(file, &algorithm).map_err(fault),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = make(&algorithm).map_err(|error| fault(error.to_string()))?;
+            let key = generate_key(&algorithm).map_err(|error| fault(error.to_string()))?;
             let text = key.to_openssh(LineEnding::LF).map_err(|error| fault(error.to_string()))?;
-            match keep(state, name, text.as_bytes()) {
+            match write_key_file(state, name, text.as_bytes()) {
                 Ok(()) => Ok(key),
                 // Another process was faster: its key counts.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -97,7 +101,7 @@ fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String>
 
 /// Writes a file whole under another name, then links it to its own, so that no half key is ever read
 /// and a key that is there is never replaced.
-fn keep(state: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+fn write_key_file(state: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let draft = state.join(format!(".{name}.{}", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
         file.write_all(text)?;
@@ -109,7 +113,7 @@ fn keep(state: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     File::open(state)?.sync_all()
 }
 
-fn make(algorithm: &Algorithm) -> Result<PrivateKey, russh::keys::ssh_key::Error> {
+fn generate_key(algorithm: &Algorithm) -> Result<PrivateKey, russh::keys::ssh_key::Error> {
     match algorithm {
         Algorithm::Rsa { .. } => {
             let pair = RsaKeypair::random(&mut SystemRandom, RSA_BITS)?;
@@ -151,7 +155,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn keys_are_made_once_and_kept_to_their_owner() {
+    fn host_keys_are_generated_once_with_owner_only_mode() {
         let state = tempfile::tempdir().expect("folder");
         let first = HostKeys::open(state.path()).expect("made").fingerprints();
         assert_eq!(HostKeys::open(state.path()).expect("read").fingerprints(), first);
@@ -167,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_read_or_that_is_damaged_is_refused_and_left_alone() {
+    fn readable_or_damaged_key_is_refused_and_not_replaced() {
         let state = tempfile::tempdir().expect("folder");
         let path = state.path().join("ssh_host_ed25519_key");
         std::fs::write(&path, "no key").expect("write");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
         assert!(HostKeys::open(state.path()).is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"no key");
-        let key = make(&Algorithm::Ed25519).expect("key").to_openssh(LineEnding::LF).expect("text");
+        let key = generate_key(&Algorithm::Ed25519).expect("key").to_openssh(LineEnding::LF).expect("text");
         std::fs::write(&path, key.as_bytes()).expect("write");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("mode");
         let error = HostKeys::open(state.path()).err().expect("refused").to_string();
@@ -182,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn throwaway_keys_differ() {
-        let (one, two) = (HostKeys::throwaway().fingerprints(), HostKeys::throwaway().fingerprints());
+    fn ephemeral_keys_differ() {
+        let (one, two) = (HostKeys::ephemeral().fingerprints(), HostKeys::ephemeral().fingerprints());
         assert!(one.len() == 1 && one != two, "{one:?} {two:?}");
     }
 }

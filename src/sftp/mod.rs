@@ -7,25 +7,25 @@
 //! `hashes`, `folders` and `names`, over what the session has open ([`crate::tree::SessionFiles`]).
 
 mod algorithms;
-mod answer_monitor;
 mod attributes;
 mod channel;
+mod check_file;
 mod connection;
-mod door;
+mod directory_requests;
 mod error;
-mod files;
-mod folders;
+mod file_requests;
+mod handler;
 mod handles;
-mod hashes;
-mod hashing;
+mod hash_limit;
 mod host_keys;
-mod input;
-mod names;
-mod paths;
+mod login_reply_monitor;
+mod monitored_stream;
+mod packet_input;
+mod path_requests;
+mod path_resolution;
+mod preauth_slots;
 mod reply;
 mod request;
-mod turns;
-mod wire;
 mod worker;
 
 use std::sync::Arc;
@@ -40,30 +40,30 @@ use crate::tree::Tree;
 
 pub use host_keys::HostKeys;
 
-use hashing::Hashing;
-use turns::LoginTurns;
+use hash_limit::HashLimiter;
+use preauth_slots::PreauthSlots;
 
 /// What one client may take, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SftpOptions {
     /// From accept to authenticated.
-    pub authentication: Duration,
+    pub login_timeout: Duration,
     /// Refused tokens after which a connection ends.
-    pub login_attempts: usize,
+    pub max_login_attempts: usize,
     /// Channels of one connection at once.
-    pub channels: usize,
+    pub max_channels: usize,
     /// Open files and folders of one connection at once.
-    pub handles: usize,
+    pub max_handles: usize,
     /// Connections of one user at once.
-    pub connections_per_user: usize,
+    pub max_connections_per_user: usize,
     /// Silence after which a client is asked whether it is there; zero for never. It counts from `authentication` on.
-    pub keepalive: Duration,
+    pub keepalive_interval: Duration,
     /// How long a client may leave that question unanswered, or an answer untaken.
-    pub patience: Duration,
+    pub client_timeout: Duration,
     /// How long a session may go on without a request; zero for any time.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// Time for which what a lost connection has left of an upload to a new name is kept for its token; zero: not at all.
-    pub resume: Duration,
+    pub upload_retention: Duration,
     /// Bytes in one direction after which keys are exchanged anew; 1 GiB at most.
     pub rekey_bytes: usize,
     /// Time after which keys are exchanged anew.
@@ -73,15 +73,15 @@ pub struct SftpOptions {
 impl Default for SftpOptions {
     fn default() -> Self {
         Self {
-            authentication: Duration::from_secs(120),
-            login_attempts: 6,
-            channels: 10,
-            handles: 1024,
-            connections_per_user: 64,
-            keepalive: Duration::from_secs(300),
-            patience: Duration::from_secs(3600),
-            idle: Duration::ZERO,
-            resume: Duration::from_secs(86_400),
+            login_timeout: Duration::from_secs(120),
+            max_login_attempts: 6,
+            max_channels: 10,
+            max_handles: 1024,
+            max_connections_per_user: 64,
+            keepalive_interval: Duration::from_secs(300),
+            client_timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::ZERO,
+            upload_retention: Duration::from_secs(86_400),
             rekey_bytes: 1 << 30,
             rekey_after: Duration::from_secs(3600),
         }
@@ -90,15 +90,15 @@ impl Default for SftpOptions {
 
 /// Serves SSH connections; clones share all state.
 #[derive(Clone)]
-pub struct Sftp(Arc<Inner>);
+pub struct Sftp(Arc<SftpInner>);
 
-struct Inner {
+struct SftpInner {
     tree: Tree,
     auth: Authenticator,
     config: Arc<russh::server::Config>,
     connections: Shares,
-    hashing: Hashing,
-    turns: LoginTurns,
+    hash_limiter: HashLimiter,
+    preauth_slots: PreauthSlots,
     options: SftpOptions,
 }
 
@@ -111,16 +111,16 @@ impl Sftp {
     /// Serves a tree, with limits of one's own.
     pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
-        let config = Arc::new(algorithms::config(&keys, &options));
-        let per_user = u64::try_from(options.connections_per_user).unwrap_or(u64::MAX);
+        let config = Arc::new(algorithms::server_config(&keys, &options));
+        let per_user = u64::try_from(options.max_connections_per_user).unwrap_or(u64::MAX);
         let connections = Shares::new(ShareLimits { per_user, in_all: u64::MAX });
-        Self(Arc::new(Inner {
+        Self(Arc::new(SftpInner {
             tree,
             auth,
             config,
             connections,
-            hashing: Hashing::new(),
-            turns: LoginTurns::of_half_the_processors(),
+            hash_limiter: HashLimiter::new(),
+            preauth_slots: PreauthSlots::for_half_the_cpus(),
             options,
         }))
     }
@@ -143,12 +143,12 @@ impl Sftp {
         &self.0.connections
     }
 
-    fn hashing(&self) -> &Hashing {
-        &self.0.hashing
+    fn hash_limiter(&self) -> &HashLimiter {
+        &self.0.hash_limiter
     }
 
-    fn turns(&self) -> &LoginTurns {
-        &self.0.turns
+    fn preauth_slots(&self) -> &PreauthSlots {
+        &self.0.preauth_slots
     }
 
     fn options(&self) -> &SftpOptions {

@@ -6,35 +6,35 @@ use crate::domain::{Login, Time};
 use crate::tree::{Entry, Space};
 
 use super::attributes;
-use super::error::{Error, Result, Status};
+use super::error::{Error, Result, SftpStatus};
 use super::request::{EXTENSIONS, HandleId};
 
 /// How many bytes are gathered before they are sent.
-pub(super) const BATCH: usize = 256 * 1024;
+pub(super) const REPLY_BATCH_BYTES: usize = 256 * 1024;
 /// The longest NAME that is answered.
-const MAX_NAMES: usize = 64 * 1024;
+const NAME_REPLY_MAX_BYTES: usize = 64 * 1024;
 
-const VERSION: u8 = 2;
-const STATUS: u8 = 101;
-const HANDLE: u8 = 102;
-const DATA: u8 = 103;
-const NAME: u8 = 104;
-const ATTRS: u8 = 105;
-const EXTENDED_REPLY: u8 = 201;
+const SSH_FXP_VERSION: u8 = 2;
+const SSH_FXP_STATUS: u8 = 101;
+const SSH_FXP_HANDLE: u8 = 102;
+const SSH_FXP_DATA: u8 = 103;
+const SSH_FXP_NAME: u8 = 104;
+const SSH_FXP_ATTRS: u8 = 105;
+const SSH_FXP_EXTENDED_REPLY: u8 = 201;
 
 /// Answers, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Replies(Vec<u8>);
+pub(super) struct ReplyBatch(Vec<u8>);
 
-impl Replies {
+impl ReplyBatch {
     /// Tells whether enough is gathered to be sent.
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= BATCH
+        self.0.len() >= REPLY_BATCH_BYTES
     }
 
     /// Tells whether that much data still fits into the batch; into an empty one it always does.
-    pub(super) fn has_room(&self, data: usize) -> bool {
-        self.0.is_empty() || self.0.len() + data + 13 <= BATCH
+    pub(super) fn fits_data(&self, data: usize) -> bool {
+        self.0.is_empty() || self.0.len() + data + 13 <= REPLY_BATCH_BYTES
     }
 
     /// Returns what was gathered.
@@ -45,39 +45,39 @@ impl Replies {
     /// Answers the greeting: version 3 and the extensions.
     pub(super) fn version(&mut self) {
         let start = self.0.len();
-        self.0.extend_from_slice(&[0, 0, 0, 0, VERSION]);
-        self.number(3);
+        self.0.extend_from_slice(&[0, 0, 0, 0, SSH_FXP_VERSION]);
+        self.put_u32(3);
         for (name, version) in EXTENSIONS {
-            self.string(name.as_bytes());
-            self.string(version.as_bytes());
+            self.put_string(name.as_bytes());
+            self.put_string(version.as_bytes());
         }
-        self.finish(start);
+        self.finish_reply(start);
     }
 
     /// Answers that all went well.
     pub(super) fn ok(&mut self, id: u32) {
-        self.status(id, Status::Ok, "");
+        self.status(id, SftpStatus::Ok, "");
     }
 
     /// Answers a refusal.
-    pub(super) fn refuse(&mut self, id: u32, error: &Error) {
+    pub(super) fn error(&mut self, id: u32, error: &Error) {
         let (status, message) = error.status();
         self.status(id, status, &message);
     }
 
-    fn status(&mut self, id: u32, status: Status, message: &str) {
-        let start = self.begin(STATUS, id);
-        self.number(status.code());
-        self.string(message.as_bytes());
-        self.string(b"");
-        self.finish(start);
+    fn status(&mut self, id: u32, status: SftpStatus, message: &str) {
+        let start = self.begin_reply(SSH_FXP_STATUS, id);
+        self.put_u32(status.code());
+        self.put_string(message.as_bytes());
+        self.put_string(b"");
+        self.finish_reply(start);
     }
 
     /// Answers an open file or folder.
     pub(super) fn handle(&mut self, id: u32, handle: HandleId) {
-        let start = self.begin(HANDLE, id);
-        self.string(&handle.0.to_be_bytes());
-        self.finish(start);
+        let start = self.begin_reply(SSH_FXP_HANDLE, id);
+        self.put_string(&handle.0.to_be_bytes());
+        self.finish_reply(start);
     }
 
     /// Answers what `read` puts into a buffer of `length` bytes, without a copy in between.
@@ -85,7 +85,7 @@ impl Replies {
     /// # Errors
     /// What `read` says, and [`Error::Eof`] when it reads nothing; nothing is answered then.
     pub(super) fn data(&mut self, id: u32, length: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
-        let start = self.begin(DATA, id);
+        let start = self.begin_reply(SSH_FXP_DATA, id);
         let data = start + 13;
         self.0.resize(data + length, 0);
         let found = match read(self.0.get_mut(data..).unwrap_or_default()) {
@@ -95,8 +95,8 @@ impl Replies {
         match found {
             Ok(found) => {
                 self.0.truncate(data + found);
-                self.patch(data - 4, found);
-                self.finish(start);
+                self.patch_u32(data - 4, found);
+                self.finish_reply(start);
                 Ok(())
             }
             Err(error) => {
@@ -108,33 +108,33 @@ impl Replies {
 
     /// Answers attributes.
     pub(super) fn attributes(&mut self, id: u32, entry: &Entry) {
-        let start = self.begin(ATTRS, id);
-        attributes::encode(entry, &mut self.0);
-        self.finish(start);
+        let start = self.begin_reply(SSH_FXP_ATTRS, id);
+        attributes::encode_attributes(entry, &mut self.0);
+        self.finish_reply(start);
     }
 
     /// Answers one name without attributes.
     pub(super) fn name(&mut self, id: u32, name: &[u8]) {
-        let start = self.begin(NAME, id);
-        self.number(1);
-        self.string(name);
-        self.string(name);
-        self.number(0);
-        self.finish(start);
+        let start = self.begin_reply(SSH_FXP_NAME, id);
+        self.put_u32(1);
+        self.put_string(name);
+        self.put_string(name);
+        self.put_u32(0);
+        self.finish_reply(start);
     }
 
     /// Begins an answer of names with attributes.
-    pub(super) fn names<'a>(&'a mut self, id: u32, login: &'a Login, now: Time) -> Names<'a> {
-        let start = self.begin(NAME, id);
-        self.number(0);
-        Names { replies: self, start, count: 0, login, now }
+    pub(super) fn names<'a>(&'a mut self, id: u32, login: &'a Login, now: Time) -> NameReply<'a> {
+        let start = self.begin_reply(SSH_FXP_NAME, id);
+        self.put_u32(0);
+        NameReply { replies: self, start, count: 0, login, now }
     }
 
     /// Answers `statvfs@openssh.com`.
-    pub(super) fn space(&mut self, id: u32, space: &Space) {
+    pub(super) fn statvfs(&mut self, id: u32, space: &Space) {
         const NO_SET_ID: u64 = 2;
         let block = space.block.max(1);
-        let start = self.begin(EXTENDED_REPLY, id);
+        let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         let fields = [
             block,
             block,
@@ -148,53 +148,53 @@ impl Replies {
             NO_SET_ID,
             space.name_max,
         ];
-        self.longs(&fields);
-        self.finish(start);
+        self.put_u64s(&fields);
+        self.finish_reply(start);
     }
 
     /// Answers `limits@openssh.com`.
     pub(super) fn limits(&mut self, id: u32, limits: [u64; 4]) {
-        let start = self.begin(EXTENDED_REPLY, id);
-        self.longs(&limits);
-        self.finish(start);
+        let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
+        self.put_u64s(&limits);
+        self.finish_reply(start);
     }
 
     /// Answers `check-file-name` and `check-file-handle`.
-    pub(super) fn hashes(&mut self, id: u32, algorithm: &str, hashes: &[u8]) {
-        let start = self.begin(EXTENDED_REPLY, id);
-        self.string(b"check-file");
-        self.string(algorithm.as_bytes());
+    pub(super) fn check_file(&mut self, id: u32, algorithm: &str, hashes: &[u8]) {
+        let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
+        self.put_string(b"check-file");
+        self.put_string(algorithm.as_bytes());
         self.0.extend_from_slice(hashes);
-        self.finish(start);
+        self.finish_reply(start);
     }
 
     /// Answers `users-groups-by-id@openssh.com`: a name for each number, empty where there is none.
-    pub(super) fn owners(&mut self, id: u32, users: &[u8], groups: &[u8], login: &Login) {
-        let start = self.begin(EXTENDED_REPLY, id);
+    pub(super) fn users_groups_by_id(&mut self, id: u32, users: &[u8], groups: &[u8], login: &Login) {
+        let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         for numbers in [users, groups] {
             let list = self.0.len();
-            self.number(0);
+            self.put_u32(0);
             for number in numbers.chunks_exact(4) {
-                let shown = number == attributes::OWNER.to_be_bytes();
-                self.string(if shown { login.as_str().as_bytes() } else { b"" });
+                let shown = number == attributes::SHOWN_OWNER_ID.to_be_bytes();
+                self.put_string(if shown { login.as_str().as_bytes() } else { b"" });
             }
-            self.patch(list, self.0.len() - list - 4);
+            self.patch_u32(list, self.0.len() - list - 4);
         }
-        self.finish(start);
+        self.finish_reply(start);
     }
 
-    fn begin(&mut self, kind: u8, id: u32) -> usize {
+    fn begin_reply(&mut self, kind: u8, id: u32) -> usize {
         let start = self.0.len();
         self.0.extend_from_slice(&[0, 0, 0, 0, kind]);
-        self.number(id);
+        self.put_u32(id);
         start
     }
 
-    fn finish(&mut self, start: usize) {
-        self.patch(start, self.0.len() - start - 4);
+    fn finish_reply(&mut self, start: usize) {
+        self.patch_u32(start, self.0.len() - start - 4);
     }
 
-    fn patch(&mut self, at: usize, value: usize) {
+    fn patch_u32(&mut self, at: usize, value: usize) {
         // Every answer is far below 4 GiB.
         let value = u32::try_from(value).unwrap_or(u32::MAX);
         if let Some(field) = self.0.get_mut(at..at + 4) {
@@ -202,47 +202,47 @@ impl Replies {
         }
     }
 
-    fn number(&mut self, number: u32) {
+    fn put_u32(&mut self, number: u32) {
         self.0.extend_from_slice(&number.to_be_bytes());
     }
 
-    fn longs(&mut self, numbers: &[u64]) {
+    fn put_u64s(&mut self, numbers: &[u64]) {
         numbers.iter().for_each(|number| self.0.extend_from_slice(&number.to_be_bytes()));
     }
 
-    fn string(&mut self, text: &[u8]) {
+    fn put_string(&mut self, text: &[u8]) {
         let at = self.0.len();
-        self.number(0);
+        self.put_u32(0);
         self.0.extend_from_slice(text);
-        self.patch(at, text.len());
+        self.patch_u32(at, text.len());
     }
 }
 
 /// An answer of names under way.
-pub(super) struct Names<'a> {
-    replies: &'a mut Replies,
+pub(super) struct NameReply<'a> {
+    replies: &'a mut ReplyBatch,
     start: usize,
     count: usize,
     login: &'a Login,
     now: Time,
 }
 
-impl Names<'_> {
+impl NameReply<'_> {
     /// Tells whether another name might make it too long.
     pub(super) fn is_full(&self) -> bool {
         const LONGEST: usize = 2 * 255 + 256;
-        self.replies.0.len() - self.start + LONGEST > MAX_NAMES
+        self.replies.0.len() - self.start + LONGEST > NAME_REPLY_MAX_BYTES
     }
 
     /// Adds an entry under a name.
     pub(super) fn push(&mut self, name: &[u8], entry: &Entry) {
         let replies = &mut *self.replies;
-        replies.string(name);
+        replies.put_string(name);
         let long = replies.0.len();
-        replies.number(0);
-        attributes::long_name(entry, name, self.login, self.now, &mut replies.0);
-        replies.patch(long, replies.0.len() - long - 4);
-        attributes::encode(entry, &mut replies.0);
+        replies.put_u32(0);
+        attributes::write_longname(entry, name, self.login, self.now, &mut replies.0);
+        replies.patch_u32(long, replies.0.len() - long - 4);
+        attributes::encode_attributes(entry, &mut replies.0);
         self.count += 1;
     }
 
@@ -255,8 +255,8 @@ impl Names<'_> {
             self.replies.0.truncate(self.start);
             return Err(Error::Eof);
         }
-        self.replies.patch(self.start + 9, self.count);
-        self.replies.finish(self.start);
+        self.replies.patch_u32(self.start + 9, self.count);
+        self.replies.finish_reply(self.start);
         Ok(())
     }
 }
@@ -283,8 +283,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_read_answers_only_what_was_read() {
-        let mut replies = Replies::default();
+    fn short_read_replies_with_bytes_read() {
+        let mut replies = ReplyBatch::default();
         replies
             .data(7, 10, |buffer| {
                 buffer[..3].copy_from_slice(b"abc");
@@ -295,20 +295,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_read_leaves_nothing_behind() {
-        let mut replies = Replies::default();
+    fn failed_read_leaves_no_partial_reply() {
+        let mut replies = ReplyBatch::default();
         replies.ok(1);
         let before = replies.0.clone();
         assert!(matches!(replies.data(2, 10, |_| Ok(0)), Err(Error::Eof)));
-        assert!(matches!(replies.data(2, 10, |_| Err(Error::NoHandle)), Err(Error::NoHandle)));
+        assert!(matches!(replies.data(2, 10, |_| Err(Error::InvalidHandle)), Err(Error::InvalidHandle)));
         let login = "al".parse().expect("login");
         assert!(matches!(replies.names(3, &login, Time::from_millis(0)).finish(), Err(Error::Eof)));
         assert_eq!(replies.0, before);
     }
 
     #[test]
-    fn names_stay_below_64_kib_and_are_counted() {
-        let mut replies = Replies::default();
+    fn name_reply_stays_below_64_kib_and_counts_entries() {
+        let mut replies = ReplyBatch::default();
         let login = "al".parse().expect("login");
         let mut names = replies.names(3, &login, Time::from_millis(0));
         let mut pushed = 0u32;
@@ -317,16 +317,16 @@ mod tests {
             pushed += 1;
         }
         names.finish().expect("names");
-        assert!(replies.0.len() <= MAX_NAMES, "{}", replies.0.len());
+        assert!(replies.0.len() <= NAME_REPLY_MAX_BYTES, "{}", replies.0.len());
         assert_eq!(replies.0[..4], u32::try_from(replies.0.len() - 4).expect("length").to_be_bytes());
         assert_eq!(replies.0[9..13], pushed.to_be_bytes());
     }
 
     #[test]
     fn unknown_owners_have_empty_names() {
-        let mut replies = Replies::default();
-        let numbers = [attributes::OWNER.to_be_bytes(), 0u32.to_be_bytes()].concat();
-        replies.owners(1, &numbers, &[], &"al".parse().expect("login"));
+        let mut replies = ReplyBatch::default();
+        let numbers = [attributes::SHOWN_OWNER_ID.to_be_bytes(), 0u32.to_be_bytes()].concat();
+        replies.users_groups_by_id(1, &numbers, &[], &"al".parse().expect("login"));
         assert_eq!(&replies.0[9..], b"\0\0\0\x0a\0\0\0\x02al\0\0\0\0\0\0\0\0");
     }
 }

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-use super::attributes::Change;
-use super::hashes::Hashes;
-use super::input::Frame;
+use super::attributes::SftpAttributes;
+use super::check_file::CheckFileRequest;
+use super::packet_input::PacketFrame;
 
 /// A request whose body breaks off or contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedSftpRequest;
 
 /// Names an open file or folder of a channel; zero names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,147 +27,152 @@ impl OpenFlags {
     pub(super) const EXCLUSIVE: Self = Self(0x20);
 
     /// Tells whether all of `other` is asked for.
-    pub(super) fn has(self, other: Self) -> bool {
+    pub(super) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
 /// What a client asks for. Paths are bytes as they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    Open { path: Bytes, flags: OpenFlags, attributes: Change },
+pub(super) enum SftpRequest {
+    Open { path: Bytes, flags: OpenFlags, attributes: SftpAttributes },
     Close(HandleId),
     Read { handle: HandleId, offset: u64, length: u32 },
     Write { handle: HandleId, offset: u64, data: Vec<Bytes> },
     Stat(Bytes),
-    LinkStat(Bytes),
-    HandleStat(HandleId),
-    SetStat { path: Bytes, attributes: Change },
-    LinkSetStat { path: Bytes, attributes: Change },
-    HandleSetStat { handle: HandleId, attributes: Change },
-    OpenFolder(Bytes),
-    ReadFolder(HandleId),
-    MakeFolder { path: Bytes, attributes: Change },
-    RemoveFolder(Bytes),
+    Lstat(Bytes),
+    Fstat(HandleId),
+    Setstat { path: Bytes, attributes: SftpAttributes },
+    Lsetstat { path: Bytes, attributes: SftpAttributes },
+    Fsetstat { handle: HandleId, attributes: SftpAttributes },
+    Opendir(Bytes),
+    Readdir(HandleId),
+    Mkdir { path: Bytes, attributes: SftpAttributes },
+    Rmdir(Bytes),
     Remove(Bytes),
     Rename { from: Bytes, to: Bytes },
     PosixRename { from: Bytes, to: Bytes },
-    HardLink { from: Bytes, to: Bytes },
+    Hardlink { from: Bytes, to: Bytes },
     Symlink { target: Bytes, path: Bytes },
-    ReadLink(Bytes),
-    RealPath(Bytes),
+    Readlink(Bytes),
+    Realpath(Bytes),
     ExpandPath(Bytes),
     HomeDirectory(Bytes),
-    Space(Bytes),
-    HandleSpace(HandleId),
-    Sync(HandleId),
+    Statvfs(Bytes),
+    Fstatvfs(HandleId),
+    Fsync(HandleId),
     CopyData { from: HandleId, offset: u64, length: u64, to: HandleId, to_offset: u64 },
-    CheckName { path: Bytes, hashes: Hashes },
-    CheckHandle { handle: HandleId, hashes: Hashes },
+    CheckFileName { path: Bytes, hashes: CheckFileRequest },
+    CheckFileHandle { handle: HandleId, hashes: CheckFileRequest },
     Limits,
-    Names { users: Bytes, groups: Bytes },
+    UsersGroupsById { users: Bytes, groups: Bytes },
     Unknown,
 }
 
 /// A packet from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Packet {
+pub(super) enum ClientPacket {
     /// The greeting. Its version and extensions change nothing: version 3 is answered.
     Init,
     /// A request and its id, which the answer carries.
-    Request(u32, Result<Request, Malformed>),
+    Request(u32, Result<SftpRequest, MalformedSftpRequest>),
     /// Too short to hold an id: nothing can be answered.
-    Broken,
+    Truncated,
 }
 
-impl Packet {
+impl ClientPacket {
     /// Reads a packet.
-    pub(super) fn parse(frame: Frame) -> Self {
+    pub(super) fn parse(frame: PacketFrame) -> Self {
         const INIT: u8 = 1;
         const WRITE: u8 = 6;
-        let mut fields = Fields(frame.head.clone());
-        let (kind, id) = match (fields.byte(), fields.number()) {
+        let mut fields = FieldReader(frame.head.clone());
+        let (kind, id) = match (fields.read_u8(), fields.read_u32()) {
             (Ok(INIT), Ok(_)) => return Self::Init,
             (Ok(kind), Ok(id)) => (kind, id),
-            _ => return Self::Broken,
+            _ => return Self::Truncated,
         };
         if kind == WRITE {
-            return Self::Request(id, fields.write(frame.tail));
+            return Self::Request(id, fields.read_write_request(frame.tail));
         }
         if !frame.tail.is_empty() {
-            fields = Fields(frame.join().split_off(5));
+            fields = FieldReader(frame.join().split_off(5));
         }
-        Self::Request(id, fields.request(kind))
+        Self::Request(id, fields.read_request(kind))
     }
 }
 
 /// Reads one field after the other.
-struct Fields(Bytes);
+struct FieldReader(Bytes);
 
-impl Fields {
-    fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
-        if self.0.len() < count { Err(Malformed) } else { Ok(self.0.split_to(count)) }
+impl FieldReader {
+    fn take(&mut self, count: usize) -> Result<Bytes, MalformedSftpRequest> {
+        if self.0.len() < count { Err(MalformedSftpRequest) } else { Ok(self.0.split_to(count)) }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, _) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+    fn read_array<const N: usize>(&mut self) -> Result<[u8; N], MalformedSftpRequest> {
+        let (array, _) = self.0.split_first_chunk::<N>().ok_or(MalformedSftpRequest)?;
         let array = *array;
         self.take(N).map(|_| array)
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
+    fn read_u8(&mut self) -> Result<u8, MalformedSftpRequest> {
+        self.read_array::<1>().map(|[byte]| byte)
     }
 
-    fn number(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_be_bytes)
+    fn read_u32(&mut self) -> Result<u32, MalformedSftpRequest> {
+        self.read_array().map(u32::from_be_bytes)
     }
 
-    fn long(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_be_bytes)
+    fn read_u64(&mut self) -> Result<u64, MalformedSftpRequest> {
+        self.read_array().map(u64::from_be_bytes)
     }
 
-    fn string(&mut self) -> Result<Bytes, Malformed> {
-        let length = self.number()?;
-        self.take(usize::try_from(length).map_err(|_| Malformed)?)
+    fn read_string(&mut self) -> Result<Bytes, MalformedSftpRequest> {
+        let length = self.read_u32()?;
+        self.take(usize::try_from(length).map_err(|_| MalformedSftpRequest)?)
     }
 
-    fn handle(&mut self) -> Result<HandleId, Malformed> {
-        let name = self.string()?;
+    fn read_handle(&mut self) -> Result<HandleId, MalformedSftpRequest> {
+        let name = self.read_string()?;
         Ok(HandleId(name[..].try_into().map_or(0, u64::from_be_bytes)))
     }
 
-    fn attributes(&mut self) -> Result<Change, Malformed> {
-        let flags = self.number()?;
-        let mut change = Change::default();
-        if flags & Change::SIZE != 0 {
-            change.size = Some(self.long()?);
+    fn read_attributes(&mut self) -> Result<SftpAttributes, MalformedSftpRequest> {
+        let flags = self.read_u32()?;
+        let mut change = SftpAttributes::default();
+        if flags & SftpAttributes::SIZE != 0 {
+            change.size = Some(self.read_u64()?);
         }
-        if flags & Change::OWNER != 0 {
-            change.owner = Some((self.number()?, self.number()?));
+        if flags & SftpAttributes::UIDGID != 0 {
+            change.owner = Some((self.read_u32()?, self.read_u32()?));
         }
-        if flags & Change::MODE != 0 {
-            change.mode = Some(self.number()?);
+        if flags & SftpAttributes::PERMISSIONS != 0 {
+            change.mode = Some(self.read_u32()?);
         }
-        if flags & Change::TIMES != 0 {
-            change.times = Some((self.number()?, self.number()?));
+        if flags & SftpAttributes::ACMODTIME != 0 {
+            change.times = Some((self.read_u32()?, self.read_u32()?));
         }
-        if flags & Change::EXTENDED != 0 {
-            for _ in 0..self.number()? {
-                self.string()?;
-                self.string()?;
+        if flags & SftpAttributes::EXTENDED != 0 {
+            for _ in 0..self.read_u32()? {
+                self.read_string()?;
+                self.read_string()?;
             }
         }
         Ok(change)
     }
 
-    fn hashes(&mut self) -> Result<Hashes, Malformed> {
-        Ok(Hashes { algorithms: self.string()?, offset: self.long()?, length: self.long()?, block: self.number()? })
+    fn read_check_file(&mut self) -> Result<CheckFileRequest, MalformedSftpRequest> {
+        Ok(CheckFileRequest {
+            algorithms: self.read_string()?,
+            offset: self.read_u64()?,
+            length: self.read_u64()?,
+            block_bytes: self.read_u32()?,
+        })
     }
 
-    fn write(mut self, tail: Vec<Bytes>) -> Result<Request, Malformed> {
-        let (handle, offset) = (self.handle()?, self.long()?);
-        let mut left = usize::try_from(self.number()?).map_err(|_| Malformed)?;
+    fn read_write_request(mut self, tail: Vec<Bytes>) -> Result<SftpRequest, MalformedSftpRequest> {
+        let (handle, offset) = (self.read_handle()?, self.read_u64()?);
+        let mut left = usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?;
         let mut data = Vec::with_capacity(1 + tail.len());
         for mut piece in std::iter::once(self.0).chain(tail) {
             piece.truncate(left);
@@ -176,64 +181,72 @@ impl Fields {
                 data.push(piece);
             }
         }
-        if left == 0 { Ok(Request::Write { handle, offset, data }) } else { Err(Malformed) }
+        if left == 0 { Ok(SftpRequest::Write { handle, offset, data }) } else { Err(MalformedSftpRequest) }
     }
 
-    fn request(mut self, kind: u8) -> Result<Request, Malformed> {
+    fn read_request(mut self, kind: u8) -> Result<SftpRequest, MalformedSftpRequest> {
         Ok(match kind {
             3 => {
-                let (path, flags) = (self.string()?, OpenFlags(self.number()?));
-                Request::Open { path, flags, attributes: self.attributes()? }
+                let (path, flags) = (self.read_string()?, OpenFlags(self.read_u32()?));
+                SftpRequest::Open { path, flags, attributes: self.read_attributes()? }
             }
-            4 => Request::Close(self.handle()?),
-            5 => Request::Read { handle: self.handle()?, offset: self.long()?, length: self.number()? },
-            7 => Request::LinkStat(self.string()?),
-            8 => Request::HandleStat(self.handle()?),
-            9 => Request::SetStat { path: self.string()?, attributes: self.attributes()? },
-            10 => Request::HandleSetStat { handle: self.handle()?, attributes: self.attributes()? },
-            11 => Request::OpenFolder(self.string()?),
-            12 => Request::ReadFolder(self.handle()?),
-            13 => Request::Remove(self.string()?),
-            14 => Request::MakeFolder { path: self.string()?, attributes: self.attributes()? },
-            15 => Request::RemoveFolder(self.string()?),
-            16 => Request::RealPath(self.string()?),
-            17 => Request::Stat(self.string()?),
-            18 => Request::Rename { from: self.string()?, to: self.string()? },
-            19 => Request::ReadLink(self.string()?),
+            4 => SftpRequest::Close(self.read_handle()?),
+            5 => SftpRequest::Read { handle: self.read_handle()?, offset: self.read_u64()?, length: self.read_u32()? },
+            7 => SftpRequest::Lstat(self.read_string()?),
+            8 => SftpRequest::Fstat(self.read_handle()?),
+            9 => SftpRequest::Setstat { path: self.read_string()?, attributes: self.read_attributes()? },
+            10 => SftpRequest::Fsetstat { handle: self.read_handle()?, attributes: self.read_attributes()? },
+            11 => SftpRequest::Opendir(self.read_string()?),
+            12 => SftpRequest::Readdir(self.read_handle()?),
+            13 => SftpRequest::Remove(self.read_string()?),
+            14 => SftpRequest::Mkdir { path: self.read_string()?, attributes: self.read_attributes()? },
+            15 => SftpRequest::Rmdir(self.read_string()?),
+            16 => SftpRequest::Realpath(self.read_string()?),
+            17 => SftpRequest::Stat(self.read_string()?),
+            18 => SftpRequest::Rename { from: self.read_string()?, to: self.read_string()? },
+            19 => SftpRequest::Readlink(self.read_string()?),
             // OpenSSH sends the target first, against the draft; so do clients that find
             // "OpenSSH" in our identification string. The others are known by name, see the door.
-            20 => Request::Symlink { target: self.string()?, path: self.string()? },
-            200 => self.extended()?,
-            _ => Request::Unknown,
+            20 => SftpRequest::Symlink { target: self.read_string()?, path: self.read_string()? },
+            200 => self.read_extended_request()?,
+            _ => SftpRequest::Unknown,
         })
     }
 
-    fn extended(mut self) -> Result<Request, Malformed> {
-        let name = self.string()?;
+    fn read_extended_request(mut self) -> Result<SftpRequest, MalformedSftpRequest> {
+        let name = self.read_string()?;
         Ok(match &name[..] {
-            b"posix-rename@openssh.com" => Request::PosixRename { from: self.string()?, to: self.string()? },
-            b"statvfs@openssh.com" => Request::Space(self.string()?),
-            b"fstatvfs@openssh.com" => Request::HandleSpace(self.handle()?),
-            b"hardlink@openssh.com" => Request::HardLink { from: self.string()?, to: self.string()? },
-            b"fsync@openssh.com" => Request::Sync(self.handle()?),
-            b"lsetstat@openssh.com" => Request::LinkSetStat { path: self.string()?, attributes: self.attributes()? },
-            b"limits@openssh.com" => Request::Limits,
-            b"expand-path@openssh.com" => Request::ExpandPath(self.string()?),
-            b"copy-data" => Request::CopyData {
-                from: self.handle()?,
-                offset: self.long()?,
-                length: self.long()?,
-                to: self.handle()?,
-                to_offset: self.long()?,
+            b"posix-rename@openssh.com" => {
+                SftpRequest::PosixRename { from: self.read_string()?, to: self.read_string()? }
+            }
+            b"statvfs@openssh.com" => SftpRequest::Statvfs(self.read_string()?),
+            b"fstatvfs@openssh.com" => SftpRequest::Fstatvfs(self.read_handle()?),
+            b"hardlink@openssh.com" => SftpRequest::Hardlink { from: self.read_string()?, to: self.read_string()? },
+            b"fsync@openssh.com" => SftpRequest::Fsync(self.read_handle()?),
+            b"lsetstat@openssh.com" => {
+                SftpRequest::Lsetstat { path: self.read_string()?, attributes: self.read_attributes()? }
+            }
+            b"limits@openssh.com" => SftpRequest::Limits,
+            b"expand-path@openssh.com" => SftpRequest::ExpandPath(self.read_string()?),
+            b"copy-data" => SftpRequest::CopyData {
+                from: self.read_handle()?,
+                offset: self.read_u64()?,
+                length: self.read_u64()?,
+                to: self.read_handle()?,
+                to_offset: self.read_u64()?,
             },
-            b"check-file-name" => Request::CheckName { path: self.string()?, hashes: self.hashes()? },
+            b"check-file-name" => {
+                SftpRequest::CheckFileName { path: self.read_string()?, hashes: self.read_check_file()? }
+            }
             // Clients also ask for the one by handle under the name of both.
             b"check-file-handle" | b"check-file" => {
-                Request::CheckHandle { handle: self.handle()?, hashes: self.hashes()? }
+                SftpRequest::CheckFileHandle { handle: self.read_handle()?, hashes: self.read_check_file()? }
             }
-            b"home-directory" => Request::HomeDirectory(self.string()?),
-            b"users-groups-by-id@openssh.com" => Request::Names { users: self.string()?, groups: self.string()? },
-            _ => Request::Unknown,
+            b"home-directory" => SftpRequest::HomeDirectory(self.read_string()?),
+            b"users-groups-by-id@openssh.com" => {
+                SftpRequest::UsersGroupsById { users: self.read_string()?, groups: self.read_string()? }
+            }
+            _ => SftpRequest::Unknown,
         })
     }
 }
@@ -261,8 +274,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frame(head: impl Into<Bytes>) -> Frame {
-        Frame { head: head.into(), tail: Vec::new() }
+    fn frame(head: impl Into<Bytes>) -> PacketFrame {
+        PacketFrame { head: head.into(), tail: Vec::new() }
     }
 
     fn string(text: &[u8]) -> Vec<u8> {
@@ -274,66 +287,82 @@ mod tests {
     }
 
     #[test]
-    fn a_write_keeps_its_data_in_the_pieces_it_came_in() {
+    fn write_data_is_not_copied() {
         let handle = string(&7u64.to_be_bytes());
         let front = packet(6, 9, &[&handle, &5u64.to_be_bytes(), &6u32.to_be_bytes(), b"ab"]);
         let tail = vec![Bytes::from_static(b"cd"), Bytes::from_static(b"efgh")];
-        let wanted = Request::Write {
+        let wanted = SftpRequest::Write {
             handle: HandleId(7),
             offset: 5,
             data: ["ab", "cd", "ef"].map(|piece| Bytes::from_static(piece.as_bytes())).to_vec(),
         };
-        assert_eq!(Packet::parse(Frame { head: front.clone().into(), tail }), Packet::Request(9, Ok(wanted)));
-        assert_eq!(Packet::parse(frame(front)), Packet::Request(9, Err(Malformed)), "data breaks off");
-    }
-
-    #[test]
-    fn a_body_that_breaks_off_keeps_its_id() {
-        assert_eq!(Packet::parse(frame(packet(17, 3, &[&[0, 0, 0, 9], b"/a"]))), Packet::Request(3, Err(Malformed)));
-        assert_eq!(Packet::parse(frame(packet(3, 4, &[&string(b"/a")]))), Packet::Request(4, Err(Malformed)));
-        assert_eq!(Packet::parse(frame(packet(99, 5, &[]))), Packet::Request(5, Ok(Request::Unknown)));
         assert_eq!(
-            Packet::parse(frame(packet(200, 6, &[&string(b"no@such")]))),
-            Packet::Request(6, Ok(Request::Unknown))
+            ClientPacket::parse(PacketFrame { head: front.clone().into(), tail }),
+            ClientPacket::Request(9, Ok(wanted))
         );
-        assert_eq!(Packet::parse(frame(vec![17, 0, 0])), Packet::Broken);
+        assert_eq!(
+            ClientPacket::parse(frame(front)),
+            ClientPacket::Request(9, Err(MalformedSftpRequest)),
+            "data breaks off"
+        );
     }
 
     #[test]
-    fn a_handle_of_another_length_names_nothing() {
+    fn truncated_request_keeps_its_id() {
+        assert_eq!(
+            ClientPacket::parse(frame(packet(17, 3, &[&[0, 0, 0, 9], b"/a"]))),
+            ClientPacket::Request(3, Err(MalformedSftpRequest))
+        );
+        assert_eq!(
+            ClientPacket::parse(frame(packet(3, 4, &[&string(b"/a")]))),
+            ClientPacket::Request(4, Err(MalformedSftpRequest))
+        );
+        assert_eq!(ClientPacket::parse(frame(packet(99, 5, &[]))), ClientPacket::Request(5, Ok(SftpRequest::Unknown)));
+        assert_eq!(
+            ClientPacket::parse(frame(packet(200, 6, &[&string(b"no@such")]))),
+            ClientPacket::Request(6, Ok(SftpRequest::Unknown))
+        );
+        assert_eq!(ClientPacket::parse(frame(vec![17, 0, 0])), ClientPacket::Truncated);
+    }
+
+    #[test]
+    fn handle_of_wrong_length_is_invalid() {
         let read = packet(4, 1, &[&string(b"abc")]);
-        assert_eq!(Packet::parse(frame(read)), Packet::Request(1, Ok(Request::Close(HandleId(0)))));
+        assert_eq!(ClientPacket::parse(frame(read)), ClientPacket::Request(1, Ok(SftpRequest::Close(HandleId(0)))));
     }
 
     #[test]
-    fn extended_attributes_are_passed_over() {
+    fn extended_attributes_are_ignored() {
         let attributes = [
-            &(Change::MODE | Change::EXTENDED).to_be_bytes()[..],
+            &(SftpAttributes::PERMISSIONS | SftpAttributes::EXTENDED).to_be_bytes()[..],
             &0o600u32.to_be_bytes(),
             &1u32.to_be_bytes(),
             &string(b"a@b"),
             &string(b"c"),
         ]
         .concat();
-        let change = Change { mode: Some(0o600), ..Change::default() };
-        let wanted = Request::SetStat { path: Bytes::from_static(b"/x"), attributes: change };
-        assert_eq!(Packet::parse(frame(packet(9, 2, &[&string(b"/x"), &attributes]))), Packet::Request(2, Ok(wanted)));
+        let change = SftpAttributes { mode: Some(0o600), ..SftpAttributes::default() };
+        let wanted = SftpRequest::Setstat { path: Bytes::from_static(b"/x"), attributes: change };
+        assert_eq!(
+            ClientPacket::parse(frame(packet(9, 2, &[&string(b"/x"), &attributes]))),
+            ClientPacket::Request(2, Ok(wanted))
+        );
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_parser_panic(
+        fn arbitrary_bytes_never_panic(
             kind in prop_oneof![0u8..21, Just(200u8), any::<u8>()],
             head: Vec<u8>,
             tail: Vec<Vec<u8>>,
         ) {
             let head = packet(kind, 1, &[&head]);
-            Packet::parse(Frame { head: head.into(), tail: tail.into_iter().map(Bytes::from).collect() });
+            ClientPacket::parse(PacketFrame { head: head.into(), tail: tail.into_iter().map(Bytes::from).collect() });
         }
 
         #[test]
-        fn no_extension_makes_the_parser_panic(at in 0..EXTENSIONS.len(), rest: Vec<u8>) {
-            Packet::parse(frame(packet(200, 1, &[&string(EXTENSIONS[at].0.as_bytes()), &rest])));
+        fn arbitrary_extension_bodies_never_panic(at in 0..EXTENSIONS.len(), rest: Vec<u8>) {
+            ClientPacket::parse(frame(packet(200, 1, &[&string(EXTENSIONS[at].0.as_bytes()), &rest])));
         }
     }
 }

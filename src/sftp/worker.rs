@@ -12,32 +12,32 @@ use crate::domain::{Login, TreePath};
 use crate::tree::{SessionFiles, View};
 
 use super::error::{Error, Result};
-use super::handles::Handles;
-use super::hashing::Hashing;
-use super::input::{Frame, MAX_PACKET};
-use super::reply::{BATCH, Replies};
-use super::request::{Packet, Request};
+use super::handles::SftpHandleTable;
+use super::hash_limit::HashLimiter;
+use super::packet_input::{MAX_PACKET_BYTES, PacketFrame};
+use super::reply::{REPLY_BATCH_BYTES, ReplyBatch};
+use super::request::{ClientPacket, SftpRequest};
 
 /// The most that one READ is answered and one WRITE may bring, as `limits@openssh.com` says.
-pub(super) const MAX_DATA: usize = 261_120;
+pub(super) const MAX_DATA_BYTES: usize = 261_120;
 
 /// What the channels of a session share.
-pub(super) struct Shared {
+pub(super) struct SftpSession {
     pub(super) files: SessionFiles,
     pub(super) auth: Authenticator,
     /// Places for open files and folders.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) handle_permits: Arc<Semaphore>,
     /// How many places there are in all.
-    pub(super) handles: usize,
+    pub(super) max_handles: usize,
     /// Bounds what is hashed at once.
-    pub(super) hashing: Hashing,
+    pub(super) hash_limiter: HashLimiter,
     /// Whether the client sends SYMLINK's arguments in the draft's order.
-    pub(super) link_first: bool,
+    pub(super) symlink_link_first: bool,
     /// Cancelled when the connection is to end.
-    pub(super) over: CancellationToken,
+    pub(super) closing: CancellationToken,
 }
 
-impl Shared {
+impl SftpSession {
     /// Returns the tree as the session's token shows it, without its own uploads.
     pub(super) fn view(&self) -> &View {
         self.files.view()
@@ -50,156 +50,179 @@ impl Shared {
 }
 
 /// What a run of the worker brought.
-pub(super) struct Outcome {
+pub(super) struct WorkerOutcome {
     /// The answers.
     pub(super) replies: Bytes,
     /// Whether requests are left that were not answered yet, and what the next is like.
-    pub(super) left: Left,
+    pub(super) pending: PendingWork,
     /// How many files and folders are open.
-    pub(super) open: usize,
+    pub(super) open_handles: usize,
     /// Whether the client broke the protocol: nothing after that can be understood.
-    pub(super) broken: bool,
+    pub(super) protocol_error: bool,
 }
 
 /// What a worker has left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum PendingWork {
     /// Nothing.
     Nothing,
     /// Requests that take as long as a small file takes.
-    Light,
+    Inline,
     /// First a request that moves much at once: the connection's own thread would be gone too long.
-    Heavy,
+    Blocking,
 }
 
 /// Answers the requests of one channel.
-pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) handles: Handles,
+pub(super) struct ChannelWorker {
+    pub(super) session: Arc<SftpSession>,
+    pub(super) handles: SftpHandleTable,
     /// The directory that relative paths begin in.
-    pub(super) start: TreePath,
-    queue: VecDeque<Frame>,
+    pub(super) start_directory: TreePath,
+    queue: VecDeque<PacketFrame>,
     /// A request whose answer would not fit into the batch before.
-    held: Option<Packet>,
-    greeted: bool,
+    deferred_packet: Option<ClientPacket>,
+    initialized: bool,
 }
 
-impl Worker {
+impl ChannelWorker {
     /// Makes the worker of a new channel.
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let (handles, start) = (Handles::new(shared.places.clone()), shared.view().start());
-        Self { shared, handles, start, queue: VecDeque::new(), held: None, greeted: false }
+    pub(super) fn new(shared: Arc<SftpSession>) -> Self {
+        let (handles, start) = (SftpHandleTable::new(shared.handle_permits.clone()), shared.view().start());
+        Self {
+            session: shared,
+            handles,
+            start_directory: start,
+            queue: VecDeque::new(),
+            deferred_packet: None,
+            initialized: false,
+        }
     }
 
     /// Adds a packet to those that are to be answered.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(super) fn push(&mut self, frame: PacketFrame) {
         self.queue.push_back(frame);
     }
 
     /// Answers requests until none is left, a batch is full, the next is heavy, or the connection is over.
-    pub(super) fn run(&mut self) -> Outcome {
-        self.answer_while(|worker, packet| !worker.is_heavy(packet))
+    pub(super) fn run(&mut self) -> WorkerOutcome {
+        self.process_while(|worker, packet| !worker.is_blocking(packet))
     }
 
-    /// As [`Worker::run`], heavy requests too.
-    pub(super) fn run_heavy(&mut self) -> Outcome {
-        self.answer_while(|_, _| true)
+    /// As [`ChannelWorker::run`], heavy requests too.
+    pub(super) fn run_blocking(&mut self) -> WorkerOutcome {
+        self.process_while(|_, _| true)
     }
 
     /// Closes all that is open, as the client would: it has ended the channel in order. Tells whether every upload
     /// was committed.
-    pub(super) fn close_all(&mut self) -> bool {
+    pub(super) fn close_handles(&mut self) -> bool {
         let mut whole = true;
         for open in self.handles.drain() {
             if let Err(error) = open.close() {
-                tracing::info!(login = %self.shared.login(), %error, "an upload that its client did not close was refused");
+                tracing::info!(login = %self.session.login(), %error, "an upload that its client did not close was refused");
                 whole = false;
             }
         }
         whole
     }
 
-    fn answer_while(&mut self, takes: impl Fn(&Self, &Packet) -> bool) -> Outcome {
-        let mut replies = Replies::default();
+    fn process_while(&mut self, takes: impl Fn(&Self, &ClientPacket) -> bool) -> WorkerOutcome {
+        let mut replies = ReplyBatch::default();
         let (mut broken, mut used) = (false, false);
-        while !self.shared.over.is_cancelled() && !replies.is_full() {
-            let Some(packet) = self.next() else { break };
-            if !takes(self, &packet) || !has_room(&packet, &replies) {
-                self.held = Some(packet);
+        while !self.session.closing.is_cancelled() && !replies.is_full() {
+            let Some(packet) = self.next_packet() else { break };
+            if !takes(self, &packet) || !fits_in_batch(&packet, &replies) {
+                self.deferred_packet = Some(packet);
                 break;
             }
             match packet {
-                Packet::Init => {
-                    self.greeted = true;
+                ClientPacket::Init => {
+                    self.initialized = true;
                     replies.version();
                 }
-                Packet::Request(id, request) if self.greeted => {
-                    let answered = request.map_err(|_| Error::Malformed).and_then(|r| self.answer(id, r, &mut replies));
+                ClientPacket::Request(id, request) if self.initialized => {
+                    let answered =
+                        request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, &mut replies));
                     used |= matches!(answered, Ok(()) | Err(Error::Eof));
                     if let Err(error) = answered {
-                        replies.refuse(id, &error);
+                        replies.error(id, &error);
                     }
                 }
-                Packet::Request(..) | Packet::Broken => {
+                ClientPacket::Request(..) | ClientPacket::Truncated => {
                     broken = true;
                     break;
                 }
             }
         }
         if used {
-            self.shared.view().session().used();
+            self.session.view().session().used();
         }
-        Outcome { replies: replies.into_bytes(), left: self.left(), open: self.handles.len(), broken }
-    }
-
-    fn left(&self) -> Left {
-        match &self.held {
-            Some(packet) if self.is_heavy(packet) => Left::Heavy,
-            Some(_) => Left::Light,
-            None if self.queue.is_empty() => Left::Nothing,
-            None => Left::Light,
+        WorkerOutcome {
+            replies: replies.into_bytes(),
+            pending: self.pending_work(),
+            open_handles: self.handles.len(),
+            protocol_error: broken,
         }
     }
 
-    fn is_heavy(&self, packet: &Packet) -> bool {
+    fn pending_work(&self) -> PendingWork {
+        match &self.deferred_packet {
+            Some(packet) if self.is_blocking(packet) => PendingWork::Blocking,
+            Some(_) => PendingWork::Inline,
+            None if self.queue.is_empty() => PendingWork::Nothing,
+            None => PendingWork::Inline,
+        }
+    }
+
+    fn is_blocking(&self, packet: &ClientPacket) -> bool {
         match packet {
-            Packet::Request(
+            ClientPacket::Request(
                 _,
-                Ok(Request::CopyData { .. } | Request::CheckName { .. } | Request::CheckHandle { .. }),
+                Ok(
+                    SftpRequest::CopyData { .. }
+                    | SftpRequest::CheckFileName { .. }
+                    | SftpRequest::CheckFileHandle { .. },
+                ),
             ) => true,
-            Packet::Request(_, Ok(Request::Close(handle) | Request::Sync(handle))) => self.handles.is_heavy(*handle),
-            Packet::Request(..) | Packet::Init | Packet::Broken => false,
+            ClientPacket::Request(_, Ok(SftpRequest::Close(handle) | SftpRequest::Fsync(handle))) => {
+                self.handles.is_sync_blocking(*handle)
+            }
+            ClientPacket::Request(..) | ClientPacket::Init | ClientPacket::Truncated => false,
         }
     }
 
-    fn next(&mut self) -> Option<Packet> {
-        self.held.take().or_else(|| self.queue.pop_front().map(Packet::parse))
+    fn next_packet(&mut self) -> Option<ClientPacket> {
+        self.deferred_packet.take().or_else(|| self.queue.pop_front().map(ClientPacket::parse))
     }
 
-    fn answer(&mut self, id: u32, request: Request, out: &mut Replies) -> Result<()> {
+    fn handle_request(&mut self, id: u32, request: SftpRequest, out: &mut ReplyBatch) -> Result<()> {
         match request {
-            Request::Read { handle, offset, length } => return self.read(id, handle, offset, read_size(length), out),
-            Request::Open { path, flags, attributes } => out.handle(id, self.open(&path, flags, &attributes)?),
-            Request::OpenFolder(path) => out.handle(id, self.open_folder(&path)?),
-            Request::ReadFolder(handle) => return self.read_folder(id, handle, out),
-            Request::Stat(path) => out.attributes(id, &self.stat(&path)?),
-            Request::LinkStat(path) => out.attributes(id, &self.link_stat(&path)?),
-            Request::HandleStat(handle) => out.attributes(id, &self.handle_stat(handle)?),
-            Request::RealPath(path) => out.name(id, &self.real_path(&path)?),
-            Request::ExpandPath(path) => out.name(id, &self.expand_path(&path)?),
-            Request::HomeDirectory(user) => out.name(id, &self.home_directory(&user)?),
-            Request::ReadLink(path) => out.name(id, &self.read_link(&path)?),
-            Request::Space(path) => out.space(id, &self.space(&path)?),
-            Request::HandleSpace(handle) => out.space(id, &self.handle_space(handle)?),
-            Request::Limits => {
-                let sizes = [MAX_PACKET, MAX_DATA, MAX_DATA, self.shared.handles];
+            SftpRequest::Read { handle, offset, length } => {
+                return self.read(id, handle, offset, clamp_read_length(length), out);
+            }
+            SftpRequest::Open { path, flags, attributes } => out.handle(id, self.open(&path, flags, &attributes)?),
+            SftpRequest::Opendir(path) => out.handle(id, self.opendir(&path)?),
+            SftpRequest::Readdir(handle) => return self.readdir(id, handle, out),
+            SftpRequest::Stat(path) => out.attributes(id, &self.stat(&path)?),
+            SftpRequest::Lstat(path) => out.attributes(id, &self.lstat(&path)?),
+            SftpRequest::Fstat(handle) => out.attributes(id, &self.fstat(handle)?),
+            SftpRequest::Realpath(path) => out.name(id, &self.realpath(&path)?),
+            SftpRequest::ExpandPath(path) => out.name(id, &self.expand_path(&path)?),
+            SftpRequest::HomeDirectory(user) => out.name(id, &self.home_directory(&user)?),
+            SftpRequest::Readlink(path) => out.name(id, &self.readlink(&path)?),
+            SftpRequest::Statvfs(path) => out.statvfs(id, &self.statvfs(&path)?),
+            SftpRequest::Fstatvfs(handle) => out.statvfs(id, &self.fstatvfs(handle)?),
+            SftpRequest::Limits => {
+                let sizes = [MAX_PACKET_BYTES, MAX_DATA_BYTES, MAX_DATA_BYTES, self.session.max_handles];
                 out.limits(id, sizes.map(|size| u64::try_from(size).unwrap_or(u64::MAX)));
             }
-            Request::CheckName { path, hashes } => return self.check_name(id, &path, &hashes, out),
-            Request::CheckHandle { handle, hashes } => return self.check_handle(id, handle, &hashes, out),
-            Request::Names { users, groups } => out.owners(id, &users, &groups, self.shared.login()),
+            SftpRequest::CheckFileName { path, hashes } => return self.check_file_name(id, &path, &hashes, out),
+            SftpRequest::CheckFileHandle { handle, hashes } => return self.check_file_handle(id, handle, &hashes, out),
+            SftpRequest::UsersGroupsById { users, groups } => {
+                out.users_groups_by_id(id, &users, &groups, self.session.login())
+            }
             other => {
-                self.change(other)?;
+                self.handle_change(other)?;
                 out.ok(id);
             }
         }
@@ -207,57 +230,59 @@ impl Worker {
     }
 
     /// Does what is answered with a status alone.
-    fn change(&mut self, request: Request) -> Result<()> {
+    fn handle_change(&mut self, request: SftpRequest) -> Result<()> {
         match request {
-            Request::Write { handle, offset, data } => self.write(handle, offset, &data),
-            Request::Close(handle) => self.close(handle),
-            Request::SetStat { path, attributes } => self.set_stat(&path, &attributes, true),
-            Request::LinkSetStat { path, attributes } => self.set_stat(&path, &attributes, false),
-            Request::HandleSetStat { handle, attributes } => self.handle_set_stat(handle, &attributes),
-            Request::MakeFolder { path, attributes } => self.make_folder(&path, &attributes),
-            Request::RemoveFolder(path) => self.remove_folder(&path),
-            Request::Remove(path) => self.remove(&path),
-            Request::Rename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::No),
-            Request::PosixRename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::Posix),
-            Request::HardLink { from, to } => self.hard_link(&from, &to),
+            SftpRequest::Write { handle, offset, data } => self.write(handle, offset, &data),
+            SftpRequest::Close(handle) => self.close(handle),
+            SftpRequest::Setstat { path, attributes } => self.setstat(&path, &attributes, true),
+            SftpRequest::Lsetstat { path, attributes } => self.setstat(&path, &attributes, false),
+            SftpRequest::Fsetstat { handle, attributes } => self.fsetstat(handle, &attributes),
+            SftpRequest::Mkdir { path, attributes } => self.mkdir(&path, &attributes),
+            SftpRequest::Rmdir(path) => self.rmdir(&path),
+            SftpRequest::Remove(path) => self.remove(&path),
+            SftpRequest::Rename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::No),
+            SftpRequest::PosixRename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::Posix),
+            SftpRequest::Hardlink { from, to } => self.hard_link(&from, &to),
             // In the draft's order the two change places.
-            Request::Symlink { target: path, path: target } if self.shared.link_first => self.symlink(&target, &path),
-            Request::Symlink { target, path } => self.symlink(&target, &path),
-            Request::Sync(handle) => self.sync(handle),
-            Request::CopyData { from, offset, length, to, to_offset } => {
+            SftpRequest::Symlink { target: path, path: target } if self.session.symlink_link_first => {
+                self.symlink(&target, &path)
+            }
+            SftpRequest::Symlink { target, path } => self.symlink(&target, &path),
+            SftpRequest::Fsync(handle) => self.fsync(handle),
+            SftpRequest::CopyData { from, offset, length, to, to_offset } => {
                 self.copy_data(from, offset, length, to, to_offset)
             }
-            Request::Read { .. }
-            | Request::Open { .. }
-            | Request::OpenFolder(_)
-            | Request::ReadFolder(_)
-            | Request::Stat(_)
-            | Request::LinkStat(_)
-            | Request::HandleStat(_)
-            | Request::RealPath(_)
-            | Request::ExpandPath(_)
-            | Request::HomeDirectory(_)
-            | Request::ReadLink(_)
-            | Request::Space(_)
-            | Request::HandleSpace(_)
-            | Request::CheckName { .. }
-            | Request::CheckHandle { .. }
-            | Request::Limits
-            | Request::Names { .. }
-            | Request::Unknown => Err(Error::Unsupported),
+            SftpRequest::Read { .. }
+            | SftpRequest::Open { .. }
+            | SftpRequest::Opendir(_)
+            | SftpRequest::Readdir(_)
+            | SftpRequest::Stat(_)
+            | SftpRequest::Lstat(_)
+            | SftpRequest::Fstat(_)
+            | SftpRequest::Realpath(_)
+            | SftpRequest::ExpandPath(_)
+            | SftpRequest::HomeDirectory(_)
+            | SftpRequest::Readlink(_)
+            | SftpRequest::Statvfs(_)
+            | SftpRequest::Fstatvfs(_)
+            | SftpRequest::CheckFileName { .. }
+            | SftpRequest::CheckFileHandle { .. }
+            | SftpRequest::Limits
+            | SftpRequest::UsersGroupsById { .. }
+            | SftpRequest::Unknown => Err(Error::Unsupported),
         }
     }
 }
 
-fn has_room(packet: &Packet, replies: &Replies) -> bool {
+fn fits_in_batch(packet: &ClientPacket, replies: &ReplyBatch) -> bool {
     match packet {
-        Packet::Request(_, Ok(Request::Read { length, .. })) => replies.has_room(read_size(*length)),
-        Packet::Request(..) | Packet::Init | Packet::Broken => true,
+        ClientPacket::Request(_, Ok(SftpRequest::Read { length, .. })) => replies.fits_data(clamp_read_length(*length)),
+        ClientPacket::Request(..) | ClientPacket::Init | ClientPacket::Truncated => true,
     }
 }
 
-fn read_size(length: u32) -> usize {
-    usize::try_from(length).map_or(MAX_DATA, |length| length.min(MAX_DATA))
+fn clamp_read_length(length: u32) -> usize {
+    usize::try_from(length).map_or(MAX_DATA_BYTES, |length| length.min(MAX_DATA_BYTES))
 }
 
-const _: () = assert!(MAX_DATA + 13 <= BATCH);
+const _: () = assert!(MAX_DATA_BYTES + 13 <= REPLY_BATCH_BYTES);

@@ -27,7 +27,7 @@ struct Served {
 impl Served {
     async fn start() -> Self {
         // What is cut is discarded: what is kept of it is tried by tests of its own.
-        let nothing_kept = |settings: &mut Settings| settings.sftp_options.resume = Duration::ZERO;
+        let nothing_kept = |settings: &mut Settings| settings.sftp_options.upload_retention = Duration::ZERO;
         let gateway = Fixture::start_with(Clock::system(), nothing_kept).await;
         let token = gateway.login("alice", "/:rw");
         let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);

@@ -260,7 +260,7 @@ async fn a_length_that_can_not_be_ends_the_channel_after_what_came_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_has_so_many_handles_and_no_more() {
-    let options = SftpOptions { handles: 3, ..SftpOptions::default() };
+    let options = SftpOptions { max_handles: 3, ..SftpOptions::default() };
     let gateway = Fixture::start_with(Default::default(), |settings| settings.sftp_options = options).await;
     let token = gateway.login("alice", "/:rw");
     gateway.write("/f", "x");

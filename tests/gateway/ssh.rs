@@ -117,7 +117,7 @@ async fn after_the_last_request_come_its_answer_exit_status_zero_eof_and_close()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_of_a_connection_are_capped_and_share_uploads() {
-    let (gateway, token) = started(|options| options.channels = 2).await;
+    let (gateway, token) = started(|options| options.max_channels = 2).await;
     let ssh = login(&gateway, &token).await;
     let (mut one, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
     assert!(ssh.channel_open_session().await.is_err(), "a third");
@@ -148,7 +148,7 @@ async fn channels_of_a_connection_are_capped_and_share_uploads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_cut_when_their_time_is_up() {
-    let (gateway, _) = started(|options| options.authentication = Duration::from_millis(300)).await;
+    let (gateway, _) = started(|options| options.login_timeout = Duration::from_millis(300)).await;
     let mut silent = TcpStream::connect(gateway.sftp).await.expect("connects");
     let mut heard = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut heard)).await;
@@ -164,7 +164,7 @@ async fn strangers_are_cut_when_their_time_is_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_has_so_many_connections_and_no_more() {
-    let (gateway, token) = started(|options| options.connections_per_user = 1).await;
+    let (gateway, token) = started(|options| options.max_connections_per_user = 1).await;
     gateway.user("bob", &["/:r"]);
     let bobs = gateway.token("bob", &["-e", "1h"]);
     let first = gateway.sftp("alice", &token).await;
@@ -197,7 +197,7 @@ async fn keys_are_exchanged_anew_in_the_middle_of_transfers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answers_is_cut() {
-    let (gateway, token) = started(|options| options.patience = Duration::from_millis(500)).await;
+    let (gateway, token) = started(|options| options.client_timeout = Duration::from_millis(500)).await;
     gateway.write("/big", vec![7; 1 << 20]);
     let tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
     let (mut from_server, mut to_server) = tcp.into_split();

@@ -16,7 +16,7 @@ use crate::support::{Fixture, packet};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn end_of_login_attempts_is_told() {
-    let (gateway, _) = started(|options| options.login_attempts = 2).await;
+    let (gateway, _) = started(|options| options.max_login_attempts = 2).await;
     let mut client = Client::dial(&gateway).await;
     assert!(!client.password("wrong").await && !client.password("wrong").await);
     let (reason, words) = client.end().await;
@@ -79,7 +79,7 @@ async fn strangers_who_stop_in_a_key_exchange_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn end_of_the_time_for_a_login_is_told() {
-    let (gateway, _) = started(|options| options.authentication = Duration::from_secs(1)).await;
+    let (gateway, _) = started(|options| options.login_timeout = Duration::from_secs(1)).await;
     let (_, words) = Client::dial(&gateway).await.end().await;
     assert!(words.contains("no login within 1 s"), "{words}");
 }
@@ -113,8 +113,8 @@ async fn silenced(gateway: &Fixture, token: &str) -> (Client, JoinHandle<()>) {
 
 /// Asks after two seconds of silence, and waits for so long after it.
 fn watchful(options: &mut SftpOptions, patience: Duration) {
-    (options.authentication, options.keepalive) = (Duration::from_secs(2), Duration::from_secs(1));
-    options.patience = patience;
+    (options.login_timeout, options.keepalive_interval) = (Duration::from_secs(2), Duration::from_secs(1));
+    options.client_timeout = patience;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn client_that_answers_keepalives_stays_and_one_that_does_not_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn session_without_requests_ends_where_a_setting_says_so() {
-    let (gateway, token) = started(|options| options.idle = Duration::from_secs(1)).await;
+    let (gateway, token) = started(|options| options.idle_timeout = Duration::from_secs(1)).await;
     let mut idle = Client::dial(&gateway).await;
     assert!(idle.password(&token).await);
     let mut busy = gateway.sftp("alice", &token).await;
@@ -150,8 +150,8 @@ async fn session_without_requests_ends_where_a_setting_says_so() {
 #[test]
 fn defaults_are_as_patient_as_openssh() {
     let options = SftpOptions::default();
-    assert_eq!(options.authentication, Duration::from_secs(120), "LoginGraceTime");
-    assert_eq!(options.login_attempts, 6, "MaxAuthTries");
-    assert!(options.idle.is_zero());
-    assert!(options.patience >= Duration::from_secs(1800), "a script that rests, a laptop asleep");
+    assert_eq!(options.login_timeout, Duration::from_secs(120), "LoginGraceTime");
+    assert_eq!(options.max_login_attempts, 6, "MaxAuthTries");
+    assert!(options.idle_timeout.is_zero());
+    assert!(options.client_timeout >= Duration::from_secs(1800), "a script that rests, a laptop asleep");
 }

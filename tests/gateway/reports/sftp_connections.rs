@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks after a few seconds of silence whether a client lives, and waits much longer for the answer.
 fn watchful(options: &mut SftpOptions) {
-    (options.authentication, options.keepalive) = (Duration::from_secs(2), Duration::from_secs(1));
-    options.patience = PATIENCE;
+    (options.login_timeout, options.keepalive_interval) = (Duration::from_secs(2), Duration::from_secs(1));
+    options.client_timeout = PATIENCE;
 }
 
 /// Starts SFTP for a client on a network that can be stopped.
@@ -46,8 +46,8 @@ async fn session_that_rests_and_answers_no_keepalives_goes_on() {
     sftp.write_at(&open, 0, b"later").await.expect("its open files live on");
     sftp.close(&open).await.expect("closed");
     assert_eq!(std::fs::read(gateway.host("/upload")).expect("there"), b"later");
-    assert!(SftpOptions::default().patience >= Duration::from_secs(1800), "a laptop asleep");
-    assert!(SftpOptions::default().idle.is_zero(), "no end for want of requests");
+    assert!(SftpOptions::default().client_timeout >= Duration::from_secs(1800), "a laptop asleep");
+    assert!(SftpOptions::default().idle_timeout.is_zero(), "no end for want of requests");
 }
 
 /// sshfs and backup programs whose machine sleeps, or that are stopped, in the middle of a download: what the server had

@@ -49,8 +49,8 @@ async fn second_service_request_ends_the_login_with_the_way_out() {
 /// connection ended before the password was asked for. Keys that nobody can use, and `none`, cost nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_none_do_not_use_up_login_attempts() {
-    for (attempts, keys) in [(SftpOptions::default().login_attempts, 5), (2, 8)] {
-        let (gateway, token) = started(|options| options.login_attempts = attempts).await;
+    for (attempts, keys) in [(SftpOptions::default().max_login_attempts, 5), (2, 8)] {
+        let (gateway, token) = started(|options| options.max_login_attempts = attempts).await;
         for none in [false, true] {
             let mut client = Client::dial(&gateway).await;
             assert!(!none || !client.none().await.expect("answered").success());
@@ -82,7 +82,7 @@ async fn client_that_knows_group_exchange_alone_comes_in() {
 /// wrong, and the program asked for it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_past_the_limit_per_user_is_told_so_and_its_token_not_called_wrong() {
-    let (gateway, token) = started(|options| options.connections_per_user = 2).await;
+    let (gateway, token) = started(|options| options.max_connections_per_user = 2).await;
     let (first, _second) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
     let mut third = Client::dial(&gateway).await;
     assert!(third.password(&token).await, "the token is right");
@@ -131,7 +131,7 @@ async fn white_space_around_token_and_login_is_not_part_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn person_who_takes_time_to_find_the_token_comes_in() {
     let (gateway, token) = started(|_| {}).await;
-    assert!(SftpOptions::default().authentication >= Duration::from_secs(120), "LoginGraceTime");
+    assert!(SftpOptions::default().login_timeout >= Duration::from_secs(120), "LoginGraceTime");
     let login = async |by_prompt: bool| {
         let mut client = Client::dial(&gateway).await;
         tokio::time::sleep(Duration::from_millis(2200)).await;

@@ -82,7 +82,7 @@ impl Fixture {
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = Some(([127, 0, 0, 1], 0).into());
         adapt(&mut settings);
-        let parts = Parts { clock: self.clock.clone(), host_keys: Some(HostKeys::throwaway()) };
+        let parts = Parts { clock: self.clock.clone(), host_keys: Some(HostKeys::ephemeral()) };
         let gateway = Gateway::open(settings, parts).await.expect("the gateway starts");
         self.http = gateway.http_address().expect("HTTP");
         self.sftp = gateway.sftp_address().expect("SFTP");

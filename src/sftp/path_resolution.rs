@@ -8,43 +8,43 @@ use crate::domain::{Name, Standing, TreePath};
 use crate::tree;
 
 use super::error::{Error, Result};
-use super::worker::Worker;
+use super::worker::ChannelWorker;
 
 /// A name in a directory, as requests on names take it: a link stands for itself.
 pub(super) struct EntryPath {
     pub(super) path: TreePath,
     /// The path as it was sent, in the client's own spelling.
-    pub(super) sent: TreePath,
+    pub(super) as_sent: TreePath,
     /// Whether a slash after it asks for a directory.
-    pub(super) slash: bool,
+    pub(super) has_trailing_slash: bool,
 }
 
-impl Worker {
+impl ChannelWorker {
     /// Resolves the path of a file or directory; a link at its end is followed by whoever uses it.
     ///
     /// # Errors
     /// [`tree::Error::NotFolder`] for a slash, or `..`, behind a file; what is missing before them is missing.
-    pub(super) fn path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, slash, .. } = self.walk(bytes)?;
+    pub(super) fn resolve_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
+        let EntryPath { path, has_trailing_slash: slash, .. } = self.parse_path(bytes)?;
         if !slash || path.is_root() {
             return Ok(path);
         }
-        self.directory(&path)
+        self.canonical_directory(&path)
     }
 
     /// Resolves the path of an entry that is to be created, removed, renamed or linked.
     ///
     /// # Errors
-    /// [`Error::Dots`] for `.` and `..`, which name no entry; as [`Worker::path`], but for what a slash is behind:
+    /// [`Error::Dots`] for `.` and `..`, which name no entry; as [`ChannelWorker::path`], but for what a slash is behind:
     /// whether a directory is there, or will be, is the request's own question.
-    pub(super) fn entry_path(&mut self, bytes: &[u8]) -> Result<EntryPath> {
+    pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         let last = bytes.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
         if matches!(last, Some(b"." | b"..")) {
-            return Err(Error::Dots);
+            return Err(Error::DotEntry);
         }
-        let entry = self.walk(bytes)?;
-        if entry.slash && !entry.path.is_root() {
-            match self.shared.files.link_stat(&entry.path) {
+        let entry = self.parse_path(bytes)?;
+        if entry.has_trailing_slash && !entry.path.is_root() {
+            match self.session.files.link_stat(&entry.path) {
                 // A link, too, is no directory to who removes or renames it.
                 Ok(found) if !found.is_folder() => return Err(tree::Error::NotFolder.into()),
                 Ok(_) | Err(tree::Error::Absent) => {}
@@ -57,46 +57,52 @@ impl Worker {
     /// Resolves the path of an entry that can't be a directory.
     ///
     /// # Errors
-    /// As [`Worker::entry_path`]; [`tree::Error::Absent`] for a slash behind what is missing.
-    pub(super) fn file_entry_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, slash, .. } = self.entry_path(bytes)?;
-        if slash && self.shared.files.link_stat(&path).is_err() {
+    /// As [`ChannelWorker::resolve_entry`]; [`tree::Error::Absent`] for a slash behind what is missing.
+    pub(super) fn resolve_file_entry(&mut self, bytes: &[u8]) -> Result<TreePath> {
+        let EntryPath { path, has_trailing_slash: slash, .. } = self.resolve_entry(bytes)?;
+        if slash && self.session.files.link_stat(&path).is_err() {
             return Err(tree::Error::Absent.into());
         }
         Ok(path)
     }
 
     /// Reads a path, from the start directory where it is relative.
-    fn walk(&mut self, bytes: &[u8]) -> Result<EntryPath> {
+    fn parse_path(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         let mut path = match bytes.first() {
             Some(b'/') => TreePath::root(),
-            _ => self.find_start()?.clone(),
+            _ => self.current_start_directory()?.clone(),
         };
         let mut slash = false;
         for part in bytes.split(|&byte| byte == b'/') {
             slash = true;
             match part {
                 b"" | b"." => {}
-                b".." => path = self.directory(&self.shared.files.as_spelled(&path))?.parent().unwrap_or_default(),
+                b".." => {
+                    path = self.canonical_directory(&self.session.files.as_spelled(&path))?.parent().unwrap_or_default()
+                }
                 name => {
                     path = path.child(&Name::new(name)?);
                     slash = false;
                 }
             }
         }
-        if path.as_bytes().len() > MAX_PATH {
+        if path.as_bytes().len() > MAX_PATH_BYTES {
             return Err(crate::domain::PathError::TooLong.into());
         }
-        Ok(EntryPath { path: self.shared.files.as_spelled(&path), sent: path, slash: slash && !bytes.is_empty() })
+        Ok(EntryPath {
+            path: self.session.files.as_spelled(&path),
+            as_sent: path,
+            has_trailing_slash: slash && !bytes.is_empty(),
+        })
     }
 
     /// Returns where a directory really is, without links.
-    fn directory(&self, path: &TreePath) -> Result<TreePath> {
+    fn canonical_directory(&self, path: &TreePath) -> Result<TreePath> {
         if path.is_root() {
             return Ok(TreePath::root());
         }
-        match self.shared.files.stat(path)?.is_folder() {
-            true => Ok(self.shared.view().canonical(path)?),
+        match self.session.files.stat(path)?.is_folder() {
+            true => Ok(self.session.view().canonical(path)?),
             false => Err(tree::Error::NotFolder.into()),
         }
     }
@@ -105,14 +111,14 @@ impl Worker {
     ///
     /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
     /// not give a path another meaning; it follows when the folder itself was renamed.
-    pub(super) fn find_start(&mut self) -> Result<&TreePath> {
-        let view = self.shared.view();
-        if view.session().access()?.standing(&self.start) == Standing::Absent {
-            self.start = view.start();
+    pub(super) fn current_start_directory(&mut self) -> Result<&TreePath> {
+        let view = self.session.view();
+        if view.session().access()?.standing(&self.start_directory) == Standing::Absent {
+            self.start_directory = view.start();
         }
-        Ok(&self.start)
+        Ok(&self.start_directory)
     }
 }
 
 /// The longest path in bytes, as the tree takes it.
-const MAX_PATH: usize = 4095;
+const MAX_PATH_BYTES: usize = 4095;

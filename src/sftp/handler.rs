@@ -20,140 +20,144 @@ use crate::domain::{Peer, Protocol, Share};
 use crate::net::{Answering, Pass};
 use crate::tree::SessionFiles;
 
-use super::channel::{self, Orders};
-use super::wire::Line;
-use super::worker::{Shared, Worker};
+use super::channel::{self, ShutdownSignals};
+use super::monitored_stream::ConnectionControl;
+use super::worker::{ChannelWorker, SftpSession};
 use super::{Sftp, algorithms};
 
 /// Every refused token takes at least this long, whatever was wrong with it.
-const REFUSAL: Duration = Duration::from_millis(500);
+const MIN_REJECTION_TIME: Duration = Duration::from_millis(500);
 /// A throttled caller waits at most this long for the refusal; it holds no thread meanwhile.
-const THROTTLED: Duration = Duration::from_secs(5);
+const MAX_THROTTLE_DELAY: Duration = Duration::from_secs(5);
 /// The one question. Programs that type a password for somebody wait for the word.
-const PROMPT: &str = "Token as password: ";
-const BUSY: Duration = Duration::from_secs(1);
+const TOKEN_PROMPT: &str = "Token as password: ";
+const BUSY_DELAY: Duration = Duration::from_secs(1);
 /// How many attempts without a token a connection may make: more than any agent holds keys.
-const LOGIN_PROBES_LIMIT: usize = 100;
+const MAX_LOGIN_PROBES: usize = 100;
 /// Where the round trip is longer than this the window is wider.
-const FAR: Duration = Duration::from_millis(5);
-const WIDE_WINDOW: u32 = 8 * 1024 * 1024;
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
+const WIDE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// One connection, as russh asks about it.
-pub(super) struct Door {
+pub(super) struct SshHandler {
     pub(super) sftp: Sftp,
-    pub(super) line: Line,
+    pub(super) control: ConnectionControl,
     pub(super) peer: SocketAddr,
-    pub(super) pass: Pass,
-    pub(super) orders: Orders,
+    pub(super) permit: Pass,
+    pub(super) signals: ShutdownSignals,
     pub(super) channels: TaskTracker,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) channel_permits: Arc<Semaphore>,
     /// Tells the connection's watch who came in.
-    pub(super) proven: Option<oneshot::Sender<Session>>,
+    pub(super) session_sender: Option<oneshot::Sender<Session>>,
     /// Tells the connection's watch that nobody will come in, and why.
-    pub(super) farewell: Option<oneshot::Sender<Farewell>>,
-    pub(super) attempts: LoginAttempts,
-    pub(super) inside: Option<Inside>,
+    pub(super) disconnect_sender: Option<oneshot::Sender<DisconnectMessage>>,
+    pub(super) login_attempts: LoginAttempts,
+    pub(super) authenticated: Option<LoggedInConnection>,
     /// Channels on which nothing was started yet.
-    pub(super) waiting: HashMap<ChannelId, oneshot::Sender<Box<Worker>>>,
-    pub(super) round_trip: RoundTrip,
+    pub(super) unstarted_channels: HashMap<ChannelId, oneshot::Sender<Box<ChannelWorker>>>,
+    pub(super) round_trip: RoundTripTimer,
     /// The program's own runtime: what outlives this connection belongs there.
-    pub(super) home: runtime::Handle,
+    pub(super) main_runtime: runtime::Handle,
 }
 
 /// Why a connection ends, as the client is told: a reason of SSH_MSG_DISCONNECT and words.
-pub(super) type Farewell = (Disconnect, String);
+pub(super) type DisconnectMessage = (Disconnect, String);
 
 /// Counts what a connection has tried to log in with.
 #[derive(Debug)]
 pub(super) struct LoginAttempts {
     limit: usize,
-    refused: usize,
+    rejected_tokens: usize,
     probes: usize,
 }
 
 impl LoginAttempts {
     /// Returns a count that ends after so many refused tokens.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, refused: 0, probes: 0 }
+        Self { limit, rejected_tokens: 0, probes: 0 }
     }
 
     /// Counts a refused token; returns how to end the connection after the last.
-    fn refuse(&mut self) -> Option<Farewell> {
-        self.refused += 1;
-        let words = || format!("{} wrong tokens: connect anew to try another", self.refused);
-        (self.refused >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words()))
+    fn count_rejected_token(&mut self) -> Option<DisconnectMessage> {
+        self.rejected_tokens += 1;
+        let words = || format!("{} wrong tokens: connect anew to try another", self.rejected_tokens);
+        (self.rejected_tokens >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words()))
     }
 
     /// Counts an attempt that carries no token: `none`, a key, a question; returns how to end the connection after the
     /// last.
-    fn probe(&mut self) -> Option<Farewell> {
+    fn count_probe(&mut self) -> Option<DisconnectMessage> {
         self.probes += 1;
         let words = "no token among so many keys: this server takes tokens alone, as password";
-        (self.probes >= LOGIN_PROBES_LIMIT).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words.to_owned()))
+        (self.probes >= MAX_LOGIN_PROBES).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words.to_owned()))
     }
 }
 
 /// What there is once the caller has proven himself.
-pub(super) struct Inside {
-    shared: Arc<Shared>,
+pub(super) struct LoggedInConnection {
+    shared: Arc<SftpSession>,
     _connection: Share,
-    _answering: Answering,
+    _active_request: Answering,
 }
 
 /// The shortest time between an answer and the request that follows it without a thought.
 #[derive(Default)]
-pub(super) struct RoundTrip {
-    since: Option<Instant>,
+pub(super) struct RoundTripTimer {
+    replied_at: Option<Instant>,
     shortest: Option<Duration>,
 }
 
-impl RoundTrip {
-    fn answered(&mut self) {
-        self.since = Some(Instant::now());
+impl RoundTripTimer {
+    fn record_reply(&mut self) {
+        self.replied_at = Some(Instant::now());
     }
 
-    fn asked(&mut self) {
-        if let Some(since) = self.since.take() {
+    fn record_request(&mut self) {
+        if let Some(since) = self.replied_at.take() {
             let took = since.elapsed();
             self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
         }
     }
 
     /// Returns how much a client may send before it must be told to go on.
-    fn window(&self, current: u32) -> u32 {
-        if self.shortest.is_some_and(|shortest| shortest > FAR) { WIDE_WINDOW } else { current }
+    fn window_bytes(&self, current: u32) -> u32 {
+        if self.shortest.is_some_and(|shortest| shortest > LONG_ROUND_TRIP) { WIDE_WINDOW_BYTES } else { current }
     }
 }
 
-impl Door {
+impl SshHandler {
     /// Checks a token, which may have been pasted with white space around it, as may the login.
-    async fn prove(&mut self, login: &str, token: &[u8]) -> Auth {
-        if self.farewell.is_none() {
+    async fn check_token(&mut self, login: &str, token: &[u8]) -> Auth {
+        if self.disconnect_sender.is_none() {
             // It has been told that it ends: nothing is tried any more.
-            return reject();
+            return reject_auth();
         }
-        let line = self.line.clone();
+        let line = self.control.clone();
         // The check has a queue of its own.
-        line.end_turn();
-        let _check = line.answers().check();
-        let earliest = Instant::now() + REFUSAL;
-        let peer =
-            Peer { protocol: Protocol::Sftp, address: self.peer.ip().to_canonical(), user_agent: self.line.client() };
+        line.release_preauth_slot();
+        let _check = line.reply_monitor().pause_for_token_check();
+        let earliest = Instant::now() + MIN_REJECTION_TIME;
+        let peer = Peer {
+            protocol: Protocol::Sftp,
+            address: self.peer.ip().to_canonical(),
+            user_agent: self.control.client_identification(),
+        };
         let token = Zeroizing::new(token.trim_ascii().to_vec());
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
         // A connection that is lost takes its attempt out of the queue for argon2.
-        let proof = AbortOnDropHandle::new(self.home.spawn(async move { auth.authenticate(credential, peer).await }));
-        let answering = self.pass.answering();
+        let proof =
+            AbortOnDropHandle::new(self.main_runtime.spawn(async move { auth.authenticate(credential, peer).await }));
+        let answering = self.permit.answering();
         let proof = proof.await;
         drop(answering);
         let (pause, counts) = match proof {
             Ok(Ok(session)) => {
-                self.let_in(session);
+                self.start_session(session);
                 return Auth::Accept;
             }
-            Ok(Err(Refusal::Throttled(wait))) => (wait.min(THROTTLED), true),
-            Ok(Err(Refusal::Busy | Refusal::TooManyConnections)) => (BUSY, false),
+            Ok(Err(Refusal::Throttled(wait))) => (wait.min(MAX_THROTTLE_DELAY), true),
+            Ok(Err(Refusal::Busy | Refusal::TooManyConnections)) => (BUSY_DELAY, false),
             Ok(Err(Refusal::Denied)) => (Duration::ZERO, true),
             Ok(Err(Refusal::Store(error))) => {
                 tracing::error!(%error, "the store failed");
@@ -165,22 +169,22 @@ impl Door {
             }
         };
         tokio::time::sleep_until(earliest.max(Instant::now() + pause)).await;
-        let end = if counts { self.attempts.refuse() } else { self.attempts.probe() };
-        self.end_login(end).await;
-        reject()
+        let end = if counts { self.login_attempts.count_rejected_token() } else { self.login_attempts.count_probe() };
+        self.request_disconnect(end).await;
+        reject_auth()
     }
 
     /// Answers an attempt that carries no token.
-    async fn answer_probe(&mut self) -> Auth {
-        let end = self.attempts.probe();
-        self.end_login(end).await;
-        reject()
+    async fn reject_probe(&mut self) -> Auth {
+        let end = self.login_attempts.count_probe();
+        self.request_disconnect(end).await;
+        reject_auth()
     }
 
     /// Has the connection end with these words, after the answer that is under way.
-    async fn end_login(&mut self, end: Option<Farewell>) {
+    async fn request_disconnect(&mut self, end: Option<DisconnectMessage>) {
         let Some(end) = end else { return };
-        if let Some(farewell) = self.farewell.take() {
+        if let Some(farewell) = self.disconnect_sender.take() {
             // Nobody waits any more when the connection is ending already.
             let _ = farewell.send(end);
             // The connection's watch puts the farewell in line before the client's next attempt is read.
@@ -189,30 +193,33 @@ impl Door {
     }
 
     /// Makes the session's view, unless its user has as many connections as he may: he is told once russh lets us.
-    fn let_in(&mut self, session: Session) {
-        self.line.answers().end();
-        self.line.end_turns();
+    fn start_session(&mut self, session: Session) {
+        self.control.reply_monitor().stop();
+        self.control.mark_logged_in();
         let Some(connection) = self.sftp.connections().take(session.login(), 1) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
             return;
         };
-        let handles = self.sftp.options().handles;
-        let shared = Shared {
+        let handles = self.sftp.options().max_handles;
+        let shared = SftpSession {
             files: SessionFiles::new(self.sftp.tree().view(session.clone())),
             auth: self.sftp.auth().clone(),
-            places: Arc::new(Semaphore::new(handles)),
-            handles,
-            hashing: self.sftp.hashing().clone(),
-            link_first: self.line.client().is_some_and(|client| sends_link_first(&client)),
-            over: self.orders.over.clone(),
+            handle_permits: Arc::new(Semaphore::new(handles)),
+            max_handles: handles,
+            hash_limiter: self.sftp.hash_limiter().clone(),
+            symlink_link_first: self
+                .control
+                .client_identification()
+                .is_some_and(|client| sends_symlink_link_first(&client)),
+            closing: self.signals.closing.clone(),
         };
         // A session that rests is not one that waits for its caller: it makes room for nobody.
-        let (shared, answering) = (Arc::new(shared), self.pass.answering());
-        if let Err(error) = self.pass.proven(session.login().as_str()) {
+        let (shared, answering) = (Arc::new(shared), self.permit.answering());
+        if let Err(error) = self.permit.proven(session.login().as_str()) {
             tracing::warn!(login = %session.login(), %error, "an SFTP session counts as a stranger's");
         }
-        self.inside = Some(Inside { shared, _connection: connection, _answering: answering });
-        if let Some(proven) = self.proven.take() {
+        self.authenticated = Some(LoggedInConnection { shared, _connection: connection, _active_request: answering });
+        if let Some(proven) = self.session_sender.take() {
             // Nobody waits any more when the connection is ending already.
             let _ = proven.send(session);
         }
@@ -221,34 +228,34 @@ impl Door {
 
 /// Tells whether a client sends SYMLINK's arguments in the draft's order, the link first: of those that do so where a
 /// server is not OpenSSH, these look for that name at the very front of our identification string.
-fn sends_link_first(client: &str) -> bool {
+fn sends_symlink_link_first(client: &str) -> bool {
     ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|known| client.starts_with(known))
 }
 
-fn reject() -> Auth {
-    Auth::Reject { proceed_with_methods: Some(algorithms::methods()), partial_success: false }
+fn reject_auth() -> Auth {
+    Auth::Reject { proceed_with_methods: Some(algorithms::auth_methods()), partial_success: false }
 }
 
-impl Handler for Door {
+impl Handler for SshHandler {
     type Error = russh::Error;
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
-        self.round_trip.answered();
-        self.line.answers().begin();
+        self.round_trip.record_reply();
+        self.control.reply_monitor().start();
         Ok(None)
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
-        self.round_trip.asked();
-        Ok(self.answer_probe().await)
+        self.round_trip.record_request();
+        Ok(self.reject_probe().await)
     }
 
     async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(self.answer_probe().await)
+        Ok(self.reject_probe().await)
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        Ok(self.prove(user, password.as_bytes()).await)
+        Ok(self.check_token(user, password.as_bytes()).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -258,24 +265,24 @@ impl Handler for Door {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
-            let end = self.attempts.probe();
-            self.end_login(end).await;
-            let prompts = vec![(PROMPT.into(), false)].into();
+            let end = self.login_attempts.count_probe();
+            self.request_disconnect(end).await;
+            let prompts = vec![(TOKEN_PROMPT.into(), false)].into();
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
         };
         let token = response.next().unwrap_or_default();
-        Ok(self.prove(user, &token).await)
+        Ok(self.check_token(user, &token).await)
     }
 
     async fn auth_succeeded(&mut self, ssh: &mut Ssh) -> Result<(), Self::Error> {
-        self.round_trip.answered();
-        if self.inside.is_none() {
+        self.round_trip.record_reply();
+        if self.authenticated.is_none() {
             // SSH_MSG_USERAUTH_FAILURE would call the token wrong, and have it asked for again.
-            let most = self.sftp.options().connections_per_user;
+            let most = self.sftp.options().max_connections_per_user;
             let words =
                 format!("the token is right, but its user has {most} SFTP connections open, and no more are allowed");
             ssh.disconnect(Disconnect::TooManyConnections, &words, "")?;
-            self.end_login(Some((Disconnect::TooManyConnections, words))).await;
+            self.request_disconnect(Some((Disconnect::TooManyConnections, words))).await;
         }
         Ok(())
     }
@@ -285,7 +292,7 @@ impl Handler for Door {
     }
 
     async fn data(&mut self, _channel: ChannelId, _data: &[u8], _ssh: &mut Ssh) -> Result<(), Self::Error> {
-        self.line.note_request();
+        self.control.record_request();
         Ok(())
     }
 
@@ -295,19 +302,19 @@ impl Handler for Door {
         reply: ChannelOpenHandle,
         _ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        self.round_trip.asked();
-        let stopping = self.orders.stop.is_cancelled();
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        self.round_trip.record_request();
+        let stopping = self.signals.stop.is_cancelled();
+        let Ok(place) = self.channel_permits.clone().try_acquire_owned() else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
-        if stopping || self.inside.is_none() {
+        if stopping || self.authenticated.is_none() {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         }
         let (start, started) = oneshot::channel();
-        self.waiting.insert(channel.id(), start);
-        let orders = self.orders.clone();
+        self.unstarted_channels.insert(channel.id(), start);
+        let orders = self.signals.clone();
         self.channels.spawn(async move {
             channel::serve(channel, started, orders).await;
             drop(place);
@@ -317,7 +324,7 @@ impl Handler for Door {
     }
 
     async fn channel_close(&mut self, channel: ChannelId, _ssh: &mut Ssh) -> Result<(), Self::Error> {
-        self.waiting.remove(&channel);
+        self.unstarted_channels.remove(&channel);
         Ok(())
     }
 
@@ -325,10 +332,10 @@ impl Handler for Door {
         if name != "sftp" {
             return ssh.channel_failure(channel);
         }
-        let (Some(inside), Some(start)) = (&self.inside, self.waiting.remove(&channel)) else {
+        let (Some(inside), Some(start)) = (&self.authenticated, self.unstarted_channels.remove(&channel)) else {
             return ssh.channel_failure(channel);
         };
-        match start.send(Box::new(Worker::new(inside.shared.clone()))) {
+        match start.send(Box::new(ChannelWorker::new(inside.shared.clone()))) {
             Ok(()) => ssh.channel_success(channel),
             Err(_) => ssh.channel_failure(channel),
         }
@@ -373,7 +380,7 @@ impl Handler for Door {
     }
 
     fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
-        self.round_trip.window(current)
+        self.round_trip.window_bytes(current)
     }
 }
 
@@ -382,17 +389,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_client_that_is_always_far_gets_a_wide_window() {
-        let took = |millis: Option<u64>| RoundTrip { since: None, shortest: millis.map(Duration::from_millis) };
-        assert_eq!(took(None).window(7), 7);
-        assert_eq!(took(Some(5)).window(7), 7);
-        assert_eq!(took(Some(20)).window(7), WIDE_WINDOW);
+    fn only_consistently_distant_client_gets_wide_window() {
+        let took =
+            |millis: Option<u64>| RoundTripTimer { replied_at: None, shortest: millis.map(Duration::from_millis) };
+        assert_eq!(took(None).window_bytes(7), 7);
+        assert_eq!(took(Some(5)).window_bytes(7), 7);
+        assert_eq!(took(Some(20)).window_bytes(7), WIDE_WINDOW_BYTES);
         let hour = Some(Duration::from_secs(3600));
         let mut near = took(Some(3_600_000));
-        near.asked();
+        near.record_request();
         assert_eq!(near.shortest, hour, "nothing was answered");
-        near.answered();
-        near.asked();
+        near.record_reply();
+        near.record_request();
         assert!(near.shortest < hour);
     }
 }

@@ -4,33 +4,33 @@ use bytes::Bytes;
 
 use crate::tree::{Entry, OpenRequest, Space};
 
-use super::attributes::Change;
+use super::attributes::SftpAttributes;
 use super::error::{Error, Result};
-use super::handles::What;
-use super::reply::Replies;
+use super::handles::HandleTarget;
+use super::reply::ReplyBatch;
 use super::request::{HandleId, OpenFlags};
-use super::worker::Worker;
+use super::worker::ChannelWorker;
 
 /// How much copy-data moves at a time.
-const COPY: usize = 256 * 1024;
+const COPY_DATA_BUFFER_BYTES: usize = 256 * 1024;
 
-impl Worker {
+impl ChannelWorker {
     /// Opens a file.
-    pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &Change) -> Result<HandleId> {
-        let place = self.handles.place()?;
-        let path = self.path(path)?;
+    pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &SftpAttributes) -> Result<HandleId> {
+        let place = self.handles.acquire_permit()?;
+        let path = self.resolve_path(path)?;
         let request = OpenRequest {
-            read: flags.has(OpenFlags::READ),
-            write: flags.has(OpenFlags::WRITE),
-            append: flags.has(OpenFlags::APPEND),
-            create: flags.has(OpenFlags::CREATE),
-            truncate: flags.has(OpenFlags::TRUNCATE),
-            exclusive: flags.has(OpenFlags::EXCLUSIVE),
-            mode: attributes.new_mode(),
+            read: flags.contains(OpenFlags::READ),
+            write: flags.contains(OpenFlags::WRITE),
+            append: flags.contains(OpenFlags::APPEND),
+            create: flags.contains(OpenFlags::CREATE),
+            truncate: flags.contains(OpenFlags::TRUNCATE),
+            exclusive: flags.contains(OpenFlags::EXCLUSIVE),
+            mode: attributes.creation_mode(),
             size: attributes.size,
         };
-        let file = self.shared.files.open(&path, &request)?;
-        Ok(self.handles.insert(place, What::File(Box::new(file))))
+        let file = self.session.files.open(&path, &request)?;
+        Ok(self.handles.insert(place, HandleTarget::File(Box::new(file))))
     }
 
     /// Closes a file or directory; an upload is committed.
@@ -45,7 +45,7 @@ impl Worker {
         handle: HandleId,
         offset: u64,
         length: usize,
-        out: &mut Replies,
+        out: &mut ReplyBatch,
     ) -> Result<()> {
         let file = self.handles.file(handle)?;
         out.data(id, length, |buffer| Ok(file.read_at(buffer, offset)?))
@@ -63,33 +63,33 @@ impl Worker {
     }
 
     /// Shows what is open.
-    pub(super) fn handle_stat(&mut self, handle: HandleId) -> Result<Entry> {
-        match &self.handles.get(handle)?.what {
-            What::File(file) => Ok(file.stat()?),
-            What::Folder(folder) => Ok(self.shared.view().stat(folder.path())?),
+    pub(super) fn fstat(&mut self, handle: HandleId) -> Result<Entry> {
+        match &self.handles.get(handle)?.target {
+            HandleTarget::File(file) => Ok(file.stat()?),
+            HandleTarget::Directory(folder) => Ok(self.session.view().stat(folder.path())?),
         }
     }
 
     /// Sets attributes of what is open; those of an upload are committed with it.
-    pub(super) fn handle_set_stat(&mut self, handle: HandleId, change: &Change) -> Result<()> {
-        let files = &self.shared.files;
-        let what = &self.handles.get(handle)?.what;
+    pub(super) fn fsetstat(&mut self, handle: HandleId, change: &SftpAttributes) -> Result<()> {
+        let files = &self.session.files;
+        let what = &self.handles.get(handle)?.target;
         change.apply(|attributes| match what {
-            What::File(file) => Ok(file.set_attributes(attributes)?),
-            What::Folder(folder) => Ok(files.set_attributes(folder.path(), attributes, true)?),
+            HandleTarget::File(file) => Ok(file.set_attributes(attributes)?),
+            HandleTarget::Directory(folder) => Ok(files.set_attributes(folder.path(), attributes, true)?),
         })
     }
 
     /// Shows the room on the file system of what is open.
-    pub(super) fn handle_space(&mut self, handle: HandleId) -> Result<Space> {
-        match &self.handles.get(handle)?.what {
-            What::File(file) => Ok(file.space()?),
-            What::Folder(folder) => Ok(self.shared.files.space(folder.path())?),
+    pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<Space> {
+        match &self.handles.get(handle)?.target {
+            HandleTarget::File(file) => Ok(file.space()?),
+            HandleTarget::Directory(folder) => Ok(self.session.files.space(folder.path())?),
         }
     }
 
     /// Writes a file to disk; an upload is written with its commit.
-    pub(super) fn sync(&mut self, handle: HandleId) -> Result<()> {
+    pub(super) fn fsync(&mut self, handle: HandleId) -> Result<()> {
         Ok(self.handles.file(handle)?.sync()?)
     }
 
@@ -102,22 +102,22 @@ impl Worker {
         to: HandleId,
         to_offset: u64,
     ) -> Result<()> {
-        let shared = self.shared.clone();
+        let shared = self.session.clone();
         // What is added meanwhile is not copied.
-        let there = self.handle_stat(from)?.size.saturating_sub(offset);
+        let there = self.fstat(from)?.size.saturating_sub(offset);
         let wanted = if length == 0 { there } else { length.min(there) };
-        let (source, target) = self.handles.two(from, to)?;
+        let (source, target) = self.handles.get_pair(from, to)?;
         let source = source.file()?;
         if source.is_same(target.file()?)? {
             return Err(Error::SameFile);
         }
-        let mut buffer = vec![0; COPY];
+        let mut buffer = vec![0; COPY_DATA_BUFFER_BYTES];
         let mut done = 0;
         while done < wanted {
-            if shared.over.is_cancelled() {
+            if shared.closing.is_cancelled() {
                 return Err(crate::auth::Ended.into());
             }
-            let part = usize::try_from(wanted - done).unwrap_or(COPY).min(COPY);
+            let part = usize::try_from(wanted - done).unwrap_or(COPY_DATA_BUFFER_BYTES).min(COPY_DATA_BUFFER_BYTES);
             let found = source.read_at(&mut buffer[..part], offset.saturating_add(done))?;
             if found == 0 {
                 break;

@@ -19,70 +19,71 @@ use crate::net::network;
 
 /// Turns of all callers who have not logged in. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct LoginTurns {
-    in_all: Arc<Semaphore>,
-    addresses: Arc<Mutex<HashMap<IpAddr, Address>>>,
+pub(super) struct PreauthSlots {
+    total: Arc<Semaphore>,
+    addresses: Arc<Mutex<HashMap<IpAddr, PreauthAddress>>>,
 }
 
 #[derive(Debug)]
-struct Address {
+struct PreauthAddress {
     connections: usize,
-    turn: Arc<Semaphore>,
+    slot: Arc<Semaphore>,
 }
 
 /// One turn; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct LoginTurn {
-    _in_all: OwnedSemaphorePermit,
-    _of_address: OwnedSemaphorePermit,
+pub(super) struct PreauthSlot {
+    _total: OwnedSemaphorePermit,
+    _address: OwnedSemaphorePermit,
 }
 
 /// One connection's claim to turns.
 #[derive(Debug)]
-pub(super) struct TurnClaim {
-    turns: LoginTurns,
+pub(super) struct PreauthSlotClaim {
+    slots: PreauthSlots,
     address: IpAddr,
-    turn: Arc<Semaphore>,
+    address_slot: Arc<Semaphore>,
 }
 
-impl LoginTurns {
+impl PreauthSlots {
     /// Returns turns of which so many are taken at once.
     pub(super) fn new(in_all: usize) -> Self {
-        Self { in_all: Arc::new(Semaphore::new(in_all)), addresses: Arc::default() }
+        Self { total: Arc::new(Semaphore::new(in_all)), addresses: Arc::default() }
     }
 
     /// Returns turns that take half of the processors, one at the least.
-    pub(super) fn of_half_the_processors() -> Self {
+    pub(super) fn for_half_the_cpus() -> Self {
         Self::new((thread::available_parallelism().map_or(1, usize::from) / 2).max(1))
     }
 
     /// Returns the claim of a connection from this address; a /64 of IPv6 counts as one.
-    pub(super) fn claim(&self, address: IpAddr) -> TurnClaim {
+    pub(super) fn claim(&self, address: IpAddr) -> PreauthSlotClaim {
         let address = network(address);
         let mut addresses = self.addresses.lock();
-        let entry =
-            addresses.entry(address).or_insert_with(|| Address { connections: 0, turn: Arc::new(Semaphore::new(1)) });
+        let entry = addresses
+            .entry(address)
+            .or_insert_with(|| PreauthAddress { connections: 0, slot: Arc::new(Semaphore::new(1)) });
         entry.connections += 1;
-        TurnClaim { turns: self.clone(), address, turn: Arc::clone(&entry.turn) }
+        PreauthSlotClaim { slots: self.clone(), address, address_slot: Arc::clone(&entry.slot) }
     }
 }
 
-impl TurnClaim {
+impl PreauthSlotClaim {
     /// Waits for a turn.
-    pub(super) fn take(&self) -> Pin<Box<dyn Future<Output = Option<LoginTurn>> + Send + Sync>> {
-        let (own, all) = (Arc::clone(&self.turn), Arc::clone(&self.turns.in_all));
+    pub(super) fn acquire(&self) -> Pin<Box<dyn Future<Output = Option<PreauthSlot>> + Send + Sync>> {
+        let (own, all) = (Arc::clone(&self.address_slot), Arc::clone(&self.slots.total));
         Box::pin(async move {
             // The address first: its connections wait for each other, and one of them for other addresses.
             let of_address = own.acquire_owned().await.ok()?;
             let in_all = all.acquire_owned().await.ok()?;
-            Some(LoginTurn { _in_all: in_all, _of_address: of_address })
+            Some(PreauthSlot { _total: in_all, _address: of_address })
         })
     }
 }
 
-impl Drop for TurnClaim {
+impl Drop for PreauthSlotClaim {
     fn drop(&mut self) {
-        let mut addresses = self.turns.addresses.lock();
+        let mut addresses = self.slots.addresses.lock();
         if let Some(address) = addresses.get_mut(&self.address) {
             address.connections -= 1;
             if address.connections == 0 {
@@ -93,26 +94,26 @@ impl Drop for TurnClaim {
 }
 
 /// Turn that a connection has, is waiting for, or needs no more.
-pub(super) struct TurnState {
-    claim: TurnClaim,
-    waiting: Option<Pin<Box<dyn Future<Output = Option<LoginTurn>> + Send + Sync>>>,
+pub(super) struct PreauthSlotState {
+    claim: PreauthSlotClaim,
+    waiting: Option<Pin<Box<dyn Future<Output = Option<PreauthSlot>> + Send + Sync>>>,
 }
 
-impl std::fmt::Debug for TurnState {
+impl std::fmt::Debug for PreauthSlotState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TurnState").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
     }
 }
 
-impl TurnState {
+impl PreauthSlotState {
     /// Returns that of a connection which has no turn yet.
-    pub(super) fn new(claim: TurnClaim) -> Self {
+    pub(super) fn new(claim: PreauthSlotClaim) -> Self {
         Self { claim, waiting: None }
     }
 
     /// Polls for a turn.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<LoginTurn>> {
-        let waiting = self.waiting.get_or_insert_with(|| self.claim.take());
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<PreauthSlot>> {
+        let waiting = self.waiting.get_or_insert_with(|| self.claim.acquire());
         let turn = std::task::ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         Poll::Ready(turn)
@@ -128,7 +129,7 @@ mod tests {
     }
 
     /// Polls once.
-    fn now(state: &mut TurnState) -> Option<LoginTurn> {
+    fn poll_once(state: &mut PreauthSlotState) -> Option<PreauthSlot> {
         match state.poll(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(turn) => turn,
             Poll::Pending => None,
@@ -136,38 +137,38 @@ mod tests {
     }
 
     #[test]
-    fn address_has_one_turn_at_a_time_and_others_have_theirs() {
-        let turns = LoginTurns::new(2);
-        let of = |text| TurnState::new(turns.claim(address(text)));
+    fn each_address_holds_one_slot_at_a_time() {
+        let turns = PreauthSlots::new(2);
+        let of = |text| PreauthSlotState::new(turns.claim(address(text)));
         let mut many: Vec<_> = (0..10).map(|_| of("2001:db8::1")).collect();
-        let first = now(&mut many[0]).expect("a turn");
-        assert!(many[1..].iter_mut().all(|one| now(one).is_none()), "one of an address");
+        let first = poll_once(&mut many[0]).expect("a turn");
+        assert!(many[1..].iter_mut().all(|one| poll_once(one).is_none()), "one of an address");
         let mut other = of("192.0.2.1");
-        let second = now(&mut other).expect("another address");
+        let second = poll_once(&mut other).expect("another address");
         let mut third = of("192.0.2.2");
-        assert!(now(&mut third).is_none(), "two in all");
+        assert!(poll_once(&mut third).is_none(), "two in all");
         drop(first);
-        let third = now(&mut third).expect("it has waited longest for one of the two");
-        assert!(now(&mut many[1]).is_none(), "its address is free, and both turns are taken");
+        let third = poll_once(&mut third).expect("it has waited longest for one of the two");
+        assert!(poll_once(&mut many[1]).is_none(), "its address is free, and both turns are taken");
         drop(second);
-        assert!(now(&mut many[1]).is_some());
+        assert!(poll_once(&mut many[1]).is_some());
         drop(third);
     }
 
     #[test]
-    fn who_goes_leaves_nothing_behind() {
-        let turns = LoginTurns::new(1);
+    fn dropped_claims_leave_no_entries() {
+        let turns = PreauthSlots::new(1);
         let (mut one, mut two) = (address("192.0.2.1"), address("2001:db8::2"));
         for _ in 0..3 {
-            let mut holder = TurnState::new(turns.claim(one));
-            let turn = now(&mut holder).expect("a turn");
-            let mut waiting = TurnState::new(turns.claim(two));
-            assert!(now(&mut waiting).is_none());
+            let mut holder = PreauthSlotState::new(turns.claim(one));
+            let turn = poll_once(&mut holder).expect("a turn");
+            let mut waiting = PreauthSlotState::new(turns.claim(two));
+            assert!(poll_once(&mut waiting).is_none());
             drop((waiting, holder));
             drop(turn);
             std::mem::swap(&mut one, &mut two);
         }
         assert!(turns.addresses.lock().is_empty());
-        assert_eq!(turns.in_all.available_permits(), 1);
+        assert_eq!(turns.total.available_permits(), 1);
     }
 }

@@ -1,0 +1,118 @@
+//! How much is hashed at once. A hash of a large file keeps a processor busy for long, for a request of a few bytes:
+//! so only a share of the processors does it, a piece at a time in turn, and few files of one user wait for that.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::domain::{Login, Share, ShareLimits, Shares};
+
+/// Files that are hashed at once: each keeps a thread.
+const HASHED_FILE_LIMITS: ShareLimits = ShareLimits { per_user: 16, in_all: 128 };
+
+/// Bounds what is hashed at once; clones share the bounds.
+#[derive(Clone)]
+pub(super) struct HashLimiter {
+    files: Shares,
+    slots: Arc<HashSlots>,
+}
+
+struct HashSlots {
+    free: Mutex<usize>,
+    slot_released: Condvar,
+}
+
+/// One file's place; given back when dropped.
+pub(super) struct HashPermit {
+    slots: Arc<HashSlots>,
+    _share: Share,
+}
+
+/// The time in which one piece is hashed.
+struct HashSlot<'a>(&'a HashSlots);
+
+impl HashLimiter {
+    /// Lets half of the processors hash.
+    pub(super) fn new() -> Self {
+        Self::with_slots(available_parallelism().map_or(1, NonZero::get).div_ceil(2))
+    }
+
+    fn with_slots(turns: usize) -> Self {
+        let turns = HashSlots { free: Mutex::new(turns), slot_released: Condvar::new() };
+        Self { files: Shares::new(HASHED_FILE_LIMITS), slots: Arc::new(turns) }
+    }
+
+    /// Lets a file of a user be hashed; `None` when too many are.
+    pub(super) fn acquire(&self, login: &Login) -> Option<HashPermit> {
+        Some(HashPermit { slots: Arc::clone(&self.slots), _share: self.files.take(login, 1)? })
+    }
+}
+
+impl HashPermit {
+    /// Does work on a piece when its turn has come; blocks until then.
+    pub(super) fn run_in_slot<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut free = self.slots.free.lock();
+        self.slots.slot_released.wait_while(&mut free, |free| *free == 0);
+        *free -= 1;
+        drop(free);
+        let _turn = HashSlot(&self.slots);
+        work()
+    }
+}
+
+impl Drop for HashSlot<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.slot_released.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn login(number: u64) -> Login {
+        format!("user{number}").parse().expect("login")
+    }
+
+    #[test]
+    fn hashed_files_are_limited_per_user_and_in_total() {
+        let hashing = HashLimiter::with_slots(1);
+        let mut all: Vec<_> =
+            (0..HASHED_FILE_LIMITS.per_user).map(|_| hashing.acquire(&login(0)).expect("a place")).collect();
+        assert!(hashing.acquire(&login(0)).is_none());
+        all.extend(
+            (HASHED_FILE_LIMITS.per_user..HASHED_FILE_LIMITS.in_all)
+                .map(|number| hashing.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a place")),
+        );
+        assert!(hashing.acquire(&login(99)).is_none());
+        all.pop();
+        assert!(hashing.acquire(&login(0)).is_none(), "what is refused keeps no place");
+        assert!(hashing.acquire(&login(99)).is_some());
+    }
+
+    #[test]
+    fn concurrent_hashing_never_exceeds_slots() {
+        let (hashing, working, most) = (HashLimiter::with_slots(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                let hasher = hashing.acquire(&login(0)).expect("a place");
+                let (working, most) = (&working, &most);
+                threads.spawn(move || {
+                    for _ in 0..100 {
+                        hasher.run_in_slot(|| {
+                            most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            std::thread::yield_now();
+                            working.fetch_sub(1, Ordering::SeqCst);
+                        });
+                    }
+                });
+            }
+        });
+        assert!((1..=2).contains(&most.into_inner()));
+    }
+}

@@ -1,0 +1,143 @@
+//! Tells when a request of a login stays without an answer, seen from the socket.
+//!
+//! russh leaves some requests unanswered: a second SSH_MSG_SERVICE_REQUEST, and whatever belongs to another phase. Its
+//! packets are encrypted and its state is closed to us, so that only sizes and times can be seen: what came in, and
+//! whether anything went out after it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Watches the requests of one login.
+#[derive(Debug)]
+pub(super) struct LoginReplyMonitor {
+    started_at: Instant,
+    /// Size of the last read that russh completed: of a packet, all but its head.
+    last_read_bytes: AtomicUsize,
+    /// Size that the first SSH_MSG_SERVICE_REQUEST had; zero while no login is under way. Smaller packets are passed over:
+    /// an empty SSH_MSG_IGNORE, as PuTTY sends in place of a keepalive, needs no answer.
+    min_request_bytes: AtomicUsize,
+    /// Milliseconds after `born`, plus one, at which the oldest request without an answer came in; zero for none.
+    unanswered_since: AtomicU64,
+    /// Whether a token is being checked.
+    checking_token: AtomicBool,
+}
+
+impl LoginReplyMonitor {
+    /// Returns a monitor that watches nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            started_at: Instant::now(),
+            last_read_bytes: AtomicUsize::new(0),
+            min_request_bytes: AtomicUsize::new(0),
+            unanswered_since: AtomicU64::new(0),
+            checking_token: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins to watch, while the first request for the login service is being answered.
+    pub(super) fn start(&self) {
+        self.min_request_bytes.store(self.last_read_bytes.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
+        self.unanswered_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Ends the watch: who is logged in may send what needs no answer.
+    pub(super) fn stop(&self) {
+        self.min_request_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that russh has completed a read of so many bytes.
+    pub(super) fn record_read(&self, size: usize) {
+        self.last_read_bytes.store(size, Ordering::Relaxed);
+        let smallest = self.min_request_bytes.load(Ordering::Relaxed);
+        if smallest > 0 && size >= smallest && self.unanswered_since.load(Ordering::Relaxed) == 0 {
+            self.unanswered_since.store(self.elapsed_mark(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that something was sent.
+    pub(super) fn record_write(&self) {
+        self.unanswered_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Stops the clock while a token is checked, until the guard is dropped.
+    pub(super) fn pause_for_token_check(&self) -> TokenCheckGuard<'_> {
+        self.checking_token.store(true, Ordering::Relaxed);
+        TokenCheckGuard(self)
+    }
+
+    /// Returns for how long a request has been without an answer.
+    pub(super) fn unanswered_for(&self) -> Duration {
+        let since = self.unanswered_since.load(Ordering::Relaxed);
+        let watched =
+            self.min_request_bytes.load(Ordering::Relaxed) > 0 && !self.checking_token.load(Ordering::Relaxed);
+        if since == 0 || !watched {
+            return Duration::ZERO;
+        }
+        self.started_at.elapsed().saturating_sub(Duration::from_millis(since - 1))
+    }
+
+    fn elapsed_mark(&self) -> u64 {
+        u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+}
+
+/// Marks the time that a token's check takes.
+pub(super) struct TokenCheckGuard<'a>(&'a LoginReplyMonitor);
+
+impl Drop for TokenCheckGuard<'_> {
+    fn drop(&mut self) {
+        // The answer is yet to be sent: its time begins now.
+        self.0.unanswered_since.store(self.0.elapsed_mark(), Ordering::Relaxed);
+        self.0.checking_token.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_unanswered(monitor: &LoginReplyMonitor) -> bool {
+        std::thread::sleep(Duration::from_millis(3));
+        !monitor.unanswered_for().is_zero()
+    }
+
+    #[test]
+    fn request_is_unanswered_until_something_is_sent() {
+        let monitor = LoginReplyMonitor::new();
+        monitor.record_read(48);
+        assert!(!is_unanswered(&monitor), "the key exchange is not watched");
+        monitor.start();
+        monitor.record_read(48);
+        assert!(is_unanswered(&monitor));
+        monitor.record_write();
+        assert!(!is_unanswered(&monitor));
+        monitor.record_read(48);
+        monitor.stop();
+        assert!(!is_unanswered(&monitor), "whoever is logged in is not watched");
+    }
+
+    #[test]
+    fn packet_smaller_than_any_request_needs_no_reply() {
+        let monitor = LoginReplyMonitor::new();
+        monitor.record_read(48);
+        monitor.start();
+        monitor.record_read(4);
+        monitor.record_read(32);
+        assert!(!is_unanswered(&monitor));
+        monitor.record_read(64);
+        assert!(is_unanswered(&monitor));
+    }
+
+    #[test]
+    fn token_check_time_is_not_counted() {
+        let monitor = LoginReplyMonitor::new();
+        monitor.record_read(48);
+        monitor.start();
+        monitor.record_read(80);
+        std::thread::sleep(Duration::from_millis(20));
+        let guard = monitor.pause_for_token_check();
+        assert!(!is_unanswered(&monitor));
+        drop(guard);
+        assert!(monitor.unanswered_for() < Duration::from_millis(15), "{:?}", monitor.unanswered_for());
+    }
+}

@@ -1,0 +1,103 @@
+//! Requests on names: shown, set, renamed, removed, linked, resolved.
+
+use crate::domain::TreePath;
+use crate::tree::{self, Entry, Overwrite, Space};
+
+use super::attributes::SftpAttributes;
+use super::error::{Error, Result};
+use super::worker::ChannelWorker;
+
+impl ChannelWorker {
+    /// Shows an entry; a link is followed.
+    pub(super) fn stat(&mut self, path: &[u8]) -> Result<Entry> {
+        let path = self.resolve_path(path)?;
+        Ok(self.session.files.stat(&path)?)
+    }
+
+    /// Shows an entry; a link shows itself.
+    pub(super) fn lstat(&mut self, path: &[u8]) -> Result<Entry> {
+        let path = self.resolve_path(path)?;
+        Ok(self.session.files.link_stat(&path)?)
+    }
+
+    /// Sets attributes of an entry; a link is followed where `follow`.
+    pub(super) fn setstat(&mut self, path: &[u8], change: &SftpAttributes, follow: bool) -> Result<()> {
+        let path = self.resolve_path(path)?;
+        change.apply(|attributes| Ok(self.session.files.set_attributes(&path, attributes, follow)?))
+    }
+
+    /// Removes a file or link.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
+        let path = self.resolve_entry(path)?.path;
+        Ok(self.session.files.remove_file(&path)?)
+    }
+
+    /// Renames an entry.
+    pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: Overwrite) -> Result<()> {
+        let (from, to) = (self.resolve_entry(from)?.path, self.resolve_entry(to)?);
+        if to.has_trailing_slash && !self.session.files.link_stat(&from)?.is_folder() {
+            return Err(tree::Error::NotFolder.into());
+        }
+        let to = tree::moved_to(&from, to.path, &to.as_sent);
+        Ok(self.session.files.rename(&from, &to, overwrite)?)
+    }
+
+    /// Makes a hard link to a file.
+    pub(super) fn hard_link(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+        let (from, to) = (self.resolve_path(from)?, self.resolve_file_entry(to)?);
+        Ok(self.session.files.hard_link(&from, &to)?)
+    }
+
+    /// Makes a symbolic link.
+    pub(super) fn symlink(&mut self, target: &[u8], path: &[u8]) -> Result<()> {
+        let path = self.resolve_file_entry(path)?;
+        Ok(self.session.files.symlink(target, &path)?)
+    }
+
+    /// Returns a link's target.
+    pub(super) fn readlink(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        let path = self.resolve_path(path)?;
+        self.session.files.read_link(&path).map_err(|error| match error {
+            tree::Error::Unsupported => Error::NotSymlink,
+            other => other.into(),
+        })
+    }
+
+    /// Returns the path without links, from the root.
+    pub(super) fn realpath(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        let path = self.resolve_path(path)?;
+        Ok(to_sftp_path(&self.session.view().canonical(&path)?))
+    }
+
+    /// Returns the path with `~` and `~LOGIN` in front taken for the start folder.
+    pub(super) fn expand_path(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        let Some(rest) = path.strip_prefix(b"~") else { return self.realpath(path) };
+        let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
+        let (user, below) = rest.split_at(end);
+        self.start_path_of(user)?;
+        self.realpath(&[b".", below].concat())
+    }
+
+    /// Returns the start folder, for the session's own user or no name at all.
+    pub(super) fn home_directory(&mut self, user: &[u8]) -> Result<Vec<u8>> {
+        self.start_path_of(user).map(|start| to_sftp_path(&start))
+    }
+
+    fn start_path_of(&mut self, user: &[u8]) -> Result<TreePath> {
+        if !user.is_empty() && user != self.session.login().as_str().as_bytes() {
+            return Err(Error::NoSuchUser);
+        }
+        self.current_start_directory().cloned()
+    }
+
+    /// Shows the room on the file system of an entry.
+    pub(super) fn statvfs(&mut self, path: &[u8]) -> Result<Space> {
+        let path = self.resolve_path(path)?;
+        Ok(self.session.files.space(&path)?)
+    }
+}
+
+/// Writes a path as SFTP names it.
+fn to_sftp_path(path: &TreePath) -> Vec<u8> {
+    [b"/", path.as_bytes()].concat()
+}
