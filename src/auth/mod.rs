@@ -44,7 +44,7 @@ use proof::{Claim, Print, Proofs};
 use tally::Tally;
 use throttle::Throttle;
 use trail::{Source, Trail};
-use turns::Turns;
+use turns::WorkTurns;
 use uses::Uses;
 
 pub use clock::Clock;
@@ -122,7 +122,7 @@ struct Core {
     trail: Trail,
     tally: Tally,
     /// Turns of work that takes long.
-    turns: Turns,
+    turns: WorkTurns,
     numbers: AtomicU64,
     watcher: Pool,
 }
@@ -257,7 +257,7 @@ impl Authenticator {
             warned_at: Mutex::default(),
             trail: Trail::default(),
             tally: Tally::default(),
-            turns: Turns::default(),
+            turns: WorkTurns::default(),
             numbers: AtomicU64::new(0),
             watcher: Pool::new("patgate-watch", 1)?,
         };

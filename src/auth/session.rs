@@ -165,7 +165,24 @@ impl Session {
     /// # Errors
     /// [`TooMuchWork`].
     pub async fn turn(&self) -> Result<Turn, TooMuchWork> {
-        self.seat.core.turns.take(self.login()).await
+        self.seat.core.turns.heavy.take(self.login()).await
+    }
+
+    /// Waits for a turn of a call of the store, which waits for none of the user's longer work.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`].
+    pub async fn light_turn(&self) -> Result<Turn, TooMuchWork> {
+        self.seat.core.turns.light.take(self.login()).await
+    }
+
+    /// Waits for a turn of ending what lets somebody in: tokens, grants, roles, users. It waits for no other work, and
+    /// for no other token.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`].
+    pub async fn revoking_turn(&self) -> Result<Turn, TooMuchWork> {
+        self.seat.core.turns.revoking.take(&self.token()).await
     }
 
     /// Waits for another turn of work that has begun.
@@ -173,7 +190,7 @@ impl Session {
     /// # Errors
     /// [`TooMuchWork`] where all users together have too much waiting.
     pub async fn turn_again(&self) -> Result<Turn, TooMuchWork> {
-        self.seat.core.turns.take_again(self.login()).await
+        self.seat.core.turns.heavy.take_again(self.login()).await
     }
 
     /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::ended`] it keeps no

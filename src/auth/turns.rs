@@ -1,11 +1,15 @@
-//! Turns of work that keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies,
-//! removals of trees, checksums.
+//! Turns of work on blocking threads, of three kinds that do not wait for each other.
+//!
+//! *Heavy* work keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies, removals of
+//! trees, checksums. *Light* work is what REST and the console ask of the store. *Revoking* is apart from both: each token
+//! has turns of its own, so that whoever floods the gateway with a stolen token keeps nobody from revoking it, its owner
+//! included.
 //!
 //! So much of a user's, and in all, is done at once. The rest waits for its turn, which takes no thread. A user has as
 //! many turns as there are processors: alone he keeps all of them busy, and beside others at most a share.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -13,7 +17,7 @@ use std::thread::available_parallelism;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::domain::Login;
+use crate::domain::{Login, TokenId};
 
 /// Minimum number of turns of a user: some of his work waits for a disk.
 const LEAST_PER_USER: usize = 2;
@@ -29,16 +33,30 @@ const ADMITTED_IN_ALL: usize = 4096;
 #[error("too much work waits for its turn: try again")]
 pub struct TooMuchWork;
 
-/// Gives turns; clones share them.
+/// Turns of all kinds of work.
+#[derive(Default)]
+pub(super) struct WorkTurns {
+    /// Of work that keeps a processor busy for long, by user.
+    pub(super) heavy: Turns<Login>,
+    /// Of calls of the store, by user.
+    pub(super) light: Turns<Login>,
+    /// Of revoking, by the token that asks for it.
+    pub(super) revoking: Turns<TokenId>,
+}
+
+/// Gives turns of one kind of work to holders of type `K`; clones share them.
 #[derive(Clone)]
-pub(super) struct Turns {
+pub(super) struct Turns<K> {
     per_user: usize,
-    users: Arc<Mutex<HashMap<Login, UserTurns>>>,
+    users: TurnTable<K>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
 }
 
-/// Turns of one user.
+/// Turns that are taken or waited for, by their holder.
+type TurnTable<K> = Arc<Mutex<HashMap<K, UserTurns>>>;
+
+/// Turns of one holder.
 struct UserTurns {
     running: Arc<Semaphore>,
     admitted: usize,
@@ -49,29 +67,40 @@ struct UserTurns {
 pub struct Turn {
     _of_user: OwnedSemaphorePermit,
     _in_all: OwnedSemaphorePermit,
-    _admission: Admission,
+    _admission: Box<dyn AdmittedTurn>,
 }
 
 /// A turn that is taken or waited for.
-struct Admission {
-    users: Arc<Mutex<HashMap<Login, UserTurns>>>,
-    login: Login,
+struct Admission<K: Eq + Hash> {
+    users: TurnTable<K>,
+    holder: K,
     _in_all: OwnedSemaphorePermit,
 }
 
-impl std::fmt::Debug for Admission {
+/// An [`Admission`] of whatever kind of holder.
+trait AdmittedTurn: Send + Sync + std::fmt::Debug {}
+
+impl<K: TurnHolder> AdmittedTurn for Admission<K> {}
+
+/// A user or token that turns are given to.
+pub(super) trait TurnHolder: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {}
+
+impl TurnHolder for Login {}
+impl TurnHolder for TokenId {}
+
+impl<K: TurnHolder> std::fmt::Debug for Admission<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("login", &self.login).finish_non_exhaustive()
+        f.debug_struct("Admission").field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 
-impl Default for Turns {
+impl<K: TurnHolder> Default for Turns<K> {
     fn default() -> Self {
         Self::new(available_parallelism().map_or(1, NonZero::get).max(LEAST_PER_USER))
     }
 }
 
-impl Turns {
+impl<K: TurnHolder> Turns<K> {
     fn new(per_user: usize) -> Self {
         let semaphore = |places| Arc::new(Semaphore::new(places));
         let (running, admitted) = (semaphore(per_user * USERS), semaphore(ADMITTED_IN_ALL));
@@ -82,46 +111,46 @@ impl Turns {
     ///
     /// # Errors
     /// [`TooMuchWork`].
-    pub(super) async fn take(&self, login: &Login) -> Result<Turn, TooMuchWork> {
-        self.wait(self.admit(login, ADMITTED_PER_USER)?).await
+    pub(super) async fn take(&self, holder: &K) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(holder, ADMITTED_PER_USER)?).await
     }
 
     /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
     ///
     /// # Errors
     /// [`TooMuchWork`] where all together have too much.
-    pub(super) async fn take_again(&self, login: &Login) -> Result<Turn, TooMuchWork> {
-        self.wait(self.admit(login, usize::MAX)?).await
+    pub(super) async fn take_again(&self, holder: &K) -> Result<Turn, TooMuchWork> {
+        self.wait(self.admit(holder, usize::MAX)?).await
     }
 
-    async fn wait(&self, (admission, of_user): (Admission, Arc<Semaphore>)) -> Result<Turn, TooMuchWork> {
+    async fn wait(&self, (admission, of_user): (Admission<K>, Arc<Semaphore>)) -> Result<Turn, TooMuchWork> {
         // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
         let of_user = of_user.acquire_owned().await.map_err(|_| TooMuchWork)?;
         let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
-        Ok(Turn { _of_user: of_user, _in_all: in_all, _admission: admission })
+        Ok(Turn { _of_user: of_user, _in_all: in_all, _admission: Box::new(admission) })
     }
 
-    fn admit(&self, login: &Login, most: usize) -> Result<(Admission, Arc<Semaphore>), TooMuchWork> {
+    fn admit(&self, holder: &K, most: usize) -> Result<(Admission<K>, Arc<Semaphore>), TooMuchWork> {
         let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
         let mut users = self.users.lock();
         let fresh = || UserTurns { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
-        let user = users.entry(login.clone()).or_insert_with(fresh);
+        let user = users.entry(holder.clone()).or_insert_with(fresh);
         if user.admitted >= most {
             return Err(TooMuchWork);
         }
         user.admitted += 1;
-        let admission = Admission { users: Arc::clone(&self.users), login: login.clone(), _in_all: in_all };
+        let admission = Admission { users: Arc::clone(&self.users), holder: holder.clone(), _in_all: in_all };
         Ok((admission, Arc::clone(&user.running)))
     }
 }
 
-impl Drop for Admission {
+impl<K: Eq + Hash> Drop for Admission<K> {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut user) = self.users.lock().entry(self.login.clone()) {
-            user.get_mut().admitted -= 1;
-            if user.get().admitted == 0 {
-                user.remove();
-            }
+        let mut users = self.users.lock();
+        let Some(user) = users.get_mut(&self.holder) else { return };
+        user.admitted -= 1;
+        if user.admitted == 0 {
+            users.remove(&self.holder);
         }
     }
 }
@@ -170,6 +199,24 @@ mod tests {
         assert!(now(turns.take(&login("bob"))).is_some_and(|turn| turn.is_ok()));
         drop(admitted);
         assert!(now(turns.take(&alice)).is_some_and(|turn| turn.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn revoking_waits_for_no_other_work_of_its_user_and_for_no_other_token() {
+        let turns = WorkTurns::default();
+        let (alice, stolen, own): (_, TokenId, TokenId) =
+            (login("alice"), "aaaaaaaa".parse().expect("id"), "bbbbbbbb".parse().expect("id"));
+        let mut held = Vec::new();
+        while let Some(turn) = now(turns.heavy.take(&alice)) {
+            held.push(turn.expect("admitted"));
+        }
+        while let Some(turn) = now(turns.light.take(&alice)) {
+            held.push(turn.expect("admitted"));
+        }
+        while let Some(turn) = now(turns.revoking.take(&stolen)) {
+            held.push(turn.expect("admitted"));
+        }
+        assert!(now(turns.revoking.take(&own)).is_some_and(|turn| turn.is_ok()));
     }
 
     #[test]
