@@ -121,6 +121,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("sha1", &["webdav", "sftp"]),
     ("strsim", &["config"]),
     ("sha2", &["auth", "tree", "webdav", "sftp"]),
+    ("socket2", &["net"]),
     ("tokio_rustls", &["net", "gateway"]),
     ("toml", &["config"]),
     ("tower_service", &["gateway", "api", "console"]),

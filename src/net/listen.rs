@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,6 +19,11 @@ use super::{Gate, Pass};
 /// How long a connection may be silent before its peer is asked whether it is there, how long between
 /// asking again, and how often.
 const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(20), 3);
+
+/// Bytes that wait in the system to be sent, up to which more is written (TCP_NOTSENT_LOWAT). Without it a write goes on only
+/// once a third of the whole buffer is free, megabytes on a fast network: whoever takes them slowly would seem to take
+/// nothing. What is under way is not bounded by it, and so neither is the rate.
+const UNSENT_BYTES: u32 = 256 << 10;
 
 /// How long a connection waits for a place at most, and how often it asks for one.
 const PLACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
@@ -122,10 +128,12 @@ pub fn tolerate_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     Ok(sockopt::set_tcp_user_timeout(stream, millis.max(1))?)
 }
 
-/// Sets what every connection needs: no delay of small packets, and an end to one whose peer has vanished.
+/// Sets what every connection needs: no delay of small packets, writes that go on as soon as the peer has taken a little,
+/// so that its pace can be told, and an end to one whose peer has vanished.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval, count) = SILENT;
     stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, idle)?;
     sockopt::set_tcp_keepintvl(stream, interval)?;
