@@ -8,7 +8,7 @@ use super::site::{Site, durability};
 use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded, Sources};
-use crate::gateway::{Gateway, Parts, ProxyProtocol, Reloader, Settings};
+use crate::gateway::{Gateway, HTTP_PACE_WINDOW, Parts, ProxyProtocol, Reloader, Settings};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogControl, LogFormat};
@@ -136,6 +136,7 @@ fn settings(config: Config) -> Settings {
         http_gate: gate(config.http_connections, config.http_connections_per_user),
         sftp_gate: gate(config.sftp_connections, config.sftp_connections),
         http_idle: config.http_idle,
+        http_pace_window: HTTP_PACE_WINDOW,
         properties: config.properties,
         webdav_options: WebdavOptions {
             deep_listing: config.propfind_infinity_entries,

@@ -45,8 +45,6 @@ const WINDOWS: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of responses that may be held.
 const RESPONSES: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20 };
-/// Time in which a client that is sent something has to take some of it, at the pace of [`Pace`].
-const STALLED: Duration = Duration::from_secs(120);
 /// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
 const WIDEN_AGAIN: Duration = Duration::from_millis(20);
 /// Time between two questions whether the client is still there, and time that it has to answer.
@@ -160,7 +158,7 @@ fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendRespon
     caller.greeted.store(true, Ordering::Relaxed);
     // Before the connection's end can come: h2 then forgets that a request had no body.
     let (proceed, proceeding) = oneshot::channel();
-    let tracked = RequestBody::of_http2(request, proceed);
+    let tracked = RequestBody::of_http2(request, proceed, caller.door.pace_window);
     streams.spawn(answer(Arc::clone(caller), tracked, proceeding, respond));
 }
 
@@ -252,7 +250,7 @@ async fn answer(
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    send(response, is_head, respond, &caller.door.http2.responses).await;
+    send(response, is_head, respond, (&caller.door.http2.responses, caller.door.pace_window)).await;
 }
 
 fn proceed_with(respond: &mut SendResponse<Bytes>) {
@@ -263,7 +261,12 @@ fn proceed_with(respond: &mut SendResponse<Bytes>) {
     }
 }
 
-async fn send(mut response: Response<Body>, is_head: bool, mut respond: SendResponse<Bytes>, responses: &Shares) {
+async fn send(
+    mut response: Response<Body>,
+    is_head: bool,
+    mut respond: SendResponse<Bytes>,
+    (responses, pace_window): (&Shares, Duration),
+) {
     let session = response.extensions_mut().remove().map(|Proven(session)| session);
     let held = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
     // Answers to strangers are short, and there are few strangers.
@@ -278,7 +281,7 @@ async fn send(mut response: Response<Body>, is_head: bool, mut respond: SendResp
     complete(&mut parts.headers, &body);
     let ends = is_head || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), ends) {
-        Ok(stream) if !ends => send_body(body, stream, session).await,
+        Ok(stream) if !ends => send_body(body, stream, session, pace_window).await,
         Ok(_) => {}
         Err(error) => {
             tracing::debug!(%error, "the response was not sent");
@@ -309,15 +312,16 @@ fn complete(headers: &mut HeaderMap, body: &Body) {
     }
 }
 
-/// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little.
-async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Option<Session>) {
+/// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little, by
+/// [`Pace`] in windows of so much waiting.
+async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Option<Session>, pace_window: Duration) {
     let ended = async {
         match session {
             Some(session) => session.ended().await,
             None => std::future::pending().await,
         }
     };
-    let (mut ended, mut pace) = (pin!(ended), Pace::new(STALLED));
+    let (mut ended, mut pace) = (pin!(ended), Pace::new(pace_window));
     loop {
         // A block is asked for only once the client has room for some of it.
         stream.reserve_capacity(1);

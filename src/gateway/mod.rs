@@ -50,7 +50,7 @@ use relay::Relay;
 use reload::LiveSettings;
 pub use reload::{ReloadError, Reloader};
 use serve_http::HttpDoor;
-pub use settings::{ProxyProtocol, Settings};
+pub use settings::{HTTP_PACE_WINDOW, ProxyProtocol, Settings};
 
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +159,7 @@ impl Gateway {
             proxies,
             insecure: settings.insecure_http,
             idle: settings.http_idle,
+            pace_window: settings.http_pace_window,
             http2: Http2Shares::default(),
         };
         let http = http.map(|listener| (listener, door));

@@ -42,7 +42,6 @@ use crate::webdav::Webdav;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
-const STALLED: Duration = Duration::from_secs(120);
 /// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
 /// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
 const STRANGER_DRAIN: DrainLimits =
@@ -73,6 +72,7 @@ pub(super) struct HttpDoor {
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) insecure: bool,
     pub(super) idle: Duration,
+    pub(super) pace_window: Duration,
     pub(super) http2: Http2Shares,
 }
 
@@ -82,7 +82,7 @@ impl HttpDoor {
         let Connection { stream, peer, encrypted, pass } = connection;
         let cut = CancellationToken::new();
         let (peer_end, probe) = (PeerEnd::default(), Probe::default());
-        let stream = Unstalled::new(stream, STALLED).reset_by(cut.clone()).looking(peer_end.clone());
+        let stream = Unstalled::new(stream, self.pace_window).reset_by(cut.clone()).looking(peer_end.clone());
         let unread = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
         let settings = self.live.load_full();
@@ -231,7 +231,7 @@ impl Caller {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<Incoming>| {
-            let (request, unread) = RequestBody::of_http1(request);
+            let (request, unread) = RequestBody::of_http1(request, self.door.pace_window);
             // What has no effect before its end is given up when nobody waits for it; all else is carried out.
             let is_awaited = request.version() == Version::HTTP_11 && ends_with_caller(request.method());
             async move {

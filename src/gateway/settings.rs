@@ -22,6 +22,10 @@ pub struct ProxyProtocol {
     pub sftp: bool,
 }
 
+/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::Pace`] asks
+/// for, unless a program that embeds the gateway says otherwise.
+pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
+
 /// How a gateway is set up.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -53,6 +57,8 @@ pub struct Settings {
     pub http_gate: GateLimits,
     /// Time without a request after which an HTTP connection is closed.
     pub http_idle: Duration,
+    /// Window of waiting for an HTTP client in which it has to send, or take, 256 bytes for each second.
+    pub http_pace_window: Duration,
     /// Caps on SSH connections.
     pub sftp_gate: GateLimits,
     /// What one SFTP client may take.
@@ -88,6 +94,7 @@ impl Settings {
             durability: Durability::Full,
             http_gate: gate,
             http_idle: Duration::from_secs(75),
+            http_pace_window: HTTP_PACE_WINDOW,
             // Sessions of a user have a bound of their own, which tells them so.
             sftp_gate: GateLimits { per_user: gate.connections, ..gate },
             sftp_options: SftpOptions::default(),

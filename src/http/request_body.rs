@@ -16,10 +16,8 @@ use tokio::sync::oneshot;
 
 use crate::net::{DrainLimits, Pace};
 
-/// Window in which the pace of a body is measured.
-const PACE_WINDOW: Duration = Duration::from_secs(120);
-
-/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`Pace`] asks for. Dropped before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
+/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`Pace`] asks for. Dropped
+/// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,
     pace: Pace,
@@ -38,6 +36,15 @@ pub enum RequestBodyError {
     /// The client sends too little.
     #[error("the body came too slowly")]
     TooSlow,
+}
+
+impl RequestBodyError {
+    /// Tells whether an error, or whatever caused it, is that a body came too slowly: libraries that read a body wrap what
+    /// it says.
+    pub fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.any(|cause| matches!(cause.downcast_ref(), Some(Self::TooSlow)))
+    }
 }
 
 type FramePoll = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
@@ -79,29 +86,38 @@ pub struct BodyRest {
 }
 
 impl RequestBody {
-    /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body.
-    pub fn of_http1(request: Request<Incoming>) -> (Request<Self>, UnreadBody) {
+    /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body. The pace of the body is
+    /// measured in windows of so much waiting.
+    pub fn of_http1(request: Request<Incoming>, pace_window: Duration) -> (Request<Self>, UnreadBody) {
         let awaits_continue = request.version() == Version::HTTP_11 && awaits_continue(request.headers());
-        Self::track(request.map(BodySource::Http1), awaits_continue)
+        Self::track(request.map(BodySource::Http1), awaits_continue, pace_window)
     }
 
     /// Splits a request over HTTP/2 likewise. `proceed` is told when a body is asked for whose client waits for that.
-    pub fn of_http2(request: Request<RecvStream>, proceed: oneshot::Sender<()>) -> (Request<Self>, UnreadBody) {
+    pub fn of_http2(
+        request: Request<RecvStream>,
+        proceed: oneshot::Sender<()>,
+        pace_window: Duration,
+    ) -> (Request<Self>, UnreadBody) {
         let awaits_continue = awaits_continue(request.headers());
         let length = request.headers().get(header::CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let proceed = awaits_continue.then_some(proceed);
         let request = request.map(|stream| BodySource::Http2(Http2Body { stream, left, proceed }));
-        Self::track(request, awaits_continue)
+        Self::track(request, awaits_continue, pace_window)
     }
 
-    fn track(request: Request<BodySource>, awaits_continue: bool) -> (Request<Self>, UnreadBody) {
+    fn track(
+        request: Request<BodySource>,
+        awaits_continue: bool,
+        pace_window: Duration,
+    ) -> (Request<Self>, UnreadBody) {
         let progress = Arc::<Progress>::default();
         let unread = UnreadBody { awaits_continue, progress: Arc::clone(&progress) };
         // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
         let tracked = |source: BodySource| Self {
             source: Some(source).filter(|source| !source.is_end_stream()),
-            pace: Pace::new(PACE_WINDOW),
+            pace: Pace::new(pace_window),
             progress,
         };
         (request.map(tracked), unread)

@@ -9,7 +9,7 @@ use super::get::set;
 use super::verb::Verb;
 use crate::auth::{Refusal, TooMuchWork};
 use crate::domain::{PathError, TreePath};
-use crate::http::{Body, challenge, full, retry_after, text};
+use crate::http::{Body, RequestBodyError, challenge, full, retry_after, text};
 use crate::store::{Shortage, StoreError};
 use crate::tree::{self, View};
 
@@ -108,6 +108,9 @@ pub(super) enum Error {
     /// The body ended before its end.
     #[error("the body was cut short")]
     Cut,
+    /// The client sent the body more slowly than it has to.
+    #[error("the body came too slowly")]
+    TooSlow,
     /// A method that is known, but not answered here; others are.
     #[error("the method is not allowed here")]
     NotAllowed(&'static str),
@@ -117,6 +120,15 @@ pub(super) enum Error {
     /// Work was lost inside the server.
     #[error("the server has a fault")]
     Lost,
+}
+
+impl From<RequestBodyError> for Error {
+    fn from(error: RequestBodyError) -> Self {
+        match error {
+            RequestBodyError::TooSlow => Self::TooSlow,
+            RequestBodyError::Http1(_) | RequestBodyError::Http2(_) => Self::Cut,
+        }
+    }
 }
 
 /// Runs work that blocks where blocking is allowed.
@@ -228,6 +240,7 @@ impl Error {
             Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::Unnameable { last: false, .. } if creates => StatusCode::CONFLICT,
             // What is missing there is the folder that would hold the copy (RFC 4918 sections 9.8.5 and 9.9.4).

@@ -244,14 +244,14 @@ fn stamp(headers: &mut HeaderMap) {
 /// Reads a body of XML; `limit` is as much as is taken of it.
 ///
 /// # Errors
-/// [`Error::TooLong`] past the limit, [`Error::Cut`] when it ends before its end.
+/// [`Error::TooLong`] past the limit, [`Error::Cut`] when it ends before its end, [`Error::TooSlow`].
 async fn small_body(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::TooLong);
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Error::Cut)?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             return Err(Error::TooLong);
         }

@@ -36,7 +36,7 @@ pub(super) trait Sink: Sized + Send + 'static {
 /// and the transfer finished in one step. Ends with the session, and when `stopped` says so.
 ///
 /// # Errors
-/// What the sink says; [`Error::Cut`] when the body ends before its end.
+/// What the sink says; [`Error::Cut`] when the body ends before its end, [`Error::TooSlow`].
 pub(super) async fn pour<S: Sink>(
     body: &mut RequestBody,
     session: &Session,
@@ -63,7 +63,7 @@ pub(super) async fn pour<S: Sink>(
             Ok(true) => return Ok((ready, blocks)),
             Ok(false) => writing = Some(spawn_blocking(move || ready.write(&blocks))),
             Err(error) => {
-                let cut = matches!(error, Error::Cut);
+                let cut = matches!(error, Error::Cut | Error::TooSlow);
                 let _ = spawn_blocking(move || if cut { ready.salvage(&blocks) } else { drop(ready) }).await;
                 return Err(error);
             }
@@ -91,7 +91,8 @@ async fn receive(
                     blocks.push(data);
                 }
             }
-            Ok(Some(Err(_))) | Err(_) => return (blocks, Err(Error::Cut)),
+            Ok(Some(Err(error))) => return (blocks, Err(error.into())),
+            Err(_) => return (blocks, Err(Error::TooSlow)),
         }
     }
     (blocks, Ok(body.is_end_stream()))
