@@ -73,8 +73,9 @@ pub(super) async fn list(
         token: listed.token,
         kind: listed.event.map(|event| event.0),
     };
+    let turn = who.light();
     let read = move |room: &Room| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
-    let mut page = tokens::Page::cut(room.work(read).await?, limit, |noted| noted.id);
+    let mut page = tokens::Page::cut(room.work(turn, read).await?, limit, |noted| noted.id);
     // Whoever follows what happens goes on after the last event, and not back.
     page.next = page.next.filter(|_| listed.after.is_none());
     Ok(Page::of(&uri, page, |id| id.to_string(), EventShown::of))

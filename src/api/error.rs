@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::schema;
-use crate::auth::{Ended, Refusal};
+use crate::auth::{Ended, Refusal, TooMuchWork};
 use crate::domain::{Login, PolicyFault, Role, redact_tokens_in};
 use crate::http::{challenge, retry_after};
 use crate::store::{Shortage, StoreError};
@@ -36,6 +36,9 @@ pub(super) enum Error {
     /// What the tree says.
     #[error(transparent)]
     Tree(#[from] tree::Error),
+    /// The caller has as much work waiting as may wait.
+    #[error(transparent)]
+    TooMuchWork(#[from] TooMuchWork),
     /// The caller was proven, and may not.
     #[error("{0}")]
     Refused(String),
@@ -60,6 +63,9 @@ pub(super) enum Error {
     /// A body that is too large.
     #[error("the body is larger than 64 KiB")]
     TooLarge,
+    /// A body that comes more slowly than it has to.
+    #[error("the body came too slowly")]
+    TooSlow,
     /// A body of another type.
     #[error("the body must be {0}")]
     Unsupported(&'static str),
@@ -161,7 +167,7 @@ impl Error {
         match self {
             Self::Denied(Refusal::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
             Self::Denied(Refusal::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
-            Self::Denied(Refusal::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Denied(Refusal::Busy) | Self::TooMuchWork(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Denied(Refusal::TooManyConnections) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
             Self::Held(_) => (StatusCode::UNAUTHORIZED, "throttled"),
             Self::Tokens(error) => of_tokens(error),
@@ -174,6 +180,7 @@ impl Error {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
             Self::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
             Self::Denied(Refusal::Store(error)) => of_store(error),
@@ -207,9 +214,9 @@ impl Error {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::Denied(Refusal::Throttled(wait)) | Self::Held(wait) => Some(*wait),
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Tokens(tokens::Error::Busy) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Denied(Refusal::Busy | Refusal::TooManyConnections)
+            | Self::TooMuchWork(_)
+            | Self::Tokens(tokens::Error::Busy) => Some(Duration::from_secs(1)),
             Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
                 Some(tree::OUTAGE_RETRY)
             }

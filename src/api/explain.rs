@@ -22,6 +22,7 @@ pub(super) async fn explain(
 ) -> Result<Json<VerdictShown>> {
     let token = order.token.unwrap_or_else(|| who.token());
     let question = Question::try_from(order).map_err(|fault| Error::Unfit(fault.to_string()))?;
-    let verdict = room.work(move |room| Ok(room.tokens.explain(&who.authority(), token, &question)?)).await?;
+    let verdict =
+        room.work(who.light(), move |room| Ok(room.tokens.explain(&who.authority(), token, &question)?)).await?;
     Ok(Json(VerdictShown::of(&verdict)))
 }

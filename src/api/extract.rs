@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::shape::Object;
 use super::{Error, Result};
+use crate::http::RequestBodyError;
 
 /// A body of JSON.
 pub(super) struct Json<T>(pub(super) T);
@@ -32,6 +33,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             Ok(axum::Json(Object(value))) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::Unsupported("application/json")),
             Err(JsonRejection::JsonDataError(error)) => Err(Error::Unfit(reason(&error.body_text()))),
+            Err(other) if RequestBodyError::is_too_slow(&other) => Err(Error::TooSlow),
             Err(other) => Err(unread(other.status(), &other.body_text())),
         }
     }
@@ -56,6 +58,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Fields<T> {
             Err(FormRejection::InvalidFormContentType(_)) => {
                 Err(Error::Unsupported("application/x-www-form-urlencoded"))
             }
+            Err(other) if RequestBodyError::is_too_slow(&other) => Err(Error::TooSlow),
             Err(other) => Err(unread(other.status(), &other.body_text())),
         }
     }

@@ -11,7 +11,7 @@ use http::{HeaderValue, Uri, header};
 use zeroize::Zeroizing;
 
 use super::{Error, Result, Room, extract};
-use crate::auth::{Credential, Refusal, Session};
+use crate::auth::{Credential, Refusal, Session, Turn};
 use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{Introduction, Origin, Proven, credential};
 use crate::tokens::Authority;
@@ -24,6 +24,24 @@ impl Who {
     /// Returns whom `tokens` is to ask what is allowed.
     pub(super) fn authority(&self) -> Authority {
         Authority::Session(self.0.clone())
+    }
+
+    /// Waits for a turn of a call of the store.
+    pub(super) fn light(&self) -> impl Future<Output = Result<Turn>> + use<> {
+        let session = self.0.clone();
+        async move { Ok(session.light_turn().await?) }
+    }
+
+    /// Waits for a turn of work that keeps a processor busy for long.
+    pub(super) fn heavy(&self) -> impl Future<Output = Result<Turn>> + use<> {
+        let session = self.0.clone();
+        async move { Ok(session.turn().await?) }
+    }
+
+    /// Waits for a turn of ending what lets somebody in.
+    pub(super) fn revoking(&self) -> impl Future<Output = Result<Turn>> + use<> {
+        let session = self.0.clone();
+        async move { Ok(session.revoking_turn().await?) }
     }
 
     /// Returns the user.

@@ -37,7 +37,7 @@ use tower_service::Service;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Turn};
 use crate::http::{Body, BodyError, Origin};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
@@ -71,10 +71,20 @@ struct Room {
 }
 
 impl Room {
-    /// Does what blocks, off the runtime.
-    async fn work<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
-        let room = self.clone();
-        tokio::task::spawn_blocking(move || work(&room)).await.map_err(|_| Error::Lost)?
+    /// Does what blocks, off the runtime, in a turn of the caller's. Nothing of it is begun for a caller who has hung up
+    /// while he waited.
+    async fn work<T: Send + 'static>(
+        &self,
+        turn: impl Future<Output = Result<Turn>>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (turn, room) = (turn.await?, self.clone());
+        let work = move || {
+            // Until the work has ended, also where nobody waits for it any more.
+            let _turn = turn;
+            work(&room)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost)?
     }
 }
 

@@ -57,12 +57,12 @@ pub(super) async fn list(
         if under.is_some() || cursor.is_some() {
             return Err(Error::Unfit("give path, or under and cursor".to_owned()));
         }
-        let node = room.work(move |room| at(room, &who, path)).await?;
+        let node = room.work(who.light(), move |room| at(room, &who, path)).await?;
         return Ok(Json([node]).into_response());
     }
     let under = under.map(|under| under.0).unwrap_or_default();
     let after = cursor.map(|cursor| cursor.0);
-    let nodes = room.work(move |room| below(room, &who, &under, after, limit)).await?;
+    let nodes = room.work(who.heavy(), move |room| below(room, &who, &under, after, limit)).await?;
     Ok(Page::of(&uri, nodes, |id| id.to_string(), |named| Node::of(&named)).into_response())
 }
 
@@ -73,12 +73,13 @@ pub(super) async fn list(
     responses((status = 200, description = "The node", body = Node), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(Text(node)): At<Text<NodeId>>) -> Result<Json<Node>> {
+    let turn = who.light();
     let find = move |room: &Room| {
         let path = room.tree.locate(node)?.ok_or(tree::Error::Absent)?;
         room.tree.view(who.0.clone()).stat(&path)?;
         Ok(Node { node, path: path.to_string(), dangling: false })
     };
-    Ok(Json(room.work(find).await?))
+    Ok(Json(room.work(turn, find).await?))
 }
 
 fn at(room: &Room, who: &Who, path: TreePath) -> Result<Node> {

@@ -100,12 +100,13 @@ pub(super) async fn introspect(
     let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else {
         return Ok(Json(Introspection::default()));
     };
+    let turn = who.light();
     let find = move |room: &Room| match room.tokens.effective(&who.authority(), id) {
         Ok(found) if found.record.state != TokenState::Revoked => Ok(Introspection::of(&found)),
         Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(Introspection::default()),
         Err(other) => Err(other.into()),
     };
-    Ok(Json(room.work(find).await?))
+    Ok(Json(room.work(turn, find).await?))
 }
 
 /// Revokes the token that is shown (RFC 7009): whoever holds it may, and one that is dead stays so.
@@ -121,7 +122,8 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode> {
     let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
     let peer = who.0.peer().clone();
-    let asked = room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
+    let (asks, again) = (who.revoking(), who.revoking());
+    let asked = room.work(asks, move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
     match asked {
         Ok(()) => return Ok(StatusCode::OK),
         Err(tokens::Error::UnknownToken(_) | tokens::Error::Forbidden(_)) => {}
@@ -135,6 +137,6 @@ pub(super) async fn revoke(
         }
         Err(other) => return Err(other.into()),
     };
-    room.work(move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
+    room.work(again, move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
     Ok(StatusCode::OK)
 }

@@ -14,7 +14,7 @@ use super::{Result, Room, Who};
     responses((status = 200, description = "All of it", body = PolicyShown), Common, Known)
 )]
 pub(super) async fn show(State(room): State<Room>, who: Who) -> Result<Json<PolicyShown>> {
-    let policy = room.work(move |room| Ok(room.tokens.policy(&who.authority())?)).await?;
+    let policy = room.work(who.light(), move |room| Ok(room.tokens.policy(&who.authority())?)).await?;
     Ok(Json(policy.into()))
 }
 
@@ -29,6 +29,7 @@ pub(super) async fn change(
     extract::Json(change): extract::Json<PolicyChange>,
 ) -> Result<Json<PolicyShown>> {
     let settings = change.settings();
-    let policy = room.work(move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
+    let policy =
+        room.work(who.light(), move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
     Ok(Json(policy.into()))
 }

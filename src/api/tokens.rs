@@ -83,7 +83,7 @@ pub(super) async fn list(
     let Listed { owner, state, text, limit, cursor } = listed;
     let state = state.map(|state| StateFilter::from_str(&state)).transpose().map_err(Error::Malformed)?;
     let (query, limit) = (TokenQuery { owner, state, text, after: cursor, before: None }, page::limit(limit)?);
-    let found = room.work(move |room| Ok(room.tokens.page(&who.authority(), &query, limit)?)).await?;
+    let found = room.work(who.light(), move |room| Ok(room.tokens.page(&who.authority(), &query, limit)?)).await?;
     Ok(Page::of(&uri, found, |id| id.to_string(), |record| Token::of(&record)))
 }
 
@@ -93,8 +93,9 @@ pub(super) async fn list(
     responses((status = 200, description = "The token", body = Token, headers(("ETag" = String))), Common)
 )]
 pub(super) async fn own(State(room): State<Room>, who: Who) -> Result<Response> {
+    let turn = who.light();
     let find = move |room: &Room| Ok(room.tokens.find(&who.authority(), who.token())?);
-    Ok(shown(&room.work(find).await?))
+    Ok(shown(&room.work(turn, find).await?))
 }
 
 /// Looks up a token; one that the caller may not look at is not there.
@@ -104,7 +105,7 @@ pub(super) async fn own(State(room): State<Room>, who: Who) -> Result<Response> 
     responses((status = 200, description = "The token", body = Token, headers(("ETag" = String))), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Response> {
-    Ok(shown(&room.work(move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?))
+    Ok(shown(&room.work(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?))
 }
 
 /// Changes a token's name, and makes it narrower: fewer scopes, tighter limits, fewer roles, an earlier
@@ -132,6 +133,7 @@ pub(super) async fn narrow(
 ) -> Result<Response> {
     let expected = expected(&headers);
     let change = change.narrowing();
+    let turn = who.revoking();
     let narrow = move |room: &Room| {
         let who = who.authority();
         let Expected::OneOf(versions) = expected else { return Ok(room.tokens.narrow(&who, id, &change, None)?) };
@@ -141,7 +143,7 @@ pub(super) async fn narrow(
             false => Err(Error::Changed),
         }
     };
-    Ok(shown(&room.work(narrow).await?))
+    Ok(shown(&room.work(turn, narrow).await?))
 }
 
 /// Gives a token a new secret; the old one is dead at once, or after a grace of 24 h at most.
@@ -171,7 +173,7 @@ pub(super) async fn rotate(
     responses((status = 204, description = "Revoked"), Common, Known)
 )]
 pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<StatusCode> {
-    room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
+    room.work(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -198,7 +200,7 @@ pub(super) async fn revoke_several(
     if ids.len() > MAX_REVOKED_TOGETHER {
         return Err(Error::Unfit(format!("{MAX_REVOKED_TOGETHER} tokens at most are revoked together")));
     }
-    room.work(move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
+    room.work(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -219,11 +221,12 @@ pub struct Revoked {
     responses((status = 200, description = "Revoked", body = Revoked), Common, Known)
 )]
 pub(super) async fn revoke_all(State(room): State<Room>, who: Who, At(owner): At<Login>) -> Result<Json<Revoked>> {
+    let turn = who.revoking();
     let revoke = move |room: &Room| {
         let revoked = room.tokens.revoke_all(&who.authority(), &owner)?;
         Ok(Revoked { owner, revoked })
     };
-    Ok(Json(room.work(revoke).await?))
+    Ok(Json(room.work(turn, revoke).await?))
 }
 
 /// Which versions a change is meant for.

@@ -195,7 +195,7 @@ pub(super) async fn generate(
     responses((status = 200, description = "Its fields", body = Fields), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
-    let record = room.work(move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
+    let record = room.work(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
     Ok(Json(Fields::of(record)))
 }
 
@@ -206,6 +206,6 @@ pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>
     responses((status = 200, description = "Its fields", body = Fields), Common, Known)
 )]
 pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
-    let record = room.work(move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
+    let record = room.work(who.revoking(), move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
     Ok(Json(Fields::of(record)))
 }

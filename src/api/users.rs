@@ -44,8 +44,9 @@ pub(super) async fn list(
     Asked(listed): Asked<Listed>,
 ) -> Result<Page<UserShown>> {
     let limit = page::limit(listed.limit)?;
+    let turn = who.light();
     let read = move |room: &Room| Ok(room.tokens.profiles(&who.authority(), listed.cursor.as_ref(), limit)?);
-    Ok(Page::of(&uri, room.work(read).await?, |login| login.to_string(), UserShown::of))
+    Ok(Page::of(&uri, room.work(turn, read).await?, |login| login.to_string(), UserShown::of))
 }
 
 /// Makes a user.
@@ -62,12 +63,13 @@ pub(super) async fn create(
     who: Who,
     extract::Json(order): extract::Json<UserOrder>,
 ) -> Result<Response> {
+    let turn = who.light();
     let create = move |room: &Room| {
         let (who, login) = (who.authority(), order.login.clone());
         let created = room.tokens.create_user(&who, &order.into())?;
         Ok(NewUser::of(UserShown::of(room.tokens.profile(&who, &login)?), &created))
     };
-    let user = room.work(create).await?;
+    let user = room.work(turn, create).await?;
     let location = format!("/api/v1/users/{}", user.user.login);
     Ok(made(&location, axum::Json(user)))
 }
@@ -79,7 +81,7 @@ pub(super) async fn create(
     responses((status = 200, description = "The user", body = UserShown), Common, Known)
 )]
 pub(super) async fn find(State(room): State<Room>, who: Who, At(login): At<Login>) -> Result<axum::Json<UserShown>> {
-    let user = room.work(move |room| Ok(room.tokens.profile(&who.authority(), &login)?)).await?;
+    let user = room.work(who.light(), move |room| Ok(room.tokens.profile(&who.authority(), &login)?)).await?;
     Ok(axum::Json(UserShown::of(user)))
 }
 
@@ -96,7 +98,8 @@ pub(super) async fn change(
     extract::Json(change): extract::Json<UserChange>,
 ) -> Result<axum::Json<UserShown>> {
     let change = change.into();
-    let user = room.work(move |room| Ok(room.tokens.change_user(&who.authority(), &login, &change)?)).await?;
+    let user =
+        room.work(who.revoking(), move |room| Ok(room.tokens.change_user(&who.authority(), &login, &change)?)).await?;
     Ok(axum::Json(UserShown::of(user)))
 }
 
@@ -107,7 +110,7 @@ pub(super) async fn change(
     responses((status = 204, description = "Deleted"), Common, Known)
 )]
 pub(super) async fn delete(State(room): State<Room>, who: Who, At(login): At<Login>) -> Result<StatusCode> {
-    room.work(move |room| Ok(room.tokens.delete_user(&who.authority(), &login)?)).await?;
+    room.work(who.revoking(), move |room| Ok(room.tokens.delete_user(&who.authority(), &login)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -118,7 +121,7 @@ pub(super) async fn delete(State(room): State<Room>, who: Who, At(login): At<Log
     responses((status = 200, description = "All of them", body = [Reach]), Common, Known)
 )]
 pub(super) async fn grants(State(room): State<Room>, who: Who, At(login): At<Login>) -> Result<axum::Json<Vec<Reach>>> {
-    let grants = room.work(move |room| Ok(room.tokens.grants(&who.authority(), &login)?)).await?;
+    let grants = room.work(who.light(), move |room| Ok(room.tokens.grants(&who.authority(), &login)?)).await?;
     Ok(axum::Json(grants.iter().map(Reach::of).collect()))
 }
 
@@ -139,12 +142,13 @@ pub(super) async fn grant(
     extract::Json(order): extract::Json<GrantOrder>,
 ) -> Result<Response> {
     let above = format!("/api/v1/users/{login}/grants");
+    let turn = who.light();
     let give = move |room: &Room| {
         let (who, grant) = (who.authority(), Grant::from(order));
         let node = room.tokens.grant(&who, &login, &grant)?;
         Ok(Reach { node, permission: grant.permission, path: Some(grant.path.to_string()) })
     };
-    let reach = room.work(give).await?;
+    let reach = room.work(turn, give).await?;
     Ok(made(&format!("{above}/{}", reach.node), axum::Json(reach)))
 }
 
@@ -159,12 +163,13 @@ pub(super) async fn find_grant(
     who: Who,
     At((login, Text(node))): At<(Login, Text<NodeId>)>,
 ) -> Result<axum::Json<Reach>> {
+    let turn = who.light();
     let find = move |room: &Room| {
         let grants = room.tokens.grants(&who.authority(), &login)?;
         let found = grants.iter().find(|grant| grant.scope.node == node).map(Reach::of);
         Ok(found.ok_or_else(|| Error::NoGrant { login, place: GrantPlace::Node(node).to_string() })?)
     };
-    Ok(axum::Json(room.work(find).await?))
+    Ok(axum::Json(room.work(turn, find).await?))
 }
 
 /// Takes a grant back, a dangling one too.
@@ -179,6 +184,6 @@ pub(super) async fn revoke_grant(
     At((login, Text(node))): At<(Login, Text<NodeId>)>,
 ) -> Result<StatusCode> {
     let place = GrantPlace::Node(node);
-    room.work(move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?)).await?;
+    room.work(who.revoking(), move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -56,7 +56,7 @@ pub(super) async fn verify(State(room): State<Room>, who: Who, Asked(access): As
         _ => return Err(Error::Unfit("op and path go together".to_owned())),
     }
     let asker = who.authority();
-    let foreign_roles = room.work(move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
+    let foreign_roles = room.work(who.light(), move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
     let foreign_roles = foreign_roles.iter().map(ForeignRole::as_str).collect::<Vec<_>>().join(",");
     let mut response = StatusCode::OK.into_response();
     let (user, token) = (who.login().as_str(), who.token());

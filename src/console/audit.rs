@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, in_turn};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
@@ -207,7 +207,7 @@ pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     let filter = typed.filter(span.begin(now))?;
     let (tokens, auth) = (caller.shared.tokens.clone(), caller.shared.auth.clone());
     let source = Source { tokens, who: caller.authority(), auth, span, now };
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let cursor = asked.before.map_or(Cursor::Latest, Cursor::Before);
         let mut events = source.tokens.events(&source.who, &filter, cursor, PAGE + 1)?;
         let more = events.len() > PAGE;

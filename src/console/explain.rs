@@ -5,7 +5,7 @@ use axum::extract::Query;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, in_turn};
 use super::guard::{Caller, Fields};
 use super::page::{Frame, Part, render};
 use super::place;
@@ -104,7 +104,7 @@ pub(super) async fn show(caller: Caller, Query(pairs): Query<Vec<(String, String
     let (tokens, who, own) = (caller.shared.tokens.clone(), caller.authority(), caller.session().token());
     let token = fields.text("token").unwrap_or(own.as_str()).to_owned();
     let operations = OPERATIONS.iter().map(|(operation, text)| (operation.as_str(), *text)).collect();
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let asked = fields.text("path").is_some();
         let ask = || -> Result<Answer> {
             let id: TokenId = token.parse().map_err(|why: crate::domain::TokenError| Fault::Form(why.to_string()))?;

@@ -7,10 +7,11 @@ use http::{StatusCode, Uri};
 use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
-use crate::auth::Refusal;
+use crate::auth::{Refusal, TooMuchWork, Turn};
 use crate::domain::redact_tokens_in;
 use crate::http::retry_after;
 use crate::store::{Shortage, StoreError};
+use crate::tree::View;
 use crate::{tokens, tree};
 
 /// The result of a page.
@@ -40,6 +41,9 @@ pub(super) enum Fault {
     /// A form that can't be done as it was filled in.
     #[error("{0}")]
     Form(String),
+    /// A form or file that came more slowly than it has to.
+    #[error("It came too slowly.")]
+    TooSlow,
     /// A form that makes something was sent a second time.
     #[error(
         "This form was sent before, and what it asked for is done. A secret is shown only once: rotate the token if it was lost."
@@ -57,6 +61,9 @@ pub(super) enum Fault {
     /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The caller has as much work waiting as may wait.
+    #[error(transparent)]
+    TooMuchWork(#[from] TooMuchWork),
     /// Work was lost inside the server.
     #[error("work was lost inside the server")]
     Lost,
@@ -67,12 +74,44 @@ pub(super) async fn nothing_here() -> Fault {
     Fault::Nothing
 }
 
-/// Runs work that blocks where blocking is allowed.
+/// Runs work that blocks where blocking is allowed: the blocks of a file, one at a time for each connection.
 ///
 /// # Errors
 /// What the work says; [`Fault::Lost`] when it panicked.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Lost))
+}
+
+/// Runs work that blocks in a turn of the caller's. Nothing of it is begun for a caller who has hung up while he waited.
+///
+/// # Errors
+/// As [`blocking`]; [`Fault::TooMuchWork`].
+pub(super) async fn in_turn<T: Send + 'static>(
+    turn: impl Future<Output = std::result::Result<Turn, TooMuchWork>>,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let turn = turn.await?;
+    blocking(move || {
+        // Until the work has ended, also where nobody waits for it any more.
+        let _turn = turn;
+        work()
+    })
+    .await
+}
+
+/// Runs work on the tree that keeps a processor busy for long, likewise; it is cancelled when the connection goes.
+///
+/// # Errors
+/// As [`in_turn`].
+pub(super) async fn on_tree<T: Send + 'static>(
+    view: View,
+    work: impl FnOnce(&View) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let session = view.session().clone();
+    let gone = view.cancellation().on_drop();
+    let done = in_turn(async move { session.turn().await }, move || work(&view)).await;
+    gone.disarm();
+    done
 }
 
 /// What a page says of a fault: set as an extension of a response, which becomes that page.
@@ -123,12 +162,15 @@ impl Fault {
             Fault::Elsewhere { .. } => StatusCode::OK,
             Fault::Foreign => StatusCode::FORBIDDEN,
             Fault::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Fault::SentBefore => StatusCode::CONFLICT,
             Fault::Tree(error) => of_tree(error),
             Fault::Tokens(error) => of_tokens(error),
             Fault::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
             Fault::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Denied(Refusal::Busy | Refusal::TooManyConnections) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Denied(Refusal::Busy | Refusal::TooManyConnections) | Fault::TooMuchWork(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Fault::Denied(Refusal::Store(error)) | Fault::Store(error) => of_store(error),
             Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }

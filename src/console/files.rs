@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub(super) use change::{ask_delete, ask_rename, delete, make_folder, rename};
 
 use super::content::{self, Look};
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, on_tree};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
@@ -96,12 +96,12 @@ pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>, uri: Uri) -
     let path = place::of(&uri)?;
     let frame = Frame::new(&caller, Part::Files);
     let (view, now) = (caller.view(), caller.shared.auth.now());
-    blocking(move || {
+    on_tree(view, move |view| {
         let entry = view.stat(&path)?;
         if entry.is_folder() {
-            render(StatusCode::OK, &folder_page(frame, &view, &path, &entry, &asked, now)?)
+            render(StatusCode::OK, &folder_page(frame, view, &path, &entry, &asked, now)?)
         } else {
-            render(StatusCode::OK, &file_page(frame, &view, &path, &entry, now)?)
+            render(StatusCode::OK, &file_page(frame, view, &path, &entry, now)?)
         }
     })
     .await

@@ -7,11 +7,11 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, header};
 
 use super::Shared;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, in_turn};
 use super::visits::Visit;
-use crate::auth::Session;
+use crate::auth::{Session, TooMuchWork, Turn};
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::{Introduction, Origin, PublicAddress, is_cross_origin};
+use crate::http::{Introduction, Origin, PublicAddress, RequestBodyError, is_cross_origin};
 use crate::tokens::Authority;
 use crate::tree::View;
 
@@ -42,6 +42,18 @@ impl Caller {
     /// Returns who asks, for the rooms that decide what is theirs to ask.
     pub(super) fn authority(&self) -> Authority {
         Authority::Session(self.session().clone())
+    }
+
+    /// Waits for a turn of a call of the store.
+    pub(super) fn light(&self) -> impl Future<Output = std::result::Result<Turn, TooMuchWork>> + use<> {
+        let session = self.session().clone();
+        async move { session.light_turn().await }
+    }
+
+    /// Waits for a turn of ending what lets somebody in.
+    pub(super) fn revoking(&self) -> impl Future<Output = std::result::Result<Turn, TooMuchWork>> + use<> {
+        let session = self.session().clone();
+        async move { session.revoking_turn().await }
     }
 
     /// Tells whether a role is the caller's, so that a page offers what it may do; what it may do is decided
@@ -115,7 +127,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
             Some(next) if comes_from_elsewhere(&parts.headers) => Fault::Elsewhere { next },
             next => Fault::Stranger { next },
         };
-        let visit = visit(shared, origin, &parts.headers).await.ok_or_else(stranger)?;
+        let visit = visit(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
         Introduction::of(&parts.extensions, visit.session())?;
         visit.session().used();
         Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
@@ -152,10 +164,11 @@ impl FromRequest<Arc<Shared>> for Sent {
 /// Reads a form.
 ///
 /// # Errors
-/// [`Fault::Form`].
+/// [`Fault::Form`], [`Fault::TooSlow`].
 pub(super) async fn fields(request: Request) -> Result<Fields> {
     match Form::<Vec<(String, String)>>::from_request(request, &()).await {
         Ok(Form(pairs)) => Ok(Fields(pairs)),
+        Err(why) if RequestBodyError::is_too_slow(&why) => Err(Fault::TooSlow),
         Err(why) => Err(Fault::Form(why.body_text())),
     }
 }
@@ -176,18 +189,22 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the visit that a request's cookie stands for, while its token lives.
-pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) -> Option<Arc<Visit>> {
-    let visit = cookie(headers, origin.encrypted).and_then(|cookie| shared.visits.find(cookie))?;
+///
+/// # Errors
+/// [`Fault::TooMuchWork`].
+pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) -> Result<Option<Arc<Visit>>> {
+    let found = cookie(headers, origin.encrypted).and_then(|cookie| shared.visits.find(cookie));
     // The cookie stands for a token, and so holds only where the token was shown.
-    if peer(origin, headers) != *visit.session().peer() {
-        return None;
-    }
+    let Some(visit) = found.filter(|visit| peer(origin, headers) == *visit.session().peer()) else { return Ok(None) };
     let session = visit.session().clone();
-    match tokio::task::spawn_blocking(move || session.confirm()).await {
-        Ok(Ok(_)) => Some(visit),
+    let turn = visit.session().clone();
+    // In a turn of revoking: the form that revokes passes here first.
+    match in_turn(async move { turn.revoking_turn().await }, move || Ok(session.confirm())).await {
+        Ok(Ok(_)) => Ok(Some(visit)),
+        Err(Fault::TooMuchWork(full)) => Err(full.into()),
         Ok(Err(_)) | Err(_) => {
             visit.close();
-            None
+            Ok(None)
         }
     }
 }

@@ -83,7 +83,7 @@ impl Console {
         let Ok(mut response) = self.router.clone().call(request).await;
         if let Some(said) = response.extensions_mut().remove::<Said>() {
             let visit = guard::visit(&self.shared, origin, &headers).await;
-            let frame = visit.map(|visit| Frame::around(&self.shared, &visit, None));
+            let frame = visit.ok().flatten().map(|visit| Frame::around(&self.shared, &visit, None));
             response = said.page(response.status(), frame);
         }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());

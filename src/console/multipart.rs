@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use memchr::memmem;
 
 use super::fault::{Fault, Result};
+use crate::http::RequestBodyError;
 
 /// How long a browser may send nothing of an upload.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -104,11 +105,12 @@ impl Multipart {
 /// Returns the next piece of what a browser sends; `None` at its end.
 ///
 /// # Errors
-/// [`Fault::Form`] when it is cut, or nothing comes for long.
+/// [`Fault::Form`] when it is cut; [`Fault::TooSlow`].
 pub(super) async fn piece(body: &mut Body) -> Result<Option<Bytes>> {
     loop {
-        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| cut())?;
-        match frame.transpose().map_err(|_| cut())?.map(|frame| frame.into_data()) {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| Fault::TooSlow)?;
+        let unread = |error: axum::Error| if RequestBodyError::is_too_slow(&error) { Fault::TooSlow } else { cut() };
+        match frame.transpose().map_err(unread)?.map(|frame| frame.into_data()) {
             None => return Ok(None),
             Some(Ok(piece)) => return Ok(Some(piece)),
             // Trailers.

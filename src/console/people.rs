@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 pub(super) use change::{act, ask_delete, ask_new, delete, make};
 
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, in_turn};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
@@ -68,7 +68,7 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     let looker = Looker::new(&caller);
     let looks_up = caller.has(Role::AuthenticationLookup);
     let (tokens, who, now) = (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.now());
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let page = tokens.users(&who, after.as_ref(), PAGE)?;
         let mut rows = Vec::new();
         for user in &page.items {
@@ -114,7 +114,7 @@ async fn page(caller: &Caller, login: Login, fault: Option<Fault>) -> Result<Res
     let given: Vec<Role> = Role::ALL.into_iter().filter(|role| caller.has(*role)).collect();
     let looks_up = caller.has(Role::AuthenticationLookup) || own;
     let (tokens, who, now) = (caller.shared.tokens.clone(), caller.authority(), caller.shared.auth.now());
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let user = tokens.user(&who, &login)?;
         let grants: Vec<Reach> = tokens.grants(&who, &login)?.iter().map(Reach::new).collect();
         let held: Vec<Role> = user.roles.iter().collect();

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::fault::{Result, blocking};
+use super::fault::{Result, in_turn};
 use super::guard::{Caller, Sent};
 use super::page::{Frame, Part, render};
 use crate::domain::Policy;
@@ -71,7 +71,7 @@ fn keys(policy: &Policy) -> Vec<Key> {
 pub(super) async fn show(caller: Caller) -> Result<Response> {
     let frame = Frame::new(&caller, Part::Policy);
     let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
-    let policy = blocking(move || Ok(tokens.policy(&who)?)).await?;
+    let policy = in_turn(caller.light(), move || Ok(tokens.policy(&who)?)).await?;
     render(StatusCode::OK, &Page { frame, keys: keys(&policy), fault: None, done: None })
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn change(sent: Sent) -> Result<Response> {
     let (tokens, who) = (sent.caller.shared.tokens.clone(), sent.caller.authority());
     let key = sent.fields.text("key").unwrap_or_default().to_owned();
     let value = sent.fields.text("value").unwrap_or_default().to_owned();
-    blocking(move || {
+    in_turn(sent.caller.light(), move || {
         let (status, policy, fault) = match tokens.set_policy(&who, &key, &value) {
             Ok(policy) => (StatusCode::OK, policy, None),
             Err(error @ crate::tokens::Error::Setting(_)) => {

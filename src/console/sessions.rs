@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, in_turn};
 use super::guard::{Caller, Sent};
 use super::page::{Frame, Part, render};
 use super::words::{Moment, grouped};
@@ -37,7 +37,7 @@ struct Page {
 pub(super) async fn list(caller: Caller) -> Result<Response> {
     let frame = Frame::new(&caller, Part::Sessions);
     let (shared, who, own) = (caller.shared.clone(), caller.authority(), caller.session().number());
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let sessions = shared.tokens.sessions(&who, &shared.auth)?;
         let now = shared.auth.now();
         let row = |session: &crate::auth::Opened| Row {
@@ -61,6 +61,6 @@ pub(super) async fn end(sent: Sent) -> Result<Response> {
     let token: TokenId = sent.fields.read("token")?.ok_or(Fault::Nothing)?;
     let number = sent.fields.read("number")?;
     let (shared, who) = (sent.caller.shared.clone(), sent.caller.authority());
-    blocking(move || Ok(shared.tokens.end_sessions(&who, &shared.auth, token, number)?)).await?;
+    in_turn(sent.caller.revoking(), move || Ok(shared.tokens.end_sessions(&who, &shared.auth, token, number)?)).await?;
     Ok(Redirect::to("/console/sessions").into_response())
 }

@@ -16,7 +16,7 @@ pub(super) use change::{ask_change, change};
 pub(super) use make::{ask, make};
 pub(super) use one::{ask_revoke, ask_revoke_all, ask_rotate, revoke, revoke_all, rotate, show};
 
-use super::fault::{Fault, Result, blocking};
+use super::fault::{Fault, Result, in_turn};
 use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
@@ -317,7 +317,7 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     let frame = Frame::new(&caller, Part::Tokens);
     let looks_up = caller.has(Role::AuthenticationLookup);
     let looker = Looker::new(&caller);
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let found = looker.tokens.page(&looker.who, &query, PAGE)?;
         let rows: Vec<Shown> = found.items.iter().map(|record| Shown::new(record, looker.this, &looker.auth)).collect();
         let address = typed.address();

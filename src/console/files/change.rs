@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{StatusCode, Uri};
 
-use super::super::fault::{Fault, Result, blocking};
+use super::super::fault::{Fault, Result, in_turn, on_tree};
 use super::super::guard::{Caller, Sent};
 use super::super::page::{Frame, Part, render};
 use super::super::place;
@@ -38,7 +38,7 @@ pub(in super::super) async fn make_folder(uri: Uri, sent: Sent) -> Result<Respon
     let folder = place::of(&uri)?;
     let path = folder.child(&name(sent.fields.text("name").unwrap_or_default())?);
     let view = sent.caller.view();
-    let path = blocking(move || {
+    let path = in_turn(sent.caller.light(), move || {
         let path = view.as_spelled(&TreePath::root(), &path);
         view.make_folder(&path, &Attributes::default(), &Claim::none())?;
         Ok(path)
@@ -52,7 +52,7 @@ pub(in super::super) async fn ask_rename(uri: Uri, caller: Caller) -> Result<Res
     let path = place::of(&uri)?;
     let frame = Frame::new(&caller, Part::Files);
     let view = caller.view();
-    blocking(move || {
+    in_turn(caller.light(), move || {
         view.link_stat(&path)?;
         let name = path.name().ok_or(Fault::Nothing)?;
         // A name that is no text can be replaced, but not be written into a field.
@@ -70,7 +70,7 @@ pub(in super::super) async fn rename(uri: Uri, sent: Sent) -> Result<Response> {
     let view = sent.caller.view();
     let back = holder(&from);
     if from != to {
-        blocking(move || {
+        on_tree(view, move |view| {
             let to = tree::moved_to(&from, view.as_spelled(&TreePath::root(), &to), &to);
             Ok(view.rename(&from, &to, Overwrite::No, &Claim::none())?)
         })
@@ -84,7 +84,7 @@ pub(in super::super) async fn ask_delete(uri: Uri, caller: Caller) -> Result<Res
     let path = place::of(&uri)?;
     let frame = Frame::new(&caller, Part::Files);
     let view = caller.view();
-    blocking(move || {
+    in_turn(caller.light(), move || {
         let folder = view.link_stat(&path)?.is_folder();
         let name = path.name().ok_or(Fault::Nothing)?.to_string();
         let (crumbs, back) = (crumbs(&path), holder(&path));
@@ -98,7 +98,7 @@ pub(in super::super) async fn delete(uri: Uri, sent: Sent) -> Result<Response> {
     let path = place::of(&uri)?;
     let view = sent.caller.view();
     let back = holder(&path);
-    blocking(move || Ok(view.remove_all(&path, &Claim::none())?)).await?;
+    on_tree(view, move |view| Ok(view.remove_all(&path, &Claim::none())?)).await?;
     Ok(Redirect::to(&back).into_response())
 }
 

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use serde::Serialize;
 
-use super::super::fault::{Result, blocking};
+use super::super::fault::{Result, on_tree};
 use super::super::guard::Caller;
 use super::super::place;
 use super::folder::{Block, From};
@@ -36,7 +36,7 @@ struct Answer {
 pub(in super::super) async fn answer(caller: Caller, uri: Uri) -> Result<Response> {
     let path = place::of(&uri)?;
     let view = caller.view();
-    blocking(move || {
+    on_tree(view, move |view| {
         let block = Block::of(view.list(&path, true)?, &From::Start, "", MOST)?;
         let folders = block.entries.iter().filter(|entry| entry.is_folder());
         let folders = folders.filter_map(|entry| {

@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::fault::{Fault, Result, blocking};
+use super::super::fault::{Fault, Result, in_turn};
 use super::super::guard::{Caller, Fields, Sent};
 use super::super::page::{Frame, Part, render};
 use super::super::place;
@@ -78,7 +78,7 @@ pub(in super::super) async fn make(sent: Sent) -> Result<Response> {
         Err(fault) => Err(fault),
         Ok(request) => {
             let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
-            blocking(move || {
+            in_turn(caller.light(), move || {
                 tokens.create_user(&who, &request)?;
                 Ok(request.login)
             })
@@ -96,7 +96,7 @@ pub(in super::super) async fn make(sent: Sent) -> Result<Response> {
 pub(in super::super) async fn ask_delete(caller: Caller, Path(text): Path<String>) -> Result<Response> {
     let login = login(&text)?;
     let (tokens, who, asked) = (caller.shared.tokens.clone(), caller.authority(), login.clone());
-    blocking(move || Ok(tokens.user(&who, &asked)?)).await?;
+    in_turn(caller.light(), move || Ok(tokens.user(&who, &asked)?)).await?;
     let href = place::query(login.as_str().as_bytes());
     render(StatusCode::OK, &DeletePage { frame: Frame::new(&caller, Part::People), login: login.to_string(), href })
 }
@@ -105,7 +105,7 @@ pub(in super::super) async fn ask_delete(caller: Caller, Path(text): Path<String
 pub(in super::super) async fn delete(Path(text): Path<String>, sent: Sent) -> Result<Response> {
     let login = login(&text)?;
     let (tokens, who) = (sent.caller.shared.tokens.clone(), sent.caller.authority());
-    blocking(move || Ok(tokens.delete_user(&who, &login)?)).await?;
+    in_turn(sent.caller.revoking(), move || Ok(tokens.delete_user(&who, &login)?)).await?;
     Ok(Redirect::to("/console/people").into_response())
 }
 
@@ -114,7 +114,7 @@ pub(in super::super) async fn act(Path((text, what)): Path<(String, String)>, se
     let Sent { caller, fields } = sent;
     let login = login(&text)?;
     let (tokens, who, asked) = (caller.shared.tokens.clone(), caller.authority(), login.clone());
-    match blocking(move || done(&tokens, &who, &asked, &what, &fields)).await {
+    match in_turn(caller.revoking(), move || done(&tokens, &who, &asked, &what, &fields)).await {
         Ok(()) => Ok(at(&login)),
         Err(Fault::Nothing) => Err(Fault::Nothing),
         Err(Fault::Tokens(error @ (Error::UnknownUser(_) | Error::Ended))) => Err(error.into()),

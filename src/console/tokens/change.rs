@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::fault::{Result, blocking};
+use super::super::fault::{Result, in_turn};
 use super::super::guard::{Caller, Fields, Sent};
 use super::super::page::{Frame, Part, render};
 use super::form::{self, Line, UNITS};
@@ -104,7 +104,7 @@ pub(in super::super) async fn change(Path(text): Path<String>, sent: Sent) -> Re
         Err(fault) => Err(fault),
         Ok(narrowing) => {
             let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
-            blocking(move || Ok(tokens.narrow(&who, id, &narrowing, version)?)).await
+            in_turn(caller.revoking(), move || Ok(tokens.narrow(&who, id, &narrowing, version)?)).await
         }
     };
     match changed {

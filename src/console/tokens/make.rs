@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::super::fault::{Fault, Result, blocking};
+use super::super::fault::{Fault, Result, in_turn};
 use super::super::guard::{Caller, Fields, Sent};
 use super::super::page::{Frame, Part, render};
 use super::super::place;
@@ -77,7 +77,7 @@ impl Page {
 pub(in super::super) async fn ask(caller: Caller, Query(asked): Query<Asked>) -> Result<Response> {
     let view = caller.view();
     let folder = asked.folder.as_deref().map(place::decode).transpose()?;
-    let lines = blocking(move || folder.map(|folder| line(&view, &folder)).transpose()).await?;
+    let lines = in_turn(caller.light(), move || folder.map(|folder| line(&view, &folder)).transpose()).await?;
     let fields = Fields::from(asked.owner.map(|owner| ("owner".to_owned(), owner)).into_iter().collect::<Vec<_>>());
     render(StatusCode::OK, &Page::new(&caller, fields, Line::filled(lines.into_iter().collect()), None)?)
 }

@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::fault::{Fault, Result, blocking};
+use super::super::fault::{Fault, Result, in_turn};
 use super::super::guard::{Caller, Sent};
 use super::super::page::{Frame, Part, render};
 use super::super::visits::draw;
@@ -54,7 +54,7 @@ pub(super) fn id(text: &str) -> Result<TokenId> {
 /// What `tokens` says.
 pub(super) async fn find(caller: &Caller, id: TokenId) -> Result<TokenRecord> {
     let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
-    blocking(move || Ok(tokens.find(&who, id)?)).await
+    in_turn(caller.light(), move || Ok(tokens.find(&who, id)?)).await
 }
 
 /// Shows a token.
@@ -96,7 +96,7 @@ pub(in super::super) async fn rotate(Path(text): Path<String>, sent: Sent) -> Re
 pub(in super::super) async fn revoke(Path(text): Path<String>, sent: Sent) -> Result<Response> {
     let id = id(&text)?;
     let (tokens, who) = (sent.caller.shared.tokens.clone(), sent.caller.authority());
-    blocking(move || Ok(tokens.revoke(&who, &[id])?)).await?;
+    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke(&who, &[id])?)).await?;
     Ok(Redirect::to(&format!("/console/tokens/{id}")).into_response())
 }
 
@@ -111,6 +111,6 @@ pub(in super::super) async fn ask_revoke_all(caller: Caller, Path(owner): Path<S
 pub(in super::super) async fn revoke_all(Path(owner): Path<String>, sent: Sent) -> Result<Response> {
     let owner: Login = owner.parse().map_err(|_| Fault::Nothing)?;
     let (tokens, who, asked) = (sent.caller.shared.tokens.clone(), sent.caller.authority(), owner.clone());
-    blocking(move || Ok(tokens.revoke_all(&who, &asked)?)).await?;
+    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke_all(&who, &asked)?)).await?;
     Ok(Redirect::to(&format!("/console/tokens?owner={owner}")).into_response())
 }

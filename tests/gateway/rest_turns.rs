@@ -1,0 +1,183 @@
+//! Work that REST and the console ask for goes in turns of its user: one who asks for much keeps nobody else waiting, is told
+//! when too much of it waits, and leaves none behind when he hangs up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::support::http2::{connect, request};
+use crate::support::{Dav, Fixture, id_of};
+
+/// Lists all named nodes, each of which is looked at.
+const SLOW: &str = "/api/v1/nodes?limit=1";
+/// Connections of the one who asks for much.
+const CONNECTIONS: usize = 100;
+/// Requests of the other, before and meanwhile.
+const ASKED: usize = 30;
+/// Requests that one user's connections of HTTP/2 bring at once: more than may wait.
+const STREAMS: (usize, usize) = (8, 60);
+/// Callers who hang up, as many as may be connected from an address before they are known.
+const HUNG_UP: usize = 60;
+/// Far longer than anything here takes.
+const NEVER: Duration = Duration::from_secs(120);
+
+/// Names so many files, as `node id` would one by one.
+fn name_nodes(gateway: &Fixture, count: usize) {
+    gateway.node("/");
+    let store = Connection::open(gateway.state().join("patgate.db")).expect("the store");
+    store.busy_timeout(Duration::from_secs(10)).expect("set");
+    let name = "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
+        INSERT INTO nodes (id, parent, name, folder) SELECT randomblob(16), (SELECT id FROM nodes WHERE parent IS NULL),
+        CAST('file' || n AS BLOB), 0 FROM number";
+    store.execute(name, [i64::try_from(count).expect("few")]).expect("named");
+}
+
+/// Asks for a path on so many connections, again and again until told to stop.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    asking: Vec<JoinHandle<usize>>,
+}
+
+impl Flood {
+    fn start(gateway: &Fixture, token: &str, connections: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ask = |_| {
+            let (dav, stop) = (gateway.dav("mallory", token), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = dav.get(SLOW).await;
+                    assert!(answer.status == 200 || (answer.status, answer.header("retry-after")) == (503, "1"));
+                    answered += 1;
+                }
+                answered
+            })
+        };
+        Self { asking: (0..connections).map(ask).collect(), stop }
+    }
+
+    async fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut answered = 0;
+        for asking in self.asking {
+            answered += asking.await.expect("no panic");
+        }
+        answered
+    }
+}
+
+/// Returns the median of the times that requests take, one after the other.
+async fn median(dav: &Dav, path: &str) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..ASKED {
+        let since = Instant::now();
+        assert_eq!(dav.get(path).await.status, 200);
+        times.push(since.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocation_holds() {
+    let gateway = Fixture::start().await;
+    gateway.write("/file", "content");
+    let [mallory, stolen] = [gateway.login("mallory", "/:r"), gateway.token("mallory", &["-e", "1h"])];
+    let bob = gateway.dav("bob", &gateway.login("bob", "/:r"));
+    name_nodes(&gateway, 3000);
+    // A user's share of the machine is his to use up: what counts is that a hundred connections take no more than it.
+    let share = Flood::start(&gateway, &mallory, std::thread::available_parallelism().map_or(2, usize::from).max(2));
+    let paths = ["/api/v1/tokens/self", SLOW, "/dav/file"];
+    let mut before = Vec::new();
+    for path in paths {
+        before.push(median(&bob, path).await);
+    }
+    assert!(share.end().await > 0);
+    let flood = Flood::start(&gateway, &mallory, CONNECTIONS);
+    let mut meanwhile = Vec::new();
+    for path in paths {
+        meanwhile.push(median(&bob, path).await);
+    }
+    // Revoked by its owner over REST, in the middle of it.
+    let own = gateway.rest("mallory", &mallory);
+    let victim = gateway.dav("mallory", &stolen);
+    assert_eq!(victim.status("HEAD", "/dav/file").await, 200);
+    let since = Instant::now();
+    let revoked = own.send("DELETE", &format!("/api/v1/tokens/{}", id_of(&stolen)), serde_json::Value::Null).await;
+    let took = since.elapsed();
+    assert_eq!(revoked.status, 204);
+    assert_eq!(victim.status("HEAD", "/dav/file").await, 401);
+    assert!(flood.end().await > 0);
+    println!("{before:?} beside a share, {meanwhile:?} beside the flood; revoked in {took:?}");
+    for (before, meanwhile) in before.iter().zip(&meanwhile) {
+        assert!(*meanwhile < 2 * *before + Duration::from_millis(5), "{before:?} became {meanwhile:?}");
+    }
+    // It waits for none of the flood: a hundred requests of the slow kind, two at once.
+    assert!(took < 10 * meanwhile[1] + Duration::from_millis(50), "revoked in {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_work_past_what_may_wait_is_refused_with_a_time_to_retry_and_others_go_on() {
+    let gateway = Fixture::start().await;
+    gateway.write("/file", "content");
+    let mallory = gateway.dav("mallory", &gateway.login("mallory", "/:r"));
+    let bob = gateway.rest("bob", &gateway.login("bob", "/:r"));
+    name_nodes(&gateway, 1000);
+    let (mut asking, mut kept) = (JoinSet::new(), Vec::new());
+    let (connections, streams) = STREAMS;
+    for _ in 0..connections {
+        let mut requests = connect(&gateway).await;
+        let headers = [("authorization", mallory.authorization())];
+        // The first tells who it is: an unproven connection has fewer windows.
+        let (proven, _) = requests.send_request(request(&gateway, "HEAD", "/dav/file", &headers), true).expect("sent");
+        assert_eq!(proven.await.expect("an answer").status(), 200);
+        for _ in 0..streams {
+            requests = requests.ready().await.expect("ready");
+            let (response, _) = requests.send_request(request(&gateway, "GET", SLOW, &headers), true).expect("sent");
+            asking.spawn(async move {
+                let response = response.await.expect("an answer");
+                let wait = response.headers().get("retry-after").map(|wait| wait.to_str().expect("text").to_owned());
+                (response.status().as_u16(), wait)
+            });
+        }
+        kept.push(requests);
+    }
+    assert_eq!(bob.get("/api/v1/tokens/self").await.status, 200);
+    assert_eq!(bob.get(SLOW).await.status, 200);
+    let answers = tokio::time::timeout(NEVER, asking.join_all()).await.expect("all are answered");
+    let refused = answers.iter().filter(|answer| **answer == (503, Some("1".to_owned()))).count();
+    let done = answers.iter().filter(|answer| **answer == (200, None)).count();
+    assert_eq!(refused + done, connections * streams, "{answers:?}");
+    assert!(refused >= connections * streams - 256 - 150 && done >= 256, "{refused} refused, {done} done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_work_that_waits_for_a_turn_is_not_done_once_its_caller_has_hung_up() {
+    let gateway = Fixture::start().await;
+    let dav = gateway.dav("mallory", &gateway.login("mallory", "/:r"));
+    name_nodes(&gateway, 20_000);
+    let one = {
+        let since = Instant::now();
+        assert_eq!(dav.get(SLOW).await.status, 200);
+        since.elapsed()
+    };
+    let asking: Vec<_> = (0..HUNG_UP)
+        .map(|_| {
+            let dav = dav.clone();
+            tokio::spawn(async move { dav.get(SLOW).await })
+        })
+        .collect();
+    tokio::time::sleep(one).await;
+    for ask in &asking {
+        ask.abort();
+    }
+    let since = Instant::now();
+    assert_eq!(dav.get(SLOW).await.status, 200);
+    let after = since.elapsed();
+    println!("alone {one:?}, after the others have hung up {after:?}");
+    // Worked off two at once, they would take thirty times as long; that a caller is gone is seen within a second.
+    assert!(after < 8 * one + Duration::from_secs(2), "alone {one:?}, after {after:?}");
+}
