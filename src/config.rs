@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertySpace, PublicUrl, UploadSpace};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertySpace, PublicUrl, UploadSpaces};
 
 use fault::Place;
 pub use fault::{ConfigError, Fault};
@@ -112,8 +112,8 @@ pub struct Config {
     pub unauthenticated_connections_per_address: usize,
     /// The most entries of a WebDAV listing of infinite depth.
     pub propfind_infinity_entries: usize,
-    /// How much all unfinished uploads together may hold.
-    pub unfinished_upload_space: UploadSpace,
+    /// How much unfinished uploads may hold.
+    pub unfinished_upload_space: UploadSpaces,
     /// How much dead properties may take in the state directory.
     pub properties: PropertySpace,
     /// How long SIGTERM lets transfers go on.
@@ -235,7 +235,7 @@ struct Draft {
     unauthenticated_connections: usize,
     unauthenticated_connections_per_address: usize,
     propfind_infinity_entries: usize,
-    unfinished_upload_space: UploadSpace,
+    unfinished_upload_space: UploadSpaces,
     properties: PropertySpace,
     drain: Duration,
     log: String,
@@ -502,7 +502,7 @@ impl Draft {
             unauthenticated_connections: 0,
             unauthenticated_connections_per_address: 0,
             propfind_infinity_entries: 0,
-            unfinished_upload_space: UploadSpace::default(),
+            unfinished_upload_space: UploadSpaces::default(),
             properties: PropertySpace::default(),
             drain: Duration::ZERO,
             log: String::new(),

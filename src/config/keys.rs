@@ -462,7 +462,17 @@ pub const KEYS: &[Key] = &[
         value: "SIZE|SHARE",
         purpose: "How much all unfinished uploads of WebDAV together may hold: a size such as 10GiB, or a share of \
                   what would be free without them. More is refused with 507.",
-        read: |draft, text| text.parse().map(|space| draft.unfinished_upload_space = space),
+        read: |draft, text| text.parse().map(|space| draft.unfinished_upload_space.all = space),
+    },
+    Key {
+        name: "unfinished_upload_space_per_user",
+        flag: "unfinished-upload-space-per-user",
+        shape: Shape::Text,
+        default: Some("25%"),
+        example: "",
+        value: "SIZE|SHARE",
+        purpose: "Of that, those of one user.",
+        read: |draft, text| text.parse().map(|space| draft.unfinished_upload_space.per_user = space),
     },
     Key {
         name: "property_space",

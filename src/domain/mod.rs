@@ -52,7 +52,7 @@ pub use setting::Setting;
 pub use shares::{Share, ShareLimits, Shares};
 pub use time::{Lifetime, LifetimeError, Time};
 pub use token::{Secret, TokenError, TokenId, TokenText};
-pub use upload::{PropertySpace, UploadRule, UploadSpace};
+pub use upload::{PropertySpace, UploadRule, UploadSpace, UploadSpaces};
 pub use user::{Login, LoginError, Role, Roles};
 pub use verdict::{Question, Rule, Source, TargetFault, Verdict};
 pub use web_address::{AllowedOrigins, PublicUrl, WebOrigin, public_prefix};

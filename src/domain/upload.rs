@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use super::ShareLimits;
 use super::limits::{ByteSize, Limits, MimePattern, Tag};
 
 /// What the uploads of a session must fit. It only ever narrows along a chain of tokens: the smallest
@@ -92,9 +93,26 @@ impl UploadSpace {
     }
 }
 
-impl Default for UploadSpace {
+/// How many bytes unfinished uploads may hold: those of one user, and all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadSpaces {
+    /// Those of one user.
+    pub per_user: UploadSpace,
+    /// All.
+    pub all: UploadSpace,
+}
+
+impl UploadSpaces {
+    /// Returns how many bytes they may hold, as [`UploadSpace::most`] does.
+    pub fn most(self, free: u64, written: u64) -> ShareLimits {
+        ShareLimits { per_user: self.per_user.most(free, written), in_all: self.all.most(free, written) }
+    }
+}
+
+impl Default for UploadSpaces {
+    /// A quarter of what is free for each user, half of it for all.
     fn default() -> Self {
-        Self::Share(50)
+        Self { per_user: UploadSpace::Share(25), all: UploadSpace::Share(50) }
     }
 }
 

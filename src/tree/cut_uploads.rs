@@ -16,7 +16,7 @@ use super::Tree;
 use super::host::Kept;
 use super::upload::SlotId;
 use crate::auth::Clock;
-use crate::domain::{Login, TokenId, UploadSpace};
+use crate::domain::{Login, ShareLimits, TokenId, UploadSpaces};
 use crate::store::{Store, TokenState};
 
 /// Maximum number of cut uploads that are kept for one token.
@@ -24,13 +24,85 @@ const CUT_UPLOADS_PER_TOKEN: usize = 64;
 /// Maximum number of cut uploads that are kept for all tokens of one user.
 const CUT_UPLOADS_PER_USER: usize = 256;
 
-/// Bytes that unfinished uploads of all protocols hold together.
+/// Bytes that unfinished uploads of all protocols hold: those of each user, and all.
 #[derive(Debug, Default)]
 pub struct UnfinishedBytes {
     /// Announced or written.
-    pub held: AtomicU64,
+    held: Mutex<HeldBytes>,
     /// What of that is written: it is free on the disk no more.
-    pub written: AtomicU64,
+    written: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct HeldBytes {
+    in_all: u64,
+    by_user: HashMap<Login, u64>,
+}
+
+impl UnfinishedBytes {
+    /// Tells whether a user may hold so many more bytes.
+    pub fn fits(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+        self.held.lock().fits(login, more, most)
+    }
+
+    /// Holds so many more bytes for a user, where he may; tells whether he may.
+    pub fn hold(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+        let mut held = self.held.lock();
+        let fits = held.fits(login, more, most);
+        if fits {
+            held.add(login, more);
+        }
+        fits
+    }
+
+    /// Holds so many bytes that are written already, whatever is held.
+    pub fn hold_written(&self, login: &Login, bytes: u64) {
+        self.held.lock().add(login, bytes);
+        self.wrote(bytes);
+    }
+
+    /// Holds so many bytes less.
+    pub fn release(&self, login: &Login, bytes: u64) {
+        let mut held = self.held.lock();
+        held.in_all = held.in_all.saturating_sub(bytes);
+        if let Some(own) = held.by_user.get_mut(login) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                held.by_user.remove(login);
+            }
+        }
+    }
+
+    /// Notes that so many bytes of those that are held are written.
+    pub fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Notes that so many bytes that were written are gone.
+    pub fn release_written(&self, bytes: u64) {
+        self.written.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Returns how many bytes are written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+}
+
+impl HeldBytes {
+    fn fits(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+        let own = self.by_user.get(login).copied().unwrap_or(0);
+        let within = |held: u64, most: u64| held.checked_add(more).is_some_and(|sum| sum <= most);
+        within(own, most.per_user) && within(self.in_all, most.in_all)
+    }
+
+    fn add(&mut self, login: &Login, bytes: u64) {
+        self.in_all = self.in_all.saturating_add(bytes);
+        if bytes > 0 {
+            let own = self.by_user.entry(login.clone()).or_default();
+            *own = own.saturating_add(bytes);
+        }
+    }
 }
 
 /// For how long, and in how much space, cut uploads are kept.
@@ -38,8 +110,8 @@ pub struct UnfinishedBytes {
 pub struct CutUploadPolicy {
     /// Time after the connection was lost; zero: they are discarded at once.
     pub keep_for: Duration,
-    /// Space that all unfinished uploads together may hold.
-    pub space: UploadSpace,
+    /// Space that unfinished uploads may hold.
+    pub space: UploadSpaces,
 }
 
 /// The cut uploads of a tree.
@@ -82,9 +154,7 @@ impl CutUploads {
         let kept = self.kept.lock();
         let of_token = kept.keys().filter(|(other, _)| *other == token).count();
         let of_user = kept.values().filter(|upload| upload.login == *login).count();
-        let most = policy.space.most(free, self.bytes.written.load(Ordering::Acquire));
-        let held = self.bytes.held.load(Ordering::Acquire).checked_add(size);
-        let fits = held.is_some_and(|held| held <= most);
+        let fits = self.bytes.fits(login, size, policy.space.most(free, self.bytes.written()));
         size > 0 && fits && of_token < CUT_UPLOADS_PER_TOKEN && of_user < CUT_UPLOADS_PER_USER
     }
 
@@ -103,8 +173,7 @@ impl CutUploads {
         login: Login,
         since: Option<Duration>,
     ) -> CutUpload {
-        self.bytes.held.fetch_add(size, Ordering::AcqRel);
-        self.bytes.written.fetch_add(size, Ordering::AcqRel);
+        self.bytes.hold_written(&login, size);
         let (content, bytes) = (Some(content), Arc::clone(&self.bytes));
         CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.running()), bytes }
     }
@@ -163,8 +232,8 @@ impl CutUpload {
 
 impl Drop for CutUpload {
     fn drop(&mut self) {
-        self.bytes.held.fetch_sub(self.size, Ordering::AcqRel);
-        self.bytes.written.fetch_sub(self.size, Ordering::AcqRel);
+        self.bytes.release(&self.login, self.size);
+        self.bytes.release_written(self.size);
         if let Some(content) = &self.content {
             discard(content);
         }

@@ -104,7 +104,8 @@ async fn put_part(
     let (view, now) = (around.view(), around.now);
     let sums = Checksums::announced(&head.headers, Of::All);
     let expected = fields::expected_length(&head.headers, LengthOf::Part)?;
-    let (uploads, mut weight, length) = (around.uploads.clone(), around.uploads.weight(), body.size_hint().lower());
+    let (uploads, mut weight, length) =
+        (around.uploads.clone(), around.uploads.weight(view.session().login()), body.size_hint().lower());
     let part = move || {
         view.may_deposit()?;
         weight.grow_to(length)?;

@@ -102,7 +102,7 @@ pub(super) enum Error {
     /// The token, or its user, has as many unfinished uploads or parts of them as may wait.
     #[error("too many unfinished uploads wait: finish or cancel one")]
     Crowded,
-    /// All unfinished uploads together hold as much as they may.
+    /// The unfinished uploads of the user, or of all together, hold as much as they may.
     #[error("unfinished uploads hold as much space as they may: finish or cancel one, or try again later")]
     Full,
     /// The body ended before its end.

@@ -50,7 +50,7 @@ use self::streak::Streak;
 use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
-use crate::domain::UploadSpace;
+use crate::domain::UploadSpaces;
 use crate::http::{Body, Origin, Proven, PublicAddress, RequestBody, empty, is_encoded};
 use crate::tree::Tree;
 
@@ -59,13 +59,13 @@ use crate::tree::Tree;
 pub struct WebdavOptions {
     /// The most entries of a listing of infinite depth.
     pub deep_listing: usize,
-    /// How much all unfinished uploads together may hold.
-    pub uploads: UploadSpace,
+    /// How much unfinished uploads may hold.
+    pub uploads: UploadSpaces,
 }
 
 impl Default for WebdavOptions {
     fn default() -> Self {
-        Self { deep_listing: 10_000, uploads: UploadSpace::default() }
+        Self { deep_listing: 10_000, uploads: UploadSpaces::default() }
     }
 }
 

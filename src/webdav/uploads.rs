@@ -19,7 +19,7 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::weight::{Scales, Weight};
 use crate::auth::{Clock, Session};
-use crate::domain::{Login, Name, Time, TokenId, UploadSpace};
+use crate::domain::{Login, Name, Time, TokenId, UploadSpaces};
 use crate::tree::{Secured, Tree, Unfinished, Upload, View, Waiting};
 
 /// How many may wait for one token.
@@ -123,7 +123,7 @@ impl ChunkName {
 
 impl Uploads {
     /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
-    pub(super) fn new(tree: Tree, most: UploadSpace, clock: Clock) -> Self {
+    pub(super) fn new(tree: Tree, most: UploadSpaces, clock: Clock) -> Self {
         let scales = Scales::new(tree.clone(), most);
         let left = tree.unfinished(clock.retention().before(LIFE));
         let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
@@ -155,7 +155,7 @@ impl Uploads {
     /// Lets one more upload begin, of so many bytes where that is known; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when all hold too much.
+    /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when the user's, or all, hold too much.
     pub(super) fn admit(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.epoch()?;
         let old = self.0.table.lock().holds_old(self.0.clock.retention());
@@ -164,7 +164,7 @@ impl Uploads {
             self.sweep();
         }
         self.0.table.lock().room(session)?;
-        self.0.scales.admit(length)
+        self.0.scales.admit(session.login(), length)
     }
 
     /// Begins an upload of which nothing has come yet; may block.
@@ -177,7 +177,7 @@ impl Uploads {
         self.0.table.lock().room(session)?;
         let (id, waiting) = upload.set_aside(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
         let (token, login) = (session.token(), session.login().clone());
-        let content = Content { offset: 0, noted: 0, weight: self.0.scales.hold(0) };
+        let content = Content { offset: 0, noted: 0, weight: self.0.scales.hold(session.login(), 0) };
         let state = State::new(content, call.now);
         let open = Open { id, token, login, begun, length, waiting, state, returned: Notify::new() };
         self.0.table.lock().open.insert(uuid, Arc::new(open));
@@ -253,8 +253,8 @@ impl Uploads {
     }
 
     /// Returns the weight of a part that has not come yet.
-    pub(super) fn weight(&self) -> Weight {
-        self.0.scales.hold(0)
+    pub(super) fn weight(&self, login: &Login) -> Weight {
+        self.0.scales.hold(login, 0)
     }
 
     /// Keeps a part of an upload, in place of one of the same name; true when there was one. May block.
@@ -374,14 +374,14 @@ impl Table {
             let key = (token, Name::new(&name).ok()?);
             let parts = parts.into_iter().filter_map(|(name, size, waiting)| {
                 let name = ChunkName::new(&Name::new(&name).ok()?);
-                Some((name, Arc::new(Chunk { size, waiting, _weight: scales.hold(size) })))
+                Some((name, Arc::new(Chunk { size, waiting, _weight: scales.hold(&login, size) })))
             });
             let state = Mutex::new((parts.collect(), touched));
             self.chunked.insert(key, Arc::new(Chunked { id, login, state }));
             return Some(());
         };
         let (_, offset, waiting) = parts.into_iter().next()?;
-        let content = Content { offset, noted: offset, weight: scales.hold(offset) };
+        let content = Content { offset, noted: offset, weight: scales.hold(&login, offset) };
         let state = State::new(content, touched);
         let (uuid, begun) = (Uuid::from_slice(&name).ok()?, Begun::parse(&request)?);
         let length = super::resume::length(begun.headers()).ok()?;

@@ -300,7 +300,7 @@ async fn bounds_in_number_hold_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_uploads_hold_no_more_together_than_they_may() {
     let most = |settings: &mut patgate::gateway::Settings| {
-        settings.webdav_options.uploads = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.uploads.all = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;
     gateway.user("alice", &["/:rw"]);
@@ -384,7 +384,7 @@ async fn what_can_not_be_committed_stays_and_can_be_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_of_an_upload_takes_no_room() {
     let most = |settings: &mut patgate::gateway::Settings| {
-        settings.webdav_options.uploads = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.uploads.all = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;
     gateway.user("alice", &["/:rw"]);
@@ -509,7 +509,7 @@ async fn what_is_announced_and_has_not_come_counts_as_taken_not_as_free() {
     assert_eq!(dav.status("MKCOL", PLACE).await, 201);
     let space = rustix::fs::statvfs(&root).expect("asked");
     let percent = |percent: u64| space.f_bavail * space.f_frsize / 100 * percent;
-    let length = usize::try_from(percent(40)).expect("a length");
+    let length = usize::try_from(percent(20)).expect("a length");
     let _open = hang(&dav, &server, &format!("PUT {PLACE}/1 HTTP/1.1"), length, b"x").await;
     while staged(&root).is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -518,8 +518,8 @@ async fn what_is_announced_and_has_not_come_counts_as_taken_not_as_free() {
         let length = percent(more).to_string();
         dav.send("MKCOL", &format!("{PLACE}{more}"), &[("oc-total-length", &*length)], "").await.status
     };
-    assert_eq!(announced(20).await, 507, "half of what is free is the most");
-    assert_eq!(announced(5).await, 201);
+    assert_eq!(announced(10).await, 507, "a quarter of what is free is the most of one user");
+    assert_eq!(announced(2).await, 201);
 }
 
 /// A body that goes on for ever after its first bytes.
