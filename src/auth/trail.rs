@@ -14,11 +14,13 @@ const COUNTED: Duration = Duration::from_secs(60);
 const COUNTED_TOGETHER: Duration = Duration::from_secs(600);
 /// How many different things are told apart at once.
 const APART: usize = 2048;
+/// How many more there may be that are told by user and kind alone.
+const TOGETHER: usize = 2048;
 
 /// Who made something happen: how much room it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The bearer of a token, or patgate itself.
+    /// The bearer of a token: 256 rows at once for what concerns a user, then one in 20 s; 4096 in all, then one a second.
     Known,
     /// Anybody: 256 rows at once, then one in ten seconds.
     Stranger,
@@ -33,9 +35,23 @@ pub(super) struct Trail {
 #[derive(Default)]
 struct Pages {
     tallies: HashMap<Key, Tally>,
+    rooms: Rooms,
+}
+
+/// The room for rows: of each user, of all of them, and of strangers.
+#[derive(Default)]
+struct Rooms {
+    users: HashMap<Login, Room>,
     known: Room,
     strangers: Room,
 }
+
+/// Rows that a room has at once, and the time after which one comes back.
+type RoomSize = (u64, Duration);
+
+const USER_ROOM: RoomSize = (256, Duration::from_secs(20));
+const KNOWN_ROOM: RoomSize = (4096, Duration::from_secs(1));
+const STRANGERS_ROOM: RoomSize = (256, Duration::from_secs(10));
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -96,17 +112,19 @@ impl Pages {
         let key = Key::of(&event);
         if let Some(tally) = self.tallies.get_mut(&key) {
             tally.add(event);
-        } else if self.tallies.len() < APART && self.room(source).take(source, event.at) {
+        } else if self.tallies.len() < APART && self.rooms.take(source, event.user.as_ref(), event.at) {
             self.begin(key, source, event);
         } else {
             self.together(source, event);
         }
     }
 
-    /// Counts an event with all others of its kind and reason.
+    /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
     fn together(&mut self, source: Source, event: Event) {
-        let Event { at, kind, count, .. } = event;
+        let Event { at, kind, count, user, .. } = event;
+        let user = user.filter(|_| source == Source::Known && self.tallies.len() < APART + TOGETHER);
         let event = Event::new(at, kind).times(count).detail("and more of them, not told apart");
+        let event = Event { user, ..event };
         let key = Key::of(&event);
         match self.tallies.get_mut(&key) {
             Some(tally) => tally.add(event),
@@ -119,28 +137,21 @@ impl Pages {
         self.tallies.insert(key, Tally { event, source, untold, told_at: None });
     }
 
-    fn room(&mut self, source: Source) -> &mut Room {
-        match source {
-            Source::Known => &mut self.known,
-            Source::Stranger => &mut self.strangers,
-        }
-    }
-
     fn take(&mut self, now: Time, all: bool) -> Vec<Event> {
         let mut told = Vec::new();
         let mut crowded = Vec::new();
-        let Self { tallies, known, strangers } = self;
+        let Self { tallies, rooms } = self;
         for tally in tallies.values_mut().filter(|tally| tally.untold > 0 && (all || tally.is_due(now))) {
             let event = tally.event.clone().times(std::mem::take(&mut tally.untold));
-            let room = if tally.source == Source::Known { &mut *known } else { &mut *strangers };
             let first = tally.told_at.replace(now).is_none();
             // The room of the first telling was taken when it began.
-            match all || first || tally.is_of_many() || room.take(tally.source, now) {
+            match all || first || tally.is_of_many() || rooms.take(tally.source, event.user.as_ref(), now) {
                 true => told.push(event),
                 false => crowded.push((tally.source, event)),
             }
         }
         tallies.retain(|_, tally| tally.untold > 0 || !tally.is_due(now));
+        rooms.users.retain(|_, room| !room.is_empty(USER_ROOM, now));
         for (source, event) in crowded {
             self.together(source, event);
         }
@@ -166,22 +177,43 @@ impl Tally {
     }
 }
 
+impl Rooms {
+    /// Takes room for one row, if there is any.
+    fn take(&mut self, source: Source, user: Option<&Login>, now: Time) -> bool {
+        match (source, user) {
+            (Source::Stranger, _) => self.strangers.take(STRANGERS_ROOM, now),
+            (Source::Known, None) => self.known.take(KNOWN_ROOM, now),
+            // The user's own first: who has used that up takes none of what all have.
+            (Source::Known, Some(user)) => {
+                let of_user = self.users.entry(user.clone()).or_default();
+                of_user.take(USER_ROOM, now) && self.known.take(KNOWN_ROOM, now)
+            }
+        }
+    }
+}
+
 impl Room {
     /// Takes room for one row, if there is any.
-    fn take(&mut self, source: Source, now: Time) -> bool {
-        let (rows, one_in) = match source {
-            Source::Known => (1024, Duration::from_secs(5)),
-            Source::Stranger => (256, Duration::from_secs(10)),
-        };
+    fn take(&mut self, size: RoomSize, now: Time) -> bool {
+        self.refill(size, now);
+        let free = self.used < size.0;
+        self.used += u64::from(free);
+        free
+    }
+
+    /// Tells whether all of it has come back.
+    fn is_empty(&mut self, size: RoomSize, now: Time) -> bool {
+        self.refill(size, now);
+        self.used == 0
+    }
+
+    fn refill(&mut self, (_, one_in): RoomSize, now: Time) {
         let freed_at = *self.freed_at.get_or_insert(now);
         let freed = u64::try_from(now.since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
         if freed > 0 || now < freed_at {
             self.used = self.used.saturating_sub(freed);
             self.freed_at = Some(now);
         }
-        let free = self.used < rows;
-        self.used += u64::from(free);
-        free
     }
 }
 
@@ -254,6 +286,30 @@ mod tests {
         assert!(rows < 256 + 360 + 10, "{rows} rows in an hour");
         trail.note(Source::Known, Event::new(at(3600), EventKind::SessionEnded).token("JhxND7ci".parse().expect("id")));
         assert_eq!(counts(&trail.due(at(3600))), [1], "strangers leave room for others");
+    }
+
+    fn denial(seconds: u64, user: &str, path: usize) -> Event {
+        let event = Event::new(at(seconds), EventKind::AccessDenied).user(&user.parse().expect("a login"));
+        Event { path: Some(format!("/{path}")), ..event.token("JhxND7ci".parse().expect("an id")) }
+    }
+
+    #[test]
+    fn denials_of_one_user_take_no_room_from_those_of_another_and_are_told_as_his() {
+        let trail = Trail::default();
+        for path in 0..5000 {
+            trail.note(Source::Known, denial(0, "mallory", path));
+        }
+        trail.note(Source::Known, denial(0, "bob", 1));
+        let told = trail.due(at(0));
+        let is_of = |event: &&Event, login: &str| event.user.as_ref().is_some_and(|user| user.as_str() == login);
+        let of = |login: &'static str| told.iter().filter(move |event| is_of(event, login));
+        let bobs: Vec<_> = of("bob").collect();
+        assert!(bobs.len() == 1 && bobs[0].path.as_deref() == Some("/1"), "told apart: {bobs:?}");
+        assert_eq!(of("mallory").count(), 256 + 1);
+        assert_eq!(of("mallory").map(|event| event.count).sum::<u64>(), 5000, "and none of it is uncounted");
+        assert_eq!(trail.pages.lock().rooms.users.len(), 2);
+        trail.due(at(256 * 20));
+        assert!(trail.pages.lock().rooms.users.is_empty(), "released");
     }
 
     #[test]
