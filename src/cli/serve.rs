@@ -8,6 +8,7 @@ use super::site::{Site, durability};
 use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded, Sources};
+use crate::domain::StateLimits;
 use crate::gateway::{Gateway, HTTP_PACE_WINDOW, Parts, ProxyProtocol, Reloader, Settings};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
@@ -138,6 +139,7 @@ fn settings(config: Config) -> Settings {
         http_idle: config.http_idle,
         http_pace_window: HTTP_PACE_WINDOW,
         properties: config.properties,
+        state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
             deep_listing: config.propfind_infinity_entries,
             uploads: config.unfinished_upload_space,

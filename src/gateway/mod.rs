@@ -124,6 +124,7 @@ impl Gateway {
 
         let store = Store::open(&settings.state)?;
         store.bound_properties(settings.properties);
+        store.bound_state(settings.state_limits);
         if !store.restore_ballast()? {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::text));
         }
@@ -135,8 +136,7 @@ impl Gateway {
         let clock = parts.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
-        let (keep_for, space) = (settings.sftp_options.upload_retention, settings.webdav_options.uploads);
-        tree.keep_cut_uploads(tree::CutUploadPolicy { keep_for, space });
+        tree.keep_cut_uploads(cut_upload_policy(&settings));
         if let Some(limits) = settings.open_files {
             tree.limit_open_files(limits);
         }
@@ -266,6 +266,10 @@ impl Gateway {
             tracing::warn!(%error, "removals under way were cut");
         }
     }
+}
+
+fn cut_upload_policy(settings: &Settings) -> tree::CutUploadPolicy {
+    tree::CutUploadPolicy { keep_for: settings.sftp_options.upload_retention, space: settings.webdav_options.uploads }
 }
 
 async fn drain(connections: &TaskTracker, bound: Duration) {

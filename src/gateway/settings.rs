@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
-use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertySpace, PublicUrl, ShareLimits};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertySpace, PublicUrl, ShareLimits, StateLimits};
 use crate::net::GateLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub webdav_options: WebdavOptions,
     /// How much dead properties may take in the state directory.
     pub properties: PropertySpace,
+    /// How much of what the store keeps callers may fill, beside that.
+    pub state_limits: StateLimits,
     /// How REST is set up.
     pub api_options: ApiOptions,
     /// How many files and directories are open at once; `None`: any number.
@@ -100,6 +102,7 @@ impl Settings {
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
             properties: PropertySpace::default(),
+            state_limits: StateLimits::default(),
             api_options: ApiOptions::default(),
             open_files: None,
             drain: Duration::from_secs(10),

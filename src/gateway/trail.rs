@@ -63,6 +63,9 @@ pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: Ca
 impl Keeper {
     fn round(&mut self, last: bool) {
         self.remember_clock(last);
+        if let Err(error) = self.tree.end_locks_of_removed_users() {
+            tracing::warn!(%error, "locks of users who were removed stay for now");
+        }
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
         if self.tidy_at <= now || now.after(REST) < self.tidy_at {

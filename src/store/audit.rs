@@ -1,7 +1,6 @@
 //! The audit trail: what happened, noted in the transaction that makes it so, read in pages.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, Row, Transaction, named_params};
 
@@ -122,32 +121,6 @@ impl Store {
     /// Returns the number of the latest event; 0 where there is none.
     pub fn latest_event(&self) -> Result<u64> {
         self.read(latest)
-    }
-
-    /// Forgets up to `limit` refusals, the oldest first, where there are more than so many events; returns how many.
-    /// What happened to tokens and users stays.
-    pub(crate) fn trim_events(&self, most: usize, limit: usize) -> Result<usize> {
-        let latest = self.latest_event()?;
-        // Counting takes a while: it is done once in so many events.
-        if latest < self.shared.events_counted_at.load(Ordering::Relaxed) {
-            return Ok(0);
-        }
-        let rows: i64 = self.read(|c| Ok(c.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?))?;
-        let over = usize::try_from(rows).unwrap_or(0).saturating_sub(most).min(limit);
-        let trimmed = match over {
-            0 => 0,
-            over => self.write_freeing(Durability::Lazy, |t| {
-                let delete = "DELETE FROM events WHERE id IN
-                    (SELECT id FROM events WHERE kind IN (?1, ?2) ORDER BY id LIMIT ?3)";
-                let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
-                Ok(t.prepare_cached(delete)?.execute((kinds[0], kinds[1], page(over)))?)
-            })?,
-        };
-        if trimmed < limit {
-            let next = latest.saturating_add(most as u64 / 100 + 1);
-            self.shared.events_counted_at.store(next, Ordering::Relaxed);
-        }
-        Ok(trimmed)
     }
 
     /// Forgets up to `limit` events from before an instant, the oldest first, and returns how many.

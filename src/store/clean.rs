@@ -104,6 +104,19 @@ fn expire(t: &Transaction<'_>, found: &[Expired], now: Time) -> Result<usize> {
     Ok(found.len())
 }
 
+/// Removes the token of a user that has been dead for longest, with those made with it; tells whether there was one.
+pub(super) fn remove_longest_dead(t: &Transaction<'_>, user: i64, now: Time) -> Result<bool> {
+    let mut select = t.prepare_cached(
+        "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
+         ORDER BY coalesce(revoked_at, dies_at) LIMIT 1",
+    )?;
+    let Some(dead): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else { return Ok(false) };
+    for token in lineage(t, dead, usize::MAX)? {
+        remove(t, token, now)?;
+    }
+    Ok(true)
+}
+
 /// Returns a token and those made with it, the youngest generation first.
 fn lineage(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let mut select = t.prepare_cached(

@@ -10,6 +10,7 @@
 //! and that number is announced beside the database, so that it need not be read there ([`epoch`]).
 
 mod audit;
+mod audit_trim;
 mod author;
 mod ballast;
 mod budget;
@@ -51,7 +52,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
-use crate::domain::PropertySpace;
+use crate::domain::{PropertySpace, StateLimits};
 use epoch::Announced;
 
 pub(crate) use audit::Sighting;
@@ -93,6 +94,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_10.sql")),
     M::up(include_str!("schema_11.sql")),
     M::up(include_str!("schema_12.sql")),
+    M::up(include_str!("schema_13.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 const IDLE_READERS: usize = 16;
@@ -123,6 +125,7 @@ struct Shared {
     held_at: Mutex<Option<Instant>>,
     ballast: Ballast,
     budget: Mutex<PropertySpace>,
+    limits: Mutex<StateLimits>,
     watcher: Mutex<Connection>,
     announced: Announced,
     changes: AtomicU64,
@@ -188,6 +191,7 @@ impl Store {
                 held_at: Mutex::default(),
                 ballast: Ballast::new(state),
                 budget: Mutex::default(),
+                limits: Mutex::default(),
                 watcher,
                 announced,
                 changes: AtomicU64::new(0),

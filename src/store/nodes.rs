@@ -5,11 +5,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::budget::may_name;
 use super::columns::stored_path;
 use super::intents::{Intent, intents, take_intent};
 use super::{Durability, Reserve, Result, Store};
-use crate::domain::{Identity, Name, NodeId, TreePath};
+use crate::domain::{Identity, Login, Name, NodeId, TreePath};
 
 /// A named node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,14 +114,24 @@ impl Store {
     /// Names the node at the end of a way that starts with the root's step, and all above it; a row
     /// in the way that does not fit ends, with all below it. `None`, and nothing is done, while an
     /// intent would move something to there.
-    pub(crate) fn name_nodes(&self, path: &TreePath, way: &[Step], mint: Mint<'_>) -> Result<Option<NodeId>> {
+    ///
+    /// # Errors
+    /// [`StoreError::Budget`](super::StoreError::Budget) where `namer`, or all together, have as many named as may be.
+    pub(crate) fn name_nodes(
+        &self,
+        path: &TreePath,
+        way: &[Step],
+        mint: Mint<'_>,
+        namer: Option<&Login>,
+    ) -> Result<Option<NodeId>> {
         self.write(Durability::Lazy, |connection| {
             let arrives = |intent: &Intent| intent.plan.target().is_some_and(|target| path.is_within(target));
             if intents(connection)?.iter().any(arrives) {
                 return Ok(None);
             }
-            may_name(connection, way.len())?;
-            ensure(connection, way, mint)
+            let named = ensure(connection, way, mint, namer)?;
+            self.fits_named_nodes(connection, namer, 0)?;
+            Ok(named)
         })
     }
 
@@ -159,7 +168,7 @@ impl Store {
 fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
     let source = walk(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
     let parent = match source {
-        Some(_) => ensure(connection, moved.way, mint)?,
+        Some(_) => ensure(connection, moved.way, mint, None)?,
         None => None,
     };
     moved.anew.iter().try_for_each(|(id, identity)| recognise(connection, *id, *identity))?;
@@ -206,7 +215,7 @@ fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place:
 }
 
 /// Finds or makes the rows of a way down, and returns the last one's id; `None` for no steps.
-fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>) -> Result<Option<NodeId>> {
+fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>, namer: Option<&Login>) -> Result<Option<NodeId>> {
     let mut parent: Option<NodeId> = None;
     for (name, identity) in way {
         let row = child(connection, parent, name)?;
@@ -214,9 +223,9 @@ fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>) -> Result<Optio
             Some(row) if row.identity.matches(*identity) => row.id,
             Some(row) => {
                 end(connection, row.id)?;
-                insert(connection, mint()?, parent, name, *identity)?
+                insert(connection, mint()?, (parent, name), *identity, namer)?
             }
-            None => insert(connection, mint()?, parent, name, *identity)?,
+            None => insert(connection, mint()?, (parent, name), *identity, namer)?,
         });
     }
     Ok(parent)
@@ -225,17 +234,18 @@ fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>) -> Result<Optio
 fn insert(
     connection: &Connection,
     id: NodeId,
-    parent: Option<NodeId>,
-    name: &[u8],
+    (parent, name): (Option<NodeId>, &[u8]),
     identity: Identity,
+    namer: Option<&Login>,
 ) -> Result<NodeId> {
     let (inode, born) = match identity {
         Identity::Folder { inode, born } => (Some(inode.cast_signed()), born),
         Identity::File { .. } => (None, None),
     };
-    let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born, namer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut statement = connection.prepare_cached(sql)?;
-    statement.execute(params![id, parent, name, inode.is_some(), inode, born])?;
+    let namer = namer.map_or("", Login::as_str);
+    statement.execute(params![id, parent, name, inode.is_some(), inode, born, namer])?;
     Ok(id)
 }
 

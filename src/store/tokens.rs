@@ -252,6 +252,7 @@ impl Store {
     pub fn add_token(&self, token: &NewToken) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let user = has_room(t, &token.login, token.parent, token.created_at)?;
+            self.make_room_for_token(t, user, token.created_at)?;
             insert(t, user, token)?;
             self.note(t, EventKind::TokenCreated, |event| {
                 event.user(&token.login).token(token.id).detail(described(token))

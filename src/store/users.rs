@@ -44,6 +44,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken, [`StoreError::Missing`] for an unknown node.
     pub fn add_user(&self, login: &Login, roles: &Roles, grants: &[Scope], now: Time) -> Result<()> {
+        if self.user(login)?.is_none() {
+            self.disown_all_of(login)?;
+        }
         self.write(Durability::Synced, |t| {
             let made = t.execute(
                 "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",

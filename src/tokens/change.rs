@@ -68,7 +68,7 @@ impl Tokens {
             if expected.is_some_and(|version| version != record.version) {
                 break;
             }
-            let narrowed = self.narrowed(caller.bearer_of(&record.login), &record, change)?;
+            let narrowed = self.narrowed(&caller, &record, change)?;
             if self.acting(who).narrow_token(id, record.version, &narrowed)? {
                 return self.shown(&caller, self.record(id)?);
             }
@@ -78,7 +78,7 @@ impl Tokens {
 
     /// Works out what a token is after a change that makes it no wider; what is hidden from the bearer that
     /// asks is as if it were not there.
-    fn narrowed(&self, asker: Option<&Bearer>, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
+    fn narrowed(&self, caller: &Caller, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
         let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
         if record.state != TokenState::Live {
             return Err(Error::Dead(record.id, record.state));
@@ -90,7 +90,7 @@ impl Tokens {
         if expires.is_some_and(|at| at > record.expiry.cap()) {
             return Err(Error::Longer(record.id, record.expiry.cap()));
         }
-        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), asker, &scopes));
+        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), caller, &scopes));
         Ok(Narrowed {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),

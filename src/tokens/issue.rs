@@ -185,7 +185,7 @@ impl Tokens {
         let maker = caller.bearer_of(&request.owner);
         let now = self.clock.now();
         let expiry = self.judge_request(&caller, &request, now)?;
-        let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, maker, scopes));
+        let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, &caller, scopes));
         let scopes = scopes.transpose()?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
@@ -241,15 +241,17 @@ impl Tokens {
         &self,
         owner: &Login,
         within: Option<&[Placed]>,
-        maker: Option<&Bearer>,
+        caller: &Caller,
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
-        self.may_narrow(owner, within, maker, targets)?;
+        self.may_narrow(owner, within, caller.bearer_of(owner), targets)?;
+        let namer = caller.bearer().map(|bearer| &bearer.login);
         let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
         let scope = |target: &ScopeTarget| match target {
             ScopeTarget::Node(scope) => Ok(*scope),
             ScopeTarget::Path(path, permission) => {
-                Ok(Scope { node: tree.mint(path).map_err(at(path))?, permission: *permission })
+                let node = tree.mint_for(path, namer).map_err(at(path))?;
+                Ok(Scope { node, permission: *permission })
             }
         };
         targets.iter().map(scope).collect()

@@ -9,8 +9,6 @@ use crate::auth::Authenticator;
 const BATCH: usize = 100;
 /// How many old events one round forgets at most, and how many old counts.
 const EVENTS: usize = 1000;
-/// How many events are kept; beyond that the oldest refusals go before their time.
-const EVENT_ROWS: usize = 1_000_000;
 /// How much longer than events counts stay: a chart that reaches back for as long as they are kept begins at the start
 /// of a day (UTC), which may be almost a day earlier.
 const CHARTED: Duration = Duration::from_secs(24 * 3600);
@@ -28,6 +26,8 @@ pub struct Tidied {
     pub forgotten: usize,
     /// Counts of uses and refusals that were forgotten.
     pub counts: usize,
+    /// Properties and nodes that count for nobody any more, since whoever set or named them was removed.
+    pub disowned: usize,
     /// Rows of sync journals, of dead tokens or at rest for too long, that were forgotten.
     pub marks: usize,
 }
@@ -35,7 +35,7 @@ pub struct Tidied {
 impl Tidied {
     /// Tells whether there may be more to do at once.
     pub fn is_full(&self) -> bool {
-        let events = self.forgotten.max(self.counts);
+        let events = self.forgotten.max(self.counts).max(self.disowned);
         self.expired >= BATCH || self.removed >= BATCH || events >= EVENTS || self.marks >= MARKS
     }
 }
@@ -60,8 +60,9 @@ impl Tokens {
         let marks = self.store.forget_journals(present, MARKS)?;
         let removed = self.store.remove_dead(present.before(policy.token_retention.duration()), now, BATCH)?;
         let old = present.before(policy.audit_retention.duration());
-        let forgotten = self.store.forget_events(old, EVENTS)? + self.store.trim_events(EVENT_ROWS, EVENTS)?;
+        let forgotten = self.store.forget_events(old, EVENTS)? + self.store.trim_events(EVENTS)?;
+        let disowned = self.store.disown_removed_users(EVENTS)?;
         let counts = self.store.forget_counts(old.before(CHARTED), EVENTS)?;
-        Ok(Tidied { expired, removed, forgotten, counts, marks })
+        Ok(Tidied { expired, removed, forgotten, counts, marks, disowned })
     }
 }

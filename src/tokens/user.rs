@@ -170,15 +170,15 @@ impl Tokens {
         let mut scopes = Vec::new();
         for grant in grants {
             caller.must_reach(&grant.path, grant.permission)?;
-            scopes.push(Scope { node: self.named(&grant.path)?, permission: grant.permission });
+            scopes.push(Scope { node: self.named(who, &grant.path)?, permission: grant.permission });
         }
         let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
         if let (Home::Own, Some(name)) = (home, login.home()) {
             // Nothing is made in another served folder than nodes were named in.
-            self.named(&TreePath::root())?;
+            self.named(who, &TreePath::root())?;
             let path = TreePath::root().child(&name);
             created.home_was_there = make_home(&caller, self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
-            scopes.push(Scope { node: self.named(&path)?, permission: Permission::RW });
+            scopes.push(Scope { node: self.named(who, &path)?, permission: Permission::RW });
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
@@ -219,7 +219,7 @@ impl Tokens {
     pub fn grant(&self, who: &Authority, login: &Login, grant: &Grant) -> Result<NodeId> {
         self.managed(who, login)?;
         who.caller()?.must_reach(&grant.path, grant.permission)?;
-        let node = self.named(&grant.path)?;
+        let node = self.named(who, &grant.path)?;
         self.acting(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
     }
@@ -290,8 +290,9 @@ impl Tokens {
         Ok(user)
     }
 
-    fn named(&self, path: &TreePath) -> Result<NodeId> {
-        self.tree.as_ref().ok_or(Error::NoTree)?.mint(path).map_err(at(path))
+    /// Names the node at a path, counted for the user who asks.
+    fn named(&self, who: &Authority, path: &TreePath) -> Result<NodeId> {
+        self.tree.as_ref().ok_or(Error::NoTree)?.mint_for(path, who.login()).map_err(at(path))
     }
 }
 

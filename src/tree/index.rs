@@ -20,7 +20,7 @@ use std::time::Duration;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Error, Kind, Result};
-use crate::domain::{Identity, NodeId, TreePath};
+use crate::domain::{Identity, Login, NodeId, TreePath};
 use crate::store::{Durability, Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
 
 /// How often a name is sought again when the host changes meanwhile, and how long between.
@@ -98,6 +98,15 @@ impl Index {
     /// [`Error::Absent`] when nothing is there, [`Error::Unsupported`] for a symbolic link,
     /// [`Error::OtherTree`] when the served folder is not the one that nodes were named in.
     pub(super) fn mint(&self, path: &TreePath) -> Result<NodeId> {
+        self.mint_for(path, None)
+    }
+
+    /// Likewise, counted for a user where one is given.
+    ///
+    /// # Errors
+    /// As [`Index::mint`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as
+    /// may be.
+    pub(super) fn mint_for(&self, path: &TreePath, namer: Option<&Login>) -> Result<NodeId> {
         if let Some(id) = self.find(path)? {
             return Ok(id);
         }
@@ -107,7 +116,7 @@ impl Index {
             let way = self.way(path)?;
             self.same_root(&way)?;
             // Somebody behind the gateway's back, or the serving process, may have renamed meanwhile.
-            if let Some(id) = self.store.name_nodes(path, &way, &draw)?
+            if let Some(id) = self.store.name_nodes(path, &way, &draw, namer)?
                 && self.way(path)? == way
             {
                 return Ok(id);
@@ -118,6 +127,23 @@ impl Index {
             io::ErrorKind::ResourceBusy,
             format!("{path} kept changing while it was named"),
         )))
+    }
+
+    /// Names the directory that an entry is about to move to, where the entry is named itself: its node stands below that
+    /// one then.
+    ///
+    /// # Errors
+    /// [`Error::Store`] of a shortage, as [`Index::mint_for`].
+    pub(super) fn prepare_move(&self, source: &TreePath, target: &TreePath, mover: &Login) -> Result<()> {
+        let Some(directory) = target.parent() else { return Ok(()) };
+        if self.store.node_at(source)?.is_none() {
+            return Ok(());
+        }
+        match self.mint_for(&directory, Some(mover)) {
+            Err(Error::Store(error @ StoreError::Budget(_))) => Err(error.into()),
+            // Whatever else is amiss there is for the move to tell.
+            _ => Ok(()),
+        }
     }
 
     /// Makes sure that the node at a path has a name or can be given one; gives none.

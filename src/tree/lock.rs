@@ -3,10 +3,10 @@
 //! All live locks are in memory, sorted by path, and written through to the store; one process serves
 //! a tree, so nobody else writes them. Checks cost one atomic load while nobody holds a lock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -19,10 +19,7 @@ use crate::store::{Durability, LockRow, Store, StoreError};
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(1);
-/// How many locks a user may hold, and all may, and how many bytes a lock's owner element may have: what is held
-/// in memory stays bounded.
-const LOCKS_PER_USER: usize = 1024;
-const LOCKS_IN_ALL: usize = 65_536;
+/// How many bytes a lock's owner element may have: what is held in memory stays bounded, as the number of locks is.
 const OWNER_BYTES: usize = 8 << 10;
 
 /// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
@@ -94,6 +91,8 @@ pub(super) struct LockTable {
     /// Held by LOCK, refresh and UNLOCK from their look at memory until the store has followed. It is acquired before all
     /// else here, so that nobody who only checks locks waits for the disk.
     requests: Mutex<()>,
+    /// The epoch of the store at which locks of removed users were last looked for.
+    users_seen_at: AtomicI64,
 }
 
 impl LockTable {
@@ -121,6 +120,7 @@ impl LockTable {
             generation: AtomicU64::new(0),
             effects: RwLock::default(),
             requests: Mutex::default(),
+            users_seen_at: AtomicI64::new(0),
         })
     }
 
@@ -193,11 +193,12 @@ impl LockTable {
         if let Some(other) = held.conflict(path, request) {
             return Err(refusal(other, login));
         }
+        let limits = self.store.state_limits().locks;
         let count = held.by_login.get(login).copied().unwrap_or_default();
-        if count >= LOCKS_PER_USER {
+        if count as u64 >= limits.per_user {
             return Err(StoreError::Budget("the user holds as many locks as may be").into());
         }
-        if held.places.len() >= LOCKS_IN_ALL {
+        if held.places.len() as u64 >= limits.in_all {
             return Err(StoreError::Budget("all users together hold as many locks as may be").into());
         }
         if request.owner.len() > OWNER_BYTES {
@@ -306,6 +307,25 @@ impl LockTable {
         }
     }
 
+    /// Ends the locks of users who were removed. Nothing is looked for while the store's epoch stays the same, which a
+    /// removal moves.
+    pub(super) fn end_of_removed_users(&self) -> Result<()> {
+        let epoch = self.store.epoch()?;
+        if self.users_seen_at.load(Ordering::Relaxed) == epoch {
+            return Ok(());
+        }
+        let mut removed = HashSet::new();
+        let logins: Vec<Login> = self.held.read().by_login.keys().cloned().collect();
+        for login in logins {
+            if self.store.user(&login)?.is_none() {
+                removed.insert(login);
+            }
+        }
+        self.end(|held| held.of_users(&removed), Durability::Lazy)?;
+        self.users_seen_at.store(epoch, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: Durability) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -412,6 +432,14 @@ impl Held {
         let excludes = |lock: &&Lock| request.exclusive || lock.exclusive;
         let covering = self.covering(path).into_iter().find(excludes);
         covering.or_else(|| self.places_below(path).filter(|_| request.deep).flatten().find(excludes))
+    }
+
+    fn of_users(&self, logins: &HashSet<Login>) -> Vec<LockToken> {
+        if logins.is_empty() {
+            return Vec::new();
+        }
+        let locks = self.by_place.values().flatten();
+        locks.filter(|lock| logins.contains(&lock.login)).map(|lock| lock.token.clone()).collect()
     }
 
     fn expired(&self, now: Duration) -> Vec<LockToken> {

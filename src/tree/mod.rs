@@ -59,7 +59,7 @@ use tag::Tags;
 use upload_registry::UploadRegistry;
 
 use crate::auth::{Clock, Session};
-use crate::domain::{NodeId, TreePath};
+use crate::domain::{Login, NodeId, TreePath};
 use crate::store::{self, Store};
 
 pub use cancellation::{CancelOnDrop, Cancellation};
@@ -221,6 +221,23 @@ impl Tree {
     /// [`Error::Absent`] when nothing is there.
     pub fn mint(&self, path: &TreePath) -> Result<NodeId> {
         self.shared.index.mint(path)
+    }
+
+    /// Likewise, counted for the user who asks for it, where one does.
+    ///
+    /// # Errors
+    /// As [`Tree::mint`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as may
+    /// be.
+    pub fn mint_for(&self, path: &TreePath, namer: Option<&Login>) -> Result<NodeId> {
+        self.shared.index.mint_for(path, namer)
+    }
+
+    /// Ends the locks of users who were removed; to be called now and then.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn end_locks_of_removed_users(&self) -> Result<()> {
+        self.shared.locks.end_of_removed_users()
     }
 
     /// Makes sure that [`Tree::mint`] can name the node at a path; names nothing.

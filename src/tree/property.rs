@@ -109,7 +109,7 @@ impl Index {
             return also();
         }
         let keeps = steps.iter().any(|step| step.value.is_some());
-        let node = if keeps { Some(self.mint(path)?) } else { self.find(path)? };
+        let node = if keeps { Some(self.mint_for(path, Some(writer))?) } else { self.find(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
         let changed =
@@ -140,7 +140,7 @@ impl Index {
         }
         // Each copy is named with all above it.
         let places: HashSet<TreePath> = below.iter().flat_map(|(below, _)| lineage(to.join(below))).collect();
-        self.store().may_name_nodes(places.len())?;
+        self.store().may_name_nodes(writer, places.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().may_hold_properties(writer, self.store().property_bytes(&nodes)?)?)
     }
@@ -154,7 +154,7 @@ impl Index {
                 if (!deep && !below.is_root()) || self.find(&from.join(&below))? != Some(node) {
                     continue;
                 }
-                match self.mint(&to.join(&below)) {
+                match self.mint_for(&to.join(&below), Some(writer)) {
                     Ok(copy) => pairs.push((Some(node), copy)),
                     // It has ended, or was not copied.
                     Err(Error::Absent | Error::NoParent | Error::NotFolder | Error::Unsupported) => {}

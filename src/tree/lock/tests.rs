@@ -258,7 +258,7 @@ fn locks_end_with_what_they_were_taken_on() {
 #[test]
 fn what_one_user_may_hold_is_bounded() {
     let world = World::new();
-    for n in 0..LOCKS_PER_USER {
+    for n in 0..world.store.state_limits().locks.per_user {
         world.taken(&format!("/{n}"), exclusive(), "ann");
     }
     assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::Store(StoreError::Budget(_)))));

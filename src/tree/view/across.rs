@@ -69,6 +69,8 @@ impl View {
         if self.number(&TreePath::root(), &moving.moved) != self.number(&TreePath::root(), &stat) {
             return Err(Error::Precondition);
         }
+        // Before the change begins: nothing is named while it is under way.
+        self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entity())?;
         let effect = self.shared().link_moves.exclusive();
         // The links of the copy were judged for this place.

@@ -32,9 +32,10 @@ impl View {
 
     /// Returns the node id of an entry that can be seen, minting it (and its ancestors) on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
+        let mint = |path: &TreePath| self.shared().index.mint_for(path, Some(self.session().login()));
         match self.open(path, Permission::NONE, How::Place) {
-            Ok(found) => self.shared().index.mint(&found.path),
-            Err(Error::Forbidden) => self.shared().index.mint(path),
+            Ok(found) => mint(&found.path),
+            Err(Error::Forbidden) => mint(path),
             Err(error) => Err(error),
         }
     }

@@ -63,6 +63,8 @@ impl View {
         if overwrite == Overwrite::Posix && moving.replaced.as_ref().is_some_and(|old| old.is_same(&moving.moved)) {
             return Ok(Some(true));
         }
+        // Before the change begins: nothing is named while it is under way.
+        self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
         let change = match moving.swapped(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
