@@ -231,6 +231,7 @@ fn prepared() -> (TempDir, Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes long: cargo test --test resilience -- --ignored"]
 async fn ordinary_users_go_on_while_all_attacks_run() {
     let (folder, server) = prepared();
     let run = |arguments: &[&str]| run(folder.path(), arguments);

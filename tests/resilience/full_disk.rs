@@ -196,6 +196,7 @@ async fn refuse_the_rest(folder: &Path, server: &Server, tokens: &Tokens) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes long: cargo test --test resilience -- --ignored"]
 async fn full_disk_makes_no_token_irrevocable() {
     let Some(disk) = SmallDisk::mount() else { return };
     let folder = disk.0.path().to_owned();

@@ -1,14 +1,17 @@
 //! What one user does to the others, and what accidents of disk, clock, store and mounts leave of the gateway's promises:
-//! file systems that go and come back, odd ones, other servers on the same folders. Slow tests; those that mount something
-//! need root, and say so where they can't.
+//! file systems that go and come back, odd ones, other servers on the same folders. Those that mount something need root,
+//! and say so where they can't; those that take longer than ten seconds are ignored unless asked for, as `.ci/run` does.
 
 #![allow(clippy::expect_used)]
 
 mod all_at_once;
 mod argon2;
+mod attacks;
+mod bystander;
 mod connection;
 mod file_systems;
 mod full_disk;
+mod hang_up;
 mod mounts;
 mod old_state;
 mod overlap;

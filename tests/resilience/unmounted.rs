@@ -450,6 +450,7 @@ async fn another_tree_is_refused_at_start_until_it_is_said_to_be_the_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes long: cargo test --test resilience -- --ignored"]
 async fn file_system_that_fails_is_refused_until_it_is_mounted_anew() {
     let Some(place) = Place::new() else { return };
     let Some(image) = image(place.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };

@@ -1,0 +1,156 @@
+//! Attacks by strangers and by users, one at a time, and what another user has of the gateway meanwhile.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::bystander::Bystander;
+use crate::connection::KeptConnection;
+use crate::support::Dav;
+use crate::support::server::{Server, run};
+
+/// Connections of strangers, as many as there may be in all by default, from as many addresses as that takes.
+const STRANGERS: (u8, usize) = (4, 64);
+
+fn served() -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    let server = Server::start(folder.path());
+    (folder, server)
+}
+
+fn user(folder: &Path, login: &str) -> String {
+    run(folder, &["admin", "user", "create", login]);
+    run(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+}
+
+async fn connect(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, last], 0).into()).expect("bound");
+    socket.connect(to).await.expect("connects")
+}
+
+/// Asks for what strangers may, over HTTP/1.1 or HTTP/2, and keeps the connection.
+async fn held(last: u8, to: SocketAddr, http2: bool) -> TcpStream {
+    let mut stream = connect(last, to).await;
+    if http2 {
+        let (requests, connection) = h2::client::handshake(&mut stream).await.expect("HTTP/2");
+        let asked = async {
+            let mut requests = requests.ready().await.expect("ready");
+            let request = http::Request::get("http://x/healthz").body(()).expect("a request");
+            let (response, _) = requests.send_request(request, true).expect("sent");
+            assert_eq!(response.await.expect("an answer").status(), 200);
+            requests
+        };
+        // What is asked for is done before the connection ends, which nobody drives any more then.
+        tokio::select! {
+            requests = asked => std::mem::forget(requests),
+            _ = connection => panic!("the connection ended"),
+        }
+    } else {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    stream
+}
+
+async fn strangers_keep_nobody_out(http2: bool) {
+    let (folder, server) = served();
+    let bystander = Bystander::at(folder.path(), &server).await;
+    let (addresses, each) = STRANGERS;
+    let mut silent = Vec::new();
+    for last in 1..=addresses {
+        for _ in 0..each {
+            silent.push(held(last, server.http, http2).await);
+        }
+    }
+    // The one that makes room has waited for a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bystander.goes_on().await;
+    drop(silent);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_hold_every_place_over_http1_keep_nobody_out() {
+    strangers_keep_nobody_out(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_hold_every_place_over_http2_keep_nobody_out() {
+    strangers_keep_nobody_out(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_from_the_same_address_keep_no_right_token_out() {
+    let (folder, server) = served();
+    let bystander = Bystander::at(folder.path(), &server).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut guessing = JoinSet::new();
+    for number in 0..8 {
+        let (stop, to) = (Arc::clone(&stop), server.http);
+        guessing.spawn(async move {
+            let mut connection = KeptConnection::open("127.0.0.9", to, &format!("pgt_guess{number}")).await;
+            let mut throttled = 0;
+            while !stop.load(Ordering::Relaxed) {
+                match connection.send("PROPFIND", "/dav/", "").await.status {
+                    401 => {}
+                    429 => throttled += 1,
+                    other => panic!("{other}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            throttled
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bystander.goes_on().await;
+    stop.store(true, Ordering::Relaxed);
+    let throttled: usize = guessing.join_all().await.iter().sum();
+    assert!(throttled > 0, "the attack has begun");
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_of_a_folder_that_was_emptied_end_and_keep_nobody_waiting() {
+    let (folder, server) = served();
+    let bystander = Bystander::at(folder.path(), &server).await;
+    let mallory = user(folder.path(), "mallory");
+    let many = folder.path().join("files/mallory/d");
+    std::fs::create_dir_all(&many).expect("a folder");
+    for number in 0..2000 {
+        std::fs::write(many.join(number.to_string()), "").expect("a file");
+    }
+    let dav = Dav::new(server.http, "mallory", &mallory);
+    let body = "<sync-collection xmlns='DAV:'><sync-token/><sync-level>1</sync-level><prop><getetag/></prop></sync-collection>";
+    assert_eq!(dav.send("REPORT", "/dav/mallory/d", &[("depth", "0")], body).await.status, 207);
+    std::fs::remove_dir_all(&many).expect("removed");
+    std::fs::create_dir(&many).expect("a folder");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut reporting = JoinSet::new();
+    for _ in 0..20 {
+        let (dav, stop) = (dav.clone(), Arc::clone(&stop));
+        reporting.spawn(async move {
+            let mut ended = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let answer = dav.send("REPORT", "/dav/mallory/d", &[("depth", "0")], body).await;
+                ended += usize::from(answer.status == 207);
+            }
+            ended
+        });
+    }
+    bystander.goes_on().await;
+    stop.store(true, Ordering::Relaxed);
+    let ended = tokio::time::timeout(Duration::from_secs(60), reporting.join_all()).await.expect("all end");
+    assert!(ended.iter().all(|ended| *ended > 0), "{ended:?}");
+    server.stop();
+}

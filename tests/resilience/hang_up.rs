@@ -1,0 +1,104 @@
+//! Work whose caller has hung up: it ends, and what waits for a turn is not begun. So a user who asks for much and hangs up
+//! keeps nobody waiting, himself included.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::server::{Server, run};
+use crate::support::{Dav, id_of};
+
+const FILES: usize = 1000;
+/// Properties that nobody has, which each entry of the answer names: their number, and the length of their namespaces.
+const PROPERTIES: (usize, usize) = (100, 1000);
+/// Requests whose caller hangs up; not so many that the gate for connections of strangers has a say.
+const HUNG_UP: usize = 60;
+/// Requests of the other user, before and meanwhile.
+const ASKED: usize = 40;
+
+/// A request whose answer takes a processor long, for few bytes.
+fn listing(token: &str) -> Vec<u8> {
+    let (count, length) = PROPERTIES;
+    let namespace = "x".repeat(length);
+    let names: String = (0..count).map(|number| format!("<a{number} xmlns=\"urn:{namespace}\"/>")).collect();
+    let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
+    let length = body.len();
+    format!(
+        "PROPFIND /dav/mallory/many/ HTTP/1.1\r\nHost: x\r\nDepth: infinity\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+async fn sent(address: SocketAddr, request: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(request).await.expect("sent");
+    stream
+}
+
+/// Returns how long a request takes until all of its answer has come.
+async fn time_of(address: SocketAddr, request: &[u8]) -> Duration {
+    let since = Instant::now();
+    let mut stream = sent(address, request).await;
+    let (mut block, mut tail) = (vec![0; 1 << 20], Vec::new());
+    while !tail.ends_with(b"0\r\n\r\n") {
+        let read = stream.read(&mut block).await.expect("more");
+        assert!(read > 0, "cut");
+        tail.extend_from_slice(&block[..read]);
+        tail.drain(..tail.len().saturating_sub(5));
+    }
+    since.elapsed()
+}
+
+/// Returns the median of the times that a small request takes.
+async fn median(dav: &Dav) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..ASKED {
+        let since = Instant::now();
+        assert_eq!(dav.status("PROPFIND", "/dav/alice/").await, 207);
+        times.push(since.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hang_up_leaves_no_work_behind_that_others_or_its_user_would_wait_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let many = folder.path().join("files/mallory/many");
+    std::fs::create_dir_all(&many).expect("folders");
+    for number in 0..FILES {
+        std::fs::write(many.join(number.to_string()), "").expect("a file");
+    }
+    let server = Server::start(folder.path());
+    let run = |arguments: &[&str]| run(folder.path(), arguments);
+    let token = |login: &str| run(&["admin", "user", "token", "-u", login, "-e", "1h", "-q"]);
+    run(&["admin", "user", "create", "mallory"]);
+    run(&["admin", "user", "create", "alice"]);
+    let (mallory, victim, alice) = (token("mallory"), token("mallory"), token("alice"));
+    let alice = Dav::new(server.http, "alice", &alice);
+    let victim_dav = Dav::new(server.http, "mallory", &victim);
+    let request = listing(&mallory);
+
+    let one = time_of(server.http, &request).await;
+    let before = median(&alice).await;
+    assert_eq!(victim_dav.status("HEAD", "/dav/mallory/many/1").await, 200);
+    for _ in 0..HUNG_UP {
+        drop(sent(server.http, &request).await);
+    }
+    let hung_up = Instant::now();
+    let meanwhile = median(&alice).await;
+    run(&["apitoken", "revoke", id_of(&victim)]);
+    assert_eq!(victim_dav.status("HEAD", "/dav/mallory/many/1").await, 401, "revoked meanwhile");
+    let again = time_of(server.http, &request).await;
+    let after = hung_up.elapsed();
+    println!(
+        "alone {one:?}, then {again:?}, {after:?} after {HUNG_UP} callers hung up; others {before:?}, {meanwhile:?}"
+    );
+    // Worked off by as many threads as there are processors, they would take half their number times as long.
+    assert!(again < 4 * one + Duration::from_secs(2), "{again:?} in place of {one:?}");
+    assert!(meanwhile < 2 * before + Duration::from_millis(5), "{meanwhile:?} in place of {before:?}");
+    server.stop();
+}
