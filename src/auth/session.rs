@@ -176,6 +176,14 @@ impl Session {
         self.seat.core.turns.light.take(self.login()).await
     }
 
+    /// Waits for another such turn of work that has begun.
+    ///
+    /// # Errors
+    /// [`TooMuchWork`] where all users together have too much waiting.
+    pub async fn light_turn_again(&self) -> Result<Turn, TooMuchWork> {
+        self.seat.core.turns.light.take_again(self.login()).await
+    }
+
     /// Waits for a turn of ending what lets somebody in: tokens, grants, roles, users. It waits for no other work, and
     /// for no other token.
     ///

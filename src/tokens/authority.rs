@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::{Error, Result};
-use crate::auth::{Ended, Session};
+use crate::auth::{Ended, Session, TooMuchWork, Turn};
 use crate::domain::{Actor, Login, Permission, Role, Roles, Standing, SystemUser, Time, TokenId, TreePath, Width};
 use crate::store::{Author, Store, TokenFilter, TokenRecord};
 
@@ -64,6 +64,24 @@ impl Authority {
                 Author { actor, peer: Some(session.peer().clone()), at }
             }
         }
+    }
+
+    /// Waits for a turn of a call of the store; who has no session needs none.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub(super) async fn light_turn(&self) -> Result<Option<Turn>> {
+        let Authority::Session(session) = self else { return Ok(None) };
+        session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
+    }
+
+    /// Waits for another one, of work that has begun.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where all users together have too much waiting.
+    pub(super) async fn light_turn_again(&self) -> Result<Option<Turn>> {
+        let Authority::Session(session) = self else { return Ok(None) };
+        session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
     /// Returns the user whose token asks.

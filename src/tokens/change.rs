@@ -126,15 +126,17 @@ impl Tokens {
         grace: Option<Lifetime>,
         begin: impl FnOnce() + Send,
     ) -> Result<Rotated> {
+        let turn = who.light_turn().await?;
         let (who, record) = self
-            .off_runtime(move |tokens| {
+            .off_runtime(turn, move |tokens| {
                 let record = tokens.may_rotate(&who.caller()?, id, grace)?;
                 Ok((who, record))
             })
             .await?;
         let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&record.login)).await?;
         begin();
-        self.off_runtime(move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
+        let turn = who.light_turn_again().await?;
+        self.off_runtime(turn, move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
     }
 
     /// Makes sure that a token may be rotated as things are, and returns it.

@@ -146,15 +146,17 @@ impl Tokens {
         request: TokenRequest,
         begin: impl FnOnce() + Send,
     ) -> Result<Issued> {
+        let turn = who.light_turn().await?;
         let (who, request) = self
-            .off_runtime(move |tokens| {
+            .off_runtime(turn, move |tokens| {
                 tokens.may_issue(&who, &request)?;
                 Ok((who, request))
             })
             .await?;
         let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&request.owner)).await?;
         begin();
-        self.off_runtime(move |tokens| tokens.keep(&who, request, &secret, &sealed)).await
+        let turn = who.light_turn_again().await?;
+        self.off_runtime(turn, move |tokens| tokens.keep(&who, request, &secret, &sealed)).await
     }
 
     /// Makes sure that a token may be made as things are; changes nothing.

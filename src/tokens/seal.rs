@@ -2,7 +2,7 @@
 //! of the caller's user comes. Argon2 is the dearest step of a request, and waiting for it blocks no thread.
 
 use super::{Error, Result, Tokens};
-use crate::auth::{Sealer, mint_secret};
+use crate::auth::{Sealer, Turn, mint_secret};
 use crate::domain::{Login, Secret};
 use crate::store::Sealed;
 
@@ -16,18 +16,24 @@ impl Tokens {
 
     /// Draws a secret and seals it when the user's turn comes.
     pub(super) async fn seal_queued(&self, user: &Login) -> Result<(Secret, Sealed)> {
-        let Some(auth) = &self.auth else { return self.off_runtime(|tokens| tokens.seal()).await };
+        let Some(auth) = &self.auth else { return self.off_runtime(None, |tokens| tokens.seal()).await };
         let secret = mint_secret()?;
         let sealed = auth.seal(user, &secret).await?;
         Ok((secret, sealed))
     }
 
-    /// Does what blocks where blocking is allowed.
+    /// Does what blocks where blocking is allowed, in the caller's turn.
     pub(super) async fn off_runtime<T: Send + 'static>(
         &self,
+        turn: Option<Turn>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tokens = self.clone();
-        tokio::task::spawn_blocking(move || work(&tokens)).await.unwrap_or(Err(Error::Lost))
+        let work = move || {
+            // Until the work has ended, also where nobody waits for it any more.
+            let _turn = turn;
+            work(&tokens)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
     }
 }
