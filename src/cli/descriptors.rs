@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Doors;
 use crate::domain::ShareLimits;
 use crate::gateway::Settings;
-use crate::net::GateLimits;
+use crate::net::ConnectionLimits;
 
 /// What an SFTP connection takes: its socket, and the thread that serves it.
 const SFTP: usize = 5;
@@ -36,13 +36,13 @@ pub(super) struct DescriptorBudget {
 impl DescriptorBudget {
     /// Lowers what a gateway accepts and opens to the budget.
     pub(super) fn apply(self, settings: &mut Settings) {
-        let lower = |gate: &mut GateLimits, connections: usize| {
+        let lower = |gate: &mut ConnectionLimits, connections: usize| {
             if connections < gate.connections {
                 let half = (connections / 2).max(1);
                 gate.connections = connections;
                 gate.per_user = gate.per_user.min(half);
-                gate.strangers = gate.strangers.min(half);
-                gate.strangers_per_address = gate.strangers_per_address.min(half);
+                gate.unauthenticated = gate.unauthenticated.min(half);
+                gate.unauthenticated_per_address = gate.unauthenticated_per_address.min(half);
             }
         };
         lower(&mut settings.http_gate, self.http_connections);

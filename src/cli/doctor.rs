@@ -191,7 +191,7 @@ fn readable(state: &Path) -> Option<Finding> {
 fn certificate(files: &TlsFiles) -> Finding {
     let fault = net::server_config(&files.certificate, &files.key, &[]);
     let shown = files.certificate.display();
-    match fault.and_then(|_| net::certificate_fault(&files.certificate)) {
+    match fault.and_then(|_| net::check_certificate(&files.certificate)) {
         Ok(None) => finding("certificate", Verdict::Good, format!("{shown} and its key can be used")),
         Ok(Some(fault)) => {
             let text = format!("{shown}: {fault}: clients refuse it; give tls_cert another one");

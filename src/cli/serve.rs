@@ -10,7 +10,7 @@ use crate::api::ApiOptions;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::StateLimits;
 use crate::gateway::{Gateway, HTTP_PACE_WINDOW, Parts, ProxyProtocol, Reloader, Settings};
-use crate::net::GateLimits;
+use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
@@ -127,11 +127,11 @@ fn start_log(config: &Config) -> Result<LogControl> {
 }
 
 fn settings(config: Config) -> Settings {
-    let gate = |connections, per_user| GateLimits {
+    let gate = |connections, per_user| ConnectionLimits {
         connections,
         per_user,
-        strangers: config.unauthenticated_connections,
-        strangers_per_address: config.unauthenticated_connections_per_address,
+        unauthenticated: config.unauthenticated_connections,
+        unauthenticated_per_address: config.unauthenticated_connections_per_address,
     };
     Settings {
         http_gate: gate(config.http_connections, config.http_connections_per_user),

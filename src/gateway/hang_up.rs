@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::PeerEnd;
+use crate::net::PeerShutdown;
 
 /// Time between two looks at the other side.
 const LOOK: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ impl Probe {
 
 /// Waits for the work on a request over HTTP/1.1, and looks now and then whether its caller is still there. Both streams
 /// are polled by whoever polls this.
-pub(super) async fn while_awaited<T>(probe: &Probe, peer: &PeerEnd, work: impl Future<Output = T>) -> T {
+pub(super) async fn while_awaited<T>(probe: &Probe, peer: &PeerShutdown, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut has_asked = false;
     loop {
@@ -51,9 +51,9 @@ pub(super) async fn while_awaited<T>(probe: &Probe, peer: &PeerEnd, work: impl F
                 probe.clear();
                 return done;
             }
-            () = tokio::time::sleep(LOOK) => peer.look(),
+            () = tokio::time::sleep(LOOK) => peer.request_check(),
         }
-        if peer.is_seen() && !has_asked {
+        if peer.is_detected() && !has_asked {
             has_asked = true;
             probe.ask();
         }
@@ -174,8 +174,9 @@ mod tests {
         let guard = dropped.clone().drop_guard();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("a connection");
-            let (probe, peer) = (Probe::default(), PeerEnd::default());
-            let stream = crate::net::Unstalled::new(stream, Duration::from_secs(60)).looking(peer.clone());
+            let (probe, peer) = (Probe::default(), PeerShutdown::default());
+            let stream =
+                crate::net::WriteTimeoutStream::new(stream, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
             let stream = ProbedStream::new(stream, probe.clone());
             let work = parking_lot::Mutex::new(Some((answered, guard)));
             let service = hyper::service::service_fn(|_| {

@@ -26,7 +26,7 @@ use super::serve_http::Caller;
 use crate::auth::Session;
 use crate::domain::{Login, Share, ShareLimits, Shares};
 use crate::http::{Body, Proven, RequestBody, UnreadBody, date_now, retry_after, text};
-use crate::net::{DeferredEndStream, EndGate, Pace};
+use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
 /// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -78,8 +78,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = caller.peer;
-    let gate = EndGate::default();
-    let handshake = builder().handshake(DeferredEndStream::new(stream, gate.clone()));
+    let gate = EofGate::default();
+    let handshake = builder().handshake(DeferredEofStream::new(stream, gate.clone()));
     let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
         tracing::debug!(%peer, "HTTP/2 did not begin");
         return;
@@ -138,7 +138,7 @@ where
 /// Waits for the next stream; the end of the connection is let through once all that came before it was taken.
 async fn accept<S>(
     connection: &mut server::Connection<S, Bytes>,
-    gate: &EndGate,
+    gate: &EofGate,
 ) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -146,7 +146,7 @@ where
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
         if accepted.is_pending() {
-            gate.open();
+            gate.allow_eof();
         }
         accepted
     })
@@ -321,7 +321,7 @@ async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Optio
             None => std::future::pending().await,
         }
     };
-    let (mut ended, mut pace) = (pin!(ended), Pace::new(pace_window));
+    let (mut ended, mut pace) = (pin!(ended), MinTransferRate::new(pace_window));
     loop {
         // A block is asked for only once the client has room for some of it.
         stream.reserve_capacity(1);
@@ -351,7 +351,7 @@ async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Optio
             Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
             None => (Bytes::new(), true),
         };
-        pace.moved(data.len());
+        pace.record_transferred(data.len());
         if stream.send_data(data, ends).is_err() || ends {
             return;
         }

@@ -37,7 +37,7 @@ use crate::api::Api;
 use crate::auth::{Authenticator, Clock};
 use crate::console::Console;
 use crate::http::TrustedProxies;
-use crate::net::{self, Gate, TlsError};
+use crate::net::{self, ConnectionLimiter, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{DiskFault, Store, StoreError};
 use crate::tokens::Tokens;
@@ -226,7 +226,7 @@ impl Gateway {
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         if let Some((listener, door)) = http {
-            let gate = Gate::new(settings.http_gate);
+            let gate = ConnectionLimiter::new(settings.http_gate);
             let (connections, stopping) = (connections.clone(), stop.clone());
             let relay = Relay::new(settings.proxy_protocol.http, &proxies);
             let serve = move |connection| {
@@ -240,7 +240,7 @@ impl Gateway {
             listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
         }
         if let Some((listener, sftp)) = sftp {
-            let gate = Gate::new(settings.sftp_gate);
+            let gate = ConnectionLimiter::new(settings.sftp_gate);
             let (connections, stopping) = (connections.clone(), stop.clone());
             let relay = Relay::new(settings.proxy_protocol.sftp, &proxies);
             let serve = move |connection| {

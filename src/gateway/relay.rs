@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::TrustedProxies;
-use crate::net::Connection;
+use crate::net::AcceptedConnection;
 
 /// How long a proxy may take for its header; it sends it before anything else.
 const HEADER: Duration = Duration::from_secs(10);
@@ -26,13 +26,17 @@ impl Relay {
 
     /// Returns a connection as that of its caller; none of a proxy that doesn't say whose it is. Whoever is
     /// no proxy speaks for himself, whatever he begins with.
-    pub(super) async fn meet(&self, connection: Connection, stop: &CancellationToken) -> Option<Connection> {
+    pub(super) async fn meet(
+        &self,
+        connection: AcceptedConnection,
+        stop: &CancellationToken,
+    ) -> Option<AcceptedConnection> {
         let peer = connection.peer;
         if !self.on || !self.proxies.trust(peer.ip()) {
             return Some(connection);
         }
         let header = tokio::select! {
-            header = tokio::time::timeout(HEADER, connection.relayed()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
+            header = tokio::time::timeout(HEADER, connection.read_proxy_header()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
             () = stop.cancelled() => return None,
         };
         header.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header came")).ok()

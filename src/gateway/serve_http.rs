@@ -35,7 +35,8 @@ use crate::http::{
     full, is_encoded, retry_after, text,
 };
 use crate::net::{
-    Connection, DrainLimits, LingeringStream, Pass, PeerEnd, RewoundStream, TooManyConnections, UnreadInput, Unstalled,
+    AcceptedConnection, ConnectionPermit, DrainLimits, LingeringStream, PeerShutdown, RewindStream, TooManyConnections,
+    UnreadInput, WriteTimeoutStream,
 };
 use crate::tree::{OUTAGE_RETRY, Tree};
 use crate::webdav::Webdav;
@@ -44,14 +45,23 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
 /// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
-const STRANGER_DRAIN: DrainLimits =
-    DrainLimits { silence: Duration::from_secs(30), bytes: 256 << 20, total: Duration::from_secs(15 * 60) };
+const STRANGER_DRAIN: DrainLimits = DrainLimits {
+    idle_timeout: Duration::from_secs(30),
+    max_bytes: 256 << 20,
+    total_timeout: Duration::from_secs(15 * 60),
+};
 /// Bounds on discarding a refused body of an authenticated caller, who could as well send one that is accepted.
-const CALLER_DRAIN: DrainLimits =
-    DrainLimits { silence: Duration::from_secs(30), bytes: u64::MAX, total: Duration::from_secs(24 * 3600) };
+const CALLER_DRAIN: DrainLimits = DrainLimits {
+    idle_timeout: Duration::from_secs(30),
+    max_bytes: u64::MAX,
+    total_timeout: Duration::from_secs(24 * 3600),
+};
 /// Bounds on discarding what comes after the sending side of a connection was closed.
-const LINGER: DrainLimits =
-    DrainLimits { silence: Duration::from_secs(10), bytes: 256 << 20, total: Duration::from_secs(5 * 60) };
+const LINGER: DrainLimits = DrainLimits {
+    idle_timeout: Duration::from_secs(10),
+    max_bytes: 256 << 20,
+    total_timeout: Duration::from_secs(5 * 60),
+};
 /// Methods that change nothing, or nothing before their very end: nobody needs them once their client is gone.
 const ENDING_WITH_CALLER: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
 const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
@@ -78,16 +88,18 @@ pub(super) struct HttpDoor {
 
 impl HttpDoor {
     /// Serves one connection to its end.
-    pub(super) async fn serve(self, connection: Connection, stop: CancellationToken) {
-        let Connection { stream, peer, encrypted, pass } = connection;
+    pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
+        let AcceptedConnection { stream, peer, encrypted, permit: pass } = connection;
         let cut = CancellationToken::new();
-        let (peer_end, probe) = (PeerEnd::default(), Probe::default());
-        let stream = Unstalled::new(stream, self.pace_window).reset_by(cut.clone()).looking(peer_end.clone());
+        let (peer_end, probe) = (PeerShutdown::default(), Probe::default());
+        let stream = WriteTimeoutStream::new(stream, self.pace_window)
+            .abort_on(cut.clone())
+            .watch_peer_shutdown(peer_end.clone());
         let unread = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
         let settings = self.live.load_full();
         let tls = settings.tls.clone();
-        let displaced = pass.displaced();
+        let displaced = pass.evicted();
         let caller = Caller {
             door: self,
             settings,
@@ -178,9 +190,9 @@ pub(super) struct Caller {
     settings: Arc<LiveSettings>,
     pub(super) peer: IpAddr,
     encrypted: bool,
-    pass: Pass,
+    pass: ConnectionPermit,
     pub(super) owner: Owner,
-    peer_end: PeerEnd,
+    peer_end: PeerShutdown,
     probe: Probe,
     /// Whether a request was refused because its user has too many connections.
     refused: AtomicBool,
@@ -197,7 +209,7 @@ impl ProvenConnection for Caller {
         if self.owner.is(session) {
             return Ok(());
         }
-        self.pass.proven(session.login().as_str()).inspect_err(|_| self.refused.store(true, Ordering::Relaxed))?;
+        self.pass.assign_user(session.login().as_str()).inspect_err(|_| self.refused.store(true, Ordering::Relaxed))?;
         self.owner.set(session);
         Ok(())
     }
@@ -211,7 +223,7 @@ impl Caller {
     {
         let deadline = Instant::now() + FIRST_REQUEST;
         let begun = tokio::select! {
-            begun = tokio::time::timeout_at(deadline, RewoundStream::begins_with(stream, http2::PREFACE)) => begun,
+            begun = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::PREFACE)) => begun,
             () = self.stop.cancelled() => return,
         };
         let caller = Arc::new(self);
@@ -304,7 +316,7 @@ impl Caller {
     }
 
     async fn answer(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
-        let _answering = self.pass.answering();
+        let _answering = self.pass.begin_request();
         let connection: Arc<dyn ProvenConnection> = Arc::clone(self) as _;
         request.extensions_mut().insert(Introduction(connection));
         let next = async |request| self.answer_prepared(request, unread).await;
@@ -361,7 +373,7 @@ impl Caller {
         let limits = if session.is_some() { CALLER_DRAIN } else { STRANGER_DRAIN };
         // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
         // HTTP/1.1 is either that or another request, and can't be told apart.
-        let ends = rest.awaits_continue || !rest.fits(limits.bytes);
+        let ends = rest.awaits_continue || !rest.fits(limits.max_bytes);
         if ends && version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::api::ApiOptions;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertySpace, PublicUrl, ShareLimits, StateLimits};
-use crate::net::GateLimits;
+use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
 use crate::webdav::WebdavOptions;
@@ -54,13 +54,13 @@ pub struct Settings {
     /// When success after a write is answered.
     pub durability: Durability,
     /// Caps on HTTP connections.
-    pub http_gate: GateLimits,
+    pub http_gate: ConnectionLimits,
     /// Time without a request after which an HTTP connection is closed.
     pub http_idle: Duration,
     /// Window of waiting for an HTTP client in which it has to send, or take, 256 bytes for each second.
     pub http_pace_window: Duration,
     /// Caps on SSH connections.
-    pub sftp_gate: GateLimits,
+    pub sftp_gate: ConnectionLimits,
     /// What one SFTP client may take.
     pub sftp_options: SftpOptions,
     /// What one WebDAV client may take.
@@ -80,7 +80,12 @@ pub struct Settings {
 impl Settings {
     /// Returns the defaults for a served folder and a state directory.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        let gate = GateLimits { connections: 1024, per_user: 256, strangers: 256, strangers_per_address: 64 };
+        let gate = ConnectionLimits {
+            connections: 1024,
+            per_user: 256,
+            unauthenticated: 256,
+            unauthenticated_per_address: 64,
+        };
         Self {
             root: root.into(),
             state: state.into(),
@@ -98,7 +103,7 @@ impl Settings {
             http_idle: Duration::from_secs(75),
             http_pace_window: HTTP_PACE_WINDOW,
             // Sessions of a user have a bound of their own, which tells them so.
-            sftp_gate: GateLimits { per_user: gate.connections, ..gate },
+            sftp_gate: ConnectionLimits { per_user: gate.connections, ..gate },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
             properties: PropertySpace::default(),

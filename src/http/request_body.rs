@@ -14,13 +14,13 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::net::{DrainLimits, Pace};
+use crate::net::{DrainLimits, MinTransferRate};
 
 /// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`Pace`] asks for. Dropped
 /// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,
-    pace: Pace,
+    pace: MinTransferRate,
     progress: Arc<Progress>,
 }
 
@@ -117,7 +117,7 @@ impl RequestBody {
         // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
         let tracked = |source: BodySource| Self {
             source: Some(source).filter(|source| !source.is_end_stream()),
-            pace: Pace::new(pace_window),
+            pace: MinTransferRate::new(pace_window),
             progress,
         };
         (request.map(tracked), unread)
@@ -140,7 +140,7 @@ impl HttpBody for RequestBody {
             return pace.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
         };
         match &frame {
-            Some(Ok(frame)) => pace.moved(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => pace.record_transferred(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(_)) | None => *place = None,
         }
         Poll::Ready(frame)
@@ -223,7 +223,7 @@ impl BodyRest {
 
     /// Reads the rest to its end, within bounds, and discards it; tells whether it came to its end.
     pub async fn drain(mut self, limits: DrainLimits) -> bool {
-        let (mut left, mut pace) = (limits.bytes, Pace::new(limits.silence));
+        let (mut left, mut pace) = (limits.max_bytes, MinTransferRate::new(limits.idle_timeout));
         let discard = poll_fn(|cx| {
             loop {
                 let Poll::Ready(frame) = self.source.poll_frame(cx) else {
@@ -231,13 +231,13 @@ impl BodyRest {
                 };
                 let Some(Ok(frame)) = frame else { return Poll::Ready(frame.is_none()) };
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                pace.moved(bytes);
+                pace.record_transferred(bytes);
                 left = left.saturating_sub(bytes as u64);
                 if left == 0 {
                     return Poll::Ready(false);
                 }
             }
         });
-        tokio::time::timeout(limits.total, discard).await.unwrap_or(false)
+        tokio::time::timeout(limits.total_timeout, discard).await.unwrap_or(false)
     }
 }

@@ -13,12 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::network;
-use super::{Gate, Pass};
+use super::connection_limit::address_network;
+use super::{ConnectionLimiter, ConnectionPermit};
 
 /// How long a connection may be silent before its peer is asked whether it is there, how long between
 /// asking again, and how often.
-const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(20), 3);
+const TCP_KEEPALIVE_IDLE_INTERVAL_PROBES: (Duration, Duration, u32) =
+    (Duration::from_secs(60), Duration::from_secs(20), 3);
 
 /// Bytes that wait in the system to be sent, up to which more is written (TCP_NOTSENT_LOWAT). Without it a write goes on only
 /// once a third of the whole buffer is free, megabytes on a fast network: whoever takes them slowly would seem to take
@@ -26,16 +27,17 @@ const SILENT: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::fr
 const UNSENT_BYTES: u32 = 256 << 10;
 
 /// How long a connection waits for a place at most, and how often it asks for one.
-const PLACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
+const PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_millis(100));
 /// Maximum number of connections that wait for a place: in all, and from one address.
-const WAITING: (usize, usize) = (256, 32);
+const MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS: (usize, usize) = (256, 32);
 
 /// Largest number of probes that Linux takes.
 const TCP_KEEPALIVE_MAX_PROBES: u32 = 127;
 
 /// An accepted connection and its place at the gate.
 #[derive(Debug)]
-pub struct Connection {
+pub struct AcceptedConnection {
     /// The socket, with TCP_NODELAY and TCP keepalive set.
     pub stream: TcpStream,
     /// The caller's address, as the system knows it or a trusted proxy says.
@@ -43,15 +45,20 @@ pub struct Connection {
     /// Whether a trusted proxy said that it came there over TLS.
     pub encrypted: bool,
     /// Its place; give it back by dropping it.
-    pub pass: Pass,
+    pub permit: ConnectionPermit,
 }
 
 /// Accepts connections and hands each to `serve` until `stop` is cancelled. One for which the gate has no place waits
 /// for some seconds, with few others, and is closed then. Errors of `accept` (such as no more file handles) are waited
 /// out, longer each time.
-pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, serve: impl Fn(Connection)) {
+pub async fn accept(
+    listener: TcpListener,
+    gate: ConnectionLimiter,
+    stop: CancellationToken,
+    serve: impl Fn(AcceptedConnection),
+) {
     let mut pause = Duration::from_millis(5);
-    let mut waiting: JoinSet<(IpAddr, Option<Connection>)> = JoinSet::new();
+    let mut waiting: JoinSet<(IpAddr, Option<AcceptedConnection>)> = JoinSet::new();
     let mut from_address: HashMap<IpAddr, usize> = HashMap::new();
     loop {
         let accepted = tokio::select! {
@@ -71,20 +78,22 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(5);
-                if let Err(error) = tune(&stream) {
+                if let Err(error) = set_socket_options(&stream) {
                     tracing::debug!(%peer, %error, "connection lost before it began");
                     continue;
                 }
-                if let Some(pass) = gate.admit(peer.ip()) {
-                    serve(Connection { stream, peer, encrypted: false, pass });
+                if let Some(pass) = gate.acquire(peer.ip()) {
+                    serve(AcceptedConnection { stream, peer, encrypted: false, permit: pass });
                     continue;
                 }
-                let from = network(peer.ip());
+                let from = address_network(peer.ip());
                 let here = from_address.get(&from).copied().unwrap_or(0);
-                if waiting.len() < WAITING.0 && here < WAITING.1 {
+                if waiting.len() < MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS.0
+                    && here < MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS.1
+                {
                     from_address.insert(from, here + 1);
                     let gate = gate.clone();
-                    waiting.spawn(async move { (from, wait_for_place(gate, stream, peer).await) });
+                    waiting.spawn(async move { (from, wait_for_permit(gate, stream, peer).await) });
                 } else {
                     tracing::debug!(%peer, "connection refused: too many are open, and too many wait");
                 }
@@ -102,12 +111,12 @@ pub async fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken, 
 }
 
 /// Waits until the gate has a place for a connection; none when it has to be closed without one.
-async fn wait_for_place(gate: Gate, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
-    let deadline = Instant::now() + PLACE.0;
+async fn wait_for_permit(gate: ConnectionLimiter, stream: TcpStream, peer: SocketAddr) -> Option<AcceptedConnection> {
+    let deadline = Instant::now() + PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.0;
     while Instant::now() < deadline {
-        tokio::time::sleep(PLACE.1).await;
-        if let Some(pass) = gate.admit(peer.ip()) {
-            return Some(Connection { stream, peer, encrypted: false, pass });
+        tokio::time::sleep(PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.1).await;
+        if let Some(pass) = gate.acquire(peer.ip()) {
+            return Some(AcceptedConnection { stream, peer, encrypted: false, permit: pass });
         }
     }
     tracing::debug!(%peer, "connection refused: too many are open");
@@ -120,8 +129,8 @@ async fn wait_for_place(gate: Gate, stream: TcpStream, peer: SocketAddr) -> Opti
 ///
 /// # Errors
 /// Whatever the system says of the socket.
-pub fn tolerate_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
-    let (_, interval, _) = SILENT;
+pub fn set_peer_timeout(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let (_, interval, _) = TCP_KEEPALIVE_IDLE_INTERVAL_PROBES;
     let probes = u32::try_from(limit.as_secs() / interval.as_secs()).unwrap_or(u32::MAX);
     sockopt::set_tcp_keepcnt(stream, probes.clamp(1, TCP_KEEPALIVE_MAX_PROBES))?;
     let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
@@ -130,8 +139,8 @@ pub fn tolerate_silence(stream: &TcpStream, limit: Duration) -> io::Result<()> {
 
 /// Sets what every connection needs: no delay of small packets, writes that go on as soon as the peer has taken a little,
 /// so that its pace can be told, and an end to one whose peer has vanished.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    let (idle, interval, count) = SILENT;
+fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, count) = TCP_KEEPALIVE_IDLE_INTERVAL_PROBES;
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -145,14 +154,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn silence_that_is_tolerated_outlasts_probes_and_retransmissions() {
+    async fn peer_timeout_outlasts_keepalive_probes_and_retransmissions() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
-        tune(&stream).expect("tuned");
-        tolerate_silence(&stream, Duration::from_secs(3600)).expect("set");
+        set_socket_options(&stream).expect("tuned");
+        set_peer_timeout(&stream, Duration::from_secs(3600)).expect("set");
         assert_eq!(sockopt::tcp_user_timeout(&stream).expect("read"), 3_600_000);
         assert_eq!(sockopt::tcp_keepcnt(&stream).expect("read"), TCP_KEEPALIVE_MAX_PROBES);
-        tolerate_silence(&stream, Duration::from_millis(500)).expect("set");
+        set_peer_timeout(&stream, Duration::from_millis(500)).expect("set");
         assert_eq!(sockopt::tcp_keepcnt(&stream).expect("read"), 1);
     }
 }

@@ -1,21 +1,21 @@
 //! Sockets: who may connect, how many at once, and how a listener stops.
 
-mod deferred_end;
-mod gate;
-mod lingering;
+mod connection_limit;
+mod deferred_eof;
+mod lingering_close;
 mod listen;
-mod pace;
-mod relayed;
-mod rewound;
+mod min_transfer_rate;
+mod proxy_protocol;
+mod rewind;
 mod tls;
-mod unstalled;
+mod write_timeout;
 
-pub use deferred_end::{DeferredEndStream, EndGate};
-pub(crate) use gate::network;
-pub use gate::{Answering, Gate, GateLimits, Pass, TooManyConnections};
-pub use lingering::{DrainLimits, LingeringStream, UnreadInput};
-pub use listen::{Connection, accept, tolerate_silence};
-pub use pace::Pace;
-pub use rewound::RewoundStream;
-pub use tls::{TlsError, TlsFailure, certificate_fault, install_crypto, server_config};
-pub use unstalled::{PeerEnd, Unstalled};
+pub(crate) use connection_limit::address_network;
+pub use connection_limit::{ActiveRequest, ConnectionLimiter, ConnectionLimits, ConnectionPermit, TooManyConnections};
+pub use deferred_eof::{DeferredEofStream, EofGate};
+pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
+pub use listen::{AcceptedConnection, accept, set_peer_timeout};
+pub use min_transfer_rate::MinTransferRate;
+pub use rewind::RewindStream;
+pub use tls::{TlsError, TlsFailure, check_certificate, install_default_crypto_provider, server_config};
+pub use write_timeout::{PeerShutdown, WriteTimeoutStream};

@@ -24,23 +24,23 @@ pub enum TlsError {
     },
     /// They don't fit together.
     #[error("the key is not that of the certificate")]
-    Strangers,
+    KeyMismatch,
     /// TLS can't be answered with them.
-    #[error("certificate and key can't be used: {}", in_words(.0))]
-    Pair(#[source] rustls::Error),
+    #[error("certificate and key can't be used: {}", describe_tls_error(.0))]
+    Unusable(#[source] rustls::Error),
 }
 
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
         match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::Strangers,
-            other => TlsError::Pair(other),
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            other => TlsError::Unusable(other),
         }
     }
 }
 
 /// Names the crypto library for TLS clients of this process.
-pub fn install_crypto() {
+pub fn install_default_crypto_provider() {
     // Somebody may have done so before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
@@ -49,14 +49,14 @@ pub fn install_crypto() {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFailure {
     /// What is wrong with the server, as the end of a sentence that begins with it.
-    pub fault: String,
+    pub problem: String,
     /// What to do.
     pub remedy: &'static str,
 }
 
 impl TlsFailure {
     /// Finds it among the causes of an error, where TLS is what failed.
-    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+    pub fn find_in(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             // An I/O error hides what it is made of from those who ask for its source.
@@ -94,30 +94,31 @@ impl From<&rustls::Error> for TlsFailure {
                     "look at the clock here, and at the server's",
                 ),
                 Certificate::Other(_) => (
-                    format!("shows a certificate that can't be used ({})", certificate_in_words(certificate)),
+                    format!("shows a certificate that can't be used ({})", describe_certificate_error(certificate)),
                     "one that was signed by itself has to be made for a server: openssl req -x509 with -addext \
                      basicConstraints=CA:FALSE",
                 ),
                 other => (
-                    format!("shows a certificate that can't be used ({})", certificate_in_words(other)),
+                    format!("shows a certificate that can't be used ({})", describe_certificate_error(other)),
                     "give the server another one",
                 ),
             },
             rustls::Error::InvalidMessage(_) => {
                 ("does not speak TLS there".to_owned(), "a server without certificates is asked at http://")
             }
-            other => {
-                (format!("can't be spoken to over TLS ({})", in_words(other)), "is it a patgate server's address?")
-            }
+            other => (
+                format!("can't be spoken to over TLS ({})", describe_tls_error(other)),
+                "is it a patgate server's address?",
+            ),
         };
-        Self { fault, remedy }
+        Self { problem: fault, remedy }
     }
 }
 
 /// Says what is wrong, without the library's own names of faults.
-fn in_words(error: &rustls::Error) -> String {
+fn describe_tls_error(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(certificate) => certificate_in_words(certificate).to_owned(),
+        rustls::Error::InvalidCertificate(certificate) => describe_certificate_error(certificate).to_owned(),
         rustls::Error::InvalidMessage(_) => "what came is no message of TLS".to_owned(),
         rustls::Error::PeerIncompatible(_) => "the two have no version, cipher or key exchange in common".to_owned(),
         rustls::Error::PeerMisbehaved(_) => "it breaks the rules of TLS".to_owned(),
@@ -131,7 +132,7 @@ fn in_words(error: &rustls::Error) -> String {
     }
 }
 
-fn certificate_in_words(error: &rustls::CertificateError) -> &'static str {
+fn describe_certificate_error(error: &rustls::CertificateError) -> &'static str {
     use rustls::CertificateError as Certificate;
     match error {
         Certificate::BadEncoding => "it is damaged, or no certificate",
@@ -156,8 +157,8 @@ fn certificate_in_words(error: &rustls::CertificateError) -> &'static str {
 ///
 /// # Errors
 /// [`TlsError`] when the file can't be read.
-pub fn certificate_fault(certificate: &Path) -> Result<Option<&'static str>, TlsError> {
-    let chain = read_chain(certificate)?;
+pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, TlsError> {
+    let chain = read_certificate_chain(certificate)?;
     let Some((own, above)) = chain.split_first() else { return Ok(None) };
     let mut roots = rustls::RootCertStore::empty();
     // The authority itself is rarely in the chain: one that is unknown is no fault.
@@ -175,14 +176,14 @@ pub fn certificate_fault(certificate: &Path) -> Result<Option<&'static str>, Tls
             CertificateError::NotValidForNameContext { presented, .. } => {
                 presented.is_empty().then_some("it names no host (subjectAltName)")
             }
-            fault => Some(certificate_in_words(&fault)),
+            fault => Some(describe_certificate_error(&fault)),
         },
         Ok(_) | Err(_) => None,
     })
 }
 
 /// Reads a certificate chain (PEM).
-fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_certificate_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fault = |reason: String| TlsError::File { path: certificate.to_owned(), reason };
     let file = File::open(certificate).map_err(|error| fault(error.to_string()))?;
     let chain = CertificateDer::pem_reader_iter(BufReader::new(file)).collect::<Result<Vec<_>, _>>();
@@ -195,7 +196,7 @@ fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
 }
 
 /// Reads a private key (PEM).
-fn read_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn read_private_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let fault = |reason: &str| TlsError::File { path: key.to_owned(), reason: reason.to_owned() };
     let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| fault(&error.to_string()))?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
@@ -216,7 +217,7 @@ pub fn server_config(
     key: &Path,
     protocols: &[&str],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let (chain, key) = (read_chain(certificate)?, read_key(key)?);
+    let (chain, key) = (read_certificate_chain(certificate)?, read_private_key(key)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Session;
-use crate::net::{self, Connection};
+use crate::net::{self, AcceptedConnection};
 
 use super::channel::{DisconnectKind, ShutdownSignals};
 use super::handler::{DisconnectMessage, LoginAttempts, RoundTripTimer, SshHandler};
@@ -55,7 +55,7 @@ struct ConnectionSupervisor {
 ///
 /// A request and its answer then cost one change of threads, the client's: whatever hands requests to
 /// other threads takes longer for it than for a small file. What a slow disk holds up is this thread.
-pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: CancellationToken) {
+pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: CancellationToken) {
     let (peer, over) = (connection.peer, CancellationToken::new());
     let (parted, parting) = watch::channel(None);
     let heavy_work = TaskTracker::new();
@@ -68,8 +68,8 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
     };
     let home = tokio::runtime::Handle::current();
     let (done, finished) = oneshot::channel::<()>();
-    let Connection { stream, pass, .. } = connection;
-    if let Err(error) = net::tolerate_silence(&stream, sftp.options().client_timeout) {
+    let AcceptedConnection { stream, permit: pass, .. } = connection;
+    if let Err(error) = net::set_peer_timeout(&stream, sftp.options().client_timeout) {
         return tracing::debug!(%peer, %error, "connection lost before it began");
     }
     let thread = stream.into_std().and_then(|stream| {
@@ -83,7 +83,7 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
             runtime.block_on(async move {
                 match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        let connection = Connection { stream, peer, encrypted: true, pass };
+                        let connection = AcceptedConnection { stream, peer, encrypted: true, permit: pass };
                         run(sftp, connection, (orders, parted), home).await;
                     }
                     Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
@@ -101,18 +101,18 @@ pub(super) async fn serve(sftp: Sftp, connection: Connection, stop: Cancellation
 
 async fn run(
     sftp: Sftp,
-    connection: Connection,
+    connection: AcceptedConnection,
     (orders, parted): (ShutdownSignals, watch::Sender<Option<DisconnectKind>>),
     home: runtime::Handle,
 ) {
     let options = *sftp.options();
     let deadline = Instant::now() + options.login_timeout;
-    let Connection { stream, peer, pass, .. } = connection;
+    let AcceptedConnection { stream, peer, permit: pass, .. } = connection;
     let (wire, line) = MonitoredStream::new(stream, sftp.preauth_slots().claim(peer.ip()));
     let channels = TaskTracker::new();
     let (proven, who) = oneshot::channel();
     let (farewell, refused) = oneshot::channel();
-    let mut displaced: BoxFuture<()> = Box::pin(pass.displaced());
+    let mut displaced: BoxFuture<()> = Box::pin(pass.evicted());
     let door = SshHandler {
         channel_permits: Arc::new(Semaphore::new(options.max_channels)),
         control: line.clone(),

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{Credential, Refusal, Session};
 use crate::domain::{Peer, Protocol, Share};
-use crate::net::{Answering, Pass};
+use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
 
 use super::channel::{self, ShutdownSignals};
@@ -43,7 +43,7 @@ pub(super) struct SshHandler {
     pub(super) sftp: Sftp,
     pub(super) control: ConnectionControl,
     pub(super) peer: SocketAddr,
-    pub(super) permit: Pass,
+    pub(super) permit: ConnectionPermit,
     pub(super) signals: ShutdownSignals,
     pub(super) channels: TaskTracker,
     pub(super) channel_permits: Arc<Semaphore>,
@@ -97,7 +97,7 @@ impl LoginAttempts {
 pub(super) struct LoggedInConnection {
     shared: Arc<SftpSession>,
     _connection: Share,
-    _active_request: Answering,
+    _active_request: ActiveRequest,
 }
 
 /// The shortest time between an answer and the request that follows it without a thought.
@@ -148,7 +148,7 @@ impl SshHandler {
         // A connection that is lost takes its attempt out of the queue for argon2.
         let proof =
             AbortOnDropHandle::new(self.main_runtime.spawn(async move { auth.authenticate(credential, peer).await }));
-        let answering = self.permit.answering();
+        let answering = self.permit.begin_request();
         let proof = proof.await;
         drop(answering);
         let (pause, counts) = match proof {
@@ -214,8 +214,8 @@ impl SshHandler {
             closing: self.signals.closing.clone(),
         };
         // A session that rests is not one that waits for its caller: it makes room for nobody.
-        let (shared, answering) = (Arc::new(shared), self.permit.answering());
-        if let Err(error) = self.permit.proven(session.login().as_str()) {
+        let (shared, answering) = (Arc::new(shared), self.permit.begin_request());
+        if let Err(error) = self.permit.assign_user(session.login().as_str()) {
             tracing::warn!(login = %session.login(), %error, "an SFTP session counts as a stranger's");
         }
         self.authenticated = Some(LoggedInConnection { shared, _connection: connection, _active_request: answering });

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::domain::{ShareLimits, Shares};
-use crate::net::Connection;
+use crate::net::AcceptedConnection;
 use crate::tree::Tree;
 
 pub use host_keys::HostKeys;
@@ -127,7 +127,7 @@ impl Sftp {
 
     /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
     /// requests that have come in, and files that are open.
-    pub async fn serve(&self, connection: Connection, stop: CancellationToken) {
+    pub async fn serve(&self, connection: AcceptedConnection, stop: CancellationToken) {
         connection::serve(self.clone(), connection, stop).await;
     }
 

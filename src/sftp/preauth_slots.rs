@@ -15,7 +15,7 @@ use std::thread;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::net::network;
+use crate::net::address_network;
 
 /// Turns of all callers who have not logged in. Clones share them.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl PreauthSlots {
 
     /// Returns the claim of a connection from this address; a /64 of IPv6 counts as one.
     pub(super) fn claim(&self, address: IpAddr) -> PreauthSlotClaim {
-        let address = network(address);
+        let address = address_network(address);
         let mut addresses = self.addresses.lock();
         let entry = addresses
             .entry(address)

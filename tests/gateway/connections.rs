@@ -13,7 +13,12 @@ use crate::support::Fixture;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn crowded(connections: usize, per_user: usize, strangers: usize, per_address: usize) -> Fixture {
-    let limits = patgate::net::GateLimits { connections, per_user, strangers, strangers_per_address: per_address };
+    let limits = patgate::net::ConnectionLimits {
+        connections,
+        per_user,
+        unauthenticated: strangers,
+        unauthenticated_per_address: per_address,
+    };
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.http_gate = limits;
         settings.sftp_gate = limits;

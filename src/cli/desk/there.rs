@@ -55,7 +55,7 @@ impl There {
             Failure::new("PATGATE_TOKEN is not set")
                 .hint("set it to a token of the server's: export PATGATE_TOKEN=pgt_…")
         })?;
-        net::install_crypto();
+        net::install_default_crypto_provider();
         let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
         let client = reqwest::Client::builder().user_agent(agent).timeout(PATIENCE).no_proxy();
         let client = match way.ca_file {
@@ -115,7 +115,7 @@ impl There {
     /// Says why there was no answer; nothing of it holds a secret.
     fn unanswered(&self, error: &reqwest::Error) -> Failure {
         let base = &self.base;
-        if let Some(TlsFailure { fault, remedy }) = TlsFailure::of(error) {
+        if let Some(TlsFailure { problem: fault, remedy }) = TlsFailure::find_in(error) {
             return Failure::new(format!("{base} {fault}")).hint(remedy);
         }
         if error.is_timeout() {

@@ -64,7 +64,7 @@ fn https_healthy(url: &str, trust: &Trust) -> Result {
     if url.path() == "/" {
         url.set_path("/healthz");
     }
-    net::install_crypto();
+    net::install_default_crypto_provider();
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().redirect(Policy::none());
     let client = match trust {
         Trust::Verified(Some(file)) => client.tls_certs_only(authorities(file)?),
@@ -78,8 +78,8 @@ fn https_healthy(url: &str, trust: &Trust) -> Result {
     match answered {
         Ok(answer) if answer.status() == reqwest::StatusCode::OK => Ok(()),
         Ok(answer) => Err(unwell(url.as_str(), &io::Error::other(format!("it says {}", answer.status())))),
-        Err(error) => Err(match TlsFailure::of(&error) {
-            Some(TlsFailure { fault, remedy }) => Failure::new(format!("{url} {fault}")).hint(remedy),
+        Err(error) => Err(match TlsFailure::find_in(&error) {
+            Some(TlsFailure { problem: fault, remedy }) => Failure::new(format!("{url} {fault}")).hint(remedy),
             None => unwell(url.as_str(), &io::Error::other(innermost(&error))),
         }),
     }

@@ -8,17 +8,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Wraps a stream: what was read of it already is read again first.
-pub struct RewoundStream<S> {
-    start: Bytes,
+pub struct RewindStream<S> {
+    prefix: Bytes,
     inner: S,
 }
 
-impl<S: AsyncRead + Unpin> RewoundStream<S> {
+impl<S: AsyncRead + Unpin> RewindStream<S> {
     /// Reads as much of a stream as tells whether it begins with `preface`; returns it rewound, and whether it does.
     ///
     /// # Errors
     /// Those of the stream.
-    pub async fn begins_with(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
+    pub async fn detect_preface(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
         let mut start = BytesMut::new();
         while start.len() < preface.len() && preface.starts_with(&start) {
             if inner.read_buf(&mut start).await? == 0 {
@@ -26,23 +26,23 @@ impl<S: AsyncRead + Unpin> RewoundStream<S> {
             }
         }
         let begins = start.starts_with(preface);
-        Ok((Self { start: start.freeze(), inner }, begins))
+        Ok((Self { prefix: start.freeze(), inner }, begins))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for RewoundStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RewindStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.start.is_empty() {
+        if self.prefix.is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buffer);
         }
-        let count = self.start.len().min(buffer.remaining());
-        buffer.put_slice(&self.start[..count]);
-        self.start.advance(count);
+        let count = self.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefix[..count]);
+        self.prefix.advance(count);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for RewoundStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RewindStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, data)
     }
@@ -73,9 +73,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whole_stream_is_read_again_whatever_it_begins_with() {
+    async fn detected_bytes_are_read_again() {
         for (sent, wanted) in [("", false), ("PR", false), ("PUT /", false), ("PRI * x", true), ("PRI * ", true)] {
-            let (mut stream, begins) = RewoundStream::begins_with(sent.as_bytes(), b"PRI * ").await.expect("read");
+            let (mut stream, begins) = RewindStream::detect_preface(sent.as_bytes(), b"PRI * ").await.expect("read");
             let mut text = String::new();
             stream.read_to_string(&mut text).await.expect("text");
             assert_eq!((&*text, begins), (sent, wanted));

@@ -11,45 +11,45 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Handle that lets a [`DeferredEndStream`] tell of its end.
+/// Handle that lets a [`DeferredEofStream`] tell of its end.
 #[derive(Clone, Debug, Default)]
-pub struct EndGate(Arc<AtomicBool>);
+pub struct EofGate(Arc<AtomicBool>);
 
-impl EndGate {
+impl EofGate {
     /// Notes that all that was read so far was taken up.
-    pub fn open(&self) {
+    pub fn allow_eof(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Wraps a stream: its end, or an error in its place, is told only while the gate is open. Every read of data closes
 /// the gate.
-pub struct DeferredEndStream<S> {
+pub struct DeferredEofStream<S> {
     inner: S,
-    gate: EndGate,
-    end: Option<io::Result<()>>,
+    gate: EofGate,
+    deferred_eof: Option<io::Result<()>>,
 }
 
-impl<S> DeferredEndStream<S> {
+impl<S> DeferredEofStream<S> {
     /// Wraps a stream.
-    pub fn new(inner: S, gate: EndGate) -> Self {
-        Self { inner, gate, end: None }
+    pub fn new(inner: S, gate: EofGate) -> Self {
+        Self { inner, gate, deferred_eof: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for DeferredEndStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeferredEofStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.end.is_none() {
+        if self.deferred_eof.is_none() {
             let before = buffer.filled().len();
             let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
             if read.is_ok() && buffer.filled().len() > before {
                 self.gate.0.store(false, Ordering::Relaxed);
                 return Poll::Ready(read);
             }
-            self.end = Some(read);
+            self.deferred_eof = Some(read);
         }
         if self.gate.0.load(Ordering::Relaxed) {
-            return Poll::Ready(self.end.replace(Ok(())).unwrap_or(Ok(())));
+            return Poll::Ready(self.deferred_eof.replace(Ok(())).unwrap_or(Ok(())));
         }
         // Whoever polls opens the gate once there is nothing left to take up, and polls again.
         cx.waker().wake_by_ref();
@@ -58,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeferredEndStream<S> {
 }
 
 /// Takes a write as done, of so much, to a peer that is gone: what came from it before is still read.
-fn unless_gone<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+fn ignore_disconnected<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
     match written {
         Poll::Ready(Err(error))
             if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
@@ -69,9 +69,9 @@ fn unless_gone<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> 
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredEndStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredEofStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        unless_gone(Pin::new(&mut self.inner).poll_write(cx, data), data.len())
+        ignore_disconnected(Pin::new(&mut self.inner).poll_write(cx, data), data.len())
     }
 
     fn poll_write_vectored(
@@ -80,7 +80,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredEndStream<S> {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = data.iter().map(|slice| slice.len()).sum();
-        unless_gone(Pin::new(&mut self.inner).poll_write_vectored(cx, data), length)
+        ignore_disconnected(Pin::new(&mut self.inner).poll_write_vectored(cx, data), length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -88,7 +88,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredEndStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        unless_gone(Pin::new(&mut self.inner).poll_flush(cx), ())
+        ignore_disconnected(Pin::new(&mut self.inner).poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -102,15 +102,15 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     #[tokio::test]
-    async fn end_is_told_once_the_gate_is_open() {
-        let gate = EndGate::default();
-        gate.open();
-        let mut stream = DeferredEndStream::new(&b"request"[..], gate.clone());
+    async fn eof_is_reported_once_gate_is_open() {
+        let gate = EofGate::default();
+        gate.allow_eof();
+        let mut stream = DeferredEofStream::new(&b"request"[..], gate.clone());
         let mut space = [0; 16];
         assert_eq!(stream.read(&mut space).await.expect("read"), 7);
         let next = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read(&mut space)).await;
         assert!(next.is_err(), "the read closed the gate");
-        gate.open();
+        gate.allow_eof();
         assert_eq!(stream.read(&mut space).await.expect("the end"), 0);
     }
 }

@@ -17,17 +17,17 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Bytes that are discarded in one read.
-const DISCARD_BYTES: usize = 16 * 1024;
+const DISCARD_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Bounds on reading what is discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainLimits {
     /// Maximum time in which nothing comes.
-    pub silence: Duration,
+    pub idle_timeout: Duration,
     /// Maximum number of bytes.
-    pub bytes: u64,
+    pub max_bytes: u64,
     /// Maximum time in all.
-    pub total: Duration,
+    pub total_timeout: Duration,
 }
 
 /// Handle that tells a [`LingeringStream`] whether its peer may still be sending.
@@ -59,21 +59,21 @@ pub struct LingeringStream<S> {
     unread: UnreadInput,
     limits: DrainLimits,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    ended: bool,
-    closing: Option<Closing>,
+    peer_closed: bool,
+    drain: Option<LingeringDrain>,
 }
 
 /// Progress of a shutdown whose sending side is closed.
-struct Closing {
-    silence: Pin<Box<Sleep>>,
-    total: Pin<Box<Sleep>>,
-    left: u64,
+struct LingeringDrain {
+    idle_timer: Pin<Box<Sleep>>,
+    total_timer: Pin<Box<Sleep>>,
+    remaining_bytes: u64,
 }
 
 impl<S> LingeringStream<S> {
     /// Wraps a stream; a shutdown waits no longer once `stop` is cancelled.
     pub fn new(inner: S, limits: DrainLimits, unread: UnreadInput, stop: CancellationToken) -> Self {
-        Self { inner, unread, limits, stopped: Box::pin(stop.cancelled_owned()), ended: false, closing: None }
+        Self { inner, unread, limits, stopped: Box::pin(stop.cancelled_owned()), peer_closed: false, drain: None }
     }
 }
 
@@ -81,19 +81,19 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
     /// Reads and discards until the peer closes its side or a bound is reached.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limits = self.limits;
-        let closing = self.closing.get_or_insert_with(|| Closing {
-            silence: Box::pin(tokio::time::sleep(limits.silence)),
-            total: Box::pin(tokio::time::sleep(limits.total)),
-            left: limits.bytes,
+        let closing = self.drain.get_or_insert_with(|| LingeringDrain {
+            idle_timer: Box::pin(tokio::time::sleep(limits.idle_timeout)),
+            total_timer: Box::pin(tokio::time::sleep(limits.total_timeout)),
+            remaining_bytes: limits.max_bytes,
         });
         loop {
-            let mut space = [0; DISCARD_BYTES];
+            let mut space = [0; DISCARD_BUFFER_BYTES];
             let mut buffer = ReadBuf::new(&mut space);
             match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    closing.left = closing.left.saturating_sub(buffer.filled().len() as u64);
-                    closing.silence.as_mut().reset(Instant::now() + limits.silence);
-                    if closing.left == 0 {
+                    closing.remaining_bytes = closing.remaining_bytes.saturating_sub(buffer.filled().len() as u64);
+                    closing.idle_timer.as_mut().reset(Instant::now() + limits.idle_timeout);
+                    if closing.remaining_bytes == 0 {
                         return Poll::Ready(());
                     }
                 }
@@ -101,7 +101,8 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
                 Poll::Pending => break,
             }
         }
-        let timed_out = closing.silence.as_mut().poll(cx).is_ready() || closing.total.as_mut().poll(cx).is_ready();
+        let timed_out =
+            closing.idle_timer.as_mut().poll(cx).is_ready() || closing.total_timer.as_mut().poll(cx).is_ready();
         if timed_out || self.stopped.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -113,7 +114,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LingeringStream<S> {
         if buffer.filled().len() > before {
             self.unread.set();
         } else if buffer.remaining() > 0 {
-            self.ended = true;
+            self.peer_closed = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -141,10 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.closing.is_none() {
+        if self.drain.is_none() {
             ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
         }
-        if !self.ended && self.unread.is_set() {
+        if !self.peer_closed && self.unread.is_set() {
             ready!(self.poll_discard(cx));
         }
         Poll::Ready(Ok(()))
@@ -156,10 +157,13 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const LIMITS: DrainLimits =
-        DrainLimits { silence: Duration::from_millis(100), bytes: 100_000, total: Duration::from_secs(60) };
+    const LIMITS: DrainLimits = DrainLimits {
+        idle_timeout: Duration::from_millis(100),
+        max_bytes: 100_000,
+        total_timeout: Duration::from_secs(60),
+    };
 
-    fn pair() -> (LingeringStream<tokio::io::DuplexStream>, tokio::io::DuplexStream, UnreadInput) {
+    fn lingering_pair() -> (LingeringStream<tokio::io::DuplexStream>, tokio::io::DuplexStream, UnreadInput) {
         let (ours, theirs) = tokio::io::duplex(1024);
         let unread = UnreadInput::default();
         let ours = LingeringStream::new(ours, LIMITS, unread.clone(), CancellationToken::new());
@@ -167,8 +171,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn shutdown_discards_what_the_peer_still_sends() {
-        let (mut ours, mut theirs, unread) = pair();
+    async fn shutdown_discards_input_still_arriving() {
+        let (mut ours, mut theirs, unread) = lingering_pair();
         unread.set();
         let closing = tokio::spawn(async move { ours.shutdown().await });
         theirs.write_all(&[0; 50_000]).await.expect("taken");
@@ -177,14 +181,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn shutdown_ends_on_silence_and_on_too_many_bytes() {
-        let (mut ours, _theirs, unread) = pair();
+    async fn shutdown_drain_ends_at_idle_timeout_and_byte_limit() {
+        let (mut ours, _theirs, unread) = lingering_pair();
         unread.set();
         let start = Instant::now();
         ours.shutdown().await.expect("closed");
-        assert!(start.elapsed() >= LIMITS.silence);
+        assert!(start.elapsed() >= LIMITS.idle_timeout);
 
-        let (mut ours, mut theirs, unread) = pair();
+        let (mut ours, mut theirs, unread) = lingering_pair();
         unread.set();
         let sending = tokio::spawn(async move { theirs.write_all(&[0; 200_000]).await });
         ours.shutdown().await.expect("closed");
@@ -193,13 +197,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn shutdown_waits_for_nothing_after_requests_that_were_read_whole() {
-        let (mut ours, mut theirs, unread) = pair();
+    async fn shutdown_does_not_linger_after_fully_read_requests() {
+        let (mut ours, mut theirs, unread) = lingering_pair();
         theirs.write_all(b"request").await.expect("sent");
         ours.read_exact(&mut [0; 7]).await.expect("read");
         assert!(unread.is_set(), "no request was answered yet");
         unread.clear();
-        let closed = tokio::time::timeout(LIMITS.silence / 2, ours.shutdown());
+        let closed = tokio::time::timeout(LIMITS.idle_timeout / 2, ours.shutdown());
         closed.await.expect("at once").expect("closed");
     }
 }

@@ -12,102 +12,105 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::Pace;
+use super::MinTransferRate;
 
 /// Wraps a stream: when its peer takes what is written too slowly, a write fails with `TimedOut`. So a client
 /// that asks for much and reads nothing holds no memory for ever.
-pub struct Unstalled<S> {
+pub struct WriteTimeoutStream<S> {
     inner: S,
-    pace: Pace,
-    reset: Option<Reset<S>>,
-    peer: Option<WatchedPeer<S>>,
+    min_rate: MinTransferRate,
+    abort: Option<AbortOnCancel<S>>,
+    peer_shutdown: Option<PeerShutdownWatch<S>>,
 }
 
 /// A peer that is looked at, and how.
-struct WatchedPeer<S> {
-    end: PeerEnd,
-    has_ended: fn(&S) -> io::Result<bool>,
+struct PeerShutdownWatch<S> {
+    state: PeerShutdown,
+    has_shut_down: fn(&S) -> io::Result<bool>,
 }
 
 /// What is known of the end of what a peer sends. Clones look at the same stream.
 #[derive(Clone, Debug, Default)]
-pub struct PeerEnd(Arc<PeerEndFlags>);
+pub struct PeerShutdown(Arc<PeerShutdownFlags>);
 
 #[derive(Debug, Default)]
-struct PeerEndFlags {
-    look: AtomicBool,
-    seen: AtomicBool,
+struct PeerShutdownFlags {
+    check_requested: AtomicBool,
+    detected: AtomicBool,
 }
 
-impl PeerEnd {
+impl PeerShutdown {
     /// Has the stream look, when it is flushed next, whether its peer has said that it sends no more; the flush fails
     /// where the peer has reset the connection.
-    pub fn look(&self) {
-        self.0.look.store(true, Ordering::Relaxed);
+    pub fn request_check(&self) {
+        self.0.check_requested.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether the peer has said that it sends no more.
-    pub fn is_seen(&self) -> bool {
-        self.0.seen.load(Ordering::Relaxed)
+    pub fn is_detected(&self) -> bool {
+        self.0.detected.load(Ordering::Relaxed)
     }
 }
 
 /// When to throw away what was not sent yet, and how.
-struct Reset<S> {
-    told: Pin<Box<WaitForCancellationFutureOwned>>,
-    arm: fn(&S) -> io::Result<()>,
+struct AbortOnCancel<S> {
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    set_linger: fn(&S) -> io::Result<()>,
 }
 
-impl Unstalled<TcpStream> {
+impl WriteTimeoutStream<TcpStream> {
     /// Has writes fail once `cut` is cancelled, those that wait too. The peer then gets a reset in place of what
     /// the system still holds for it, which may be megabytes.
-    pub fn reset_by(mut self, cut: CancellationToken) -> Self {
-        self.reset = Some(Reset { told: Box::pin(cut.cancelled_owned()), arm: TcpStream::set_zero_linger });
+    pub fn abort_on(mut self, cut: CancellationToken) -> Self {
+        self.abort =
+            Some(AbortOnCancel { cancelled: Box::pin(cut.cancelled_owned()), set_linger: TcpStream::set_zero_linger });
         self
     }
 
     /// Has `peer` told of the end of what the peer sends, which nothing reads while its request is worked on.
-    pub fn looking(mut self, peer: PeerEnd) -> Self {
-        self.peer = Some(WatchedPeer { end: peer, has_ended });
+    pub fn watch_peer_shutdown(mut self, peer: PeerShutdown) -> Self {
+        self.peer_shutdown = Some(PeerShutdownWatch { state: peer, has_shut_down: peer_has_shut_down });
         self
     }
 }
 
-impl<S> Unstalled<S> {
+impl<S> WriteTimeoutStream<S> {
     /// Wraps a stream; the pace is measured in windows of so much waiting, as [`Pace`] says.
     pub fn new(inner: S, window: Duration) -> Self {
-        Self { inner, pace: Pace::new(window), reset: None, peer: None }
+        Self { inner, min_rate: MinTransferRate::new(window), abort: None, peer_shutdown: None }
     }
 
-    fn look(&self) -> io::Result<()> {
-        let Some(WatchedPeer { end, has_ended }) = &self.peer else { return Ok(()) };
-        if end.0.look.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
-            end.0.seen.store(true, Ordering::Relaxed);
+    fn check_peer_shutdown(&self) -> io::Result<()> {
+        let Some(PeerShutdownWatch { state: end, has_shut_down: has_ended }) = &self.peer_shutdown else {
+            return Ok(());
+        };
+        if end.0.check_requested.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
+            end.0.detected.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn is_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(Reset { told, arm }) = &mut self.reset else { return Ok(()) };
+    fn check_abort(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(AbortOnCancel { cancelled: told, set_linger: arm }) = &mut self.abort else { return Ok(()) };
         if told.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
         arm(&self.inner)?;
-        self.reset = None;
+        self.abort = None;
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cut"))
     }
 
     /// Judges a write, or a flush, which moves nothing.
-    fn watch<T>(
+    fn enforce_min_rate<T>(
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
         moved: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         match &result {
-            Poll::Ready(Ok(done)) => self.pace.moved(moved(done)),
+            Poll::Ready(Ok(done)) => self.min_rate.record_transferred(moved(done)),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending if self.pace.poll_too_slow(cx).is_ready() => {
+            Poll::Pending if self.min_rate.poll_too_slow(cx).is_ready() => {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes too little")));
             }
             Poll::Pending => {}
@@ -116,17 +119,17 @@ impl<S> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.is_cut(cx)?;
+        self.check_abort(cx)?;
         let result = Pin::new(&mut self.inner).poll_write(cx, data);
-        self.watch(cx, result, |written| *written)
+        self.enforce_min_rate(cx, result, |written| *written)
     }
 
     fn poll_write_vectored(
@@ -134,9 +137,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.is_cut(cx)?;
+        self.check_abort(cx)?;
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, data);
-        self.watch(cx, result, |written| *written)
+        self.enforce_min_rate(cx, result, |written| *written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -144,16 +147,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_cut(cx)?;
-        self.look()?;
+        self.check_abort(cx)?;
+        self.check_peer_shutdown()?;
         let result = Pin::new(&mut self.inner).poll_flush(cx);
-        self.watch(cx, result, |()| 0)
+        self.enforce_min_rate(cx, result, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_cut(cx)?;
+        self.check_abort(cx)?;
         let result = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.watch(cx, result, |()| 0)
+        self.enforce_min_rate(cx, result, |()| 0)
     }
 }
 
@@ -161,7 +164,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
 ///
 /// # Errors
 /// [`io::ErrorKind::ConnectionReset`] once the connection is gone.
-fn has_ended(stream: &TcpStream) -> io::Result<bool> {
+fn peer_has_shut_down(stream: &TcpStream) -> io::Result<bool> {
     let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
     poll(&mut polled, Some(&Timespec::default()))?;
     let seen = polled[0].revents();
@@ -177,38 +180,38 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
-    async fn a_peer_that_takes_nothing_is_given_up() {
+    async fn write_times_out_when_peer_does_not_read() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = Unstalled::new(ours, Duration::from_millis(20));
+        let mut ours = WriteTimeoutStream::new(ours, Duration::from_millis(20));
         let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
-    async fn the_end_of_what_a_peer_sends_is_seen_and_its_reset_is_an_error() {
+    async fn peer_shutdown_is_detected_and_reset_is_an_error() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
         let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
-        let peer = PeerEnd::default();
-        let mut ours = Unstalled::new(ours, Duration::from_secs(60)).looking(peer.clone());
+        let peer = PeerShutdown::default();
+        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
         theirs.write_all(b"not read").await.expect("sent");
-        peer.look();
+        peer.request_check();
         ours.flush().await.expect("open");
-        assert!(!peer.is_seen());
+        assert!(!peer.is_detected());
         theirs.shutdown().await.expect("shut down");
         for _ in 0..1000 {
-            peer.look();
+            peer.request_check();
             ours.flush().await.expect("half open");
-            if peer.is_seen() {
+            if peer.is_detected() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert!(peer.is_seen());
+        assert!(peer.is_detected());
         drop(theirs);
         ours.write_all(b"x").await.expect("taken by the system");
         for _ in 0..1000 {
-            peer.look();
+            peer.request_check();
             if let Err(error) = ours.flush().await {
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 return;
@@ -219,12 +222,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_connection_is_reset_while_its_peer_takes_nothing() {
+    async fn aborted_connection_is_reset_while_peer_does_not_read() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
         let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
         let cut = CancellationToken::new();
-        let mut ours = Unstalled::new(ours, Duration::from_secs(60)).reset_by(cut.clone());
+        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).abort_on(cut.clone());
         let writing = tokio::spawn(async move { ours.write_all(&vec![0; 64 << 20]).await });
         tokio::time::sleep(Duration::from_millis(50)).await;
         cut.cancel();

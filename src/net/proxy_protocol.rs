@@ -5,37 +5,37 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::Connection;
+use super::AcceptedConnection;
 
 /// What version 2 begins with; as long as the shortest beginning that tells the versions apart.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, with its end.
-const LINE: usize = 107;
+const V1_HEADER_MAX_BYTES: usize = 107;
 /// The most that is read of version 2 besides its first 16 bytes.
-const BODY: usize = 4096;
+const V2_BODY_MAX_BYTES: usize = 4096;
 
 /// What a proxy says of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Header {
+struct ProxyHeader {
     /// From whom it is; none where it is the proxy's own.
     source: Option<SocketAddr>,
     /// Whether it came to the proxy over TLS.
     encrypted: bool,
 }
 
-impl Connection {
+impl AcceptedConnection {
     /// Reads the header with which a trusted proxy begins: the connection is then that of whom it names, and
     /// counts as his at the gate. Waits as long as the proxy does.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for what is no header, [`io::ErrorKind::ConnectionRefused`] when there
     /// are too many strangers from there.
-    pub async fn relayed(mut self) -> io::Result<Self> {
-        let header = read(&mut self.stream).await?;
+    pub async fn read_proxy_header(mut self) -> io::Result<Self> {
+        let header = read_header(&mut self.stream).await?;
         self.encrypted = header.encrypted;
         if let Some(source) = header.source {
             self.peer = source;
-            if !self.pass.moves_to(source.ip()) {
+            if !self.permit.assign_address(source.ip()) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
         }
@@ -43,53 +43,53 @@ impl Connection {
     }
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Header> {
-    let mut start = [0; SIGNATURE.len()];
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
+    let mut start = [0; V2_SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
-    if start == *SIGNATURE {
-        return read_binary(stream).await;
+    if start == *V2_SIGNATURE {
+        return read_v2(stream).await;
     }
     let mut line = start.to_vec();
     // A byte at a time: what follows the line is not ours.
-    while line.starts_with(b"PROXY ") && line.len() < LINE && !line.ends_with(b"\r\n") {
+    while line.starts_with(b"PROXY ") && line.len() < V1_HEADER_MAX_BYTES && !line.ends_with(b"\r\n") {
         line.push(stream.read_u8().await?);
     }
-    parse_line(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    parse_v1(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse_line(line: &[u8]) -> Option<Header> {
+fn parse_v1(line: &[u8]) -> Option<ProxyHeader> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
     let mut words = text.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
     if family == "UNKNOWN" {
-        return Some(Header::default());
+        return Some(ProxyHeader::default());
     }
     let (source, _target, port) = (words.next()?.parse::<IpAddr>().ok()?, words.next()?, words.next()?.parse().ok()?);
     let fits = (family == "TCP4" && source.is_ipv4()) || (family == "TCP6" && source.is_ipv6());
-    fits.then(|| Header { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
+    fits.then(|| ProxyHeader { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
 }
 
-async fn read_binary(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Header> {
+async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
     let [command, family, high, low] = {
         let mut rest = [0; 4];
         stream.read_exact(&mut rest).await?;
         rest
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if length > BODY {
+    if length > V2_BODY_MAX_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     match command {
-        0x20 => Ok(Header::default()),
-        0x21 => parse_body(family, &body).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        0x20 => Ok(ProxyHeader::default()),
+        0x21 => parse_v2_body(family, &body).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
 /// Reads addresses and additions; other families than those of IP are the proxy's own business.
-fn parse_body(family: u8, body: &[u8]) -> Option<Header> {
+fn parse_v2_body(family: u8, body: &[u8]) -> Option<ProxyHeader> {
     let (source, rest) = match family {
         0x11 => {
             let (addresses, rest) = body.split_first_chunk::<12>()?;
@@ -102,14 +102,14 @@ fn parse_body(family: u8, body: &[u8]) -> Option<Header> {
             let port = u16::from_be_bytes([addresses[32], addresses[33]]);
             (SocketAddr::new(IpAddr::from(address).to_canonical(), port), rest)
         }
-        _ => return Some(Header::default()),
+        _ => return Some(ProxyHeader::default()),
     };
-    Some(Header { source: Some(source), encrypted: says_tls(rest)? })
+    Some(ProxyHeader { source: Some(source), encrypted: parse_tls_tlv(rest)? })
 }
 
 /// Tells whether the additions (type, length, value) say that the client came over TLS; none of them may be
 /// cut short.
-fn says_tls(mut rest: &[u8]) -> Option<bool> {
+fn parse_tls_tlv(mut rest: &[u8]) -> Option<bool> {
     const TLS: u8 = 0x20;
     let mut encrypted = false;
     while let Some((&[kind, high, low], after)) = rest.split_first_chunk::<3>() {
@@ -124,21 +124,21 @@ fn says_tls(mut rest: &[u8]) -> Option<bool> {
 mod tests {
     use super::*;
 
-    async fn said(bytes: &[u8]) -> Result<(Option<String>, bool), io::ErrorKind> {
+    async fn read_test_header(bytes: &[u8]) -> Result<(Option<String>, bool), io::ErrorKind> {
         let whole = [bytes, b"next"].concat();
         let mut stream = whole.as_slice();
-        let header = read(&mut stream).await.map_err(|error| error.kind())?;
+        let header = read_header(&mut stream).await.map_err(|error| error.kind())?;
         assert_eq!(stream, b"next", "nothing more is read");
         Ok((header.source.map(|source| source.to_string()), header.encrypted))
     }
 
-    fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    fn v2_header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let length = u16::try_from(body.len()).expect("short").to_be_bytes();
-        [&SIGNATURE[..], &[command, family], &length, body].concat()
+        [&V2_SIGNATURE[..], &[command, family], &length, body].concat()
     }
 
     #[tokio::test]
-    async fn a_line_names_whom_a_connection_is_from() {
+    async fn v1_header_names_client_address() {
         let cases = [
             ("PROXY TCP4 192.0.2.7 198.51.100.1 4711 22\r\n", Some("192.0.2.7:4711")),
             ("PROXY TCP6 2001:db8::1 2001:db8::2 4711 22\r\n", Some("[2001:db8::1]:4711")),
@@ -146,7 +146,7 @@ mod tests {
             ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
         ];
         for (line, source) in cases {
-            assert_eq!(said(line.as_bytes()).await, Ok((source.map(str::to_owned), false)), "{line}");
+            assert_eq!(read_test_header(line.as_bytes()).await, Ok((source.map(str::to_owned), false)), "{line}");
         }
         for line in [
             "GET / HTTP/1.1\r\n",
@@ -156,31 +156,31 @@ mod tests {
             "PROXY TCP4 192.0.2.7\r\n",
             &format!("PROXY TCP4 {}\r\n", "1".repeat(200)),
         ] {
-            assert_eq!(said(line.as_bytes()).await, Err(io::ErrorKind::InvalidData), "{line}");
+            assert_eq!(read_test_header(line.as_bytes()).await, Err(io::ErrorKind::InvalidData), "{line}");
         }
-        assert_eq!(said(b"PROXY").await, Err(io::ErrorKind::UnexpectedEof));
+        assert_eq!(read_test_header(b"PROXY").await, Err(io::ErrorKind::UnexpectedEof));
     }
 
     #[tokio::test]
-    async fn version_2_names_it_in_bytes() {
+    async fn v2_header_names_client_address() {
         let four = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0, 22];
         let six = [&Ipv6Addr::LOCALHOST.octets()[..], &[0; 16], &[0x12, 0x67, 0, 22]].concat();
         let tls = |flags: u8| [&four[..], &[0x04, 0, 1, 9], &[0x20, 0, 5, flags, 0, 0, 0, 0]].concat();
         let from = |source: &str, encrypted| Ok((Some(source.to_owned()), encrypted));
-        assert_eq!(said(&binary(0x21, 0x11, &four)).await, from("192.0.2.7:4711", false));
-        assert_eq!(said(&binary(0x21, 0x21, &six)).await, from("[::1]:4711", false));
-        assert_eq!(said(&binary(0x21, 0x11, &tls(1))).await, from("192.0.2.7:4711", true));
-        assert_eq!(said(&binary(0x21, 0x11, &tls(0))).await, from("192.0.2.7:4711", false));
-        assert_eq!(said(&binary(0x20, 0x11, &four)).await, Ok((None, false)), "the proxy's own");
-        assert_eq!(said(&binary(0x21, 0x31, &[0; 216])).await, Ok((None, false)), "not by IP");
+        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &four)).await, from("192.0.2.7:4711", false));
+        assert_eq!(read_test_header(&v2_header(0x21, 0x21, &six)).await, from("[::1]:4711", false));
+        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(1))).await, from("192.0.2.7:4711", true));
+        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(0))).await, from("192.0.2.7:4711", false));
+        assert_eq!(read_test_header(&v2_header(0x20, 0x11, &four)).await, Ok((None, false)), "the proxy's own");
+        assert_eq!(read_test_header(&v2_header(0x21, 0x31, &[0; 216])).await, Ok((None, false)), "not by IP");
         let cut = [&four[..], &[0x20, 0, 9, 1]].concat();
         for wrong in [
-            binary(0x21, 0x11, &four[..11]),
-            binary(0x11, 0x11, &four),
-            binary(0x21, 0x11, &cut),
-            binary(0x21, 0x11, &[0; 5000]),
+            v2_header(0x21, 0x11, &four[..11]),
+            v2_header(0x11, 0x11, &four),
+            v2_header(0x21, 0x11, &cut),
+            v2_header(0x21, 0x11, &[0; 5000]),
         ] {
-            assert_eq!(said(&wrong).await, Err(io::ErrorKind::InvalidData));
+            assert_eq!(read_test_header(&wrong).await, Err(io::ErrorKind::InvalidData));
         }
     }
 }

@@ -7,33 +7,33 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 /// Bytes that have to move for each second that is spent waiting for a peer.
-const LEAST_BYTES_PER_SECOND: u64 = 256;
+const MIN_BYTES_PER_SECOND: u64 = 256;
 
 /// Measures how a peer sends or takes bytes. Only the time counts that is spent waiting for it.
 ///
-/// In each window of waiting as many bytes have to move as [`LEAST_BYTES_PER_SECOND`] asks for: so silence is bounded by
+/// In each window of waiting as many bytes have to move as [`MIN_BYTES_PER_SECOND`] asks for: so silence is bounded by
 /// one window, and whoever sends a byte now and then gains nothing.
 #[derive(Debug)]
-pub struct Pace {
+pub struct MinTransferRate {
     window: Duration,
-    waited: Duration,
-    moved: u64,
-    since: Option<Instant>,
+    waited_in_window: Duration,
+    transferred_in_window: u64,
+    waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
+impl MinTransferRate {
     /// Measures in windows of so much waiting.
     pub fn new(window: Duration) -> Self {
-        Self { window, waited: Duration::ZERO, moved: 0, since: None, timer: None }
+        Self { window, waited_in_window: Duration::ZERO, transferred_in_window: 0, waiting_since: None, timer: None }
     }
 
     /// Waits for the peer; is ready once it was too slow.
     pub fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.since.is_none() {
+        if self.waiting_since.is_none() {
             let now = Instant::now();
-            let deadline = now + self.window.saturating_sub(self.waited);
-            self.since = Some(now);
+            let deadline = now + self.window.saturating_sub(self.waited_in_window);
+            self.waiting_since = Some(now);
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(deadline),
                 None => self.timer = Some(Box::pin(tokio::time::sleep_until(deadline))),
@@ -43,13 +43,13 @@ impl Pace {
     }
 
     /// Notes that so many bytes have moved.
-    pub fn moved(&mut self, bytes: usize) {
-        if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
+    pub fn record_transferred(&mut self, bytes: usize) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited_in_window += since.elapsed();
         }
-        self.moved = self.moved.saturating_add(bytes as u64);
-        if self.moved >= self.window.as_secs().saturating_mul(LEAST_BYTES_PER_SECOND).max(1) {
-            (self.moved, self.waited) = (0, Duration::ZERO);
+        self.transferred_in_window = self.transferred_in_window.saturating_add(bytes as u64);
+        if self.transferred_in_window >= self.window.as_secs().saturating_mul(MIN_BYTES_PER_SECOND).max(1) {
+            (self.transferred_in_window, self.waited_in_window) = (0, Duration::ZERO);
         }
     }
 }
@@ -60,26 +60,26 @@ mod tests {
     use std::future::poll_fn;
 
     const WINDOW: Duration = Duration::from_secs(10);
-    const ENOUGH: usize = 2560;
+    const WINDOW_MIN_BYTES: usize = 2560;
 
     /// Waits for so long; tells whether that was too long.
-    async fn too_slow(pace: &mut Pace, time: Duration) -> bool {
+    async fn too_slow(pace: &mut MinTransferRate, time: Duration) -> bool {
         tokio::time::timeout(time, poll_fn(|cx| pace.poll_too_slow(cx))).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_bounded() {
-        let mut pace = Pace::new(WINDOW);
+    async fn idle_peer_is_too_slow_after_one_window() {
+        let mut pace = MinTransferRate::new(WINDOW);
         assert!(!too_slow(&mut pace, Duration::from_secs(9)).await);
         assert!(too_slow(&mut pace, Duration::from_secs(2)).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_byte_now_and_then_is_too_little() {
-        let mut pace = Pace::new(WINDOW);
+    async fn trickled_bytes_are_too_slow() {
+        let mut pace = MinTransferRate::new(WINDOW);
         let mut seconds = 0;
         while !too_slow(&mut pace, Duration::from_secs(3)).await {
-            pace.moved(1);
+            pace.record_transferred(1);
             seconds += 3;
             assert!(seconds < 20, "never too slow");
         }
@@ -87,20 +87,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn enough_bytes_begin_a_new_window() {
-        let mut pace = Pace::new(WINDOW);
+    async fn enough_bytes_start_a_new_window() {
+        let mut pace = MinTransferRate::new(WINDOW);
         for _ in 0..20 {
             assert!(!too_slow(&mut pace, Duration::from_secs(9)).await);
-            pace.moved(ENOUGH);
+            pace.record_transferred(WINDOW_MIN_BYTES);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_in_which_nobody_waits_for_the_peer_does_not_count() {
-        let mut pace = Pace::new(WINDOW);
+    async fn time_not_spent_waiting_for_peer_is_not_counted() {
+        let mut pace = MinTransferRate::new(WINDOW);
         for _ in 0..5 {
             assert!(!too_slow(&mut pace, Duration::from_secs(1)).await);
-            pace.moved(1);
+            pace.record_transferred(1);
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
         assert!(too_slow(&mut pace, Duration::from_secs(6)).await);
