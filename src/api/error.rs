@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::schema;
 use crate::auth::{Ended, Refusal, TooMuchWork};
 use crate::domain::{Login, PolicyFault, Role, redact_tokens_in};
-use crate::http::{challenge, retry_after};
+use crate::http::{add_challenges, set_retry_after};
 use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
 
@@ -302,10 +302,10 @@ impl IntoResponse for Error {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
-            challenge(headers);
+            add_challenges(headers);
         }
         if let Some(wait) = self.wait() {
-            retry_after(headers, wait);
+            set_retry_after(headers, wait);
         }
         response
     }

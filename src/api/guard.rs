@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Error, Result, Room, extract};
 use crate::auth::{Credential, Refusal, Session, Turn};
 use crate::domain::{Login, Peer, Protocol, TokenId};
-use crate::http::{Introduction, Origin, Proven, credential};
+use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
 use crate::tokens::Authority;
 
 /// The proven caller of a request.
@@ -74,7 +74,7 @@ const UPLOAD: &str = "/auth/token/";
 /// Proves the caller, or refuses.
 pub(super) async fn guard(
     State(room): State<Room>,
-    Extension(origin): Extension<Origin>,
+    Extension(origin): Extension<RequestSource>,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
@@ -91,7 +91,7 @@ pub(super) async fn guard(
     if !response.status().is_client_error() {
         session.used();
     }
-    response.extensions_mut().insert(Proven(session));
+    response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 
@@ -107,14 +107,14 @@ pub(super) async fn stamp(mut response: Response) -> Response {
 ///
 /// # Errors
 /// [`super::Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
-async fn admit(room: &Room, request: &mut Request, origin: Origin) -> Result<Session> {
+async fn admit(room: &Room, request: &mut Request, origin: RequestSource) -> Result<Session> {
     let from_query = query_token(request.uri_mut()).filter(|_| room.options.query_token);
     let headers = request.headers();
-    let credential = credential(headers).or(from_query).ok_or(Refusal::Denied)?;
+    let credential = parse_credential(headers).or(from_query).ok_or(Refusal::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: origin.address, user_agent };
     let session = room.auth.authenticate(credential, peer).await?;
-    Introduction::of(request.extensions(), &session)?;
+    ConnectionHandle::notify_authenticated(request.extensions(), &session)?;
     Ok(session)
 }
 

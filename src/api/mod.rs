@@ -38,7 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Turn};
-use crate::http::{Body, BodyError, Origin};
+use crate::http::{BodyError, RequestSource, ResponseBody};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
 
@@ -106,7 +106,7 @@ impl Api {
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, mut request: Request<B>, origin: Origin) -> Response<Body>
+    pub async fn answer<B>(&self, mut request: Request<B>, origin: RequestSource) -> Response<ResponseBody>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -118,12 +118,12 @@ impl Api {
     }
 
     /// Refuses a change that a page of another origin asks for, as a problem of REST.
-    pub fn refuse(words: &str) -> Response<Body> {
+    pub fn refuse(words: &str) -> Response<ResponseBody> {
         boxed(Error::CrossOrigin(words.to_owned()).into_response())
     }
 }
 
-fn boxed(response: axum::response::Response) -> Response<Body> {
+fn boxed(response: axum::response::Response) -> Response<ResponseBody> {
     response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
 }
 

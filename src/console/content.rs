@@ -14,7 +14,7 @@ use super::fault::{Fault, Result, blocking};
 use super::guard::Caller;
 use super::place;
 use crate::domain::TreePath;
-use crate::http::{BodyError, Proven, Source, streamed};
+use crate::http::{AuthenticatedSession, BlockProducer, BodyError, streamed_body};
 use crate::tree::{self, Reader, View};
 
 /// As much of a file as is read at once.
@@ -83,8 +83,8 @@ pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) ->
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.reader.entry().size));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| Fault::Lost)?);
-    let mut response = (headers, Body::new(streamed(&session, first, content))).into_response();
-    response.extensions_mut().insert(Proven(session));
+    let mut response = (headers, Body::new(streamed_body(&session, first, content))).into_response();
+    response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 
@@ -121,12 +121,12 @@ impl Content {
     }
 }
 
-impl Source for Content {
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+impl BlockProducer for Content {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
         self.block().map_err(|error| BodyError(error.to_string()))
     }
 
-    fn left(&self) -> Option<u64> {
+    fn remaining_bytes(&self) -> Option<u64> {
         Some(self.left)
     }
 }

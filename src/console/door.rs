@@ -16,7 +16,7 @@ use super::fault::{Fault, Result};
 use super::guard::{self, Caller, Sent, cookie_name};
 use super::page::render;
 use crate::auth::{Credential, Refusal};
-use crate::http::{Introduction, Proven};
+use crate::http::{AuthenticatedSession, ConnectionHandle};
 
 const CLEARTEXT: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
     or from the server’s own machine.";
@@ -45,7 +45,7 @@ pub(super) async fn home(_: Caller) -> Redirect {
 /// Asks for user name and token.
 pub(super) async fn ask(Query(asked): Query<Asked>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let open = guard::origin(&parts)?.is_private();
+    let open = guard::origin(&parts)?.is_confidential();
     let fault = (!open).then(|| CLEARTEXT.to_owned());
     let page = Page {
         assets: &ASSETS,
@@ -70,7 +70,7 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
     let again = |status, fault: String, open| {
         render(status, &Page { assets: &ASSETS, login: login.clone(), next: next.clone(), fault: Some(fault), open })
     };
-    if !origin.is_private() {
+    if !origin.is_confidential() {
         return again(StatusCode::FORBIDDEN, CLEARTEXT.to_owned(), false);
     }
     let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
@@ -82,12 +82,12 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
             return again(text.status(), text.told(), true);
         }
     };
-    Introduction::of(&extensions, &session)?;
+    ConnectionHandle::notify_authenticated(&extensions, &session)?;
     session.used();
     let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(Refusal::Busy.into()) };
     let mut response = Redirect::to(&next).into_response();
     response.headers_mut().insert(header::SET_COOKIE, set_cookie(&cookie, origin.encrypted)?);
-    response.extensions_mut().insert(Proven(session));
+    response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 

@@ -9,7 +9,7 @@ use super::page::{Frame, render};
 use super::place;
 use crate::auth::{Refusal, TooMuchWork, Turn};
 use crate::domain::redact_tokens_in;
-use crate::http::retry_after;
+use crate::http::set_retry_after;
 use crate::store::{Shortage, StoreError};
 use crate::tree::View;
 use crate::{tokens, tree};
@@ -308,7 +308,7 @@ impl IntoResponse for Fault {
         if let Fault::Tree(error) | Fault::Tokens(tokens::Error::Tree(error)) = &self
             && error.is_outage()
         {
-            retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
+            set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
         }
         let text = redact_tokens_in(&self.told()).into_owned();
         response.extensions_mut().insert(Said { title: self.title(), text });

@@ -11,7 +11,7 @@ use super::fault::{Fault, Result, in_turn};
 use super::visits::Visit;
 use crate::auth::{Session, TooMuchWork, Turn};
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::{Introduction, Origin, PublicAddress, RequestBodyError, is_cross_origin};
+use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};
 use crate::tokens::Authority;
 use crate::tree::View;
 
@@ -128,7 +128,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
             next => Fault::Stranger { next },
         };
         let visit = visit(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
-        Introduction::of(&parts.extensions, visit.session())?;
+        ConnectionHandle::notify_authenticated(&parts.extensions, visit.session())?;
         visit.session().used();
         Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
     }
@@ -178,7 +178,7 @@ pub(super) async fn fields(request: Request) -> Result<Fields> {
 /// # Errors
 /// [`Fault::Foreign`].
 pub(super) fn at_home(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
-    let origin = extensions.get::<Origin>().copied().ok_or(Fault::Nothing)?;
+    let origin = extensions.get::<RequestSource>().copied().ok_or(Fault::Nothing)?;
     if is_cross_origin(&server(extensions), origin.encrypted, headers) { Err(Fault::Foreign) } else { Ok(()) }
 }
 
@@ -192,7 +192,7 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// [`Fault::TooMuchWork`].
-pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) -> Result<Option<Arc<Visit>>> {
+pub(super) async fn visit(shared: &Shared, origin: RequestSource, headers: &HeaderMap) -> Result<Option<Arc<Visit>>> {
     let found = cookie(headers, origin.encrypted).and_then(|cookie| shared.visits.find(cookie));
     // The cookie stands for a token, and so holds only where the token was shown.
     let Some(visit) = found.filter(|visit| peer(origin, headers) == *visit.session().peer()) else { return Ok(None) };
@@ -210,7 +210,7 @@ pub(super) async fn visit(shared: &Shared, origin: Origin, headers: &HeaderMap) 
 }
 
 /// Returns who is at the door.
-pub(super) fn peer(origin: Origin, headers: &HeaderMap) -> Peer {
+pub(super) fn peer(origin: RequestSource, headers: &HeaderMap) -> Peer {
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     Peer { protocol: Protocol::Api, address: origin.address, user_agent }
 }
@@ -219,8 +219,8 @@ pub(super) fn peer(origin: Origin, headers: &HeaderMap) -> Peer {
 ///
 /// # Errors
 /// [`Fault::Nothing`] when it did not come through the gateway.
-pub(super) fn origin(parts: &Parts) -> Result<Origin> {
-    parts.extensions.get::<Origin>().copied().ok_or(Fault::Nothing)
+pub(super) fn origin(parts: &Parts) -> Result<RequestSource> {
+    parts.extensions.get::<RequestSource>().copied().ok_or(Fault::Nothing)
 }
 
 /// Returns the server as the browser knows it.

@@ -35,7 +35,7 @@ use http_body_util::BodyExt;
 use tower_service::Service;
 
 use crate::auth::{Authenticator, Clock};
-use crate::http::{Body, BodyError, Origin, RequestBody, retry_after};
+use crate::http::{BodyError, RequestBody, RequestSource, ResponseBody, set_retry_after};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
 
@@ -76,7 +76,7 @@ impl Console {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, mut request: Request<RequestBody>, origin: Origin) -> Response<Body> {
+    pub async fn answer(&self, mut request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
         request.extensions_mut().insert(origin);
         let headers = request.headers().clone();
         // The router never fails.
@@ -89,7 +89,7 @@ impl Console {
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         stamp(response.headers_mut());
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            retry_after(response.headers_mut(), BUSY);
+            set_retry_after(response.headers_mut(), BUSY);
         }
         response
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::serve_http::within;
 use crate::domain::AllowedOrigins;
-use crate::http::{Body, empty};
+use crate::http::{ResponseBody, empty};
 
 /// Prefixes that web applications may call. The console is for its own pages alone.
 const SHARED: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload", "/api", "/auth"];
@@ -58,7 +58,7 @@ impl CorsAnswer {
 }
 
 /// Answers a preflight of an allowed origin; none for any other request.
-pub(super) fn preflight<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<Body>> {
+pub(super) fn preflight<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let asks =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if !asks || CorsAnswer::of(origins, request)?.allowed.is_none() {

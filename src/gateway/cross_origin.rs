@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderValue, Request, header};
 
 use crate::domain::AllowedOrigins;
-use crate::http::{Origin, PublicAddress, is_cross_origin};
+use crate::http::{PublicAddress, RequestSource, is_cross_origin};
 
 /// Methods that change nothing.
 const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
@@ -16,7 +16,7 @@ pub(super) const REFUSAL: &str = "a page of another origin may change nothing he
 
 /// Tells whether a request would change something with a credential that the browser may have added by itself, for a
 /// page whose origin is not configured.
-pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, origin: Origin) -> bool {
+pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, origin: RequestSource) -> bool {
     let headers = request.headers();
     if READING.contains(&request.method().as_str()) || !is_ambient(headers) {
         return false;

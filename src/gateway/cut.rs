@@ -14,20 +14,24 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::auth::Session;
-use crate::http::{Body, BodyError};
+use crate::http::{BodyError, ResponseBody};
 
 /// An answer of at most this many bytes is in the system's hands at once.
 const SMALL: u64 = 64 * 1024;
 
 /// A body whose end or failure is told.
 struct Watched {
-    body: Body,
+    body: ResponseBody,
     cut: CancellationToken,
     _done: DropGuard,
 }
 
 /// Has `cut` cancelled when the session ends before the answer does, or the answer fails.
-pub(super) fn with_session(response: Response<Body>, session: Session, cut: &CancellationToken) -> Response<Body> {
+pub(super) fn with_session(
+    response: Response<ResponseBody>,
+    session: Session,
+    cut: &CancellationToken,
+) -> Response<ResponseBody> {
     if response.body().size_hint().upper().is_some_and(|most| most <= SMALL) {
         return response;
     }

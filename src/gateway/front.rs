@@ -8,7 +8,7 @@ use http::{Request, Response};
 
 use super::cors::CorsAnswer;
 use crate::domain::{AllowedOrigins, PublicUrl};
-use crate::http::{Body, PublicAddress, TrustedProxies, normalized_target};
+use crate::http::{PublicAddress, ResponseBody, TrustedProxies, normalized_target};
 
 /// Settings by which requests are prepared.
 #[derive(Clone)]
@@ -24,12 +24,12 @@ impl Front {
         &self,
         peer: IpAddr,
         mut request: Request<B>,
-        next: impl AsyncFnOnce(Request<B>) -> Response<Body>,
-    ) -> Response<Body> {
+        next: impl AsyncFnOnce(Request<B>) -> Response<ResponseBody>,
+    ) -> Response<ResponseBody> {
         if let Some(target) = normalized_target(request.uri()) {
             *request.uri_mut() = target;
         }
-        let forwarding = self.proxies.forwarding(peer, request.headers());
+        let forwarding = self.proxies.forwarded_address(peer, request.headers());
         let address = PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers());
         request.extensions_mut().insert(address);
         let cors = CorsAnswer::of(&self.cors_origins, &request);

@@ -186,7 +186,7 @@ mod tests {
                     let work = async move {
                         let _guard = guard;
                         let _ = answered.await;
-                        crate::http::text(http::StatusCode::OK, "done")
+                        crate::http::text_response(http::StatusCode::OK, "done")
                     };
                     Ok::<_, std::convert::Infallible>(while_awaited(probe, peer, work).await)
                 }

@@ -25,7 +25,9 @@ use tokio_util::task::TaskTracker;
 use super::serve_http::Caller;
 use crate::auth::Session;
 use crate::domain::{Login, Share, ShareLimits, Shares};
-use crate::http::{Body, Proven, RequestBody, UnreadBody, date_now, retry_after, text};
+use crate::http::{
+    AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, current_date_header, set_retry_after, text_response,
+};
 use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
 /// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
@@ -158,7 +160,7 @@ fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendRespon
     caller.greeted.store(true, Ordering::Relaxed);
     // Before the connection's end can come: h2 then forgets that a request had no body.
     let (proceed, proceeding) = oneshot::channel();
-    let tracked = RequestBody::of_http2(request, proceed, caller.door.pace_window);
+    let tracked = RequestBody::from_http2(request, proceed, caller.door.pace_window);
     streams.spawn(answer(Arc::clone(caller), tracked, proceeding, respond));
 }
 
@@ -262,12 +264,12 @@ fn proceed_with(respond: &mut SendResponse<Bytes>) {
 }
 
 async fn send(
-    mut response: Response<Body>,
+    mut response: Response<ResponseBody>,
     is_head: bool,
     mut respond: SendResponse<Bytes>,
     (responses, pace_window): (&Shares, Duration),
 ) {
-    let session = response.extensions_mut().remove().map(|Proven(session)| session);
+    let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
     let held = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
     // Answers to strangers are short, and there are few strangers.
     let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.take(session.login(), held)) {
@@ -292,21 +294,21 @@ async fn send(
 }
 
 /// Refuses a request whose answer would hold more than its user may have the server hold.
-fn crowded() -> Response<Body> {
-    let mut response = text(
+fn crowded() -> Response<ResponseBody> {
+    let mut response = text_response(
         StatusCode::SERVICE_UNAVAILABLE,
         "too many answers of this user wait to be taken: take some, and try again",
     );
-    retry_after(response.headers_mut(), Duration::from_secs(1));
+    set_retry_after(response.headers_mut(), Duration::from_secs(1));
     response
 }
 
 /// Takes out header fields that HTTP/2 does not have, and adds those that are the server's to add.
-fn complete(headers: &mut HeaderMap, body: &Body) {
+fn complete(headers: &mut HeaderMap, body: &ResponseBody) {
     for name in CONNECTION_FIELDS {
         headers.remove(name);
     }
-    headers.entry(header::DATE).or_insert_with(date_now);
+    headers.entry(header::DATE).or_insert_with(current_date_header);
     if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
         headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
     }
@@ -314,7 +316,12 @@ fn complete(headers: &mut HeaderMap, body: &Body) {
 
 /// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little, by
 /// [`Pace`] in windows of so much waiting.
-async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, session: Option<Session>, pace_window: Duration) {
+async fn send_body(
+    mut body: ResponseBody,
+    mut stream: SendStream<Bytes>,
+    session: Option<Session>,
+    pace_window: Duration,
+) {
     let ended = async {
         match session {
             Some(session) => session.ended().await,

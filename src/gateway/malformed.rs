@@ -5,12 +5,12 @@ use std::net::Ipv6Addr;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
-use crate::http::{Body, text};
+use crate::http::{ResponseBody, text_response};
 
 /// Refuses a host that is missing, malformed or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials
 /// that contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
-pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Body>> {
-    let refuse = |line| Some(text(StatusCode::BAD_REQUEST, line));
+pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
+    let refuse = |line| Some(text_response(StatusCode::BAD_REQUEST, line));
     if !names_one_host(request) {
         return refuse("a request names one host");
     }
@@ -24,7 +24,7 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Body>
     }
     let coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if request.version() == Version::HTTP_11 && headers.get_all(header::TRANSFER_ENCODING).iter().any(coded) {
-        return Some(text(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"));
+        return Some(text_response(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"));
     }
     None
 }

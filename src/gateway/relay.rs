@@ -32,7 +32,7 @@ impl Relay {
         stop: &CancellationToken,
     ) -> Option<AcceptedConnection> {
         let peer = connection.peer;
-        if !self.on || !self.proxies.trust(peer.ip()) {
+        if !self.on || !self.proxies.is_trusted(peer.ip()) {
             return Some(connection);
         }
         let header = tokio::select! {

@@ -31,8 +31,8 @@ use crate::auth::Session;
 use crate::console::Console;
 use crate::domain::AllowedOrigins;
 use crate::http::{
-    Body, BodyRest, Introduction, Origin, Proven, ProvenConnection, RequestBody, TrustedProxies, UnreadBody, empty,
-    full, is_encoded, retry_after, text,
+    AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, RequestBody, RequestSource, ResponseBody,
+    TrustedProxies, UnreadBody, UnreadBodyRest, empty, full, has_content_coding, set_retry_after, text_response,
 };
 use crate::net::{
     AcceptedConnection, ConnectionPermit, DrainLimits, LingeringStream, PeerShutdown, RewindStream, TooManyConnections,
@@ -135,7 +135,12 @@ impl HttpDoor {
         }
     }
 
-    async fn route(&self, request: Request<RequestBody>, origin: Origin, allowed: &AllowedOrigins) -> Response<Body> {
+    async fn route(
+        &self,
+        request: Request<RequestBody>,
+        origin: RequestSource,
+        allowed: &AllowedOrigins,
+    ) -> Response<ResponseBody> {
         if let Some(response) = cors::preflight(allowed, &request) {
             return response;
         }
@@ -144,12 +149,12 @@ impl HttpDoor {
         // The console judges its own forms, which have a secret besides.
         if !within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
             let words = cross_origin::REFUSAL;
-            return if for_api { Api::refuse(words) } else { text(StatusCode::FORBIDDEN, words) };
+            return if for_api { Api::refuse(words) } else { text_response(StatusCode::FORBIDDEN, words) };
         }
         if Webdav::serves(path) {
             return self.webdav.answer(request, origin).await;
         }
-        if !request.body().is_end_stream() && is_encoded(request.headers()) {
+        if !request.body().is_end_stream() && has_content_coding(request.headers()) {
             return encoded();
         }
         if for_api {
@@ -162,23 +167,25 @@ impl HttpDoor {
         match path {
             _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options(),
             "/" if read => about(),
-            "/healthz" if read => text(StatusCode::OK, "ok"),
+            "/healthz" if read => text_response(StatusCode::OK, "ok"),
             "/readyz" if read => self.ready().await,
             "/" => not_allowed("OPTIONS, GET, HEAD"),
             "/healthz" | "/readyz" => not_allowed("GET, HEAD"),
-            _ => text(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
+            _ => text_response(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
         }
     }
 
-    async fn ready(&self) -> Response<Body> {
+    async fn ready(&self) -> Response<ResponseBody> {
         if let Some(fault) = self.readiness.fault().await {
-            return text(StatusCode::SERVICE_UNAVAILABLE, fault);
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, fault);
         }
         // Whoever asks is not known: no path is named to them. The log names it.
-        let Some((path, outage)) = self.tree.outages().into_iter().next() else { return text(StatusCode::OK, "ready") };
+        let Some((path, outage)) = self.tree.outages().into_iter().next() else {
+            return text_response(StatusCode::OK, "ready");
+        };
         let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
-        retry_after(response.headers_mut(), OUTAGE_RETRY);
+        let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
+        set_retry_after(response.headers_mut(), OUTAGE_RETRY);
         response
     }
 }
@@ -204,8 +211,8 @@ pub(super) struct Caller {
     changes: Arc<Semaphore>,
 }
 
-impl ProvenConnection for Caller {
-    fn caller_proven(&self, session: &Session) -> Result<(), TooManyConnections> {
+impl AuthenticatedConnection for Caller {
+    fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections> {
         if self.owner.is(session) {
             return Ok(());
         }
@@ -243,7 +250,7 @@ impl Caller {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<Incoming>| {
-            let (request, unread) = RequestBody::of_http1(request, self.door.pace_window);
+            let (request, unread) = RequestBody::from_http1(request, self.door.pace_window);
             // What has no effect before its end is given up when nobody waits for it; all else is carried out.
             let is_awaited = request.version() == Version::HTTP_11 && ends_with_caller(request.method());
             async move {
@@ -301,7 +308,7 @@ impl Caller {
         self: &Arc<Self>,
         request: Request<RequestBody>,
         unread: UnreadBody,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         if ends_with_caller(request.method()) {
             return self.answer(request, unread).await;
         }
@@ -315,20 +322,24 @@ impl Caller {
         work.await.unwrap_or_else(|_| lost())
     }
 
-    async fn answer(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<ResponseBody> {
         let _answering = self.pass.begin_request();
-        let connection: Arc<dyn ProvenConnection> = Arc::clone(self) as _;
-        request.extensions_mut().insert(Introduction(connection));
+        let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
+        request.extensions_mut().insert(ConnectionHandle(connection));
         let next = async |request| self.answer_prepared(request, unread).await;
         self.settings.front.answer(self.peer, request, next).await
     }
 
-    async fn answer_prepared(self: &Arc<Self>, request: Request<RequestBody>, unread: UnreadBody) -> Response<Body> {
+    async fn answer_prepared(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        unread: UnreadBody,
+    ) -> Response<ResponseBody> {
         self.greeted.store(true, Ordering::Relaxed);
         let version = request.version();
         let mut response = self.respond(request).await;
-        let session = response.extensions_mut().remove().map(|Proven(session)| session);
-        match unread.into_rest() {
+        let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
+        match unread.into_unread() {
             Some(rest) => self.discard(rest, version, session.clone(), &mut response),
             None => self.unread.clear(),
         }
@@ -338,7 +349,7 @@ impl Caller {
         match session {
             Some(session) if version >= Version::HTTP_2 => {
                 // Its stream is cut with it.
-                response.extensions_mut().insert(Proven(session));
+                response.extensions_mut().insert(AuthenticatedSession(session));
                 response
             }
             Some(session) => cut::with_session(response, session, &self.cut),
@@ -346,13 +357,13 @@ impl Caller {
         }
     }
 
-    async fn respond(&self, request: Request<RequestBody>) -> Response<Body> {
+    async fn respond(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
         if let Some(refused) = reject_malformed(&request) {
             return refused;
         }
-        let origin = self.door.proxies.origin(self.peer, self.encrypted, request.headers());
+        let origin = self.door.proxies.request_source(self.peer, self.encrypted, request.headers());
         if !self.may_speak(origin) {
-            return text(StatusCode::FORBIDDEN, CLEARTEXT);
+            return text_response(StatusCode::FORBIDDEN, CLEARTEXT);
         }
         let mut response = self.door.route(request, origin, &self.settings.front.cors_origins).await;
         if origin.encrypted {
@@ -365,15 +376,15 @@ impl Caller {
     /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
     fn discard(
         self: &Arc<Self>,
-        rest: BodyRest,
+        rest: UnreadBodyRest,
         version: Version,
         session: Option<Session>,
-        response: &mut Response<Body>,
+        response: &mut Response<ResponseBody>,
     ) {
         let limits = if session.is_some() { CALLER_DRAIN } else { STRANGER_DRAIN };
         // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
         // HTTP/1.1 is either that or another request, and can't be told apart.
-        let ends = rest.awaits_continue || !rest.fits(limits.max_bytes);
+        let ends = rest.awaits_continue || !rest.is_at_most(limits.max_bytes);
         if ends && version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -398,8 +409,8 @@ impl Caller {
     }
 
     /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
-    fn may_speak(&self, origin: Origin) -> bool {
-        let here = self.peer.to_canonical().is_loopback() && origin.is_private();
+    fn may_speak(&self, origin: RequestSource) -> bool {
+        let here = self.peer.to_canonical().is_loopback() && origin.is_confidential();
         self.door.insecure || origin.encrypted || here
     }
 }
@@ -423,25 +434,25 @@ fn require_tls_from_now_on(headers: &mut HeaderMap) {
 }
 
 /// Refuses a body in a content coding (RFC 9110 section 15.5.16).
-fn encoded() -> Response<Body> {
-    let mut response = text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body in a content coding is not supported");
+fn encoded() -> Response<ResponseBody> {
+    let mut response = text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body in a content coding is not supported");
     response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     response
 }
 
-fn lost() -> Response<Body> {
-    text(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
+fn lost() -> Response<ResponseBody> {
+    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
 }
 
 /// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
-fn not_allowed(others: &'static str) -> Response<Body> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
+fn not_allowed(others: &'static str) -> Response<ResponseBody> {
+    let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(others));
     response
 }
 
 /// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.
-fn options() -> Response<Body> {
+fn options() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
@@ -450,7 +461,7 @@ fn options() -> Response<Body> {
     response
 }
 
-fn about() -> Response<Body> {
+fn about() -> Response<ResponseBody> {
     let mut response = Response::new(full(ABOUT));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

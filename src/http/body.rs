@@ -14,20 +14,20 @@ use crate::auth::Session;
 pub struct BodyError(pub String);
 
 /// A response body: empty, whole, or a stream.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+pub type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Returns an empty body.
-pub fn empty() -> Body {
+pub fn empty() -> ResponseBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Returns a body of these bytes.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Returns a plain-text answer of one line.
-pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
+pub fn text_response(status: StatusCode, line: impl Into<String>) -> Response<ResponseBody> {
     let mut line = line.into();
     line.push('\n');
     let mut response = Response::new(full(line));
@@ -37,7 +37,7 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response<Body> {
 }
 
 /// Returns the present as the value of a `Date` header (RFC 9110 section 6.6.1).
-pub fn date_now() -> HeaderValue {
+pub fn current_date_header() -> HeaderValue {
     let text = httpdate::fmt_http_date(SystemTime::now());
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -46,4 +46,4 @@ pub fn date_now() -> HeaderValue {
 /// longer counts as a stranger's and is reset when the session ends before the answer does; taken out
 /// before it is sent.
 #[derive(Clone, Debug)]
-pub struct Proven(pub Session);
+pub struct AuthenticatedSession(pub Session);

@@ -4,7 +4,7 @@ use http::{HeaderMap, header};
 
 /// Tells whether a body is said to be in a content coding. Codings are named without regard to case, and an empty list
 /// or `identity` is none (RFC 9110 section 8.4.1).
-pub fn is_encoded(headers: &HeaderMap) -> bool {
+pub fn has_content_coding(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONTENT_ENCODING);
     let mut codings = values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     codings.any(|coding| {
@@ -18,12 +18,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identity_and_an_empty_list_are_no_content_coding() {
+    fn identity_and_empty_list_are_not_content_codings() {
         for (text, encoded) in
             [("", false), ("Identity", false), ("identity, ,", false), ("gzip", true), ("identity, br", true)]
         {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, text.parse().expect("a value"))]);
-            assert_eq!(is_encoded(&headers), encoded, "{text}");
+            assert_eq!(has_content_coding(&headers), encoded, "{text}");
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::auth::Credential;
 ///
 /// With Basic the password is the token. A Basic user name may be left empty: the token names its owner. White space
 /// around a token was pasted with it.
-pub fn credential(headers: &HeaderMap) -> Option<Credential> {
+pub fn parse_credential(headers: &HeaderMap) -> Option<Credential> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let space = value.iter().position(|&b| b == b' ' || b == b'\t')?;
-    let (scheme, rest) = (&value[..space], trimmed(&value[space..]));
+    let (scheme, rest) = (&value[..space], trim_unicode_whitespace(&value[space..]));
     if scheme.eq_ignore_ascii_case(b"bearer") {
         return Some(Credential { login: None, token: Zeroizing::new(rest.to_vec()) });
     }
@@ -27,23 +27,23 @@ pub fn credential(headers: &HeaderMap) -> Option<Credential> {
     let colon = pair.iter().position(|&b| b == b':')?;
     let login = std::str::from_utf8(&pair[..colon]).ok()?;
     let login = (!login.is_empty()).then(|| login.to_owned());
-    Some(Credential { login, token: Zeroizing::new(trimmed(&pair[colon + 1..]).to_vec()) })
+    Some(Credential { login, token: Zeroizing::new(trim_unicode_whitespace(&pair[colon + 1..]).to_vec()) })
 }
 
 /// Returns text without white space at its ends, that of Unicode included: web pages have no-break spaces.
-fn trimmed(text: &[u8]) -> &[u8] {
+fn trim_unicode_whitespace(text: &[u8]) -> &[u8] {
     std::str::from_utf8(text).map_or(text.trim_ascii(), |text| text.trim().as_bytes())
 }
 
 /// Asks for a credential, beside a status of 401 (RFC 9110 section 11.6.1).
-pub fn challenge(headers: &mut HeaderMap) {
+pub fn add_challenges(headers: &mut HeaderMap) {
     let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
     headers.append(header::WWW_AUTHENTICATE, basic);
     headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
 }
 
 /// Tells how long to wait, in whole seconds, one at the least (RFC 9110 section 10.2.3).
-pub fn retry_after(headers: &mut HeaderMap, wait: Duration) {
+pub fn set_retry_after(headers: &mut HeaderMap, wait: Duration) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
 }
@@ -55,11 +55,11 @@ mod tests {
     fn parse(value: &str) -> Option<(Option<String>, Vec<u8>)> {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, value.parse().expect("header"));
-        credential(&headers).map(|c| (c.login, c.token.to_vec()))
+        parse_credential(&headers).map(|c| (c.login, c.token.to_vec()))
     }
 
     #[test]
-    fn basic_and_bearer_are_read_whatever_their_case() {
+    fn auth_schemes_are_case_insensitive() {
         let alice = Some((Some("alice".to_owned()), b"pgt_x:y".to_vec()));
         assert_eq!(parse("Basic YWxpY2U6cGd0X3g6eQ=="), alice);
         assert_eq!(parse("bASIC  YWxpY2U6cGd0X3g6eQ=="), alice);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_token_is_not_part_of_it() {
+    fn whitespace_around_token_is_trimmed() {
         for token in ["pgt_x\n", "pgt_x\r\n", "\tpgt_x", " pgt_x ", "\u{a0}pgt_x\u{a0}"] {
             let pair = STANDARD.encode(format!("alice:{token}"));
             let wanted = Some((Some("alice".to_owned()), b"pgt_x".to_vec()));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_credential() {
+    fn unreadable_authorization_yields_no_credential() {
         for value in ["Basic", "Basic !!!", "Basic YWxpY2U=", "Digest x", "Basic /////w=="] {
             assert_eq!(parse(value), None, "{value}");
         }

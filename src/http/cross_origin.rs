@@ -5,7 +5,7 @@ use http::HeaderMap;
 use super::PublicAddress;
 
 /// Tells whether a page of another origin had a browser send a request: by `Sec-Fetch-Site` (Fetch Metadata), or by
-/// `Origin` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
+/// `RequestSource` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
 ///
 /// A page that came in the clear is of another origin than a server which the browser reaches over TLS (`encrypted`):
 /// anybody on the way may have written it.
@@ -15,7 +15,7 @@ pub fn is_cross_origin(server: &PublicAddress, encrypted: bool, headers: &Header
         (Some(site), _) => !matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => !origin.split_once("://").is_some_and(|(scheme, authority)| {
             (scheme.eq_ignore_ascii_case("https") || (!encrypted && scheme.eq_ignore_ascii_case("http")))
-                && server.leads_here(scheme.as_bytes(), authority.as_bytes())
+                && server.matches_authority(scheme.as_bytes(), authority.as_bytes())
         }),
         (None, None) => false,
     }
@@ -24,18 +24,18 @@ pub fn is_cross_origin(server: &PublicAddress, encrypted: bool, headers: &Header
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Forwarding;
+    use crate::http::ForwardedAddress;
     use http::Uri;
 
     #[test]
-    fn only_pages_of_this_server_are_of_its_origin() {
+    fn only_own_pages_are_same_origin() {
         let crosses = |encrypted: bool, pairs: &[(&'static str, &'static str)]| {
             let headers: HeaderMap = pairs
                 .iter()
                 .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")))
                 .collect();
             let server =
-                PublicAddress::new(None, Forwarding::default(), &Uri::from_static("/console/sign-in"), &headers);
+                PublicAddress::new(None, ForwardedAddress::default(), &Uri::from_static("/console/sign-in"), &headers);
             is_cross_origin(&server, encrypted, &headers)
         };
         let own: [&[(&str, &str)]; 4] = [

@@ -1,24 +1,24 @@
 //! What the HTTP rooms share: bodies, credentials, and where a request really came from.
 
 mod body;
+mod connection_handle;
 mod content_coding;
 mod credential;
 mod cross_origin;
-mod introduction;
-mod origin;
-mod public;
+mod forwarded;
+mod public_address;
 mod request_body;
-mod stream;
-mod target;
+mod request_target;
+mod streamed_body;
 mod untrusted_proxy;
 
-pub use body::{Body, BodyError, Proven, date_now, empty, full, text};
-pub use content_coding::is_encoded;
-pub use credential::{challenge, credential, retry_after};
+pub use body::{AuthenticatedSession, BodyError, ResponseBody, current_date_header, empty, full, text_response};
+pub use connection_handle::{AuthenticatedConnection, ConnectionHandle};
+pub use content_coding::has_content_coding;
+pub use credential::{add_challenges, parse_credential, set_retry_after};
 pub use cross_origin::is_cross_origin;
-pub use introduction::{Introduction, ProvenConnection};
-pub use origin::{Origin, TrustedProxies};
-pub use public::{Forwarding, PublicAddress, ServerName};
-pub use request_body::{BodyRest, RequestBody, RequestBodyError, UnreadBody};
-pub use stream::{Buffers, Source, streamed};
-pub use target::{normalized_path, normalized_target};
+pub use forwarded::{RequestSource, TrustedProxies};
+pub use public_address::{ForwardedAddress, PublicAddress, ServerName};
+pub use request_body::{RequestBody, RequestBodyError, UnreadBody, UnreadBodyRest};
+pub use request_target::{normalized_path, normalized_target};
+pub use streamed_body::{BlockBufferPool, BlockProducer, streamed_body};

@@ -20,8 +20,8 @@ use crate::net::{DrainLimits, MinTransferRate};
 /// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,
-    pace: MinTransferRate,
-    progress: Arc<Progress>,
+    min_rate: MinTransferRate,
+    state: Arc<BodyReadState>,
 }
 
 /// Error that cuts a request's body short.
@@ -47,7 +47,7 @@ impl RequestBodyError {
     }
 }
 
-type FramePoll = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
+type PollFrame = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
 
 /// What a body is read from.
 enum BodySource {
@@ -59,27 +59,27 @@ enum BodySource {
 struct Http2Body {
     stream: RecvStream,
     /// How much is still to come by `Content-Length`.
-    left: Option<u64>,
+    remaining: Option<u64>,
     /// Has `100 Continue` sent to a client that waits for it.
-    proceed: Option<oneshot::Sender<()>>,
+    send_continue: Option<oneshot::Sender<()>>,
 }
 
 /// What is known of a body once the request was answered.
 #[derive(Default)]
-struct Progress {
+struct BodyReadState {
     /// Whether anything of it was asked for: a client that waits for `100 Continue` is then sent that.
-    requested: AtomicBool,
-    rest: Mutex<Option<BodySource>>,
+    was_polled: AtomicBool,
+    unread: Mutex<Option<BodySource>>,
 }
 
 /// Handle on what a request's answer leaves unread of its body.
 pub struct UnreadBody {
     awaits_continue: bool,
-    progress: Arc<Progress>,
+    state: Arc<BodyReadState>,
 }
 
 /// Rest of a body that nobody will read.
-pub struct BodyRest {
+pub struct UnreadBodyRest {
     source: BodySource,
     /// Whether the client still waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     pub awaits_continue: bool,
@@ -88,22 +88,23 @@ pub struct BodyRest {
 impl RequestBody {
     /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body. The pace of the body is
     /// measured in windows of so much waiting.
-    pub fn of_http1(request: Request<Incoming>, pace_window: Duration) -> (Request<Self>, UnreadBody) {
-        let awaits_continue = request.version() == Version::HTTP_11 && awaits_continue(request.headers());
+    pub fn from_http1(request: Request<Incoming>, pace_window: Duration) -> (Request<Self>, UnreadBody) {
+        let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
         Self::track(request.map(BodySource::Http1), awaits_continue, pace_window)
     }
 
     /// Splits a request over HTTP/2 likewise. `proceed` is told when a body is asked for whose client waits for that.
-    pub fn of_http2(
+    pub fn from_http2(
         request: Request<RecvStream>,
         proceed: oneshot::Sender<()>,
         pace_window: Duration,
     ) -> (Request<Self>, UnreadBody) {
-        let awaits_continue = awaits_continue(request.headers());
+        let awaits_continue = expects_continue(request.headers());
         let length = request.headers().get(header::CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let proceed = awaits_continue.then_some(proceed);
-        let request = request.map(|stream| BodySource::Http2(Http2Body { stream, left, proceed }));
+        let request =
+            request.map(|stream| BodySource::Http2(Http2Body { stream, remaining: left, send_continue: proceed }));
         Self::track(request, awaits_continue, pace_window)
     }
 
@@ -112,19 +113,19 @@ impl RequestBody {
         awaits_continue: bool,
         pace_window: Duration,
     ) -> (Request<Self>, UnreadBody) {
-        let progress = Arc::<Progress>::default();
-        let unread = UnreadBody { awaits_continue, progress: Arc::clone(&progress) };
+        let progress = Arc::<BodyReadState>::default();
+        let unread = UnreadBody { awaits_continue, state: Arc::clone(&progress) };
         // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
         let tracked = |source: BodySource| Self {
             source: Some(source).filter(|source| !source.is_end_stream()),
-            pace: MinTransferRate::new(pace_window),
-            progress,
+            min_rate: MinTransferRate::new(pace_window),
+            state: progress,
         };
         (request.map(tracked), unread)
     }
 }
 
-fn awaits_continue(headers: &HeaderMap) -> bool {
+fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
@@ -132,9 +133,9 @@ impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = RequestBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
-        self.progress.requested.store(true, Ordering::Relaxed);
-        let Self { source: place, pace, .. } = &mut *self;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        self.state.was_polled.store(true, Ordering::Relaxed);
+        let Self { source: place, min_rate: pace, .. } = &mut *self;
         let Some(source) = place else { return Poll::Ready(None) };
         let Poll::Ready(frame) = source.poll_frame(cx) else {
             return pace.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
@@ -156,7 +157,7 @@ impl HttpBody for RequestBody {
 }
 
 impl BodySource {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
         match self {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(RequestBodyError::from),
             Self::Http2(body) => body.poll_frame(cx),
@@ -174,24 +175,24 @@ impl BodySource {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) if body.stream.is_end_stream() => SizeHint::with_exact(0),
-            Self::Http2(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(body) => body.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
 
 impl Http2Body {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
-        if let Some(proceed) = self.proceed.take() {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
+        if let Some(proceed) = self.send_continue.take() {
             let _ = proceed.send(());
         }
         match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
                 self.stream.flow_control().release_capacity(data.len())?;
-                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             // A stream that was reset, or lost, after all of the body had come.
-            Some(Err(error)) if self.left == Some(0) && (error.is_io() || error.is_remote()) => Poll::Ready(None),
+            Some(Err(error)) if self.remaining == Some(0) && (error.is_io() || error.is_remote()) => Poll::Ready(None),
             Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => Poll::Ready(None),
         }
@@ -201,23 +202,23 @@ impl Http2Body {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(source) = self.source.take().filter(|source| !source.is_end_stream()) {
-            *self.progress.rest.lock() = Some(source);
+            *self.state.unread.lock() = Some(source);
         }
     }
 }
 
 impl UnreadBody {
     /// Returns what the answer has left of the body; none where that was read whole.
-    pub fn into_rest(self) -> Option<BodyRest> {
-        let source = self.progress.rest.lock().take()?;
-        let requested = self.progress.requested.load(Ordering::Relaxed);
-        Some(BodyRest { source, awaits_continue: self.awaits_continue && !requested })
+    pub fn into_unread(self) -> Option<UnreadBodyRest> {
+        let source = self.state.unread.lock().take()?;
+        let requested = self.state.was_polled.load(Ordering::Relaxed);
+        Some(UnreadBodyRest { source, awaits_continue: self.awaits_continue && !requested })
     }
 }
 
-impl BodyRest {
+impl UnreadBodyRest {
     /// Tells whether the rest is known to be no longer than a number of bytes.
-    pub fn fits(&self, bytes: u64) -> bool {
+    pub fn is_at_most(&self, bytes: u64) -> bool {
         self.source.size_hint().upper().is_some_and(|length| length <= bytes)
     }
 

@@ -270,7 +270,7 @@ fn local(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
             .find_map(|s| url.split_at_checked(s.len()).filter(|(front, _)| front.eq_ignore_ascii_case(s.as_bytes())))
             .ok_or(Error::Malformed("the Destination is no URL"))?;
         let (authority, path) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
-        if !server.leads_here(scheme.strip_suffix(b"://").unwrap_or(scheme), authority) {
+        if !server.matches_authority(scheme.strip_suffix(b"://").unwrap_or(scheme), authority) {
             return Err(Error::Foreign);
         }
         path
@@ -281,7 +281,7 @@ fn local(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
     let path = as_utf8(path);
     let path = normalized_path(&path);
     // Where the prefix is also one of the server's own, both readings are possible: the one that is served counts.
-    let below = server.without_prefix(&path).filter(|rest| anchor(rest).is_some() || rest.starts_with(DAV));
+    let below = server.strip_prefix(&path).filter(|rest| anchor(rest).is_some() || rest.starts_with(DAV));
     Ok(below.unwrap_or(&path).to_vec())
 }
 
@@ -319,7 +319,7 @@ mod tests {
 
     fn server(names: &[&str]) -> PublicAddress {
         let names = names.iter().map(|name| ServerName::parse(name.as_bytes()).expect(name)).collect();
-        PublicAddress::restore(names, String::new())
+        PublicAddress::from_parts(names, String::new())
     }
 
     #[test]
@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_prefix_that_a_proxy_cuts_off_stands_in_front_of_links() {
-        let outside = PublicAddress::restore(Vec::new(), "/dav".into());
+        let outside = PublicAddress::from_parts(Vec::new(), "/dav".into());
         let mount = Mount::new(&outside, Anchor::Tree, TreePath::root(), &login());
         assert_eq!(mount.href(&TreePath::parse(b"x").expect("path"), true), "/dav/dav/x/");
         assert_eq!(Mount::principal(&outside, &login()), "/dav/remote.php/dav/principals/users/alice/");

@@ -92,7 +92,7 @@ impl Begun {
         head.headers = self.headers.clone();
         let names = self.headers.get_all(header::HOST).iter().filter_map(|name| ServerName::parse(name.as_bytes()));
         let prefix = self.headers.get(PREFIX).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
-        head.extensions.insert(PublicAddress::restore(names.collect(), prefix.to_owned()));
+        head.extensions.insert(PublicAddress::from_parts(names.collect(), prefix.to_owned()));
         Call::new(Verb::Put, head, tree, session, now).await
     }
 }

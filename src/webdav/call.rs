@@ -12,20 +12,20 @@ use super::fields;
 use super::verb::Verb;
 use crate::auth::{Authenticator, Refusal, Session};
 use crate::domain::{Peer, Protocol, Time, TreePath};
-use crate::http::{Introduction, Origin, PublicAddress, credential};
+use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
 use crate::tree::{self, Claim, LockToken, Tree, View};
 
 /// Proves the caller of a request.
 ///
 /// # Errors
 /// [`Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
-pub(super) async fn admit(auth: &Authenticator, head: &Parts, origin: Origin) -> Result<Session> {
+pub(super) async fn admit(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
     let headers = &head.headers;
-    let credential = credential(headers).ok_or(Refusal::Denied)?;
+    let credential = parse_credential(headers).ok_or(Refusal::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Webdav, address: origin.address, user_agent };
     let session = auth.authenticate(credential, peer).await?;
-    Introduction::of(&head.extensions, &session)?;
+    ConnectionHandle::notify_authenticated(&head.extensions, &session)?;
     Ok(session)
 }
 

@@ -27,7 +27,7 @@ use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
 use crate::domain::{Name, Time};
-use crate::http::{Body, PublicAddress, RequestBody, full};
+use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 use crate::tree::{self, Deposit, Tree, View};
 
 /// The member by whose move all parts are put together.
@@ -61,7 +61,7 @@ pub(super) async fn answer(
     head: Parts,
     body: &mut RequestBody,
     around: Around<'_>,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     let token = around.session.token();
     let (uploads, now) = (around.uploads.clone(), around.now);
     let Place { upload, part } = place;
@@ -100,7 +100,7 @@ async fn put_part(
     head: &Parts,
     body: &mut RequestBody,
     around: Around<'_>,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     let (view, now) = (around.view(), around.now);
     let sums = Checksums::announced(&head.headers, Of::All);
     let expected = fields::expected_length(&head.headers, LengthOf::Part)?;
@@ -148,7 +148,12 @@ impl Sink for Part {
 }
 
 /// Puts all parts together at the destination.
-async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around: Around<'_>) -> Result<Response<Body>> {
+async fn assemble(
+    chunked: Arc<Chunked>,
+    upload: &Name,
+    mut head: Parts,
+    around: Around<'_>,
+) -> Result<Response<ResponseBody>> {
     let Around { tree, uploads, session, now } = around;
     let keep = !fields::overwrite(&head.headers)?;
     let total = announced(&head.headers)?;
@@ -183,7 +188,7 @@ async fn assemble(chunked: Arc<Chunked>, upload: &Name, mut head: Parts, around:
     .await
 }
 
-fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Response<Body>> {
+fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Response<ResponseBody>> {
     let modified = fields::modified(&call.headers)?;
     let parts = chunked.parts();
     let size = parts.iter().fold(0, |sum: u64, (_, part)| sum.saturating_add(part.size));
@@ -210,7 +215,7 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>> {
 }
 
 /// Lists the parts that have come, for a client that goes on with an upload.
-fn listed(chunked: &Chunked, head: &Parts) -> Response<Body> {
+fn listed(chunked: &Chunked, head: &Parts) -> Response<ResponseBody> {
     let outside = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
     let base = format!("{outside}{}", head.uri.path().trim_end_matches('/'));
     let mut out = String::from(multistatus::HEAD);

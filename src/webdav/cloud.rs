@@ -6,13 +6,17 @@ use super::address::Mount;
 use super::error::Result;
 use super::{multistatus, small_body, xml};
 use crate::domain::Login;
-use crate::http::{Body, PublicAddress, RequestBody, full};
+use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 
 /// Answers PROPFIND on a caller's own principal (RFC 3744 section 4), always with all there is to tell.
 ///
 /// # Errors
 /// As [`small_body`].
-pub(super) async fn principal(server: &PublicAddress, login: &Login, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn principal(
+    server: &PublicAddress,
+    login: &Login,
+    body: &mut RequestBody,
+) -> Result<Response<ResponseBody>> {
     small_body(body, xml::MAX_BODY).await?;
     let href = Mount::principal(server, login);
     let mut out = String::from(multistatus::HEAD);

@@ -9,7 +9,7 @@ use super::get::set;
 use super::verb::Verb;
 use crate::auth::{Refusal, TooMuchWork};
 use crate::domain::{PathError, TreePath};
-use crate::http::{Body, RequestBodyError, challenge, full, retry_after, text};
+use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
 use crate::store::{Shortage, StoreError};
 use crate::tree::{self, View};
 
@@ -203,12 +203,12 @@ impl Error {
     }
 
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
-    pub(super) fn into_response(self, asked: Asked<'_>) -> Response<Body> {
+    pub(super) fn into_response(self, asked: Asked<'_>) -> Response<ResponseBody> {
         let status = self.status(asked.verb);
         let mut response = match (self.element(asked), self.kind()) {
             (Some(element), _) => problem(status, &element),
             (None, Some(kind)) => kind,
-            (None, None) => text(status, self.line(status)),
+            (None, None) => text_response(status, self.line(status)),
         };
         let headers = response.headers_mut();
         if let Self::Unsatisfiable(size) = self {
@@ -219,10 +219,10 @@ impl Error {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {
-            challenge(headers);
+            add_challenges(headers);
         }
         if let Some(wait) = self.wait() {
-            retry_after(headers, wait);
+            set_retry_after(headers, wait);
         }
         if let Self::NotAllowed(others) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(others));
@@ -321,7 +321,7 @@ impl Error {
 
     /// Returns the answer of those refusals of an unfinished upload that have a kind of their own
     /// (draft-ietf-httpbis-resumable-upload section 7).
-    fn kind(&self) -> Option<Response<Body>> {
+    fn kind(&self) -> Option<Response<ResponseBody>> {
         let base = "https://iana.org/assignments/http-problem-types#";
         let (status, body) = match self {
             Self::Offset { expected, provided } => (
@@ -409,7 +409,7 @@ fn store_status(error: &StoreError) -> StatusCode {
 }
 
 /// Returns an answer with an error element in it (RFC 4918 section 14.5).
-fn problem(status: StatusCode, element: &str) -> Response<Body> {
+fn problem(status: StatusCode, element: &str) -> Response<ResponseBody> {
     let body = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:error xmlns:D=\"DAV:\">{element}</D:error>\n");
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
@@ -426,7 +426,7 @@ mod tests {
 
     const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None, folder: false };
 
-    async fn body(response: Response<Body>) -> String {
+    async fn body(response: Response<ResponseBody>) -> String {
         String::from_utf8(response.into_body().collect().await.expect("body").to_bytes().to_vec()).expect("text")
     }
 

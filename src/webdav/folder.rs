@@ -9,14 +9,14 @@ use super::error::{Error, Result, blocking};
 use super::fields::{self, Depth};
 use super::proppatch::{self, Step};
 use super::{multistatus, small_body, xml};
-use crate::http::{Body, RequestBody, empty, full};
+use crate::http::{RequestBody, ResponseBody, empty, full};
 use crate::tree::{self, Attributes, Claim, PropertyChange};
 
 /// Answers MKCOL.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a body of any kind, and what the tree says.
-pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let modified = fields::modified(&call.headers)?;
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -41,7 +41,7 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Res
 }
 
 /// Makes a folder with properties (extended MKCOL, RFC 5689): with all of them or not at all.
-fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Response<Body>> {
+fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Response<ResponseBody>> {
     let mut steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
     let refused = steps.iter().any(Step::is_refused);
     let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
@@ -78,7 +78,7 @@ fn told(steps: &[Step], refused: bool) -> String {
 /// # Errors
 /// [`Error::Root`] for the client's root, [`Error::Malformed`] for a folder without all in it, and what the
 /// tree says.
-pub(super) async fn delete(call: &Arc<Call>) -> Result<Response<Body>> {
+pub(super) async fn delete(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let depth = fields::depth(&call.headers)?;
     if call.is_root() {
         return Err(Error::Root);
@@ -95,7 +95,7 @@ pub(super) async fn delete(call: &Arc<Call>) -> Result<Response<Body>> {
 }
 
 /// Returns an answer without a body.
-pub(super) fn done(status: StatusCode) -> Response<Body> {
+pub(super) fn done(status: StatusCode) -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     *response.status_mut() = status;
     response

@@ -14,7 +14,7 @@ use super::range::{self, Selection};
 use super::verb::Verb;
 use super::{checksum, date, page};
 use crate::domain::TreePath;
-use crate::http::{Body, BodyError, Buffers, Source, empty, full, streamed};
+use crate::http::{BlockBufferPool, BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
 use crate::tree::{self, Entry, Reader};
 
 /// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
@@ -26,7 +26,7 @@ const WANT_DIGEST: &str = "want-repr-digest";
 ///
 /// # Errors
 /// What the tree says, and [`tree::Error::Precondition`].
-pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     if let Some(response) = at_once(call) {
         return Ok(response);
     }
@@ -40,7 +40,7 @@ pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
 
 /// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
 /// than a small file. None for everything else, errors included.
-fn at_once(call: &Call) -> Option<Response<Body>> {
+fn at_once(call: &Call) -> Option<Response<ResponseBody>> {
     if call.conditions.look_around() || call.headers.contains_key(WANT_DIGEST) {
         return None;
     }
@@ -51,7 +51,7 @@ fn at_once(call: &Call) -> Option<Response<Body>> {
 /// How a block is read.
 type ReadAt = fn(&Reader, &mut [u8], u64) -> tree::Result<usize>;
 
-fn open(call: &Call) -> Result<Response<Body>> {
+fn open(call: &Call) -> Result<Response<ResponseBody>> {
     let reader = match call.view.read(&call.path) {
         Ok(reader) => reader,
         Err(tree::Error::IsFolder) => return page::answer(call),
@@ -67,7 +67,7 @@ fn open(call: &Call) -> Result<Response<Body>> {
     Ok(response)
 }
 
-fn respond(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
+fn respond(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<ResponseBody>> {
     let current = Validators::from(reader.entry());
     match call.conditions.judge(Some(&current), true) {
         Verdict::Go => {}
@@ -94,7 +94,7 @@ fn selection(call: &Call, current: &Validators, size: u64) -> Selection {
     if call.conditions.ranges_hold(current, now) { range::select(ranges.as_bytes(), size) } else { Selection::Whole }
 }
 
-fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
+fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
     let mut response = described(StatusCode::OK, &entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
@@ -108,7 +108,7 @@ fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<Body>> {
     Ok(response)
 }
 
-fn partial(call: &Call, reader: Reader, parts: &[Range<u64>], read: ReadAt) -> Result<Response<Body>> {
+fn partial(call: &Call, reader: Reader, parts: &[Range<u64>], read: ReadAt) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
     let kind = content_type(&call.path);
     let mut response = described(StatusCode::PARTIAL_CONTENT, &entry, empty());
@@ -146,14 +146,14 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 }
 
 /// Reads the first block, and leaves the rest to the body where there is more.
-fn content(call: &Call, mut pieces: Pieces, read: ReadAt) -> Result<Body> {
+fn content(call: &Call, mut pieces: Pieces, read: ReadAt) -> Result<ResponseBody> {
     let first = pieces.block(read)?.unwrap_or_default();
     let session = call.view.session();
-    Ok(if pieces.queue.is_empty() { full(first) } else { streamed(session, first, pieces) })
+    Ok(if pieces.queue.is_empty() { full(first) } else { streamed_body(session, first, pieces) })
 }
 
 /// Returns an answer that tells of a file: its tag, its time, and that ranges can be asked for.
-fn described(status: StatusCode, entry: &Entry, body: Body) -> Response<Body> {
+fn described(status: StatusCode, entry: &Entry, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -188,12 +188,12 @@ enum Piece {
 struct Pieces {
     reader: Reader,
     queue: VecDeque<Piece>,
-    buffers: Buffers,
+    buffers: BlockBufferPool,
 }
 
 impl Pieces {
     fn new(reader: Reader, pieces: impl IntoIterator<Item = Piece>) -> Self {
-        Self { reader, queue: pieces.into_iter().collect(), buffers: Buffers::default() }
+        Self { reader, queue: pieces.into_iter().collect(), buffers: BlockBufferPool::default() }
     }
 
     fn length(&self) -> u64 {
@@ -220,16 +220,16 @@ impl Pieces {
         if end < range.end {
             self.queue.push_front(Piece::Bytes(end..range.end));
         }
-        Ok(Some(self.buffers.block(buffer, length)))
+        Ok(Some(self.buffers.into_block(buffer, length)))
     }
 }
 
-impl Source for Pieces {
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+impl BlockProducer for Pieces {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
         self.block(Reader::read_at).map_err(|error| BodyError(error.to_string()))
     }
 
-    fn left(&self) -> Option<u64> {
+    fn remaining_bytes(&self) -> Option<u64> {
         Some(self.length())
     }
 }

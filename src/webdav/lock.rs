@@ -11,7 +11,7 @@ use super::folder::done;
 use super::get::set;
 use super::xml::Element;
 use super::{multistatus, small_body};
-use crate::http::{Body, RequestBody};
+use crate::http::{RequestBody, ResponseBody};
 use crate::tree::{self, Lock, LockRequest};
 
 /// The longest body of LOCK that is taken.
@@ -23,7 +23,7 @@ const MAX_OWNER: usize = 8 * 1024;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body or headers that can't be read, and what the tree says.
-pub(super) async fn lock(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn lock(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let deep = match fields::depth(&call.headers)? {
         None | Some(Depth::Infinity) => true,
         Some(Depth::Zero) => false,
@@ -57,7 +57,7 @@ fn requested(call: &Call, bytes: &[u8], deep: bool) -> Result<LockRequest> {
     Ok(LockRequest { exclusive, deep, owner, timeout: fields::timeout(&call.headers) })
 }
 
-fn take(call: &Call, request: &LockRequest) -> Result<Response<Body>> {
+fn take(call: &Call, request: &LockRequest) -> Result<Response<ResponseBody>> {
     let (lock, created) = call.claiming(|claim| call.view.lock(&call.path, request, claim))?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = shown(call, status, &lock);
@@ -65,7 +65,7 @@ fn take(call: &Call, request: &LockRequest) -> Result<Response<Body>> {
     Ok(response)
 }
 
-fn refresh(call: &Call) -> Result<Response<Body>> {
+fn refresh(call: &Call) -> Result<Response<ResponseBody>> {
     if call.tokens().is_empty() {
         return Err(Error::Malformed("a lock is refreshed by its token in the If header"));
     }
@@ -81,7 +81,7 @@ fn refresh(call: &Call) -> Result<Response<Body>> {
     Err(Error::NoSuchLock)
 }
 
-fn shown(call: &Call, status: StatusCode, lock: &Lock) -> Response<Body> {
+fn shown(call: &Call, status: StatusCode, lock: &Lock) -> Response<ResponseBody> {
     let folder = call.view.stat(&call.path).is_ok_and(|entry| entry.is_folder());
     let mut inner = String::new();
     multistatus::lock_discovery(call, &call.path, folder, std::slice::from_ref(lock), &mut inner);
@@ -92,7 +92,7 @@ fn shown(call: &Call, status: StatusCode, lock: &Lock) -> Response<Body> {
 ///
 /// # Errors
 /// [`Error::NoSuchLock`] when the token names no lock here, and what the tree says.
-pub(super) async fn unlock(call: &Arc<Call>) -> Result<Response<Body>> {
+pub(super) async fn unlock(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let token = fields::lock_token(&call.headers)?;
     let call = Arc::clone(call);
     blocking(move || {

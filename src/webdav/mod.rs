@@ -51,7 +51,9 @@ use self::uploads::Uploads;
 use self::verb::Verb;
 use crate::auth::{Authenticator, Session};
 use crate::domain::UploadSpaces;
-use crate::http::{Body, Origin, Proven, PublicAddress, RequestBody, empty, is_encoded};
+use crate::http::{
+    AuthenticatedSession, PublicAddress, RequestBody, RequestSource, ResponseBody, empty, has_content_coding,
+};
 use crate::tree::Tree;
 
 /// What clients may take.
@@ -95,7 +97,7 @@ impl Webdav {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
+    pub async fn answer(&self, request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();
         let verb = Verb::of(&head.method);
         let mut response = if is_asked_by_strangers(verb, &head.headers) {
@@ -104,7 +106,7 @@ impl Webdav {
             match call::admit(&self.auth, &head, origin).await {
                 Ok(session) => {
                     let mut response = self.serve(verb, head, &mut body, session.clone()).await;
-                    response.extensions_mut().insert(Proven(session));
+                    response.extensions_mut().insert(AuthenticatedSession(session));
                     response
                 }
                 Err(error) => error.into_response(Asked { verb, place: None, folder: false }),
@@ -114,11 +116,17 @@ impl Webdav {
         response
     }
 
-    async fn serve(&self, verb: Option<Verb>, head: Parts, body: &mut RequestBody, session: Session) -> Response<Body> {
+    async fn serve(
+        &self,
+        verb: Option<Verb>,
+        head: Parts,
+        body: &mut RequestBody,
+        session: Session,
+    ) -> Response<ResponseBody> {
         let Some(verb) = verb else {
             return unanswered(&head).into_response(Asked { verb, place: None, folder: false });
         };
-        if !body.is_end_stream() && is_encoded(&head.headers) {
+        if !body.is_end_stream() && has_content_coding(&head.headers) {
             return Error::Encoded.into_response(Asked { verb: Some(verb), place: None, folder: false });
         }
         if verb == Verb::Options {
@@ -173,7 +181,7 @@ impl Webdav {
 /// What a request is for that may lie beside the tree.
 enum Beside {
     /// Something else, which was answered.
-    Answered(Response<Body>),
+    Answered(Response<ResponseBody>),
     /// The tree.
     Tree(Parts),
 }
@@ -215,7 +223,7 @@ fn is_asked_by_strangers(verb: Option<Verb>, headers: &HeaderMap) -> bool {
 }
 
 /// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.
-fn options() -> Response<Body> {
+fn options() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol, sabredav-partialupdate"));

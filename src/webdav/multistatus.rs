@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::call::Call;
 use super::xml::{self, DAV};
 use crate::domain::TreePath;
-use crate::http::{Body, full};
+use crate::http::{ResponseBody, full};
 use crate::tree::{Lock, PropertyName};
 
 /// What every multistatus begins with.
@@ -15,12 +15,12 @@ pub(super) const HEAD: &str =
 pub(super) const TAIL: &str = "</D:multistatus>\n";
 
 /// Returns a 207 answer with this body.
-pub(super) fn response(body: Body) -> Response<Body> {
+pub(super) fn response(body: ResponseBody) -> Response<ResponseBody> {
     answer(StatusCode::MULTI_STATUS, body)
 }
 
 /// Returns an answer of XML.
-pub(super) fn answer(status: StatusCode, body: Body) -> Response<Body> {
+pub(super) fn answer(status: StatusCode, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
@@ -28,7 +28,7 @@ pub(super) fn answer(status: StatusCode, body: Body) -> Response<Body> {
 }
 
 /// Returns an answer that is one `D:prop` element.
-pub(super) fn prop(status: StatusCode, inner: &str) -> Response<Body> {
+pub(super) fn prop(status: StatusCode, inner: &str) -> Response<ResponseBody> {
     let text = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\">{inner}</D:prop>\n");
     answer(status, full(text))
 }

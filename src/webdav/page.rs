@@ -8,7 +8,7 @@ use super::call::Call;
 use super::error::Result;
 use super::verb::Verb;
 use super::{address, date, xml};
-use crate::http::{Body, BodyError, Source, empty, full, streamed};
+use crate::http::{BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
 use crate::tree::{Entry, Listing};
 
 /// A block is handed over once it is this long.
@@ -22,7 +22,7 @@ const POLICY: &str = "sandbox allow-downloads; default-src 'none'";
 ///
 /// # Errors
 /// What the tree says.
-pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
+pub(super) fn answer(call: &Call) -> Result<Response<ResponseBody>> {
     let mut listing = call.view.list(&call.path, true)?;
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
@@ -40,7 +40,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
     let first = page.block(head(call))?;
     *response.body_mut() = match page.listing {
         None => full(first),
-        Some(_) => streamed(call.view.session(), first, page),
+        Some(_) => streamed_body(call.view.session(), first, page),
     };
     Ok(response)
 }
@@ -113,15 +113,15 @@ fn size(bytes: u64) -> String {
     }
 }
 
-impl Source for Page {
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+impl BlockProducer for Page {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
         if self.listing.is_none() {
             return Ok(None);
         }
         self.block(String::new()).map(Some).map_err(|error| BodyError(error.to_string()))
     }
 
-    fn left(&self) -> Option<u64> {
+    fn remaining_bytes(&self) -> Option<u64> {
         None
     }
 }

@@ -10,7 +10,7 @@ use super::folder::done;
 use super::propfind::Live;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
-use crate::http::{Body, RequestBody, full};
+use crate::http::{RequestBody, ResponseBody, full};
 use crate::store::Shortage;
 use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
 
@@ -23,13 +23,13 @@ const MAX_CHANGES: usize = 512;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let call = Arc::clone(call);
     blocking(move || patch(&call, &bytes)).await
 }
 
-fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
+fn patch(call: &Call, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     let mut steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
     let entry = call.view.stat(&call.path)?;
     let mut refused = steps.iter().any(Step::is_refused);
@@ -65,7 +65,7 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<Body>> {
 }
 
 /// Notes in an answer that it is as short as the client wanted it (RFC 8144).
-fn brief(mut response: Response<Body>) -> Response<Body> {
+fn brief(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
     response
 }

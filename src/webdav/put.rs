@@ -20,14 +20,18 @@ use super::part::Part;
 use super::pour::{BLOCK, Sink, pour};
 use super::streak::Streak;
 use super::{date, fields};
-use crate::http::{Body, RequestBody, empty};
+use crate::http::{RequestBody, ResponseBody, empty};
 use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
 
 /// Answers PUT.
 ///
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, streak: &Streak) -> Result<Response<Body>> {
+pub(super) async fn answer(
+    call: &Arc<Call>,
+    body: &mut RequestBody,
+    streak: &Streak,
+) -> Result<Response<ResponseBody>> {
     let part = fields::one(&call.headers, header::CONTENT_RANGE)?.map(|value| Part::of_content_range(value.as_bytes()));
     let transfer = Transfer::new(call, body.size_hint().exact(), part.transpose()?)?;
     if !transfer.is_small() {
@@ -41,7 +45,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, streak: &St
 ///
 /// # Errors
 /// As [`answer`]; [`Error::Unsupported`] for any other kind of body.
-pub(super) async fn patch(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn patch(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some(PART_TYPE) {
         return Err(Error::Unsupported("PATCH takes application/x-sabredav-partialupdate with X-Update-Range"));
@@ -56,7 +60,7 @@ const SMALL: u64 = 64 * 1024;
 /// The media type of a part of a file in PATCH.
 const PART_TYPE: &str = "application/x-sabredav-partialupdate";
 
-async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response<Body>> {
+async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let call = Arc::clone(&transfer.call);
     let large = transfer.announced.is_some_and(|length| length > BLOCK as u64);
     if large || call.headers.contains_key(header::EXPECT) {
@@ -142,7 +146,7 @@ impl Transfer {
         Ok(self)
     }
 
-    fn finish(mut self, blocks: &[Bytes]) -> Result<Response<Body>> {
+    fn finish(mut self, blocks: &[Bytes]) -> Result<Response<ResponseBody>> {
         if self.announced.is_none() && self.upload.is_none() {
             self.announced = Some(blocks.iter().map(|block| block.len() as u64).sum());
         }
@@ -215,7 +219,7 @@ pub(super) fn commit(
     upload: Upload,
     modified: Option<Timestamp>,
     kept: Option<String>,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     if let Some(tags) = fields::tags(&call.headers)? {
         upload.label(tags)?;
     }
@@ -231,7 +235,7 @@ pub(super) fn commit(
     Ok(response)
 }
 
-fn accepted(replaced: bool, entry: &Entry, dated: bool) -> Response<Body> {
+fn accepted(replaced: bool, entry: &Entry, dated: bool) -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     *response.status_mut() = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     let headers = response.headers_mut();

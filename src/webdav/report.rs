@@ -15,7 +15,7 @@ use super::fields::{self, Depth};
 use super::propfind::{Plan, Row};
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
-use crate::http::{Body, BodyError, RequestBody, Source, full, streamed};
+use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
 use crate::tree::{self, Change, Changed, Changes, Point, View};
 
 /// A block is handed over once it is this long.
@@ -42,7 +42,7 @@ fn point(text: &str) -> Option<Point> {
 /// # Errors
 /// [`Error::NoSuchReport`] for any but `sync-collection` on a directory, [`Error::StaleToken`],
 /// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let work = Arc::clone(call);
     in_turn(&call.view, move || sync(&work, &bytes)).await
@@ -81,7 +81,7 @@ fn asked(call: &Call, bytes: &[u8]) -> Result<Asked> {
     Ok(Asked { since, deep, limit, plan: plan.brief(fields::wants_little(&call.headers)) })
 }
 
-fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
+fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     let Asked { since, deep, limit, plan } = asked(call, bytes)?;
     if !call.view.stat(&call.path)?.is_folder() {
         return Err(Error::NoSuchReport);
@@ -92,7 +92,7 @@ fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<Body>> {
     let mut report =
         Report { call: Arc::clone(call), plan, changes, out: String::from(multistatus::HEAD), done: false };
     let first = report.block().map_err(counted)?;
-    let body = if report.done { full(first) } else { streamed(call.view.session(), first, report) };
+    let body = if report.done { full(first) } else { streamed_body(call.view.session(), first, report) };
     Ok(multistatus::response(body))
 }
 
@@ -166,19 +166,19 @@ fn known(view: &View, change: &Changed) -> tree::Result<Vec<tree::Property>> {
     }
 }
 
-impl Source for Report {
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+impl BlockProducer for Report {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
         if self.done && self.out.is_empty() {
             return Ok(None);
         }
         self.block().map(Some).map_err(|error| BodyError(error.to_string()))
     }
 
-    fn left(&self) -> Option<u64> {
+    fn remaining_bytes(&self) -> Option<u64> {
         None
     }
 
-    fn is_heavy(&self) -> bool {
+    fn is_cpu_bound(&self) -> bool {
         true
     }
 }

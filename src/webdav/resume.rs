@@ -32,7 +32,7 @@ use super::verb::{self, Verb};
 use super::{fields, put};
 use crate::auth::Session;
 use crate::domain::Time;
-use crate::http::{Body, RequestBody};
+use crate::http::{RequestBody, ResponseBody};
 use crate::tree::{Attributes, Claim, Upload, View};
 
 /// Where uploads are named.
@@ -67,7 +67,7 @@ pub(super) async fn begin(
     body: &mut RequestBody,
     uploads: &Uploads,
     streak: &Streak,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     if completes(&call.headers)? != Some(false) {
         let mut response = put::answer(call, body, streak).await?;
         response.headers_mut().insert(COMPLETE, HeaderValue::from_static("?1"));
@@ -119,7 +119,7 @@ pub(super) async fn answer(
     head: &Parts,
     body: &mut RequestBody,
     around: Around<'_>,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     let id = head.uri.path().strip_prefix(PLACE).and_then(|id| Uuid::parse_str(id).ok()).ok_or(Error::Elsewhere)?;
     let Around { tree, uploads, session, now } = around;
     let open = uploads.find(id, session.token()).ok_or(Error::Elsewhere)?;
@@ -150,7 +150,7 @@ async fn append(
     head: &Parts,
     body: &mut RequestBody,
     around: Around<'_>,
-) -> Result<Response<Body>> {
+) -> Result<Response<ResponseBody>> {
     if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/partial-upload") {
         return Err(Error::Unsupported("an upload goes on with application/partial-upload"));
     }
@@ -263,7 +263,7 @@ impl Append {
     }
 
     /// Commits it as the request that began it asked for. What waits stays where that is refused.
-    fn complete(mut self, call: &Call) -> Result<Response<Body>> {
+    fn complete(mut self, call: &Call) -> Result<Response<ResponseBody>> {
         let size = self.content()?.offset;
         if self.open.length.is_some_and(|length| length != size) {
             return Err(Error::Length);
@@ -324,7 +324,7 @@ impl Sink for Pouring {
 }
 
 /// Returns an answer that says how an upload stands.
-fn stands(status: StatusCode, complete: bool, offset: u64) -> Response<Body> {
+fn stands(status: StatusCode, complete: bool, offset: u64) -> Response<ResponseBody> {
     let mut response = done(status);
     let headers = response.headers_mut();
     headers.insert(COMPLETE, HeaderValue::from_static(if complete { "?1" } else { "?0" }));
@@ -334,7 +334,7 @@ fn stands(status: StatusCode, complete: bool, offset: u64) -> Response<Body> {
 }
 
 /// Says what an upload may come to (section 4.1.4).
-fn limit(session: &Session, response: &mut Response<Body>) {
+fn limit(session: &Session, response: &mut Response<ResponseBody>) {
     set(response.headers_mut(), LIMIT, limits(Some(session)));
 }
 

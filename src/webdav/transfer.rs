@@ -10,7 +10,7 @@ use super::fields::{self, Depth};
 use super::folder::done;
 use super::verb::Verb;
 use crate::domain::{Permission, TreePath};
-use crate::http::Body;
+use crate::http::ResponseBody;
 use crate::tree::{self, Overwrite};
 
 /// Answers COPY and MOVE.
@@ -18,7 +18,7 @@ use crate::tree::{self, Overwrite};
 /// # Errors
 /// [`Error::Foreign`], [`Error::Root`] and [`Error::Destination`] for destinations that can't be, and what the tree
 /// says of the source.
-pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<Body>> {
+pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let below = call.destination()?;
     let overwrite = if fields::overwrite(&call.headers)? { Overwrite::Yes } else { Overwrite::No };
     let depth = fields::depth(&call.headers)?;

@@ -17,7 +17,7 @@ use super::call::Call;
 use super::error::{Error, Result, blocking, in_turn};
 use super::fields::{self, Depth};
 use super::{WebdavOptions, multistatus, small_body, xml};
-use crate::http::{Body, RequestBody, full, streamed};
+use crate::http::{RequestBody, ResponseBody, full, streamed_body};
 
 /// As much of an answer of infinite depth is held until it is whole; of one that is longer the rest is counted, and all
 /// of it made again while it is sent.
@@ -27,7 +27,11 @@ const HELD: usize = 4 << 20;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, [`Error::Endless`], and what the tree says.
-pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, options: WebdavOptions) -> Result<Response<Body>> {
+pub(super) async fn answer(
+    call: &Arc<Call>,
+    body: &mut RequestBody,
+    options: WebdavOptions,
+) -> Result<Response<ResponseBody>> {
     let depth = fields::depth(&call.headers)?.unwrap_or(Depth::Infinity);
     let bytes = small_body(body, xml::MAX_BODY).await?;
     let work = Arc::clone(call);
@@ -45,7 +49,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody, options: We
     }
 }
 
-fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) -> Result<Response<Body>> {
+fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) -> Result<Response<ResponseBody>> {
     let wanted = Wanted::parse(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propfind"))?;
     let entry = call.view.stat(&call.path)?;
     call.conditions.judge_listed(call.around(), &call.path)?;
@@ -59,7 +63,7 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
         return Ok(multistatus::response(full(first)));
     }
     if depth != Depth::Infinity {
-        return Ok(multistatus::response(streamed(call.view.session(), first, walk)));
+        return Ok(multistatus::response(streamed_body(call.view.session(), first, walk)));
     }
     let mut held = Vec::from(first);
     while held.len() <= HELD {
@@ -72,5 +76,5 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
     walk.count_rest()?;
     let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
     let first = walk.block()?;
-    Ok(multistatus::response(streamed(call.view.session(), first, walk)))
+    Ok(multistatus::response(streamed_body(call.view.session(), first, walk)))
 }

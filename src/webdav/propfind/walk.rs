@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::plan::{Plan, Row};
 use crate::domain::{Name, TreePath};
-use crate::http::{BodyError, Source};
+use crate::http::{BlockProducer, BodyError};
 use crate::tree::{self, Entry, Listing, Property};
 use crate::webdav::call::Call;
 use crate::webdav::error::{Error, Result};
@@ -189,19 +189,19 @@ impl Walk {
     }
 }
 
-impl Source for Walk {
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+impl BlockProducer for Walk {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
         if self.done {
             return Ok(None);
         }
         self.block().map(Some).map_err(|error| BodyError(error.to_string()))
     }
 
-    fn left(&self) -> Option<u64> {
+    fn remaining_bytes(&self) -> Option<u64> {
         None
     }
 
-    fn is_heavy(&self) -> bool {
+    fn is_cpu_bound(&self) -> bool {
         true
     }
 }

@@ -8,26 +8,26 @@ use crate::auth::{Refusal, Session};
 use crate::net::TooManyConnections;
 
 /// A connection that counts as one of its caller's user.
-pub trait ProvenConnection: Send + Sync {
+pub trait AuthenticatedConnection: Send + Sync {
     /// Notes who the caller of a request has proven to be.
     ///
     /// # Errors
     /// [`TooManyConnections`]: the request is not to be carried out.
-    fn caller_proven(&self, session: &Session) -> Result<(), TooManyConnections>;
+    fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections>;
 }
 
 /// Extension of a request: the connection that it came by.
 #[derive(Clone)]
-pub struct Introduction(pub Arc<dyn ProvenConnection>);
+pub struct ConnectionHandle(pub Arc<dyn AuthenticatedConnection>);
 
-impl Introduction {
+impl ConnectionHandle {
     /// Tells the connection of a request who its caller has proven to be. What came by no connection has none to tell.
     ///
     /// # Errors
     /// [`Refusal::TooManyConnections`].
-    pub fn of(extensions: &Extensions, session: &Session) -> Result<(), Refusal> {
+    pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), Refusal> {
         match extensions.get::<Self>() {
-            Some(Self(connection)) => connection.caller_proven(session).map_err(|_| Refusal::TooManyConnections),
+            Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| Refusal::TooManyConnections),
             None => Ok(()),
         }
     }

@@ -10,27 +10,27 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use super::public::{Forwarding, ServerName};
+use super::public_address::{ForwardedAddress, ServerName};
 use crate::domain::{ForwardingHeaders, public_prefix};
 
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Where a request came from and whether it came over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestSource {
     /// The caller's address.
     pub address: IpAddr,
     /// Whether it came encrypted: by our TLS, or by that of a trusted proxy.
     pub encrypted: bool,
 }
 
-impl Origin {
+impl RequestSource {
     /// Tells whether a password may be taken: encrypted, or never on a wire.
-    pub fn is_private(&self) -> bool {
+    pub fn is_confidential(&self) -> bool {
         self.encrypted || self.address.to_canonical().is_loopback()
     }
 }
@@ -44,7 +44,7 @@ pub struct TrustedProxies {
 
 /// One step of the way that a request took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Hop {
+struct ForwardedHop {
     /// From whom; none where that can't be read or is kept secret.
     address: Option<IpAddr>,
     /// Whether over TLS, where that is said.
@@ -60,36 +60,36 @@ impl TrustedProxies {
     }
 
     /// Tells whether an address is that of a trusted proxy.
-    pub fn trust(&self, address: IpAddr) -> bool {
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|net| net.contains(&address))
     }
 
     /// Returns the origin of a request that came from `peer`, encrypted already there or not.
-    pub fn origin(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> Origin {
+    pub fn request_source(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> RequestSource {
         let peer = peer.to_canonical();
-        if !self.trust(peer) {
+        if !self.is_trusted(peer) {
             super::untrusted_proxy::warn_once(peer, headers);
-            return Origin { address: peer, encrypted };
+            return RequestSource { address: peer, encrypted };
         }
         let (hops, proto) = match self.headers {
-            ForwardingHeaders::XForwarded => (forwarded_for(headers), forwarded_proto(headers)),
-            ForwardingHeaders::Forwarded => (forwarded(headers), None),
+            ForwardingHeaders::XForwarded => (parse_x_forwarded_for(headers), parse_x_forwarded_proto(headers)),
+            ForwardingHeaders::Forwarded => (parse_forwarded(headers), None),
         };
-        let (address, by_hop) = hops.map_or((peer, None), |hops| self.caller(peer, &hops));
+        let (address, by_hop) = hops.map_or((peer, None), |hops| self.client_behind_proxies(peer, &hops));
         let encrypted = proto.or(by_hop).unwrap_or(encrypted && address == peer);
-        Origin { address, encrypted }
+        RequestSource { address, encrypted }
     }
 
     /// Returns what trusted proxies say of the address at which clients see the server.
-    pub fn forwarding(&self, peer: IpAddr, headers: &HeaderMap) -> Forwarding {
-        if !self.trust(peer) {
-            return Forwarding::default();
+    pub fn forwarded_address(&self, peer: IpAddr, headers: &HeaderMap) -> ForwardedAddress {
+        if !self.is_trusted(peer) {
+            return ForwardedAddress::default();
         }
         match self.headers {
-            ForwardingHeaders::XForwarded => x_forwarding(headers),
+            ForwardingHeaders::XForwarded => parse_x_forwarded_address(headers),
             ForwardingHeaders::Forwarded => {
-                Forwarding { hosts: self.forwarded_hosts(headers), ..Forwarding::default() }
+                ForwardedAddress { hosts: self.forwarded_hosts(headers), ..ForwardedAddress::default() }
             }
         }
     }
@@ -97,8 +97,8 @@ impl TrustedProxies {
     /// Returns the hosts that `Forwarded` names, as far as trusted proxies have written it.
     fn forwarded_hosts(&self, headers: &HeaderMap) -> Vec<ServerName> {
         let mut hosts = Vec::new();
-        for hop in forwarded(headers).unwrap_or_default().into_iter().rev() {
-            let trusted = hop.address.is_some_and(|address| self.trust(address));
+        for hop in parse_forwarded(headers).unwrap_or_default().into_iter().rev() {
+            let trusted = hop.address.is_some_and(|address| self.is_trusted(address));
             hosts.extend(hop.host);
             // What stands before was said by somebody whom nobody trusts.
             if !trusted {
@@ -111,12 +111,12 @@ impl TrustedProxies {
 
     /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
     /// over TLS.
-    fn caller(&self, peer: IpAddr, hops: &[Hop]) -> (IpAddr, Option<bool>) {
+    fn client_behind_proxies(&self, peer: IpAddr, hops: &[ForwardedHop]) -> (IpAddr, Option<bool>) {
         let mut caller = (peer, None);
         for hop in hops.iter().rev() {
             let Some(address) = hop.address else { break };
             caller = (address, hop.encrypted);
-            if !self.trust(address) {
+            if !self.is_trusted(address) {
                 break;
             }
         }
@@ -125,36 +125,38 @@ impl TrustedProxies {
 }
 
 /// Reads `X-Forwarded-Host`, `-Port` and `-Prefix`.
-fn x_forwarding(headers: &HeaderMap) -> Forwarding {
-    let hosts = texts(headers, FORWARDED_HOST)
+fn parse_x_forwarded_address(headers: &HeaderMap) -> ForwardedAddress {
+    let hosts = header_texts(headers, X_FORWARDED_HOST)
         .flat_map(|list| list.split(','))
         .filter_map(|host| ServerName::parse(host.as_bytes()))
         .collect();
-    let prefixes: Option<Vec<String>> = texts(headers, FORWARDED_PREFIX)
+    let prefixes: Option<Vec<String>> = header_texts(headers, X_FORWARDED_PREFIX)
         .flat_map(|list| list.split(','))
         .map(|path| public_prefix(path.trim().as_bytes()))
         .collect();
-    let port =
-        texts(headers, FORWARDED_PORT).flat_map(|list| list.split(',')).find_map(|port| port.trim().parse().ok());
-    Forwarding { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
+    let port = header_texts(headers, X_FORWARDED_PORT)
+        .flat_map(|list| list.split(','))
+        .find_map(|port| port.trim().parse().ok());
+    ForwardedAddress { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
 }
 
 /// Returns the values of a header that are text.
-fn texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+fn header_texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
 }
 
 /// Reads `X-Forwarded-For`, the nearest hop last; none where it is not there.
-fn forwarded_for(headers: &HeaderMap) -> Option<Vec<Hop>> {
-    let lists = headers.get_all(FORWARDED_FOR);
+fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
+    let lists = headers.get_all(X_FORWARDED_FOR);
     let hops = lists.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
-    let hops: Vec<Hop> = hops.map(|hop| Hop { address: address(hop.trim()), ..Hop::default() }).collect();
+    let hops: Vec<ForwardedHop> =
+        hops.map(|hop| ForwardedHop { address: parse_node_address(hop.trim()), ..ForwardedHop::default() }).collect();
     (!hops.is_empty()).then_some(hops)
 }
 
 /// Reads `X-Forwarded-Proto`, to which each of several proxies may add its own; none where it is not there.
-fn forwarded_proto(headers: &HeaderMap) -> Option<bool> {
-    let lists = headers.get_all(FORWARDED_PROTO);
+fn parse_x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
+    let lists = headers.get_all(X_FORWARDED_PROTO);
     let mut said = lists.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).peekable();
     said.peek()?;
     // A token was in the clear where it was so on any part of the way.
@@ -162,20 +164,20 @@ fn forwarded_proto(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// Reads `Forwarded` (RFC 7239 section 4), the nearest hop last; none where it is not there.
-fn forwarded(headers: &HeaderMap) -> Option<Vec<Hop>> {
+fn parse_forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let lists = headers.get_all(header::FORWARDED);
-    let hops = lists.iter().flat_map(|list| split(list.to_str().unwrap_or("?"), ','));
-    let hops: Vec<Hop> = hops.map(hop).collect();
+    let hops = lists.iter().flat_map(|list| split_unquoted(list.to_str().unwrap_or("?"), ','));
+    let hops: Vec<ForwardedHop> = hops.map(parse_forwarded_element).collect();
     (!hops.is_empty()).then_some(hops)
 }
 
-fn hop(element: &str) -> Hop {
-    let mut hop = Hop::default();
-    for pair in split(element, ';') {
+fn parse_forwarded_element(element: &str) -> ForwardedHop {
+    let mut hop = ForwardedHop::default();
+    for pair in split_unquoted(element, ';') {
         let Some((name, value)) = pair.split_once('=') else { continue };
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
-            "for" => hop.address = address(value),
+            "for" => hop.address = parse_node_address(value),
             "host" => hop.host = ServerName::parse(value.as_bytes()),
             "proto" => hop.encrypted = Some(value.eq_ignore_ascii_case("https")),
             _ => {}
@@ -185,7 +187,7 @@ fn hop(element: &str) -> Hop {
 }
 
 /// Splits a text where `mark` stands outside of quotes.
-fn split(text: &str, mark: char) -> impl Iterator<Item = &str> {
+fn split_unquoted(text: &str, mark: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
         let literal = escaped;
@@ -196,7 +198,7 @@ fn split(text: &str, mark: char) -> impl Iterator<Item = &str> {
 }
 
 /// Reads an address, in brackets or not, with a port or without.
-fn address(text: &str) -> Option<IpAddr> {
+fn parse_node_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
     address.map(|address: IpAddr| address.to_canonical())
@@ -210,66 +212,69 @@ mod tests {
         TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("net")], headers)
     }
 
-    fn origin(peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
-        origin_by(ForwardingHeaders::XForwarded, peer, fields)
+    fn x_forwarded_source(peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
+        source_from(ForwardingHeaders::XForwarded, peer, fields)
     }
 
-    fn origin_by(written: ForwardingHeaders, peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
+    fn source_from(written: ForwardingHeaders, peer: &str, fields: &[(&'static str, &str)]) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().expect("value"));
         }
-        let origin = proxies(written).origin(peer.parse().expect("peer"), false, &headers);
+        let origin = proxies(written).request_source(peer.parse().expect("peer"), false, &headers);
         (origin.address.to_string(), origin.encrypted)
     }
 
-    fn from(address: &str, encrypted: bool) -> (String, bool) {
+    fn expected_source(address: &str, encrypted: bool) -> (String, bool) {
         (address.to_owned(), encrypted)
     }
 
     #[test]
-    fn strangers_are_not_believed() {
+    fn untrusted_peer_headers_are_ignored() {
         let fields = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")];
-        assert_eq!(origin("198.51.100.1", &fields), from("198.51.100.1", false));
+        assert_eq!(x_forwarded_source("198.51.100.1", &fields), expected_source("198.51.100.1", false));
         let fields = [("forwarded", "for=192.0.2.1;proto=https"), ("x-forwarded-for", "192.0.2.2")];
-        assert_eq!(origin("198.51.100.1", &fields), from("198.51.100.1", false));
+        assert_eq!(x_forwarded_source("198.51.100.1", &fields), expected_source("198.51.100.1", false));
     }
 
     #[test]
-    fn the_last_untrusted_hop_is_the_caller() {
+    fn last_untrusted_hop_is_the_client() {
         let fields = [("x-forwarded-for", "127.0.0.1, 192.0.2.1, 10.0.0.2"), ("x-forwarded-proto", "https")];
-        assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", true));
+        assert_eq!(x_forwarded_source("10.0.0.1", &fields), expected_source("192.0.2.1", true));
         let fields = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "192.0.2.9")];
-        assert_eq!(origin("::ffff:10.0.0.1", &fields), from("192.0.2.9", false));
+        assert_eq!(x_forwarded_source("::ffff:10.0.0.1", &fields), expected_source("192.0.2.9", false));
         for (proto, encrypted) in [("https, https", true), ("https,http", false), ("", false)] {
             let fields = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", proto)];
-            assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.9", encrypted), "{proto}");
+            assert_eq!(x_forwarded_source("10.0.0.1", &fields), expected_source("192.0.2.9", encrypted), "{proto}");
         }
-        assert_eq!(origin("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, hidden")]), from("10.0.0.1", false));
-        assert_eq!(origin("10.0.0.1", &[]), from("10.0.0.1", false));
+        assert_eq!(
+            x_forwarded_source("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, hidden")]),
+            expected_source("10.0.0.1", false)
+        );
+        assert_eq!(x_forwarded_source("10.0.0.1", &[]), expected_source("10.0.0.1", false));
     }
 
     #[test]
-    fn forwarded_is_read_as_its_rfc_writes_it() {
+    fn forwarded_header_follows_rfc_7239() {
         let cases = [
-            ("for=192.0.2.60;proto=http;by=203.0.113.43", from("192.0.2.60", false)),
-            ("For=\"[2001:db8:cafe::17]:4711\"; Proto=HTTPS", from("2001:db8:cafe::17", true)),
-            ("for=127.0.0.1, for=192.0.2.43;proto=https, for=10.0.0.9;proto=http", from("192.0.2.43", true)),
-            ("for=\"192.0.2.43:47011\"", from("192.0.2.43", false)),
-            ("host=\"a,b;for=1.1.1.1\";for=192.0.2.43", from("192.0.2.43", false)),
-            ("host=\"\\\",for=1.1.1.1\";for=192.0.2.43", from("192.0.2.43", false)),
-            ("for=192.0.2.43, for=unknown", from("10.0.0.1", false)),
-            ("for=192.0.2.43, for=_hidden;proto=https", from("10.0.0.1", false)),
-            ("nonsense", from("10.0.0.1", false)),
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", expected_source("192.0.2.60", false)),
+            ("For=\"[2001:db8:cafe::17]:4711\"; Proto=HTTPS", expected_source("2001:db8:cafe::17", true)),
+            ("for=127.0.0.1, for=192.0.2.43;proto=https, for=10.0.0.9;proto=http", expected_source("192.0.2.43", true)),
+            ("for=\"192.0.2.43:47011\"", expected_source("192.0.2.43", false)),
+            ("host=\"a,b;for=1.1.1.1\";for=192.0.2.43", expected_source("192.0.2.43", false)),
+            ("host=\"\\\",for=1.1.1.1\";for=192.0.2.43", expected_source("192.0.2.43", false)),
+            ("for=192.0.2.43, for=unknown", expected_source("10.0.0.1", false)),
+            ("for=192.0.2.43, for=_hidden;proto=https", expected_source("10.0.0.1", false)),
+            ("nonsense", expected_source("10.0.0.1", false)),
         ];
         for (text, wanted) in cases {
-            let origin = origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &[("forwarded", text)]);
+            let origin = source_from(ForwardingHeaders::Forwarded, "10.0.0.1", &[("forwarded", text)]);
             assert_eq!(origin, wanted, "{text}");
         }
     }
 
     #[test]
-    fn forwarded_address_counts_from_trusted_proxies_alone() {
+    fn forwarded_address_is_taken_from_trusted_proxies_only() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-forwarded-host", "a.example, b.example:8443"),
@@ -283,29 +288,32 @@ mod tests {
         ] {
             headers.append(name, value.parse().expect("value"));
         }
-        let hosts = |said: &Forwarding| said.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let hosts = |said: &ForwardedAddress| said.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (peer, plain) = ("10.0.0.1".parse().expect("peer"), proxies(ForwardingHeaders::XForwarded));
-        let said = plain.forwarding(peer, &headers);
+        let said = plain.forwarded_address(peer, &headers);
         assert_eq!(hosts(&said), ["a.example", "b.example:8443"]);
         assert_eq!((said.port, said.prefix.as_deref()), (Some(8443), Some("/one/two")));
-        let said = proxies(ForwardingHeaders::Forwarded).forwarding(peer, &headers);
+        let said = proxies(ForwardingHeaders::Forwarded).forwarded_address(peer, &headers);
         assert_eq!(hosts(&said), ["c.example:99", "d.example"]);
         assert_eq!((said.port, said.prefix), (None, None));
         headers.append("x-forwarded-prefix", "/a\"><b".parse().expect("value"));
-        assert_eq!(plain.forwarding(peer, &headers).prefix, None);
-        assert_eq!(plain.forwarding("192.0.2.1".parse().expect("peer"), &headers), Forwarding::default());
+        assert_eq!(plain.forwarded_address(peer, &headers).prefix, None);
+        assert_eq!(plain.forwarded_address("192.0.2.1".parse().expect("peer"), &headers), ForwardedAddress::default());
     }
 
     #[test]
-    fn headers_that_proxies_do_not_write_are_ignored() {
+    fn unconfigured_forwarding_headers_are_ignored() {
         let fields = [
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "http"),
             ("forwarded", "for=192.0.2.2;proto=https"),
         ];
-        assert_eq!(origin("10.0.0.1", &fields), from("192.0.2.1", false));
-        assert_eq!(origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &fields), from("192.0.2.2", true));
-        assert_eq!(origin("10.0.0.1", &fields[2..]), from("10.0.0.1", false));
-        assert_eq!(origin_by(ForwardingHeaders::Forwarded, "10.0.0.1", &fields[..2]), from("10.0.0.1", false));
+        assert_eq!(x_forwarded_source("10.0.0.1", &fields), expected_source("192.0.2.1", false));
+        assert_eq!(source_from(ForwardingHeaders::Forwarded, "10.0.0.1", &fields), expected_source("192.0.2.2", true));
+        assert_eq!(x_forwarded_source("10.0.0.1", &fields[2..]), expected_source("10.0.0.1", false));
+        assert_eq!(
+            source_from(ForwardingHeaders::Forwarded, "10.0.0.1", &fields[..2]),
+            expected_source("10.0.0.1", false)
+        );
     }
 }

@@ -9,14 +9,16 @@ use http::uri::PathAndQuery;
 /// 6.2.2.2 and 6.2.3). All else stays as it was sent: an escaped slash, or a malformed escape, is for the reader to judge.
 pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
     let doubled = path.windows(2).any(|pair| pair == b"//");
-    if !doubled && !path.iter().enumerate().any(|(at, byte)| *byte == b'%' && unreserved(&path[at + 1..]).is_some()) {
+    if !doubled
+        && !path.iter().enumerate().any(|(at, byte)| *byte == b'%' && decode_unreserved(&path[at + 1..]).is_some())
+    {
         return Cow::Borrowed(path);
     }
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        match (byte, unreserved(after)) {
+        match (byte, decode_unreserved(after)) {
             (b'%', Some(plain)) => {
                 out.push(plain);
                 rest = &after[2..];
@@ -29,7 +31,7 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the unreserved character (RFC 3986 section 2.3) that the two digits at the start of a text stand for.
-fn unreserved(digits: &[u8]) -> Option<u8> {
+fn decode_unreserved(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
     let byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
     (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_have_one_spelling() {
+    fn equivalent_paths_normalize_to_one_form() {
         for (sent, wanted) in [
             ("/", "/"),
             ("*", "*"),

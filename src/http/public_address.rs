@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri, header};
 use crate::domain::{PublicUrl, WebOrigin};
 
 /// Maximum number of names that proxies can give the server in one request.
-const MAX_NAMES: usize = 16;
+const MAX_FORWARDED_NAMES: usize = 16;
 
 /// Name of a server in a URL: its host, and its port where one is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +40,18 @@ impl ServerName {
         &self.host
     }
 
-    fn of_origin(origin: &WebOrigin) -> Option<Self> {
+    fn from_web_origin(origin: &WebOrigin) -> Option<Self> {
         Self::parse(origin.authority().as_bytes())
     }
 
     /// Reads `:authority` of HTTP/2, an absolute request target, or `Host`.
-    fn of_request(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+    fn from_request(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
         let sent = uri.authority().map(|authority| authority.as_str().as_bytes());
         Self::parse(sent.or_else(|| Some(headers.get(header::HOST)?.as_bytes()))?)
     }
 
     /// Tells whether a URL of this scheme and authority leads to the server of this name.
-    fn is(&self, scheme: &[u8], other: &Self) -> bool {
+    fn matches(&self, scheme: &[u8], other: &Self) -> bool {
         let standard = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
         other.host == self.host && other.port.unwrap_or(standard) == self.port.unwrap_or(standard)
     }
@@ -59,7 +59,7 @@ impl ServerName {
 
 /// Parts of the public address that proxies in front of the server tell of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Forwarding {
+pub struct ForwardedAddress {
     /// Hosts, with ports or without, the one nearest to the client first.
     pub hosts: Vec<ServerName>,
     /// The port that clients connect to.
@@ -77,12 +77,12 @@ pub struct PublicAddress {
 
 impl PublicAddress {
     /// Collects the names of the server: as configured, as proxies forward them, and as the request has it.
-    pub fn new(configured: Option<&PublicUrl>, forwarding: Forwarding, uri: &Uri, headers: &HeaderMap) -> Self {
-        let Forwarding { hosts, port, prefix } = forwarding;
-        let own = ServerName::of_request(uri, headers);
+    pub fn new(configured: Option<&PublicUrl>, forwarding: ForwardedAddress, uri: &Uri, headers: &HeaderMap) -> Self {
+        let ForwardedAddress { hosts, port, prefix } = forwarding;
+        let own = ServerName::from_request(uri, headers);
         let mut names: Vec<ServerName> =
-            configured.and_then(|url| ServerName::of_origin(url.origin())).into_iter().collect();
-        for name in hosts.into_iter().take(MAX_NAMES).chain(own) {
+            configured.and_then(|url| ServerName::from_web_origin(url.origin())).into_iter().collect();
+        for name in hosts.into_iter().take(MAX_FORWARDED_NAMES).chain(own) {
             // Proxies that tell the port in a header of its own may leave it out of the host: nginx's `$host` does.
             if let (None, Some(port)) = (name.port, port) {
                 names.push(ServerName { host: name.host.clone(), port: Some(port) });
@@ -94,7 +94,7 @@ impl PublicAddress {
     }
 
     /// Returns the address that was written down with [`PublicAddress::names`] and [`PublicAddress::prefix`].
-    pub fn restore(names: Vec<ServerName>, prefix: String) -> Self {
+    pub fn from_parts(names: Vec<ServerName>, prefix: String) -> Self {
         Self { names, prefix }
     }
 
@@ -109,12 +109,12 @@ impl PublicAddress {
     }
 
     /// Tells whether a URL of this scheme and authority leads here.
-    pub fn leads_here(&self, scheme: &[u8], authority: &[u8]) -> bool {
-        ServerName::parse(authority).is_some_and(|other| self.names.iter().any(|name| name.is(scheme, &other)))
+    pub fn matches_authority(&self, scheme: &[u8], authority: &[u8]) -> bool {
+        ServerName::parse(authority).is_some_and(|other| self.names.iter().any(|name| name.matches(scheme, &other)))
     }
 
     /// Returns what remains of a path behind the prefix; none where it does not begin with one.
-    pub fn without_prefix<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn strip_prefix<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(self.prefix.as_bytes())?;
         (!self.prefix.is_empty() && rest.starts_with(b"/")).then_some(rest)
     }
@@ -124,23 +124,23 @@ impl PublicAddress {
 mod tests {
     use super::*;
 
-    fn address(configured: Option<&str>, forwarding: Forwarding, host: &str) -> PublicAddress {
+    fn public_address(configured: Option<&str>, forwarding: ForwardedAddress, host: &str) -> PublicAddress {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().expect("host"));
         let configured = configured.map(|url| url.parse().expect("url"));
         PublicAddress::new(configured.as_ref(), forwarding, &Uri::from_static("/"), &headers)
     }
 
-    fn leads(address: &PublicAddress, url: &str) -> bool {
+    fn matches_url(address: &PublicAddress, url: &str) -> bool {
         let (scheme, authority) = url.split_once("://").expect("url");
-        address.leads_here(scheme.as_bytes(), authority.as_bytes())
+        address.matches_authority(scheme.as_bytes(), authority.as_bytes())
     }
 
     #[test]
-    fn every_name_of_the_server_counts() {
+    fn configured_forwarded_and_host_names_all_match() {
         let hosts = vec![ServerName::parse(b"files.example.org").expect("name")];
-        let forwarded = Forwarding { hosts, port: Some(8443), prefix: None };
-        let address = address(Some("https://drive.example"), forwarded, "127.0.0.1:8080");
+        let forwarded = ForwardedAddress { hosts, port: Some(8443), prefix: None };
+        let address = public_address(Some("https://drive.example"), forwarded, "127.0.0.1:8080");
         for url in [
             "https://drive.example",
             "HTTPS://Drive.example:443",
@@ -148,22 +148,22 @@ mod tests {
             "https://files.example.org",
             "http://127.0.0.1:8080",
         ] {
-            assert!(leads(&address, url), "{url}");
+            assert!(matches_url(&address, url), "{url}");
         }
         for url in
             ["https://drive.example:8443", "http://127.0.0.1", "https://evil.example", "https://drive.example.evil"]
         {
-            assert!(!leads(&address, url), "{url}");
+            assert!(!matches_url(&address, url), "{url}");
         }
         assert_eq!(address.names()[0].to_string(), "drive.example");
     }
 
     #[test]
-    fn configured_path_counts_before_a_forwarded_one() {
-        let forwarded = Forwarding { prefix: Some("/proxy".into()), ..Forwarding::default() };
-        assert_eq!(address(Some("https://h/files/"), forwarded.clone(), "h").prefix(), "/files");
-        let address = address(Some("https://h"), forwarded, "h");
-        assert_eq!(address.without_prefix(b"/proxy/dav"), Some(&b"/dav"[..]));
-        assert_eq!(address.without_prefix(b"/proxyx/dav"), None);
+    fn configured_path_overrides_forwarded_prefix() {
+        let forwarded = ForwardedAddress { prefix: Some("/proxy".into()), ..ForwardedAddress::default() };
+        assert_eq!(public_address(Some("https://h/files/"), forwarded.clone(), "h").prefix(), "/files");
+        let address = public_address(Some("https://h"), forwarded, "h");
+        assert_eq!(address.strip_prefix(b"/proxy/dav"), Some(&b"/dav"[..]));
+        assert_eq!(address.strip_prefix(b"/proxyx/dav"), None);
     }
 }

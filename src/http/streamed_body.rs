@@ -11,64 +11,64 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Body, BodyError};
+use super::{BodyError, ResponseBody};
 use crate::auth::Session;
 
 /// Makes the blocks of an answer; may block.
-pub trait Source: Send + 'static {
+pub trait BlockProducer: Send + 'static {
     /// Makes the next block; `None` once there is no more.
     ///
     /// # Errors
     /// Whatever cuts the answer short.
-    fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError>;
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError>;
 
     /// Returns how many bytes are still to come, where that is known.
-    fn left(&self) -> Option<u64>;
+    fn remaining_bytes(&self) -> Option<u64>;
 
     /// Tells whether a block keeps a processor busy for long: then it is made in a turn of its user.
-    fn is_heavy(&self) -> bool {
+    fn is_cpu_bound(&self) -> bool {
         false
     }
 }
 
-type Step<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
+type ProducerStep<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
 
 /// A body made of the blocks of a source. It is cut once the session has ended, and each block is a use.
-struct Streamed<S> {
-    first: Option<(Bytes, S)>,
-    under_way: Option<JoinHandle<Step<S>>>,
-    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+struct StreamedBody<S> {
+    first_block: Option<(Bytes, S)>,
+    next_step: Option<JoinHandle<ProducerStep<S>>>,
+    session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     session: Session,
-    left: Option<u64>,
+    remaining_bytes: Option<u64>,
 }
 
 /// Returns a body of `first` and all that the source still has.
-pub fn streamed<S: Source>(session: &Session, first: Bytes, source: S) -> Body {
+pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: S) -> ResponseBody {
     let waiting = session.clone();
-    let left = source.left().map(|left| left.saturating_add(first.len() as u64));
-    let streamed = Streamed {
-        first: Some((first, source)),
-        under_way: None,
-        ended: Box::pin(async move { waiting.ended().await }),
+    let left = source.remaining_bytes().map(|left| left.saturating_add(first.len() as u64));
+    let streamed = StreamedBody {
+        first_block: Some((first, source)),
+        next_step: None,
+        session_ended: Box::pin(async move { waiting.ended().await }),
         session: session.clone(),
-        left,
+        remaining_bytes: left,
     };
     streamed.boxed_unsync()
 }
 
-impl<S: Source> Streamed<S> {
-    fn ahead(&mut self, mut source: S) {
-        let heavy = source.is_heavy();
+impl<S: BlockProducer> StreamedBody<S> {
+    fn produce_ahead(&mut self, mut source: S) {
+        let heavy = source.is_cpu_bound();
         let make = move || {
-            let step = source.next();
+            let step = source.next_block();
             (source, step)
         };
         if !heavy {
-            self.under_way = Some(spawn_blocking(make));
+            self.next_step = Some(spawn_blocking(make));
             return;
         }
         let session = self.session.clone();
-        self.under_way = Some(tokio::spawn(async move {
+        self.next_step = Some(tokio::spawn(async move {
             // Without a turn the block is made all the same: its answer has begun.
             let turn = session.turn_again().await;
             let made = spawn_blocking(move || {
@@ -82,26 +82,26 @@ impl<S: Source> Streamed<S> {
         }));
     }
 
-    fn hand_over(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+    fn emit(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
         self.session.used();
-        self.left = self.left.map(|left| left.saturating_sub(block.len() as u64));
+        self.remaining_bytes = self.remaining_bytes.map(|left| left.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
     }
 }
 
-impl<S> Drop for Streamed<S> {
+impl<S> Drop for StreamedBody<S> {
     /// What waits for its turn is not made any more.
     fn drop(&mut self) {
-        if let Some(job) = &self.under_way {
+        if let Some(job) = &self.next_step {
             job.abort();
         }
     }
 }
 
 // Nothing in it is structurally pinned: the future of the session's end is boxed.
-impl<S> Unpin for Streamed<S> {}
+impl<S> Unpin for StreamedBody<S> {}
 
-impl<S: Source> HttpBody for Streamed<S> {
+impl<S: BlockProducer> HttpBody for StreamedBody<S> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -109,21 +109,21 @@ impl<S: Source> HttpBody for Streamed<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_mut().poll(cx).is_ready() {
-            self.under_way = None;
+        if self.session_ended.as_mut().poll(cx).is_ready() {
+            self.next_step = None;
             return Poll::Ready(Some(Err(BodyError("the session has ended".to_owned()))));
         }
-        if let Some((block, source)) = self.first.take() {
-            self.ahead(source);
-            return self.hand_over(block);
+        if let Some((block, source)) = self.first_block.take() {
+            self.produce_ahead(source);
+            return self.emit(block);
         }
-        let Some(job) = self.under_way.as_mut() else { return Poll::Ready(None) };
+        let Some(job) = self.next_step.as_mut() else { return Poll::Ready(None) };
         let step = ready!(Pin::new(job).poll(cx));
-        self.under_way = None;
+        self.next_step = None;
         match step {
             Ok((source, Ok(Some(block)))) => {
-                self.ahead(source);
-                self.hand_over(block)
+                self.produce_ahead(source);
+                self.emit(block)
             }
             Ok((_, Ok(None))) => Poll::Ready(None),
             Ok((_, Err(error))) => Poll::Ready(Some(Err(error))),
@@ -132,19 +132,19 @@ impl<S: Source> HttpBody for Streamed<S> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == Some(0)
+        self.remaining_bytes == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.remaining_bytes.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 /// Buffers that return to their source once they were sent, so that a long answer touches little memory.
 #[derive(Clone, Default)]
-pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+pub struct BlockBufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Buffers {
+impl BlockBufferPool {
     /// Returns a buffer of this length, with any content.
     pub fn take(&self, length: usize) -> Vec<u8> {
         let mut buffer = self.0.lock().pop().unwrap_or_default();
@@ -153,25 +153,25 @@ impl Buffers {
     }
 
     /// Turns the first `length` bytes of a buffer into a block.
-    pub fn block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
-        Bytes::from_owner(Lent { length: length.min(buffer.len()), buffer, home: self.clone() })
+    pub fn into_block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
+        Bytes::from_owner(PooledBuffer { length: length.min(buffer.len()), buffer, pool: self.clone() })
     }
 }
 
-struct Lent {
+struct PooledBuffer {
     buffer: Vec<u8>,
     length: usize,
-    home: Buffers,
+    pool: BlockBufferPool,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        self.home.0.lock().push(std::mem::take(&mut self.buffer));
+        self.pool.0.lock().push(std::mem::take(&mut self.buffer));
     }
 }
