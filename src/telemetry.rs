@@ -25,26 +25,26 @@ pub struct LogFilter(EnvFilter);
 
 /// Handle by which the filter of a running log is replaced.
 pub struct LogControl {
-    replace: Box<dyn Fn(EnvFilter) + Send + Sync>,
+    replace_filter: Box<dyn Fn(EnvFilter) + Send + Sync>,
 }
 
 impl LogControl {
     fn new<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
         // The log outlives every handle: replacing its filter fails in no program that has begun to log.
-        Self { replace: Box::new(move |filter| drop(handle.reload(filter))) }
+        Self { replace_filter: Box::new(move |filter| drop(handle.reload(filter))) }
     }
 
     /// Parses a filter.
     ///
     /// # Errors
     /// A sentence that names the filter and says what is wrong with it.
-    pub fn parse(&self, filter: &str) -> Result<LogFilter, String> {
+    pub fn parse_log_filter(&self, filter: &str) -> Result<LogFilter, String> {
         parse_filter(filter)
     }
 
     /// Replaces the filter, for all events from now on.
-    pub fn set(&self, filter: LogFilter) {
-        (self.replace)(filter.0);
+    pub fn set_filter(&self, filter: LogFilter) {
+        (self.replace_filter)(filter.0);
     }
 }
 
@@ -59,9 +59,9 @@ fn parse_filter(filter: &str) -> Result<LogFilter, String> {
 ///
 /// # Errors
 /// A sentence when the filter can't be read. A second call in one process changes nothing.
-pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, String> {
+pub fn start_logging(filter: &str, format: LogFormat) -> Result<LogControl, String> {
     let LogFilter(filter) = parse_filter(filter)?;
-    let writer = (|| Redacting(std::io::stderr())).with_max_level(tracing::Level::TRACE);
+    let writer = (|| RedactingWriter(std::io::stderr())).with_max_level(tracing::Level::TRACE);
     let colours = std::io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
@@ -84,9 +84,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, String> {
 }
 
 /// Writer of whole events that strikes tokens from them: an event comes in one piece.
-struct Redacting<W>(W);
+struct RedactingWriter<W>(W);
 
-impl<W: Write> Write for Redacting<W> {
+impl<W: Write> Write for RedactingWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.write_all(&redact_tokens(event))?;
         Ok(event.len())
@@ -98,7 +98,7 @@ impl<W: Write> Write for Redacting<W> {
 }
 
 /// Tells the log of an event of the audit trail.
-pub fn tell(event: &Event) {
+pub fn log_audit_event(event: &Event) {
     let text = |text: &Option<String>| text.as_deref().map(printable);
     tracing::info!(
         target: "patgate::audit",

@@ -53,7 +53,7 @@ pub(super) struct Quickstart {
 impl Quickstart {
     /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self, site: &Site) -> Result {
-        telemetry::start(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
+        telemetry::start_logging(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
         let limit = descriptors::raise();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {

@@ -85,10 +85,10 @@ impl Reload {
 
     fn apply(&mut self) -> std::result::Result<(), String> {
         let newer = Config::load(&self.sources).map_err(|error| error.to_string().replace('\n', "; "))?;
-        let filter = self.log.parse(&newer.config.log)?;
+        let filter = self.log.parse_log_filter(&newer.config.log)?;
         self.gateway.reload(&settings(newer.config.clone())).map_err(|error| error.to_string())?;
         // Last, since it can't fail any more.
-        self.log.set(filter);
+        self.log.set_filter(filter);
         for warning in &newer.warnings {
             tracing::warn!("{warning}");
         }
@@ -123,7 +123,7 @@ fn start_log(config: &Config) -> Result<LogControl> {
         config::LogFormat::Text => LogFormat::Text,
         config::LogFormat::Json => LogFormat::Json,
     };
-    telemetry::start(&config.log, format).map_err(Failure::new)
+    telemetry::start_logging(&config.log, format).map_err(Failure::new)
 }
 
 fn settings(config: Config) -> Settings {

@@ -74,7 +74,7 @@ impl Site {
 
     /// Finds state and served folder, for a command beside the server.
     pub(super) fn local(&self) -> Result<Local> {
-        telemetry::start(self.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
+        telemetry::start_logging(self.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
         Ok(Local::load(&self.sources(Vec::new()))?)
     }
 

@@ -111,7 +111,7 @@ impl Keeper {
         };
         loop {
             let events = self.store.audit(&EventFilter::default(), Cursor::After(told), PAGE)?;
-            events.iter().for_each(|noted| telemetry::tell(&noted.event));
+            events.iter().for_each(|noted| telemetry::log_audit_event(&noted.event));
             told = events.last().map_or(told, |noted| noted.id);
             self.told = Some(told);
             if events.len() < PAGE {
