@@ -7,7 +7,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Doors;
+use crate::config::ListenConfig;
 use crate::domain::ShareLimits;
 use crate::gateway::Settings;
 use crate::net::ConnectionLimits;
@@ -54,7 +54,7 @@ impl DescriptorBudget {
 }
 
 /// Divides a limit on open files.
-pub(super) fn divide(limit: u64, doors: &Doors) -> DescriptorBudget {
+pub(super) fn divide(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
     let usable = limit.saturating_sub(RESERVED);
     let (http, sftp) = connections(doors);
     let configured = count(http.saturating_add(sftp));
@@ -73,7 +73,7 @@ pub(super) fn divide(limit: u64, doors: &Doors) -> DescriptorBudget {
 
 /// As [`divide`], for the doors of a gateway.
 pub(super) fn divide_of(limit: u64, settings: &Settings) -> DescriptorBudget {
-    let doors = Doors {
+    let doors = ListenConfig {
         http: settings.http,
         tls: None,
         sftp: settings.sftp,
@@ -84,7 +84,7 @@ pub(super) fn divide_of(limit: u64, settings: &Settings) -> DescriptorBudget {
 }
 
 /// Returns the descriptors that as many connections take as are configured: of HTTP, and of SFTP.
-fn connections(doors: &Doors) -> (usize, usize) {
+fn connections(doors: &ListenConfig) -> (usize, usize) {
     let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(HTTP));
     let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(SFTP));
     (http, sftp)
@@ -115,13 +115,13 @@ pub(super) fn allowed() -> Option<u64> {
 }
 
 /// Returns how many a server takes when as many connections are open as may be.
-pub(super) fn wanted(doors: &Doors) -> u64 {
+pub(super) fn wanted(doors: &ListenConfig) -> u64 {
     let (http, sftp) = connections(doors);
     count(http.saturating_add(sftp).saturating_add(BESIDES))
 }
 
 /// Says what is wrong with a limit that is too low for a configuration.
-pub(super) fn shortage(limit: Option<u64>, doors: &Doors) -> Option<String> {
+pub(super) fn shortage(limit: Option<u64>, doors: &ListenConfig) -> Option<String> {
     let (limit, wanted) = (limit?, wanted(doors));
     (limit < wanted).then(|| {
         format!(
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_limit_below_what_the_connections_take_is_a_shortage() {
-        let mut doors = Doors {
+        let mut doors = ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
             sftp: Some(([127, 0, 0, 1], 2).into()),
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn connections_and_open_files_leave_the_reserve() {
-        let doors = |connections: usize| Doors {
+        let doors = |connections: usize| ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
             sftp: Some(([127, 0, 0, 1], 2).into()),

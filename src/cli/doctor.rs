@@ -15,7 +15,7 @@ use super::failure::{NEW_HOST_KEY, OTHER_TREE};
 use super::site::{Site, has_state};
 use super::{Failure, Result, descriptors, output};
 use crate::auth::{Clock, Sealer};
-use crate::config::{Doors, Local, TlsFiles};
+use crate::config::{ListenConfig, LocalConfig, TlsFiles};
 use crate::domain::Time;
 use crate::net;
 use crate::sftp::HostKeys;
@@ -63,7 +63,7 @@ impl Doctor {
         if let Some(url) = &self.health {
             return health::ask(site, url.as_deref());
         }
-        let (local, doors) = (site.local()?, Doors::load(&site.sources(Vec::new()))?);
+        let (local, doors) = (site.local()?, ListenConfig::load(&site.sources(Vec::new()))?);
         let mut findings = vec![state(&local.state)];
         // Opening the state of another user, or an open one, would change it.
         let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
@@ -201,7 +201,7 @@ fn certificate(files: &TlsFiles) -> Finding {
     }
 }
 
-fn root(store: Option<&Store>, local: &Local) -> Vec<Finding> {
+fn root(store: Option<&Store>, local: &LocalConfig) -> Vec<Finding> {
     let stored = store.and_then(|store| store.root().ok().flatten());
     let Some(root) = stored.or_else(|| local.root.clone()) else {
         return vec![finding("served folder", Verdict::Odd, "none yet: patgate serve --root DIR names it")];
@@ -295,7 +295,7 @@ fn kernel() -> Finding {
 }
 
 /// Looks whether as many files may be open as the configured connections take.
-fn open_files(doors: &Doors) -> Finding {
+fn open_files(doors: &ListenConfig) -> Finding {
     let allowed = descriptors::allowed();
     match (descriptors::shortage(allowed, doors), allowed) {
         (Some(shortage), _) => finding("open files", Verdict::Odd, shortage),

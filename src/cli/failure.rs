@@ -207,7 +207,8 @@ impl From<tree::Error> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let failure = if error.is_misuse() { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
+        let failure =
+            if error.is_command_line_only() { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
         failure.hint("patgate serve --help lists every setting, examples/patgate.toml shows them")
     }
 }

@@ -7,7 +7,7 @@ use super::signals::{HarmlessSignals, stop_on_signals};
 use super::site::{Site, durability};
 use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, ConfigSources, LoadedConfig};
 use crate::domain::StateLimits;
 use crate::gateway::{Gateway, HTTP_PACE_WINDOW, Parts, ProxyProtocol, Reloader, Settings};
 use crate::net::ConnectionLimits;
@@ -41,7 +41,7 @@ impl Serve {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let (limit, doors) = (descriptors::raise(), loaded.config.doors());
+        let (limit, doors) = (descriptors::raise(), loaded.config.listen_config());
         if let Some(shortage) = descriptors::shortage(limit, &doors) {
             tracing::warn!("{shortage}");
         }
@@ -67,9 +67,9 @@ impl Serve {
 
 /// Configuration of a running server, and the ways to change it.
 struct Reload {
-    sources: Sources,
+    sources: ConfigSources,
     /// The configuration that the server was started with: settings that need a restart are compared with it.
-    loaded: Loaded,
+    loaded: LoadedConfig,
     log: LogControl,
     gateway: Reloader,
 }
@@ -92,7 +92,7 @@ impl Reload {
         for warning in &newer.warnings {
             tracing::warn!("{warning}");
         }
-        let restart = self.loaded.restart_needed(&newer);
+        let restart = self.loaded.settings_needing_restart(&newer);
         if !restart.is_empty() {
             tracing::warn!("a restart is needed before these settings change: {}", restart.join(", "));
         }
@@ -120,8 +120,8 @@ pub(super) fn ready(gateway: &Gateway) -> String {
 
 fn start_log(config: &Config) -> Result<LogControl> {
     let format = match config.log_format {
-        config::LogFormat::Text => LogFormat::Text,
-        config::LogFormat::Json => LogFormat::Json,
+        config::LogFormatSetting::Text => LogFormat::Text,
+        config::LogFormatSetting::Json => LogFormat::Json,
     };
     telemetry::start_logging(&config.log, format).map_err(Failure::new)
 }
@@ -136,24 +136,24 @@ fn settings(config: Config) -> Settings {
     Settings {
         http_gate: gate(config.http_connections, config.http_connections_per_user),
         sftp_gate: gate(config.sftp_connections, config.sftp_connections),
-        http_idle: config.http_idle,
+        http_idle: config.http_idle_timeout,
         http_pace_window: HTTP_PACE_WINDOW,
-        properties: config.properties,
+        properties: config.property_space,
         state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
             deep_listing: config.propfind_infinity_entries,
             uploads: config.unfinished_upload_space,
         },
         sftp_options: SftpOptions {
-            login_timeout: config.sftp_login,
+            login_timeout: config.sftp_login_timeout,
             max_channels: config.sftp_channels,
             max_handles: config.sftp_handles,
             max_connections_per_user: config.sftp_connections_per_user,
             max_login_attempts: config.sftp_login_attempts,
-            keepalive_interval: config.sftp_keepalive,
-            client_timeout: config.sftp_unanswered,
-            idle_timeout: config.sftp_idle,
-            upload_retention: config.sftp_resume,
+            keepalive_interval: config.sftp_keepalive_interval,
+            client_timeout: config.sftp_unanswered_timeout,
+            idle_timeout: config.sftp_idle_timeout,
+            upload_retention: config.sftp_resume_retention,
             ..SftpOptions::default()
         },
         root: config.root,
@@ -170,22 +170,24 @@ fn settings(config: Config) -> Settings {
         proxy_protocol: ProxyProtocol { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
         durability: durability(config.durability),
         open_files: None,
-        drain: config.drain,
+        drain: config.drain_timeout,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flag, Sources};
+    use crate::config::{CommandLineSetting, ConfigSources};
 
     #[test]
     fn the_defaults_on_the_command_line_are_those_of_the_library() {
         let folder = tempfile::tempdir().expect("folder");
         let (root, state) = (folder.path().join("files"), folder.path().join("state"));
         std::fs::create_dir(&root).expect("root");
-        let flag = Flag { shown: String::new(), key: "root".into(), value: root.display().to_string() };
-        let sources = Sources { default_state: state.clone(), flags: vec![flag], ..Sources::default() };
+        let flag =
+            CommandLineSetting { typed_name: String::new(), key: "root".into(), value: root.display().to_string() };
+        let sources =
+            ConfigSources { default_state_directory: state.clone(), flags: vec![flag], ..ConfigSources::default() };
         let loaded = Config::load(&sources).expect("loads");
         assert_eq!(format!("{:?}", settings(loaded.config)), format!("{:?}", Settings::new(root, state)));
     }

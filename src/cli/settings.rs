@@ -3,17 +3,17 @@
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
-use crate::config::{Flag, KEYS, Key, RENAMED_KEYS, RenamedKey, Shape};
+use crate::config::{CONFIG_KEYS, CommandLineSetting, ConfigKey, ConfigValueType, RENAMED_KEYS, RenamedKey};
 
 /// The settings that were given as flags, as texts: the configuration reads them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SettingFlags(pub(super) Vec<Flag>);
+pub(super) struct SettingFlags(pub(super) Vec<CommandLineSetting>);
 
 const SET: &str = "set";
 
 /// Returns the settings that have a flag of their own here; the state directory's is global.
-fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(|key| key.name != "state")
+fn keys() -> impl Iterator<Item = &'static ConfigKey> {
+    CONFIG_KEYS.iter().filter(|key| key.name != "state")
 }
 
 impl Args for SettingFlags {
@@ -35,14 +35,14 @@ fn renamed_argument(key: &'static RenamedKey) -> Arg {
     Arg::new(key.old).long(key.old_flag).num_args(0..=1).hide(true).help(help)
 }
 
-fn argument(key: &'static Key) -> Arg {
+fn argument(key: &'static ConfigKey) -> Arg {
     let default = key.default.filter(|text| !text.is_empty()).map(|text| format!(" [default: {text}]"));
-    let help = format!("{} [env: {}]{}", key.purpose, key.variable(), default.unwrap_or_default());
-    let argument = Arg::new(key.name).long(key.flag).value_name(key.value).help(help);
-    match key.shape {
-        Shape::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        Shape::List => argument.action(ArgAction::Append),
-        Shape::Text | Shape::Number => argument,
+    let help = format!("{} [env: {}]{}", key.description, key.environment_variable(), default.unwrap_or_default());
+    let argument = Arg::new(key.name).long(key.flag).value_name(key.value_name).help(help);
+    match key.value_type {
+        ConfigValueType::Boolean => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        ConfigValueType::List => argument.action(ArgAction::Append),
+        ConfigValueType::Text | ConfigValueType::Number => argument,
     }
 }
 
@@ -55,15 +55,23 @@ impl FromArgMatches for SettingFlags {
                 return Err(clap::Error::raw(clap::error::ErrorKind::ValueValidation, text));
             };
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
-            flags.push(Flag { shown: format!("--set {key}"), key, value });
+            flags.push(CommandLineSetting { typed_name: format!("--set {key}"), key, value });
         }
         for key in keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
             let values: Vec<_> = matches.get_many::<String>(key.name).unwrap_or_default().cloned().collect();
-            flags.push(Flag { shown: format!("--{}", key.flag), key: key.name.to_owned(), value: values.join(",") });
+            flags.push(CommandLineSetting {
+                typed_name: format!("--{}", key.flag),
+                key: key.name.to_owned(),
+                value: values.join(","),
+            });
         }
         let is_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
         for key in RENAMED_KEYS.iter().filter(|key| is_given(key.old)) {
-            flags.push(Flag { shown: format!("--{}", key.old_flag), key: key.old.to_owned(), value: String::new() });
+            flags.push(CommandLineSetting {
+                typed_name: format!("--{}", key.old_flag),
+                key: key.old.to_owned(),
+                value: String::new(),
+            });
         }
         Ok(Self(flags))
     }

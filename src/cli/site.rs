@@ -10,7 +10,7 @@ use super::failure::OTHER_TREE;
 use super::fresh_state::FreshState;
 use super::{Failure, Global, Result, output, system_user};
 use crate::auth::{Clock, write_uses_of_servers};
-use crate::config::{self, Flag, Local, Sources};
+use crate::config::{self, CommandLineSetting, ConfigSources, LocalConfig};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
 use crate::tokens::{Authority, Issued, StateFilter, TokenRequest, Tokens};
@@ -31,7 +31,7 @@ pub(super) struct Open {
     /// Who works on it.
     pub(super) authority: Authority,
     store: Store,
-    local: Local,
+    local: LocalConfig,
     tree: OnceCell<Tree>,
 }
 
@@ -61,11 +61,11 @@ impl Site {
     }
 
     /// Gathers all that says how to run, with flags of the command's own.
-    pub(super) fn sources(&self, flags: Vec<Flag>) -> Sources {
+    pub(super) fn sources(&self, flags: Vec<CommandLineSetting>) -> ConfigSources {
         let state = self.global.state.iter().map(|value| flag("state", value));
         let level = (self.global.verbose > 0).then(|| flag("log", self.log_level("info")));
-        Sources {
-            default_state: default_state(),
+        ConfigSources {
+            default_state_directory: default_state(),
             file: told(self.global.config.clone(), "PATGATE_CONFIG"),
             environment: std::env::vars_os().collect(),
             flags: state.chain(flags).chain(level).collect(),
@@ -73,9 +73,9 @@ impl Site {
     }
 
     /// Finds state and served folder, for a command beside the server.
-    pub(super) fn local(&self) -> Result<Local> {
+    pub(super) fn local(&self) -> Result<LocalConfig> {
         telemetry::start_logging(self.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
-        Ok(Local::load(&self.sources(Vec::new()))?)
+        Ok(LocalConfig::load(&self.sources(Vec::new()))?)
     }
 
     /// Opens a state that is there.
@@ -255,7 +255,7 @@ fn unusable(root: &Path, error: &tree::Error) -> Failure {
     if matches!(error, tree::Error::OtherTree) { failure.hint(OTHER_TREE) } else { failure }
 }
 
-fn open(local: Local) -> Result<Open> {
+fn open(local: LocalConfig) -> Result<Open> {
     own(&local.state)?;
     let store = Store::open_current(&local.state)?;
     // What is shown is in force, also where a server holds the latest use in memory.
@@ -285,8 +285,8 @@ fn told(flag: Option<PathBuf>, variable: &str) -> Option<PathBuf> {
     flag.or_else(|| std::env::var_os(variable).map(PathBuf::from)).filter(|path| !path.as_os_str().is_empty())
 }
 
-fn flag(key: &str, value: &str) -> Flag {
-    Flag { shown: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
+fn flag(key: &str, value: &str) -> CommandLineSetting {
+    CommandLineSetting { typed_name: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
 }
 
 fn default_state() -> PathBuf {
@@ -299,9 +299,9 @@ fn default_state() -> PathBuf {
 }
 
 /// Says when success is answered in the words of the tree.
-pub(super) fn durability(configured: config::Durability) -> tree::Durability {
+pub(super) fn durability(configured: config::DurabilitySetting) -> tree::Durability {
     match configured {
-        config::Durability::Full => tree::Durability::Full,
-        config::Durability::Fast => tree::Durability::Fast,
+        config::DurabilitySetting::Full => tree::Durability::Full,
+        config::DurabilitySetting::Fast => tree::Durability::Fast,
     }
 }

@@ -5,54 +5,54 @@ use std::path::PathBuf;
 
 /// All that is wrong with a configuration, a line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub(super) Vec<Fault>);
+pub struct ConfigError(pub(super) Vec<InvalidSetting>);
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub(super) place: Place,
-    pub(super) text: String,
+pub struct InvalidSetting {
+    pub(super) location: SettingLocation,
+    pub(super) message: String,
 }
 
 /// Where a setting stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Default,
+pub(super) enum SettingLocation {
+    BuiltIn,
     File(PathBuf),
-    Line(PathBuf, usize),
-    Named(String),
+    FileLine(PathBuf, usize),
+    FlagOrVariable(String),
 }
 
 impl ConfigError {
     /// Tells whether the command line alone is at fault.
-    pub fn is_misuse(&self) -> bool {
-        self.0.iter().all(|fault| match &fault.place {
-            Place::Default => true,
-            Place::Named(name) => name.starts_with("--"),
-            Place::File(_) | Place::Line(..) => false,
+    pub fn is_command_line_only(&self) -> bool {
+        self.0.iter().all(|fault| match &fault.location {
+            SettingLocation::BuiltIn => true,
+            SettingLocation::FlagOrVariable(name) => name.starts_with("--"),
+            SettingLocation::File(_) | SettingLocation::FileLine(..) => false,
         })
     }
 
     /// Returns the faults, a line each.
-    pub fn faults(&self) -> impl Iterator<Item = String> {
+    pub fn messages(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(ToString::to_string)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.faults().collect();
+        let lines: Vec<_> = self.messages().collect();
         f.write_str(&lines.join("\n"))
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Default => f.write_str(&self.text),
-            Place::File(file) => write!(f, "{}: {}", file.display(), self.text),
-            Place::Line(file, line) => write!(f, "{}:{line}: {}", file.display(), self.text),
-            Place::Named(name) => write!(f, "{name}: {}", self.text),
+        match &self.location {
+            SettingLocation::BuiltIn => f.write_str(&self.message),
+            SettingLocation::File(file) => write!(f, "{}: {}", file.display(), self.message),
+            SettingLocation::FileLine(file, line) => write!(f, "{}:{line}: {}", file.display(), self.message),
+            SettingLocation::FlagOrVariable(name) => write!(f, "{name}: {}", self.message),
         }
     }
 }

@@ -2,34 +2,38 @@
 
 use super::*;
 
-fn sources(file: &str) -> (tempfile::TempDir, Sources) {
+fn sources(file: &str) -> (tempfile::TempDir, ConfigSources) {
     let dir = tempfile::tempdir().expect("folder");
     let root = dir.path().join("files");
     std::fs::create_dir(&root).expect("root");
     let path = dir.path().join("patgate.toml");
     std::fs::write(&path, file.replace("ROOT", root.to_str().expect("text"))).expect("file");
-    let sources = Sources { default_state: dir.path().join("state"), file: Some(path), ..Sources::default() };
+    let sources = ConfigSources {
+        default_state_directory: dir.path().join("state"),
+        file: Some(path),
+        ..ConfigSources::default()
+    };
     (dir, sources)
 }
 
-fn faults(sources: &Sources) -> Vec<String> {
-    let dir = sources.default_state.parent().expect("folder").to_str().expect("text").to_owned() + "/";
+fn load_errors(sources: &ConfigSources) -> Vec<String> {
+    let dir = sources.default_state_directory.parent().expect("folder").to_str().expect("text").to_owned() + "/";
     let error = Config::load(sources).expect_err("faults");
-    error.faults().map(|fault| fault.replace(&dir, "")).collect()
+    error.messages().map(|fault| fault.replace(&dir, "")).collect()
 }
 
-fn flag(key: &str, value: &str) -> Flag {
-    Flag { shown: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
+fn flag(key: &str, value: &str) -> CommandLineSetting {
+    CommandLineSetting { typed_name: format!("--{key}"), key: key.to_owned(), value: value.to_owned() }
 }
 
 #[test]
-fn every_fault_is_reported_at_once_with_its_line() {
+fn every_invalid_setting_is_reported_with_its_line() {
     let (_dir, mut sources) = sources(
         "root = \"ROOT\"\nhtpp = \"off\"\n\nhttp = 8080\nsftp = \"here\"\nunauthenticated_connections = 0\n[log]\nlevel = 1\n",
     );
     sources.environment = vec![("PATGATE_DURABILITY".into(), "some".into())];
     sources.flags = vec![flag("tls_cert", "/x"), flag("nonsense", "1")];
-    let faults = faults(&sources);
+    let faults = load_errors(&sources);
     let wanted = [
         "patgate.toml:2: unknown key \"htpp\", did you mean http?",
         "patgate.toml:4: http: give a text in quotation marks",
@@ -44,9 +48,9 @@ fn every_fault_is_reported_at_once_with_its_line() {
 }
 
 #[test]
-fn broken_toml_is_reported_with_its_line_beside_other_faults() {
+fn toml_syntax_errors_are_reported_with_other_errors() {
     let (_dir, sources) = sources("root = \"ROOT\"\nsftp = \nstate = 5\nlog = \"loud\"\n");
-    let faults = faults(&sources);
+    let faults = load_errors(&sources);
     assert!(faults.iter().any(|f| f.starts_with("patgate.toml:2: ")), "{faults:?}");
     assert!(faults.iter().any(|f| f.starts_with("patgate.toml:4: log = \"loud\"")), "{faults:?}");
 }
@@ -64,7 +68,7 @@ fn flags_win_over_environment_over_file_over_default() {
     .map(|(n, v)| (n.into(), v.into()))
     .to_vec();
     sources.flags = vec![flag("unauthenticated_connections", "3")];
-    let Loaded { config, warnings, .. } = Config::load(&sources).expect("loads");
+    let LoadedConfig { config, warnings, .. } = Config::load(&sources).expect("loads");
     assert_eq!((config.unauthenticated_connections, config.sftp_connections, config.http_connections), (3, 2, 1));
     assert_eq!(config.unauthenticated_connections_per_address, 64);
     assert_eq!(warnings, Vec::<String>::new());
@@ -83,7 +87,9 @@ fn a_renamed_key_is_refused_with_its_new_name() {
     ] {
         assert!(faults.contains(sentence), "{faults}");
     }
-    assert!(super::RENAMED_KEYS.iter().all(|key| Key::find(key.old).is_none() && Key::find(key.new).is_some()));
+    assert!(
+        super::RENAMED_KEYS.iter().all(|key| ConfigKey::find(key.old).is_none() && ConfigKey::find(key.new).is_some())
+    );
 }
 
 #[test]
@@ -100,7 +106,7 @@ fn state_and_root_may_not_contain_each_other_even_through_links() {
     std::os::unix::fs::symlink(dir.path().join("files"), dir.path().join("link")).expect("link");
     for state in ["files", "files/below/it", "link/below", ""] {
         sources.flags = vec![flag("state", dir.path().join(state).to_str().expect("text"))];
-        let faults = faults(&sources);
+        let faults = load_errors(&sources);
         assert!(faults.len() == 1 && faults[0].contains("may not contain each other"), "{state}: {faults:?}");
     }
     sources.flags = vec![flag("state", dir.path().join("files-state").to_str().expect("text"))];
@@ -108,17 +114,17 @@ fn state_and_root_may_not_contain_each_other_even_through_links() {
 }
 
 #[test]
-fn a_configuration_without_a_root_or_a_listener_serves_nothing() {
+fn root_and_at_least_one_listener_are_required() {
     let (_dir, mut sources) = sources("http = \"off\"\nsftp = \"off\"\n");
-    let found = faults(&sources);
+    let found = load_errors(&sources);
     assert_eq!(found[0], "root is missing: name the folder to serve");
     assert!(found[1].starts_with("patgate.toml:1: ") && found.len() == 2, "{found:?}");
     sources.flags = vec![flag("root", "/nowhere/at/all")];
-    assert!(faults(&sources)[0].starts_with("--root: root: /nowhere/at/all is no folder"));
+    assert!(load_errors(&sources)[0].starts_with("--root: root: /nowhere/at/all is no folder"));
 }
 
 #[test]
-fn http_for_other_machines_without_tls_is_warned_about() {
+fn cleartext_http_off_loopback_warns() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\nhttp = \"0.0.0.0:80\"\n");
     let warnings = Config::load(&sources).expect("loads").warnings;
     assert!(warnings[0].contains("nobody will be answered"), "{warnings:?}");
@@ -131,21 +137,21 @@ fn http_for_other_machines_without_tls_is_warned_about() {
 }
 
 #[test]
-fn commands_beside_the_server_need_no_root() {
+fn local_commands_need_no_root() {
     let (_dir, mut sources) = sources("durability = \"fast\"\n");
-    let local = Local::load(&sources).expect("loads");
-    assert_eq!((local.root, local.durability), (None, Durability::Fast));
-    assert_eq!(local.state, sources.default_state);
+    let local = LocalConfig::load(&sources).expect("loads");
+    assert_eq!((local.root, local.durability), (None, DurabilitySetting::Fast));
+    assert_eq!(local.state, sources.default_state_directory);
     sources.file = Some("/nowhere/patgate.toml".into());
-    assert!(Local::load(&sources).is_err());
+    assert!(LocalConfig::load(&sources).is_err());
 }
 
 #[test]
 fn the_example_shows_every_key_with_its_default_and_loads() {
     let example = include_str!("../../examples/patgate.toml");
-    assert_eq!(example, super::example());
-    assert!(KEYS.iter().all(|key| key.flag == key.name.replace('_', "-")));
-    assert!(KEYS.iter().all(|key| example.lines().any(|line| line == key.line())));
+    assert_eq!(example, super::example_file());
+    assert!(CONFIG_KEYS.iter().all(|key| key.flag == key.name.replace('_', "-")));
+    assert!(CONFIG_KEYS.iter().all(|key| example.lines().any(|line| line == key.example_line())));
 
     let (dir, sources) = sources(&example.replace("/srv/files", "ROOT"));
     let shown = Config::load(&sources).expect("loads");
@@ -154,23 +160,26 @@ fn the_example_shows_every_key_with_its_default_and_loads() {
 }
 
 #[test]
-fn a_proxy_header_is_expected_of_trusted_proxies_alone() {
+fn proxy_protocol_requires_trusted_proxies() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\n");
     sources.flags.push(flag("proxy_protocol", "sftp"));
-    assert!(faults(&sources).iter().any(|fault| fault.contains("needs trusted_proxies")));
+    assert!(load_errors(&sources).iter().any(|fault| fault.contains("needs trusted_proxies")));
     sources.flags.push(flag("trusted_proxies", "10.0.0.0/8"));
     let loaded = Config::load(&sources).expect("loads");
-    assert_eq!(loaded.config.proxy_protocol, Listeners { http: false, sftp: true });
+    assert_eq!(loaded.config.proxy_protocol, ProxyProtocolSetting { http: false, sftp: true });
     sources.flags.push(flag("proxy_protocol", "ftp"));
-    assert!(faults(&sources).iter().any(|fault| fault.contains("give http, sftp or both")));
+    assert!(load_errors(&sources).iter().any(|fault| fault.contains("give http, sftp or both")));
 }
 
 #[test]
-fn times_of_sftp_are_whole_seconds_within_their_range() {
+fn sftp_timeouts_outside_their_range_are_refused() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\nsftp_idle_seconds = 0\nsftp_keepalive_seconds = 0\n");
     let config = Config::load(&sources).expect("0 is never").config;
-    assert_eq!((config.sftp_login, config.sftp_unanswered), (Duration::from_secs(120), Duration::from_secs(3600)));
-    assert!(config.sftp_idle.is_zero() && config.sftp_keepalive.is_zero());
+    assert_eq!(
+        (config.sftp_login_timeout, config.sftp_unanswered_timeout),
+        (Duration::from_secs(120), Duration::from_secs(3600))
+    );
+    assert!(config.sftp_idle_timeout.is_zero() && config.sftp_keepalive_interval.is_zero());
     for (key, value, range) in [
         ("sftp_login_seconds", "0", "from 1 to 600"),
         ("sftp_unanswered_seconds", "0", "from 1 to 604800"),
@@ -179,7 +188,7 @@ fn times_of_sftp_are_whole_seconds_within_their_range() {
         ("sftp_login_attempts", "0", "from 1 to"),
     ] {
         sources.flags = vec![flag(key, value)];
-        let faults = faults(&sources);
+        let faults = load_errors(&sources);
         assert!(matches!(&faults[..], [fault] if fault.contains(range)), "{key}: {faults:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use strsim::levenshtein;
 
-use super::KEYS;
+use super::CONFIG_KEYS;
 
 /// A key that had another name once.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ pub(super) fn renamed(name: &str) -> Option<String> {
 }
 
 /// Returns the fault of a key that does not exist, with the key that was probably meant.
-pub(super) fn unknown(name: &str) -> String {
+pub(super) fn unknown_key_message(name: &str) -> String {
     if let Some(fault) = renamed(name) {
         return fault;
     }
-    let near = KEYS.iter().map(|key| (levenshtein(name, key.name), key.name)).min();
+    let near = CONFIG_KEYS.iter().map(|key| (levenshtein(name, key.name), key.name)).min();
     match near {
         Some((steps, key)) if steps <= 1 + key.len() / 4 => format!("unknown key {name:?}, did you mean {key}?"),
         _ => format!("unknown key {name:?}"),

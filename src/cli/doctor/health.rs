@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use crate::cli::desk::{authorities, innermost};
 use crate::cli::site::Site;
 use crate::cli::{Failure, Result, output};
-use crate::config::Doors;
+use crate::config::ListenConfig;
 use crate::net::{self, TlsFailure};
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
             healthy(address, &host, &path).map_err(|error| unwell(&host, &error))?;
         }
         None => {
-            let Doors { http, sftp, tls, .. } = Doors::load(&site.sources(Vec::new()))?;
+            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&site.sources(Vec::new()))?;
             if let Some(address) = http.map(near) {
                 if tls.is_some() {
                     // The certificate is that of the name that clients know, and not of this address.
