@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use patgate::auth::{Clock, mint};
-use patgate::domain::{Expiry, ForeignRoles, Limits, Roles};
+use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::NewToken;
@@ -71,9 +71,9 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
         description: String::new(),
         sealed: gateway.auth().sealer().seal(text.secret()).expect("sealed"),
         created_at: now,
-        expiry: Expiry::Never,
+        expiry: TokenExpiry::Never,
         scopes: None,
-        limits: Limits::default(),
+        limits: TokenLimits::default(),
         roles: Roles::none(),
         foreign_roles: ForeignRoles::default(),
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use patgate::auth::{Authenticator, Clock, Credential, Refusal, mint};
-use patgate::domain::{Expiry, ForeignRoles, Limits, Peer, Protocol, Roles, TokenId, TokenText};
+use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, TokenText};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::{NewToken, Store};
@@ -49,9 +49,9 @@ impl Site {
             description: String::new(),
             sealed,
             created_at: clock.now(),
-            expiry: Expiry::Never,
+            expiry: TokenExpiry::Never,
             scopes: None,
-            limits: Limits::default(),
+            limits: TokenLimits::default(),
             roles: Roles::none(),
             foreign_roles: ForeignRoles::default(),
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertySpace, PublicUrl, UploadSpaces};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, IpNet, PropertyQuota, PublicUrl, UploadSpaces};
 
 use error::SettingLocation;
 pub use error::{ConfigError, InvalidSetting};
@@ -115,7 +115,7 @@ pub struct Config {
     /// How much unfinished uploads may hold.
     pub unfinished_upload_space: UploadSpaces,
     /// How much dead properties may take in the state directory.
-    pub property_space: PropertySpace,
+    pub property_space: PropertyQuota,
     /// How long SIGTERM lets transfers go on.
     pub drain_timeout: Duration,
     /// What to log, as a filter of `tracing`.
@@ -236,7 +236,7 @@ struct PartialConfig {
     unauthenticated_connections_per_address: usize,
     propfind_infinity_entries: usize,
     unfinished_upload_space: UploadSpaces,
-    property_space: PropertySpace,
+    property_space: PropertyQuota,
     drain_timeout: Duration,
     log: String,
     log_format: LogFormatSetting,
@@ -511,7 +511,7 @@ impl PartialConfig {
             unauthenticated_connections_per_address: 0,
             propfind_infinity_entries: 0,
             unfinished_upload_space: UploadSpaces::default(),
-            property_space: PropertySpace::default(),
+            property_space: PropertyQuota::default(),
             drain_timeout: Duration::ZERO,
             log: String::new(),
             log_format: LogFormatSetting::Text,

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::reload::Handle;
 
-use crate::domain::{Event, printable, redact_tokens};
+use crate::domain::{AuditEvent, escape_for_terminal, redact_tokens_in_bytes};
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ struct RedactingWriter<W>(W);
 
 impl<W: Write> Write for RedactingWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.write_all(&redact_tokens(event))?;
+        self.0.write_all(&redact_tokens_in_bytes(event))?;
         Ok(event.len())
     }
 
@@ -98,8 +98,8 @@ impl<W: Write> Write for RedactingWriter<W> {
 }
 
 /// Tells the log of an event of the audit trail.
-pub fn log_audit_event(event: &Event) {
-    let text = |text: &Option<String>| text.as_deref().map(printable);
+pub fn log_audit_event(event: &AuditEvent) {
+    let text = |text: &Option<String>| text.as_deref().map(escape_for_terminal);
     tracing::info!(
         target: "patgate::audit",
         event = event.kind.as_str(),

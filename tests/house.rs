@@ -117,7 +117,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("russh", &["sftp"]),
     ("rustix", &["auth/clock", "tree/host", "store", "net", "cli"]),
     ("rustls", &["net", "gateway"]),
-    ("serde_json", &["store", "api", "console", "cli", "domain/forms"]),
+    ("serde_json", &["store", "api", "console", "cli", "domain/roundtrip_tests"]),
     ("sha1", &["webdav", "sftp"]),
     ("strsim", &["config"]),
     ("sha2", &["auth", "tree", "webdav", "sftp"]),

@@ -11,7 +11,7 @@ use super::page::{self, Page};
 use super::schema;
 use super::shape::{EventShown, Text};
 use super::{Error, Result, Room, Who};
-use crate::domain::{EventKind, Login, Time, TokenId};
+use crate::domain::{EventKind, Login, TokenId, UnixMillis};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens;
 
@@ -22,7 +22,7 @@ use crate::tokens;
 pub(super) struct Listed {
     /// Those at this instant or later.
     #[param(value_type = Option<schema::Time>)]
-    since: Option<Text<Time>>,
+    since: Option<Text<UnixMillis>>,
     /// Those that concern this user.
     #[param(value_type = Option<schema::Login>)]
     user: Option<Login>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::schema;
 use crate::auth::{Ended, Refusal, TooMuchWork};
-use crate::domain::{Login, PolicyFault, Role, redact_tokens_in};
+use crate::domain::{Login, PolicyViolation, Role, redact_tokens_in_text};
 use crate::http::{add_challenges, set_retry_after};
 use crate::store::{Shortage, StoreError};
 use crate::{tokens, tree};
@@ -122,7 +122,7 @@ impl Problem {
             kind: format!("{KIND}{name}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
-            detail: redact_tokens_in(&detail).into_owned(),
+            detail: redact_tokens_in_text(&detail).into_owned(),
             user: None,
             role: None,
             reach: None,
@@ -144,7 +144,7 @@ impl Problem {
                 Self { user: Some(login.clone()), reach: Some(reach.clone()), ..self }
             }
             Error::Outlives { longest, .. } => Self { most: longest.map(|longest| longest.to_string()), ..self },
-            Error::Policy(PolicyFault::TooLong { max, .. }) => Self { most: Some(max.to_string()), ..self },
+            Error::Policy(PolicyViolation::LifetimeTooLong { max, .. }) => Self { most: Some(max.to_string()), ..self },
             _ => self,
         }
     }
@@ -241,11 +241,11 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::Dead(..) => (StatusCode::CONFLICT, "dead-token"),
         Error::Chain(_) => (StatusCode::CONFLICT, "long-chain"),
         Error::NoHome(_) => (StatusCode::CONFLICT, "no-home"),
-        Error::Policy(PolicyFault::TooMany(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
+        Error::Policy(PolicyViolation::TooManyTokens(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
         Error::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed"),
-        Error::Policy(PolicyFault::TooLong { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        Error::Policy(PolicyViolation::LifetimeTooLong { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
         Error::Outlives { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outlives"),
-        Error::Policy(PolicyFault::Never) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
+        Error::Policy(PolicyViolation::NoExpirationNotAllowed) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
         Error::Grace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
         Error::UnknownNode(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-node"),
         Error::NoPath(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),

@@ -7,7 +7,7 @@ use super::document::{Common, Known, WithBody};
 use super::extract;
 use super::shape::{QuestionOrder, VerdictShown};
 use super::{Error, Result, Room, Who};
-use crate::domain::Question;
+use crate::domain::AccessQuery;
 
 /// Tells whether a token may do something, and which grant, scope, limit or expiry decides. What is not said
 /// of the caller and the upload is left open.
@@ -21,7 +21,7 @@ pub(super) async fn explain(
     extract::Json(order): extract::Json<QuestionOrder>,
 ) -> Result<Json<VerdictShown>> {
     let token = order.token.unwrap_or_else(|| who.token());
-    let question = Question::try_from(order).map_err(|fault| Error::Unfit(fault.to_string()))?;
+    let question = AccessQuery::try_from(order).map_err(|fault| Error::Unfit(fault.to_string()))?;
     let verdict =
         room.work(who.light(), move |room| Ok(room.tokens.explain(&who.authority(), token, &question)?)).await?;
     Ok(Json(VerdictShown::of(&verdict)))

@@ -65,7 +65,7 @@ words! {
     State: "Whether a token is accepted.", ["live", "expired", "revoked"];
     StateFilter: "A state to look for.", ["live", "expired", "revoked", "dangling"];
     Protocol: "A door.", ["webdav", "sftp", "api"];
-    Operation: "Something to be done.", domain::Operation::ALL.map(domain::Operation::as_str);
+    Operation: "Something to be done.", domain::TreeOperation::ALL.map(domain::TreeOperation::as_str);
     EventKind: "What happened.", domain::EventKind::ALL.iter().map(|kind| kind.as_str());
 }
 

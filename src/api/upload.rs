@@ -12,8 +12,8 @@ use super::schema;
 use super::shape::{Revealed, object_or_nothing, user_agents};
 use super::{Error, Result, Room, Who};
 use crate::domain::{
-    ByteSize, Expiry, ForeignRole, ForeignRoles, Limits, MimePattern, Role, Roles, Tag, Time, TokenId,
-    UserAgentPattern, parse_network,
+    ByteSize, FileTag, ForeignRole, ForeignRoles, MimePattern, Role, Roles, TokenExpiry, TokenId, TokenLimits,
+    UnixMillis, UserAgentPattern, parse_network,
 };
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{Asked, TokenRequest};
@@ -47,7 +47,7 @@ pub(super) struct Data {
     /// The tags that its uploads may bear.
     #[serde(deserialize_with = "or_null")]
     #[schema(value_type = Option<Vec<schema::Tag>>)]
-    tags: Vec<Tag>,
+    tags: Vec<FileTag>,
     /// The media types of what it may upload.
     #[serde(deserialize_with = "or_null")]
     #[schema(value_type = Option<Vec<schema::Mime>>)]
@@ -95,7 +95,7 @@ pub(super) struct Fields {
     roles: Vec<String>,
     /// The tags that its uploads may bear.
     #[schema(value_type = Vec<schema::Tag>)]
-    tags: Vec<Tag>,
+    tags: Vec<FileTag>,
     /// The media types of what it may upload.
     #[schema(value_type = Vec<schema::Mime>)]
     mimes: Vec<MimePattern>,
@@ -114,18 +114,18 @@ impl Order {
         let lifetime = match self.expires.trim() {
             "" | "auto" | "automatic" => Asked::Default,
             "never" => Asked::Never,
-            text => Asked::Until(Time::parse_plain(text).map_err(unfit)?),
+            text => Asked::Until(UnixMillis::parse_utc(text).map_err(unfit)?),
         };
         let (roles, foreign_roles) = sorted(&self.roles).map_err(unfit)?;
         let data = self.data;
         let ips = data.allowed_ip_addresses.iter().map(|text| parse_network(text));
-        let limits = Limits {
+        let limits = TokenLimits {
             ips: ips.collect::<std::result::Result<_, _>>().map_err(unfit)?,
             user_agents: data.allowed_user_agents,
             mimes: data.allowed_mime_types,
             tags: data.tags,
             max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
-            ..Limits::default()
+            ..TokenLimits::default()
         };
         Ok(TokenRequest { lifetime, roles, foreign_roles, limits, ..TokenRequest::new(who.login().clone()) })
     }
@@ -167,8 +167,8 @@ impl Fields {
 
 fn expires(record: &TokenRecord) -> String {
     match record.expiry {
-        Expiry::Never => "never".to_owned(),
-        Expiry::Hard(_) | Expiry::Sliding { .. } => record.deadline().plain(),
+        TokenExpiry::Never => "never".to_owned(),
+        TokenExpiry::Hard(_) | TokenExpiry::Sliding { .. } => record.deadline().format_utc(),
     }
 }
 

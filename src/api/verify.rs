@@ -14,7 +14,7 @@ use super::extract::Asked;
 use super::schema;
 use super::shape::Text;
 use super::{Error, Result, Room, Who};
-use crate::domain::{ForeignRole, Operation, TreePath};
+use crate::domain::{ForeignRole, TreeOperation, TreePath};
 
 /// What is to be done, and where.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -24,7 +24,7 @@ pub(super) struct Access {
     /// What is to be done with the node: stat, list, read, copy, write, create, delete, move or link; goes with
     /// `path`.
     #[param(value_type = Option<schema::Operation>)]
-    op: Option<Text<Operation>>,
+    op: Option<Text<TreeOperation>>,
     /// The node; goes with `op`.
     #[param(value_type = Option<schema::Path>)]
     path: Option<Text<TreePath>>,
@@ -50,7 +50,7 @@ pub(super) async fn verify(State(room): State<Room>, who: Who, Asked(access): As
         (None, None) => {}
         (Some(Text(operation)), Some(Text(path))) => {
             let access = who.0.access()?;
-            let judged = operation.judge(&access, &path);
+            let judged = operation.authorize(&access, &path);
             judged.map_err(|_| Error::Refused(format!("the token does not allow to {operation} there")))?;
         }
         _ => return Err(Error::Unfit("op and path go together".to_owned())),

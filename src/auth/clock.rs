@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use super::clock_jumps::ClockJumps;
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::store::{ClockJump, ClockMemory};
 
 /// Tells the time: the system's, or one that a test turns by hand. Clones share it, and what was seen of its jumps.
@@ -39,7 +39,7 @@ impl Clock {
     }
 
     /// Returns a clock that stands at `start` until it is turned.
-    pub fn manual(start: Time) -> Self {
+    pub fn manual(start: UnixMillis) -> Self {
         let millis = AtomicI64::new(start.as_millis());
         let hand = Hand { millis, running_millis: AtomicU64::new(0), turned: Notify::new() };
         Self::seen(Some(Arc::new(hand)))
@@ -65,7 +65,7 @@ impl Clock {
 
     /// Sets a manual clock to another time of day, while no time passes, and wakes all who wait for it; a system clock
     /// stays.
-    pub fn set(&self, time: Time) {
+    pub fn set(&self, time: UnixMillis) {
         if let Some(hand) = &self.hand {
             hand.millis.store(time.as_millis(), Ordering::SeqCst);
             hand.turned.notify_waiters();
@@ -73,12 +73,12 @@ impl Clock {
     }
 
     /// Returns the present instant.
-    pub fn now(&self) -> Time {
+    pub fn now(&self) -> UnixMillis {
         match &self.hand {
-            Some(hand) => Time::from_millis(hand.millis.load(Ordering::SeqCst)),
+            Some(hand) => UnixMillis::from_millis(hand.millis.load(Ordering::SeqCst)),
             None => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Time::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+                UnixMillis::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             }
         }
     }
@@ -96,13 +96,13 @@ impl Clock {
 
     /// Returns the time by which what has expired may be noted for good: without jumps that are less than a day of
     /// running time old, and never ahead of [`Clock::now`].
-    pub fn steady(&self) -> Time {
+    pub fn steady(&self) -> UnixMillis {
         self.look().steady()
     }
 
     /// Returns the time by which things are old enough to be deleted; before everything while a jump is less than a day
     /// of running time old.
-    pub fn retention(&self) -> Time {
+    pub fn retention(&self) -> UnixMillis {
         self.look().retention()
     }
 
@@ -135,10 +135,10 @@ impl Clock {
 
     /// Waits until the clock shows `time` or later. A system clock that is set back or forward is
     /// noticed within a second.
-    pub async fn sleep_until(&self, time: Time) {
+    pub async fn sleep_until(&self, time: UnixMillis) {
         loop {
             let turned = self.hand.as_ref().map(|hand| hand.turned.notified());
-            let left = time.since(self.now());
+            let left = time.saturating_duration_since(self.now());
             if left.is_zero() {
                 return;
             }

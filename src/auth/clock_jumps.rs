@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::store::{ClockJump, ClockMemory};
 
 /// Smallest difference between wall clock and running time that counts as a jump.
@@ -38,7 +38,7 @@ pub(super) struct ClockJumps {
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    wall: Time,
+    wall: UnixMillis,
     running_ms: i64,
     /// Wall clock minus running time as it was when the clock was last in step.
     offset_ms: i64,
@@ -46,7 +46,7 @@ struct Seen {
 
 impl ClockJumps {
     /// Looks at both clocks; returns a jump that was not there at the last look.
-    pub(super) fn look(&mut self, wall: Time, running: Duration) -> Option<ClockJump> {
+    pub(super) fn look(&mut self, wall: UnixMillis, running: Duration) -> Option<ClockJump> {
         let running_ms = millis(running);
         let offset_ms = wall.as_millis().saturating_sub(running_ms);
         let Some(last) = self.last else {
@@ -88,16 +88,16 @@ impl ClockJumps {
     }
 
     /// Returns the time at the last look without the jumps that are not trusted yet, and never ahead of the wall clock.
-    pub(super) fn steady(&self) -> Time {
-        let Some(Seen { wall, .. }) = self.last else { return Time::EARLIEST };
+    pub(super) fn steady(&self) -> UnixMillis {
+        let Some(Seen { wall, .. }) = self.last else { return UnixMillis::EARLIEST };
         let ahead = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
-        wall.min(Time::from_millis(wall.as_millis().saturating_sub(ahead)))
+        wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(ahead)))
     }
 
     /// Returns the time by which things are old enough to be deleted: the beginning of time while retention waits.
-    pub(super) fn retention(&self) -> Time {
+    pub(super) fn retention(&self) -> UnixMillis {
         let waits = !self.pending.is_empty() && self.held_ms < WAIT_AT_MOST.as_millis() as u64;
-        if waits { Time::EARLIEST } else { self.steady() }
+        if waits { UnixMillis::EARLIEST } else { self.steady() }
     }
 
     /// Lets running time pass.
@@ -156,7 +156,7 @@ mod tests {
 
         fn look(&mut self) -> bool {
             let running = Duration::from_millis(self.running.unsigned_abs());
-            self.jumps.look(Time::from_millis(self.wall), running).is_some()
+            self.jumps.look(UnixMillis::from_millis(self.wall), running).is_some()
         }
 
         fn run(&mut self, by: i64) -> bool {
@@ -170,7 +170,7 @@ mod tests {
         }
 
         fn waits(&self) -> bool {
-            self.jumps.retention() == Time::EARLIEST
+            self.jumps.retention() == UnixMillis::EARLIEST
         }
 
         fn steady(&self) -> i64 {

@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use super::Clock;
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
-use crate::domain::{Access, Expiry, Limits, Login, Peer, Time, TokenId, UploadRule, Width};
+use crate::domain::{Login, Peer, Privileges, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis, UploadRule};
 use crate::store::{Caller, Reached, Sealed, Store, StoreError};
 
 /// How long a life without sessions is kept for the next request.
@@ -23,10 +23,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// What a token may do, and until when, as of one epoch.
 pub(super) struct Standing {
     epoch: i64,
-    pub(super) access: Arc<Access>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) access: Arc<TreeAccess>,
+    pub(super) limits: Arc<TokenLimits>,
     pub(super) uploads: Arc<UploadRule>,
-    pub(super) width: Arc<Width>,
+    pub(super) width: Arc<Privileges>,
     /// The token's own row.
     pub(super) row: Row,
     /// The token itself, and those above it.
@@ -41,7 +41,7 @@ pub(super) struct Row {
     pub(super) refused: bool,
     sealed: Arc<Seal>,
     /// The secret before it, and until when.
-    grace: Option<(Arc<Seal>, Time)>,
+    grace: Option<(Arc<Seal>, UnixMillis)>,
 }
 
 /// What is kept of a secret, and what stands for its hash.
@@ -70,7 +70,7 @@ impl From<Caller> for Row {
 
 impl Row {
     /// Returns what was kept of the present secret, and of the one before it while that is accepted beside it.
-    pub(super) fn seals(&self, now: Time) -> impl Iterator<Item = &Arc<Seal>> {
+    pub(super) fn seals(&self, now: UnixMillis) -> impl Iterator<Item = &Arc<Seal>> {
         let old = self.grace.as_ref().filter(|(_, until)| now < *until).map(|(seal, _)| seal);
         [Some(&self.sealed), old].into_iter().flatten()
     }
@@ -78,13 +78,13 @@ impl Row {
 
 /// What one token of a chain adds to what bounds the caller's life.
 struct Bound {
-    expiry: Expiry,
+    expiry: TokenExpiry,
     used: Arc<UsePoint>,
 }
 
 impl Bound {
-    fn deadline(&self) -> Time {
-        if self.used.is_expired() { Time::EARLIEST } else { self.expiry.deadline(self.used.last()) }
+    fn deadline(&self) -> UnixMillis {
+        if self.used.is_expired() { UnixMillis::EARLIEST } else { self.expiry.deadline(self.used.last()) }
     }
 }
 
@@ -100,7 +100,7 @@ impl Standing {
             epoch: caller.epoch,
             access: width.access.clone(),
             limits: Arc::new(limits),
-            uploads: Arc::new(UploadRule::join(&width.limits)),
+            uploads: Arc::new(UploadRule::intersect(&width.limits)),
             width: Arc::new(width),
             row: Row::from(caller),
             refused,
@@ -109,17 +109,17 @@ impl Standing {
     }
 
     /// Returns the instant at which the first token of the chain dies if none is used any more.
-    pub(super) fn deadline(&self) -> Time {
-        self.bounds.iter().map(Bound::deadline).min().unwrap_or(Time::MAX)
+    pub(super) fn deadline(&self) -> UnixMillis {
+        self.bounds.iter().map(Bound::deadline).min().unwrap_or(UnixMillis::MAX)
     }
 
     /// Ends the tokens of the chain for good that have expired by an instant.
-    fn expire(&self, steady: Time) {
+    fn expire(&self, steady: UnixMillis) {
         self.bounds.iter().filter(|bound| bound.deadline() <= steady).for_each(|bound| bound.used.expire());
     }
 
     /// Returns the instant at which a session that was proven of a hash ends by itself.
-    pub(super) fn end_of(&self, proven: &Print) -> Time {
+    pub(super) fn end_of(&self, proven: &Print) -> UnixMillis {
         match &self.row.grace {
             Some((old, until)) if old.print == *proven => self.deadline().min(*until),
             _ => self.deadline(),
@@ -133,16 +133,16 @@ impl Standing {
 
     /// Tells whether every token of the chain may be used by this peer.
     pub(super) fn admits(&self, peer: &Peer) -> bool {
-        self.width.limits.iter().all(|limits| limits.admit(peer))
+        self.width.limits.iter().all(|limits| limits.allows_peer(peer))
     }
 
     /// Tells whether the secret of a hash is the present one, or still accepted beside it.
-    pub(super) fn accepts(&self, proven: &Print, now: Time) -> bool {
+    pub(super) fn accepts(&self, proven: &Print, now: UnixMillis) -> bool {
         self.row.seals(now).any(|seal| seal.print == *proven)
     }
 
     /// Notes a use of the token itself.
-    pub(super) fn touch(&self, now: Time, peer: &Arc<Peer>) {
+    pub(super) fn touch(&self, now: UnixMillis, peer: &Arc<Peer>) {
         if let Some(own) = self.bounds.first() {
             own.used.touch(now, peer);
         }
@@ -153,7 +153,7 @@ impl Standing {
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) peer: Arc<Peer>,
-    pub(super) since: Time,
+    pub(super) since: UnixMillis,
     over: Arc<AtomicBool>,
 }
 
@@ -266,7 +266,7 @@ impl Life {
     }
 
     /// Notes a session, and returns what tells it that it alone was ended.
-    pub(super) fn sit(&self, number: u64, peer: Arc<Peer>, since: Time) -> Arc<AtomicBool> {
+    pub(super) fn sit(&self, number: u64, peer: Arc<Peer>, since: UnixMillis) -> Arc<AtomicBool> {
         let over = Arc::new(AtomicBool::new(false));
         self.seats.lock().insert(number, Place { peer, since, over: over.clone() });
         over
@@ -308,7 +308,7 @@ fn is_awaited(life: &Arc<Life>) -> bool {
 
 impl Lives {
     /// Returns the life of a token that is in memory as the store has it at this moment.
-    pub(super) fn current(&self, token: TokenId, now: Time, store: &Store) -> Option<Arc<Life>> {
+    pub(super) fn current(&self, token: TokenId, now: UnixMillis, store: &Store) -> Option<Arc<Life>> {
         let life = self.known(token).filter(|life| store.is_at(life.standing.load().epoch))?;
         life.asked.store(now.as_millis(), Ordering::Relaxed);
         Some(life)
@@ -320,7 +320,7 @@ impl Lives {
         &self,
         token: TokenId,
         epoch: i64,
-        now: Time,
+        now: UnixMillis,
         store: &Store,
         uses: &Uses,
     ) -> Result<Option<Arc<Life>>, StoreError> {
@@ -352,13 +352,14 @@ impl Lives {
     }
 
     /// Forgets lives that have ended or had no session for a while.
-    pub(super) fn sweep(&self, now: Time) {
+    pub(super) fn sweep(&self, now: UnixMillis) {
         self.lives.lock().retain(|_, life| {
             if is_awaited(life) {
                 life.asked.store(now.as_millis(), Ordering::Relaxed);
                 return true;
             }
-            now.since(Time::from_millis(life.asked.load(Ordering::Relaxed))) < IDLE && !life.is_over()
+            now.saturating_duration_since(UnixMillis::from_millis(life.asked.load(Ordering::Relaxed))) < IDLE
+                && !life.is_over()
         });
     }
 

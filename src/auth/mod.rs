@@ -34,7 +34,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Count, Counted, Event, EventKind, Login, Peer, Secret, Time, TokenId, TokenText};
+use crate::domain::{
+    AuditEvent, EventKind, Login, Peer, Secret, TokenId, TokenText, UnixMillis, UsageCount, UsageKind,
+};
 use crate::store::{Sealed, Store, StoreError, TokenState};
 
 use hashing::HashingPool;
@@ -100,7 +102,7 @@ pub struct Opened {
     /// Who is at the door.
     pub peer: Peer,
     /// Since when.
-    pub since: Time,
+    pub since: UnixMillis,
 }
 
 /// What an authenticator and its sessions share.
@@ -303,7 +305,7 @@ impl Authenticator {
     }
 
     /// Returns the present instant of the clock that expiry is judged by.
-    pub fn now(&self) -> Time {
+    pub fn now(&self) -> UnixMillis {
         self.core.clock.now()
     }
 
@@ -357,7 +359,7 @@ impl Authenticator {
 
     /// Returns how often tokens were used and callers refused, where that is in memory alone: counts are written
     /// down once a minute.
-    pub fn unwritten_counts(&self) -> Vec<Count> {
+    pub fn unwritten_counts(&self) -> Vec<UsageCount> {
         self.core.tally.unwritten()
     }
 
@@ -451,7 +453,7 @@ impl Core {
     }
 
     /// Returns the seal of a token's row that a secret fits, when the row lets the attempt pass.
-    fn fitting(&self, row: &Row, attempt: &Attempt<'_>, now: Time) -> Result<Arc<Seal>, Miss> {
+    fn fitting(&self, row: &Row, attempt: &Attempt<'_>, now: UnixMillis) -> Result<Arc<Seal>, Miss> {
         let token = attempt.text.id();
         // The secret comes first: a wrong name with a right secret is no guess.
         let Some(seal) = row.seals(now).find(|seal| attempt.fits(seal)) else {
@@ -482,9 +484,9 @@ impl Core {
     fn refused(&self, shown: &Shown, peer: &Peer) {
         let Shown { fault, token, login } = shown;
         tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?fault, "a caller was refused");
-        let event = Event::new(self.clock.now(), fault.kind()).from(peer).detail(fault.why());
-        let event = Event { token: *token, user: login.clone(), ..event };
-        self.tally.count(event.at, peer.protocol, Counted::Refusal);
+        let event = AuditEvent::new(self.clock.now(), fault.kind()).with_peer(peer).with_detail(fault.why());
+        let event = AuditEvent { token: *token, user: login.clone(), ..event };
+        self.tally.count(event.at, peer.protocol, UsageKind::Refusal);
         // Only its bearer can show a secret that was right once.
         let known = fault.kind() == EventKind::DeadSecretUsed;
         self.trail.note(if known { Source::Known } else { Source::Stranger }, event);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::hashing::{HashingBusy, HashingPool, Ticket};
 use super::seal::{self, Argon2Memory};
-use crate::domain::{Login, Secret, Time, TokenId};
+use crate::domain::{Login, Secret, TokenId, UnixMillis};
 use crate::store::StoreError;
 
 /// How many proofs are remembered.
@@ -97,7 +97,7 @@ impl Drop for Landing {
 
 struct Proven {
     of: Print,
-    at: Time,
+    at: UnixMillis,
     asked: AtomicI64,
 }
 
@@ -194,8 +194,8 @@ impl Proofs {
     fn proven(&self, claim: &Claim) -> Option<Arc<Proven>> {
         let proven = self.known.get(claim)?;
         let now = self.clock.now();
-        let asked = Time::from_millis(proven.asked.load(Ordering::Relaxed));
-        if now.since(asked) >= IDLE || now.since(proven.at) >= ABSOLUTE {
+        let asked = UnixMillis::from_millis(proven.asked.load(Ordering::Relaxed));
+        if now.saturating_duration_since(asked) >= IDLE || now.saturating_duration_since(proven.at) >= ABSOLUTE {
             self.known.invalidate(claim);
             return None;
         }

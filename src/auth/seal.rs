@@ -146,7 +146,7 @@ pub fn random(buffer: &mut [u8]) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError::Random`] when the operating system gives no random bytes.
 pub fn mint() -> Result<TokenText, StoreError> {
-    draw(|draw| TokenText::new(TokenId::mint(draw), Secret::mint(draw)))
+    draw(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
 }
 
 /// Draws the id of a new token.
@@ -154,7 +154,7 @@ pub fn mint() -> Result<TokenText, StoreError> {
 /// # Errors
 /// As [`mint`].
 pub fn mint_id() -> Result<TokenId, StoreError> {
-    draw(|draw| TokenId::mint(draw))
+    draw(|draw| TokenId::generate(draw))
 }
 
 /// Draws a new secret.
@@ -162,7 +162,7 @@ pub fn mint_id() -> Result<TokenId, StoreError> {
 /// # Errors
 /// As [`mint`].
 pub fn mint_secret() -> Result<Secret, StoreError> {
-    draw(|draw| Secret::mint(draw))
+    draw(|draw| Secret::generate(draw))
 }
 
 fn draw<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {

@@ -10,7 +10,8 @@ use super::proof::Print;
 use super::trail::Source;
 use super::turns::{TooMuchWork, Turn};
 use crate::domain::{
-    Access, Actor, Counted, Event, EventKind, Limits, Login, Peer, Roles, Time, TokenId, TreePath, UploadRule, Width,
+    Actor, AuditEvent, EventKind, Login, Peer, Privileges, Roles, TokenId, TokenLimits, TreeAccess, TreePath,
+    UnixMillis, UploadRule, UsageKind,
 };
 
 /// How many names of a path tell refused operations apart.
@@ -85,7 +86,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Ended`] once the token is dead, or when the store can't tell.
-    pub fn access(&self) -> Result<Arc<Access>, Ended> {
+    pub fn access(&self) -> Result<Arc<TreeAccess>, Ended> {
         self.seat.standing().map(|standing| standing.access.clone())
     }
 
@@ -101,7 +102,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::access`].
-    pub fn width(&self) -> Result<Arc<Width>, Ended> {
+    pub fn width(&self) -> Result<Arc<Privileges>, Ended> {
         self.seat.standing().map(|standing| standing.width.clone())
     }
 
@@ -110,7 +111,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::access`].
-    pub fn confirm(&self) -> Result<Arc<Access>, Ended> {
+    pub fn confirm(&self) -> Result<Arc<TreeAccess>, Ended> {
         let Seat { core, life, .. } = &*self.seat;
         let reviewed = core.store.epoch().and_then(|epoch| life.review(epoch, &core.store, &core.uses));
         if let Err(error) = reviewed {
@@ -121,7 +122,7 @@ impl Session {
     }
 
     /// Returns the token's own limits at this moment. Costs no I/O.
-    pub fn limits(&self) -> Arc<Limits> {
+    pub fn limits(&self) -> Arc<TokenLimits> {
         self.seat.life.standing().limits.clone()
     }
 
@@ -131,7 +132,7 @@ impl Session {
     }
 
     /// Returns the instant at which the session ends unless it is used before.
-    pub fn deadline(&self) -> Time {
+    pub fn deadline(&self) -> UnixMillis {
         self.seat.life.standing().end_of(&self.seat.proven)
     }
 
@@ -150,11 +151,12 @@ impl Session {
     pub fn denied(&self, why: &str, path: Option<&TreePath>) {
         let Seat { core, life, peer, .. } = &*self.seat;
         let by = Actor::Bearer { login: life.login.clone(), token: life.token };
-        let event = Event::new(core.clock.now(), EventKind::AccessDenied).user(&life.login).token(life.token);
-        let event = event.by(by).from(peer).detail(why);
-        core.tally.count(event.at, peer.protocol, Counted::Refusal);
+        let event =
+            AuditEvent::new(core.clock.now(), EventKind::AccessDenied).with_user(&life.login).with_token(life.token);
+        let event = event.with_actor(by).with_peer(peer).with_detail(why);
+        core.tally.count(event.at, peer.protocol, UsageKind::Refusal);
         let event = match path {
-            Some(path) => event.at_path(&path.top(DENIED_DEPTH)),
+            Some(path) => event.with_path(&path.prefix(DENIED_DEPTH)),
             None => event,
         };
         core.trail.note(Source::Known, event);
@@ -259,11 +261,11 @@ fn standing(core: &Core, life: &Life, peer: &Peer, proven: &Print) -> Option<Arc
 
 impl Seat {
     /// Counts the session as one in use, once an hour.
-    fn count(&self, now: Time) {
-        let hour = now.hour().as_millis();
+    fn count(&self, now: UnixMillis) {
+        let hour = now.start_of_hour().as_millis();
         let known = self.counted.load(Ordering::Relaxed) == hour;
         if !known && self.counted.swap(hour, Ordering::Relaxed) != hour {
-            self.core.tally.count(now, self.peer.protocol, Counted::Use);
+            self.core.tally.count(now, self.peer.protocol, UsageKind::Use);
         }
     }
 
@@ -282,8 +284,8 @@ impl Seat {
         } else {
             "the token is gone, or the store can't tell whether it lives"
         };
-        let event = Event::new(now, EventKind::SessionEnded).user(&life.login).token(life.token);
-        core.trail.note(Source::Known, event.by(Actor::Server).from(peer).detail(why));
+        let event = AuditEvent::new(now, EventKind::SessionEnded).with_user(&life.login).with_token(life.token);
+        core.trail.note(Source::Known, event.with_actor(Actor::Server).with_peer(peer).with_detail(why));
     }
 }
 

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::{Authenticator, Clock, Credential, Refusal, Session, mint};
-use crate::domain::{Expiry, Login, Peer, Permission, Protocol, TokenText};
+use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenText};
 use crate::store::testing::{folder, login, now, scope};
 use crate::store::{NewToken, Sealed, Store};
 
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
-    pub(crate) fn token(&self, expiry: Expiry, change: impl FnOnce(&mut NewToken)) -> TokenText {
+    pub(crate) fn token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewToken)) -> TokenText {
         let text = mint().expect("random");
         let sealed = self.seal(&text);
         let made = crate::store::testing::token(text.id().as_str(), "alice", expiry);

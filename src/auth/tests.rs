@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::testing::{World, credential, peer};
 use super::watch::Watched;
 use super::*;
-use crate::domain::{Expiry, Limits, Permission, Protocol, Secret, TreePath};
+use crate::domain::{Permission, Protocol, Secret, TokenExpiry, TokenLimits, TreePath};
 use crate::store::testing::{by_hand, limit, login, rename, scope};
 use crate::store::{TokenRecord, TokenState};
 
@@ -23,12 +23,12 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn sliding(world: &World, window: u64, cap: u64) -> Expiry {
-    Expiry::Sliding { window_ms: window * 1000, cap: world.clock.now().after(secs(cap)) }
+fn sliding(world: &World, window: u64, cap: u64) -> TokenExpiry {
+    TokenExpiry::Sliding { window_ms: window * 1000, cap: world.clock.now().saturating_add(secs(cap)) }
 }
 
-fn hard(world: &World, seconds: u64) -> Expiry {
-    Expiry::Hard(world.clock.now().after(secs(seconds)))
+fn hard(world: &World, seconds: u64) -> TokenExpiry {
+    TokenExpiry::Hard(world.clock.now().saturating_add(secs(seconds)))
 }
 
 fn at(path: &str) -> TreePath {
@@ -64,7 +64,7 @@ async fn watch_of(world: &World) -> (tokio_util::sync::DropGuard, tokio::task::J
     let (auth, stop) = (world.auth.clone(), CancellationToken::new());
     let guard = stop.clone().drop_guard();
     let watch = tokio::spawn(async move { auth.watch(stop).await });
-    let first = world.token(Expiry::Never, |_| ());
+    let first = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&first).await.expect("let in");
     world.elsewhere().revoke_tokens(&[first.id()], world.clock.now()).expect("revoked");
     within_a_second(session.ended()).await;
@@ -74,7 +74,7 @@ async fn watch_of(world: &World) -> (tokio_util::sync::DropGuard, tokio::task::J
 #[tokio::test]
 async fn a_live_token_opens_a_session_that_reaches_what_its_owner_may() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     assert_eq!((session.login().as_str(), session.token()), ("alice", text.id()));
     assert!(session.access().expect("lives").may(&at("/a/x"), Permission::RW));
@@ -85,18 +85,19 @@ async fn a_live_token_opens_a_session_that_reaches_what_its_owner_may() {
 #[tokio::test]
 async fn every_refusal_is_the_same_and_costs_no_argon2() {
     let world = World::new();
-    let good = world.token(Expiry::Never, |_| ());
-    let revoked = world.token(Expiry::Never, |_| ());
-    let child = world.token(Expiry::Never, |new| new.parent = Some(revoked.id()));
+    let good = world.token(TokenExpiry::Never, |_| ());
+    let revoked = world.token(TokenExpiry::Never, |_| ());
+    let child = world.token(TokenExpiry::Never, |new| new.parent = Some(revoked.id()));
     let expired = world.token(hard(&world, 60), |_| ());
     let rested = world.token(sliding(&world, 60, 600), |_| ());
-    let elsewhere = world.token(Expiry::Never, |new| new.limits.ips = vec!["198.51.100.0/24".parse().expect("net")]);
-    let sftp = world.token(Expiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
-    let agent = world.token(Expiry::Never, |new| {
+    let elsewhere =
+        world.token(TokenExpiry::Never, |new| new.limits.ips = vec!["198.51.100.0/24".parse().expect("net")]);
+    let sftp = world.token(TokenExpiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
+    let agent = world.token(TokenExpiry::Never, |new| {
         new.limits.user_agents = vec![crate::domain::UserAgentPattern::new("rclone/*")];
     });
     world.store.create_user(&login("bob"), &[], world.clock.now()).expect("user");
-    let disabled = world.token(Expiry::Never, |new| new.login = login("bob"));
+    let disabled = world.token(TokenExpiry::Never, |new| new.login = login("bob"));
     world.store.disable_user(&login("bob"), world.clock.now()).expect("disabled");
     world.store.revoke_tokens(&[revoked.id()], world.clock.now()).expect("revoked");
     world.clock.turn(secs(60));
@@ -120,7 +121,7 @@ async fn every_refusal_is_the_same_and_costs_no_argon2() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_first_uses_at_once_run_argon2_once() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let mut uses = JoinSet::new();
     for number in 0..1000u32 {
         let (auth, credential) = (world.auth.clone(), credential(&text));
@@ -135,7 +136,7 @@ async fn many_first_uses_at_once_run_argon2_once() {
 #[tokio::test]
 async fn wrong_secrets_never_reach_argon2() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     for number in 0..10_000u32 {
         let address = format!("198.18.{}.{}", number / 250, number % 250);
         let wrong = credential(&with_secret_of_nobody(&text));
@@ -147,7 +148,7 @@ async fn wrong_secrets_never_reach_argon2() {
 #[tokio::test]
 async fn a_proof_is_forgotten_when_it_rests_or_grows_old() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let mut runs = Vec::new();
     for minutes in [0, 9, 9, 9, 9, 9, 9, 9, 10] {
         world.clock.turn(secs(minutes * 60));
@@ -160,8 +161,8 @@ async fn a_proof_is_forgotten_when_it_rests_or_grows_old() {
 #[tokio::test]
 async fn right_token_gets_in_from_a_throttled_address() {
     let world = World::new();
-    let proven = world.token(Expiry::Never, |_| ());
-    let fresh = world.token(Expiry::Never, |_| ());
+    let proven = world.token(TokenExpiry::Never, |_| ());
+    let fresh = world.token(TokenExpiry::Never, |_| ());
     world.login(&proven).await.expect("let in");
     let mut throttled = None;
     for _ in 0..100 {
@@ -188,10 +189,10 @@ async fn right_token_gets_in_from_a_throttled_address() {
 #[tokio::test]
 async fn secret_that_is_or_was_right_is_no_guess() {
     let world = World::new();
-    let good = world.token(Expiry::Never, |_| ());
-    let revoked = world.token(Expiry::Never, |_| ());
+    let good = world.token(TokenExpiry::Never, |_| ());
+    let revoked = world.token(TokenExpiry::Never, |_| ());
     let expired = world.token(hard(&world, 60), |_| ());
-    let sftp = world.token(Expiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
+    let sftp = world.token(TokenExpiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
     world.store.revoke_tokens(&[revoked.id()], world.clock.now()).expect("revoked");
     world.clock.turn(secs(60));
     let misnamed = || Credential { login: Some("alcie".to_owned()), ..credential(&good) };
@@ -213,7 +214,7 @@ async fn secret_that_is_or_was_right_is_no_guess() {
 #[tokio::test]
 async fn callers_who_never_fail_are_never_throttled() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     for _ in 0..500 {
         world.login(&text).await.expect("let in");
     }
@@ -222,7 +223,7 @@ async fn callers_who_never_fail_are_never_throttled() {
 #[tokio::test]
 async fn another_process_that_revokes_refuses_the_next_request_and_ends_the_session_within_a_second() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     let _watch = watch_of(&world).await;
     session.access().expect("lives");
@@ -243,8 +244,8 @@ async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
     ];
     for (what, kill) in kills {
         let world = World::new();
-        let text = world.token(Expiry::Never, |_| ());
-        let child = world.token(Expiry::Never, |new| new.parent = Some(text.id()));
+        let text = world.token(TokenExpiry::Never, |_| ());
+        let child = world.token(TokenExpiry::Never, |new| new.parent = Some(text.id()));
         let session = world.login(&text).await.expect("let in");
         let below = world.login(&child).await.expect("let in");
         let _watch = watch_of(&world).await;
@@ -257,14 +258,14 @@ async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
     }
 }
 
-fn store_now() -> Time {
+fn store_now() -> UnixMillis {
     crate::store::testing::now()
 }
 
 #[tokio::test]
 async fn what_this_process_changes_counts_at_once() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |new| new.scopes = Some(vec![scope(1, R)]));
+    let text = world.token(TokenExpiry::Never, |new| new.scopes = Some(vec![scope(1, R)]));
     let session = world.login(&text).await.expect("let in");
     assert!(session.access().expect("lives").may(&at("/a"), R));
     rename(&world.store, 1, 0, "z");
@@ -277,7 +278,7 @@ async fn what_this_process_changes_counts_at_once() {
 #[tokio::test]
 async fn a_session_costs_no_reading_while_nothing_changes() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     let first = session.access().expect("lives");
     assert!(Arc::ptr_eq(&first, &session.access().expect("lives")));
@@ -291,7 +292,7 @@ async fn a_session_costs_no_reading_while_nothing_changes() {
 async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
     let world = World::new();
     let parent = world.token(sliding(&world, 60, 600), |new| new.scopes = Some(vec![scope(1, R)]));
-    let child = world.token(Expiry::Never, |new| {
+    let child = world.token(TokenExpiry::Never, |new| {
         new.parent = Some(parent.id());
         new.limits.max_file_size = Some(crate::domain::ByteSize::from_bytes(10));
     });
@@ -299,15 +300,19 @@ async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
     let access = session.access().expect("lives");
     assert!(access.may(&at("/a"), R) && !access.may(&at("/a"), Permission::RW));
     let size = crate::domain::ByteSize::from_bytes(5);
-    limit(&world.store, parent.id(), &Limits { max_file_size: Some(size), ..Limits::default() });
+    limit(&world.store, parent.id(), &TokenLimits { max_file_size: Some(size), ..TokenLimits::default() });
     session.access().expect("lives");
     assert_eq!(session.upload_rule().max_file_size(), Some(size));
     session.used();
-    assert_eq!(session.deadline(), world.clock.now().after(secs(60)), "the use of a child is none of its parent");
-    limit(&world.store, parent.id(), &Limits { protocols: vec![Protocol::Sftp], ..Limits::default() });
+    assert_eq!(
+        session.deadline(),
+        world.clock.now().saturating_add(secs(60)),
+        "the use of a child is none of its parent"
+    );
+    limit(&world.store, parent.id(), &TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() });
     assert_eq!(session.access(), Err(Ended));
     denied(world.login(&child).await);
-    limit(&world.store, parent.id(), &Limits::default());
+    limit(&world.store, parent.id(), &TokenLimits::default());
     world.clock.turn(secs(60));
     denied(world.login(&child).await);
 }
@@ -315,12 +320,12 @@ async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
 #[tokio::test]
 async fn a_narrowed_peer_is_put_out_and_others_stay() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let near = world.login(&text).await.expect("let in");
     let far = world.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("let in");
     let _watch = watch_of(&world).await;
     let ips = vec!["198.51.100.0/24".parse().expect("net")];
-    limit(&world.elsewhere(), text.id(), &Limits { ips, ..Limits::default() });
+    limit(&world.elsewhere(), text.id(), &TokenLimits { ips, ..TokenLimits::default() });
     within_a_second(near.ended()).await;
     far.access().expect("still admitted");
 }
@@ -328,7 +333,7 @@ async fn a_narrowed_peer_is_put_out_and_others_stay() {
 #[tokio::test]
 async fn rotation_without_grace_kills_the_old_secret_and_its_sessions() {
     let world = World::new();
-    let old = world.token(Expiry::Never, |_| ());
+    let old = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&old).await.expect("let in");
     let new = with_secret_of_nobody(&old);
     world.store.rotate_token(old.id(), &world.seal(&new), None).expect("rotated");
@@ -340,10 +345,10 @@ async fn rotation_without_grace_kills_the_old_secret_and_its_sessions() {
 #[tokio::test]
 async fn rotation_with_grace_keeps_the_old_secret_until_its_end() {
     let world = World::new();
-    let old = world.token(Expiry::Never, |_| ());
+    let old = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&old).await.expect("let in");
     let new = with_secret_of_nobody(&old);
-    let until = world.clock.now().after(secs(60));
+    let until = world.clock.now().saturating_add(secs(60));
     world.store.rotate_token(old.id(), &world.seal(&new), Some(until)).expect("rotated");
     world.login(&new).await.expect("let in");
     let kept = world.login(&new).await.expect("let in");
@@ -368,7 +373,7 @@ async fn rotation_with_grace_keeps_the_old_secret_until_its_end() {
 #[tokio::test]
 async fn a_user_enabled_again_gets_in_anew_and_its_ended_sessions_stay_so() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     world.store.disable_user(&login("alice"), world.clock.now()).expect("disabled");
     assert_eq!(session.access(), Err(Ended));
@@ -380,7 +385,7 @@ async fn a_user_enabled_again_gets_in_anew_and_its_ended_sessions_stay_so() {
 #[tokio::test]
 async fn a_token_revoked_while_it_is_proven_is_refused() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let attempt = world.login(&text);
     tokio::pin!(attempt);
     tokio::select! {
@@ -396,7 +401,7 @@ async fn a_token_revoked_while_it_is_proven_is_refused() {
 #[tokio::test]
 async fn open_sessions_are_listed_until_their_last_clone_is_dropped() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     let clone = session.clone();
     drop(session);
@@ -410,8 +415,8 @@ async fn open_sessions_are_listed_until_their_last_clone_is_dropped() {
 #[tokio::test]
 async fn tokens_without_sessions_are_forgotten_in_time() {
     let world = World::new();
-    let idle = world.token(Expiry::Never, |_| ());
-    let busy = world.token(Expiry::Never, |_| ());
+    let idle = world.token(TokenExpiry::Never, |_| ());
+    let busy = world.token(TokenExpiry::Never, |_| ());
     world.login(&idle).await.expect("let in").used();
     let session = world.login(&busy).await.expect("let in");
     let mut watched = Watched::default();
@@ -435,8 +440,8 @@ async fn tokens_without_sessions_are_forgotten_in_time() {
 #[tokio::test]
 async fn a_store_that_cannot_answer_vouches_for_nobody() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
-    let resting = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
+    let resting = world.token(TokenExpiry::Never, |_| ());
     world.login(&resting).await.expect("let in");
     let session = world.login(&text).await.expect("let in");
     let mut watched = Watched::default();
@@ -461,7 +466,7 @@ async fn a_store_that_cannot_answer_vouches_for_nobody() {
 #[tokio::test]
 async fn a_session_whose_store_was_broken_by_this_process_ends_at_once() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let session = world.login(&text).await.expect("let in");
     crate::store::testing::break_epoch(&world.store);
     assert_eq!(session.access(), Err(Ended));
@@ -474,7 +479,7 @@ fn the_pepper_is_made_once_and_nobody_else_can_read_it() {
     let pepper = std::fs::read(&path).expect("read");
     assert_eq!(pepper.len(), 32);
     assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-    world.token(Expiry::Never, |_| ());
+    world.token(TokenExpiry::Never, |_| ());
     Authenticator::new(world.elsewhere(), world.clock.clone()).expect("opens again");
     assert_eq!(std::fs::read(&path).expect("read"), pepper);
     let names: Vec<_> = std::fs::read_dir(&world.state).expect("listed").flatten().map(|e| e.file_name()).collect();
@@ -484,7 +489,7 @@ fn the_pepper_is_made_once_and_nobody_else_can_read_it() {
 #[test]
 fn a_pepper_that_is_missing_or_damaged_is_said_so() {
     let world = World::new();
-    world.token(Expiry::Never, |_| ());
+    world.token(TokenExpiry::Never, |_| ());
     let path = world.state.join("pepper");
     let start = || Authenticator::new(world.elsewhere(), world.clock.clone()).map(drop);
     std::fs::write(&path, b"short").expect("cut");
@@ -513,7 +518,7 @@ fn what_is_kept_of_a_secret_is_argon2id_with_the_agreed_cost() {
 #[tokio::test]
 async fn what_another_program_did_to_the_store_is_found_by_the_watch() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     world.login(&text).await.expect("let in");
     by_hand(&world.store, "UPDATE tokens SET revoked_at = 1");
     look(&world, &mut Watched::default());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 
 /// Failures that an address may make at once.
 const BURST: u32 = 20;
@@ -26,23 +26,23 @@ pub(super) struct Throttle {
 
 #[derive(Default)]
 struct Buckets {
-    dry_at: HashMap<IpAddr, Time>,
-    others: Option<Time>,
-    swept_at: Option<Time>,
+    dry_at: HashMap<IpAddr, UnixMillis>,
+    others: Option<UnixMillis>,
+    swept_at: Option<UnixMillis>,
 }
 
 impl Throttle {
     /// Returns how long an address has to wait until it may try again; `None` when it need not.
-    pub(super) fn wait(&self, address: IpAddr, now: Time) -> Option<Duration> {
+    pub(super) fn wait(&self, address: IpAddr, now: UnixMillis) -> Option<Duration> {
         let buckets = self.buckets.lock();
         let dry_at = buckets.dry_at.get(&network(address)).copied();
         let dry_at = dry_at.or(if buckets.dry_at.len() < ADDRESSES { None } else { buckets.others })?;
-        let over = (dry_at.since(now).min(BURST * FORGET) + FORGET).saturating_sub(BURST * FORGET);
+        let over = (dry_at.saturating_duration_since(now).min(BURST * FORGET) + FORGET).saturating_sub(BURST * FORGET);
         (!over.is_zero()).then_some(over)
     }
 
     /// Notes a failure. A full bucket stays as full as it is.
-    pub(super) fn fail(&self, address: IpAddr, now: Time) {
+    pub(super) fn fail(&self, address: IpAddr, now: UnixMillis) {
         let mut buckets = self.buckets.lock();
         let network = network(address);
         if !buckets.dry_at.contains_key(&network) {
@@ -52,14 +52,14 @@ impl Throttle {
             true => buckets.dry_at.entry(network).or_insert(now),
             false => buckets.others.get_or_insert(now),
         };
-        *dry_at = (*dry_at).max(now).after(FORGET).min(now.after(BURST * FORGET));
+        *dry_at = (*dry_at).max(now).saturating_add(FORGET).min(now.saturating_add(BURST * FORGET));
     }
 }
 
 impl Buckets {
     /// Forgets dry buckets when there are too many, and looks for them no oftener than one can run dry.
-    fn make_room(&mut self, now: Time) {
-        let lately = self.swept_at.is_some_and(|at| now >= at && now.since(at) < FORGET);
+    fn make_room(&mut self, now: UnixMillis) {
+        let lately = self.swept_at.is_some_and(|at| now >= at && now.saturating_duration_since(at) < FORGET);
         if self.dry_at.len() >= ADDRESSES && !lately {
             self.dry_at.retain(|_, dry_at| *dry_at > now);
             self.swept_at = Some(now);
@@ -81,8 +81,8 @@ mod tests {
 
     const NOW: i64 = 1_777_968_000_000;
 
-    fn at(seconds: i64) -> Time {
-        Time::from_millis(NOW + seconds * 1000)
+    fn at(seconds: i64) -> UnixMillis {
+        UnixMillis::from_millis(NOW + seconds * 1000)
     }
 
     fn address(text: &str) -> IpAddr {

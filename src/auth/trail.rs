@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::domain::{Event, EventKind, Login, Protocol, Time, TokenId};
+use crate::domain::{AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
 
 /// How long what repeats is counted before it is told again.
 const COUNTED: Duration = Duration::from_secs(60);
@@ -65,38 +65,38 @@ struct Key {
 }
 
 struct Tally {
-    event: Event,
+    event: AuditEvent,
     source: Source,
     /// How often it happened since it was told.
     untold: u64,
-    told_at: Option<Time>,
+    told_at: Option<UnixMillis>,
 }
 
 /// The room for rows that one kind of source has: it runs out, and comes back with time.
 #[derive(Default)]
 struct Room {
     used: u64,
-    freed_at: Option<Time>,
+    freed_at: Option<UnixMillis>,
 }
 
 impl Trail {
     /// Notes an event; one like those of the last minute is counted.
-    pub(super) fn note(&self, source: Source, event: Event) {
+    pub(super) fn note(&self, source: Source, event: AuditEvent) {
         self.pages.lock().note(source, event);
     }
 
     /// Takes what is to be told by now.
-    pub(super) fn due(&self, now: Time) -> Vec<Event> {
+    pub(super) fn due(&self, now: UnixMillis) -> Vec<AuditEvent> {
         self.pages.lock().take(now, false)
     }
 
     /// Takes all that was not told.
-    pub(super) fn all(&self, now: Time) -> Vec<Event> {
+    pub(super) fn all(&self, now: UnixMillis) -> Vec<AuditEvent> {
         self.pages.lock().take(now, true)
     }
 
     /// Takes events back that could not be written down.
-    pub(super) fn untold(&self, events: Vec<Event>) {
+    pub(super) fn untold(&self, events: Vec<AuditEvent>) {
         let mut pages = self.pages.lock();
         for event in events {
             match pages.tallies.get_mut(&Key::of(&event)) {
@@ -108,7 +108,7 @@ impl Trail {
 }
 
 impl Pages {
-    fn note(&mut self, source: Source, event: Event) {
+    fn note(&mut self, source: Source, event: AuditEvent) {
         let key = Key::of(&event);
         if let Some(tally) = self.tallies.get_mut(&key) {
             tally.add(event);
@@ -120,11 +120,11 @@ impl Pages {
     }
 
     /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
-    fn together(&mut self, source: Source, event: Event) {
-        let Event { at, kind, count, user, .. } = event;
+    fn together(&mut self, source: Source, event: AuditEvent) {
+        let AuditEvent { at, kind, count, user, .. } = event;
         let user = user.filter(|_| source == Source::Known && self.tallies.len() < APART + TOGETHER);
-        let event = Event::new(at, kind).times(count).detail("and more of them, not told apart");
-        let event = Event { user, ..event };
+        let event = AuditEvent::new(at, kind).with_count(count).with_detail("and more of them, not told apart");
+        let event = AuditEvent { user, ..event };
         let key = Key::of(&event);
         match self.tallies.get_mut(&key) {
             Some(tally) => tally.add(event),
@@ -132,17 +132,17 @@ impl Pages {
         }
     }
 
-    fn begin(&mut self, key: Key, source: Source, event: Event) {
+    fn begin(&mut self, key: Key, source: Source, event: AuditEvent) {
         let untold = event.count;
         self.tallies.insert(key, Tally { event, source, untold, told_at: None });
     }
 
-    fn take(&mut self, now: Time, all: bool) -> Vec<Event> {
+    fn take(&mut self, now: UnixMillis, all: bool) -> Vec<AuditEvent> {
         let mut told = Vec::new();
         let mut crowded = Vec::new();
         let Self { tallies, rooms } = self;
         for tally in tallies.values_mut().filter(|tally| tally.untold > 0 && (all || tally.is_due(now))) {
-            let event = tally.event.clone().times(std::mem::take(&mut tally.untold));
+            let event = tally.event.clone().with_count(std::mem::take(&mut tally.untold));
             let first = tally.told_at.replace(now).is_none();
             // The room of the first telling was taken when it began.
             match all || first || tally.is_of_many() || rooms.take(tally.source, event.user.as_ref(), now) {
@@ -161,15 +161,15 @@ impl Pages {
 }
 
 impl Tally {
-    fn add(&mut self, event: Event) {
+    fn add(&mut self, event: AuditEvent) {
         self.untold = self.untold.saturating_add(event.count);
         self.event = event;
     }
 
-    fn is_due(&self, now: Time) -> bool {
+    fn is_due(&self, now: UnixMillis) -> bool {
         let counted = if self.is_of_many() { COUNTED_TOGETHER } else { COUNTED };
         // A clock that was set back keeps nothing waiting.
-        self.told_at.is_none_or(|told| now < told || now.since(told) >= counted)
+        self.told_at.is_none_or(|told| now < told || now.saturating_duration_since(told) >= counted)
     }
 
     fn is_of_many(&self) -> bool {
@@ -179,7 +179,7 @@ impl Tally {
 
 impl Rooms {
     /// Takes room for one row, if there is any.
-    fn take(&mut self, source: Source, user: Option<&Login>, now: Time) -> bool {
+    fn take(&mut self, source: Source, user: Option<&Login>, now: UnixMillis) -> bool {
         match (source, user) {
             (Source::Stranger, _) => self.strangers.take(STRANGERS_ROOM, now),
             (Source::Known, None) => self.known.take(KNOWN_ROOM, now),
@@ -194,7 +194,7 @@ impl Rooms {
 
 impl Room {
     /// Takes room for one row, if there is any.
-    fn take(&mut self, size: RoomSize, now: Time) -> bool {
+    fn take(&mut self, size: RoomSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         let free = self.used < size.0;
         self.used += u64::from(free);
@@ -202,14 +202,15 @@ impl Room {
     }
 
     /// Tells whether all of it has come back.
-    fn is_empty(&mut self, size: RoomSize, now: Time) -> bool {
+    fn is_empty(&mut self, size: RoomSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         self.used == 0
     }
 
-    fn refill(&mut self, (_, one_in): RoomSize, now: Time) {
+    fn refill(&mut self, (_, one_in): RoomSize, now: UnixMillis) {
         let freed_at = *self.freed_at.get_or_insert(now);
-        let freed = u64::try_from(now.since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
+        let freed =
+            u64::try_from(now.saturating_duration_since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
         if freed > 0 || now < freed_at {
             self.used = self.used.saturating_sub(freed);
             self.freed_at = Some(now);
@@ -218,7 +219,7 @@ impl Room {
 }
 
 impl Key {
-    fn of(event: &Event) -> Self {
+    fn of(event: &AuditEvent) -> Self {
         Self {
             kind: event.kind,
             user: event.user.clone(),
@@ -236,17 +237,17 @@ mod tests {
     use super::*;
     use crate::domain::Peer;
 
-    fn at(seconds: u64) -> Time {
-        Time::from_millis(1_777_968_000_000).after(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> UnixMillis {
+        UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(seconds))
     }
 
-    fn attempt(seconds: u64, number: u32) -> Event {
+    fn attempt(seconds: u64, number: u32) -> AuditEvent {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
         let peer = Peer { protocol: Protocol::Sftp, address, user_agent: None };
-        Event::new(at(seconds), EventKind::AttemptRefused).from(&peer).detail("wrong secret")
+        AuditEvent::new(at(seconds), EventKind::AttemptRefused).with_peer(&peer).with_detail("wrong secret")
     }
 
-    fn counts(events: &[Event]) -> Vec<u64> {
+    fn counts(events: &[AuditEvent]) -> Vec<u64> {
         events.iter().map(|event| event.count).collect()
     }
 
@@ -284,13 +285,16 @@ mod tests {
         counted += counts(&trail.all(at(3600))).iter().sum::<u64>();
         assert_eq!(counted, 360_000);
         assert!(rows < 256 + 360 + 10, "{rows} rows in an hour");
-        trail.note(Source::Known, Event::new(at(3600), EventKind::SessionEnded).token("JhxND7ci".parse().expect("id")));
+        trail.note(
+            Source::Known,
+            AuditEvent::new(at(3600), EventKind::SessionEnded).with_token("JhxND7ci".parse().expect("id")),
+        );
         assert_eq!(counts(&trail.due(at(3600))), [1], "strangers leave room for others");
     }
 
-    fn denial(seconds: u64, user: &str, path: usize) -> Event {
-        let event = Event::new(at(seconds), EventKind::AccessDenied).user(&user.parse().expect("a login"));
-        Event { path: Some(format!("/{path}")), ..event.token("JhxND7ci".parse().expect("an id")) }
+    fn denial(seconds: u64, user: &str, path: usize) -> AuditEvent {
+        let event = AuditEvent::new(at(seconds), EventKind::AccessDenied).with_user(&user.parse().expect("a login"));
+        AuditEvent { path: Some(format!("/{path}")), ..event.with_token("JhxND7ci".parse().expect("an id")) }
     }
 
     #[test]
@@ -301,7 +305,7 @@ mod tests {
         }
         trail.note(Source::Known, denial(0, "bob", 1));
         let told = trail.due(at(0));
-        let is_of = |event: &&Event, login: &str| event.user.as_ref().is_some_and(|user| user.as_str() == login);
+        let is_of = |event: &&AuditEvent, login: &str| event.user.as_ref().is_some_and(|user| user.as_str() == login);
         let of = |login: &'static str| told.iter().filter(move |event| is_of(event, login));
         let bobs: Vec<_> = of("bob").collect();
         assert!(bobs.len() == 1 && bobs[0].path.as_deref() == Some("/1"), "told apart: {bobs:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::throttle::network;
-use crate::domain::{Expiry, Peer, Time, TokenId};
+use crate::domain::{Peer, TokenExpiry, TokenId, UnixMillis};
 use crate::store::{LastUse, Link, Sighting, Use};
 
 /// How often the uses of a token without a window are written down.
@@ -43,12 +43,12 @@ struct Users {
     last: Option<Arc<Peer>>,
     networks: Vec<IpAddr>,
     /// Those from networks that memory did not know; not written down yet.
-    sighted: Vec<(Time, Arc<Peer>)>,
+    sighted: Vec<(UnixMillis, Arc<Peer>)>,
 }
 
 impl Users {
     /// Notes who uses the token; tells whether it comes from a network that memory does not know.
-    fn meet(&mut self, now: Time, peer: &Arc<Peer>) -> bool {
+    fn meet(&mut self, now: UnixMillis, peer: &Arc<Peer>) -> bool {
         if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, peer)) {
             return false;
         }
@@ -97,12 +97,12 @@ impl UsePoint {
     }
 
     /// Returns the last use; the token's birth when there was none.
-    pub(super) fn last(&self) -> Time {
-        Time::from_millis(self.at.load(Ordering::Acquire))
+    pub(super) fn last(&self) -> UnixMillis {
+        UnixMillis::from_millis(self.at.load(Ordering::Acquire))
     }
 
     /// Notes a use. One that comes late moves nothing back.
-    pub(super) fn touch(&self, now: Time, peer: &Arc<Peer>) {
+    pub(super) fn touch(&self, now: UnixMillis, peer: &Arc<Peer>) {
         self.at.fetch_max(now.as_millis(), Ordering::AcqRel);
         if self.by.lock().meet(now, peer) {
             self.sighted.store(true, Ordering::Release);
@@ -113,10 +113,10 @@ impl UsePoint {
     fn learn(&self, link: &Link) {
         self.expired.fetch_or(link.expired, Ordering::AcqRel);
         self.at.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
-        self.written.fetch_max(link.last_used_at.map_or(NEVER, Time::as_millis), Ordering::AcqRel);
+        self.written.fetch_max(link.last_used_at.map_or(NEVER, UnixMillis::as_millis), Ordering::AcqRel);
         let interval = match link.expiry {
-            Expiry::Sliding { window_ms, .. } => Duration::from_millis(window_ms / 20).max(Duration::from_secs(1)),
-            Expiry::Hard(_) | Expiry::Never => WITHOUT_WINDOW,
+            TokenExpiry::Sliding { window_ms, .. } => Duration::from_millis(window_ms / 20).max(Duration::from_secs(1)),
+            TokenExpiry::Hard(_) | TokenExpiry::Never => WITHOUT_WINDOW,
         };
         self.interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
     }
@@ -132,7 +132,7 @@ impl UsePoint {
         }
     }
 
-    fn is_due(&self, now: Time) -> bool {
+    fn is_due(&self, now: UnixMillis) -> bool {
         let due_at = self.written.load(Ordering::Acquire).saturating_add(self.interval_ms.load(Ordering::Acquire));
         self.unwritten.load(Ordering::Acquire) && due_at <= now.as_millis()
     }
@@ -156,7 +156,7 @@ impl Uses {
     }
 
     /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
-    pub(super) fn due(&self, now: Time) -> Vec<Use> {
+    pub(super) fn due(&self, now: UnixMillis) -> Vec<Use> {
         self.take(|point| point.is_due(now))
     }
 
@@ -185,7 +185,7 @@ impl Uses {
         let points = self.points.lock();
         let sighted = points.iter().filter(|(_, point)| point.sighted.swap(false, Ordering::AcqRel));
         let taken = sighted.map(|(token, point)| (*token, std::mem::take(&mut point.by.lock().sighted)));
-        let sighting = |token, (at, peer): (Time, Arc<Peer>)| {
+        let sighting = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
             let network = network(peer.address);
             Sighting { token, at, network, peer: (*peer).clone() }
         };

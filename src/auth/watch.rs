@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Core;
 use super::uses::Uses;
-use crate::domain::{Count, Event};
+use crate::domain::{AuditEvent, UsageCount};
 use crate::store::{StoreError, Use};
 
 /// How often other processes' writes are looked for; this one's are told.
@@ -140,7 +140,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_down(&self, events: Vec<Event>, counts: &[Count]) {
+    fn write_down(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
         let sightings = self.uses.sightings();
         if !sightings.is_empty()
             && let Err(error) = self.store.sight(&sightings)

@@ -170,7 +170,7 @@ impl Edit {
             scopes: self.bounds.scopes(),
             limits: self.bounds.limits(),
             roles: self.bounds.roles()?,
-            expires: self.expiry_date.map(|lifetime| Clock::system().now().after(lifetime.duration())),
+            expires: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
         };
         if change.is_empty() {
             return Err(Failure::usage("nothing to change was named")

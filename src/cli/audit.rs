@@ -9,7 +9,7 @@ use super::site::Site;
 use super::{Failure, Result, output};
 use crate::api::shape::EventShown;
 use crate::auth::Clock;
-use crate::domain::{EventKind, Lifetime, Login, Time, TokenId, printable};
+use crate::domain::{EventKind, Lifetime, Login, TokenId, UnixMillis, escape_for_terminal};
 use crate::store::{Cursor, EventFilter};
 
 /// How often `--follow` looks for more.
@@ -49,7 +49,7 @@ pub(super) struct Audit {
 #[derive(Clone, Copy, Debug)]
 enum Since {
     Ago(Lifetime),
-    At(Time),
+    At(UnixMillis),
 }
 
 impl Since {
@@ -63,12 +63,12 @@ impl Since {
         let stamp = stamp.map_err(|_| {
             format!("{text:?} is no time: give how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)")
         })?;
-        Ok(Self::At(Time::from_millis(stamp.as_millisecond())))
+        Ok(Self::At(UnixMillis::from_millis(stamp.as_millisecond())))
     }
 
-    fn time(self, now: Time) -> Time {
+    fn time(self, now: UnixMillis) -> UnixMillis {
         match self {
-            Since::Ago(ago) => now.before(ago.duration()),
+            Since::Ago(ago) => now.saturating_sub(ago.as_duration()),
             Since::At(time) => time,
         }
     }
@@ -140,13 +140,13 @@ fn line(shown: &EventShown) -> String {
     };
     add("", user.as_ref().map(ToString::to_string));
     add("", token.map(|token| token.to_string()));
-    add("at", path.as_deref().map(printable));
+    add("at", path.as_deref().map(escape_for_terminal));
     add("by", by.as_ref().map(|by| by.0.to_string()));
-    add("from", address.as_deref().map(printable));
+    add("from", address.as_deref().map(escape_for_terminal));
     add("over", protocol.map(|protocol| protocol.to_string()));
-    add("with", client.as_deref().map(printable));
+    add("with", client.as_deref().map(escape_for_terminal));
     let text = parts.join(" ");
-    let detail = detail.as_deref().map(|detail| format!(": {}", printable(detail))).unwrap_or_default();
+    let detail = detail.as_deref().map(|detail| format!(": {}", escape_for_terminal(detail))).unwrap_or_default();
     let count = if *count == 1 { String::new() } else { format!(" ({count} times)") };
     format!("{text}{detail}{count}")
 }
@@ -154,7 +154,7 @@ fn line(shown: &EventShown) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Event, Peer, Protocol};
+    use crate::domain::{AuditEvent, Peer, Protocol};
     use crate::store::Noted;
 
     #[test]
@@ -164,7 +164,10 @@ mod tests {
             address: "192.0.2.1".parse().expect("address"),
             user_agent: Some("\u{1b}[2J\r\nGET".to_owned()),
         };
-        let event = Event::new(Time::from_millis(0), EventKind::AttemptRefused).from(&peer).times(3).detail("why");
+        let event = AuditEvent::new(UnixMillis::from_millis(0), EventKind::AttemptRefused)
+            .with_peer(&peer)
+            .with_count(3)
+            .with_detail("why");
         assert_eq!(
             line(&EventShown::of(Noted { id: 1, event })),
             "1970-01-01T00:00:00Z attempt.refused        from 192.0.2.1 over webdav with \\u{1b}[2J\\r\\nGET: why (3 times)"
@@ -173,7 +176,7 @@ mod tests {
 
     #[test]
     fn times_are_read_as_ages_and_dates() {
-        let now = Time::from_millis(1_777_968_000_000);
+        let now = UnixMillis::from_millis(1_777_968_000_000);
         let cases = [("24h", "2026-05-04T08:00:00Z"), ("2026-05-05", "2026-05-05T00:00:00Z")];
         for (text, time) in cases {
             assert_eq!(Since::read(text).expect(text).time(now).to_string(), time);

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::site::Site;
 use super::{Failure, Result, output};
 use crate::domain::Login;
-use crate::domain::setup::{self, Client, Code, Setup};
+use crate::domain::client_guides::{self, ClientGuide, ClientProgram, GuideCode};
 
 /// Print how to connect with a client; alone, list the clients
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ use crate::domain::setup::{self, Client, Code, Setup};
 pub(super) struct ClientCommand {
     /// The client; `patgate client` lists them
     #[arg(requires_all = ["url", "user"])]
-    name: Option<Client>,
+    name: Option<ClientProgram>,
     /// The gateway's WebDAV address, as clients reach it
     #[arg(long, value_name = "URL", requires = "name")]
     url: Option<String>,
@@ -38,21 +38,21 @@ impl ClientCommand {
         let (Some(client), Some(url), Some(login)) = (self.name, self.url, self.user) else {
             return list(site);
         };
-        let reached = setup::Site::new(&url, self.sftp.as_deref(), login)
+        let reached = client_guides::ConnectionDetails::new(&url, self.sftp.as_deref(), login)
             .map_err(|error| Failure::usage(error.to_string()).hint("give the address that clients use"))?;
-        let setup = setup::steps(client, &reached);
-        if site.json() { output::json(&setup) } else { output::say(&page(&setup)) }
+        let guide = client_guides::client_guide(client, &reached);
+        if site.json() { output::json(&guide) } else { output::say(&page(&guide)) }
     }
 }
 
 fn list(site: &Site) -> Result {
     if site.json() {
-        let clients = Client::ALL
-            .map(|client| json!({ "name": client.name(), "title": client.title(), "tried": client.tried() }));
+        let clients = ClientProgram::ALL
+            .map(|client| json!({ "name": client.name(), "title": client.title(), "tried": client.is_tested() }));
         return output::json(&clients);
     }
-    let tried = |client: Client| if client.tried() { "yes" } else { "no" }.to_owned();
-    let rows: Vec<_> = Client::ALL
+    let tried = |client: ClientProgram| if client.is_tested() { "yes" } else { "no" }.to_owned();
+    let rows: Vec<_> = ClientProgram::ALL
         .into_iter()
         .map(|client| [client.name().to_owned(), tried(client), client.title().to_owned()])
         .collect();
@@ -60,28 +60,28 @@ fn list(site: &Site) -> Result {
 }
 
 /// Writes the steps for people: numbered, with what to type indented.
-fn page(setup: &Setup) -> String {
-    let tried = if setup.tried { "" } else { " (not tried by patgate's own checks)" };
-    let mut lines = vec![format!("{}{tried}", setup.title)];
-    for (number, step) in (1..).zip(&setup.steps) {
+fn page(guide: &ClientGuide) -> String {
+    let tried = if guide.tried { "" } else { " (not tried by patgate's own checks)" };
+    let mut lines = vec![format!("{}{tried}", guide.title)];
+    for (number, step) in (1..).zip(&guide.steps) {
         lines.push(String::new());
         lines.push(match &step.code {
             None => format!("{number}. {}", step.text),
-            Some(Code::Command { .. }) => format!("{number}. {}:", step.text),
-            Some(Code::File { file, .. }) => format!("{number}. {} (in {file}):", step.text),
+            Some(GuideCode::Command { .. }) => format!("{number}. {}:", step.text),
+            Some(GuideCode::File { file, .. }) => format!("{number}. {} (in {file}):", step.text),
         });
         let code = match &step.code {
             None => "",
-            Some(Code::Command { command: code } | Code::File { content: code, .. }) => code,
+            Some(GuideCode::Command { command: code } | GuideCode::File { content: code, .. }) => code,
         };
         if !code.is_empty() {
             lines.push(String::new());
             lines.extend(code.lines().map(|line| format!("    {line}")));
         }
     }
-    if !setup.notes.is_empty() {
+    if !guide.notes.is_empty() {
         lines.push(String::new());
-        lines.extend(setup.notes.iter().map(|note| format!("- {note}")));
+        lines.extend(guide.notes.iter().map(|note| format!("- {note}")));
     }
     lines.join("\n")
 }
@@ -90,14 +90,17 @@ fn page(setup: &Setup) -> String {
 mod tests {
     use super::*;
 
-    fn setup(client: Client) -> Setup {
+    fn guide(client: ClientProgram) -> ClientGuide {
         let login = "alice".parse().expect("a login");
-        setup::steps(client, &setup::Site::new("https://files.example.org", None, login).expect("a site"))
+        client_guides::client_guide(
+            client,
+            &client_guides::ConnectionDetails::new("https://files.example.org", None, login).expect("a site"),
+        )
     }
 
     #[test]
     fn steps_are_numbered_with_what_to_type_below_them() {
-        let page = page(&setup(Client::Davfs2));
+        let page = page(&guide(ClientProgram::Davfs2));
         let lines: Vec<_> = page.lines().collect();
         assert_eq!(lines[0], "davfs2");
         assert!(lines[2].starts_with("1. ") && lines[2].ends_with("(in ~/.davfs2/davfs2.conf):"), "{page}");
@@ -107,9 +110,9 @@ mod tests {
 
     #[test]
     fn what_was_not_tried_says_so() {
-        for client in Client::ALL {
-            let says = page(&setup(client)).lines().next().is_some_and(|line| line.contains("not tried"));
-            assert_eq!(says, !client.tried(), "{client}");
+        for client in ClientProgram::ALL {
+            let says = page(&guide(client)).lines().next().is_some_and(|line| line.contains("not tried"));
+            assert_eq!(says, !client.is_tested(), "{client}");
         }
     }
 }

@@ -8,7 +8,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::ListenConfig;
-use crate::domain::ShareLimits;
+use crate::domain::UserQuotaLimits;
 use crate::gateway::Settings;
 use crate::net::ConnectionLimits;
 
@@ -30,7 +30,7 @@ const PER_OPEN_FILE: u64 = 4;
 pub(super) struct DescriptorBudget {
     http_connections: usize,
     sftp_connections: usize,
-    open_files: ShareLimits,
+    open_files: UserQuotaLimits,
 }
 
 impl DescriptorBudget {
@@ -67,7 +67,7 @@ pub(super) fn divide(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
     DescriptorBudget {
         http_connections: scaled(http, HTTP),
         sftp_connections: scaled(sftp, SFTP),
-        open_files: ShareLimits { per_user: in_all / 4, in_all },
+        open_files: UserQuotaLimits { per_user: in_all / 4, total: in_all },
     }
 }
 
@@ -166,9 +166,9 @@ mod tests {
             let budget = divide(limit, &doors(connections));
             let DescriptorBudget { http_connections, sftp_connections, open_files } = budget;
             assert!(http_connections.max(sftp_connections) <= connections, "{limit}: {budget:?}");
-            let taken = count(http_connections * HTTP + sftp_connections * SFTP) + open_files.in_all * PER_OPEN_FILE;
+            let taken = count(http_connections * HTTP + sftp_connections * SFTP) + open_files.total * PER_OPEN_FILE;
             assert!(taken + RESERVED <= limit, "{limit}: {budget:?}");
-            assert!(open_files.per_user > 0 && open_files.per_user * 4 <= open_files.in_all, "{limit}: {budget:?}");
+            assert!(open_files.per_user > 0 && open_files.per_user * 4 <= open_files.total, "{limit}: {budget:?}");
         }
         assert_eq!(divide(1 << 20, &doors(1024)).http_connections, 1024);
         let budget = divide(512, &doors(1024));

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::site::Site;
 use super::{Failure, Result, output};
-use crate::domain::{ByteSize, Operation, Protocol, Question, Tag, TokenId, TreePath};
+use crate::domain::{AccessQuery, ByteSize, FileTag, Protocol, TokenId, TreeOperation, TreePath};
 
 /// Tell whether a token may do something, and which grant, scope, limit or expiry decides
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(super) struct Explain {
     token: TokenId,
     /// stat, list, read, copy, write, create, delete, move or link
     #[arg(value_name = "OP")]
-    operation: Operation,
+    operation: TreeOperation,
     /// The path, from the root of the served tree
     #[arg(value_parser = path)]
     path: TreePath,
@@ -44,17 +44,17 @@ pub(super) struct Explain {
     mime: Option<String>,
     /// With this tag; repeatable
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
-    tags: Vec<Tag>,
+    tags: Vec<FileTag>,
 }
 
 impl Explain {
     /// Answers.
     pub(super) fn run(&self, site: &Site) -> Result {
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
-        let question = Question {
+        let question = AccessQuery {
             operation: *operation,
             path: path.clone(),
-            to: None,
+            target: None,
             protocol: *protocol,
             address: *ip,
             user_agent: user_agent.clone(),
@@ -62,7 +62,7 @@ impl Explain {
             mime: mime.clone(),
             tags: tags.clone(),
         };
-        let question = question.aimed(to.clone()).map_err(|fault| {
+        let question = question.with_target(to.clone()).map_err(|fault| {
             Failure::usage(fault.to_string()).hint("patgate explain --token ID move /from --to /where, for one")
         })?;
         let verdict = site.desk()?.explain(self.token, &question)?;

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::site::Site;
 use super::{Failure, Result, output};
 use crate::api::shape::PolicyShown;
-use crate::domain::Setting;
+use crate::domain::PolicySetting;
 
 /// Show or change what tokens may ask for
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ impl PolicyCommand {
         let policy = match &self.what {
             What::Show => site.desk()?.policy()?,
             What::Set { key, value } => {
-                let setting = Setting::parse(key, value).map_err(misused)?;
+                let setting = PolicySetting::parse(key, value).map_err(misused)?;
                 let policy = site.desk_or_make()?.set_policy(setting)?;
                 site.keeps();
                 policy

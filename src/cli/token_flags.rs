@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::domain::{
-    ByteSize, IpNet, Lifetime, Limits, MimePattern, Protocol, Role, Roles, ScopeTarget, Tag, UserAgentPattern,
+    ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, TokenLimits, UserAgentPattern,
     parse_network,
 };
 use crate::tokens::{Asked, Label};
@@ -45,7 +45,7 @@ pub(super) struct BoundFlags {
     mimes: Vec<MimePattern>,
     /// Allow only this tag on uploads; repeatable
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
-    tags: Vec<Tag>,
+    tags: Vec<FileTag>,
     /// The largest file it may write, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
@@ -75,8 +75,8 @@ impl BoundFlags {
     }
 
     /// Returns the limits.
-    pub(super) fn limits(&self) -> Limits {
-        Limits {
+    pub(super) fn limits(&self) -> TokenLimits {
+        TokenLimits {
             protocols: self.protocols.clone(),
             ips: self.ips.clone(),
             user_agents: self.user_agents.clone(),

@@ -483,7 +483,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         value_name: "SIZE",
         description: "How much the dead properties of all files together may take in the state directory, 256 bytes for each \
                   beside its texts. More is refused with 507.",
-        parse: |draft, text| text.parse().map(|size: ByteSize| draft.property_space.all = size.bytes()),
+        parse: |draft, text| text.parse().map(|size: ByteSize| draft.property_space.total = size.bytes()),
     },
     ConfigKey {
         name: "property_space_per_user",

@@ -16,7 +16,7 @@ use super::page::{Frame, Part, render};
 use super::place;
 use super::words::Moment;
 use crate::auth::Authenticator;
-use crate::domain::{Count, Counted, Event, EventKind, Protocol, Time};
+use crate::domain::{AuditEvent, EventKind, Protocol, UnixMillis, UsageCount, UsageKind};
 use crate::store::{Cursor, EventFilter, Noted};
 use crate::tokens::{Authority, Tokens};
 
@@ -70,7 +70,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(event: &Event, now: Time) -> Self {
+    fn new(event: &AuditEvent, now: UnixMillis) -> Self {
         let protocol = event.protocol.map(|protocol| protocol.to_string());
         let from = [protocol, event.address.clone()];
         let detail = [event.path.clone(), event.detail.clone()];
@@ -95,15 +95,15 @@ fn refused(kind: EventKind) -> bool {
 }
 
 /// Returns the column of [`COUNTED`] that a count belongs to.
-fn column(count: &Count) -> usize {
+fn column(count: &UsageCount) -> usize {
     let protocol = match count.protocol {
         Protocol::Webdav => 0,
         Protocol::Sftp => 1,
         Protocol::Api => 2,
     };
-    match count.what {
-        Counted::Use => protocol,
-        Counted::Refusal => 3 + protocol,
+    match count.kind {
+        UsageKind::Use => protocol,
+        UsageKind::Refusal => 3 + protocol,
     }
 }
 
@@ -139,7 +139,7 @@ impl Typed {
     }
 
     /// Reads which events are asked for.
-    fn filter(&self, since: Time) -> Result<EventFilter> {
+    fn filter(&self, since: UnixMillis) -> Result<EventFilter> {
         fn read<T>(text: &str) -> Result<Option<T>>
         where
             T: FromStr,
@@ -174,7 +174,7 @@ struct Source {
     who: Authority,
     auth: Authenticator,
     span: &'static Span,
-    now: Time,
+    now: UnixMillis,
 }
 
 impl Source {

@@ -10,19 +10,19 @@ use super::guard::{Caller, Fields};
 use super::page::{Frame, Part, render};
 use super::place;
 use super::tokens::form;
-use crate::domain::{Operation, Protocol, Question, TokenId, TreePath, Verdict};
+use crate::domain::{AccessExplanation, AccessQuery, Protocol, TokenId, TreeOperation, TreePath};
 
 /// What an operation is called in the form.
-const OPERATIONS: [(Operation, &str); 9] = [
-    (Operation::Stat, "see that it is there"),
-    (Operation::List, "list a folder"),
-    (Operation::Read, "read or download"),
-    (Operation::Write, "replace or change"),
-    (Operation::Create, "make or upload a new one"),
-    (Operation::Delete, "delete"),
-    (Operation::Move, "rename or move"),
-    (Operation::Copy, "copy"),
-    (Operation::Link, "link"),
+const OPERATIONS: [(TreeOperation, &str); 9] = [
+    (TreeOperation::Stat, "see that it is there"),
+    (TreeOperation::List, "list a folder"),
+    (TreeOperation::Read, "read or download"),
+    (TreeOperation::Write, "replace or change"),
+    (TreeOperation::Create, "make or upload a new one"),
+    (TreeOperation::Delete, "delete"),
+    (TreeOperation::Move, "rename or move"),
+    (TreeOperation::Copy, "copy"),
+    (TreeOperation::Link, "link"),
 ];
 
 /// A grant or scope that allows.
@@ -42,9 +42,9 @@ struct Answer {
     provided: Vec<String>,
 }
 
-impl From<Verdict> for Answer {
-    fn from(verdict: Verdict) -> Self {
-        let source = |source: &crate::domain::Source| Source {
+impl From<AccessExplanation> for Answer {
+    fn from(verdict: AccessExplanation) -> Self {
+        let source = |source: &crate::domain::AccessSource| Source {
             place: source.path.to_string(),
             href: format!("/console/files{}", place::encode(&source.path)),
             permission: source.scope.permission.to_string(),
@@ -81,12 +81,12 @@ fn path(fields: &Fields, name: &str) -> Result<Option<TreePath>> {
     fields.text(name).map(form::path).transpose()
 }
 
-fn question(fields: &Fields) -> Result<Question> {
-    let operation = fields.read("op")?.unwrap_or(Operation::Read);
-    let question = Question {
+fn question(fields: &Fields) -> Result<AccessQuery> {
+    let operation = fields.read("op")?.unwrap_or(TreeOperation::Read);
+    let question = AccessQuery {
         operation,
         path: path(fields, "path")?.unwrap_or_default(),
-        to: None,
+        target: None,
         protocol: fields.read::<Protocol>("protocol")?,
         address: fields.read("address")?,
         user_agent: fields.text("program").map(str::to_owned),
@@ -94,7 +94,7 @@ fn question(fields: &Fields) -> Result<Question> {
         mime: fields.text("mime").map(str::to_owned),
         tags: fields.read("tag")?.into_iter().collect(),
     };
-    question.aimed(path(fields, "to")?).map_err(|fault| Fault::Form(fault.to_string()))
+    question.with_target(path(fields, "to")?).map_err(|fault| Fault::Form(fault.to_string()))
 }
 
 /// Asks, and answers once it was asked.

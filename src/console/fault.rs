@@ -8,7 +8,7 @@ use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
 use crate::auth::{Refusal, TooMuchWork, Turn};
-use crate::domain::redact_tokens_in;
+use crate::domain::redact_tokens_in_text;
 use crate::http::set_retry_after;
 use crate::store::{Shortage, StoreError};
 use crate::tree::View;
@@ -310,7 +310,7 @@ impl IntoResponse for Fault {
         {
             set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
         }
-        let text = redact_tokens_in(&self.told()).into_owned();
+        let text = redact_tokens_in_text(&self.told()).into_owned();
         response.extensions_mut().insert(Said { title: self.title(), text });
         response
     }

@@ -20,7 +20,7 @@ use super::guard::Caller;
 use super::page::{Frame, Part, render};
 use super::place;
 use super::words::{Moment, Size, grouped};
-use crate::domain::{Permission, Time, TreePath};
+use crate::domain::{Permission, TreePath, UnixMillis};
 use crate::tree::{self, Entry, View};
 
 use folder::{Block, From};
@@ -113,7 +113,7 @@ fn folder_page(
     path: &TreePath,
     entry: &Entry,
     asked: &Asked,
-    now: Time,
+    now: UnixMillis,
 ) -> Result<FolderPage> {
     let from = match (&asked.after, &asked.before) {
         (Some(after), _) => From::After(folder::key_of(after)?),
@@ -143,7 +143,7 @@ fn folder_page(
     })
 }
 
-fn row(folder: &TreePath, entry: &Entry, changes: bool, now: Time) -> Option<Row> {
+fn row(folder: &TreePath, entry: &Entry, changes: bool, now: UnixMillis) -> Option<Row> {
     let name = entry.name()?;
     let at = place::encode(&folder.child(&name));
     let known = entry.permission != Permission::NONE;
@@ -160,7 +160,7 @@ fn row(folder: &TreePath, entry: &Entry, changes: bool, now: Time) -> Option<Row
     })
 }
 
-fn file_page(frame: Frame, view: &View, path: &TreePath, entry: &Entry, now: Time) -> Result<FilePage> {
+fn file_page(frame: Frame, view: &View, path: &TreePath, entry: &Entry, now: UnixMillis) -> Result<FilePage> {
     let look = content::look(&entry.name);
     let readable = entry.permission.allows(Permission::R);
     let (text, cut) = match look {
@@ -245,6 +245,7 @@ fn crumbs(path: &TreePath) -> Vec<Crumb> {
 ///
 /// # Errors
 /// [`Fault::Form`].
-pub(super) fn name(text: &str) -> Result<crate::domain::Name> {
-    crate::domain::Name::new(text.as_bytes()).map_err(|why| Fault::Form(format!("This name can’t be used: {why}.")))
+pub(super) fn name(text: &str) -> Result<crate::domain::EntryName> {
+    crate::domain::EntryName::new(text.as_bytes())
+        .map_err(|why| Fault::Form(format!("This name can’t be used: {why}.")))
 }

@@ -59,7 +59,7 @@ impl Caller {
     /// Tells whether a role is the caller's, so that a page offers what it may do; what it may do is decided
     /// elsewhere.
     pub(super) fn has(&self, role: Role) -> bool {
-        self.session().roles().is_ok_and(|roles| roles.include(role))
+        self.session().roles().is_ok_and(|roles| roles.includes(role))
     }
 
     /// Returns the tree as the caller may see it.

@@ -70,7 +70,7 @@ impl Frame {
     /// Frames a page of a visit that belongs to a part of the console, or to none.
     pub(super) fn around(shared: &Shared, visit: &Visit, part: Option<Part>) -> Self {
         let session = visit.session();
-        let has = |role: Role| session.roles().is_ok_and(|roles| roles.include(role));
+        let has = |role: Role| session.roles().is_ok_and(|roles| roles.includes(role));
         let kept =
             [(Part::People, Role::ManageUsers), (Part::Policy, Role::ManagePolicy), (Part::Audit, Role::ReadAudit)];
         let kept = kept.into_iter().filter(|(_, role)| has(*role)).map(|(own, _)| own);

@@ -16,7 +16,7 @@ use super::page::{Frame, Part, render};
 use super::place;
 use super::tokens::{Looker, Reach, Warning, warnings};
 use super::words::Moment;
-use crate::domain::{Login, Role, Time};
+use crate::domain::{Login, Role, UnixMillis};
 use crate::store::User;
 
 /// Users on a page.
@@ -39,7 +39,7 @@ struct Person {
 }
 
 impl Person {
-    fn new(user: &User, live: u32, now: Time) -> Self {
+    fn new(user: &User, live: u32, now: UnixMillis) -> Self {
         Self {
             login: user.login.to_string(),
             href: format!("/console/people/{}", place::query(user.login.as_str().as_bytes())),

@@ -4,7 +4,7 @@ use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
 use super::fault::{Fault, Result};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 
 /// What RFC 3986 section 2.3 leaves as it is, and the slash.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -26,7 +26,7 @@ pub(super) fn decode(text: &str) -> Result<TreePath> {
     let mut path = TreePath::root();
     for part in text.split('/').filter(|part| !part.is_empty()) {
         let bytes: Vec<u8> = percent_decode(part.as_bytes()).collect();
-        path = path.child(&Name::new(&bytes).map_err(|_| Fault::Nothing)?);
+        path = path.child(&EntryName::new(&bytes).map_err(|_| Fault::Nothing)?);
     }
     TreePath::parse(path.as_bytes()).map_err(|_| Fault::Nothing)
 }

@@ -22,7 +22,7 @@ use super::page::{Frame, Part, render};
 use super::place;
 use super::words::{Moment, grouped, span};
 use crate::auth::Authenticator;
-use crate::domain::{Expiry, Limits, Login, Role, Time, TokenId};
+use crate::domain::{Login, Role, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 use crate::store::{Placed, TokenRecord, TokenState};
 use crate::tokens::{Attention, Authority, TokenQuery, Tokens};
 
@@ -122,7 +122,7 @@ impl Shown {
             state: word(record.state),
             live: record.state == TokenState::Live,
             dangles: record.dangles(),
-            soon: record.state == TokenState::Live && record.expiry.ends_soon(record.created_at, used, now),
+            soon: record.state == TokenState::Live && record.expiry.expires_soon(record.created_at, used, now),
             reach: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::new).collect()),
             limits: limits(&record.limits),
             made: Moment::new(record.created_at, now),
@@ -145,19 +145,19 @@ fn word(state: TokenState) -> &'static str {
 }
 
 /// Says in words how a token ends.
-fn model(record: &TokenRecord, now: Time) -> String {
+fn model(record: &TokenRecord, now: UnixMillis) -> String {
     match record.expiry {
-        Expiry::Hard(_) => "Hard limit".to_owned(),
-        Expiry::Sliding { window_ms, cap } => {
+        TokenExpiry::Hard(_) => "Hard limit".to_owned(),
+        TokenExpiry::Sliding { window_ms, cap } => {
             let window = span(std::time::Duration::from_millis(window_ms));
             format!("Auto refresh: used at least every {window}, until {}", Moment::new(cap, now).exact)
         }
-        Expiry::Never => "Lives until it is revoked".to_owned(),
+        TokenExpiry::Never => "Lives until it is revoked".to_owned(),
     }
 }
 
 /// Lists what a token is limited to, kind by kind.
-fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
+fn limits(limits: &TokenLimits) -> Vec<(&'static str, String)> {
     fn joined<T: ToString>(list: &[T]) -> String {
         list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -211,8 +211,9 @@ pub(super) struct Warned {
 }
 
 impl Warned {
-    fn new(record: &TokenRecord, now: Time) -> Self {
-        let soon = Some(record.deadline()).filter(|at| at.since(now) <= Expiry::SOON);
+    fn new(record: &TokenRecord, now: UnixMillis) -> Self {
+        let soon =
+            Some(record.deadline()).filter(|at| at.saturating_duration_since(now) <= TokenExpiry::EXPIRES_SOON_WINDOW);
         Self {
             id: record.id.to_string(),
             name: record.name.clone(),

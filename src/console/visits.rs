@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Clock, Session, random};
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::store::StoreError;
 
 /// How long a visit may rest.
@@ -41,8 +41,8 @@ pub(super) struct Visits {
 pub(super) struct Visit {
     session: Session,
     csrf: String,
-    since: Time,
-    seen: Mutex<Time>,
+    since: UnixMillis,
+    seen: Mutex<UnixMillis>,
     sent: Mutex<VecDeque<String>>,
     over: CancellationToken,
 }
@@ -148,8 +148,8 @@ impl Visit {
         self.over.cancel();
     }
 
-    fn end(&self) -> Time {
-        self.seen.lock().after(IDLE).min(self.since.after(LONGEST))
+    fn end(&self) -> UnixMillis {
+        self.seen.lock().saturating_add(IDLE).min(self.since.saturating_add(LONGEST))
     }
 }
 
@@ -193,7 +193,7 @@ fn key(cookie: &str) -> Key {
 fn make_room(open: &mut HashMap<Key, Arc<Visit>>, next: &Visit) {
     let login = next.session.login();
     let own = open.iter().filter(|(_, visit)| visit.session.login() == login);
-    let own: Vec<(Key, Time)> = own.map(|(key, visit)| (*key, *visit.seen.lock())).collect();
+    let own: Vec<(Key, UnixMillis)> = own.map(|(key, visit)| (*key, *visit.seen.lock())).collect();
     if own.len() >= PER_USER
         && let Some((key, _)) = own.iter().min_by_key(|(_, seen)| *seen)
         && let Some(visit) = open.remove(key)

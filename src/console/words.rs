@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::{Role, Time};
+use crate::domain::{Role, UnixMillis};
 use crate::tree::Timestamp;
 
 /// An instant as a page shows it: how far away it is, and exactly when.
@@ -19,10 +19,10 @@ pub(super) struct Moment {
 
 impl Moment {
     /// Tells of an instant as seen from `now`.
-    pub(super) fn new(at: Time, now: Time) -> Self {
+    pub(super) fn new(at: UnixMillis, now: UnixMillis) -> Self {
         let iso = at.to_string();
         let exact = iso.replace('T', " ").replace('Z', " UTC");
-        let words = match (at.since(now), now.since(at)) {
+        let words = match (at.saturating_duration_since(now), now.saturating_duration_since(at)) {
             (Duration::ZERO, past) if past < Duration::from_secs(5) => "just now".to_owned(),
             (Duration::ZERO, past) => format!("{} ago", span(past)),
             (ahead, _) => format!("in {}", span(ahead)),
@@ -31,8 +31,8 @@ impl Moment {
     }
 
     /// Tells of a file's time.
-    pub(super) fn of_file(at: Timestamp, now: Time) -> Self {
-        Self::new(Time::from_millis(at.seconds.saturating_mul(1000)), now)
+    pub(super) fn of_file(at: Timestamp, now: UnixMillis) -> Self {
+        Self::new(UnixMillis::from_millis(at.seconds.saturating_mul(1000)), now)
     }
 }
 
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn instants_are_told_from_now() {
-        let now = Time::from_millis(1_777_968_000_000);
-        let words = |seconds: i64| Moment::new(Time::from_millis(now.as_millis() + seconds * 1000), now).words;
+        let now = UnixMillis::from_millis(1_777_968_000_000);
+        let words = |seconds: i64| Moment::new(UnixMillis::from_millis(now.as_millis() + seconds * 1000), now).words;
         assert_eq!(words(0), "just now");
         assert_eq!(words(-90), "90 seconds ago");
         assert_eq!(words(-7200), "2 hours ago");

@@ -10,7 +10,7 @@ pub(super) fn is_base62(bytes: &[u8]) -> bool {
 /// Fills `digits` with uniformly distributed base62 digits drawn from `random`.
 ///
 /// Bytes of 248 and above are thrown away, so that no digit is likelier than another.
-pub(super) fn fill(digits: &mut [u8], random: &mut dyn FnMut(&mut [u8])) {
+pub(super) fn fill_random_digits(digits: &mut [u8], random: &mut dyn FnMut(&mut [u8])) {
     let mut filled = 0;
     let mut pool = zeroize::Zeroizing::new([0u8; 64]);
     while filled < digits.len() {
@@ -26,7 +26,7 @@ pub(super) fn fill(digits: &mut [u8], random: &mut dyn FnMut(&mut [u8])) {
 }
 
 /// Writes `value` as base62, left-padded with `0` to six digits (62^6 > 2^32).
-pub(super) fn six_digits(mut value: u32) -> [u8; 6] {
+pub(super) fn encode_u32(mut value: u32) -> [u8; 6] {
     let mut digits = [b'0'; 6];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[(value % 62) as usize];
@@ -40,18 +40,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_digits_hold_every_u32() {
-        assert_eq!(&six_digits(0), b"000000");
-        assert_eq!(&six_digits(61), b"00000z");
-        assert_eq!(&six_digits(62), b"000010");
-        assert_eq!(&six_digits(u32::MAX), b"4gfFC3");
+    fn u32_encodes_to_six_base62_digits() {
+        assert_eq!(&encode_u32(0), b"000000");
+        assert_eq!(&encode_u32(61), b"00000z");
+        assert_eq!(&encode_u32(62), b"000010");
+        assert_eq!(&encode_u32(u32::MAX), b"4gfFC3");
     }
 
     #[test]
     fn fill_skips_bytes_that_would_bias_the_digits() {
         let mut digits = [0u8; 8];
         let mut next = 240u8;
-        fill(&mut digits, &mut |buffer| {
+        fill_random_digits(&mut digits, &mut |buffer| {
             for byte in buffer {
                 *byte = next;
                 next = next.wrapping_add(1);

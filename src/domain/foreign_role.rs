@@ -7,10 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of foreign roles on one token.
-const MAX_FOREIGN_ROLES: usize = 64;
+const MAX_FOREIGN_ROLES_PER_TOKEN: usize = 64;
 
 /// Maximum number of characters in the name of a foreign role.
-const MAX_FOREIGN_ROLE_LENGTH: usize = 64;
+const MAX_FOREIGN_ROLE_BYTES: usize = 64;
 
 /// The name of another service's role: words of `a-z 0-9 _ -`, joined by full stops (`upload.images`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,7 +32,7 @@ impl FromStr for ForeignRole {
             !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
         };
         // A name without a full stop is a mistyped role of ours sooner than another service's.
-        let fits = text.len() <= MAX_FOREIGN_ROLE_LENGTH && text.contains('.') && text.split('.').all(is_word);
+        let fits = text.len() <= MAX_FOREIGN_ROLE_BYTES && text.contains('.') && text.split('.').all(is_word);
         match fits {
             true => Ok(Self(text.into())),
             false => Err(format!("the role {text:?} is unknown, and not named as another service's: upload.images")),
@@ -63,10 +63,10 @@ impl ForeignRoles {
     /// # Errors
     /// A sentence that tells the maximum.
     pub fn new(roles: impl IntoIterator<Item = ForeignRole>) -> Result<Self, String> {
-        let roles: BTreeSet<_> = roles.into_iter().take(MAX_FOREIGN_ROLES + 1).collect();
-        match roles.len() <= MAX_FOREIGN_ROLES {
+        let roles: BTreeSet<_> = roles.into_iter().take(MAX_FOREIGN_ROLES_PER_TOKEN + 1).collect();
+        match roles.len() <= MAX_FOREIGN_ROLES_PER_TOKEN {
             true => Ok(Self(roles)),
-            false => Err(format!("a token has {MAX_FOREIGN_ROLES} roles of another service at most")),
+            false => Err(format!("a token has {MAX_FOREIGN_ROLES_PER_TOKEN} roles of another service at most")),
         }
     }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_role_is_named_with_a_full_stop() {
+    fn foreign_role_name_requires_full_stop() {
         for text in ["upload.images", "collections.create_new", "view.can_use_listing_endpoint_at_all", "a.b-c.1"] {
             assert!(text.parse::<ForeignRole>().is_ok(), "{text}");
         }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn number_of_foreign_roles_is_bounded() {
         let role = |n: usize| format!("upload.kind_{n}").parse::<ForeignRole>().expect("a role");
-        assert!(ForeignRoles::new((0..MAX_FOREIGN_ROLES).map(role)).is_ok());
-        assert!(ForeignRoles::new((0..=MAX_FOREIGN_ROLES).map(role)).is_err());
+        assert!(ForeignRoles::new((0..MAX_FOREIGN_ROLES_PER_TOKEN).map(role)).is_ok());
+        assert!(ForeignRoles::new((0..=MAX_FOREIGN_ROLES_PER_TOKEN).map(role)).is_err());
     }
 }

@@ -118,7 +118,7 @@ impl UserAgentPattern {
     }
 
     /// Tells whether the user agent fits; linear in both lengths but for repeated `*`.
-    pub fn fits(&self, agent: &str) -> bool {
+    pub fn matches(&self, agent: &str) -> bool {
         let Some((head, rest)) = self.0.split_once('*') else { return self.0 == agent };
         let Some(mut left) = agent.strip_prefix(head) else { return false };
         let mut parts = rest.split('*').peekable();
@@ -149,14 +149,15 @@ pub struct MimePattern(Box<str>);
 impl MimePattern {
     /// Tells whether a media type fits; case and parameters (`; charset=…`) don't count, nor does the
     /// `x-` with which many types began (RFC 6648): `audio/x-wav` is `audio/wav`.
-    pub fn fits(&self, media_type: &str) -> bool {
+    pub fn matches(&self, media_type: &str) -> bool {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match self.0.strip_suffix("/*") {
             Some("*") => true,
             Some(kind) => essence.split('/').next().is_some_and(|k| k.eq_ignore_ascii_case(kind)),
             None => match (essence.split_once('/'), self.0.split_once('/')) {
                 (Some((kind, subtype)), Some((own, own_subtype))) => {
-                    kind.eq_ignore_ascii_case(own) && unmarked(subtype).eq_ignore_ascii_case(unmarked(own_subtype))
+                    kind.eq_ignore_ascii_case(own)
+                        && without_x_prefix(subtype).eq_ignore_ascii_case(without_x_prefix(own_subtype))
                 }
                 (None, _) | (_, None) => false,
             },
@@ -165,7 +166,7 @@ impl MimePattern {
 
     /// Tells whether every media type that fits `other` fits this one.
     pub fn covers(&self, other: &MimePattern) -> bool {
-        &*self.0 == "*/*" || (&*other.0 != "*/*" && self.fits(&other.0))
+        &*self.0 == "*/*" || (&*other.0 != "*/*" && self.matches(&other.0))
     }
 
     /// Returns the pattern as it is written, in lower case.
@@ -175,7 +176,7 @@ impl MimePattern {
 }
 
 /// Returns a subtype without `x-` in front.
-fn unmarked(subtype: &str) -> &str {
+fn without_x_prefix(subtype: &str) -> &str {
     match subtype.split_at_checked(2) {
         Some((mark, rest)) if mark.eq_ignore_ascii_case("x-") => rest,
         Some(_) | None => subtype,
@@ -215,16 +216,16 @@ impl fmt::Display for MimePattern {
 /// A label of a file: 1 to 64 characters, none of them a comma or a control character, none at an end a space.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Tag(Box<str>);
+pub struct FileTag(Box<str>);
 
-impl Tag {
+impl FileTag {
     /// Returns the tag as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Tag {
+impl FromStr for FileTag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -239,7 +240,7 @@ impl FromStr for Tag {
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for FileTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -254,7 +255,7 @@ macro_rules! read_as_text {
         }
     )*};
 }
-read_as_text!(MimePattern, Tag);
+read_as_text!(MimePattern, FileTag);
 
 /// Reads a network (`192.0.2.0/24`), or a single address as the network of itself.
 ///
@@ -271,7 +272,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
 /// The limits on a token; an empty list limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct TokenLimits {
     /// The doors it opens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<Protocol>,
@@ -286,33 +287,33 @@ pub struct Limits {
     pub mimes: Vec<MimePattern>,
     /// The tags that its uploads may bear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<Tag>,
+    pub tags: Vec<FileTag>,
     /// The largest file it may make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<ByteSize>,
 }
 
-impl Limits {
+impl TokenLimits {
     /// Tells whether a caller at this door, from this address, with this program may use the token.
-    pub fn admit(&self, peer: &Peer) -> bool {
+    pub fn allows_peer(&self, peer: &Peer) -> bool {
         let agent = peer.user_agent.as_deref().unwrap_or_default();
-        self.admit_protocol(peer.protocol) && self.admit_address(peer.address) && self.admit_program(agent)
+        self.allows_protocol(peer.protocol) && self.allows_address(peer.address) && self.allows_user_agent(agent)
     }
 
     /// Tells whether the token opens this door.
-    pub fn admit_protocol(&self, protocol: Protocol) -> bool {
+    pub fn allows_protocol(&self, protocol: Protocol) -> bool {
         self.protocols.is_empty() || self.protocols.contains(&protocol)
     }
 
     /// Tells whether the token may be used from this address.
-    pub fn admit_address(&self, address: IpAddr) -> bool {
+    pub fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address))
     }
 
     /// Tells whether the token may be used by the program that calls itself so.
-    pub fn admit_program(&self, agent: &str) -> bool {
-        self.user_agents.is_empty() || self.user_agents.iter().any(|pattern| pattern.fits(agent))
+    pub fn allows_user_agent(&self, agent: &str) -> bool {
+        self.user_agents.is_empty() || self.user_agents.iter().any(|pattern| pattern.matches(agent))
     }
 }
 
@@ -321,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn byte_sizes_parse_and_format() {
         for (text, bytes) in [("4096", 4096), ("10MiB", 10 << 20), ("1g", 1 << 30), ("5MB", 5_000_000), ("0", 0)] {
             assert_eq!(text.parse(), Ok(ByteSize::from_bytes(bytes)), "{text}");
         }
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_in_user_agents_stand_for_anything() {
+    fn user_agent_wildcards_match_any_text() {
         let cases = [
             ("rclone/v1.60", "rclone/v1.60", true),
             ("rclone/v1.60", "rclone/v1.600", false),
@@ -345,12 +346,12 @@ mod tests {
             ("*", "", true),
         ];
         for (pattern, agent, fits) in cases {
-            assert_eq!(UserAgentPattern::new(pattern).fits(agent), fits, "{pattern} {agent}");
+            assert_eq!(UserAgentPattern::new(pattern).matches(agent), fits, "{pattern} {agent}");
         }
     }
 
     #[test]
-    fn media_types_are_read_and_matched() {
+    fn mime_patterns_parse_and_match() {
         for text in ["", "image", "image/", "/png", "*/png", "image/*x", "image/p ng", "a/b/c"] {
             assert!(text.parse::<MimePattern>().is_err(), "{text}");
         }
@@ -366,7 +367,7 @@ mod tests {
             ("*/*", "application/x-thing", true),
         ];
         for (pattern, kind, fits) in cases {
-            assert_eq!(pattern.parse::<MimePattern>().expect("pattern").fits(kind), fits, "{pattern} {kind}");
+            assert_eq!(pattern.parse::<MimePattern>().expect("pattern").matches(kind), fits, "{pattern} {kind}");
         }
         let covers = |a: &str, b: &str| a.parse::<MimePattern>().expect("a").covers(&b.parse().expect("b"));
         assert!(covers("*/*", "image/*") && covers("image/*", "image/*") && covers("image/*", "image/png"));
@@ -374,23 +375,23 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_words_for_people() {
+    fn invalid_tags_are_refused() {
         for text in ["", " ", "a,b", "a\nb", "a\u{fffe}", &"x".repeat(65)] {
-            assert!(text.parse::<Tag>().is_err(), "{text:?}");
+            assert!(text.parse::<FileTag>().is_err(), "{text:?}");
         }
-        assert_eq!(" holiday 2026 ".parse::<Tag>().expect("tag").as_str(), "holiday 2026");
+        assert_eq!(" holiday 2026 ".parse::<FileTag>().expect("tag").as_str(), "holiday 2026");
     }
 
     #[test]
-    fn a_mapped_address_is_the_address_it_maps() {
-        let limits = Limits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..Limits::default() };
+    fn ipv4_mapped_address_matches_ipv4_network() {
+        let limits = TokenLimits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..TokenLimits::default() };
         let peer = |address: &str| Peer {
             protocol: Protocol::Webdav,
             address: address.parse().expect("address"),
             user_agent: None,
         };
-        assert!(limits.admit(&peer("192.0.2.7")));
-        assert!(limits.admit(&peer("::ffff:192.0.2.7")));
-        assert!(!limits.admit(&peer("198.51.100.1")));
+        assert!(limits.allows_peer(&peer("192.0.2.7")));
+        assert!(limits.allows_peer(&peer("::ffff:192.0.2.7")));
+        assert!(!limits.allows_peer(&peer("198.51.100.1")));
     }
 }

@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Access, Denial, Permission, Root, Standing, TreePath};
+use super::{AccessDenial, EffectiveGrant, PathAccess, Permission, TreeAccess, TreePath};
 
 /// Something to be done at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub enum TreeOperation {
     /// Ask what it is.
     Stat,
     /// List a folder.
@@ -32,71 +32,75 @@ pub enum Operation {
 
 /// Where an operation needs a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum RequiredPermission {
     /// Nowhere: that it can be seen is enough.
-    Seen,
+    VisibleOnly,
     /// At the path itself.
-    Here(Permission),
+    OnTarget(Permission),
     /// In the folder that holds it.
-    Above(Permission),
+    OnParent(Permission),
 }
 
-impl Operation {
+impl TreeOperation {
     /// Every operation there is.
-    pub const ALL: [Operation; 9] = [
-        Operation::Stat,
-        Operation::List,
-        Operation::Read,
-        Operation::Copy,
-        Operation::Write,
-        Operation::Create,
-        Operation::Delete,
-        Operation::Move,
-        Operation::Link,
+    pub const ALL: [TreeOperation; 9] = [
+        TreeOperation::Stat,
+        TreeOperation::List,
+        TreeOperation::Read,
+        TreeOperation::Copy,
+        TreeOperation::Write,
+        TreeOperation::Create,
+        TreeOperation::Delete,
+        TreeOperation::Move,
+        TreeOperation::Link,
     ];
 
     /// Returns what it needs, and where.
-    pub const fn need(self) -> Need {
+    pub const fn required_permission(self) -> RequiredPermission {
         match self {
-            Operation::Stat => Need::Seen,
-            Operation::List | Operation::Read | Operation::Copy => Need::Here(Permission::R),
-            Operation::Write => Need::Here(Permission::W),
-            Operation::Link => Need::Here(Permission::RW),
-            Operation::Create | Operation::Delete | Operation::Move => Need::Above(Permission::W),
+            TreeOperation::Stat => RequiredPermission::VisibleOnly,
+            TreeOperation::List | TreeOperation::Read | TreeOperation::Copy => {
+                RequiredPermission::OnTarget(Permission::R)
+            }
+            TreeOperation::Write => RequiredPermission::OnTarget(Permission::W),
+            TreeOperation::Link => RequiredPermission::OnTarget(Permission::RW),
+            TreeOperation::Create | TreeOperation::Delete | TreeOperation::Move => {
+                RequiredPermission::OnParent(Permission::W)
+            }
         }
     }
 
     /// Returns the permission that it needs, wherever that is.
     pub const fn permission(self) -> Permission {
-        match self.need() {
-            Need::Seen => Permission::NONE,
-            Need::Here(permission) | Need::Above(permission) => permission,
+        match self.required_permission() {
+            RequiredPermission::VisibleOnly => Permission::NONE,
+            RequiredPermission::OnTarget(permission) | RequiredPermission::OnParent(permission) => permission,
         }
     }
 
     /// Returns the path at which it needs a permission; none above the root.
-    pub fn place(self, path: &TreePath) -> Option<TreePath> {
-        match self.need() {
-            Need::Seen | Need::Here(_) => Some(path.clone()),
-            Need::Above(_) => path.parent(),
+    pub fn permission_path(self, path: &TreePath) -> Option<TreePath> {
+        match self.required_permission() {
+            RequiredPermission::VisibleOnly | RequiredPermission::OnTarget(_) => Some(path.clone()),
+            RequiredPermission::OnParent(_) => path.parent(),
         }
     }
 
     /// Tells whether it goes somewhere: copies, moves and links have a target.
     pub const fn has_target(self) -> bool {
-        matches!(self, Operation::Copy | Operation::Move | Operation::Link)
+        matches!(self, TreeOperation::Copy | TreeOperation::Move | TreeOperation::Link)
     }
 
     /// Judges it: returns what allows it, which is nothing for what lies on the way to something.
     ///
     /// # Errors
     /// The first rule that does not allow it.
-    pub fn judge(self, access: &Access, path: &TreePath) -> Result<Vec<Root>, Denial> {
-        let Some(place) = self.place(path) else { return Err(Denial::TopOfTree) };
-        let needed = match self.need() {
-            Need::Seen if access.standing(path) == Standing::Visible => return Ok(Vec::new()),
-            Need::Seen => access.permission(path).any().unwrap_or(Permission::R),
-            Need::Here(needed) | Need::Above(needed) => needed,
+    pub fn authorize(self, access: &TreeAccess, path: &TreePath) -> Result<Vec<EffectiveGrant>, AccessDenial> {
+        let Some(place) = self.permission_path(path) else { return Err(AccessDenial::TreeRoot) };
+        let needed = match self.required_permission() {
+            RequiredPermission::VisibleOnly if access.path_access(path) == PathAccess::Visible => return Ok(Vec::new()),
+            RequiredPermission::VisibleOnly => access.permission_at(path).non_empty().unwrap_or(Permission::R),
+            RequiredPermission::OnTarget(needed) | RequiredPermission::OnParent(needed) => needed,
         };
         let roots = access.explain(&place, needed)?;
         Ok(roots.into_iter().cloned().collect())
@@ -105,37 +109,37 @@ impl Operation {
     /// Returns its name in commands, JSON and the audit trail.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Operation::Stat => "stat",
-            Operation::List => "list",
-            Operation::Read => "read",
-            Operation::Copy => "copy",
-            Operation::Write => "write",
-            Operation::Create => "create",
-            Operation::Delete => "delete",
-            Operation::Move => "move",
-            Operation::Link => "link",
+            TreeOperation::Stat => "stat",
+            TreeOperation::List => "list",
+            TreeOperation::Read => "read",
+            TreeOperation::Copy => "copy",
+            TreeOperation::Write => "write",
+            TreeOperation::Create => "create",
+            TreeOperation::Delete => "delete",
+            TreeOperation::Move => "move",
+            TreeOperation::Link => "link",
         }
     }
 }
 
-impl fmt::Display for Operation {
+impl fmt::Display for TreeOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Operation {
+impl FromStr for TreeOperation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|operation| operation.as_str() == text).ok_or_else(|| {
-            let known = Self::ALL.map(Operation::as_str).join(", ");
+            let known = Self::ALL.map(TreeOperation::as_str).join(", ");
             format!("the operation {text:?} is unknown: give one of {known}")
         })
     }
 }
 
-impl Serialize for Operation {
+impl Serialize for TreeOperation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -144,20 +148,20 @@ impl Serialize for Operation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Identity, NodeId, Reach, Scope};
+    use crate::domain::{NodeId, NodeIdentity, ResolvedScope, Scope};
 
-    fn at(path: &str) -> TreePath {
+    fn tree_path(path: &str) -> TreePath {
         TreePath::parse(path.as_bytes()).expect("path")
     }
 
-    fn access(path: &str, permission: Permission) -> Access {
+    fn access(path: &str, permission: Permission) -> TreeAccess {
         let scope = Scope { node: NodeId::from_bytes([0; 16]), permission };
-        let identity = Identity::Folder { inode: 1, born: None };
-        Access::new(vec![Reach { path: at(path), scope, identity }], vec![])
+        let identity = NodeIdentity::Directory { inode: 1, birth_time: None };
+        TreeAccess::new(vec![ResolvedScope { path: tree_path(path), scope, identity }], vec![])
     }
 
     #[test]
-    fn each_operation_needs_what_the_design_says() {
+    fn operations_require_documented_permissions() {
         let cases = [
             (Permission::R, "/g/f", "stat list read copy"),
             (Permission::W, "/g/f", "stat write create delete move"),
@@ -168,18 +172,23 @@ mod tests {
         ];
         for (permission, path, allowed) in cases {
             let access = access("/g", permission);
-            let may: Vec<_> =
-                Operation::ALL.into_iter().filter(|operation| operation.judge(&access, &at(path)).is_ok()).collect();
+            let may: Vec<_> = TreeOperation::ALL
+                .into_iter()
+                .filter(|operation| operation.authorize(&access, &tree_path(path)).is_ok())
+                .collect();
             assert_eq!(may.iter().map(|o| o.as_str()).collect::<Vec<_>>().join(" "), allowed, "{permission} {path}");
         }
-        assert_eq!(Operation::Delete.judge(&access("/", Permission::RW), &at("/")), Err(Denial::TopOfTree));
+        assert_eq!(
+            TreeOperation::Delete.authorize(&access("/", Permission::RW), &tree_path("/")),
+            Err(AccessDenial::TreeRoot)
+        );
     }
 
     #[test]
-    fn operations_are_read_as_they_are_written() {
-        for operation in Operation::ALL {
+    fn operations_roundtrip() {
+        for operation in TreeOperation::ALL {
             assert_eq!(operation.as_str().parse(), Ok(operation));
         }
-        assert!("eat".parse::<Operation>().expect_err("unknown").contains("list, read"));
+        assert!("eat".parse::<TreeOperation>().expect_err("unknown").contains("list, read"));
     }
 }

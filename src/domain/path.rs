@@ -3,21 +3,21 @@
 use std::fmt;
 
 /// The folder at the root of each file system that patgate keeps for itself; never a client's.
-pub(crate) const RESERVED: &[u8] = b".patgate";
-const MAX_NAME: usize = 255;
-const MAX_PATH: usize = 4095;
+pub(crate) const RESERVED_DIRECTORY: &[u8] = b".patgate";
+const MAX_NAME_BYTES: usize = 255;
+const MAX_PATH_BYTES: usize = 4095;
 
 /// The name of one file or folder: 1 to 255 bytes without `/` and NUL, not `.`, `..` or `.patgate`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Box<[u8]>);
+pub struct EntryName(Box<[u8]>);
 
-impl Name {
+impl EntryName {
     /// Makes a name.
     ///
     /// # Errors
     /// [`PathError`] that says which rule it breaks.
     pub fn new(bytes: &[u8]) -> Result<Self, PathError> {
-        part(bytes).map(|()| Self(bytes.into()))
+        check_component(bytes).map(|()| Self(bytes.into()))
     }
 
     /// Returns the bytes.
@@ -26,13 +26,13 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(&self.0, f)
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
     }
@@ -56,14 +56,14 @@ impl TreePath {
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
         let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
         if bytes == b"/" {
-            return Err(PathError::EmptyPart);
+            return Err(PathError::EmptyComponent);
         }
         let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
-        if bytes.len() > MAX_PATH {
+        if bytes.len() > MAX_PATH_BYTES {
             return Err(PathError::TooLong);
         }
         if !bytes.is_empty() {
-            bytes.split(|&b| b == b'/').try_for_each(part)?;
+            bytes.split(|&b| b == b'/').try_for_each(check_component)?;
         }
         Ok(Self(bytes.into()))
     }
@@ -73,8 +73,8 @@ impl TreePath {
     ///
     /// # Errors
     /// [`PathError`] for a NUL, a reserved or an over-long part.
-    pub fn walk(&self, bytes: &[u8]) -> Result<Self, PathError> {
-        let mut parts: Vec<&[u8]> = if bytes.first() == Some(&b'/') { Vec::new() } else { self.parts().collect() };
+    pub fn resolve(&self, bytes: &[u8]) -> Result<Self, PathError> {
+        let mut parts: Vec<&[u8]> = if bytes.first() == Some(&b'/') { Vec::new() } else { self.components().collect() };
         for step in bytes.split(|&b| b == b'/') {
             match step {
                 b"" | b"." => {}
@@ -82,17 +82,17 @@ impl TreePath {
                     parts.pop();
                 }
                 name => {
-                    part(name)?;
+                    check_component(name)?;
                     parts.push(name);
                 }
             }
         }
         let joined = parts.join(&b'/');
-        if joined.len() > MAX_PATH { Err(PathError::TooLong) } else { Ok(Self(joined.into())) }
+        if joined.len() > MAX_PATH_BYTES { Err(PathError::TooLong) } else { Ok(Self(joined.into())) }
     }
 
     /// Returns the place of an entry of this folder.
-    pub fn child(&self, name: &Name) -> Self {
+    pub fn child(&self, name: &EntryName) -> Self {
         self.join(&Self(name.0.clone()))
     }
 
@@ -112,7 +112,7 @@ impl TreePath {
 
     /// As [`TreePath::can_hold`], of a way of so many bytes.
     pub(crate) fn can_hold_bytes(&self, below: usize) -> bool {
-        self.0.len().saturating_add(1).saturating_add(below) <= MAX_PATH
+        self.0.len().saturating_add(1).saturating_add(below) <= MAX_PATH_BYTES
     }
 
     /// Tells whether this is the root.
@@ -122,26 +122,26 @@ impl TreePath {
 
     /// Returns the folder that holds this, none for the root.
     pub fn parent(&self) -> Option<Self> {
-        self.split().map(|(parent, _)| parent)
+        self.split_last().map(|(parent, _)| parent)
     }
 
     /// Returns the last part, none for the root.
-    pub fn name(&self) -> Option<Name> {
-        self.split().map(|(_, name)| name)
+    pub fn name(&self) -> Option<EntryName> {
+        self.split_last().map(|(_, name)| name)
     }
 
     /// Returns the folder and the name in it, none for the root.
-    pub fn split(&self) -> Option<(Self, Name)> {
+    pub fn split_last(&self) -> Option<(Self, EntryName)> {
         if self.is_root() {
             return None;
         }
         let at = memchr::memrchr(b'/', &self.0);
         let (parent, name) = at.map_or((&b""[..], &self.0[..]), |at| (&self.0[..at], &self.0[at + 1..]));
-        Some((Self(parent.into()), Name(name.into())))
+        Some((Self(parent.into()), EntryName(name.into())))
     }
 
     /// Returns the path as far as its first `depth` names.
-    pub fn top(&self, depth: usize) -> Self {
+    pub fn prefix(&self, depth: usize) -> Self {
         let end = memchr::memchr_iter(b'/', &self.0).nth(depth.saturating_sub(1));
         match (depth, end) {
             (0, _) => Self::root(),
@@ -151,27 +151,27 @@ impl TreePath {
     }
 
     /// Returns the parts, from the root down.
-    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|part| !part.is_empty())
     }
 
     /// Returns the names of the parts, from the root down.
-    pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> {
-        self.parts().map(|part| Name(part.into()))
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = EntryName> {
+        self.components().map(|part| EntryName(part.into()))
     }
 
     /// Returns how many parts there are: 0 for the root.
     pub fn depth(&self) -> usize {
-        self.parts().count()
+        self.components().count()
     }
 
     /// Tells whether this is `folder` or lies anywhere below it.
-    pub fn is_within(&self, folder: &TreePath) -> bool {
-        self.below(folder).is_some()
+    pub fn starts_with(&self, folder: &TreePath) -> bool {
+        self.strip_prefix(folder).is_some()
     }
 
     /// Returns what remains of this path when taken from `folder`, none when it lies elsewhere.
-    pub fn below(&self, folder: &TreePath) -> Option<TreePath> {
+    pub fn strip_prefix(&self, folder: &TreePath) -> Option<TreePath> {
         if folder.is_root() {
             return Some(self.clone());
         }
@@ -211,12 +211,12 @@ impl fmt::Debug for TreePath {
     }
 }
 
-fn part(bytes: &[u8]) -> Result<(), PathError> {
+fn check_component(bytes: &[u8]) -> Result<(), PathError> {
     match bytes {
-        b"" => Err(PathError::EmptyPart),
-        b"." | b".." => Err(PathError::Dots),
-        _ if bytes.eq_ignore_ascii_case(RESERVED) => Err(PathError::Reserved),
-        _ if bytes.len() > MAX_NAME => Err(PathError::TooLong),
+        b"" => Err(PathError::EmptyComponent),
+        b"." | b".." => Err(PathError::DotComponent),
+        _ if bytes.eq_ignore_ascii_case(RESERVED_DIRECTORY) => Err(PathError::Reserved),
+        _ if bytes.len() > MAX_NAME_BYTES => Err(PathError::TooLong),
         _ if bytes.contains(&0) => Err(PathError::Nul),
         _ if bytes.contains(&b'/') => Err(PathError::Slash),
         _ => Ok(()),
@@ -241,10 +241,10 @@ fn write_escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub enum PathError {
     /// Two slashes in a row, or an empty name.
     #[error("the path has an empty part")]
-    EmptyPart,
+    EmptyComponent,
     /// `.` or `..`.
     #[error("the path has a part . or ..")]
-    Dots,
+    DotComponent,
     /// A NUL byte.
     #[error("the path has a NUL byte")]
     Nul,
@@ -269,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lead_out_is_refused_at_birth() {
+    fn parse_refuses_traversal_and_reserved_components() {
         let cases: [(&[u8], PathError); 10] = [
-            (b"/..", PathError::Dots),
-            (b"/a/../b", PathError::Dots),
-            (b"a/.", PathError::Dots),
-            (b"//", PathError::EmptyPart),
-            (b"/a//b", PathError::EmptyPart),
+            (b"/..", PathError::DotComponent),
+            (b"/a/../b", PathError::DotComponent),
+            (b"a/.", PathError::DotComponent),
+            (b"//", PathError::EmptyComponent),
+            (b"/a//b", PathError::EmptyComponent),
             (b"/a\0b", PathError::Nul),
             (b"/.patgate/x", PathError::Reserved),
             (b"/a/.patgate", PathError::Reserved),
@@ -288,17 +288,17 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_ends_at_a_boundary() {
-        assert!(path("/a/b").is_within(&path("/a")));
-        assert!(path("/a").is_within(&path("/a")));
-        assert!(path("/a").is_within(&TreePath::root()));
-        assert!(!path("/ab").is_within(&path("/a")));
-        assert!(!path("/a").is_within(&path("/a/b")));
-        assert_eq!(path("/a/b/c").below(&path("/a")), Some(path("b/c")));
+    fn path_prefix_matches_whole_components() {
+        assert!(path("/a/b").starts_with(&path("/a")));
+        assert!(path("/a").starts_with(&path("/a")));
+        assert!(path("/a").starts_with(&TreePath::root()));
+        assert!(!path("/ab").starts_with(&path("/a")));
+        assert!(!path("/a").starts_with(&path("/a/b")));
+        assert_eq!(path("/a/b/c").strip_prefix(&path("/a")), Some(path("b/c")));
     }
 
     #[test]
-    fn walking_goes_up_and_stays_inside() {
+    fn resolve_clamps_parent_components_at_root() {
         let home = path("/home/x");
         for (text, wanted) in [
             ("", "/home/x"),
@@ -308,30 +308,30 @@ mod tests {
             ("a//b/./c/..", "/home/x/a/b"),
             ("/etc/../../b/", "/b"),
         ] {
-            assert_eq!(home.walk(text.as_bytes()), Ok(path(wanted)), "{text}");
+            assert_eq!(home.resolve(text.as_bytes()), Ok(path(wanted)), "{text}");
         }
-        assert_eq!(home.walk(b"/.patgate"), Err(PathError::Reserved));
+        assert_eq!(home.resolve(b"/.patgate"), Err(PathError::Reserved));
     }
 
     #[test]
-    fn paths_show_escaped_what_is_no_text() {
+    fn path_display_escapes_invalid_utf8_and_control_characters() {
         let odd = TreePath::parse(b"a/\xff\n\xc3\xa4").expect("bytes");
         assert_eq!(odd.to_string(), "/a/\\xff\\x0a\u{e4}");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_walk_out(bytes: Vec<u8>) {
-            if let Ok(found) = path("/a/b").walk(&bytes) {
-                prop_assert!(found.parts().all(|p| part(p).is_ok()));
+        fn resolved_path_never_leaves_root(bytes: Vec<u8>) {
+            if let Ok(found) = path("/a/b").resolve(&bytes) {
+                prop_assert!(found.components().all(|p| check_component(p).is_ok()));
                 prop_assert_eq!(TreePath::parse(found.as_bytes()), Ok(found));
             }
         }
 
         #[test]
-        fn a_child_splits_into_what_it_was_made_of(bytes in proptest::collection::vec(any::<u8>(), 1..20)) {
-            if let Ok(name) = Name::new(&bytes) {
-                prop_assert_eq!(path("/a").child(&name).split(), Some((path("/a"), name)));
+        fn child_path_splits_into_parent_and_name(bytes in proptest::collection::vec(any::<u8>(), 1..20)) {
+            if let Ok(name) = EntryName::new(&bytes) {
+                prop_assert_eq!(path("/a").child(&name).split_last(), Some((path("/a"), name)));
             }
         }
     }

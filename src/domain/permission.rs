@@ -27,7 +27,7 @@ impl Permission {
     }
 
     /// Returns the permission itself where it allows anything.
-    pub fn any(self) -> Option<Permission> {
+    pub fn non_empty(self) -> Option<Permission> {
         (self != Self::NONE).then_some(self)
     }
 
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permission_letters_come_in_any_order() {
+    fn permission_letters_parse_in_any_order() {
         for (text, permission) in [("r", "r"), ("w", "w"), ("rw", "rw"), ("wr", "rw"), (" rw ", "rw")] {
             assert_eq!(text.parse::<Permission>().map(|read| read.to_string()), Ok(permission.to_owned()), "{text:?}");
         }

@@ -5,23 +5,23 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::base62::is_base62;
-use super::token::{ID, SECRET_AND_CHECKSUM};
+use super::token::{ID_BYTES, SECRET_AND_CHECKSUM_BYTES};
 
 /// Text in place of a secret.
-const STRUCK: &[u8] = b"***";
+const REDACTED_SECRET: &[u8] = b"***";
 
 /// Returns a text with the secret of every token in it replaced; the public id stays. A token whose `_` or `.` is
 /// percent-encoded counts as well.
-pub fn redact_tokens(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn redact_tokens_in_bytes(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut done) = (Vec::new(), 0);
     for at in memmem::find_iter(text, b"pgt") {
         // Within what was struck already.
         if at < done {
             continue;
         }
-        if let Some((start, end)) = secret_of(text, at) {
+        if let Some((start, end)) = secret_range(text, at) {
             out.extend_from_slice(&text[done..start]);
-            out.extend_from_slice(STRUCK);
+            out.extend_from_slice(REDACTED_SECRET);
             done = end;
         }
     }
@@ -33,8 +33,8 @@ pub fn redact_tokens(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns a text likewise.
-pub fn redact_tokens_in(text: &str) -> Cow<'_, str> {
-    match redact_tokens(text.as_bytes()) {
+pub fn redact_tokens_in_text(text: &str) -> Cow<'_, str> {
+    match redact_tokens_in_bytes(text.as_bytes()) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
         // Whole ASCII characters were replaced by others.
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
@@ -42,16 +42,16 @@ pub fn redact_tokens_in(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns where the secret of a token begins and ends that may begin at `at`.
-fn secret_of(text: &[u8], at: usize) -> Option<(usize, usize)> {
-    let id = after(text, at + 3, b'_', b"%5f")?;
-    let digits = text.get(id..id + ID).filter(|digits| is_base62(digits))?;
-    let start = after(text, id + digits.len(), b'.', b"%2e")?;
+fn secret_range(text: &[u8], at: usize) -> Option<(usize, usize)> {
+    let id = skip_separator(text, at + 3, b'_', b"%5f")?;
+    let digits = text.get(id..id + ID_BYTES).filter(|digits| is_base62(digits))?;
+    let start = skip_separator(text, id + digits.len(), b'.', b"%2e")?;
     let length = text[start..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-    (length >= SECRET_AND_CHECKSUM).then_some((start, start + length))
+    (length >= SECRET_AND_CHECKSUM_BYTES).then_some((start, start + length))
 }
 
 /// Returns where a text goes on behind a character at `at`, which is written plainly or encoded.
-fn after(text: &[u8], at: usize, plain: u8, encoded: &[u8]) -> Option<usize> {
+fn skip_separator(text: &[u8], at: usize, plain: u8, encoded: &[u8]) -> Option<usize> {
     if text.get(at) == Some(&plain) {
         return Some(at + 1);
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_tokens_are_struck_and_ids_stay() {
+    fn token_secrets_are_redacted_and_ids_kept() {
         let secret = "0123456789ABCDEFGHIJKLMNOPQRSTUV123456";
         let token = format!("pgt_JhxND7ci.{secret}");
         let encoded = format!("pgt%5FJhxND7ci%2e{secret}");
@@ -76,12 +76,12 @@ mod tests {
             (format!("{token}more"), "pgt_JhxND7ci.***".to_owned()),
             (format!("pgt_pgt_JhxND7ci.{secret}"), "pgt_pgt_JhxND7ci.***".to_owned()),
         ] {
-            assert_eq!(redact_tokens_in(&text), wanted, "{text}");
+            assert_eq!(redact_tokens_in_text(&text), wanted, "{text}");
         }
         for text in ["", "pgt", "pgt_", "pgt_JhxND7ci", "pgt_JhxND7ci.short", "pgt_JhxND7c\u{e4}.x", "a pgt%5"] {
-            assert!(matches!(redact_tokens_in(text), Cow::Borrowed(same) if same == text), "{text}");
+            assert!(matches!(redact_tokens_in_text(text), Cow::Borrowed(same) if same == text), "{text}");
         }
         let short = &token[..token.len() - 1];
-        assert_eq!(redact_tokens_in(short), short, "not the length of a token");
+        assert_eq!(redact_tokens_in_text(short), short, "not the length of a token");
     }
 }

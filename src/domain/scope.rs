@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_read_as_they_are_written() {
+    fn scope_targets_roundtrip() {
         let text = "node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:rw";
         let Ok(ScopeTarget::Node(scope)) = text.parse() else { panic!("{text}") };
         assert_eq!(scope.to_string(), text);

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 /// An instant: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Time(i64);
+pub struct UnixMillis(i64);
 
-impl Time {
+impl UnixMillis {
     /// The latest instant that can be written as a date of four-digit year.
-    pub const MAX: Time = Time(253_402_300_799_999);
+    pub const MAX: UnixMillis = UnixMillis(253_402_300_799_999);
 
     /// An instant before all that happens: nothing is older.
-    pub const EARLIEST: Time = Time(i64::MIN / 4);
+    pub const EARLIEST: UnixMillis = UnixMillis(i64::MIN / 4);
 
     /// Makes an instant from milliseconds since the epoch.
     pub fn from_millis(millis: i64) -> Self {
@@ -28,30 +28,30 @@ impl Time {
         self.0
     }
 
-    /// Adds a duration; stops at [`Time::MAX`].
-    pub fn after(self, duration: Duration) -> Self {
+    /// Adds a duration; stops at [`UnixMillis::MAX`].
+    pub fn saturating_add(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_add(millis))
     }
 
     /// Takes a duration off.
-    pub fn before(self, duration: Duration) -> Self {
+    pub fn saturating_sub(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(millis))
     }
 
     /// Returns the beginning of the hour that it falls in.
-    pub fn hour(self) -> Self {
+    pub fn start_of_hour(self) -> Self {
         Self(self.0.saturating_sub(self.0.rem_euclid(3_600_000)))
     }
 
     /// Returns how long after `earlier` this is, zero when it is not after it.
-    pub fn since(self, earlier: Time) -> Duration {
+    pub fn saturating_duration_since(self, earlier: UnixMillis) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-impl fmt::Display for Time {
+impl fmt::Display for UnixMillis {
     /// Writes RFC 3339 in UTC with whole seconds: `2026-05-05T08:00:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_second(self.0.div_euclid(1000)) {
@@ -61,10 +61,10 @@ impl fmt::Display for Time {
     }
 }
 
-impl FromStr for Time {
+impl FromStr for UnixMillis {
     type Err = String;
 
-    /// Reads RFC 3339 with a zone; what is after [`Time::MAX`] is that.
+    /// Reads RFC 3339 with a zone; what is after [`UnixMillis::MAX`] is that.
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || format!("{text:?} is no time: give a date such as 2030-05-05T08:00:00Z");
         let stamp: jiff::Timestamp = text.parse().map_err(|_| fault())?;
@@ -72,12 +72,12 @@ impl FromStr for Time {
     }
 }
 
-impl Time {
+impl UnixMillis {
     /// Reads date and time in UTC as people write them: `2030-05-05 08:00:00`.
     ///
     /// # Errors
     /// A sentence that shows the form.
-    pub fn parse_plain(text: &str) -> Result<Self, String> {
+    pub fn parse_utc(text: &str) -> Result<Self, String> {
         let fault = || format!("{text:?} is no time: give it as 2030-05-05 08:00:00, in UTC");
         let form = |(at, byte): (usize, &u8)| match at {
             4 | 7 => *byte == b'-',
@@ -91,8 +91,8 @@ impl Time {
         format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| fault())
     }
 
-    /// Writes it as [`Time::parse_plain`] reads it.
-    pub fn plain(self) -> String {
+    /// Writes it as [`UnixMillis::parse_utc`] reads it.
+    pub fn format_utc(self) -> String {
         self.to_string().replace('T', " ").replace('Z', "")
     }
 }
@@ -101,13 +101,14 @@ impl Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(u64);
 
-const UNITS: &str = "s (seconds), m (minutes), h, d (days), w, M (months of 30 days) or Y (years of 365 days)";
-const MAX_SECONDS: u64 = 1000 * 365 * 86_400;
+const LIFETIME_UNITS_HELP: &str =
+    "s (seconds), m (minutes), h, d (days), w, M (months of 30 days) or Y (years of 365 days)";
+const MAX_LIFETIME_SECONDS: u64 = 1000 * 365 * 86_400;
 
 impl Lifetime {
     /// Makes a lifetime of whole seconds; none for zero or more than a thousand years.
     pub fn from_secs(seconds: u64) -> Option<Self> {
-        (1..=MAX_SECONDS).contains(&seconds).then_some(Self(seconds))
+        (1..=MAX_LIFETIME_SECONDS).contains(&seconds).then_some(Self(seconds))
     }
 
     /// Reads a lifetime in which a bare number stands for seconds, as a sliding window is given.
@@ -128,7 +129,7 @@ impl Lifetime {
     }
 
     /// Returns it as a duration.
-    pub fn duration(self) -> Duration {
+    pub fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
     }
 }
@@ -175,7 +176,7 @@ impl fmt::Display for Lifetime {
 
 /// A text that is no lifetime, with the units that are known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the duration {text:?} {why}: give a whole number above zero and a unit, {UNITS}")]
+#[error("the duration {text:?} {why}: give a whole number above zero and a unit, {LIFETIME_UNITS_HELP}")]
 pub struct LifetimeError {
     text: String,
     why: &'static str,
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_of_the_command_line_is_read() {
+    fn every_lifetime_unit_parses() {
         let cases = [
             ("10s", 10),
             ("10S", 10),
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_durations_name_the_units() {
+    fn invalid_duration_error_lists_units() {
         for text in ["", "0s", "-1h", "10", "10x", "h", "1.5h", "99999999999999999999s", "99999999999Y", "1 h", "1y"] {
             let error = text.parse::<Lifetime>().expect_err(text).to_string();
             assert!(error.contains("s (seconds)") && error.contains(&format!("{text:?}")), "{error}");
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_may_be_bare_seconds() {
+    fn window_accepts_bare_seconds() {
         assert_eq!(Lifetime::parse_window("600").map(Lifetime::as_secs), Ok(600));
         assert_eq!(Lifetime::parse_window("10m").map(Lifetime::as_secs), Ok(600));
         assert!(Lifetime::parse_window("0").is_err());
@@ -222,28 +223,31 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_they_are_written() {
-        let time = Time::from_millis(1_777_968_000_000);
+    fn times_roundtrip() {
+        let time = UnixMillis::from_millis(1_777_968_000_000);
         assert_eq!(time.to_string().parse(), Ok(time));
         assert_eq!("2026-05-05T10:00:00+02:00".parse(), Ok(time));
-        assert_eq!((Time::parse_plain("2026-05-05 08:00:00"), time.plain()), (Ok(time), "2026-05-05 08:00:00".into()));
+        assert_eq!(
+            (UnixMillis::parse_utc("2026-05-05 08:00:00"), time.format_utc()),
+            (Ok(time), "2026-05-05 08:00:00".into())
+        );
         for text in ["", "2026-05-05", "2026-05-05T08:00:00Z", "2026-02-30 08:00:00", "2026-05-05 25:00:00"] {
-            assert!(Time::parse_plain(text).is_err(), "{text}");
+            assert!(UnixMillis::parse_utc(text).is_err(), "{text}");
         }
-        assert!("2026-05-05 08:00:00".parse::<Time>().is_err() && "tomorrow".parse::<Time>().is_err());
+        assert!("2026-05-05 08:00:00".parse::<UnixMillis>().is_err() && "tomorrow".parse::<UnixMillis>().is_err());
     }
 
     #[test]
-    fn every_instant_is_of_the_hour_that_has_begun() {
-        let of = |millis| Time::from_millis(millis).hour().as_millis();
+    fn start_of_hour_rounds_down() {
+        let of = |millis| UnixMillis::from_millis(millis).start_of_hour().as_millis();
         assert_eq!((of(0), of(3_599_999), of(3_600_000), of(-1)), (0, 0, 3_600_000, -3_600_000));
         assert_eq!(of(i64::MIN), i64::MIN);
     }
 
     #[test]
-    fn times_print_as_rfc3339_and_never_overflow() {
-        assert_eq!(Time::from_millis(1_777_968_000_999).to_string(), "2026-05-05T08:00:00Z");
-        assert_eq!(Time::MAX.after(Duration::MAX), Time::MAX);
-        assert_eq!(Time::from_millis(5).since(Time::from_millis(9)), Duration::ZERO);
+    fn times_format_as_rfc3339_and_saturate() {
+        assert_eq!(UnixMillis::from_millis(1_777_968_000_999).to_string(), "2026-05-05T08:00:00Z");
+        assert_eq!(UnixMillis::MAX.saturating_add(Duration::MAX), UnixMillis::MAX);
+        assert_eq!(UnixMillis::from_millis(5).saturating_duration_since(UnixMillis::from_millis(9)), Duration::ZERO);
     }
 }

@@ -8,22 +8,22 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::base62;
 
-const PREFIX: &[u8] = b"pgt_";
-pub(super) const ID: usize = 8;
-const SECRET: usize = 32;
-const CHECKSUM: usize = 6;
-pub(super) const SECRET_AND_CHECKSUM: usize = SECRET + CHECKSUM;
-const TEXT: usize = PREFIX.len() + ID + 1 + SECRET + CHECKSUM;
+const TOKEN_PREFIX: &[u8] = b"pgt_";
+pub(super) const ID_BYTES: usize = 8;
+const SECRET_BYTES: usize = 32;
+const CHECKSUM_BYTES: usize = 6;
+pub(super) const SECRET_AND_CHECKSUM_BYTES: usize = SECRET_BYTES + CHECKSUM_BYTES;
+const TOKEN_TEXT_BYTES: usize = TOKEN_PREFIX.len() + ID_BYTES + 1 + SECRET_BYTES + CHECKSUM_BYTES;
 
 /// Names a token everywhere: eight base62 characters, public.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenId([u8; ID]);
+pub struct TokenId([u8; ID_BYTES]);
 
 impl TokenId {
     /// Draws a new id from a source of random bytes.
-    pub fn mint(random: &mut dyn FnMut(&mut [u8])) -> Self {
-        let mut id = [0; ID];
-        base62::fill(&mut id, random);
+    pub fn generate(random: &mut dyn FnMut(&mut [u8])) -> Self {
+        let mut id = [0; ID_BYTES];
+        base62::fill_random_digits(&mut id, random);
         Self(id)
     }
 
@@ -49,7 +49,7 @@ impl FromStr for TokenId {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        match <[u8; ID]>::try_from(text.as_bytes()) {
+        match <[u8; ID_BYTES]>::try_from(text.as_bytes()) {
             Ok(id) if base62::is_base62(&id) => Ok(Self(id)),
             _ => Err(TokenError::Id),
         }
@@ -72,13 +72,13 @@ impl<'de> Deserialize<'de> for TokenId {
 ///
 /// Wiped when dropped; its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Secret([u8; SECRET]);
+pub struct Secret([u8; SECRET_BYTES]);
 
 impl Secret {
     /// Draws a new secret from a source of random bytes.
-    pub fn mint(random: &mut dyn FnMut(&mut [u8])) -> Self {
-        let mut secret = Self([0; SECRET]);
-        base62::fill(&mut secret.0, random);
+    pub fn generate(random: &mut dyn FnMut(&mut [u8])) -> Self {
+        let mut secret = Self([0; SECRET_BYTES]);
+        base62::fill_random_digits(&mut secret.0, random);
         secret
     }
 
@@ -116,15 +116,15 @@ impl TokenText {
     /// # Errors
     /// [`TokenError`] for a wrong length, prefix, alphabet or checksum.
     pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
-        let text = <&[u8; TEXT]>::try_from(text).map_err(|_| TokenError::Length)?;
-        let (head, checksum) = text.split_at(TEXT - CHECKSUM);
-        let rest = head.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
-        let (id, secret) = rest.split_at(ID);
+        let text = <&[u8; TOKEN_TEXT_BYTES]>::try_from(text).map_err(|_| TokenError::Length)?;
+        let (head, checksum) = text.split_at(TOKEN_TEXT_BYTES - CHECKSUM_BYTES);
+        let rest = head.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::Prefix)?;
+        let (id, secret) = rest.split_at(ID_BYTES);
         let secret = secret.strip_prefix(b".").ok_or(TokenError::Prefix)?;
         if !base62::is_base62(id) || !base62::is_base62(secret) {
             return Err(TokenError::Alphabet);
         }
-        if checksum != base62::six_digits(crc32fast::hash(head)) {
+        if checksum != base62::encode_u32(crc32fast::hash(head)) {
             return Err(TokenError::Checksum);
         }
         let id = id.try_into().map_err(|_| TokenError::Length)?;
@@ -144,12 +144,12 @@ impl TokenText {
 
     /// Writes the whole token out, for the one time that it is shown.
     pub fn reveal(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(TEXT));
+        let mut text = Zeroizing::new(String::with_capacity(TOKEN_TEXT_BYTES));
         text.push_str("pgt_");
         text.push_str(self.id.as_str());
         text.push('.');
         text.extend(self.secret.0.iter().map(|&b| char::from(b)));
-        let checksum = base62::six_digits(crc32fast::hash(text.as_bytes()));
+        let checksum = base62::encode_u32(crc32fast::hash(text.as_bytes()));
         text.extend(checksum.iter().map(|&b| char::from(b)));
         text
     }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sample(seed: u8) -> TokenText {
+    fn sample_token(seed: u8) -> TokenText {
         let mut state = seed;
         let mut random = |buffer: &mut [u8]| {
             for byte in buffer {
@@ -194,42 +194,42 @@ mod tests {
                 *byte = state;
             }
         };
-        TokenText::new(TokenId::mint(&mut random), Secret::mint(&mut random))
+        TokenText::new(TokenId::generate(&mut random), Secret::generate(&mut random))
     }
 
     proptest! {
         #[test]
         fn text_form_round_trips(seed: u8) {
-            let token = sample(seed);
+            let token = sample_token(seed);
             let text = token.reveal();
             prop_assert_eq!(text.len(), 51);
             prop_assert_eq!(TokenText::parse(text.as_bytes()), Ok(token));
         }
 
         #[test]
-        fn one_wrong_character_is_always_caught(seed: u8, at in 0usize..51, other in 32u8..127) {
-            let mut text = sample(seed).reveal().as_bytes().to_vec();
+        fn checksum_detects_single_wrong_character(seed: u8, at in 0usize..51, other in 32u8..127) {
+            let mut text = sample_token(seed).reveal().as_bytes().to_vec();
             prop_assume!(text[at] != other);
             text[at] = other;
             prop_assert!(TokenText::parse(&text).is_err());
         }
 
         #[test]
-        fn no_input_makes_the_parser_panic(bytes: Vec<u8>) {
+        fn token_parser_never_panics(bytes: Vec<u8>) {
             let _ = TokenText::parse(&bytes);
         }
     }
 
     #[test]
-    fn nothing_printed_for_debugging_holds_the_secret() {
-        let token = sample(3);
+    fn debug_output_hides_secret() {
+        let token = sample_token(3);
         let secret = std::str::from_utf8(token.secret().expose()).expect("ascii").to_owned();
         assert!(!format!("{token:?} {:?}", token.secret()).contains(&secret));
     }
 
     #[test]
-    fn each_fault_has_its_name() {
-        let text = sample(9).reveal();
+    fn parse_errors_are_distinct() {
+        let text = sample_token(9).reveal();
         assert_eq!(TokenText::parse(b"pgt_"), Err(TokenError::Length));
         assert_eq!(TokenText::parse(text.replace("pgt_", "gho_").as_bytes()), Err(TokenError::Prefix));
         assert_eq!(TokenText::parse(text.replace('.', "-").as_bytes()), Err(TokenError::Prefix));

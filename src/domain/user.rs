@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::EntryName;
 
 /// The name a user logs in with: 1 to 64 characters of `a-z A-Z 0-9 . _ - @ +`, not starting with
 /// a full stop or hyphen. It is also the name of the user's home folder.
@@ -21,8 +21,8 @@ impl Login {
     }
 
     /// Returns the name of the user's home, a folder at the root of the tree.
-    pub fn home(&self) -> Option<Name> {
-        Name::new(self.0.as_bytes()).ok()
+    pub fn home_name(&self) -> Option<EntryName> {
+        EntryName::new(self.0.as_bytes()).ok()
     }
 }
 
@@ -141,20 +141,20 @@ impl Roles {
     }
 
     /// Tells whether a holder of these may do what a role is for: it, or `admin`, is among them.
-    pub fn include(&self, role: Role) -> bool {
+    pub fn includes(&self, role: Role) -> bool {
         self.0.contains(&role) || self.0.contains(&Role::Admin)
     }
 
     /// Returns a role of `needed` that these don't include.
-    pub fn lack(&self, needed: &Roles) -> Option<Role> {
-        needed.iter().find(|role| !self.include(*role))
+    pub fn first_missing(&self, needed: &Roles) -> Option<Role> {
+        needed.iter().find(|role| !self.includes(*role))
     }
 
     /// Returns the roles that both include.
     #[must_use]
-    pub fn meet(&self, other: &Roles) -> Roles {
-        let ours = self.iter().filter(|role| other.include(*role));
-        ours.chain(other.iter().filter(|role| self.include(*role))).collect()
+    pub fn intersect(&self, other: &Roles) -> Roles {
+        let ours = self.iter().filter(|role| other.includes(*role));
+        ours.chain(other.iter().filter(|role| self.includes(*role))).collect()
     }
 }
 
@@ -190,20 +190,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn admin_includes_every_role_and_sets_meet_in_what_both_include() {
+    fn admin_includes_every_role_and_role_sets_intersect() {
         let set = |roles: &[Role]| roles.iter().copied().collect::<Roles>();
         let (admin, audit) = (set(&[Role::Admin]), set(&[Role::ReadAudit]));
-        assert!(Role::ALL.into_iter().all(|role| admin.include(role)));
-        assert!(!audit.include(Role::Admin) && !Roles::none().include(Role::ReadAudit));
-        assert_eq!(admin.meet(&audit), audit);
-        assert_eq!(audit.meet(&admin), audit);
-        assert_eq!(audit.meet(&set(&[Role::ManageUsers])), Roles::none());
-        assert_eq!(audit.lack(&admin), Some(Role::Admin));
-        assert_eq!(admin.lack(&set(&Role::ALL)), None);
+        assert!(Role::ALL.into_iter().all(|role| admin.includes(role)));
+        assert!(!audit.includes(Role::Admin) && !Roles::none().includes(Role::ReadAudit));
+        assert_eq!(admin.intersect(&audit), audit);
+        assert_eq!(audit.intersect(&admin), audit);
+        assert_eq!(audit.intersect(&set(&[Role::ManageUsers])), Roles::none());
+        assert_eq!(audit.first_missing(&admin), Some(Role::Admin));
+        assert_eq!(admin.first_missing(&set(&Role::ALL)), None);
     }
 
     #[test]
-    fn logins_that_would_confuse_a_path_or_a_header_are_refused() {
+    fn logins_unsafe_in_paths_or_headers_are_refused() {
         for text in ["", ".", "..", ".hidden", "-x", "a/b", "a:b", "a b", "a\n", "ä", &"x".repeat(65)] {
             assert!(text.parse::<Login>().is_err(), "{text:?}");
         }

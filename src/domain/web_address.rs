@@ -32,14 +32,14 @@ impl FromStr for PublicUrl {
         let start = text.find("://").map(|at| at + 3).ok_or_else(fault)?;
         let end = text[start..].find('/').map_or(text.len(), |at| start + at);
         let origin = text[..end].parse().map_err(|_| fault())?;
-        let path = public_prefix(&text.as_bytes()[end..]).ok_or_else(fault)?;
+        let path = parse_public_prefix(&text.as_bytes()[end..]).ok_or_else(fault)?;
         Ok(Self { origin, path })
     }
 }
 
 /// Reads a path that stands in front of every other: without the slash at its end, none where it holds what would have
 /// to be escaped in a link, or is longer than 255 bytes.
-pub fn public_prefix(path: &[u8]) -> Option<String> {
+pub fn parse_public_prefix(path: &[u8]) -> Option<String> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
     let text = std::str::from_utf8(path).ok().filter(|path| path.len() <= 255 && path.bytes().all(|b| plain(&b)))?;
     let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
@@ -84,7 +84,7 @@ impl FromStr for WebOrigin {
             || format!("{text:?} is not an origin: give scheme, host and port, such as https://app.example.org");
         let lower = text.trim().to_ascii_lowercase();
         let (scheme, authority) = lower.split_once("://").ok_or_else(fault)?;
-        let (host, port) = split_port(authority).ok_or_else(fault)?;
+        let (host, port) = split_host_port(authority).ok_or_else(fault)?;
         let standard = match scheme {
             "http" => Some(80),
             "https" => Some(443),
@@ -103,7 +103,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Splits an authority into its host and its port; none for one that has neither form.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+fn split_host_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[end..].find(':') {
         Some(at) => (&authority[..end + at], Some(authority[end + at + 1..].parse().ok()?)),
@@ -131,7 +131,7 @@ pub enum AllowedOrigins {
 
 impl AllowedOrigins {
     /// Tells whether a page of this origin may call.
-    pub fn allow(&self, origin: &[u8]) -> bool {
+    pub fn allows(&self, origin: &[u8]) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
@@ -178,16 +178,16 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_compared_as_browsers_write_them() {
+    fn origins_match_in_browser_serialization() {
         let allowed: AllowedOrigins =
             "https://App.example:443, http://localhost:3000,app://obsidian.md".parse().expect("list");
         for origin in ["https://app.example", "http://localhost:3000", "app://obsidian.md"] {
-            assert!(allowed.allow(origin.as_bytes()), "{origin}");
+            assert!(allowed.allows(origin.as_bytes()), "{origin}");
         }
         for origin in ["http://app.example", "https://app.example.evil", "https://app.example:8443", "null", ""] {
-            assert!(!allowed.allow(origin.as_bytes()), "{origin}");
+            assert!(!allowed.allows(origin.as_bytes()), "{origin}");
         }
-        assert!("*".parse::<AllowedOrigins>().expect("all").allow(b"null"));
+        assert!("*".parse::<AllowedOrigins>().expect("all").allows(b"null"));
         assert_eq!("".parse(), Ok(AllowedOrigins::None));
         for text in ["app.example", "https://app.example/", "null", "https://a b", "*,https://a"] {
             assert!(text.parse::<AllowedOrigins>().is_err(), "{text}");

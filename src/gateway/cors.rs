@@ -43,7 +43,7 @@ impl CorsAnswer {
             return None;
         }
         let origin = request.headers().get(header::ORIGIN);
-        Some(Self { allowed: origin.filter(|origin| origins.allow(origin.as_bytes())).cloned() })
+        Some(Self { allowed: origin.filter(|origin| origins.allows(origin.as_bytes())).cloned() })
     }
 
     /// Adds the headers to an answer.

@@ -21,7 +21,7 @@ pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, orig
     if READING.contains(&request.method().as_str()) || !is_ambient(headers) {
         return false;
     }
-    if headers.get(header::ORIGIN).is_some_and(|origin| origins.allow(origin.as_bytes())) {
+    if headers.get(header::ORIGIN).is_some_and(|origin| origins.allows(origin.as_bytes())) {
         return false;
     }
     let server = request.extensions().get::<PublicAddress>().cloned().unwrap_or_default();

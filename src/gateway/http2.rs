@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::serve_http::Caller;
 use crate::auth::Session;
-use crate::domain::{Login, Share, ShareLimits, Shares};
+use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 use crate::http::{
     AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, current_date_header, set_retry_after, text_response,
 };
@@ -42,11 +42,11 @@ const STRANGERS_WINDOW: u32 = 65_535;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes of windows that are open beyond [`STRANGERS_WINDOW`].
-const WINDOWS: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20 };
+const WINDOWS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Bytes of a response that are made ahead of what its client takes.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of responses that may be held.
-const RESPONSES: ShareLimits = ShareLimits { per_user: 64 << 20, in_all: 512 << 20 };
+const RESPONSES: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
 const WIDEN_AGAIN: Duration = Duration::from_millis(20);
 /// Time between two questions whether the client is still there, and time that it has to answer.
@@ -64,13 +64,13 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
 /// What all connections over HTTP/2 hold together.
 #[derive(Clone)]
 pub(super) struct Http2Shares {
-    windows: Shares,
-    responses: Shares,
+    windows: UserQuotas,
+    responses: UserQuotas,
 }
 
 impl Default for Http2Shares {
     fn default() -> Self {
-        Self { windows: Shares::new(WINDOWS), responses: Shares::new(RESPONSES) }
+        Self { windows: UserQuotas::new(WINDOWS), responses: UserQuotas::new(RESPONSES) }
     }
 }
 
@@ -171,15 +171,15 @@ enum Window {
     /// As small, for good: the user has used up his share.
     Refused,
     /// To be widened once the client has acknowledged the settings before.
-    Granted(Share),
+    Granted(QuotaReservation),
     Wide {
-        _share: Share,
+        _share: QuotaReservation,
     },
 }
 
 impl Window {
-    fn of(login: &Login, windows: &Shares) -> Self {
-        windows.take(login, u64::from(CONNECTION_WINDOW - STRANGERS_WINDOW)).map_or(Self::Refused, Self::Granted)
+    fn of(login: &Login, windows: &UserQuotas) -> Self {
+        windows.try_reserve(login, u64::from(CONNECTION_WINDOW - STRANGERS_WINDOW)).map_or(Self::Refused, Self::Granted)
     }
 
     /// Widens what was granted, where the client has acknowledged the settings before (RFC 9113 section 6.5.3).
@@ -267,12 +267,13 @@ async fn send(
     mut response: Response<ResponseBody>,
     is_head: bool,
     mut respond: SendResponse<Bytes>,
-    (responses, pace_window): (&Shares, Duration),
+    (responses, pace_window): (&UserQuotas, Duration),
 ) {
     let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
     let held = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
     // Answers to strangers are short, and there are few strangers.
-    let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.take(session.login(), held)) {
+    let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.try_reserve(session.login(), held))
+    {
         Some(None) => {
             response = crowded();
             None

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
-use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertySpace, PublicUrl, ShareLimits, StateLimits};
+use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
 use crate::tree::Durability;
@@ -66,13 +66,13 @@ pub struct Settings {
     /// What one WebDAV client may take.
     pub webdav_options: WebdavOptions,
     /// How much dead properties may take in the state directory.
-    pub properties: PropertySpace,
+    pub properties: PropertyQuota,
     /// How much of what the store keeps callers may fill, beside that.
     pub state_limits: StateLimits,
     /// How REST is set up.
     pub api_options: ApiOptions,
     /// How many files and directories are open at once; `None`: any number.
-    pub open_files: Option<ShareLimits>,
+    pub open_files: Option<UserQuotaLimits>,
     /// How long connections may go on once the gateway is told to stop.
     pub drain: Duration,
 }
@@ -106,7 +106,7 @@ impl Settings {
             sftp_gate: ConnectionLimits { per_user: gate.connections, ..gate },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
-            properties: PropertySpace::default(),
+            properties: PropertyQuota::default(),
             state_limits: StateLimits::default(),
             api_options: ApiOptions::default(),
             open_files: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Clock};
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::store::{ClockJump, Cursor, EventFilter, Store, StoreError};
 use crate::telemetry;
 use crate::tokens::Tokens;
@@ -27,7 +27,7 @@ struct Keeper {
     tokens: Tokens,
     tree: Tree,
     told: Option<u64>,
-    tidy_at: Time,
+    tidy_at: UnixMillis,
     clock: Clock,
     /// When the clock was last written down, in running time, and the jumps that were pending then.
     remembered: Option<(Duration, Vec<ClockJump>)>,
@@ -68,15 +68,15 @@ impl Keeper {
         }
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
-        if self.tidy_at <= now || now.after(REST) < self.tidy_at {
+        if self.tidy_at <= now || now.saturating_add(REST) < self.tidy_at {
             self.tree.sweep_cut_uploads();
             if let Err(error) = self.store.restore_ballast() {
                 tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
             }
             match self.tokens.tidy() {
-                Ok(tidied) => self.tidy_at = now.after(if tidied.is_full() { ROUND } else { REST }),
+                Ok(tidied) => self.tidy_at = now.saturating_add(if tidied.is_full() { ROUND } else { REST }),
                 Err(error) => {
-                    self.tidy_at = now.after(REST);
+                    self.tidy_at = now.saturating_add(REST);
                     tracing::warn!(%error, "the store was not cleaned up");
                 }
             }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
 use super::public_address::{ForwardedAddress, ServerName};
-use crate::domain::{ForwardingHeaders, public_prefix};
+use crate::domain::{ForwardingHeaders, parse_public_prefix};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -132,7 +132,7 @@ fn parse_x_forwarded_address(headers: &HeaderMap) -> ForwardedAddress {
         .collect();
     let prefixes: Option<Vec<String>> = header_texts(headers, X_FORWARDED_PREFIX)
         .flat_map(|list| list.split(','))
-        .map(|path| public_prefix(path.trim().as_bytes()))
+        .map(|path| parse_public_prefix(path.trim().as_bytes()))
         .collect();
     let port = header_texts(headers, X_FORWARDED_PORT)
         .flat_map(|list| list.split(','))

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::domain::{Login, Time};
+use crate::domain::{Login, UnixMillis};
 use crate::tree::{Attributes, Entry, Kind, Timestamp};
 
 use super::error::{Error, Result};
@@ -93,7 +93,7 @@ fn type_bits(kind: Kind) -> u32 {
 }
 
 /// Writes an entry as `ls -l` does, in UTC; recent times with the hour, others with the year.
-pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: Time, out: &mut Vec<u8>) {
+pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: UnixMillis, out: &mut Vec<u8>) {
     use std::io::Write;
     out.push(match entry.kind {
         Kind::File => b'-',
@@ -141,7 +141,7 @@ mod tests {
 
     fn longname(entry: &Entry, name: &[u8]) -> String {
         let mut out = Vec::new();
-        let now = Time::from_millis(1_777_968_000_000);
+        let now = UnixMillis::from_millis(1_777_968_000_000);
         write_longname(entry, name, &"al".parse().expect("login"), now, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }

@@ -99,7 +99,11 @@ impl Error {
             Self::Tree(error) => return tree_status(error),
             Self::Path(PathError::TooLong) => SftpStatus::BadMessage,
             Self::Path(
-                PathError::EmptyPart | PathError::Dots | PathError::Nul | PathError::Slash | PathError::Reserved,
+                PathError::EmptyComponent
+                | PathError::DotComponent
+                | PathError::Nul
+                | PathError::Slash
+                | PathError::Reserved,
             ) => return no_such_file(),
             Self::Eof => SftpStatus::Eof,
             Self::InvalidHandle | Self::WrongHandleKind | Self::TooManyHandles => SftpStatus::Failure,

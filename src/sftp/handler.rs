@@ -16,7 +16,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
 use crate::auth::{Credential, Refusal, Session};
-use crate::domain::{Peer, Protocol, Share};
+use crate::domain::{Peer, Protocol, QuotaReservation};
 use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
 
@@ -96,7 +96,7 @@ impl LoginAttempts {
 /// What there is once the caller has proven himself.
 pub(super) struct LoggedInConnection {
     shared: Arc<SftpSession>,
-    _connection: Share,
+    _connection: QuotaReservation,
     _active_request: ActiveRequest,
 }
 
@@ -196,7 +196,7 @@ impl SshHandler {
     fn start_session(&mut self, session: Session) {
         self.control.reply_monitor().stop();
         self.control.mark_logged_in();
-        let Some(connection) = self.sftp.connections().take(session.login(), 1) else {
+        let Some(connection) = self.sftp.connections().try_reserve(session.login(), 1) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
             return;
         };

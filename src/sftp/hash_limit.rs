@@ -7,15 +7,15 @@ use std::thread::available_parallelism;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::domain::{Login, Share, ShareLimits, Shares};
+use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 
 /// Files that are hashed at once: each keeps a thread.
-const HASHED_FILE_LIMITS: ShareLimits = ShareLimits { per_user: 16, in_all: 128 };
+const HASHED_FILE_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 16, total: 128 };
 
 /// Bounds what is hashed at once; clones share the bounds.
 #[derive(Clone)]
 pub(super) struct HashLimiter {
-    files: Shares,
+    files: UserQuotas,
     slots: Arc<HashSlots>,
 }
 
@@ -27,7 +27,7 @@ struct HashSlots {
 /// One file's place; given back when dropped.
 pub(super) struct HashPermit {
     slots: Arc<HashSlots>,
-    _share: Share,
+    _share: QuotaReservation,
 }
 
 /// The time in which one piece is hashed.
@@ -41,12 +41,12 @@ impl HashLimiter {
 
     fn with_slots(turns: usize) -> Self {
         let turns = HashSlots { free: Mutex::new(turns), slot_released: Condvar::new() };
-        Self { files: Shares::new(HASHED_FILE_LIMITS), slots: Arc::new(turns) }
+        Self { files: UserQuotas::new(HASHED_FILE_LIMITS), slots: Arc::new(turns) }
     }
 
     /// Lets a file of a user be hashed; `None` when too many are.
     pub(super) fn acquire(&self, login: &Login) -> Option<HashPermit> {
-        Some(HashPermit { slots: Arc::clone(&self.slots), _share: self.files.take(login, 1)? })
+        Some(HashPermit { slots: Arc::clone(&self.slots), _share: self.files.try_reserve(login, 1)? })
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
             (0..HASHED_FILE_LIMITS.per_user).map(|_| hashing.acquire(&login(0)).expect("a place")).collect();
         assert!(hashing.acquire(&login(0)).is_none());
         all.extend(
-            (HASHED_FILE_LIMITS.per_user..HASHED_FILE_LIMITS.in_all)
+            (HASHED_FILE_LIMITS.per_user..HASHED_FILE_LIMITS.total)
                 .map(|number| hashing.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a place")),
         );
         assert!(hashing.acquire(&login(99)).is_none());

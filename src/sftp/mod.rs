@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
-use crate::domain::{ShareLimits, Shares};
+use crate::domain::{UserQuotaLimits, UserQuotas};
 use crate::net::AcceptedConnection;
 use crate::tree::Tree;
 
@@ -96,7 +96,7 @@ struct SftpInner {
     tree: Tree,
     auth: Authenticator,
     config: Arc<russh::server::Config>,
-    connections: Shares,
+    connections: UserQuotas,
     hash_limiter: HashLimiter,
     preauth_slots: PreauthSlots,
     options: SftpOptions,
@@ -113,7 +113,7 @@ impl Sftp {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
         let config = Arc::new(algorithms::server_config(&keys, &options));
         let per_user = u64::try_from(options.max_connections_per_user).unwrap_or(u64::MAX);
-        let connections = Shares::new(ShareLimits { per_user, in_all: u64::MAX });
+        let connections = UserQuotas::new(UserQuotaLimits { per_user, total: u64::MAX });
         Self(Arc::new(SftpInner {
             tree,
             auth,
@@ -139,7 +139,7 @@ impl Sftp {
         &self.0.auth
     }
 
-    fn connections(&self) -> &Shares {
+    fn connections(&self) -> &UserQuotas {
         &self.0.connections
     }
 

@@ -4,7 +4,7 @@
 //! directory. What has neither is taken as it is written: the tree resolves it. A name that is missing is found in the
 //! other spelling of Unicode that the tree has it in.
 
-use crate::domain::{Name, Standing, TreePath};
+use crate::domain::{EntryName, PathAccess, TreePath};
 use crate::tree;
 
 use super::error::{Error, Result};
@@ -81,7 +81,7 @@ impl ChannelWorker {
                     path = self.canonical_directory(&self.session.files.as_spelled(&path))?.parent().unwrap_or_default()
                 }
                 name => {
-                    path = path.child(&Name::new(name)?);
+                    path = path.child(&EntryName::new(name)?);
                     slash = false;
                 }
             }
@@ -113,7 +113,7 @@ impl ChannelWorker {
     /// not give a path another meaning; it follows when the folder itself was renamed.
     pub(super) fn current_start_directory(&mut self) -> Result<&TreePath> {
         let view = self.session.view();
-        if view.session().access()?.standing(&self.start_directory) == Standing::Absent {
+        if view.session().access()?.path_access(&self.start_directory) == PathAccess::Absent {
             self.start_directory = view.start();
         }
         Ok(&self.start_directory)

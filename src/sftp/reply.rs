@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::domain::{Login, Time};
+use crate::domain::{Login, UnixMillis};
 use crate::tree::{Entry, Space};
 
 use super::attributes;
@@ -124,7 +124,7 @@ impl ReplyBatch {
     }
 
     /// Begins an answer of names with attributes.
-    pub(super) fn names<'a>(&'a mut self, id: u32, login: &'a Login, now: Time) -> NameReply<'a> {
+    pub(super) fn names<'a>(&'a mut self, id: u32, login: &'a Login, now: UnixMillis) -> NameReply<'a> {
         let start = self.begin_reply(SSH_FXP_NAME, id);
         self.put_u32(0);
         NameReply { replies: self, start, count: 0, login, now }
@@ -224,7 +224,7 @@ pub(super) struct NameReply<'a> {
     start: usize,
     count: usize,
     login: &'a Login,
-    now: Time,
+    now: UnixMillis,
 }
 
 impl NameReply<'_> {
@@ -302,7 +302,7 @@ mod tests {
         assert!(matches!(replies.data(2, 10, |_| Ok(0)), Err(Error::Eof)));
         assert!(matches!(replies.data(2, 10, |_| Err(Error::InvalidHandle)), Err(Error::InvalidHandle)));
         let login = "al".parse().expect("login");
-        assert!(matches!(replies.names(3, &login, Time::from_millis(0)).finish(), Err(Error::Eof)));
+        assert!(matches!(replies.names(3, &login, UnixMillis::from_millis(0)).finish(), Err(Error::Eof)));
         assert_eq!(replies.0, before);
     }
 
@@ -310,7 +310,7 @@ mod tests {
     fn name_reply_stays_below_64_kib_and_counts_entries() {
         let mut replies = ReplyBatch::default();
         let login = "al".parse().expect("login");
-        let mut names = replies.names(3, &login, Time::from_millis(0));
+        let mut names = replies.names(3, &login, UnixMillis::from_millis(0));
         let mut pushed = 0u32;
         while !names.is_full() {
             names.push(&[b'x'; 255], &entry());

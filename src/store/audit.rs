@@ -6,13 +6,13 @@ use rusqlite::{Connection, Row, Transaction, named_params};
 
 use super::users::page;
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Actor, Event, EventKind, Login, Peer, Protocol, Time, TokenId};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
 
 /// Which events to read; `None` narrows nothing.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
     /// Those at this instant or later.
-    pub since: Option<Time>,
+    pub since: Option<UnixMillis>,
     /// Those that concern one user.
     pub user: Option<Login>,
     /// Those that concern one token.
@@ -39,7 +39,7 @@ pub struct Noted {
     pub id: u64,
     /// The event.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: AuditEvent,
 }
 
 /// A token that was used from a network from which this process did not see it used before.
@@ -48,7 +48,7 @@ pub(crate) struct Sighting {
     /// The token.
     pub(crate) token: TokenId,
     /// When.
-    pub(crate) at: Time,
+    pub(crate) at: UnixMillis,
     /// The network.
     pub(crate) network: IpAddr,
     /// Who used it.
@@ -60,7 +60,7 @@ const NETWORKS: u32 = 256;
 
 impl Store {
     /// Notes events that no change of the store goes with. A power cut may lose them.
-    pub fn record(&self, events: &[Event]) -> Result<()> {
+    pub fn record(&self, events: &[AuditEvent]) -> Result<()> {
         if events.is_empty() {
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Forgets up to `limit` events from before an instant, the oldest first, and returns how many.
-    pub fn forget_events(&self, before: Time, limit: usize) -> Result<usize> {
+    pub fn forget_events(&self, before: UnixMillis, limit: usize) -> Result<usize> {
         self.write_freeing(Durability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE at < ?1 ORDER BY at LIMIT ?2)";
@@ -134,7 +134,7 @@ impl Store {
 }
 
 /// Notes an event within the transaction that makes it so.
-pub(super) fn note(t: &Transaction<'_>, event: &Event) -> Result<()> {
+pub(super) fn note(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
     let mut insert = t.prepare_cached(
         "INSERT INTO events (at, kind, user, token, actor, address, client, protocol, path, count, detail)
          VALUES (:at, :kind, :user, :token, :actor, :address, :client, :protocol, :path, :count, :detail)",
@@ -166,9 +166,9 @@ fn sight(t: &Transaction<'_>, sighting: &Sighting) -> Result<()> {
         .execute((token, &network, at))?;
     let kind = if networks == 0 { EventKind::TokenFirstUsed } else { EventKind::TokenNewAddress };
     let by = Actor::Bearer { login: login.clone(), token: *token };
-    let event = Event::new(*at, kind).user(&login).token(*token).by(by).from(peer);
+    let event = AuditEvent::new(*at, kind).with_user(&login).with_token(*token).with_actor(by).with_peer(peer);
     let last = networks + 1 == NETWORKS;
-    note(t, &if last { event.detail("further networks of this token are not told") } else { event })
+    note(t, &if last { event.with_detail("further networks of this token are not told") } else { event })
 }
 
 fn latest(c: &Connection) -> Result<u64> {
@@ -181,7 +181,7 @@ fn noted(row: &Row<'_>) -> Result<Noted> {
     let kind: String = row.get(2)?;
     let actor: Option<String> = row.get(5)?;
     let protocol: Option<String> = row.get(8)?;
-    let event = Event {
+    let event = AuditEvent {
         at: row.get(1)?,
         kind: kind.parse().map_err(StoreError::Damaged)?,
         user: row.get(3)?,
@@ -214,8 +214,8 @@ mod tests {
     use super::*;
     use crate::store::testing::{id, login, now, opened};
 
-    fn event(second: u64, kind: EventKind) -> Event {
-        Event::new(now().after(Duration::from_secs(second)), kind)
+    fn event(second: u64, kind: EventKind) -> AuditEvent {
+        AuditEvent::new(now().saturating_add(Duration::from_secs(second)), kind)
     }
 
     fn numbers(events: &[Noted]) -> Vec<u64> {
@@ -232,13 +232,13 @@ mod tests {
             user_agent: Some("SSH-2.0-x".to_owned()),
         };
         let full = event(1, EventKind::AccessDenied)
-            .user(&login("alice"))
-            .token(token)
-            .by(Actor::Bearer { login: login("bob"), token })
-            .from(&peer)
-            .at_path(&crate::domain::TreePath::parse(b"/a/b").expect("path"))
-            .times(7)
-            .detail("write");
+            .with_user(&login("alice"))
+            .with_token(token)
+            .with_actor(Actor::Bearer { login: login("bob"), token })
+            .with_peer(&peer)
+            .with_path(&crate::domain::TreePath::parse(b"/a/b").expect("path"))
+            .with_count(7)
+            .with_detail("write");
         let bare = event(2, EventKind::PolicyChanged);
         store.record(&[full.clone(), bare.clone()]).expect("noted");
         let read = store.audit(&EventFilter::default(), Cursor::After(0), 10).expect("read");
@@ -253,7 +253,7 @@ mod tests {
         let events: Vec<_> = (0..10)
             .map(|n| {
                 let of = event(n, kinds[usize::from(n % 2 == 1)]);
-                if n < 5 { of.user(&login("alice")) } else { of.token(id("JhxND7ci")) }
+                if n < 5 { of.with_user(&login("alice")) } else { of.with_token(id("JhxND7ci")) }
             })
             .collect();
         store.record(&events).expect("noted");
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(store.forget_events(events[5].at, 3).expect("forgotten"), 0);
         let left = store.audit(&EventFilter::default(), Cursor::After(0), 100).expect("read");
         assert_eq!(numbers(&left), [6, 7, 8, 9, 10]);
-        store.forget_events(Time::MAX, 100).expect("forgotten");
+        store.forget_events(UnixMillis::MAX, 100).expect("forgotten");
         store.record(&events[..1]).expect("noted");
         assert_eq!(store.latest_event().expect("read"), 11);
     }

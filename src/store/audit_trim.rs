@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::users::page;
 use super::{Durability, Result, Store};
-use crate::domain::{EventKind, ShareLimits};
+use crate::domain::{EventKind, UserQuotaLimits};
 
 /// Share of all events that may come before they are counted again: counting takes a while.
 const COUNTED_ONCE_IN: u64 = 100;
@@ -28,7 +28,7 @@ impl Store {
         }
         let bounds = self.state_limits().audit_rows;
         let heaps = self.read(event_heaps)?;
-        let level = level(heaps.iter().map(|heap| heap.rows).collect(), bounds.in_all);
+        let level = level(heaps.iter().map(|heap| heap.rows).collect(), bounds.total);
         let mut trimmed = 0;
         for heap in &heaps {
             let most = if heap.user.is_some() { level.min(bounds.per_user) } else { level };
@@ -56,8 +56,8 @@ impl Store {
 }
 
 /// Returns how many events may come before they are counted again.
-fn counting_pause(bounds: ShareLimits) -> u64 {
-    bounds.in_all.min(bounds.per_user) / COUNTED_ONCE_IN + 1
+fn counting_pause(bounds: UserQuotaLimits) -> u64 {
+    bounds.total.min(bounds.per_user) / COUNTED_ONCE_IN + 1
 }
 
 fn event_heaps(c: &Connection) -> Result<Vec<EventHeap>> {
@@ -88,12 +88,12 @@ fn level(mut heaps: Vec<u64>, most: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Event, StateLimits};
+    use crate::domain::{AuditEvent, StateLimits};
     use crate::store::testing::{login, now, opened};
     use crate::store::{Cursor, EventFilter};
 
-    fn events(kind: EventKind, user: &str, count: usize) -> Vec<Event> {
-        (0..count).map(|_| Event::new(now(), kind).user(&login(user))).collect()
+    fn events(kind: EventKind, user: &str, count: usize) -> Vec<AuditEvent> {
+        (0..count).map(|_| AuditEvent::new(now(), kind).with_user(&login(user))).collect()
     }
 
     fn kinds_of(store: &Store, user: &str) -> Vec<EventKind> {
@@ -104,7 +104,10 @@ mod tests {
 
     fn bounded(per_user: u64, in_all: u64) -> (tempfile::TempDir, Store) {
         let (folder, store) = opened();
-        store.bound_state(StateLimits { audit_rows: ShareLimits { per_user, in_all }, ..StateLimits::default() });
+        store.bound_state(StateLimits {
+            audit_rows: UserQuotaLimits { per_user, total: in_all },
+            ..StateLimits::default()
+        });
         (folder, store)
     }
 

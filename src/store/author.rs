@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Transaction;
 
 use super::{Result, Store, audit};
-use crate::domain::{Actor, Event, EventKind, Peer, Time};
+use crate::domain::{Actor, AuditEvent, EventKind, Peer, UnixMillis};
 
 /// Who makes changes, and when.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Author {
     /// From where, with what and by which door; `None` for work on the state directory.
     pub peer: Option<Peer>,
     /// The present instant.
-    pub at: Time,
+    pub at: UnixMillis,
 }
 
 impl Store {
@@ -28,11 +28,16 @@ impl Store {
     }
 
     /// Notes what a change did, where it is made in somebody's name.
-    pub(super) fn note(&self, t: &Transaction<'_>, kind: EventKind, of: impl FnOnce(Event) -> Event) -> Result<()> {
+    pub(super) fn note(
+        &self,
+        t: &Transaction<'_>,
+        kind: EventKind,
+        of: impl FnOnce(AuditEvent) -> AuditEvent,
+    ) -> Result<()> {
         let Some(author) = &self.author else { return Ok(()) };
-        let event = Event::new(author.at, kind).by(author.actor.clone());
+        let event = AuditEvent::new(author.at, kind).with_actor(author.actor.clone());
         let event = match &author.peer {
-            Some(peer) => event.from(peer),
+            Some(peer) => event.with_peer(peer),
             None => event,
         };
         audit::note(t, &of(event))

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::clean::remove_longest_dead;
 use super::users::page;
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Login, NodeId, PropertySpace, ShareLimits, StateLimits, Time};
+use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 
 /// Rows that are counted for nobody in one write.
 const DISOWNED_AT_ONCE: usize = 1000;
@@ -26,8 +26,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Budget`] where none of his is dead.
-    pub(super) fn make_room_for_token(&self, t: &Transaction<'_>, user: i64, now: Time) -> Result<()> {
-        let ShareLimits { per_user, in_all } = self.state_limits().tokens;
+    pub(super) fn make_room_for_token(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
+        let UserQuotaLimits { per_user, total: in_all } = self.state_limits().tokens;
         let rows = |sql: &str, bound: u64| -> Result<bool> {
             let enough = i64::try_from(bound).unwrap_or(i64::MAX);
             let rows = t.prepare_cached(sql)?.query_row(params![user, enough], |row| row.get::<_, i64>(0))?;
@@ -50,7 +50,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Budget`].
     pub(super) fn fits_named_nodes(&self, c: &Connection, namer: Option<&Login>, more: u64) -> Result<()> {
-        let ShareLimits { per_user, in_all } = self.state_limits().named_nodes;
+        let UserQuotaLimits { per_user, total: in_all } = self.state_limits().named_nodes;
         if let Some(namer) = namer
             && amount(c, "nodes", namer)?.saturating_add(more) > per_user
         {
@@ -63,7 +63,7 @@ impl Store {
     }
 
     /// Bounds the space that dead properties may take.
-    pub fn bound_properties(&self, space: PropertySpace) {
+    pub fn bound_properties(&self, space: PropertyQuota) {
         *self.shared.budget.lock() = space;
     }
 
@@ -97,7 +97,7 @@ impl Store {
 
     /// Refuses dead properties beyond the bounds, but for a change by which they become less.
     pub(super) fn fits_budget(&self, before: Held, after: Held) -> Result<()> {
-        let PropertySpace { per_user, all } = *self.shared.budget.lock();
+        let PropertyQuota { per_user, total: all } = *self.shared.budget.lock();
         if after.own > per_user && after.own > before.own {
             return Err(StoreError::Budget("the properties that the user has set take as much space as they may"));
         }

@@ -7,13 +7,13 @@ use super::audit::note;
 use super::journals::end_journals;
 use super::users::page;
 use super::{Durability, Result, Store};
-use crate::domain::{Actor, Event, EventKind, Login, Time, TokenId};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, TokenId, UnixMillis};
 
 impl Store {
     /// Notes up to `limit` tokens that have expired by themselves since this was last asked, and returns
     /// how many. A use that is not written down yet makes a sliding one live a little longer than its
     /// row says: that is waited for.
-    pub(crate) fn note_expired(&self, now: Time, limit: usize) -> Result<usize> {
+    pub(crate) fn note_expired(&self, now: UnixMillis, limit: usize) -> Result<usize> {
         const DYING: &str = "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
             WHERE t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at <= ?1
               AND (t.window_ms IS NULL OR t.dies_at + t.window_ms / 10 + 2000 <= ?1)
@@ -33,7 +33,7 @@ impl Store {
 
     /// Notes that tokens have expired by themselves, on the word of the process that has their last uses; returns how
     /// many that was new of.
-    pub(crate) fn note_expired_tokens(&self, tokens: &[TokenId], now: Time) -> Result<usize> {
+    pub(crate) fn note_expired_tokens(&self, tokens: &[TokenId], now: UnixMillis) -> Result<usize> {
         self.write_freeing(Durability::Lazy, |t| {
             let mut select = t.prepare_cached(
                 "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
@@ -49,7 +49,7 @@ impl Store {
     }
 
     /// Takes away what was kept of secrets that a rotation replaced and whose grace is over; returns how many those were.
-    pub(crate) fn end_graces(&self, now: Time) -> Result<usize> {
+    pub(crate) fn end_graces(&self, now: UnixMillis) -> Result<usize> {
         const OVER: &str = "SELECT 1 FROM tokens WHERE old_until <= ?1";
         if !self.read(|c| Ok(c.prepare_cached(OVER)?.exists([now])?))? {
             return Ok(0);
@@ -62,7 +62,7 @@ impl Store {
 
     /// Removes up to `limit` tokens that were revoked or have expired by an instant, children before their
     /// parents, and returns how many. A child is dead for at least as long as what stands above it.
-    pub(crate) fn remove_dead(&self, by: Time, now: Time, limit: usize) -> Result<usize> {
+    pub(crate) fn remove_dead(&self, by: UnixMillis, now: UnixMillis, limit: usize) -> Result<usize> {
         const REVOKED: &str = "SELECT id FROM tokens WHERE revoked_at <= ?1 ORDER BY revoked_at LIMIT ?2";
         const EXPIRED: &str =
             "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= ?1 ORDER BY dies_at LIMIT ?2";
@@ -91,21 +91,22 @@ impl Store {
 }
 
 /// A token that has expired: its owner, and when by what is written down.
-type Expired = (TokenId, Login, Time);
+type Expired = (TokenId, Login, UnixMillis);
 
-fn expire(t: &Transaction<'_>, found: &[Expired], now: Time) -> Result<usize> {
+fn expire(t: &Transaction<'_>, found: &[Expired], now: UnixMillis) -> Result<usize> {
     let mut mark = t.prepare_cached("UPDATE tokens SET expiry_noted = 1 WHERE id = ?1")?;
     for (token, login, at) in found {
         mark.execute([token])?;
-        let event = Event::new(now, EventKind::TokenExpired).user(login).token(*token).by(Actor::Server);
-        note(t, &event.detail(format!("at {at}")))?;
+        let event =
+            AuditEvent::new(now, EventKind::TokenExpired).with_user(login).with_token(*token).with_actor(Actor::Server);
+        note(t, &event.with_detail(format!("at {at}")))?;
     }
     end_journals(t, &found.iter().map(|(token, ..)| *token).collect::<Vec<_>>())?;
     Ok(found.len())
 }
 
 /// Removes the token of a user that has been dead for longest, with those made with it; tells whether there was one.
-pub(super) fn remove_longest_dead(t: &Transaction<'_>, user: i64, now: Time) -> Result<bool> {
+pub(super) fn remove_longest_dead(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
     let mut select = t.prepare_cached(
         "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
          ORDER BY coalesce(revoked_at, dies_at) LIMIT 1",
@@ -130,14 +131,15 @@ fn lineage(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<Toke
 }
 
 /// Removes a token; tells whether it was there.
-fn remove(t: &Transaction<'_>, token: TokenId, now: Time) -> Result<bool> {
+fn remove(t: &Transaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
     let mut select =
         t.prepare_cached("SELECT u.login, t.name FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
     let found = select.query_row([token], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((login, name)): Option<(Login, String)> = found else { return Ok(false) };
     t.prepare_cached("DELETE FROM tokens WHERE id = ?1")?.execute([token])?;
-    let event = Event::new(now, EventKind::TokenRemoved).user(&login).token(token).by(Actor::Server);
-    note(t, &event.detail(name))?;
+    let event =
+        AuditEvent::new(now, EventKind::TokenRemoved).with_user(&login).with_token(token).with_actor(Actor::Server);
+    note(t, &event.with_detail(name))?;
     Ok(true)
 }
 
@@ -146,12 +148,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::Expiry;
+    use crate::domain::TokenExpiry;
     use crate::store::testing::{id, login, now, opened, token};
     use crate::store::{Cursor, EventFilter, LastUse, NewToken, Use};
 
-    fn later(seconds: u64) -> Time {
-        now().after(Duration::from_secs(seconds))
+    fn later(seconds: u64) -> UnixMillis {
+        now().saturating_add(Duration::from_secs(seconds))
     }
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -161,7 +163,7 @@ mod tests {
         (folder, store)
     }
 
-    fn add(store: &Store, name: &str, expiry: Expiry, parent: Option<&str>) {
+    fn add(store: &Store, name: &str, expiry: TokenExpiry, parent: Option<&str>) {
         store.add_token(&NewToken { parent: parent.map(id), ..token(name, "alice", expiry) }).expect("kept");
     }
 
@@ -179,10 +181,10 @@ mod tests {
     #[test]
     fn expiry_is_noted_once_and_only_when_it_is_certain() {
         let (_folder, store) = store();
-        add(&store, "aaaaaaaa", Expiry::Hard(later(60)), None);
-        add(&store, "bbbbbbbb", Expiry::Sliding { window_ms: 100_000, cap: later(9999) }, None);
-        add(&store, "cccccccc", Expiry::Never, None);
-        add(&store, "dddddddd", Expiry::Hard(later(60)), None);
+        add(&store, "aaaaaaaa", TokenExpiry::Hard(later(60)), None);
+        add(&store, "bbbbbbbb", TokenExpiry::Sliding { window_ms: 100_000, cap: later(9999) }, None);
+        add(&store, "cccccccc", TokenExpiry::Never, None);
+        add(&store, "dddddddd", TokenExpiry::Hard(later(60)), None);
         store.revoke_tokens(&[id("dddddddd")], later(1)).expect("revoked");
         assert_eq!(store.note_expired(later(59), 10).expect("noted"), 0);
         assert_eq!(store.note_expired(later(60), 10).expect("noted"), 1);
@@ -198,9 +200,9 @@ mod tests {
     #[test]
     fn dead_tokens_leave_after_their_time_and_never_before() {
         let (_folder, store) = store();
-        add(&store, "aaaaaaaa", Expiry::Hard(later(60)), None);
-        add(&store, "bbbbbbbb", Expiry::Never, None);
-        add(&store, "cccccccc", Expiry::Never, None);
+        add(&store, "aaaaaaaa", TokenExpiry::Hard(later(60)), None);
+        add(&store, "bbbbbbbb", TokenExpiry::Never, None);
+        add(&store, "cccccccc", TokenExpiry::Never, None);
         store.revoke_tokens(&[id("bbbbbbbb")], later(90)).expect("revoked");
         store.note_expired(later(60), 10).expect("noted");
         assert_eq!(store.remove_dead(later(59), later(1000), 10).expect("removed"), 0);
@@ -209,17 +211,21 @@ mod tests {
         assert_eq!(store.remove_dead(later(89), later(1000), 10).expect("removed"), 0);
         assert_eq!(store.remove_dead(later(90), later(1000), 10).expect("removed"), 1);
         assert_eq!(left(&store), ["cccccccc"]);
-        assert_eq!(store.remove_dead(Time::MAX, later(1000), 10).expect("removed"), 0, "a live one stays for ever");
+        assert_eq!(
+            store.remove_dead(UnixMillis::MAX, later(1000), 10).expect("removed"),
+            0,
+            "a live one stays for ever"
+        );
         assert_eq!(told(&store, EventKind::TokenRemoved), [id("aaaaaaaa"), id("bbbbbbbb")], "their events stay");
     }
 
     #[test]
     fn children_leave_before_their_parents_in_batches() {
         let (_folder, store) = store();
-        add(&store, "aaaaaaaa", Expiry::Never, None);
-        add(&store, "bbbbbbbb", Expiry::Never, Some("aaaaaaaa"));
-        add(&store, "cccccccc", Expiry::Never, Some("bbbbbbbb"));
-        add(&store, "dddddddd", Expiry::Never, Some("aaaaaaaa"));
+        add(&store, "aaaaaaaa", TokenExpiry::Never, None);
+        add(&store, "bbbbbbbb", TokenExpiry::Never, Some("aaaaaaaa"));
+        add(&store, "cccccccc", TokenExpiry::Never, Some("bbbbbbbb"));
+        add(&store, "dddddddd", TokenExpiry::Never, Some("aaaaaaaa"));
         store.revoke_tokens(&[id("bbbbbbbb")], later(5)).expect("revoked");
         assert_eq!(store.remove_dead(later(5), later(9), 10).expect("removed"), 2, "what it was made with stays");
         assert_eq!(left(&store), ["aaaaaaaa", "dddddddd"]);

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 
 /// A jump of the clock that is not trusted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct ClockJump {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockMemory {
     /// The last time that it showed.
-    pub seen_at: Time,
+    pub seen_at: UnixMillis,
     /// For how long the machine had been running then, in milliseconds.
     pub running_ms: u64,
     /// Which start of the machine that was; empty where it is not known.
@@ -32,7 +32,7 @@ pub struct ClockMemory {
 
 impl ClockMemory {
     /// Returns what is known where all that is known is a time that the clock showed.
-    pub(crate) fn of(seen_at: Time) -> Self {
+    pub(crate) fn of(seen_at: UnixMillis) -> Self {
         Self { seen_at, running_ms: 0, boot: String::new(), held_ms: 0, jumps: Vec::new() }
     }
 }
@@ -56,7 +56,7 @@ impl Store {
                 })
                 .optional()?;
             let Some((memory, jumps)) = row else {
-                let last: Option<Time> = c.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?;
+                let last: Option<UnixMillis> = c.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?;
                 return Ok(last.map(ClockMemory::of));
             };
             let jumps = serde_json::from_str(&jumps).map_err(|error| StoreError::Damaged(error.to_string()))?;
@@ -82,14 +82,14 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Event, EventKind};
+    use crate::domain::{AuditEvent, EventKind};
     use crate::store::testing::{now, opened};
 
     #[test]
     fn clock_memory_survives_the_process_and_begins_with_the_last_event() {
         let (folder, store) = opened();
         assert_eq!(store.clock_memory().expect("read"), None);
-        store.record(&[Event::new(now(), EventKind::AttemptRefused)]).expect("noted");
+        store.record(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("noted");
         assert_eq!(store.clock_memory().expect("read"), Some(ClockMemory::of(now())));
         let memory = ClockMemory {
             running_ms: 3,

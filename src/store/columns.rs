@@ -6,7 +6,9 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Result as SqlResult, Row};
 
 use super::{Result, StoreError};
-use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Role, Roles, Time, TokenId, TreePath};
+use crate::domain::{
+    ForeignRoles, Login, NodeId, Permission, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreePath, UnixMillis,
+};
 
 fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
@@ -28,13 +30,13 @@ macro_rules! as_text {
 }
 as_text!(TokenId, Login, Role);
 
-impl FromSql for Time {
+impl FromSql for UnixMillis {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        value.as_i64().map(Time::from_millis)
+        value.as_i64().map(UnixMillis::from_millis)
     }
 }
 
-impl ToSql for Time {
+impl ToSql for UnixMillis {
     fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
         Ok(self.as_millis().into())
     }
@@ -84,25 +86,25 @@ macro_rules! as_json {
         }
     )*};
 }
-as_json!(Limits = "{}", Roles = "[]", ForeignRoles = "[]");
+as_json!(TokenLimits = "{}", Roles = "[]", ForeignRoles = "[]");
 
 /// Returns an expiry as the columns `hard_at` and `window_ms`.
-pub(super) fn expiry_columns(expiry: Expiry) -> (Option<Time>, Option<i64>) {
+pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option<i64>) {
     match expiry {
-        Expiry::Hard(at) => (Some(at), None),
-        Expiry::Sliding { window_ms, cap } => (Some(cap), Some(i64::try_from(window_ms).unwrap_or(i64::MAX))),
-        Expiry::Never => (None, None),
+        TokenExpiry::Hard(at) => (Some(at), None),
+        TokenExpiry::Sliding { window_ms, cap } => (Some(cap), Some(i64::try_from(window_ms).unwrap_or(i64::MAX))),
+        TokenExpiry::Never => (None, None),
     }
 }
 
 /// Reads the columns `hard_at` and `window_ms`, the second right after the first.
-pub(super) fn expiry(row: &Row<'_>, hard_at: usize) -> Result<Expiry> {
-    let hard: Option<Time> = row.get(hard_at)?;
+pub(super) fn expiry(row: &Row<'_>, hard_at: usize) -> Result<TokenExpiry> {
+    let hard: Option<UnixMillis> = row.get(hard_at)?;
     let Some(window) = row.get::<_, Option<i64>>(hard_at + 1)? else {
-        return Ok(hard.map_or(Expiry::Never, Expiry::Hard));
+        return Ok(hard.map_or(TokenExpiry::Never, TokenExpiry::Hard));
     };
     let window_ms = u64::try_from(window).map_err(|_| StoreError::Damaged("a negative window".to_owned()))?;
-    Ok(Expiry::Sliding { window_ms, cap: hard.unwrap_or(Time::MAX) })
+    Ok(TokenExpiry::Sliding { window_ms, cap: hard.unwrap_or(UnixMillis::MAX) })
 }
 
 pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {

@@ -53,7 +53,7 @@ pub enum StoreError {
     Missing(String),
     /// The policy does not allow it.
     #[error(transparent)]
-    Policy(#[from] crate::domain::PolicyFault),
+    Policy(#[from] crate::domain::PolicyViolation),
     /// A policy key or value that can't be.
     #[error("{0}")]
     Setting(String),

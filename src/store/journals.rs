@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::tokens::dead_token;
 use super::users::page;
 use super::{Durability, Result, Store};
-use crate::domain::{Time, TokenId, TreePath};
+use crate::domain::{TokenId, TreePath, UnixMillis};
 
 /// How many journals a token may have; the one that rested longest goes.
 const MOST: i64 = 32;
@@ -59,13 +59,13 @@ impl Store {
         token: TokenId,
         folder: &TreePath,
         deep: bool,
-        now: Time,
+        now: UnixMillis,
     ) -> Result<Option<Journal>> {
         self.read(|connection| find(connection, token, folder, deep, now))
     }
 
     /// Returns the journal of a token, folder and depth; begins it where there is none that has not ended.
-    pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Journal> {
+    pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Journal> {
         self.write(Durability::Lazy, |connection| {
             if let Some(journal) = find(connection, token, folder, deep, now)? {
                 let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
@@ -84,11 +84,11 @@ impl Store {
 
     /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves at `now`, up to
     /// `limit` rows, and returns how many those were.
-    pub(crate) fn forget_journals(&self, now: Time, limit: usize) -> Result<usize> {
+    pub(crate) fn forget_journals(&self, now: UnixMillis, limit: usize) -> Result<usize> {
         let dead = format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", dead_token("journals.token"));
         let dead = self.read(|connection| {
             let mut select = connection.prepare_cached(&dead)?;
-            let rows = select.query_map(params![ROUND, now.before(LIFE)], |row| row.get(0))?;
+            let rows = select.query_map(params![ROUND, now.saturating_sub(LIFE)], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
         })?;
         if dead.is_empty() {
@@ -285,10 +285,16 @@ fn shorten(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
     Ok(gone + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
 }
 
-fn find(connection: &Connection, token: TokenId, folder: &TreePath, deep: bool, now: Time) -> Result<Option<Journal>> {
+fn find(
+    connection: &Connection,
+    token: TokenId,
+    folder: &TreePath,
+    deep: bool,
+    now: UnixMillis,
+) -> Result<Option<Journal>> {
     let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3 AND used_at > ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let row = statement.query_row(params![token, folder.as_bytes(), deep, now.before(LIFE)], |row| {
+    let row = statement.query_row(params![token, folder.as_bytes(), deep, now.saturating_sub(LIFE)], |row| {
         Ok(Journal { id: row.get(0)?, floor: row.get(1)?, last: row.get(2)? })
     });
     Ok(row.optional()?)
@@ -299,7 +305,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::Expiry;
+    use crate::domain::TokenExpiry;
     use crate::store::{NewToken, testing};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -308,7 +314,7 @@ mod tests {
     fn what_has_gone_is_forgotten_in_its_turn() {
         let (_folder, store) = testing::opened();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
-        let new = testing::token("aaaaaaaa", "alice", Expiry::Never);
+        let new = testing::token("aaaaaaaa", "alice", TokenExpiry::Never);
         store.add_token(&new).expect("kept");
         let token = new.id;
         let root = TreePath::root();
@@ -351,7 +357,7 @@ mod tests {
             if store.user(&testing::login(owner)).expect("read").is_none() {
                 store.create_user(&testing::login(owner), &[], testing::now()).expect("user");
             }
-            let new = testing::token(name, owner, Expiry::Hard(testing::now().after(HOUR)));
+            let new = testing::token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(HOUR)));
             store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
         }
         (folder, store)
@@ -403,7 +409,7 @@ mod tests {
         begin(&store, "aaaaaaaa", "/a", 3);
         assert_eq!(store.note_expired(testing::now(), 10).expect("nothing"), 0);
         assert_eq!(left(&store).1, 3);
-        assert_eq!(store.note_expired(testing::now().after(HOUR), 10).expect("noted"), 1);
+        assert_eq!(store.note_expired(testing::now().saturating_add(HOUR), 10).expect("noted"), 1);
         assert_eq!(left(&store), (vec![], 0));
     }
 
@@ -439,7 +445,7 @@ mod tests {
         }
         begin(&store, &names[0], "/one-more", 0);
         assert_eq!(count(&names[0]), 32, "a token's own");
-        let later = testing::now().after(HOUR);
+        let later = testing::now().saturating_add(HOUR);
         let first = TreePath::parse(b"/1").expect("path");
         store.journal(testing::id(&names[0]), &first, true, later).expect("used");
         begin(&store, &names[4], "/a", 0);
@@ -460,18 +466,18 @@ mod tests {
         for (token, members) in [("aaaaaaaa", 3), ("dddddddd", 2)] {
             begin(&store, token, "/a", members);
         }
-        let (used, folder) = (testing::now().after(HOUR), TreePath::parse(b"/a").expect("path"));
-        let id = |token: &str, now: Time| {
+        let (used, folder) = (testing::now().saturating_add(HOUR), TreePath::parse(b"/a").expect("path"));
+        let id = |token: &str, now: UnixMillis| {
             store.find_journal(testing::id(token), &folder, true, now).expect("read").map(|journal| journal.id)
         };
         store.journal(testing::id("dddddddd"), &folder, true, used).expect("used");
-        let end = testing::now().after(LIFE);
-        assert!(id("aaaaaaaa", end.before(HOUR)).is_some());
+        let end = testing::now().saturating_add(LIFE);
+        assert!(id("aaaaaaaa", end.saturating_sub(HOUR)).is_some());
         assert_eq!((id("aaaaaaaa", end), id("dddddddd", end).is_some()), (None, true));
         let old = id("dddddddd", end);
-        let anew = store.journal(testing::id("dddddddd"), &folder, true, end.after(HOUR)).expect("begun anew");
+        let anew = store.journal(testing::id("dddddddd"), &folder, true, end.saturating_add(HOUR)).expect("begun anew");
         assert!(old != Some(anew.id) && anew.last == 0, "what ended is not gone on with");
-        assert_eq!(store.forget_journals(end.before(HOUR), 99).expect("nothing"), 0);
+        assert_eq!(store.forget_journals(end.saturating_sub(HOUR), 99).expect("nothing"), 0);
         assert_eq!(store.forget_journals(end, 99).expect("forgotten"), 4);
         assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 0));
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::testing::{fill_disk, id, kill_after, login, now, token};
 use super::{Author, Cursor, EventFilter, Store};
-use crate::domain::{Actor, EventKind, Expiry};
+use crate::domain::{Actor, EventKind, TokenExpiry};
 
 /// Tells the child after how many points it is killed, and in which directory.
 const ORDER: &str = "PATGATE_TEST_STORE_ORDER";
@@ -28,7 +28,7 @@ fn in_a_process_of_its_own() {
     let (points, state) = order.split_once(':').expect("an order");
     let store = opened(Path::new(state));
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&token(TOKEN, "alice", Expiry::Never)).expect("token");
+    store.add_token(&token(TOKEN, "alice", TokenExpiry::Never)).expect("token");
     assert!(store.restore_ballast().expect("made"));
     fill_disk(FULL_COMMITS);
     kill_after(points.parse().expect("a number"));

@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::columns::stored_path;
 use super::{Durability, Reserve, Result, Store};
-use crate::domain::{Login, Time, TreePath};
+use crate::domain::{Login, TreePath, UnixMillis};
 
 /// A lock as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub(crate) struct LockRow {
     /// How long it was given.
     pub(crate) timeout: Duration,
     /// When it ends.
-    pub(crate) expires: Time,
+    pub(crate) expires: UnixMillis,
 }
 
 impl Store {
     /// Returns the locks that live beyond `now`, and strikes the others.
-    pub(crate) fn live_locks(&self, now: Time) -> Result<Vec<LockRow>> {
+    pub(crate) fn live_locks(&self, now: UnixMillis) -> Result<Vec<LockRow>> {
         self.write_freeing(Durability::Lazy, |connection| {
             connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
             let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";

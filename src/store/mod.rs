@@ -52,7 +52,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
-use crate::domain::{PropertySpace, StateLimits};
+use crate::domain::{PropertyQuota, StateLimits};
 use epoch::Announced;
 
 pub(crate) use audit::Sighting;
@@ -124,7 +124,7 @@ struct Shared {
     /// When a write last found the database held.
     held_at: Mutex<Option<Instant>>,
     ballast: Ballast,
-    budget: Mutex<PropertySpace>,
+    budget: Mutex<PropertyQuota>,
     limits: Mutex<StateLimits>,
     watcher: Mutex<Connection>,
     announced: Announced,

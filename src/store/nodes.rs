@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::columns::stored_path;
 use super::intents::{Intent, intents, take_intent};
 use super::{Durability, Reserve, Result, Store};
-use crate::domain::{Identity, Login, Name, NodeId, TreePath};
+use crate::domain::{EntryName, Login, NodeId, NodeIdentity, TreePath};
 
 /// A named node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub(crate) struct NodeRow {
     /// Its name in that folder; empty for the root.
     pub(crate) name: Vec<u8>,
     /// What must stand there for it to be this node.
-    pub(crate) identity: Identity,
+    pub(crate) identity: NodeIdentity,
 }
 
 /// One step down to a node: a name (empty for the root) and what stands there on the host.
-pub(crate) type Step = (Vec<u8>, Identity);
+pub(crate) type Step = (Vec<u8>, NodeIdentity);
 
 /// Draws a new id.
 pub(crate) type Mint<'a> = &'a dyn Fn() -> Result<NodeId>;
@@ -36,14 +36,14 @@ pub(crate) struct Moved<'a> {
     /// Where the entry was.
     pub(crate) source: &'a TreePath,
     /// What a row at the source must be recognised by for it to be the entry's.
-    pub(crate) identity: Identity,
+    pub(crate) identity: NodeIdentity,
     /// Where the entry is now.
     pub(crate) target: &'a TreePath,
     /// The way down to the folder that holds it now.
     pub(crate) way: &'a [Step],
     /// What rows at and below the source are recognised by from now on, where not as before; those with
     /// nothing end.
-    pub(crate) anew: &'a [(NodeId, Option<Identity>)],
+    pub(crate) anew: &'a [(NodeId, Option<NodeIdentity>)],
 }
 
 /// The columns that [`node_row`] reads; a file is recognised by the folder that holds it.
@@ -125,7 +125,7 @@ impl Store {
         namer: Option<&Login>,
     ) -> Result<Option<NodeId>> {
         self.write(Durability::Lazy, |connection| {
-            let arrives = |intent: &Intent| intent.plan.target().is_some_and(|target| path.is_within(target));
+            let arrives = |intent: &Intent| intent.plan.target().is_some_and(|target| path.starts_with(target));
             if intents(connection)?.iter().any(arrives) {
                 return Ok(None);
             }
@@ -185,13 +185,13 @@ fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<
     }
 }
 
-fn is_file(identity: Identity) -> bool {
-    matches!(identity, Identity::File { .. })
+fn is_file(identity: NodeIdentity) -> bool {
+    matches!(identity, NodeIdentity::File { .. })
 }
 
 /// Lets a folder be recognised by something else; ends a node that nothing is left of.
-pub(super) fn recognise(connection: &Connection, id: NodeId, identity: Option<Identity>) -> Result<()> {
-    let Some(Identity::Folder { inode, born }) = identity else { return end(connection, id) };
+pub(super) fn recognise(connection: &Connection, id: NodeId, identity: Option<NodeIdentity>) -> Result<()> {
+    let Some(NodeIdentity::Directory { inode, birth_time: born }) = identity else { return end(connection, id) };
     let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, inode.cast_signed(), born])?;
     Ok(())
@@ -208,7 +208,7 @@ fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId)
 
 fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: &TreePath) -> Result<()> {
     let name = place.name();
-    let name = name.as_ref().map_or(&b""[..], Name::as_bytes);
+    let name = name.as_ref().map_or(&b""[..], EntryName::as_bytes);
     let sql = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, parent, name])?;
     Ok(())
@@ -235,12 +235,12 @@ fn insert(
     connection: &Connection,
     id: NodeId,
     (parent, name): (Option<NodeId>, &[u8]),
-    identity: Identity,
+    identity: NodeIdentity,
     namer: Option<&Login>,
 ) -> Result<NodeId> {
     let (inode, born) = match identity {
-        Identity::Folder { inode, born } => (Some(inode.cast_signed()), born),
-        Identity::File { .. } => (None, None),
+        NodeIdentity::Directory { inode, birth_time: born } => (Some(inode.cast_signed()), born),
+        NodeIdentity::File { .. } => (None, None),
     };
     let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born, namer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut statement = connection.prepare_cached(sql)?;
@@ -251,7 +251,7 @@ fn insert(
 
 pub(super) fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
     let mut row = child(connection, None, b"")?;
-    for part in path.parts() {
+    for part in path.components() {
         let Some(folder) = row else { return Ok(None) };
         row = child(connection, Some(folder.id), part)?;
     }
@@ -287,6 +287,10 @@ fn end(connection: &Connection, id: NodeId) -> Result<()> {
 pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
     let born = row.get(5)?;
-    let identity = if row.get(3)? { Identity::Folder { inode, born } } else { Identity::File { inode, born } };
+    let identity = if row.get(3)? {
+        NodeIdentity::Directory { inode, birth_time: born }
+    } else {
+        NodeIdentity::File { inode, birth_time: born }
+    };
     Ok(NodeRow { id: row.get(0)?, parent: row.get(1)?, name: row.get(2)?, identity })
 }

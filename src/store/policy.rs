@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{EventKind, Policy, Setting};
+use crate::domain::{EventKind, Policy, PolicySetting};
 
 impl Store {
     /// Returns the policy.
@@ -16,17 +16,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Setting`] for an unknown key or a bad value, and as [`Store::change_policy`].
     pub fn set_policy(&self, key: &str, value: &str) -> Result<Policy> {
-        self.change_policy(&[Setting::parse(key, value).map_err(StoreError::Setting)?])
+        self.change_policy(&[PolicySetting::parse(key, value).map_err(StoreError::Setting)?])
     }
 
     /// Changes keys of the policy, all of them or none, and returns what holds then.
     ///
     /// # Errors
     /// [`StoreError::Setting`] when the default lifetime would be above the maximum.
-    pub fn change_policy(&self, settings: &[Setting]) -> Result<Policy> {
+    pub fn change_policy(&self, settings: &[PolicySetting]) -> Result<Policy> {
         self.write(Durability::Synced, |t| {
             let before = policy(t)?;
-            let after = settings.iter().fold(before, |policy, setting| policy.with(*setting));
+            let after = settings.iter().fold(before, |policy, setting| policy.with_setting(*setting));
             if after.default_lifetime > after.max_lifetime {
                 let Policy { default_lifetime, max_lifetime, .. } = after;
                 return Err(StoreError::Setting(format!(
@@ -40,7 +40,7 @@ impl Store {
                     "INSERT INTO policy (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
                     params![key, value],
                 )?;
-                self.note(t, EventKind::PolicyChanged, |event| event.detail(format!("{key} {value}")))?;
+                self.note(t, EventKind::PolicyChanged, |event| event.with_detail(format!("{key} {value}")))?;
             }
             Ok(after)
         })
@@ -54,7 +54,7 @@ pub(super) fn policy(c: &Connection) -> Result<Policy> {
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
-        policy = policy.with(Setting::parse(&key, &value).map_err(StoreError::Damaged)?);
+        policy = policy.with_setting(PolicySetting::parse(&key, &value).map_err(StoreError::Damaged)?);
     }
     Ok(policy)
 }
@@ -68,7 +68,7 @@ mod tests {
     fn keys_that_do_not_fit_together_are_set_none_of_them() {
         let state = tempfile::tempdir().expect("folder");
         let store = Store::open(state.path()).expect("opens");
-        let setting = |key, value| Setting::parse(key, value).expect("a setting");
+        let setting = |key, value| PolicySetting::parse(key, value).expect("a setting");
         let (long, short) = (setting("default-lifetime", "60d"), setting("max-lifetime", "30d"));
         let refused = store.change_policy(&[setting("allow-never", "true"), long, short]);
         assert!(matches!(refused, Err(StoreError::Setting(_))), "{refused:?}");

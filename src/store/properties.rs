@@ -199,14 +199,14 @@ fn property_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Prope
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::PropertySpace;
+    use crate::domain::PropertyQuota;
     use crate::store::StoreError;
     use crate::store::testing::{login, opened};
 
     #[test]
     fn properties_that_the_disk_has_no_room_for_are_refused_before_anything_is_copied() {
         let (_folder, store) = opened();
-        store.bound_properties(PropertySpace { per_user: u64::MAX, all: u64::MAX });
+        store.bound_properties(PropertyQuota { per_user: u64::MAX, total: u64::MAX });
         assert!(store.may_hold_properties(&login("alice"), 1000).is_ok());
         let refused = store.may_hold_properties(&login("alice"), 1 << 60);
         assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::tokens::{Grace, Sealed};
 use super::{Result, Store, StoreError, columns};
 use crate::domain::{
-    Access, Expiry, Identity, Layer, Limits, Login, NodeId, Permission, Reach, Role, Roles, Scope, Time, TokenId,
-    TreePath, Width,
+    ChainLink, Login, NodeId, NodeIdentity, Permission, Privileges, ResolvedScope, Role, Roles, Scope, TokenExpiry,
+    TokenId, TokenLimits, TreeAccess, TreePath, UnixMillis,
 };
 
 /// How many tokens may stand above one another: what a request has to read stays bounded.
@@ -46,7 +46,7 @@ pub(crate) struct Reached {
     /// The row of the token itself.
     pub(crate) caller: Caller,
     /// What may be reached.
-    pub(crate) access: Access,
+    pub(crate) access: TreeAccess,
     /// The token, its parent, and so on up.
     pub(crate) chain: Vec<Link>,
     /// What the owner may give its tokens.
@@ -55,10 +55,10 @@ pub(crate) struct Reached {
 
 impl Reached {
     /// Returns what bounds the token over its whole chain.
-    pub(crate) fn width(self) -> Width {
-        Width {
-            roles: self.chain.iter().fold(self.held, |held, link| held.meet(&link.roles)),
-            cap: self.chain.iter().map(|link| link.expiry.cap()).min().unwrap_or(Time::MAX),
+    pub(crate) fn width(self) -> Privileges {
+        Privileges {
+            roles: self.chain.iter().fold(self.held, |held, link| held.intersect(&link.roles)),
+            hard_limit: self.chain.iter().map(|link| link.expiry.hard_limit()).min().unwrap_or(UnixMillis::MAX),
             limits: self.chain.into_iter().map(|link| link.limits).collect(),
             access: Arc::new(self.access),
         }
@@ -71,13 +71,13 @@ pub(crate) struct Link {
     /// The token.
     pub(crate) token: TokenId,
     /// When it was made.
-    pub(crate) created_at: Time,
+    pub(crate) created_at: UnixMillis,
     /// When it was last used, as far as is written down.
-    pub(crate) last_used_at: Option<Time>,
+    pub(crate) last_used_at: Option<UnixMillis>,
     /// When it dies.
-    pub(crate) expiry: Expiry,
+    pub(crate) expiry: TokenExpiry,
     /// What it is limited to.
-    pub(crate) limits: Limits,
+    pub(crate) limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens, while its owner holds that.
     pub(crate) roles: Roles,
     /// Whether it was revoked.
@@ -111,12 +111,12 @@ impl Store {
                     false => None,
                 };
                 chain.push(link);
-                layers.push(Layer { token, scopes });
+                layers.push(ChainLink { token, scopes });
                 next = parent;
             }
             const GRANTS: &str = "SELECT node, permission FROM grants WHERE user_id =
                 (SELECT user_id FROM tokens WHERE id = ?1)";
-            let access = Access::new(reaches(c, &mut nodes, GRANTS, token)?, layers);
+            let access = TreeAccess::new(reaches(c, &mut nodes, GRANTS, token)?, layers);
             Ok(Some(Reached { held: held(c, token)?, caller, access, chain }))
         })
     }
@@ -191,11 +191,11 @@ pub(super) fn placed(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> R
 }
 
 /// Reads grants or scopes; leaves those out that dangle.
-fn reaches(c: &Connection, nodes: &mut Nodes, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Reach>> {
+fn reaches(c: &Connection, nodes: &mut Nodes, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<ResolvedScope>> {
     let mut found = Vec::new();
     for scope in scopes(c, query, of)? {
         if let Some((path, identity)) = nodes.place(c, scope.node)? {
-            found.push(Reach { path, scope, identity });
+            found.push(ResolvedScope { path, scope, identity });
         }
     }
     Ok(found)
@@ -223,7 +223,7 @@ struct Node {
 impl Nodes {
     /// Returns where a node is and what it was recognised by; `None` when it dangles: it has no row,
     /// or its ancestors don't lead to the root.
-    fn place(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, Identity)>> {
+    fn place(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
         let holder = match (node.folder, node.parent) {
             (true, _) => Some(node.clone()),
@@ -232,7 +232,11 @@ impl Nodes {
         };
         let Some((Some(inode), born)) = holder.map(|holder| (holder.inode, holder.born)) else { return Ok(None) };
         let inode = inode.cast_unsigned();
-        let identity = if node.folder { Identity::Folder { inode, born } } else { Identity::File { inode, born } };
+        let identity = if node.folder {
+            NodeIdentity::Directory { inode, birth_time: born }
+        } else {
+            NodeIdentity::File { inode, birth_time: born }
+        };
         Ok(self.path(c, node)?.map(|path| (path, identity)))
     }
 
@@ -301,7 +305,7 @@ mod tests {
     }
 
     fn made(store: &Store, name: &str, parent: Option<&str>, scopes: Option<Vec<Scope>>) {
-        let new = NewToken { parent: parent.map(id), scopes, ..token(name, "alice", Expiry::Never) };
+        let new = NewToken { parent: parent.map(id), scopes, ..token(name, "alice", TokenExpiry::Never) };
         store.add_token(&new).expect("kept");
     }
 
@@ -336,9 +340,12 @@ mod tests {
         made(&store, "aaaaaaaa", None, Some(vec![scope(2, R), scope(3, RW)]));
         let access = reached(&store, "aaaaaaaa").access;
         let identities: Vec<_> =
-            access.roots().iter().filter_map(|root| root.from.last()).map(|r| r.identity).collect();
-        let (inode, born) = (2, Some(20));
-        assert_eq!(identities, [Identity::Folder { inode, born }, Identity::File { inode, born }]);
+            access.effective_grants().iter().filter_map(|root| root.sources.last()).map(|r| r.identity).collect();
+        let (inode, birth_time) = (2, Some(20));
+        assert_eq!(
+            identities,
+            [NodeIdentity::Directory { inode, birth_time }, NodeIdentity::File { inode, birth_time }]
+        );
     }
 
     #[test]
@@ -347,10 +354,13 @@ mod tests {
         made(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
         made(&store, "bbbbbbbb", None, None);
         remove(&store, 2);
-        assert!(reached(&store, "aaaaaaaa").access.roots().is_empty());
-        assert_eq!(reached(&store, "bbbbbbbb").access.roots().len(), 1);
+        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty());
+        assert_eq!(reached(&store, "bbbbbbbb").access.effective_grants().len(), 1);
         remove(&store, 1);
-        assert!(reached(&store, "bbbbbbbb").access.roots().is_empty(), "a grant whose node ended gives nothing");
+        assert!(
+            reached(&store, "bbbbbbbb").access.effective_grants().is_empty(),
+            "a grant whose node ended gives nothing"
+        );
     }
 
     #[test]
@@ -358,11 +368,11 @@ mod tests {
         let (_state, store) = world();
         made(&store, "aaaaaaaa", None, None);
         rename(&store, 1, 2, "a");
-        assert!(reached(&store, "aaaaaaaa").access.roots().is_empty(), "a ring of ancestors ends");
+        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty(), "a ring of ancestors ends");
         rename(&store, 1, 0, "a");
-        assert!(!reached(&store, "aaaaaaaa").access.roots().is_empty());
+        assert!(!reached(&store, "aaaaaaaa").access.effective_grants().is_empty());
         orphan(&store, 1);
-        assert!(reached(&store, "aaaaaaaa").access.roots().is_empty(), "only the root stands below nothing");
+        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty(), "only the root stands below nothing");
     }
 
     #[test]

@@ -7,11 +7,13 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::{DATABASE, Durability, MIGRATIONS, NewToken, Result, Sealed, Store, StoreError};
-use crate::domain::{Expiry, ForeignRoles, Limits, Login, NodeId, Permission, Roles, Scope, Time, TokenId};
+use crate::domain::{
+    ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
+};
 
 /// An instant to start from.
-pub(crate) fn now() -> Time {
-    Time::from_millis(1_777_968_000_000)
+pub(crate) fn now() -> UnixMillis {
+    UnixMillis::from_millis(1_777_968_000_000)
 }
 
 /// Opens a new store in a folder that goes when it is dropped.
@@ -84,7 +86,7 @@ pub(crate) fn remove(store: &Store, number: u8) {
 }
 
 /// A token that lives as long as `expiry` says, with a secret that nobody has.
-pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
+pub(crate) fn token(text: &str, owner: &str, expiry: TokenExpiry) -> NewToken {
     NewToken {
         id: id(text),
         login: login(owner),
@@ -95,14 +97,14 @@ pub(crate) fn token(text: &str, owner: &str, expiry: Expiry) -> NewToken {
         created_at: now(),
         expiry,
         scopes: None,
-        limits: Limits::default(),
+        limits: TokenLimits::default(),
         roles: Roles::none(),
         foreign_roles: ForeignRoles::default(),
     }
 }
 
 /// Limits a token that is there already.
-pub(crate) fn limit(store: &Store, text: TokenId, limits: &Limits) {
+pub(crate) fn limit(store: &Store, text: TokenId, limits: &TokenLimits) {
     let update = "UPDATE tokens SET limits = ?2 WHERE id = ?1";
     store.write(Durability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
 }

@@ -11,7 +11,8 @@ use super::reach::{self, MAX_CHAIN, Placed};
 use super::users::{page, user_id};
 use super::{Durability, Result, Store, StoreError, columns, policy};
 use crate::domain::{
-    EventKind, Expiry, ForeignRoles, Limits, Login, PolicyFault, Protocol, Roles, Scope, Time, TokenId,
+    EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, TokenExpiry, TokenId, TokenLimits,
+    UnixMillis,
 };
 
 pub use change::Narrowed;
@@ -38,7 +39,7 @@ pub(crate) struct Grace {
     /// What the replaced secret was sealed to.
     pub(crate) sealed: Sealed,
     /// From when on it is dead.
-    pub(crate) until: Time,
+    pub(crate) until: UnixMillis,
 }
 
 /// A token to be kept.
@@ -57,13 +58,13 @@ pub struct NewToken {
     /// What its secret was sealed to.
     pub sealed: Sealed,
     /// The present instant.
-    pub created_at: Time,
+    pub created_at: UnixMillis,
     /// When it dies.
-    pub expiry: Expiry,
+    pub expiry: TokenExpiry,
     /// What it is narrowed to; `None` for all that its owner may reach.
     pub scopes: Option<Vec<Scope>>,
     /// What it is limited to.
-    pub limits: Limits,
+    pub limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens.
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
@@ -117,7 +118,7 @@ impl TokenState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastUse {
     /// When.
-    pub at: Time,
+    pub at: UnixMillis,
     /// From which address.
     pub from: Option<String>,
     /// With which program.
@@ -140,17 +141,17 @@ pub struct TokenRecord {
     /// Its description.
     pub description: String,
     /// When it was made.
-    pub created_at: Time,
+    pub created_at: UnixMillis,
     /// When it dies.
-    pub expiry: Expiry,
+    pub expiry: TokenExpiry,
     /// When the first of those above it dies unless that is used before; `None`: never, or there is none.
-    pub above_until: Option<Time>,
+    pub above_until: Option<UnixMillis>,
     /// Its last use that was written down.
     pub last_use: Option<LastUse>,
     /// What it is narrowed to and where that is; `None` for a token without scopes.
     pub scopes: Option<Vec<Placed>>,
     /// What it is limited to.
-    pub limits: Limits,
+    pub limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens, while its owner holds that.
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
@@ -158,23 +159,23 @@ pub struct TokenRecord {
     /// A number that moves with every change of all this, but for the last use.
     pub version: u64,
     /// When it was revoked.
-    pub revoked_at: Option<Time>,
+    pub revoked_at: Option<UnixMillis>,
     /// Until when the secret before the last rotation is accepted.
-    pub old_until: Option<Time>,
+    pub old_until: Option<UnixMillis>,
     /// Whether it was accepted at the instant it was asked for.
     pub state: TokenState,
 }
 
 impl TokenRecord {
     /// Returns the instant at which the token, or one above it, dies unless it is used before.
-    pub fn deadline(&self) -> Time {
+    pub fn deadline(&self) -> UnixMillis {
         let own = self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at));
         self.above_until.map_or(own, |above| above.min(own))
     }
 
     /// Returns [`TokenRecord::deadline`]; `None` for one that dies only when it is revoked.
-    pub fn ends(&self) -> Option<Time> {
-        Some(self.deadline()).filter(|at| *at < Time::MAX)
+    pub fn ends(&self) -> Option<UnixMillis> {
+        Some(self.deadline()).filter(|at| *at < UnixMillis::MAX)
     }
 
     /// Tells whether a scope's node has ended.
@@ -255,7 +256,7 @@ impl Store {
             self.make_room_for_token(t, user, token.created_at)?;
             insert(t, user, token)?;
             self.note(t, EventKind::TokenCreated, |event| {
-                event.user(&token.login).token(token.id).detail(described(token))
+                event.with_user(&token.login).with_token(token.id).with_detail(described(token))
             })
         })
     }
@@ -264,12 +265,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::add_token`], but for a node or a taken id.
-    pub(crate) fn may_add_token(&self, login: &Login, parent: Option<TokenId>, now: Time) -> Result<()> {
+    pub(crate) fn may_add_token(&self, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<()> {
         self.snapshot(|c| has_room(c, login, parent, now).map(drop))
     }
 
     /// Finds a token by its id, with its state at `now`.
-    pub fn token(&self, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
+    pub fn token(&self, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
         self.snapshot(|c| kept(c, id, now))
     }
 
@@ -279,7 +280,7 @@ impl Store {
         filter: &TokenFilter,
         after: Option<TokenId>,
         limit: usize,
-        now: Time,
+        now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         let after = after.as_ref().map_or("", TokenId::as_str);
         self.tokens_from(filter, after, ("t.id > :from", "t.id"), limit, now)
@@ -291,7 +292,7 @@ impl Store {
         filter: &TokenFilter,
         before: TokenId,
         limit: usize,
-        now: Time,
+        now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         self.tokens_from(filter, before.as_str(), ("t.id < :from", "t.id DESC"), limit, now)
     }
@@ -302,7 +303,7 @@ impl Store {
         from: &str,
         (beyond, order): (&str, &str),
         limit: usize,
-        now: Time,
+        now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
@@ -348,7 +349,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn live_tokens(&self, login: &Login, now: Time) -> Result<u32> {
+    pub fn live_tokens(&self, login: &Login, now: UnixMillis) -> Result<u32> {
         self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW))
     }
 
@@ -363,7 +364,7 @@ fn described(token: &NewToken) -> String {
     let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
     let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
     let scopes = token.scopes.as_ref().map(|scopes| format!(", {}", counted(scopes))).unwrap_or_default();
-    format!("until {}{parent}{scopes}{roles}: {}", token.expiry.cap(), token.name)
+    format!("until {}{parent}{scopes}{roles}: {}", token.expiry.hard_limit(), token.name)
 }
 
 /// Says how many scopes there are.
@@ -372,7 +373,7 @@ fn counted(scopes: &[Scope]) -> String {
 }
 
 /// Reads a token with its state at `now`.
-fn kept(c: &Connection, id: TokenId, now: Time) -> Result<Option<TokenRecord>> {
+fn kept(c: &Connection, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
     let state = state_by(WINDOW);
     let mut select = c.prepare_cached(&format!(
         "SELECT {RECORD}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
@@ -386,7 +387,7 @@ fn missing(id: TokenId) -> StoreError {
 }
 
 /// Refuses an owner with as many tokens as the policy gives, and a parent as [`short_chain`] does; returns the owner.
-fn has_room(c: &Connection, login: &Login, parent: Option<TokenId>, now: Time) -> Result<i64> {
+fn has_room(c: &Connection, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<i64> {
     let user = user_id(c, login)?;
     if let Some(parent) = parent {
         short_chain(c, parent)?;
@@ -394,7 +395,7 @@ fn has_room(c: &Connection, login: &Login, parent: Option<TokenId>, now: Time) -
     let max = policy::policy(c)?.max_tokens_per_user.get();
     // One that may have been used since its last use was written down counts: the limit is not passed.
     if live_tokens(c, user, now, max, WINDOW_AND_UNWRITTEN)? >= max {
-        return Err(PolicyFault::TooMany(max).into());
+        return Err(PolicyViolation::TooManyTokens(max).into());
     }
     Ok(user)
 }
@@ -415,7 +416,7 @@ fn short_chain(t: &Connection, parent: TokenId) -> Result<()> {
 }
 
 /// Counts a user's live tokens, no further than `enough`.
-fn live_tokens(t: &Connection, user: i64, now: Time, enough: u32, window: &str) -> Result<u32> {
+fn live_tokens(t: &Connection, user: i64, now: UnixMillis, enough: u32, window: &str) -> Result<u32> {
     let state = state_by(window);
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::nodes::{NodeRow, path_of, recognise};
 use super::{Durability, Result, Store};
-use crate::domain::{Identity, NodeId, TreePath};
+use crate::domain::{NodeId, NodeIdentity, TreePath};
 
 /// The random id that a tree carries in its reserved directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl Store {
         &self,
         root: TreeMarker,
         mounts: &[(NodeId, TreeMarker)],
-        folders: &[(NodeId, Identity)],
+        folders: &[(NodeId, NodeIdentity)],
     ) -> Result<()> {
         self.write(Durability::Synced, |t| {
             t.execute("UPDATE meta SET root_marker = ?1", [root.0])?;

@@ -10,7 +10,7 @@ use rusqlite::{Transaction, params};
 use super::columns::stored_path;
 use super::tokens::dead_token;
 use super::{Durability, Result, Store, StoreError};
-use crate::domain::{Login, Time, TokenId, TreePath};
+use crate::domain::{Login, TokenId, TreePath, UnixMillis};
 
 /// An unfinished upload as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) struct UploadRow {
     /// The request that began it; `None` where it comes in parts.
     pub(crate) request: Option<Vec<u8>>,
     /// When it last went on.
-    pub(crate) touched: Time,
+    pub(crate) touched: UnixMillis,
     /// Whether its token is dead, or one above that.
     pub(crate) dead: bool,
 }
@@ -104,7 +104,7 @@ impl Store {
         token: TokenId,
         name: &[u8],
         begun: Option<(&[u8], &UploadPart)>,
-        now: Time,
+        now: UnixMillis,
         durability: Durability,
     ) -> Result<i64> {
         self.write(durability, |t| {
@@ -124,7 +124,7 @@ impl Store {
         &self,
         upload: i64,
         part: &UploadPart,
-        now: Time,
+        now: UnixMillis,
         durability: Durability,
     ) -> Result<()> {
         self.write(durability, |t| {
@@ -163,7 +163,7 @@ fn keep(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Expiry;
+    use crate::domain::TokenExpiry;
     use crate::store::{NewToken, testing};
 
     fn part(name: &str, size: u64) -> UploadPart {
@@ -188,7 +188,7 @@ mod tests {
         let (folder, store) = testing::opened();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         for (name, parent) in [("aaaaaaaa", None), ("bbbbbbbb", Some("aaaaaaaa")), ("cccccccc", None)] {
-            let new = testing::token(name, "alice", Expiry::Never);
+            let new = testing::token(name, "alice", TokenExpiry::Never);
             store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
         }
         (folder, store)

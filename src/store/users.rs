@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::reach::{self, Placed};
 use super::{Durability, Reserve, Result, Store, StoreError};
-use crate::domain::{Event, EventKind, Login, NodeId, Role, Roles, Scope, Time, TreePath};
+use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
 
 /// A user as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub struct User {
     /// The name it logs in with.
     pub login: Login,
     /// When it was made.
-    pub created_at: Time,
+    pub created_at: UnixMillis,
     /// Since when none of its tokens are accepted; `None` for an enabled one.
-    pub disabled_at: Option<Time>,
+    pub disabled_at: Option<UnixMillis>,
     /// What its tokens may be given.
     pub roles: Roles,
 }
@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken.
-    pub fn create_user(&self, login: &Login, roles: &[Role], now: Time) -> Result<()> {
+    pub fn create_user(&self, login: &Login, roles: &[Role], now: UnixMillis) -> Result<()> {
         self.add_user(login, &roles.iter().copied().collect(), &[], now)
     }
 
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken, [`StoreError::Missing`] for an unknown node.
-    pub fn add_user(&self, login: &Login, roles: &Roles, grants: &[Scope], now: Time) -> Result<()> {
+    pub fn add_user(&self, login: &Login, roles: &Roles, grants: &[Scope], now: UnixMillis) -> Result<()> {
         if self.user(login)?.is_none() {
             self.disown_all_of(login)?;
         }
@@ -57,7 +57,7 @@ impl Store {
             }
             let user = t.last_insert_rowid();
             give(t, user, roles)?;
-            self.note(t, EventKind::UserCreated, |event| with_roles(event.user(login), roles))?;
+            self.note(t, EventKind::UserCreated, |event| with_roles(event.with_user(login), roles))?;
             grants.iter().try_for_each(|scope| self.grant_to(t, (user, login), *scope, now))
         })
     }
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn change_user(&self, login: &Login, change: &UserChange, now: Time) -> Result<()> {
+    pub fn change_user(&self, login: &Login, change: &UserChange, now: UnixMillis) -> Result<()> {
         // What gives anything is no reason to use the ballast.
         let gives = Cell::new(true);
         let reserve = || (!gives.get()).then_some(Reserve::Revocation);
@@ -118,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn disable_user(&self, login: &Login, now: Time) -> Result<()> {
+    pub fn disable_user(&self, login: &Login, now: UnixMillis) -> Result<()> {
         let disable = |t: &Transaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
         self.write_reserved(Durability::Synced, Reserve::Revocation, disable)
     }
@@ -139,7 +139,7 @@ impl Store {
         self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             let user = user_id(t, login)?;
             t.execute("DELETE FROM users WHERE id = ?1", [user])?;
-            self.note(t, EventKind::UserDeleted, |event| event.user(login))
+            self.note(t, EventKind::UserDeleted, |event| event.with_user(login))
         })
     }
 
@@ -147,7 +147,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login or node.
-    pub fn grant(&self, login: &Login, scope: Scope, now: Time) -> Result<()> {
+    pub fn grant(&self, login: &Login, scope: Scope, now: UnixMillis) -> Result<()> {
         self.write(Durability::Synced, |t| self.grant_to(t, (user_id(t, login)?, login), scope, now))
     }
 
@@ -163,7 +163,7 @@ impl Store {
                 return Ok(false);
             }
             let place = reach::place(t, node)?;
-            self.note(t, EventKind::GrantRevoked, |event| placed(event.user(login), place, node))?;
+            self.note(t, EventKind::GrantRevoked, |event| placed(event.with_user(login), place, node))?;
             Ok(true)
         })
     }
@@ -185,25 +185,25 @@ impl Store {
         }
         t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
         give(t, user, roles)?;
-        self.note(t, EventKind::UserRoles, |event| with_roles(event.user(login), roles))
+        self.note(t, EventKind::UserRoles, |event| with_roles(event.with_user(login), roles))
     }
 
-    fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: Time) -> Result<()> {
+    fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {
         let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
         match t.execute(disable, params![user, now])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::UserDisabled, |event| event.user(login)),
+            _ => self.note(t, EventKind::UserDisabled, |event| event.with_user(login)),
         }
     }
 
     fn enable(&self, t: &Transaction<'_>, (user, login): (i64, &Login)) -> Result<()> {
         match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::UserEnabled, |event| event.user(login)),
+            _ => self.note(t, EventKind::UserEnabled, |event| event.with_user(login)),
         }
     }
 
-    fn grant_to(&self, t: &Transaction<'_>, (user, login): (i64, &Login), grant: Scope, now: Time) -> Result<()> {
+    fn grant_to(&self, t: &Transaction<'_>, (user, login): (i64, &Login), grant: Scope, now: UnixMillis) -> Result<()> {
         reach::named(t, grant.node)?;
         let mut select =
             t.prepare_cached("SELECT 1 FROM grants WHERE user_id = ?1 AND node = ?2 AND permission = ?3")?;
@@ -216,7 +216,9 @@ impl Store {
         )?;
         insert.execute(params![user, grant.node, grant.permission, now])?;
         let place = reach::place(t, grant.node)?;
-        let given = |event: Event| placed(event.user(login).detail(grant.permission.to_string()), place, grant.node);
+        let given = |event: AuditEvent| {
+            placed(event.with_user(login).with_detail(grant.permission.to_string()), place, grant.node)
+        };
         self.note(t, EventKind::UserGranted, given)
     }
 }
@@ -228,15 +230,15 @@ fn give(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
 }
 
 /// Adds the roles of a user to an event.
-fn with_roles(event: Event, roles: &Roles) -> Event {
-    if roles.is_empty() { event.detail("no roles") } else { event.detail(format!("roles {roles}")) }
+fn with_roles(event: AuditEvent, roles: &Roles) -> AuditEvent {
+    if roles.is_empty() { event.with_detail("no roles") } else { event.with_detail(format!("roles {roles}")) }
 }
 
 /// Adds to an event where a node is; the node itself where it dangles.
-fn placed(event: Event, place: Option<TreePath>, node: NodeId) -> Event {
+fn placed(event: AuditEvent, place: Option<TreePath>, node: NodeId) -> AuditEvent {
     match place {
-        Some(path) => event.at_path(&path),
-        None => event.detail(format!("node:{node}")),
+        Some(path) => event.with_path(&path),
+        None => event.with_detail(format!("node:{node}")),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Attention {
 }
 
 impl Tokens {
-    /// Returns the live tokens that end soon ([`crate::domain::Expiry::ends_soon`]) and that the caller may look at, all or those of
+    /// Returns the live tokens that end soon ([`crate::domain::TokenExpiry::ends_soon`]) and that the caller may look at, all or those of
     /// one owner; `limit` of them by themselves.
     ///
     /// # Errors

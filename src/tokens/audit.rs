@@ -1,7 +1,7 @@
 //! The audit trail, as it is read.
 
 use super::{Authority, Result, Tokens};
-use crate::domain::{Count, Role, Time};
+use crate::domain::{Role, UnixMillis, UsageCount};
 use crate::store::{Cursor, EventFilter, Noted};
 
 impl Tokens {
@@ -28,13 +28,13 @@ impl Tokens {
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn counts(&self, who: &Authority, since: Time) -> Result<Vec<Count>> {
+    pub fn counts(&self, who: &Authority, since: UnixMillis) -> Result<Vec<UsageCount>> {
         who.caller()?.must(Role::ReadAudit)?;
         Ok(self.store.counts(since)?)
     }
 
     /// Returns the present instant, as expiry is judged by.
-    pub fn now(&self) -> Time {
+    pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 }

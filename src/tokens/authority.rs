@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::auth::{Ended, Session, TooMuchWork, Turn};
-use crate::domain::{Actor, Login, Permission, Role, Roles, Standing, SystemUser, Time, TokenId, TreePath, Width};
+use crate::domain::{
+    Actor, Login, PathAccess, Permission, Privileges, Role, Roles, SystemUser, TokenId, TreePath, UnixMillis,
+};
 use crate::store::{Author, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
@@ -50,12 +52,12 @@ pub(super) enum Caller {
 pub(super) struct Bearer {
     pub(super) login: Login,
     pub(super) token: TokenId,
-    pub(super) width: Arc<Width>,
+    pub(super) width: Arc<Privileges>,
 }
 
 impl Authority {
     /// Returns in whose name changes are made.
-    pub(super) fn author(&self, at: Time) -> Author {
+    pub(super) fn author(&self, at: UnixMillis) -> Author {
         match self {
             Authority::Administrator => Author { actor: Actor::Administrator, peer: None, at },
             Authority::SystemUser(user) => Author { actor: Actor::SystemUser(user.clone()), peer: None, at },
@@ -115,7 +117,7 @@ impl Caller {
     pub(super) fn must_whole(&self, role: Role) -> Result<()> {
         self.must(role)?;
         match self {
-            Caller::Bearer(bearer) if !bearer.width.is_whole() => Err(Error::Narrow),
+            Caller::Bearer(bearer) if !bearer.width.is_unrestricted() => Err(Error::Narrow),
             Caller::Bearer(_) | Caller::Administrator => Ok(()),
         }
     }
@@ -129,7 +131,7 @@ impl Caller {
     pub(super) fn has(&self, role: Role) -> bool {
         match self {
             Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.width.roles.include(role),
+            Caller::Bearer(bearer) => bearer.width.roles.includes(role),
         }
     }
 
@@ -140,9 +142,9 @@ impl Caller {
         if self.has(Role::Admin) || width.access.may(path, permission) {
             return Ok(());
         }
-        match width.access.standing(path) {
-            Standing::Absent => Err(Error::NoPath(path.clone())),
-            Standing::Visible | Standing::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
+        match width.access.path_access(path) {
+            PathAccess::Absent => Err(Error::NoPath(path.clone())),
+            PathAccess::Visible | PathAccess::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
         }
     }
 
@@ -163,7 +165,7 @@ impl Caller {
     pub(super) fn is_self(&self, login: &Login) -> bool {
         match self {
             Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.login == *login && bearer.width.is_whole(),
+            Caller::Bearer(bearer) => bearer.login == *login && bearer.width.is_unrestricted(),
         }
     }
 
@@ -171,7 +173,7 @@ impl Caller {
     pub(super) fn knows_grants(&self) -> bool {
         match self {
             Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.width.is_whole() || self.has(Role::AuthenticationLookup),
+            Caller::Bearer(bearer) => bearer.width.is_unrestricted() || self.has(Role::AuthenticationLookup),
         }
     }
 
@@ -209,7 +211,7 @@ impl Caller {
             return Err(Error::Forbidden(Role::AuthenticationLookup));
         }
         filter.owner = Some(bearer.login.clone());
-        filter.below = (!bearer.width.is_whole()).then_some(bearer.token);
+        filter.below = (!bearer.width.is_unrestricted()).then_some(bearer.token);
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use super::authority::{Bearer, Caller};
 use super::{Authority, Error, Label, Result, Tokens};
-use crate::domain::{Lifetime, Limits, Login, Role, Roles, ScopeTarget, Secret, Time, TokenId, TokenText, Wider};
+use crate::domain::{
+    ExceedsPrivileges, Lifetime, Login, Role, Roles, ScopeTarget, Secret, TokenId, TokenLimits, TokenText, UnixMillis,
+};
 use crate::store::{Narrowed, Sealed, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
@@ -21,11 +23,11 @@ pub struct Narrowing {
     pub scopes: Option<Vec<ScopeTarget>>,
     /// Limits to set, each in place of the one that is set now. A limit can't be taken off, so one that
     /// is empty stays.
-    pub limits: Limits,
+    pub limits: TokenLimits,
     /// The roles to leave it.
     pub roles: Option<Roles>,
     /// When it is to die at the latest.
-    pub expires: Option<Time>,
+    pub expires: Option<UnixMillis>,
 }
 
 impl Narrowing {
@@ -33,7 +35,7 @@ impl Narrowing {
     pub fn is_empty(&self) -> bool {
         let Self { name, description, scopes, limits, roles, expires } = self;
         let named = name.is_some() || description.is_some();
-        !named && scopes.is_none() && *limits == Limits::default() && roles.is_none() && expires.is_none()
+        !named && scopes.is_none() && *limits == TokenLimits::default() && roles.is_none() && expires.is_none()
     }
 }
 
@@ -83,21 +85,21 @@ impl Tokens {
         if record.state != TokenState::Live {
             return Err(Error::Dead(record.id, record.state));
         }
-        record.limits.hold(&limits).map_err(Error::Widens)?;
-        if let Some(role) = roles.as_ref().and_then(|roles| record.roles.lack(roles)) {
-            return Err(Error::Widens(Wider::Role(role)));
+        record.limits.check_covers(&limits).map_err(Error::Widens)?;
+        if let Some(role) = roles.as_ref().and_then(|roles| record.roles.first_missing(roles)) {
+            return Err(Error::Widens(ExceedsPrivileges::Role(role)));
         }
-        if expires.is_some_and(|at| at > record.expiry.cap()) {
-            return Err(Error::Longer(record.id, record.expiry.cap()));
+        if expires.is_some_and(|at| at > record.expiry.hard_limit()) {
+            return Err(Error::Longer(record.id, record.expiry.hard_limit()));
         }
         let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), caller, &scopes));
         Ok(Narrowed {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
             scopes: scopes.transpose()?,
-            limits: record.limits.clone().replaced_by(limits),
+            limits: record.limits.clone().overridden_by(limits),
             roles: roles.unwrap_or_else(|| record.roles.clone()),
-            expiry: expires.map_or(record.expiry, |at| record.expiry.no_later_than(at)),
+            expiry: expires.map_or(record.expiry, |at| record.expiry.capped_at(at)),
         })
     }
 
@@ -166,7 +168,8 @@ impl Tokens {
     ) -> Result<Rotated> {
         let caller = who.caller()?;
         let record = self.may_rotate(&caller, id, grace)?;
-        let until = grace.map(|grace| self.clock.now().after(grace.duration()).min(record.expiry.cap()));
+        let until =
+            grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
         match self.acting(who).rotate_token(id, sealed, until) {
             Err(StoreError::Missing(_)) => Err(Error::Dead(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
@@ -180,11 +183,11 @@ impl Tokens {
         let other = self.store.reach(record.id)?.ok_or(Error::UnknownToken(record.id))?.width();
         let own = bearer.login == record.login;
         if own {
-            bearer.width.holds(&other).map_err(Error::Narrower)?;
+            bearer.width.check_covers(&other).map_err(Error::Narrower)?;
         }
-        let bounds_life = !other.roles.is_empty() || (own && !bearer.width.is_whole());
-        if bounds_life && other.cap > bearer.width.cap {
-            return Err(Error::Narrower(Wider::Life));
+        let bounds_life = !other.roles.is_empty() || (own && !bearer.width.is_unrestricted());
+        if bounds_life && other.hard_limit > bearer.width.hard_limit {
+            return Err(Error::Narrower(ExceedsPrivileges::Lifetime));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Why a token or user was not made, found or changed.
 
 use crate::auth::Refusal;
-use crate::domain::{Lifetime, Login, NodeId, PolicyFault, Role, Time, TokenId, TreePath, Wider};
+use crate::domain::{ExceedsPrivileges, Lifetime, Login, NodeId, PolicyViolation, Role, TokenId, TreePath, UnixMillis};
 use crate::store::{StoreError, TokenState};
 use crate::tree;
 
@@ -41,22 +41,22 @@ pub enum Error {
     },
     /// What is asked for is wider than the token that asks.
     #[error("a token can't be wider than the one it is made with: {0}")]
-    Wider(Wider),
+    Wider(ExceedsPrivileges),
     /// The token to be rotated is wider than the one that asks.
     #[error("a token is rotated only with one that is at least as wide: {0}")]
-    Narrower(Wider),
+    Narrower(ExceedsPrivileges),
     /// A change would make the token wider.
     #[error("a token can be made narrower only: {0}")]
-    Widens(Wider),
+    Widens(ExceedsPrivileges),
     /// A change would make the token live longer.
     #[error("the token {0} dies at {1} at the latest: its life can't be made longer")]
-    Longer(TokenId, Time),
+    Longer(TokenId, UnixMillis),
     /// The token is not as the caller has seen it.
     #[error("the token {0} was changed meanwhile")]
     Changed(TokenId),
     /// An end before the beginning.
     #[error("{0} is past")]
-    Past(Time),
+    Past(UnixMillis),
     /// A list of scopes with nothing in it.
     #[error("an empty list of scopes reaches nothing: leave it out, or name a node")]
     NoScopes,
@@ -71,7 +71,7 @@ pub enum Error {
         /// The longest lifetime that is allowed.
         longest: Option<Lifetime>,
         /// When the token that asks expires at the latest.
-        until: Time,
+        until: UnixMillis,
     },
     /// As many tokens as may stand above one another.
     #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
@@ -117,7 +117,7 @@ pub enum Error {
     },
     /// More than the policy gives.
     #[error(transparent)]
-    Policy(#[from] PolicyFault),
+    Policy(#[from] PolicyViolation),
     /// A window beside a life without end.
     #[error("a token that never expires has no sliding window: leave one of the two out")]
     NeverSlides,

@@ -3,8 +3,8 @@
 
 use super::{Authority, Error, Result, Tokens};
 use crate::domain::{
-    Access, Denial, Limits, Need, Operation, Permission, Question, Reach, Root, Rule, Scope, Source, TokenId, TreePath,
-    UploadRule, Verdict,
+    AccessDenial, AccessExplanation, AccessQuery, AccessSource, DecidingRule, EffectiveGrant, Permission,
+    RequiredPermission, ResolvedScope, Scope, TokenId, TokenLimits, TreeAccess, TreeOperation, TreePath, UploadRule,
 };
 use crate::store::{Link, Reached};
 
@@ -15,7 +15,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
-    pub fn explain(&self, who: &Authority, token: TokenId, question: &Question) -> Result<Verdict> {
+    pub fn explain(&self, who: &Authority, token: TokenId, question: &AccessQuery) -> Result<AccessExplanation> {
         let record = self.find(who, token)?;
         let reached = self.store.reach(token)?.ok_or(Error::UnknownToken(token))?;
         let open = who.caller()?.knows_grants();
@@ -24,7 +24,7 @@ impl Tokens {
             None => self.judge(&reached.access, question, open)?,
         };
         let provided = if rule.allows() { left_open(&reached.chain, question) } else { Vec::new() };
-        Ok(Verdict {
+        Ok(AccessExplanation {
             allowed: rule.allows(),
             sentence: sentence(record.login.as_str(), token, question, &rule, &by, &provided),
             decided_by: rule,
@@ -39,32 +39,39 @@ impl Tokens {
     }
 
     /// Returns what the token died of.
-    fn dead(&self, reached: &Reached) -> Result<Option<Rule>> {
+    fn dead(&self, reached: &Reached) -> Result<Option<DecidingRule>> {
         let now = self.clock.now();
         if let Some(link) = reached.chain.iter().find(|link| link.revoked) {
-            return Ok(Some(Rule::Revoked { token: link.token }));
+            return Ok(Some(DecidingRule::Revoked { token: link.token }));
         }
         let ends = |link: &Link| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
         if let Some((token, at)) = reached.chain.iter().map(ends).find(|(_, at)| *at <= now) {
-            return Ok(Some(Rule::Expired { token, at }));
+            return Ok(Some(DecidingRule::Expired { token, at }));
         }
         let owner = self.known(&reached.caller.login)?;
-        Ok(owner.disabled_at.map(|_| Rule::Disabled))
+        Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))
     }
 
     /// Judges both ends of what is asked.
-    fn judge(&self, access: &Access, question: &Question, open: bool) -> Result<(Rule, Vec<Source>)> {
-        let Question { operation, path, to, .. } = question;
+    fn judge(
+        &self,
+        access: &TreeAccess,
+        question: &AccessQuery,
+        open: bool,
+    ) -> Result<(DecidingRule, Vec<AccessSource>)> {
+        let AccessQuery { operation, path, target: to, .. } = question;
         let (rule, by) = self.judge_one(access, *operation, path, open)?;
         let Some(to) = to.as_ref().filter(|_| rule.allows()) else { return Ok((rule, by)) };
-        let (target, _) = self.judge_one(access, Operation::Create, to, open)?;
+        let (target, _) = self.judge_one(access, TreeOperation::Create, to, open)?;
         if !target.allows() {
             return Ok((target, Vec::new()));
         }
         let (parent, readable) = (to.parent().unwrap_or_default(), |path| access.may(path, Permission::R));
         let rule = match operation {
-            Operation::Move if readable(to) && !readable(path) => Rule::WouldReveal,
-            Operation::Link if !access.together(path, &parent, operation.permission()) => Rule::NotTogether,
+            TreeOperation::Move if readable(to) && !readable(path) => DecidingRule::WouldReveal,
+            TreeOperation::Link if !access.single_grant_allows(path, &parent, operation.permission()) => {
+                DecidingRule::NotTogether
+            }
             _ => rule,
         };
         let by = if rule.allows() { by } else { Vec::new() };
@@ -73,24 +80,25 @@ impl Tokens {
 
     fn judge_one(
         &self,
-        access: &Access,
-        operation: Operation,
+        access: &TreeAccess,
+        operation: TreeOperation,
         path: &TreePath,
         open: bool,
-    ) -> Result<(Rule, Vec<Source>)> {
-        let at = operation.place(path).unwrap_or_default();
-        let roots = match operation.judge(access, path) {
-            Ok(roots) if roots.is_empty() => return Ok((Rule::OnTheWay, Vec::new())),
+    ) -> Result<(DecidingRule, Vec<AccessSource>)> {
+        let at = operation.permission_path(path).unwrap_or_default();
+        let roots = match operation.authorize(access, path) {
+            Ok(roots) if roots.is_empty() => return Ok((DecidingRule::OnTheWay, Vec::new())),
             Ok(roots) => roots,
-            Err(Denial::NoGrant) => {
-                let needed = operation.permission().any().unwrap_or(Permission::R);
-                let scoped = access.narrowed_by(&at, needed).filter(|_| !open);
-                let rule = scoped.map_or(Rule::NoGrant { at: at.clone() }, |token| Rule::OutOfScope { token, at });
+            Err(AccessDenial::NoGrant) => {
+                let needed = operation.permission().non_empty().unwrap_or(Permission::R);
+                let scoped = access.denying_token(&at, needed).filter(|_| !open);
+                let rule = scoped
+                    .map_or(DecidingRule::NoGrant { at: at.clone() }, |token| DecidingRule::OutOfScope { token, at });
                 return Ok((rule, Vec::new()));
             }
-            Err(Denial::OutOfScope(token)) => return Ok((Rule::OutOfScope { token, at }, Vec::new())),
-            Err(Denial::TopOfTree) => return Ok((Rule::TopOfTree, Vec::new())),
-            Err(Denial::Swapped) => return Ok((Rule::Swapped { at }, Vec::new())),
+            Err(AccessDenial::OutOfScope(token)) => return Ok((DecidingRule::OutOfScope { token, at }, Vec::new())),
+            Err(AccessDenial::TreeRoot) => return Ok((DecidingRule::TopOfTree, Vec::new())),
+            Err(AccessDenial::NodeReplaced) => return Ok((DecidingRule::Swapped { at }, Vec::new())),
         };
         let mut standing = Vec::new();
         for root in &roots {
@@ -99,35 +107,35 @@ impl Tokens {
             }
         }
         let allowed = standing.iter().fold(Permission::NONE, |sum, root| sum | root.permission);
-        let enough = match operation.need() {
-            Need::Seen => !standing.is_empty(),
-            Need::Here(needed) | Need::Above(needed) => allowed.allows(needed),
+        let enough = match operation.required_permission() {
+            RequiredPermission::VisibleOnly => !standing.is_empty(),
+            RequiredPermission::OnTarget(needed) | RequiredPermission::OnParent(needed) => allowed.allows(needed),
         };
         if !enough {
             let at = roots.first().map_or(at, |root| root.path.clone());
-            return Ok((Rule::Swapped { at }, Vec::new()));
+            return Ok((DecidingRule::Swapped { at }, Vec::new()));
         }
-        let whole = |reach: &Reach| Source { scope: reach.scope, path: reach.path.clone() };
-        let left = |root: &Root, reach: &Reach| Source {
+        let whole = |reach: &ResolvedScope| AccessSource { scope: reach.scope, path: reach.path.clone() };
+        let left = |root: &EffectiveGrant, reach: &ResolvedScope| AccessSource {
             scope: Scope { node: reach.scope.node, permission: root.permission },
             path: root.path.clone(),
         };
-        let sources = standing.iter().flat_map(|root| root.from.iter().map(move |reach| (*root, reach)));
+        let sources = standing.iter().flat_map(|root| root.sources.iter().map(move |reach| (*root, reach)));
         let sources = sources.filter(|(root, reach)| open || reach.path == root.path);
-        let mut by: Vec<Source> = Vec::new();
+        let mut by: Vec<AccessSource> = Vec::new();
         for source in sources.map(|(root, reach)| if open { whole(reach) } else { left(root, reach) }) {
             if !by.contains(&source) {
                 by.push(source);
             }
         }
-        Ok((Rule::Granted, by))
+        Ok((DecidingRule::Granted, by))
     }
 
     /// Tells whether all that gives a permission is still what was named; taken on trust where no folder
     /// is served.
-    fn stands(&self, root: &Root) -> Result<bool> {
+    fn stands(&self, root: &EffectiveGrant) -> Result<bool> {
         let Some(tree) = &self.tree else { return Ok(true) };
-        for reach in &root.from {
+        for reach in &root.sources {
             if tree.locate(reach.scope.node).map_err(Error::Tree)?.as_ref() != Some(&reach.path) {
                 return Ok(false);
             }
@@ -137,39 +145,39 @@ impl Tokens {
 }
 
 /// Returns the first limit of the chain that does not admit what is asked.
-fn limited(chain: &[Link], question: &Question) -> Option<Rule> {
+fn limited(chain: &[Link], question: &AccessQuery) -> Option<DecidingRule> {
     chain.iter().find_map(|Link { token, limits, .. }| {
         let token = *token;
-        if question.protocol.is_some_and(|protocol| !limits.admit_protocol(protocol)) {
-            return Some(Rule::Protocol { token });
+        if question.protocol.is_some_and(|protocol| !limits.allows_protocol(protocol)) {
+            return Some(DecidingRule::Protocol { token });
         }
-        if question.address.is_some_and(|address| !limits.admit_address(address)) {
-            return Some(Rule::Address { token });
+        if question.address.is_some_and(|address| !limits.allows_address(address)) {
+            return Some(DecidingRule::Address { token });
         }
-        if question.user_agent.as_ref().is_some_and(|agent| !limits.admit_program(agent)) {
-            return Some(Rule::UserAgent { token });
+        if question.user_agent.as_ref().is_some_and(|agent| !limits.allows_user_agent(agent)) {
+            return Some(DecidingRule::UserAgent { token });
         }
         if !uploads(question.operation) {
             return None;
         }
-        let rule = UploadRule::join([limits]);
+        let rule = UploadRule::intersect([limits]);
         if let (Some(size), Some(most)) = (question.size, rule.max_file_size())
             && size > most
         {
-            return Some(Rule::FileSize { token, most });
+            return Some(DecidingRule::FileSize { token, most });
         }
-        if question.mime.as_ref().is_some_and(|mime| !rule.allows_type(&[mime])) {
-            return Some(Rule::MediaType { token });
+        if question.mime.as_ref().is_some_and(|mime| !rule.allows_mime_type(&[mime])) {
+            return Some(DecidingRule::MediaType { token });
         }
-        rule.refused_tag(&question.tags).map(|tag| Rule::Tag { token, tag: tag.clone() })
+        rule.first_denied_tag(&question.tags).map(|tag| DecidingRule::Tag { token, tag: tag.clone() })
     })
 }
 
 /// Returns the limits that were not asked about, in words.
-fn left_open(chain: &[Link], question: &Question) -> Vec<String> {
+fn left_open(chain: &[Link], question: &AccessQuery) -> Vec<String> {
     let mut open = Vec::new();
     for Link { token, limits, .. } in chain {
-        let Limits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
+        let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
         let mut add = |asked: bool, what: &str, values: Vec<String>| {
             if !asked && !values.is_empty() {
                 open.push(format!("{what} {} (token {token})", values.join(" or ")));
@@ -189,28 +197,32 @@ fn left_open(chain: &[Link], question: &Question) -> Vec<String> {
 }
 
 /// Tells whether an operation makes a file, or changes what is in one.
-fn uploads(operation: Operation) -> bool {
+fn uploads(operation: TreeOperation) -> bool {
     match operation {
-        Operation::Write | Operation::Create | Operation::Copy | Operation::Move | Operation::Link => true,
-        Operation::Stat | Operation::List | Operation::Read | Operation::Delete => false,
+        TreeOperation::Write
+        | TreeOperation::Create
+        | TreeOperation::Copy
+        | TreeOperation::Move
+        | TreeOperation::Link => true,
+        TreeOperation::Stat | TreeOperation::List | TreeOperation::Read | TreeOperation::Delete => false,
     }
 }
 
 fn sentence(
     login: &str,
     token: TokenId,
-    question: &Question,
-    rule: &Rule,
-    by: &[Source],
+    question: &AccessQuery,
+    rule: &DecidingRule,
+    by: &[AccessSource],
     provided: &[String],
 ) -> String {
-    let Question { operation, path, to, .. } = question;
+    let AccessQuery { operation, path, target: to, .. } = question;
     let may = if rule.allows() { "may" } else { "may not" };
     let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let sources: Vec<_> = by.iter().map(|source| format!("{} on {}", source.scope.permission, source.path)).collect();
     let why = match (rule, &sources[..]) {
-        (Rule::Granted, [grant]) => format!("it is granted {grant}"),
-        (Rule::Granted, [grant, scopes @ ..]) => format!("it is granted {grant}, with {}", scopes.join(", ")),
+        (DecidingRule::Granted, [grant]) => format!("it is granted {grant}"),
+        (DecidingRule::Granted, [grant, scopes @ ..]) => format!("it is granted {grant}, with {}", scopes.join(", ")),
         _ => rule.to_string(),
     };
     let provided = match provided {

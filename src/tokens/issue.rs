@@ -5,8 +5,8 @@ use super::error::at;
 use super::{Authority, Error, Label, Result, Tokens};
 use crate::auth::mint_id;
 use crate::domain::{
-    Expiry, ForeignRoles, Lifetime, Limits, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret,
-    Time, TokenText, TreePath,
+    ForeignRoles, Lifetime, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret, TokenExpiry,
+    TokenLimits, TokenText, TreePath, UnixMillis,
 };
 use crate::store::{NewToken, Placed, Sealed, StoreError, TokenRecord, User};
 use crate::tree::Tree;
@@ -23,7 +23,7 @@ pub enum Asked {
     /// This long, whatever happens.
     For(Lifetime),
     /// Until this instant, whatever happens.
-    Until(Time),
+    Until(UnixMillis),
     /// Until it is revoked.
     Never,
 }
@@ -44,7 +44,7 @@ pub struct TokenRequest {
     /// What to narrow it to; `None`: all that the owner may reach, and the token it is made with.
     pub scopes: Option<Vec<ScopeTarget>>,
     /// What to limit it to.
-    pub limits: Limits,
+    pub limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens.
     pub roles: Roles,
     /// Roles of another service to keep on it, which grant nothing here.
@@ -61,49 +61,50 @@ impl TokenRequest {
             lifetime: Asked::Default,
             window: None,
             scopes: None,
-            limits: Limits::default(),
+            limits: TokenLimits::default(),
             roles: Roles::none(),
             foreign_roles: ForeignRoles::default(),
         }
     }
 
     /// Works out when the token expires; `cap` is when the token that it is bound by does, where there is one.
-    fn expiry(&self, policy: &Policy, now: Time, cap: Option<Time>) -> Result<Expiry> {
+    fn expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
         if self.lifetime == Asked::Never {
             self.window.map_or(Ok(()), |_| Err(Error::NeverSlides))?;
-            policy.never()?;
+            policy.unlimited_expiry()?;
         }
         if let Some(cap) = cap {
             self.ends_by(cap, policy, now)?;
         }
         let expiry = match (self.lifetime, self.window) {
-            (Asked::Default, window) => policy.expiry(now, None, window)?,
-            (Asked::For(hard), window) => policy.expiry(now, Some(hard), window)?,
+            (Asked::Default, window) => policy.token_expiry(now, None, window)?,
+            (Asked::For(hard), window) => policy.token_expiry(now, Some(hard), window)?,
             (Asked::Until(at), window) => {
-                let seconds = at.since(now).as_millis().div_ceil(1000);
+                let seconds = at.saturating_duration_since(now).as_millis().div_ceil(1000);
                 let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::Past(at))?;
-                policy.expiry(now, Some(hard), window)?.no_later_than(at)
+                policy.token_expiry(now, Some(hard), window)?.capped_at(at)
             }
-            (Asked::Never, _) => policy.never()?,
+            (Asked::Never, _) => policy.unlimited_expiry()?,
         };
         // What was not asked for in so many words is the default, bounded by what is allowed.
-        Ok(cap.map_or(expiry, |cap| expiry.no_later_than(cap)))
+        Ok(cap.map_or(expiry, |cap| expiry.capped_at(cap)))
     }
 
     /// Makes sure that a lifetime that is asked for in so many words ends by an instant: it is refused rather than
     /// shortened. A window beside a hard limit is bounded by that.
-    fn ends_by(&self, cap: Time, policy: &Policy, now: Time) -> Result<()> {
+    fn ends_by(&self, cap: UnixMillis, policy: &Policy, now: UnixMillis) -> Result<()> {
         let (end, asked) = match (self.lifetime, self.window) {
             (Asked::Default, None) => return Ok(()),
-            (Asked::Default, Some(window)) => (now.after(window.duration()), window.to_string()),
-            (Asked::For(hard), _) => (now.after(hard.duration()), hard.to_string()),
+            (Asked::Default, Some(window)) => (now.saturating_add(window.as_duration()), window.to_string()),
+            (Asked::For(hard), _) => (now.saturating_add(hard.as_duration()), hard.to_string()),
             (Asked::Until(at), _) => (at, at.to_string()),
-            (Asked::Never, _) => (Time::MAX, "never".to_owned()),
+            (Asked::Never, _) => (UnixMillis::MAX, "never".to_owned()),
         };
         if end <= cap {
             return Ok(());
         }
-        let longest = Lifetime::from_secs(cap.since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
+        let longest =
+            Lifetime::from_secs(cap.saturating_duration_since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
         Err(Error::Outlives { asked, longest, until: cap })
     }
 }
@@ -165,14 +166,14 @@ impl Tokens {
     }
 
     /// Judges all that is asked for, before the first effect, and works out when the token expires.
-    fn judge_request(&self, caller: &Caller, request: &TokenRequest, now: Time) -> Result<Expiry> {
+    fn judge_request(&self, caller: &Caller, request: &TokenRequest, now: UnixMillis) -> Result<TokenExpiry> {
         let maker = caller.bearer_of(&request.owner);
         self.owner(caller, request)?;
         let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
-        let expiry = request.expiry(&self.store.policy()?, now, lender.map(|lender| lender.width.cap))?;
+        let expiry = request.expiry(&self.store.policy()?, now, lender.map(|lender| lender.width.hard_limit))?;
         if let Some(maker) = maker {
             let mut bounds = maker.width.limits.iter();
-            bounds.try_for_each(|bound| bound.hold(&request.limits)).map_err(Error::Wider)?;
+            bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::Wider)?;
         }
         if let Some(scopes) = &request.scopes {
             self.may_narrow(&request.owner, None, maker, scopes)?;
@@ -229,7 +230,7 @@ impl Tokens {
         if owner.disabled_at.is_some() {
             return Err(Error::Disabled(owner.login));
         }
-        if let Some(role) = owner.roles.lack(&request.roles) {
+        if let Some(role) = owner.roles.first_missing(&request.roles) {
             return Err(Error::RoleNotHeld { role, login: owner.login });
         }
         caller.must_all(&request.roles)?;
@@ -290,7 +291,7 @@ impl Tokens {
                 reach.retain(|(place, permission)| maker.width.access.may(place, *permission));
             }
             if let Some(maker) = maker.filter(|maker| !maker.width.access.may(&path, permission)) {
-                let roots = maker.width.access.roots().iter();
+                let roots = maker.width.access.effective_grants().iter();
                 reach = Some(roots.map(|root| (root.path.clone(), root.permission)).collect());
             }
             if let Some(reach) = reach {
@@ -318,7 +319,7 @@ fn reach(tree: &Tree, placed: &[Placed]) -> Result<Vec<(TreePath, Permission)>> 
 
 /// Returns all that is allowed at a path.
 fn allowed(reach: &[(TreePath, Permission)], path: &TreePath) -> Permission {
-    let above = reach.iter().filter(|(place, _)| path.is_within(place));
+    let above = reach.iter().filter(|(place, _)| path.starts_with(place));
     above.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
 }
 

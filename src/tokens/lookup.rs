@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::authority::{Bearer, Caller};
 use super::{Authority, Error, Page, Result, Tokens};
-use crate::domain::{ForeignRoles, Login, Role, Roles, Scope, Standing, TokenId};
+use crate::domain::{ForeignRoles, Login, PathAccess, Role, Roles, Scope, TokenId};
 use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
 
 /// How many tokens are looked at in one go for those that dangle.
@@ -82,7 +82,7 @@ impl Tokens {
     pub fn effective(&self, who: &Authority, id: TokenId) -> Result<Effective> {
         let record = self.find(who, id)?;
         let width = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
-        Ok(Effective { record, scopes: width.access.scopes(), roles: width.roles })
+        Ok(Effective { record, scopes: width.access.effective_scopes(), roles: width.roles })
     }
 
     /// Returns the roles of another service that are kept on the token that asks.
@@ -172,7 +172,7 @@ impl Tokens {
             if let Caller::Bearer(bearer) = caller
                 && !caller.has(Role::AuthenticationLookup)
             {
-                let hidden = |path: &_| bearer.width.access.standing(path) == Standing::Absent;
+                let hidden = |path: &_| bearer.width.access.path_access(path) == PathAccess::Absent;
                 scopes.iter_mut().for_each(|placed| placed.path = placed.path.take().filter(|path| !hidden(path)));
             }
         }

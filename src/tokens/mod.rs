@@ -19,7 +19,7 @@ mod tidy;
 mod user;
 
 use crate::auth::{Authenticator, Clock};
-use crate::domain::{Login, Policy, Role, Setting};
+use crate::domain::{Login, Policy, PolicySetting, Role};
 use crate::store::{Store, StoreError, User};
 use crate::tree::Tree;
 
@@ -107,14 +107,14 @@ impl Tokens {
     /// [`Error::Setting`] for an unknown key or a bad value, and as [`Tokens::change_policy`].
     pub fn set_policy(&self, who: &Authority, key: &str, value: &str) -> Result<Policy> {
         who.caller()?.must(Role::ManagePolicy)?;
-        self.change_policy(who, &[Setting::parse(key, value).map_err(Error::Setting)?])
+        self.change_policy(who, &[PolicySetting::parse(key, value).map_err(Error::Setting)?])
     }
 
     /// Changes keys of the policy, all of them or none, and returns what holds then.
     ///
     /// # Errors
     /// [`Error::Forbidden`]; [`Error::Setting`] for a default lifetime above the maximum.
-    pub fn change_policy(&self, who: &Authority, settings: &[Setting]) -> Result<Policy> {
+    pub fn change_policy(&self, who: &Authority, settings: &[PolicySetting]) -> Result<Policy> {
         who.caller()?.must(Role::ManagePolicy)?;
         match self.acting(who).change_policy(settings) {
             Err(StoreError::Setting(why)) => Err(Error::Setting(why)),

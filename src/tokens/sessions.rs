@@ -2,7 +2,7 @@
 
 use super::{Authority, Error, Result, Tokens};
 use crate::auth::{Authenticator, Opened};
-use crate::domain::{Event, EventKind, Role, TokenId};
+use crate::domain::{AuditEvent, EventKind, Role, TokenId};
 
 impl Tokens {
     /// Returns the open sessions of the tokens that the caller may look at, the latest first.
@@ -45,10 +45,12 @@ impl Tokens {
         let ended = sessions.filter(|session| auth.end_session(token, session.number)).count();
         if ended > 0 {
             let author = who.author(self.clock.now());
-            let event =
-                Event::new(author.at, EventKind::SessionEnded).user(&record.login).token(token).by(author.actor);
-            let event = if let Some(peer) = &author.peer { event.from(peer) } else { event };
-            self.store.record(&[event.times(u64::try_from(ended).unwrap_or(u64::MAX)).detail("by hand")])?;
+            let event = AuditEvent::new(author.at, EventKind::SessionEnded)
+                .with_user(&record.login)
+                .with_token(token)
+                .with_actor(author.actor);
+            let event = if let Some(peer) = &author.peer { event.with_peer(peer) } else { event };
+            self.store.record(&[event.with_count(u64::try_from(ended).unwrap_or(u64::MAX)).with_detail("by hand")])?;
         }
         Ok(ended)
     }

@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::auth::{Authenticator, Credential, Refusal, Session, testing};
 use crate::domain::{
-    Lifetime, Limits, NodeId, Permission, PolicyFault, Roles, Scope, ScopeTarget, Time, TokenId, TokenText, TreePath,
+    Lifetime, NodeId, Permission, PolicyViolation, Roles, Scope, ScopeTarget, TokenId, TokenLimits, TokenText,
+    TreePath, UnixMillis,
 };
 use crate::store::{TokenRecord, TokenState, UserChange};
 use crate::tree::{Durability, Options, Tree};
@@ -44,7 +45,7 @@ fn site() -> Site {
     std::fs::create_dir_all(root.join("bob")).expect("folders");
     std::fs::write(root.join("alice/below/file"), "x").expect("file");
     let store = Store::open(&folder.path().join("state")).expect("store");
-    let clock = Clock::manual(Time::from_millis(1_777_968_000_000));
+    let clock = Clock::manual(UnixMillis::from_millis(1_777_968_000_000));
     let options = Options { root: root.clone(), durability: Durability::Fast };
     let tree = Tree::open(options, store.clone(), clock.clone()).expect("tree");
     let tokens = Tokens::new(store.clone(), clock.clone()).with_tree(tree.clone());
@@ -119,7 +120,7 @@ fn all_that_is_changed_about_a_user_or_the_policy_is_changed_in_one_write() {
     let change = UserChange { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
     assert_eq!(writes(&|| drop(site.tokens.change_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
     let user = site.tokens.user(ADMIN, &login("alice")).expect("there");
-    assert!(user.disabled_at.is_some() && user.roles.include(Role::ReadAudit));
+    assert!(user.disabled_at.is_some() && user.roles.includes(Role::ReadAudit));
     let settings = Policy { allow_never: true, max_lifetime: lifetime("2Y"), ..Policy::default() }.settings();
     assert_eq!(writes(&|| assert!(site.tokens.change_policy(ADMIN, &settings).is_ok())), 1);
     let policy = site.tokens.policy(ADMIN).expect("read");
@@ -203,7 +204,7 @@ fn the_policy_bounds_how_many_and_how_long() {
     for _ in 0..5 {
         site.scoped(&[]).expect("a token");
     }
-    assert!(matches!(site.scoped(&[]), Err(Error::Policy(PolicyFault::TooMany(5)))));
+    assert!(matches!(site.scoped(&[]), Err(Error::Policy(PolicyViolation::TooManyTokens(5)))));
     assert_eq!(site.count(), 5);
     let first = site.all()[0].id;
     site.tokens.revoke(ADMIN, &[first]).expect("revoked");
@@ -220,7 +221,7 @@ fn a_rotated_token_keeps_its_id_and_its_end() {
     assert_eq!(rotated.text.id(), issued.text.id());
     assert_ne!(rotated.text.secret(), issued.text.secret());
     assert_eq!(rotated.record.expiry, issued.record.expiry);
-    assert_eq!(rotated.record.old_until, Some(site.clock.now().after(DAY)));
+    assert_eq!(rotated.record.old_until, Some(site.clock.now().saturating_add(DAY)));
     let at_once = site.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
     assert_eq!(at_once.record.old_until, None);
 }
@@ -233,7 +234,7 @@ fn an_old_secret_is_good_for_its_grace_and_only_the_last_one() {
     let second = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
     let old = site.come_in(&first);
     assert!(old.access().is_ok() && site.come_in(&second).access().is_ok());
-    assert_eq!(old.deadline(), site.clock.now().after(DAY / 12));
+    assert_eq!(old.deadline(), site.clock.now().saturating_add(DAY / 12));
 
     let third = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
     assert!(old.access().is_err(), "rotating twice kills the secret before the last");
@@ -245,7 +246,7 @@ fn an_old_secret_is_good_for_its_grace_and_only_the_last_one() {
     assert!(new.access().is_ok());
 
     let late = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
-    assert_eq!(late.record.old_until, Some(late.record.expiry.cap()), "a grace is no longer than the life");
+    assert_eq!(late.record.old_until, Some(late.record.expiry.hard_limit()), "a grace is no longer than the life");
     site.clock.turn(DAY / 3);
     assert!(site.refuses(&third) && site.refuses(&late.text), "rotation never lengthens a life");
 }
@@ -368,7 +369,7 @@ fn tokens_come_in_pages_of_those_that_fit() {
 #[test]
 fn limits_and_labels_are_kept() {
     let site = site();
-    let limits = Limits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..Limits::default() };
+    let limits = TokenLimits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..TokenLimits::default() };
     let request = TokenRequest {
         name: Some("laptop".parse().expect("label")),
         description: "the old one".parse().expect("label"),

@@ -58,11 +58,12 @@ impl Tokens {
         let expired = if in_force { self.store.note_expired(steady, BATCH)? } else { 0 };
         self.store.end_graces(steady)?;
         let marks = self.store.forget_journals(present, MARKS)?;
-        let removed = self.store.remove_dead(present.before(policy.token_retention.duration()), now, BATCH)?;
-        let old = present.before(policy.audit_retention.duration());
+        let removed =
+            self.store.remove_dead(present.saturating_sub(policy.token_retention.as_duration()), now, BATCH)?;
+        let old = present.saturating_sub(policy.audit_retention.as_duration());
         let forgotten = self.store.forget_events(old, EVENTS)? + self.store.trim_events(EVENTS)?;
         let disowned = self.store.disown_removed_users(EVENTS)?;
-        let counts = self.store.forget_counts(old.before(CHARTED), EVENTS)?;
+        let counts = self.store.forget_counts(old.saturating_sub(CHARTED), EVENTS)?;
         Ok(Tidied { expired, removed, forgotten, counts, marks, disowned })
     }
 }

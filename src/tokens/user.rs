@@ -173,7 +173,7 @@ impl Tokens {
             scopes.push(Scope { node: self.named(who, &grant.path)?, permission: grant.permission });
         }
         let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
-        if let (Home::Own, Some(name)) = (home, login.home()) {
+        if let (Home::Own, Some(name)) = (home, login.home_name()) {
             // Nothing is made in another served folder than nodes were named in.
             self.named(who, &TreePath::root())?;
             let path = TreePath::root().child(&name);

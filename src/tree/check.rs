@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use super::host::{Errno, File, Folder, Host, How, Pace, Stat};
 use super::{Error, Kind, Result, View};
-use crate::domain::{Access, Identity, Name, Operation, Permission, Reach, Root, Standing, TreePath};
+use crate::domain::{
+    EffectiveGrant, EntryName, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
+};
 
 /// How many links that lead to nothing in the tree are followed to where a file is made, or staged (as many as the kernel
 /// follows).
@@ -37,7 +39,7 @@ pub(super) struct Spot {
     /// What the folder is.
     pub(super) holder: Stat,
     /// The name.
-    pub(super) name: Name,
+    pub(super) name: EntryName,
     /// Where that is, without links above the name.
     pub(super) path: TreePath,
     /// All that the session may do there.
@@ -48,7 +50,7 @@ pub(super) struct Spot {
 
 /// What gives a session permissions at a path, each found to stand.
 pub(super) struct Grounds {
-    access: Arc<Access>,
+    access: Arc<TreeAccess>,
     grounds: Vec<Ground>,
 }
 
@@ -75,7 +77,7 @@ impl View {
         let access = self.session().access()?;
         self.host().available()?;
         let mut grounds = Vec::new();
-        for root in access.above(path) {
+        for root in access.grants_covering(path) {
             if let Some(base) = base(self.host(), root, pace)? {
                 grounds.push(Ground { place: root.path.clone(), permission: root.permission, base });
             }
@@ -87,18 +89,18 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it can be seen but that is not allowed, [`Error::Absent`] when it can't.
-    pub(super) fn open_for(&self, operation: Operation, path: &TreePath, how: How) -> Result<Found> {
+    pub(super) fn open_for(&self, operation: TreeOperation, path: &TreePath, how: How) -> Result<Found> {
         self.open(path, operation.permission(), how).inspect_err(|_| self.tell(operation, path))
     }
 
     /// Tells the audit trail of an operation that was refused because it is not allowed, and not because
     /// nothing is there: the rule itself says which. Only refusals come here. Looking at a folder on the way down
     /// to what is granted is answered with the way, whatever asked for more: nobody is refused.
-    pub(super) fn tell(&self, operation: Operation, path: &TreePath) {
-        let looks = matches!(operation, Operation::Stat | Operation::List | Operation::Read);
+    pub(super) fn tell(&self, operation: TreeOperation, path: &TreePath) {
+        let looks = matches!(operation, TreeOperation::Stat | TreeOperation::List | TreeOperation::Read);
         if let Ok(access) = self.session().access()
-            && !(looks && access.standing(path) == Standing::Visible)
-            && let Err(denial) = operation.judge(&access, path)
+            && !(looks && access.path_access(path) == PathAccess::Visible)
+            && let Err(denial) = operation.authorize(&access, path)
         {
             self.session().denied(&format!("{operation}: {denial}"), Some(path));
         }
@@ -153,16 +155,16 @@ impl View {
     /// [`Error::NoParent`] when the folder is absent, [`Error::Forbidden`] when it can be seen but
     /// nothing may be changed in it, or the path is the root.
     pub(super) fn spot(&self, path: &TreePath) -> Result<Spot> {
-        self.spot_for(Operation::Create, path).inspect_err(|_| self.tell(Operation::Create, path))
+        self.spot_for(TreeOperation::Create, path).inspect_err(|_| self.tell(TreeOperation::Create, path))
     }
 
-    fn spot_for(&self, operation: Operation, path: &TreePath) -> Result<Spot> {
+    fn spot_for(&self, operation: TreeOperation, path: &TreePath) -> Result<Spot> {
         self.spot_with(path, operation.permission())
     }
 
     /// Returns a name in a folder at which `needed` is allowed; nothing needed is any permission.
     pub(super) fn spot_with(&self, path: &TreePath, needed: Permission) -> Result<Spot> {
-        let Some((parent, name)) = path.split() else { return Err(Error::Forbidden) };
+        let Some((parent, name)) = path.split_last() else { return Err(Error::Forbidden) };
         let grounds = self.grounds(&parent)?;
         let (folder, holder, parent, permission) = match grounds.folder_at(&parent, needed) {
             Some((folder, stat)) => (folder, stat, parent, grounds.permission()),
@@ -181,7 +183,7 @@ impl View {
     fn begins_at(&self, path: &TreePath) -> Result<Permission> {
         let access = self.session().access()?;
         let mut permission = Permission::NONE;
-        for root in access.roots().iter().filter(|root| root.path == *path) {
+        for root in access.effective_grants().iter().filter(|root| root.path == *path) {
             if base(self.host(), root, Pace::Patient)?.is_some() {
                 permission = permission | root.permission;
             }
@@ -193,11 +195,11 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`] when it can't be seen, [`Error::Forbidden`] when it can but must stay.
-    pub(super) fn removable(&self, operation: Operation, path: &TreePath) -> Result<(Spot, Stat)> {
+    pub(super) fn removable(&self, operation: TreeOperation, path: &TreePath) -> Result<(Spot, Stat)> {
         self.to_remove(operation, path).inspect_err(|_| self.tell(operation, path))
     }
 
-    fn to_remove(&self, operation: Operation, path: &TreePath) -> Result<(Spot, Stat)> {
+    fn to_remove(&self, operation: TreeOperation, path: &TreePath) -> Result<(Spot, Stat)> {
         let spot = match self.spot_for(operation, path) {
             Err(Error::NoParent) => return Err(Error::Absent),
             Err(Error::Forbidden) => return Err(self.refusal(&self.grounds(path)?, path, None)),
@@ -223,12 +225,12 @@ impl View {
     /// [`Error::IsFolder`]; [`Error::Forbidden`] when path or folder can be seen but not written,
     /// [`Error::NoParent`] when the folder is absent.
     pub(super) fn writable(&self, path: &TreePath) -> Result<(Spot, Option<Stat>)> {
-        self.to_write(path, MAX_LINKS).inspect_err(|_| self.tell(Operation::Write, path))
+        self.to_write(path, MAX_LINKS).inspect_err(|_| self.tell(TreeOperation::Write, path))
     }
 
     /// As [`View::writable`], over at most so many links that lead nowhere.
     fn to_write(&self, path: &TreePath, links: usize) -> Result<(Spot, Option<Stat>)> {
-        let spot = match self.spot_for(Operation::Create, path) {
+        let spot = match self.spot_for(TreeOperation::Create, path) {
             Ok(spot) => spot,
             Err(error @ (Error::Forbidden | Error::NoParent)) => return self.writable_root(path, error),
             Err(error) => return Err(error),
@@ -236,7 +238,7 @@ impl View {
         match spot.stat()? {
             Some(stat) if stat.kind == Some(Kind::Folder) => Err(Error::IsFolder),
             Some(stat) if stat.kind == Some(Kind::Link) => {
-                match self.open(path, Operation::Write.permission(), How::Place) {
+                match self.open(path, TreeOperation::Write.permission(), How::Place) {
                     Ok(found) if found.stat.is_folder() => Err(Error::IsFolder),
                     Ok(found) if found.path != spot.path => self.to_write(&found.path, links),
                     Err(Error::Absent) => self.to_write_behind(spot, stat, path, links),
@@ -268,14 +270,14 @@ impl View {
         if parts.any(|part| part == b"..") {
             return Err(Error::Absent);
         }
-        Ok(spot.parent().walk(&target).ok())
+        Ok(spot.parent().resolve(&target).ok())
     }
 
     /// A file that is itself granted, in a folder that is not.
     fn writable_root(&self, path: &TreePath, otherwise: Error) -> Result<(Spot, Option<Stat>)> {
         let grounds = self.grounds(path)?;
         let permission = grounds.permission();
-        let Some(ground) = grounds.anchor(Operation::Write.permission()) else {
+        let Some(ground) = grounds.anchor(TreeOperation::Write.permission()) else {
             let seen = matches!(self.refusal(&grounds, path, None), Error::Forbidden);
             return Err(if seen { Error::Forbidden } else { otherwise });
         };
@@ -320,11 +322,11 @@ impl View {
     }
 
     /// Tells whether a path is a folder above something that the session may reach.
-    pub(super) fn is_visible(&self, access: &Access, path: &TreePath) -> Result<bool> {
+    pub(super) fn is_visible(&self, access: &TreeAccess, path: &TreePath) -> Result<bool> {
         if path.is_root() {
             return Ok(true);
         }
-        for root in access.roots().iter().filter(|root| root.path.is_within(path)) {
+        for root in access.effective_grants().iter().filter(|root| root.path.starts_with(path)) {
             if base(self.host(), root, Pace::Patient)?.is_some() {
                 return Ok(true);
             }
@@ -362,7 +364,7 @@ impl Grounds {
 
     /// Tells whether one grant, and not two joined, allows `needed` here and at another path.
     pub(super) fn together(&self, other: &TreePath, needed: Permission) -> bool {
-        let mut both = self.grounds.iter().filter(|ground| other.is_within(&ground.place));
+        let mut both = self.grounds.iter().filter(|ground| other.starts_with(&ground.place));
         both.any(|ground| ground.permission.allows(needed))
     }
 
@@ -372,7 +374,7 @@ impl Grounds {
     }
 
     /// Returns the session's access as it was looked up.
-    pub(super) fn access(&self) -> &Arc<Access> {
+    pub(super) fn access(&self) -> &Arc<TreeAccess> {
         &self.access
     }
 
@@ -390,7 +392,7 @@ impl Grounds {
     /// Returns the topmost place at which all of `needed` (and anything at all) is allowed.
     fn anchor(&self, needed: Permission) -> Option<&Ground> {
         let sum = |place: &TreePath| {
-            let above = self.grounds.iter().filter(|ground| place.is_within(&ground.place));
+            let above = self.grounds.iter().filter(|ground| place.starts_with(&ground.place));
             above.fold(Permission::NONE, |sum, ground| sum | ground.permission)
         };
         let fits = self.grounds.iter().filter(|ground| sum(&ground.place).allows(needed));
@@ -400,7 +402,7 @@ impl Grounds {
 
 impl Ground {
     fn open(&self, host: &Host, path: &TreePath, how: How) -> super::host::Result<(File, TreePath)> {
-        let rest = path.below(&self.place).ok_or(Errno::NOENT)?;
+        let rest = path.strip_prefix(&self.place).ok_or(Errno::NOENT)?;
         match &self.base {
             Base::Folder(folder, _) => host.resolve(folder, &self.place, &rest, how),
             Base::Holder(folder) => match path.name() {
@@ -428,9 +430,9 @@ impl Spot {
 }
 
 /// Opens the place where a permission begins, if all that gives it stands.
-fn base(host: &Host, root: &Root, pace: Pace) -> Result<Option<Base>> {
+fn base(host: &Host, root: &EffectiveGrant, pace: Pace) -> Result<Option<Base>> {
     let mut at_place = None;
-    for reach in &root.from {
+    for reach in &root.sources {
         match stands(host, reach, pace) {
             Ok(Some(base)) if reach.path == root.path => at_place = Some(base),
             Ok(Some(_)) => {}
@@ -442,18 +444,18 @@ fn base(host: &Host, root: &Root, pace: Pace) -> Result<Option<Base>> {
     Ok(at_place)
 }
 
-fn stands(host: &Host, reach: &Reach, pace: Pace) -> super::host::Result<Option<Base>> {
+fn stands(host: &Host, reach: &ResolvedScope, pace: Pace) -> super::host::Result<Option<Base>> {
     match reach.identity {
-        Identity::Folder { .. } => {
+        NodeIdentity::Directory { .. } => {
             let folder = host.folder_at(&reach.path, pace)?;
             let stat = folder.stat()?;
             Ok(reach.identity.matches(stat.folder_identity()).then_some(Base::Folder(folder, stat)))
         }
-        Identity::File { .. } if pace == Pace::Cached => Err(Errno::AGAIN),
-        Identity::File { inode, born } => {
-            let Some((parent, name)) = reach.path.split() else { return Ok(None) };
+        NodeIdentity::File { .. } if pace == Pace::Cached => Err(Errno::AGAIN),
+        NodeIdentity::File { inode, birth_time: born } => {
+            let Some((parent, name)) = reach.path.split_last() else { return Ok(None) };
             let holder = host.folder(&parent)?;
-            let held = (Identity::Folder { inode, born }).matches(holder.stat()?.folder_identity());
+            let held = (NodeIdentity::Directory { inode, birth_time: born }).matches(holder.stat()?.folder_identity());
             let stands = held && holder.stat_entry(&name)?.kind == Some(Kind::File);
             Ok(stands.then_some(Base::Holder(holder)))
         }
@@ -476,7 +478,7 @@ pub(super) fn stays_inside(link: &TreePath, target: &[u8], top: &TreePath) -> bo
             (_, None) => return false,
             (b"" | b".", depth) => depth,
             (b"..", Some(depth)) => depth.checked_sub(1),
-            (crate::domain::RESERVED, _) => return false,
+            (crate::domain::RESERVED_DIRECTORY, _) => return false,
             (_, Some(depth)) => depth.checked_add(1),
         };
     }

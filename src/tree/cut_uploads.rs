@@ -16,7 +16,7 @@ use super::Tree;
 use super::host::Kept;
 use super::upload::SlotId;
 use crate::auth::Clock;
-use crate::domain::{Login, ShareLimits, TokenId, UploadSpaces};
+use crate::domain::{Login, TokenId, UploadSpaces, UserQuotaLimits};
 use crate::store::{Store, TokenState};
 
 /// Maximum number of cut uploads that are kept for one token.
@@ -41,12 +41,12 @@ struct HeldBytes {
 
 impl UnfinishedBytes {
     /// Tells whether a user may hold so many more bytes.
-    pub fn fits(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+    pub fn fits(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
         self.held.lock().fits(login, more, most)
     }
 
     /// Holds so many more bytes for a user, where he may; tells whether he may.
-    pub fn hold(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+    pub fn hold(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
         let mut held = self.held.lock();
         let fits = held.fits(login, more, most);
         if fits {
@@ -90,10 +90,10 @@ impl UnfinishedBytes {
 }
 
 impl HeldBytes {
-    fn fits(&self, login: &Login, more: u64, most: ShareLimits) -> bool {
+    fn fits(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
         let own = self.by_user.get(login).copied().unwrap_or(0);
         let within = |held: u64, most: u64| held.checked_add(more).is_some_and(|sum| sum <= most);
-        within(own, most.per_user) && within(self.in_all, most.in_all)
+        within(own, most.per_user) && within(self.in_all, most.total)
     }
 
     fn add(&mut self, login: &Login, bytes: u64) {

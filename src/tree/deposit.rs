@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::check::Found;
 use super::host::{Errno, File, How, Kept, Staged};
 use super::{Claim, EditMode, Error, Kind, Outage, Result, Tree, Upload, View};
-use crate::domain::{Login, Operation, Permission, Time, TokenId, TreePath};
+use crate::domain::{Login, Permission, TokenId, TreeOperation, TreePath, UnixMillis};
 use crate::store::{self, StoreError, UploadPart};
 
 /// Content that comes in and has no place yet; dropping it discards it.
@@ -45,7 +45,7 @@ pub struct Unfinished {
     /// The request that began it; `None` where it comes in parts.
     pub request: Option<Vec<u8>>,
     /// When it last went on.
-    pub touched: Time,
+    pub touched: UnixMillis,
     /// What has come of it: the names, lengths and contents of its parts. Where there are none: one without a name.
     pub parts: Vec<(Vec<u8>, u64, Waiting)>,
 }
@@ -57,7 +57,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn unfinished(&self, since: Time) -> Result<Vec<Unfinished>> {
+    pub fn unfinished(&self, since: UnixMillis) -> Result<Vec<Unfinished>> {
         let rows = self.shared.index.store().uploads()?;
         let left = rows.into_iter().filter_map(|row| {
             let id = row.id;
@@ -70,7 +70,7 @@ impl Tree {
     }
 
     /// Returns an upload that can be gone on with; discards any other.
-    fn left(&self, row: store::UploadRow, since: Time) -> Result<Option<Unfinished>> {
+    fn left(&self, row: store::UploadRow, since: UnixMillis) -> Result<Option<Unfinished>> {
         let store::UploadRow { id, token, login, name, request, touched, dead } = row;
         if dead || touched < since {
             let parts = self.shared.index.store().upload_parts(id)?;
@@ -185,7 +185,7 @@ impl Upload {
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Host`]; it is discarded then.
-    pub fn set_aside(self, name: &[u8], request: &[u8], now: Time) -> Result<(i64, Waiting)> {
+    pub fn set_aside(self, name: &[u8], request: &[u8], now: UnixMillis) -> Result<(i64, Waiting)> {
         self.leave(|view, kept| {
             let part = part(&kept, b"", 0);
             if view.is_full() {
@@ -221,7 +221,7 @@ impl View {
             return Ok((Upload::begin(self, path, &spot, None, claim)?, 0));
         };
         if !spot.permission.allows(Permission::RW) {
-            self.tell(Operation::Read, path);
+            self.tell(TreeOperation::Read, path);
             return Err(Error::Forbidden);
         }
         let (file, permission) = (spot.folder.open(&spot.name, How::Read)?, spot.permission);
@@ -245,7 +245,7 @@ impl View {
     /// # Errors
     /// [`Error::Forbidden`] otherwise.
     pub fn may_deposit(&self) -> Result<()> {
-        let may = self.session().access()?.roots().iter().any(|root| root.permission.allows(Permission::W));
+        let may = self.session().access()?.effective_grants().iter().any(|root| root.permission.allows(Permission::W));
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
@@ -253,7 +253,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for one who may write nowhere; [`Error::Store`].
-    pub fn begin_parts(&self, name: &[u8], now: Time) -> Result<i64> {
+    pub fn begin_parts(&self, name: &[u8], now: UnixMillis) -> Result<i64> {
         self.may_deposit()?;
         let (store, token) = (self.shared().index.store(), self.session().token());
         Ok(store.begin_upload(token, name, None, now, self.lasting())?)
@@ -302,7 +302,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Absent`] where the upload has ended. The deposit is discarded then.
-    pub fn keep_part(&self, upload: i64, name: &[u8], deposit: Secured, now: Time) -> Result<Waiting> {
+    pub fn keep_part(&self, upload: i64, name: &[u8], deposit: Secured, now: UnixMillis) -> Result<Waiting> {
         let Secured { staged, size } = deposit;
         let kept = staged.to_keep();
         self.write_down(upload, &part(&kept, name, size), now)?;
@@ -314,14 +314,14 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Host`]; [`Error::Absent`] where it has ended.
-    pub fn note(&self, upload: i64, Waiting(kept): &Waiting, size: u64, now: Time) -> Result<()> {
+    pub fn note(&self, upload: i64, Waiting(kept): &Waiting, size: u64, now: UnixMillis) -> Result<()> {
         if self.is_full() {
             kept.open(How::Read)?.sync()?;
         }
         self.write_down(upload, &part(kept, b"", size), now)
     }
 
-    fn write_down(&self, upload: i64, part: &UploadPart, now: Time) -> Result<()> {
+    fn write_down(&self, upload: i64, part: &UploadPart, now: UnixMillis) -> Result<()> {
         let kept = self.shared().index.store().keep_upload_part(upload, part, now, self.lasting());
         kept.map_err(|error| match error {
             StoreError::Missing(_) => Error::Absent,

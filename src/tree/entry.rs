@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Name, Permission};
+use crate::domain::{EntryName, Permission};
 
 /// What kind of thing an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +81,8 @@ impl Entry {
     }
 
     /// Returns the name, where it is one (the root has none).
-    pub fn name(&self) -> Option<Name> {
-        Name::new(&self.name).ok()
+    pub fn name(&self) -> Option<EntryName> {
+        EntryName::new(&self.name).ok()
     }
 }
 

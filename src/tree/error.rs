@@ -4,7 +4,7 @@ use std::io;
 
 use super::{LockToken, Outage};
 use crate::auth::Ended;
-use crate::domain::{ByteSize, Tag, TreePath};
+use crate::domain::{ByteSize, FileTag, TreePath};
 use crate::store::StoreError;
 
 /// A refusal, or a fault of host or store.
@@ -53,7 +53,7 @@ pub enum Error {
     WrongType(&'static str),
     /// A tag that the token may not give.
     #[error("the token's limits don't allow the tag {0}")]
-    WrongTag(Tag),
+    WrongTag(FileTag),
     /// An upload of which a part was refused: what is left of it is not what the client meant.
     #[error("a part of the content was refused: the old content stands")]
     Spoilt,

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::host::{Folder, Location, Stat, host_path};
 use super::{LockToken, Outage, Result, View};
 use crate::auth::Ended;
-use crate::domain::{Access, Name, Permission, Share, TreePath};
+use crate::domain::{EntryName, Permission, QuotaReservation, TreeAccess, TreePath};
 
 /// Time after opening in which a file is not looked for again: opening and the first block are one step then.
 const OPENING: Duration = Duration::from_micros(100);
@@ -31,9 +31,9 @@ pub(super) enum Anchor {
     /// By the open file itself, which is in the tree.
     File,
     /// By the directory and the name that a staged file is for.
-    Slot(Folder, Name),
+    Slot(Folder, EntryName),
     /// By the slot until the staged file has been put in place, then by the file.
-    SlotThenFile(Folder, Name),
+    SlotThenFile(Folder, EntryName),
 }
 
 /// Authorization of something open.
@@ -45,12 +45,12 @@ pub(super) struct HandleAccess {
     opened: Option<Instant>,
     last: Mutex<Checked>,
     /// Its place among the open files of its user.
-    _share: Option<Share>,
+    _share: Option<QuotaReservation>,
 }
 
 /// What the last check found allowed.
 struct Checked {
-    access: Arc<Access>,
+    access: Arc<TreeAccess>,
     /// What the kernel said of the anchor's path; none before the first look.
     host_path: Option<Vec<u8>>,
     place: Place,
@@ -88,7 +88,7 @@ impl HandleAccess {
         path: TreePath,
         needed: Permission,
         anchor: Anchor,
-        share: Option<Share>,
+        share: Option<QuotaReservation>,
     ) -> Result<Self> {
         let access = view.session().access()?;
         let last = Mutex::new(Checked { access, host_path: None, place: Place { path, linked: true } });
@@ -160,7 +160,7 @@ impl HandleAccess {
     /// Finds where the file is now; none where that is outside of the tree.
     fn locate(&self, file: &impl AsFd, last: &Place) -> Option<Place> {
         let host = self.view.host();
-        let slot = |directory: &Folder, name: &Name| match host.locate(directory) {
+        let slot = |directory: &Folder, name: &EntryName| match host.locate(directory) {
             Location::Linked(parent) => Location::Linked(parent.child(name)),
             Location::Unlinked(parent) => Location::Unlinked(parent.child(name)),
             elsewhere @ (Location::Reserved | Location::Discarded | Location::Outside) => elsewhere,

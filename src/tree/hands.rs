@@ -6,7 +6,7 @@ use super::host::{Folder, Host};
 use super::index::{Facts, Hands};
 use super::removals::Removals;
 use super::{Error, Result};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 
 /// The hands that reach the served folder.
 pub(super) struct HostHands {
@@ -20,8 +20,8 @@ impl HostHands {
         Self { host, removals }
     }
 
-    fn place(&self, path: &TreePath) -> Result<(Folder, Name)> {
-        let (parent, name) = path.split().ok_or(Error::Forbidden)?;
+    fn place(&self, path: &TreePath) -> Result<(Folder, EntryName)> {
+        let (parent, name) = path.split_last().ok_or(Error::Forbidden)?;
         Ok((self.host.folder(&parent)?, name))
     }
 }

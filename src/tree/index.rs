@@ -20,7 +20,7 @@ use std::time::Duration;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Error, Kind, Result};
-use crate::domain::{Identity, Login, NodeId, TreePath};
+use crate::domain::{Login, NodeId, NodeIdentity, TreePath};
 use crate::store::{Durability, Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
 
 /// How often a name is sought again when the host changes meanwhile, and how long between.
@@ -376,15 +376,15 @@ impl Index {
 
     /// Returns what each named folder at and below a source is recognised by in its copy; nothing for
     /// what the copy doesn't have.
-    fn copied(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<Identity>)>> {
+    fn copied(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<NodeIdentity>)>> {
         let mut anew = Vec::new();
         for (path, row) in self.store.nodes_within(source)? {
-            let Some(below) = path.below(source) else { continue };
+            let Some(below) = path.strip_prefix(source) else { continue };
             let copy = self.facts(&target.join(&below))?;
             match row.identity {
-                Identity::Folder { .. } => anew.push((row.id, copy.and_then(own_identity))),
-                Identity::File { .. } if copy.is_some_and(|copy| copy.kind == Kind::File) => {}
-                Identity::File { .. } => anew.push((row.id, None)),
+                NodeIdentity::Directory { .. } => anew.push((row.id, copy.and_then(own_identity))),
+                NodeIdentity::File { .. } if copy.is_some_and(|copy| copy.kind == Kind::File) => {}
+                NodeIdentity::File { .. } => anew.push((row.id, None)),
             }
         }
         Ok(anew)
@@ -396,7 +396,7 @@ impl Index {
         source: &TreePath,
         target: &TreePath,
         entity: Entity,
-        anew: &[(NodeId, Option<Identity>)],
+        anew: &[(NodeId, Option<NodeIdentity>)],
     ) -> Result<()> {
         let kind = if entity.folder { Kind::Folder } else { Kind::File };
         let identity = self.identity(source, Facts { kind, inode: entity.inode, born: entity.born })?;
@@ -414,12 +414,12 @@ impl Index {
         let mut folder = own_identity(self.hands.ask(&place)?).ok_or(Error::Absent)?;
         let mut way = vec![(Vec::new(), folder)];
         for name in path.names() {
-            let Identity::Folder { inode, born } = folder else { return Err(Error::Absent) };
+            let NodeIdentity::Directory { inode, birth_time: born } = folder else { return Err(Error::Absent) };
             place = place.child(&name);
             let facts = self.hands.ask(&place)?;
             folder = match facts.kind {
-                Kind::Folder => Identity::Folder { inode: facts.inode, born: facts.born },
-                Kind::File => Identity::File { inode, born },
+                Kind::Folder => NodeIdentity::Directory { inode: facts.inode, birth_time: facts.born },
+                Kind::File => NodeIdentity::File { inode, birth_time: born },
                 Kind::Link => return Err(Error::Unsupported),
             };
             way.push((name.as_bytes().to_vec(), folder));
@@ -444,7 +444,7 @@ impl Index {
     }
 
     /// Returns what an entry is recognised by; `None` for a link, or when its folder is gone.
-    fn identity(&self, path: &TreePath, facts: Facts) -> Result<Option<Identity>> {
+    fn identity(&self, path: &TreePath, facts: Facts) -> Result<Option<NodeIdentity>> {
         match facts.kind {
             Kind::Folder => Ok(own_identity(facts)),
             Kind::Link => Ok(None),
@@ -452,7 +452,7 @@ impl Index {
                 let folder = path.parent().map(|folder| self.facts(&folder)).transpose()?.flatten();
                 Ok(folder
                     .filter(|folder| folder.kind == Kind::Folder)
-                    .map(|Facts { inode, born, .. }| Identity::File { inode, born }))
+                    .map(|Facts { inode, born, .. }| NodeIdentity::File { inode, birth_time: born }))
             }
         }
     }
@@ -524,8 +524,8 @@ impl Drop for Change<'_> {
     }
 }
 
-fn own_identity(facts: Facts) -> Option<Identity> {
-    (facts.kind == Kind::Folder).then_some(Identity::Folder { inode: facts.inode, born: facts.born })
+fn own_identity(facts: Facts) -> Option<NodeIdentity> {
+    (facts.kind == Kind::Folder).then_some(NodeIdentity::Directory { inode: facts.inode, birth_time: facts.born })
 }
 
 /// Returns a path and all above it.

@@ -77,12 +77,12 @@ impl LinkMoves {
 impl<'a> LinkEffect<'a> {
     /// Marks the watches of directories in which something arrived, or changed places.
     pub(super) fn arrived(&self, path: &TreePath) {
-        self.mark(|watched| path.is_within(watched));
+        self.mark(|watched| path.starts_with(watched));
     }
 
     /// Marks the watches of directories that were moved themselves, or in which a directory was moved.
     pub(super) fn moved(&self, from: &TreePath, to: &TreePath) {
-        self.mark(|watched| [from, to].iter().any(|path| path.is_within(watched) || watched.is_within(path)));
+        self.mark(|watched| [from, to].iter().any(|path| path.starts_with(watched) || watched.starts_with(path)));
     }
 
     /// Keeps directories above an entry from being moved.
@@ -94,7 +94,7 @@ impl<'a> LinkEffect<'a> {
 
     /// Tells whether something below a directory, or the directory itself, is pinned.
     pub(super) fn is_pinned(&self, directory: &TreePath) -> bool {
-        self.moves.table.lock().pinned.iter().any(|(_, path)| path.is_within(directory))
+        self.moves.table.lock().pinned.iter().any(|(_, path)| path.starts_with(directory))
     }
 
     fn mark(&self, concerns: impl Fn(&TreePath) -> bool) {

@@ -6,7 +6,7 @@ use super::check::Found;
 use super::handle_access::HandleAccess;
 use super::host::{Folder, Names};
 use super::{Entry, Error, Kind, Result, View};
-use crate::domain::{Name, Permission, TreePath};
+use crate::domain::{EntryName, Permission, TreePath};
 
 /// The entries of a folder, in no order, without `.` and `..`; read as they are asked for.
 pub struct Listing {
@@ -18,7 +18,7 @@ pub struct Listing {
 
 enum Source {
     All(Box<All>),
-    WayDown(BTreeSet<Name>),
+    WayDown(BTreeSet<EntryName>),
     End,
 }
 
@@ -26,7 +26,7 @@ enum Source {
 struct All {
     access: HandleAccess,
     names: Names,
-    block: std::vec::IntoIter<Name>,
+    block: std::vec::IntoIter<EntryName>,
     path: TreePath,
     permission: Permission,
     mixed: bool,
@@ -36,7 +36,8 @@ impl Listing {
     /// Lists a folder that the check let through.
     pub(super) fn all(view: &View, asked: &TreePath, found: Found, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
-        let mixed = access.roots().iter().any(|root| root.path != found.path && root.path.is_within(&found.path));
+        let mixed =
+            access.effective_grants().iter().any(|root| root.path != found.path && root.path.starts_with(&found.path));
         let all = All {
             access: HandleAccess::new(view, found.path.clone(), Permission::R)?,
             names: Folder::from(found.file).names()?,
@@ -49,12 +50,12 @@ impl Listing {
     }
 
     /// Lists only these names, as far as something stands there.
-    pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<Name>) -> Self {
+    pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<EntryName>) -> Self {
         Self { view: view.clone(), asked: asked.clone(), follow: true, source: Source::WayDown(names) }
     }
 
     /// Returns the names that are listed where something stands there; none where all that can be seen is.
-    pub(super) fn into_way_down(self) -> Option<BTreeSet<Name>> {
+    pub(super) fn into_way_down(self) -> Option<BTreeSet<EntryName>> {
         match self.source {
             Source::WayDown(names) => Some(names),
             Source::All(_) | Source::End => None,
@@ -86,7 +87,7 @@ impl Listing {
         }
     }
 
-    fn entry(&self, name: &Name) -> Result<Option<Entry>> {
+    fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
         let Source::All(all) = &self.source else { return seen(self.view.stat(&self.asked.child(name))) };
         let stat = match all.names.stat_entry(name).map_err(Error::from) {
             Err(Error::Absent) => return Ok(None),
@@ -105,7 +106,7 @@ impl Listing {
 }
 
 impl All {
-    fn next(&mut self) -> Result<Option<Name>> {
+    fn next(&mut self) -> Result<Option<EntryName>> {
         if let Some(name) = self.block.next() {
             return Ok(Some(name));
         }
@@ -116,8 +117,8 @@ impl All {
         Ok(self.block.next())
     }
 
-    fn permission_of(&self, view: &View, name: &Name) -> Result<Permission> {
-        Ok(self.permission | view.session().access()?.permission(&self.path.child(name)))
+    fn permission_of(&self, view: &View, name: &EntryName) -> Result<Permission> {
+        Ok(self.permission | view.session().access()?.permission_at(&self.path.child(name)))
     }
 }
 

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::{Error, Result};
 use crate::auth::Clock;
-use crate::domain::{Login, Time, TreePath};
+use crate::domain::{Login, TreePath, UnixMillis};
 use crate::store::{Durability, LockRow, Store, StoreError};
 
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
@@ -75,7 +75,7 @@ pub struct Lock {
     /// How long it was given.
     pub timeout: Duration,
     /// When it ends unless refreshed.
-    pub expires: Time,
+    pub expires: UnixMillis,
 }
 
 /// The locks of one tree.
@@ -106,8 +106,8 @@ impl LockTable {
         for row in store.live_locks(now)? {
             let mut lock = Lock::from(row);
             // A clock that was set back must not stretch a life.
-            lock.expires = lock.expires.min(now.after(LONGEST));
-            let ends = clock.running() + lock.expires.since(now);
+            lock.expires = lock.expires.min(now.saturating_add(LONGEST));
+            let ends = clock.running() + lock.expires.saturating_duration_since(now);
             held.insert(lock, ends);
         }
         let count = AtomicUsize::new(held.places.len());
@@ -198,7 +198,7 @@ impl LockTable {
         if count as u64 >= limits.per_user {
             return Err(StoreError::Budget("the user holds as many locks as may be").into());
         }
-        if held.places.len() as u64 >= limits.in_all {
+        if held.places.len() as u64 >= limits.total {
             return Err(StoreError::Budget("all users together hold as many locks as may be").into());
         }
         if request.owner.len() > OWNER_BYTES {
@@ -213,7 +213,7 @@ impl LockTable {
             login: login.clone(),
             owner: request.owner.clone(),
             timeout,
-            expires: self.clock.now().after(timeout),
+            expires: self.clock.now().saturating_add(timeout),
         };
         held.insert(lock.clone(), self.clock.running() + timeout);
         self.changed(&held);
@@ -236,7 +236,7 @@ impl LockTable {
         let own = self.current().covering(path).into_iter().find(is_own).cloned();
         let mut lock = own.ok_or(Error::Precondition)?;
         lock.timeout = timeout.clamp(SHORTEST, LONGEST);
-        lock.expires = self.clock.now().after(lock.timeout);
+        lock.expires = self.clock.now().saturating_add(lock.timeout);
         self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
         let mut held = self.held.write();
         // It has expired meanwhile, or what was locked was removed.

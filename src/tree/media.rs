@@ -7,7 +7,7 @@
 //! such a file counts as `application/octet-stream`, as one does of which neither says anything. An empty
 //! file is judged by its name alone.
 
-use crate::domain::{Name, UploadRule};
+use crate::domain::{EntryName, UploadRule};
 
 /// How much of a file is looked at.
 pub(super) const HEAD: usize = 8 << 10;
@@ -24,15 +24,15 @@ pub fn media_type(name: &[u8]) -> &'static str {
 }
 
 /// Tells which media type a rule refuses of a file with this name that begins so; none when it fits.
-pub(super) fn refused(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'static str> {
+pub(super) fn refused(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     let named = by_name(name.as_bytes());
-    if !named.is_empty() && !rule.allows_type(&named) {
+    if !named.is_empty() && !rule.allows_mime_type(&named) {
         return named.first().copied();
     }
     if head.is_empty() {
         return None;
     }
-    let unknown = || (!rule.allows_type(&[UNKNOWN])).then_some(UNKNOWN);
+    let unknown = || (!rule.allows_mime_type(&[UNKNOWN])).then_some(UNKNOWN);
     match infer::get(head) {
         Some(kind) => refused_content(rule, &named, kind),
         None if named.is_empty() || promises_signature(name.as_bytes()) => unknown(),
@@ -42,7 +42,7 @@ pub(super) fn refused(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'s
 
 /// As [`refused`], of a file of which more is to come: for what it is recognised as already, and for a format with a
 /// signature that is missing where signatures stand.
-pub(super) fn refused_early(rule: &UploadRule, name: &Name, head: &[u8]) -> Option<&'static str> {
+pub(super) fn refused_early(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     match infer::get(head) {
         Some(kind) => refused_content(rule, &by_name(name.as_bytes()), kind),
         None if head.len() >= SIGNATURE_END => refused(rule, name, head),
@@ -58,7 +58,7 @@ fn refused_content(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Opti
     // The same type goes by several names.
     let mut names = vec![content];
     names.extend(mime_guess::from_ext(kind.extension()).iter_raw());
-    (!rule.allows_type(&names)).then_some(content)
+    (!rule.allows_mime_type(&names)).then_some(content)
 }
 
 /// Tells whether files of the named type look like the content's type, which is but their container: the
@@ -118,7 +118,7 @@ const TEXTS: [&str; 3] = ["html", "xml", "sh"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Limits;
+    use crate::domain::TokenLimits;
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01";
     const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0";
@@ -128,8 +128,8 @@ mod tests {
 
     fn judged(types: &[&str], name: &str, head: &[u8]) -> Option<&'static str> {
         let mimes = types.iter().map(|text| text.parse().expect("type")).collect();
-        let rule = UploadRule::join([&Limits { mimes, ..Limits::default() }]);
-        refused(&rule, &Name::new(name.as_bytes()).expect("name"), head)
+        let rule = UploadRule::intersect([&TokenLimits { mimes, ..TokenLimits::default() }]);
+        refused(&rule, &EntryName::new(name.as_bytes()).expect("name"), head)
     }
 
     #[test]
@@ -170,8 +170,11 @@ mod tests {
 
     #[test]
     fn what_a_file_is_while_it_grows_counts_only_where_it_is_recognised() {
-        let rule = UploadRule::join([&Limits { mimes: vec!["image/*".parse().expect("type")], ..Limits::default() }]);
-        let name = Name::new(b"a.png").expect("name");
+        let rule = UploadRule::intersect([&TokenLimits {
+            mimes: vec!["image/*".parse().expect("type")],
+            ..TokenLimits::default()
+        }]);
+        let name = EntryName::new(b"a.png").expect("name");
         assert_eq!(refused_early(&rule, &name, b"just words"), None);
         assert_eq!(refused_early(&rule, &name, &[b'x'; SIGNATURE_END]), Some(UNKNOWN));
         assert_eq!(refused_early(&rule, &name, PNG), None);

@@ -6,33 +6,33 @@
 use std::sync::OnceLock;
 
 use super::{Error, Result, Tree};
-use crate::domain::{Login, Share, ShareLimits, Shares};
+use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 
 /// The shares of a tree; without limits until they are set.
 #[derive(Default)]
-pub(super) struct OpenLimit(OnceLock<Shares>);
+pub(super) struct OpenLimit(OnceLock<UserQuotas>);
 
 impl OpenLimit {
     /// Takes the place of one more open file or directory.
     ///
     /// # Errors
     /// [`Error::TooManyOpenFiles`].
-    pub(super) fn take(&self, login: &Login) -> Result<Option<Share>> {
+    pub(super) fn take(&self, login: &Login) -> Result<Option<QuotaReservation>> {
         match self.0.get() {
-            Some(shares) => shares.take(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
+            Some(shares) => shares.try_reserve(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
             None => Ok(None),
         }
     }
 
     /// Takes the place of what was open until now, whose own place is returned soon.
-    pub(super) fn take_over(&self, login: &Login) -> Option<Share> {
-        self.0.get().map(|shares| shares.take_beyond(login, 1))
+    pub(super) fn take_over(&self, login: &Login) -> Option<QuotaReservation> {
+        self.0.get().map(|shares| shares.reserve_over_limit(login, 1))
     }
 }
 
 impl Tree {
     /// Bounds how many files and directories are open at once, from now on; to be called once.
-    pub fn limit_open_files(&self, limits: ShareLimits) {
-        let _ = self.shared.open_limit.0.set(Shares::new(limits));
+    pub fn limit_open_files(&self, limits: UserQuotaLimits) {
+        let _ = self.shared.open_limit.0.set(UserQuotas::new(limits));
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::host::{Host, KnownMount, KnownTree};
 use super::index::Index;
 use super::{Error, Outage, Result, Tree};
-use crate::domain::{Identity, TreePath};
+use crate::domain::{NodeIdentity, TreePath};
 use crate::store::{NodeRow, Store};
 
 /// What the last look has found.
@@ -60,7 +60,7 @@ fn known(store: &Store) -> Result<KnownTree> {
 
 fn inode(row: &NodeRow) -> u64 {
     match row.identity {
-        Identity::Folder { inode, .. } | Identity::File { inode, .. } => inode,
+        NodeIdentity::Directory { inode, .. } | NodeIdentity::File { inode, .. } => inode,
     }
 }
 

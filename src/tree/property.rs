@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::index::{Index, lineage};
 use super::label::{tags_of, tags_property};
 use super::{Error, Result};
-use crate::domain::{Login, Name, NodeId, Tag, TreePath};
+use crate::domain::{EntryName, FileTag, Login, NodeId, TreePath};
 use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep, StoreError};
 
 /// What one property, and all of one entry, may come to.
@@ -56,7 +56,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
+    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<Property>>> {
         let Some(node) = self.find(folder)? else { return Ok(HashMap::new()) };
         let rows = self.store().properties_in(node, FOLDER_BYTES)?.ok_or(Error::Unsupported)?;
         let mut found: HashMap<Vec<u8>, (NodeRow, Vec<Property>)> = HashMap::new();
@@ -65,7 +65,7 @@ impl Index {
         }
         let mut fitting = HashMap::new();
         for (name, (row, properties)) in found {
-            if let Ok(name) = Name::new(&name)
+            if let Ok(name) = EntryName::new(&name)
                 && self.fits(&row, &folder.child(&name))?
             {
                 fitting.insert(name, properties);
@@ -75,7 +75,7 @@ impl Index {
     }
 
     /// Returns the tags of an entry, and of each below it where `deep`.
-    pub(super) fn tags(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<Tag>>> {
+    pub(super) fn tags(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<FileTag>>> {
         let Some(top) = self.find(path)? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (_, node) in self.store().nodes_with_properties(top)?.into_iter().filter(|(b, _)| deep || b.is_root()) {

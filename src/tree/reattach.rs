@@ -7,7 +7,7 @@ use super::host::{Exclusive, Host};
 use super::index::{Facts, Hands};
 use super::removals::Removals;
 use super::{Error, Kind, Options, Result, Tree, kept_names};
-use crate::domain::{Identity, NodeId, TreePath};
+use crate::domain::{NodeId, NodeIdentity, TreePath};
 use crate::store::Store;
 
 /// What stands at the path of a node.
@@ -52,14 +52,14 @@ impl Tree {
         let (mut report, mut folders) = (Vec::new(), Vec::new());
         for (path, row) in store.nodes()? {
             let place = match (facts(&path)?, row.identity) {
-                (Some(Facts { kind: Kind::Folder, inode, born }), Identity::Folder { .. }) => {
-                    let found = Identity::Folder { inode, born };
+                (Some(Facts { kind: Kind::Folder, inode, born }), NodeIdentity::Directory { .. }) => {
+                    let found = NodeIdentity::Directory { inode, birth_time: born };
                     folders.push((row.id, found));
                     place(row.identity.matches(found))
                 }
-                (Some(Facts { kind: Kind::File, .. }), Identity::File { .. }) => {
+                (Some(Facts { kind: Kind::File, .. }), NodeIdentity::File { .. }) => {
                     let holder = path.parent().map(|parent| facts(&parent)).transpose()?.flatten();
-                    let found = holder.map(|Facts { inode, born, .. }| Identity::File { inode, born });
+                    let found = holder.map(|Facts { inode, born, .. }| NodeIdentity::File { inode, birth_time: born });
                     place(found.is_some_and(|found| row.identity.matches(found)))
                 }
                 (Some(_) | None, _) => NodePlace::Missing,

@@ -33,7 +33,7 @@ pub fn moved_to(from: &TreePath, existing: TreePath, sent: &TreePath) -> TreePat
 
 fn existing(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePath) -> bool) -> TreePath {
     let sent = root.join(below);
-    if !below.has_other_spellings() || is_there(&sent) {
+    if !below.has_alternate_normalizations() || is_there(&sent) {
         return sent;
     }
     let mut found = root.clone();
@@ -44,7 +44,7 @@ fn existing(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePath) -> b
             found = spelled;
             continue;
         }
-        let others = name.other_spellings().into_iter().map(|other| found.child(&other));
+        let others = name.alternate_normalizations().into_iter().map(|other| found.child(&other));
         let others: Vec<TreePath> = others.filter(|other| is_there(other)).collect();
         match <[TreePath; 1]>::try_from(others) {
             Ok([other]) => found = other,

@@ -398,7 +398,7 @@ mod tests {
         let tags = Tags::new([1; 32], None);
         let folder = tempfile::tempdir().expect("a folder");
         let host = super::super::host::Host::open(folder.path(), None).expect("opened");
-        let name = crate::domain::Name::new(b"file").expect("a name");
+        let name = crate::domain::EntryName::new(b"file").expect("a name");
         let file = Arc::new(host.root().expect("there").make_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("stat");
         let before = tags.of(&stat());
@@ -421,7 +421,7 @@ mod tests {
         let (_state, store) = crate::store::testing::opened();
         let folder = tempfile::tempdir().expect("a folder");
         let host = Arc::new(super::super::host::Host::open(folder.path(), None).expect("opened"));
-        let name = crate::domain::Name::new(b"file").expect("a name");
+        let name = crate::domain::EntryName::new(b"file").expect("a name");
         let file = Arc::new(host.root().expect("there").make_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("there");
         let whole_second = || file.set_times(Some(Timestamp { seconds: 1_000_000_000, nanos: 0 }), None).expect("set");

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Durability, Options, Tree, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, mint, testing};
-use crate::domain::{Expiry, Permission, Scope, TreePath};
+use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
 use crate::store::{NewToken, Store};
 
@@ -80,7 +80,7 @@ impl House {
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
         let text = mint().expect("random");
         let sealed = self.auth.sealer().seal(text.secret()).expect("sealed");
-        let made = crate::store::testing::token(text.id().as_str(), name, Expiry::Never);
+        let made = crate::store::testing::token(text.id().as_str(), name, TokenExpiry::Never);
         let new = NewToken { sealed, scopes, created_at: self.clock.now(), ..made };
         self.store.add_token(&new).expect("kept");
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());

@@ -17,7 +17,7 @@ use super::host::{File, Folder, How, Kept, Staged, Stat};
 use super::media::HEAD;
 use super::upload_registry::RegisteredUpload;
 use super::{Attributes, Claim, EditMode, Entry, Etag, Kind, Result, View};
-use crate::domain::{Name, Permission, Tag, TreePath};
+use crate::domain::{EntryName, FileTag, Permission, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
 const BLOCK: usize = 8 << 20;
@@ -28,7 +28,7 @@ pub struct Upload {
     asked: TreePath,
     /// The directory that it is for, whatever its path is now.
     directory: Folder,
-    name: Name,
+    name: EntryName,
     /// What stood at the name when the upload began.
     replaces: Option<Recorded>,
     base: Option<Base>,
@@ -36,7 +36,7 @@ pub struct Upload {
     staged: Staged,
     finish: Finish,
     wanted: Mutex<Attributes>,
-    tags: Mutex<Option<Vec<Tag>>>,
+    tags: Mutex<Option<Vec<FileTag>>>,
     /// How many bytes from the start are written without a gap.
     beginning: AtomicU64,
     /// Whether a write was refused.
@@ -56,17 +56,17 @@ pub struct Upload {
 pub(super) struct SlotId {
     device: u64,
     inode: u64,
-    name: Name,
+    name: EntryName,
 }
 
 impl SlotId {
     /// Returns the name in a directory of which the host says `directory`.
-    pub(super) fn new(directory: &Stat, name: &Name) -> Self {
+    pub(super) fn new(directory: &Stat, name: &EntryName) -> Self {
         Self { device: directory.device, inode: directory.inode, name: name.clone() }
     }
 
     /// Returns the name.
-    pub(super) fn name(&self) -> &Name {
+    pub(super) fn name(&self) -> &EntryName {
         &self.name
     }
 
@@ -342,7 +342,7 @@ impl Upload {
         let stat = Stat { mode, ..self.file.stat()? };
         // Where its directory is now.
         let path = self.access.place().path;
-        let permission = self.access.view().session().access()?.permission(&path);
+        let permission = self.access.view().session().access()?.permission_at(&path);
         Ok(Entry { etag: None, ..self.access.view().entry(&path, &stat, permission) })
     }
 
@@ -370,7 +370,7 @@ impl Upload {
     ///
     /// # Errors
     /// [`Error::WrongTag`].
-    pub fn label(&self, tags: Vec<Tag>) -> Result<()> {
+    pub fn label(&self, tags: Vec<FileTag>) -> Result<()> {
         self.access.view().may_label(&tags)?;
         *self.tags.lock() = Some(tags);
         Ok(())

@@ -68,7 +68,7 @@ impl UploadRegistry {
         path: &TreePath,
     ) -> Result<()> {
         let mut places = under_way.values().filter_map(|(_, directory)| host.whereabouts(directory));
-        if places.any(|place| place.is_within(path)) { Err(Error::UploadUnderWay) } else { Ok(()) }
+        if places.any(|place| place.starts_with(path)) { Err(Error::UploadUnderWay) } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use http::Uri;
 
 use super::error::Error;
-use crate::domain::{Login, Name, NodeId, PathError, TreePath};
+use crate::domain::{EntryName, Login, NodeId, PathError, TreePath};
 use crate::http::{PublicAddress, normalized_path};
 
 /// What stands in front of a path: which part of the tree is the client's root.
@@ -38,9 +38,9 @@ pub(super) enum Other {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The upload's name.
-    pub(super) upload: Name,
+    pub(super) upload: EntryName,
     /// The part's name.
-    pub(super) part: Option<Name>,
+    pub(super) part: Option<EntryName>,
 }
 
 impl Other {
@@ -59,7 +59,7 @@ impl Other {
             [b"files", ..] => Ok(None),
             [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
                 own(user)?;
-                let name = |bytes: &[u8]| Name::new(bytes).map_err(|fault| refusal(fault, bytes));
+                let name = |bytes: &[u8]| EntryName::new(bytes).map_err(|fault| refusal(fault, bytes));
                 let part = part.first().map(|part| name(part)).transpose()?;
                 Ok(Some(Self::Upload(Place { upload: name(upload)?, part })))
             }
@@ -151,12 +151,12 @@ fn byte(digits: &[u8]) -> Option<u8> {
 
 fn refusal(fault: PathError, bytes: &[u8]) -> Error {
     match fault {
-        PathError::Dots => Error::Malformed("the path has a part . or .."),
+        PathError::DotComponent => Error::Malformed("the path has a part . or .."),
         PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can have"),
-        PathError::EmptyPart | PathError::Reserved | PathError::TooLong => {
+        PathError::EmptyComponent | PathError::Reserved | PathError::TooLong => {
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
-            Error::Unnameable { last: TreePath::parse(parent).is_ok() && Name::new(name).is_err(), fault }
+            Error::Unnameable { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), fault }
         }
     }
 }
@@ -205,9 +205,9 @@ impl Mount {
     /// Returns the absolute URL path of a place, with a slash at its end for a folder. What lies above
     /// the root or elsewhere shows as the root.
     pub(super) fn href(&self, path: &TreePath, folder: bool) -> String {
-        let below = path.below(&self.root).unwrap_or_default();
+        let below = path.strip_prefix(&self.root).unwrap_or_default();
         let mut href = self.prefix.clone();
-        for part in below.parts() {
+        for part in below.components() {
             href.push('/');
             encode(part, &mut href);
         }
@@ -340,7 +340,7 @@ mod tests {
             );
         }
         let other = |path: &str| Other::parse(path.as_bytes(), &login());
-        let name = |text: &str| Name::new(text.as_bytes()).expect(text);
+        let name = |text: &str| EntryName::new(text.as_bytes()).expect(text);
         let place = |part: Option<&str>| Place { upload: name("x 1"), part: part.map(name) };
         for odd in ["..", "x/%2E%2E", "x/1%00", &"x".repeat(256), &format!("x/{}", "1".repeat(256))] {
             let refused = other(&format!("/remote.php/dav/uploads/alice/{odd}"));
@@ -482,7 +482,7 @@ mod tests {
             let _ = resolve(&bytes, &server(&[]), Anchor::Tree);
             let path = [b"/dav/", &bytes[..]].concat();
             if let Ok(address) = Address::parse(&path) {
-                prop_assert!(address.below.parts().all(|part| part != b".." && !part.contains(&0)));
+                prop_assert!(address.below.components().all(|part| part != b".." && !part.contains(&0)));
             }
         }
 

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::error::Result;
 use super::verb::Verb;
 use crate::auth::Session;
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::http::{PublicAddress, ServerName};
 use crate::tree::Tree;
 
@@ -86,7 +86,7 @@ impl Begun {
     ///
     /// # Errors
     /// As [`Call::new`].
-    pub(super) async fn call(&self, tree: &Tree, session: Session, now: Time) -> Result<Arc<Call>> {
+    pub(super) async fn call(&self, tree: &Tree, session: Session, now: UnixMillis) -> Result<Arc<Call>> {
         let (mut head, ()) = Request::new(()).into_parts();
         head.uri = self.uri.clone();
         head.headers = self.headers.clone();

@@ -11,7 +11,7 @@ use super::error::{Error, Result, blocking};
 use super::fields;
 use super::verb::Verb;
 use crate::auth::{Authenticator, Refusal, Session};
-use crate::domain::{Peer, Protocol, Time, TreePath};
+use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
 use crate::tree::{self, Claim, LockToken, Tree, View};
 
@@ -48,7 +48,7 @@ pub(super) struct Call {
     /// The conditions.
     pub(super) conditions: Conditions,
     /// The present instant, on the clock by which expiry is judged.
-    pub(super) now: Time,
+    pub(super) now: UnixMillis,
     anchor: Anchor,
     /// The server as the client knows it.
     pub(super) server: PublicAddress,
@@ -61,7 +61,13 @@ impl Call {
     /// # Errors
     /// Whatever is wrong with path or headers; [`tree::Error::Absent`] for a node that has ended or that the
     /// caller may not reach.
-    pub(super) async fn new(verb: Verb, head: Parts, tree: &Tree, session: Session, now: Time) -> Result<Arc<Self>> {
+    pub(super) async fn new(
+        verb: Verb,
+        head: Parts,
+        tree: &Tree,
+        session: Session,
+        now: UnixMillis,
+    ) -> Result<Arc<Self>> {
         let address = Address::parse(head.uri.path().as_bytes())?;
         if address.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
             return Err(Error::Elsewhere);
@@ -78,7 +84,7 @@ impl Call {
             }
         };
         let below = address.below;
-        let path = match below.has_other_spellings() {
+        let path = match below.has_alternate_normalizations() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
                 blocking(move || Ok(view.as_spelled(&root, &below))).await?
@@ -110,7 +116,7 @@ impl Call {
     /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::Root`] when it is the client's root, and
+    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
     /// [`Error::Destination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;

@@ -26,7 +26,7 @@ use super::verb::{self, Verb};
 use super::weight::Weight;
 use super::{fields, multistatus, put};
 use crate::auth::Session;
-use crate::domain::{Name, Time};
+use crate::domain::{EntryName, UnixMillis};
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 use crate::tree::{self, Deposit, Tree, View};
 
@@ -42,7 +42,7 @@ pub(super) struct Around<'a> {
     /// Who asks.
     pub(super) session: Session,
     /// When.
-    pub(super) now: Time,
+    pub(super) now: UnixMillis,
 }
 
 impl Around<'_> {
@@ -150,7 +150,7 @@ impl Sink for Part {
 /// Puts all parts together at the destination.
 async fn assemble(
     chunked: Arc<Chunked>,
-    upload: &Name,
+    upload: &EntryName,
     mut head: Parts,
     around: Around<'_>,
 ) -> Result<Response<ResponseBody>> {

@@ -8,7 +8,7 @@ use jiff::civil::DateTime;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::tree::Timestamp;
 
 /// The first second of the year 1.
@@ -46,7 +46,7 @@ fn writable(seconds: i64) -> bool {
 
 /// Returns a time as RFC 3339 writes it, in UTC with whole seconds.
 pub(super) fn internet_date(time: Timestamp) -> String {
-    Time::from_millis(time.seconds.clamp(FIRST_SECOND, LAST_SECOND).saturating_mul(1000)).to_string()
+    UnixMillis::from_millis(time.seconds.clamp(FIRST_SECOND, LAST_SECOND).saturating_mul(1000)).to_string()
 }
 
 /// Reads seconds since 1970 as `X-OC-Mtime` has them, with or without a fraction; before 1970 they are negative.

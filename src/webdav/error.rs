@@ -302,7 +302,7 @@ impl Error {
             Self::Tree(tree::Error::Locked { root, .. }) => {
                 let name = if asked.verb == Some(Verb::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
                 let (mount, path) = asked.place?;
-                let folder = asked.folder || (root != path && path.is_within(root));
+                let folder = asked.folder || (root != path && path.starts_with(root));
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
             }
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::date;
 use super::error::Error;
-use crate::domain::Tag;
+use crate::domain::FileTag;
 use crate::tree::{LockToken, Timestamp};
 
 /// What a lock is given when its `Timeout` says nothing; the gateway may give less.
@@ -146,7 +146,7 @@ pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> 
 ///
 /// # Errors
 /// [`Error::Malformed`] when one of them is no tag.
-pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<Tag>>, Error> {
+pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     if !headers.contains_key("x-patgate-tags") {
         return Ok(None);
     }
@@ -162,11 +162,11 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<Tag>>, Error> {
 ///
 /// # Errors
 /// [`Error::Malformed`].
-pub(super) fn parse_tags(text: &str) -> Result<Vec<Tag>, Error> {
+pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let tags: Result<Vec<Tag>, _> = text.split(',').map(str::parse).collect();
+    let tags: Result<Vec<FileTag>, _> = text.split(',').map(str::parse).collect();
     tags.ok().filter(|tags| tags.len() <= MAX_TAGS).ok_or(Error::Malformed(TAGS))
 }
 

@@ -76,7 +76,7 @@ fn told(steps: &[Step], refused: bool) -> String {
 /// Answers DELETE.
 ///
 /// # Errors
-/// [`Error::Root`] for the client's root, [`Error::Malformed`] for a folder without all in it, and what the
+/// [`Error::EffectiveGrant`] for the client's root, [`Error::Malformed`] for a folder without all in it, and what the
 /// tree says.
 pub(super) async fn delete(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let depth = fields::depth(&call.headers)?;

@@ -174,7 +174,7 @@ pub(super) fn set(headers: &mut HeaderMap, name: header::HeaderName, text: Strin
 
 /// Returns the media type that a name stands for.
 pub(super) fn content_type(path: &TreePath) -> &'static str {
-    let name = path.parts().next_back().unwrap_or_default();
+    let name = path.components().next_back().unwrap_or_default();
     tree::media_type(name)
 }
 

@@ -87,7 +87,7 @@ pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: 
         out.push_str(&lock.owner);
         out.push_str(&format!(
             "<D:timeout>Second-{}</D:timeout>",
-            lock.expires.since(call.now).min(lock.timeout).as_secs()
+            lock.expires.saturating_duration_since(call.now).min(lock.timeout).as_secs()
         ));
         if lock.login == *call.view.session().login() {
             out.push_str("<D:locktoken><D:href>");

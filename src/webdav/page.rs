@@ -47,7 +47,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<ResponseBody>> {
 
 fn head(call: &Call) -> String {
     let mut name = format!("/{}", call.mount.title());
-    if let Some(below) = call.path.below(call.mount.root()).filter(|below| !below.is_root()) {
+    if let Some(below) = call.path.strip_prefix(call.mount.root()).filter(|below| !below.is_root()) {
         name += &below.to_string();
     }
     let mut out = String::from(

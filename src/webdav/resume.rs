@@ -31,7 +31,7 @@ use super::uploads::{Content, LIFE, Open, Uploads};
 use super::verb::{self, Verb};
 use super::{fields, put};
 use crate::auth::Session;
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 use crate::http::{RequestBody, ResponseBody};
 use crate::tree::{Attributes, Claim, Upload, View};
 
@@ -221,7 +221,7 @@ async fn receive(
 struct Append {
     open: Arc<Open>,
     view: View,
-    now: Time,
+    now: UnixMillis,
     content: Option<Content>,
     upload: Option<Upload>,
 }

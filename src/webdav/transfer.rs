@@ -16,7 +16,7 @@ use crate::tree::{self, Overwrite};
 /// Answers COPY and MOVE.
 ///
 /// # Errors
-/// [`Error::Foreign`], [`Error::Root`] and [`Error::Destination`] for destinations that can't be, and what the tree
+/// [`Error::Foreign`], [`Error::EffectiveGrant`] and [`Error::Destination`] for destinations that can't be, and what the tree
 /// says of the source.
 pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let below = call.destination()?;

@@ -19,7 +19,7 @@ use super::call::Call;
 use super::error::{Error, Result, blocking};
 use super::weight::{Scales, Weight};
 use crate::auth::{Clock, Session};
-use crate::domain::{Login, Name, Time, TokenId, UploadSpaces};
+use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaces};
 use crate::tree::{Secured, Tree, Unfinished, Upload, View, Waiting};
 
 /// How many may wait for one token.
@@ -51,7 +51,7 @@ struct Inner {
 #[derive(Default)]
 struct Table {
     open: HashMap<Uuid, Arc<Open>>,
-    chunked: HashMap<(TokenId, Name), Arc<Chunked>>,
+    chunked: HashMap<(TokenId, EntryName), Arc<Chunked>>,
 }
 
 /// An upload that goes on where the last request ended.
@@ -72,7 +72,7 @@ pub(super) struct Open {
 struct State {
     content: Option<Content>,
     stop: CancellationToken,
-    touched: Time,
+    touched: UnixMillis,
     ended: bool,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Content {
 pub(super) struct Chunked {
     id: i64,
     login: Login,
-    state: Mutex<(BTreeMap<ChunkName, Arc<Chunk>>, Time)>,
+    state: Mutex<(BTreeMap<ChunkName, Arc<Chunk>>, UnixMillis)>,
 }
 
 /// A part.
@@ -104,11 +104,11 @@ pub(super) struct Chunk {
 
 /// The name of a part: a number, if it begins with one, and then by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ChunkName(u64, Name);
+pub(super) struct ChunkName(u64, EntryName);
 
 impl ChunkName {
     /// Takes the last part of a path.
-    pub(super) fn new(name: &Name) -> Self {
+    pub(super) fn new(name: &EntryName) -> Self {
         let bytes = name.as_bytes();
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let number = std::str::from_utf8(&bytes[..digits]).ok().and_then(|digits| digits.parse().ok());
@@ -125,7 +125,7 @@ impl Uploads {
     /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
     pub(super) fn new(tree: Tree, most: UploadSpaces, clock: Clock) -> Self {
         let scales = Scales::new(tree.clone(), most);
-        let left = tree.unfinished(clock.retention().before(LIFE));
+        let left = tree.unfinished(clock.retention().saturating_sub(LIFE));
         let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
         let mut table = Table::default();
         for upload in left.unwrap_or_default() {
@@ -205,7 +205,13 @@ impl Uploads {
     ///
     /// # Errors
     /// As [`Uploads::admit`], and what the tree says.
-    pub(super) fn begin_chunked(&self, view: &View, name: &Name, length: Option<u64>, now: Time) -> Result<bool> {
+    pub(super) fn begin_chunked(
+        &self,
+        view: &View,
+        name: &EntryName,
+        length: Option<u64>,
+        now: UnixMillis,
+    ) -> Result<bool> {
         let session = view.session();
         let key = (session.token(), name.clone());
         if self.chunked(key.0, name, now).is_some() {
@@ -226,7 +232,7 @@ impl Uploads {
     }
 
     /// Returns a token's upload in parts.
-    pub(super) fn chunked(&self, token: TokenId, name: &Name, now: Time) -> Option<Arc<Chunked>> {
+    pub(super) fn chunked(&self, token: TokenId, name: &EntryName, now: UnixMillis) -> Option<Arc<Chunked>> {
         let found = self.0.table.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
         if is_old(state.1, self.0.clock.retention()) {
@@ -241,7 +247,7 @@ impl Uploads {
     ///
     /// # Errors
     /// What the tree says.
-    pub(super) fn end_chunked(&self, token: TokenId, name: &Name) -> Result<()> {
+    pub(super) fn end_chunked(&self, token: TokenId, name: &EntryName) -> Result<()> {
         let _order = self.0.order.lock();
         let gone = self.0.table.lock().chunked.remove(&(token, name.clone()));
         gone.map_or(Ok(()), |chunked| self.discard(&chunked))
@@ -267,7 +273,7 @@ impl Uploads {
         chunked: &Chunked,
         name: ChunkName,
         (deposit, weight): (Secured, Weight),
-        now: Time,
+        now: UnixMillis,
     ) -> Result<bool> {
         let _order = self.0.order.lock();
         if !chunked.has(&name) && self.0.table.lock().parts(view.session().token()) >= MOST_CHUNKS {
@@ -371,9 +377,9 @@ impl Table {
     fn take_back(&mut self, left: Unfinished, scales: &Scales) -> Option<()> {
         let Unfinished { id, token, login, name, request, touched, parts } = left;
         let Some(request) = request else {
-            let key = (token, Name::new(&name).ok()?);
+            let key = (token, EntryName::new(&name).ok()?);
             let parts = parts.into_iter().filter_map(|(name, size, waiting)| {
-                let name = ChunkName::new(&Name::new(&name).ok()?);
+                let name = ChunkName::new(&EntryName::new(&name).ok()?);
                 Some((name, Arc::new(Chunk { size, waiting, _weight: scales.hold(&login, size) })))
             });
             let state = Mutex::new((parts.collect(), touched));
@@ -408,13 +414,13 @@ impl Table {
         own.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
     }
 
-    fn holds_old(&self, now: Time) -> bool {
+    fn holds_old(&self, now: UnixMillis) -> bool {
         let chunked = || self.chunked.values().any(|chunked| is_old(chunked.state.lock().1, now));
         self.open.values().any(|open| open.is_old(now)) || chunked()
     }
 
     /// Takes out what waited too long, and what does not live any more.
-    fn sweep(&mut self, live: &HashSet<i64>, now: Time) -> (Vec<Arc<Open>>, Vec<Arc<Chunked>>) {
+    fn sweep(&mut self, live: &HashSet<i64>, now: UnixMillis) -> (Vec<Arc<Open>>, Vec<Arc<Chunked>>) {
         let over = |open: &Open| open.is_old(now) || !live.contains(&open.id);
         let open = self.open.extract_if(|_, open| over(open)).map(|(_, open)| open).collect();
         let over = |chunked: &Chunked| is_old(chunked.state.lock().1, now) || !live.contains(&chunked.id);
@@ -423,18 +429,18 @@ impl Table {
     }
 }
 
-fn is_old(touched: Time, now: Time) -> bool {
-    now.since(touched) > LIFE
+fn is_old(touched: UnixMillis, now: UnixMillis) -> bool {
+    now.saturating_duration_since(touched) > LIFE
 }
 
 impl State {
-    fn new(content: Content, touched: Time) -> Mutex<Self> {
+    fn new(content: Content, touched: UnixMillis) -> Mutex<Self> {
         Mutex::new(Self { content: Some(content), stop: CancellationToken::new(), touched, ended: false })
     }
 }
 
 impl Open {
-    fn is_old(&self, now: Time) -> bool {
+    fn is_old(&self, now: UnixMillis) -> bool {
         let state = self.state.lock();
         state.content.is_some() && is_old(state.touched, now)
     }
@@ -443,7 +449,7 @@ impl Open {
     ///
     /// # Errors
     /// [`Error::InUse`] when that one does not stop in time; [`Error::Elsewhere`] when it has ended meanwhile.
-    pub(super) async fn take(&self, now: Time) -> Result<(Content, CancellationToken)> {
+    pub(super) async fn take(&self, now: UnixMillis) -> Result<(Content, CancellationToken)> {
         let taken = tokio::time::timeout(PATIENCE, async {
             loop {
                 let returned = self.returned.notified();
@@ -482,7 +488,7 @@ impl Open {
     ///
     /// # Errors
     /// What the tree says.
-    pub(super) fn note(&self, view: &View, content: &mut Content, now: Time) -> Result<()> {
+    pub(super) fn note(&self, view: &View, content: &mut Content, now: UnixMillis) -> Result<()> {
         if content.noted != content.offset {
             view.note(self.id, &self.waiting, content.offset, now)?;
             content.noted = content.offset;
@@ -526,7 +532,7 @@ mod tests {
     #[test]
     fn parts_are_in_the_order_of_their_numbers() {
         let mut names = ["10", "9", "000000000000001-000000000000002", "00002", "x", ".file"]
-            .map(|n| ChunkName::new(&Name::new(n.as_bytes()).expect(n)));
+            .map(|n| ChunkName::new(&EntryName::new(n.as_bytes()).expect(n)));
         names.sort();
         let order: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
         assert_eq!(order, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);

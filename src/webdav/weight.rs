@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::{Error, Result};
-use crate::domain::{Login, ShareLimits, UploadSpaces};
+use crate::domain::{Login, UploadSpaces, UserQuotaLimits};
 use crate::tree::{Tree, UnfinishedBytes};
 
 /// Weighs all that is held; clones share it.
@@ -38,7 +38,7 @@ impl Scales {
     }
 
     /// Returns how much may be held now.
-    fn most(&self) -> Result<ShareLimits> {
+    fn most(&self) -> Result<UserQuotaLimits> {
         // Asked in this order, what is written meanwhile counts as neither, not as both.
         let written = self.sums.written();
         Ok(self.most.most(self.tree.free()?, written))

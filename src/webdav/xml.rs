@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 
-use crate::domain::Name;
+use crate::domain::EntryName;
 use crate::tree::PropertyName;
 
 /// The namespace of WebDAV.
@@ -226,7 +226,7 @@ pub(super) fn escape(text: &str, out: &mut String) {
 pub(super) fn escape_name(name: &[u8], out: &mut String) {
     match std::str::from_utf8(name) {
         Ok(text) if !text.contains(char::is_control) => escape(text, out),
-        _ => escape(&Name::new(name).map(|name| name.to_string()).unwrap_or_default(), out),
+        _ => escape(&EntryName::new(name).map(|name| name.to_string()).unwrap_or_default(), out),
     }
 }
 

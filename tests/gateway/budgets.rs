@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use patgate::auth::Clock;
-use patgate::domain::{PropertySpace, ShareLimits, StateLimits, UploadSpace};
+use patgate::domain::{PropertyQuota, StateLimits, UploadSpace, UserQuotaLimits};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Dav, Fixture, id_of};
@@ -15,8 +15,8 @@ async fn bounded(clock: Clock, limits: StateLimits) -> Fixture {
     Fixture::start_with(clock, |settings| settings.state_limits = limits).await
 }
 
-fn limits(per_user: u64, in_all: u64) -> ShareLimits {
-    ShareLimits { per_user, in_all }
+fn limits(per_user: u64, in_all: u64) -> UserQuotaLimits {
+    UserQuotaLimits { per_user, total: in_all }
 }
 
 /// Tells whether an answer is 507 with these words.
@@ -236,7 +236,7 @@ async fn refusal(dav: &Dav, path: &str, name: &str, size: usize) -> Option<Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn properties_are_bounded_by_user_and_in_all_and_released_with_their_files() {
-    let space = PropertySpace { per_user: 40_000, all: 66_000 };
+    let space = PropertyQuota { per_user: 40_000, total: 66_000 };
     let gateway = Fixture::start_with(Clock::system(), |settings| settings.properties = space).await;
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.login(login, "/:rw")));
     let [alice, bob] = [alice, bob].map(|(login, token)| gateway.dav(login, &token));
@@ -283,7 +283,7 @@ async fn properties_are_bounded_by_user_and_in_all_and_released_with_their_files
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_beyond_the_budget_leave_no_file_behind() {
-    let space = PropertySpace { per_user: 300, all: 1 << 20 };
+    let space = PropertyQuota { per_user: 300, total: 1 << 20 };
     let gateway = Fixture::start_with(Clock::system(), |settings| settings.properties = space).await;
     let dav = gateway.dav("alice", &gateway.login("alice", "/:rw"));
     let refused = dav.send("PUT", "/dav/a", &[("x-patgate-tags", "draft")], "x").await;

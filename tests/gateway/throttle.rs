@@ -8,7 +8,7 @@ use crate::support::{Dav, Fixture, id_of};
 /// Writes a token that was never issued, with a right checksum.
 fn guess() -> String {
     let mut zeros = |buffer: &mut [u8]| buffer.fill(0);
-    TokenText::new(TokenId::mint(&mut zeros), Secret::mint(&mut zeros)).reveal().to_string()
+    TokenText::new(TokenId::generate(&mut zeros), Secret::generate(&mut zeros)).reveal().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]

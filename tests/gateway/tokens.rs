@@ -4,7 +4,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use patgate::auth::{Authenticator, Clock, Credential};
-use patgate::domain::{Limits, Login, Peer, Protocol};
+use patgate::domain::{Login, Peer, Protocol, TokenLimits};
 use patgate::store::Store;
 use patgate::tokens::{Authority, Narrowing, TokenRequest, Tokens};
 
@@ -141,7 +141,7 @@ async fn a_parent_that_is_narrowed_narrows_its_childs_open_session() {
     let dav = gateway.dav("alice", &child);
     let mut sftp = gateway.sftp("alice", &child).await;
     assert_eq!(sftp.list("/").await, Ok(Vec::new()));
-    let limits = Limits { protocols: vec![Protocol::Webdav, Protocol::Api], ..Limits::default() };
+    let limits = TokenLimits { protocols: vec![Protocol::Webdav, Protocol::Api], ..TokenLimits::default() };
     let id = id_of(&parent).parse().expect("id");
     tokens.narrow(&who, id, &Narrowing { limits, ..Narrowing::default() }, None).expect("narrowed");
     let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");

@@ -127,7 +127,7 @@ impl Flood {
 /// Returns a token with the same id, a right checksum, and a secret that it never had.
 fn with_another_secret(token: &str) -> String {
     let id = id_of(token).parse().expect("an id");
-    TokenText::new(id, Secret::mint(&mut |buffer: &mut [u8]| buffer.fill(0))).reveal().to_string()
+    TokenText::new(id, Secret::generate(&mut |buffer: &mut [u8]| buffer.fill(0))).reveal().to_string()
 }
 
 /// Guesses a token's secret.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::super::schema;
 use super::Text;
-use crate::domain::{Actor, Event, EventKind, Login, Protocol, Time, TokenId};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
 use crate::store::Noted;
 
 /// Something that happened, or several like it.
@@ -17,7 +17,7 @@ pub struct EventShown {
     pub id: u64,
     /// When; of several, when the last of them.
     #[schema(value_type = schema::Time)]
-    pub at: Text<Time>,
+    pub at: Text<UnixMillis>,
     /// What.
     #[schema(value_type = schema::EventKind)]
     pub event: Text<EventKind>,
@@ -58,7 +58,7 @@ pub struct EventShown {
 impl EventShown {
     /// Shows an event.
     pub fn of(noted: Noted) -> Self {
-        let Event { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
+        let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
         Self {
             id: noted.id,
             at: Text(at),

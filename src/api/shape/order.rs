@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::super::{Error, Result, schema};
 use super::{Limits, Text, object};
-use crate::domain::{Lifetime, Login, Roles, ScopeTarget, Time};
+use crate::domain::{Lifetime, Login, Roles, ScopeTarget, UnixMillis};
 use crate::tokens::{Asked, Label, Narrowing, TokenRequest};
 
 /// A token to be made; all that is left out is as the policy has it, or not narrowed.
@@ -31,7 +31,7 @@ pub struct TokenOrder {
     /// When it dies, in place of `lifetime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Time>)]
-    pub expires_at: Option<Text<Time>>,
+    pub expires_at: Option<Text<UnixMillis>>,
     /// The sliding window: each use moves its expiry to now + window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
@@ -123,7 +123,7 @@ pub struct TokenChange {
     /// When it is to die at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Time>)]
-    pub expires_at: Option<Text<Time>>,
+    pub expires_at: Option<Text<UnixMillis>>,
 }
 
 impl TokenChange {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::super::schema;
 use super::Text;
-use crate::domain::{Lifetime, NodeId, Policy, Setting};
+use crate::domain::{Lifetime, NodeId, Policy, PolicySetting};
 use crate::tree::Named;
 
 /// A named node.
@@ -99,29 +99,29 @@ pub struct PolicyChange {
 
 impl PolicyChange {
     /// Asks for one key to be changed.
-    pub fn of(setting: Setting) -> Self {
+    pub fn of(setting: PolicySetting) -> Self {
         let mut change = Self::default();
         match setting {
-            Setting::MaxTokensPerUser(count) => change.max_tokens_per_user = Some(count),
-            Setting::DefaultLifetime(lifetime) => change.default_lifetime = Some(Text(lifetime)),
-            Setting::MaxLifetime(lifetime) => change.max_lifetime = Some(Text(lifetime)),
-            Setting::AllowNever(allow) => change.allow_never = Some(allow),
-            Setting::TokenRetention(lifetime) => change.token_retention = Some(Text(lifetime)),
-            Setting::AuditRetention(lifetime) => change.audit_retention = Some(Text(lifetime)),
+            PolicySetting::MaxTokensPerUser(count) => change.max_tokens_per_user = Some(count),
+            PolicySetting::DefaultLifetime(lifetime) => change.default_lifetime = Some(Text(lifetime)),
+            PolicySetting::MaxLifetime(lifetime) => change.max_lifetime = Some(Text(lifetime)),
+            PolicySetting::AllowNever(allow) => change.allow_never = Some(allow),
+            PolicySetting::TokenRetention(lifetime) => change.token_retention = Some(Text(lifetime)),
+            PolicySetting::AuditRetention(lifetime) => change.audit_retention = Some(Text(lifetime)),
         }
         change
     }
 
     /// Returns the keys to change.
-    pub(in crate::api) fn settings(self) -> Vec<Setting> {
+    pub(in crate::api) fn settings(self) -> Vec<PolicySetting> {
         let lifetime = |value: Option<Text<Lifetime>>| value.map(|value| value.0);
         let settings = [
-            self.max_tokens_per_user.map(Setting::MaxTokensPerUser),
-            lifetime(self.default_lifetime).map(Setting::DefaultLifetime),
-            lifetime(self.max_lifetime).map(Setting::MaxLifetime),
-            self.allow_never.map(Setting::AllowNever),
-            lifetime(self.token_retention).map(Setting::TokenRetention),
-            lifetime(self.audit_retention).map(Setting::AuditRetention),
+            self.max_tokens_per_user.map(PolicySetting::MaxTokensPerUser),
+            lifetime(self.default_lifetime).map(PolicySetting::DefaultLifetime),
+            lifetime(self.max_lifetime).map(PolicySetting::MaxLifetime),
+            self.allow_never.map(PolicySetting::AllowNever),
+            lifetime(self.token_retention).map(PolicySetting::TokenRetention),
+            lifetime(self.audit_retention).map(PolicySetting::AuditRetention),
         ];
         settings.into_iter().flatten().collect()
     }

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use super::super::schema;
 use super::Revealed;
 use crate::domain::{
-    self, ByteSize, Expiry, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, Tag, TokenId,
-    UserAgentPattern,
+    self, ByteSize, FileTag, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, TokenExpiry,
+    TokenId, UserAgentPattern,
 };
 use crate::store::{Placed, TokenRecord, TokenState};
 
@@ -56,21 +56,21 @@ pub struct Limits {
     /// The tags that its uploads may bear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Tag>)]
-    pub tags: Vec<Tag>,
+    pub tags: Vec<FileTag>,
     /// The largest file it may make, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Bytes>)]
     pub max_file_size: Option<ByteSize>,
 }
 
-impl From<domain::Limits> for Limits {
-    fn from(limits: domain::Limits) -> Self {
-        let domain::Limits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+impl From<domain::TokenLimits> for Limits {
+    fn from(limits: domain::TokenLimits) -> Self {
+        let domain::TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
         Self { protocols, ips, user_agents, mimes, tags, max_file_size }
     }
 }
 
-impl From<Limits> for domain::Limits {
+impl From<Limits> for domain::TokenLimits {
     fn from(limits: Limits) -> Self {
         let Limits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
         Self { protocols, ips, user_agents, mimes, tags, max_file_size }
@@ -185,7 +185,7 @@ impl Token {
             client: last.client.clone(),
             protocol: last.protocol,
         });
-        let ends = record.expiry != Expiry::Never;
+        let ends = record.expiry != TokenExpiry::Never;
         Self {
             id: record.id,
             owner: record.login.clone(),
@@ -195,10 +195,10 @@ impl Token {
             dangling: record.dangles(),
             created_at: record.created_at.to_string(),
             expires_at: record.ends().map(|at| at.to_string()),
-            hard_limit: ends.then(|| record.expiry.cap().to_string()),
+            hard_limit: ends.then(|| record.expiry.hard_limit().to_string()),
             window_seconds: match record.expiry {
-                Expiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
-                Expiry::Hard(_) | Expiry::Never => None,
+                TokenExpiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
+                TokenExpiry::Hard(_) | TokenExpiry::Never => None,
             },
             revoked_at: record.revoked_at.map(|at| at.to_string()),
             old_secret_until: record.old_until.map(|at| at.to_string()),

@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use super::super::schema;
 use super::Text;
-use crate::domain::{ByteSize, Login, Operation, Protocol, Question, Tag, TargetFault, TokenId, TreePath, Verdict};
+use crate::domain::{
+    AccessExplanation, AccessQuery, ByteSize, FileTag, Login, Protocol, TargetError, TokenId, TreeOperation, TreePath,
+};
 
 /// A question; what is left out is left open.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -20,7 +22,7 @@ pub struct QuestionOrder {
     pub token: Option<TokenId>,
     /// What is to be done.
     #[schema(value_type = schema::Operation)]
-    pub operation: Text<Operation>,
+    pub operation: Text<TreeOperation>,
     /// Where.
     #[schema(value_type = schema::Path)]
     pub path: Text<TreePath>,
@@ -49,17 +51,17 @@ pub struct QuestionOrder {
     /// Labelled how.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Tag>)]
-    pub tags: Vec<Tag>,
+    pub tags: Vec<FileTag>,
 }
 
-impl TryFrom<QuestionOrder> for Question {
-    type Error = TargetFault;
+impl TryFrom<QuestionOrder> for AccessQuery {
+    type Error = TargetError;
 
-    fn try_from(order: QuestionOrder) -> Result<Self, TargetFault> {
+    fn try_from(order: QuestionOrder) -> Result<Self, TargetError> {
         let question = Self {
             operation: order.operation.0,
             path: order.path.0,
-            to: None,
+            target: None,
             protocol: order.protocol,
             address: order.address,
             user_agent: order.user_agent,
@@ -67,14 +69,15 @@ impl TryFrom<QuestionOrder> for Question {
             mime: order.mime,
             tags: order.tags,
         };
-        question.aimed(order.to.map(|to| to.0))
+        question.with_target(order.to.map(|to| to.0))
     }
 }
 
 impl QuestionOrder {
     /// Writes down what is asked of a token.
-    pub fn of(token: TokenId, question: &Question) -> Self {
-        let Question { operation, path, to, protocol, address, user_agent, size, mime, tags } = question.clone();
+    pub fn of(token: TokenId, question: &AccessQuery) -> Self {
+        let AccessQuery { operation, path, target: to, protocol, address, user_agent, size, mime, tags } =
+            question.clone();
         let (operation, path, to) = (Text(operation), Text(path), to.map(Text));
         Self { token: Some(token), operation, path, to, protocol, address, user_agent, size, mime, tags }
     }
@@ -99,7 +102,7 @@ pub struct VerdictShown {
     pub user: Login,
     /// What was asked.
     #[schema(value_type = schema::Operation)]
-    pub operation: Text<Operation>,
+    pub operation: Text<TreeOperation>,
     /// Where.
     pub path: String,
     /// The permission that it needs, or `none`.
@@ -122,7 +125,7 @@ pub struct SourceShown {
 
 impl VerdictShown {
     /// Shows an answer.
-    pub fn of(verdict: &Verdict) -> Self {
+    pub fn of(verdict: &AccessExplanation) -> Self {
         let by = verdict.by.iter();
         let by = by.map(|by| SourceShown { scope: by.scope.to_string(), path: by.path.to_string() });
         Self {

@@ -1,11 +1,11 @@
 //! What the audit trail hears of authentication.
 
 use super::*;
-use crate::domain::{Event, EventKind};
+use crate::domain::{AuditEvent, EventKind};
 use crate::store::{Cursor, EventFilter};
 
 /// Writes down what is due and returns all events, oldest first.
-fn events(world: &World) -> Vec<Event> {
+fn events(world: &World) -> Vec<AuditEvent> {
     world.auth.core.write_due();
     let noted = world.store.audit(&EventFilter::default(), Cursor::After(0), 1000).expect("read");
     noted.into_iter().map(|noted| noted.event).collect()
@@ -18,7 +18,7 @@ fn kinds(world: &World) -> Vec<EventKind> {
 #[tokio::test]
 async fn the_first_use_and_each_new_network_are_noted_once() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     for address in ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2"] {
         world.auth.authenticate(credential(&text), peer(address)).await.expect("let in").used();
         world.auth.core.write_due();
@@ -37,7 +37,7 @@ async fn the_first_use_and_each_new_network_are_noted_once() {
 #[tokio::test]
 async fn a_session_that_is_let_in_and_does_nothing_is_no_use() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     world.login(&text).await.expect("let in");
     assert!(events(&world).is_empty());
 }
@@ -45,8 +45,8 @@ async fn a_session_that_is_let_in_and_does_nothing_is_no_use() {
 #[tokio::test]
 async fn secrets_that_were_right_once_are_told_from_wrong_ones() {
     let world = World::new();
-    let rotated = world.token(Expiry::Never, |_| ());
-    let revoked = world.token(Expiry::Never, |_| ());
+    let rotated = world.token(TokenExpiry::Never, |_| ());
+    let revoked = world.token(TokenExpiry::Never, |_| ());
     let expired = world.token(hard(&world, 60), |_| ());
     let fresh = with_secret_of_nobody(&rotated);
     world.store.rotate_token(rotated.id(), &world.seal(&fresh), None).expect("rotated");
@@ -72,8 +72,8 @@ async fn secrets_that_were_right_once_are_told_from_wrong_ones() {
 #[tokio::test]
 async fn a_secret_replaced_long_ago_is_still_known_to_be_dead() {
     let world = World::new();
-    let first = world.token(Expiry::Never, |_| ());
-    for grace in [None, Some(world.clock.now().after(secs(60))), None] {
+    let first = world.token(TokenExpiry::Never, |_| ());
+    for grace in [None, Some(world.clock.now().saturating_add(secs(60))), None] {
         let next = with_secret_of_nobody(&first);
         world.store.rotate_token(first.id(), &world.seal(&next), grace).expect("rotated");
     }
@@ -84,7 +84,7 @@ async fn a_secret_replaced_long_ago_is_still_known_to_be_dead() {
 #[tokio::test]
 async fn refused_attempts_are_counted_by_address_token_and_reason() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     let malformed = || Credential { login: None, token: b"pgt_".to_vec().into() };
     for _ in 0..3 {
         denied(world.login(&with_secret_of_nobody(&text)).await);
@@ -102,7 +102,7 @@ async fn refused_attempts_are_counted_by_address_token_and_reason() {
 #[tokio::test]
 async fn an_address_that_is_throttled_is_told_of() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     while let Err(Refusal::Denied) = world.login(&with_secret_of_nobody(&text)).await {}
     let told = events(&world);
     assert_eq!(told.iter().map(|event| event.count).sum::<u64>(), 21, "{told:?}");
@@ -112,7 +112,7 @@ async fn an_address_that_is_throttled_is_told_of() {
 #[tokio::test]
 async fn ten_thousand_wrong_secrets_leave_a_few_rows() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     for number in 0..10_000u32 {
         let address = format!("198.18.{}.{}", number / 250, number % 250);
         denied(world.auth.authenticate(credential(&with_secret_of_nobody(&text)), peer(&address)).await);
@@ -131,7 +131,7 @@ async fn ten_thousand_wrong_secrets_leave_a_few_rows() {
 async fn an_ended_session_is_noted_with_the_reason() {
     let world = World::new();
     type End<'a> = &'a dyn Fn(&TokenText);
-    let narrowed = Limits { protocols: vec![Protocol::Sftp], ..Limits::default() };
+    let narrowed = TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() };
     let ends: [(&str, End<'_>); 4] = [
         ("revoked", &|text| world.store.revoke_tokens(&[text.id()], world.clock.now()).expect("revoked")),
         ("rotation", &|text| {
@@ -147,7 +147,7 @@ async fn an_ended_session_is_noted_with_the_reason() {
         end(&text);
         within_a_second(session.ended()).await;
         let told = events(&world);
-        let of_session = |event: &&Event| event.token == Some(text.id()) && event.kind != EventKind::TokenExpired;
+        let of_session = |event: &&AuditEvent| event.token == Some(text.id()) && event.kind != EventKind::TokenExpired;
         let last = told.iter().find(of_session).expect("an event");
         assert_eq!(last.kind, EventKind::SessionEnded);
         assert!(last.detail.as_deref().is_some_and(|why| why.contains(word)), "{word}: {last:?}");
@@ -157,7 +157,7 @@ async fn an_ended_session_is_noted_with_the_reason() {
 #[tokio::test]
 async fn no_secret_that_is_shown_gets_into_the_state_directory() {
     let world = World::new();
-    let good = world.token(Expiry::Never, |_| ());
+    let good = world.token(TokenExpiry::Never, |_| ());
     let wrong = with_secret_of_nobody(&good);
     let unknown = mint().expect("random");
     world.login(&good).await.expect("let in").used();
@@ -179,40 +179,44 @@ async fn no_secret_that_is_shown_gets_into_the_state_directory() {
 #[tokio::test]
 async fn a_session_is_counted_once_an_hour_and_each_refusal() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
-    let sum = |what: Counted| {
-        let all =
-            world.store.counts(Time::from_millis(0)).expect("read").into_iter().chain(world.auth.unwritten_counts());
-        all.filter(|count| count.what == what).map(|count| count.count).sum::<u64>()
+    let text = world.token(TokenExpiry::Never, |_| ());
+    let sum = |what: UsageKind| {
+        let all = world
+            .store
+            .counts(UnixMillis::from_millis(0))
+            .expect("read")
+            .into_iter()
+            .chain(world.auth.unwritten_counts());
+        all.filter(|count| count.kind == what).map(|count| count.count).sum::<u64>()
     };
     let session = world.login(&text).await.expect("let in");
-    assert_eq!(sum(Counted::Use), 0, "nothing was done yet");
+    assert_eq!(sum(UsageKind::Use), 0, "nothing was done yet");
     for _ in 0..5 {
         session.used();
         session.clone().used();
     }
     world.login(&text).await.expect("let in").used();
-    assert_eq!(sum(Counted::Use), 2);
+    assert_eq!(sum(UsageKind::Use), 2);
     world.clock.turn(secs(3600));
     session.used();
-    assert_eq!(sum(Counted::Use), 3);
+    assert_eq!(sum(UsageKind::Use), 3);
     session.denied("write", None);
     denied(world.login(&with_secret_of_nobody(&text)).await);
-    assert_eq!((sum(Counted::Use), sum(Counted::Refusal)), (3, 2));
+    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2));
     world.auth.core.flush();
     assert!(world.auth.unwritten_counts().is_empty());
-    assert_eq!((sum(Counted::Use), sum(Counted::Refusal)), (3, 2), "written down");
+    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2), "written down");
 }
 
 #[tokio::test]
 async fn counts_that_could_not_be_written_are_kept() {
     let world = World::new();
-    let text = world.token(Expiry::Never, |_| ());
+    let text = world.token(TokenExpiry::Never, |_| ());
     by_hand(&world.store, "ALTER TABLE counts RENAME TO gone");
     world.login(&text).await.expect("let in").used();
     world.auth.core.flush();
     assert_eq!(world.auth.unwritten_counts().len(), 1);
     by_hand(&world.store, "ALTER TABLE gone RENAME TO counts");
     world.auth.core.flush();
-    assert_eq!(world.store.counts(Time::from_millis(0)).expect("read").len(), 1);
+    assert_eq!(world.store.counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }

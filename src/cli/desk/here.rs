@@ -6,7 +6,7 @@ use super::{Desk, PAGE, nothing_at};
 use crate::api::shape::{
     EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TokenText, TreePath};
+use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TokenText, TreePath};
 use crate::store::{Cursor, EventFilter, TokenRecord};
 use crate::tokens::{
     self, Grant, GrantPlace, Home, Issued, Narrowing, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
@@ -131,7 +131,7 @@ impl Desk for Here {
         Ok(self.0.tokens.policy(&self.0.authority)?.into())
     }
 
-    fn set_policy(&self, setting: Setting) -> Result<PolicyShown> {
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown> {
         Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
     }
 
@@ -140,7 +140,7 @@ impl Desk for Here {
         Ok(events.into_iter().map(EventShown::of).collect())
     }
 
-    fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown> {
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown> {
         Ok(VerdictShown::of(&self.0.looking().explain(&self.0.authority, token, question)?))
     }
 }

@@ -7,7 +7,7 @@ mod there;
 use super::failure::FROM_THE_TOP;
 use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
-use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
+use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
@@ -67,9 +67,9 @@ pub(super) trait Desk {
     /// Returns the policy.
     fn policy(&self) -> Result<PolicyShown>;
     /// Changes one key of the policy.
-    fn set_policy(&self, setting: Setting) -> Result<PolicyShown>;
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown>;
     /// Returns events from a cursor on.
     fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>>;
     /// Tells whether a token may do something, and which rule decides.
-    fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown>;
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown>;
 }

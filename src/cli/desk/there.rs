@@ -20,7 +20,7 @@ use crate::api::shape::{
     RevocationOrder, Revoked, Rotation, Text, Token, TokenChange, TokenOrder, UserChange, UserOrder, UserShown,
     VerdictShown,
 };
-use crate::domain::{Lifetime, Login, NodeId, Question, Roles, Setting, TokenId, TreePath};
+use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::{self, Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
@@ -288,7 +288,7 @@ impl Desk for There {
         self.get("/policy")
     }
 
-    fn set_policy(&self, setting: Setting) -> Result<PolicyShown> {
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown> {
         self.tell(Method::PATCH, "/policy", &PolicyChange::of(setting))
     }
 
@@ -306,7 +306,7 @@ impl Desk for There {
         self.get(&format!("/audit{}", asked(&query)))
     }
 
-    fn explain(&self, token: TokenId, question: &Question) -> Result<VerdictShown> {
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown> {
         self.tell(Method::POST, "/explain", &QuestionOrder::of(token, question))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::words::grouped;
-use crate::domain::Time;
+use crate::domain::UnixMillis;
 
 /// The size of a drawing, and how far bars stand apart; the page stretches it to its own width.
 const HEIGHT: u64 = 100;
@@ -31,15 +31,15 @@ impl Span {
     }
 
     /// Returns where the first bar begins: so long ago, at a full hour or day (UTC).
-    pub(super) fn begin(&self, now: Time) -> Time {
+    pub(super) fn begin(&self, now: UnixMillis) -> UnixMillis {
         let step = i64::try_from(self.step().as_millis()).unwrap_or(i64::MAX);
-        let present = Time::from_millis(now.as_millis().saturating_sub(now.as_millis().rem_euclid(step)));
-        present.before(self.step() * u32::try_from(self.bars).unwrap_or(u32::MAX))
+        let present = UnixMillis::from_millis(now.as_millis().saturating_sub(now.as_millis().rem_euclid(step)));
+        present.saturating_sub(self.step() * u32::try_from(self.bars).unwrap_or(u32::MAX))
     }
 
     /// Writes when a bar begins.
-    fn label(&self, at: Time) -> String {
-        let plain = at.plain();
+    fn label(&self, at: UnixMillis) -> String {
+        let plain = at.format_utc();
         let length = if self.hours < 24 { 16 } else { 10 };
         plain.get(..length).unwrap_or(&plain).to_owned()
     }
@@ -111,21 +111,22 @@ impl Chart {
     pub(super) fn new(
         panels: [(&'static str, &'static str); 2],
         series: &'static [Series],
-        happened: impl Iterator<Item = (Time, usize, u64)>,
+        happened: impl Iterator<Item = (UnixMillis, usize, u64)>,
         span: &Span,
-        now: Time,
+        now: UnixMillis,
     ) -> Self {
         let begin = span.begin(now);
         let parts = usize::try_from(span.bars + 1).unwrap_or(1);
         let mut counts = vec![vec![0u64; series.len()]; parts];
         for (at, of, count) in happened.filter(|(at, ..)| *at >= begin) {
-            let part = at.since(begin).as_millis() / span.step().as_millis().max(1);
+            let part = at.saturating_duration_since(begin).as_millis() / span.step().as_millis().max(1);
             let part = usize::try_from(part).unwrap_or(usize::MAX).min(parts - 1);
             if let Some(cell) = counts[part].get_mut(of) {
                 *cell = cell.saturating_add(count);
             }
         }
-        let label = |part: usize| span.label(begin.after(span.step() * u32::try_from(part).unwrap_or(u32::MAX)));
+        let label =
+            |part: usize| span.label(begin.saturating_add(span.step() * u32::try_from(part).unwrap_or(u32::MAX)));
         let panel = |(at, (title, class))| {
             let of = |part: &Vec<u64>| -> u64 {
                 let own = series.iter().zip(part).filter(|(series, _)| series.panel == at);
@@ -190,8 +191,8 @@ mod tests {
     const WEEK: Span = Span { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };
 
     /// 2026-05-05 08:00:00 UTC, and some time after it.
-    fn at(hours: u64) -> Time {
-        Time::from_millis(1_777_968_000_000).after(Duration::from_secs(hours * 3600))
+    fn at(hours: u64) -> UnixMillis {
+        UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(hours * 3600))
     }
 
     fn heights(panel: &Panel) -> Vec<(u64, u64)> {
@@ -220,9 +221,12 @@ mod tests {
         for (hours, bars) in [(1, 24), (4, 42), (24, 30), (24, 90)] {
             let span = Span { hours, bars, ..WEEK };
             for minute in 0..3000 {
-                let now = at(0).after(Duration::from_secs(minute * 60));
+                let now = at(0).saturating_add(Duration::from_secs(minute * 60));
                 let (begin, whole) = (span.begin(now), span.step() * u32::try_from(bars).expect("few"));
-                assert!(now.since(begin) >= whole && now.since(begin) < whole + span.step());
+                assert!(
+                    now.saturating_duration_since(begin) >= whole
+                        && now.saturating_duration_since(begin) < whole + span.step()
+                );
                 assert_eq!(begin.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
             }
         }

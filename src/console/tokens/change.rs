@@ -90,7 +90,7 @@ fn narrowing(caller: &Caller, record: &TokenRecord, fields: &Fields) -> Result<N
         scopes: if asked == unchanged { None } else { form::scopes(fields)? },
         limits: form::limits(fields)?,
         roles: if record.roles.is_empty() { None } else { Some(form::roles(fields)?) },
-        expires: form::span(fields, "life")?.map(|life| now.after(life.duration())),
+        expires: form::span(fields, "life")?.map(|life| now.saturating_add(life.as_duration())),
     })
 }
 

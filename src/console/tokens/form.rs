@@ -5,7 +5,8 @@ use std::str::FromStr;
 use super::super::fault::{Fault, Result};
 use super::super::guard::Fields;
 use crate::domain::{
-    Lifetime, Limits, NodeId, Permission, Role, Roles, Scope, ScopeTarget, TreePath, UserAgentPattern, parse_network,
+    Lifetime, NodeId, Permission, Role, Roles, Scope, ScopeTarget, TokenLimits, TreePath, UserAgentPattern,
+    parse_network,
 };
 use crate::tokens::Asked;
 
@@ -107,8 +108,8 @@ pub(in super::super) fn path(text: &str) -> Result<TreePath> {
 ///
 /// # Errors
 /// [`Fault::Form`].
-pub(super) fn limits(fields: &Fields) -> Result<Limits> {
-    Ok(Limits {
+pub(super) fn limits(fields: &Fields) -> Result<TokenLimits> {
+    Ok(TokenLimits {
         protocols: fields.all("protocol").map(|text| text.parse().map_err(Fault::Form)).collect::<Result<_>>()?,
         ips: words(fields, "ips").map(|text| parse_network(text).map_err(Fault::Form)).collect::<Result<_>>()?,
         user_agents: lines(fields, "user_agents").map(UserAgentPattern::new).collect(),

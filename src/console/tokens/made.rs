@@ -11,7 +11,7 @@ use super::super::fault::{Fault, Result};
 use super::super::guard::Caller;
 use super::super::page::{Frame, Part, render};
 use super::Shown;
-use crate::domain::setup::{self, Client, Code, Setup, Site};
+use crate::domain::client_guides::{self, ClientGuide, ClientProgram, ConnectionDetails, GuideCode};
 use crate::domain::{Login, TokenText};
 use crate::store::TokenRecord;
 
@@ -32,7 +32,7 @@ struct Page {
     rotated: bool,
     secret: Zeroizing<String>,
     code: String,
-    setups: Vec<Setup>,
+    setups: Vec<ClientGuide>,
 }
 
 /// Shows a secret.
@@ -57,7 +57,7 @@ pub(super) fn page(caller: &Caller, text: &TokenText, record: &TokenRecord, birt
 }
 
 /// Returns how to connect with each client, where the browser's own address can be made one of the gateway.
-pub(super) fn setups(caller: &Caller, login: &Login, record: &TokenRecord) -> Vec<Setup> {
+pub(super) fn setups(caller: &Caller, login: &Login, record: &TokenRecord) -> Vec<ClientGuide> {
     let scheme = if caller.encrypted { "https" } else { "http" };
     let path = match record.scopes.as_deref() {
         Some([only]) => format!("/node/{}/", only.scope.node),
@@ -67,6 +67,7 @@ pub(super) fn setups(caller: &Caller, login: &Login, record: &TokenRecord) -> Ve
     let url = format!("{scheme}://{server}{}{path}", caller.server.prefix());
     let name = server.host();
     let sftp = caller.shared.sftp.map(|address| format!("{name}:{}", address.port()));
-    let site = Site::new(&url, sftp.as_deref(), login.clone());
-    site.map(|site| Client::ALL.into_iter().map(|client| setup::steps(client, &site)).collect()).unwrap_or_default()
+    let site = ConnectionDetails::new(&url, sftp.as_deref(), login.clone());
+    site.map(|site| ClientProgram::ALL.into_iter().map(|client| client_guides::client_guide(client, &site)).collect())
+        .unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use super::super::guard::{Caller, Sent};
 use super::super::page::{Frame, Part, render};
 use super::super::visits::draw;
 use super::{Shown, form, made};
-use crate::domain::setup::{Code, Setup};
+use crate::domain::client_guides::{ClientGuide, GuideCode};
 use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
 
@@ -19,7 +19,7 @@ use crate::store::TokenRecord;
 struct Page {
     frame: Frame,
     token: Shown,
-    setups: Vec<Setup>,
+    setups: Vec<ClientGuide>,
 }
 
 /// What a page asks before it does something that can't be undone.

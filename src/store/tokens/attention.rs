@@ -7,13 +7,13 @@ use rusqlite::{Connection, named_params};
 use super::super::users::{page, user_id};
 use super::super::{Result, Store, columns};
 use super::{BELOW, TokenFilter, TokenState};
-use crate::domain::{Expiry, NodeId, Time, TokenId};
+use crate::domain::{NodeId, TokenExpiry, TokenId, UnixMillis};
 
 impl Store {
     /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and end soon, the first to end
     /// first.
-    pub(crate) fn ending(&self, filter: &TokenFilter, now: Time) -> Result<Vec<TokenId>> {
-        let until = now.after(Expiry::SOON);
+    pub(crate) fn ending(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
+        let until = now.saturating_add(TokenExpiry::EXPIRES_SOON_WINDOW);
         self.snapshot(|c| {
             let (owner, narrowed) = narrowed(c, filter)?;
             let mut select = c.prepare_cached(&format!(
@@ -26,8 +26,8 @@ impl Store {
             })?;
             let mut ending = Vec::new();
             while let Some(row) = rows.next()? {
-                let (made, used): (Time, Option<Time>) = (row.get(1)?, row.get(2)?);
-                if columns::expiry(row, 3)?.ends_soon(made, used, now) {
+                let (made, used): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
+                if columns::expiry(row, 3)?.expires_soon(made, used, now) {
                     ending.push(row.get(0)?);
                 }
             }
@@ -37,7 +37,12 @@ impl Store {
 
     /// Returns up to `limit` nodes that scopes name of the tokens that fit a filter's owner and kin and are not dead by
     /// themselves, each once, and whether there is a row of it; those without come first.
-    pub(crate) fn scoped_nodes(&self, filter: &TokenFilter, limit: usize, now: Time) -> Result<Vec<(NodeId, bool)>> {
+    pub(crate) fn scoped_nodes(
+        &self,
+        filter: &TokenFilter,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<Vec<(NodeId, bool)>> {
         let live = TokenState::Live.may_be();
         self.snapshot(|c| {
             let (owner, narrowed) = narrowed(c, filter)?;
@@ -56,7 +61,12 @@ impl Store {
 
     /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and have a scope that names one
     /// of some nodes, each once and in their order.
-    pub(crate) fn scoped_to(&self, filter: &TokenFilter, nodes: &HashSet<NodeId>, now: Time) -> Result<Vec<TokenId>> {
+    pub(crate) fn scoped_to(
+        &self,
+        filter: &TokenFilter,
+        nodes: &HashSet<NodeId>,
+        now: UnixMillis,
+    ) -> Result<Vec<TokenId>> {
         let live = TokenState::Live.may_be();
         self.snapshot(|c| {
             let (owner, narrowed) = narrowed(c, filter)?;

@@ -9,7 +9,7 @@ use super::super::journals::end_journals;
 use super::super::users::user_id;
 use super::super::{Durability, Reserve, Result, Store, columns};
 use super::{LastUse, Sealed, TokenRecord, counted, kept, missing, narrow_to};
-use crate::domain::{EventKind, Expiry, Limits, Login, Roles, Scope, Time, TokenId};
+use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
 /// What a token is after it was narrowed.
 #[derive(Clone, Debug)]
@@ -19,11 +19,11 @@ pub struct Narrowed {
     /// Its description.
     pub description: String,
     /// When it dies.
-    pub expiry: Expiry,
+    pub expiry: TokenExpiry,
     /// What it is narrowed to, in place of its scopes; `None` leaves them.
     pub scopes: Option<Vec<Scope>>,
     /// What it is limited to.
-    pub limits: Limits,
+    pub limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens.
     pub roles: Roles,
 }
@@ -48,7 +48,7 @@ impl Store {
         let narrows = Cell::new(false);
         let reserve = || narrows.get().then_some(Reserve::Narrowing);
         self.write_again(Durability::Synced, reserve, |t| {
-            let Some(before) = kept(t, id, Time::MAX)?.filter(|record| record.version == version) else {
+            let Some(before) = kept(t, id, UnixMillis::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
             let told = told(&before, narrowed);
@@ -80,7 +80,7 @@ impl Store {
                 narrow_to(t, id, narrowed.scopes.iter().flatten())?;
             }
             for (kind, detail) in told {
-                self.note(t, kind, |event| event.user(&before.login).token(id).detail(detail))?;
+                self.note(t, kind, |event| event.with_user(&before.login).with_token(id).with_detail(detail))?;
             }
             Ok(true)
         })
@@ -90,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
-    pub fn revoke_tokens(&self, ids: &[TokenId], now: Time) -> Result<()> {
+    pub fn revoke_tokens(&self, ids: &[TokenId], now: UnixMillis) -> Result<()> {
         self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
             end_journals(t, ids)
@@ -101,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown login.
-    pub fn revoke_tokens_of(&self, login: &Login, now: Time) -> Result<usize> {
+    pub fn revoke_tokens_of(&self, login: &Login, now: UnixMillis) -> Result<usize> {
         self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
             let user = user_id(t, login)?;
             let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
@@ -112,14 +112,14 @@ impl Store {
         })
     }
 
-    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: Time) -> Result<()> {
+    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: UnixMillis) -> Result<()> {
         let login = owner(t, id)?;
         let mut revoke = t.prepare_cached(
             "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
         )?;
         match revoke.execute(params![id, now])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::TokenRevoked, |event| event.user(&login).token(id)),
+            _ => self.note(t, EventKind::TokenRevoked, |event| event.with_user(&login).with_token(id)),
         }
     }
 
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown or revoked token.
-    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<Time>) -> Result<()> {
+    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<UnixMillis>) -> Result<()> {
         self.write(Durability::Synced, |t| {
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
@@ -144,7 +144,7 @@ impl Store {
             let login = owner(t, id)?;
             let until = grace.map(|until| format!("the old secret until {until}"));
             self.note(t, EventKind::TokenRotated, |event| {
-                event.user(&login).token(id).detail(until.as_deref().unwrap_or("the old secret is dead"))
+                event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is dead"))
             })
         })
     }
@@ -183,7 +183,7 @@ fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
         scopes.as_ref().filter(other).map(|scopes| counted(scopes)),
         (*limits != before.limits).then(|| "limits".to_owned()),
         (*roles != before.roles).then(|| format!("roles {roles}")),
-        (*expiry != before.expiry).then(|| format!("until {}", expiry.cap())),
+        (*expiry != before.expiry).then(|| format!("until {}", expiry.hard_limit())),
     ];
     let changed: Vec<_> = changed.into_iter().flatten().collect();
     if !changed.is_empty() {

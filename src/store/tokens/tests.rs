@@ -9,12 +9,12 @@ use crate::store::testing::{by_hand, file, folder, id, login, node, now, opened,
 
 const R: Permission = Permission::R;
 
-fn later(seconds: u64) -> Time {
-    now().after(Duration::from_secs(seconds))
+fn later(seconds: u64) -> UnixMillis {
+    now().saturating_add(Duration::from_secs(seconds))
 }
 
-fn sliding(seconds: u64, cap: u64) -> Expiry {
-    Expiry::Sliding { window_ms: seconds * 1000, cap: later(cap) }
+fn sliding(seconds: u64, cap: u64) -> TokenExpiry {
+    TokenExpiry::Sliding { window_ms: seconds * 1000, cap: later(cap) }
 }
 
 fn last(seconds: u64) -> LastUse {
@@ -25,7 +25,7 @@ fn used(name: &str, seconds: u64) -> Use {
     Use { token: id(name), last: last(seconds) }
 }
 
-fn state(store: &Store, name: &str, at: Time) -> TokenState {
+fn state(store: &Store, name: &str, at: UnixMillis) -> TokenState {
     store.token(id(name), at).expect("read").expect("there").state
 }
 
@@ -35,7 +35,7 @@ fn a_token_is_read_back_as_it_was_made() {
     store.create_user(&login("alice"), &[], now()).expect("user");
     folder(&store, 0, 0, "");
     folder(&store, 1, 0, "a");
-    let limits = Limits { protocols: vec![Protocol::Sftp], ..Limits::default() };
+    let limits = TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() };
     let scopes = Some(vec![scope(1, R), scope(1, Permission::W)]);
     let new = NewToken { limits: limits.clone(), scopes, ..token("aaaaaaaa", "alice", sliding(60, 600)) };
     store.add_token(&new).expect("kept");
@@ -51,7 +51,7 @@ fn a_token_is_read_back_as_it_was_made() {
 fn a_token_that_cannot_be_is_refused_and_nothing_of_it_is_kept() {
     let (_folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    let new = token("aaaaaaaa", "alice", Expiry::Never);
+    let new = token("aaaaaaaa", "alice", TokenExpiry::Never);
     let dangling = NewToken { scopes: Some(vec![scope(9, R)]), ..new.clone() };
     let orphan = NewToken { parent: Some(id("zzzzzzzz")), ..new.clone() };
     let nobody = NewToken { login: login("bob"), ..new.clone() };
@@ -71,7 +71,7 @@ fn chains_of_tokens_stay_short() {
     let mut parent = None;
     let mut refused = None;
     for number in 0..40 {
-        let new = NewToken { parent, ..token(&format!("{number:08}"), "alice", Expiry::Never) };
+        let new = NewToken { parent, ..token(&format!("{number:08}"), "alice", TokenExpiry::Never) };
         parent = Some(new.id);
         if let Err(error) = store.add_token(&new) {
             refused = Some((number, error));
@@ -92,11 +92,11 @@ fn a_sliding_token_counts_while_a_use_of_it_may_not_be_written_down_yet() {
     store.add_token(&token("sliding0", "alice", sliding(600, 86_400))).expect("kept");
     let add = |seconds| {
         let created_at = later(seconds);
-        store.add_token(&NewToken { created_at, ..token("another0", "alice", Expiry::Never) })
+        store.add_token(&NewToken { created_at, ..token("another0", "alice", TokenExpiry::Never) })
     };
     assert_eq!(store.live_tokens(&login("alice"), later(601)).expect("read"), 0, "as far as is written down");
     let refused = add(629);
-    assert!(matches!(refused, Err(StoreError::Policy(PolicyFault::TooMany(1)))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Policy(PolicyViolation::TooManyTokens(1)))), "{refused:?}");
     add(632).expect("dead for certain");
 }
 
@@ -104,9 +104,9 @@ fn a_sliding_token_counts_while_a_use_of_it_may_not_be_written_down_yet() {
 fn as_many_live_tokens_as_the_policy_gives_and_no_more_from_any_thread() {
     let (folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&token("revoked0", "alice", Expiry::Never)).expect("kept");
+    store.add_token(&token("revoked0", "alice", TokenExpiry::Never)).expect("kept");
     store.revoke_tokens(&[id("revoked0")], now()).expect("revoked");
-    store.add_token(&token("expired0", "alice", Expiry::Hard(now()))).expect("kept");
+    store.add_token(&token("expired0", "alice", TokenExpiry::Hard(now()))).expect("kept");
     let again = Store::open(&folder.path().join("state")).expect("a second process");
     let made: usize = std::thread::scope(|threads| {
         let runs: Vec<_> = (0..4)
@@ -114,15 +114,15 @@ fn as_many_live_tokens_as_the_policy_gives_and_no_more_from_any_thread() {
                 let store = if thread % 2 == 0 { store.clone() } else { again.clone() };
                 threads.spawn(move || {
                     let names = (0..5).map(|number| format!("aaaaa{thread}0{number}"));
-                    names.filter(|name| store.add_token(&token(name, "alice", Expiry::Never)).is_ok()).count()
+                    names.filter(|name| store.add_token(&token(name, "alice", TokenExpiry::Never)).is_ok()).count()
                 })
             })
             .collect();
         runs.into_iter().map(|run| run.join().expect("joins")).sum()
     });
     assert_eq!(made, 5);
-    let refused = store.add_token(&token("bbbbbbbb", "alice", Expiry::Never));
-    assert!(matches!(refused, Err(StoreError::Policy(PolicyFault::TooMany(5)))), "{refused:?}");
+    let refused = store.add_token(&token("bbbbbbbb", "alice", TokenExpiry::Never));
+    assert!(matches!(refused, Err(StoreError::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_token_is_as_dead_as_the_deadest_above_it() {
     let (_folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&token("aaaaaaaa", "alice", sliding(60, 600))).expect("kept");
-    let child = NewToken { parent: Some(id("aaaaaaaa")), ..token("bbbbbbbb", "alice", Expiry::Never) };
+    let child = NewToken { parent: Some(id("aaaaaaaa")), ..token("bbbbbbbb", "alice", TokenExpiry::Never) };
     store.add_token(&child).expect("kept");
     assert_eq!(state(&store, "bbbbbbbb", later(59)), TokenState::Live);
     assert_eq!(state(&store, "bbbbbbbb", later(60)), TokenState::Expired);
@@ -142,8 +142,8 @@ fn a_token_is_as_dead_as_the_deadest_above_it() {
 fn revoking_is_all_or_nothing_and_keeps_the_first_time() {
     let (_folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&token("aaaaaaaa", "alice", Expiry::Never)).expect("kept");
-    store.add_token(&token("bbbbbbbb", "alice", Expiry::Never)).expect("kept");
+    store.add_token(&token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
+    store.add_token(&token("bbbbbbbb", "alice", TokenExpiry::Never)).expect("kept");
     assert!(store.revoke_tokens(&[id("aaaaaaaa"), id("zzzzzzzz")], now()).is_err());
     assert_eq!(state(&store, "aaaaaaaa", now()), TokenState::Live);
     store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");
@@ -174,7 +174,7 @@ fn uses_move_forward_and_revive_nothing() {
 fn rotation_keeps_the_old_secret_only_for_its_grace() {
     let (_folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&token("aaaaaaaa", "alice", Expiry::Never)).expect("kept");
+    store.add_token(&token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
     let sealed = |number| Sealed { phc: format!("phc{number}"), prefilter: [number; 8] };
     store.rotate_token(id("aaaaaaaa"), &sealed(2), Some(later(10))).expect("rotated");
     let caller = store.caller(id("aaaaaaaa")).expect("read").expect("there");
@@ -194,7 +194,7 @@ fn lists_come_in_pages_and_by_state() {
     for owner in ["alice", "bob"] {
         store.create_user(&login(owner), &[], now()).expect("user");
         for number in 0..5 {
-            store.add_token(&token(&format!("{owner:x<6}0{number}"), owner, Expiry::Never)).expect("kept");
+            store.add_token(&token(&format!("{owner:x<6}0{number}"), owner, TokenExpiry::Never)).expect("kept");
         }
     }
     store.revoke_tokens(&[id("alicex01")], now()).expect("revoked");
@@ -222,7 +222,7 @@ fn a_scope_whose_node_has_ended_dangles_and_shows_as_such() {
     folder(&store, 0, 0, "");
     folder(&store, 1, 0, "a");
     file(&store, 2, 1, "f");
-    let new = NewToken { scopes: Some(vec![scope(2, R)]), ..token("aaaaaaaa", "alice", Expiry::Never) };
+    let new = NewToken { scopes: Some(vec![scope(2, R)]), ..token("aaaaaaaa", "alice", TokenExpiry::Never) };
     store.add_token(&new).expect("kept");
     assert!(!store.token(new.id, now()).expect("read").expect("there").dangles());
     remove(&store, 1);
@@ -237,7 +237,9 @@ fn a_listing_looks_tokens_up_by_their_index() {
     let (_folder, store) = opened();
     store.create_user(&login("alice"), &[], now()).expect("user");
     let lifetime = Lifetime::from_secs(60).expect("in range");
-    store.add_token(&token("aaaaaaaa", "alice", Expiry::Hard(now().after(lifetime.duration())))).expect("kept");
+    store
+        .add_token(&token("aaaaaaaa", "alice", TokenExpiry::Hard(now().saturating_add(lifetime.as_duration()))))
+        .expect("kept");
     let plan = store
         .read(|c| {
             let state = state_by(WINDOW);
@@ -260,7 +262,7 @@ fn revoking_a_thousand_tokens_of_one_user_takes_less_than_half_of_the_ballast() 
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.set_policy("max-tokens-per-user", "2000").expect("set");
     for number in 0..1000 {
-        store.add_token(&token(&format!("{number:08}"), "alice", Expiry::Hard(later(86_400)))).expect("kept");
+        store.add_token(&token(&format!("{number:08}"), "alice", TokenExpiry::Hard(later(86_400)))).expect("kept");
     }
     let state = store.state().to_owned();
     by_hand(&store, "PRAGMA wal_checkpoint(TRUNCATE)");

@@ -1,7 +1,7 @@
 //! A clock that jumps deletes nothing.
 
 use super::*;
-use crate::domain::{Count, Counted, Protocol};
+use crate::domain::{Protocol, UsageCount, UsageKind};
 use crate::store::{Cursor, EventFilter};
 use crate::tokens::Tidied;
 
@@ -14,8 +14,10 @@ fn with_all_kinds(site: &Site) -> TokenId {
     site.tokens.issue(ADMIN, request).expect("a token");
     let revoked = site.scoped(&[]).expect("a token").record.id;
     let live = site.scoped(&[]).expect("a token").record.id;
-    let hour = site.clock.now().hour();
-    site.store.add_counts(&[Count { hour, protocol: Protocol::Sftp, what: Counted::Use, count: 7 }]).expect("added");
+    let hour = site.clock.now().start_of_hour();
+    site.store
+        .add_counts(&[UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 }])
+        .expect("added");
     site.store.journal(live, &TreePath::root(), true, site.clock.now()).expect("begun");
     site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
     site.clock.turn(2 * HOUR);
@@ -36,12 +38,12 @@ fn clock_that_jumps_and_is_set_right_within_a_day_deletes_nothing() {
         let live = with_all_kinds(&site);
         let events = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len();
         let right = site.clock.now();
-        site.clock.set(if ahead { right.after(YEAR) } else { right.before(YEAR) });
+        site.clock.set(if ahead { right.saturating_add(YEAR) } else { right.saturating_sub(YEAR) });
         for _ in 0..23 {
             assert_eq!(deleted(&site), 0);
             site.clock.turn(HOUR);
         }
-        site.clock.set(right.after(23 * HOUR));
+        site.clock.set(right.saturating_add(23 * HOUR));
         for _ in 0..30 {
             assert_eq!(deleted(&site), 0);
             site.clock.turn(HOUR);
@@ -58,7 +60,7 @@ fn clock_that_jumps_and_is_set_right_within_a_day_deletes_nothing() {
 fn what_is_old_goes_once_a_jump_is_a_day_old() {
     let site = site();
     with_all_kinds(&site);
-    site.clock.set(site.clock.now().after(YEAR));
+    site.clock.set(site.clock.now().saturating_add(YEAR));
     assert_eq!(deleted(&site), 0);
     site.clock.turn(24 * HOUR - Duration::from_millis(1));
     assert_eq!(deleted(&site), 0);
@@ -72,7 +74,7 @@ fn start_after_months_waits_a_day_of_running_time_and_no_more() {
     let site = site();
     with_all_kinds(&site);
     site.store.remember_clock(&site.clock.memory().expect("looked at")).expect("written");
-    let off = crate::auth::Clock::manual(site.clock.now().after(YEAR));
+    let off = crate::auth::Clock::manual(site.clock.now().saturating_add(YEAR));
     off.resume(site.store.clock_memory().expect("read").expect("written"));
     let tokens = Tokens::new(site.store.clone(), off.clone());
     let removed = || tokens.tidy().expect("tidied").removed;

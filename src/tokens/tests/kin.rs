@@ -25,7 +25,7 @@ enum Deed {
 #[derive(Clone, Debug)]
 struct Ask {
     scopes: Option<Vec<(&'static str, Permission)>>,
-    limits: Limits,
+    limits: TokenLimits,
     roles: Vec<Role>,
     hours: u64,
 }
@@ -94,7 +94,7 @@ impl Family {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
                     roles: (!ask.roles.is_empty()).then(|| ask.roles()),
-                    expires: (ask.hours % 3 == 0).then(|| self.site.clock.now().after(DAY / 24 * 5)),
+                    expires: (ask.hours % 3 == 0).then(|| self.site.clock.now().saturating_add(DAY / 24 * 5)),
                     ..Narrowing::default()
                 };
                 let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
@@ -139,12 +139,12 @@ impl Family {
             let most = self.site.store.reach(parent).expect("read").expect("there").width();
             let least = self.site.store.reach(*id).expect("read").expect("there").width();
             let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
-            let ends = above.expiry.cap();
+            let ends = above.expiry.hard_limit();
             prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");
             for width in opened.into_iter().map(|(_, width)| width).chain([least]) {
-                prop_assert_eq!(most.holds(&width), Ok(()));
-                prop_assert!(width.cap <= most.cap);
-                for (root, here) in width.access.roots().iter().map(|root| (root, &root.path)) {
+                prop_assert_eq!(most.check_covers(&width), Ok(()));
+                prop_assert!(width.hard_limit <= most.hard_limit);
+                for (root, here) in width.access.effective_grants().iter().map(|root| (root, &root.path)) {
                     prop_assert!(most.access.may(here, root.permission), "{here}");
                 }
             }
@@ -163,10 +163,10 @@ fn permission() -> impl Strategy<Value = Permission> {
 
 fn ask() -> impl Strategy<Value = Ask> {
     let doors = subsequence(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api], 2..=3);
-    let limits = (option::weighted(0.3, doors), option::weighted(0.3, 1u64..4)).prop_map(|(doors, size)| Limits {
+    let limits = (option::weighted(0.3, doors), option::weighted(0.3, 1u64..4)).prop_map(|(doors, size)| TokenLimits {
         protocols: doors.unwrap_or_default(),
         max_file_size: size.map(ByteSize::from_bytes),
-        ..Limits::default()
+        ..TokenLimits::default()
     });
     let scopes = option::weighted(0.4, vec((place(), permission()), 1..3));
     (scopes, limits, subsequence(ROLES.to_vec(), 0..=2), 1u64..30).prop_map(|(scopes, limits, roles, hours)| Ask {

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use super::*;
-use crate::domain::Limits;
+use crate::domain::TokenLimits;
 
 /// A server's tokens, and what calls them there.
 struct Server {
@@ -81,7 +81,7 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
             "wider limits",
             &alice,
             TokenRequest {
-                limits: Limits { protocols: vec![crate::domain::Protocol::Sftp], ..Limits::default() },
+                limits: TokenLimits { protocols: vec![crate::domain::Protocol::Sftp], ..TokenLimits::default() },
                 ..ask()
             },
         ),
@@ -93,9 +93,9 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
         site.scoped(&[]).expect("a token");
     }
     for who in [ADMIN, &alice] {
-        let limits = Limits { protocols: vec![crate::domain::Protocol::Webdav], ..Limits::default() };
+        let limits = TokenLimits { protocols: vec![crate::domain::Protocol::Webdav], ..TokenLimits::default() };
         let refused = server.issue(who, TokenRequest { scopes: scopes("/alice/below"), limits, ..ask() });
-        assert!(matches!(refused, Err(Error::Policy(PolicyFault::TooMany(5)))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
     }
     assert_eq!(site.auth.seal_runs(), 0);
     assert_eq!(site.store.nodes().expect("read").len(), nodes);

@@ -1,7 +1,7 @@
 //! What leaves the store by itself, and when.
 
 use super::*;
-use crate::domain::{Count, Counted, Protocol};
+use crate::domain::{Protocol, UsageCount, UsageKind};
 use crate::store::{Cursor, EventFilter};
 
 fn events(site: &Site) -> usize {
@@ -46,8 +46,8 @@ fn events_stay_for_their_own_retention() {
 #[test]
 fn counts_leave_a_day_after_the_events_of_their_time() {
     let site = site();
-    let hour = site.clock.now().hour();
-    let count = Count { hour, protocol: Protocol::Sftp, what: Counted::Use, count: 7 };
+    let hour = site.clock.now().start_of_hour();
+    let count = UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 };
     site.store.add_counts(&[count]).expect("added");
     let kept = || site.tokens.counts(ADMIN, hour).expect("read").len();
     site.clock.turn(91 * DAY - Duration::from_secs(3600));

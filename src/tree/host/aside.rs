@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::open::{How, plain};
 use super::staging::names;
 use super::{Errno, Folder, Result, Staged, Staging};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 
 /// What the name of a note ends in; before that stands the name of what was taken aside.
 const NOTE: &[u8] = b".back";
@@ -16,12 +16,12 @@ const NOTE: &[u8] = b".back";
 #[derive(Debug)]
 pub(crate) struct Aside {
     staged: Staged,
-    note: Name,
+    note: EntryName,
 }
 
 impl Aside {
     /// Returns the staging folder and the name in it, to reach what waits there.
-    pub(crate) fn place(&self) -> (&Folder, &Name) {
+    pub(crate) fn place(&self) -> (&Folder, &EntryName) {
         self.staged.place()
     }
 
@@ -36,7 +36,7 @@ impl Aside {
     }
 
     /// Moves it back to where it was. Where that fails it stays with its note.
-    pub(crate) fn put_back(self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn put_back(self, folder: &Folder, name: &EntryName) -> Result<()> {
         let staging = self.staged.place().0.clone();
         self.staged.give_back(folder, name)?;
         staging.unlink(&self.note)
@@ -45,10 +45,10 @@ impl Aside {
 
 impl Staging {
     /// Takes aside what stands at a name of a folder, which is at `place`.
-    pub(crate) fn set_aside(self: &Arc<Self>, folder: &Folder, name: &Name, place: &TreePath) -> Result<Aside> {
+    pub(crate) fn set_aside(self: &Arc<Self>, folder: &Folder, name: &EntryName, place: &TreePath) -> Result<Aside> {
         let slot = self.slot()?;
-        let note = Name::new(&[slot.place().1.as_bytes(), NOTE].concat()).map_err(|_| Errno::INVAL)?;
-        let below = place.below(self.top()).ok_or(Errno::XDEV)?;
+        let note = EntryName::new(&[slot.place().1.as_bytes(), NOTE].concat()).map_err(|_| Errno::INVAL)?;
+        let below = place.strip_prefix(self.top()).ok_or(Errno::XDEV)?;
         self.folder().symlink(below.as_bytes(), &note)?;
         match slot.take(folder, name) {
             Ok(mut staged) => {
@@ -67,7 +67,7 @@ impl Staging {
     pub(crate) fn replace(
         self: &Arc<Self>,
         folder: &Folder,
-        name: &Name,
+        name: &EntryName,
         place: &TreePath,
         put: impl FnOnce() -> Result<()>,
     ) -> Result<Staged> {
@@ -87,9 +87,11 @@ impl Staging {
         let mut stay = HashSet::new();
         for note in names(&plain(self.folder(), b"", How::List)?)? {
             let Some(old) = note.strip_suffix(NOTE) else { continue };
-            let (Ok(old), Ok(note)) = (Name::new(old), Name::new(&note)) else { continue };
+            let (Ok(old), Ok(note)) = (EntryName::new(old), EntryName::new(&note)) else { continue };
             let place = self.folder().read_link(&note)?;
-            let Some((parent, name)) = TreePath::parse(&place).ok().and_then(|place| place.split()) else { continue };
+            let Some((parent, name)) = TreePath::parse(&place).ok().and_then(|place| place.split_last()) else {
+                continue;
+            };
             let folder = if parent.is_root() { Ok(holder.clone()) } else { holder.folder(&parent) };
             match folder.and_then(|folder| self.folder().rename_new(&old, &folder, &name)) {
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
@@ -129,7 +131,7 @@ mod tests {
             fs::write(&place, "in its way").expect("written");
             Err(Errno::IO)
         };
-        let name = Name::new(b"a").expect("a name");
+        let name = EntryName::new(b"a").expect("a name");
         assert!(staging.replace(&d, &name, &at, put).is_err());
         fs::remove_file(&place).expect("removed");
         fs::rename(&holder, &elsewhere).expect("renamed");

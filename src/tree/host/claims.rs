@@ -12,7 +12,7 @@ use rustix::fs::{Mode, unlinkat};
 
 use super::open::{How, host_path, plain};
 use super::{Errno, Folder, Host, Locked, Result, Staged, Stat, marker, mounts, served};
-use crate::domain::RESERVED;
+use crate::domain::RESERVED_DIRECTORY;
 
 /// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
 pub(crate) type KeptNames = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
@@ -110,7 +110,7 @@ impl Host {
         let root = self.root()?;
         for mount in mounts::below(&root) {
             let Ok(folder) = self.folder(&mount) else { continue };
-            if let Ok(reserved) = plain(&folder, RESERVED, How::Folder) {
+            if let Ok(reserved) = plain(&folder, RESERVED_DIRECTORY, How::Folder) {
                 let place = if mount.is_root() { String::new() } else { format!(" at {mount}") };
                 check_owner(&reserved.into()).map_err(|fault| {
                     io::Error::new(io::ErrorKind::PermissionDenied, format!("its directory .patgate{place} {fault}"))
@@ -155,7 +155,7 @@ fn held_above(root: &Folder) -> Option<String> {
 /// Returns the path of a directory below that a live server on this machine serves, as far as the kernel shows who has
 /// locked what: to look into every directory would take too long.
 fn held_below(root: &Folder) -> Option<String> {
-    let marker = [b"/", RESERVED, b"/", marker::MARKER].concat();
+    let marker = [b"/", RESERVED_DIRECTORY, b"/", marker::MARKER].concat();
     let root = host_path(root)?;
     let own = std::process::id().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -210,7 +210,7 @@ fn only_ours(reserved: &Folder) -> std::result::Result<u32, String> {
 
 /// Tells why a reserved directory below a folder is not this process's alone, as the rest of a sentence.
 pub(crate) fn reserved_fault(top: &Path) -> Option<String> {
-    let reserved = plain(served::open(top).ok()?, RESERVED, How::Folder).ok()?;
+    let reserved = plain(served::open(top).ok()?, RESERVED_DIRECTORY, How::Folder).ok()?;
     only_ours(&reserved.into()).err()
 }
 
@@ -227,7 +227,7 @@ fn maps_owners(reserved: &Folder) -> Option<u32> {
 
 /// Tells whether locks work on the file system of a directory that is, or was, served; `None` where nothing was yet.
 pub(crate) fn locks_work(top: &Path) -> Option<bool> {
-    let reserved = plain(served::open(top).ok()?, RESERVED, How::Folder).ok()?;
+    let reserved = plain(served::open(top).ok()?, RESERVED_DIRECTORY, How::Folder).ok()?;
     let open = || plain(&reserved, marker::MARKER, How::Read);
     match Locked::share(open().ok()?) {
         // A server holds it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::open::{How, plain};
 use super::staging::names;
 use super::{Errno, Folder, Result, Staged, Staging, Stat};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 
 /// Ending of a note's name; before that stands the name in staging of the upload, or of what it has replaced.
 const EARLY_NOTE: &[u8] = b".early";
@@ -20,7 +20,7 @@ const EARLY_NOTE: &[u8] = b".early";
 #[derive(Debug)]
 pub(crate) struct EarlyNote {
     staging: Arc<Staging>,
-    note: Name,
+    note: EntryName,
 }
 
 impl EarlyNote {
@@ -34,8 +34,8 @@ impl Staged {
     /// Notes that this file is about to be put at `place` before its upload has ended.
     pub(crate) fn note_early(&self, place: &TreePath) -> Result<EarlyNote> {
         let staging = self.staging();
-        let note = Name::new(&[self.place().1.as_bytes(), EARLY_NOTE].concat()).map_err(|_| Errno::INVAL)?;
-        let below = place.below(staging.top()).ok_or(Errno::XDEV)?;
+        let note = EntryName::new(&[self.place().1.as_bytes(), EARLY_NOTE].concat()).map_err(|_| Errno::INVAL)?;
+        let below = place.strip_prefix(staging.top()).ok_or(Errno::XDEV)?;
         let text = [identity(&self.stat()?).as_bytes(), b"/", below.as_bytes()].concat();
         staging.folder().symlink(&text, &note)?;
         Ok(EarlyNote { staging: Arc::clone(staging), note })
@@ -48,8 +48,8 @@ impl Staging {
     pub(super) fn take_early_back(&self, holder: &Folder) -> Result<HashSet<Vec<u8>>> {
         let mut stay = HashSet::new();
         for note in names(&plain(self.folder(), b"", How::List)?)? {
-            let Some(Ok(waiting)) = note.strip_suffix(EARLY_NOTE).map(Name::new) else { continue };
-            let Ok(name) = Name::new(&note) else { continue };
+            let Some(Ok(waiting)) = note.strip_suffix(EARLY_NOTE).map(EntryName::new) else { continue };
+            let Ok(name) = EntryName::new(&note) else { continue };
             let text = self.folder().read_link(&name)?;
             match self.take_one_back(holder, &waiting, &text) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -62,10 +62,10 @@ impl Staging {
         Ok(stay)
     }
 
-    fn take_one_back(&self, holder: &Folder, waiting: &Name, text: &[u8]) -> Result<()> {
+    fn take_one_back(&self, holder: &Folder, waiting: &EntryName, text: &[u8]) -> Result<()> {
         let at = text.iter().position(|&byte| byte == b'/').ok_or(Errno::NOENT)?;
         let (of_upload, place) = (&text[..at], TreePath::parse(&text[at..]).map_err(|_| Errno::NOENT)?);
-        let (parent, name) = place.split().ok_or(Errno::NOENT)?;
+        let (parent, name) = place.split_last().ok_or(Errno::NOENT)?;
         let directory = if parent.is_root() { holder.clone() } else { holder.folder(&parent)? };
         let there = directory.stat_entry(&name)?;
         if identity(&there).as_bytes() != of_upload || there.links > 1 {

@@ -9,7 +9,7 @@ use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 
 use super::open::proc_path;
 use super::{Errno, Folder, Result, Stat};
-use crate::domain::Name;
+use crate::domain::EntryName;
 use crate::tree::Timestamp;
 
 /// What statfs says of a file system that is nothing but memory.
@@ -187,7 +187,7 @@ impl File {
     }
 
     /// Gives the file another name.
-    pub(crate) fn link(&self, to: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn link(&self, to: &Folder, name: &EntryName) -> Result<()> {
         linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
     }
 

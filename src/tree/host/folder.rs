@@ -12,7 +12,7 @@ use rustix::fs::{
 use super::file::sync;
 use super::open::{How, plain};
 use super::{Errno, File, Result, Stat};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 use crate::tree::Space;
 
 /// An open folder: a place to start from, whatever happens to the names above it. Clones share it.
@@ -44,7 +44,7 @@ impl Folder {
     }
 
     /// Asks about an entry.
-    pub(crate) fn stat_entry(&self, name: &Name) -> Result<Stat> {
+    pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
         Stat::of(self, name.as_bytes())
     }
 
@@ -54,38 +54,38 @@ impl Folder {
     }
 
     /// Opens an entry; a link is an error.
-    pub(crate) fn open(&self, name: &Name, how: How) -> Result<File> {
+    pub(crate) fn open(&self, name: &EntryName, how: How) -> Result<File> {
         plain(self, name.as_bytes(), how).map(File::from)
     }
 
     /// Makes a file where nothing is, to be read and written.
-    pub(crate) fn make_file(&self, name: &Name, mode: u32) -> Result<File> {
+    pub(crate) fn make_file(&self, name: &EntryName, mode: u32) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(self, name.as_bytes(), flags, Mode::from_raw_mode(mode)).map(File::from)
     }
 
     /// Makes a folder where nothing is.
-    pub(crate) fn make_folder(&self, name: &Name, mode: u32) -> Result<()> {
+    pub(crate) fn make_folder(&self, name: &EntryName, mode: u32) -> Result<()> {
         mkdirat(self, name.as_bytes(), Mode::from_raw_mode(mode))
     }
 
     /// Removes an entry that is no folder.
-    pub(crate) fn unlink(&self, name: &Name) -> Result<()> {
+    pub(crate) fn unlink(&self, name: &EntryName) -> Result<()> {
         change(|| unlinkat(self, name.as_bytes(), AtFlags::empty()))
     }
 
     /// Removes an empty folder.
-    pub(crate) fn remove_folder(&self, name: &Name) -> Result<()> {
+    pub(crate) fn remove_folder(&self, name: &EntryName) -> Result<()> {
         change(|| unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR))
     }
 
     /// Moves an entry, replacing as POSIX does.
-    pub(crate) fn rename(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+    pub(crate) fn rename(&self, name: &EntryName, to: &Folder, target: &EntryName) -> Result<()> {
         change(|| renameat(self, name.as_bytes(), to, target.as_bytes()))
     }
 
     /// Moves an entry to where nothing is.
-    pub(crate) fn rename_new(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+    pub(crate) fn rename_new(&self, name: &EntryName, to: &Folder, target: &EntryName) -> Result<()> {
         match change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE)) {
             // The file system has no such rename: look first, under the caller's lock.
             Err(Errno::INVAL | Errno::NOSYS) => match to.stat_entry(target) {
@@ -98,7 +98,7 @@ impl Folder {
     }
 
     /// Lets two entries change places in one step.
-    pub(crate) fn exchange(&self, name: &Name, to: &Folder, target: &Name) -> Result<()> {
+    pub(crate) fn exchange(&self, name: &EntryName, to: &Folder, target: &EntryName) -> Result<()> {
         #[cfg(test)]
         super::doom::exchanges()?;
         change(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
@@ -110,12 +110,12 @@ impl Folder {
     }
 
     /// Makes a symbolic link.
-    pub(crate) fn symlink(&self, target: &[u8], name: &Name) -> Result<()> {
+    pub(crate) fn symlink(&self, target: &[u8], name: &EntryName) -> Result<()> {
         change(|| symlinkat(target, self, name.as_bytes()))
     }
 
     /// Returns what a symbolic link says.
-    pub(crate) fn read_link(&self, name: &Name) -> Result<Vec<u8>> {
+    pub(crate) fn read_link(&self, name: &EntryName) -> Result<Vec<u8>> {
         readlinkat(self, name.as_bytes(), Vec::new()).map(|target| target.into_bytes())
     }
 
@@ -139,7 +139,7 @@ impl Folder {
     pub(crate) fn each_below<E: From<Errno>>(
         &self,
         mut go_on: impl FnMut() -> std::result::Result<(), E>,
-        mut show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> std::result::Result<(), E>,
+        mut show: impl FnMut(&Folder, &TreePath, &EntryName, &Stat) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut left = vec![TreePath::root()];
         while let Some(below) = left.pop() {
@@ -234,7 +234,7 @@ impl AsFd for Names {
 impl Names {
     /// Reads the next block of names; empty at the end. `.`, `..`, the gateway's own folder, sockets
     /// and devices are left out.
-    pub(crate) fn block(&mut self) -> Result<Vec<Name>> {
+    pub(crate) fn block(&mut self) -> Result<Vec<EntryName>> {
         let mut names = Vec::new();
         while names.is_empty() && !self.done {
             self.done = !fill(&self.fd, &mut self.buffer, self.all, &mut names)?;
@@ -243,12 +243,12 @@ impl Names {
     }
 
     /// Asks about an entry.
-    pub(crate) fn stat_entry(&self, name: &Name) -> Result<Stat> {
+    pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
         Stat::of(&self.fd, name.as_bytes())
     }
 }
 
-fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec<Name>) -> Result<bool> {
+fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec<EntryName>) -> Result<bool> {
     let mut raw = RawDir::new(fd, buffer);
     while let Some(entry) = raw.next() {
         let entry = match entry {
@@ -260,7 +260,7 @@ fn fill(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec
             FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
         );
         let name = entry.file_name().to_bytes();
-        match Name::new(name) {
+        match EntryName::new(name) {
             Ok(name) if shown => names.push(name),
             Ok(_) | Err(_) if all && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
             Ok(_) | Err(_) => {}

@@ -5,7 +5,7 @@ use rustix::fs::{Mode, OFlags, openat, renameat, unlinkat};
 
 use super::open::{How, plain};
 use super::{Errno, File, Folder, Locked, Result};
-use crate::domain::RESERVED;
+use crate::domain::RESERVED_DIRECTORY;
 use crate::store::TreeMarker;
 
 /// Name of the marker's file.
@@ -18,7 +18,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Reads the marker of the tree whose topmost directory this is; `None` where it has none, or what is there is none.
 pub(super) fn read(top: &Folder) -> Result<Option<TreeMarker>> {
-    let reserved = match plain(top, RESERVED, How::Folder) {
+    let reserved = match plain(top, RESERVED_DIRECTORY, How::Folder) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         reserved => Folder::from(reserved?),
     };
@@ -78,7 +78,7 @@ pub(super) fn lock(reserved: &Folder) -> Result<(Locked, bool)> {
 
 /// Tells whether a live server holds the tree whose topmost directory this is.
 pub(super) fn is_held(top: &Folder) -> bool {
-    let Ok(reserved) = plain(top, RESERVED, How::Folder) else { return false };
+    let Ok(reserved) = plain(top, RESERVED_DIRECTORY, How::Folder) else { return false };
     let Ok(file) = plain(&reserved, MARKER, How::Read) else { return false };
     matches!(Locked::share(file), Err(Errno::WOULDBLOCK))
 }
@@ -99,7 +99,7 @@ mod tests {
         std::fs::create_dir(folder.path().join(".patgate")).expect("made");
         let host = super::super::Host::open(folder.path(), None).expect("opened");
         let top = host.root().expect("there");
-        let reserved = Folder::from(plain(&top, RESERVED, How::Folder).expect("there"));
+        let reserved = Folder::from(plain(&top, RESERVED_DIRECTORY, How::Folder).expect("there"));
         assert_eq!(read(&top).expect("read"), None);
         let marker = make(&top, &reserved).expect("made");
         assert_eq!(make(&top, &reserved).expect("read"), marker);
@@ -114,7 +114,7 @@ mod tests {
         std::fs::create_dir(folder.path().join(".patgate")).expect("made");
         let host = super::super::Host::open(folder.path(), None).expect("opened");
         let top = host.root().expect("there");
-        let reserved = Folder::from(plain(&top, RESERVED, How::Folder).expect("there"));
+        let reserved = Folder::from(plain(&top, RESERVED_DIRECTORY, How::Folder).expect("there"));
         make(&top, &reserved).expect("made");
         assert!(!is_held(&top));
         let (lock, works) = lock(&reserved).expect("locked");

@@ -111,7 +111,7 @@ impl Host {
 
     /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.
     pub(crate) fn stat(&self, path: &TreePath) -> Result<Stat> {
-        let Some((parent, name)) = path.split() else { return self.root()?.stat() };
+        let Some((parent, name)) = path.split_last() else { return self.root()?.stat() };
         let stat = self.folder(&parent)?.stat_entry(&name).map_err(|error| self.judge(path, error))?;
         self.verify(path, || Ok(stat.clone()))?;
         Ok(stat)
@@ -119,7 +119,7 @@ impl Host {
 
     /// Tells whether a file system is mounted below a folder of the tree.
     pub(crate) fn holds_mounts(&self, path: &TreePath) -> Result<bool> {
-        Ok(mounts::below(&self.root()?).iter().any(|mount| !mount.is_root() && mount.is_within(path)))
+        Ok(mounts::below(&self.root()?).iter().any(|mount| !mount.is_root() && mount.starts_with(path)))
     }
 }
 

@@ -141,12 +141,12 @@ impl Served {
 
     /// Tells that what was found at a path belongs to the file system that is known to be there.
     fn verify(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
-        let Some(watched) = self.watched.iter().find(|watched| path.is_within(&watched.known.path)) else {
+        let Some(watched) = self.watched.iter().find(|watched| path.starts_with(&watched.known.path)) else {
             return Ok(());
         };
         let Ok(held) = &watched.held else { return Err(Errno::NOMEDIUM) };
         let mount = stat()?.mount;
-        let within = |place: &TreePath| place.is_within(&watched.known.path) && *place != watched.known.path;
+        let within = |place: &TreePath| place.starts_with(&watched.known.path) && *place != watched.known.path;
         if mount == held.mount || self.live.get(&mount).is_some_and(within) { Ok(()) } else { Err(Errno::NOMEDIUM) }
     }
 }
@@ -186,10 +186,10 @@ impl Host {
 
     /// Returns what an error on the way to a path comes from: that a file system on the way is not mounted, or itself.
     pub(super) fn judge(&self, path: &TreePath, error: Errno) -> Errno {
-        let is_on_way = |served: &Served| served.watched.iter().any(|watched| path.is_within(&watched.known.path));
+        let is_on_way = |served: &Served| served.watched.iter().any(|watched| path.starts_with(&watched.known.path));
         match self.served() {
             Ok(served) if error != Errno::NOMEDIUM && is_on_way(&served) => {
-                let mut above = served.watched.iter().filter(|watched| path.is_within(&watched.known.path));
+                let mut above = served.watched.iter().filter(|watched| path.starts_with(&watched.known.path));
                 let stands = above.try_for_each(|Watched { known, .. }| {
                     let found = served.root.folder(&known.path)?;
                     served.verify(&known.path, || found.stat())
@@ -207,7 +207,7 @@ impl Host {
     /// `ENOMEDIUM` where one is not.
     pub(crate) fn verify_below(&self, path: &TreePath) -> Result<()> {
         let served = self.served()?;
-        let mut below = served.watched.iter().filter(|watched| watched.known.path.is_within(path));
+        let mut below = served.watched.iter().filter(|watched| watched.known.path.starts_with(path));
         below.try_for_each(|watched| self.folder(&watched.known.path).map(drop))
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::claims::{Claim, Claims, check_owner};
 use super::open::{How, plain};
 use super::{Errno, File, Folder, Host, Locked, Mount, Result, Stat, marker};
-use crate::domain::{Name, RESERVED, TreePath};
+use crate::domain::{EntryName, RESERVED_DIRECTORY, TreePath};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
 
@@ -31,7 +31,7 @@ pub(crate) struct Staging {
 #[derive(Debug)]
 pub(crate) struct Staged {
     staging: Arc<Staging>,
-    name: Name,
+    name: EntryName,
     pub(super) waits: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Staged {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     staging: Arc<Staging>,
-    name: Name,
+    name: EntryName,
 }
 
 /// The mode of a file that only the server can read.
@@ -83,7 +83,7 @@ impl Host {
     pub(crate) fn kept(&self, place: &TreePath, name: &[u8]) -> Result<Kept> {
         let top = self.folder(place)?;
         let staging = self.staging(&top, top.stat()?.mount())?;
-        let name = Name::new(name).map_err(|_| Errno::INVAL)?;
+        let name = EntryName::new(name).map_err(|_| Errno::INVAL)?;
         if staging.top != *place {
             return Err(Errno::NOENT);
         }
@@ -95,12 +95,12 @@ impl Host {
 impl Staging {
     /// Opens the reserved directory of a file system; makes it where there is none. Returns also what earlier runs left
     /// there, where this claims it.
-    fn open(holder: &Folder, top: TreePath, run: u64, claims: Option<&Claims>) -> Result<(Self, Vec<Name>)> {
-        match mkdirat(holder, RESERVED, Mode::RWXU) {
+    fn open(holder: &Folder, top: TreePath, run: u64, claims: Option<&Claims>) -> Result<(Self, Vec<EntryName>)> {
+        match mkdirat(holder, RESERVED_DIRECTORY, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        let folder = Folder::from(plain(holder, RESERVED, How::Folder)?);
+        let folder = Folder::from(plain(holder, RESERVED_DIRECTORY, How::Folder)?);
         if let Err(fault) = check_owner(&folder) {
             tracing::error!(%top, "nothing can be staged on a file system: its directory .patgate {fault}");
             return Err(Errno::PERM);
@@ -148,7 +148,7 @@ impl Staging {
     }
 
     /// Moves an entry away from its folder.
-    pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &Name) -> Result<Staged> {
+    pub(crate) fn take(self: &Arc<Self>, folder: &Folder, name: &EntryName) -> Result<Staged> {
         self.slot()?.take(folder, name)
     }
 
@@ -164,7 +164,7 @@ impl Staging {
 
     /// Returns a name at which nothing waits yet.
     pub(super) fn slot(self: &Arc<Self>) -> Result<Staged> {
-        let name = Name::new(&self.fresh()).map_err(|_| Errno::INVAL)?;
+        let name = EntryName::new(&self.fresh()).map_err(|_| Errno::INVAL)?;
         Ok(Staged { staging: Arc::clone(self), name, waits: false })
     }
 
@@ -173,13 +173,13 @@ impl Staging {
     }
 
     /// Returns what earlier runs left: what is there now, is not kept, and is not of this run.
-    fn debris(&self, claims: &Claims, stay: &HashSet<Vec<u8>>) -> Result<Vec<Name>> {
+    fn debris(&self, claims: &Claims, stay: &HashSet<Vec<u8>>) -> Result<Vec<EntryName>> {
         let Some(kept) = claims.kept() else { return Ok(Vec::new()) };
         let ours = format!("{:016x}-", self.run).into_bytes();
         let left = names(&plain(&self.folder, b"", How::List)?)?.into_iter().filter(|name| {
             !(kept.contains(name) || stay.contains(name) || name.starts_with(&ours) || name == marker::MARKER)
         });
-        Ok(left.filter_map(|name| Name::new(&name).ok()).collect())
+        Ok(left.filter_map(|name| EntryName::new(&name).ok()).collect())
     }
 
     /// Removes an entry of staging with all in it. A folder within is first moved up into staging, so
@@ -257,7 +257,7 @@ pub(super) fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>> {
 
 impl Staged {
     /// Returns the staging folder and the name in it, to reach what waits there.
-    pub(crate) fn place(&self) -> (&Folder, &Name) {
+    pub(crate) fn place(&self) -> (&Folder, &EntryName) {
         (&self.staging.folder, &self.name)
     }
 
@@ -267,14 +267,14 @@ impl Staged {
     }
 
     /// Moves an entry here from its folder.
-    pub(super) fn take(mut self, folder: &Folder, name: &Name) -> Result<Self> {
+    pub(super) fn take(mut self, folder: &Folder, name: &EntryName) -> Result<Self> {
         folder.rename_new(name, &self.staging.folder, &self.name)?;
         self.waits = true;
         Ok(self)
     }
 
     /// Moves it back to where it was. Where that fails it stays: the next start tries again.
-    pub(super) fn give_back(mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(super) fn give_back(mut self, folder: &Folder, name: &EntryName) -> Result<()> {
         self.waits = false;
         self.staging.folder.rename_new(&self.name, folder, name)
     }
@@ -285,28 +285,28 @@ impl Staged {
     }
 
     /// Puts it where it belongs, in the place of a file if there is one.
-    pub(crate) fn put(&mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn put(&mut self, folder: &Folder, name: &EntryName) -> Result<()> {
         self.staging.folder.rename(&self.name, folder, name)?;
         self.waits = false;
         Ok(())
     }
 
     /// Puts it where nothing is.
-    pub(crate) fn put_new(&mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn put_new(&mut self, folder: &Folder, name: &EntryName) -> Result<()> {
         self.staging.folder.rename_new(&self.name, folder, name)?;
         self.waits = false;
         Ok(())
     }
 
     /// Moves it back here from where it was just put.
-    pub(crate) fn take_back(&mut self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn take_back(&mut self, folder: &Folder, name: &EntryName) -> Result<()> {
         folder.rename_new(name, &self.staging.folder, &self.name)?;
         self.waits = true;
         Ok(())
     }
 
     /// Lets it change places with what stands at a name: that waits here then.
-    pub(crate) fn exchange(&self, folder: &Folder, name: &Name) -> Result<()> {
+    pub(crate) fn exchange(&self, folder: &Folder, name: &EntryName) -> Result<()> {
         self.staging.folder.exchange(&self.name, folder, name)
     }
 
@@ -329,7 +329,7 @@ impl Staged {
 
 impl Kept {
     /// Returns the folder of the tree that holds the staging, and the name there.
-    pub(crate) fn place(&self) -> (&TreePath, &Name) {
+    pub(crate) fn place(&self) -> (&TreePath, &EntryName) {
         (&self.staging.top, &self.name)
     }
 

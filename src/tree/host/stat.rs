@@ -8,7 +8,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 
 use super::Result;
-use crate::domain::Identity;
+use crate::domain::NodeIdentity;
 use crate::store::Entity;
 use crate::tree::{Kind, Timestamp};
 
@@ -86,8 +86,8 @@ impl Stat {
     }
 
     /// Returns what a folder is recognised by.
-    pub(crate) fn folder_identity(&self) -> Identity {
-        Identity::Folder { inode: self.inode, born: self.born() }
+    pub(crate) fn folder_identity(&self) -> NodeIdentity {
+        NodeIdentity::Directory { inode: self.inode, birth_time: self.born() }
     }
 
     /// Returns what the entry is recognised by itself.

@@ -66,7 +66,7 @@ impl Model {
     fn rename(&mut self, from: &str, to: &str, death: Death) {
         let (source, target) = (at(from), at(to));
         let parent = target.parent().and_then(|parent| self.world.host.ask(&parent).ok());
-        let overlap = source.is_within(&target) || target.is_within(&source);
+        let overlap = source.starts_with(&target) || target.starts_with(&source);
         let (Some(moved), false) = (self.facts(from), overlap) else { return };
         if parent.is_none_or(|parent| parent.kind != Kind::Folder) {
             return;
@@ -77,7 +77,7 @@ impl Model {
         if death != Death::BeforeHost {
             let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (Kind::File, Kind::File));
             let heir = kept.and_then(|kept| self.named(kept.inode));
-            self.end(|path| path.is_within(&target), heir);
+            self.end(|path| path.starts_with(&target), heir);
             if let Some(heir) = heir {
                 self.end(|path| *path == source, None);
                 self.living.insert(heir, moved.inode);
@@ -94,7 +94,7 @@ impl Model {
         let world = Rc::clone(&self.world);
         let change = world.index.begin_remove(&at(path)).expect("begun");
         if death != Death::BeforeHost {
-            self.end(|p| p.is_within(&at(path)), None);
+            self.end(|p| p.starts_with(&at(path)), None);
             self.world.host.remove(path);
         }
         self.conclude(change, death);

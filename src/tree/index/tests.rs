@@ -31,10 +31,10 @@ impl Host {
     pub(in crate::tree) fn rename(&self, from: &str, to: &str) {
         let mut entries = self.entries.lock();
         let (from, to) = (at(from), at(to));
-        entries.retain(|path, _| !path.is_within(&to));
-        let moved: Vec<TreePath> = entries.keys().filter(|path| path.is_within(&from)).cloned().collect();
+        entries.retain(|path, _| !path.starts_with(&to));
+        let moved: Vec<TreePath> = entries.keys().filter(|path| path.starts_with(&from)).cloned().collect();
         for path in moved {
-            let below = path.below(&from).expect("within");
+            let below = path.strip_prefix(&from).expect("within");
             let facts = entries.remove(&path).expect("there");
             entries.insert(to.join(&below), facts);
         }
@@ -46,7 +46,7 @@ impl Host {
     }
 
     pub(in crate::tree) fn remove(&self, path: &str) {
-        self.entries.lock().retain(|p, _| !p.is_within(&at(path)));
+        self.entries.lock().retain(|p, _| !p.starts_with(&at(path)));
     }
 
     /// Returns where each entry stands, by inode.

@@ -13,7 +13,7 @@ impl World {
     fn new() -> Self {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
-        let clock = Clock::manual(Time::from_millis(1_000_000));
+        let clock = Clock::manual(UnixMillis::from_millis(1_000_000));
         let locks = LockTable::open(store.clone(), clock.clone(), Durability::Lazy).expect("locks");
         Self { _state: state, store, clock, locks }
     }
@@ -176,7 +176,7 @@ fn an_expired_lock_binds_nobody_and_leaves_the_store() {
     assert!(world.may_write("/a/f", "bob", &[]));
     assert!(world.locks.covering(&at("/a")).is_empty() && world.locks.generation() != before);
     assert!(matches!(world.locks.release(&at("/a"), &token, &who("ann")), Err(Error::Precondition)));
-    assert!(world.store.live_locks(Time::from_millis(0)).expect("read").is_empty());
+    assert!(world.store.live_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
     world.taken("/a", deep(), "bob");
 }
 
@@ -233,7 +233,7 @@ fn locks_outlive_a_restart_but_no_clock_that_was_set_back_stretches_them() {
     assert_eq!(locks.covering(&at("/a\u{e4}/b/c")), world.locks.covering(&at("/a\u{e4}/b")));
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("ann"), &[token]).is_ok());
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_err());
-    let long_ago = Clock::manual(Time::from_millis(-900_000_000_000));
+    let long_ago = Clock::manual(UnixMillis::from_millis(-900_000_000_000));
     let locks = LockTable::open(world.store.clone(), long_ago.clone(), Durability::Lazy).expect("locks");
     long_ago.turn(LONGEST);
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_ok());

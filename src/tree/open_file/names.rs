@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::{FileState, Handle, Inner, OpenFile, SessionFiles, SlotId, WrittenFile};
-use crate::domain::{Operation, Permission, TreePath};
+use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::check::{MAX_LINKS, Spot};
 use crate::tree::editor::Edited;
 use crate::tree::host::Stat;
@@ -429,7 +429,7 @@ impl SessionFiles {
         let (view, cut_uploads) = (self.view(), &self.view().shared().cut_uploads);
         let free = matches!(spot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot);
         // Who may not write there any more has no use of it.
-        let writable = || view.spot_with(&spot.path, Operation::Create.permission()).ok();
+        let writable = || view.spot_with(&spot.path, TreeOperation::Create.permission()).ok();
         let Some(spot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
         let Some(cut) = cut_uploads.take(view.session().token(), slot) else { return };
         match Upload::resume_cut(view, &spot, cut) {

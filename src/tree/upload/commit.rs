@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Committed, Finish, Recorded, Upload};
-use crate::domain::{Name, Permission, TreePath};
+use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::handle_access::Place;
 use crate::tree::host::{Aside, EarlyNote, Errno, File, Folder, Stat};
@@ -360,7 +360,7 @@ impl Upload {
     }
 
     /// Returns the directory that it is for, and the name there.
-    pub(in crate::tree) fn slot(&self) -> (&Folder, &Name) {
+    pub(in crate::tree) fn slot(&self) -> (&Folder, &EntryName) {
         (&self.directory, &self.name)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::copy::{Moved, Work};
 use super::{Claim, Overwrite, View};
-use crate::domain::{Name, Permission, TreePath};
+use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{Folder, How, Staged, Staging, Stat};
@@ -204,7 +204,7 @@ impl View {
         self.sum_of(&source.folder, &source.name, stat)
     }
 
-    fn sum_of(&self, folder: &Folder, name: &Name, stat: &Stat) -> Result<u64> {
+    fn sum_of(&self, folder: &Folder, name: &EntryName, stat: &Stat) -> Result<u64> {
         let mut sum = self.number(&TreePath::root(), stat);
         if stat.is_folder() {
             let top = folder.folder(&TreePath::root().child(name))?;

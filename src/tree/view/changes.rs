@@ -10,7 +10,7 @@
 
 use super::View;
 use super::sync::{BATCH, Members, Point, mark};
-use crate::domain::{Time, TreePath};
+use crate::domain::{TreePath, UnixMillis};
 use crate::store::{Journal, Mark, MarkRow};
 use crate::tree::{Entry, Result};
 
@@ -47,7 +47,7 @@ pub struct Changes {
     view: View,
     folder: TreePath,
     deep: bool,
-    now: Time,
+    now: UnixMillis,
     lookup: Members,
     /// Up to where the client has been told.
     point: Point,
@@ -79,7 +79,7 @@ impl View {
         deep: bool,
         since: Option<Point>,
         limit: usize,
-        now: Time,
+        now: UnixMillis,
     ) -> Result<Option<Changes>> {
         self.list(folder, true)?;
         let store = self.shared().index.store();

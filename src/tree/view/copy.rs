@@ -3,7 +3,7 @@
 use super::links::{climbs_first, may_lead};
 use super::tree_sync::is_synced_at_once;
 use super::{Claim, Overwrite, View};
-use crate::domain::{Name, Operation, Permission, TreePath};
+use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
 use crate::tree::check::{Spot, stays_inside};
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{Errno, File, Folder, How, Staged, Stat};
@@ -31,13 +31,13 @@ impl View {
         overwrite: Overwrite,
         claim: &Claim<'_>,
     ) -> Result<bool> {
-        let source = self.open_for(Operation::Copy, from, How::Place)?;
+        let source = self.open_for(TreeOperation::Copy, from, How::Place)?;
         if deep && source.stat.is_folder() {
             self.host().verify_below(&source.path)?;
         }
         let target = self.spot(to)?;
-        let into_itself = deep && target.path.is_within(&source.path);
-        if into_itself || source.path.is_within(&target.path) {
+        let into_itself = deep && target.path.starts_with(&source.path);
+        if into_itself || source.path.starts_with(&target.path) {
             return Err(Error::Overlap);
         }
         self.may_replace(&target, overwrite, claim)?;
@@ -151,7 +151,7 @@ impl Work<'_> {
     }
 
     /// Copies a file that will be called `name`.
-    pub(super) fn file(&self, from: &File, stat: &Stat, to: &File, name: &Name) -> Result<()> {
+    pub(super) fn file(&self, from: &File, stat: &Stat, to: &File, name: &EntryName) -> Result<()> {
         self.judge(|| self.view.may_hold(stat.size).and_then(|()| self.view.fits_name(name)))?;
         let mut offset = 0;
         loop {
@@ -202,7 +202,14 @@ impl Work<'_> {
         }
     }
 
-    fn entry(&self, from: &Folder, to: &Folder, name: &Name, below: &TreePath, left: &mut Vec<TreePath>) -> Result<()> {
+    fn entry(
+        &self,
+        from: &Folder,
+        to: &Folder,
+        name: &EntryName,
+        below: &TreePath,
+        left: &mut Vec<TreePath>,
+    ) -> Result<()> {
         let stat = match from.stat_entry(name) {
             Err(Errno::NOENT) => return Ok(()),
             stat => stat?,

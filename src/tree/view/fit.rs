@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::View;
-use crate::domain::{Name, Permission, Tag, TreePath, UploadRule};
+use crate::domain::{EntryName, FileTag, Permission, TreePath, UploadRule};
 use crate::tree::check::Spot;
 use crate::tree::host::{File, Folder, How, Stat};
 use crate::tree::media::{self, HEAD};
@@ -26,8 +26,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::WrongTag`].
-    pub fn may_label(&self, tags: &[Tag]) -> Result<()> {
-        match self.rule().refused_tag(tags) {
+    pub fn may_label(&self, tags: &[FileTag]) -> Result<()> {
+        match self.rule().first_denied_tag(tags) {
             Some(tag) => Err(self.refused(Error::WrongTag(tag.clone()))),
             None => Ok(()),
         }
@@ -40,28 +40,28 @@ impl View {
 
     /// Tells whether the token limits the types of files.
     pub(in crate::tree) fn limits_types(&self) -> bool {
-        self.rule().limits_types()
+        self.rule().restricts_mime_types()
     }
 
     /// Tells whether the token limits the tags of files.
     pub(in crate::tree) fn limits_tags(&self) -> bool {
-        self.rule().limits_tags()
+        self.rule().restricts_tags()
     }
 
     /// Lets a name be given to a file that has no content yet, or to a link.
     ///
     /// # Errors
     /// [`Error::WrongType`].
-    pub(in crate::tree) fn fits_name(&self, name: &Name) -> Result<()> {
+    pub(in crate::tree) fn fits_name(&self, name: &EntryName) -> Result<()> {
         let rule = self.rule();
-        if rule.limits_types() { self.allowed(media::refused(&rule, name, &[])) } else { Ok(()) }
+        if rule.restricts_mime_types() { self.allowed(media::refused(&rule, name, &[])) } else { Ok(()) }
     }
 
     /// Lets a file be called `name` as it is.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::WrongType`].
-    pub(in crate::tree) fn fits(&self, name: &Name, file: &File) -> Result<()> {
+    pub(in crate::tree) fn fits(&self, name: &EntryName, file: &File) -> Result<()> {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
         }
@@ -74,9 +74,9 @@ impl View {
     ///
     /// # Errors
     /// [`Error::WrongType`].
-    pub(in crate::tree) fn fits_type(&self, name: &Name, file: &File, size: u64) -> Result<()> {
+    pub(in crate::tree) fn fits_type(&self, name: &EntryName, file: &File, size: u64) -> Result<()> {
         let rule = self.rule();
-        if !rule.limits_types() {
+        if !rule.restricts_mime_types() {
             return Ok(());
         }
         let mut head = vec![0; usize::try_from(size).unwrap_or(HEAD).min(HEAD)];
@@ -88,9 +88,9 @@ impl View {
     ///
     /// # Errors
     /// [`Error::WrongType`].
-    pub(in crate::tree) fn fits_so_far(&self, name: &Name, file: &File, size: u64) -> Result<()> {
+    pub(in crate::tree) fn fits_so_far(&self, name: &EntryName, file: &File, size: u64) -> Result<()> {
         let rule = self.rule();
-        if !rule.limits_types() {
+        if !rule.restricts_mime_types() {
             return Ok(());
         }
         let mut head = vec![0; usize::try_from(size).unwrap_or(HEAD).min(HEAD)];
@@ -104,7 +104,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::WrongType`].
-    pub(in crate::tree) fn fits_move(&self, source: &Spot, stat: &Stat, name: &Name) -> Result<()> {
+    pub(in crate::tree) fn fits_move(&self, source: &Spot, stat: &Stat, name: &EntryName) -> Result<()> {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl View {
         }
     }
 
-    fn fits_entry(&self, folder: &Folder, entry: &Name, stat: &Stat, name: &Name) -> Result<()> {
+    fn fits_entry(&self, folder: &Folder, entry: &EntryName, stat: &Stat, name: &EntryName) -> Result<()> {
         match stat.kind {
             Some(Kind::File) if self.limits_types() => self.fits(name, &folder.open(entry, How::Read)?),
             Some(Kind::File) => self.may_hold(stat.size),
@@ -137,7 +137,7 @@ impl View {
     pub(super) fn each_below(
         &self,
         top: &Folder,
-        show: impl FnMut(&Folder, &TreePath, &Name, &Stat) -> Result<()>,
+        show: impl FnMut(&Folder, &TreePath, &EntryName, &Stat) -> Result<()>,
     ) -> Result<()> {
         top.each_below(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), show)
     }

@@ -16,7 +16,7 @@
 //! A COPY makes links anew: it takes along those that stay inside what is copied, and leaves out the rest.
 
 use super::{Overwrite, View};
-use crate::domain::{Name, Permission, TreePath};
+use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::check::{Spot, stays_inside};
 use crate::tree::host::{Folder, Stat};
 use crate::tree::link_moves::{DirectoryWatch, LinkEffect};
@@ -195,7 +195,7 @@ impl View {
 }
 
 /// Reads a link's text; none where it has gone meanwhile.
-fn link_text(holder: &Folder, name: &Name) -> Result<Option<Vec<u8>>> {
+fn link_text(holder: &Folder, name: &EntryName) -> Result<Option<Vec<u8>>> {
     match holder.read_link(name).map_err(Error::from) {
         Ok(text) => Ok(Some(text)),
         Err(Error::Absent) => Ok(None),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::View;
-use crate::domain::{Operation, Permission, TreePath};
+use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::host::{Errno, How, Stat};
 use crate::tree::{Claim, Error, Lock, LockRequest, LockToken, Result};
 
@@ -20,14 +20,14 @@ impl View {
     /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
     /// many; [`Error::WrongType`] for the name of a file that would be made.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
-        let place = match self.open_for(Operation::Write, path, How::Place) {
+        let place = match self.open_for(TreeOperation::Write, path, How::Place) {
             Ok(found) => found.path,
             Err(Error::Absent) => self.writable(path)?.0.path,
             Err(error) => return Err(error),
         };
         let _held = self.shared().names.hold(&[&place]);
         (claim.judge)()?;
-        match self.open_for(Operation::Write, &place, How::Place) {
+        match self.open_for(TreeOperation::Write, &place, How::Place) {
             Ok(_) => self.take(&place, request).map(|lock| (lock, false)),
             Err(Error::Absent) => self.lock_new(&place, request, claim.tokens),
             Err(error) => Err(error),

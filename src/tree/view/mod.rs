@@ -38,7 +38,7 @@ use super::check::Spot;
 use super::host::{Folder, Host, Staging, Stat};
 use super::{Cancellation, Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
 use crate::auth::Session;
-use crate::domain::{Permission, Standing, TreePath};
+use crate::domain::{PathAccess, Permission, TreePath};
 
 /// What a request brings against locks and conditions.
 #[derive(Clone, Copy)]
@@ -166,7 +166,7 @@ impl View {
     /// Names the path asked for where a refusal would name one that the session can't see.
     pub(super) fn shade<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
         let Err(Error::Locked { root, token }) = result else { return result };
-        let hidden = self.session.access()?.standing(&root) == Standing::Absent;
+        let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::View;
-use crate::domain::{Name, Operation, Permission, Tag, TreePath};
+use crate::domain::{EntryName, FileTag, Permission, TreeOperation, TreePath};
 use crate::tree::check::{Found, Spot};
 use crate::tree::host::{File, How, Stat};
 use crate::tree::label::{label, tags_of, tags_property};
@@ -20,7 +20,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<Name, Vec<Property>>> {
+    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<Property>>> {
         let found = self.open(folder, Permission::R, How::Folder)?;
         self.shared().index.properties_in(&found.path)
     }
@@ -101,7 +101,7 @@ impl View {
         claim: &Claim<'_>,
         change: impl FnOnce(Found) -> Result<T>,
     ) -> Result<T> {
-        let place = self.open_for(Operation::Write, path, How::Place)?.path;
+        let place = self.open_for(TreeOperation::Write, path, How::Place)?.path;
         self.may_change(changes)?;
         let _held = self.shared().names.hold(&[&place]);
         (claim.judge)()?;
@@ -122,7 +122,7 @@ impl View {
         &self,
         spot: &Spot,
         replaced: Option<&Stat>,
-        tags: &[Tag],
+        tags: &[FileTag],
         put: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.may_label(tags)?;

@@ -1,14 +1,14 @@
 //! Operations that change nothing.
 
 use super::{View, visible};
-use crate::domain::{NodeId, Operation, Permission, TreePath};
+use crate::domain::{NodeId, Permission, TreeOperation, TreePath};
 use crate::tree::host::{self, Folder, How};
 use crate::tree::{Entry, Error, Kind, Listing, Reader, Result, Space};
 
 impl View {
     /// Returns the deepest folder that holds everything the session may reach: where SFTP starts.
     pub fn start(&self) -> TreePath {
-        let start = self.session().access().map(|access| access.start()).unwrap_or_default();
+        let start = self.session().access().map(|access| access.common_ancestor()).unwrap_or_default();
         match self.stat(&start) {
             Ok(entry) if entry.is_folder() => start,
             Ok(_) => start.parent().unwrap_or_default(),
@@ -95,7 +95,7 @@ impl View {
     pub fn list(&self, path: &TreePath, follow: bool) -> Result<Listing> {
         let grounds = self.grounds(path)?;
         let permission = grounds.permission();
-        let needed = Operation::List.permission();
+        let needed = TreeOperation::List.permission();
         if permission.allows(needed) {
             let found = self.open_on(&grounds, path, needed, How::Place)?;
             if !found.stat.is_folder() {
@@ -103,12 +103,12 @@ impl View {
             }
             return Listing::all(self, path, found, follow);
         }
-        let entry = self.stat(path).inspect_err(|_| self.tell(Operation::List, path))?;
+        let entry = self.stat(path).inspect_err(|_| self.tell(TreeOperation::List, path))?;
         if !entry.is_folder() {
-            self.tell(Operation::List, path);
+            self.tell(TreeOperation::List, path);
             return Err(Error::Forbidden);
         }
-        Ok(Listing::way_down(self, path, grounds.access().way_down(path)))
+        Ok(Listing::way_down(self, path, grounds.access().visible_children(path)))
     }
 
     /// Opens a directory as a place, whatever the session may do there.
@@ -118,7 +118,7 @@ impl View {
 
     /// Opens a file for reading.
     pub fn read(&self, path: &TreePath) -> Result<Reader> {
-        let found = self.open_for(Operation::Read, path, How::Read)?;
+        let found = self.open_for(TreeOperation::Read, path, How::Read)?;
         if found.stat.is_folder() {
             return Err(Error::IsFolder);
         }
@@ -129,7 +129,7 @@ impl View {
     /// runtime may call it. `None` where it would have to, and wherever [`View::read`] is to say more: for
     /// what is absent, forbidden, a folder or a link.
     pub fn read_cached(&self, path: &TreePath) -> Option<Reader> {
-        let found = self.open_cached(path, Operation::Read.permission())?;
+        let found = self.open_cached(path, TreeOperation::Read.permission())?;
         if found.stat.is_folder() { None } else { Reader::new(self, path, found).ok() }
     }
 
@@ -152,7 +152,7 @@ impl View {
         let found = match self.open(path, Permission::NONE, How::Place) {
             Err(Error::Forbidden) => {
                 let access = self.session().access()?;
-                let mut below = access.roots().iter().filter(|root| root.path.is_within(path));
+                let mut below = access.effective_grants().iter().filter(|root| root.path.starts_with(path));
                 below
                     .find_map(|root| self.open(&root.path, Permission::NONE, How::Place).ok())
                     .ok_or(Error::Forbidden)?

@@ -2,7 +2,7 @@
 
 use super::links::{JudgedLinks, LINK_WALKS};
 use super::{Claim, Overwrite, View};
-use crate::domain::{Operation, Permission, TreePath};
+use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::check::Spot;
 use crate::tree::host::{Errno, Stat};
 use crate::tree::{Error, Kind, Outage, Result};
@@ -21,12 +21,12 @@ impl View {
     /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
     /// [`Error::Precondition`], where something in a directory changed meanwhile, again and again.
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
-        let (source, stat) = self.removable(Operation::Move, from)?;
+        let (source, stat) = self.removable(TreeOperation::Move, from)?;
         let target = self.target_of(&source, to)?;
         if overwrite == Overwrite::Posix && source.path == target.path {
             return Ok(false);
         }
-        if source.path.is_within(&target.path) || target.path.is_within(&source.path) {
+        if source.path.starts_with(&target.path) || target.path.starts_with(&source.path) {
             return Err(Error::Overlap);
         }
         self.fits_move(&source, &stat, &target.name)?;
@@ -105,7 +105,7 @@ impl View {
     ) -> Result<()> {
         let source = self.spot(from)?;
         let target = self.target_of(&source, to)?;
-        if source.path != target.path && target.path.is_within(&source.path) {
+        if source.path != target.path && target.path.starts_with(&source.path) {
             return Err(Error::NotFolder);
         }
         self.may_hold(moved.size)?;
@@ -234,7 +234,7 @@ impl View {
     fn is_nested(&self, source: &Spot, target: &Spot) -> bool {
         let place = |spot: &Spot| self.host().whereabouts(&spot.folder).map(|folder| folder.child(&spot.name));
         match (place(source), place(target)) {
-            (Some(source), Some(target)) => source.is_within(&target) || target.is_within(&source),
+            (Some(source), Some(target)) => source.starts_with(&target) || target.starts_with(&source),
             // A folder of theirs is gone.
             (None, _) | (_, None) => true,
         }

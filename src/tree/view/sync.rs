@@ -16,7 +16,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::View;
-use crate::domain::{Name, Time, TreePath};
+use crate::domain::{EntryName, TreePath, UnixMillis};
 use crate::store::{Journal, Mark};
 use crate::tree::{Entry, Error, Kind, Result};
 
@@ -41,7 +41,7 @@ pub struct Point {
 
 impl View {
     /// Returns the time by which a journal has rested for too long: a jump of the clock ends none.
-    pub fn steady_now(&self) -> Time {
+    pub fn steady_now(&self) -> UnixMillis {
         self.shared().clock.steady()
     }
 
@@ -52,7 +52,7 @@ impl View {
     /// # Errors
     /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
     /// [`Error::Ended`] once it was cancelled.
-    pub fn compare(&self, folder: &TreePath, deep: bool, now: Time) -> Result<Point> {
+    pub fn compare(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Point> {
         self.list(folder, true)?;
         let _alone = self.shared().journals.hold(&[&self.journal_name(folder)]);
         self.compare_alone(folder, deep, now)
@@ -64,7 +64,7 @@ impl View {
     ///
     /// # Errors
     /// As [`View::compare`].
-    pub fn sync_point(&self, folder: &TreePath, now: Time) -> Result<Point> {
+    pub fn sync_point(&self, folder: &TreePath, now: UnixMillis) -> Result<Point> {
         self.list(folder, true)?;
         let Some(_alone) = self.shared().journals.try_hold(&self.journal_name(folder)) else {
             let store = self.shared().index.store();
@@ -81,7 +81,7 @@ impl View {
         TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(folder)
     }
 
-    fn compare_alone(&self, folder: &TreePath, deep: bool, now: Time) -> Result<Point> {
+    fn compare_alone(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Point> {
         let token = self.session().token();
         let store = self.shared().index.store();
         let journal = store.journal(token, folder, deep, now)?;
@@ -213,7 +213,7 @@ enum Shown {
     /// All that can be seen.
     All,
     /// Those of these names that can be seen: the way down to what is granted.
-    Names(BTreeSet<Name>),
+    Names(BTreeSet<EntryName>),
     /// None: it is not walked through.
     Nothing,
 }
@@ -226,7 +226,9 @@ impl Members {
 
     /// Returns a member as its listing shows it now, none where it is not listed.
     pub(super) fn find(&mut self, below: &[u8]) -> Result<Option<Entry>> {
-        let Some((parent, name)) = TreePath::parse(below).ok().and_then(|below| below.split()) else { return Ok(None) };
+        let Some((parent, name)) = TreePath::parse(below).ok().and_then(|below| below.split_last()) else {
+            return Ok(None);
+        };
         self.enter(&parent)?;
         self.member(&parent.child(&name), &name)
     }
@@ -238,7 +240,7 @@ impl Members {
 
     /// Makes a directory the last of the holders.
     fn enter(&mut self, parent: &TreePath) -> Result<()> {
-        while self.holders.last().is_some_and(|(holder, _)| !parent.is_within(holder)) {
+        while self.holders.last().is_some_and(|(holder, _)| !parent.starts_with(holder)) {
             self.holders.pop();
         }
         if self.holders.is_empty() {
@@ -246,7 +248,7 @@ impl Members {
             self.holders.push((TreePath::root(), shown));
         }
         while let Some(name) =
-            self.holders.last().and_then(|(holder, _)| parent.below(holder)).and_then(|rest| rest.names().next())
+            self.holders.last().and_then(|(holder, _)| parent.strip_prefix(holder)).and_then(|rest| rest.names().next())
         {
             let holder = self.holders.last().map(|(holder, _)| holder.child(&name)).unwrap_or_default();
             let walked = self.deep
@@ -259,7 +261,7 @@ impl Members {
     }
 
     /// Returns an entry of the last of the holders.
-    fn member(&self, below: &TreePath, name: &Name) -> Result<Option<Entry>> {
+    fn member(&self, below: &TreePath, name: &EntryName) -> Result<Option<Entry>> {
         let shown = match self.holders.last() {
             Some((_, Shown::All)) => true,
             Some((_, Shown::Names(names))) => names.contains(name),

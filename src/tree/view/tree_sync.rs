@@ -10,7 +10,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::View;
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 use crate::tree::host::{self, Errno, Folder, How};
 use crate::tree::{Kind, Result};
 
@@ -22,7 +22,7 @@ const SYNC_QUEUE: usize = 16;
 const OWNER_READ: u32 = 0o400;
 
 /// A file that is to be synced: its directory and its name there.
-type UnsyncedFile = (Folder, Name);
+type UnsyncedFile = (Folder, EntryName);
 
 /// Tells whether a copied file with these permission bits has to be synced while it is still open.
 pub(super) fn is_synced_at_once(mode: u32) -> bool {

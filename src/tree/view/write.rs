@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Claim, EditMode, View};
-use crate::domain::{Operation, Permission, TreePath};
+use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::check::{Found, Spot};
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::host::{File, How, Stat};
@@ -143,11 +143,11 @@ impl View {
         claim: &Claim<'_>,
         make: impl FnOnce(&Spot) -> Result<T>,
     ) -> Result<T> {
-        let spot = match self.spot_with(path, Operation::Create.permission()) {
+        let spot = match self.spot_with(path, TreeOperation::Create.permission()) {
             // As mkdir(2): that something is there is told before that nothing may be made.
             Err(Error::Forbidden) if self.link_stat(path).is_ok() => return Err(Error::Exists),
             Err(error) => {
-                self.tell(Operation::Create, path);
+                self.tell(TreeOperation::Create, path);
                 return Err(error);
             }
             Ok(spot) => spot,
@@ -208,7 +208,7 @@ impl View {
         claim: &Claim<'_>,
         effect: impl FnOnce(&Spot, &Stat) -> Result<()>,
     ) -> Result<()> {
-        let (spot, _) = self.removable(Operation::Delete, path)?;
+        let (spot, _) = self.removable(TreeOperation::Delete, path)?;
         let _name = self.shared().names.hold(&[&spot.path]);
         let _steady = self.shared().locks.steady();
         self.unlocked(&spot.parent(), claim.tokens)?;
@@ -312,7 +312,7 @@ impl View {
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::Locked`];
     /// [`Error::Forbidden`], also when source and new folder are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &Claim<'_>) -> Result<()> {
-        let source = self.open_for(Operation::Link, from, How::Place)?;
+        let source = self.open_for(TreeOperation::Link, from, How::Place)?;
         let spot = self.may_link(&source.path, &source.stat, to, claim)?;
         if self.limits_types() {
             self.fits(&spot.name, &self.open(from, Permission::RW, How::Read)?.file)?;

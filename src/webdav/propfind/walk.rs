@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::plan::{Plan, Row};
-use crate::domain::{Name, TreePath};
+use crate::domain::{EntryName, TreePath};
 use crate::http::{BlockProducer, BodyError};
 use crate::tree::{self, Entry, Listing, Property};
 use crate::webdav::call::Call;
@@ -40,7 +40,7 @@ struct Folder {
     href: String,
     listing: Listing,
     /// Of all entries; `None` when that is too much to hold at once.
-    dead: Option<HashMap<Name, Vec<Property>>>,
+    dead: Option<HashMap<EntryName, Vec<Property>>>,
 }
 
 impl Walk {
@@ -167,7 +167,7 @@ impl Walk {
         }
     }
 
-    fn write_row(&mut self, entry: &Entry, name: &Name) {
+    fn write_row(&mut self, entry: &Entry, name: &EntryName) {
         let Some(folder) = &self.folder else { return };
         self.href.clear();
         self.href.push_str(&folder.href);

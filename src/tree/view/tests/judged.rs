@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Event, EventKind, Operation};
+use crate::domain::{AuditEvent, EventKind, TreeOperation};
 use crate::domain::{Permission, TreePath};
 use crate::store::{Cursor, EventFilter};
 use crate::tree::{Attributes, Listing, Overwrite};
@@ -26,21 +26,23 @@ fn child(folder: &str, name: &str) -> TreePath {
 }
 
 /// Whether a view lets an operation pass. Nothing is changed: the claim stops it just before its effect.
-fn lets_pass(view: &View, operation: Operation, path: &TreePath) -> bool {
+fn lets_pass(view: &View, operation: TreeOperation, path: &TreePath) -> bool {
     let stop = Claim { tokens: &[], judge: &|| Err(Error::Precondition) };
     let parent = path.parent().unwrap_or_default();
     let beside = child(&parent.to_string(), "new");
     let passes = |result: Result<()>| matches!(result, Ok(()) | Err(Error::Precondition));
     match operation {
-        Operation::Stat => passes(view.stat(path).map(drop)),
-        Operation::List => view.list(path, false).is_ok_and(|listing| listed(listing).contains(&"plain".to_owned())),
-        Operation::Read => passes(view.read(path).map(drop)),
-        Operation::Copy => passes(view.copy(path, &beside, true, Overwrite::Yes, &stop).map(drop)),
-        Operation::Write => passes(view.set_properties(path, &[], &Attributes::default(), &stop)),
-        Operation::Create => passes(view.stage(&beside, None, &stop).map(drop)),
-        Operation::Delete => passes(view.remove_all(path, &stop)),
-        Operation::Move => passes(view.rename(path, &beside, Overwrite::Yes, &stop).map(drop)),
-        Operation::Link => passes(view.hard_link(path, &beside, &stop)),
+        TreeOperation::Stat => passes(view.stat(path).map(drop)),
+        TreeOperation::List => {
+            view.list(path, false).is_ok_and(|listing| listed(listing).contains(&"plain".to_owned()))
+        }
+        TreeOperation::Read => passes(view.read(path).map(drop)),
+        TreeOperation::Copy => passes(view.copy(path, &beside, true, Overwrite::Yes, &stop).map(drop)),
+        TreeOperation::Write => passes(view.set_properties(path, &[], &Attributes::default(), &stop)),
+        TreeOperation::Create => passes(view.stage(&beside, None, &stop).map(drop)),
+        TreeOperation::Delete => passes(view.remove_all(path, &stop)),
+        TreeOperation::Move => passes(view.rename(path, &beside, Overwrite::Yes, &stop).map(drop)),
+        TreeOperation::Link => passes(view.hard_link(path, &beside, &stop)),
     }
 }
 
@@ -57,7 +59,7 @@ fn rights() -> impl Strategy<Value = Vec<(String, Permission)>> {
     proptest::collection::vec(one, 0..4)
 }
 
-fn told(house: &House, kind: EventKind) -> Vec<Event> {
+fn told(house: &House, kind: EventKind) -> Vec<AuditEvent> {
     house.auth.write_down();
     let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
     let noted = house.store.audit(&filter, Cursor::After(0), 10_000).expect("read");
@@ -79,20 +81,20 @@ proptest! {
             Some(scopes) => house.scoped("alice", &named(scopes)),
         };
         let access = view.session().access().expect("lives");
-        let judged = |operation: Operation, path: &TreePath| operation.judge(&access, path).is_ok();
+        let judged = |operation: TreeOperation, path: &TreePath| operation.authorize(&access, path).is_ok();
         for folder in FOLDERS {
             let file = child(folder, "f");
             let beside = child(folder, "new");
-            for operation in Operation::ALL {
-                let path = if operation == Operation::List { at(folder) } else { file.clone() };
+            for operation in TreeOperation::ALL {
+                let path = if operation == TreeOperation::List { at(folder) } else { file.clone() };
                 let passes = lets_pass(&view, operation, &path);
                 match operation {
-                    Operation::Copy => {
-                        let both = judged(operation, &path) && judged(Operation::Create, &beside);
+                    TreeOperation::Copy => {
+                        let both = judged(operation, &path) && judged(TreeOperation::Create, &beside);
                         prop_assert_eq!(passes, both, "{} {}", operation, path);
                     }
-                    Operation::Link => prop_assert!(!passes || judged(operation, &path), "{} {}", operation, path),
-                    Operation::Create => prop_assert_eq!(passes, judged(operation, &beside), "{} {}", operation, path),
+                    TreeOperation::Link => prop_assert!(!passes || judged(operation, &path), "{} {}", operation, path),
+                    TreeOperation::Create => prop_assert_eq!(passes, judged(operation, &beside), "{} {}", operation, path),
                     _ => prop_assert_eq!(passes, judged(operation, &path), "{} {}", operation, path),
                 }
             }

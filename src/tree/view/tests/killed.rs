@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::domain::{NodeId, Operation, Permission};
+use crate::domain::{NodeId, Permission, TreeOperation};
 use crate::tree::host::doom::{doom, no_exchange, refuse_after};
 use crate::tree::{OpenRequest, Overwrite, SessionFiles};
 
@@ -83,7 +83,7 @@ fn upload(view: &View, path: &str, ask: impl FnOnce(&SessionFiles) -> Result<()>
 
 /// Moves as to another file system.
 fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<()> {
-    let (source, stat) = view.removable(Operation::Move, &at(from))?;
+    let (source, stat) = view.removable(TreeOperation::Move, &at(from))?;
     view.move_across(&source, &stat, &view.spot(&at(to))?, overwrite, &NONE).map(drop)
 }
 
@@ -293,10 +293,10 @@ fn a_change_that_was_cut_off_is_whole_or_undone_after_the_next_start() {
 
 /// Moves a folder as to another file system, into which something comes meanwhile.
 fn across_with_more(view: &View) -> Result<()> {
-    let (source, stat) = view.removable(Operation::Move, &at("/s"))?;
+    let (source, stat) = view.removable(TreeOperation::Move, &at("/s"))?;
     let judge = || {
         let folder = view.host().folder(&at("/s/b"))?;
-        folder.make_file(&crate::domain::Name::new(b"late").expect("a name"), 0o600)?;
+        folder.make_file(&crate::domain::EntryName::new(b"late").expect("a name"), 0o600)?;
         Ok(())
     };
     let claim = Claim { tokens: &[], judge: &judge };

@@ -194,7 +194,7 @@ fn a_folder_of_any_depth_leaves_in_one_step_and_goes_whole() {
 
 /// Moves as to another file system: nothing can be mounted here, so what such a move does is asked for by itself.
 pub(super) fn across(view: &View, from: &str, to: &str, overwrite: Overwrite) -> Result<bool> {
-    let (source, stat) = view.removable(crate::domain::Operation::Move, &at(from))?;
+    let (source, stat) = view.removable(crate::domain::TreeOperation::Move, &at(from))?;
     view.move_across(&source, &stat, &view.spot(&at(to))?, overwrite, &NONE)
 }
 
@@ -267,7 +267,7 @@ fn what_comes_into_a_folder_while_it_is_copied_to_another_file_system_is_not_los
         &|| {},
     ];
     for (number, change) in changes.iter().enumerate() {
-        let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("there");
+        let (source, stat) = view.removable(crate::domain::TreeOperation::Move, &at("/box/a")).expect("there");
         let target = view.spot(&at("/box/c")).expect("there");
         let copied = view.copy_across(&source, &stat, &target).expect("copied");
         change();
@@ -287,7 +287,7 @@ fn what_comes_into_a_folder_while_it_is_taken_to_another_file_system_is_not_lost
             write(&house, "/box/a/b/late", "late");
             Ok(())
         };
-        let (source, stat) = view.removable(crate::domain::Operation::Move, &at("/box/a")).expect("there");
+        let (source, stat) = view.removable(crate::domain::TreeOperation::Move, &at("/box/a")).expect("there");
         let claim = Claim { tokens: &[], judge: &late };
         let moved = view.move_across(&source, &stat, &view.spot(&at(target)).expect("there"), Overwrite::Yes, &claim);
         assert_eq!(said(moved), "precondition");

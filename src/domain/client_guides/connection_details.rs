@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use crate::domain::Login;
 
 /// The port of SFTP where none is named.
-const SFTP_PORT: u16 = 2022;
+const DEFAULT_SFTP_PORT: u16 = 2022;
 
 /// Where a gateway listens and who connects: what the steps are written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
-    secure: bool,
+pub struct ConnectionDetails {
+    https: bool,
     host: String,
     port: Option<u16>,
     path: String,
@@ -19,11 +19,11 @@ pub struct Site {
     login: Login,
 }
 
-impl Site {
+impl ConnectionDetails {
     /// Reads the gateway's WebDAV address, and that of SFTP (`HOST:PORT` or `HOST`) where it is not the same host
     /// at port 2022. An address without a path gets `/dav/`.
-    pub fn new(url: &str, sftp: Option<&str>, login: Login) -> Result<Self, SiteError> {
-        let fault = || SiteError(url.chars().take(200).collect());
+    pub fn new(url: &str, sftp: Option<&str>, login: Login) -> Result<Self, InvalidGatewayAddress> {
+        let fault = || InvalidGatewayAddress(url.chars().take(200).collect());
         let (scheme, rest) = url.split_once("://").ok_or_else(fault)?;
         let secure = match scheme {
             "https" => true,
@@ -35,7 +35,7 @@ impl Site {
         if !path.bytes().all(plain) {
             return Err(fault());
         }
-        let (host, port) = host_and_port(authority).ok_or_else(fault)?;
+        let (host, port) = parse_host_port(authority).ok_or_else(fault)?;
         let path = match path {
             "" | "/" => "/dav/".to_owned(),
             whole if whole.ends_with('/') => whole.to_owned(),
@@ -43,9 +43,19 @@ impl Site {
         };
         let (sftp_host, sftp_port) = match sftp {
             None => (host.clone(), None),
-            Some(address) => host_and_port(address).ok_or_else(|| SiteError(address.chars().take(200).collect()))?,
+            Some(address) => {
+                parse_host_port(address).ok_or_else(|| InvalidGatewayAddress(address.chars().take(200).collect()))?
+            }
         };
-        Ok(Self { secure, host, port, path, sftp_host, sftp_port: sftp_port.unwrap_or(SFTP_PORT), login })
+        Ok(Self {
+            https: secure,
+            host,
+            port,
+            path,
+            sftp_host,
+            sftp_port: sftp_port.unwrap_or(DEFAULT_SFTP_PORT),
+            login,
+        })
     }
 
     /// Returns the WebDAV address without its path: `https://files.example.org`.
@@ -56,19 +66,19 @@ impl Site {
 
     /// Returns the address of the folder over WebDAV, with its slash: `https://files.example.org/dav/`.
     pub fn url(&self) -> String {
-        self.address(if self.secure { "https" } else { "http" }, "")
+        self.format_url(if self.https { "https" } else { "http" }, "")
     }
 
     /// Tells whether WebDAV goes over TLS.
-    pub fn secure(&self) -> bool {
-        self.secure
+    pub fn is_https(&self) -> bool {
+        self.https
     }
 
     /// Tells whether the token would travel unencrypted to another machine over WebDAV.
-    pub fn in_the_clear(&self) -> bool {
+    pub fn sends_cleartext(&self) -> bool {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let near = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        !self.secure && !near
+        !self.https && !near
     }
 
     /// Returns the host that answers WebDAV.
@@ -78,7 +88,7 @@ impl Site {
 
     /// Returns the port that answers WebDAV.
     pub fn port(&self) -> u16 {
-        self.port.unwrap_or(if self.secure { 443 } else { 80 })
+        self.port.unwrap_or(if self.https { 443 } else { 80 })
     }
 
     /// Returns the path of the WebDAV address, from its first slash to its last.
@@ -92,7 +102,7 @@ impl Site {
     }
 
     /// Returns the host that answers SFTP as a field takes it: an IPv6 address without its brackets.
-    pub fn sftp_name(&self) -> &str {
+    pub fn sftp_hostname(&self) -> &str {
         self.sftp_host.trim_start_matches('[').trim_end_matches(']')
     }
 
@@ -107,30 +117,30 @@ impl Site {
     }
 
     /// Returns the WebDAV address under another scheme, where TLS takes the scheme's `s`: `dav` gives `davs://…`.
-    pub(super) fn as_scheme(&self, plain: &str, with_login: bool) -> String {
-        let scheme = format!("{plain}{}", if self.secure { "s" } else { "" });
-        let login = if with_login { format!("{}@", in_url(&self.login)) } else { String::new() };
-        self.address(&scheme, &login)
+    pub(super) fn url_with_scheme(&self, plain: &str, with_login: bool) -> String {
+        let scheme = format!("{plain}{}", if self.https { "s" } else { "" });
+        let login = if with_login { format!("{}@", percent_encode_login(&self.login)) } else { String::new() };
+        self.format_url(&scheme, &login)
     }
 
     /// Returns the address of SFTP with the login: `sftp://alice@files.example.org:2022`, without a slash.
     pub(super) fn sftp_url(&self) -> String {
-        format!("sftp://{}@{}:{}", in_url(&self.login), self.sftp_host, self.sftp_port)
+        format!("sftp://{}@{}:{}", percent_encode_login(&self.login), self.sftp_host, self.sftp_port)
     }
 
-    fn address(&self, scheme: &str, login: &str) -> String {
+    fn format_url(&self, scheme: &str, login: &str) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("{scheme}://{login}{}{port}{}", self.host, self.path)
     }
 }
 
 /// Writes a login within an address: `@` and `+` would be read as something else.
-fn in_url(login: &Login) -> String {
+fn percent_encode_login(login: &Login) -> String {
     login.as_str().replace('@', "%40").replace('+', "%2B")
 }
 
 /// Reads `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
-fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+fn parse_host_port(text: &str) -> Option<(String, Option<u16>)> {
     let port_at = match text.strip_prefix('[') {
         Some(inner) => inner.find(']')? + 2,
         None => text.find(':').unwrap_or(text.len()),
@@ -152,4 +162,4 @@ fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
 /// An address that no steps can be written for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no address of a gateway: give https://HOST[:PORT]/dav/ for WebDAV and HOST[:PORT] for SFTP")]
-pub struct SiteError(String);
+pub struct InvalidGatewayAddress(String);

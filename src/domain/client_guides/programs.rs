@@ -1,19 +1,19 @@
 //! Programs that keep their own data on a server: backups, notes, passwords, references.
 
-use super::shell::{quoted, rclone, token};
-use super::site::Site;
-use super::{Step, Text};
+use super::connection_details::ConnectionDetails;
+use super::shell::{rclone, read_token_step, shell_quote};
+use super::{GuideStep, GuideText};
 
-pub(super) fn restic(site: &Site) -> Text {
+pub(super) fn restic(site: &ConnectionDetails) -> GuideText {
     let mut steps = rclone(site).0;
     steps.pop();
     steps.extend([
-        Step::command(
+        GuideStep::command(
             "Make the repository, over one of the two; restic asks for a password of its own",
             "restic -r rclone:patgate:backup init",
         ),
-        Step::command("Back up", "restic -r rclone:patgate:backup backup ~/Documents"),
-        Step::command("Or over SFTP", "restic -r rclone:patgate-sftp:backup backup ~/Documents"),
+        GuideStep::command("Back up", "restic -r rclone:patgate:backup backup ~/Documents"),
+        GuideStep::command("Or over SFTP", "restic -r rclone:patgate-sftp:backup backup ~/Documents"),
     ]);
     let notes = vec![
         "A token with a sliding window of a few missed backups, narrowed to the folder, fits: -a 7d -s path:/…/backup:rw.".into(),
@@ -22,18 +22,19 @@ pub(super) fn restic(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn duplicity(site: &Site) -> Text {
-    let (dav, sftp) = (site.as_scheme("webdav", true), format!("pexpect+{}", site.sftp_url()));
-    let run = |url: String| format!("FTP_PASSWORD=\"$TOKEN\" duplicity --no-encryption ~/Documents {}", quoted(&url));
+pub(super) fn duplicity(site: &ConnectionDetails) -> GuideText {
+    let (dav, sftp) = (site.url_with_scheme("webdav", true), format!("pexpect+{}", site.sftp_url()));
+    let run =
+        |url: String| format!("FTP_PASSWORD=\"$TOKEN\" duplicity --no-encryption ~/Documents {}", shell_quote(&url));
     let steps = vec![
-        token(),
-        Step::command("Back up over WebDAV; the folder is made", run(format!("{dav}backup"))),
-        Step::command("Or over SFTP", run(format!("{sftp}/backup"))),
-        Step::command(
+        read_token_step(),
+        GuideStep::command("Back up over WebDAV; the folder is made", run(format!("{dav}backup"))),
+        GuideStep::command("Or over SFTP", run(format!("{sftp}/backup"))),
+        GuideStep::command(
             "Restore",
             format!(
                 "FTP_PASSWORD=\"$TOKEN\" duplicity restore --no-encryption {} ~/restored",
-                quoted(&format!("{dav}backup"))
+                shell_quote(&format!("{dav}backup"))
             ),
         ),
     ];
@@ -47,48 +48,48 @@ pub(super) fn duplicity(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn joplin(site: &Site) -> Text {
+pub(super) fn joplin(site: &ConnectionDetails) -> GuideText {
     let folder = format!("{}joplin", site.url());
     let steps = vec![
-        token(),
-        Step::command(
+        read_token_step(),
+        GuideStep::command(
             "Make a folder for the notes",
             format!(
                 "printf 'user = \"%s:%s\"\\n' {} \"$TOKEN\" | curl -f -K - -X MKCOL {}",
-                quoted(site.login().as_str()),
-                quoted(&folder)
+                shell_quote(site.login().as_str()),
+                shell_quote(&folder)
             ),
         ),
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "In Joplin: Options, Synchronisation, target WebDAV: URL {folder}, user name {}, password the token; Check synchronisation configuration.",
             site.login()
         )),
-        Step::command(
+        GuideStep::command(
             "Or its command line",
             format!(
                 "joplin config sync.target 6\njoplin config sync.6.path {}\njoplin config sync.6.username {}\njoplin config sync.6.password \"$TOKEN\"\njoplin sync",
-                quoted(&folder),
-                quoted(site.login().as_str())
+                shell_quote(&folder),
+                shell_quote(site.login().as_str())
             ),
         ),
     ];
     (steps, vec!["Only Joplin should write in that folder; a token narrowed to it is enough.".into()])
 }
 
-pub(super) fn keepassxc(site: &Site) -> Text {
+pub(super) fn keepassxc(site: &ConnectionDetails) -> GuideText {
     let steps = vec![
-        Step::words(
+        GuideStep::instruction(
             "KeePassXC opens files, not addresses: mount the folder first, with the steps for davfs2, sshfs, gnome, windows or macos.",
         ),
-        Step::command(
+        GuideStep::command(
             "Copy your database there, or make one; it asks for a password of its own",
             "keepassxc-cli db-create -p ~/patgate/Passwords.kdbx",
         ),
-        Step::words("Database, Open Database: the file in the mounted folder."),
-        Step::words(
+        GuideStep::instruction("Database, Open Database: the file in the mounted folder."),
+        GuideStep::instruction(
             "Tools, Settings, General, File Management: Safely save database files stays on, with Use alternative saving method (temporary file) where saving fails.",
         ),
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "Other programs of its kind open addresses: KeePass 2 and KeePassDX take {}NAME.kdbx with user {} and the token.",
             site.url(),
             site.login()
@@ -98,16 +99,16 @@ pub(super) fn keepassxc(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn zotero(site: &Site) -> Text {
-    let scheme = if site.secure() { "https" } else { "http" };
+pub(super) fn zotero(site: &ConnectionDetails) -> GuideText {
+    let scheme = if site.is_https() { "https" } else { "http" };
     let address = site.url();
     let shown = address.split_once("://").map_or(address.as_str(), |(_, rest)| rest).trim_end_matches('/');
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "Settings, Sync, File Syncing: sync attachment files using WebDAV, {scheme}://, URL {shown} (Zotero adds /zotero/), user name {}, password the token.",
             site.login()
         )),
-        Step::words("Verify Server, and Create when it offers to make the folder zotero."),
+        GuideStep::instruction("Verify Server, and Create when it offers to make the folder zotero."),
     ];
     (steps, vec!["Zotero keeps each attachment as a .zip with a .prop beside it; leave them to it.".into()])
 }

@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 
-type Outcome = std::result::Result<(), TestCaseError>;
+type PropertyTestResult = std::result::Result<(), TestCaseError>;
 
 /// Its text is read as itself.
-fn typed<T: Display + FromStr + PartialEq + Debug>(value: &T) -> Outcome
+fn assert_text_roundtrip<T: Display + FromStr + PartialEq + Debug>(value: &T) -> PropertyTestResult
 where
     T::Err: Debug,
 {
@@ -29,7 +29,7 @@ where
 }
 
 /// Its JSON is read as itself.
-fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Outcome {
+fn assert_json_roundtrip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> PropertyTestResult {
     let json = serde_json::to_string(value).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let read: T = serde_json::from_str(&json).map_err(|error| TestCaseError::fail(format!("{json}: {error}")))?;
     prop_assert_eq!(&read, value, "{}", json);
@@ -45,7 +45,7 @@ fn mime() -> impl Strategy<Value = MimePattern> {
         .prop_map(|text| text.parse().expect("a media type"))
 }
 
-fn tag() -> impl Strategy<Value = Tag> {
+fn tag() -> impl Strategy<Value = FileTag> {
     "[^,\\p{Cc}]{1,64}".prop_filter_map("blank", |text| text.parse().ok())
 }
 
@@ -55,7 +55,7 @@ fn network() -> impl Strategy<Value = IpNet> {
     prop_oneof![four, six].prop_map(|(address, length)| IpNet::new(address, length).expect("a network").trunc())
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+fn limits() -> impl Strategy<Value = TokenLimits> {
     (
         subsequence(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api], 0..=3),
         vec(network(), 0..3),
@@ -64,7 +64,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         vec(tag(), 0..3),
         option::of(any::<u64>().prop_map(ByteSize::from_bytes)),
     )
-        .prop_map(|(protocols, ips, user_agents, mimes, tags, max_file_size)| Limits {
+        .prop_map(|(protocols, ips, user_agents, mimes, tags, max_file_size)| TokenLimits {
             protocols,
             ips,
             user_agents,
@@ -76,50 +76,50 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 proptest! {
     #[test]
-    fn names_and_words_are_read_as_they_are_written(
+    fn names_and_keywords_roundtrip(
         login in "[a-zA-Z0-9_@+][a-zA-Z0-9._@+-]{0,63}", id in "[a-zA-Z0-9]{8}", role in select(Role::ALL.to_vec()),
         permission in permission(), protocol in select(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api]),
     ) {
         let login: Login = login.parse().expect("a login");
-        typed(&login)?;
-        kept(&login)?;
+        assert_text_roundtrip(&login)?;
+        assert_json_roundtrip(&login)?;
         let id: TokenId = id.parse().expect("an id");
-        typed(&id)?;
-        kept(&id)?;
-        typed(&role)?;
-        kept(&role)?;
-        typed(&permission)?;
-        kept(&permission)?;
-        typed(&protocol)?;
-        kept(&protocol)?;
+        assert_text_roundtrip(&id)?;
+        assert_json_roundtrip(&id)?;
+        assert_text_roundtrip(&role)?;
+        assert_json_roundtrip(&role)?;
+        assert_text_roundtrip(&permission)?;
+        assert_json_roundtrip(&permission)?;
+        assert_text_roundtrip(&protocol)?;
+        assert_json_roundtrip(&protocol)?;
     }
 
     #[test]
-    fn sets_of_roles_are_kept(roles in subsequence(Role::ALL.to_vec(), 0..=Role::ALL.len())) {
-        kept(&roles.into_iter().collect::<Roles>())?;
+    fn role_sets_roundtrip(roles in subsequence(Role::ALL.to_vec(), 0..=Role::ALL.len())) {
+        assert_json_roundtrip(&roles.into_iter().collect::<Roles>())?;
     }
 
     #[test]
-    fn durations_and_sizes_are_read_as_they_are_written(
+    fn durations_and_sizes_roundtrip(
         seconds in 1u64..=1000 * 365 * 86_400, bytes: u64, exact in 0u64..50, factor in 0usize..5,
     ) {
-        typed(&Lifetime::from_secs(seconds).expect("in range"))?;
+        assert_text_roundtrip(&Lifetime::from_secs(seconds).expect("in range"))?;
         let units = [1, 60, 3600, 86_400, 365 * 86_400];
-        typed(&Lifetime::from_secs((exact + 1) * units[factor]).expect("in range"))?;
-        typed(&ByteSize::from_bytes(bytes))?;
-        typed(&ByteSize::from_bytes(exact << (10 * factor)))?;
-        kept(&ByteSize::from_bytes(bytes))?;
+        assert_text_roundtrip(&Lifetime::from_secs((exact + 1) * units[factor]).expect("in range"))?;
+        assert_text_roundtrip(&ByteSize::from_bytes(bytes))?;
+        assert_text_roundtrip(&ByteSize::from_bytes(exact << (10 * factor)))?;
+        assert_json_roundtrip(&ByteSize::from_bytes(bytes))?;
     }
 
     #[test]
-    fn scopes_are_read_as_they_are_written(
+    fn scopes_roundtrip(
         bytes: [u8; 16], permission in permission(), names in vec("[^/\\p{Cc}]{1,12}", 0..5),
     ) {
         let node = NodeId::from_random(bytes);
-        typed(&node)?;
-        kept(&node)?;
+        assert_text_roundtrip(&node)?;
+        assert_json_roundtrip(&node)?;
         let scope = Scope { node, permission };
-        kept(&scope)?;
+        assert_json_roundtrip(&scope)?;
         prop_assert_eq!(scope.to_string().parse(), Ok(ScopeTarget::Node(scope)));
         if let Ok(path) = TreePath::parse(names.join("/").as_bytes()) {
             let text = format!("path:/{}:{permission}", names.join("/"));
@@ -128,26 +128,26 @@ proptest! {
     }
 
     #[test]
-    fn limits_are_kept(limits in limits()) {
-        kept(&limits)?;
-        limits.mimes.iter().try_for_each(typed)?;
-        limits.tags.iter().try_for_each(typed)?;
+    fn limits_roundtrip(limits in limits()) {
+        assert_json_roundtrip(&limits)?;
+        limits.mimes.iter().try_for_each(assert_text_roundtrip)?;
+        limits.tags.iter().try_for_each(assert_text_roundtrip)?;
         for network in &limits.ips {
             prop_assert_eq!(parse_network(&network.to_string()), Ok(*network));
         }
     }
 
     #[test]
-    fn expiries_are_kept(at in 0..=Time::MAX.as_millis(), window_ms in 1u64..1 << 40) {
-        let at = Time::from_millis(at);
-        [Expiry::Hard(at), Expiry::Sliding { window_ms, cap: at }, Expiry::Never].iter().try_for_each(kept)?;
+    fn expiries_roundtrip(at in 0..=UnixMillis::MAX.as_millis(), window_ms in 1u64..1 << 40) {
+        let at = UnixMillis::from_millis(at);
+        [TokenExpiry::Hard(at), TokenExpiry::Sliding { window_ms, cap: at }, TokenExpiry::Never].iter().try_for_each(assert_json_roundtrip)?;
     }
 
     #[test]
-    fn no_text_makes_a_parser_panic(text in "\\PC{0,40}", bytes: Vec<u8>) {
+    fn parsers_never_panic(text in "\\PC{0,40}", bytes: Vec<u8>) {
         let _ = (text.parse::<Login>(), text.parse::<TokenId>(), text.parse::<Lifetime>(), text.parse::<ByteSize>());
-        let _ = (text.parse::<ScopeTarget>(), text.parse::<MimePattern>(), text.parse::<Tag>(), parse_network(&text));
+        let _ = (text.parse::<ScopeTarget>(), text.parse::<MimePattern>(), text.parse::<FileTag>(), parse_network(&text));
         let _ = (text.parse::<Role>(), text.parse::<NodeId>(), Lifetime::parse_window(&text), TreePath::parse(&bytes));
-        let _ = serde_json::from_slice::<Limits>(&bytes);
+        let _ = serde_json::from_slice::<TokenLimits>(&bytes);
     }
 }

@@ -3,12 +3,12 @@
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
-use super::path::{Name, TreePath};
+use super::path::{EntryName, TreePath};
 
-impl Name {
+impl EntryName {
     /// Returns the composed and decomposed spellings (NFC, NFD) of the name that differ from it; none where it has no
     /// other, or is not text.
-    pub fn other_spellings(&self) -> Vec<Name> {
+    pub fn alternate_normalizations(&self) -> Vec<EntryName> {
         let bytes = self.as_bytes();
         if bytes.is_ascii() {
             return Vec::new();
@@ -17,7 +17,7 @@ impl Name {
         let composed = ComposingNormalizerBorrowed::new_nfc().normalize(text);
         let decomposed = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
         let others = [composed, decomposed].into_iter().filter(|other| *other != text);
-        let mut names: Vec<Name> = others.filter_map(|other| Name::new(other.as_bytes()).ok()).collect();
+        let mut names: Vec<EntryName> = others.filter_map(|other| EntryName::new(other.as_bytes()).ok()).collect();
         names.dedup();
         names
     }
@@ -25,8 +25,8 @@ impl Name {
 
 impl TreePath {
     /// Tells whether a name of the path has another spelling.
-    pub fn has_other_spellings(&self) -> bool {
-        !self.as_bytes().is_ascii() && self.names().any(|name| !name.other_spellings().is_empty())
+    pub fn has_alternate_normalizations(&self) -> bool {
+        !self.as_bytes().is_ascii() && self.names().any(|name| !name.alternate_normalizations().is_empty())
     }
 }
 
@@ -35,10 +35,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_a_composed_and_a_decomposed_spelling() {
+    fn names_have_nfc_and_nfd_alternates() {
         let others = |text: &str| -> Vec<String> {
-            let name = Name::new(text.as_bytes()).expect(text);
-            name.other_spellings().iter().map(ToString::to_string).collect()
+            let name = EntryName::new(text.as_bytes()).expect(text);
+            name.alternate_normalizations().iter().map(ToString::to_string).collect()
         };
         assert_eq!(others("\u{e4}"), ["a\u{308}"]);
         assert_eq!(others("a\u{308}"), ["\u{e4}"]);
@@ -47,6 +47,6 @@ mod tests {
         for text in ["plain", "\u{65e5}\u{672c}", "\u{df}"] {
             assert_eq!(others(text), [""; 0], "{text}");
         }
-        assert!(Name::new(b"\xe4").expect("bytes").other_spellings().is_empty());
+        assert!(EntryName::new(b"\xe4").expect("bytes").alternate_normalizations().is_empty());
     }
 }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Login, Peer, Protocol, Time, TokenId, TreePath, redact_tokens_in};
+use super::{Login, Peer, Protocol, TokenId, TreePath, UnixMillis, redact_tokens_in_text};
 
 /// How many characters of a text an event holds.
-const TEXT: usize = 200;
+const MAX_TEXT_CHARS: usize = 200;
 /// How many characters of a path an event holds.
-const PATH: usize = 1000;
+const MAX_PATH_CHARS: usize = 1000;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
@@ -176,10 +176,10 @@ impl Serialize for Actor {
 
 /// Something that happened, or several like it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Event {
+pub struct AuditEvent {
     /// When; of several, when the last of them.
     #[serde(serialize_with = "as_date")]
-    pub at: Time,
+    pub at: UnixMillis,
     /// What.
     #[serde(rename = "event")]
     pub kind: EventKind,
@@ -211,9 +211,9 @@ pub struct Event {
     pub detail: Option<String>,
 }
 
-impl Event {
+impl AuditEvent {
     /// Says that something happened once.
-    pub fn new(at: Time, kind: EventKind) -> Self {
+    pub fn new(at: UnixMillis, kind: EventKind) -> Self {
         Self {
             at,
             kind,
@@ -230,46 +230,46 @@ impl Event {
     }
 
     /// Says to which user, or to whose token.
-    pub fn user(self, login: &Login) -> Self {
+    pub fn with_user(self, login: &Login) -> Self {
         Self { user: Some(login.clone()), ..self }
     }
 
     /// Says to which token.
-    pub fn token(self, token: TokenId) -> Self {
+    pub fn with_token(self, token: TokenId) -> Self {
         Self { token: Some(token), ..self }
     }
 
     /// Says by whom.
-    pub fn by(self, actor: Actor) -> Self {
+    pub fn with_actor(self, actor: Actor) -> Self {
         Self { by: Some(actor), ..self }
     }
 
     /// Says from where, with what and by which door.
-    pub fn from(self, peer: &Peer) -> Self {
-        let client = peer.user_agent.as_deref().map(|client| cut(client, TEXT));
+    pub fn with_peer(self, peer: &Peer) -> Self {
+        let client = peer.user_agent.as_deref().map(|client| redact_and_truncate(client, MAX_TEXT_CHARS));
         let address = Some(peer.address.to_canonical().to_string());
         Self { address, client, protocol: Some(peer.protocol), ..self }
     }
 
     /// Says at which path.
-    pub fn at_path(self, path: &TreePath) -> Self {
-        Self { path: Some(cut(&path.to_string(), PATH)), ..self }
+    pub fn with_path(self, path: &TreePath) -> Self {
+        Self { path: Some(redact_and_truncate(&path.to_string(), MAX_PATH_CHARS)), ..self }
     }
 
     /// Says how often.
-    pub fn times(self, count: u64) -> Self {
+    pub fn with_count(self, count: u64) -> Self {
         Self { count, ..self }
     }
 
     /// Says what else there is to know.
-    pub fn detail(self, detail: impl AsRef<str>) -> Self {
-        Self { detail: Some(cut(detail.as_ref(), TEXT)), ..self }
+    pub fn with_detail(self, detail: impl AsRef<str>) -> Self {
+        Self { detail: Some(redact_and_truncate(detail.as_ref(), MAX_TEXT_CHARS)), ..self }
     }
 }
 
 /// Returns a text for a terminal or a log: control characters, and those that turn the direction of
 /// writing around, are escaped.
-pub fn printable(text: &str) -> String {
+pub fn escape_for_terminal(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -283,16 +283,16 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Returns the beginning of a text, without the secret of any token.
-fn cut(text: &str, most: usize) -> String {
+fn redact_and_truncate(text: &str, most: usize) -> String {
     // Before it is cut: the beginning of a secret is not known for one.
-    let text = &*redact_tokens_in(text);
+    let text = &*redact_tokens_in_text(text);
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-fn as_date<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_date<S: Serializer>(at: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
 
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_and_actors_are_read_as_they_are_written() {
+    fn event_kinds_and_actors_roundtrip() {
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(*kind));
             assert_eq!(EventKind::ALL.iter().filter(|other| other.as_str() == kind.as_str()).count(), 1, "{kind}");
@@ -318,16 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_send_is_bounded_and_tears_no_line() {
+    fn untrusted_text_is_truncated_and_escaped() {
         let peer = Peer {
             protocol: Protocol::Webdav,
             address: "::ffff:192.0.2.1".parse().expect("address"),
             user_agent: Some("\u{e9}".repeat(100_000)),
         };
-        let event = Event::new(Time::from_millis(0), EventKind::AttemptRefused).from(&peer).detail("x".repeat(9999));
+        let event = AuditEvent::new(UnixMillis::from_millis(0), EventKind::AttemptRefused)
+            .with_peer(&peer)
+            .with_detail("x".repeat(9999));
         assert_eq!(event.address.as_deref(), Some("192.0.2.1"));
-        assert_eq!(event.client.map(|client| client.chars().count()), Some(TEXT + 1));
-        assert_eq!(event.detail.map(|detail| detail.chars().count()), Some(TEXT + 1));
-        assert_eq!(printable("a\n\u{1b}[2J\u{202e}\u{85}é"), "a\\n\\u{1b}[2J\\u{202e}\\u{85}é");
+        assert_eq!(event.client.map(|client| client.chars().count()), Some(MAX_TEXT_CHARS + 1));
+        assert_eq!(event.detail.map(|detail| detail.chars().count()), Some(MAX_TEXT_CHARS + 1));
+        assert_eq!(escape_for_terminal("a\n\u{1b}[2J\u{202e}\u{85}é"), "a\\n\\u{1b}[2J\\u{202e}\\u{85}é");
     }
 }

@@ -1,35 +1,35 @@
 //! Clients of the command line.
 
-use super::site::Site;
-use super::{Step, Text};
+use super::connection_details::ConnectionDetails;
+use super::{GuideStep, GuideText};
 
 /// Where mounts go.
-const MOUNT: &str = "~/patgate";
+const MOUNT_POINT: &str = "~/patgate";
 
 /// The step that hands the token to the commands after it.
-pub(super) fn token() -> Step {
+pub(super) fn read_token_step() -> GuideStep {
     let text = "Paste the token; it is not shown, and stays out of the shell's history";
-    Step::command(text, "IFS= read -rs TOKEN")
+    GuideStep::command(text, "IFS= read -rs TOKEN")
 }
 
-pub(super) fn rclone(site: &Site) -> Text {
+pub(super) fn rclone(site: &ConnectionDetails) -> GuideText {
     let (url, login, host, port) =
-        (quoted(&site.url()), quoted(site.login().as_str()), site.sftp_name(), site.sftp_port());
+        (shell_quote(&site.url()), shell_quote(site.login().as_str()), site.sftp_hostname(), site.sftp_port());
     let obscured = r#"pass="$(printf %s "$TOKEN" | rclone obscure -)""#;
     let steps = vec![
-        token(),
-        Step::command(
+        read_token_step(),
+        GuideStep::command(
             "Make a remote for WebDAV",
             format!("rclone config create patgate webdav url={url} vendor=owncloud user={login} {obscured}"),
         ),
-        Step::command(
+        GuideStep::command(
             "Or one for SFTP",
             format!(
                 "rclone config create patgate-sftp sftp host={} port={port} user={login} shell_type=none {obscured}",
-                quoted(host)
+                shell_quote(host)
             ),
         ),
-        Step::command(
+        GuideStep::command(
             "Look and copy; over SFTP, with patgate-sftp in place of patgate",
             "rclone lsf patgate:\nrclone copy ~/Documents patgate:Documents",
         ),
@@ -48,22 +48,22 @@ pub(super) fn rclone(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn davfs2(site: &Site) -> Text {
-    let (url, login) = (quoted(&site.url()), quoted(site.login().as_str()));
+pub(super) fn davfs2(site: &ConnectionDetails) -> GuideText {
+    let (url, login) = (shell_quote(&site.url()), shell_quote(site.login().as_str()));
     let steps = vec![
-        Step::file(
+        GuideStep::file(
             "Set davfs2 up: from Linux 6 on, the kernel reads folders in larger pieces than davfs2's default",
             "~/.davfs2/davfs2.conf",
             "buf_size 256\n",
         ),
-        token(),
-        Step::command(
+        read_token_step(),
+        GuideStep::command(
             "Mount the folder",
             format!(
-                "mkdir -p {MOUNT}\nprintf '%s\\n' \"$TOKEN\" | sudo mount -t davfs -o conf=\"$HOME/.davfs2/davfs2.conf\",username={login},uid=\"$(id -u)\" {url} {MOUNT}"
+                "mkdir -p {MOUNT_POINT}\nprintf '%s\\n' \"$TOKEN\" | sudo mount -t davfs -o conf=\"$HOME/.davfs2/davfs2.conf\",username={login},uid=\"$(id -u)\" {url} {MOUNT_POINT}"
             ),
         ),
-        Step::command("When done; it waits until everything is uploaded", format!("sudo umount {MOUNT}")),
+        GuideStep::command("When done; it waits until everything is uploaded", format!("sudo umount {MOUNT_POINT}")),
     ];
     let notes = vec![
         "davfs2 uploads a file some seconds after it was closed: a copy that seems done is done after umount.".into(),
@@ -72,17 +72,17 @@ pub(super) fn davfs2(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn sshfs(site: &Site) -> Text {
-    let (target, port) = (quoted(&format!("{}@{}:", site.login(), site.sftp_host())), site.sftp_port());
+pub(super) fn sshfs(site: &ConnectionDetails) -> GuideText {
+    let (target, port) = (shell_quote(&format!("{}@{}:", site.login(), site.sftp_host())), site.sftp_port());
     let steps = vec![
-        token(),
-        Step::command(
+        read_token_step(),
+        GuideStep::command(
             "Mount the folder",
             format!(
-                "mkdir -p {MOUNT}\nprintf '%s\\n' \"$TOKEN\" | sshfs -p {port} -o password_stdin,idmap=user {target} {MOUNT}"
+                "mkdir -p {MOUNT_POINT}\nprintf '%s\\n' \"$TOKEN\" | sshfs -p {port} -o password_stdin,idmap=user {target} {MOUNT_POINT}"
             ),
         ),
-        Step::command("When done", format!("fusermount3 -u {MOUNT}")),
+        GuideStep::command("When done", format!("fusermount3 -u {MOUNT_POINT}")),
     ];
     let notes = vec![
         "Connect once with sftp before, so that the host key is known.".into(),
@@ -92,17 +92,17 @@ pub(super) fn sshfs(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn openssh(site: &Site) -> Text {
+pub(super) fn openssh(site: &ConnectionDetails) -> GuideText {
     let config = format!(
         "Host patgate\n    HostName {}\n    Port {}\n    User {}\n    PreferredAuthentications password\n    PubkeyAuthentication no\n",
-        site.sftp_name(),
+        site.sftp_hostname(),
         site.sftp_port(),
         site.login()
     );
     let steps = vec![
-        Step::file("Name the gateway", "~/.ssh/config", config),
-        Step::command("Open a session; the password is the token", "sftp patgate"),
-        Step::command("Or copy", "scp -r -s ~/Documents patgate:"),
+        GuideStep::file("Name the gateway", "~/.ssh/config", config),
+        GuideStep::command("Open a session; the password is the token", "sftp patgate"),
+        GuideStep::command("Or copy", "scp -r -s ~/Documents patgate:"),
     ];
     let notes = vec![
         "patgate takes no keys: those that a client offers first are refused, and cost the token no attempt.".into(),
@@ -113,23 +113,24 @@ pub(super) fn openssh(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn lftp(site: &Site) -> Text {
-    let (url, login) = (format!("sftp://{}:{}", site.sftp_host(), site.sftp_port()), quoted(site.login().as_str()));
+pub(super) fn lftp(site: &ConnectionDetails) -> GuideText {
+    let (url, login) =
+        (format!("sftp://{}:{}", site.sftp_host(), site.sftp_port()), shell_quote(site.login().as_str()));
     let steps = vec![
-        token(),
-        Step::command(
+        read_token_step(),
+        GuideStep::command(
             "Mirror a folder there",
             format!(
                 "LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} -e 'set cmd:fail-exit yes; mirror -R --parallel=4 ~/Documents Documents; bye' {url}"
             ),
         ),
-        Step::command("Or look around", format!("LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} {url}")),
+        GuideStep::command("Or look around", format!("LFTP_PASSWORD=\"$TOKEN\" lftp --env-password -u {login} {url}")),
     ];
     (steps, vec!["Connect once with sftp before, so that the host key is known.".into()])
 }
 
 /// Writes a word as a shell reads it.
-pub(super) fn quoted(text: &str) -> String {
+pub(super) fn shell_quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"./_-+,@%:=".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()

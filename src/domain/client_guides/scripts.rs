@@ -1,15 +1,15 @@
 //! Libraries and tools that people's scripts connect with.
 
-use super::shell::token;
-use super::site::Site;
-use super::{Step, Text};
+use super::connection_details::ConnectionDetails;
+use super::shell::read_token_step;
+use super::{GuideStep, GuideText};
 
 /// Why the options of paramiko are there.
-const TOKEN_ALONE: &str = "look_for_keys=False and allow_agent=False have the token offered alone; give no key_filename \
+const PASSWORD_ONLY_NOTE: &str = "look_for_keys=False and allow_agent=False have the token offered alone; give no key_filename \
     or pkey either. After a key, paramiko asks for the login service anew, which this server can't answer: it ends the \
     connection and says so (paramiko's log has the words).";
 
-pub(super) fn paramiko(site: &Site) -> Text {
+pub(super) fn paramiko(site: &ConnectionDetails) -> GuideText {
     let script = format!(
         "import os\n\n\
          import paramiko\n\n\
@@ -21,24 +21,28 @@ pub(super) fn paramiko(site: &Site) -> Text {
          sftp.put(os.path.expanduser(\"~/Documents/letter.odt\"), \"letter.odt\")\n    \
          print(*sftp.listdir(\".\"))\n\
          client.close()\n",
-        site.sftp_name(),
+        site.sftp_hostname(),
         site.sftp_port(),
         site.login().as_str()
     );
     let steps = vec![
-        Step::file("Write a script; here it copies a document, and lists the folder", "~/patgate_paramiko.py", script),
-        token(),
-        Step::command("Run it", "TOKEN=\"$TOKEN\" python3 ~/patgate_paramiko.py"),
+        GuideStep::file(
+            "Write a script; here it copies a document, and lists the folder",
+            "~/patgate_paramiko.py",
+            script,
+        ),
+        read_token_step(),
+        GuideStep::command("Run it", "TOKEN=\"$TOKEN\" python3 ~/patgate_paramiko.py"),
     ];
     let notes = vec![
-        TOKEN_ALONE.into(),
+        PASSWORD_ONLY_NOTE.into(),
         "Connect once with sftp before, so that the host key is known.".into(),
         "For another token after a wrong one, connect anew.".into(),
     ];
     (steps, notes)
 }
 
-pub(super) fn fsspec(site: &Site) -> Text {
+pub(super) fn fsspec(site: &ConnectionDetails) -> GuideText {
     let script = format!(
         "import os\n\n\
          import fsspec\n\n\
@@ -46,24 +50,28 @@ pub(super) fn fsspec(site: &Site) -> Text {
          password=os.environ[\"TOKEN\"], look_for_keys=False, allow_agent=False)\n\
          files.put(os.path.expanduser(\"~/Documents/letter.odt\"), \"letter.odt\")\n\
          print(*files.ls(\".\", detail=False))\n",
-        site.sftp_name(),
+        site.sftp_hostname(),
         site.sftp_port(),
         site.login().as_str()
     );
     let steps = vec![
-        Step::file("Write a script; here it copies a document, and lists the folder", "~/patgate_fsspec.py", script),
-        token(),
-        Step::command("Run it", "TOKEN=\"$TOKEN\" python3 ~/patgate_fsspec.py"),
+        GuideStep::file(
+            "Write a script; here it copies a document, and lists the folder",
+            "~/patgate_fsspec.py",
+            script,
+        ),
+        read_token_step(),
+        GuideStep::command("Run it", "TOKEN=\"$TOKEN\" python3 ~/patgate_fsspec.py"),
     ];
     let notes = vec![
-        TOKEN_ALONE.into(),
+        PASSWORD_ONLY_NOTE.into(),
         "fsspec takes whatever host key it meets: use it on a network that you trust, or WebDAV over TLS (webdav4)."
             .into(),
     ];
     (steps, notes)
 }
 
-pub(super) fn ansible(site: &Site) -> Text {
+pub(super) fn ansible(site: &ConnectionDetails) -> GuideText {
     let playbook = format!(
         "- name: Copy a document to the gateway\n  \
            hosts: localhost\n  \
@@ -97,9 +105,9 @@ pub(super) fn ansible(site: &Site) -> Text {
         port = site.sftp_port()
     );
     let steps = vec![
-        Step::file("Write a playbook, with one of the two tasks", "~/patgate.yml", playbook),
-        token(),
-        Step::command("Run it", "TOKEN=\"$TOKEN\" ansible-playbook ~/patgate.yml"),
+        GuideStep::file("Write a playbook, with one of the two tasks", "~/patgate.yml", playbook),
+        read_token_step(),
+        GuideStep::command("Run it", "TOKEN=\"$TOKEN\" ansible-playbook ~/patgate.yml"),
     ];
     let notes = vec![
         "The tasks run on the machine that has the file, not with the gateway as a host: Ansible's connections ssh and \

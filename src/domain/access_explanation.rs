@@ -5,18 +5,18 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::{ByteSize, Login, Operation, Permission, Protocol, Scope, Tag, Time, TokenId, TreePath};
+use super::{ByteSize, FileTag, Login, Permission, Protocol, Scope, TokenId, TreeOperation, TreePath, UnixMillis};
 
 /// What is asked: may a token do this? What is not said of the caller and the upload is left open, and
 /// the verdict names the limits that then have to be met.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct AccessQuery {
     /// What is to be done.
-    pub operation: Operation,
+    pub operation: TreeOperation,
     /// Where.
     pub path: TreePath,
     /// Where to, for what has a target.
-    pub to: Option<TreePath>,
+    pub target: Option<TreePath>,
     /// By which door.
     pub protocol: Option<Protocol>,
     /// From which address.
@@ -28,28 +28,28 @@ pub struct Question {
     /// Of which media type.
     pub mime: Option<String>,
     /// Labelled how.
-    pub tags: Vec<Tag>,
+    pub tags: Vec<FileTag>,
 }
 
-impl Question {
+impl AccessQuery {
     /// Asks likewise with where to, for what has a target and for nothing else.
     ///
     /// # Errors
-    /// [`TargetFault`].
-    pub fn aimed(self, to: Option<TreePath>) -> Result<Self, TargetFault> {
+    /// [`TargetError`].
+    pub fn with_target(self, to: Option<TreePath>) -> Result<Self, TargetError> {
         match (self.operation.has_target(), &to) {
-            (true, None) => Err(TargetFault::Missing(self.operation)),
-            (false, Some(_)) => Err(TargetFault::Needless(self.operation)),
-            _ => Ok(Self { to, ..self }),
+            (true, None) => Err(TargetError::Missing(self.operation)),
+            (false, Some(_)) => Err(TargetError::Unexpected(self.operation)),
+            _ => Ok(Self { target: to, ..self }),
         }
     }
 
     /// Asks whether an operation is allowed at a path, and leaves the rest open.
-    pub fn new(operation: Operation, path: TreePath) -> Self {
+    pub fn new(operation: TreeOperation, path: TreePath) -> Self {
         Self {
             operation,
             path,
-            to: None,
+            target: None,
             protocol: None,
             address: None,
             user_agent: None,
@@ -62,19 +62,19 @@ impl Question {
 
 /// A target that is missing, or given to what has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TargetFault {
+pub enum TargetError {
     /// Nowhere is said where to.
     #[error("{0} goes somewhere: give its target (to)")]
-    Missing(Operation),
+    Missing(TreeOperation),
     /// It goes nowhere.
     #[error("{0} goes nowhere: leave its target (to) out")]
-    Needless(Operation),
+    Unexpected(TreeOperation),
 }
 
 /// The rule that decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]
-pub enum Rule {
+pub enum DecidingRule {
     /// Grants, as narrowed by the scopes of each token, allow it.
     Granted,
     /// It lies on the way to something that may be reached.
@@ -90,7 +90,7 @@ pub enum Rule {
         token: TokenId,
         /// When.
         #[serde(serialize_with = "as_text")]
-        at: Time,
+        at: UnixMillis,
     },
     /// The owner is disabled.
     Disabled,
@@ -127,7 +127,7 @@ pub enum Rule {
         /// Which.
         token: TokenId,
         /// The tag.
-        tag: Tag,
+        tag: FileTag,
     },
     /// No grant of the user allows it.
     NoGrant {
@@ -159,7 +159,7 @@ pub enum Rule {
 
 /// A grant or scope that allows something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Source {
+pub struct AccessSource {
     /// The node and what is allowed there.
     #[serde(serialize_with = "as_text")]
     pub scope: Scope,
@@ -168,59 +168,61 @@ pub struct Source {
     pub path: TreePath,
 }
 
-/// The answer to a [`Question`].
+/// The answer to a [`AccessQuery`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct AccessExplanation {
     /// Whether it is allowed.
     pub allowed: bool,
     /// The answer as a sentence.
     pub sentence: String,
     /// What decides.
-    pub decided_by: Rule,
+    pub decided_by: DecidingRule,
     /// The token.
     pub token: TokenId,
     /// Its owner.
     pub user: Login,
     /// What was asked.
-    pub operation: Operation,
+    pub operation: TreeOperation,
     /// Where.
     #[serde(serialize_with = "as_text")]
     pub path: TreePath,
     /// What that needs.
     pub needs: Permission,
     /// The grants, and the scopes that narrow them, that allow it.
-    pub by: Vec<Source>,
+    pub by: Vec<AccessSource>,
     /// Limits that were not asked about and have to be met as well.
     pub provided: Vec<String>,
 }
 
-impl Rule {
+impl DecidingRule {
     /// Tells whether this rule allows.
     pub fn allows(&self) -> bool {
-        matches!(self, Rule::Granted | Rule::OnTheWay)
+        matches!(self, DecidingRule::Granted | DecidingRule::OnTheWay)
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for DecidingRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Granted => f.write_str("a grant allows it"),
-            Rule::OnTheWay => f.write_str("it lies on the way to something that may be reached"),
-            Rule::Revoked { token } => write!(f, "the token {token} was revoked"),
-            Rule::Expired { token, at } => write!(f, "the token {token} expired at {at}"),
-            Rule::Disabled => f.write_str("the user is disabled"),
-            Rule::Protocol { token } => write!(f, "the token {token} does not allow that protocol"),
-            Rule::Address { token } => write!(f, "the token {token} does not allow that address"),
-            Rule::UserAgent { token } => write!(f, "the token {token} does not allow that program"),
-            Rule::FileSize { token, most } => write!(f, "the token {token} allows files of {most} at most"),
-            Rule::MediaType { token } => write!(f, "the token {token} does not allow that media type"),
-            Rule::Tag { token, tag } => write!(f, "the token {token} does not allow the tag {tag}"),
-            Rule::NoGrant { at } => write!(f, "no grant allows it at {at}"),
-            Rule::OutOfScope { token, at } => write!(f, "no scope of the token {token} allows it at {at}"),
-            Rule::TopOfTree => f.write_str("the root of the tree can't be made, moved or removed"),
-            Rule::Swapped { at } => write!(f, "what was granted or scoped at {at} was replaced by something else"),
-            Rule::WouldReveal => f.write_str("what may not be read would become readable there"),
-            Rule::NotTogether => f.write_str("no one grant allows both names"),
+            DecidingRule::Granted => f.write_str("a grant allows it"),
+            DecidingRule::OnTheWay => f.write_str("it lies on the way to something that may be reached"),
+            DecidingRule::Revoked { token } => write!(f, "the token {token} was revoked"),
+            DecidingRule::Expired { token, at } => write!(f, "the token {token} expired at {at}"),
+            DecidingRule::Disabled => f.write_str("the user is disabled"),
+            DecidingRule::Protocol { token } => write!(f, "the token {token} does not allow that protocol"),
+            DecidingRule::Address { token } => write!(f, "the token {token} does not allow that address"),
+            DecidingRule::UserAgent { token } => write!(f, "the token {token} does not allow that program"),
+            DecidingRule::FileSize { token, most } => write!(f, "the token {token} allows files of {most} at most"),
+            DecidingRule::MediaType { token } => write!(f, "the token {token} does not allow that media type"),
+            DecidingRule::Tag { token, tag } => write!(f, "the token {token} does not allow the tag {tag}"),
+            DecidingRule::NoGrant { at } => write!(f, "no grant allows it at {at}"),
+            DecidingRule::OutOfScope { token, at } => write!(f, "no scope of the token {token} allows it at {at}"),
+            DecidingRule::TopOfTree => f.write_str("the root of the tree can't be made, moved or removed"),
+            DecidingRule::Swapped { at } => {
+                write!(f, "what was granted or scoped at {at} was replaced by something else")
+            }
+            DecidingRule::WouldReveal => f.write_str("what may not be read would become readable there"),
+            DecidingRule::NotTogether => f.write_str("no one grant allows both names"),
         }
     }
 }

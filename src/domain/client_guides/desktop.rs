@@ -1,40 +1,46 @@
 //! Clients with windows.
 
-use super::shell::quoted;
-use super::site::Site;
-use super::{Step, Text};
+use super::connection_details::ConnectionDetails;
+use super::shell::shell_quote;
+use super::{GuideStep, GuideText};
 
 /// Says that TLS is wanted where the address has none.
-fn wants_tls(site: &Site, who: &str) -> Option<String> {
+fn tls_required_note(site: &ConnectionDetails, who: &str) -> Option<String> {
     let text = "sends passwords over TLS alone: give the gateway a certificate, or a reverse proxy that has one.";
-    (!site.secure()).then(|| format!("{who} {text}"))
+    (!site.is_https()).then(|| format!("{who} {text}"))
 }
 
-pub(super) fn gnome(site: &Site) -> Text {
-    let url = site.as_scheme("dav", true);
+pub(super) fn gnome(site: &ConnectionDetails) -> GuideText {
+    let url = site.url_with_scheme("dav", true);
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "In Files: Other Locations (or Network), Connect to Server: {url}; the password is the token."
         )),
-        Step::command("Or in a terminal; the password is the token", format!("gio mount {}", quoted(&url))),
-        Step::command("Look and copy", format!("gio list {0}\ngio copy ~/Documents/letter.odt {0}", quoted(&url))),
-        Step::command("When done", format!("gio mount -u {}", quoted(&url))),
-        Step::command("SFTP works the same", format!("gio mount {}", quoted(&format!("{}/", site.sftp_url())))),
+        GuideStep::command("Or in a terminal; the password is the token", format!("gio mount {}", shell_quote(&url))),
+        GuideStep::command(
+            "Look and copy",
+            format!("gio list {0}\ngio copy ~/Documents/letter.odt {0}", shell_quote(&url)),
+        ),
+        GuideStep::command("When done", format!("gio mount -u {}", shell_quote(&url))),
+        GuideStep::command(
+            "SFTP works the same",
+            format!("gio mount {}", shell_quote(&format!("{}/", site.sftp_url()))),
+        ),
     ];
     let notes = vec!["Programs that don't know these addresses find the mount below /run/user/UID/gvfs.".into()];
     (steps, notes)
 }
 
-pub(super) fn kde(site: &Site) -> Text {
-    let url = site.as_scheme("webdav", true);
-    let sftp = quoted(&format!("{}/", site.sftp_url()));
+pub(super) fn kde(site: &ConnectionDetails) -> GuideText {
+    let url = site.url_with_scheme("webdav", true);
+    let sftp = shell_quote(&format!("{}/", site.sftp_url()));
     let steps = vec![
-        Step::words(format!("In Dolphin's address bar (Ctrl+L): {url}; the password is the token.")),
-        Step::command(
+        GuideStep::instruction(format!("In Dolphin's address bar (Ctrl+L): {url}; the password is the token.")),
+        GuideStep::command(
             "Or in a terminal; a window asks for the token",
-            format!("kioclient copy ~/Documents/letter.odt {0}\nkioclient ls {0}", quoted(&url)),
+            format!("kioclient copy ~/Documents/letter.odt {0}\nkioclient ls {0}", shell_quote(&url)),
         ),
-        Step::command("SFTP works the same", format!("kioclient ls {sftp}")),
+        GuideStep::command("SFTP works the same", format!("kioclient ls {sftp}")),
     ];
     let notes = vec![
         "Over WebDAV, files take the time of their upload; over SFTP they keep their own.".into(),
@@ -43,19 +49,19 @@ pub(super) fn kde(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn windows(site: &Site) -> Text {
+pub(super) fn windows(site: &ConnectionDetails) -> GuideText {
     let url = site.url();
     let parameters = r"HKLM\SYSTEM\CurrentControlSet\Services\WebClient\Parameters";
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "In Explorer: This PC, Map network drive, folder {url}, with \"Connect using different credentials\"; user {}, the password is the token.",
             site.login()
         )),
-        Step::command(
+        GuideStep::command(
             "Or in a command prompt; it asks for the token",
             format!("net use Z: {} * /user:{} /persistent:yes", url.trim_end_matches('/'), site.login()),
         ),
-        Step::command(
+        GuideStep::command(
             "As administrator, once: Windows refuses files over 50 MB and long listings unless told (4 GB is the most)",
             format!(
                 "reg add {parameters} /v FileSizeLimitInBytes /t REG_DWORD /d 0xffffffff /f\n\
@@ -64,7 +70,7 @@ pub(super) fn windows(site: &Site) -> Text {
             ),
         ),
     ];
-    let mut notes: Vec<String> = wants_tls(site, "Windows").into_iter().collect();
+    let mut notes: Vec<String> = tls_required_note(site, "Windows").into_iter().collect();
     notes.extend([
         "The certificate must be one that Windows trusts.".into(),
         "On a server edition the WebDAV Redirector is a feature to be installed; the service WebClient must run."
@@ -75,23 +81,23 @@ pub(super) fn windows(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn macos(site: &Site) -> Text {
+pub(super) fn macos(site: &ConnectionDetails) -> GuideText {
     let url = site.url();
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "In Finder: Go, Connect to Server (⌘K): {url}; user {}, the password is the token.",
             site.login()
         )),
-        Step::command(
+        GuideStep::command(
             "Or in a terminal; it asks for user and token",
-            format!("mkdir -p ~/patgate\nmount_webdav -i {} ~/patgate", quoted(&url)),
+            format!("mkdir -p ~/patgate\nmount_webdav -i {} ~/patgate", shell_quote(&url)),
         ),
-        Step::command(
+        GuideStep::command(
             "To keep .DS_Store files off network drives",
             "defaults write com.apple.desktopservices DSDontWriteNetworkStores -bool TRUE",
         ),
     ];
-    let mut notes: Vec<String> = wants_tls(site, "Finder").into_iter().collect();
+    let mut notes: Vec<String> = tls_required_note(site, "Finder").into_iter().collect();
     notes.extend([
         "Finder writes a ._ file beside each file, for what WebDAV can't hold of it.".into(),
         "macOS decomposes accented letters in names (NFD); patgate finds a file in either form, and keeps that of a new one.".into(),
@@ -100,27 +106,27 @@ pub(super) fn macos(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn cyberduck(site: &Site) -> Text {
-    let scheme = if site.secure() { "WebDAV (HTTPS)" } else { "WebDAV (HTTP)" };
+pub(super) fn cyberduck(site: &ConnectionDetails) -> GuideText {
+    let scheme = if site.is_https() { "WebDAV (HTTPS)" } else { "WebDAV (HTTP)" };
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "Open Connection, {scheme}: server {}, port {}, user name {}, password the token; More Options, path {}.",
             site.host(),
             site.port(),
             site.login(),
             site.path()
         )),
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "Or SFTP (SSH File Transfer Protocol): server {}, port {}, the same user name and password.",
-            site.sftp_name(),
+            site.sftp_hostname(),
             site.sftp_port()
         )),
-        Step::command(
+        GuideStep::command(
             "Or its command line; it asks for the token",
             format!(
                 "duck --username {} --list {}",
-                quoted(site.login().as_str()),
-                quoted(&site.as_scheme("dav", false))
+                shell_quote(site.login().as_str()),
+                shell_quote(&site.url_with_scheme("dav", false))
             ),
         ),
     ];
@@ -131,15 +137,15 @@ pub(super) fn cyberduck(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn winscp(site: &Site) -> Text {
+pub(super) fn winscp(site: &ConnectionDetails) -> GuideText {
     let steps = vec![
-        Step::words(format!(
+        GuideStep::instruction(format!(
             "New Site: file protocol SFTP, host name {}, port {}, user name {}, password the token.",
-            site.sftp_name(),
+            site.sftp_hostname(),
             site.sftp_port(),
             site.login()
         )),
-        Step::command(
+        GuideStep::command(
             "Or in a command prompt; it asks for the token",
             format!("winscp.com /command \"open {}/\"", site.sftp_url()),
         ),
@@ -148,7 +154,7 @@ pub(super) fn winscp(site: &Site) -> Text {
         "Preferences, Transfer, Endurance: transfer to temporary file name can be off; patgate shows an upload when it is whole.".into(),
         format!(
             "WebDAV works, too: file protocol WebDAV, {}, host {}, port {}, remote directory {}.",
-            if site.secure() { "TLS/SSL implicit encryption" } else { "no encryption" },
+            if site.is_https() { "TLS/SSL implicit encryption" } else { "no encryption" },
             site.host(),
             site.port(),
             site.path()
@@ -157,10 +163,10 @@ pub(super) fn winscp(site: &Site) -> Text {
     (steps, notes)
 }
 
-pub(super) fn filezilla(site: &Site) -> Text {
-    let steps = vec![Step::words(format!(
+pub(super) fn filezilla(site: &ConnectionDetails) -> GuideText {
+    let steps = vec![GuideStep::instruction(format!(
         "Site Manager, New site: protocol SFTP, host {}, port {}, logon type Ask for password, user {}; the password is the token.",
-        site.sftp_name(),
+        site.sftp_hostname(),
         site.sftp_port(),
         site.login()
     ))];

@@ -1,0 +1,224 @@
+//! How wide a token is over its whole chain, and whether one is at least as wide as another.
+
+use std::sync::Arc;
+
+use super::{Role, Roles, TokenLimits, TreeAccess, TreePath, UnixMillis};
+
+/// All that bounds what a token may do: its own and what the tokens above it add.
+#[derive(Clone, Debug)]
+pub struct Privileges {
+    /// What it may reach.
+    pub access: Arc<TreeAccess>,
+    /// What each token of the chain is limited to, its own first.
+    pub limits: Vec<TokenLimits>,
+    /// What it may do through the REST API beyond its own tokens.
+    pub roles: Roles,
+    /// The instant that no use moves its life past.
+    pub hard_limit: UnixMillis,
+}
+
+/// In what something is wider than it may be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExceedsPrivileges {
+    /// It reaches more.
+    #[error("it reaches {0}")]
+    Access(TreePath),
+    /// A limit is missing or allows more.
+    #[error("its limit on {0} allows more")]
+    Limit(&'static str),
+    /// It has another role.
+    #[error("it has the role {0}")]
+    Role(Role),
+    /// It lives longer.
+    #[error("it lives longer")]
+    Lifetime,
+}
+
+impl Privileges {
+    /// Tells whether this is the width of a token without scopes, limits or parent.
+    pub fn is_unrestricted(&self) -> bool {
+        self.access.is_unscoped() && matches!(&self.limits[..], [own] if *own == TokenLimits::default())
+    }
+
+    /// Makes sure that this is at least as wide as another in reach, limits and roles.
+    ///
+    /// # Errors
+    /// [`ExceedsPrivileges`]: the first in which the other is wider.
+    pub fn check_covers(&self, other: &Privileges) -> Result<(), ExceedsPrivileges> {
+        if let Some(root) =
+            other.access.effective_grants().iter().find(|root| !self.access.may(&root.path, root.permission))
+        {
+            return Err(ExceedsPrivileges::Access(root.path.clone()));
+        }
+        for kind in LimitKind::ALL {
+            let bounds = self.limits.iter().filter(|bound| kind.is_set(bound));
+            let within =
+                |bound: &TokenLimits| other.limits.iter().any(|own| kind.is_set(own) && kind.covers(bound, own));
+            if !bounds.into_iter().all(within) {
+                return Err(ExceedsPrivileges::Limit(kind.name()));
+            }
+        }
+        self.roles.first_missing(&other.roles).map_or(Ok(()), |role| Err(ExceedsPrivileges::Role(role)))
+    }
+}
+
+impl TokenLimits {
+    /// Makes sure that each limit that `other` sets allows no more than this one; what it does not set
+    /// doesn't count.
+    ///
+    /// # Errors
+    /// [`ExceedsPrivileges`]: the first that allows more.
+    pub fn check_covers(&self, other: &TokenLimits) -> Result<(), ExceedsPrivileges> {
+        let set = |kind: &LimitKind| kind.is_set(self) && kind.is_set(other);
+        match LimitKind::ALL.into_iter().filter(set).find(|kind| !kind.covers(self, other)) {
+            Some(kind) => Err(ExceedsPrivileges::Limit(kind.name())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns these limits with those that `other` sets in their place.
+    #[must_use]
+    pub fn overridden_by(self, other: TokenLimits) -> TokenLimits {
+        fn list<T>(own: Vec<T>, other: Vec<T>) -> Vec<T> {
+            if other.is_empty() { own } else { other }
+        }
+        TokenLimits {
+            protocols: list(self.protocols, other.protocols),
+            ips: list(self.ips, other.ips),
+            user_agents: list(self.user_agents, other.user_agents),
+            mimes: list(self.mimes, other.mimes),
+            tags: list(self.tags, other.tags),
+            max_file_size: other.max_file_size.or(self.max_file_size),
+        }
+    }
+}
+
+/// One of the limits on a token.
+#[derive(Clone, Copy)]
+enum LimitKind {
+    Protocols,
+    Addresses,
+    UserAgents,
+    MimeTypes,
+    Tags,
+    FileSize,
+}
+
+impl LimitKind {
+    const ALL: [LimitKind; 6] = [
+        LimitKind::Protocols,
+        LimitKind::Addresses,
+        LimitKind::UserAgents,
+        LimitKind::MimeTypes,
+        LimitKind::Tags,
+        LimitKind::FileSize,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            LimitKind::Protocols => "protocols",
+            LimitKind::Addresses => "addresses",
+            LimitKind::UserAgents => "user agents",
+            LimitKind::MimeTypes => "media types",
+            LimitKind::Tags => "tags",
+            LimitKind::FileSize => "the file size",
+        }
+    }
+
+    fn is_set(self, limits: &TokenLimits) -> bool {
+        match self {
+            LimitKind::Protocols => !limits.protocols.is_empty(),
+            LimitKind::Addresses => !limits.ips.is_empty(),
+            LimitKind::UserAgents => !limits.user_agents.is_empty(),
+            LimitKind::MimeTypes => !limits.mimes.is_empty(),
+            LimitKind::Tags => !limits.tags.is_empty(),
+            LimitKind::FileSize => limits.max_file_size.is_some(),
+        }
+    }
+
+    /// Tells whether all that `inner` allows, `outer` allows too; both set this limit.
+    fn covers(self, outer: &TokenLimits, inner: &TokenLimits) -> bool {
+        fn each<T>(outer: &[T], inner: &[T], holds: impl Fn(&T, &T) -> bool) -> bool {
+            inner.iter().all(|one| outer.iter().any(|other| holds(other, one)))
+        }
+        match self {
+            LimitKind::Protocols => each(&outer.protocols, &inner.protocols, PartialEq::eq),
+            LimitKind::Addresses => each(&outer.ips, &inner.ips, |net, one| net.contains(one)),
+            // A star of the inner pattern fits a star of the outer one alone: whatever it stands for, that does.
+            LimitKind::UserAgents => each(&outer.user_agents, &inner.user_agents, |p, one| p.matches(&one.to_string())),
+            LimitKind::MimeTypes => each(&outer.mimes, &inner.mimes, |pattern, one| pattern.covers(one)),
+            LimitKind::Tags => each(&outer.tags, &inner.tags, PartialEq::eq),
+            LimitKind::FileSize => inner.max_file_size <= outer.max_file_size,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ByteSize, Protocol, UserAgentPattern};
+
+    fn limits(change: impl FnOnce(&mut TokenLimits)) -> TokenLimits {
+        let mut limits = TokenLimits::default();
+        change(&mut limits);
+        limits
+    }
+
+    fn privileges_with_limits(limits: &[&TokenLimits]) -> Privileges {
+        let limits = limits.iter().copied().cloned().collect();
+        Privileges { access: Arc::default(), limits, roles: Roles::none(), hard_limit: UnixMillis::MAX }
+    }
+
+    /// For each kind of limit: one, a narrower one, and one that is not narrower.
+    fn limit_cases() -> Vec<[TokenLimits; 3]> {
+        let agent = |text: &str| limits(|l| l.user_agents = vec![UserAgentPattern::new(text)]);
+        let net = |text: &str| limits(|l| l.ips = vec![text.parse().expect("net")]);
+        let doors = |doors: &[Protocol]| limits(|l| l.protocols = doors.to_vec());
+        let mimes = |text: &str| limits(|l| l.mimes = vec![text.parse().expect("media type")]);
+        let tags = |text: &[&str]| limits(|l| l.tags = text.iter().map(|tag| tag.parse().expect("tag")).collect());
+        let size = |bytes| limits(|l| l.max_file_size = Some(ByteSize::from_bytes(bytes)));
+        vec![
+            [doors(&[Protocol::Sftp, Protocol::Api]), doors(&[Protocol::Api]), doors(&[Protocol::Webdav])],
+            [net("192.0.2.0/24"), net("192.0.2.7/32"), net("192.0.0.0/16")],
+            [net("0.0.0.0/0"), net("192.0.2.0/24"), net("::/0")],
+            [agent("rclone/*"), agent("rclone/v1*"), agent("rclon*")],
+            [agent("*dav*"), agent("davfs2/1.7"), agent("*da*v*")],
+            [mimes("image/*"), mimes("image/png"), mimes("*/*")],
+            [tags(&["a", "b"]), tags(&["b"]), tags(&["b", "c"])],
+            [size(10), size(10), size(11)],
+        ]
+    }
+
+    #[test]
+    fn limit_covers_only_narrower_limits() {
+        for [outer, inner, wider] in limit_cases() {
+            assert_eq!(outer.check_covers(&inner), Ok(()), "{outer:?} {inner:?}");
+            assert!(outer.check_covers(&wider).is_err(), "{outer:?} {wider:?}");
+            assert_eq!(outer.check_covers(&TokenLimits::default()), Ok(()), "what is not set does not count");
+            assert_eq!(TokenLimits::default().check_covers(&wider), Ok(()));
+        }
+    }
+
+    #[test]
+    fn token_without_limit_exceeds_limited_token() {
+        for [outer, inner, wider] in limit_cases() {
+            let bounded = privileges_with_limits(&[&outer]);
+            assert_eq!(bounded.check_covers(&privileges_with_limits(&[&inner])), Ok(()));
+            assert!(bounded.check_covers(&privileges_with_limits(&[&TokenLimits::default()])).is_err(), "{outer:?}");
+            assert!(bounded.check_covers(&privileges_with_limits(&[&wider])).is_err(), "{outer:?} {wider:?}");
+            assert_eq!(
+                bounded.check_covers(&privileges_with_limits(&[&wider, &inner])),
+                Ok(()),
+                "the chain above it narrows it"
+            );
+        }
+    }
+
+    #[test]
+    fn set_limits_override_previous_ones() {
+        for [outer, inner, _] in limit_cases() {
+            assert_eq!(outer.clone().overridden_by(inner.clone()), inner);
+            assert_eq!(outer.clone().overridden_by(TokenLimits::default()), outer);
+        }
+    }
+}

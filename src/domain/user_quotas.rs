@@ -1,0 +1,106 @@
+//! What many hold a part of, with a bound for each user and one in all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Login;
+
+/// Bounds on an amount: of one user, and in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserQuotaLimits {
+    /// Of one user.
+    pub per_user: u64,
+    /// Of all users together.
+    pub total: u64,
+}
+
+/// Amounts that users hold at the moment. Clones share them.
+#[derive(Clone, Debug)]
+pub struct UserQuotas {
+    limits: UserQuotaLimits,
+    usage: Arc<Mutex<UserQuotaUsage>>,
+}
+
+#[derive(Debug, Default)]
+struct UserQuotaUsage {
+    total: u64,
+    by_user: HashMap<Login, u64>,
+}
+
+/// An amount that a user holds; given back when dropped.
+#[derive(Debug)]
+pub struct QuotaReservation {
+    quotas: UserQuotas,
+    login: Login,
+    amount: u64,
+}
+
+impl UserQuotas {
+    /// Returns shares that nobody holds.
+    pub fn new(limits: UserQuotaLimits) -> Self {
+        Self { limits, usage: Arc::default() }
+    }
+
+    /// Takes an amount for a user; none where it would pass his bound or that of all.
+    pub fn try_reserve(&self, login: &Login, amount: u64) -> Option<QuotaReservation> {
+        let mut held = self.usage.lock();
+        let in_all = held.total.checked_add(amount).filter(|sum| *sum <= self.limits.total)?;
+        let own = held.by_user.get(login).copied().unwrap_or(0);
+        let own = own.checked_add(amount).filter(|sum| *sum <= self.limits.per_user)?;
+        held.total = in_all;
+        held.by_user.insert(login.clone(), own);
+        Some(QuotaReservation { quotas: self.clone(), login: login.clone(), amount })
+    }
+
+    /// Takes an amount for a user though it may pass a bound, as what goes on in the place of another share does.
+    pub fn reserve_over_limit(&self, login: &Login, amount: u64) -> QuotaReservation {
+        let mut held = self.usage.lock();
+        held.total = held.total.saturating_add(amount);
+        let own = held.by_user.entry(login.clone()).or_default();
+        *own = own.saturating_add(amount);
+        QuotaReservation { quotas: self.clone(), login: login.clone(), amount }
+    }
+
+    /// Returns how much is held in all.
+    pub fn total_reserved(&self) -> u64 {
+        self.usage.lock().total
+    }
+}
+
+impl Drop for QuotaReservation {
+    fn drop(&mut self) {
+        let mut held = self.quotas.usage.lock();
+        held.total -= self.amount;
+        if let Some(own) = held.by_user.get_mut(&self.login) {
+            *own -= self.amount;
+            if *own == 0 {
+                held.by_user.remove(&self.login);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quota_is_bounded_per_user_and_released_on_drop() {
+        let shares = UserQuotas::new(UserQuotaLimits { per_user: 2, total: 3 });
+        let [alice, bob, carol]: [Login; 3] = ["alice", "bob", "carol"].map(|login| login.parse().expect("login"));
+        let first = shares.try_reserve(&alice, 2).expect("his share");
+        assert!(shares.try_reserve(&alice, 1).is_none(), "no more for one");
+        let _second = shares.try_reserve(&bob, 1).expect("room");
+        assert!(shares.try_reserve(&carol, 1).is_none(), "no more in all");
+        assert!(shares.try_reserve(&carol, u64::MAX).is_none());
+        let more = shares.reserve_over_limit(&alice, 1);
+        assert_eq!(shares.total_reserved(), 4);
+        drop((first, more));
+        assert_eq!(shares.total_reserved(), 1);
+        assert!(shares.try_reserve(&alice, 1).is_some());
+        let held = shares.usage.lock();
+        assert_eq!(held.by_user.len(), 1, "who holds nothing is forgotten");
+    }
+}
