@@ -13,7 +13,7 @@ use patgate::auth::{Clock, mint};
 use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
-use patgate::store::NewToken;
+use patgate::store::NewTokenRow;
 use patgate::tokens::{Authority, Grant, Home, Tokens, UserRequest};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use tokio::runtime::Runtime;
@@ -63,13 +63,13 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
     let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: Home::No };
     tokens.create_user(&Authority::Administrator, &user).expect("a user");
     let (text, now) = (mint().expect("random"), Clock::system().now());
-    let known = NewToken {
+    let known = NewTokenRow {
         id: text.id(),
         login,
         parent: None,
         name: "known".to_owned(),
         description: String::new(),
-        sealed: gateway.auth().sealer().seal(text.secret()).expect("sealed"),
+        secret_hash: gateway.auth().sealer().seal(text.secret()).expect("sealed"),
         created_at: now,
         expiry: TokenExpiry::Never,
         scopes: None,

@@ -16,7 +16,7 @@ use patgate::auth::{Authenticator, Clock, Credential, Refusal, mint};
 use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, TokenText};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
-use patgate::store::{NewToken, Store};
+use patgate::store::{NewTokenRow, Store};
 use patgate::tokens::{Authority, StateFilter, TokenQuery, Tokens};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -41,13 +41,13 @@ impl Site {
         let known = mint().expect("random");
         store.create_user(&"alice".parse().expect("login"), &[], clock.now()).expect("a user");
         let sealed = auth.sealer().seal(known.secret()).expect("sealed");
-        let new = NewToken {
+        let new = NewTokenRow {
             id: known.id(),
             login: "alice".parse().expect("login"),
             parent: None,
             name: "known".to_owned(),
             description: String::new(),
-            sealed,
+            secret_hash: sealed,
             created_at: clock.now(),
             expiry: TokenExpiry::Never,
             scopes: None,
@@ -179,7 +179,7 @@ fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {
             drop(runtime.block_on(Gateway::open(site.settings(), parts)).expect("it starts"));
         });
     });
-    assert!(site.store.latest_event().is_ok());
+    assert!(site.store.latest_event_id().is_ok());
 }
 
 criterion_group! {

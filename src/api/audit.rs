@@ -12,7 +12,7 @@ use super::schema;
 use super::shape::{EventShown, Text};
 use super::{Error, Result, Room, Who};
 use crate::domain::{EventKind, Login, TokenId, UnixMillis};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 use crate::tokens;
 
 /// Which events to list.
@@ -63,9 +63,9 @@ pub(super) async fn list(
         return Err(Error::Unfit("no event has so high a number".to_owned()));
     }
     let cursor = match (listed.after, listed.cursor) {
-        (Some(after), _) => Cursor::After(after),
-        (None, Some(before)) => Cursor::Before(before),
-        (None, None) => Cursor::Latest,
+        (Some(after), _) => EventCursor::After(after),
+        (None, Some(before)) => EventCursor::Before(before),
+        (None, None) => EventCursor::Latest,
     };
     let filter = EventFilter {
         since: listed.since.map(|since| since.0),

@@ -11,7 +11,7 @@ use super::schema;
 use crate::auth::{Ended, Refusal, TooMuchWork};
 use crate::domain::{Login, PolicyViolation, Role, redact_tokens_in_text};
 use crate::http::{add_challenges, set_retry_after};
-use crate::store::{Shortage, StoreError};
+use crate::store::{ClientStoreError, StoreError};
 use crate::{tokens, tree};
 
 /// The result of answering a request.
@@ -196,17 +196,17 @@ impl Error {
         }
         if let Some(shortage) = self.shortage() {
             tracing::warn!(error = %self, "a REST request was refused");
-            return shortage.text().to_owned();
+            return shortage.message().to_owned();
         }
         self.to_string()
     }
 
     /// Returns what the store is short of, where that is why.
-    fn shortage(&self) -> Option<Shortage> {
+    fn shortage(&self) -> Option<ClientStoreError> {
         match self {
             Self::Denied(Refusal::Store(error))
             | Self::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
-            | Self::Tree(tree::Error::Store(error)) => error.shortage(),
+            | Self::Tree(tree::Error::Store(error)) => error.client_error(),
             _ => None,
         }
     }
@@ -222,7 +222,7 @@ impl Error {
             }
             Self::Tree(tree::Error::TooManyOpenFiles)
             | Self::Tokens(tokens::Error::Tree(tree::Error::TooManyOpenFiles)) => Some(Duration::from_secs(1)),
-            _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
+            _ => self.shortage().filter(|shortage| *shortage == ClientStoreError::Busy).map(|_| Duration::from_secs(1)),
         }
     }
 }
@@ -266,9 +266,9 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
 }
 
 fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
-    match error.shortage() {
-        Some(Shortage::Space(_)) => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
-        Some(Shortage::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+    match error.client_error() {
+        Some(ClientStoreError::InsufficientStorage(_)) => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
+        Some(ClientStoreError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }

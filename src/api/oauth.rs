@@ -79,7 +79,7 @@ impl Introspection {
             username: Some(record.login.clone()),
             sub: Some(record.login.clone()),
             token_type: Some("Bearer"),
-            exp: record.ends().map(|at| at.as_millis().div_euclid(1000)),
+            exp: record.expires_at().map(|at| at.as_millis().div_euclid(1000)),
             iat: Some(record.created_at.as_millis().div_euclid(1000)),
             jti: Some(record.id),
         }

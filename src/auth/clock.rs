@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::clock_jumps::ClockJumps;
 use crate::domain::UnixMillis;
-use crate::store::{ClockJump, ClockMemory};
+use crate::store::{ClockCheckpoint, ClockJump};
 
 /// Tells the time: the system's, or one that a test turns by hand. Clones share it, and what was seen of its jumps.
 #[derive(Clone, Debug)]
@@ -107,14 +107,14 @@ impl Clock {
     }
 
     /// Takes over what the last server remembered of the clock.
-    pub fn resume(&self, memory: ClockMemory) {
+    pub fn resume(&self, memory: ClockCheckpoint) {
         if let Some(jump) = self.look().resume(memory, &self.boot()) {
             warn(jump, "since the last start of the server");
         }
     }
 
     /// Returns what the next server is to know of the clock.
-    pub fn memory(&self) -> Option<ClockMemory> {
+    pub fn memory(&self) -> Option<ClockCheckpoint> {
         self.look().memory(&self.boot())
     }
 

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::domain::UnixMillis;
-use crate::store::{ClockJump, ClockMemory};
+use crate::store::{ClockCheckpoint, ClockJump};
 
 /// Smallest difference between wall clock and running time that counts as a jump.
 const JUMP: Duration = Duration::from_secs(3600);
@@ -63,26 +63,26 @@ impl ClockJumps {
 
     /// Takes over what the last server remembered; returns the jump since. The clock must have been looked at. Where the
     /// machine has been off since, any time that it was off is a jump: nothing tells how long that was.
-    pub(super) fn resume(&mut self, memory: ClockMemory, boot: &str) -> Option<ClockJump> {
+    pub(super) fn resume(&mut self, memory: ClockCheckpoint, boot: &str) -> Option<ClockJump> {
         let last = self.last?;
         if !std::mem::replace(&mut self.resumed, true) {
             self.pending.splice(0..0, memory.jumps);
-            self.held_ms = self.held_ms.max(memory.held_ms);
+            self.held_ms = self.held_ms.max(memory.retention_wait_ms);
         }
-        let ran = last.running_ms.saturating_sub(i64::try_from(memory.running_ms).unwrap_or(i64::MAX));
-        let ran = if !boot.is_empty() && memory.boot == boot { ran.max(0) } else { 0 };
-        let by_ms = last.wall.as_millis().saturating_sub(memory.seen_at.as_millis()).saturating_sub(ran);
+        let ran = last.running_ms.saturating_sub(i64::try_from(memory.boottime_ms).unwrap_or(i64::MAX));
+        let ran = if !boot.is_empty() && memory.boot_id == boot { ran.max(0) } else { 0 };
+        let by_ms = last.wall.as_millis().saturating_sub(memory.wall_time.as_millis()).saturating_sub(ran);
         (by_ms.unsigned_abs() > JUMP.as_millis() as u64).then(|| self.jump(by_ms))
     }
 
     /// Returns what the next server is to know; `None` before the first look.
-    pub(super) fn memory(&self, boot: &str) -> Option<ClockMemory> {
+    pub(super) fn memory(&self, boot: &str) -> Option<ClockCheckpoint> {
         let last = self.last?;
-        Some(ClockMemory {
-            seen_at: last.wall,
-            running_ms: last.running_ms.unsigned_abs(),
-            boot: boot.to_owned(),
-            held_ms: self.held_ms,
+        Some(ClockCheckpoint {
+            wall_time: last.wall,
+            boottime_ms: last.running_ms.unsigned_abs(),
+            boot_id: boot.to_owned(),
+            retention_wait_ms: self.held_ms,
             jumps: self.pending.clone(),
         })
     }

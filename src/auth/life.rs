@@ -15,7 +15,7 @@ use super::Clock;
 use super::proof::{self, Print};
 use super::uses::{UsePoint, Uses};
 use crate::domain::{Login, Peer, Privileges, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis, UploadRule};
-use crate::store::{Caller, Reached, Sealed, Store, StoreError};
+use crate::store::{CredentialRow, EffectiveAccess, SecretHash, Store, StoreError};
 
 /// How long a life without sessions is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -46,24 +46,24 @@ pub(super) struct Row {
 
 /// What is kept of a secret, and what stands for its hash.
 pub(super) struct Seal {
-    pub(super) sealed: Sealed,
+    pub(super) sealed: SecretHash,
     pub(super) print: Print,
 }
 
-impl From<Sealed> for Seal {
-    fn from(sealed: Sealed) -> Self {
+impl From<SecretHash> for Seal {
+    fn from(sealed: SecretHash) -> Self {
         Self { print: proof::print(&sealed.phc), sealed }
     }
 }
 
-impl From<Caller> for Row {
-    fn from(caller: Caller) -> Self {
+impl From<CredentialRow> for Row {
+    fn from(caller: CredentialRow) -> Self {
         let seal = |sealed| Arc::new(Seal::from(sealed));
         Self {
             login: caller.login,
-            refused: caller.refused,
-            sealed: seal(caller.sealed),
-            grace: caller.grace.map(|grace| (seal(grace.sealed), grace.until)),
+            refused: caller.revoked_or_disabled,
+            sealed: seal(caller.secret_hash),
+            grace: caller.previous_secret.map(|grace| (seal(grace.secret_hash), grace.valid_until)),
         }
     }
 }
@@ -89,12 +89,12 @@ impl Bound {
 }
 
 impl Standing {
-    fn new(reached: Reached, uses: &Uses) -> Self {
-        let Reached { caller, chain, .. } = &reached;
-        let refused = caller.refused || chain.iter().any(|link| link.revoked);
+    fn new(reached: EffectiveAccess, uses: &Uses) -> Self {
+        let EffectiveAccess { credentials: caller, chain, .. } = &reached;
+        let refused = caller.revoked_or_disabled || chain.iter().any(|link| link.revoked);
         let bounds = chain.iter().map(|link| Bound { used: uses.point(link), expiry: link.expiry }).collect();
         let caller = caller.clone();
-        let width = reached.width();
+        let width = reached.into_privileges();
         let limits = width.limits.first().cloned().unwrap_or_default();
         Self {
             epoch: caller.epoch,
@@ -173,9 +173,9 @@ pub(super) struct Life {
 
 impl Life {
     fn load(token: TokenId, store: &Store, uses: &Uses) -> Result<Option<Self>, StoreError> {
-        let seen = store.changes();
-        let Some(reached) = store.reach(token)? else { return Ok(None) };
-        let login = reached.caller.login.clone();
+        let seen = store.write_count();
+        let Some(reached) = store.effective_access(token)? else { return Ok(None) };
+        let login = reached.credentials.login.clone();
         let standing = Standing::new(reached, uses);
         let over = AtomicBool::new(standing.refused);
         Ok(Some(Self {
@@ -232,7 +232,7 @@ impl Life {
 
     /// Makes sure that what this process wrote is taken into account; reads only when it wrote.
     pub(super) fn refresh(&self, store: &Store, uses: &Uses) -> Result<(), StoreError> {
-        let changes = store.changes();
+        let changes = store.write_count();
         if self.seen.load(Ordering::Acquire) == changes {
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl Life {
     pub(super) fn reload(&self, store: &Store, uses: &Uses) -> Result<(), StoreError> {
         // One at a time, so that an older reading never replaces a newer one.
         let _reloading = self.reloading.lock();
-        match store.reach(self.token)? {
+        match store.effective_access(self.token)? {
             Some(reached) => {
                 let standing = Standing::new(reached, uses);
                 let refused = standing.refused;
@@ -309,7 +309,7 @@ fn is_awaited(life: &Arc<Life>) -> bool {
 impl Lives {
     /// Returns the life of a token that is in memory as the store has it at this moment.
     pub(super) fn current(&self, token: TokenId, now: UnixMillis, store: &Store) -> Option<Arc<Life>> {
-        let life = self.known(token).filter(|life| store.is_at(life.standing.load().epoch))?;
+        let life = self.known(token).filter(|life| store.is_current_epoch(life.standing.load().epoch))?;
         life.asked.store(now.as_millis(), Ordering::Relaxed);
         Some(life)
     }

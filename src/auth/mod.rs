@@ -37,7 +37,7 @@ use subtle::ConstantTimeEq;
 use crate::domain::{
     AuditEvent, EventKind, Login, Peer, Secret, TokenId, TokenText, UnixMillis, UsageCount, UsageKind,
 };
-use crate::store::{Sealed, Store, StoreError, TokenState};
+use crate::store::{SecretHash, Store, StoreError, TokenState};
 
 use hashing::HashingPool;
 use life::{Life, Lives, Row, Seal};
@@ -324,7 +324,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Refusal::Busy`], [`Refusal::Store`].
-    pub async fn seal(&self, user: &Login, secret: &Secret) -> Result<Sealed, Refusal> {
+    pub async fn seal(&self, user: &Login, secret: &Secret) -> Result<SecretHash, Refusal> {
         let (core, secret) = (self.core.clone(), secret.clone());
         let seal = move |memory: &mut seal::Argon2Memory| {
             core.seal_runs.fetch_add(1, Ordering::Relaxed);
@@ -432,7 +432,7 @@ impl Core {
         let life = match self.lives.current(token, now, &self.store) {
             Some(life) => life,
             None => {
-                let caller = self.store.caller(token)?.ok_or(Fault::Unknown)?;
+                let caller = self.store.credential_row(token)?.ok_or(Fault::Unknown)?;
                 let (epoch, row) = (caller.epoch, Row::from(caller));
                 // Refused before all that the token may do is read.
                 self.fitting(&row, attempt, now)?;
@@ -457,7 +457,7 @@ impl Core {
         let token = attempt.text.id();
         // The secret comes first: a wrong name with a right secret is no guess.
         let Some(seal) = row.seals(now).find(|seal| attempt.fits(seal)) else {
-            let retired = self.store.is_retired(token, attempt.prefilter())?;
+            let retired = self.store.is_retired_secret(token, attempt.prefilter())?;
             let fault = if retired { Fault::RetiredSecret } else { Fault::WrongSecret };
             return Err(missed(fault, token, row.login.clone()));
         };

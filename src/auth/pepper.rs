@@ -10,9 +10,9 @@ use hmac::Mac;
 use zeroize::Zeroizing;
 
 use super::seal::{self, KeyedHash};
-use crate::store::{PEPPER, Store, StoreError};
+use crate::store::{PEPPER_FILE_NAME, Store, StoreError};
 
-const FILE: &str = PEPPER;
+const FILE: &str = PEPPER_FILE_NAME;
 /// What is hashed under the pepper to recognise it by: no secret can be this.
 const MARKED: &[u8] = b"patgate: the pepper of this database";
 
@@ -23,20 +23,20 @@ pub(super) struct Pepper(Arc<KeyedHash>);
 impl Pepper {
     /// Reads the pepper of the store's state directory; makes it (0600) when there is neither it nor any token.
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
-        let path = store.state().join(FILE);
-        let unusable = |source| StoreError::State { path: path.clone(), source };
+        let path = store.state_dir().join(FILE);
+        let unusable = |source| StoreError::StateDirectory { path: path.clone(), source };
         let key = match read(&path) {
             Ok(key) => key,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if store.has_tokens()? {
                     return Err(StoreError::PepperMissing(path));
                 }
-                make(store.state())?;
+                make(store.state_dir())?;
                 read(&path).map_err(unusable)?
             }
             Err(error) => return Err(unusable(error)),
         };
-        let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperDamaged(path.clone()))?;
+        let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperCorrupt(path.clone()))?;
         let pepper = Self(Arc::new(seal::keyed_hash(key)));
         pepper.belongs_to(store, path)?;
         Ok(pepper)
@@ -48,12 +48,12 @@ impl Pepper {
         mac.update(MARKED);
         let tag = mac.finalize().into_bytes();
         let mark: [u8; 16] = std::array::from_fn(|i| tag[i]);
-        match store.pepper_mark()? {
+        match store.pepper_check_value()? {
             Some(known) if known == mark => Ok(()),
-            Some(_) if store.has_tokens()? => Err(StoreError::PepperForeign(path)),
+            Some(_) if store.has_tokens()? => Err(StoreError::PepperMismatch(path)),
             // What can't be noted now is at the next opening.
-            _ => match store.set_pepper_mark(&mark) {
-                Err(StoreError::Full | StoreError::Busy) => Ok(()),
+            _ => match store.set_pepper_check_value(&mark) {
+                Err(StoreError::DiskFull | StoreError::Busy) => Ok(()),
                 noted => noted,
             },
         }
@@ -91,5 +91,5 @@ fn make(state: &Path) -> Result<(), StoreError> {
         });
     let removed = fs::remove_file(&draft);
     let synced = fs::File::open(state).and_then(|folder| folder.sync_all());
-    written.and(removed).and(synced).map_err(|source| StoreError::State { path, source })
+    written.and(removed).and(synced).map_err(|source| StoreError::StateDirectory { path, source })
 }

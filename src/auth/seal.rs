@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::pepper::Pepper;
 use crate::domain::{Secret, TokenId, TokenText};
-use crate::store::{Sealed, Store, StoreError};
+use crate::store::{SecretHash, Store, StoreError};
 
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
@@ -35,16 +35,16 @@ impl Sealer {
     ///
     /// # Errors
     /// [`StoreError`] when there is no randomness for the salt.
-    pub fn seal(&self, secret: &Secret) -> Result<Sealed, StoreError> {
+    pub fn seal(&self, secret: &Secret) -> Result<SecretHash, StoreError> {
         self.seal_with(secret, &mut Argon2Memory::default())
     }
 
     /// As [`Sealer::seal`], in memory that is there already.
-    pub(super) fn seal_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<Sealed, StoreError> {
+    pub(super) fn seal_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<SecretHash, StoreError> {
         let mut salt = [0u8; 16];
         random(&mut salt)?;
         let phc = hash(secret, &salt, memory).map_err(|error| StoreError::Hash(error.to_string()))?;
-        Ok(Sealed { phc: phc.to_string(), prefilter: self.prefilter(secret) })
+        Ok(SecretHash { phc: phc.to_string(), prefilter: self.prefilter(secret) })
     }
 
     /// Returns what tells, compared in constant time, whether a secret may be the sealed one.

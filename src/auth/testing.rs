@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{Authenticator, Clock, Credential, Refusal, Session, mint};
 use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenText};
-use crate::store::testing::{folder, login, now, scope};
-use crate::store::{NewToken, Sealed, Store};
+use crate::store::testing::{insert_directory, login, now, scope};
+use crate::store::{NewTokenRow, SecretHash, Store};
 
 /// `alice`, who may do everything below the root (node 0), which holds the folder `/a` (node 1).
 pub(crate) struct World {
@@ -27,25 +27,25 @@ impl World {
         let clock = Clock::manual(now());
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("opens");
         store.create_user(&login("alice"), &[], now()).expect("user");
-        folder(&store, 0, 0, "");
-        folder(&store, 1, 0, "a");
+        insert_directory(&store, 0, 0, "");
+        insert_directory(&store, 1, 0, "a");
         store.grant(&login("alice"), scope(0, Permission::RW), now()).expect("granted");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
         Self { auth, store, clock, state, _folder: temporary }
     }
 
     /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
-    pub(crate) fn token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewToken)) -> TokenText {
+    pub(crate) fn token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
         let text = mint().expect("random");
         let sealed = self.seal(&text);
-        let made = crate::store::testing::token(text.id().as_str(), "alice", expiry);
-        let mut new = NewToken { sealed, created_at: self.clock.now(), ..made };
+        let made = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
+        let mut new = NewTokenRow { secret_hash: sealed, created_at: self.clock.now(), ..made };
         change(&mut new);
         self.store.add_token(&new).expect("kept");
         text
     }
 
-    pub(crate) fn seal(&self, text: &TokenText) -> Sealed {
+    pub(crate) fn seal(&self, text: &TokenText) -> SecretHash {
         self.auth.sealer().seal(text.secret()).expect("sealed")
     }
 

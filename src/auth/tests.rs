@@ -14,7 +14,7 @@ use super::testing::{World, credential, peer};
 use super::watch::Watched;
 use super::*;
 use crate::domain::{Permission, Protocol, Secret, TokenExpiry, TokenLimits, TreePath};
-use crate::store::testing::{by_hand, limit, login, rename, scope};
+use crate::store::testing::{execute_externally, login, move_node, scope, set_limits};
 use crate::store::{TokenRecord, TokenState};
 
 const R: Permission = Permission::R;
@@ -238,7 +238,7 @@ async fn whatever_kills_a_token_ends_its_sessions_within_a_second() {
     type Kill = fn(&Store, &TokenText);
     let kills: [(&str, Kill); 4] = [
         ("a revocation", |store, text| store.revoke_tokens(&[text.id()], store_now()).expect("revoked")),
-        ("all revoked", |store, _| store.revoke_tokens_of(&login("alice"), store_now()).map(drop).expect("revoked")),
+        ("all revoked", |store, _| store.revoke_user_tokens(&login("alice"), store_now()).map(drop).expect("revoked")),
         ("its owner disabled", |store, _| store.disable_user(&login("alice"), store_now()).expect("disabled")),
         ("its owner deleted", |store, _| store.delete_user(&login("alice")).expect("deleted")),
     ];
@@ -268,7 +268,7 @@ async fn what_this_process_changes_counts_at_once() {
     let text = world.token(TokenExpiry::Never, |new| new.scopes = Some(vec![scope(1, R)]));
     let session = world.login(&text).await.expect("let in");
     assert!(session.access().expect("lives").may(&at("/a"), R));
-    rename(&world.store, 1, 0, "z");
+    move_node(&world.store, 1, 0, "z");
     let access = session.access().expect("lives");
     assert!(access.may(&at("/z"), R) && !access.may(&at("/a"), R));
     world.store.revoke_tokens(&[text.id()], world.clock.now()).expect("revoked");
@@ -300,7 +300,7 @@ async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
     let access = session.access().expect("lives");
     assert!(access.may(&at("/a"), R) && !access.may(&at("/a"), Permission::RW));
     let size = crate::domain::ByteSize::from_bytes(5);
-    limit(&world.store, parent.id(), &TokenLimits { max_file_size: Some(size), ..TokenLimits::default() });
+    set_limits(&world.store, parent.id(), &TokenLimits { max_file_size: Some(size), ..TokenLimits::default() });
     session.access().expect("lives");
     assert_eq!(session.upload_rule().max_file_size(), Some(size));
     session.used();
@@ -309,10 +309,10 @@ async fn a_parent_bounds_its_children_in_reach_limits_and_life() {
         world.clock.now().saturating_add(secs(60)),
         "the use of a child is none of its parent"
     );
-    limit(&world.store, parent.id(), &TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() });
+    set_limits(&world.store, parent.id(), &TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() });
     assert_eq!(session.access(), Err(Ended));
     denied(world.login(&child).await);
-    limit(&world.store, parent.id(), &TokenLimits::default());
+    set_limits(&world.store, parent.id(), &TokenLimits::default());
     world.clock.turn(secs(60));
     denied(world.login(&child).await);
 }
@@ -325,7 +325,7 @@ async fn a_narrowed_peer_is_put_out_and_others_stay() {
     let far = world.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("let in");
     let _watch = watch_of(&world).await;
     let ips = vec!["198.51.100.0/24".parse().expect("net")];
-    limit(&world.elsewhere(), text.id(), &TokenLimits { ips, ..TokenLimits::default() });
+    set_limits(&world.elsewhere(), text.id(), &TokenLimits { ips, ..TokenLimits::default() });
     within_a_second(near.ended()).await;
     far.access().expect("still admitted");
 }
@@ -493,7 +493,7 @@ fn a_pepper_that_is_missing_or_damaged_is_said_so() {
     let path = world.state.join("pepper");
     let start = || Authenticator::new(world.elsewhere(), world.clock.clone()).map(drop);
     std::fs::write(&path, b"short").expect("cut");
-    assert!(matches!(start(), Err(StoreError::PepperDamaged(_))));
+    assert!(matches!(start(), Err(StoreError::PepperCorrupt(_))));
     std::fs::remove_file(&path).expect("removed");
     let refused = start().expect_err("refused");
     assert!(matches!(refused, StoreError::PepperMissing(_)), "{refused:?}");
@@ -520,7 +520,7 @@ async fn what_another_program_did_to_the_store_is_found_by_the_watch() {
     let world = World::new();
     let text = world.token(TokenExpiry::Never, |_| ());
     world.login(&text).await.expect("let in");
-    by_hand(&world.store, "UPDATE tokens SET revoked_at = 1");
+    execute_externally(&world.store, "UPDATE tokens SET revoked_at = 1");
     look(&world, &mut Watched::default());
     denied(world.login(&text).await);
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::throttle::network;
 use crate::domain::{Peer, TokenExpiry, TokenId, UnixMillis};
-use crate::store::{LastUse, Link, Sighting, Use};
+use crate::store::{AddressSeen, ChainToken, LastUseRecord, TokenUse};
 
 /// How often the uses of a token without a window are written down.
 const WITHOUT_WINDOW: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ impl UsePoint {
         self.unwritten.store(true, Ordering::Release);
     }
 
-    fn learn(&self, link: &Link) {
+    fn learn(&self, link: &ChainToken) {
         self.expired.fetch_or(link.expired, Ordering::AcqRel);
         self.at.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
         self.written.fetch_max(link.last_used_at.map_or(NEVER, UnixMillis::as_millis), Ordering::AcqRel);
@@ -121,12 +121,12 @@ impl UsePoint {
         self.interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
     }
 
-    fn last_use(&self) -> LastUse {
+    fn last_use(&self) -> LastUseRecord {
         let peer = self.by.lock().last.clone();
         let peer = peer.as_deref();
-        LastUse {
+        LastUseRecord {
             at: self.last(),
-            from: peer.map(|peer| peer.address.to_canonical().to_string()),
+            address: peer.map(|peer| peer.address.to_canonical().to_string()),
             client: peer.and_then(|peer| peer.user_agent.clone()),
             protocol: peer.map(|peer| peer.protocol),
         }
@@ -138,17 +138,17 @@ impl UsePoint {
     }
 
     /// Takes what is to be written down; it counts as written from now on.
-    fn take(&self, token: TokenId) -> Use {
+    fn take(&self, token: TokenId) -> TokenUse {
         self.unwritten.store(false, Ordering::Release);
         let last = self.last_use();
         self.written.fetch_max(last.at.as_millis(), Ordering::AcqRel);
-        Use { token, last }
+        TokenUse { token, last_use: last }
     }
 }
 
 impl Uses {
     /// Returns a token's last use, joined with what is written down of it.
-    pub(super) fn point(&self, link: &Link) -> Arc<UsePoint> {
+    pub(super) fn point(&self, link: &ChainToken) -> Arc<UsePoint> {
         let mut points = self.points.lock();
         let point = points.entry(link.token).or_insert_with(|| Arc::new(UsePoint::new())).clone();
         point.learn(link);
@@ -156,12 +156,12 @@ impl Uses {
     }
 
     /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
-    pub(super) fn due(&self, now: UnixMillis) -> Vec<Use> {
+    pub(super) fn due(&self, now: UnixMillis) -> Vec<TokenUse> {
         self.take(|point| point.is_due(now))
     }
 
     /// Takes all uses that are not written down.
-    pub(super) fn all(&self) -> Vec<Use> {
+    pub(super) fn all(&self) -> Vec<TokenUse> {
         self.take(|point| point.unwritten.load(Ordering::Acquire))
     }
 
@@ -181,19 +181,19 @@ impl Uses {
     }
 
     /// Takes the sightings that are not written down.
-    pub(super) fn sightings(&self) -> Vec<Sighting> {
+    pub(super) fn sightings(&self) -> Vec<AddressSeen> {
         let points = self.points.lock();
         let sighted = points.iter().filter(|(_, point)| point.sighted.swap(false, Ordering::AcqRel));
         let taken = sighted.map(|(token, point)| (*token, std::mem::take(&mut point.by.lock().sighted)));
         let sighting = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
             let network = network(peer.address);
-            Sighting { token, at, network, peer: (*peer).clone() }
+            AddressSeen { token, at, network, peer: (*peer).clone() }
         };
         taken.flat_map(|(token, of)| of.into_iter().map(move |one| sighting(token, one))).collect()
     }
 
     /// Takes uses back that could not be written down.
-    pub(super) fn unwritten(&self, uses: &[Use]) {
+    pub(super) fn unwritten(&self, uses: &[TokenUse]) {
         let points = self.points.lock();
         for point in uses.iter().filter_map(|one| points.get(&one.token)) {
             point.unwritten.store(true, Ordering::Release);
@@ -205,7 +205,7 @@ impl Uses {
         self.points.lock().len()
     }
 
-    fn take(&self, which: impl Fn(&UsePoint) -> bool) -> Vec<Use> {
+    fn take(&self, which: impl Fn(&UsePoint) -> bool) -> Vec<TokenUse> {
         let mut points = self.points.lock();
         points.retain(|_, point| Arc::strong_count(point) > 1 || point.is_unwritten());
         points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take(*token)).collect()

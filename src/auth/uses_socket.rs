@@ -34,7 +34,7 @@ const MAX_SOCKET_PATH: usize = 100;
 /// Answers readers until told to stop. Where there can be no socket, readers see what was written down.
 pub(super) async fn serve(core: Arc<Core>, stop: CancellationToken) {
     let name = format!("{SOCKET_PREFIX}{}{SOCKET_SUFFIX}", process::id());
-    let state = core.store.state().to_owned();
+    let state = core.store.state_dir().to_owned();
     let listener = match bind(&state, &name) {
         Ok(listener) => listener,
         Err(error) => {

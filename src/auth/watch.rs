@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Core;
 use super::uses::Uses;
 use crate::domain::{AuditEvent, UsageCount};
-use crate::store::{StoreError, Use};
+use crate::store::{StoreError, TokenUse};
 
 /// How often other processes' writes are looked for; this one's are told.
 const POLL: Duration = Duration::from_millis(250);
@@ -74,7 +74,7 @@ impl Core {
 
     /// Writes down the uses and events that are due.
     pub(super) fn write_due(&self) {
-        if let Err(error) = self.store.announce() {
+        if let Err(error) = self.store.republish_epoch() {
             tracing::warn!(%error, "the store's changes are not announced: every request reads it");
         }
         let now = self.clock.now();
@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// Writes down the uses that are taken from memory; tells whether that was done.
-    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<Use>, last: bool) -> bool {
+    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<TokenUse>, last: bool) -> bool {
         let Some(_writing) = self.writing_uses.try_lock_for(WRITING_TIMEOUT) else { return false };
         let uses = take(&self.uses);
         let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, last) };
@@ -111,7 +111,7 @@ impl Core {
     fn record_expired(&self) {
         let expired = self.uses.expired();
         if !expired.is_empty()
-            && let Err(error) = self.store.note_expired_tokens(&expired, self.clock.now())
+            && let Err(error) = self.store.mark_tokens_expired(&expired, self.clock.now())
         {
             self.uses.expiry_unwritten(&expired);
             self.not_written("expirations of tokens", &error);
@@ -128,7 +128,7 @@ impl Core {
     }
 
     fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
-        let version = self.store.version()?;
+        let version = self.store.data_version()?;
         if watched.version == Some(version) {
             return Ok(());
         }
@@ -143,17 +143,17 @@ impl Core {
     fn write_down(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
         let sightings = self.uses.sightings();
         if !sightings.is_empty()
-            && let Err(error) = self.store.sight(&sightings)
+            && let Err(error) = self.store.record_addresses(&sightings)
         {
             self.not_written("places that tokens are used from", &error);
         }
         if !counts.is_empty()
-            && let Err(error) = self.store.add_counts(counts)
+            && let Err(error) = self.store.add_usage_counts(counts)
         {
             self.tally.take_back(counts);
             self.not_written("counts of uses", &error);
         }
-        if let Err(error) = self.store.record(&events) {
+        if let Err(error) = self.store.record_events(&events) {
             self.trail.untold(events);
             self.not_written("events", &error);
         }

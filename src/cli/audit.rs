@@ -10,7 +10,7 @@ use super::{Failure, Result, output};
 use crate::api::shape::EventShown;
 use crate::auth::Clock;
 use crate::domain::{EventKind, Lifetime, Login, TokenId, UnixMillis, escape_for_terminal};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ impl Audit {
             kind: self.event,
         };
         // Asked first, so that nothing falls between what was and what comes.
-        let newest = desk.events(&EventFilter::default(), Cursor::Latest, 1)?.first().map_or(0, |event| event.id);
+        let newest = desk.events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
         let past = self.past(desk.as_ref(), &filter)?;
         if site.json() && !self.follow {
             return output::json(&past);
@@ -96,7 +96,7 @@ impl Audit {
         }
         let mut seen = past.last().map_or(newest, |event| event.id.max(newest));
         loop {
-            let events = desk.events(&filter, Cursor::After(seen), PAGE)?;
+            let events = desk.events(&filter, EventCursor::After(seen), PAGE)?;
             events.iter().try_for_each(|event| say(site, event))?;
             seen = events.last().map_or(seen, |event| event.id);
             if events.len() < PAGE {
@@ -109,11 +109,11 @@ impl Audit {
     fn past(&self, desk: &dyn Desk, filter: &EventFilter) -> Result<Vec<EventShown>> {
         let most = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
         let mut events: Vec<EventShown> = Vec::new();
-        let mut cursor = Cursor::Latest;
+        let mut cursor = EventCursor::Latest;
         while events.len() < most {
             let page = desk.events(filter, cursor, PAGE.min(most - events.len()))?;
             let Some(oldest) = page.last() else { break };
-            cursor = Cursor::Before(oldest.id);
+            cursor = EventCursor::Before(oldest.id);
             events.extend(page);
         }
         events.reverse();
@@ -155,7 +155,7 @@ fn line(shown: &EventShown) -> String {
 mod tests {
     use super::*;
     use crate::domain::{AuditEvent, Peer, Protocol};
-    use crate::store::Noted;
+    use crate::store::RecordedEvent;
 
     #[test]
     fn what_a_stranger_sent_tears_no_line_and_moves_no_cursor() {
@@ -169,7 +169,7 @@ mod tests {
             .with_count(3)
             .with_detail("why");
         assert_eq!(
-            line(&EventShown::of(Noted { id: 1, event })),
+            line(&EventShown::of(RecordedEvent { id: 1, event })),
             "1970-01-01T00:00:00Z attempt.refused        from 192.0.2.1 over webdav with \\u{1b}[2J\\r\\nGET: why (3 times)"
         );
     }

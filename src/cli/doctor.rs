@@ -19,7 +19,7 @@ use crate::config::{ListenConfig, LocalConfig, TlsFiles};
 use crate::domain::UnixMillis;
 use crate::net;
 use crate::sftp::HostKeys;
-use crate::store::{ClockMemory, DiskFault, Store, StoreError};
+use crate::store::{ClockCheckpoint, DiskFault, Store, StoreError};
 use crate::tree::{self, Tree};
 
 /// 2026-01-01: no clock is right that shows less.
@@ -69,7 +69,7 @@ impl Doctor {
         let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
         let there = sound && has_state(&local.state);
         // Nothing is migrated by looking.
-        let store = there.then(|| Store::open_current(&local.state));
+        let store = there.then(|| Store::open_without_migration(&local.state));
         findings.extend(sound.then(|| database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         findings.extend(store.as_ref().map(pepper));
@@ -80,7 +80,7 @@ impl Doctor {
         findings.extend(doors.tls.as_ref().map(certificate));
         findings.push(kernel());
         findings.push(open_files(&doors));
-        let seen = store.as_ref().and_then(|store| store.clock_memory().ok().flatten());
+        let seen = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
         findings.push(clock(Clock::system().now(), seen.as_ref()));
         print(site, &findings)?;
         match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
@@ -140,7 +140,7 @@ fn database(store: Option<&crate::store::Result<Store>>) -> Finding {
             Ok(_) => finding("database", Verdict::Good, "it opens and is sound"),
             Err(error) => finding("database", Verdict::Bad, error.to_string()),
         },
-        Some(Err(error @ StoreError::Older { .. })) => finding("database", Verdict::Odd, error.to_string()),
+        Some(Err(error @ StoreError::SchemaTooOld { .. })) => finding("database", Verdict::Odd, error.to_string()),
         Some(Err(error)) => finding("database", Verdict::Bad, error.to_string()),
     }
 }
@@ -159,8 +159,8 @@ fn disk(store: &Store) -> Finding {
         Some(DiskFault::BallastMissing) if !store.has_been_served().unwrap_or(true) => {
             finding(what, Verdict::Odd, "the first start of the server makes the reserve for when it is full")
         }
-        Some(fault @ DiskFault::BallastMissing) => finding(what, Verdict::Odd, fault.text()),
-        Some(fault) => finding(what, Verdict::Bad, fault.text()),
+        Some(fault @ DiskFault::BallastMissing) => finding(what, Verdict::Odd, fault.message()),
+        Some(fault) => finding(what, Verdict::Bad, fault.message()),
     }
 }
 
@@ -202,7 +202,7 @@ fn certificate(files: &TlsFiles) -> Finding {
 }
 
 fn root(store: Option<&Store>, local: &LocalConfig) -> Vec<Finding> {
-    let stored = store.and_then(|store| store.root().ok().flatten());
+    let stored = store.and_then(|store| store.served_root().ok().flatten());
     let Some(root) = stored.or_else(|| local.root.clone()) else {
         return vec![finding("served folder", Verdict::Odd, "none yet: patgate serve --root DIR names it")];
     };
@@ -304,7 +304,7 @@ fn open_files(doors: &ListenConfig) -> Finding {
     }
 }
 
-fn clock(now: UnixMillis, memory: Option<&ClockMemory>) -> Finding {
+fn clock(now: UnixMillis, memory: Option<&ClockCheckpoint>) -> Finding {
     if now.as_millis() < EARLIEST {
         return finding("clock", Verdict::Bad, format!("it shows {now}: tokens would live too long; set it"));
     }
@@ -320,8 +320,8 @@ fn clock(now: UnixMillis, memory: Option<&ClockMemory>) -> Finding {
         );
         return finding("clock", Verdict::Odd, text);
     }
-    if now.saturating_add(AHEAD) < memory.seen_at {
-        let text = format!("it shows {now}, and the server saw it show {} already: set it", memory.seen_at);
+    if now.saturating_add(AHEAD) < memory.wall_time {
+        let text = format!("it shows {now}, and the server saw it show {} already: set it", memory.wall_time);
         return finding("clock", Verdict::Odd, text);
     }
     finding("clock", Verdict::Good, format!("it shows {now}"))

@@ -175,9 +175,11 @@ fn reach_hint(login: &str, reach: &[String]) -> String {
 
 fn store_hint(error: &StoreError) -> String {
     match error {
-        StoreError::Older { .. } => "start the server once with this version: patgate serve".to_owned(),
-        StoreError::Full => "revoking, disabling and narrowing go on; patgate doctor looks at the disk".to_owned(),
-        StoreError::State { .. } => "run it as the user that it belongs to, or give another --state DIR".to_owned(),
+        StoreError::SchemaTooOld { .. } => "start the server once with this version: patgate serve".to_owned(),
+        StoreError::DiskFull => "revoking, disabling and narrowing go on; patgate doctor looks at the disk".to_owned(),
+        StoreError::StateDirectory { .. } => {
+            "run it as the user that it belongs to, or give another --state DIR".to_owned()
+        }
         _ => DOCTOR.to_owned(),
     }
 }

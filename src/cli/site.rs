@@ -241,7 +241,7 @@ impl Open {
     fn options(&self, named: Option<PathBuf>) -> Result<tree::Options> {
         let root = match named {
             Some(root) => std::path::absolute(root)?,
-            None => self.store.root()?.or_else(|| self.local.root.clone()).ok_or_else(|| {
+            None => self.store.served_root()?.or_else(|| self.local.root.clone()).ok_or_else(|| {
                 Failure::new("no folder is served from this state yet")
                     .hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT")
             })?,
@@ -257,7 +257,7 @@ fn unusable(root: &Path, error: &tree::Error) -> Failure {
 
 fn open(local: LocalConfig) -> Result<Open> {
     own(&local.state)?;
-    let store = Store::open_current(&local.state)?;
+    let store = Store::open_without_migration(&local.state)?;
     // What is shown is in force, also where a server holds the latest use in memory.
     write_uses_of_servers(&local.state);
     let tokens = Tokens::new(store.clone(), Clock::system());

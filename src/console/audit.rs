@@ -17,7 +17,7 @@ use super::place;
 use super::words::Moment;
 use crate::auth::Authenticator;
 use crate::domain::{AuditEvent, EventKind, Protocol, UnixMillis, UsageCount, UsageKind};
-use crate::store::{Cursor, EventFilter, Noted};
+use crate::store::{EventCursor, EventFilter, RecordedEvent};
 use crate::tokens::{Authority, Tokens};
 
 use chart::{Chart, Series, Span};
@@ -188,8 +188,8 @@ impl Source {
 
     /// Draws the events that fit a filter; tells whether there are older ones.
     fn filtered(&self, filter: &EventFilter) -> Result<(Chart, bool)> {
-        let events = self.tokens.events(&self.who, filter, Cursor::Latest, CHARTED)?;
-        let happened = events.iter().map(|Noted { event, .. }| {
+        let events = self.tokens.events(&self.who, filter, EventCursor::Latest, CHARTED)?;
+        let happened = events.iter().map(|RecordedEvent { event, .. }| {
             let column = usize::from(refused(event.kind));
             (event.at, column, event.count)
         });
@@ -208,7 +208,7 @@ pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     let (tokens, auth) = (caller.shared.tokens.clone(), caller.shared.auth.clone());
     let source = Source { tokens, who: caller.authority(), auth, span, now };
     in_turn(caller.light(), move || {
-        let cursor = asked.before.map_or(Cursor::Latest, Cursor::Before);
+        let cursor = asked.before.map_or(EventCursor::Latest, EventCursor::Before);
         let mut events = source.tokens.events(&source.who, &filter, cursor, PAGE + 1)?;
         let more = events.len() > PAGE;
         events.truncate(PAGE);

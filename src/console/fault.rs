@@ -10,7 +10,7 @@ use super::place;
 use crate::auth::{Refusal, TooMuchWork, Turn};
 use crate::domain::redact_tokens_in_text;
 use crate::http::set_retry_after;
-use crate::store::{Shortage, StoreError};
+use crate::store::{ClientStoreError, StoreError};
 use crate::tree::View;
 use crate::{tokens, tree};
 
@@ -185,17 +185,17 @@ impl Fault {
             Fault::Tokens(error @ tokens::Error::OutsideReach { reach, .. }) if !reach.is_empty() => {
                 sentence(&format!("{error}: that is {}", reach.join(", ")))
             }
-            other => sentence(&other.shortage().map_or_else(|| other.to_string(), |short| short.text().to_owned())),
+            other => sentence(&other.shortage().map_or_else(|| other.to_string(), |short| short.message().to_owned())),
         }
     }
 
     /// Returns what the store is short of, where that is why.
-    fn shortage(&self) -> Option<Shortage> {
+    fn shortage(&self) -> Option<ClientStoreError> {
         match self {
             Fault::Denied(Refusal::Store(error))
             | Fault::Store(error)
             | Fault::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
-            | Fault::Tree(tree::Error::Store(error)) => error.shortage(),
+            | Fault::Tree(tree::Error::Store(error)) => error.client_error(),
             _ => None,
         }
     }
@@ -240,9 +240,9 @@ fn of_tree(error: &tree::Error) -> StatusCode {
 }
 
 fn of_store(error: &StoreError) -> StatusCode {
-    match error.shortage() {
-        Some(Shortage::Space(_)) => StatusCode::INSUFFICIENT_STORAGE,
-        Some(Shortage::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+    match error.client_error() {
+        Some(ClientStoreError::InsufficientStorage(_)) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(ClientStoreError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
         None => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

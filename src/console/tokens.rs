@@ -23,7 +23,7 @@ use super::place;
 use super::words::{Moment, grouped, span};
 use crate::auth::Authenticator;
 use crate::domain::{Login, Role, TokenExpiry, TokenId, TokenLimits, UnixMillis};
-use crate::store::{Placed, TokenRecord, TokenState};
+use crate::store::{LocatedScope, TokenRecord, TokenState};
 use crate::tokens::{Attention, Authority, TokenQuery, Tokens};
 
 /// Tokens on a page.
@@ -58,7 +58,7 @@ pub(super) struct Reach {
 
 impl Reach {
     /// Tells of a scope or grant.
-    pub(super) fn new(placed: &Placed) -> Self {
+    pub(super) fn new(placed: &LocatedScope) -> Self {
         let node = placed.scope.node.to_string();
         Self {
             place: placed.path.as_ref().map_or_else(|| format!("node:{node}"), ToString::to_string),
@@ -108,7 +108,7 @@ impl Shown {
         let used = record.last_use.as_ref().map(|last| last.at);
         let last = record.last_use.as_ref().map(|last| LastUse {
             at: Moment::new(last.at, now),
-            from: last.from.clone().unwrap_or_default(),
+            from: last.address.clone().unwrap_or_default(),
             client: last.client.clone().unwrap_or_default(),
             protocol: last.protocol.map(|protocol| protocol.to_string()).unwrap_or_default(),
         });
@@ -121,16 +121,16 @@ impl Shown {
             roles: record.roles.iter().map(|role| role.to_string()).collect(),
             state: word(record.state),
             live: record.state == TokenState::Live,
-            dangles: record.dangles(),
+            dangles: record.has_dangling_scopes(),
             soon: record.state == TokenState::Live && record.expiry.expires_soon(record.created_at, used, now),
             reach: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::new).collect()),
             limits: limits(&record.limits),
             made: Moment::new(record.created_at, now),
-            ends: record.ends().map(|at| Moment::new(at, now)),
+            ends: record.expires_at().map(|at| Moment::new(at, now)),
             revoked: record.revoked_at.map(|at| Moment::new(at, now)),
             model: model(record, now),
             last,
-            old_until: record.old_until.filter(|until| *until > now).map(|until| Moment::new(until, now)),
+            old_until: record.grace_until.filter(|until| *until > now).map(|until| Moment::new(until, now)),
             own: record.id == caller,
         }
     }

@@ -123,12 +123,12 @@ impl Gateway {
         let sftp = bind(settings.sftp).await?;
 
         let store = Store::open(&settings.state)?;
-        store.bound_properties(settings.properties);
+        store.set_property_quota(settings.properties);
         store.bound_state(settings.state_limits);
         if !store.restore_ballast()? {
-            tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::text));
+            tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
         }
-        if let Some(memory) = store.clock_memory()? {
+        if let Some(memory) = store.clock_checkpoint()? {
             parts.clock.resume(memory);
         }
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
@@ -140,7 +140,7 @@ impl Gateway {
         if let Some(limits) = settings.open_files {
             tree.limit_open_files(limits);
         }
-        store.set_root(&settings.root)?;
+        store.set_served_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
             (Some(_), None) => Some(HostKeys::open(&settings.state).map_err(StartError::HostKeys)?),

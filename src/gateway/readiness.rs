@@ -29,8 +29,8 @@ impl Readiness {
 
     /// Returns the readiness of a store: it can be read, and its disk takes what is written.
     pub(super) fn of(store: Store) -> Self {
-        Self::new(move || match store.version() {
-            Ok(_) => store.disk_fault().map(DiskFault::text),
+        Self::new(move || match store.data_version() {
+            Ok(_) => store.disk_fault().map(DiskFault::message),
             Err(_) => Some("the store can't be read"),
         })
     }

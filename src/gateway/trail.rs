@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Clock};
 use crate::domain::UnixMillis;
-use crate::store::{ClockJump, Cursor, EventFilter, Store, StoreError};
+use crate::store::{ClockJump, EventCursor, EventFilter, Store, StoreError};
 use crate::telemetry;
 use crate::tokens::Tokens;
 use crate::tree::Tree;
@@ -37,7 +37,7 @@ struct Keeper {
 pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
     let clock = auth.clock().clone();
     let tokens = Tokens::new(store.clone(), clock.clone()).with_uses(auth);
-    let (told, tidy_at) = (store.latest_event().ok(), clock.now());
+    let (told, tidy_at) = (store.latest_event_id().ok(), clock.now());
     let mut keeper = Keeper { told, store, tokens, tree, tidy_at, clock: clock.clone(), remembered: None };
     loop {
         let last = stop.is_cancelled();
@@ -97,7 +97,7 @@ impl Keeper {
         if known && !last {
             return;
         }
-        if let Err(error) = self.store.remember_clock(&memory) {
+        if let Err(error) = self.store.save_clock_checkpoint(&memory) {
             tracing::warn!(%error, "what the clock shows was not written down");
         }
         // After a failure, too: it is tried again in a minute.
@@ -107,10 +107,10 @@ impl Keeper {
     fn tell(&mut self) -> Result<(), StoreError> {
         let mut told = match self.told {
             Some(told) => told,
-            None => self.store.latest_event()?,
+            None => self.store.latest_event_id()?,
         };
         loop {
-            let events = self.store.audit(&EventFilter::default(), Cursor::After(told), PAGE)?;
+            let events = self.store.audit_events(&EventFilter::default(), EventCursor::After(told), PAGE)?;
             events.iter().for_each(|noted| telemetry::log_audit_event(&noted.event));
             told = events.last().map_or(told, |noted| noted.id);
             self.told = Some(told);

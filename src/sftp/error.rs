@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::auth::Ended;
 use crate::domain::PathError;
-use crate::store::Shortage;
+use crate::store::ClientStoreError;
 use crate::tree;
 
 /// The result of a request.
@@ -141,8 +141,8 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
             tracing::warn!(error = %fault, "the host failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
-        E::Store(fault) if fault.shortage().is_some() => {
-            let text = fault.shortage().map_or("", Shortage::text);
+        E::Store(fault) if fault.client_error().is_some() => {
+            let text = fault.client_error().map_or("", ClientStoreError::message);
             tracing::warn!(error = %fault, "a request was refused");
             return (SftpStatus::Failure, Cow::Borrowed(text));
         }
@@ -178,9 +178,9 @@ mod tests {
     fn store_shortage_is_failure_with_reason() {
         use crate::store::StoreError;
         for (fault, told) in [
-            (StoreError::Full, "the disk that holds the server's state is full"),
+            (StoreError::DiskFull, "the disk that holds the server's state is full"),
             (StoreError::Busy, "the server's store is busy: try again"),
-            (StoreError::Budget("as many as may be"), "as many as may be"),
+            (StoreError::QuotaExceeded("as many as may be"), "as many as may be"),
         ] {
             assert_eq!(Error::Tree(fault.into()).status(), (SftpStatus::Failure, Cow::Borrowed(told)));
         }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, Row, Transaction, named_params};
 
-use super::users::page;
-use super::{Durability, Result, Store, StoreError};
+use super::users::sql_limit;
+use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
 
 /// Which events to read; `None` narrows nothing.
@@ -23,7 +23,7 @@ pub struct EventFilter {
 
 /// Where a page of events begins, and which way it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cursor {
+pub enum EventCursor {
     /// The latest event; newest first.
     Latest,
     /// The one noted before this one; newest first.
@@ -34,7 +34,7 @@ pub enum Cursor {
 
 /// An event that was noted, and its number: later ones have higher ones.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Noted {
+pub struct RecordedEvent {
     /// The number.
     pub id: u64,
     /// The event.
@@ -44,7 +44,7 @@ pub struct Noted {
 
 /// A token that was used from a network from which this process did not see it used before.
 #[derive(Clone, Debug)]
-pub(crate) struct Sighting {
+pub(crate) struct AddressSeen {
     /// The token.
     pub(crate) token: TokenId,
     /// When.
@@ -56,34 +56,34 @@ pub(crate) struct Sighting {
 }
 
 /// How many networks of a token are told apart.
-const NETWORKS: u32 = 256;
+const MAX_NETWORKS_PER_TOKEN: u32 = 256;
 
 impl Store {
     /// Notes events that no change of the store goes with. A power cut may lose them.
-    pub fn record(&self, events: &[AuditEvent]) -> Result<()> {
+    pub fn record_events(&self, events: &[AuditEvent]) -> Result<()> {
         if events.is_empty() {
             return Ok(());
         }
-        self.write(Durability::Lazy, |t| events.iter().try_for_each(|event| note(t, event)))
+        self.write(WriteDurability::Lazy, |t| events.iter().try_for_each(|event| insert_event(t, event)))
     }
 
     /// Notes what is new of sightings: the first use of a token, and each network after it.
-    pub(crate) fn sight(&self, sightings: &[Sighting]) -> Result<()> {
-        self.write(Durability::Lazy, |t| sightings.iter().try_for_each(|sighting| sight(t, sighting)))
+    pub(crate) fn record_addresses(&self, sightings: &[AddressSeen]) -> Result<()> {
+        self.write(WriteDurability::Lazy, |t| sightings.iter().try_for_each(|sighting| insert_address(t, sighting)))
     }
 
     /// Tells whether a prefilter is that of a secret that a rotation replaced.
-    pub(crate) fn is_retired(&self, token: TokenId, prefilter: &[u8; 8]) -> Result<bool> {
+    pub(crate) fn is_retired_secret(&self, token: TokenId, prefilter: &[u8; 8]) -> Result<bool> {
         let query = "SELECT 1 FROM retired WHERE token = ?1 AND prefilter = ?2";
         self.read(|c| Ok(c.prepare_cached(query)?.exists((token, prefilter))?))
     }
 
     /// Returns up to `limit` events from a cursor on.
-    pub fn audit(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<Noted>> {
+    pub fn audit_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<RecordedEvent>> {
         let (low, high, order) = match cursor {
-            Cursor::Latest => (0, i64::MAX, "DESC"),
-            Cursor::Before(id) => (0, number(id), "DESC"),
-            Cursor::After(id) => (number(id), i64::MAX, "ASC"),
+            EventCursor::Latest => (0, i64::MAX, "DESC"),
+            EventCursor::Before(id) => (0, to_sql_integer(id), "DESC"),
+            EventCursor::After(id) => (to_sql_integer(id), i64::MAX, "ASC"),
         };
         let EventFilter { since, user, token, kind } = filter;
         let narrowed = |given: bool, condition: &'static str| if given { condition } else { "" };
@@ -97,7 +97,7 @@ impl Store {
         );
         self.read(|c| {
             let mut select = c.prepare_cached(&query)?;
-            let limit = page(limit);
+            let limit = sql_limit(limit);
             let kind = kind.map(EventKind::as_str);
             let mut bind = |name: &str, value: &dyn rusqlite::ToSql| match select.parameter_index(name)? {
                 Some(index) => select.raw_bind_parameter(index, value),
@@ -112,29 +112,29 @@ impl Store {
             let mut rows = select.raw_query();
             let mut events = Vec::new();
             while let Some(row) = rows.next()? {
-                events.push(noted(row)?);
+                events.push(event_from_row(row)?);
             }
             Ok(events)
         })
     }
 
     /// Returns the number of the latest event; 0 where there is none.
-    pub fn latest_event(&self) -> Result<u64> {
-        self.read(latest)
+    pub fn latest_event_id(&self) -> Result<u64> {
+        self.read(select_latest_id)
     }
 
     /// Forgets up to `limit` events from before an instant, the oldest first, and returns how many.
-    pub fn forget_events(&self, before: UnixMillis, limit: usize) -> Result<usize> {
-        self.write_freeing(Durability::Lazy, |t| {
+    pub fn delete_events_before(&self, before: UnixMillis, limit: usize) -> Result<usize> {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE at < ?1 ORDER BY at LIMIT ?2)";
-            Ok(t.prepare_cached(delete)?.execute((before, page(limit)))?)
+            Ok(t.prepare_cached(delete)?.execute((before, sql_limit(limit)))?)
         })
     }
 }
 
 /// Notes an event within the transaction that makes it so.
-pub(super) fn note(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
+pub(super) fn insert_event(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
     let mut insert = t.prepare_cached(
         "INSERT INTO events (at, kind, user, token, actor, address, client, protocol, path, count, detail)
          VALUES (:at, :kind, :user, :token, :actor, :address, :client, :protocol, :path, :count, :detail)",
@@ -143,13 +143,13 @@ pub(super) fn note(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
         ":at": event.at, ":kind": event.kind.as_str(), ":user": event.user, ":token": event.token,
         ":actor": event.by.as_ref().map(ToString::to_string), ":address": event.address, ":client": event.client,
         ":protocol": event.protocol.map(|protocol| protocol.to_string()), ":path": event.path,
-        ":count": number(event.count), ":detail": event.detail,
+        ":count": to_sql_integer(event.count), ":detail": event.detail,
     })?;
     Ok(())
 }
 
-fn sight(t: &Transaction<'_>, sighting: &Sighting) -> Result<()> {
-    let Sighting { token, at, network, peer } = sighting;
+fn insert_address(t: &Transaction<'_>, sighting: &AddressSeen) -> Result<()> {
+    let AddressSeen { token, at, network, peer } = sighting;
     let mut known = t.prepare_cached(
         "SELECT u.login, (SELECT count(*) FROM sightings WHERE token = t.id),
             EXISTS (SELECT 1 FROM sightings WHERE token = t.id AND network = ?2)
@@ -159,7 +159,7 @@ fn sight(t: &Transaction<'_>, sighting: &Sighting) -> Result<()> {
     let mut rows = known.query((token, &network))?;
     let Some(row) = rows.next()? else { return Ok(()) };
     let (login, networks, known): (Login, u32, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    if known || networks >= NETWORKS {
+    if known || networks >= MAX_NETWORKS_PER_TOKEN {
         return Ok(());
     }
     t.prepare_cached("INSERT INTO sightings (token, network, at) VALUES (?1, ?2, ?3)")?
@@ -167,43 +167,43 @@ fn sight(t: &Transaction<'_>, sighting: &Sighting) -> Result<()> {
     let kind = if networks == 0 { EventKind::TokenFirstUsed } else { EventKind::TokenNewAddress };
     let by = Actor::Bearer { login: login.clone(), token: *token };
     let event = AuditEvent::new(*at, kind).with_user(&login).with_token(*token).with_actor(by).with_peer(peer);
-    let last = networks + 1 == NETWORKS;
-    note(t, &if last { event.with_detail("further networks of this token are not told") } else { event })
+    let last = networks + 1 == MAX_NETWORKS_PER_TOKEN;
+    insert_event(t, &if last { event.with_detail("further networks of this token are not told") } else { event })
 }
 
-fn latest(c: &Connection) -> Result<u64> {
+fn select_latest_id(c: &Connection) -> Result<u64> {
     let mut select = c.prepare_cached("SELECT coalesce(max(id), 0) FROM events")?;
     let mut rows = select.query([])?;
-    rows.next()?.map_or(Ok(0), |row| unsigned(row, 0))
+    rows.next()?.map_or(Ok(0), |row| get_u64(row, 0))
 }
 
-fn noted(row: &Row<'_>) -> Result<Noted> {
+fn event_from_row(row: &Row<'_>) -> Result<RecordedEvent> {
     let kind: String = row.get(2)?;
     let actor: Option<String> = row.get(5)?;
     let protocol: Option<String> = row.get(8)?;
     let event = AuditEvent {
         at: row.get(1)?,
-        kind: kind.parse().map_err(StoreError::Damaged)?,
+        kind: kind.parse().map_err(StoreError::Corrupt)?,
         user: row.get(3)?,
         token: row.get(4)?,
-        by: actor.map(|actor| actor.parse::<Actor>()).transpose().map_err(StoreError::Damaged)?,
+        by: actor.map(|actor| actor.parse::<Actor>()).transpose().map_err(StoreError::Corrupt)?,
         address: row.get(6)?,
         client: row.get(7)?,
-        protocol: protocol.map(|door| door.parse::<Protocol>()).transpose().map_err(StoreError::Damaged)?,
+        protocol: protocol.map(|door| door.parse::<Protocol>()).transpose().map_err(StoreError::Corrupt)?,
         path: row.get(9)?,
-        count: unsigned(row, 10)?,
+        count: get_u64(row, 10)?,
         detail: row.get(11)?,
     };
-    Ok(Noted { id: unsigned(row, 0)?, event })
+    Ok(RecordedEvent { id: get_u64(row, 0)?, event })
 }
 
 /// Reads a number as SQLite keeps it.
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn get_u64(row: &Row<'_>, column: usize) -> Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
 /// Returns a number as SQLite takes it.
-pub(super) fn number(number: u64) -> i64 {
+pub(super) fn to_sql_integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -212,26 +212,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::testing::{id, login, now, opened};
+    use crate::store::testing::{id, login, now, open_temp_store};
 
-    fn event(second: u64, kind: EventKind) -> AuditEvent {
+    fn sample_event(second: u64, kind: EventKind) -> AuditEvent {
         AuditEvent::new(now().saturating_add(Duration::from_secs(second)), kind)
     }
 
-    fn numbers(events: &[Noted]) -> Vec<u64> {
+    fn event_ids(events: &[RecordedEvent]) -> Vec<u64> {
         events.iter().map(|noted| noted.id).collect()
     }
 
     #[test]
-    fn an_event_is_read_as_it_was_noted() {
-        let (_folder, store) = opened();
+    fn event_roundtrips_through_store() {
+        let (_folder, store) = open_temp_store();
         let token = id("JhxND7ci");
         let peer = Peer {
             protocol: Protocol::Sftp,
             address: "2001:db8::1".parse().expect("address"),
             user_agent: Some("SSH-2.0-x".to_owned()),
         };
-        let full = event(1, EventKind::AccessDenied)
+        let full = sample_event(1, EventKind::AccessDenied)
             .with_user(&login("alice"))
             .with_token(token)
             .with_actor(Actor::Bearer { login: login("bob"), token })
@@ -239,56 +239,56 @@ mod tests {
             .with_path(&crate::domain::TreePath::parse(b"/a/b").expect("path"))
             .with_count(7)
             .with_detail("write");
-        let bare = event(2, EventKind::PolicyChanged);
-        store.record(&[full.clone(), bare.clone()]).expect("noted");
-        let read = store.audit(&EventFilter::default(), Cursor::After(0), 10).expect("read");
-        assert_eq!(read, [Noted { id: 1, event: full }, Noted { id: 2, event: bare }]);
-        assert_eq!(store.latest_event().expect("read"), 2);
+        let bare = sample_event(2, EventKind::PolicyChanged);
+        store.record_events(&[full.clone(), bare.clone()]).expect("noted");
+        let read = store.audit_events(&EventFilter::default(), EventCursor::After(0), 10).expect("read");
+        assert_eq!(read, [RecordedEvent { id: 1, event: full }, RecordedEvent { id: 2, event: bare }]);
+        assert_eq!(store.latest_event_id().expect("read"), 2);
     }
 
     #[test]
-    fn events_are_read_in_pages_either_way_and_filtered() {
-        let (_folder, store) = opened();
+    fn events_are_paged_in_both_directions_and_filtered() {
+        let (_folder, store) = open_temp_store();
         let kinds = [EventKind::TokenCreated, EventKind::TokenRevoked];
         let events: Vec<_> = (0..10)
             .map(|n| {
-                let of = event(n, kinds[usize::from(n % 2 == 1)]);
+                let of = sample_event(n, kinds[usize::from(n % 2 == 1)]);
                 if n < 5 { of.with_user(&login("alice")) } else { of.with_token(id("JhxND7ci")) }
             })
             .collect();
-        store.record(&events).expect("noted");
-        let read = |filter: &EventFilter, cursor| numbers(&store.audit(filter, cursor, 4).expect("read"));
+        store.record_events(&events).expect("noted");
+        let read = |filter: &EventFilter, cursor| event_ids(&store.audit_events(filter, cursor, 4).expect("read"));
         let all = EventFilter::default();
-        assert_eq!(read(&all, Cursor::Latest), [10, 9, 8, 7]);
-        assert_eq!(read(&all, Cursor::Before(7)), [6, 5, 4, 3]);
-        assert_eq!(read(&all, Cursor::After(7)), [8, 9, 10]);
+        assert_eq!(read(&all, EventCursor::Latest), [10, 9, 8, 7]);
+        assert_eq!(read(&all, EventCursor::Before(7)), [6, 5, 4, 3]);
+        assert_eq!(read(&all, EventCursor::After(7)), [8, 9, 10]);
         let since = EventFilter { since: Some(events[7].at), ..all.clone() };
-        assert_eq!(read(&since, Cursor::Latest), [10, 9, 8]);
-        assert_eq!(read(&since, Cursor::After(9)), [10]);
+        assert_eq!(read(&since, EventCursor::Latest), [10, 9, 8]);
+        assert_eq!(read(&since, EventCursor::After(9)), [10]);
         let user = EventFilter { user: Some(login("alice")), ..all.clone() };
-        assert_eq!(read(&user, Cursor::Latest), [5, 4, 3, 2]);
+        assert_eq!(read(&user, EventCursor::Latest), [5, 4, 3, 2]);
         let both = EventFilter { token: Some(id("JhxND7ci")), kind: Some(EventKind::TokenRevoked), ..all };
-        assert_eq!(read(&both, Cursor::After(0)), [6, 8, 10]);
+        assert_eq!(read(&both, EventCursor::After(0)), [6, 8, 10]);
     }
 
     #[test]
-    fn old_events_are_forgotten_in_batches_and_numbers_are_not_given_twice() {
-        let (_folder, store) = opened();
-        let events: Vec<_> = (0..10).map(|n| event(n, EventKind::TokenCreated)).collect();
-        store.record(&events).expect("noted");
-        assert_eq!(store.forget_events(events[5].at, 3).expect("forgotten"), 3);
-        assert_eq!(store.forget_events(events[5].at, 3).expect("forgotten"), 2);
-        assert_eq!(store.forget_events(events[5].at, 3).expect("forgotten"), 0);
-        let left = store.audit(&EventFilter::default(), Cursor::After(0), 100).expect("read");
-        assert_eq!(numbers(&left), [6, 7, 8, 9, 10]);
-        store.forget_events(UnixMillis::MAX, 100).expect("forgotten");
-        store.record(&events[..1]).expect("noted");
-        assert_eq!(store.latest_event().expect("read"), 11);
+    fn old_events_are_deleted_in_batches_and_ids_not_reused() {
+        let (_folder, store) = open_temp_store();
+        let events: Vec<_> = (0..10).map(|n| sample_event(n, EventKind::TokenCreated)).collect();
+        store.record_events(&events).expect("noted");
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 3);
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 2);
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 0);
+        let left = store.audit_events(&EventFilter::default(), EventCursor::After(0), 100).expect("read");
+        assert_eq!(event_ids(&left), [6, 7, 8, 9, 10]);
+        store.delete_events_before(UnixMillis::MAX, 100).expect("forgotten");
+        store.record_events(&events[..1]).expect("noted");
+        assert_eq!(store.latest_event_id().expect("read"), 11);
     }
 
     #[test]
-    fn no_filter_reads_the_whole_trail() {
-        let (_folder, store) = opened();
+    fn event_filters_use_indexes() {
+        let (_folder, store) = open_temp_store();
         let filters = [
             ("at >= ?1 AND id >= (SELECT min(id) FROM events WHERE at >= ?1)", "SCAN events"),
             ("user = 'alice'", "SCAN events"),

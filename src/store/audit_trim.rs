@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
 
-use super::users::page;
-use super::{Durability, Result, Store};
+use super::users::sql_limit;
+use super::{Result, Store, WriteDurability};
 use crate::domain::{EventKind, UserQuotaLimits};
 
 /// Share of all events that may come before they are counted again: counting takes a while.
@@ -22,8 +22,8 @@ impl Store {
     /// Forgets up to `limit` events of those users who have more than they may have, the oldest refusals first, then the
     /// oldest; returns how many.
     pub(crate) fn trim_events(&self, limit: usize) -> Result<usize> {
-        let latest = self.latest_event()?;
-        if latest < self.shared.events_counted_at.load(Ordering::Relaxed) {
+        let latest = self.latest_event_id()?;
+        if latest < self.inner.recount_after_event.load(Ordering::Relaxed) {
             return Ok(0);
         }
         let bounds = self.state_limits().audit_rows;
@@ -39,7 +39,7 @@ impl Store {
         }
         if trimmed < limit {
             let next = latest.saturating_add(counting_pause(bounds));
-            self.shared.events_counted_at.store(next, Ordering::Relaxed);
+            self.inner.recount_after_event.store(next, Ordering::Relaxed);
         }
         Ok(trimmed)
     }
@@ -47,10 +47,10 @@ impl Store {
     /// Forgets so many events that concern a user, or none.
     fn forget_oldest_of(&self, user: Option<&str>, count: usize) -> Result<usize> {
         let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
-        self.write_freeing(Durability::Lazy, |t| {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE user IS ?1 ORDER BY kind NOT IN (?2, ?3), id LIMIT ?4)";
-            Ok(t.prepare_cached(delete)?.execute(params![user, kinds[0], kinds[1], page(count)])?)
+            Ok(t.prepare_cached(delete)?.execute(params![user, kinds[0], kinds[1], sql_limit(count)])?)
         })
     }
 }
@@ -89,8 +89,8 @@ fn level(mut heaps: Vec<u64>, most: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::domain::{AuditEvent, StateLimits};
-    use crate::store::testing::{login, now, opened};
-    use crate::store::{Cursor, EventFilter};
+    use crate::store::testing::{login, now, open_temp_store};
+    use crate::store::{EventCursor, EventFilter};
 
     fn events(kind: EventKind, user: &str, count: usize) -> Vec<AuditEvent> {
         (0..count).map(|_| AuditEvent::new(now(), kind).with_user(&login(user))).collect()
@@ -98,12 +98,12 @@ mod tests {
 
     fn kinds_of(store: &Store, user: &str) -> Vec<EventKind> {
         let filter = EventFilter { user: Some(login(user)), ..EventFilter::default() };
-        let read = store.audit(&filter, Cursor::After(0), 1000).expect("read");
+        let read = store.audit_events(&filter, EventCursor::After(0), 1000).expect("read");
         read.into_iter().map(|noted| noted.event.kind).collect()
     }
 
     fn bounded(per_user: u64, in_all: u64) -> (tempfile::TempDir, Store) {
-        let (folder, store) = opened();
+        let (folder, store) = open_temp_store();
         store.bound_state(StateLimits {
             audit_rows: UserQuotaLimits { per_user, total: in_all },
             ..StateLimits::default()
@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn refusals_of_one_user_push_out_neither_his_own_changes_nor_anything_of_others() {
         let (_folder, store) = bounded(10, 1000);
-        store.record(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
-        store.record(&events(EventKind::TokenCreated, "mallory", 4)).expect("noted");
-        store.record(&events(EventKind::AccessDenied, "mallory", 40)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "mallory", 4)).expect("noted");
+        store.record_events(&events(EventKind::AccessDenied, "mallory", 40)).expect("noted");
         assert_eq!(store.trim_events(30).expect("trimmed"), 30, "in batches");
         assert_eq!(store.trim_events(30).expect("trimmed"), 4);
         assert_eq!(store.trim_events(30).expect("trimmed"), 0);
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn events_of_all_together_are_bounded_at_the_cost_of_those_who_have_most() {
         let (_folder, store) = bounded(100, 30);
-        store.record(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
-        store.record(&events(EventKind::TokenCreated, "mallory", 60)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "mallory", 60)).expect("noted");
         assert_eq!(store.trim_events(1000).expect("trimmed"), 38);
         assert_eq!((kinds_of(&store, "bob").len(), kinds_of(&store, "mallory").len()), (8, 22));
     }
@@ -147,11 +147,11 @@ mod tests {
     #[test]
     fn trail_at_its_bound_takes_what_revokes_a_token() {
         let (_folder, store) = bounded(1, 1);
-        store.record(&events(EventKind::AccessDenied, "mallory", 20)).expect("noted");
-        store.record(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
+        store.record_events(&events(EventKind::AccessDenied, "mallory", 20)).expect("noted");
+        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
         store.trim_events(1000).expect("trimmed");
         assert_eq!(kinds_of(&store, "bob").len() + kinds_of(&store, "mallory").len(), 0, "no share for two of one row");
-        store.record(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
+        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
         assert_eq!(kinds_of(&store, "bob"), [EventKind::TokenRevoked]);
     }
 }

@@ -15,22 +15,22 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::{Result, StoreError};
 
-const FILE: &str = "patgate.ballast";
+const BALLAST_FILE_NAME: &str = "patgate.ballast";
 /// Size of the ballast on all but small file systems. Revoking 1,000 tokens of one user in one go takes about 3 MiB of
 /// the write-ahead log and of the audit trail; disabling the user takes a few pages.
-const BALLAST_BYTES: u64 = 16 << 20;
+const MAX_BALLAST_BYTES: u64 = 16 << 20;
 /// Size of the ballast on the smallest.
-const SMALLEST_BYTES: u64 = 1 << 20;
+const MIN_BALLAST_BYTES: u64 = 1 << 20;
 /// Largest part of a file system that the ballast takes.
-const SHARE_OF_DISK: u64 = 8;
+const DISK_FRACTION_DIVISOR: u64 = 8;
 /// How much is given up at once: what one revocation needs, and some more. Another program may take what it leaves.
-const STEP_BYTES: u64 = 128 << 10;
+const RELEASE_STEP_BYTES: u64 = 128 << 10;
 /// Space beside the ballast below which the disk counts as full.
-const FULL_BELOW_BYTES: u64 = 256 << 10;
+const MIN_FREE_BYTES: u64 = 256 << 10;
 
 /// What a write may take of the ballast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reserve {
+pub(crate) enum BallastShare {
     /// All: what ends tokens and users.
     Revocation,
     /// Half: what a token's own holder can do again and again, and what concludes an effect that is there already.
@@ -50,7 +50,7 @@ pub enum DiskFault {
 
 impl DiskFault {
     /// Says what is wrong, and what to do, without telling where the state is.
-    pub fn text(self) -> &'static str {
+    pub fn message(self) -> &'static str {
         match self {
             DiskFault::Full => "the disk of the state directory is full: make room",
             DiskFault::BallastInUse => {
@@ -66,40 +66,40 @@ impl DiskFault {
 }
 
 /// The file that holds the space.
-pub(super) struct Ballast {
-    state: PathBuf,
+pub(super) struct BallastFile {
+    state_dir: PathBuf,
     path: PathBuf,
 }
 
-impl Ballast {
+impl BallastFile {
     pub(super) fn new(state: &Path) -> Self {
-        Self { state: state.to_owned(), path: state.join(FILE) }
+        Self { state_dir: state.to_owned(), path: state.join(BALLAST_FILE_NAME) }
     }
 
     /// Tells whether a part of it is given up: nothing else may grow then.
     pub(super) fn is_in_use(&self) -> bool {
-        self.allocated().is_some_and(|there| there < self.size())
+        self.allocated_bytes().is_some_and(|there| there < self.target_bytes())
     }
 
     /// Returns what is wrong with the disk, if anything is.
-    pub(super) fn fault(&self) -> Option<DiskFault> {
-        match self.allocated() {
+    pub(super) fn disk_fault(&self) -> Option<DiskFault> {
+        match self.allocated_bytes() {
             None => Some(DiskFault::BallastMissing),
-            Some(there) if there < self.size() => Some(DiskFault::BallastInUse),
-            Some(_) if self.free() < FULL_BELOW_BYTES => Some(DiskFault::Full),
+            Some(there) if there < self.target_bytes() => Some(DiskFault::BallastInUse),
+            Some(_) if self.free_bytes() < MIN_FREE_BYTES => Some(DiskFault::Full),
             Some(_) => None,
         }
     }
 
     /// Gives up one more step of it; tells whether there was one that this reserve may have.
-    pub(super) fn release(&self, reserve: Reserve) -> Result<bool> {
-        let there = self.allocated().unwrap_or(0);
-        let floor = if reserve == Reserve::Revocation { 0 } else { self.size() / 2 };
+    pub(super) fn release(&self, reserve: BallastShare) -> Result<bool> {
+        let there = self.allocated_bytes().unwrap_or(0);
+        let floor = if reserve == BallastShare::Revocation { 0 } else { self.target_bytes() / 2 };
         if there <= floor {
             return Ok(false);
         }
-        let left = there.saturating_sub(STEP_BYTES).max(floor);
-        let unusable = |source| StoreError::State { path: self.path.clone(), source };
+        let left = there.saturating_sub(RELEASE_STEP_BYTES).max(floor);
+        let unusable = |source| StoreError::StateDirectory { path: self.path.clone(), source };
         let file = OpenOptions::new().write(true).open(&self.path).map_err(unusable)?;
         file.set_len(left).map_err(unusable)?;
         #[cfg(test)]
@@ -110,15 +110,15 @@ impl Ballast {
 
     /// Makes it, or makes it whole again, where there is room. Tells whether it is whole.
     pub(super) fn restore(&self) -> Result<bool> {
-        let (size, there) = (self.size(), self.allocated());
+        let (size, there) = (self.target_bytes(), self.allocated_bytes());
         if there.is_some_and(|there| there >= size) {
             return Ok(true);
         }
         // Room for what is written meanwhile is left: else this would be given up again at once.
-        if self.free() < size - there.unwrap_or(0) + 4 * FULL_BELOW_BYTES {
+        if self.free_bytes() < size - there.unwrap_or(0) + 4 * MIN_FREE_BYTES {
             return Ok(false);
         }
-        let unusable = |source| StoreError::State { path: self.path.clone(), source };
+        let unusable = |source| StoreError::StateDirectory { path: self.path.clone(), source };
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path).map_err(unusable)?;
         match allocate(&file, there.unwrap_or(0), size) {
@@ -136,38 +136,39 @@ impl Ballast {
     }
 
     /// Returns how much of it there is; `None` where it was never made.
-    fn allocated(&self) -> Option<u64> {
+    fn allocated_bytes(&self) -> Option<u64> {
         fs::metadata(&self.path).ok().map(|there| there.size())
     }
 
     /// Returns how much there is to be: less on a small file system.
-    fn size(&self) -> u64 {
-        let share = statvfs(&self.state).map_or(BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / SHARE_OF_DISK);
+    fn target_bytes(&self) -> u64 {
+        let share = statvfs(&self.state_dir)
+            .map_or(MAX_BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / DISK_FRACTION_DIVISOR);
         // In whole steps, so that two processes agree on it while the file system grows by less.
-        (share / STEP_BYTES * STEP_BYTES).clamp(SMALLEST_BYTES, BALLAST_BYTES)
+        (share / RELEASE_STEP_BYTES * RELEASE_STEP_BYTES).clamp(MIN_BALLAST_BYTES, MAX_BALLAST_BYTES)
     }
 
     /// Tells whether so many bytes don't fit on the disk beside it.
     pub(super) fn lacks_room(&self, bytes: u64) -> bool {
-        self.free() < bytes.saturating_add(FULL_BELOW_BYTES)
+        self.free_bytes() < bytes.saturating_add(MIN_FREE_BYTES)
     }
 
     /// Returns how many bytes are free for this user.
-    fn free(&self) -> u64 {
-        statvfs(&self.state).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
+    fn free_bytes(&self) -> u64 {
+        statvfs(&self.state_dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
     }
 }
 
 /// Allocates the blocks of a file between two offsets.
 fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), from, to - from) {
-        Err(rustix::io::Errno::OPNOTSUPP) => fill(file, from, to),
+        Err(rustix::io::Errno::OPNOTSUPP) => write_incompressible(file, from, to),
         done => Ok(done?),
     }
 }
 
 /// Writes a file between two offsets, with what no file system can compress.
-fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn write_incompressible(file: &File, from: u64, to: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let mut block = vec![0; 64 << 10];
     let mut at = from;
@@ -185,32 +186,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ballast_is_given_up_in_steps_and_half_of_it_only_to_revocations() {
+    fn ballast_is_released_in_steps_and_half_reserved_for_revocations() {
         let folder = tempfile::tempdir().expect("folder");
-        let ballast = Ballast::new(folder.path());
-        assert!(!ballast.is_in_use() && ballast.fault() == Some(DiskFault::BallastMissing));
-        assert!(!ballast.release(Reserve::Revocation).expect("nothing there"));
+        let ballast = BallastFile::new(folder.path());
+        assert!(!ballast.is_in_use() && ballast.disk_fault() == Some(DiskFault::BallastMissing));
+        assert!(!ballast.release(BallastShare::Revocation).expect("nothing there"));
         assert!(ballast.restore().expect("made") && ballast.restore().expect("there"));
         let blocks = || fs::metadata(&ballast.path).expect("there").blocks() * 512;
-        assert!(blocks() >= ballast.size() && ballast.fault().is_none(), "{} of {}", blocks(), ballast.size());
+        assert!(
+            blocks() >= ballast.target_bytes() && ballast.disk_fault().is_none(),
+            "{} of {}",
+            blocks(),
+            ballast.target_bytes()
+        );
         let mut steps = 0;
-        while ballast.release(Reserve::Narrowing).expect("released") {
+        while ballast.release(BallastShare::Narrowing).expect("released") {
             steps += 1;
-            assert!(ballast.is_in_use() && ballast.fault() == Some(DiskFault::BallastInUse));
+            assert!(ballast.is_in_use() && ballast.disk_fault() == Some(DiskFault::BallastInUse));
         }
-        assert_eq!(ballast.allocated(), Some(ballast.size() / 2));
-        while ballast.release(Reserve::Revocation).expect("released") {
+        assert_eq!(ballast.allocated_bytes(), Some(ballast.target_bytes() / 2));
+        while ballast.release(BallastShare::Revocation).expect("released") {
             steps += 1;
         }
-        assert_eq!((ballast.allocated(), steps), (Some(0), ballast.size() / STEP_BYTES));
+        assert_eq!((ballast.allocated_bytes(), steps), (Some(0), ballast.target_bytes() / RELEASE_STEP_BYTES));
         assert!(ballast.restore().expect("made whole") && !ballast.is_in_use());
     }
 
     #[test]
-    fn ballast_is_filled_where_blocks_cannot_be_allocated_at_once() {
+    fn ballast_is_written_where_fallocate_is_unsupported() {
         let folder = tempfile::tempdir().expect("folder");
         let file = File::create(folder.path().join("file")).expect("file");
-        fill(&file, 100, 200_000).expect("filled");
+        write_incompressible(&file, 100, 200_000).expect("filled");
         assert_eq!(file.metadata().expect("there").len(), 200_000);
         assert!(file.metadata().expect("there").blocks() * 512 >= 196_000);
     }

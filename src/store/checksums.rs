@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Durability, Result, Store};
+use super::{Result, Store, WriteDurability};
 
 /// How many are kept; the oldest go.
-const MOST: i64 = 1_000_000;
+const MAX_CHECKSUM_ROWS: i64 = 1_000_000;
 
 impl Store {
     /// Returns the checksum of the content that has a tag.
     pub(crate) fn checksum(&self, etag: &[u8; 16]) -> Result<Option<String>> {
-        if !self.shared.sums.load(Ordering::Acquire) {
+        if !self.inner.has_checksums.load(Ordering::Acquire) {
             return Ok(None);
         }
         self.read(|connection| {
@@ -23,15 +23,15 @@ impl Store {
     }
 
     /// Keeps the checksum of the content that has a tag.
-    pub(crate) fn keep_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
-        self.write(Durability::Lazy, |connection| {
+    pub(crate) fn put_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
+        self.write(WriteDurability::Lazy, |connection| {
             let sql = "INSERT OR REPLACE INTO checksums (etag, value) VALUES (?1, ?2)";
             connection.prepare_cached(sql)?.execute(params![etag, value])?;
             let sql = "DELETE FROM checksums WHERE number <= (SELECT max(number) FROM checksums) - ?1";
-            connection.prepare_cached(sql)?.execute([MOST])?;
+            connection.prepare_cached(sql)?.execute([MAX_CHECKSUM_ROWS])?;
             Ok(())
         })?;
-        self.shared.sums.store(true, Ordering::Release);
+        self.inner.has_checksums.store(true, Ordering::Release);
         Ok(())
     }
 }

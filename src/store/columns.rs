@@ -10,7 +10,7 @@ use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreePath, UnixMillis,
 };
 
-fn parsed<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
+fn parse_column<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
 }
 
@@ -18,7 +18,7 @@ macro_rules! as_text {
     ($($kind:ty),*) => {$(
         impl FromSql for $kind {
             fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                parsed(value)
+                parse_column(value)
             }
         }
         impl ToSql for $kind {
@@ -98,15 +98,15 @@ pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option
 }
 
 /// Reads the columns `hard_at` and `window_ms`, the second right after the first.
-pub(super) fn expiry(row: &Row<'_>, hard_at: usize) -> Result<TokenExpiry> {
+pub(super) fn expiry_from_row(row: &Row<'_>, hard_at: usize) -> Result<TokenExpiry> {
     let hard: Option<UnixMillis> = row.get(hard_at)?;
     let Some(window) = row.get::<_, Option<i64>>(hard_at + 1)? else {
         return Ok(hard.map_or(TokenExpiry::Never, TokenExpiry::Hard));
     };
-    let window_ms = u64::try_from(window).map_err(|_| StoreError::Damaged("a negative window".to_owned()))?;
+    let window_ms = u64::try_from(window).map_err(|_| StoreError::Corrupt("a negative window".to_owned()))?;
     Ok(TokenExpiry::Sliding { window_ms, cap: hard.unwrap_or(UnixMillis::MAX) })
 }
 
-pub(super) fn stored_path(bytes: &[u8]) -> Result<TreePath> {
-    TreePath::parse(bytes).map_err(|fault| StoreError::Damaged(format!("a stored path: {fault}")))
+pub(super) fn parse_stored_path(bytes: &[u8]) -> Result<TreePath> {
+    TreePath::parse(bytes).map_err(|fault| StoreError::Corrupt(format!("a stored path: {fault}")))
 }

@@ -24,61 +24,72 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{Durability, Result, Store, StoreError};
+use super::{Result, Store, StoreError, WriteDurability};
 
-const FILE: &str = "patgate.epoch";
+const EPOCH_FILE_NAME: &str = "patgate.epoch";
 
 /// The file that says how far the epoch may have moved.
-pub(super) struct Announced(File);
+pub(super) struct EpochFile(File);
 
-impl Announced {
+impl EpochFile {
     /// Opens the file in a state directory; makes it (0600) where there is none.
     pub(super) fn open(state: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(state.join(FILE)).map(Self)
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state.join(EPOCH_FILE_NAME))
+            .map(Self)
     }
 
     /// Tells whether the file says this epoch and no other.
-    fn says(&self, epoch: i64) -> bool {
+    fn matches(&self, epoch: i64) -> bool {
         let mut found = [0; 16];
-        matches!(self.0.read_at(&mut found, 0), Ok(16)) && found == text(epoch)
+        matches!(self.0.read_at(&mut found, 0), Ok(16)) && found == encode_epoch(epoch)
     }
 
     /// Has the file say what a transaction is about to commit. The transaction must hold the write lock.
-    pub(super) fn follow(&self, transaction: &Connection, state: &Path) -> Result<()> {
-        let epoch = epoch(transaction)?;
-        if self.says(epoch) {
+    pub(super) fn publish(&self, transaction: &Connection, state: &Path) -> Result<()> {
+        let epoch = read_epoch(transaction)?;
+        if self.matches(epoch) {
             return Ok(());
         }
-        let written = self.0.write_all_at(&text(epoch), 0);
-        written.map_err(|source| StoreError::State { path: state.join(FILE), source })
+        let written = self.0.write_all_at(&encode_epoch(epoch), 0);
+        written.map_err(|source| StoreError::StateDirectory { path: state.join(EPOCH_FILE_NAME), source })
     }
 }
 
 impl Store {
     /// Returns the epoch: a number that moves whenever what any caller may do may have changed.
     pub(crate) fn epoch(&self) -> Result<i64> {
-        self.read(epoch)
+        self.read(read_epoch)
     }
 
     /// Tells whether what was read at an epoch is what a reading would give now. Costs one read of a file that is
     /// in memory; when in doubt, it says no.
-    pub(crate) fn is_at(&self, epoch: i64) -> bool {
-        self.shared.announced.says(epoch)
+    pub(crate) fn is_current_epoch(&self, epoch: i64) -> bool {
+        self.inner.epoch_file.matches(epoch)
     }
 
     /// Sets right what is announced, where it is not what the database says: somebody was killed before the commit,
     /// or changed the database with another program. May have to queue behind another writer.
-    pub(crate) fn announce(&self) -> Result<()> {
-        if self.is_at(self.epoch()?) { Ok(()) } else { self.write_freeing(Durability::Lazy, |_| Ok(())) }
+    pub(crate) fn republish_epoch(&self) -> Result<()> {
+        if self.is_current_epoch(self.epoch()?) {
+            Ok(())
+        } else {
+            self.write_shrinking(WriteDurability::Lazy, |_| Ok(()))
+        }
     }
 }
 
-fn epoch(c: &Connection) -> Result<i64> {
+fn read_epoch(c: &Connection) -> Result<i64> {
     Ok(c.prepare_cached("SELECT epoch FROM meta")?.query_row([], |row| row.get(0))?)
 }
 
-fn text(epoch: i64) -> [u8; 16] {
+fn encode_epoch(epoch: i64) -> [u8; 16] {
     let mut text = [0; 16];
     text[..8].copy_from_slice(&epoch.to_le_bytes());
     text[8..].copy_from_slice(&(!epoch).to_le_bytes());
@@ -90,87 +101,92 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::store::testing::{by_hand, login, now, opened};
+    use crate::store::testing::{execute_externally, login, now, open_temp_store};
 
-    fn says(state: &Path) -> i64 {
-        let found = fs::read(state.join(FILE)).expect("there");
+    fn published_epoch(state: &Path) -> i64 {
+        let found = fs::read(state.join(EPOCH_FILE_NAME)).expect("there");
         i64::from_le_bytes(found[..8].try_into().expect("8 bytes"))
     }
 
     #[test]
-    fn half_a_number_proves_nothing() {
+    fn torn_epoch_write_matches_nothing() {
         let folder = tempfile::tempdir().expect("folder");
-        let announced = Announced::open(folder.path()).expect("opens");
-        assert!(!announced.says(0), "an empty file says nothing");
-        let (old, new) = (text(0x2ff), text(0x300));
+        let announced = EpochFile::open(folder.path()).expect("opens");
+        assert!(!announced.matches(0), "an empty file says nothing");
+        let (old, new) = (encode_epoch(0x2ff), encode_epoch(0x300));
         for cut in 0..=16 {
             for (front, back) in [(old, new), (new, old)] {
                 let mixed: Vec<u8> = front[..cut].iter().chain(&back[cut..]).copied().collect();
                 announced.0.write_all_at(&mixed, 0).expect("written");
-                let said: Vec<i64> = (0..0x400).filter(|epoch| announced.says(*epoch)).collect();
-                assert!(said.is_empty() || [text(said[0])] == [old] || [text(said[0])] == [new], "{said:x?}");
+                let said: Vec<i64> = (0..0x400).filter(|epoch| announced.matches(*epoch)).collect();
+                assert!(
+                    said.is_empty() || [encode_epoch(said[0])] == [old] || [encode_epoch(said[0])] == [new],
+                    "{said:x?}"
+                );
             }
         }
     }
 
     #[test]
-    fn no_move_is_committed_before_it_is_announced() {
-        let (_folder, store) = opened();
+    fn epoch_is_published_before_commit() {
+        let (_folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
-        let other = Store::open(store.state()).expect("opens");
+        let other = Store::open(store.state_dir()).expect("opens");
         let writer = std::thread::spawn(move || {
             for _ in 0..2000 {
-                other.write(Durability::Lazy, |t| Ok(t.execute("UPDATE users SET login = login", []).map(drop)?))?;
+                other.write(WriteDurability::Lazy, |t| {
+                    Ok(t.execute("UPDATE users SET login = login", []).map(drop)?)
+                })?;
             }
             other.epoch()
         });
         while !writer.is_finished() {
             let committed = store.epoch().expect("read");
-            assert!(says(store.state()) >= committed);
+            assert!(published_epoch(store.state_dir()) >= committed);
         }
         let last = writer.join().expect("joined").expect("written");
-        assert!(last > 2000 && store.is_at(last));
+        assert!(last > 2000 && store.is_current_epoch(last));
     }
 
     #[test]
-    fn what_was_announced_and_not_committed_is_set_right_by_the_next_write() {
-        let (_folder, store) = opened();
+    fn uncommitted_epoch_is_corrected_by_next_write() {
+        let (_folder, store) = open_temp_store();
         let epoch = store.epoch().expect("read");
-        store.shared.announced.0.write_all_at(&text(epoch + 1), 0).expect("written");
-        assert!(!store.is_at(epoch), "in doubt the database is read");
-        Store::open(store.state()).expect("opens").set_policy("allow-never", "true").expect("written");
-        assert!(store.is_at(epoch));
-        let failed: Result<()> = store.write(Durability::Lazy, |t| {
+        store.inner.epoch_file.0.write_all_at(&encode_epoch(epoch + 1), 0).expect("written");
+        assert!(!store.is_current_epoch(epoch), "in doubt the database is read");
+        Store::open(store.state_dir()).expect("opens").set_policy("allow-never", "true").expect("written");
+        assert!(store.is_current_epoch(epoch));
+        let failed: Result<()> = store.write(WriteDurability::Lazy, |t| {
             t.execute("UPDATE meta SET epoch = epoch + 1", [])?;
-            Err(StoreError::Missing("it".to_owned()))
+            Err(StoreError::NotFound("it".to_owned()))
         });
-        assert!(failed.is_err() && store.is_at(epoch), "what is undone is not announced");
+        assert!(failed.is_err() && store.is_current_epoch(epoch), "what is undone is not announced");
     }
 
     #[test]
-    fn what_another_program_moved_is_announced_late() {
-        let (_folder, store) = opened();
+    fn external_change_is_published_by_watcher() {
+        let (_folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         let epoch = store.epoch().expect("read");
-        by_hand(&store, "UPDATE users SET disabled_at = 1");
-        assert!(store.is_at(epoch), "nobody told");
-        store.announce().expect("announced");
-        assert!(!store.is_at(epoch) && store.is_at(store.epoch().expect("read")));
+        execute_externally(&store, "UPDATE users SET disabled_at = 1");
+        assert!(store.is_current_epoch(epoch), "nobody told");
+        store.republish_epoch().expect("announced");
+        assert!(!store.is_current_epoch(epoch) && store.is_current_epoch(store.epoch().expect("read")));
     }
 
     #[test]
-    fn a_file_that_is_lost_or_old_is_set_anew_at_the_next_opening() {
-        let (folder, store) = opened();
+    fn lost_or_stale_epoch_file_is_rewritten_at_open() {
+        let (folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         store.disable_user(&login("alice"), now()).expect("disabled");
-        let (state, epoch) = (store.state().to_owned(), store.epoch().expect("read"));
+        let (state, epoch) = (store.state_dir().to_owned(), store.epoch().expect("read"));
         drop(store);
-        for old in [None, Some(text(epoch - 1)), Some(text(epoch + 9))] {
+        for old in [None, Some(encode_epoch(epoch - 1)), Some(encode_epoch(epoch + 9))] {
             match old {
-                None => fs::remove_file(state.join(FILE)).expect("removed"),
-                Some(old) => fs::write(state.join(FILE), old).expect("written"),
+                None => fs::remove_file(state.join(EPOCH_FILE_NAME)).expect("removed"),
+                Some(old) => fs::write(state.join(EPOCH_FILE_NAME), old).expect("written"),
             }
-            assert!(Store::open(&state).expect("opens").is_at(epoch));
+            assert!(Store::open(&state).expect("opens").is_current_epoch(epoch));
         }
         drop(folder);
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 pub enum StoreError {
     /// The state directory can't be made or used.
     #[error("the state directory {path} can't be used: {source}", path = path.display())]
-    State {
+    StateDirectory {
         /// The directory.
         path: PathBuf,
         /// Why.
@@ -20,13 +20,13 @@ pub enum StoreError {
     #[error(
         "the database was written by a newer patgate: use that version, or restore a backup made before the upgrade"
     )]
-    Newer,
+    SchemaTooNew,
     /// The database was written by an older patgate, and nothing was asked to migrate it.
     #[error(
         "the database was written by an older patgate (schema {found}, this one has {latest}): patgate serve migrates it \
          when it starts, after a copy was made"
     )]
-    Older {
+    SchemaTooOld {
         /// Its schema.
         found: usize,
         /// That of this version.
@@ -41,25 +41,25 @@ pub enum StoreError {
     DatabaseMissing(PathBuf),
     /// The database is damaged.
     #[error("the database is damaged ({0}): restore the state directory from a backup")]
-    Damaged(String),
+    Corrupt(String),
     /// No randomness.
     #[error("the operating system gave no random bytes: {0}")]
     Random(String),
     /// What was to be made is there already.
     #[error("{0} already exists")]
-    Exists(String),
+    AlreadyExists(String),
     /// What was named is not there.
     #[error("{0} does not exist")]
-    Missing(String),
+    NotFound(String),
     /// The policy does not allow it.
     #[error(transparent)]
     Policy(#[from] crate::domain::PolicyViolation),
     /// A policy key or value that can't be.
     #[error("{0}")]
-    Setting(String),
+    InvalidSetting(String),
     /// Too many tokens made with one another.
     #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
-    Chain(usize),
+    ChainTooLong(usize),
     /// The pepper is missing although tokens were sealed with it.
     #[error(
         "the pepper {path} is missing although tokens exist: restore it from the backup that holds this database; \
@@ -72,13 +72,13 @@ pub enum StoreError {
         "the pepper {path} is not the one that this database's tokens were made with: restore both from the same backup",
         path = .0.display()
     )]
-    PepperForeign(PathBuf),
+    PepperMismatch(PathBuf),
     /// The pepper's file does not hold a pepper.
     #[error(
         "the pepper {path} is damaged (it must hold 32 bytes): restore it from the backup that holds this database",
         path = .0.display()
     )]
-    PepperDamaged(PathBuf),
+    PepperCorrupt(PathBuf),
     /// A secret can't be hashed.
     #[error("a secret can't be hashed: {0}")]
     Hash(String),
@@ -87,47 +87,49 @@ pub enum StoreError {
     Thread(#[source] io::Error),
     /// The disk of the state directory is full.
     #[error("the disk of the state directory is full: make room")]
-    Full,
+    DiskFull,
     /// Another process holds the database, or too many writes wait.
     #[error("the database is held by another process, or busy: try again")]
     Busy,
     /// As much is there as may be.
     #[error("{0}")]
-    Budget(&'static str),
+    QuotaExceeded(&'static str),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Sqlite(#[source] rusqlite::Error),
 }
 
 /// SQLite's code for an index of the write-ahead log that can't grow.
-const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+const SQLITE_IOERR_SHMSIZE: i32 = 10 | (19 << 8);
 
 /// What a client may be told of a fault of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shortage {
+pub enum ClientStoreError {
     /// There is no space for it, or no more of it may be: 507.
-    Space(&'static str),
+    InsufficientStorage(&'static str),
     /// The store is held or busy: 503, and try again.
     Busy,
 }
 
-impl Shortage {
+impl ClientStoreError {
     /// Says what is short.
-    pub fn text(self) -> &'static str {
+    pub fn message(self) -> &'static str {
         match self {
-            Shortage::Space(why) => why,
-            Shortage::Busy => "the server's store is busy: try again",
+            ClientStoreError::InsufficientStorage(why) => why,
+            ClientStoreError::Busy => "the server's store is busy: try again",
         }
     }
 }
 
 impl StoreError {
     /// Returns what a client may be told; `None` for a fault that is for the log alone.
-    pub fn shortage(&self) -> Option<Shortage> {
+    pub fn client_error(&self) -> Option<ClientStoreError> {
         match self {
-            StoreError::Full => Some(Shortage::Space("the disk that holds the server's state is full")),
-            StoreError::Budget(why) => Some(Shortage::Space(why)),
-            StoreError::Busy => Some(Shortage::Busy),
+            StoreError::DiskFull => {
+                Some(ClientStoreError::InsufficientStorage("the disk that holds the server's state is full"))
+            }
+            StoreError::QuotaExceeded(why) => Some(ClientStoreError::InsufficientStorage(why)),
+            StoreError::Busy => Some(ClientStoreError::Busy),
             _ => None,
         }
     }
@@ -138,17 +140,17 @@ impl From<rusqlite::Error> for StoreError {
         use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
         match error.sqlite_error_code() {
-            Some(DiskFull) => return StoreError::Full,
+            Some(DiskFull) => return StoreError::DiskFull,
             Some(DatabaseBusy | DatabaseLocked) => return StoreError::Busy,
             _ => {}
         }
-        if error.sqlite_error().is_some_and(|error| error.extended_code == IOERR_SHMSIZE) {
-            return StoreError::Full;
+        if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) {
+            return StoreError::DiskFull;
         }
         let unsound = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
         let unread =
             matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
-        if unsound || unread { StoreError::Damaged(error.to_string()) } else { StoreError::Sqlite(error) }
+        if unsound || unread { StoreError::Corrupt(error.to_string()) } else { StoreError::Sqlite(error) }
     }
 }
 
@@ -156,15 +158,15 @@ impl From<rusqlite_migration::Error> for StoreError {
     fn from(error: rusqlite_migration::Error) -> Self {
         use rusqlite_migration::{Error, MigrationDefinitionError};
         match error {
-            Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => StoreError::Newer,
+            Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => StoreError::SchemaTooNew,
             Error::RusqliteError { err, .. } => err.into(),
-            other => StoreError::Damaged(other.to_string()),
+            other => StoreError::Corrupt(other.to_string()),
         }
     }
 }
 
 /// Refuses a database that SQLite itself finds unsound.
-pub(super) fn sound(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn check_integrity(connection: &Connection) -> Result<(), StoreError> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt(verdict)) }
 }

@@ -5,8 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::testing::{fill_disk, id, kill_after, login, now, token};
-use super::{Author, Cursor, EventFilter, Store};
+use super::testing::{fill_disk, id, kill_after, login, new_token, now};
+use super::{AuditContext, EventCursor, EventFilter, Store};
 use crate::domain::{Actor, EventKind, TokenExpiry};
 
 /// Tells the child after how many points it is killed, and in which directory.
@@ -17,8 +17,8 @@ const TOKEN: &str = "JhxND7ci";
 
 /// Opens a store whose changes are noted in the audit trail.
 fn opened(state: &Path) -> Store {
-    let author = Author { actor: Actor::Administrator, peer: None, at: now() };
-    Store::open(state).expect("opens").acting(author)
+    let author = AuditContext { actor: Actor::Administrator, peer: None, at: now() };
+    Store::open(state).expect("opens").with_audit_context(author)
 }
 
 /// What the child does; nothing in a run of the tests.
@@ -28,7 +28,7 @@ fn in_a_process_of_its_own() {
     let (points, state) = order.split_once(':').expect("an order");
     let store = opened(Path::new(state));
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&token(TOKEN, "alice", TokenExpiry::Never)).expect("token");
+    store.add_token(&new_token(TOKEN, "alice", TokenExpiry::Never)).expect("token");
     assert!(store.restore_ballast().expect("made"));
     fill_disk(FULL_COMMITS);
     kill_after(points.parse().expect("a number"));
@@ -51,7 +51,7 @@ fn is_revoked(store: &Store) -> bool {
 
 fn told(store: &Store) -> usize {
     let filter = EventFilter { kind: Some(EventKind::TokenRevoked), ..EventFilter::default() };
-    store.audit(&filter, Cursor::After(0), 10).expect("read").len()
+    store.audit_events(&filter, EventCursor::After(0), 10).expect("read").len()
 }
 
 #[test]

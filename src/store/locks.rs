@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rusqlite::params;
 
-use super::columns::stored_path;
-use super::{Durability, Reserve, Result, Store};
+use super::columns::parse_stored_path;
+use super::{BallastShare, Result, Store, WriteDurability};
 use crate::domain::{Login, TreePath, UnixMillis};
 
 /// A lock as it is kept.
@@ -16,7 +16,7 @@ pub(crate) struct LockRow {
     /// Where it was taken.
     pub(crate) path: TreePath,
     /// Whether it covers all below.
-    pub(crate) deep: bool,
+    pub(crate) depth_infinity: bool,
     /// Whether it excludes others.
     pub(crate) exclusive: bool,
     /// Whose it is.
@@ -26,13 +26,13 @@ pub(crate) struct LockRow {
     /// How long it was given.
     pub(crate) timeout: Duration,
     /// When it ends.
-    pub(crate) expires: UnixMillis,
+    pub(crate) expires_at: UnixMillis,
 }
 
 impl Store {
     /// Returns the locks that live beyond `now`, and strikes the others.
-    pub(crate) fn live_locks(&self, now: UnixMillis) -> Result<Vec<LockRow>> {
-        self.write_freeing(Durability::Lazy, |connection| {
+    pub(crate) fn load_unexpired_locks(&self, now: UnixMillis) -> Result<Vec<LockRow>> {
+        self.write_shrinking(WriteDurability::Lazy, |connection| {
             connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
             let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";
             let mut statement = connection.prepare(sql)?;
@@ -41,13 +41,13 @@ impl Store {
             while let Some(row) = rows.next()? {
                 locks.push(LockRow {
                     token: row.get(0)?,
-                    path: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
-                    deep: row.get(2)?,
+                    path: parse_stored_path(&row.get::<_, Vec<u8>>(1)?)?,
+                    depth_infinity: row.get(2)?,
                     exclusive: row.get(3)?,
                     login: row.get(4)?,
                     owner: row.get(5)?,
                     timeout: Duration::from_millis(row.get::<_, i64>(6)?.unsigned_abs()),
-                    expires: row.get(7)?,
+                    expires_at: row.get(7)?,
                 });
             }
             Ok(locks)
@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Keeps a new lock.
-    pub(crate) fn keep_lock(&self, lock: &LockRow, durability: Durability) -> Result<()> {
+    pub(crate) fn put_lock(&self, lock: &LockRow, durability: WriteDurability) -> Result<()> {
         self.write(durability, |connection| {
             let sql = "INSERT INTO locks \
                  (token, path, deep, exclusive, login, owner, timeout_ms, expires_at) \
@@ -63,30 +63,30 @@ impl Store {
             connection.prepare_cached(sql)?.execute(params![
                 lock.token,
                 lock.path.as_bytes(),
-                lock.deep,
+                lock.depth_infinity,
                 lock.exclusive,
                 lock.login,
                 lock.owner,
                 i64::try_from(lock.timeout.as_millis()).unwrap_or(i64::MAX),
-                lock.expires,
+                lock.expires_at,
             ])?;
             Ok(())
         })
     }
 
     /// Gives a lock that is kept the timeout and the end of this one; one that was deleted meanwhile stays deleted.
-    pub(crate) fn prolong_lock(&self, lock: &LockRow, durability: Durability) -> Result<()> {
+    pub(crate) fn prolong_lock(&self, lock: &LockRow, durability: WriteDurability) -> Result<()> {
         self.write(durability, |connection| {
             let sql = "UPDATE locks SET timeout_ms = ?2, expires_at = ?3 WHERE token = ?1";
             let timeout = i64::try_from(lock.timeout.as_millis()).unwrap_or(i64::MAX);
-            connection.prepare_cached(sql)?.execute(params![lock.token, timeout, lock.expires])?;
+            connection.prepare_cached(sql)?.execute(params![lock.token, timeout, lock.expires_at])?;
             Ok(())
         })
     }
 
     /// Deletes locks. It concludes what is done, and so may use the ballast.
-    pub(crate) fn drop_locks(&self, tokens: &[&str], durability: Durability) -> Result<()> {
-        self.write_reserved(durability, Reserve::Narrowing, |connection| {
+    pub(crate) fn delete_locks(&self, tokens: &[&str], durability: WriteDurability) -> Result<()> {
+        self.write_with_ballast(durability, BallastShare::Narrowing, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
             tokens.iter().try_for_each(|token| statement.execute([token]).map(drop))?;
             Ok(())

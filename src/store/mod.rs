@@ -10,35 +10,35 @@
 //! and that number is announced beside the database, so that it need not be read there ([`epoch`]).
 
 mod audit;
+mod audit_context;
 mod audit_trim;
-mod author;
 mod ballast;
-mod budget;
 mod checksums;
-mod clean;
-mod clock;
+mod clock_checkpoint;
 mod columns;
-mod counts;
+mod effective_access;
 mod epoch;
 mod error;
 mod intents;
-mod journals;
 #[cfg(test)]
 mod killed;
 mod locks;
 mod meta;
+mod migration;
 mod nodes;
-mod opening;
 mod policy;
 mod properties;
-mod reach;
+mod quota;
+mod retention;
+mod sync_journals;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
+mod transactions;
 mod tree_markers;
 mod uploads;
+mod usage_counts;
 mod users;
-mod writes;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -53,35 +53,35 @@ use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 use crate::domain::{PropertyQuota, StateLimits};
-use epoch::Announced;
+use epoch::EpochFile;
 
-pub(crate) use audit::Sighting;
-pub use audit::{Cursor, EventFilter, Noted};
-pub use author::Author;
+pub(crate) use audit::AddressSeen;
+pub use audit::{EventCursor, EventFilter, RecordedEvent};
+pub use audit_context::AuditContext;
 pub use ballast::DiskFault;
-use ballast::{Ballast, Reserve};
-pub use clock::{ClockJump, ClockMemory};
-pub use error::{Shortage, StoreError};
-pub(crate) use intents::{Entity, Intent, Plan};
-pub(crate) use journals::{Journal, Mark, MarkRow};
+use ballast::{BallastFile, BallastShare};
+pub use clock_checkpoint::{ClockCheckpoint, ClockJump};
+pub use effective_access::LocatedScope;
+pub(crate) use effective_access::{ChainToken, CredentialRow, EffectiveAccess};
+pub use error::{ClientStoreError, StoreError};
+pub(crate) use intents::{ChangeIntent, EntryIdentity, IntentAction};
 pub(crate) use locks::LockRow;
-pub(crate) use nodes::{Moved, NodeRow, Step};
-use opening::Migration;
-pub(crate) use opening::PEPPER;
-pub(crate) use properties::{Holding, PropertyRow, PropertyStep};
-pub use reach::Placed;
-pub(crate) use reach::{Caller, Link, Reached};
-pub(crate) use tokens::Use;
-pub use tokens::{LastUse, Narrowed, NewToken, Sealed, TokenFilter, TokenRecord, TokenState};
+use migration::MigrationMode;
+pub(crate) use migration::PEPPER_FILE_NAME;
+pub(crate) use nodes::{CompletedMove, NodePathStep, NodeRow};
+pub(crate) use properties::{PropertyRow, PropertyTotals, PropertyUpdate};
+pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};
+pub(crate) use tokens::TokenUse;
+pub use tokens::{LastUseRecord, NarrowedToken, NewTokenRow, SecretHash, TokenFilter, TokenRecord, TokenState};
 pub(crate) use tree_markers::TreeMarker;
 pub(crate) use uploads::{UploadPart, UploadRow};
-pub use users::{User, UserChange};
+pub use users::{User, UserUpdate};
 
 /// The result of a store operation.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
-const DATABASE: &str = "patgate.db";
-const STEPS: &[M<'static>] = &[
+const DATABASE_FILE_NAME: &str = "patgate.db";
+const MIGRATION_STEPS: &[M<'static>] = &[
     M::up(include_str!("schema.sql")),
     M::up(include_str!("schema_2.sql")),
     M::up(include_str!("schema_3.sql")),
@@ -96,14 +96,14 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_12.sql")),
     M::up(include_str!("schema_13.sql")),
 ];
-const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
-const IDLE_READERS: usize = 16;
+const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
+const MAX_IDLE_READERS: usize = 16;
 /// How long a read waits for a process that keeps even readers out, as recovery does.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
+const READ_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether a write is on disk before its call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
+pub(crate) enum WriteDurability {
     /// Synced: what must survive a power cut once it was answered.
     Synced,
     /// Survives the end of the process; a power cut may lose the last moments.
@@ -113,30 +113,30 @@ pub(crate) enum Durability {
 /// The open database; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
-    author: Option<Arc<Author>>,
+    inner: Arc<StoreInner>,
+    audit_context: Option<Arc<AuditContext>>,
 }
 
-struct Shared {
-    state: PathBuf,
+struct StoreInner {
+    state_dir: PathBuf,
     readers: Mutex<Vec<Connection>>,
-    writers: Mutex<Writers>,
+    writers: Mutex<WriterConnections>,
     /// When a write last found the database held.
-    held_at: Mutex<Option<Instant>>,
-    ballast: Ballast,
-    budget: Mutex<PropertyQuota>,
+    busy_at: Mutex<Option<Instant>>,
+    ballast_file: BallastFile,
+    property_quota: Mutex<PropertyQuota>,
     limits: Mutex<StateLimits>,
     watcher: Mutex<Connection>,
-    announced: Announced,
-    changes: AtomicU64,
+    epoch_file: EpochFile,
+    write_count: AtomicU64,
     /// The number of the event at which events are next counted.
-    events_counted_at: AtomicU64,
+    recount_after_event: AtomicU64,
     changed: Notify,
     /// Whether there are checksums at all: most trees have none, and are then not asked for any.
-    sums: AtomicBool,
+    has_checksums: AtomicBool,
 }
 
-struct Writers {
+struct WriterConnections {
     synced: Connection,
     lazy: Connection,
 }
@@ -149,103 +149,105 @@ impl Store {
     /// [`StoreError`] when the folder can't be made or used, or the database is damaged, was written by a newer patgate,
     /// or is missing beside a pepper.
     pub fn open(state: &Path) -> Result<Self> {
-        Self::open_with(state, Migration::AfterBackup)
+        Self::open_with(state, MigrationMode::AfterBackup)
     }
 
     /// Likewise, for whoever works beside a server or only looks: one of an older patgate is left as it is.
     ///
     /// # Errors
     /// As [`Store::open`]; [`StoreError::Older`].
-    pub fn open_current(state: &Path) -> Result<Self> {
-        Self::open_with(state, Migration::Refused)
+    pub fn open_without_migration(state: &Path) -> Result<Self> {
+        Self::open_with(state, MigrationMode::Refuse)
     }
 
-    fn open_with(state: &Path, migration: Migration) -> Result<Self> {
+    fn open_with(state: &Path, migration: MigrationMode) -> Result<Self> {
         // On a full disk the index of the write-ahead log is what has no room.
-        let ballast = Ballast::new(state);
+        let ballast = BallastFile::new(state);
         loop {
-            match Self::open_once(state, migration) {
-                Err(StoreError::Full) if ballast.release(Reserve::Revocation)? => {}
+            match Self::try_open(state, migration) {
+                Err(StoreError::DiskFull) if ballast.release(BallastShare::Revocation)? => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn open_once(state: &Path, migration: Migration) -> Result<Self> {
-        let unusable = |source| StoreError::State { path: state.to_owned(), source };
+    fn try_open(state: &Path, migration: MigrationMode) -> Result<Self> {
+        let unusable = |source| StoreError::StateDirectory { path: state.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
         fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
-        let path = opening::make_file(state)?;
-        let mut synced = connect(&path, "FULL")?;
-        error::sound(&synced)?;
-        opening::migrate(&mut synced, state, migration)?;
+        let path = migration::create_database_file(state)?;
+        let mut synced = open_writer(&path, "FULL")?;
+        error::check_integrity(&synced)?;
+        migration::migrate(&mut synced, state, migration)?;
         let sums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
-        let lazy = connect(&path, "NORMAL")?;
-        let watcher = Mutex::new(reader(&path)?);
-        let announced = Announced::open(state).map_err(unusable)?;
+        let lazy = open_writer(&path, "NORMAL")?;
+        let watcher = Mutex::new(open_reader(&path)?);
+        let announced = EpochFile::open(state).map_err(unusable)?;
         let store = Self {
-            shared: Arc::new(Shared {
-                state: state.to_owned(),
+            inner: Arc::new(StoreInner {
+                state_dir: state.to_owned(),
                 readers: Mutex::default(),
-                writers: Mutex::new(Writers { synced, lazy }),
-                held_at: Mutex::default(),
-                ballast: Ballast::new(state),
-                budget: Mutex::default(),
+                writers: Mutex::new(WriterConnections { synced, lazy }),
+                busy_at: Mutex::default(),
+                ballast_file: BallastFile::new(state),
+                property_quota: Mutex::default(),
                 limits: Mutex::default(),
                 watcher,
-                announced,
-                changes: AtomicU64::new(0),
-                events_counted_at: AtomicU64::new(0),
+                epoch_file: announced,
+                write_count: AtomicU64::new(0),
+                recount_after_event: AtomicU64::new(0),
                 changed: Notify::new(),
-                sums: AtomicBool::new(sums),
+                has_checksums: AtomicBool::new(sums),
             }),
-            author: None,
+            audit_context: None,
         };
-        store.begin()?;
+        store.init_meta()?;
         Ok(store)
     }
 
     /// Makes the row of facts about the store where there is none, and announces the epoch.
-    fn begin(&self) -> Result<()> {
+    fn init_meta(&self) -> Result<()> {
         const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
         let mut etag_key = [0u8; 32];
         getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
-        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| Ok(t.execute(INSERT, [etag_key]).map(drop)?))
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
+            Ok(t.execute(INSERT, [etag_key]).map(drop)?)
+        })
     }
 
     /// Returns the state directory.
-    pub fn state(&self) -> &Path {
-        &self.shared.state
+    pub fn state_dir(&self) -> &Path {
+        &self.inner.state_dir
     }
 
     /// Returns a number that differs from the last one whenever anything was written since, by this
     /// process or another.
-    pub fn version(&self) -> Result<(u64, i64)> {
-        let here = self.changes();
-        let version = self.shared.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
+    pub fn data_version(&self) -> Result<(u64, i64)> {
+        let here = self.write_count();
+        let version = self.inner.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok((here, version))
     }
 
     /// Returns how many writes this process has made: costs nothing to ask.
-    pub(crate) fn changes(&self) -> u64 {
-        self.shared.changes.load(Ordering::Acquire)
+    pub(crate) fn write_count(&self) -> u64 {
+        self.inner.write_count.load(Ordering::Acquire)
     }
 
     /// Waits for the next write of this process after the call, whenever the wait itself begins.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
-        self.shared.changed.notified()
+        self.inner.changed.notified()
     }
 
     /// Runs a read on a pooled connection.
     pub(crate) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let pooled = self.shared.readers.lock().pop();
+        let pooled = self.inner.readers.lock().pop();
         let connection = match pooled {
             Some(connection) => connection,
-            None => reader(&self.shared.state.join(DATABASE))?,
+            None => open_reader(&self.inner.state_dir.join(DATABASE_FILE_NAME))?,
         };
         let result = query(&connection);
-        let mut readers = self.shared.readers.lock();
-        if readers.len() < IDLE_READERS {
+        let mut readers = self.inner.readers.lock();
+        if readers.len() < MAX_IDLE_READERS {
             readers.push(connection);
         }
         result
@@ -262,11 +264,11 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("state", &self.shared.state).finish_non_exhaustive()
+        f.debug_struct("Store").field("state", &self.inner.state_dir).finish_non_exhaustive()
     }
 }
 
-fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
+fn open_writer(path: &Path, synchronous: &str) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(10))?;
@@ -279,10 +281,10 @@ fn connect(path: &Path, synchronous: &str) -> Result<Connection> {
     Ok(connection)
 }
 
-fn reader(path: &Path) -> Result<Connection> {
+fn open_reader(path: &Path) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(READ_TIMEOUT)?;
+    connection.busy_timeout(READ_BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_read_what_is_kept() {
+    fn state_files_are_private_to_owner() {
         let folder = tempfile::tempdir().expect("folder");
         let state = folder.path().join("deep/state");
         let store = Store::open(&state).expect("opens");
@@ -310,14 +312,14 @@ mod tests {
         }
         drop(store);
         fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).expect("widened");
-        fs::set_permissions(state.join(DATABASE), fs::Permissions::from_mode(0o644)).expect("widened");
+        fs::set_permissions(state.join(DATABASE_FILE_NAME), fs::Permissions::from_mode(0o644)).expect("widened");
         let _store = Store::open(&state).expect("opens again");
-        assert_eq!((mode(&state), mode(&state.join(DATABASE))), (0o700, 0o600));
+        assert_eq!((mode(&state), mode(&state.join(DATABASE_FILE_NAME))), (0o700, 0o600));
     }
 
     #[test]
-    fn a_second_store_of_one_process_leaves_the_locks_of_the_first() {
-        let (folder, store) = testing::opened();
+    fn second_store_in_process_keeps_posix_locks_of_first() {
+        let (folder, store) = testing::open_temp_store();
         assert!(!store.policy().expect("read").allow_never);
         let state = folder.path().join("state");
         let locked = |name: &str| {
@@ -331,58 +333,58 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_database_is_refused_with_words() {
-        let (folder, store) = testing::opened();
-        store.write(Durability::Synced, |t| Ok(t.pragma_update(None, "user_version", 99)?)).expect("written");
+    fn newer_database_is_refused_with_message() {
+        let (folder, store) = testing::open_temp_store();
+        store.write(WriteDurability::Synced, |t| Ok(t.pragma_update(None, "user_version", 99)?)).expect("written");
         drop(store);
         let error = Store::open(&folder.path().join("state")).expect_err("refused");
-        assert!(matches!(error, StoreError::Newer), "{error:?}");
+        assert!(matches!(error, StoreError::SchemaTooNew), "{error:?}");
         assert!(error.to_string().contains("newer patgate"));
     }
 
     #[test]
-    fn a_damaged_database_is_refused_with_words() {
+    fn corrupt_database_is_refused_with_message() {
         for (offset, bytes) in [(0, 100), (4096, 8192)] {
-            let (folder, store) = testing::opened();
+            let (folder, store) = testing::open_temp_store();
             store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
             drop(store);
             let state = folder.path().join("state");
-            let mut content = fs::read(state.join(DATABASE)).expect("read");
+            let mut content = fs::read(state.join(DATABASE_FILE_NAME)).expect("read");
             content[offset..offset + bytes].fill(0xa5);
-            fs::write(state.join(DATABASE), content).expect("overwritten");
+            fs::write(state.join(DATABASE_FILE_NAME), content).expect("overwritten");
             let error = Store::open(&state).expect_err("refused");
-            assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+            assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
             assert!(error.to_string().contains("restore the state directory from a backup"));
         }
     }
 
     #[test]
-    fn a_value_that_cannot_be_is_damage_and_not_skipped() {
-        let (_folder, store) = testing::opened();
+    fn invalid_column_value_is_reported_as_corruption() {
+        let (_folder, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         store
-            .write(Durability::Synced, |t| Ok(t.execute("UPDATE users SET login = 'a/b'", []).map(drop)?))
+            .write(WriteDurability::Synced, |t| Ok(t.execute("UPDATE users SET login = 'a/b'", []).map(drop)?))
             .expect("overwritten");
         let error = store.users(None, 10).expect_err("refused");
-        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
     }
 
     #[test]
-    fn a_failed_write_leaves_nothing() {
-        let (_folder, store) = testing::opened();
-        let failed: Result<()> = store.write(Durability::Synced, |t| {
+    fn failed_write_is_rolled_back() {
+        let (_folder, store) = testing::open_temp_store();
+        let failed: Result<()> = store.write(WriteDurability::Synced, |t| {
             t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
-            Err(StoreError::Missing("it".to_owned()))
+            Err(StoreError::NotFound("it".to_owned()))
         });
         assert!(failed.is_err());
         assert!(!store.policy().expect("read").allow_never);
     }
 
     #[test]
-    fn a_reader_does_not_wait_for_a_writer() {
-        let (_folder, store) = testing::opened();
+    fn reader_is_not_blocked_by_writer() {
+        let (_folder, store) = testing::open_temp_store();
         store
-            .write(Durability::Synced, |t| {
+            .write(WriteDurability::Synced, |t| {
                 t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
                 assert!(!store.policy()?.allow_never, "what is not committed is not seen");
                 Ok(())
@@ -392,12 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn a_write_of_another_process_moves_the_version() {
-        let (folder, store) = testing::opened();
+    fn write_by_another_process_changes_data_version() {
+        let (folder, store) = testing::open_temp_store();
         let other = Store::open(&folder.path().join("state")).expect("opens");
-        let before = store.version().expect("read");
-        assert_eq!(store.version().expect("read"), before);
+        let before = store.data_version().expect("read");
+        assert_eq!(store.data_version().expect("read"), before);
         other.set_policy("allow-never", "true").expect("written");
-        assert_ne!(store.version().expect("read"), before);
+        assert_ne!(store.data_version().expect("read"), before);
     }
 }

@@ -5,9 +5,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::columns::stored_path;
-use super::intents::{Intent, intents, take_intent};
-use super::{Durability, Reserve, Result, Store};
+use super::columns::parse_stored_path;
+use super::intents::{ChangeIntent, delete_intent_row, select_intents};
+use super::{BallastShare, Result, Store, WriteDurability};
 use crate::domain::{EntryName, Login, NodeId, NodeIdentity, TreePath};
 
 /// A named node.
@@ -24,13 +24,13 @@ pub(crate) struct NodeRow {
 }
 
 /// One step down to a node: a name (empty for the root) and what stands there on the host.
-pub(crate) type Step = (Vec<u8>, NodeIdentity);
+pub(crate) type NodePathStep = (Vec<u8>, NodeIdentity);
 
 /// Draws a new id.
-pub(crate) type Mint<'a> = &'a dyn Fn() -> Result<NodeId>;
+pub(crate) type NodeIdGenerator<'a> = &'a dyn Fn() -> Result<NodeId>;
 
 /// A move that was done on the host, and what the host shows of it.
-pub(crate) struct Moved<'a> {
+pub(crate) struct CompletedMove<'a> {
     /// The intent that announced it, if one did.
     pub(crate) intent: Option<i64>,
     /// Where the entry was.
@@ -40,30 +40,30 @@ pub(crate) struct Moved<'a> {
     /// Where the entry is now.
     pub(crate) target: &'a TreePath,
     /// The way down to the folder that holds it now.
-    pub(crate) way: &'a [Step],
+    pub(crate) parent_steps: &'a [NodePathStep],
     /// What rows at and below the source are recognised by from now on, where not as before; those with
     /// nothing end.
-    pub(crate) anew: &'a [(NodeId, Option<NodeIdentity>)],
+    pub(crate) updated_identities: &'a [(NodeId, Option<NodeIdentity>)],
 }
 
-/// The columns that [`node_row`] reads; a file is recognised by the folder that holds it.
-pub(super) const SELECT: &str = "SELECT n.id, n.parent, n.name, n.folder, \
+/// The columns that [`node_from_row`] reads; a file is recognised by the folder that holds it.
+pub(super) const NODE_COLUMNS: &str = "SELECT n.id, n.parent, n.name, n.folder, \
      iif(n.folder, n.inode, p.inode), iif(n.folder, n.born, p.born)";
-pub(super) const FROM: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
+pub(super) const NODE_TABLES: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
 
 impl Store {
     /// Returns where a node is by the index, and its row.
     pub(crate) fn node(&self, id: NodeId) -> Result<Option<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
-            let sql = format!("{SELECT} {FROM} WHERE n.id = ?1");
-            let row = connection.prepare_cached(&sql)?.query_row([id], node_row).optional()?;
-            row.map(|row| Ok((path_of(connection, id)?, row))).transpose()
+            let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.id = ?1");
+            let row = connection.prepare_cached(&sql)?.query_row([id], node_from_row).optional()?;
+            row.map(|row| Ok((node_path(connection, id)?, row))).transpose()
         })
     }
 
     /// Returns the row of the node at a path.
     pub(crate) fn node_at(&self, path: &TreePath) -> Result<Option<NodeRow>> {
-        self.snapshot(|connection| walk(connection, path))
+        self.snapshot(|connection| resolve_path(connection, path))
     }
 
     /// Returns all rows, each with where it is by the index, in the order of the paths.
@@ -74,15 +74,15 @@ impl Store {
     /// Returns the rows at and below a path, each with where it is by the index, in the order of the paths.
     pub(crate) fn nodes_within(&self, top: &TreePath) -> Result<Vec<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
-            let Some(row) = walk(connection, top)? else { return Ok(Vec::new()) };
+            let Some(row) = resolve_path(connection, top)? else { return Ok(Vec::new()) };
             let sql = "WITH RECURSIVE down (id, place) AS ( \
                  SELECT ?1, x'' UNION ALL \
                  SELECT n.id, CAST(down.place || x'2f' || n.name AS BLOB) FROM nodes n JOIN down ON n.parent = down.id)";
-            let mut statement = connection.prepare(&format!("{sql} {SELECT}, down.place {FROM} JOIN down ON down.id = n.id"))?;
+            let mut statement = connection.prepare(&format!("{sql} {NODE_COLUMNS}, down.place {NODE_TABLES} JOIN down ON down.id = n.id"))?;
             let mut rows = statement.query([row.id])?;
             let mut nodes = Vec::new();
             while let Some(row) = rows.next()? {
-                nodes.push((top.join(&stored_path(&row.get::<_, Vec<u8>>(6)?)?), node_row(row)?));
+                nodes.push((top.join(&parse_stored_path(&row.get::<_, Vec<u8>>(6)?)?), node_from_row(row)?));
             }
             nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
             Ok(nodes)
@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// Returns the nodes that a grant, a scope or a property names.
-    pub(crate) fn nodes_in_use(&self) -> Result<Vec<NodeId>> {
+    pub(crate) fn referenced_nodes(&self) -> Result<Vec<NodeId>> {
         self.read(|connection| {
             let sql = "SELECT node FROM grants UNION SELECT node FROM scopes UNION SELECT node FROM properties";
             let mut statement = connection.prepare(sql)?;
@@ -117,27 +117,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Budget`](super::StoreError::Budget) where `namer`, or all together, have as many named as may be.
-    pub(crate) fn name_nodes(
+    pub(crate) fn create_nodes(
         &self,
         path: &TreePath,
-        way: &[Step],
-        mint: Mint<'_>,
+        way: &[NodePathStep],
+        mint: NodeIdGenerator<'_>,
         namer: Option<&Login>,
     ) -> Result<Option<NodeId>> {
-        self.write(Durability::Lazy, |connection| {
-            let arrives = |intent: &Intent| intent.plan.target().is_some_and(|target| path.starts_with(target));
-            if intents(connection)?.iter().any(arrives) {
+        self.write(WriteDurability::Lazy, |connection| {
+            let arrives = |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
+            if select_intents(connection)?.iter().any(arrives) {
                 return Ok(None);
             }
-            let named = ensure(connection, way, mint, namer)?;
+            let named = ensure_rows(connection, way, mint, namer)?;
             self.fits_named_nodes(connection, namer, 0)?;
             Ok(named)
         })
     }
 
     /// Ends nodes, and with each all below it.
-    pub(crate) fn end_nodes(&self, ids: &[NodeId]) -> Result<()> {
-        self.write_freeing(Durability::Lazy, |connection| {
+    pub(crate) fn delete_nodes(&self, ids: &[NodeId]) -> Result<()> {
+        self.write_shrinking(WriteDurability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
             ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
             Ok(())
@@ -146,9 +146,9 @@ impl Store {
 
     /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
     /// is done when somebody finished that intent already.
-    pub(crate) fn finish_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
-        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
-            if take_intent(connection, intent)? { end_at(connection, path) } else { Ok(()) }
+    pub(crate) fn complete_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
+        self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
+            if delete_intent_row(connection, intent)? { delete_node_at(connection, path) } else { Ok(()) }
         })
     }
 
@@ -157,29 +157,29 @@ impl Store {
     ///
     /// The entry's row moves to its new place and the row that stood there ends; but a file that
     /// replaces a file takes over that file's id, and its own ends. Properties go with the entry.
-    pub(crate) fn finish_move(&self, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
-        self.write_reserved(Durability::Lazy, Reserve::Narrowing, |connection| {
-            let ours = moved.intent.map_or(Ok(true), |id| take_intent(connection, id))?;
-            if ours { follow(connection, moved, mint) } else { Ok(()) }
+    pub(crate) fn complete_move(&self, moved: &CompletedMove<'_>, mint: NodeIdGenerator<'_>) -> Result<()> {
+        self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
+            let ours = moved.intent.map_or(Ok(true), |id| delete_intent_row(connection, id))?;
+            if ours { apply_move(connection, moved, mint) } else { Ok(()) }
         })
     }
 }
 
-fn follow(connection: &Connection, moved: &Moved<'_>, mint: Mint<'_>) -> Result<()> {
-    let source = walk(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
+fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, mint: NodeIdGenerator<'_>) -> Result<()> {
+    let source = resolve_path(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
     let parent = match source {
-        Some(_) => ensure(connection, moved.way, mint, None)?,
+        Some(_) => ensure_rows(connection, moved.parent_steps, mint, None)?,
         None => None,
     };
-    moved.anew.iter().try_for_each(|(id, identity)| recognise(connection, *id, *identity))?;
-    match (source, walk(connection, moved.target)?) {
+    moved.updated_identities.iter().try_for_each(|(id, identity)| set_identity(connection, *id, *identity))?;
+    match (source, resolve_path(connection, moved.target)?) {
         (Some(source), Some(target)) if source.id == target.id => Ok(()),
         (source, Some(target)) if is_file(moved.identity) && is_file(target.identity) => {
             replace_file(connection, source.map(|row| row.id), target.id)
         }
         (source, target) => {
-            target.map(|row| end(connection, row.id)).transpose()?;
-            source.map(|row| settle_in(connection, row.id, parent, moved.target)).transpose()?;
+            target.map(|row| delete_node(connection, row.id)).transpose()?;
+            source.map(|row| reparent(connection, row.id, parent, moved.target)).transpose()?;
             Ok(())
         }
     }
@@ -190,8 +190,10 @@ fn is_file(identity: NodeIdentity) -> bool {
 }
 
 /// Lets a folder be recognised by something else; ends a node that nothing is left of.
-pub(super) fn recognise(connection: &Connection, id: NodeId, identity: Option<NodeIdentity>) -> Result<()> {
-    let Some(NodeIdentity::Directory { inode, birth_time: born }) = identity else { return end(connection, id) };
+pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option<NodeIdentity>) -> Result<()> {
+    let Some(NodeIdentity::Directory { inode, birth_time: born }) = identity else {
+        return delete_node(connection, id);
+    };
     let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, inode.cast_signed(), born])?;
     Ok(())
@@ -203,10 +205,10 @@ fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId)
     let Some(source) = source else { return Ok(()) };
     let sql = "UPDATE properties SET node = ?1 WHERE node = ?2";
     connection.execute(sql, [target, source])?;
-    end(connection, source)
+    delete_node(connection, source)
 }
 
-fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: &TreePath) -> Result<()> {
+fn reparent(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: &TreePath) -> Result<()> {
     let name = place.name();
     let name = name.as_ref().map_or(&b""[..], EntryName::as_bytes);
     let sql = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
@@ -215,23 +217,28 @@ fn settle_in(connection: &Connection, id: NodeId, parent: Option<NodeId>, place:
 }
 
 /// Finds or makes the rows of a way down, and returns the last one's id; `None` for no steps.
-fn ensure(connection: &Connection, way: &[Step], mint: Mint<'_>, namer: Option<&Login>) -> Result<Option<NodeId>> {
+fn ensure_rows(
+    connection: &Connection,
+    way: &[NodePathStep],
+    mint: NodeIdGenerator<'_>,
+    namer: Option<&Login>,
+) -> Result<Option<NodeId>> {
     let mut parent: Option<NodeId> = None;
     for (name, identity) in way {
-        let row = child(connection, parent, name)?;
+        let row = child_row(connection, parent, name)?;
         parent = Some(match row {
             Some(row) if row.identity.matches(*identity) => row.id,
             Some(row) => {
-                end(connection, row.id)?;
-                insert(connection, mint()?, (parent, name), *identity, namer)?
+                delete_node(connection, row.id)?;
+                insert_node(connection, mint()?, (parent, name), *identity, namer)?
             }
-            None => insert(connection, mint()?, (parent, name), *identity, namer)?,
+            None => insert_node(connection, mint()?, (parent, name), *identity, namer)?,
         });
     }
     Ok(parent)
 }
 
-fn insert(
+fn insert_node(
     connection: &Connection,
     id: NodeId,
     (parent, name): (Option<NodeId>, &[u8]),
@@ -249,21 +256,21 @@ fn insert(
     Ok(id)
 }
 
-pub(super) fn walk(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
-    let mut row = child(connection, None, b"")?;
+pub(super) fn resolve_path(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
+    let mut row = child_row(connection, None, b"")?;
     for part in path.components() {
         let Some(folder) = row else { return Ok(None) };
-        row = child(connection, Some(folder.id), part)?;
+        row = child_row(connection, Some(folder.id), part)?;
     }
     Ok(row)
 }
 
-fn child(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result<Option<NodeRow>> {
-    let sql = format!("{SELECT} {FROM} WHERE n.parent IS ?1 AND n.name = ?2");
-    Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_row).optional()?)
+fn child_row(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result<Option<NodeRow>> {
+    let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.parent IS ?1 AND n.name = ?2");
+    Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_from_row).optional()?)
 }
 
-pub(super) fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
+pub(super) fn node_path(connection: &Connection, id: NodeId) -> Result<TreePath> {
     let sql = "WITH RECURSIVE up (parent, name, height) AS ( \
          SELECT parent, name, 0 FROM nodes WHERE id = ?1 UNION ALL \
          SELECT n.parent, n.name, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent WHERE up.height < 4096) \
@@ -271,20 +278,20 @@ pub(super) fn path_of(connection: &Connection, id: NodeId) -> Result<TreePath> {
     let mut statement = connection.prepare_cached(sql)?;
     let names = statement.query_map([id], |row| row.get::<_, Vec<u8>>(0))?;
     let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
-    stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
+    parse_stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
 }
 
 /// Ends the node at a path, if one is named there.
-fn end_at(connection: &Connection, path: &TreePath) -> Result<()> {
-    walk(connection, path)?.map_or(Ok(()), |row| end(connection, row.id))
+fn delete_node_at(connection: &Connection, path: &TreePath) -> Result<()> {
+    resolve_path(connection, path)?.map_or(Ok(()), |row| delete_node(connection, row.id))
 }
 
-fn end(connection: &Connection, id: NodeId) -> Result<()> {
+fn delete_node(connection: &Connection, id: NodeId) -> Result<()> {
     connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
-pub(super) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
     let born = row.get(5)?;
     let identity = if row.get(3)? {

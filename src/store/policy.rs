@@ -2,13 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Durability, Result, Store, StoreError};
+use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{EventKind, Policy, PolicySetting};
 
 impl Store {
     /// Returns the policy.
     pub fn policy(&self) -> Result<Policy> {
-        self.read(policy)
+        self.read(read_policy)
     }
 
     /// Changes one key of the policy, as it is typed, and returns what holds then.
@@ -16,7 +16,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Setting`] for an unknown key or a bad value, and as [`Store::change_policy`].
     pub fn set_policy(&self, key: &str, value: &str) -> Result<Policy> {
-        self.change_policy(&[PolicySetting::parse(key, value).map_err(StoreError::Setting)?])
+        self.change_policy(&[PolicySetting::parse(key, value).map_err(StoreError::InvalidSetting)?])
     }
 
     /// Changes keys of the policy, all of them or none, and returns what holds then.
@@ -24,12 +24,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Setting`] when the default lifetime would be above the maximum.
     pub fn change_policy(&self, settings: &[PolicySetting]) -> Result<Policy> {
-        self.write(Durability::Synced, |t| {
-            let before = policy(t)?;
+        self.write(WriteDurability::Synced, |t| {
+            let before = read_policy(t)?;
             let after = settings.iter().fold(before, |policy, setting| policy.with_setting(*setting));
             if after.default_lifetime > after.max_lifetime {
                 let Policy { default_lifetime, max_lifetime, .. } = after;
-                return Err(StoreError::Setting(format!(
+                return Err(StoreError::InvalidSetting(format!(
                     "default-lifetime may not exceed max-lifetime: they would be {default_lifetime} and {max_lifetime}"
                 )));
             }
@@ -40,7 +40,7 @@ impl Store {
                     "INSERT INTO policy (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
                     params![key, value],
                 )?;
-                self.note(t, EventKind::PolicyChanged, |event| event.with_detail(format!("{key} {value}")))?;
+                self.record_change(t, EventKind::PolicyChanged, |event| event.with_detail(format!("{key} {value}")))?;
             }
             Ok(after)
         })
@@ -48,13 +48,13 @@ impl Store {
 }
 
 /// Reads the policy within a transaction.
-pub(super) fn policy(c: &Connection) -> Result<Policy> {
+pub(super) fn read_policy(c: &Connection) -> Result<Policy> {
     let mut policy = Policy::default();
     let mut select = c.prepare_cached("SELECT key, value FROM policy")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
-        policy = policy.with_setting(PolicySetting::parse(&key, &value).map_err(StoreError::Damaged)?);
+        policy = policy.with_setting(PolicySetting::parse(&key, &value).map_err(StoreError::Corrupt)?);
     }
     Ok(policy)
 }
@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_do_not_fit_together_are_set_none_of_them() {
+    fn inconsistent_policy_change_is_refused_as_a_whole() {
         let state = tempfile::tempdir().expect("folder");
         let store = Store::open(state.path()).expect("opens");
         let setting = |key, value| PolicySetting::parse(key, value).expect("a setting");
         let (long, short) = (setting("default-lifetime", "60d"), setting("max-lifetime", "30d"));
         let refused = store.change_policy(&[setting("allow-never", "true"), long, short]);
-        assert!(matches!(refused, Err(StoreError::Setting(_))), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::InvalidSetting(_))), "{refused:?}");
         assert_eq!(store.policy().expect("read"), Policy::default());
         for (default, max) in [("20d", "30d"), ("60d", "60d")] {
             let both = [setting("default-lifetime", default), setting("max-lifetime", max)];
@@ -84,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn no_tokens_at_all_which_an_older_patgate_took_becomes_one() {
+    fn migration_raises_zero_max_tokens_to_one() {
         for (kept, becomes) in [("0", 1), ("7", 7)] {
-            let folder = testing::older(6);
+            let folder = testing::older_state_dir(6);
             let connection = rusqlite::Connection::open(folder.path().join("patgate.db")).expect("opens");
             connection.execute("INSERT INTO policy VALUES ('max-tokens-per-user', ?1)", [kept]).expect("set");
             drop(connection);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_outlives_the_process_and_refuses_what_it_cannot_hold() {
+    fn policy_persists_and_refuses_invalid_values() {
         let state = tempfile::tempdir().expect("folder");
         let store = Store::open(state.path()).expect("opens");
         assert_eq!(store.policy().expect("read"), Policy::default());
@@ -112,7 +112,7 @@ mod tests {
             ("max-lifetime", "30d"),
         ] {
             let refused = store.set_policy(key, value);
-            assert!(matches!(refused, Err(StoreError::Setting(_))), "{key} {value}: {refused:?}");
+            assert!(matches!(refused, Err(StoreError::InvalidSetting(_))), "{key} {value}: {refused:?}");
         }
         assert_eq!(store.policy().expect("read"), Policy::default());
         store.set_policy("max-tokens-per-user", "7").expect("set");

@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use rusqlite::{Connection, params};
 
-use super::budget::Held;
-use super::columns::stored_path;
-use super::nodes::{FROM, SELECT, node_row};
-use super::reach::named;
-use super::{Durability, NodeRow, Reserve, Result, Store};
+use super::columns::parse_stored_path;
+use super::effective_access::check_node_exists;
+use super::nodes::{NODE_COLUMNS, NODE_TABLES, node_from_row};
+use super::quota::PropertyUsage;
+use super::{BallastShare, NodeRow, Result, Store, WriteDurability};
 use crate::domain::{Login, NodeId, TreePath};
 
 /// A dead property as it is kept.
@@ -24,7 +24,7 @@ pub(crate) struct PropertyRow {
 
 /// One step of a change: the value that a property gets, or `None` for one that goes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PropertyStep<'a> {
+pub(crate) struct PropertyUpdate<'a> {
     /// The namespace of its name.
     pub(crate) namespace: &'a str,
     /// The local part of its name.
@@ -35,7 +35,7 @@ pub(crate) struct PropertyStep<'a> {
 
 /// How much a node's properties come to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Holding {
+pub(crate) struct PropertyTotals {
     /// How many there are.
     pub(crate) count: u64,
     /// The bytes of their names and values.
@@ -48,29 +48,29 @@ impl Store {
         self.read(|connection| {
             let sql = "SELECT namespace, name, value FROM properties WHERE node = ?1 ORDER BY namespace, name";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([node], |row| property_row(row, 0))?;
+            let rows = statement.query_map([node], |row| property_from_row(row, 0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 
     /// Returns the properties of the nodes that a folder holds, each with its node's row, in the order
     /// of the nodes' names; `None` when they have more than `most` bytes.
-    pub(crate) fn properties_in(&self, folder: NodeId, most: usize) -> Result<Option<Vec<(NodeRow, PropertyRow)>>> {
+    pub(crate) fn child_properties(&self, folder: NodeId, most: usize) -> Result<Option<Vec<(NodeRow, PropertyRow)>>> {
         self.read(|connection| {
             let sql = format!(
-                "{SELECT}, d.namespace, d.name, d.value {FROM} JOIN properties d ON d.node = n.id \
+                "{NODE_COLUMNS}, d.namespace, d.name, d.value {NODE_TABLES} JOIN properties d ON d.node = n.id \
                  WHERE n.parent = ?1 ORDER BY n.name, d.namespace, d.name"
             );
             let mut statement = connection.prepare_cached(&sql)?;
             let mut rows = statement.query([folder])?;
             let (mut found, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
-                let property = property_row(row, 6)?;
+                let property = property_from_row(row, 6)?;
                 bytes += property.namespace.len() + property.name.len() + property.value.len();
                 if bytes > most {
                     return Ok(None);
                 }
-                found.push((node_row(row)?, property));
+                found.push((node_from_row(row)?, property));
             }
             Ok(Some(found))
         })
@@ -85,29 +85,29 @@ impl Store {
     ///
     /// [`StoreError::Missing`]: super::StoreError::Missing
     /// [`StoreError::Budget`]: super::StoreError::Budget
-    pub(crate) fn change_properties(
+    pub(crate) fn update_properties(
         &self,
         node: NodeId,
         writer: &Login,
-        steps: &[PropertyStep<'_>],
-        durability: Durability,
-        accept: impl FnOnce(Holding) -> bool,
+        steps: &[PropertyUpdate<'_>],
+        durability: WriteDurability,
+        accept: impl FnOnce(PropertyTotals) -> bool,
     ) -> Result<bool> {
         if steps.iter().any(|step| step.value.is_some()) {
-            self.may_grow()?;
+            self.check_may_grow()?;
         }
         let (mut accept, said) = (Some(accept), Cell::new(None));
-        let reserve = || said.get().filter(|accepted| *accepted).map(|_| Reserve::Narrowing);
-        self.write_again(durability, reserve, |connection| {
-            named(connection, node)?;
-            let before = Held::of(connection, writer)?;
+        let reserve = || said.get().filter(|accepted| *accepted).map(|_| BallastShare::Narrowing);
+        self.write_with_ballast_if(durability, reserve, |connection| {
+            check_node_exists(connection, node)?;
+            let before = PropertyUsage::load(connection, writer)?;
             connection.execute_batch("SAVEPOINT steps")?;
             for step in steps {
-                take_step(connection, node, writer, step)?;
+                apply_update(connection, node, writer, step)?;
             }
-            self.fits_budget(before, Held::of(connection, writer)?)?;
+            self.enforce_property_quota(before, PropertyUsage::load(connection, writer)?)?;
             if let Some(accept) = accept.take() {
-                said.set(Some(accept(holding(connection, node)?)));
+                said.set(Some(accept(property_totals(connection, node)?)));
             }
             let accepted = said.get() == Some(true);
             connection.execute_batch(if accepted { "RELEASE steps" } else { "ROLLBACK TO steps; RELEASE steps" })?;
@@ -126,7 +126,7 @@ impl Store {
             let mut rows = statement.query([top])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                found.push((stored_path(&row.get::<_, Vec<u8>>(1)?)?, row.get(0)?));
+                found.push((parse_stored_path(&row.get::<_, Vec<u8>>(1)?)?, row.get(0)?));
             }
             Ok(found)
         })
@@ -152,9 +152,9 @@ impl Store {
         &self,
         writer: &Login,
         pairs: &[(Option<NodeId>, NodeId)],
-        durability: Durability,
+        durability: WriteDurability,
     ) -> Result<()> {
-        self.write_reserved(durability, Reserve::Narrowing, |connection| {
+        self.write_with_ballast(durability, BallastShare::Narrowing, |connection| {
             for (from, to) in pairs {
                 connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };
@@ -168,7 +168,7 @@ impl Store {
     }
 }
 
-fn take_step(connection: &Connection, node: NodeId, writer: &Login, step: &PropertyStep<'_>) -> Result<()> {
+fn apply_update(connection: &Connection, node: NodeId, writer: &Login, step: &PropertyUpdate<'_>) -> Result<()> {
     let (namespace, name) = (step.namespace, step.name);
     match step.value {
         Some(value) => {
@@ -185,15 +185,15 @@ fn take_step(connection: &Connection, node: NodeId, writer: &Login, step: &Prope
     Ok(())
 }
 
-fn holding(connection: &Connection, node: NodeId) -> Result<Holding> {
+fn property_totals(connection: &Connection, node: NodeId) -> Result<PropertyTotals> {
     let sql = "SELECT count(*), coalesce(sum(octet_length(namespace) + octet_length(name) + octet_length(value)), 0) \
          FROM properties WHERE node = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let sum = statement.query_row([node], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    Ok(Holding { count: sum.0.unsigned_abs(), bytes: sum.1.unsigned_abs() })
+    Ok(PropertyTotals { count: sum.0.unsigned_abs(), bytes: sum.1.unsigned_abs() })
 }
 
-fn property_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<PropertyRow> {
+fn property_from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<PropertyRow> {
     Ok(PropertyRow { namespace: row.get(first)?, name: row.get(first + 1)?, value: row.get(first + 2)? })
 }
 
@@ -201,14 +201,14 @@ fn property_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Prope
 mod tests {
     use crate::domain::PropertyQuota;
     use crate::store::StoreError;
-    use crate::store::testing::{login, opened};
+    use crate::store::testing::{login, open_temp_store};
 
     #[test]
     fn properties_that_the_disk_has_no_room_for_are_refused_before_anything_is_copied() {
-        let (_folder, store) = opened();
-        store.bound_properties(PropertyQuota { per_user: u64::MAX, total: u64::MAX });
-        assert!(store.may_hold_properties(&login("alice"), 1000).is_ok());
-        let refused = store.may_hold_properties(&login("alice"), 1 << 60);
-        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+        let (_folder, store) = open_temp_store();
+        store.set_property_quota(PropertyQuota { per_user: u64::MAX, total: u64::MAX });
+        assert!(store.check_property_quota(&login("alice"), 1000).is_ok());
+        let refused = store.check_property_quota(&login("alice"), 1 << 60);
+        assert!(matches!(refused, Err(StoreError::DiskFull)), "{refused:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::{DATABASE, Durability, MIGRATIONS, NewToken, Result, Sealed, Store, StoreError};
+use super::{DATABASE_FILE_NAME, MIGRATIONS, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability};
 use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
 };
@@ -17,16 +17,16 @@ pub(crate) fn now() -> UnixMillis {
 }
 
 /// Opens a new store in a folder that goes when it is dropped.
-pub(crate) fn opened() -> (TempDir, Store) {
+pub(crate) fn open_temp_store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().expect("folder");
     let store = Store::open(&folder.path().join("state")).expect("opens");
     (folder, store)
 }
 
 /// A state directory of an older schema, with the user alice.
-pub(crate) fn older(schema: usize) -> TempDir {
+pub(crate) fn older_state_dir(schema: usize) -> TempDir {
     let folder = tempfile::tempdir().expect("folder");
-    let mut connection = rusqlite::Connection::open(folder.path().join(DATABASE)).expect("opens");
+    let mut connection = rusqlite::Connection::open(folder.path().join(DATABASE_FILE_NAME)).expect("opens");
     MIGRATIONS.to_version(&mut connection, schema).expect("made");
     let rows = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, zeroblob(32));
         INSERT INTO users (login, created_at) VALUES ('alice', 1);";
@@ -52,48 +52,48 @@ pub(crate) fn scope(number: u8, permission: Permission) -> Scope {
 }
 
 /// Names a folder: its inode is its number, its birth time ten times that. Number 0 is the root.
-pub(crate) fn folder(store: &Store, number: u8, parent: u8, name: &str) {
+pub(crate) fn insert_directory(store: &Store, number: u8, parent: u8, name: &str) {
     let above = (number != 0).then(|| node(parent));
     let row = params![node(number), above, name.as_bytes(), number, i64::from(number) * 10];
     let insert = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
-    store.write(Durability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("folder");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("folder");
 }
 
 /// Names a file.
-pub(crate) fn file(store: &Store, number: u8, parent: u8, name: &str) {
+pub(crate) fn insert_file(store: &Store, number: u8, parent: u8, name: &str) {
     let row = params![node(number), node(parent), name.as_bytes()];
     let insert = "INSERT INTO nodes (id, parent, name, folder) VALUES (?1, ?2, ?3, 0)";
-    store.write(Durability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("file");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("file");
 }
 
 /// Renames a node, or moves it.
-pub(crate) fn rename(store: &Store, number: u8, parent: u8, name: &str) {
+pub(crate) fn move_node(store: &Store, number: u8, parent: u8, name: &str) {
     let row = params![node(number), node(parent), name.as_bytes()];
     let update = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
-    store.write(Durability::Synced, |t| Ok(t.execute(update, row).map(drop)?)).expect("rename");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(update, row).map(drop)?)).expect("rename");
 }
 
 /// Cuts a node off from what is above it.
-pub(crate) fn orphan(store: &Store, number: u8) {
+pub(crate) fn detach_node(store: &Store, number: u8) {
     let update = "UPDATE nodes SET parent = NULL WHERE id = ?1";
-    store.write(Durability::Synced, |t| Ok(t.execute(update, [node(number)]).map(drop)?)).expect("cut off");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(update, [node(number)]).map(drop)?)).expect("cut off");
 }
 
 /// Ends a node and all below it.
-pub(crate) fn remove(store: &Store, number: u8) {
+pub(crate) fn delete_node(store: &Store, number: u8) {
     let delete = "DELETE FROM nodes WHERE id = ?1";
-    store.write(Durability::Synced, |t| Ok(t.execute(delete, [node(number)]).map(drop)?)).expect("remove");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(delete, [node(number)]).map(drop)?)).expect("remove");
 }
 
 /// A token that lives as long as `expiry` says, with a secret that nobody has.
-pub(crate) fn token(text: &str, owner: &str, expiry: TokenExpiry) -> NewToken {
-    NewToken {
+pub(crate) fn new_token(text: &str, owner: &str, expiry: TokenExpiry) -> NewTokenRow {
+    NewTokenRow {
         id: id(text),
         login: login(owner),
         parent: None,
         name: "test".to_owned(),
         description: String::new(),
-        sealed: Sealed { phc: "phc".to_owned(), prefilter: [1; 8] },
+        secret_hash: SecretHash { phc: "phc".to_owned(), prefilter: [1; 8] },
         created_at: now(),
         expiry,
         scopes: None,
@@ -104,28 +104,28 @@ pub(crate) fn token(text: &str, owner: &str, expiry: TokenExpiry) -> NewToken {
 }
 
 /// Limits a token that is there already.
-pub(crate) fn limit(store: &Store, text: TokenId, limits: &TokenLimits) {
+pub(crate) fn set_limits(store: &Store, text: TokenId, limits: &TokenLimits) {
     let update = "UPDATE tokens SET limits = ?2 WHERE id = ?1";
-    store.write(Durability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
 }
 
 /// Makes the store unable to tell whether anything changed, which this process did.
 pub(crate) fn break_epoch(store: &Store) {
-    by_hand(store, "DROP TABLE meta");
-    store.shared.changes.fetch_add(1, Ordering::Release);
-    store.shared.changed.notify_waiters();
+    execute_externally(store, "DROP TABLE meta");
+    store.inner.write_count.fetch_add(1, Ordering::Release);
+    store.inner.changed.notify_waiters();
 }
 
 /// Changes the database as another program would, which announces nothing.
-pub(crate) fn by_hand(store: &Store, statement: &str) {
-    let connection = rusqlite::Connection::open(store.state().join("patgate.db")).expect("opens");
+pub(crate) fn execute_externally(store: &Store, statement: &str) {
+    let connection = rusqlite::Connection::open(store.state_dir().join("patgate.db")).expect("opens");
     connection.execute_batch(statement).expect("changed");
 }
 
 /// Has the store count so many rows of named nodes.
 pub(crate) fn count_nodes(store: &Store, rows: i64) {
     let update = "UPDATE usage SET amount = ?1 WHERE what = 'nodes'";
-    store.write(Durability::Synced, |t| Ok(t.execute(update, [rows]).map(drop)?)).expect("counted");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(update, [rows]).map(drop)?)).expect("counted");
 }
 
 thread_local! {
@@ -151,7 +151,7 @@ pub(super) fn before_commit(connection: &Connection) -> Result<()> {
         0 => Ok(()),
         left => {
             FULL_COMMITS.set(left - 1);
-            Err(StoreError::Full)
+            Err(StoreError::DiskFull)
         }
     }
 }

@@ -1,33 +1,33 @@
 //! Tokens: made, looked up, and what becomes of them.
 
-mod attention;
-mod change;
+mod expiring;
+mod update;
 
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
 
-use super::reach::{self, MAX_CHAIN, Placed};
-use super::users::{page, user_id};
-use super::{Durability, Result, Store, StoreError, columns, policy};
+use super::effective_access::{self, LocatedScope, MAX_CHAIN_TOKENS};
+use super::users::{sql_limit, user_id};
+use super::{Result, Store, StoreError, WriteDurability, columns, policy};
 use crate::domain::{
     EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, TokenExpiry, TokenId, TokenLimits,
     UnixMillis,
 };
 
-pub use change::Narrowed;
-pub(crate) use change::Use;
+pub use update::NarrowedToken;
+pub(crate) use update::TokenUse;
 
 /// What is kept of a secret; `auth` makes it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SecretHash {
     /// The argon2id hash, as a PHC string.
     pub phc: String,
     /// A short keyed hash that tells a wrong secret apart without argon2.
     pub prefilter: [u8; 8],
 }
 
-impl fmt::Debug for Sealed {
+impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sealed(redacted)")
     }
@@ -35,16 +35,16 @@ impl fmt::Debug for Sealed {
 
 /// A secret that a rotation replaced and that is still accepted for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grace {
+pub(crate) struct PreviousSecret {
     /// What the replaced secret was sealed to.
-    pub(crate) sealed: Sealed,
+    pub(crate) secret_hash: SecretHash,
     /// From when on it is dead.
-    pub(crate) until: UnixMillis,
+    pub(crate) valid_until: UnixMillis,
 }
 
 /// A token to be kept.
 #[derive(Clone, Debug)]
-pub struct NewToken {
+pub struct NewTokenRow {
     /// The public id.
     pub id: TokenId,
     /// The owner.
@@ -56,7 +56,7 @@ pub struct NewToken {
     /// A description for people.
     pub description: String,
     /// What its secret was sealed to.
-    pub sealed: Sealed,
+    pub secret_hash: SecretHash,
     /// The present instant.
     pub created_at: UnixMillis,
     /// When it dies.
@@ -94,7 +94,7 @@ impl TokenState {
 
     /// What holds of every token in this state, and is found out faster than the state: those that are
     /// dead are few, and indexes know them and what was made with them.
-    fn may_be(self) -> &'static str {
+    fn prefilter_sql(self) -> &'static str {
         match self {
             TokenState::Live => "t.revoked_at IS NULL AND t.expiry_noted = 0 AND coalesce(t.dies_at > :now, TRUE)",
             TokenState::Expired => {
@@ -116,11 +116,11 @@ impl TokenState {
 
 /// When, whence and with what a token was last used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LastUse {
+pub struct LastUseRecord {
     /// When.
     pub at: UnixMillis,
     /// From which address.
-    pub from: Option<String>,
+    pub address: Option<String>,
     /// With which program.
     pub client: Option<String>,
     /// By which door.
@@ -145,11 +145,11 @@ pub struct TokenRecord {
     /// When it dies.
     pub expiry: TokenExpiry,
     /// When the first of those above it dies unless that is used before; `None`: never, or there is none.
-    pub above_until: Option<UnixMillis>,
+    pub ancestors_expire_at: Option<UnixMillis>,
     /// Its last use that was written down.
-    pub last_use: Option<LastUse>,
+    pub last_use: Option<LastUseRecord>,
     /// What it is narrowed to and where that is; `None` for a token without scopes.
-    pub scopes: Option<Vec<Placed>>,
+    pub scopes: Option<Vec<LocatedScope>>,
     /// What it is limited to.
     pub limits: TokenLimits,
     /// What it may do through the REST API beyond its own tokens, while its owner holds that.
@@ -161,7 +161,7 @@ pub struct TokenRecord {
     /// When it was revoked.
     pub revoked_at: Option<UnixMillis>,
     /// Until when the secret before the last rotation is accepted.
-    pub old_until: Option<UnixMillis>,
+    pub grace_until: Option<UnixMillis>,
     /// Whether it was accepted at the instant it was asked for.
     pub state: TokenState,
 }
@@ -170,16 +170,16 @@ impl TokenRecord {
     /// Returns the instant at which the token, or one above it, dies unless it is used before.
     pub fn deadline(&self) -> UnixMillis {
         let own = self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at));
-        self.above_until.map_or(own, |above| above.min(own))
+        self.ancestors_expire_at.map_or(own, |above| above.min(own))
     }
 
     /// Returns [`TokenRecord::deadline`]; `None` for one that dies only when it is revoked.
-    pub fn ends(&self) -> Option<UnixMillis> {
+    pub fn expires_at(&self) -> Option<UnixMillis> {
         Some(self.deadline()).filter(|at| *at < UnixMillis::MAX)
     }
 
     /// Tells whether a scope's node has ended.
-    pub fn dangles(&self) -> bool {
+    pub fn has_dangling_scopes(&self) -> bool {
         self.scopes.iter().flatten().any(|scope| scope.path.is_none())
     }
 }
@@ -192,22 +192,22 @@ pub struct TokenFilter {
     /// Those in one state.
     pub state: Option<TokenState>,
     /// One token and all that descend from it.
-    pub below: Option<TokenId>,
+    pub descendants_of: Option<TokenId>,
     /// Those with this text in their id, name, description or owner; the case of ASCII letters doesn't count.
     pub text: Option<String>,
     /// Those with scopes.
-    pub scoped: bool,
+    pub only_scoped: bool,
 }
 
 /// How long a token may rest, of one in a chain.
-const WINDOW: &str = "link.window_ms";
+const WINDOW_SQL: &str = "link.window_ms";
 
 /// Likewise, with the longest that a use stays in the memory of the process that saw it: uses are written
 /// down once in a second or a twentieth of the window, by a watch that looks several times a second.
-const WINDOW_AND_UNWRITTEN: &str = "(link.window_ms + max(1000, link.window_ms / 20) + 1000)";
+const WINDOW_WITH_WRITE_LAG_SQL: &str = "(link.window_ms + max(1000, link.window_ms / 20) + 1000)";
 
 /// Writes the state of `t`, judged at `:now` over the whole chain above it.
-fn state_by(window: &str) -> String {
+fn state_sql(window: &str) -> String {
     format!(
         "(
     WITH RECURSIVE chain (id, depth) AS (
@@ -224,17 +224,17 @@ fn state_by(window: &str) -> String {
 }
 
 /// Whether `t` is `:below` or descends from it.
-const BELOW: &str = "t.id IN (
+const DESCENDANTS_CONDITION: &str = "t.id IN (
     WITH RECURSIVE kin (id) AS (
         VALUES (:below)
         UNION SELECT child.id FROM kin JOIN tokens child ON child.parent = kin.id)
     SELECT id FROM kin)";
 
 /// Whether `t` has `:text` in what people know it by.
-const TEXT: &str =
+const TEXT_CONDITION: &str =
     "instr(lower(t.id || char(10) || t.name || char(10) || t.description || char(10) || u.login), lower(:text)) > 0";
 
-const RECORD: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
+const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
     t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
     t.revoked_at, t.old_until, t.roles, t.version, t.foreign_roles,
     CASE WHEN t.parent IS NULL THEN NULL ELSE (
@@ -250,13 +250,13 @@ impl Store {
     /// [`StoreError::Policy`] when the owner has as many live tokens as the policy gives,
     /// [`StoreError::Missing`] for an unknown owner, parent or node, [`StoreError::Exists`] for a
     /// taken id, [`StoreError::Chain`] when too many tokens stand above it.
-    pub fn add_token(&self, token: &NewToken) -> Result<()> {
-        self.write(Durability::Synced, |t| {
-            let user = has_room(t, &token.login, token.parent, token.created_at)?;
+    pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
+        self.write(WriteDurability::Synced, |t| {
+            let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
             self.make_room_for_token(t, user, token.created_at)?;
-            insert(t, user, token)?;
-            self.note(t, EventKind::TokenCreated, |event| {
-                event.with_user(&token.login).with_token(token.id).with_detail(described(token))
+            insert_token(t, user, token)?;
+            self.record_change(t, EventKind::TokenCreated, |event| {
+                event.with_user(&token.login).with_token(token.id).with_detail(creation_detail(token))
             })
         })
     }
@@ -265,13 +265,13 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::add_token`], but for a node or a taken id.
-    pub(crate) fn may_add_token(&self, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<()> {
-        self.snapshot(|c| has_room(c, login, parent, now).map(drop))
+    pub(crate) fn check_add_token(&self, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<()> {
+        self.snapshot(|c| check_token_quota(c, login, parent, now).map(drop))
     }
 
     /// Finds a token by its id, with its state at `now`.
     pub fn token(&self, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
-        self.snapshot(|c| kept(c, id, now))
+        self.snapshot(|c| select_token(c, id, now))
     }
 
     /// Returns up to `limit` tokens in the order of their ids, those after `after`, with their states at `now`.
@@ -283,7 +283,7 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         let after = after.as_ref().map_or("", TokenId::as_str);
-        self.tokens_from(filter, after, ("t.id > :from", "t.id"), limit, now)
+        self.select_tokens(filter, after, ("t.id > :from", "t.id"), limit, now)
     }
 
     /// Likewise from the last to the first, those before `before`.
@@ -294,10 +294,10 @@ impl Store {
         limit: usize,
         now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
-        self.tokens_from(filter, before.as_str(), ("t.id < :from", "t.id DESC"), limit, now)
+        self.select_tokens(filter, before.as_str(), ("t.id < :from", "t.id DESC"), limit, now)
     }
 
-    fn tokens_from(
+    fn select_tokens(
         &self,
         filter: &TokenFilter,
         from: &str,
@@ -308,33 +308,33 @@ impl Store {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
             let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-            let may_be = filter.state.map_or("TRUE", TokenState::may_be);
-            let below = if filter.below.is_some() { BELOW } else { ":below IS NULL" };
-            let state = state_by(WINDOW);
+            let may_be = filter.state.map_or("TRUE", TokenState::prefilter_sql);
+            let below = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":below IS NULL" };
+            let state = state_sql(WINDOW_SQL);
             let mut select = c.prepare_cached(&format!(
-                "SELECT {RECORD}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
+                "SELECT {RECORD_COLUMNS}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
                  WHERE {beyond} AND {by_owner} AND {below} AND t.scoped >= :scoped
-                   AND (:text IS NULL OR {TEXT}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
+                   AND (:text IS NULL OR {TEXT_CONDITION}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
             ))?;
             let state = filter.state.map(TokenState::as_str);
             let mut rows = select.query(named_params! {
-                ":from": from, ":owner": owner, ":state": state, ":below": filter.below, ":text": filter.text,
-                ":scoped": filter.scoped, ":limit": page(limit), ":now": now
+                ":from": from, ":owner": owner, ":state": state, ":below": filter.descendants_of, ":text": filter.text,
+                ":scoped": filter.only_scoped, ":limit": sql_limit(limit), ":now": now
             })?;
             let mut tokens = Vec::new();
             while let Some(row) = rows.next()? {
-                tokens.push(record(c, row)?);
+                tokens.push(record_from_row(c, row)?);
             }
             Ok(tokens)
         })
     }
 
     /// Tells whether a token is another, or descends from it.
-    pub(crate) fn descends(&self, token: TokenId, from: TokenId) -> Result<bool> {
+    pub(crate) fn is_descendant(&self, token: TokenId, from: TokenId) -> Result<bool> {
         self.snapshot(|c| {
             let mut select = c.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
             let mut next = Some(token);
-            for _ in 0..=MAX_CHAIN {
+            for _ in 0..=MAX_CHAIN_TOKENS {
                 match next {
                     Some(here) if here == from => return Ok(true),
                     Some(here) => next = select.query_row([here], |row| row.get(0)).optional()?.flatten(),
@@ -349,8 +349,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn live_tokens(&self, login: &Login, now: UnixMillis) -> Result<u32> {
-        self.snapshot(|c| live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW))
+    pub fn count_live_tokens(&self, login: &Login, now: UnixMillis) -> Result<u32> {
+        self.snapshot(|c| count_live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW_SQL))
     }
 
     /// Tells whether there is any token, dead ones too.
@@ -360,64 +360,64 @@ impl Store {
 }
 
 /// Says what a new token is, for the audit trail.
-fn described(token: &NewToken) -> String {
+fn creation_detail(token: &NewTokenRow) -> String {
     let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
     let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
-    let scopes = token.scopes.as_ref().map(|scopes| format!(", {}", counted(scopes))).unwrap_or_default();
+    let scopes = token.scopes.as_ref().map(|scopes| format!(", {}", scope_count_text(scopes))).unwrap_or_default();
     format!("until {}{parent}{scopes}{roles}: {}", token.expiry.hard_limit(), token.name)
 }
 
 /// Says how many scopes there are.
-fn counted(scopes: &[Scope]) -> String {
+fn scope_count_text(scopes: &[Scope]) -> String {
     format!("{} scope{}", scopes.len(), if scopes.len() == 1 { "" } else { "s" })
 }
 
 /// Reads a token with its state at `now`.
-fn kept(c: &Connection, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
-    let state = state_by(WINDOW);
+fn select_token(c: &Connection, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
+    let state = state_sql(WINDOW_SQL);
     let mut select = c.prepare_cached(&format!(
-        "SELECT {RECORD}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
+        "SELECT {RECORD_COLUMNS}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = :id"
     ))?;
     let mut rows = select.query(named_params! {":id": id, ":now": now})?;
-    rows.next()?.map(|row| record(c, row)).transpose()
+    rows.next()?.map(|row| record_from_row(c, row)).transpose()
 }
 
-fn missing(id: TokenId) -> StoreError {
-    StoreError::Missing(format!("the token {id}"))
+fn token_not_found(id: TokenId) -> StoreError {
+    StoreError::NotFound(format!("the token {id}"))
 }
 
-/// Refuses an owner with as many tokens as the policy gives, and a parent as [`short_chain`] does; returns the owner.
-fn has_room(c: &Connection, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<i64> {
+/// Refuses an owner with as many tokens as the policy gives, and a parent as [`check_chain_length`] does; returns the owner.
+fn check_token_quota(c: &Connection, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<i64> {
     let user = user_id(c, login)?;
     if let Some(parent) = parent {
-        short_chain(c, parent)?;
+        check_chain_length(c, parent)?;
     }
-    let max = policy::policy(c)?.max_tokens_per_user.get();
+    let max = policy::read_policy(c)?.max_tokens_per_user.get();
     // One that may have been used since its last use was written down counts: the limit is not passed.
-    if live_tokens(c, user, now, max, WINDOW_AND_UNWRITTEN)? >= max {
+    if count_live_tokens(c, user, now, max, WINDOW_WITH_WRITE_LAG_SQL)? >= max {
         return Err(PolicyViolation::TooManyTokens(max).into());
     }
     Ok(user)
 }
 
 /// Refuses a parent that is not there, or stands so deep already that a child would be out of bounds.
-fn short_chain(t: &Connection, parent: TokenId) -> Result<()> {
+fn check_chain_length(t: &Connection, parent: TokenId) -> Result<()> {
     let mut select = t.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
     let mut next = Some(parent);
     let mut depth = 0;
     while let Some(id) = next {
         depth += 1;
-        if depth > MAX_CHAIN {
-            return Err(StoreError::Chain(MAX_CHAIN));
+        if depth > MAX_CHAIN_TOKENS {
+            return Err(StoreError::ChainTooLong(MAX_CHAIN_TOKENS));
         }
-        next = select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))?;
+        next = select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| token_not_found(id))?;
     }
     Ok(())
 }
 
 /// Counts a user's live tokens, no further than `enough`.
-fn live_tokens(t: &Connection, user: i64, now: UnixMillis, enough: u32, window: &str) -> Result<u32> {
-    let state = state_by(window);
+fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, enough: u32, window: &str) -> Result<u32> {
+    let state = state_sql(window);
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
          WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :enough)"
@@ -425,7 +425,7 @@ fn live_tokens(t: &Connection, user: i64, now: UnixMillis, enough: u32, window: 
     Ok(count.query_row(named_params! {":user": user, ":now": now, ":enough": enough}, |row| row.get(0))?)
 }
 
-fn insert(t: &Transaction<'_>, user: i64, token: &NewToken) -> Result<()> {
+fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<()> {
     let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
     let made = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
@@ -435,45 +435,47 @@ fn insert(t: &Transaction<'_>, user: i64, token: &NewToken) -> Result<()> {
          ON CONFLICT DO NOTHING",
         named_params! {
             ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
-            ":description": token.description, ":phc": token.sealed.phc, ":prefilter": token.sealed.prefilter,
+            ":description": token.description, ":phc": token.secret_hash.phc, ":prefilter": token.secret_hash.prefilter,
             ":created_at": token.created_at, ":hard_at": hard_at, ":window_ms": window_ms,
             ":scoped": token.scopes.is_some(), ":limits": token.limits,
             ":roles": token.roles, ":foreign_roles": token.foreign_roles,
         },
     )?;
     if made == 0 {
-        return Err(StoreError::Exists(format!("the token id {}", token.id)));
+        return Err(StoreError::AlreadyExists(format!("the token id {}", token.id)));
     }
-    narrow_to(t, token.id, token.scopes.iter().flatten())
+    insert_scopes(t, token.id, token.scopes.iter().flatten())
 }
 
 /// Adds scopes to a token.
-fn narrow_to<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<Item = &'a Scope>) -> Result<()> {
+fn insert_scopes<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<Item = &'a Scope>) -> Result<()> {
     let mut scope = t.prepare_cached(
         "INSERT INTO scopes (token_id, node, permission) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
     )?;
     for Scope { node, permission } in scopes {
-        reach::named(t, *node)?;
+        effective_access::check_node_exists(t, *node)?;
         scope.execute(params![token, node, permission])?;
     }
     Ok(())
 }
 
-fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
+fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
     let id: TokenId = row.get(0)?;
     let protocol: Option<String> = row.get(11)?;
     let last_use = match row.get(8)? {
-        Some(at) => Some(LastUse {
+        Some(at) => Some(LastUseRecord {
             at,
-            from: row.get(9)?,
+            address: row.get(9)?,
             client: row.get(10)?,
             protocol: protocol.and_then(|protocol| protocol.parse().ok()),
         }),
         None => None,
     };
     let scopes = match row.get(12)? {
-        true => Some(reach::placed(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
+        true => {
+            Some(effective_access::located_scopes(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?)
+        }
         false => None,
     };
     let state = match row.get_ref(20)?.as_str() {
@@ -488,13 +490,13 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         name: row.get(3)?,
         description: row.get(4)?,
         created_at: row.get(5)?,
-        expiry: columns::expiry(row, 6)?,
-        above_until: row.get(19)?,
+        expiry: columns::expiry_from_row(row, 6)?,
+        ancestors_expire_at: row.get(19)?,
         last_use,
         scopes,
         limits: row.get(13)?,
         revoked_at: row.get(14)?,
-        old_until: row.get(15)?,
+        grace_until: row.get(15)?,
         roles: row.get(16)?,
         foreign_roles: row.get(18)?,
         version: row.get::<_, i64>(17)?.cast_unsigned(),
@@ -503,7 +505,7 @@ fn record(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
 }
 
 /// Returns what asks whether the token in a column is dead, by itself or by one above it.
-pub(super) fn dead_token(column: &str) -> String {
+pub(super) fn inactive_token_sql(column: &str) -> String {
     format!(
         "EXISTS (
             WITH RECURSIVE chain (id) AS (

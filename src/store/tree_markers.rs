@@ -3,8 +3,8 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::nodes::{NodeRow, path_of, recognise};
-use super::{Durability, Result, Store};
+use super::nodes::{NodeRow, node_path, set_identity};
+use super::{Result, Store, WriteDurability};
 use crate::domain::{NodeId, NodeIdentity, TreePath};
 
 /// The random id that a tree carries in its reserved directory.
@@ -33,7 +33,7 @@ impl Store {
     /// Notes the marker of the served folder.
     pub(crate) fn set_root_marker(&self, marker: TreeMarker) -> Result<()> {
         let sql = "UPDATE meta SET root_marker = ?1";
-        self.write(Durability::Synced, |t| Ok(t.execute(sql, [marker.0]).map(drop)?))
+        self.write(WriteDurability::Synced, |t| Ok(t.execute(sql, [marker.0]).map(drop)?))
     }
 
     /// Returns the file systems below the served folder in which nodes were named.
@@ -44,8 +44,8 @@ impl Store {
             let mut mounts = Vec::new();
             for row in rows {
                 let (id, marker) = row?;
-                let path = path_of(connection, id)?;
-                if let Some(node) = super::nodes::walk(connection, &path)? {
+                let path = node_path(connection, id)?;
+                if let Some(node) = super::nodes::resolve_path(connection, &path)? {
                     mounts.push(MarkedMount { path, node, marker: TreeMarker(marker) });
                 }
             }
@@ -54,9 +54,9 @@ impl Store {
     }
 
     /// Notes the marker of the file system whose root is a node.
-    pub(crate) fn mark_mount(&self, node: NodeId, marker: TreeMarker) -> Result<()> {
+    pub(crate) fn set_mount_marker(&self, node: NodeId, marker: TreeMarker) -> Result<()> {
         let sql = "INSERT INTO mounts (node, marker) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET marker = ?2";
-        self.write(Durability::Synced, |t| Ok(t.execute(sql, params![node, marker.0]).map(drop)?))
+        self.write(WriteDurability::Synced, |t| Ok(t.execute(sql, params![node, marker.0]).map(drop)?))
     }
 
     /// Binds nodes to what stands at their paths now: the served folder with this marker, the mounts that are listed and
@@ -67,7 +67,7 @@ impl Store {
         mounts: &[(NodeId, TreeMarker)],
         folders: &[(NodeId, NodeIdentity)],
     ) -> Result<()> {
-        self.write(Durability::Synced, |t| {
+        self.write(WriteDurability::Synced, |t| {
             t.execute("UPDATE meta SET root_marker = ?1", [root.0])?;
             t.execute("DELETE FROM mounts", [])?;
             // What they were about is recognised by what it was in the other tree.
@@ -75,7 +75,7 @@ impl Store {
             for (node, marker) in mounts {
                 t.execute("INSERT INTO mounts (node, marker) VALUES (?1, ?2)", params![node, marker.0])?;
             }
-            folders.iter().try_for_each(|(node, identity)| recognise(t, *node, Some(*identity)))
+            folders.iter().try_for_each(|(node, identity)| set_identity(t, *node, Some(*identity)))
         })
     }
 
@@ -100,7 +100,7 @@ impl Store {
     pub(crate) fn set_fine_time(&self, marker: TreeMarker, inode: u64, seconds: i64, nanos: u32) -> Result<()> {
         let sql = "INSERT INTO fine_times (marker, inode, seconds, nanos) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (marker, inode) DO UPDATE SET seconds = ?3, nanos = ?4";
-        self.write(Durability::Lazy, |t| {
+        self.write(WriteDurability::Lazy, |t| {
             t.prepare_cached(sql)?.execute(params![marker.0, inode.cast_signed(), seconds, nanos])?;
             Ok(())
         })
@@ -110,37 +110,37 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{folder, node, opened, rename};
+    use crate::store::testing::{insert_directory, move_node, node, open_temp_store};
 
     const MARKER: TreeMarker = TreeMarker([7; 16]);
 
     #[test]
-    fn mount_follows_its_node_and_ends_with_it() {
-        let (_folder, store) = opened();
+    fn mount_follows_its_node_and_is_deleted_with_it() {
+        let (_folder, store) = open_temp_store();
         for (number, parent, name) in [(0, 0, ""), (1, 0, "a"), (2, 1, "disk")] {
-            folder(&store, number, parent, name);
+            insert_directory(&store, number, parent, name);
         }
-        store.mark_mount(node(2), TreeMarker([1; 16])).expect("noted");
-        store.mark_mount(node(2), MARKER).expect("noted");
+        store.set_mount_marker(node(2), TreeMarker([1; 16])).expect("noted");
+        store.set_mount_marker(node(2), MARKER).expect("noted");
         let paths = || store.marked_mounts().expect("read").into_iter().map(|m| (m.path.to_string(), m.marker));
         assert_eq!(paths().collect::<Vec<_>>(), [("/a/disk".to_owned(), MARKER)]);
-        rename(&store, 1, 0, "b");
+        move_node(&store, 1, 0, "b");
         assert_eq!(paths().collect::<Vec<_>>(), [("/b/disk".to_owned(), MARKER)]);
-        store.end_nodes(&[node(1)]).expect("ended");
+        store.delete_nodes(&[node(1)]).expect("ended");
         assert_eq!(paths().count(), 0);
     }
 
     #[test]
-    fn marker_of_the_root_is_none_until_it_is_set() {
-        let (_folder, store) = opened();
+    fn root_marker_is_none_until_set() {
+        let (_folder, store) = open_temp_store();
         assert_eq!(store.root_marker().expect("read"), None);
         store.set_root_marker(MARKER).expect("noted");
         assert_eq!(store.root_marker().expect("read"), Some(MARKER));
     }
 
     #[test]
-    fn fine_time_is_that_of_the_last_change_of_an_inode() {
-        let (_folder, store) = opened();
+    fn fine_time_is_last_one_set_for_inode() {
+        let (_folder, store) = open_temp_store();
         assert_eq!(store.fine_time(MARKER, u64::MAX).expect("read"), None);
         store.set_fine_time(MARKER, u64::MAX, -5, 1).expect("noted");
         store.set_fine_time(MARKER, u64::MAX, 9, 999_999_999).expect("noted");

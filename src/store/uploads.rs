@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use rusqlite::{Transaction, params};
 
-use super::columns::stored_path;
-use super::tokens::dead_token;
-use super::{Durability, Result, Store, StoreError};
+use super::columns::parse_stored_path;
+use super::tokens::inactive_token_sql;
+use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, TokenId, TreePath, UnixMillis};
 
 /// An unfinished upload as it is kept.
@@ -26,9 +26,9 @@ pub(crate) struct UploadRow {
     /// The request that began it; `None` where it comes in parts.
     pub(crate) request: Option<Vec<u8>>,
     /// When it last went on.
-    pub(crate) touched: UnixMillis,
+    pub(crate) updated_at: UnixMillis,
     /// Whether its token is dead, or one above that.
-    pub(crate) dead: bool,
+    pub(crate) token_inactive: bool,
 }
 
 /// What waits of an upload.
@@ -37,9 +37,9 @@ pub(crate) struct UploadPart {
     /// What it is called; nothing where there are no parts.
     pub(crate) name: Vec<u8>,
     /// The folder that holds the staging.
-    pub(crate) place: TreePath,
+    pub(crate) staging_directory: TreePath,
     /// Its name there.
-    pub(crate) staged: Vec<u8>,
+    pub(crate) staged_name: Vec<u8>,
     /// How long it is.
     pub(crate) size: u64,
 }
@@ -47,7 +47,7 @@ pub(crate) struct UploadPart {
 impl Store {
     /// Returns all unfinished uploads.
     pub(crate) fn uploads(&self) -> Result<Vec<UploadRow>> {
-        let dead = dead_token("u.token");
+        let dead = inactive_token_sql("u.token");
         let all = format!(
             "SELECT u.id, u.token, o.login, u.name, u.request, u.touched_at, {dead}
              FROM uploads u JOIN tokens t ON t.id = u.token JOIN users o ON o.id = t.user_id ORDER BY u.id"
@@ -61,8 +61,8 @@ impl Store {
                     login: row.get(2)?,
                     name: row.get(3)?,
                     request: row.get(4)?,
-                    touched: row.get(5)?,
-                    dead: row.get(6)?,
+                    updated_at: row.get(5)?,
+                    token_inactive: row.get(6)?,
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -79,8 +79,8 @@ impl Store {
             while let Some(row) = rows.next()? {
                 parts.push(UploadPart {
                     name: row.get(0)?,
-                    place: stored_path(&row.get::<_, Vec<u8>>(1)?)?,
-                    staged: row.get(2)?,
+                    staging_directory: parse_stored_path(&row.get::<_, Vec<u8>>(1)?)?,
+                    staged_name: row.get(2)?,
                     size: row.get::<_, i64>(3)?.unsigned_abs(),
                 });
             }
@@ -99,19 +99,19 @@ impl Store {
 
     /// Keeps a new upload, with the request that began it and what waits of it, or, without these, one that comes in
     /// parts. Returns its number.
-    pub(crate) fn begin_upload(
+    pub(crate) fn insert_upload(
         &self,
         token: TokenId,
         name: &[u8],
         begun: Option<(&[u8], &UploadPart)>,
         now: UnixMillis,
-        durability: Durability,
+        durability: WriteDurability,
     ) -> Result<i64> {
         self.write(durability, |t| {
             let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4)";
             t.prepare_cached(sql)?.execute(params![token, name, begun.map(|(request, _)| request), now])?;
             let id = t.last_insert_rowid();
-            begun.map_or(Ok(()), |(_, part)| keep(t, id, part))?;
+            begun.map_or(Ok(()), |(_, part)| insert_part(t, id, part))?;
             Ok(id)
         })
     }
@@ -120,40 +120,40 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the upload has ended.
-    pub(crate) fn keep_upload_part(
+    pub(crate) fn put_upload_part(
         &self,
         upload: i64,
         part: &UploadPart,
         now: UnixMillis,
-        durability: Durability,
+        durability: WriteDurability,
     ) -> Result<()> {
         self.write(durability, |t| {
             let touch = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
             if t.prepare_cached(touch)?.execute(params![upload, now])? == 0 {
-                return Err(StoreError::Missing("the upload".to_owned()));
+                return Err(StoreError::NotFound("the upload".to_owned()));
             }
-            keep(t, upload, part)
+            insert_part(t, upload, part)
         })
     }
 
     /// Strikes what waits of an upload under a name.
-    pub(crate) fn strike_upload_part(&self, upload: i64, name: &[u8]) -> Result<()> {
-        self.write_freeing(Durability::Lazy, |t| {
+    pub(crate) fn delete_upload_part(&self, upload: i64, name: &[u8]) -> Result<()> {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let sql = "DELETE FROM upload_parts WHERE upload = ?1 AND name = ?2";
             Ok(t.prepare_cached(sql)?.execute(params![upload, name]).map(drop)?)
         })
     }
 
     /// Strikes an upload, with all that waits of it.
-    pub(crate) fn strike_upload(&self, upload: i64) -> Result<()> {
-        self.write_freeing(Durability::Lazy, |t| {
+    pub(crate) fn delete_upload(&self, upload: i64) -> Result<()> {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             Ok(t.prepare_cached("DELETE FROM uploads WHERE id = ?1")?.execute([upload]).map(drop)?)
         })
     }
 }
 
-fn keep(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
-    let UploadPart { name, place, staged, size } = part;
+fn insert_part(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
+    let UploadPart { name, staging_directory: place, staged_name: staged, size } = part;
     let sql = "INSERT OR REPLACE INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5)";
     let size = i64::try_from(*size).unwrap_or(i64::MAX);
     t.prepare_cached(sql)?.execute(params![upload, name, place.as_bytes(), staged, size])?;
@@ -164,59 +164,59 @@ fn keep(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
 mod tests {
     use super::*;
     use crate::domain::TokenExpiry;
-    use crate::store::{NewToken, testing};
+    use crate::store::{NewTokenRow, testing};
 
-    fn part(name: &str, size: u64) -> UploadPart {
+    fn sample_part(name: &str, size: u64) -> UploadPart {
         UploadPart {
             name: name.as_bytes().to_vec(),
-            place: TreePath::root(),
-            staged: format!("staged-{name}").into_bytes(),
+            staging_directory: TreePath::root(),
+            staged_name: format!("staged-{name}").into_bytes(),
             size,
         }
     }
 
-    fn begun(store: &Store, token: &str, name: &str) -> i64 {
+    fn begin_upload(store: &Store, token: &str, name: &str) -> i64 {
         let (token, name) = (testing::id(token), name.as_bytes());
-        store.begin_upload(token, name, None, testing::now(), Durability::Synced).expect("kept")
+        store.insert_upload(token, name, None, testing::now(), WriteDurability::Synced).expect("kept")
     }
 
-    fn kept(store: &Store, upload: i64, part: &UploadPart) -> Result<()> {
-        store.keep_upload_part(upload, part, testing::now(), Durability::Synced)
+    fn put_part(store: &Store, upload: i64, part: &UploadPart) -> Result<()> {
+        store.put_upload_part(upload, part, testing::now(), WriteDurability::Synced)
     }
 
-    fn world() -> (tempfile::TempDir, Store) {
-        let (folder, store) = testing::opened();
+    fn store_with_tokens() -> (tempfile::TempDir, Store) {
+        let (folder, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         for (name, parent) in [("aaaaaaaa", None), ("bbbbbbbb", Some("aaaaaaaa")), ("cccccccc", None)] {
-            let new = testing::token(name, "alice", TokenExpiry::Never);
-            store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
+            let new = testing::new_token(name, "alice", TokenExpiry::Never);
+            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("kept");
         }
         (folder, store)
     }
 
     #[test]
-    fn what_waits_of_an_upload_goes_with_it() {
-        let (_folder, store) = world();
-        let upload = begun(&store, "aaaaaaaa", "up");
+    fn deleting_upload_deletes_its_parts() {
+        let (_folder, store) = store_with_tokens();
+        let upload = begin_upload(&store, "aaaaaaaa", "up");
         for (name, size) in [("1", 10), ("2", 20), ("1", 30)] {
-            kept(&store, upload, &part(name, size)).expect("kept");
+            put_part(&store, upload, &sample_part(name, size)).expect("kept");
         }
-        assert_eq!(store.upload_parts(upload).expect("read"), [part("1", 30), part("2", 20)]);
+        assert_eq!(store.upload_parts(upload).expect("read"), [sample_part("1", 30), sample_part("2", 20)]);
         assert_eq!(store.staged_names().expect("read").len(), 2);
-        store.strike_upload_part(upload, b"2").expect("struck");
-        assert_eq!(store.upload_parts(upload).expect("read"), [part("1", 30)]);
-        store.strike_upload(upload).expect("struck");
+        store.delete_upload_part(upload, b"2").expect("struck");
+        assert_eq!(store.upload_parts(upload).expect("read"), [sample_part("1", 30)]);
+        store.delete_upload(upload).expect("struck");
         assert!(store.uploads().expect("read").is_empty() && store.staged_names().expect("read").is_empty());
-        assert!(matches!(kept(&store, upload, &part("1", 1)), Err(StoreError::Missing(_))), "it has ended");
+        assert!(matches!(put_part(&store, upload, &sample_part("1", 1)), Err(StoreError::NotFound(_))), "it has ended");
     }
 
     #[test]
-    fn an_upload_is_dead_with_its_token_or_one_above_it() {
-        let (_folder, store) = world();
+    fn upload_is_inactive_with_its_token_or_ancestor() {
+        let (_folder, store) = store_with_tokens();
         for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc"] {
-            begun(&store, token, "up");
+            begin_upload(&store, token, "up");
         }
-        let dead = || store.uploads().expect("read").iter().map(|row| row.dead).collect::<Vec<_>>();
+        let dead = || store.uploads().expect("read").iter().map(|row| row.token_inactive).collect::<Vec<_>>();
         assert_eq!(dead(), [false; 3]);
         store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
         assert_eq!(dead(), [true, true, false]);

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::reach::{self, Placed};
-use super::{Durability, Reserve, Result, Store, StoreError};
+use super::effective_access::{self, LocatedScope};
+use super::{BallastShare, Result, Store, StoreError, WriteDurability};
 use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
 
 /// A user as the store keeps it.
@@ -23,7 +23,7 @@ pub struct User {
 
 /// What to change about a user; what is left out stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserChange {
+pub struct UserUpdate {
     /// Whether none of its tokens are accepted.
     pub disabled: Option<bool>,
     /// What its tokens may be given, in place of its roles.
@@ -36,29 +36,35 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken.
     pub fn create_user(&self, login: &Login, roles: &[Role], now: UnixMillis) -> Result<()> {
-        self.add_user(login, &roles.iter().copied().collect(), &[], now)
+        self.create_user_with_grants(login, &roles.iter().copied().collect(), &[], now)
     }
 
     /// Makes a user with its grants, or neither.
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the login is taken, [`StoreError::Missing`] for an unknown node.
-    pub fn add_user(&self, login: &Login, roles: &Roles, grants: &[Scope], now: UnixMillis) -> Result<()> {
+    pub fn create_user_with_grants(
+        &self,
+        login: &Login,
+        roles: &Roles,
+        grants: &[Scope],
+        now: UnixMillis,
+    ) -> Result<()> {
         if self.user(login)?.is_none() {
             self.disown_all_of(login)?;
         }
-        self.write(Durability::Synced, |t| {
+        self.write(WriteDurability::Synced, |t| {
             let made = t.execute(
                 "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
                 params![login, now],
             )?;
             if made == 0 {
-                return Err(StoreError::Exists(format!("the user {login}")));
+                return Err(StoreError::AlreadyExists(format!("the user {login}")));
             }
             let user = t.last_insert_rowid();
-            give(t, user, roles)?;
-            self.note(t, EventKind::UserCreated, |event| with_roles(event.with_user(login), roles))?;
-            grants.iter().try_for_each(|scope| self.grant_to(t, (user, login), *scope, now))
+            insert_roles(t, user, roles)?;
+            self.record_change(t, EventKind::UserCreated, |event| with_roles(event.with_user(login), roles))?;
+            grants.iter().try_for_each(|scope| self.insert_grant(t, (user, login), *scope, now))
         })
     }
 
@@ -66,17 +72,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn change_user(&self, login: &Login, change: &UserChange, now: UnixMillis) -> Result<()> {
+    pub fn update_user(&self, login: &Login, change: &UserUpdate, now: UnixMillis) -> Result<()> {
         // What gives anything is no reason to use the ballast.
         let gives = Cell::new(true);
-        let reserve = || (!gives.get()).then_some(Reserve::Revocation);
-        self.write_again(Durability::Synced, reserve, |t| {
+        let reserve = || (!gives.get()).then_some(BallastShare::Revocation);
+        self.write_with_ballast_if(WriteDurability::Synced, reserve, |t| {
             let user = (user_id(t, login)?, login);
-            let held = self::roles(t, user.0)?;
+            let held = self::select_roles(t, user.0)?;
             let more = |roles: &Roles| roles.iter().any(|role| !held.iter().any(|held| held == role));
             gives.set(change.disabled == Some(false) || change.roles.as_ref().is_some_and(more));
             if gives.get() {
-                self.may_grow()?;
+                self.check_may_grow()?;
             }
             if let Some(roles) = &change.roles {
                 self.replace_roles(t, user, roles)?;
@@ -95,7 +101,7 @@ impl Store {
             let mut select =
                 c.prepare_cached("SELECT id, login, created_at, disabled_at FROM users WHERE login = ?1")?;
             let mut rows = select.query([login])?;
-            rows.next()?.map(|row| user(c, row)).transpose()
+            rows.next()?.map(|row| user_from_row(c, row)).transpose()
         })
     }
 
@@ -105,10 +111,10 @@ impl Store {
             let mut select = c.prepare_cached(
                 "SELECT id, login, created_at, disabled_at FROM users WHERE login > ?1 ORDER BY login LIMIT ?2",
             )?;
-            let mut rows = select.query(params![after.map_or("", Login::as_str), page(limit)])?;
+            let mut rows = select.query(params![after.map_or("", Login::as_str), sql_limit(limit)])?;
             let mut users = Vec::new();
             while let Some(row) = rows.next()? {
-                users.push(user(c, row)?);
+                users.push(user_from_row(c, row)?);
             }
             Ok(users)
         })
@@ -120,7 +126,7 @@ impl Store {
     /// [`StoreError::Missing`] for an unknown login.
     pub fn disable_user(&self, login: &Login, now: UnixMillis) -> Result<()> {
         let disable = |t: &Transaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
-        self.write_reserved(Durability::Synced, Reserve::Revocation, disable)
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, disable)
     }
 
     /// Enables a user again.
@@ -128,7 +134,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn enable_user(&self, login: &Login) -> Result<()> {
-        self.write(Durability::Synced, |t| self.enable(t, (user_id(t, login)?, login)))
+        self.write(WriteDurability::Synced, |t| self.enable(t, (user_id(t, login)?, login)))
     }
 
     /// Deletes a user with its grants and tokens.
@@ -136,10 +142,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn delete_user(&self, login: &Login) -> Result<()> {
-        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
             t.execute("DELETE FROM users WHERE id = ?1", [user])?;
-            self.note(t, EventKind::UserDeleted, |event| event.with_user(login))
+            self.record_change(t, EventKind::UserDeleted, |event| event.with_user(login))
         })
     }
 
@@ -148,7 +154,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login or node.
     pub fn grant(&self, login: &Login, scope: Scope, now: UnixMillis) -> Result<()> {
-        self.write(Durability::Synced, |t| self.grant_to(t, (user_id(t, login)?, login), scope, now))
+        self.write(WriteDurability::Synced, |t| self.insert_grant(t, (user_id(t, login)?, login), scope, now))
     }
 
     /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
@@ -156,14 +162,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
     pub fn revoke_grant(&self, login: &Login, node: NodeId) -> Result<bool> {
-        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
             let delete = "DELETE FROM grants WHERE user_id = ?1 AND node = ?2";
             if t.execute(delete, params![user, node])? == 0 {
                 return Ok(false);
             }
-            let place = reach::place(t, node)?;
-            self.note(t, EventKind::GrantRevoked, |event| placed(event.with_user(login), place, node))?;
+            let place = effective_access::locate_node(t, node)?;
+            self.record_change(t, EventKind::GrantRevoked, |event| {
+                with_node_location(event.with_user(login), place, node)
+            })?;
             Ok(true)
         })
     }
@@ -172,39 +180,45 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`] for an unknown login.
-    pub fn grants(&self, login: &Login) -> Result<Vec<Placed>> {
+    pub fn grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         self.snapshot(|c| {
             let user = user_id(c, login)?;
-            reach::placed(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
+            effective_access::located_scopes(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
         })
     }
 
     fn replace_roles(&self, t: &Transaction<'_>, (user, login): (i64, &Login), roles: &Roles) -> Result<()> {
-        if self::roles(t, user)? == *roles {
+        if self::select_roles(t, user)? == *roles {
             return Ok(());
         }
         t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
-        give(t, user, roles)?;
-        self.note(t, EventKind::UserRoles, |event| with_roles(event.with_user(login), roles))
+        insert_roles(t, user, roles)?;
+        self.record_change(t, EventKind::UserRoles, |event| with_roles(event.with_user(login), roles))
     }
 
     fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {
         let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
         match t.execute(disable, params![user, now])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::UserDisabled, |event| event.with_user(login)),
+            _ => self.record_change(t, EventKind::UserDisabled, |event| event.with_user(login)),
         }
     }
 
     fn enable(&self, t: &Transaction<'_>, (user, login): (i64, &Login)) -> Result<()> {
         match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::UserEnabled, |event| event.with_user(login)),
+            _ => self.record_change(t, EventKind::UserEnabled, |event| event.with_user(login)),
         }
     }
 
-    fn grant_to(&self, t: &Transaction<'_>, (user, login): (i64, &Login), grant: Scope, now: UnixMillis) -> Result<()> {
-        reach::named(t, grant.node)?;
+    fn insert_grant(
+        &self,
+        t: &Transaction<'_>,
+        (user, login): (i64, &Login),
+        grant: Scope,
+        now: UnixMillis,
+    ) -> Result<()> {
+        effective_access::check_node_exists(t, grant.node)?;
         let mut select =
             t.prepare_cached("SELECT 1 FROM grants WHERE user_id = ?1 AND node = ?2 AND permission = ?3")?;
         if select.exists(params![user, grant.node, grant.permission])? {
@@ -215,15 +229,15 @@ impl Store {
              ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
         )?;
         insert.execute(params![user, grant.node, grant.permission, now])?;
-        let place = reach::place(t, grant.node)?;
+        let place = effective_access::locate_node(t, grant.node)?;
         let given = |event: AuditEvent| {
-            placed(event.with_user(login).with_detail(grant.permission.to_string()), place, grant.node)
+            with_node_location(event.with_user(login).with_detail(grant.permission.to_string()), place, grant.node)
         };
-        self.note(t, EventKind::UserGranted, given)
+        self.record_change(t, EventKind::UserGranted, given)
     }
 }
 
-fn give(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
+fn insert_roles(t: &Connection, user: i64, roles: &Roles) -> Result<()> {
     let mut insert = t.prepare_cached("INSERT INTO user_roles (user_id, role) VALUES (?1, ?2)")?;
     roles.iter().try_for_each(|role| insert.execute(params![user, role]).map(drop))?;
     Ok(())
@@ -235,7 +249,7 @@ fn with_roles(event: AuditEvent, roles: &Roles) -> AuditEvent {
 }
 
 /// Adds to an event where a node is; the node itself where it dangles.
-fn placed(event: AuditEvent, place: Option<TreePath>, node: NodeId) -> AuditEvent {
+fn with_node_location(event: AuditEvent, place: Option<TreePath>, node: NodeId) -> AuditEvent {
     match place {
         Some(path) => event.with_path(&path),
         None => event.with_detail(format!("node:{node}")),
@@ -246,20 +260,20 @@ fn placed(event: AuditEvent, place: Option<TreePath>, node: NodeId) -> AuditEven
 pub(super) fn user_id(c: &Connection, login: &Login) -> Result<i64> {
     let mut select = c.prepare_cached("SELECT id FROM users WHERE login = ?1")?;
     let id = select.query_row([login], |row| row.get(0)).optional()?;
-    id.ok_or_else(|| StoreError::Missing(format!("the user {login}")))
+    id.ok_or_else(|| StoreError::NotFound(format!("the user {login}")))
 }
 
 /// Returns the size of a page as SQLite takes it.
-pub(super) fn page(limit: usize) -> i64 {
+pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn user(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {
-    let roles = roles(c, row.get(0)?)?;
+fn user_from_row(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {
+    let roles = select_roles(c, row.get(0)?)?;
     Ok(User { login: row.get(1)?, created_at: row.get(2)?, disabled_at: row.get(3)?, roles })
 }
 
-fn roles(c: &Connection, user: i64) -> Result<Roles> {
+fn select_roles(c: &Connection, user: i64) -> Result<Roles> {
     let mut select = c.prepare_cached("SELECT role FROM user_roles WHERE user_id = ?1 ORDER BY role")?;
     Ok(select.query_map([user], |role| role.get::<_, Role>(0))?.collect::<Result<_, _>>()?)
 }
@@ -268,22 +282,22 @@ fn roles(c: &Connection, user: i64) -> Result<Roles> {
 mod tests {
     use super::*;
     use crate::domain::Permission;
-    use crate::store::testing::{folder, login, node, now, opened, remove, scope};
+    use crate::store::testing::{delete_node, insert_directory, login, node, now, open_temp_store, scope};
 
     #[test]
-    fn a_login_is_taken_once() {
-        let (_folder, store) = opened();
+    fn duplicate_login_is_refused() {
+        let (_folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[Role::ReadAudit, Role::Admin], now()).expect("user");
         let again = store.create_user(&login("alice"), &[], now());
-        assert!(matches!(again, Err(StoreError::Exists(_))), "{again:?}");
+        assert!(matches!(again, Err(StoreError::AlreadyExists(_))), "{again:?}");
         let user = store.user(&login("alice")).expect("read").expect("there");
         assert_eq!((user.roles.to_string().as_str(), user.disabled_at), ("admin, audit.read", None));
         assert!(store.user(&login("bob")).expect("read").is_none());
     }
 
     #[test]
-    fn users_come_in_pages() {
-        let (_folder, store) = opened();
+    fn users_are_paged() {
+        let (_folder, store) = open_temp_store();
         for name in ["dora", "alice", "carol", "bob"] {
             store.create_user(&login(name), &[], now()).expect("user");
         }
@@ -294,8 +308,8 @@ mod tests {
     }
 
     #[test]
-    fn disabling_enabling_and_deleting_take_effect_and_name_who_is_missing() {
-        let (_folder, store) = opened();
+    fn user_changes_apply_and_errors_name_missing_user() {
+        let (_folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         store.disable_user(&login("alice"), now()).expect("disabled");
         assert_eq!(store.user(&login("alice")).expect("read").and_then(|user| user.disabled_at), Some(now()));
@@ -309,18 +323,18 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_replaces_the_one_on_the_same_node_and_dangles_when_it_ends() {
-        let (_folder, store) = opened();
+    fn grant_replaces_previous_one_and_dangles_with_deleted_node() {
+        let (_folder, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         let missing = store.grant(&login("alice"), scope(1, Permission::R), now());
-        assert!(matches!(missing, Err(StoreError::Missing(_))), "{missing:?}");
-        folder(&store, 0, 0, "");
-        folder(&store, 1, 0, "a");
+        assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
+        insert_directory(&store, 0, 0, "");
+        insert_directory(&store, 1, 0, "a");
         store.grant(&login("alice"), scope(1, Permission::R), now()).expect("granted");
         store.grant(&login("alice"), scope(1, Permission::W), now()).expect("granted");
         let grants = store.grants(&login("alice")).expect("read");
         assert_eq!(grants.iter().map(|grant| grant.scope).collect::<Vec<_>>(), [scope(1, Permission::W)]);
-        remove(&store, 1);
+        delete_node(&store, 1);
         assert_eq!(store.grants(&login("alice")).expect("read")[0].path, None);
         assert!(store.revoke_grant(&login("alice"), node(1)).expect("taken back"));
         assert!(!store.revoke_grant(&login("alice"), node(1)).expect("nothing there"));

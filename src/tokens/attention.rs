@@ -31,7 +31,7 @@ impl Tokens {
     /// As [`Tokens::page`].
     pub fn ending(&self, who: &Authority, owner: Option<&Login>, limit: usize) -> Result<Attention> {
         let (caller, filter) = self.seen(who, owner)?;
-        self.counted(&caller, self.in_force().ending(&filter, self.clock.now())?, limit)
+        self.counted(&caller, self.in_force().expiring_tokens(&filter, self.clock.now())?, limit)
     }
 
     /// Likewise those with a scope whose node has ended. Only so many nodes are looked for in the served folder; where
@@ -42,7 +42,7 @@ impl Tokens {
     pub fn dangling(&self, who: &Authority, owner: Option<&Login>, limit: usize) -> Result<Attention> {
         let (caller, filter) = self.seen(who, owner)?;
         let now = self.clock.now();
-        let mut nodes = self.store.scoped_nodes(&filter, LOOKED + 1, now)?;
+        let mut nodes = self.store.scope_nodes(&filter, LOOKED + 1, now)?;
         let unseen = nodes.len() > LOOKED;
         nodes.truncate(LOOKED);
         let mut ended = HashSet::new();
@@ -51,7 +51,7 @@ impl Tokens {
                 ended.insert(node);
             }
         }
-        let tokens = if ended.is_empty() { Vec::new() } else { self.store.scoped_to(&filter, &ended, now)? };
+        let tokens = if ended.is_empty() { Vec::new() } else { self.store.tokens_scoped_to(&filter, &ended, now)? };
         let mut attention = self.counted(&caller, tokens, limit)?;
         attention.more |= unseen;
         Ok(attention)

@@ -2,16 +2,22 @@
 
 use super::{Authority, Result, Tokens};
 use crate::domain::{Role, UnixMillis, UsageCount};
-use crate::store::{Cursor, EventFilter, Noted};
+use crate::store::{EventCursor, EventFilter, RecordedEvent};
 
 impl Tokens {
     /// Returns up to `limit` events of the audit trail from a cursor on.
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn events(&self, who: &Authority, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<Noted>> {
+    pub fn events(
+        &self,
+        who: &Authority,
+        filter: &EventFilter,
+        cursor: EventCursor,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>> {
         who.caller()?.must(Role::ReadAudit)?;
-        Ok(self.store.audit(filter, cursor, limit)?)
+        Ok(self.store.audit_events(filter, cursor, limit)?)
     }
 
     /// Returns the number of the latest event; 0 where there is none.
@@ -20,7 +26,7 @@ impl Tokens {
     /// [`super::Error::Forbidden`].
     pub fn latest_event(&self, who: &Authority) -> Result<u64> {
         who.caller()?.must(Role::ReadAudit)?;
-        Ok(self.store.latest_event()?)
+        Ok(self.store.latest_event_id()?)
     }
 
     /// Returns how often tokens were used and callers refused, as far as that is written down, in the hours that
@@ -30,7 +36,7 @@ impl Tokens {
     /// [`super::Error::Forbidden`].
     pub fn counts(&self, who: &Authority, since: UnixMillis) -> Result<Vec<UsageCount>> {
         who.caller()?.must(Role::ReadAudit)?;
-        Ok(self.store.counts(since)?)
+        Ok(self.store.usage_counts(since)?)
     }
 
     /// Returns the present instant, as expiry is judged by.

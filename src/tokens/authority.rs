@@ -16,7 +16,7 @@ use crate::auth::{Ended, Session, TooMuchWork, Turn};
 use crate::domain::{
     Actor, Login, PathAccess, Permission, Privileges, Role, Roles, SystemUser, TokenId, TreePath, UnixMillis,
 };
-use crate::store::{Author, Store, TokenFilter, TokenRecord};
+use crate::store::{AuditContext, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
 #[derive(Clone, Debug)]
@@ -57,13 +57,13 @@ pub(super) struct Bearer {
 
 impl Authority {
     /// Returns in whose name changes are made.
-    pub(super) fn author(&self, at: UnixMillis) -> Author {
+    pub(super) fn author(&self, at: UnixMillis) -> AuditContext {
         match self {
-            Authority::Administrator => Author { actor: Actor::Administrator, peer: None, at },
-            Authority::SystemUser(user) => Author { actor: Actor::SystemUser(user.clone()), peer: None, at },
+            Authority::Administrator => AuditContext { actor: Actor::Administrator, peer: None, at },
+            Authority::SystemUser(user) => AuditContext { actor: Actor::SystemUser(user.clone()), peer: None, at },
             Authority::Session(session) => {
                 let actor = Actor::Bearer { login: session.login().clone(), token: session.token() };
-                Author { actor, peer: Some(session.peer().clone()), at }
+                AuditContext { actor, peer: Some(session.peer().clone()), at }
             }
         }
     }
@@ -211,7 +211,7 @@ impl Caller {
             return Err(Error::Forbidden(Role::AuthenticationLookup));
         }
         filter.owner = Some(bearer.login.clone());
-        filter.below = (!bearer.width.is_unrestricted()).then_some(bearer.token);
+        filter.descendants_of = (!bearer.width.is_unrestricted()).then_some(bearer.token);
         Ok(())
     }
 
@@ -219,6 +219,6 @@ impl Caller {
     fn owns(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
         let Caller::Bearer(bearer) = self else { return Ok(true) };
         let own = record.id == bearer.token || self.is_self(&record.login);
-        Ok(own || store.descends(record.id, bearer.token)?)
+        Ok(own || store.is_descendant(record.id, bearer.token)?)
     }
 }

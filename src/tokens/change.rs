@@ -5,7 +5,7 @@ use super::{Authority, Error, Label, Result, Tokens};
 use crate::domain::{
     ExceedsPrivileges, Lifetime, Login, Role, Roles, ScopeTarget, Secret, TokenId, TokenLimits, TokenText, UnixMillis,
 };
-use crate::store::{Narrowed, Sealed, StoreError, TokenRecord, TokenState};
+use crate::store::{NarrowedToken, SecretHash, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
@@ -80,7 +80,7 @@ impl Tokens {
 
     /// Works out what a token is after a change that makes it no wider; what is hidden from the bearer that
     /// asks is as if it were not there.
-    fn narrowed(&self, caller: &Caller, record: &TokenRecord, change: &Narrowing) -> Result<Narrowed> {
+    fn narrowed(&self, caller: &Caller, record: &TokenRecord, change: &Narrowing) -> Result<NarrowedToken> {
         let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
         if record.state != TokenState::Live {
             return Err(Error::Dead(record.id, record.state));
@@ -93,7 +93,7 @@ impl Tokens {
             return Err(Error::Longer(record.id, record.expiry.hard_limit()));
         }
         let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), caller, &scopes));
-        Ok(Narrowed {
+        Ok(NarrowedToken {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
             scopes: scopes.transpose()?,
@@ -108,7 +108,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
-    /// [`Error::Grace`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
+    /// [`Error::PreviousSecret`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
     /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one, and for any
     /// with roles that lives longer. No secret was sealed then.
     pub fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
@@ -164,14 +164,14 @@ impl Tokens {
         id: TokenId,
         grace: Option<Lifetime>,
         secret: Secret,
-        sealed: &Sealed,
+        sealed: &SecretHash,
     ) -> Result<Rotated> {
         let caller = who.caller()?;
         let record = self.may_rotate(&caller, id, grace)?;
         let until =
             grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
         match self.acting(who).rotate_token(id, sealed, until) {
-            Err(StoreError::Missing(_)) => Err(Error::Dead(id, TokenState::Revoked)),
+            Err(StoreError::NotFound(_)) => Err(Error::Dead(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),
         }
@@ -180,7 +180,7 @@ impl Tokens {
     /// Makes sure that the bearer is at least as wide as a token that it rotates, which nobody else's is to be
     /// measured by but in roles; and that roles got so are had no longer than now.
     fn as_wide(&self, bearer: &Bearer, record: &TokenRecord) -> Result<()> {
-        let other = self.store.reach(record.id)?.ok_or(Error::UnknownToken(record.id))?.width();
+        let other = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
         let own = bearer.login == record.login;
         if own {
             bearer.width.check_covers(&other).map_err(Error::Narrower)?;
@@ -228,6 +228,6 @@ impl Tokens {
             caller.must_all(&self.known(owner)?.roles)?;
         }
         self.known(owner)?;
-        Ok(self.acting(who).revoke_tokens_of(owner, self.clock.now())?)
+        Ok(self.acting(who).revoke_user_tokens(owner, self.clock.now())?)
     }
 }

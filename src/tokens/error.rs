@@ -145,7 +145,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Policy(fault) => Error::Policy(fault),
-            StoreError::Chain(most) => Error::Chain(most),
+            StoreError::ChainTooLong(most) => Error::Chain(most),
             other => Error::Store(other),
         }
     }

@@ -6,7 +6,7 @@ use crate::domain::{
     AccessDenial, AccessExplanation, AccessQuery, AccessSource, DecidingRule, EffectiveGrant, Permission,
     RequiredPermission, ResolvedScope, Scope, TokenId, TokenLimits, TreeAccess, TreeOperation, TreePath, UploadRule,
 };
-use crate::store::{Link, Reached};
+use crate::store::{ChainToken, EffectiveAccess};
 
 impl Tokens {
     /// Tells whether a token may do something now, and why. Judges names: what links lead to, what
@@ -17,7 +17,7 @@ impl Tokens {
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
     pub fn explain(&self, who: &Authority, token: TokenId, question: &AccessQuery) -> Result<AccessExplanation> {
         let record = self.find(who, token)?;
-        let reached = self.store.reach(token)?.ok_or(Error::UnknownToken(token))?;
+        let reached = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
         let open = who.caller()?.knows_grants();
         let (rule, by) = match self.dead(&reached)?.or_else(|| limited(&reached.chain, question)) {
             Some(rule) => (rule, Vec::new()),
@@ -39,16 +39,16 @@ impl Tokens {
     }
 
     /// Returns what the token died of.
-    fn dead(&self, reached: &Reached) -> Result<Option<DecidingRule>> {
+    fn dead(&self, reached: &EffectiveAccess) -> Result<Option<DecidingRule>> {
         let now = self.clock.now();
         if let Some(link) = reached.chain.iter().find(|link| link.revoked) {
             return Ok(Some(DecidingRule::Revoked { token: link.token }));
         }
-        let ends = |link: &Link| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
+        let ends = |link: &ChainToken| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
         if let Some((token, at)) = reached.chain.iter().map(ends).find(|(_, at)| *at <= now) {
             return Ok(Some(DecidingRule::Expired { token, at }));
         }
-        let owner = self.known(&reached.caller.login)?;
+        let owner = self.known(&reached.credentials.login)?;
         Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))
     }
 
@@ -145,8 +145,8 @@ impl Tokens {
 }
 
 /// Returns the first limit of the chain that does not admit what is asked.
-fn limited(chain: &[Link], question: &AccessQuery) -> Option<DecidingRule> {
-    chain.iter().find_map(|Link { token, limits, .. }| {
+fn limited(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule> {
+    chain.iter().find_map(|ChainToken { token, limits, .. }| {
         let token = *token;
         if question.protocol.is_some_and(|protocol| !limits.allows_protocol(protocol)) {
             return Some(DecidingRule::Protocol { token });
@@ -174,9 +174,9 @@ fn limited(chain: &[Link], question: &AccessQuery) -> Option<DecidingRule> {
 }
 
 /// Returns the limits that were not asked about, in words.
-fn left_open(chain: &[Link], question: &AccessQuery) -> Vec<String> {
+fn left_open(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
     let mut open = Vec::new();
-    for Link { token, limits, .. } in chain {
+    for ChainToken { token, limits, .. } in chain {
         let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
         let mut add = |asked: bool, what: &str, values: Vec<String>| {
             if !asked && !values.is_empty() {

@@ -8,7 +8,7 @@ use crate::domain::{
     ForeignRoles, Lifetime, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret, TokenExpiry,
     TokenLimits, TokenText, TreePath, UnixMillis,
 };
-use crate::store::{NewToken, Placed, Sealed, StoreError, TokenRecord, User};
+use crate::store::{LocatedScope, NewTokenRow, SecretHash, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
 /// How often a token is drawn again when its id is taken.
@@ -178,12 +178,12 @@ impl Tokens {
         if let Some(scopes) = &request.scopes {
             self.may_narrow(&request.owner, None, maker, scopes)?;
         }
-        self.store.may_add_token(&request.owner, maker.map(|maker| maker.token), now)?;
+        self.store.check_add_token(&request.owner, maker.map(|maker| maker.token), now)?;
         Ok(expiry)
     }
 
     /// Keeps a token whose secret is sealed. All is judged again: sealing took its time.
-    fn keep(&self, who: &Authority, request: TokenRequest, secret: &Secret, sealed: &Sealed) -> Result<Issued> {
+    fn keep(&self, who: &Authority, request: TokenRequest, secret: &Secret, sealed: &SecretHash) -> Result<Issued> {
         let caller = who.caller()?;
         let maker = caller.bearer_of(&request.owner);
         let now = self.clock.now();
@@ -194,13 +194,13 @@ impl Tokens {
         let mut draws = 0;
         loop {
             let text = TokenText::new(mint_id()?, secret.clone());
-            let new = NewToken {
+            let new = NewTokenRow {
                 id: text.id(),
                 login: request.owner.clone(),
                 parent: maker.map(|maker| maker.token),
                 name: name.clone(),
                 description: request.description.to_string(),
-                sealed: sealed.clone(),
+                secret_hash: sealed.clone(),
                 created_at: now,
                 expiry,
                 scopes: scopes.clone(),
@@ -210,7 +210,7 @@ impl Tokens {
             };
             draws += 1;
             match self.acting(who).add_token(&new) {
-                Err(StoreError::Exists(_)) if draws < DRAWS => {}
+                Err(StoreError::AlreadyExists(_)) if draws < DRAWS => {}
                 Err(other) => return Err(other.into()),
                 Ok(()) => return Ok(Issued { record: self.shown(&caller, self.record(text.id())?)?, text }),
             }
@@ -243,7 +243,7 @@ impl Tokens {
     pub(super) fn resolve(
         &self,
         owner: &Login,
-        within: Option<&[Placed]>,
+        within: Option<&[LocatedScope]>,
         caller: &Caller,
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
@@ -264,7 +264,7 @@ impl Tokens {
     fn may_narrow(
         &self,
         owner: &Login,
-        within: Option<&[Placed]>,
+        within: Option<&[LocatedScope]>,
         maker: Option<&Bearer>,
         targets: &[ScopeTarget],
     ) -> Result<()> {
@@ -307,9 +307,9 @@ impl Tokens {
 }
 
 /// Returns where grants or scopes are now; leaves out those that dangle.
-fn reach(tree: &Tree, placed: &[Placed]) -> Result<Vec<(TreePath, Permission)>> {
+fn reach(tree: &Tree, placed: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
     let mut reach = Vec::new();
-    for Placed { scope, .. } in placed {
+    for LocatedScope { scope, .. } in placed {
         if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
             reach.push((path, scope.permission));
         }

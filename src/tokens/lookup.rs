@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::authority::{Bearer, Caller};
 use super::{Authority, Error, Page, Result, Tokens};
 use crate::domain::{ForeignRoles, Login, PathAccess, Role, Roles, Scope, TokenId};
-use crate::store::{Placed, TokenFilter, TokenRecord, TokenState};
+use crate::store::{LocatedScope, TokenFilter, TokenRecord, TokenState};
 
 /// How many tokens are looked at in one go for those that dangle.
 const BATCH: usize = 200;
@@ -81,7 +81,7 @@ impl Tokens {
     /// As [`Tokens::find`].
     pub fn effective(&self, who: &Authority, id: TokenId) -> Result<Effective> {
         let record = self.find(who, id)?;
-        let width = self.store.reach(id)?.ok_or(Error::UnknownToken(id))?.width();
+        let width = self.store.effective_access(id)?.ok_or(Error::UnknownToken(id))?.into_privileges();
         Ok(Effective { record, scopes: width.access.effective_scopes(), roles: width.roles })
     }
 
@@ -115,7 +115,8 @@ impl Tokens {
         };
         let dangling = query.state == Some(StateFilter::Dangling);
         let owner = query.owner.clone();
-        let mut filter = TokenFilter { owner, state, below: None, text: query.text.clone(), scoped: dangling };
+        let mut filter =
+            TokenFilter { owner, state, descendants_of: None, text: query.text.clone(), only_scoped: dangling };
         caller.narrows(&mut filter)?;
         if let Some(owner) = &filter.owner {
             self.known(owner)?;
@@ -133,7 +134,7 @@ impl Tokens {
             (after, before) = (reached.or(after), before.and(reached.or(before)));
             for record in found {
                 let record = self.shown(&caller, record)?;
-                if !dangling || record.dangles() {
+                if !dangling || record.has_dangling_scopes() {
                     items.push(record);
                 }
             }
@@ -157,7 +158,7 @@ impl Tokens {
             caller.must(Role::AuthenticationLookup)?;
         }
         self.known(owner)?;
-        Ok(self.in_force().live_tokens(owner, self.clock.now())?)
+        Ok(self.in_force().count_live_tokens(owner, self.clock.now())?)
     }
 
     /// Returns what is kept of a token, whoever asks.
@@ -182,7 +183,7 @@ impl Tokens {
     /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
     /// now; those that are not there dangle, whatever the index says. While the folder is not there itself, the index
     /// is believed: tokens can be looked at and revoked meanwhile.
-    pub(super) fn look(&self, placed: &mut [Placed]) -> Result<()> {
+    pub(super) fn look(&self, placed: &mut [LocatedScope]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
         for placed in placed {
             match tree.locate(placed.scope.node) {

@@ -117,14 +117,14 @@ impl Tokens {
     pub fn change_policy(&self, who: &Authority, settings: &[PolicySetting]) -> Result<Policy> {
         who.caller()?.must(Role::ManagePolicy)?;
         match self.acting(who).change_policy(settings) {
-            Err(StoreError::Setting(why)) => Err(Error::Setting(why)),
+            Err(StoreError::InvalidSetting(why)) => Err(Error::Setting(why)),
             other => Ok(other?),
         }
     }
 
     /// Returns the store for changes in the name of whoever asks.
     fn acting(&self, who: &Authority) -> Store {
-        self.store.acting(who.author(self.clock.now()))
+        self.store.with_audit_context(who.author(self.clock.now()))
     }
 
     /// Returns a user, whoever asks.

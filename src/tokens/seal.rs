@@ -4,18 +4,18 @@
 use super::{Error, Result, Tokens};
 use crate::auth::{Sealer, Turn, mint_secret};
 use crate::domain::{Login, Secret};
-use crate::store::Sealed;
+use crate::store::SecretHash;
 
 impl Tokens {
     /// Draws a secret and seals it on this thread.
-    pub(super) fn seal(&self) -> Result<(Secret, Sealed)> {
+    pub(super) fn seal(&self) -> Result<(Secret, SecretHash)> {
         let secret = mint_secret()?;
         let sealed = Sealer::open(&self.store)?.seal(&secret)?;
         Ok((secret, sealed))
     }
 
     /// Draws a secret and seals it when the user's turn comes.
-    pub(super) async fn seal_queued(&self, user: &Login) -> Result<(Secret, Sealed)> {
+    pub(super) async fn seal_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
         let Some(auth) = &self.auth else { return self.off_runtime(None, |tokens| tokens.seal()).await };
         let secret = mint_secret()?;
         let sealed = auth.seal(user, &secret).await?;

@@ -50,7 +50,8 @@ impl Tokens {
                 .with_token(token)
                 .with_actor(author.actor);
             let event = if let Some(peer) = &author.peer { event.with_peer(peer) } else { event };
-            self.store.record(&[event.with_count(u64::try_from(ended).unwrap_or(u64::MAX)).with_detail("by hand")])?;
+            self.store
+                .record_events(&[event.with_count(u64::try_from(ended).unwrap_or(u64::MAX)).with_detail("by hand")])?;
         }
         Ok(ended)
     }

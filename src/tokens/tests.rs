@@ -20,7 +20,7 @@ use crate::domain::{
     Lifetime, NodeId, Permission, PolicyViolation, Roles, Scope, ScopeTarget, TokenId, TokenLimits, TokenText,
     TreePath, UnixMillis,
 };
-use crate::store::{TokenRecord, TokenState, UserChange};
+use crate::store::{TokenRecord, TokenState, UserUpdate};
 use crate::tree::{Durability, Options, Tree};
 
 const ADMIN: &Authority = &Authority::Administrator;
@@ -113,11 +113,11 @@ fn lifetime(text: &str) -> Lifetime {
 fn all_that_is_changed_about_a_user_or_the_policy_is_changed_in_one_write() {
     let site = site();
     let writes = |change: &dyn Fn()| {
-        let before = site.store.changes();
+        let before = site.store.write_count();
         change();
-        site.store.changes() - before
+        site.store.write_count() - before
     };
-    let change = UserChange { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
+    let change = UserUpdate { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
     assert_eq!(writes(&|| drop(site.tokens.change_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
     let user = site.tokens.user(ADMIN, &login("alice")).expect("there");
     assert!(user.disabled_at.is_some() && user.roles.includes(Role::ReadAudit));
@@ -221,9 +221,9 @@ fn a_rotated_token_keeps_its_id_and_its_end() {
     assert_eq!(rotated.text.id(), issued.text.id());
     assert_ne!(rotated.text.secret(), issued.text.secret());
     assert_eq!(rotated.record.expiry, issued.record.expiry);
-    assert_eq!(rotated.record.old_until, Some(site.clock.now().saturating_add(DAY)));
+    assert_eq!(rotated.record.grace_until, Some(site.clock.now().saturating_add(DAY)));
     let at_once = site.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
-    assert_eq!(at_once.record.old_until, None);
+    assert_eq!(at_once.record.grace_until, None);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn an_old_secret_is_good_for_its_grace_and_only_the_last_one() {
     assert!(new.access().is_ok());
 
     let late = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
-    assert_eq!(late.record.old_until, Some(late.record.expiry.hard_limit()), "a grace is no longer than the life");
+    assert_eq!(late.record.grace_until, Some(late.record.expiry.hard_limit()), "a grace is no longer than the life");
     site.clock.turn(DAY / 3);
     assert!(site.refuses(&third) && site.refuses(&late.text), "rotation never lengthens a life");
 }
@@ -387,7 +387,7 @@ fn no_form_of_a_new_secret_is_in_the_state_directory() {
     let rotated = site.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("1h"))).expect("rotated");
     for text in [&issued.text, &rotated.text] {
         let secret = text.secret().expose();
-        for entry in std::fs::read_dir(site.store.state()).expect("state") {
+        for entry in std::fs::read_dir(site.store.state_dir()).expect("state") {
             let path = entry.expect("entry").path();
             let bytes = std::fs::read(&path).expect("file");
             assert!(memchr::memmem::find(&bytes, secret).is_none(), "{}", path.display());

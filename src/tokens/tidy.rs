@@ -55,15 +55,18 @@ impl Tokens {
         let (steady, present) = (self.clock.steady(), self.clock.retention());
         // A sliding token lives by uses that only memory may have.
         let in_force = self.auth.as_ref().is_none_or(Authenticator::write_uses);
-        let expired = if in_force { self.store.note_expired(steady, BATCH)? } else { 0 };
-        self.store.end_graces(steady)?;
-        let marks = self.store.forget_journals(present, MARKS)?;
-        let removed =
-            self.store.remove_dead(present.saturating_sub(policy.token_retention.as_duration()), now, BATCH)?;
+        let expired = if in_force { self.store.mark_expired(steady, BATCH)? } else { 0 };
+        self.store.clear_expired_graces(steady)?;
+        let marks = self.store.delete_stale_sync_journals(present, MARKS)?;
+        let removed = self.store.delete_inactive_tokens(
+            present.saturating_sub(policy.token_retention.as_duration()),
+            now,
+            BATCH,
+        )?;
         let old = present.saturating_sub(policy.audit_retention.as_duration());
-        let forgotten = self.store.forget_events(old, EVENTS)? + self.store.trim_events(EVENTS)?;
+        let forgotten = self.store.delete_events_before(old, EVENTS)? + self.store.trim_events(EVENTS)?;
         let disowned = self.store.disown_removed_users(EVENTS)?;
-        let counts = self.store.forget_counts(old.saturating_sub(CHARTED), EVENTS)?;
+        let counts = self.store.delete_usage_counts_before(old.saturating_sub(CHARTED), EVENTS)?;
         Ok(Tidied { expired, removed, forgotten, counts, marks, disowned })
     }
 }

@@ -7,7 +7,7 @@ use super::authority::Caller;
 use super::error::at;
 use super::{Authority, Error, Page, Result, Tokens};
 use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
-use crate::store::{Placed, StoreError, User, UserChange};
+use crate::store::{LocatedScope, StoreError, User, UserUpdate};
 use crate::tree::{self, Tree};
 
 /// A grant as it is typed: `/some/path:PERM`.
@@ -88,7 +88,7 @@ pub struct Profile {
     /// The user.
     pub user: User,
     /// What it may reach and where that is now, dangling grants too.
-    pub grants: Vec<Placed>,
+    pub grants: Vec<LocatedScope>,
     /// How many of its tokens are live.
     pub live_tokens: u32,
 }
@@ -148,7 +148,7 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`Tokens::user`].
-    pub fn grants(&self, who: &Authority, login: &Login) -> Result<Vec<Placed>> {
+    pub fn grants(&self, who: &Authority, login: &Login) -> Result<Vec<LocatedScope>> {
         self.user(who, login)?;
         self.grants_of(login)
     }
@@ -182,8 +182,8 @@ impl Tokens {
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
-        match self.acting(who).add_user(login, roles, &scopes, self.clock.now()) {
-            Err(StoreError::Exists(_)) => Err(Error::UserExists(login.clone())),
+        match self.acting(who).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
+            Err(StoreError::AlreadyExists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
         }
     }
@@ -192,12 +192,12 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
-    pub fn change_user(&self, who: &Authority, login: &Login, change: &UserChange) -> Result<Profile> {
+    pub fn change_user(&self, who: &Authority, login: &Login, change: &UserUpdate) -> Result<Profile> {
         self.managed(who, login)?;
         if let Some(roles) = &change.roles {
             who.caller()?.must_all(roles)?;
         }
-        self.acting(who).change_user(login, change, self.clock.now())?;
+        self.acting(who).update_user(login, change, self.clock.now())?;
         // Whoever disabled itself, or took its role, is told of it all the same.
         self.of(self.known(login)?)
     }
@@ -207,7 +207,7 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::change_user`].
     pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
-        let change = UserChange { roles: Some(roles.clone()), ..UserChange::default() };
+        let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
         self.change_user(who, login, &change).map(drop)
     }
 
@@ -231,7 +231,7 @@ impl Tokens {
     /// role that the user has.
     pub fn revoke_grant(&self, who: &Authority, login: &Login, place: &GrantPlace) -> Result<()> {
         self.managed(who, login)?;
-        let fits = |grant: &Placed| match place {
+        let fits = |grant: &LocatedScope| match place {
             GrantPlace::Path(path) => grant.path.as_ref() == Some(path),
             GrantPlace::Node(node) => grant.scope.node == *node,
         };
@@ -246,7 +246,7 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::change_user`].
     pub fn disable_user(&self, who: &Authority, login: &Login) -> Result<()> {
-        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+        let change = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
         self.change_user(who, login, &change).map(drop)
     }
 
@@ -255,7 +255,7 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::change_user`].
     pub fn enable_user(&self, who: &Authority, login: &Login) -> Result<()> {
-        let change = UserChange { disabled: Some(false), ..UserChange::default() };
+        let change = UserUpdate { disabled: Some(false), ..UserUpdate::default() };
         self.change_user(who, login, &change).map(drop)
     }
 
@@ -271,11 +271,11 @@ impl Tokens {
     /// Completes a user, whoever asks.
     fn of(&self, user: User) -> Result<Profile> {
         let grants = self.grants_of(&user.login)?;
-        let live_tokens = self.in_force().live_tokens(&user.login, self.clock.now())?;
+        let live_tokens = self.in_force().count_live_tokens(&user.login, self.clock.now())?;
         Ok(Profile { user, grants, live_tokens })
     }
 
-    fn grants_of(&self, login: &Login) -> Result<Vec<Placed>> {
+    fn grants_of(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         let mut grants = self.store.grants(login)?;
         self.look(&mut grants)?;
         Ok(grants)

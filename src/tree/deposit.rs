@@ -71,10 +71,11 @@ impl Tree {
 
     /// Returns an upload that can be gone on with; discards any other.
     fn left(&self, row: store::UploadRow, since: UnixMillis) -> Result<Option<Unfinished>> {
-        let store::UploadRow { id, token, login, name, request, touched, dead } = row;
+        let store::UploadRow { id, token, login, name, request, updated_at: touched, token_inactive: dead } = row;
         if dead || touched < since {
             let parts = self.shared.index.store().upload_parts(id)?;
-            let kept = parts.iter().filter_map(|part| self.shared.host.kept(&part.place, &part.staged).ok());
+            let kept =
+                parts.iter().filter_map(|part| self.shared.host.kept(&part.staging_directory, &part.staged_name).ok());
             return self.discard(id, &kept.map(Waiting).collect::<Vec<_>>()).map(|()| None);
         }
         let parts = self.waiting(id, request.is_some())?;
@@ -88,13 +89,13 @@ impl Tree {
     fn waiting(&self, upload: i64, grows: bool) -> Result<Vec<(Vec<u8>, u64, Waiting)>> {
         let store = self.shared.index.store();
         let mut found = Vec::new();
-        for UploadPart { name, place, staged, size } in store.upload_parts(upload)? {
+        for UploadPart { name, staging_directory: place, staged_name: staged, size } in store.upload_parts(upload)? {
             let kept = match self.shared.host.kept(&place, &staged) {
                 Ok(kept) => kept,
                 // It may be there once its file system is.
                 Err(Errno::NOMEDIUM | Errno::IO | Errno::STALE | Errno::NOTCONN) => return Err(Outage::Missing.into()),
                 Err(_) => {
-                    store.strike_upload_part(upload, &name)?;
+                    store.delete_upload_part(upload, &name)?;
                     continue;
                 }
             };
@@ -105,7 +106,7 @@ impl Tree {
             match there {
                 Some(there) => found.push((name, there, Waiting(kept))),
                 None => {
-                    store.strike_upload_part(upload, &name)?;
+                    store.delete_upload_part(upload, &name)?;
                     // What can't be removed now is debris at the next start.
                     if let Err(error) = kept.discard() {
                         tracing::warn!(%error, upload, "a part of an unfinished upload stays for now");
@@ -122,7 +123,7 @@ impl Tree {
     /// [`Error::Store`].
     pub fn live_uploads(&self) -> Result<HashSet<i64>> {
         let rows = self.shared.index.store().uploads()?;
-        Ok(rows.into_iter().filter(|row| !row.dead).map(|row| row.id).collect())
+        Ok(rows.into_iter().filter(|row| !row.token_inactive).map(|row| row.id).collect())
     }
 
     /// Returns a number that moves whenever a token is taken back or removed: what lives is the same while it stays, but
@@ -140,7 +141,7 @@ impl Tree {
     /// [`Error::Store`]: it stays then, and the next start finds it again. [`Error::Host`]: it has ended, and the next
     /// start removes what is left in staging.
     pub fn discard<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a Waiting>) -> Result<()> {
-        self.shared.index.store().strike_upload(upload)?;
+        self.shared.index.store().delete_upload(upload)?;
         parts.into_iter().try_for_each(|Waiting(kept)| Ok(kept.discard()?))
     }
 
@@ -149,7 +150,7 @@ impl Tree {
     /// # Errors
     /// As [`Tree::discard`].
     pub fn discard_part(&self, upload: i64, name: &[u8], Waiting(kept): &Waiting) -> Result<()> {
-        self.shared.index.store().strike_upload_part(upload, name)?;
+        self.shared.index.store().delete_upload_part(upload, name)?;
         Ok(kept.discard()?)
     }
 
@@ -192,7 +193,7 @@ impl Upload {
                 kept.sync_names()?;
             }
             let (store, token) = (view.shared().index.store(), view.session().token());
-            let id = store.begin_upload(token, name, Some((request, &part)), now, view.lasting())?;
+            let id = store.insert_upload(token, name, Some((request, &part)), now, view.lasting())?;
             Ok((id, Waiting(kept)))
         })
     }
@@ -256,7 +257,7 @@ impl View {
     pub fn begin_parts(&self, name: &[u8], now: UnixMillis) -> Result<i64> {
         self.may_deposit()?;
         let (store, token) = (self.shared().index.store(), self.session().token());
-        Ok(store.begin_upload(token, name, None, now, self.lasting())?)
+        Ok(store.insert_upload(token, name, None, now, self.lasting())?)
     }
 
     /// Makes room for content whose place is not known yet, for one who may write anywhere at all.
@@ -322,15 +323,15 @@ impl View {
     }
 
     fn write_down(&self, upload: i64, part: &UploadPart, now: UnixMillis) -> Result<()> {
-        let kept = self.shared().index.store().keep_upload_part(upload, part, now, self.lasting());
+        let kept = self.shared().index.store().put_upload_part(upload, part, now, self.lasting());
         kept.map_err(|error| match error {
-            StoreError::Missing(_) => Error::Absent,
+            StoreError::NotFound(_) => Error::Absent,
             other => other.into(),
         })
     }
 
     /// Returns how soon what is written down of content is on disk.
-    fn lasting(&self) -> store::Durability {
+    fn lasting(&self) -> store::WriteDurability {
         self.shared().durability.of_rows()
     }
 }
@@ -350,5 +351,5 @@ fn there(kept: &Kept, size: u64, grows: bool) -> super::host::Result<Option<u64>
 
 fn part(kept: &Kept, name: &[u8], size: u64) -> UploadPart {
     let (place, staged) = kept.place();
-    UploadPart { name: name.to_vec(), place: place.clone(), staged: staged.as_bytes().to_vec(), size }
+    UploadPart { name: name.to_vec(), staging_directory: place.clone(), staged_name: staged.as_bytes().to_vec(), size }
 }

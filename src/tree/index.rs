@@ -21,7 +21,9 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Error, Kind, Result};
 use crate::domain::{Login, NodeId, NodeIdentity, TreePath};
-use crate::store::{Durability, Entity, Intent, Moved, NodeRow, Plan, Step, Store, StoreError};
+use crate::store::{
+    ChangeIntent, CompletedMove, EntryIdentity, IntentAction, NodePathStep, NodeRow, Store, StoreError, WriteDurability,
+};
 
 /// How often a name is sought again when the host changes meanwhile, and how long between.
 const ATTEMPTS: usize = 250;
@@ -39,8 +41,8 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    fn entity(self) -> Entity {
-        Entity { folder: self.kind == Kind::Folder, inode: self.inode, born: self.born }
+    fn entity(self) -> EntryIdentity {
+        EntryIdentity { is_directory: self.kind == Kind::Folder, inode: self.inode, birth_time: self.born }
     }
 }
 
@@ -73,14 +75,14 @@ pub(super) struct Index {
     store: Store,
     hands: Arc<dyn Hands>,
     /// Whether properties are on disk when their change is answered.
-    durability: Durability,
+    durability: WriteDurability,
     gate: RwLock<()>,
     owner: AtomicBool,
 }
 
 impl Index {
     /// Makes the index of the tree that `hands` reach; `durability` is that of properties.
-    pub(super) fn new(store: Store, hands: Arc<dyn Hands>, durability: Durability) -> Self {
+    pub(super) fn new(store: Store, hands: Arc<dyn Hands>, durability: WriteDurability) -> Self {
         Self { store, hands, durability, gate: RwLock::new(()), owner: AtomicBool::new(false) }
     }
 
@@ -116,7 +118,7 @@ impl Index {
             let way = self.way(path)?;
             self.same_root(&way)?;
             // Somebody behind the gateway's back, or the serving process, may have renamed meanwhile.
-            if let Some(id) = self.store.name_nodes(path, &way, &draw, namer)?
+            if let Some(id) = self.store.create_nodes(path, &way, &draw, namer)?
                 && self.way(path)? == way
             {
                 return Ok(id);
@@ -140,7 +142,7 @@ impl Index {
             return Ok(());
         }
         match self.mint_for(&directory, Some(mover)) {
-            Err(Error::Store(error @ StoreError::Budget(_))) => Err(error.into()),
+            Err(Error::Store(error @ StoreError::QuotaExceeded(_))) => Err(error.into()),
             // Whatever else is amiss there is for the move to tell.
             _ => Ok(()),
         }
@@ -183,7 +185,7 @@ impl Index {
         let _alone = self.gate.write();
         self.settle()?;
         let named = self.list(&TreePath::root())?;
-        let needed: HashSet<NodeId> = self.store.nodes_in_use()?.into_iter().collect();
+        let needed: HashSet<NodeId> = self.store.referenced_nodes()?.into_iter().collect();
         let moved_house = |node: &Named| node.path.is_root() && node.dangling;
         let keep: Vec<&TreePath> = match named.first().filter(|first| moved_house(first)) {
             Some(_) => Vec::new(),
@@ -191,7 +193,7 @@ impl Index {
         };
         let above: HashSet<TreePath> = keep.into_iter().cloned().flat_map(lineage).collect();
         let ended: Vec<NodeId> = named.iter().filter(|n| !above.contains(&n.path)).map(|n| n.id).collect();
-        self.store.end_nodes(&ended)?;
+        self.store.delete_nodes(&ended)?;
         Ok(named.into_iter().filter(|node| node.dangling).collect())
     }
 
@@ -210,26 +212,26 @@ impl Index {
     /// Announces a move in one step; to be followed at once by the rename on the host and
     /// [`Change::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_move(&self, from: &TreePath, to: &TreePath) -> Result<Change<'_>> {
-        self.begin(from, Plan::Move(to.clone()))
+        self.begin(from, IntentAction::Move(to.clone()))
     }
 
     /// Announces that an entry changes places with `old`, which stands at its target, and that this is
     /// removed from where it comes to stand then. On disk when this returns; otherwise as
     /// [`Index::begin_move`].
-    pub(super) fn begin_swap(&self, from: &TreePath, to: &TreePath, old: Entity) -> Result<Change<'_>> {
-        self.begin_steps(from, Plan::Swap(to.clone(), old))
+    pub(super) fn begin_swap(&self, from: &TreePath, to: &TreePath, old: EntryIdentity) -> Result<Change<'_>> {
+        self.begin_steps(from, IntentAction::Exchange(to.clone(), old))
     }
 
     /// Announces that a copy of an entry, and of all in it, is put at a path, and that the entry is removed
     /// then: its nodes go on as the copy's. On disk when this returns; otherwise as [`Index::begin_move`].
-    pub(super) fn begin_copy(&self, from: &TreePath, to: &TreePath, copy: Entity) -> Result<Change<'_>> {
-        self.begin_steps(from, Plan::Copy(to.clone(), copy))
+    pub(super) fn begin_copy(&self, from: &TreePath, to: &TreePath, copy: EntryIdentity) -> Result<Change<'_>> {
+        self.begin_steps(from, IntentAction::Copy(to.clone(), copy))
     }
 
     /// Announces a removal, be it for ever or into staging; to be followed at once by the host's change
     /// and [`Change::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_remove(&self, path: &TreePath) -> Result<Change<'_>> {
-        self.begin(path, Plan::Remove)
+        self.begin(path, IntentAction::Remove)
     }
 
     /// Waits for a change of names that is under way: until it ends the store tells where nodes were.
@@ -238,7 +240,7 @@ impl Index {
     }
 
     /// Returns whether properties are on disk when their change is answered.
-    pub(super) fn durability(&self) -> Durability {
+    pub(super) fn durability(&self) -> WriteDurability {
         self.durability
     }
 
@@ -247,7 +249,7 @@ impl Index {
         &self.store
     }
 
-    fn begin(&self, source: &TreePath, plan: Plan) -> Result<Change<'_>> {
+    fn begin(&self, source: &TreePath, plan: IntentAction) -> Result<Change<'_>> {
         let beside = self.gate.read();
         if self.touched(source, &plan)?.is_none() {
             return Ok(Change::unnamed(self, Gate::Shared(beside), source, plan));
@@ -261,13 +263,13 @@ impl Index {
         }
     }
 
-    fn begin_steps(&self, source: &TreePath, plan: Plan) -> Result<Change<'_>> {
+    fn begin_steps(&self, source: &TreePath, plan: IntentAction) -> Result<Change<'_>> {
         let alone = self.gate.write();
         self.settle()?;
-        if matches!(plan, Plan::Copy(..)) {
+        if matches!(plan, IntentAction::Copy(..)) {
             // Once the copy stands there nobody can tell any more which of them fitted the source.
             let strangers = self.list(source)?.into_iter().filter(|node| node.dangling).map(|node| node.id);
-            self.store.end_nodes(&strangers.collect::<Vec<_>>())?;
+            self.store.delete_nodes(&strangers.collect::<Vec<_>>())?;
         }
         let facts = self.facts(source)?.ok_or(Error::Absent)?;
         self.announce(alone, source, facts, plan)
@@ -278,16 +280,16 @@ impl Index {
         alone: RwLockWriteGuard<'a, ()>,
         source: &TreePath,
         facts: Facts,
-        plan: Plan,
+        plan: IntentAction,
     ) -> Result<Change<'a>> {
-        let mut intent = Intent { id: 0, source: source.clone(), entity: facts.entity(), plan };
-        intent.id = self.store.begin_intent(&intent)?;
+        let mut intent = ChangeIntent { id: 0, source: source.clone(), entry: facts.entity(), action: plan };
+        intent.id = self.store.record_intent(&intent)?;
         Ok(Change { index: self, _gate: Gate::Alone(alone), begun: Begun::Announced(intent) })
     }
 
     /// Returns what the host shows of a source, when the change touches something named. One look
     /// a side is enough, since nothing is named without its ancestors.
-    fn touched(&self, source: &TreePath, plan: &Plan) -> Result<Option<Facts>> {
+    fn touched(&self, source: &TreePath, plan: &IntentAction) -> Result<Option<Facts>> {
         let replaced = match plan.target() {
             Some(target) => self.store.node_at(target)?.is_some(),
             None => false,
@@ -311,7 +313,7 @@ impl Index {
         Ok(())
     }
 
-    fn settle_intent(&self, intent: &Intent) -> Result<()> {
+    fn settle_intent(&self, intent: &ChangeIntent) -> Result<()> {
         if self.owner.load(Ordering::Relaxed) {
             self.conclude(intent)
         } else if self.is_done(intent)? {
@@ -322,21 +324,21 @@ impl Index {
     }
 
     /// Brings a change to its end that has begun on the host, abandons it otherwise.
-    fn conclude(&self, intent: &Intent) -> Result<()> {
-        if self.complete(intent)? { self.finish(intent) } else { Ok(self.store.drop_intent(intent.id)?) }
+    fn conclude(&self, intent: &ChangeIntent) -> Result<()> {
+        if self.complete(intent)? { self.finish(intent) } else { Ok(self.store.delete_intent(intent.id)?) }
     }
 
     /// Does on the host what a change cut off between its steps has left; tells whether it is done.
-    fn complete(&self, intent: &Intent) -> Result<bool> {
-        let Intent { source, entity, plan, .. } = intent;
+    fn complete(&self, intent: &ChangeIntent) -> Result<bool> {
+        let ChangeIntent { source, entry: entity, action: plan, .. } = intent;
         let rest = match plan {
-            Plan::Remove | Plan::Move(_) => false,
-            Plan::Swap(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
-            Plan::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
+            IntentAction::Remove | IntentAction::Move(_) => false,
+            IntentAction::Exchange(target, old) => self.stands(target, *entity)? && self.stands(source, *old)?,
+            IntentAction::Copy(target, copy) => self.stands(target, *copy)? && self.stands(source, *entity)?,
         };
         // What came to the source since it was copied is nowhere else; where nobody can tell, it may have.
         if rest
-            && let Plan::Copy(_, Entity { born, .. }) = plan
+            && let IntentAction::Copy(_, EntryIdentity { birth_time: born, .. }) = plan
             && born.map_or(Ok(true), |copied| self.hands.changed_since(source, copied))?
         {
             tracing::warn!(%source, "this may have changed since a move that was cut off had copied it, and stays");
@@ -349,27 +351,29 @@ impl Index {
         self.is_done(intent)
     }
 
-    fn is_done(&self, intent: &Intent) -> Result<bool> {
-        let Intent { source, entity, plan, .. } = intent;
+    fn is_done(&self, intent: &ChangeIntent) -> Result<bool> {
+        let ChangeIntent { source, entry: entity, action: plan, .. } = intent;
         let gone = !self.stands(source, *entity)?;
         match plan {
-            Plan::Remove => Ok(gone),
-            Plan::Move(target) => Ok(gone && self.stands(target, *entity)?),
-            Plan::Swap(target, old) => Ok(gone && !self.stands(source, *old)? && self.stands(target, *entity)?),
-            Plan::Copy(target, copy) => Ok(gone && self.stands(target, *copy)?),
+            IntentAction::Remove => Ok(gone),
+            IntentAction::Move(target) => Ok(gone && self.stands(target, *entity)?),
+            IntentAction::Exchange(target, old) => {
+                Ok(gone && !self.stands(source, *old)? && self.stands(target, *entity)?)
+            }
+            IntentAction::Copy(target, copy) => Ok(gone && self.stands(target, *copy)?),
         }
     }
 
-    fn stands(&self, path: &TreePath, entity: Entity) -> Result<bool> {
+    fn stands(&self, path: &TreePath, entity: EntryIdentity) -> Result<bool> {
         Ok(self.facts(path)?.is_some_and(|facts| facts.entity() == entity))
     }
 
-    fn finish(&self, intent: &Intent) -> Result<()> {
-        let Intent { id, source, entity, plan } = intent;
+    fn finish(&self, intent: &ChangeIntent) -> Result<()> {
+        let ChangeIntent { id, source, entry: entity, action: plan } = intent;
         let (target, anew) = match plan {
-            Plan::Remove => return Ok(self.store.finish_removal(*id, source)?),
-            Plan::Move(target) | Plan::Swap(target, _) => (target, Vec::new()),
-            Plan::Copy(target, _) => (target, self.copied(source, target)?),
+            IntentAction::Remove => return Ok(self.store.complete_removal(*id, source)?),
+            IntentAction::Move(target) | IntentAction::Exchange(target, _) => (target, Vec::new()),
+            IntentAction::Copy(target, _) => (target, self.copied(source, target)?),
         };
         self.follow(Some(*id), source, target, *entity, &anew)
     }
@@ -395,21 +399,24 @@ impl Index {
         intent: Option<i64>,
         source: &TreePath,
         target: &TreePath,
-        entity: Entity,
+        entity: EntryIdentity,
         anew: &[(NodeId, Option<NodeIdentity>)],
     ) -> Result<()> {
-        let kind = if entity.folder { Kind::Folder } else { Kind::File };
-        let identity = self.identity(source, Facts { kind, inode: entity.inode, born: entity.born })?;
+        let kind = if entity.is_directory { Kind::Folder } else { Kind::File };
+        let identity = self.identity(source, Facts { kind, inode: entity.inode, born: entity.birth_time })?;
         let way = target.parent().map(|folder| self.way(&folder)).transpose()?;
         let (Some(identity), Some(way)) = (identity, way) else {
             tracing::warn!(%source, %target, "a move could not be followed: its nodes dangle");
-            return Ok(intent.map_or(Ok(()), |id| self.store.drop_intent(id))?);
+            return Ok(intent.map_or(Ok(()), |id| self.store.delete_intent(id))?);
         };
-        Ok(self.store.finish_move(&Moved { intent, source, identity, target, way: &way, anew }, &draw)?)
+        Ok(self.store.complete_move(
+            &CompletedMove { intent, source, identity, target, parent_steps: &way, updated_identities: anew },
+            &draw,
+        )?)
     }
 
     /// Returns the way down to a path, the root first.
-    fn way(&self, path: &TreePath) -> Result<Vec<Step>> {
+    fn way(&self, path: &TreePath) -> Result<Vec<NodePathStep>> {
         let mut place = TreePath::root();
         let mut folder = own_identity(self.hands.ask(&place)?).ok_or(Error::Absent)?;
         let mut way = vec![(Vec::new(), folder)];
@@ -429,7 +436,7 @@ impl Index {
 
     /// Refuses to name anything in another served folder than before, whatever its marker says: that would end every node
     /// there is.
-    fn same_root(&self, way: &[Step]) -> Result<()> {
+    fn same_root(&self, way: &[NodePathStep]) -> Result<()> {
         let row = self.store.node_at(&TreePath::root())?;
         match (row, way.first()) {
             (Some(row), Some((_, identity))) if !row.identity.matches(*identity) => Err(Error::OtherTree),
@@ -477,9 +484,9 @@ pub(super) struct Change<'a> {
 
 enum Begun {
     /// Written down.
-    Announced(Intent),
+    Announced(ChangeIntent),
     /// One that touched nothing named when it began.
-    Unnamed(TreePath, Plan),
+    Unnamed(TreePath, IntentAction),
     Over,
 }
 
@@ -490,7 +497,7 @@ enum Gate<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn unnamed(index: &'a Index, gate: Gate<'a>, source: &TreePath, plan: Plan) -> Self {
+    fn unnamed(index: &'a Index, gate: Gate<'a>, source: &TreePath, plan: IntentAction) -> Self {
         Self { index, _gate: gate, begun: Begun::Unnamed(source.clone(), plan) }
     }
 
@@ -501,7 +508,7 @@ impl<'a> Change<'a> {
     pub(super) fn finish(mut self) -> Result<()> {
         let (source, target) = match std::mem::replace(&mut self.begun, Begun::Over) {
             Begun::Announced(intent) => return self.index.finish(&intent),
-            Begun::Unnamed(source, Plan::Move(target)) => (source, target),
+            Begun::Unnamed(source, IntentAction::Move(target)) => (source, target),
             Begun::Unnamed(..) | Begun::Over => return Ok(()),
         };
         // Another process may have named the source since this began.

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use super::{Error, Result};
 use crate::auth::Clock;
 use crate::domain::{Login, TreePath, UnixMillis};
-use crate::store::{Durability, LockRow, Store, StoreError};
+use crate::store::{LockRow, Store, StoreError, WriteDurability};
 
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -83,7 +83,7 @@ pub(super) struct LockTable {
     store: Store,
     clock: Clock,
     /// Whether a lock is on disk before its LOCK, refresh or UNLOCK is answered.
-    durability: Durability,
+    durability: WriteDurability,
     held: RwLock<Held>,
     count: AtomicUsize,
     generation: AtomicU64,
@@ -100,10 +100,10 @@ impl LockTable {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(super) fn open(store: Store, clock: Clock, durability: Durability) -> Result<Self> {
+    pub(super) fn open(store: Store, clock: Clock, durability: WriteDurability) -> Result<Self> {
         let now = clock.now();
         let mut held = Held::default();
-        for row in store.live_locks(now)? {
+        for row in store.load_unexpired_locks(now)? {
             let mut lock = Lock::from(row);
             // A clock that was set back must not stretch a life.
             lock.expires = lock.expires.min(now.saturating_add(LONGEST));
@@ -174,13 +174,13 @@ impl LockTable {
     pub(super) fn take(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
         let _request = self.requests.lock();
         let lock = self.hold(path, request, login)?;
-        if let Err(error) = self.store.keep_lock(&LockRow::from(&lock), self.durability) {
+        if let Err(error) = self.store.put_lock(&LockRow::from(&lock), self.durability) {
             self.let_go(&lock.token);
             return Err(error.into());
         }
         // What was locked may have been removed before the store knew of the lock.
         if !self.held.read().places.contains_key(&lock.token) {
-            self.store.drop_locks(&[lock.token.as_str()], Durability::Lazy)?;
+            self.store.delete_locks(&[lock.token.as_str()], WriteDurability::Lazy)?;
         }
         Ok(lock)
     }
@@ -196,13 +196,13 @@ impl LockTable {
         let limits = self.store.state_limits().locks;
         let count = held.by_login.get(login).copied().unwrap_or_default();
         if count as u64 >= limits.per_user {
-            return Err(StoreError::Budget("the user holds as many locks as may be").into());
+            return Err(StoreError::QuotaExceeded("the user holds as many locks as may be").into());
         }
         if held.places.len() as u64 >= limits.total {
-            return Err(StoreError::Budget("all users together hold as many locks as may be").into());
+            return Err(StoreError::QuotaExceeded("all users together hold as many locks as may be").into());
         }
         if request.owner.len() > OWNER_BYTES {
-            return Err(StoreError::Budget("the owner element of the lock is too long").into());
+            return Err(StoreError::QuotaExceeded("the owner element of the lock is too long").into());
         }
         let timeout = request.timeout.clamp(SHORTEST, LONGEST);
         let lock = Lock {
@@ -261,7 +261,7 @@ impl LockTable {
             return Err(Error::Forbidden);
         }
         // First the store: where that fails the lock is still held.
-        self.store.drop_locks(&[token.as_str()], self.durability)?;
+        self.store.delete_locks(&[token.as_str()], self.durability)?;
         self.let_go(token);
         Ok(())
     }
@@ -321,12 +321,12 @@ impl LockTable {
                 removed.insert(login);
             }
         }
-        self.end(|held| held.of_users(&removed), Durability::Lazy)?;
+        self.end(|held| held.of_users(&removed), WriteDurability::Lazy)?;
         self.users_seen_at.store(epoch, Ordering::Relaxed);
         Ok(())
     }
 
-    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: Durability) -> Result<()> {
+    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: WriteDurability) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
@@ -342,7 +342,7 @@ impl LockTable {
         // Nobody who only checks locks waits for the disk.
         drop(held);
         let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
-        Ok(self.store.drop_locks(&tokens, durability)?)
+        Ok(self.store.delete_locks(&tokens, durability)?)
     }
 
     /// Tells whether nobody holds a lock.
@@ -358,7 +358,7 @@ impl LockTable {
             return held;
         }
         drop(held);
-        if let Err(error) = self.end(|held| held.expired(now), Durability::Lazy) {
+        if let Err(error) = self.end(|held| held.expired(now), WriteDurability::Lazy) {
             tracing::warn!(%error, "expired locks stay in the store until the next start");
         }
         self.held.read()
@@ -473,7 +473,7 @@ fn draw() -> std::result::Result<LockToken, StoreError> {
 
 impl From<LockRow> for Lock {
     fn from(row: LockRow) -> Self {
-        let LockRow { token, path, deep, exclusive, login, owner, timeout, expires } = row;
+        let LockRow { token, path, depth_infinity: deep, exclusive, login, owner, timeout, expires_at: expires } = row;
         Self { token: LockToken(token), root: path, deep, exclusive, login, owner, timeout, expires }
     }
 }
@@ -483,12 +483,12 @@ impl From<&Lock> for LockRow {
         Self {
             token: lock.token.0.clone(),
             path: lock.root.clone(),
-            deep: lock.deep,
+            depth_infinity: lock.deep,
             exclusive: lock.exclusive,
             login: lock.login.clone(),
             owner: lock.owner.clone(),
             timeout: lock.timeout,
-            expires: lock.expires,
+            expires_at: lock.expires,
         }
     }
 }

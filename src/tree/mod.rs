@@ -97,10 +97,10 @@ pub enum Durability {
 
 impl Durability {
     /// Returns how soon what the store keeps for a request is on disk: as soon as content is.
-    fn of_rows(self) -> store::Durability {
+    fn of_rows(self) -> store::WriteDurability {
         match self {
-            Durability::Full => store::Durability::Synced,
-            Durability::Fast => store::Durability::Lazy,
+            Durability::Full => store::WriteDurability::Synced,
+            Durability::Fast => store::WriteDurability::Lazy,
         }
     }
 }
@@ -160,7 +160,7 @@ impl Tree {
     /// [`Error::OtherTree`] when it is not the folder that nodes were named in, [`Error::Host`] when the folder can't be
     /// used or another server uses it or the state, [`Error::Store`] when the store can't.
     pub fn open(options: Options, store: Store, clock: Clock) -> Result<Self> {
-        let alone = Exclusive::claim(store.state()).map_err(Error::Host)?;
+        let alone = Exclusive::claim(store.state_dir()).map_err(Error::Host)?;
         let tree = Self::over(&options, store, clock, Some(alone))?;
         tree.shared.index.recover()?;
         Ok(tree)
@@ -310,7 +310,7 @@ impl Tree {
     pub fn recognise(root: &Path, store: &Store) -> Result<()> {
         let host = Arc::new(Host::open(root, None).map_err(Error::Host)?);
         let hands = HostHands::new(Arc::clone(&host), Removals::default());
-        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands), store::Durability::Lazy))
+        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands), store::WriteDurability::Lazy))
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.

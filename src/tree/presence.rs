@@ -107,7 +107,7 @@ impl Tree {
 
     fn look_again(&self) -> Result<Vec<(TreePath, Outage)>> {
         let (host, store) = (&self.shared.host, self.shared.index.store());
-        let version = store.version()?;
+        let version = store.data_version()?;
         let mut seen = self.shared.presence.seen.lock();
         if seen.as_ref().is_none_or(|seen| seen.version != version) {
             host.expect(known(store)?);
@@ -150,7 +150,7 @@ impl Tree {
                 tracing::debug!(%path, %error, "a mounted file system can't be marked");
             }
             if let Some(marker) = host.marker_at(&path)? {
-                index.store().mark_mount(row.id, marker)?;
+                index.store().set_mount_marker(row.id, marker)?;
                 noted = true;
             }
         }

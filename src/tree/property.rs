@@ -9,7 +9,7 @@ use super::index::{Index, lineage};
 use super::label::{tags_of, tags_property};
 use super::{Error, Result};
 use crate::domain::{EntryName, FileTag, Login, NodeId, TreePath};
-use crate::store::{Holding, NodeRow, PropertyRow, PropertyStep, StoreError};
+use crate::store::{NodeRow, PropertyRow, PropertyTotals, PropertyUpdate, StoreError};
 
 /// What one property, and all of one entry, may come to.
 const VALUE_BYTES: usize = 64 << 10;
@@ -58,7 +58,7 @@ impl Index {
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
     pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<Property>>> {
         let Some(node) = self.find(folder)? else { return Ok(HashMap::new()) };
-        let rows = self.store().properties_in(node, FOLDER_BYTES)?.ok_or(Error::Unsupported)?;
+        let rows = self.store().child_properties(node, FOLDER_BYTES)?.ok_or(Error::Unsupported)?;
         let mut found: HashMap<Vec<u8>, (NodeRow, Vec<Property>)> = HashMap::new();
         for (row, property) in rows {
             found.entry(row.name.clone()).or_insert((row, Vec::new())).1.push(property.into());
@@ -101,7 +101,7 @@ impl Index {
         changes: &[PropertyChange],
         also: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let steps: Vec<PropertyStep<'_>> = changes.iter().map(step).collect();
+        let steps: Vec<PropertyUpdate<'_>> = changes.iter().map(step).collect();
         if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > VALUE_BYTES)) {
             return Err(Error::NoSpace);
         }
@@ -112,16 +112,21 @@ impl Index {
         let node = if keeps { Some(self.mint_for(path, Some(writer))?) } else { self.find(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
-        let changed =
-            self.store().change_properties(node, writer, &steps, self.durability(), |Holding { count, bytes }| {
+        let changed = self.store().update_properties(
+            node,
+            writer,
+            &steps,
+            self.durability(),
+            |PropertyTotals { count, bytes }| {
                 if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
                     outcome = also();
                 }
                 outcome.is_ok()
-            });
+            },
+        );
         match changed {
             // It was removed since it was named, or a folder above it.
-            Err(StoreError::Missing(_)) => Err(Error::Absent),
+            Err(StoreError::NotFound(_)) => Err(Error::Absent),
             Err(error) => Err(error.into()),
             Ok(_) => outcome,
         }
@@ -142,7 +147,7 @@ impl Index {
         let places: HashSet<TreePath> = below.iter().flat_map(|(below, _)| lineage(to.join(below))).collect();
         self.store().may_name_nodes(writer, places.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
-        Ok(self.store().may_hold_properties(writer, self.store().property_bytes(&nodes)?)?)
+        Ok(self.store().check_property_quota(writer, self.store().property_bytes(&nodes)?)?)
     }
 
     /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),
@@ -169,12 +174,12 @@ impl Index {
     }
 }
 
-fn step(change: &PropertyChange) -> PropertyStep<'_> {
+fn step(change: &PropertyChange) -> PropertyUpdate<'_> {
     let (name, value) = match change {
         PropertyChange::Set(property) => (&property.name, Some(property.value.as_str())),
         PropertyChange::Remove(name) => (name, None),
     };
-    PropertyStep { namespace: &name.namespace, name: &name.name, value }
+    PropertyUpdate { namespace: &name.namespace, name: &name.name, value }
 }
 
 impl From<PropertyRow> for Property {

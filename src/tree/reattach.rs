@@ -41,7 +41,7 @@ impl Tree {
     /// [`Error::Host`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
     /// can't be written to; [`Error::Store`].
     pub fn reattach(options: &Options, store: &Store, bind: bool) -> Result<Vec<Reattachment>> {
-        let _alone = bind.then(|| Exclusive::claim(store.state())).transpose().map_err(Error::Host)?;
+        let _alone = bind.then(|| Exclusive::claim(store.state_dir())).transpose().map_err(Error::Host)?;
         let kept = bind.then(|| kept_names(store.clone()));
         let host = Arc::new(Host::open(&options.root, kept).map_err(Error::Host)?);
         let hands = HostHands::new(Arc::clone(&host), Removals::default());
@@ -77,7 +77,7 @@ impl Tree {
                 }
             }
             store.reattach_nodes(marker, &mounts, &folders)?;
-            store.set_root(&options.root)?;
+            store.set_served_root(&options.root)?;
         }
         Ok(report)
     }

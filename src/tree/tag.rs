@@ -418,7 +418,7 @@ mod tests {
     }
     #[test]
     fn edit_that_a_kill_cut_off_moves_the_tag_where_times_are_whole_seconds() {
-        let (_state, store) = crate::store::testing::opened();
+        let (_state, store) = crate::store::testing::open_temp_store();
         let folder = tempfile::tempdir().expect("a folder");
         let host = Arc::new(super::super::host::Host::open(folder.path(), None).expect("opened"));
         let name = crate::domain::EntryName::new(b"file").expect("a name");

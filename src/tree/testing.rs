@@ -10,7 +10,7 @@ use super::{Durability, Options, Tree, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, mint, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
-use crate::store::{NewToken, Store};
+use crate::store::{NewTokenRow, Store};
 
 /// A tree that is served, and all that is needed to come in.
 pub(crate) struct House {
@@ -80,8 +80,8 @@ impl House {
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
         let text = mint().expect("random");
         let sealed = self.auth.sealer().seal(text.secret()).expect("sealed");
-        let made = crate::store::testing::token(text.id().as_str(), name, TokenExpiry::Never);
-        let new = NewToken { sealed, scopes, created_at: self.clock.now(), ..made };
+        let made = crate::store::testing::new_token(text.id().as_str(), name, TokenExpiry::Never);
+        let new = NewTokenRow { secret_hash: sealed, scopes, created_at: self.clock.now(), ..made };
         self.store.add_token(&new).expect("kept");
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let credential = Credential { login: Some(name.to_owned()), token };

@@ -10,7 +10,7 @@ use super::verb::Verb;
 use crate::auth::{Refusal, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
-use crate::store::{Shortage, StoreError};
+use crate::store::{ClientStoreError, StoreError};
 use crate::tree::{self, View};
 
 /// The result of a verb.
@@ -280,7 +280,7 @@ impl Error {
         }
         if let Some(shortage) = self.shortage() {
             tracing::warn!(error = %self, "a WebDAV request was refused");
-            return shortage.text().to_owned();
+            return shortage.message().to_owned();
         }
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
@@ -349,9 +349,9 @@ impl Error {
     }
 
     /// Returns what the store is short of, where that is why.
-    pub(super) fn shortage(&self) -> Option<Shortage> {
+    pub(super) fn shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Self::Tree(tree::Error::Store(error)) | Self::Denied(Refusal::Store(error)) => error.shortage(),
+            Self::Tree(tree::Error::Store(error)) | Self::Denied(Refusal::Store(error)) => error.client_error(),
             _ => None,
         }
     }
@@ -364,7 +364,7 @@ impl Error {
             }
             Self::Tree(tree::Error::TooManyOpenFiles) => Some(Duration::from_secs(1)),
             Self::Tree(tree::Error::Unavailable(_) | tree::Error::OtherTree) => Some(tree::OUTAGE_RETRY),
-            _ => self.shortage().filter(|shortage| *shortage == Shortage::Busy).map(|_| Duration::from_secs(1)),
+            _ => self.shortage().filter(|shortage| *shortage == ClientStoreError::Busy).map(|_| Duration::from_secs(1)),
         }
     }
 }
@@ -401,9 +401,9 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
 }
 
 fn store_status(error: &StoreError) -> StatusCode {
-    match error.shortage() {
-        Some(Shortage::Space(_)) => StatusCode::INSUFFICIENT_STORAGE,
-        Some(Shortage::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+    match error.client_error() {
+        Some(ClientStoreError::InsufficientStorage(_)) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(ClientStoreError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
         None => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

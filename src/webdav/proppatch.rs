@@ -11,7 +11,7 @@ use super::propfind::Live;
 use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full};
-use crate::store::Shortage;
+use crate::store::ClientStoreError;
 use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
 
 /// The longest value of a property.
@@ -45,7 +45,9 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<ResponseBody>> {
         match call.claiming(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim)) {
             Err(Error::Tree(tree::Error::Unsupported)) if Step::refuse_times(&mut steps) => refused = true,
             Err(error) => match error.shortage() {
-                Some(Shortage::Space(why)) if Step::refuse_space(&mut steps, why) => refused = true,
+                Some(ClientStoreError::InsufficientStorage(why)) if Step::refuse_space(&mut steps, why) => {
+                    refused = true
+                }
                 _ => return Err(error),
             },
             done => done?,

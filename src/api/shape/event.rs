@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::super::schema;
 use super::Text;
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
-use crate::store::Noted;
+use crate::store::RecordedEvent;
 
 /// Something that happened, or several like it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,7 +57,7 @@ pub struct EventShown {
 
 impl EventShown {
     /// Shows an event.
-    pub fn of(noted: Noted) -> Self {
+    pub fn of(noted: RecordedEvent) -> Self {
         let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
         Self {
             id: noted.id,

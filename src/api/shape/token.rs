@@ -9,7 +9,7 @@ use crate::domain::{
     self, ByteSize, FileTag, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, TokenExpiry,
     TokenId, UserAgentPattern,
 };
-use crate::store::{Placed, TokenRecord, TokenState};
+use crate::store::{LocatedScope, TokenRecord, TokenState};
 
 /// A grant or scope, and where its node is; without a path it dangles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,7 +27,7 @@ pub struct Reach {
 
 impl Reach {
     /// Shows a grant or scope.
-    pub fn of(placed: &Placed) -> Self {
+    pub fn of(placed: &LocatedScope) -> Self {
         let path = placed.path.as_ref().map(ToString::to_string);
         Self { node: placed.scope.node, permission: placed.scope.permission, path }
     }
@@ -181,7 +181,7 @@ impl Token {
     pub fn of(record: &TokenRecord) -> Self {
         let last_use = record.last_use.as_ref().map(|last| LastUse {
             at: last.at.to_string(),
-            from: last.from.clone(),
+            from: last.address.clone(),
             client: last.client.clone(),
             protocol: last.protocol,
         });
@@ -192,16 +192,16 @@ impl Token {
             name: record.name.clone(),
             description: record.description.clone(),
             state: record.state,
-            dangling: record.dangles(),
+            dangling: record.has_dangling_scopes(),
             created_at: record.created_at.to_string(),
-            expires_at: record.ends().map(|at| at.to_string()),
+            expires_at: record.expires_at().map(|at| at.to_string()),
             hard_limit: ends.then(|| record.expiry.hard_limit().to_string()),
             window_seconds: match record.expiry {
                 TokenExpiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
                 TokenExpiry::Hard(_) | TokenExpiry::Never => None,
             },
             revoked_at: record.revoked_at.map(|at| at.to_string()),
-            old_secret_until: record.old_until.map(|at| at.to_string()),
+            old_secret_until: record.grace_until.map(|at| at.to_string()),
             parent: record.parent,
             last_use,
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),

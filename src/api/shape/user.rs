@@ -148,7 +148,7 @@ pub struct UserChange {
     pub roles: Option<Roles>,
 }
 
-impl From<UserChange> for store::UserChange {
+impl From<UserChange> for store::UserUpdate {
     fn from(UserChange { disabled, roles }: UserChange) -> Self {
         Self { disabled, roles }
     }

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 
 /// Writes down what is due and returns all events, oldest first.
 fn events(world: &World) -> Vec<AuditEvent> {
     world.auth.core.write_due();
-    let noted = world.store.audit(&EventFilter::default(), Cursor::After(0), 1000).expect("read");
+    let noted = world.store.audit_events(&EventFilter::default(), EventCursor::After(0), 1000).expect("read");
     noted.into_iter().map(|noted| noted.event).collect()
 }
 
@@ -138,7 +138,7 @@ async fn an_ended_session_is_noted_with_the_reason() {
             let next = with_secret_of_nobody(text);
             world.store.rotate_token(text.id(), &world.seal(&next), None).expect("rotated");
         }),
-        ("limits", &|text| limit(&world.store, text.id(), &narrowed)),
+        ("limits", &|text| set_limits(&world.store, text.id(), &narrowed)),
         ("expired", &|_| world.clock.turn(secs(60))),
     ];
     for (word, end) in ends {
@@ -183,7 +183,7 @@ async fn a_session_is_counted_once_an_hour_and_each_refusal() {
     let sum = |what: UsageKind| {
         let all = world
             .store
-            .counts(UnixMillis::from_millis(0))
+            .usage_counts(UnixMillis::from_millis(0))
             .expect("read")
             .into_iter()
             .chain(world.auth.unwritten_counts());
@@ -212,11 +212,11 @@ async fn a_session_is_counted_once_an_hour_and_each_refusal() {
 async fn counts_that_could_not_be_written_are_kept() {
     let world = World::new();
     let text = world.token(TokenExpiry::Never, |_| ());
-    by_hand(&world.store, "ALTER TABLE counts RENAME TO gone");
+    execute_externally(&world.store, "ALTER TABLE counts RENAME TO gone");
     world.login(&text).await.expect("let in").used();
     world.auth.core.flush();
     assert_eq!(world.auth.unwritten_counts().len(), 1);
-    by_hand(&world.store, "ALTER TABLE gone RENAME TO counts");
+    execute_externally(&world.store, "ALTER TABLE gone RENAME TO counts");
     world.auth.core.flush();
-    assert_eq!(world.store.counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
+    assert_eq!(world.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }

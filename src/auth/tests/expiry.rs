@@ -99,13 +99,13 @@ async fn uses_are_written_once_an_interval_and_all_at_the_end() {
     let text = world.token(sliding(&world, 200, 6000), |_| ());
     let session = world.login(&text).await.expect("let in");
     let mut watched = Watched::default();
-    let before = world.store.changes();
+    let before = world.store.write_count();
     for _ in 0..100 {
         session.used();
         look(&world, &mut watched);
         world.clock.turn(secs(1));
     }
-    let written = world.store.changes() - before;
+    let written = world.store.write_count() - before;
     assert_eq!(written, 10 + 2, "a window of 200 s: once every 10 s, and once that it is the first use, and counted");
     session.used();
     let last = world.clock.now();
@@ -113,7 +113,7 @@ async fn uses_are_written_once_an_interval_and_all_at_the_end() {
     drop(stop);
     watch.await.expect("joins");
     let used = record(&world, &text).last_use.expect("written");
-    assert_eq!((used.at, used.from.as_deref(), used.client.as_deref()), (last, Some("192.0.2.1"), Some("test/1")));
+    assert_eq!((used.at, used.address.as_deref(), used.client.as_deref()), (last, Some("192.0.2.1"), Some("test/1")));
     assert_eq!(used.protocol, Some(Protocol::Webdav));
 }
 

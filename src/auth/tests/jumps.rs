@@ -1,13 +1,13 @@
 //! What a clock that jumps does to tokens: it deletes none, and revives none.
 
 use super::*;
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 
 const YEAR: u64 = 365 * 86_400;
 
 fn noted(world: &World, text: &TokenText) -> usize {
     let filter = EventFilter { kind: Some(EventKind::TokenExpired), token: Some(text.id()), ..EventFilter::default() };
-    world.store.audit(&filter, Cursor::Latest, 10).expect("read").len()
+    world.store.audit_events(&filter, EventCursor::Latest, 10).expect("read").len()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::api::shape::{
     EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
 };
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TokenText, TreePath};
-use crate::store::{Cursor, EventFilter, TokenRecord};
+use crate::store::{EventCursor, EventFilter, TokenRecord};
 use crate::tokens::{
     self, Grant, GrantPlace, Home, Issued, Narrowing, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
 };
@@ -135,7 +135,7 @@ impl Desk for Here {
         Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
     }
 
-    fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>> {
         let events = self.0.tokens.events(&self.0.authority, filter, cursor, limit)?;
         Ok(events.into_iter().map(EventShown::of).collect())
     }

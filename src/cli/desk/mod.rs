@@ -8,7 +8,7 @@ use super::failure::FROM_THE_TOP;
 use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use here::Here;
@@ -69,7 +69,7 @@ pub(super) trait Desk {
     /// Changes one key of the policy.
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown>;
     /// Returns events from a cursor on.
-    fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>>;
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>>;
     /// Tells whether a token may do something, and which rule decides.
     fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown>;
 }

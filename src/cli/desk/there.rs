@@ -22,7 +22,7 @@ use crate::api::shape::{
 };
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{self, Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
 
 /// How long a server may take to answer.
@@ -292,16 +292,16 @@ impl Desk for There {
         self.tell(Method::PATCH, "/policy", &PolicyChange::of(setting))
     }
 
-    fn events(&self, filter: &EventFilter, cursor: Cursor, limit: usize) -> Result<Vec<EventShown>> {
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>> {
         let mut query = vec![("limit", limit.to_string())];
         query.extend(filter.since.map(|since| ("since", since.to_string())));
         query.extend(filter.user.as_ref().map(|user| ("user", user.to_string())));
         query.extend(filter.token.map(|token| ("token", token.to_string())));
         query.extend(filter.kind.map(|kind| ("event", kind.to_string())));
         match cursor {
-            Cursor::Latest => {}
-            Cursor::Before(id) => query.push(("cursor", id.to_string())),
-            Cursor::After(id) => query.push(("after", id.to_string())),
+            EventCursor::Latest => {}
+            EventCursor::Before(id) => query.push(("cursor", id.to_string())),
+            EventCursor::After(id) => query.push(("after", id.to_string())),
         }
         self.get(&format!("/audit{}", asked(&query)))
     }

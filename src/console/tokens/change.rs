@@ -33,7 +33,7 @@ struct Page {
 
 impl Page {
     fn new(caller: &Caller, record: &TokenRecord, fields: Fields, fault: Option<String>) -> Self {
-        let scope = |placed: &crate::store::Placed| Line {
+        let scope = |placed: &crate::store::LocatedScope| Line {
             place: super::Reach::new(placed).place,
             permission: placed.scope.permission.to_string(),
         };

@@ -85,7 +85,7 @@ fn only_so_many_nodes_are_looked_for_and_it_is_told_that_there_may_be_more() {
     site.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
     assert_eq!((dangling().count, dangling().more), (0, false), "what is dead is not looked at");
     let own = site.scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
-    site.store.end_nodes(&[site.node("/alice/below/file")]).expect("ended");
+    site.store.delete_nodes(&[site.node("/alice/below/file")]).expect("ended");
     assert_eq!(
         (ids(&dangling()), dangling().more),
         (vec![own], true),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 use crate::tokens::Tidied;
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -16,9 +16,9 @@ fn with_all_kinds(site: &Site) -> TokenId {
     let live = site.scoped(&[]).expect("a token").record.id;
     let hour = site.clock.now().start_of_hour();
     site.store
-        .add_counts(&[UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 }])
+        .add_usage_counts(&[UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 }])
         .expect("added");
-    site.store.journal(live, &TreePath::root(), true, site.clock.now()).expect("begun");
+    site.store.ensure_sync_journal(live, &TreePath::root(), true, site.clock.now()).expect("begun");
     site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
     site.clock.turn(2 * HOUR);
     let tidied = site.tokens.tidy().expect("tidied");
@@ -36,7 +36,7 @@ fn clock_that_jumps_and_is_set_right_within_a_day_deletes_nothing() {
     for ahead in [true, false] {
         let site = site();
         let live = with_all_kinds(&site);
-        let events = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len();
+        let events = site.tokens.events(ADMIN, &EventFilter::default(), EventCursor::Latest, 1000).expect("read").len();
         let right = site.clock.now();
         site.clock.set(if ahead { right.saturating_add(YEAR) } else { right.saturating_sub(YEAR) });
         for _ in 0..23 {
@@ -49,9 +49,9 @@ fn clock_that_jumps_and_is_set_right_within_a_day_deletes_nothing() {
             site.clock.turn(HOUR);
         }
         assert_eq!(site.all().len(), 3);
-        let now = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len();
+        let now = site.tokens.events(ADMIN, &EventFilter::default(), EventCursor::Latest, 1000).expect("read").len();
         assert_eq!(now, events, "not one more either");
-        let journal = site.store.find_journal(live, &TreePath::root(), true, site.clock.now()).expect("read");
+        let journal = site.store.find_sync_journal(live, &TreePath::root(), true, site.clock.now()).expect("read");
         assert!(journal.is_some());
     }
 }
@@ -73,9 +73,9 @@ fn what_is_old_goes_once_a_jump_is_a_day_old() {
 fn start_after_months_waits_a_day_of_running_time_and_no_more() {
     let site = site();
     with_all_kinds(&site);
-    site.store.remember_clock(&site.clock.memory().expect("looked at")).expect("written");
+    site.store.save_clock_checkpoint(&site.clock.memory().expect("looked at")).expect("written");
     let off = crate::auth::Clock::manual(site.clock.now().saturating_add(YEAR));
-    off.resume(site.store.clock_memory().expect("read").expect("written"));
+    off.resume(site.store.clock_checkpoint().expect("read").expect("written"));
     let tokens = Tokens::new(site.store.clone(), off.clone());
     let removed = || tokens.tidy().expect("tidied").removed;
     assert_eq!(removed(), 0);
@@ -94,5 +94,5 @@ fn replaced_secret_whose_grace_is_over_is_not_revived() {
     site.clock.turn(2 * HOUR);
     site.tokens.tidy().expect("tidied");
     site.clock.set(start);
-    assert_eq!(site.tokens.find(ADMIN, token).expect("there").old_until, None);
+    assert_eq!(site.tokens.find(ADMIN, token).expect("there").grace_until, None);
 }

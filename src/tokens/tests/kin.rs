@@ -136,8 +136,8 @@ impl Family {
                 prop_assert!(child.state != TokenState::Live && opened.is_none(), "it outlives its parent");
                 continue;
             }
-            let most = self.site.store.reach(parent).expect("read").expect("there").width();
-            let least = self.site.store.reach(*id).expect("read").expect("there").width();
+            let most = self.site.store.effective_access(parent).expect("read").expect("there").into_privileges();
+            let least = self.site.store.effective_access(*id).expect("read").expect("there").into_privileges();
             let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
             let ends = above.expiry.hard_limit();
             prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");

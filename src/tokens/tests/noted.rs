@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::{Actor, EventKind, Role};
-use crate::store::{Cursor, EventFilter, Noted};
+use crate::store::{EventCursor, EventFilter, RecordedEvent};
 
 /// What is done, and what the trail tells of it: the kind, the user, and a part of the detail or path.
 type Deed = (fn(&Site, &Authority, TokenId), &'static [(EventKind, Option<&'static str>, &'static str)]);
@@ -123,9 +123,10 @@ fn every_change_is_noted_with_who_made_it() {
         for (n, (deed, told)) in DEEDS.iter().enumerate() {
             let latest = site.tokens.latest_event(ADMIN).expect("a number");
             deed(&site, &who, id);
-            let noted = site.tokens.events(ADMIN, &EventFilter::default(), Cursor::After(latest), 100).expect("read");
+            let noted =
+                site.tokens.events(ADMIN, &EventFilter::default(), EventCursor::After(latest), 100).expect("read");
             assert_eq!(noted.len(), told.len(), "{n}: {noted:?}");
-            for (Noted { event, .. }, (kind, user, part)) in noted.iter().zip(*told) {
+            for (RecordedEvent { event, .. }, (kind, user, part)) in noted.iter().zip(*told) {
                 assert_eq!((event.kind, event.user.as_ref().map(Login::as_str)), (*kind, *user), "{n}");
                 assert_eq!(event.by.as_ref(), Some(&actor), "{n}");
                 assert_eq!(event.address.is_some(), by_token, "{n}: from where a caller came");

@@ -89,7 +89,7 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
     for (what, who, request) in cases {
         assert!(server.issue(who, request).is_err(), "{what}");
     }
-    while site.store.live_tokens(&login("alice"), site.clock.now()).expect("read") < 5 {
+    while site.store.count_live_tokens(&login("alice"), site.clock.now()).expect("read") < 5 {
         site.scoped(&[]).expect("a token");
     }
     for who in [ADMIN, &alice] {

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 
 fn events(site: &Site) -> usize {
-    site.tokens.events(ADMIN, &EventFilter::default(), Cursor::Latest, 1000).expect("read").len()
+    site.tokens.events(ADMIN, &EventFilter::default(), EventCursor::Latest, 1000).expect("read").len()
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn events_stay_for_their_own_retention() {
     site.clock.turn(DAY);
     assert_eq!(site.tokens.tidy().expect("tidied").removed, 1);
     let of_token = EventFilter { token: Some(token), ..EventFilter::default() };
-    let kept = site.tokens.events(ADMIN, &of_token, Cursor::Latest, 1000).expect("read");
+    let kept = site.tokens.events(ADMIN, &of_token, EventCursor::Latest, 1000).expect("read");
     assert!(kept.len() >= 3, "made, revoked and removed: {kept:?}");
     site.clock.turn(89 * DAY + Duration::from_millis(1));
     assert!(site.tokens.tidy().expect("tidied").forgotten >= 3);
@@ -48,7 +48,7 @@ fn counts_leave_a_day_after_the_events_of_their_time() {
     let site = site();
     let hour = site.clock.now().start_of_hour();
     let count = UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 };
-    site.store.add_counts(&[count]).expect("added");
+    site.store.add_usage_counts(&[count]).expect("added");
     let kept = || site.tokens.counts(ADMIN, hour).expect("read").len();
     site.clock.turn(91 * DAY - Duration::from_secs(3600));
     assert_eq!((site.tokens.tidy().expect("tidied").counts, kept()), (0, 1));
@@ -62,7 +62,9 @@ fn a_journal_that_a_dead_token_left_is_forgotten_in_the_next_round() {
     let tokens = [site.scoped(&[]).expect("a token").record.id, site.scoped(&[]).expect("a token").record.id];
     site.tokens.revoke(ADMIN, &tokens[..1]).expect("revoked");
     for token in tokens {
-        site.store.journal(token, &TreePath::root(), true, site.clock.now()).expect("by a request still under way");
+        site.store
+            .ensure_sync_journal(token, &TreePath::root(), true, site.clock.now())
+            .expect("by a request still under way");
     }
     assert_eq!(site.tokens.tidy().expect("tidied").marks, 1);
     assert_eq!(site.tokens.tidy().expect("tidied").marks, 0, "what lives keeps its own");

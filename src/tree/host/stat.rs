@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 
 use super::Result;
 use crate::domain::NodeIdentity;
-use crate::store::Entity;
+use crate::store::EntryIdentity;
 use crate::tree::{Kind, Timestamp};
 
 /// A mount and a file system on it: what one rename can't cross.
@@ -91,8 +91,8 @@ impl Stat {
     }
 
     /// Returns what the entry is recognised by itself.
-    pub(crate) fn entity(&self) -> Entity {
-        Entity { folder: self.is_folder(), inode: self.inode, born: self.born() }
+    pub(crate) fn entity(&self) -> EntryIdentity {
+        EntryIdentity { is_directory: self.is_folder(), inode: self.inode, birth_time: self.born() }
     }
 
     /// Tells whether this is a folder.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::store::PropertyStep;
+use crate::store::PropertyUpdate;
 
 type Meddler = Box<dyn FnOnce(&Host) + Send>;
 
@@ -130,9 +130,9 @@ impl World {
     }
 
     fn label(&self, id: NodeId, value: &str) {
-        let step = PropertyStep { namespace: "u", name: "p", value: Some(value) };
-        let (alice, lazy) = (crate::store::testing::login("alice"), Durability::Lazy);
-        assert!(self.store.change_properties(id, &alice, &[step], lazy, |_| true).expect("set"));
+        let step = PropertyUpdate { namespace: "u", name: "p", value: Some(value) };
+        let (alice, lazy) = (crate::store::testing::login("alice"), WriteDurability::Lazy);
+        assert!(self.store.update_properties(id, &alice, &[step], lazy, |_| true).expect("set"));
     }
 
     fn labels(&self, id: NodeId) -> Vec<String> {
@@ -141,7 +141,7 @@ impl World {
 
     /// A second process over the same state and host.
     fn other_process(&self) -> Index {
-        index(&Store::open(self.store.state()).expect("store"), &self.host)
+        index(&Store::open(self.store.state_dir()).expect("store"), &self.host)
     }
 
     /// The next start after a crash.
@@ -153,7 +153,7 @@ impl World {
 }
 
 fn index(store: &Store, host: &Arc<Host>) -> Index {
-    Index::new(store.clone(), Arc::clone(host) as Arc<dyn Hands>, Durability::Lazy)
+    Index::new(store.clone(), Arc::clone(host) as Arc<dyn Hands>, WriteDurability::Lazy)
 }
 
 pub(in crate::tree) fn at(path: &str) -> TreePath {
@@ -200,10 +200,10 @@ fn a_node_follows_renames_of_itself_and_of_what_is_above() {
 fn a_move_of_what_has_no_name_writes_nothing() {
     let world = World::new();
     world.mint("/c");
-    let before = world.store.version().expect("version");
+    let before = world.store.data_version().expect("version");
     world.rename("/a/b/f", "/c/f");
     world.remove("/c/f");
-    assert_eq!(world.store.version().expect("version"), before);
+    assert_eq!(world.store.data_version().expect("version"), before);
 }
 
 #[test]

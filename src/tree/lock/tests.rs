@@ -14,7 +14,7 @@ impl World {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
         let clock = Clock::manual(UnixMillis::from_millis(1_000_000));
-        let locks = LockTable::open(store.clone(), clock.clone(), Durability::Lazy).expect("locks");
+        let locks = LockTable::open(store.clone(), clock.clone(), WriteDurability::Lazy).expect("locks");
         Self { _state: state, store, clock, locks }
     }
 
@@ -37,7 +37,7 @@ impl World {
     }
 
     fn restart(&self) -> LockTable {
-        LockTable::open(self.store.clone(), self.clock.clone(), Durability::Lazy).expect("locks")
+        LockTable::open(self.store.clone(), self.clock.clone(), WriteDurability::Lazy).expect("locks")
     }
 }
 
@@ -176,7 +176,7 @@ fn an_expired_lock_binds_nobody_and_leaves_the_store() {
     assert!(world.may_write("/a/f", "bob", &[]));
     assert!(world.locks.covering(&at("/a")).is_empty() && world.locks.generation() != before);
     assert!(matches!(world.locks.release(&at("/a"), &token, &who("ann")), Err(Error::Precondition)));
-    assert!(world.store.live_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
+    assert!(world.store.load_unexpired_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
     world.taken("/a", deep(), "bob");
 }
 
@@ -234,7 +234,7 @@ fn locks_outlive_a_restart_but_no_clock_that_was_set_back_stretches_them() {
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("ann"), &[token]).is_ok());
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_err());
     let long_ago = Clock::manual(UnixMillis::from_millis(-900_000_000_000));
-    let locks = LockTable::open(world.store.clone(), long_ago.clone(), Durability::Lazy).expect("locks");
+    let locks = LockTable::open(world.store.clone(), long_ago.clone(), WriteDurability::Lazy).expect("locks");
     long_ago.turn(LONGEST);
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_ok());
 }
@@ -261,14 +261,14 @@ fn what_one_user_may_hold_is_bounded() {
     for n in 0..world.store.state_limits().locks.per_user {
         world.taken(&format!("/{n}"), exclusive(), "ann");
     }
-    assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::Store(StoreError::Budget(_)))));
+    assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::Store(StoreError::QuotaExceeded(_)))));
     world.taken("/x", exclusive(), "bob");
     world.locks.forget(&at("/0"));
     world.taken("/y", exclusive(), "ann");
     let owner = "o".repeat(OWNER_BYTES + 1);
     assert!(matches!(
         world.take("/z", LockRequest { owner, ..exclusive() }, "bob"),
-        Err(Error::Store(StoreError::Budget(_)))
+        Err(Error::Store(StoreError::QuotaExceeded(_)))
     ));
 }
 

@@ -1,7 +1,7 @@
 //! Dead properties over the node index and a host in memory.
 
 use super::*;
-use crate::store::Durability;
+use crate::store::WriteDurability;
 use crate::store::testing::login;
 use crate::tree::Kind;
 use crate::tree::index::tests::{World, at};
@@ -53,13 +53,13 @@ fn removing_properties_names_no_node() {
 fn an_entry_that_goes_while_it_is_named_gets_no_properties() {
     let world = World::new();
     let node = world.index.mint(&at("/c")).expect("named");
-    world.store.end_nodes(&[node]).expect("ended");
-    let step = PropertyStep { namespace: "", name: "x", value: Some("1") };
-    let changed = world.store.change_properties(node, &login("alice"), &[step], Durability::Lazy, |_| true);
-    assert!(matches!(changed, Err(StoreError::Missing(_))), "{changed:?}");
+    world.store.delete_nodes(&[node]).expect("ended");
+    let step = PropertyUpdate { namespace: "", name: "x", value: Some("1") };
+    let changed = world.store.update_properties(node, &login("alice"), &[step], WriteDurability::Lazy, |_| true);
+    assert!(matches!(changed, Err(StoreError::NotFound(_))), "{changed:?}");
     world.change("/a", &[set("x", "1")]).expect("changed");
     let source = world.find("/a").expect("named");
-    world.store.copy_properties(&login("alice"), &[(Some(source), node)], Durability::Lazy).expect("passed over");
+    world.store.copy_properties(&login("alice"), &[(Some(source), node)], WriteDurability::Lazy).expect("passed over");
     assert!(world.store.properties(node).expect("read").is_empty());
 }
 
@@ -67,13 +67,13 @@ fn an_entry_that_goes_while_it_is_named_gets_no_properties() {
 fn a_change_of_no_property_leaves_the_store_alone() {
     let world = World::new();
     world.change("/c", &[set("x", "1")]).expect("changed");
-    let before = world.store.version().expect("version");
+    let before = world.store.data_version().expect("version");
     world.change("/c", &[]).expect("changed");
     assert!(matches!(
         world.index.change_properties(&at("/c"), &login("alice"), &[], || Err(Error::NoSpace)),
         Err(Error::NoSpace)
     ));
-    assert_eq!(world.store.version().expect("version"), before);
+    assert_eq!(world.store.data_version().expect("version"), before);
 }
 
 #[test]

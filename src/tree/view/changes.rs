@@ -11,7 +11,7 @@
 use super::View;
 use super::sync::{BATCH, Members, Point, mark};
 use crate::domain::{TreePath, UnixMillis};
-use crate::store::{Journal, Mark, MarkRow};
+use crate::store::{NumberedSyncEntry, SyncEntry, SyncJournal};
 use crate::tree::{Entry, Result};
 
 /// Maximum number of rows of a journal that one report reads; it is truncated there (RFC 6578 section 3.6).
@@ -63,7 +63,7 @@ pub struct Changes {
     members: usize,
     /// Number of rows that may still be read.
     rows: usize,
-    batch: std::vec::IntoIter<MarkRow>,
+    batch: std::vec::IntoIter<NumberedSyncEntry>,
 }
 
 impl View {
@@ -83,7 +83,7 @@ impl View {
     ) -> Result<Option<Changes>> {
         self.list(folder, true)?;
         let store = self.shared().index.store();
-        let journal = store.find_journal(self.session().token(), folder, deep, now)?;
+        let journal = store.find_sync_journal(self.session().token(), folder, deep, now)?;
         if since.is_some_and(|since| !journal.is_some_and(|journal| is_known(journal, since))) {
             return Ok(None);
         }
@@ -105,21 +105,21 @@ impl View {
         let journal = match journal {
             Some(journal) if self.fills(journal, since, limit.min(MAX_ROWS))? => {
                 // Asked for, so that it rests no longer; and on disk, where a comparison under way has just noted it.
-                let used = store.journal(self.session().token(), folder, deep, now)?;
-                store.sync_journal(used.id)?;
+                let used = store.ensure_sync_journal(self.session().token(), folder, deep, now)?;
+                store.flush_sync_journal(used.id)?;
                 Some(journal).filter(|journal| journal.id == used.id)
             }
             _ => None,
         };
         match journal {
-            Some(Journal { id, last, .. }) => {
+            Some(SyncJournal { id, last_number: last, .. }) => {
                 changes.point = Point { journal: id, base: since.map_or(last, |since| since.base), ..changes.point };
                 changes.to = last;
             }
             None => {
                 let to = self.compare(folder, deep, now)?;
                 // It may have ended meanwhile and another begun, or have forgotten what is too much.
-                let journal = store.find_journal(self.session().token(), folder, deep, now)?;
+                let journal = store.find_sync_journal(self.session().token(), folder, deep, now)?;
                 if since.is_some_and(|since| !journal.is_some_and(|journal| is_known(journal, since))) {
                     return Ok(None);
                 }
@@ -130,9 +130,9 @@ impl View {
     }
 
     /// Tells whether a journal has more to tell than a page may hold.
-    fn fills(&self, journal: Journal, since: Option<Point>, limit: usize) -> Result<bool> {
-        let (number, base) = since.map_or((0, journal.last), |since| (since.number, since.base));
-        Ok(self.shared().index.store().has_marks_behind(journal.id, number, base, limit)?)
+    fn fills(&self, journal: SyncJournal, since: Option<Point>, limit: usize) -> Result<bool> {
+        let (number, base) = since.map_or((0, journal.last_number), |since| (since.number, since.base));
+        Ok(self.shared().index.store().has_more_sync_changes(journal.id, number, base, limit)?)
     }
 }
 
@@ -155,7 +155,8 @@ impl Changes {
             }
             // What was removed up to the floor is forgotten, and all of a journal that has ended: the token of this page
             // is refused next time.
-            let Some(rows) = store.changed_marks(journal, number, self.to, number.max(base), self.rows.min(BATCH))?
+            let Some(rows) =
+                store.changed_sync_entries(journal, number, self.to, number.max(base), self.rows.min(BATCH))?
             else {
                 return Ok(self.end(true));
             };
@@ -175,9 +176,9 @@ impl Changes {
     }
 
     /// Tells the next of a batch; none once it has no more, or has to be read anew.
-    fn tell(&mut self, mut batch: std::vec::IntoIter<MarkRow>) -> Result<Option<Change>> {
+    fn tell(&mut self, mut batch: std::vec::IntoIter<NumberedSyncEntry>) -> Result<Option<Change>> {
         while let Some((number, known)) = batch.next() {
-            if known.mark.is_none() && number <= self.point.base {
+            if known.content_tag.is_none() && number <= self.point.base {
                 self.point.number = number;
                 continue;
             }
@@ -185,12 +186,12 @@ impl Changes {
                 return Ok(Some(self.end(true)));
             }
             let entry = self.lookup.find(&known.path)?;
-            let same = entry.as_ref().map(mark) == known.mark;
+            let same = entry.as_ref().map(mark) == known.content_tag;
             if !same && !self.compared {
                 return if self.compare()? { Ok(None) } else { Ok(Some(self.end(true))) };
             }
             if !same {
-                self.view.shared().index.store().defer_mark(self.point.journal, &known.path, number)?;
+                self.view.shared().index.store().defer_sync_entry(self.point.journal, &known.path, number)?;
             }
             self.point.number = number;
             // One that has gone since is told of when the journal knows, too, and with all that was below it.
@@ -203,12 +204,12 @@ impl Changes {
         Ok(None)
     }
 
-    fn changed(&self, known: Mark, entry: Option<Entry>, same: bool) -> Option<Changed> {
+    fn changed(&self, known: SyncEntry, entry: Option<Entry>, same: bool) -> Option<Changed> {
         if entry.is_none() && !same {
             return None;
         }
         let path = self.folder.join(&TreePath::parse(&known.path).ok()?);
-        let folder = entry.as_ref().map_or(known.folder, Entry::is_folder);
+        let folder = entry.as_ref().map_or(known.is_directory, Entry::is_folder);
         Some(Changed { path, folder, entry })
     }
 
@@ -237,10 +238,10 @@ impl Changes {
 }
 
 /// Tells whether all that changed since a point of a journal is still known.
-fn is_known(journal: Journal, point: Point) -> bool {
-    let reached = 0..=journal.last;
+fn is_known(journal: SyncJournal, point: Point) -> bool {
+    let reached = 0..=journal.last_number;
     journal.id == point.journal
         && reached.contains(&point.number)
         && reached.contains(&point.base)
-        && journal.floor <= point.number.max(point.base)
+        && journal.purged_through <= point.number.max(point.base)
 }

@@ -29,7 +29,7 @@ impl View {
     /// session may not read has none.
     pub fn keep_checksum(&self, entry: &Entry, checksum: &str) -> Result<()> {
         match entry.etag {
-            Some(etag) => Ok(self.shared().index.store().keep_checksum(&etag.bytes(), checksum)?),
+            Some(etag) => Ok(self.shared().index.store().put_checksum(&etag.bytes(), checksum)?),
             None => Ok(()),
         }
     }

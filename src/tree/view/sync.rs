@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::View;
 use crate::domain::{EntryName, TreePath, UnixMillis};
-use crate::store::{Journal, Mark};
+use crate::store::{SyncEntry, SyncJournal};
 use crate::tree::{Entry, Error, Kind, Result};
 
 /// Number of members that are compared, or read from a journal, at once.
@@ -68,9 +68,9 @@ impl View {
         self.list(folder, true)?;
         let Some(_alone) = self.shared().journals.try_hold(&self.journal_name(folder)) else {
             let store = self.shared().index.store();
-            let journal = store.journal(self.session().token(), folder, false, now)?;
-            store.sync_journal(journal.id)?;
-            return Ok(Point { journal: journal.id, number: journal.last, base: journal.last });
+            let journal = store.ensure_sync_journal(self.session().token(), folder, false, now)?;
+            store.flush_sync_journal(journal.id)?;
+            return Ok(Point { journal: journal.id, number: journal.last_number, base: journal.last_number });
         };
         self.compare_alone(folder, false, now)
     }
@@ -84,14 +84,14 @@ impl View {
     fn compare_alone(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Point> {
         let token = self.session().token();
         let store = self.shared().index.store();
-        let journal = store.journal(token, folder, deep, now)?;
+        let journal = store.ensure_sync_journal(token, folder, deep, now)?;
         let members = Members::new(self, folder, deep);
         let mut comparison = Comparison { view: self, journal, folder, members, batch: Vec::new(), met: 0, listed: 0 };
-        let mut known = store.count_marks(journal.id)?;
+        let mut known = store.count_sync_entries(journal.id)?;
         if known > MAX_MEMBERS as u64 {
             // One that failed for too many members has noted them and looked for none that had gone.
             comparison.find_removed()?;
-            known = store.count_marks(journal.id)?;
+            known = store.count_sync_entries(journal.id)?;
             if known > MAX_MEMBERS as u64 {
                 return Err(Error::NoSpace);
             }
@@ -100,22 +100,22 @@ impl View {
         if comparison.met < known {
             comparison.find_removed()?;
         }
-        store.forget_gone(journal.id, MAX_REMOVED)?;
-        let noted = store.find_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
-        if noted.last != journal.last {
-            store.sync_journal(noted.id)?;
+        store.purge_removed_sync_entries(journal.id, MAX_REMOVED)?;
+        let noted = store.find_sync_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
+        if noted.last_number != journal.last_number {
+            store.flush_sync_journal(noted.id)?;
         }
-        Ok(Point { journal: noted.id, number: noted.last, base: noted.last })
+        Ok(Point { journal: noted.id, number: noted.last_number, base: noted.last_number })
     }
 }
 
 /// A comparison under way.
 struct Comparison<'a> {
     view: &'a View,
-    journal: Journal,
+    journal: SyncJournal,
     folder: &'a TreePath,
     members: Members,
-    batch: Vec<Mark>,
+    batch: Vec<SyncEntry>,
     /// Number of members that the journal knows and that were met.
     met: u64,
     /// Number of members that were met.
@@ -139,10 +139,10 @@ impl Comparison<'_> {
                 };
                 let Some(name) = entry.name() else { continue };
                 let place = below.child(&name);
-                self.meet(Mark {
+                self.meet(SyncEntry {
                     path: place.as_bytes().to_vec(),
-                    folder: entry.is_folder(),
-                    mark: Some(mark(&entry)),
+                    is_directory: entry.is_folder(),
+                    content_tag: Some(mark(&entry)),
                 })?;
                 if deep && entry.is_folder() && self.members.is_own(&place) {
                     left.push(place);
@@ -152,7 +152,7 @@ impl Comparison<'_> {
         self.note()
     }
 
-    fn meet(&mut self, mark: Mark) -> Result<()> {
+    fn meet(&mut self, mark: SyncEntry) -> Result<()> {
         self.listed += 1;
         if self.listed > MAX_MEMBERS {
             return Err(Error::NoSpace);
@@ -168,11 +168,12 @@ impl Comparison<'_> {
         let mut seen = HashSet::new();
         self.batch.retain(|mark| seen.insert(mark.path.clone()));
         let paths: Vec<&[u8]> = self.batch.iter().map(|mark| mark.path.as_slice()).collect();
-        let known = store.marks(self.journal.id, &paths)?;
+        let known = store.sync_entry_tags(self.journal.id, &paths)?;
         self.met += known.iter().filter(|mark| mark.is_some()).count() as u64;
-        let changed = self.batch.drain(..).zip(known).filter(|(mark, known)| mark.mark != *known).map(|(mark, _)| mark);
-        let changed: Vec<Mark> = changed.collect();
-        Ok(store.note_marks(self.journal.id, &changed)?)
+        let changed =
+            self.batch.drain(..).zip(known).filter(|(mark, known)| mark.content_tag != *known).map(|(mark, _)| mark);
+        let changed: Vec<SyncEntry> = changed.collect();
+        Ok(store.record_sync_entries(self.journal.id, &changed)?)
     }
 
     /// Notes as removed those that the journal knows and no listing shows any more.
@@ -181,16 +182,16 @@ impl Comparison<'_> {
         let mut last = Vec::new();
         loop {
             self.view.cancellation().check()?;
-            let batch = store.marks_behind(self.journal.id, &last, BATCH)?;
+            let batch = store.sync_entries_after(self.journal.id, &last, BATCH)?;
             let Some(end) = batch.last() else { return Ok(()) };
             last.clone_from(&end.path);
             let mut removed = Vec::new();
             for mark in batch {
                 if self.members.find(&mark.path)?.is_none() {
-                    removed.push(Mark { mark: None, ..mark });
+                    removed.push(SyncEntry { content_tag: None, ..mark });
                 }
             }
-            store.note_marks(self.journal.id, &removed)?;
+            store.record_sync_entries(self.journal.id, &removed)?;
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{AuditEvent, EventKind, TreeOperation};
 use crate::domain::{Permission, TreePath};
-use crate::store::{Cursor, EventFilter};
+use crate::store::{EventCursor, EventFilter};
 use crate::tree::{Attributes, Listing, Overwrite};
 
 const FOLDERS: [&str; 5] = ["/", "/a", "/a/b", "/a/b/c", "/d"];
@@ -62,7 +62,7 @@ fn rights() -> impl Strategy<Value = Vec<(String, Permission)>> {
 fn told(house: &House, kind: EventKind) -> Vec<AuditEvent> {
     house.auth.write_down();
     let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
-    let noted = house.store.audit(&filter, Cursor::After(0), 10_000).expect("read");
+    let noted = house.store.audit_events(&filter, EventCursor::After(0), 10_000).expect("read");
     noted.into_iter().map(|noted| noted.event).collect()
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::domain::{ByteSize, Permission, TokenLimits};
-use crate::store::testing::limit;
+use crate::store::testing::set_limits;
 use crate::tree::{Attributes, EditMode, Overwrite, Property, PropertyChange, PropertyName, label, tags_property};
 
 fn png() -> Vec<u8> {
@@ -20,7 +20,7 @@ fn gallery() -> (House, View) {
     fs::write(host(&house, "/box/sub/b.png"), png()).expect("written");
     write(&house, "/box/page.html", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
-    limit(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
+    set_limits(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
     view.session().access().expect("lives");
     (house, view)
 }
@@ -146,7 +146,7 @@ fn what_may_not_be_read_is_not_told_of() {
     let view = house.scoped("alice", &[("/box", Permission::W)]);
     write(&house, "/box/hidden.png", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
-    limit(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
+    set_limits(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
     view.session().access().expect("lives");
     fs::write(host(&house, "/box/image.png"), png()).expect("written");
     for (folder, image) in [("/box/one", false), ("/box/two", true)] {
@@ -193,7 +193,7 @@ fn a_folder_with_a_file_that_is_too_large_in_it_stays() {
     let view = house.view("alice");
     write(&house, "/box/sub/deep/file", "12345");
     let max_file_size = Some(ByteSize::from_bytes(4));
-    limit(&house.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
+    set_limits(&house.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
     view.session().access().expect("lives");
     let moved = view.rename(&at("/box/sub"), &at("/box/other"), Overwrite::No, &NONE).map(drop);
     assert_eq!(said(moved), "too large");
@@ -220,7 +220,7 @@ fn tags_follow_a_file_and_are_only_those_that_the_token_may_give() {
     put_tagged(&view, "/box/secret", &["secret"]).expect("tagged");
     assert_eq!(tagged(&view, "/box/secret").as_deref(), Some("<tags xmlns=\"urn:patgate\">secret</tags>"));
     let tags = vec!["a".parse().expect("tag"), "b".parse().expect("tag")];
-    limit(&house.store, view.session().token(), &TokenLimits { tags, ..TokenLimits::default() });
+    set_limits(&house.store, view.session().token(), &TokenLimits { tags, ..TokenLimits::default() });
     view.session().access().expect("lives");
     assert_eq!(said(put_tagged(&view, "/box/new", &["a", "c"])), "wrong tag");
     assert!(!host(&house, "/box/new").exists(), "a refused upload leaves nothing");

@@ -59,8 +59,8 @@ fn rename(house: &House, from: &str, to: &str) {
 }
 
 fn last(house: &House, view: &View) -> i64 {
-    let journal = house.store.find_journal(view.session().token(), &at("/a"), true, now());
-    journal.expect("read").expect("there").last
+    let journal = house.store.find_sync_journal(view.session().token(), &at("/a"), true, now());
+    journal.expect("read").expect("there").last_number
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
     let compare = || view.compare(&at("/a"), true, now());
     for round in 1..4 {
         assert!(matches!(compare(), Err(Error::NoSpace)));
-        let journal = house.store.find_journal(view.session().token(), &at("/a"), true, now());
-        let rows = house.store.count_marks(journal.expect("read").expect("there").id).expect("read");
+        let journal = house.store.find_sync_journal(view.session().token(), &at("/a"), true, now());
+        let rows = house.store.count_sync_entries(journal.expect("read").expect("there").id).expect("read");
         assert!(rows <= 4000, "{rows}");
         // All members have other names now.
         rename(&house, &format!("/a/{}", round - 1), &format!("/a/{round}"));

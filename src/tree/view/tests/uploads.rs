@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::auth::Clock;
 use crate::domain::{ByteSize, Permission, TokenLimits};
-use crate::store::testing::{limit, login, now};
+use crate::store::testing::{login, now, set_limits};
 use crate::tree::{Attributes, Durability, EditMode, LockRequest, LockToken, Options, Overwrite, Tree};
 
 const RW: Permission = Permission::RW;
@@ -162,7 +162,7 @@ fn the_size_limit_holds_for_every_way_to_make_a_file() {
     let (house, view) = house();
     write(&house, "/box/big", "12345678");
     let max_file_size = Some(ByteSize::from_bytes(4));
-    limit(&house.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
+    set_limits(&house.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
     let (file, big, new) = (at("/box/file"), at("/box/big"), at("/box/new"));
     assert_eq!(said(view.stage(&new, Some(5), &NONE).map(drop)), "too large");
     let upload = view.stage(&new, None, &NONE).expect("stage");

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{DATABASE, MIGRATIONS, Result, STEPS, StoreError};
+use super::{DATABASE_FILE_NAME, MIGRATION_STEPS, MIGRATIONS, Result, StoreError};
 
 /// The file that the secrets' prefilters are keyed by; `auth` reads and makes it.
-pub(crate) const PEPPER: &str = "pepper";
+pub(crate) const PEPPER_FILE_NAME: &str = "pepper";
 /// Maximum number of backups of one schema.
-const BACKUPS: u32 = 1000;
+const MAX_BACKUPS_PER_SCHEMA: u32 = 1000;
 
 /// What to do about a database of an older schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Migration {
+pub(super) enum MigrationMode {
     /// Bring it up to date, after a copy of it was put beside it.
     AfterBackup,
     /// Refuse it.
-    Refused,
+    Refuse,
 }
 
 /// Makes an empty file for the database where there is none. Never opens one that is there: closing it would end the
@@ -28,11 +28,11 @@ pub(super) enum Migration {
 ///
 /// # Errors
 /// [`StoreError::DatabaseMissing`] where a pepper tells that there was one.
-pub(super) fn make_file(state: &Path) -> Result<PathBuf> {
-    let unusable = |source| StoreError::State { path: state.to_owned(), source };
-    let path = state.join(DATABASE);
+pub(super) fn create_database_file(state: &Path) -> Result<PathBuf> {
+    let unusable = |source| StoreError::StateDirectory { path: state.to_owned(), source };
+    let path = state.join(DATABASE_FILE_NAME);
     let is_there = fs::metadata(&path).is_ok_and(|there| there.size() > 0);
-    if !is_there && state.join(PEPPER).exists() {
+    if !is_there && state.join(PEPPER_FILE_NAME).exists() {
         return Err(StoreError::DatabaseMissing(path));
     }
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
@@ -48,12 +48,12 @@ pub(super) fn make_file(state: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`StoreError::Newer`], [`StoreError::Older`].
-pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: Migration) -> Result<()> {
-    let (found, latest) = (schema_of(connection)?, STEPS.len());
+pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: MigrationMode) -> Result<()> {
+    let (found, latest) = (schema_version(connection)?, MIGRATION_STEPS.len());
     // One that is new, or too new, is for the migrations themselves.
     if found > 0 && found < latest {
-        if migration == Migration::Refused {
-            return Err(StoreError::Older { found, latest });
+        if migration == MigrationMode::Refuse {
+            return Err(StoreError::SchemaTooOld { found, latest });
         }
         let copy = back_up(connection, state, found)?;
         tracing::warn!(
@@ -65,15 +65,15 @@ pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: Migr
 }
 
 /// Returns how many of the migrations a database has seen.
-fn schema_of(connection: &Connection) -> Result<usize> {
+fn schema_version(connection: &Connection) -> Result<usize> {
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
 /// Copies the database, whole and on disk, to a name of its own beside it.
 fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathBuf> {
-    let draft = state.join(format!("{DATABASE}.schema-{schema}.draft"));
-    let unusable = |source| StoreError::State { path: draft.clone(), source };
+    let draft = state.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
+    let unusable = |source| StoreError::StateDirectory { path: draft.clone(), source };
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
@@ -82,7 +82,7 @@ fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathB
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(unusable)?;
     let copied = connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()]).map_err(StoreError::from);
     let copied =
-        copied.and_then(|_| file.sync_all().map_err(unusable)).and_then(|()| name_backup(state, &draft, schema));
+        copied.and_then(|_| file.sync_all().map_err(unusable)).and_then(|()| publish_backup(state, &draft, schema));
     if copied.is_err() {
         let _ = fs::remove_file(&draft);
     }
@@ -90,11 +90,11 @@ fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathB
 }
 
 /// Gives a finished copy its name; none that is there is replaced.
-fn name_backup(state: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
-    let unusable = |source| StoreError::State { path: draft.to_owned(), source };
-    for number in 1..=BACKUPS {
+fn publish_backup(state: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
+    let unusable = |source| StoreError::StateDirectory { path: draft.to_owned(), source };
+    for number in 1..=MAX_BACKUPS_PER_SCHEMA {
         let more = if number == 1 { String::new() } else { format!("-{number}") };
-        let path = state.join(format!("{DATABASE}.schema-{schema}{more}.backup"));
+        let path = state.join(format!("{DATABASE_FILE_NAME}.schema-{schema}{more}.backup"));
         match fs::hard_link(draft, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(unusable(error)),
@@ -111,9 +111,9 @@ fn name_backup(state: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::store::Store;
-    use crate::store::testing::{login, now, older};
+    use crate::store::testing::{login, now, older_state_dir};
 
-    fn backups(state: &Path) -> Vec<String> {
+    fn backup_names(state: &Path) -> Vec<String> {
         let names = fs::read_dir(state).expect("folder").flatten().map(|entry| entry.file_name());
         let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
         names.retain(|name| name.contains("schema") && !name.ends_with("-wal") && !name.ends_with("-shm"));
@@ -122,63 +122,63 @@ mod tests {
     }
 
     #[test]
-    fn older_database_is_migrated_after_a_backup_that_opens_as_it_was() {
+    fn older_database_is_backed_up_before_migration() {
         for schema in [1, 5, 8] {
-            let folder = older(schema);
+            let folder = older_state_dir(schema);
             let state = folder.path();
             fs::write(state.join(format!("patgate.db.schema-{schema}.backup")), "an older one").expect("written");
             fs::write(state.join(format!("patgate.db.schema-{schema}.draft")), "a killed one").expect("written");
             let store = Store::open(state).expect("migrated");
             assert!(store.user(&login("alice")).expect("read").is_some());
             let name = format!("patgate.db.schema-{schema}-2.backup");
-            assert_eq!(backups(state), [name.clone(), format!("patgate.db.schema-{schema}.backup")]);
+            assert_eq!(backup_names(state), [name.clone(), format!("patgate.db.schema-{schema}.backup")]);
             let copy = state.join(&name);
             assert_eq!(fs::metadata(&copy).expect("there").permissions().mode() & 0o777, 0o600);
             let copy = Connection::open(&copy).expect("opens");
-            let found = schema_of(&copy).expect("read");
+            let found = schema_version(&copy).expect("read");
             let users: i64 = copy.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).expect("read");
             assert_eq!((found, users), (schema, 1));
             drop(store);
             Store::open(state).expect("opens");
-            assert_eq!(backups(state).len(), 2, "once");
+            assert_eq!(backup_names(state).len(), 2, "once");
         }
     }
 
     #[test]
-    fn older_database_is_left_alone_where_nobody_asked_for_a_migration() {
-        let folder = older(8);
-        let before = fs::read(folder.path().join(DATABASE)).expect("read");
-        let error = Store::open_current(folder.path()).expect_err("refused");
-        assert!(matches!(error, StoreError::Older { found: 8, .. }), "{error:?}");
+    fn older_database_is_not_migrated_unless_requested() {
+        let folder = older_state_dir(8);
+        let before = fs::read(folder.path().join(DATABASE_FILE_NAME)).expect("read");
+        let error = Store::open_without_migration(folder.path()).expect_err("refused");
+        assert!(matches!(error, StoreError::SchemaTooOld { found: 8, .. }), "{error:?}");
         assert!(error.to_string().contains("patgate serve migrates it"), "{error}");
-        assert!(backups(folder.path()).is_empty());
-        let connection = Connection::open(folder.path().join(DATABASE)).expect("opens");
-        let found = schema_of(&connection).expect("read");
-        assert_eq!((found, before.len()), (8, fs::read(folder.path().join(DATABASE)).expect("read").len()));
+        assert!(backup_names(folder.path()).is_empty());
+        let connection = Connection::open(folder.path().join(DATABASE_FILE_NAME)).expect("opens");
+        let found = schema_version(&connection).expect("read");
+        assert_eq!((found, before.len()), (8, fs::read(folder.path().join(DATABASE_FILE_NAME)).expect("read").len()));
     }
 
     #[test]
-    fn new_state_is_made_by_whoever_opens_it_first_without_a_backup() {
+    fn new_state_is_created_without_backup() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = Store::open_current(folder.path()).expect("made");
+        let store = Store::open_without_migration(folder.path()).expect("made");
         store.create_user(&login("alice"), &[], now()).expect("user");
-        assert!(backups(folder.path()).is_empty());
+        assert!(backup_names(folder.path()).is_empty());
     }
 
     #[test]
-    fn database_that_is_missing_beside_a_pepper_is_not_made_anew() {
+    fn missing_database_beside_pepper_is_not_recreated() {
         for content in [None, Some("")] {
             let folder = tempfile::tempdir().expect("folder");
-            fs::write(folder.path().join(PEPPER), [7; 32]).expect("written");
+            fs::write(folder.path().join(PEPPER_FILE_NAME), [7; 32]).expect("written");
             if let Some(content) = content {
-                fs::write(folder.path().join(DATABASE), content).expect("written");
+                fs::write(folder.path().join(DATABASE_FILE_NAME), content).expect("written");
             }
-            for open in [Store::open, Store::open_current] {
+            for open in [Store::open, Store::open_without_migration] {
                 let error = open(folder.path()).expect_err("refused");
                 assert!(matches!(error, StoreError::DatabaseMissing(_)), "{error:?}");
                 assert!(error.to_string().contains("restore it from a backup"), "{error}");
             }
-            assert_eq!(folder.path().join(DATABASE).exists(), content.is_some());
+            assert_eq!(folder.path().join(DATABASE_FILE_NAME).exists(), content.is_some());
         }
     }
 }

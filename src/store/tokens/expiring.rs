@@ -4,30 +4,30 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, named_params};
 
-use super::super::users::{page, user_id};
+use super::super::users::{sql_limit, user_id};
 use super::super::{Result, Store, columns};
-use super::{BELOW, TokenFilter, TokenState};
+use super::{DESCENDANTS_CONDITION, TokenFilter, TokenState};
 use crate::domain::{NodeId, TokenExpiry, TokenId, UnixMillis};
 
 impl Store {
     /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and end soon, the first to end
     /// first.
-    pub(crate) fn ending(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
+    pub(crate) fn expiring_tokens(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
         let until = now.saturating_add(TokenExpiry::EXPIRES_SOON_WINDOW);
         self.snapshot(|c| {
-            let (owner, narrowed) = narrowed(c, filter)?;
+            let (owner, narrowed) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT t.id, t.created_at, t.last_used_at, t.hard_at, t.window_ms FROM tokens t
                  WHERE t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at > :now AND t.dies_at <= :until
                    AND {narrowed} ORDER BY t.dies_at, t.id"
             ))?;
             let mut rows = select.query(named_params! {
-                ":now": now, ":until": until, ":owner": owner, ":below": filter.below
+                ":now": now, ":until": until, ":owner": owner, ":below": filter.descendants_of
             })?;
             let mut ending = Vec::new();
             while let Some(row) = rows.next()? {
                 let (made, used): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
-                if columns::expiry(row, 3)?.expires_soon(made, used, now) {
+                if columns::expiry_from_row(row, 3)?.expires_soon(made, used, now) {
                     ending.push(row.get(0)?);
                 }
             }
@@ -37,22 +37,22 @@ impl Store {
 
     /// Returns up to `limit` nodes that scopes name of the tokens that fit a filter's owner and kin and are not dead by
     /// themselves, each once, and whether there is a row of it; those without come first.
-    pub(crate) fn scoped_nodes(
+    pub(crate) fn scope_nodes(
         &self,
         filter: &TokenFilter,
         limit: usize,
         now: UnixMillis,
     ) -> Result<Vec<(NodeId, bool)>> {
-        let live = TokenState::Live.may_be();
+        let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, narrowed) = narrowed(c, filter)?;
+            let (owner, narrowed) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT node, node IN (SELECT id FROM nodes) AS named
                  FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {narrowed} AND {live})
                  ORDER BY named, node LIMIT :limit"
             ))?;
             let rows = select.query_map(
-                named_params! { ":owner": owner, ":below": filter.below, ":now": now, ":limit": page(limit) },
+                named_params! { ":owner": owner, ":below": filter.descendants_of, ":now": now, ":limit": sql_limit(limit) },
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
@@ -61,20 +61,21 @@ impl Store {
 
     /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and have a scope that names one
     /// of some nodes, each once and in their order.
-    pub(crate) fn scoped_to(
+    pub(crate) fn tokens_scoped_to(
         &self,
         filter: &TokenFilter,
         nodes: &HashSet<NodeId>,
         now: UnixMillis,
     ) -> Result<Vec<TokenId>> {
-        let live = TokenState::Live.may_be();
+        let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, narrowed) = narrowed(c, filter)?;
+            let (owner, narrowed) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT s.token_id, s.node FROM scopes s JOIN tokens t ON t.id = s.token_id
                  WHERE {narrowed} AND {live} ORDER BY s.token_id"
             ))?;
-            let mut rows = select.query(named_params! { ":owner": owner, ":below": filter.below, ":now": now })?;
+            let mut rows =
+                select.query(named_params! { ":owner": owner, ":below": filter.descendants_of, ":now": now })?;
             let mut found: Vec<TokenId> = Vec::new();
             while let Some(row) = rows.next()? {
                 if nodes.contains(&row.get(1)?) {
@@ -88,9 +89,9 @@ impl Store {
 }
 
 /// Returns the owner's number, and the condition that narrows tokens `t` to owner and kin.
-fn narrowed(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
+fn owner_condition(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
     let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
     let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-    let below = if filter.below.is_some() { BELOW } else { ":below IS NULL" };
+    let below = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":below IS NULL" };
     Ok((owner, format!("{by_owner} AND {below}")))
 }

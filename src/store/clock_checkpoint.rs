@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Durability, Result, Store, StoreError};
+use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::UnixMillis;
 
 /// A jump of the clock that is not trusted yet.
@@ -17,39 +17,39 @@ pub struct ClockJump {
 
 /// What a server remembers of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClockMemory {
+pub struct ClockCheckpoint {
     /// The last time that it showed.
-    pub seen_at: UnixMillis,
+    pub wall_time: UnixMillis,
     /// For how long the machine had been running then, in milliseconds.
-    pub running_ms: u64,
+    pub boottime_ms: u64,
     /// Which start of the machine that was; empty where it is not known.
-    pub boot: String,
+    pub boot_id: String,
     /// For how long retention has been waiting without a break, in milliseconds of running time.
-    pub held_ms: u64,
+    pub retention_wait_ms: u64,
     /// The jumps that are not trusted yet, the oldest first.
     pub jumps: Vec<ClockJump>,
 }
 
-impl ClockMemory {
+impl ClockCheckpoint {
     /// Returns what is known where all that is known is a time that the clock showed.
-    pub(crate) fn of(seen_at: UnixMillis) -> Self {
-        Self { seen_at, running_ms: 0, boot: String::new(), held_ms: 0, jumps: Vec::new() }
+    pub(crate) fn from_wall_time(seen_at: UnixMillis) -> Self {
+        Self { wall_time: seen_at, boottime_ms: 0, boot_id: String::new(), retention_wait_ms: 0, jumps: Vec::new() }
     }
 }
 
 impl Store {
     /// Returns what the last server remembered of the clock. For a store that none has served yet with this version,
     /// that is the time of its last event; `None` for one without events.
-    pub fn clock_memory(&self) -> Result<Option<ClockMemory>> {
+    pub fn clock_checkpoint(&self) -> Result<Option<ClockCheckpoint>> {
         self.snapshot(|c| {
             let row = c
                 .query_row("SELECT seen_at, held_ms, jumps, running_ms, boot FROM clock", [], |row| {
                     let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
-                    let memory = ClockMemory {
-                        seen_at: row.get(0)?,
-                        running_ms: number(3)?,
-                        boot: row.get(4)?,
-                        held_ms: number(1)?,
+                    let memory = ClockCheckpoint {
+                        wall_time: row.get(0)?,
+                        boottime_ms: number(3)?,
+                        boot_id: row.get(4)?,
+                        retention_wait_ms: number(1)?,
                         jumps: Vec::new(),
                     };
                     Ok((memory, row.get::<_, String>(2)?))
@@ -57,23 +57,23 @@ impl Store {
                 .optional()?;
             let Some((memory, jumps)) = row else {
                 let last: Option<UnixMillis> = c.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?;
-                return Ok(last.map(ClockMemory::of));
+                return Ok(last.map(ClockCheckpoint::from_wall_time));
             };
-            let jumps = serde_json::from_str(&jumps).map_err(|error| StoreError::Damaged(error.to_string()))?;
-            Ok(Some(ClockMemory { jumps, ..memory }))
+            let jumps = serde_json::from_str(&jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            Ok(Some(ClockCheckpoint { jumps, ..memory }))
         })
     }
 
     /// Writes down what is to be remembered of the clock. A power cut may lose it.
-    pub(crate) fn remember_clock(&self, memory: &ClockMemory) -> Result<()> {
-        let jumps = serde_json::to_string(&memory.jumps).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    pub(crate) fn save_clock_checkpoint(&self, memory: &ClockCheckpoint) -> Result<()> {
+        let jumps = serde_json::to_string(&memory.jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let number = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
-        let (held_ms, running_ms) = (number(memory.held_ms), number(memory.running_ms));
-        self.write_freeing(Durability::Lazy, |t| {
+        let (held_ms, running_ms) = (number(memory.retention_wait_ms), number(memory.boottime_ms));
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let sql = "INSERT OR REPLACE INTO clock (only, seen_at, held_ms, jumps, running_ms, boot)
                 VALUES (1, ?1, ?2, ?3, ?4, ?5)";
             Ok(t.prepare_cached(sql)?
-                .execute(params![memory.seen_at, held_ms, jumps, running_ms, memory.boot])
+                .execute(params![memory.wall_time, held_ms, jumps, running_ms, memory.boot_id])
                 .map(drop)?)
         })
     }
@@ -83,26 +83,26 @@ impl Store {
 mod tests {
     use super::*;
     use crate::domain::{AuditEvent, EventKind};
-    use crate::store::testing::{now, opened};
+    use crate::store::testing::{now, open_temp_store};
 
     #[test]
-    fn clock_memory_survives_the_process_and_begins_with_the_last_event() {
-        let (folder, store) = opened();
-        assert_eq!(store.clock_memory().expect("read"), None);
-        store.record(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("noted");
-        assert_eq!(store.clock_memory().expect("read"), Some(ClockMemory::of(now())));
-        let memory = ClockMemory {
-            running_ms: 3,
-            boot: "boot".to_owned(),
-            held_ms: 7,
+    fn clock_checkpoint_persists_and_defaults_to_last_event() {
+        let (folder, store) = open_temp_store();
+        assert_eq!(store.clock_checkpoint().expect("read"), None);
+        store.record_events(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("noted");
+        assert_eq!(store.clock_checkpoint().expect("read"), Some(ClockCheckpoint::from_wall_time(now())));
+        let memory = ClockCheckpoint {
+            boottime_ms: 3,
+            boot_id: "boot".to_owned(),
+            retention_wait_ms: 7,
             jumps: vec![ClockJump { by_ms: -5, left_ms: 9 }],
-            ..ClockMemory::of(now())
+            ..ClockCheckpoint::from_wall_time(now())
         };
-        store.remember_clock(&memory).expect("written");
-        let state = store.state().to_owned();
+        store.save_clock_checkpoint(&memory).expect("written");
+        let state = store.state_dir().to_owned();
         drop(store);
         let store = Store::open(&state).expect("opens");
-        assert_eq!(store.clock_memory().expect("read"), Some(memory));
+        assert_eq!(store.clock_checkpoint().expect("read"), Some(memory));
         drop(folder);
     }
 }

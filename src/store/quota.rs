@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::clean::remove_longest_dead;
-use super::users::page;
-use super::{Durability, Result, Store, StoreError};
+use super::retention::remove_longest_dead;
+use super::users::sql_limit;
+use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 
 /// Rows that are counted for nobody in one write.
@@ -13,12 +13,12 @@ const DISOWNED_AT_ONCE: usize = 1000;
 impl Store {
     /// Bounds what callers can fill the store with.
     pub fn bound_state(&self, limits: StateLimits) {
-        *self.shared.limits.lock() = limits;
+        *self.inner.limits.lock() = limits;
     }
 
     /// Returns the bounds on what callers can fill the store with.
     pub(crate) fn state_limits(&self) -> StateLimits {
-        *self.shared.limits.lock()
+        *self.inner.limits.lock()
     }
 
     /// Makes room for one more token of a user: where as many are kept as may be, those of his that have been dead for
@@ -38,7 +38,7 @@ impl Store {
         let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE ?1 IS NOT NULL LIMIT ?2)";
         while rows(of_user, per_user)? || rows(of_all, in_all)? {
             if !remove_longest_dead(t, user, now)? {
-                return Err(StoreError::Budget("as many tokens are kept as may be"));
+                return Err(StoreError::QuotaExceeded("as many tokens are kept as may be"));
             }
         }
         Ok(())
@@ -54,35 +54,41 @@ impl Store {
         if let Some(namer) = namer
             && amount(c, "nodes", namer)?.saturating_add(more) > per_user
         {
-            return Err(StoreError::Budget("the user has had as many files and directories named as may be"));
+            return Err(StoreError::QuotaExceeded("the user has had as many files and directories named as may be"));
         }
         if amount_in_all(c, "nodes")?.saturating_add(more) > in_all {
-            return Err(StoreError::Budget("as many files and directories are named as may be"));
+            return Err(StoreError::QuotaExceeded("as many files and directories are named as may be"));
         }
         Ok(())
     }
 
     /// Bounds the space that dead properties may take.
-    pub fn bound_properties(&self, space: PropertyQuota) {
-        *self.shared.budget.lock() = space;
+    pub fn set_property_quota(&self, space: PropertyQuota) {
+        *self.inner.property_quota.lock() = space;
     }
 
     /// Refuses so many more bytes of dead properties by a user.
     ///
     /// # Errors
     /// [`StoreError::Budget`]; [`StoreError::Full`] while nothing may grow.
-    pub(crate) fn may_hold_properties(&self, writer: &Login, more: u64) -> Result<()> {
+    pub(crate) fn check_property_quota(&self, writer: &Login, more: u64) -> Result<()> {
         if more == 0 {
             return Ok(());
         }
-        self.may_grow()?;
+        self.check_may_grow()?;
         // In the write-ahead log, and in the database once that is folded into it.
-        if self.shared.ballast.lacks_room(more.saturating_mul(2)) {
-            return Err(StoreError::Full);
+        if self.inner.ballast_file.lacks_room(more.saturating_mul(2)) {
+            return Err(StoreError::DiskFull);
         }
         self.read(|c| {
-            let held = Held::of(c, writer)?;
-            self.fits_budget(held, Held { own: held.own.saturating_add(more), all: held.all.saturating_add(more) })
+            let held = PropertyUsage::load(c, writer)?;
+            self.enforce_property_quota(
+                held,
+                PropertyUsage {
+                    user_bytes: held.user_bytes.saturating_add(more),
+                    total_bytes: held.total_bytes.saturating_add(more),
+                },
+            )
         })
     }
 
@@ -96,13 +102,15 @@ impl Store {
     }
 
     /// Refuses dead properties beyond the bounds, but for a change by which they become less.
-    pub(super) fn fits_budget(&self, before: Held, after: Held) -> Result<()> {
-        let PropertyQuota { per_user, total: all } = *self.shared.budget.lock();
-        if after.own > per_user && after.own > before.own {
-            return Err(StoreError::Budget("the properties that the user has set take as much space as they may"));
+    pub(super) fn enforce_property_quota(&self, before: PropertyUsage, after: PropertyUsage) -> Result<()> {
+        let PropertyQuota { per_user, total: all } = *self.inner.property_quota.lock();
+        if after.user_bytes > per_user && after.user_bytes > before.user_bytes {
+            return Err(StoreError::QuotaExceeded(
+                "the properties that the user has set take as much space as they may",
+            ));
         }
-        if after.all > all && after.all > before.all {
-            return Err(StoreError::Budget("all properties together take as much space as they may"));
+        if after.total_bytes > all && after.total_bytes > before.total_bytes {
+            return Err(StoreError::QuotaExceeded("all properties together take as much space as they may"));
         }
         Ok(())
     }
@@ -130,7 +138,7 @@ impl Store {
         if self.read(|c| amount(c, "nodes", who))? > 0 {
             let nodes = self.read(|c| {
                 let mut select = c.prepare("SELECT id FROM nodes WHERE namer = ?1 LIMIT ?2")?;
-                let rows = select.query_map(params![who, page(limit)], |row| row.get::<_, NodeId>(0))?;
+                let rows = select.query_map(params![who, sql_limit(limit)], |row| row.get::<_, NodeId>(0))?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
             })?;
             count += self.disown("UPDATE nodes SET namer = '' WHERE id = ?1", nodes.iter().map(|node| (node,)))?;
@@ -139,7 +147,7 @@ impl Store {
             let keys = self.read(|c| {
                 let mut select =
                     c.prepare("SELECT node, namespace, name FROM properties WHERE writer = ?1 LIMIT ?2")?;
-                let rows = select.query_map(params![who, page(limit)], |row| {
+                let rows = select.query_map(params![who, sql_limit(limit)], |row| {
                     Ok((row.get::<_, NodeId>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
                 })?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
@@ -151,7 +159,7 @@ impl Store {
     }
 
     fn disown<P: rusqlite::Params>(&self, update: &str, rows: impl Iterator<Item = P>) -> Result<usize> {
-        self.write_freeing(Durability::Lazy, |t| {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut update = t.prepare_cached(update)?;
             let mut count = 0;
             for row in rows {
@@ -164,15 +172,15 @@ impl Store {
 
 /// Space that dead properties take, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    own: u64,
-    all: u64,
+pub(super) struct PropertyUsage {
+    user_bytes: u64,
+    total_bytes: u64,
 }
 
-impl Held {
+impl PropertyUsage {
     /// Reads how much those of a user take, and all.
-    pub(super) fn of(c: &Connection, writer: &Login) -> Result<Self> {
-        Ok(Self { own: amount(c, "properties", writer)?, all: amount_in_all(c, "properties")? })
+    pub(super) fn load(c: &Connection, writer: &Login) -> Result<Self> {
+        Ok(Self { user_bytes: amount(c, "properties", writer)?, total_bytes: amount_in_all(c, "properties")? })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::domain::{Actor, AuditEvent, EventKind, Peer, UnixMillis};
 
 /// Who makes changes, and when.
 #[derive(Clone, Debug)]
-pub struct Author {
+pub struct AuditContext {
     /// Who.
     pub actor: Actor,
     /// From where, with what and by which door; `None` for work on the state directory.
@@ -23,23 +23,23 @@ impl Store {
     /// Returns this store for changes in somebody's name: each notes in the audit trail what it did, or
     /// nothing where it did nothing.
     #[must_use]
-    pub fn acting(&self, author: Author) -> Store {
-        Store { shared: self.shared.clone(), author: Some(Arc::new(author)) }
+    pub fn with_audit_context(&self, author: AuditContext) -> Store {
+        Store { inner: self.inner.clone(), audit_context: Some(Arc::new(author)) }
     }
 
     /// Notes what a change did, where it is made in somebody's name.
-    pub(super) fn note(
+    pub(super) fn record_change(
         &self,
         t: &Transaction<'_>,
         kind: EventKind,
         of: impl FnOnce(AuditEvent) -> AuditEvent,
     ) -> Result<()> {
-        let Some(author) = &self.author else { return Ok(()) };
+        let Some(author) = &self.audit_context else { return Ok(()) };
         let event = AuditEvent::new(author.at, kind).with_actor(author.actor.clone());
         let event = match &author.peer {
             Some(peer) => event.with_peer(peer),
             None => event,
         };
-        audit::note(t, &of(event))
+        audit::insert_event(t, &of(event))
     }
 }

@@ -5,69 +5,75 @@
 //! too, that nobody has asked for in a long time; it has ended by then.
 //!
 //! The writes of a comparison are lazy, and all of them reach the disk before a client is given a number of them
-//! ([`Store::sync_journal`]): a number that a power cut took back would be given again, to another change.
+//! ([`Store::flush_sync_journal`]): a number that a power cut took back would be given again, to another change.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::tokens::dead_token;
-use super::users::page;
-use super::{Durability, Result, Store};
+use super::tokens::inactive_token_sql;
+use super::users::sql_limit;
+use super::{Result, Store, WriteDurability};
 use crate::domain::{TokenId, TreePath, UnixMillis};
 
 /// How many journals a token may have; the one that rested longest goes.
-const MOST: i64 = 32;
+const MAX_JOURNALS_PER_TOKEN: i64 = 32;
 /// How many the tokens of a user may have together; the one that rested longest goes.
-const MOST_OF_USER: i64 = 128;
+const MAX_JOURNALS_PER_USER: i64 = 128;
 /// How long a journal may rest before it ends.
-pub(crate) const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(crate) const JOURNAL_IDLE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// As many changes go from journals in the transaction that ends their tokens, which must not take long.
-const AT_ONCE: i64 = 10_000;
+const MAX_ENTRIES_DELETED_AT_REVOCATION: i64 = 10_000;
 /// As many dead journals are looked at in one round of clean-up.
-const ROUND: i64 = 100;
+const CLEANUP_BATCH_JOURNALS: i64 = 100;
 
 /// A journal, as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Journal {
+pub(crate) struct SyncJournal {
     /// Its id.
     pub(crate) id: i64,
     /// What went before this number is forgotten.
-    pub(crate) floor: i64,
+    pub(crate) purged_through: i64,
     /// The number of the last change.
-    pub(crate) last: i64,
+    pub(crate) last_number: i64,
 }
 
 /// A row of a journal: the number of the last change of a member, and the member.
-pub(crate) type MarkRow = (i64, Mark);
+pub(crate) type NumberedSyncEntry = (i64, SyncEntry);
 
 /// A member of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct SyncEntry {
     /// The way to it from the folder.
     pub(crate) path: Vec<u8>,
     /// Whether it is, or was, a folder.
-    pub(crate) folder: bool,
+    pub(crate) is_directory: bool,
     /// What tells its content apart; `None` when it has gone.
-    pub(crate) mark: Option<Vec<u8>>,
+    pub(crate) content_tag: Option<Vec<u8>>,
 }
 
 impl Store {
     /// Returns the journal of a token, folder and depth, if there is one that has not ended.
-    pub(crate) fn find_journal(
+    pub(crate) fn find_sync_journal(
         &self,
         token: TokenId,
         folder: &TreePath,
         deep: bool,
         now: UnixMillis,
-    ) -> Result<Option<Journal>> {
-        self.read(|connection| find(connection, token, folder, deep, now))
+    ) -> Result<Option<SyncJournal>> {
+        self.read(|connection| find_live_journal(connection, token, folder, deep, now))
     }
 
     /// Returns the journal of a token, folder and depth; begins it where there is none that has not ended.
-    pub(crate) fn journal(&self, token: TokenId, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Journal> {
-        self.write(Durability::Lazy, |connection| {
-            if let Some(journal) = find(connection, token, folder, deep, now)? {
+    pub(crate) fn ensure_sync_journal(
+        &self,
+        token: TokenId,
+        folder: &TreePath,
+        deep: bool,
+        now: UnixMillis,
+    ) -> Result<SyncJournal> {
+        self.write(WriteDurability::Lazy, |connection| {
+            if let Some(journal) = find_live_journal(connection, token, folder, deep, now)? {
                 let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
@@ -76,28 +82,32 @@ impl Store {
             connection.prepare_cached(ended)?.execute(params![token, folder.as_bytes(), deep])?;
             let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
             connection.prepare_cached(sql)?.execute(params![token, folder.as_bytes(), deep, now])?;
-            let journal = Journal { id: connection.last_insert_rowid(), floor: 0, last: 0 };
-            make_room(connection, journal.id, token)?;
+            let journal = SyncJournal { id: connection.last_insert_rowid(), purged_through: 0, last_number: 0 };
+            evict_excess_journals(connection, journal.id, token)?;
             Ok(journal)
         })
     }
 
     /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves at `now`, up to
     /// `limit` rows, and returns how many those were.
-    pub(crate) fn forget_journals(&self, now: UnixMillis, limit: usize) -> Result<usize> {
-        let dead = format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", dead_token("journals.token"));
+    pub(crate) fn delete_stale_sync_journals(&self, now: UnixMillis, limit: usize) -> Result<usize> {
+        let dead =
+            format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", inactive_token_sql("journals.token"));
         let dead = self.read(|connection| {
             let mut select = connection.prepare_cached(&dead)?;
-            let rows = select.query_map(params![ROUND, now.saturating_sub(LIFE)], |row| row.get(0))?;
+            let rows = select
+                .query_map(params![CLEANUP_BATCH_JOURNALS, now.saturating_sub(JOURNAL_IDLE_LIFETIME)], |row| {
+                    row.get(0)
+                })?;
             Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
         })?;
         if dead.is_empty() {
             return Ok(0);
         }
-        self.write_freeing(Durability::Lazy, |t| {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut forgotten = 0;
             for journal in dead {
-                forgotten += shorten(t, journal, limit - forgotten)?;
+                forgotten += delete_journal_entries(t, journal, limit - forgotten)?;
                 if forgotten >= limit {
                     break;
                 }
@@ -107,7 +117,7 @@ impl Store {
     }
 
     /// Returns what tells apart the members at these paths, as far as the journal knows them.
-    pub(crate) fn marks(&self, journal: i64, paths: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+    pub(crate) fn sync_entry_tags(&self, journal: i64, paths: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         self.read(|connection| {
             let sql = "SELECT mark FROM journal_entries WHERE journal = ?1 AND path = ?2";
             let mut statement = connection.prepare_cached(sql)?;
@@ -121,16 +131,16 @@ impl Store {
     }
 
     /// Notes changes in their order, each with a number of its own.
-    pub(crate) fn note_marks(&self, journal: i64, changes: &[Mark]) -> Result<()> {
+    pub(crate) fn record_sync_entries(&self, journal: i64, changes: &[SyncEntry]) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.write(Durability::Lazy, |connection| {
+        self.write(WriteDurability::Lazy, |connection| {
             let sql = "INSERT OR REPLACE INTO journal_entries (journal, path, folder, mark, number) \
                  SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1";
             let mut note = connection.prepare_cached(sql)?;
             let mut count = connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?;
-            for Mark { path, folder, mark } in changes {
+            for SyncEntry { path, is_directory: folder, content_tag: mark } in changes {
                 note.execute(params![journal, path, folder, mark])?;
                 count.execute([journal])?;
             }
@@ -139,7 +149,7 @@ impl Store {
     }
 
     /// Returns how many members a journal knows that have not gone.
-    pub(crate) fn count_marks(&self, journal: i64) -> Result<u64> {
+    pub(crate) fn count_sync_entries(&self, journal: i64) -> Result<u64> {
         self.read(|connection| {
             let sql = "SELECT count(*) FROM journal_entries WHERE journal = ?1 AND mark IS NOT NULL";
             let count: i64 = connection.prepare_cached(sql)?.query_row([journal], |row| row.get(0))?;
@@ -148,14 +158,14 @@ impl Store {
     }
 
     /// Returns the members that have not gone, behind one, in the order of their paths.
-    pub(crate) fn marks_behind(&self, journal: i64, path: &[u8], most: usize) -> Result<Vec<Mark>> {
+    pub(crate) fn sync_entries_after(&self, journal: i64, path: &[u8], most: usize) -> Result<Vec<SyncEntry>> {
         self.read(|connection| {
             let sql = "SELECT path, folder, mark FROM journal_entries \
                  WHERE journal = ?1 AND path > ?2 AND mark IS NOT NULL ORDER BY path LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
             let most = i64::try_from(most).unwrap_or(i64::MAX);
             let rows = statement.query_map(params![journal, path, most], |row| {
-                Ok(Mark { path: row.get(0)?, folder: row.get(1)?, mark: row.get(2)? })
+                Ok(SyncEntry { path: row.get(0)?, is_directory: row.get(1)?, content_tag: row.get(2)? })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
@@ -163,20 +173,20 @@ impl Store {
 
     /// Returns the members that changed after one number and up to another, in the order of their changes, each with
     /// its number. `None` where the journal has ended, or has forgotten members that were removed after `floor`.
-    pub(crate) fn changed_marks(
+    pub(crate) fn changed_sync_entries(
         &self,
         journal: i64,
         after: i64,
         to: i64,
         floor: i64,
         limit: usize,
-    ) -> Result<Option<Vec<MarkRow>>> {
+    ) -> Result<Option<Vec<NumberedSyncEntry>>> {
         self.read(|connection| {
             let sql = "SELECT number, path, folder, mark FROM journal_entries \
                  WHERE journal = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![journal, after, to, page(limit)], |row| {
-                Ok((row.get(0)?, Mark { path: row.get(1)?, folder: row.get(2)?, mark: row.get(3)? }))
+            let rows = statement.query_map(params![journal, after, to, sql_limit(limit)], |row| {
+                Ok((row.get(0)?, SyncEntry { path: row.get(1)?, is_directory: row.get(2)?, content_tag: row.get(3)? }))
             })?;
             let rows = rows.collect::<rusqlite::Result<_>>()?;
             // Asked for after the rows: what was forgotten before they were read is told by it.
@@ -188,18 +198,18 @@ impl Store {
     }
 
     /// Tells whether more than so many members changed after a number; those that were removed up to `base` don't count.
-    pub(crate) fn has_marks_behind(&self, journal: i64, after: i64, base: i64, count: usize) -> Result<bool> {
+    pub(crate) fn has_more_sync_changes(&self, journal: i64, after: i64, base: i64, count: usize) -> Result<bool> {
         self.read(|connection| {
             let sql = "SELECT 1 FROM journal_entries \
                  WHERE journal = ?1 AND number > ?2 AND (mark IS NOT NULL OR number > ?3) \
                  ORDER BY number LIMIT 1 OFFSET ?4";
-            Ok(connection.prepare_cached(sql)?.exists(params![journal, after, base, page(count)])?)
+            Ok(connection.prepare_cached(sql)?.exists(params![journal, after, base, sql_limit(count)])?)
         })
     }
 
     /// Makes the change of a member the last one, if it is still the one of this number.
-    pub(crate) fn defer_mark(&self, journal: i64, path: &[u8], number: i64) -> Result<()> {
-        self.write(Durability::Synced, |connection| {
+    pub(crate) fn defer_sync_entry(&self, journal: i64, path: &[u8], number: i64) -> Result<()> {
+        self.write(WriteDurability::Synced, |connection| {
             let sql = "UPDATE journal_entries SET number = (SELECT last + 1 FROM journals WHERE id = ?1) \
                  WHERE journal = ?1 AND path = ?2 AND number = ?3";
             if connection.prepare_cached(sql)?.execute(params![journal, path, number])? > 0 {
@@ -210,15 +220,15 @@ impl Store {
     }
 
     /// Writes to disk all that was noted up to now.
-    pub(crate) fn sync_journal(&self, journal: i64) -> Result<()> {
-        self.write(Durability::Synced, |connection| {
+    pub(crate) fn flush_sync_journal(&self, journal: i64) -> Result<()> {
+        self.write(WriteDurability::Synced, |connection| {
             connection.prepare_cached("UPDATE journals SET last = last WHERE id = ?1")?.execute([journal])?;
             Ok(())
         })
     }
 
     /// Forgets all but the last `keep` members that have gone; who was told of less has to begin anew.
-    pub(crate) fn forget_gone(&self, journal: i64, keep: u32) -> Result<()> {
+    pub(crate) fn purge_removed_sync_entries(&self, journal: i64, keep: u32) -> Result<()> {
         let oldest = |connection: &Connection| {
             let sql = "SELECT number FROM journal_entries WHERE journal = ?1 AND mark IS NULL \
                  ORDER BY number DESC LIMIT 1 OFFSET ?2";
@@ -227,7 +237,7 @@ impl Store {
             Ok(number)
         };
         let Some(number) = self.read(oldest)? else { return Ok(()) };
-        self.write(Durability::Lazy, |connection| {
+        self.write(WriteDurability::Lazy, |connection| {
             let sql = "DELETE FROM journal_entries WHERE journal = ?1 AND mark IS NULL AND number <= ?2";
             connection.prepare_cached(sql)?.execute([journal, number])?;
             connection.prepare_cached("UPDATE journals SET floor = ?2 WHERE id = ?1")?.execute([journal, number])?;
@@ -237,7 +247,7 @@ impl Store {
 }
 
 /// Ends the journals of tokens that die, and of all below them, as far as that takes no time.
-pub(super) fn end_journals(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()> {
+pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()> {
     // A journal has no more entries than its last number.
     let mut delete = t.prepare_cached(
         "DELETE FROM journals WHERE id IN (
@@ -249,7 +259,7 @@ pub(super) fn end_journals(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()
             WHERE work <= ?2)
          RETURNING last",
     )?;
-    let mut left = AT_ONCE;
+    let mut left = MAX_ENTRIES_DELETED_AT_REVOCATION;
     for token in tokens {
         let gone = delete.query_map(params![token, left], |row| row.get::<_, i64>(0))?;
         left -= gone.sum::<rusqlite::Result<i64>>()?;
@@ -258,11 +268,11 @@ pub(super) fn end_journals(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()
 }
 
 /// Removes the journals that are too many beside a new one.
-fn make_room(t: &Transaction<'_>, new: i64, token: TokenId) -> Result<()> {
+fn evict_excess_journals(t: &Transaction<'_>, new: i64, token: TokenId) -> Result<()> {
     let of_token = "SELECT id FROM journals WHERE token = ?1";
     let of_user = "SELECT j.id FROM journals j JOIN tokens t ON t.id = j.token
          WHERE t.user_id = (SELECT user_id FROM tokens WHERE id = ?1)";
-    for (those, most) in [(of_token, MOST), (of_user, MOST_OF_USER)] {
+    for (those, most) in [(of_token, MAX_JOURNALS_PER_TOKEN), (of_user, MAX_JOURNALS_PER_USER)] {
         let sql = format!(
             "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({those})
                 ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT -1 OFFSET ?3)"
@@ -273,30 +283,31 @@ fn make_room(t: &Transaction<'_>, new: i64, token: TokenId) -> Result<()> {
 }
 
 /// Removes a journal, or its first `limit` rows; returns how many went.
-fn shorten(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
+fn delete_journal_entries(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
     let mut delete = t.prepare_cached(
         "DELETE FROM journal_entries WHERE journal = ?1 AND number IN
             (SELECT number FROM journal_entries WHERE journal = ?1 ORDER BY number LIMIT ?2)",
     )?;
-    let gone = delete.execute(params![journal, page(limit)])?;
+    let gone = delete.execute(params![journal, sql_limit(limit)])?;
     if gone == limit {
         return Ok(gone);
     }
     Ok(gone + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
 }
 
-fn find(
+fn find_live_journal(
     connection: &Connection,
     token: TokenId,
     folder: &TreePath,
     deep: bool,
     now: UnixMillis,
-) -> Result<Option<Journal>> {
+) -> Result<Option<SyncJournal>> {
     let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3 AND used_at > ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let row = statement.query_row(params![token, folder.as_bytes(), deep, now.saturating_sub(LIFE)], |row| {
-        Ok(Journal { id: row.get(0)?, floor: row.get(1)?, last: row.get(2)? })
-    });
+    let row = statement
+        .query_row(params![token, folder.as_bytes(), deep, now.saturating_sub(JOURNAL_IDLE_LIFETIME)], |row| {
+            Ok(SyncJournal { id: row.get(0)?, purged_through: row.get(1)?, last_number: row.get(2)? })
+        });
     Ok(row.optional()?)
 }
 
@@ -306,75 +317,83 @@ mod tests {
 
     use super::*;
     use crate::domain::TokenExpiry;
-    use crate::store::{NewToken, testing};
+    use crate::store::{NewTokenRow, testing};
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const ONE_HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn what_has_gone_is_forgotten_in_its_turn() {
-        let (_folder, store) = testing::opened();
+    fn oldest_removed_sync_entries_are_purged() {
+        let (_folder, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
-        let new = testing::token("aaaaaaaa", "alice", TokenExpiry::Never);
+        let new = testing::new_token("aaaaaaaa", "alice", TokenExpiry::Never);
         store.add_token(&new).expect("kept");
         let token = new.id;
         let root = TreePath::root();
-        let journal = store.journal(token, &root, true, testing::now()).expect("begun");
-        assert_eq!(store.find_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
-        assert_eq!(store.find_journal(token, &root, false, testing::now()).expect("read"), None);
-        let mark = |name: &str, mark: Option<&str>| Mark {
+        let journal = store.ensure_sync_journal(token, &root, true, testing::now()).expect("begun");
+        assert_eq!(store.find_sync_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
+        assert_eq!(store.find_sync_journal(token, &root, false, testing::now()).expect("read"), None);
+        let mark = |name: &str, mark: Option<&str>| SyncEntry {
             path: name.as_bytes().to_vec(),
-            folder: false,
-            mark: mark.map(|mark| mark.as_bytes().to_vec()),
+            is_directory: false,
+            content_tag: mark.map(|mark| mark.as_bytes().to_vec()),
         };
         store
-            .note_marks(journal.id, &[mark("a", Some("1")), mark("b", Some("1")), mark("c", Some("1"))])
+            .record_sync_entries(journal.id, &[mark("a", Some("1")), mark("b", Some("1")), mark("c", Some("1"))])
             .expect("noted");
-        store.note_marks(journal.id, &[mark("a", None), mark("b", None), mark("c", Some("2"))]).expect("noted");
-        assert_eq!(store.count_marks(journal.id).expect("read"), 1);
-        let changed = store.changed_marks(journal.id, 0, 99, 0, 99).expect("read").expect("known");
+        store
+            .record_sync_entries(journal.id, &[mark("a", None), mark("b", None), mark("c", Some("2"))])
+            .expect("noted");
+        assert_eq!(store.count_sync_entries(journal.id).expect("read"), 1);
+        let changed = store.changed_sync_entries(journal.id, 0, 99, 0, 99).expect("read").expect("known");
         assert_eq!(changed, [(4, mark("a", None)), (5, mark("b", None)), (6, mark("c", Some("2")))]);
-        assert_eq!(store.marks(journal.id, &[b"c", b"a", b"x"]).expect("read"), [Some(b"2".to_vec()), None, None]);
-        assert_eq!(store.marks_behind(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
-        store.forget_gone(journal.id, 1).expect("forgotten");
-        let journal = store.find_journal(token, &root, true, testing::now()).expect("read").expect("there");
-        assert_eq!((journal.floor, journal.last), (4, 6));
-        let changed = |after, floor| store.changed_marks(journal.id, after, 99, floor, 99).expect("read");
+        assert_eq!(
+            store.sync_entry_tags(journal.id, &[b"c", b"a", b"x"]).expect("read"),
+            [Some(b"2".to_vec()), None, None]
+        );
+        assert_eq!(store.sync_entries_after(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
+        store.purge_removed_sync_entries(journal.id, 1).expect("forgotten");
+        let journal = store.find_sync_journal(token, &root, true, testing::now()).expect("read").expect("there");
+        assert_eq!((journal.purged_through, journal.last_number), (4, 6));
+        let changed = |after, floor| store.changed_sync_entries(journal.id, after, 99, floor, 99).expect("read");
         assert_eq!(changed(0, 4).map(|rows| rows.len()), Some(2));
         assert_eq!(changed(3, 3), None, "who knows of less can't be told what was removed");
-        assert!(store.has_marks_behind(journal.id, 0, 0, 1).expect("read"));
-        assert!(!store.has_marks_behind(journal.id, 0, 0, 2).expect("read"));
-        assert!(!store.has_marks_behind(journal.id, 0, 5, 1).expect("read"), "one of the two was removed before");
-        store.defer_mark(journal.id, b"c", 5).expect("nothing");
+        assert!(store.has_more_sync_changes(journal.id, 0, 0, 1).expect("read"));
+        assert!(!store.has_more_sync_changes(journal.id, 0, 0, 2).expect("read"));
+        assert!(!store.has_more_sync_changes(journal.id, 0, 5, 1).expect("read"), "one of the two was removed before");
+        store.defer_sync_entry(journal.id, b"c", 5).expect("nothing");
         assert_eq!(changed(4, 4), Some(vec![(5, mark("b", None)), (6, mark("c", Some("2")))]), "another number");
-        store.defer_mark(journal.id, b"b", 5).expect("moved");
-        store.sync_journal(journal.id).expect("written");
+        store.defer_sync_entry(journal.id, b"b", 5).expect("moved");
+        store.flush_sync_journal(journal.id).expect("written");
         assert_eq!(changed(4, 4), Some(vec![(6, mark("c", Some("2"))), (7, mark("b", None))]));
     }
-    fn world(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
-        let (folder, store) = testing::opened();
+    fn store_with_tokens(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
+        let (folder, store) = testing::open_temp_store();
         store.set_policy("max-tokens-per-user", "100").expect("set");
         for (name, owner, parent) in tokens {
             if store.user(&testing::login(owner)).expect("read").is_none() {
                 store.create_user(&testing::login(owner), &[], testing::now()).expect("user");
             }
-            let new = testing::token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(HOUR)));
-            store.add_token(&NewToken { parent: parent.map(testing::id), ..new }).expect("kept");
+            let new = testing::new_token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(ONE_HOUR)));
+            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("kept");
         }
         (folder, store)
     }
 
     /// Begins a journal with as many members.
-    fn begin(store: &Store, token: &str, folder: &str, members: u32) -> i64 {
+    fn begin_journal(store: &Store, token: &str, folder: &str, members: u32) -> i64 {
         let folder = TreePath::parse(folder.as_bytes()).expect("path");
-        let journal = store.journal(testing::id(token), &folder, true, testing::now()).expect("begun").id;
-        let mark =
-            |number: u32| Mark { path: number.to_string().into_bytes(), folder: false, mark: Some(b"1".to_vec()) };
-        store.note_marks(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("noted");
+        let journal = store.ensure_sync_journal(testing::id(token), &folder, true, testing::now()).expect("begun").id;
+        let mark = |number: u32| SyncEntry {
+            path: number.to_string().into_bytes(),
+            is_directory: false,
+            content_tag: Some(b"1".to_vec()),
+        };
+        store.record_sync_entries(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("noted");
         journal
     }
 
     /// Returns whose journals there are, and how many entries.
-    fn left(store: &Store) -> (Vec<String>, i64) {
+    fn remaining_journals(store: &Store) -> (Vec<String>, i64) {
         let read = |c: &Connection| {
             let mut select = c.prepare("SELECT token FROM journals ORDER BY token, id")?;
             let tokens = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -383,7 +402,7 @@ mod tests {
         store.read(read).expect("read")
     }
 
-    const FAMILY: [(&str, &str, Option<&str>); 4] = [
+    const TOKEN_TREE: [(&str, &str, Option<&str>); 4] = [
         ("aaaaaaaa", "alice", None),
         ("bbbbbbbb", "alice", Some("aaaaaaaa")),
         ("cccccccc", "alice", Some("bbbbbbbb")),
@@ -391,94 +410,103 @@ mod tests {
     ];
 
     #[test]
-    fn the_journals_of_a_revoked_token_and_of_those_below_it_go_with_it() {
-        let (_folder, store) = world(&FAMILY);
+    fn revocation_deletes_journals_of_token_and_descendants() {
+        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
         for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"] {
-            begin(&store, token, "/a", 3);
+            begin_journal(&store, token, "/a", 3);
         }
         store.revoke_tokens(&[testing::id("bbbbbbbb")], testing::now()).expect("revoked");
-        assert_eq!(left(&store), (vec!["aaaaaaaa".to_owned(), "dddddddd".to_owned()], 6));
-        assert_eq!(store.forget_journals(testing::now(), 99).expect("nothing"), 0, "what lives stays");
-        store.revoke_tokens_of(&testing::login("alice"), testing::now()).expect("revoked");
-        assert_eq!(left(&store), (vec![], 0));
+        assert_eq!(remaining_journals(&store), (vec!["aaaaaaaa".to_owned(), "dddddddd".to_owned()], 6));
+        assert_eq!(store.delete_stale_sync_journals(testing::now(), 99).expect("nothing"), 0, "what lives stays");
+        store.revoke_user_tokens(&testing::login("alice"), testing::now()).expect("revoked");
+        assert_eq!(remaining_journals(&store), (vec![], 0));
     }
 
     #[test]
-    fn the_journals_of_an_expired_token_go_where_its_expiry_is_noted() {
-        let (_folder, store) = world(&FAMILY[..1]);
-        begin(&store, "aaaaaaaa", "/a", 3);
-        assert_eq!(store.note_expired(testing::now(), 10).expect("nothing"), 0);
-        assert_eq!(left(&store).1, 3);
-        assert_eq!(store.note_expired(testing::now().saturating_add(HOUR), 10).expect("noted"), 1);
-        assert_eq!(left(&store), (vec![], 0));
+    fn recorded_expiration_deletes_journals_of_token() {
+        let (_folder, store) = store_with_tokens(&TOKEN_TREE[..1]);
+        begin_journal(&store, "aaaaaaaa", "/a", 3);
+        assert_eq!(store.mark_expired(testing::now(), 10).expect("nothing"), 0);
+        assert_eq!(remaining_journals(&store).1, 3);
+        assert_eq!(store.mark_expired(testing::now().saturating_add(ONE_HOUR), 10).expect("noted"), 1);
+        assert_eq!(remaining_journals(&store), (vec![], 0));
     }
 
     #[test]
-    fn a_long_journal_keeps_no_revocation_waiting_and_goes_in_rounds() {
-        let (_folder, store) = world(&FAMILY);
-        let long = u32::try_from(AT_ONCE).expect("small") + 1;
-        begin(&store, "aaaaaaaa", "/a", 3);
-        begin(&store, "aaaaaaaa", "/b", 0);
-        begin(&store, "bbbbbbbb", "/a", long);
-        begin(&store, "dddddddd", "/a", 3);
+    fn large_journal_does_not_delay_revocation() {
+        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
+        let long = u32::try_from(MAX_ENTRIES_DELETED_AT_REVOCATION).expect("small") + 1;
+        begin_journal(&store, "aaaaaaaa", "/a", 3);
+        begin_journal(&store, "aaaaaaaa", "/b", 0);
+        begin_journal(&store, "bbbbbbbb", "/a", long);
+        begin_journal(&store, "dddddddd", "/a", 3);
         store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
-        assert_eq!(left(&store), (vec!["bbbbbbbb".to_owned(), "dddddddd".to_owned()], i64::from(long) + 3));
-        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("some"), 10_000);
-        assert_eq!(left(&store).1, 4);
-        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("the rest"), 2, "an entry and the journal");
-        assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 3));
-        assert_eq!(store.forget_journals(testing::now(), 10_000).expect("nothing"), 0);
+        assert_eq!(
+            remaining_journals(&store),
+            (vec!["bbbbbbbb".to_owned(), "dddddddd".to_owned()], i64::from(long) + 3)
+        );
+        assert_eq!(store.delete_stale_sync_journals(testing::now(), 10_000).expect("some"), 10_000);
+        assert_eq!(remaining_journals(&store).1, 4);
+        assert_eq!(
+            store.delete_stale_sync_journals(testing::now(), 10_000).expect("the rest"),
+            2,
+            "an entry and the journal"
+        );
+        assert_eq!(remaining_journals(&store), (vec!["dddddddd".to_owned()], 3));
+        assert_eq!(store.delete_stale_sync_journals(testing::now(), 10_000).expect("nothing"), 0);
     }
 
     #[test]
-    fn a_user_has_so_many_journals_and_the_one_that_rested_longest_goes() {
+    fn journals_are_bounded_per_token_and_user_with_lru_eviction() {
         let names: Vec<String> = (0..6).map(|number| format!("aaaaaaa{number}")).collect();
         let mut tokens: Vec<_> = names.iter().map(|name| (name.as_str(), "alice", None)).collect();
         tokens.push(("bbbbbbbb", "bob", None));
-        let (_folder, store) = world(&tokens);
-        begin(&store, "bbbbbbbb", "/a", 1);
-        let count = |token: &str| left(&store).0.iter().filter(|other| *other == token).count();
+        let (_folder, store) = store_with_tokens(&tokens);
+        begin_journal(&store, "bbbbbbbb", "/a", 1);
+        let count = |token: &str| remaining_journals(&store).0.iter().filter(|other| *other == token).count();
         for name in &names[..4] {
             for number in 0..32 {
-                begin(&store, name, &format!("/{number}"), 0);
+                begin_journal(&store, name, &format!("/{number}"), 0);
             }
         }
-        begin(&store, &names[0], "/one-more", 0);
+        begin_journal(&store, &names[0], "/one-more", 0);
         assert_eq!(count(&names[0]), 32, "a token's own");
-        let later = testing::now().saturating_add(HOUR);
+        let later = testing::now().saturating_add(ONE_HOUR);
         let first = TreePath::parse(b"/1").expect("path");
-        store.journal(testing::id(&names[0]), &first, true, later).expect("used");
-        begin(&store, &names[4], "/a", 0);
-        assert_eq!(left(&store).0.len(), 129, "with that of bob");
+        store.ensure_sync_journal(testing::id(&names[0]), &first, true, later).expect("used");
+        begin_journal(&store, &names[4], "/a", 0);
+        assert_eq!(remaining_journals(&store).0.len(), 129, "with that of bob");
         for name in [&names[0], &names[4]] {
-            begin(&store, name, "/new", 0);
+            begin_journal(&store, name, "/new", 0);
         }
         assert!(
-            store.find_journal(testing::id(&names[0]), &first, true, testing::now()).expect("read").is_some(),
+            store.find_sync_journal(testing::id(&names[0]), &first, true, testing::now()).expect("read").is_some(),
             "it was in use"
         );
-        assert_eq!((left(&store).0.len(), count("bbbbbbbb")), (129, 1));
+        assert_eq!((remaining_journals(&store).0.len(), count("bbbbbbbb")), (129, 1));
     }
 
     #[test]
-    fn a_journal_that_nobody_asks_for_ends_after_its_time_and_goes_in_the_rounds() {
-        let (_folder, store) = world(&FAMILY);
+    fn idle_journal_expires_and_is_deleted() {
+        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
         for (token, members) in [("aaaaaaaa", 3), ("dddddddd", 2)] {
-            begin(&store, token, "/a", members);
+            begin_journal(&store, token, "/a", members);
         }
-        let (used, folder) = (testing::now().saturating_add(HOUR), TreePath::parse(b"/a").expect("path"));
+        let (used, folder) = (testing::now().saturating_add(ONE_HOUR), TreePath::parse(b"/a").expect("path"));
         let id = |token: &str, now: UnixMillis| {
-            store.find_journal(testing::id(token), &folder, true, now).expect("read").map(|journal| journal.id)
+            store.find_sync_journal(testing::id(token), &folder, true, now).expect("read").map(|journal| journal.id)
         };
-        store.journal(testing::id("dddddddd"), &folder, true, used).expect("used");
-        let end = testing::now().saturating_add(LIFE);
-        assert!(id("aaaaaaaa", end.saturating_sub(HOUR)).is_some());
+        store.ensure_sync_journal(testing::id("dddddddd"), &folder, true, used).expect("used");
+        let end = testing::now().saturating_add(JOURNAL_IDLE_LIFETIME);
+        assert!(id("aaaaaaaa", end.saturating_sub(ONE_HOUR)).is_some());
         assert_eq!((id("aaaaaaaa", end), id("dddddddd", end).is_some()), (None, true));
         let old = id("dddddddd", end);
-        let anew = store.journal(testing::id("dddddddd"), &folder, true, end.saturating_add(HOUR)).expect("begun anew");
-        assert!(old != Some(anew.id) && anew.last == 0, "what ended is not gone on with");
-        assert_eq!(store.forget_journals(end.saturating_sub(HOUR), 99).expect("nothing"), 0);
-        assert_eq!(store.forget_journals(end, 99).expect("forgotten"), 4);
-        assert_eq!(left(&store), (vec!["dddddddd".to_owned()], 0));
+        let anew = store
+            .ensure_sync_journal(testing::id("dddddddd"), &folder, true, end.saturating_add(ONE_HOUR))
+            .expect("begun anew");
+        assert!(old != Some(anew.id) && anew.last_number == 0, "what ended is not gone on with");
+        assert_eq!(store.delete_stale_sync_journals(end.saturating_sub(ONE_HOUR), 99).expect("nothing"), 0);
+        assert_eq!(store.delete_stale_sync_journals(end, 99).expect("forgotten"), 4);
+        assert_eq!(remaining_journals(&store), (vec!["dddddddd".to_owned()], 0));
     }
 }

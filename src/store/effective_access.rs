@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::tokens::{Grace, Sealed};
+use super::tokens::{PreviousSecret, SecretHash};
 use super::{Result, Store, StoreError, columns};
 use crate::domain::{
     ChainLink, Login, NodeId, NodeIdentity, Permission, Privileges, ResolvedScope, Role, Roles, Scope, TokenExpiry,
@@ -13,11 +13,11 @@ use crate::domain::{
 };
 
 /// How many tokens may stand above one another: what a request has to read stays bounded.
-pub(super) const MAX_CHAIN: usize = 32;
+pub(super) const MAX_CHAIN_TOKENS: usize = 32;
 
 /// A grant or scope, and where its node is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct LocatedScope {
     /// The node and what is allowed there.
     pub scope: Scope,
     /// Where the node is; `None` when it dangles.
@@ -25,39 +25,39 @@ pub struct Placed {
 }
 
 /// What is read of a token at every request: what proves it, what kills it, and the epoch that
-/// tells whether a [`Reached`] still holds.
+/// tells whether a [`EffectiveAccess`] still holds.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct CredentialRow {
     /// The owner.
     pub(crate) login: Login,
     /// Whether the owner or the token itself is dead whatever else holds.
-    pub(crate) refused: bool,
+    pub(crate) revoked_or_disabled: bool,
     /// What the present secret was sealed to.
-    pub(crate) sealed: Sealed,
+    pub(crate) secret_hash: SecretHash,
     /// The secret before it, and until when.
-    pub(crate) grace: Option<Grace>,
+    pub(crate) previous_secret: Option<PreviousSecret>,
     /// The epoch at which this was read.
     pub(crate) epoch: i64,
 }
 
 /// All that follows from a token's row and the rows above it, as of one epoch.
 #[derive(Clone, Debug)]
-pub(crate) struct Reached {
+pub(crate) struct EffectiveAccess {
     /// The row of the token itself.
-    pub(crate) caller: Caller,
+    pub(crate) credentials: CredentialRow,
     /// What may be reached.
     pub(crate) access: TreeAccess,
     /// The token, its parent, and so on up.
-    pub(crate) chain: Vec<Link>,
+    pub(crate) chain: Vec<ChainToken>,
     /// What the owner may give its tokens.
-    pub(crate) held: Roles,
+    pub(crate) owner_roles: Roles,
 }
 
-impl Reached {
+impl EffectiveAccess {
     /// Returns what bounds the token over its whole chain.
-    pub(crate) fn width(self) -> Privileges {
+    pub(crate) fn into_privileges(self) -> Privileges {
         Privileges {
-            roles: self.chain.iter().fold(self.held, |held, link| held.intersect(&link.roles)),
+            roles: self.chain.iter().fold(self.owner_roles, |held, link| held.intersect(&link.roles)),
             hard_limit: self.chain.iter().map(|link| link.expiry.hard_limit()).min().unwrap_or(UnixMillis::MAX),
             limits: self.chain.into_iter().map(|link| link.limits).collect(),
             access: Arc::new(self.access),
@@ -67,7 +67,7 @@ impl Reached {
 
 /// One token of a chain: what bounds its life and who may use it.
 #[derive(Clone, Debug)]
-pub(crate) struct Link {
+pub(crate) struct ChainToken {
     /// The token.
     pub(crate) token: TokenId,
     /// When it was made.
@@ -88,41 +88,44 @@ pub(crate) struct Link {
 
 impl Store {
     /// Reads what every request needs of a token, in one indexed read; `None` for an unknown id.
-    pub(crate) fn caller(&self, token: TokenId) -> Result<Option<Caller>> {
-        self.read(|c| caller(c, token))
+    pub(crate) fn credential_row(&self, token: TokenId) -> Result<Option<CredentialRow>> {
+        self.read(|c| select_credential_row(c, token))
     }
 
     /// Reads all that a token may do; `None` for an unknown id.
-    pub(crate) fn reach(&self, token: TokenId) -> Result<Option<Reached>> {
+    pub(crate) fn effective_access(&self, token: TokenId) -> Result<Option<EffectiveAccess>> {
         self.snapshot(|c| {
-            let Some(caller) = caller(c, token)? else { return Ok(None) };
-            let mut nodes = Nodes::default();
+            let Some(caller) = select_credential_row(c, token)? else { return Ok(None) };
+            let mut nodes = NodeRowCache::default();
             let (mut chain, mut layers) = (Vec::new(), Vec::new());
             let mut next = Some(token);
             while let Some(token) = next {
-                if chain.len() > MAX_CHAIN {
-                    return Err(StoreError::Damaged(format!("the chain of tokens above {token} does not end")));
+                if chain.len() > MAX_CHAIN_TOKENS {
+                    return Err(StoreError::Corrupt(format!("the chain of tokens above {token} does not end")));
                 }
-                let (link, scoped, parent) = link(c, token)?;
+                let (link, scoped, parent) = select_chain_token(c, token)?;
                 let scopes = match scoped {
-                    true => {
-                        Some(reaches(c, &mut nodes, "SELECT node, permission FROM scopes WHERE token_id = ?1", token)?)
-                    }
+                    true => Some(resolved_scopes(
+                        c,
+                        &mut nodes,
+                        "SELECT node, permission FROM scopes WHERE token_id = ?1",
+                        token,
+                    )?),
                     false => None,
                 };
                 chain.push(link);
                 layers.push(ChainLink { token, scopes });
                 next = parent;
             }
-            const GRANTS: &str = "SELECT node, permission FROM grants WHERE user_id =
+            const GRANTS_QUERY: &str = "SELECT node, permission FROM grants WHERE user_id =
                 (SELECT user_id FROM tokens WHERE id = ?1)";
-            let access = TreeAccess::new(reaches(c, &mut nodes, GRANTS, token)?, layers);
-            Ok(Some(Reached { held: held(c, token)?, caller, access, chain }))
+            let access = TreeAccess::new(resolved_scopes(c, &mut nodes, GRANTS_QUERY, token)?, layers);
+            Ok(Some(EffectiveAccess { owner_roles: select_owner_roles(c, token)?, credentials: caller, access, chain }))
         })
     }
 }
 
-fn caller(c: &Connection, token: TokenId) -> Result<Option<Caller>> {
+fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<CredentialRow>> {
     let mut select = c.prepare_cached(
         "SELECT t.phc, t.prefilter, t.old_phc, t.old_prefilter, t.old_until, u.login,
                 t.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL, m.epoch
@@ -131,35 +134,37 @@ fn caller(c: &Connection, token: TokenId) -> Result<Option<Caller>> {
     let mut rows = select.query([token])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let grace = match row.get(2)? {
-        Some(phc) => Some(Grace { sealed: Sealed { phc, prefilter: row.get(3)? }, until: row.get(4)? }),
+        Some(phc) => {
+            Some(PreviousSecret { secret_hash: SecretHash { phc, prefilter: row.get(3)? }, valid_until: row.get(4)? })
+        }
         None => None,
     };
-    Ok(Some(Caller {
-        sealed: Sealed { phc: row.get(0)?, prefilter: row.get(1)? },
-        grace,
+    Ok(Some(CredentialRow {
+        secret_hash: SecretHash { phc: row.get(0)?, prefilter: row.get(1)? },
+        previous_secret: grace,
         login: row.get(5)?,
-        refused: row.get(6)?,
+        revoked_or_disabled: row.get(6)?,
         epoch: row.get(7)?,
     }))
 }
 
 /// Returns the roles of a token's owner.
-fn held(c: &Connection, token: TokenId) -> Result<Roles> {
+fn select_owner_roles(c: &Connection, token: TokenId) -> Result<Roles> {
     let mut select =
         c.prepare_cached("SELECT role FROM user_roles WHERE user_id = (SELECT user_id FROM tokens WHERE id = ?1)")?;
     Ok(select.query_map([token], |row| row.get::<_, Role>(0))?.collect::<Result<_, _>>()?)
 }
 
-fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)> {
+fn select_chain_token(c: &Connection, token: TokenId) -> Result<(ChainToken, bool, Option<TokenId>)> {
     let mut select = c.prepare_cached(
         "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at,
             roles, expiry_noted
          FROM tokens WHERE id = ?1",
     )?;
     let mut rows = select.query([token])?;
-    let row = rows.next()?.ok_or_else(|| StoreError::Damaged(format!("the parent {token} is gone")))?;
-    let expiry = columns::expiry(row, 1)?;
-    let link = Link {
+    let row = rows.next()?.ok_or_else(|| StoreError::Corrupt(format!("the parent {token} is gone")))?;
+    let expiry = columns::expiry_from_row(row, 1)?;
+    let link = ChainToken {
         token,
         created_at: row.get(0)?,
         last_used_at: row.get(7)?,
@@ -173,35 +178,40 @@ fn link(c: &Connection, token: TokenId) -> Result<(Link, bool, Option<TokenId>)>
 }
 
 /// Refuses a node that was never named or has ended.
-pub(super) fn named(c: &Connection, node: NodeId) -> Result<()> {
+pub(super) fn check_node_exists(c: &Connection, node: NodeId) -> Result<()> {
     let mut select = c.prepare_cached("SELECT 1 FROM nodes WHERE id = ?1")?;
-    if select.exists([node])? { Ok(()) } else { Err(StoreError::Missing(format!("the node {node}"))) }
+    if select.exists([node])? { Ok(()) } else { Err(StoreError::NotFound(format!("the node {node}"))) }
 }
 
 /// Returns where a node is; `None` when it dangles.
-pub(super) fn place(c: &Connection, node: NodeId) -> Result<Option<TreePath>> {
-    Ok(Nodes::default().place(c, node)?.map(|(path, _)| path))
+pub(super) fn locate_node(c: &Connection, node: NodeId) -> Result<Option<TreePath>> {
+    Ok(NodeRowCache::default().locate(c, node)?.map(|(path, _)| path))
 }
 
 /// Reads grants or scopes with where their nodes are.
-pub(super) fn placed(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Placed>> {
-    let mut nodes = Nodes::default();
-    let scopes = scopes(c, query, of)?.into_iter();
-    scopes.map(|scope| Ok(Placed { scope, path: nodes.place(c, scope.node)?.map(|(path, _)| path) })).collect()
+pub(super) fn located_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<LocatedScope>> {
+    let mut nodes = NodeRowCache::default();
+    let scopes = select_scopes(c, query, of)?.into_iter();
+    scopes.map(|scope| Ok(LocatedScope { scope, path: nodes.locate(c, scope.node)?.map(|(path, _)| path) })).collect()
 }
 
 /// Reads grants or scopes; leaves those out that dangle.
-fn reaches(c: &Connection, nodes: &mut Nodes, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<ResolvedScope>> {
+fn resolved_scopes(
+    c: &Connection,
+    nodes: &mut NodeRowCache,
+    query: &str,
+    of: impl rusqlite::ToSql,
+) -> Result<Vec<ResolvedScope>> {
     let mut found = Vec::new();
-    for scope in scopes(c, query, of)? {
-        if let Some((path, identity)) = nodes.place(c, scope.node)? {
+    for scope in select_scopes(c, query, of)? {
+        if let Some((path, identity)) = nodes.locate(c, scope.node)? {
             found.push(ResolvedScope { path, scope, identity });
         }
     }
     Ok(found)
 }
 
-fn scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Scope>> {
+fn select_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Scope>> {
     let mut select = c.prepare_cached(query)?;
     let scope = |row: &rusqlite::Row<'_>| Ok(Scope { node: row.get(0)?, permission: row.get::<_, Permission>(1)? });
     Ok(select.query_map([of], scope)?.collect::<Result<_, _>>()?)
@@ -209,30 +219,30 @@ fn scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<S
 
 /// The nodes' rows read so far in one go: ancestors are mostly shared.
 #[derive(Default)]
-struct Nodes(HashMap<NodeId, Option<Node>>);
+struct NodeRowCache(HashMap<NodeId, Option<NodeLocationRow>>);
 
 #[derive(Clone)]
-struct Node {
+struct NodeLocationRow {
     parent: Option<NodeId>,
     name: Vec<u8>,
-    folder: bool,
+    is_directory: bool,
     inode: Option<i64>,
-    born: Option<i64>,
+    birth_time: Option<i64>,
 }
 
-impl Nodes {
+impl NodeRowCache {
     /// Returns where a node is and what it was recognised by; `None` when it dangles: it has no row,
     /// or its ancestors don't lead to the root.
-    fn place(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
+    fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
-        let holder = match (node.folder, node.parent) {
+        let holder = match (node.is_directory, node.parent) {
             (true, _) => Some(node.clone()),
             (false, Some(parent)) => self.row(c, parent)?,
             (false, None) => None,
         };
-        let Some((Some(inode), born)) = holder.map(|holder| (holder.inode, holder.born)) else { return Ok(None) };
+        let Some((Some(inode), born)) = holder.map(|holder| (holder.inode, holder.birth_time)) else { return Ok(None) };
         let inode = inode.cast_unsigned();
-        let identity = if node.folder {
+        let identity = if node.is_directory {
             NodeIdentity::Directory { inode, birth_time: born }
         } else {
             NodeIdentity::File { inode, birth_time: born }
@@ -240,7 +250,7 @@ impl Nodes {
         Ok(self.path(c, node)?.map(|path| (path, identity)))
     }
 
-    fn path(&mut self, c: &Connection, node: Node) -> Result<Option<TreePath>> {
+    fn path(&mut self, c: &Connection, node: NodeLocationRow) -> Result<Option<TreePath>> {
         let mut names = Vec::new();
         let mut length = 0;
         let mut here = node;
@@ -248,7 +258,7 @@ impl Nodes {
             length += here.name.len() + 1;
             names.push(here.name);
             match self.row(c, parent)? {
-                Some(row) if row.folder && length <= 4096 => here = row,
+                Some(row) if row.is_directory && length <= 4096 => here = row,
                 _ => return Ok(None),
             }
         }
@@ -259,18 +269,18 @@ impl Nodes {
         Ok(TreePath::parse(&names.join(&b'/')).ok())
     }
 
-    fn row(&mut self, c: &Connection, id: NodeId) -> Result<Option<Node>> {
+    fn row(&mut self, c: &Connection, id: NodeId) -> Result<Option<NodeLocationRow>> {
         if let Some(known) = self.0.get(&id) {
             return Ok(known.clone());
         }
         let mut select = c.prepare_cached("SELECT parent, name, folder, inode, born FROM nodes WHERE id = ?1")?;
         let node = |row: &rusqlite::Row<'_>| {
-            Ok(Node {
+            Ok(NodeLocationRow {
                 parent: row.get(0)?,
                 name: row.get(1)?,
-                folder: row.get(2)?,
+                is_directory: row.get(2)?,
                 inode: row.get(3)?,
-                born: row.get(4)?,
+                birth_time: row.get(4)?,
             })
         };
         let found = select.query_row([id], node).optional()?;
@@ -282,63 +292,70 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::NewToken;
-    use crate::store::testing::{file, folder, id, login, now, opened, orphan, remove, rename, scope, token};
+    use crate::store::NewTokenRow;
+    use crate::store::testing::{
+        delete_node, detach_node, id, insert_directory, insert_file, login, move_node, new_token, now, open_temp_store,
+        scope,
+    };
 
     const R: Permission = Permission::R;
     const RW: Permission = Permission::RW;
 
-    fn at(path: &str) -> TreePath {
+    fn tree_path(path: &str) -> TreePath {
         TreePath::parse(path.as_bytes()).expect("path")
     }
 
     /// A user with `/a/b` (node 2) and the file `/a/b/f` (node 3), granted `rw` on `/a` (node 1).
-    fn world() -> (tempfile::TempDir, Store) {
-        let (state, store) = opened();
+    fn store_with_nodes() -> (tempfile::TempDir, Store) {
+        let (state, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
-        folder(&store, 0, 0, "");
-        folder(&store, 1, 0, "a");
-        folder(&store, 2, 1, "b");
-        file(&store, 3, 2, "f");
+        insert_directory(&store, 0, 0, "");
+        insert_directory(&store, 1, 0, "a");
+        insert_directory(&store, 2, 1, "b");
+        insert_file(&store, 3, 2, "f");
         store.grant(&login("alice"), scope(1, RW), now()).expect("granted");
         (state, store)
     }
 
-    fn made(store: &Store, name: &str, parent: Option<&str>, scopes: Option<Vec<Scope>>) {
-        let new = NewToken { parent: parent.map(id), scopes, ..token(name, "alice", TokenExpiry::Never) };
+    fn create_token(store: &Store, name: &str, parent: Option<&str>, scopes: Option<Vec<Scope>>) {
+        let new = NewTokenRow { parent: parent.map(id), scopes, ..new_token(name, "alice", TokenExpiry::Never) };
         store.add_token(&new).expect("kept");
     }
 
-    fn reached(store: &Store, name: &str) -> Reached {
-        store.reach(id(name)).expect("read").expect("there")
+    fn effective_access(store: &Store, name: &str) -> EffectiveAccess {
+        store.effective_access(id(name)).expect("read").expect("there")
     }
 
     #[test]
-    fn scopes_narrow_grants_wherever_the_node_goes() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
-        let access = reached(&store, "aaaaaaaa").access;
-        assert!(access.may(&at("/a/b/x"), R) && !access.may(&at("/a/b"), RW) && !access.may(&at("/a"), R));
-        rename(&store, 1, 0, "z");
-        let access = reached(&store, "aaaaaaaa").access;
-        assert!(access.may(&at("/z/b"), R) && !access.may(&at("/a/b"), R));
+    fn scopes_follow_renamed_nodes() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
+        let access = effective_access(&store, "aaaaaaaa").access;
+        assert!(
+            access.may(&tree_path("/a/b/x"), R)
+                && !access.may(&tree_path("/a/b"), RW)
+                && !access.may(&tree_path("/a"), R)
+        );
+        move_node(&store, 1, 0, "z");
+        let access = effective_access(&store, "aaaaaaaa").access;
+        assert!(access.may(&tree_path("/z/b"), R) && !access.may(&tree_path("/a/b"), R));
     }
 
     #[test]
-    fn every_token_of_the_chain_narrows() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, Some(vec![scope(3, R)]));
-        made(&store, "bbbbbbbb", Some("aaaaaaaa"), Some(vec![scope(1, RW)]));
-        let reached = reached(&store, "bbbbbbbb");
+    fn every_token_of_chain_narrows_access() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, Some(vec![scope(3, R)]));
+        create_token(&store, "bbbbbbbb", Some("aaaaaaaa"), Some(vec![scope(1, RW)]));
+        let reached = effective_access(&store, "bbbbbbbb");
         assert_eq!(reached.chain.iter().map(|link| link.token).collect::<Vec<_>>(), [id("bbbbbbbb"), id("aaaaaaaa")]);
-        assert!(reached.access.may(&at("/a/b/f"), R) && !reached.access.may(&at("/a/b"), R));
+        assert!(reached.access.may(&tree_path("/a/b/f"), R) && !reached.access.may(&tree_path("/a/b"), R));
     }
 
     #[test]
-    fn nodes_carry_what_they_were_recognised_by() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, Some(vec![scope(2, R), scope(3, RW)]));
-        let access = reached(&store, "aaaaaaaa").access;
+    fn resolved_scopes_carry_node_identity() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, Some(vec![scope(2, R), scope(3, RW)]));
+        let access = effective_access(&store, "aaaaaaaa").access;
         let identities: Vec<_> =
             access.effective_grants().iter().filter_map(|root| root.sources.last()).map(|r| r.identity).collect();
         let (inode, birth_time) = (2, Some(20));
@@ -349,45 +366,48 @@ mod tests {
     }
 
     #[test]
-    fn a_token_whose_scopes_all_dangle_reaches_nothing() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
-        made(&store, "bbbbbbbb", None, None);
-        remove(&store, 2);
-        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty());
-        assert_eq!(reached(&store, "bbbbbbbb").access.effective_grants().len(), 1);
-        remove(&store, 1);
+    fn stored_token_with_only_dangling_scopes_has_no_access() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
+        create_token(&store, "bbbbbbbb", None, None);
+        delete_node(&store, 2);
+        assert!(effective_access(&store, "aaaaaaaa").access.effective_grants().is_empty());
+        assert_eq!(effective_access(&store, "bbbbbbbb").access.effective_grants().len(), 1);
+        delete_node(&store, 1);
         assert!(
-            reached(&store, "bbbbbbbb").access.effective_grants().is_empty(),
+            effective_access(&store, "bbbbbbbb").access.effective_grants().is_empty(),
             "a grant whose node ended gives nothing"
         );
     }
 
     #[test]
-    fn a_node_whose_ancestors_do_not_lead_to_the_root_dangles() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, None);
-        rename(&store, 1, 2, "a");
-        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty(), "a ring of ancestors ends");
-        rename(&store, 1, 0, "a");
-        assert!(!reached(&store, "aaaaaaaa").access.effective_grants().is_empty());
-        orphan(&store, 1);
-        assert!(reached(&store, "aaaaaaaa").access.effective_grants().is_empty(), "only the root stands below nothing");
+    fn node_without_path_to_root_dangles() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, None);
+        move_node(&store, 1, 2, "a");
+        assert!(effective_access(&store, "aaaaaaaa").access.effective_grants().is_empty(), "a ring of ancestors ends");
+        move_node(&store, 1, 0, "a");
+        assert!(!effective_access(&store, "aaaaaaaa").access.effective_grants().is_empty());
+        detach_node(&store, 1);
+        assert!(
+            effective_access(&store, "aaaaaaaa").access.effective_grants().is_empty(),
+            "only the root stands below nothing"
+        );
     }
 
     #[test]
-    fn whatever_may_change_an_access_moves_the_epoch() {
-        let (_state, store) = world();
-        made(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
+    fn every_access_change_advances_epoch() {
+        let (_state, store) = store_with_nodes();
+        create_token(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
         let mut last = store.epoch().expect("read");
         let mut moved = |what: &str| {
-            let epoch = store.caller(id("aaaaaaaa")).expect("read").map_or(i64::MAX, |caller| caller.epoch);
+            let epoch = store.credential_row(id("aaaaaaaa")).expect("read").map_or(i64::MAX, |caller| caller.epoch);
             assert!(epoch > last, "{what}");
             last = store.epoch().expect("read");
         };
-        rename(&store, 2, 1, "c");
+        move_node(&store, 2, 1, "c");
         moved("a rename");
-        remove(&store, 2);
+        delete_node(&store, 2);
         moved("an end");
         store.grant(&login("alice"), scope(0, R), now()).expect("granted");
         moved("a grant");
@@ -400,7 +420,7 @@ mod tests {
         store.enable_user(&login("alice")).expect("enabled");
         moved("a user enabled");
         store
-            .rotate_token(id("aaaaaaaa"), &crate::store::Sealed { phc: "x".to_owned(), prefilter: [0; 8] }, None)
+            .rotate_token(id("aaaaaaaa"), &crate::store::SecretHash { phc: "x".to_owned(), prefilter: [0; 8] }, None)
             .expect("rotated");
         moved("a rotation");
         store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
-use super::super::journals::end_journals;
+use super::super::sync_journals::delete_journals_of;
 use super::super::users::user_id;
-use super::super::{Durability, Reserve, Result, Store, columns};
-use super::{LastUse, Sealed, TokenRecord, counted, kept, missing, narrow_to};
+use super::super::{BallastShare, Result, Store, WriteDurability, columns};
+use super::{LastUseRecord, SecretHash, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
 use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
 /// What a token is after it was narrowed.
 #[derive(Clone, Debug)]
-pub struct Narrowed {
+pub struct NarrowedToken {
     /// Its name.
     pub name: String,
     /// Its description.
@@ -30,11 +30,11 @@ pub struct Narrowed {
 
 /// A use to be written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
+pub(crate) struct TokenUse {
     /// The token.
     pub(crate) token: TokenId,
     /// When, whence and with what.
-    pub(crate) last: LastUse,
+    pub(crate) last_use: LastUseRecord,
 }
 
 impl Store {
@@ -43,21 +43,21 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown node.
-    pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &Narrowed) -> Result<bool> {
+    pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &NarrowedToken) -> Result<bool> {
         // A new name alone is no reason to use the ballast.
         let narrows = Cell::new(false);
-        let reserve = || narrows.get().then_some(Reserve::Narrowing);
-        self.write_again(Durability::Synced, reserve, |t| {
-            let Some(before) = kept(t, id, UnixMillis::MAX)?.filter(|record| record.version == version) else {
+        let reserve = || narrows.get().then_some(BallastShare::Narrowing);
+        self.write_with_ballast_if(WriteDurability::Synced, reserve, |t| {
+            let Some(before) = select_token(t, id, UnixMillis::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
-            let told = told(&before, narrowed);
+            let told = describe_changes(&before, narrowed);
             if told.is_empty() {
                 return Ok(true);
             }
             narrows.set(told.iter().any(|(kind, _)| *kind == EventKind::TokenNarrowed));
             if !narrows.get() {
-                self.may_grow()?;
+                self.check_may_grow()?;
             }
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
@@ -77,10 +77,10 @@ impl Store {
             }
             if scoped {
                 t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
-                narrow_to(t, id, narrowed.scopes.iter().flatten())?;
+                insert_scopes(t, id, narrowed.scopes.iter().flatten())?;
             }
             for (kind, detail) in told {
-                self.note(t, kind, |event| event.with_user(&before.login).with_token(id).with_detail(detail))?;
+                self.record_change(t, kind, |event| event.with_user(&before.login).with_token(id).with_detail(detail))?;
             }
             Ok(true)
         })
@@ -91,9 +91,9 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: UnixMillis) -> Result<()> {
-        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
-            end_journals(t, ids)
+            delete_journals_of(t, ids)
         })
     }
 
@@ -101,25 +101,25 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown login.
-    pub fn revoke_tokens_of(&self, login: &Login, now: UnixMillis) -> Result<usize> {
-        self.write_reserved(Durability::Synced, Reserve::Revocation, |t| {
+    pub fn revoke_user_tokens(&self, login: &Login, now: UnixMillis) -> Result<usize> {
+        self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
             let mut select = t.prepare_cached("SELECT id FROM tokens WHERE user_id = ?1 AND revoked_at IS NULL")?;
             let ids = select.query_map([user], |row| row.get(0))?.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?;
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
-            end_journals(t, &ids)?;
+            delete_journals_of(t, &ids)?;
             Ok(ids.len())
         })
     }
 
     fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: UnixMillis) -> Result<()> {
-        let login = owner(t, id)?;
+        let login = token_owner(t, id)?;
         let mut revoke = t.prepare_cached(
             "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
         )?;
         match revoke.execute(params![id, now])? {
             0 => Ok(()),
-            _ => self.note(t, EventKind::TokenRevoked, |event| event.with_user(&login).with_token(id)),
+            _ => self.record_change(t, EventKind::TokenRevoked, |event| event.with_user(&login).with_token(id)),
         }
     }
 
@@ -128,8 +128,8 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::Missing`] for an unknown or revoked token.
-    pub fn rotate_token(&self, id: TokenId, sealed: &Sealed, grace: Option<UnixMillis>) -> Result<()> {
-        self.write(Durability::Synced, |t| {
+    pub fn rotate_token(&self, id: TokenId, sealed: &SecretHash, grace: Option<UnixMillis>) -> Result<()> {
+        self.write(WriteDurability::Synced, |t| {
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
                     old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
@@ -139,11 +139,11 @@ impl Store {
                 params![id, sealed.phc, sealed.prefilter, grace],
             )?;
             if rotated == 0 {
-                return Err(missing(id));
+                return Err(token_not_found(id));
             }
-            let login = owner(t, id)?;
+            let login = token_owner(t, id)?;
             let until = grace.map(|until| format!("the old secret until {until}"));
-            self.note(t, EventKind::TokenRotated, |event| {
+            self.record_change(t, EventKind::TokenRotated, |event| {
                 event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is dead"))
             })
         })
@@ -151,17 +151,17 @@ impl Store {
 
     /// Writes uses down. One that comes late moves nothing back and revives no revoked token. The last ones of a process
     /// may use the ballast: without them, sliding tokens would have expired at the next start.
-    pub(crate) fn record_uses(&self, uses: &[Use], last: bool) -> Result<()> {
-        let reserve = || last.then_some(Reserve::Narrowing);
-        self.write_again(Durability::Lazy, reserve, |t| {
+    pub(crate) fn record_uses(&self, uses: &[TokenUse], last: bool) -> Result<()> {
+        let reserve = || last.then_some(BallastShare::Narrowing);
+        self.write_with_ballast_if(WriteDurability::Lazy, reserve, |t| {
             let mut update = t.prepare_cached(
                 "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
                     last_used_protocol = ?5
                  WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
             )?;
-            for Use { token, last } in uses {
+            for TokenUse { token, last_use: last } in uses {
                 let protocol = last.protocol.map(|protocol| protocol.to_string());
-                update.execute(params![token, last.at, last.from, last.client, protocol])?;
+                update.execute(params![token, last.at, last.address, last.client, protocol])?;
             }
             Ok(())
         })
@@ -169,8 +169,8 @@ impl Store {
 }
 
 /// Says what a change does to a token; nothing where it does nothing.
-fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
-    let Narrowed { name, description, expiry, scopes, limits, roles } = narrowed;
+fn describe_changes(before: &TokenRecord, narrowed: &NarrowedToken) -> Vec<(EventKind, String)> {
+    let NarrowedToken { name, description, expiry, scopes, limits, roles } = narrowed;
     let mut told = Vec::new();
     if *name != before.name || *description != before.description {
         told.push((EventKind::TokenRenamed, format!("{} -> {name}", before.name)));
@@ -180,7 +180,7 @@ fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
         before.scopes.is_none() || kept != scopes.iter().copied().collect()
     };
     let changed = [
-        scopes.as_ref().filter(other).map(|scopes| counted(scopes)),
+        scopes.as_ref().filter(other).map(|scopes| scope_count_text(scopes)),
         (*limits != before.limits).then(|| "limits".to_owned()),
         (*roles != before.roles).then(|| format!("roles {roles}")),
         (*expiry != before.expiry).then(|| format!("until {}", expiry.hard_limit())),
@@ -193,8 +193,8 @@ fn told(before: &TokenRecord, narrowed: &Narrowed) -> Vec<(EventKind, String)> {
 }
 
 /// Returns a token's owner.
-fn owner(c: &Connection, id: TokenId) -> Result<Login> {
+fn token_owner(c: &Connection, id: TokenId) -> Result<Login> {
     let mut select =
         c.prepare_cached("SELECT u.login FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
-    select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| missing(id))
+    select.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| token_not_found(id))
 }

@@ -1,0 +1,269 @@
+//! What leaves the store by itself: tokens that have been dead for long, a few at a time, so that no
+//! writer waits for it.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::audit::insert_event;
+use super::sync_journals::delete_journals_of;
+use super::users::sql_limit;
+use super::{Result, Store, WriteDurability};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, TokenId, UnixMillis};
+
+impl Store {
+    /// Notes up to `limit` tokens that have expired by themselves since this was last asked, and returns
+    /// how many. A use that is not written down yet makes a sliding one live a little longer than its
+    /// row says: that is waited for.
+    pub(crate) fn mark_expired(&self, now: UnixMillis, limit: usize) -> Result<usize> {
+        const EXPIRED_UNMARKED_QUERY: &str =
+            "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
+            WHERE t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at <= ?1
+              AND (t.window_ms IS NULL OR t.dies_at + t.window_ms / 10 + 2000 <= ?1)
+            ORDER BY t.dies_at LIMIT ?2";
+        let any = self.read(|c| Ok(c.prepare_cached(EXPIRED_UNMARKED_QUERY)?.exists(params![now, sql_limit(1)])?))?;
+        if !any {
+            return Ok(0);
+        }
+        self.write_shrinking(WriteDurability::Lazy, |t| {
+            let mut select = t.prepare_cached(EXPIRED_UNMARKED_QUERY)?;
+            let found =
+                select.query_map(params![now, sql_limit(limit)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let found = found.collect::<Result<Vec<ExpiredToken>, rusqlite::Error>>()?;
+            record_expirations(t, &found, now)
+        })
+    }
+
+    /// Notes that tokens have expired by themselves, on the word of the process that has their last uses; returns how
+    /// many that was new of.
+    pub(crate) fn mark_tokens_expired(&self, tokens: &[TokenId], now: UnixMillis) -> Result<usize> {
+        self.write_shrinking(WriteDurability::Lazy, |t| {
+            let mut select = t.prepare_cached(
+                "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
+                 WHERE t.id = ?1 AND t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0",
+            )?;
+            let mut found = Vec::new();
+            for token in tokens {
+                let row = select.query_row([token], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                found.extend(row.optional()?);
+            }
+            record_expirations(t, &found, now)
+        })
+    }
+
+    /// Takes away what was kept of secrets that a rotation replaced and whose grace is over; returns how many those were.
+    pub(crate) fn clear_expired_graces(&self, now: UnixMillis) -> Result<usize> {
+        const GRACE_OVER_QUERY: &str = "SELECT 1 FROM tokens WHERE old_until <= ?1";
+        if !self.read(|c| Ok(c.prepare_cached(GRACE_OVER_QUERY)?.exists([now])?))? {
+            return Ok(0);
+        }
+        self.write_shrinking(WriteDurability::Lazy, |t| {
+            let end = "UPDATE tokens SET old_phc = NULL, old_prefilter = NULL, old_until = NULL WHERE old_until <= ?1";
+            Ok(t.prepare_cached(end)?.execute([now])?)
+        })
+    }
+
+    /// Removes up to `limit` tokens that were revoked or have expired by an instant, children before their
+    /// parents, and returns how many. A child is dead for at least as long as what stands above it.
+    pub(crate) fn delete_inactive_tokens(&self, by: UnixMillis, now: UnixMillis, limit: usize) -> Result<usize> {
+        const REVOKED_QUERY: &str = "SELECT id FROM tokens WHERE revoked_at <= ?1 ORDER BY revoked_at LIMIT ?2";
+        const EXPIRED_QUERY: &str =
+            "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= ?1 ORDER BY dies_at LIMIT ?2";
+        let dead = self.read(|c| {
+            let mut dead: Vec<TokenId> = Vec::new();
+            for query in [REVOKED_QUERY, EXPIRED_QUERY] {
+                let mut select = c.prepare_cached(query)?;
+                let rows = select.query_map(params![by, sql_limit(limit)], |row| row.get(0))?;
+                dead.extend(rows.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?);
+            }
+            Ok(dead)
+        })?;
+        if dead.is_empty() {
+            return Ok(0);
+        }
+        self.write_shrinking(WriteDurability::Lazy, |t| {
+            let mut removed = 0;
+            for token in dead {
+                for below in descendants(t, token, limit - removed)? {
+                    removed += usize::from(delete_token(t, below, now)?);
+                }
+            }
+            Ok(removed)
+        })
+    }
+}
+
+/// A token that has expired: its owner, and when by what is written down.
+type ExpiredToken = (TokenId, Login, UnixMillis);
+
+fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMillis) -> Result<usize> {
+    let mut mark = t.prepare_cached("UPDATE tokens SET expiry_noted = 1 WHERE id = ?1")?;
+    for (token, login, at) in found {
+        mark.execute([token])?;
+        let event =
+            AuditEvent::new(now, EventKind::TokenExpired).with_user(login).with_token(*token).with_actor(Actor::Server);
+        insert_event(t, &event.with_detail(format!("at {at}")))?;
+    }
+    delete_journals_of(t, &found.iter().map(|(token, ..)| *token).collect::<Vec<_>>())?;
+    Ok(found.len())
+}
+
+/// Removes the token of a user that has been dead for longest, with those made with it; tells whether there was one.
+pub(super) fn remove_longest_dead(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
+    let mut select = t.prepare_cached(
+        "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
+         ORDER BY coalesce(revoked_at, dies_at) LIMIT 1",
+    )?;
+    let Some(dead): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else { return Ok(false) };
+    for token in descendants(t, dead, usize::MAX)? {
+        delete_token(t, token, now)?;
+    }
+    Ok(true)
+}
+
+/// Returns a token and those made with it, the youngest generation first.
+fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
+    let mut select = t.prepare_cached(
+        "WITH RECURSIVE below (id, depth) AS (
+            VALUES (?1, 0)
+            UNION ALL SELECT t.id, depth + 1 FROM below JOIN tokens t ON t.parent = below.id WHERE depth < 64)
+         SELECT id FROM below ORDER BY depth DESC LIMIT ?2",
+    )?;
+    let rows = select.query_map(params![token, sql_limit(limit)], |row| row.get(0))?;
+    Ok(rows.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?)
+}
+
+/// Removes a token; tells whether it was there.
+fn delete_token(t: &Transaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
+    let mut select =
+        t.prepare_cached("SELECT u.login, t.name FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
+    let found = select.query_row([token], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((login, name)): Option<(Login, String)> = found else { return Ok(false) };
+    t.prepare_cached("DELETE FROM tokens WHERE id = ?1")?.execute([token])?;
+    let event =
+        AuditEvent::new(now, EventKind::TokenRemoved).with_user(&login).with_token(token).with_actor(Actor::Server);
+    insert_event(t, &event.with_detail(name))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::TokenExpiry;
+    use crate::store::testing::{id, login, new_token, now, open_temp_store};
+    use crate::store::{EventCursor, EventFilter, LastUseRecord, NewTokenRow, TokenUse};
+
+    fn seconds_later(seconds: u64) -> UnixMillis {
+        now().saturating_add(Duration::from_secs(seconds))
+    }
+
+    fn store_with_user() -> (tempfile::TempDir, Store) {
+        let (folder, store) = open_temp_store();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        store.set_policy("max-tokens-per-user", "1000").expect("set");
+        (folder, store)
+    }
+
+    fn add_token(store: &Store, name: &str, expiry: TokenExpiry, parent: Option<&str>) {
+        store.add_token(&NewTokenRow { parent: parent.map(id), ..new_token(name, "alice", expiry) }).expect("kept");
+    }
+
+    fn remaining_tokens(store: &Store) -> Vec<String> {
+        let tokens = store.tokens(&Default::default(), None, 1000, now()).expect("list");
+        tokens.iter().map(|token| token.id.to_string()).collect()
+    }
+
+    fn event_tokens(store: &Store, kind: EventKind) -> Vec<TokenId> {
+        let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
+        let events = store.audit_events(&filter, EventCursor::After(0), 1000).expect("read");
+        events.into_iter().filter_map(|noted| noted.event.token).collect()
+    }
+
+    #[test]
+    fn expiration_is_recorded_once_and_only_when_certain() {
+        let (_folder, store) = store_with_user();
+        add_token(&store, "aaaaaaaa", TokenExpiry::Hard(seconds_later(60)), None);
+        add_token(&store, "bbbbbbbb", TokenExpiry::Sliding { window_ms: 100_000, cap: seconds_later(9999) }, None);
+        add_token(&store, "cccccccc", TokenExpiry::Never, None);
+        add_token(&store, "dddddddd", TokenExpiry::Hard(seconds_later(60)), None);
+        store.revoke_tokens(&[id("dddddddd")], seconds_later(1)).expect("revoked");
+        assert_eq!(store.mark_expired(seconds_later(59), 10).expect("noted"), 0);
+        assert_eq!(store.mark_expired(seconds_later(60), 10).expect("noted"), 1);
+        assert_eq!(store.mark_expired(seconds_later(105), 10).expect("noted"), 0, "a use may not be written down yet");
+        let last = LastUseRecord { at: seconds_later(99), address: None, client: None, protocol: None };
+        store.record_uses(&[TokenUse { token: id("bbbbbbbb"), last_use: last }], false).expect("written");
+        assert_eq!(store.mark_expired(seconds_later(190), 10).expect("noted"), 0);
+        assert_eq!(store.mark_expired(seconds_later(300), 10).expect("noted"), 1);
+        assert_eq!(store.mark_expired(seconds_later(99_999), 10).expect("noted"), 0);
+        assert_eq!(event_tokens(&store, EventKind::TokenExpired), [id("aaaaaaaa"), id("bbbbbbbb")]);
+    }
+
+    #[test]
+    fn inactive_tokens_are_deleted_after_retention_only() {
+        let (_folder, store) = store_with_user();
+        add_token(&store, "aaaaaaaa", TokenExpiry::Hard(seconds_later(60)), None);
+        add_token(&store, "bbbbbbbb", TokenExpiry::Never, None);
+        add_token(&store, "cccccccc", TokenExpiry::Never, None);
+        store.revoke_tokens(&[id("bbbbbbbb")], seconds_later(90)).expect("revoked");
+        store.mark_expired(seconds_later(60), 10).expect("noted");
+        assert_eq!(store.delete_inactive_tokens(seconds_later(59), seconds_later(1000), 10).expect("removed"), 0);
+        assert_eq!(store.delete_inactive_tokens(seconds_later(60), seconds_later(1000), 10).expect("removed"), 1);
+        assert_eq!(remaining_tokens(&store), ["bbbbbbbb", "cccccccc"]);
+        assert_eq!(store.delete_inactive_tokens(seconds_later(89), seconds_later(1000), 10).expect("removed"), 0);
+        assert_eq!(store.delete_inactive_tokens(seconds_later(90), seconds_later(1000), 10).expect("removed"), 1);
+        assert_eq!(remaining_tokens(&store), ["cccccccc"]);
+        assert_eq!(
+            store.delete_inactive_tokens(UnixMillis::MAX, seconds_later(1000), 10).expect("removed"),
+            0,
+            "a live one stays for ever"
+        );
+        assert_eq!(
+            event_tokens(&store, EventKind::TokenRemoved),
+            [id("aaaaaaaa"), id("bbbbbbbb")],
+            "their events stay"
+        );
+    }
+
+    #[test]
+    fn children_are_deleted_before_parents_in_batches() {
+        let (_folder, store) = store_with_user();
+        add_token(&store, "aaaaaaaa", TokenExpiry::Never, None);
+        add_token(&store, "bbbbbbbb", TokenExpiry::Never, Some("aaaaaaaa"));
+        add_token(&store, "cccccccc", TokenExpiry::Never, Some("bbbbbbbb"));
+        add_token(&store, "dddddddd", TokenExpiry::Never, Some("aaaaaaaa"));
+        store.revoke_tokens(&[id("bbbbbbbb")], seconds_later(5)).expect("revoked");
+        assert_eq!(
+            store.delete_inactive_tokens(seconds_later(5), seconds_later(9), 10).expect("removed"),
+            2,
+            "what it was made with stays"
+        );
+        assert_eq!(remaining_tokens(&store), ["aaaaaaaa", "dddddddd"]);
+        store.revoke_tokens(&[id("aaaaaaaa")], seconds_later(6)).expect("revoked");
+        assert_eq!(store.delete_inactive_tokens(seconds_later(6), seconds_later(9), 1).expect("removed"), 1);
+        assert_eq!(remaining_tokens(&store), ["aaaaaaaa"], "never a child without its parent");
+        assert_eq!(store.delete_inactive_tokens(seconds_later(6), seconds_later(9), 1).expect("removed"), 1);
+        assert!(remaining_tokens(&store).is_empty());
+    }
+
+    #[test]
+    fn inactive_token_queries_use_indexes() {
+        let (_folder, store) = store_with_user();
+        let queries = [
+            ("SELECT id FROM tokens WHERE revoked_at <= 5 ORDER BY revoked_at LIMIT 5", "tokens_revoked"),
+            (
+                "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= 5 ORDER BY dies_at LIMIT 5",
+                "tokens_expired",
+            ),
+            (
+                "SELECT id FROM tokens WHERE dies_at IS NOT NULL AND revoked_at IS NULL AND expiry_noted = 0
+                 AND dies_at <= 5 ORDER BY dies_at LIMIT 5",
+                "tokens_dying",
+            ),
+        ];
+        for (query, index) in queries {
+            let explain = format!("EXPLAIN QUERY PLAN {query}");
+            let plan = store.read(|c| Ok(c.query_row(&explain, [], |row| row.get::<_, String>(3))?)).expect("plan");
+            assert!(plan.starts_with("SEARCH") && plan.contains(index), "{plan}");
+        }
+    }
+}
