@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use patgate::auth::{Clock, mint};
+use patgate::auth::{Clock, generate_token};
 use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
@@ -62,14 +62,14 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
     let grants = vec!["/many:rw".parse::<Grant>().expect("a grant")];
     let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: Home::No };
     tokens.create_user(&Authority::Administrator, &user).expect("a user");
-    let (text, now) = (mint().expect("random"), Clock::system().now());
+    let (text, now) = (generate_token().expect("random"), Clock::system().now());
     let known = NewTokenRow {
         id: text.id(),
         login,
         parent: None,
         name: "known".to_owned(),
         description: String::new(),
-        secret_hash: gateway.auth().sealer().seal(text.secret()).expect("sealed"),
+        secret_hash: gateway.auth().secret_hasher().hash(text.secret()).expect("sealed"),
         created_at: now,
         expiry: TokenExpiry::Never,
         scopes: None,

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use patgate::auth::{Authenticator, Clock, Credential, Refusal, mint};
+use patgate::auth::{AuthError, Authenticator, Clock, Credential, generate_token};
 use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, TokenText};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
@@ -38,9 +38,9 @@ impl Site {
         let (state, clock) = (folder.path().join("state"), Clock::system());
         let store = Store::open(&state).expect("a store");
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("an authenticator");
-        let known = mint().expect("random");
+        let known = generate_token().expect("random");
         store.create_user(&"alice".parse().expect("login"), &[], clock.now()).expect("a user");
-        let sealed = auth.sealer().seal(known.secret()).expect("sealed");
+        let sealed = auth.secret_hasher().hash(known.secret()).expect("sealed");
         let new = NewTokenRow {
             id: known.id(),
             login: "alice".parse().expect("login"),
@@ -107,7 +107,7 @@ fn credential(text: &TokenText) -> Credential {
 /// A token of one that is kept, with a secret of nobody.
 fn wrong(number: u32) -> TokenText {
     let id: TokenId = format!("{:08}", u64::from(number) * 797).parse().expect("id");
-    TokenText::new(id, patgate::auth::mint_secret().expect("random"))
+    TokenText::new(id, patgate::auth::generate_secret().expect("random"))
 }
 
 fn scale(c: &mut Criterion) {
@@ -138,7 +138,7 @@ fn authenticating(group: &mut Group<'_>, runtime: &Runtime, site: &Site, tokens:
                 (credential(&wrong(1 + number % (tokens - 1))), peer(number))
             },
             |(credential, peer)| match runtime.block_on(site.auth.authenticate(credential, peer)) {
-                Err(Refusal::Denied | Refusal::Throttled(_)) => {}
+                Err(AuthError::Denied | AuthError::Throttled(_)) => {}
                 other => panic!("let in or failed: {other:?}"),
             },
             BatchSize::SmallInput,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::schema;
-use crate::auth::{Ended, Refusal, TooMuchWork};
+use crate::auth::{AuthError, SessionEnded, TooMuchWork};
 use crate::domain::{Login, PolicyViolation, Role, redact_tokens_in_text};
 use crate::http::{add_challenges, set_retry_after};
 use crate::store::{ClientStoreError, StoreError};
@@ -25,7 +25,7 @@ const KIND: &str = "urn:patgate:problem:";
 pub(super) enum Error {
     /// The caller is not proven.
     #[error(transparent)]
-    Denied(#[from] Refusal),
+    Denied(#[from] AuthError),
     /// The caller has to wait, told as one that is not proven: web servers that ask whether a request may
     /// pass take no other answer for a refusal.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
@@ -77,9 +77,9 @@ pub(super) enum Error {
     Lost,
 }
 
-impl From<Ended> for Error {
-    fn from(_: Ended) -> Self {
-        Self::Denied(Refusal::Denied)
+impl From<SessionEnded> for Error {
+    fn from(_: SessionEnded) -> Self {
+        Self::Denied(AuthError::Denied)
     }
 }
 
@@ -165,10 +165,10 @@ impl Error {
     /// Returns the status and the stable name of the kind of problem.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Denied(Refusal::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
-            Self::Denied(Refusal::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
-            Self::Denied(Refusal::Busy) | Self::TooMuchWork(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            Self::Denied(Refusal::TooManyConnections) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
+            Self::Denied(AuthError::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
+            Self::Denied(AuthError::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
+            Self::Denied(AuthError::Busy) | Self::TooMuchWork(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Denied(AuthError::TooManyConnections) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
             Self::Held(_) => (StatusCode::UNAUTHORIZED, "throttled"),
             Self::Tokens(error) => of_tokens(error),
             Self::Tree(error) => of_tree(error),
@@ -183,7 +183,7 @@ impl Error {
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
             Self::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
-            Self::Denied(Refusal::Store(error)) => of_store(error),
+            Self::Denied(AuthError::Store(error)) => of_store(error),
             Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         }
     }
@@ -204,7 +204,7 @@ impl Error {
     /// Returns what the store is short of, where that is why.
     fn shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Self::Denied(Refusal::Store(error))
+            Self::Denied(AuthError::Store(error))
             | Self::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
             | Self::Tree(tree::Error::Store(error)) => error.client_error(),
             _ => None,
@@ -213,8 +213,8 @@ impl Error {
 
     fn wait(&self) -> Option<Duration> {
         match self {
-            Self::Denied(Refusal::Throttled(wait)) | Self::Held(wait) => Some(*wait),
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections)
+            Self::Denied(AuthError::Throttled(wait)) | Self::Held(wait) => Some(*wait),
+            Self::Denied(AuthError::Busy | AuthError::TooManyConnections)
             | Self::TooMuchWork(_)
             | Self::Tokens(tokens::Error::Busy) => Some(Duration::from_secs(1)),
             Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Uri, header};
 use zeroize::Zeroizing;
 
 use super::{Error, Result, Room, extract};
-use crate::auth::{Credential, Refusal, Session, Turn};
+use crate::auth::{AuthError, Credential, Session, WorkPermit};
 use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
 use crate::tokens::Authority;
@@ -27,19 +27,19 @@ impl Who {
     }
 
     /// Waits for a turn of a call of the store.
-    pub(super) fn light(&self) -> impl Future<Output = Result<Turn>> + use<> {
+    pub(super) fn light(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.light_turn().await?) }
     }
 
     /// Waits for a turn of work that keeps a processor busy for long.
-    pub(super) fn heavy(&self) -> impl Future<Output = Result<Turn>> + use<> {
+    pub(super) fn heavy(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
-        async move { Ok(session.turn().await?) }
+        async move { Ok(session.acquire_work_permit().await?) }
     }
 
     /// Waits for a turn of ending what lets somebody in.
-    pub(super) fn revoking(&self) -> impl Future<Output = Result<Turn>> + use<> {
+    pub(super) fn revoking(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.revoking_turn().await?) }
     }
@@ -80,7 +80,7 @@ pub(super) async fn guard(
 ) -> Result<Response> {
     let verifies = request.uri().path() == VERIFY;
     let session = match admit(&room, &mut request, origin).await {
-        Err(Error::Denied(Refusal::Throttled(wait))) if verifies => return Err(Error::Held(wait)),
+        Err(Error::Denied(AuthError::Throttled(wait))) if verifies => return Err(Error::Held(wait)),
         admitted => admitted?,
     };
     if request.uri().path().starts_with(REST) && !extract::accepts_json(request.headers()) {
@@ -89,7 +89,7 @@ pub(super) async fn guard(
     request.extensions_mut().insert(session.clone());
     let mut response = next.run(request).await;
     if !response.status().is_client_error() {
-        session.used();
+        session.record_use();
     }
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
@@ -110,7 +110,7 @@ pub(super) async fn stamp(mut response: Response) -> Response {
 async fn admit(room: &Room, request: &mut Request, origin: RequestSource) -> Result<Session> {
     let from_query = query_token(request.uri_mut()).filter(|_| room.options.query_token);
     let headers = request.headers();
-    let credential = parse_credential(headers).or(from_query).ok_or(Refusal::Denied)?;
+    let credential = parse_credential(headers).or(from_query).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: origin.address, user_agent };
     let session = room.auth.authenticate(credential, peer).await?;

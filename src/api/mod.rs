@@ -37,7 +37,7 @@ use tower_service::Service;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, Turn};
+use crate::auth::{Authenticator, WorkPermit};
 use crate::http::{BodyError, RequestSource, ResponseBody};
 use crate::tokens::Tokens;
 use crate::tree::Tree;
@@ -75,7 +75,7 @@ impl Room {
     /// while he waited.
     async fn work<T: Send + 'static>(
         &self,
-        turn: impl Future<Output = Result<Turn>>,
+        turn: impl Future<Output = Result<WorkPermit>>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (turn, room) = (turn.await?, self.clone());

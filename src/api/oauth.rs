@@ -11,7 +11,7 @@ use super::extract::Fields;
 use super::schema;
 use super::shape::Revealed;
 use super::{Error, Result, Room, Who};
-use crate::auth::{Credential, Refusal};
+use crate::auth::{AuthError, Credential};
 use crate::domain::{ForeignRoles, Login, TokenId};
 use crate::store::TokenState;
 use crate::tokens::{self, Authority, Effective};
@@ -97,7 +97,7 @@ pub(super) async fn introspect(
     who: Who,
     Fields(shown): Fields<ShownToken>,
 ) -> Result<Json<Introspection>> {
-    let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else {
+    let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else {
         return Ok(Json(Introspection::default()));
     };
     let turn = who.light();
@@ -120,7 +120,7 @@ pub(super) async fn revoke(
     who: Who,
     Fields(shown): Fields<ShownToken>,
 ) -> Result<StatusCode> {
-    let Some(id) = room.auth.recognise(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
+    let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
     let peer = who.0.peer().clone();
     let (asks, again) = (who.revoking(), who.revoking());
     let asked = room.work(asks, move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
@@ -132,7 +132,7 @@ pub(super) async fn revoke(
     let token = zeroize::Zeroizing::new(shown.token.as_str().as_bytes().to_vec());
     let itself = match room.auth.authenticate(Credential { login: None, token }, peer).await {
         Ok(session) => Authority::Session(session),
-        Err(Refusal::Denied) => {
+        Err(AuthError::Denied) => {
             return Err(Error::Refused("the token's limits don't allow to revoke it from here".into()));
         }
         Err(other) => return Err(other.into()),

@@ -15,15 +15,15 @@ use crate::store::{ClockCheckpoint, ClockJump};
 /// Tells the time: the system's, or one that a test turns by hand. Clones share it, and what was seen of its jumps.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    hand: Option<Arc<Hand>>,
+    manual_clock: Option<Arc<ManualClock>>,
     jumps: Arc<Mutex<ClockJumps>>,
 }
 
 #[derive(Debug)]
-struct Hand {
-    millis: AtomicI64,
-    running_millis: AtomicU64,
-    turned: Notify,
+struct ManualClock {
+    wall_ms: AtomicI64,
+    boottime_ms: AtomicU64,
+    changed: Notify,
 }
 
 impl Default for Clock {
@@ -35,47 +35,47 @@ impl Default for Clock {
 impl Clock {
     /// Returns the system's clock.
     pub fn system() -> Self {
-        Self::seen(None)
+        Self::new_observed(None)
     }
 
     /// Returns a clock that stands at `start` until it is turned.
     pub fn manual(start: UnixMillis) -> Self {
         let millis = AtomicI64::new(start.as_millis());
-        let hand = Hand { millis, running_millis: AtomicU64::new(0), turned: Notify::new() };
-        Self::seen(Some(Arc::new(hand)))
+        let hand = ManualClock { wall_ms: millis, boottime_ms: AtomicU64::new(0), changed: Notify::new() };
+        Self::new_observed(Some(Arc::new(hand)))
     }
 
     /// Looks at the clock for the first time: it is in step then.
-    fn seen(hand: Option<Arc<Hand>>) -> Self {
-        let clock = Self { hand, jumps: Arc::default() };
-        drop(clock.look());
+    fn new_observed(hand: Option<Arc<ManualClock>>) -> Self {
+        let clock = Self { manual_clock: hand, jumps: Arc::default() };
+        drop(clock.observe());
         clock
     }
 
     /// Turns a manual clock forward, as time passes, and wakes all who wait for it; a system clock stays.
-    pub fn turn(&self, by: Duration) {
-        if let Some(hand) = &self.hand {
+    pub fn advance(&self, by: Duration) {
+        if let Some(hand) = &self.manual_clock {
             // A look in between must not take one for a jump of the other.
             let _looks = self.jumps.lock();
-            hand.millis.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
-            hand.running_millis.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-            hand.turned.notify_waiters();
+            hand.wall_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            hand.boottime_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            hand.changed.notify_waiters();
         }
     }
 
     /// Sets a manual clock to another time of day, while no time passes, and wakes all who wait for it; a system clock
     /// stays.
     pub fn set(&self, time: UnixMillis) {
-        if let Some(hand) = &self.hand {
-            hand.millis.store(time.as_millis(), Ordering::SeqCst);
-            hand.turned.notify_waiters();
+        if let Some(hand) = &self.manual_clock {
+            hand.wall_ms.store(time.as_millis(), Ordering::SeqCst);
+            hand.changed.notify_waiters();
         }
     }
 
     /// Returns the present instant.
     pub fn now(&self) -> UnixMillis {
-        match &self.hand {
-            Some(hand) => UnixMillis::from_millis(hand.millis.load(Ordering::SeqCst)),
+        match &self.manual_clock {
+            Some(hand) => UnixMillis::from_millis(hand.wall_ms.load(Ordering::SeqCst)),
             None => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixMillis::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -84,9 +84,9 @@ impl Clock {
     }
 
     /// Returns the time that the machine has been running, suspension included (CLOCK_BOOTTIME): nobody can set it.
-    pub fn running(&self) -> Duration {
-        match &self.hand {
-            Some(hand) => Duration::from_millis(hand.running_millis.load(Ordering::SeqCst)),
+    pub fn boottime(&self) -> Duration {
+        match &self.manual_clock {
+            Some(hand) => Duration::from_millis(hand.boottime_ms.load(Ordering::SeqCst)),
             None => {
                 let time = clock_gettime(ClockId::Boottime);
                 Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -96,39 +96,39 @@ impl Clock {
 
     /// Returns the time by which what has expired may be noted for good: without jumps that are less than a day of
     /// running time old, and never ahead of [`Clock::now`].
-    pub fn steady(&self) -> UnixMillis {
-        self.look().steady()
+    pub fn steady_time(&self) -> UnixMillis {
+        self.observe().steady_time()
     }
 
     /// Returns the time by which things are old enough to be deleted; before everything while a jump is less than a day
     /// of running time old.
-    pub fn retention(&self) -> UnixMillis {
-        self.look().retention()
+    pub fn retention_time(&self) -> UnixMillis {
+        self.observe().retention_time()
     }
 
     /// Takes over what the last server remembered of the clock.
-    pub fn resume(&self, memory: ClockCheckpoint) {
-        if let Some(jump) = self.look().resume(memory, &self.boot()) {
-            warn(jump, "since the last start of the server");
+    pub fn restore(&self, memory: ClockCheckpoint) {
+        if let Some(jump) = self.observe().restore(memory, &self.boot_id()) {
+            warn_clock_jump(jump, "since the last start of the server");
         }
     }
 
     /// Returns what the next server is to know of the clock.
-    pub fn memory(&self) -> Option<ClockCheckpoint> {
-        self.look().memory(&self.boot())
+    pub fn checkpoint(&self) -> Option<ClockCheckpoint> {
+        self.observe().checkpoint(&self.boot_id())
     }
 
     /// Returns which start of the machine the running time counts from; empty where that is not known.
-    fn boot(&self) -> String {
+    fn boot_id(&self) -> String {
         let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        self.hand.as_ref().map_or_else(read, |hand| format!("{:p}", Arc::as_ptr(hand))).trim().to_owned()
+        self.manual_clock.as_ref().map_or_else(read, |hand| format!("{:p}", Arc::as_ptr(hand))).trim().to_owned()
     }
 
-    fn look(&self) -> parking_lot::MutexGuard<'_, ClockJumps> {
+    fn observe(&self) -> parking_lot::MutexGuard<'_, ClockJumps> {
         let mut jumps = self.jumps.lock();
         // Both are read under the lock, so that a thread that was held up in between takes no jump for one.
-        if let Some(jump) = jumps.look(self.now(), self.running()) {
-            warn(jump, "while the server runs");
+        if let Some(jump) = jumps.observe(self.now(), self.boottime()) {
+            warn_clock_jump(jump, "while the server runs");
         }
         jumps
     }
@@ -137,7 +137,7 @@ impl Clock {
     /// noticed within a second.
     pub async fn sleep_until(&self, time: UnixMillis) {
         loop {
-            let turned = self.hand.as_ref().map(|hand| hand.turned.notified());
+            let turned = self.manual_clock.as_ref().map(|hand| hand.changed.notified());
             let left = time.saturating_duration_since(self.now());
             if left.is_zero() {
                 return;
@@ -150,7 +150,7 @@ impl Clock {
     }
 }
 
-fn warn(jump: ClockJump, when: &str) {
+fn warn_clock_jump(jump: ClockJump, when: &str) {
     let (way, seconds) = (if jump.by_ms < 0 { "back" } else { "forward" }, jump.by_ms.unsigned_abs() / 1000);
     tracing::warn!("the clock went {way} by {seconds} s {when}: nothing is deleted by age for a day of running time");
 }

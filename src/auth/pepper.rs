@@ -9,12 +9,12 @@ use std::sync::Arc;
 use hmac::Mac;
 use zeroize::Zeroizing;
 
-use super::seal::{self, KeyedHash};
+use super::secret_hash::{self, KeyedHash};
 use crate::store::{PEPPER_FILE_NAME, Store, StoreError};
 
-const FILE: &str = PEPPER_FILE_NAME;
+const FILE_NAME: &str = PEPPER_FILE_NAME;
 /// What is hashed under the pepper to recognise it by: no secret can be this.
-const MARKED: &[u8] = b"patgate: the pepper of this database";
+const CHECK_VALUE_INPUT: &[u8] = b"patgate: the pepper of this database";
 
 /// The keyed hash that the pepper keys.
 #[derive(Clone)]
@@ -23,29 +23,29 @@ pub(super) struct Pepper(Arc<KeyedHash>);
 impl Pepper {
     /// Reads the pepper of the store's state directory; makes it (0600) when there is neither it nor any token.
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
-        let path = store.state_dir().join(FILE);
+        let path = store.state_dir().join(FILE_NAME);
         let unusable = |source| StoreError::StateDirectory { path: path.clone(), source };
-        let key = match read(&path) {
+        let key = match read_key(&path) {
             Ok(key) => key,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if store.has_tokens()? {
                     return Err(StoreError::PepperMissing(path));
                 }
-                make(store.state_dir())?;
-                read(&path).map_err(unusable)?
+                create_key_file(store.state_dir())?;
+                read_key(&path).map_err(unusable)?
             }
             Err(error) => return Err(unusable(error)),
         };
         let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperCorrupt(path.clone()))?;
-        let pepper = Self(Arc::new(seal::keyed_hash(key)));
-        pepper.belongs_to(store, path)?;
+        let pepper = Self(Arc::new(secret_hash::keyed_hash(key)));
+        pepper.check_store(store, path)?;
         Ok(pepper)
     }
 
     /// Refuses a pepper that is not the one of the store's tokens; one that the store does not know yet is noted.
-    fn belongs_to(&self, store: &Store, path: PathBuf) -> Result<(), StoreError> {
+    fn check_store(&self, store: &Store, path: PathBuf) -> Result<(), StoreError> {
         let mut mac = self.mac();
-        mac.update(MARKED);
+        mac.update(CHECK_VALUE_INPUT);
         let tag = mac.finalize().into_bytes();
         let mark: [u8; 16] = std::array::from_fn(|i| tag[i]);
         match store.pepper_check_value()? {
@@ -65,20 +65,20 @@ impl Pepper {
     }
 }
 
-fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(Vec::with_capacity(64));
     fs::File::open(path)?.take(64).read_to_end(&mut key)?;
     Ok(key)
 }
 
 /// Makes the pepper, whole or not at all; one that another process made meanwhile stays.
-fn make(state: &Path) -> Result<(), StoreError> {
+fn create_key_file(state: &Path) -> Result<(), StoreError> {
     let mut key = Zeroizing::new([0u8; 32]);
-    seal::random(&mut key[..])?;
+    secret_hash::fill_random(&mut key[..])?;
     let mut name = [0u8; 8];
-    seal::random(&mut name)?;
-    let draft = state.join(format!("{FILE}.{:016x}", u64::from_ne_bytes(name)));
-    let path = state.join(FILE);
+    secret_hash::fill_random(&mut name)?;
+    let draft = state.join(format!("{FILE_NAME}.{:016x}", u64::from_ne_bytes(name)));
+    let path = state.join(FILE_NAME);
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::{Authenticator, Clock, Credential, Refusal, Session, mint};
+use super::{AuthError, Authenticator, Clock, Credential, Session, generate_token};
 use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenText};
 use crate::store::testing::{insert_directory, login, now, scope};
 use crate::store::{NewTokenRow, SecretHash, Store};
 
 /// `alice`, who may do everything below the root (node 0), which holds the folder `/a` (node 1).
-pub(crate) struct World {
+pub(crate) struct AuthEnv {
     pub(crate) auth: Authenticator,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
@@ -19,7 +19,7 @@ pub(crate) struct World {
     _folder: TempDir,
 }
 
-impl World {
+impl AuthEnv {
     pub(crate) fn new() -> Self {
         let temporary = tempfile::tempdir().expect("folder");
         let state = temporary.path().join("state");
@@ -35,9 +35,9 @@ impl World {
     }
 
     /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
-    pub(crate) fn token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
-        let text = mint().expect("random");
-        let sealed = self.seal(&text);
+    pub(crate) fn create_token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
+        let text = generate_token().expect("random");
+        let sealed = self.hash_secret(&text);
         let made = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
         let mut new = NewTokenRow { secret_hash: sealed, created_at: self.clock.now(), ..made };
         change(&mut new);
@@ -45,23 +45,23 @@ impl World {
         text
     }
 
-    pub(crate) fn seal(&self, text: &TokenText) -> SecretHash {
-        self.auth.sealer().seal(text.secret()).expect("sealed")
+    pub(crate) fn hash_secret(&self, text: &TokenText) -> SecretHash {
+        self.auth.secret_hasher().hash(text.secret()).expect("sealed")
     }
 
     /// Opens another store on the same files, as another process would.
-    pub(crate) fn elsewhere(&self) -> Store {
+    pub(crate) fn open_second_store(&self) -> Store {
         Store::open(&self.state).expect("opens")
     }
 
-    pub(crate) async fn login(&self, text: &TokenText) -> Result<Session, Refusal> {
+    pub(crate) async fn login(&self, text: &TokenText) -> Result<Session, AuthError> {
         self.auth.authenticate(credential(text), peer("192.0.2.1")).await
     }
 }
 
 impl Authenticator {
     /// Writes down what the watch would.
-    pub(crate) fn write_down(&self) {
+    pub(crate) fn flush(&self) {
         self.core.flush();
     }
 }
@@ -77,17 +77,17 @@ pub(crate) fn peer(address: &str) -> Peer {
 
 impl Authenticator {
     /// Keeps all threads that run argon2 busy until what is returned is dropped.
-    pub(crate) fn occupy_hashing(&self) -> Vec<std::sync::mpsc::Sender<()>> {
-        self.core.hashing.occupy()
+    pub(crate) fn occupy_hashing_threads(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        self.core.hashing_pool.occupy_all_threads()
     }
 
     /// Fills a user's share of the queue for argon2 with jobs that do nothing.
-    pub(crate) fn fill_hashing_share(&self, user: &Login) {
-        while self.core.hashing.submit(user, Box::new(|_| ())).is_ok() {}
+    pub(crate) fn fill_hashing_queue_share(&self, user: &Login) {
+        while self.core.hashing_pool.submit(user, Box::new(|_| ())).is_ok() {}
     }
 
     /// Returns how many jobs wait for argon2.
-    pub(crate) fn waiting_for_hashing(&self) -> usize {
-        self.core.hashing.waiting()
+    pub(crate) fn hashing_queue_len(&self) -> usize {
+        self.core.hashing_pool.queue_len()
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::failure::{NEW_HOST_KEY, OTHER_TREE};
 use super::site::{Site, has_state};
 use super::{Failure, Result, descriptors, output};
-use crate::auth::{Clock, Sealer};
+use crate::auth::{Clock, SecretHasher};
 use crate::config::{ListenConfig, LocalConfig, TlsFiles};
 use crate::domain::UnixMillis;
 use crate::net;
@@ -146,7 +146,7 @@ fn database(store: Option<&crate::store::Result<Store>>) -> Finding {
 }
 
 fn pepper(store: &Store) -> Finding {
-    match Sealer::open(store) {
+    match SecretHasher::open(store) {
         Ok(_) => finding("pepper", Verdict::Good, "it is there; keep it in backups together with the database"),
         Err(error) => finding("pepper", Verdict::Bad, error.to_string()),
     }

@@ -9,7 +9,7 @@ use super::desk::{Desk, Here, There, Way};
 use super::failure::OTHER_TREE;
 use super::fresh_state::FreshState;
 use super::{Failure, Global, Result, output, system_user};
-use crate::auth::{Clock, write_uses_of_servers};
+use crate::auth::{Clock, request_usage_flush};
 use crate::config::{self, CommandLineSetting, ConfigSources, LocalConfig};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
@@ -259,7 +259,7 @@ fn open(local: LocalConfig) -> Result<Open> {
     own(&local.state)?;
     let store = Store::open_without_migration(&local.state)?;
     // What is shown is in force, also where a server holds the latest use in memory.
-    write_uses_of_servers(&local.state);
+    request_usage_flush(&local.state);
     let tokens = Tokens::new(store.clone(), Clock::system());
     Ok(Open { tokens, authority: system_user::authority(), store, local, tree: OnceCell::new() })
 }

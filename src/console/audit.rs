@@ -181,7 +181,7 @@ impl Source {
     /// Draws how often everybody came in or was refused.
     fn all(&self) -> Result<Chart> {
         let written = self.tokens.counts(&self.who, self.span.begin(self.now))?;
-        let counts = written.into_iter().chain(self.auth.unwritten_counts());
+        let counts = written.into_iter().chain(self.auth.unflushed_counts());
         let happened = counts.map(|count| (count.hour, column(&count), count.count));
         Ok(Chart::new([("Uses", "uses"), ("Refusals", "refusals")], COUNTED, happened, self.span, self.now))
     }

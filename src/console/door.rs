@@ -15,7 +15,7 @@ use super::assets::{ASSETS, Assets};
 use super::fault::{Fault, Result};
 use super::guard::{self, Caller, Sent, cookie_name};
 use super::page::render;
-use crate::auth::{Credential, Refusal};
+use crate::auth::{AuthError, Credential};
 use crate::http::{AuthenticatedSession, ConnectionHandle};
 
 const CLEARTEXT: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
@@ -76,15 +76,15 @@ pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request)
     let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
     let session = match shared.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
         Ok(session) => session,
-        Err(Refusal::Store(error)) => return Err(error.into()),
+        Err(AuthError::Store(error)) => return Err(error.into()),
         Err(refusal) => {
             let text = Fault::Denied(refusal);
             return again(text.status(), text.told(), true);
         }
     };
     ConnectionHandle::notify_authenticated(&extensions, &session)?;
-    session.used();
-    let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(Refusal::Busy.into()) };
+    session.record_use();
+    let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(AuthError::Busy.into()) };
     let mut response = Redirect::to(&next).into_response();
     response.headers_mut().insert(header::SET_COOKIE, set_cookie(&cookie, origin.encrypted)?);
     response.extensions_mut().insert(AuthenticatedSession(session));

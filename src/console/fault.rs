@@ -7,7 +7,7 @@ use http::{StatusCode, Uri};
 use super::assets::{ASSETS, Assets};
 use super::page::{Frame, render};
 use super::place;
-use crate::auth::{Refusal, TooMuchWork, Turn};
+use crate::auth::{AuthError, TooMuchWork, WorkPermit};
 use crate::domain::redact_tokens_in_text;
 use crate::http::set_retry_after;
 use crate::store::{ClientStoreError, StoreError};
@@ -57,7 +57,7 @@ pub(super) enum Fault {
     Tokens(#[from] tokens::Error),
     /// Nobody was let in.
     #[error(transparent)]
-    Denied(#[from] Refusal),
+    Denied(#[from] AuthError),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -87,7 +87,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 /// # Errors
 /// As [`blocking`]; [`Fault::TooMuchWork`].
 pub(super) async fn in_turn<T: Send + 'static>(
-    turn: impl Future<Output = std::result::Result<Turn, TooMuchWork>>,
+    turn: impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let turn = turn.await?;
@@ -109,7 +109,7 @@ pub(super) async fn on_tree<T: Send + 'static>(
 ) -> Result<T> {
     let session = view.session().clone();
     let gone = view.cancellation().on_drop();
-    let done = in_turn(async move { session.turn().await }, move || work(&view)).await;
+    let done = in_turn(async move { session.acquire_work_permit().await }, move || work(&view)).await;
     gone.disarm();
     done
 }
@@ -166,12 +166,12 @@ impl Fault {
             Fault::SentBefore => StatusCode::CONFLICT,
             Fault::Tree(error) => of_tree(error),
             Fault::Tokens(error) => of_tokens(error),
-            Fault::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
-            Fault::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Denied(Refusal::Busy | Refusal::TooManyConnections) | Fault::TooMuchWork(_) => {
+            Fault::Denied(AuthError::Denied) => StatusCode::UNAUTHORIZED,
+            Fault::Denied(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Fault::Denied(AuthError::Busy | AuthError::TooManyConnections) | Fault::TooMuchWork(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Fault::Denied(Refusal::Store(error)) | Fault::Store(error) => of_store(error),
+            Fault::Denied(AuthError::Store(error)) | Fault::Store(error) => of_store(error),
             Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -192,7 +192,7 @@ impl Fault {
     /// Returns what the store is short of, where that is why.
     fn shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Fault::Denied(Refusal::Store(error))
+            Fault::Denied(AuthError::Store(error))
             | Fault::Store(error)
             | Fault::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
             | Fault::Tree(tree::Error::Store(error)) => error.client_error(),

@@ -9,7 +9,7 @@ use http::{Extensions, HeaderMap, Method, header};
 use super::Shared;
 use super::fault::{Fault, Result, in_turn};
 use super::visits::Visit;
-use crate::auth::{Session, TooMuchWork, Turn};
+use crate::auth::{Session, TooMuchWork, WorkPermit};
 use crate::domain::{Peer, Protocol, Role};
 use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};
 use crate::tokens::Authority;
@@ -45,13 +45,13 @@ impl Caller {
     }
 
     /// Waits for a turn of a call of the store.
-    pub(super) fn light(&self) -> impl Future<Output = std::result::Result<Turn, TooMuchWork>> + use<> {
+    pub(super) fn light(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
         async move { session.light_turn().await }
     }
 
     /// Waits for a turn of ending what lets somebody in.
-    pub(super) fn revoking(&self) -> impl Future<Output = std::result::Result<Turn, TooMuchWork>> + use<> {
+    pub(super) fn revoking(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
         async move { session.revoking_turn().await }
     }
@@ -129,7 +129,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         };
         let visit = visit(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
         ConnectionHandle::notify_authenticated(&parts.extensions, visit.session())?;
-        visit.session().used();
+        visit.session().record_use();
         Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
     }
 }
@@ -199,7 +199,7 @@ pub(super) async fn visit(shared: &Shared, origin: RequestSource, headers: &Head
     let session = visit.session().clone();
     let turn = visit.session().clone();
     // In a turn of revoking: the form that revokes passes here first.
-    match in_turn(async move { turn.revoking_turn().await }, move || Ok(session.confirm())).await {
+    match in_turn(async move { turn.revoking_turn().await }, move || Ok(session.revalidate())).await {
         Ok(Ok(_)) => Ok(Some(visit)),
         Err(Fault::TooMuchWork(full)) => Err(full.into()),
         Ok(Err(_)) | Err(_) => {

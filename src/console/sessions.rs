@@ -40,14 +40,14 @@ pub(super) async fn list(caller: Caller) -> Result<Response> {
     in_turn(caller.light(), move || {
         let sessions = shared.tokens.sessions(&who, &shared.auth)?;
         let now = shared.auth.now();
-        let row = |session: &crate::auth::Opened| Row {
+        let row = |session: &crate::auth::OpenSession| Row {
             number: session.number,
             token: session.token.to_string(),
             login: session.login.to_string(),
             protocol: session.peer.protocol.to_string(),
             address: session.peer.address.to_string(),
             program: session.peer.user_agent.clone().unwrap_or_default(),
-            since: Moment::new(session.since, now),
+            since: Moment::new(session.opened_at, now),
             own: session.number == own,
         };
         let rows = sessions.iter().take(MOST).map(row).collect();

@@ -20,7 +20,7 @@ use super::guard::{Caller, Scripted, at_home};
 use super::multipart::{Multipart, Part, piece};
 use super::page::{self, Frame, render};
 use super::place;
-use crate::auth::Ended;
+use crate::auth::SessionEnded;
 use crate::domain::TreePath;
 use crate::tree::{self, Claim, Upload, View};
 
@@ -194,7 +194,7 @@ async fn alive<T>(caller: &Caller, work: impl Future<Output = Result<T>>) -> Res
     let session = caller.session().clone();
     tokio::select! {
         done = work => done,
-        () = session.ended() => Err(tree::Error::Ended(Ended).into()),
+        () = session.closed() => Err(tree::Error::Ended(SessionEnded).into()),
     }
 }
 
@@ -216,7 +216,7 @@ async fn receive(caller: &Caller, source: &mut impl Source, mut upload: Upload) 
             Ok(upload)
         })
         .await?;
-        caller.session().used();
+        caller.session().record_use();
         written += length;
         if last {
             return Ok(upload);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Clock, Session, random};
+use crate::auth::{Clock, Session, fill_random};
 use crate::domain::UnixMillis;
 use crate::store::StoreError;
 
@@ -99,7 +99,7 @@ impl Visits {
     async fn attend(self, key: Key, visit: Arc<Visit>) {
         loop {
             tokio::select! {
-                () = visit.session.ended() => break,
+                () = visit.session.closed() => break,
                 () = visit.over.cancelled() => break,
                 () = self.clock.sleep_until(visit.end()) => {
                     if visit.end() <= self.clock.now() {
@@ -181,7 +181,7 @@ impl Drop for SentForm {
 /// [`StoreError::Random`].
 pub(super) fn draw() -> Result<String, StoreError> {
     let mut bytes = [0; 32];
-    random(&mut bytes)?;
+    fill_random(&mut bytes)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

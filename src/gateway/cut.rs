@@ -40,7 +40,7 @@ pub(super) fn with_session(
     tokio::spawn(async move {
         tokio::select! {
             () = watching.cancelled() => {}
-            () = session.ended() => cut.cancel(),
+            () = session.closed() => cut.cancel(),
         }
     });
     response.map(|body| Watched { body, cut: watched, _done: done.drop_guard() }.boxed_unsync())

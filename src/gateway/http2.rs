@@ -325,7 +325,7 @@ async fn send_body(
 ) {
     let ended = async {
         match session {
-            Some(session) => session.ended().await,
+            Some(session) => session.closed().await,
             None => std::future::pending().await,
         }
     };

@@ -129,7 +129,7 @@ impl Gateway {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
         }
         if let Some(memory) = store.clock_checkpoint()? {
-            parts.clock.resume(memory);
+            parts.clock.restore(memory);
         }
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
         let options = tree::Options { root: settings.root.clone(), durability: settings.durability };

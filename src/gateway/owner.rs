@@ -37,7 +37,7 @@ impl Owner {
 
     /// Hands the connection over to a session's token.
     pub(super) fn set(&self, session: &Session) {
-        let (ended, gone) = (session.token_ended(), Arc::clone(&self.gone));
+        let (ended, gone) = (session.credential_invalidated(), Arc::clone(&self.gone));
         let watch = tokio::spawn(async move {
             ended.await;
             // A request that is on its way is told so itself.

@@ -396,7 +396,7 @@ impl Caller {
         tokio::spawn(async move {
             let ended = async {
                 match session {
-                    Some(session) => session.ended().await,
+                    Some(session) => session.closed().await,
                     None => std::future::pending().await,
                 }
             };

@@ -89,7 +89,7 @@ impl Served {
     /// Waits until so many jobs wait for argon2.
     async fn queue_holds(&self, jobs: usize) {
         let holds = async {
-            while self.auth.waiting_for_hashing() != jobs {
+            while self.auth.hashing_queue_len() != jobs {
                 tokio::task::yield_now().await;
             }
         };
@@ -134,9 +134,9 @@ async fn full_share_of_argon2_is_answered_503_with_retry_after_and_only_to_its_u
     let page = served.send("GET", "/console/tokens/new", &form(cookie), "").await;
     let make = format!("csrf={}&once={}&name=made", page.hidden("csrf"), page.hidden("once"));
 
-    let held = served.auth.occupy_hashing();
-    served.auth.fill_hashing_share(&login("alice"));
-    let full = served.auth.waiting_for_hashing();
+    let held = served.auth.occupy_hashing_threads();
+    served.auth.fill_hashing_queue_share(&login("alice"));
+    let full = served.auth.hashing_queue_len();
     let rotate = format!("/api/v1/tokens/{}/rotate", known.id());
     for path in ["/api/v1/tokens", "/auth/token/generate", &rotate] {
         let refused = served.send("POST", path, &bearer(&known), "{}").await;
@@ -153,7 +153,7 @@ async fn full_share_of_argon2_is_answered_503_with_retry_after_and_only_to_its_u
     assert_eq!(served.send("GET", "/api/v1/tokens/self", &bearer(&known), "").await.status(), 200, "a known secret");
     let others = served.begin("POST", "/api/v1/tokens", &bearer(&bob), "{}").await;
     served.queue_holds(full + 1).await;
-    assert_eq!(served.auth.seal_runs(), 0);
+    assert_eq!(served.auth.secret_hash_runs(), 0);
 
     drop(held);
     assert_eq!(answer(others).await.status(), 201);
@@ -161,7 +161,7 @@ async fn full_share_of_argon2_is_answered_503_with_retry_after_and_only_to_its_u
     let made = served.send("POST", "/console/tokens/new", &form(cookie), &make).await;
     assert_eq!(made.status(), 201, "the same form, sent again, is done: {}", made.0);
     assert_eq!(served.send("PROPFIND", "/dav/", &bearer(&first_use), "").await.status(), 207);
-    assert_eq!(served.auth.seal_runs(), 2);
+    assert_eq!(served.auth.secret_hash_runs(), 2);
     served.end().await;
 }
 
@@ -181,7 +181,7 @@ async fn request_that_is_reset_leaves_the_queue_for_argon2_unless_another_waits_
             requests.send_request(request, true).expect("sent");
         (response, move || stream.send_reset(h2::Reason::CANCEL))
     };
-    let held = served.auth.occupy_hashing();
+    let held = served.auth.occupy_hashing_threads();
     let (_gone, mut reset) = propfind();
     served.queue_holds(1).await;
     reset();
@@ -191,6 +191,6 @@ async fn request_that_is_reset_leaves_the_queue_for_argon2_unless_another_waits_
     reset();
     drop(held);
     assert_eq!(stays.await.expect("an answer").status(), 207);
-    assert_eq!(served.auth.proof_runs(), 1);
+    assert_eq!(served.auth.verification_runs(), 1);
     served.end().await;
 }

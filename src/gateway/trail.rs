@@ -88,8 +88,8 @@ impl Keeper {
 
     /// Writes down what the next server is to know of the clock: now and then, when it has jumped, and at the end.
     fn remember_clock(&mut self, last: bool) {
-        let Some(memory) = self.clock.memory() else { return };
-        let running = self.clock.running();
+        let Some(memory) = self.clock.checkpoint() else { return };
+        let running = self.clock.boottime();
         let known = self
             .remembered
             .as_ref()

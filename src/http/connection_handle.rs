@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Extensions;
 
-use crate::auth::{Refusal, Session};
+use crate::auth::{AuthError, Session};
 use crate::net::TooManyConnections;
 
 /// A connection that counts as one of its caller's user.
@@ -25,9 +25,9 @@ impl ConnectionHandle {
     ///
     /// # Errors
     /// [`Refusal::TooManyConnections`].
-    pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), Refusal> {
+    pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), AuthError> {
         match extensions.get::<Self>() {
-            Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| Refusal::TooManyConnections),
+            Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| AuthError::TooManyConnections),
             None => Ok(()),
         }
     }

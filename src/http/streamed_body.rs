@@ -49,7 +49,7 @@ pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: 
     let streamed = StreamedBody {
         first_block: Some((first, source)),
         next_step: None,
-        session_ended: Box::pin(async move { waiting.ended().await }),
+        session_ended: Box::pin(async move { waiting.closed().await }),
         session: session.clone(),
         remaining_bytes: left,
     };
@@ -70,7 +70,7 @@ impl<S: BlockProducer> StreamedBody<S> {
         let session = self.session.clone();
         self.next_step = Some(tokio::spawn(async move {
             // Without a turn the block is made all the same: its answer has begun.
-            let turn = session.turn_again().await;
+            let turn = session.acquire_followup_permit().await;
             let made = spawn_blocking(move || {
                 let _turn = turn;
                 make()
@@ -83,7 +83,7 @@ impl<S: BlockProducer> StreamedBody<S> {
     }
 
     fn emit(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
-        self.session.used();
+        self.session.record_use();
         self.remaining_bytes = self.remaining_bytes.map(|left| left.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
     }

@@ -201,11 +201,11 @@ impl HashedRange<'_> {
 
     fn read_chunk(&mut self, buffer: &mut [u8], stop: u64) -> Result<usize> {
         if self.shared.closing.is_cancelled() {
-            return Err(crate::auth::Ended.into());
+            return Err(crate::auth::SessionEnded.into());
         }
         let part = usize::try_from(stop - self.position).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
         let found = self.file.read_at(buffer.get_mut(..part).unwrap_or_default(), self.position)?;
-        self.shared.view().session().used();
+        self.shared.view().session().record_use();
         self.position += u64::try_from(found).unwrap_or_default();
         Ok(found)
     }

@@ -207,7 +207,7 @@ impl ConnectionSupervisor {
         let handle = self.running_session.handle();
         let (reason, words) = tokio::select! {
             result = &mut self.running_session => return self.drain_channels(result, &session).await,
-            () = session.ended() => (Disconnect::ByApplication, "the token is no longer valid"),
+            () = session.closed() => (Disconnect::ByApplication, "the token is no longer valid"),
             () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
             () = wait_for_keepalive_timeout(&self.control, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
             () = wait_for_idle_timeout(&self.control, &self.options, &self.signals.blocking_work) => {
@@ -234,7 +234,7 @@ impl ConnectionSupervisor {
             tokio::select! {
                 () = self.channels.wait() => {}
                 () = tokio::time::sleep(CHANNEL_DRAIN_TIMEOUT) => {}
-                () = session.ended() => {}
+                () = session.closed() => {}
                 () = self.signals.closing.cancelled() => {}
             }
         }

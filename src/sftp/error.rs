@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::auth::Ended;
+use crate::auth::SessionEnded;
 use crate::domain::PathError;
 use crate::store::ClientStoreError;
 use crate::tree;
@@ -86,8 +86,8 @@ pub(super) enum Error {
     Unsupported,
 }
 
-impl From<Ended> for Error {
-    fn from(ended: Ended) -> Self {
+impl From<SessionEnded> for Error {
+    fn from(ended: SessionEnded) -> Self {
         Self::Tree(ended.into())
     }
 }

@@ -115,7 +115,7 @@ impl ChannelWorker {
         let mut done = 0;
         while done < wanted {
             if shared.closing.is_cancelled() {
-                return Err(crate::auth::Ended.into());
+                return Err(crate::auth::SessionEnded.into());
             }
             let part = usize::try_from(wanted - done).unwrap_or(COPY_DATA_BUFFER_BYTES).min(COPY_DATA_BUFFER_BYTES);
             let found = source.read_at(&mut buffer[..part], offset.saturating_add(done))?;
@@ -123,7 +123,7 @@ impl ChannelWorker {
                 break;
             }
             target.write_at(&buffer[..found], to_offset.saturating_add(done))?;
-            shared.view().session().used();
+            shared.view().session().record_use();
             done += length_of(&buffer[..found]);
         }
         Ok(())

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
-use crate::auth::{Credential, Refusal, Session};
+use crate::auth::{AuthError, Credential, Session};
 use crate::domain::{Peer, Protocol, QuotaReservation};
 use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
@@ -156,10 +156,10 @@ impl SshHandler {
                 self.start_session(session);
                 return Auth::Accept;
             }
-            Ok(Err(Refusal::Throttled(wait))) => (wait.min(MAX_THROTTLE_DELAY), true),
-            Ok(Err(Refusal::Busy | Refusal::TooManyConnections)) => (BUSY_DELAY, false),
-            Ok(Err(Refusal::Denied)) => (Duration::ZERO, true),
-            Ok(Err(Refusal::Store(error))) => {
+            Ok(Err(AuthError::Throttled(wait))) => (wait.min(MAX_THROTTLE_DELAY), true),
+            Ok(Err(AuthError::Busy | AuthError::TooManyConnections)) => (BUSY_DELAY, false),
+            Ok(Err(AuthError::Denied)) => (Duration::ZERO, true),
+            Ok(Err(AuthError::Store(error))) => {
                 tracing::error!(%error, "the store failed");
                 (Duration::ZERO, false)
             }

@@ -155,7 +155,7 @@ impl ChannelWorker {
             }
         }
         if used {
-            self.session.view().session().used();
+            self.session.view().session().record_use();
         }
         WorkerOutcome {
             replies: replies.into_bytes(),

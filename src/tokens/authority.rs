@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::{Error, Result};
-use crate::auth::{Ended, Session, TooMuchWork, Turn};
+use crate::auth::{Session, SessionEnded, TooMuchWork, WorkPermit};
 use crate::domain::{
     Actor, Login, PathAccess, Permission, Privileges, Role, Roles, SystemUser, TokenId, TreePath, UnixMillis,
 };
@@ -35,8 +35,8 @@ impl From<Session> for Authority {
     }
 }
 
-impl From<Ended> for Error {
-    fn from(Ended: Ended) -> Self {
+impl From<SessionEnded> for Error {
+    fn from(SessionEnded: SessionEnded) -> Self {
         Error::Ended
     }
 }
@@ -72,7 +72,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`Error::Busy`].
-    pub(super) async fn light_turn(&self) -> Result<Option<Turn>> {
+    pub(super) async fn light_turn(&self) -> Result<Option<WorkPermit>> {
         let Authority::Session(session) = self else { return Ok(None) };
         session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
@@ -81,7 +81,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`Error::Busy`] where all users together have too much waiting.
-    pub(super) async fn light_turn_again(&self) -> Result<Option<Turn>> {
+    pub(super) async fn light_turn_again(&self) -> Result<Option<WorkPermit>> {
         let Authority::Session(session) = self else { return Ok(None) };
         session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
@@ -99,7 +99,7 @@ impl Authority {
         match self {
             Authority::Administrator | Authority::SystemUser(_) => Ok(Caller::Administrator),
             Authority::Session(session) => {
-                let width = session.width()?;
+                let width = session.privileges()?;
                 Ok(Caller::Bearer(Bearer { login: session.login().clone(), token: session.token(), width }))
             }
         }

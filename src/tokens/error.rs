@@ -1,6 +1,6 @@
 //! Why a token or user was not made, found or changed.
 
-use crate::auth::Refusal;
+use crate::auth::AuthError;
 use crate::domain::{ExceedsPrivileges, Lifetime, Login, NodeId, PolicyViolation, Role, TokenId, TreePath, UnixMillis};
 use crate::store::{StoreError, TokenState};
 use crate::tree;
@@ -151,13 +151,13 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<AuthError> for Error {
+    fn from(refusal: AuthError) -> Self {
         match refusal {
-            Refusal::Busy => Error::Busy,
-            Refusal::Store(error) => error.into(),
+            AuthError::Busy => Error::Busy,
+            AuthError::Store(error) => error.into(),
             // Of a secret that is sealed, none of these is said.
-            Refusal::Denied | Refusal::Throttled(_) | Refusal::TooManyConnections => Error::Ended,
+            AuthError::Denied | AuthError::Throttled(_) | AuthError::TooManyConnections => Error::Ended,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::authority::{Bearer, Caller};
 use super::error::at;
 use super::{Authority, Error, Label, Result, Tokens};
-use crate::auth::mint_id;
+use crate::auth::generate_token_id;
 use crate::domain::{
     ForeignRoles, Lifetime, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret, TokenExpiry,
     TokenLimits, TokenText, TreePath, UnixMillis,
@@ -193,7 +193,7 @@ impl Tokens {
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
         loop {
-            let text = TokenText::new(mint_id()?, secret.clone());
+            let text = TokenText::new(generate_token_id()?, secret.clone());
             let new = NewTokenRow {
                 id: text.id(),
                 login: request.owner.clone(),

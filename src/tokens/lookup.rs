@@ -88,7 +88,7 @@ impl Tokens {
     /// Returns the roles of another service that are kept on the token that asks.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn foreign_roles(&self, who: &Authority) -> Result<ForeignRoles> {
         match who.caller()?.bearer() {
             // Asked for at every request of another server: last uses don't matter, and cost a write.

@@ -87,7 +87,7 @@ impl Tokens {
     /// Returns the store with the last uses in force.
     fn in_force(&self) -> &Store {
         if let Some(auth) = &self.auth {
-            let _ = auth.write_uses();
+            let _ = auth.flush_uses();
         }
         &self.store
     }

@@ -2,30 +2,30 @@
 //! of the caller's user comes. Argon2 is the dearest step of a request, and waiting for it blocks no thread.
 
 use super::{Error, Result, Tokens};
-use crate::auth::{Sealer, Turn, mint_secret};
+use crate::auth::{SecretHasher, WorkPermit, generate_secret};
 use crate::domain::{Login, Secret};
 use crate::store::SecretHash;
 
 impl Tokens {
     /// Draws a secret and seals it on this thread.
     pub(super) fn seal(&self) -> Result<(Secret, SecretHash)> {
-        let secret = mint_secret()?;
-        let sealed = Sealer::open(&self.store)?.seal(&secret)?;
+        let secret = generate_secret()?;
+        let sealed = SecretHasher::open(&self.store)?.hash(&secret)?;
         Ok((secret, sealed))
     }
 
     /// Draws a secret and seals it when the user's turn comes.
     pub(super) async fn seal_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
         let Some(auth) = &self.auth else { return self.off_runtime(None, |tokens| tokens.seal()).await };
-        let secret = mint_secret()?;
-        let sealed = auth.seal(user, &secret).await?;
+        let secret = generate_secret()?;
+        let sealed = auth.hash_secret(user, &secret).await?;
         Ok((secret, sealed))
     }
 
     /// Does what blocks where blocking is allowed, in the caller's turn.
     pub(super) async fn off_runtime<T: Send + 'static>(
         &self,
-        turn: Option<Turn>,
+        turn: Option<WorkPermit>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tokens = self.clone();

@@ -1,15 +1,15 @@
 //! Sessions that are open: who may see them, and who may end them though their tokens live.
 
 use super::{Authority, Error, Result, Tokens};
-use crate::auth::{Authenticator, Opened};
+use crate::auth::{Authenticator, OpenSession};
 use crate::domain::{AuditEvent, EventKind, Role, TokenId};
 
 impl Tokens {
     /// Returns the open sessions of the tokens that the caller may look at, the latest first.
     ///
     /// # Errors
-    /// [`Error::Ended`].
-    pub fn sessions(&self, who: &Authority, auth: &Authenticator) -> Result<Vec<Opened>> {
+    /// [`Error::SessionEnded`].
+    pub fn sessions(&self, who: &Authority, auth: &Authenticator) -> Result<Vec<OpenSession>> {
         let caller = who.caller()?;
         let mut seen = Vec::new();
         let mut opened = auth.sessions();
@@ -40,9 +40,10 @@ impl Tokens {
         let caller = who.caller()?;
         let record = self.record(token)?;
         caller.acts_on(&self.store, &record, Role::RevokeTokens)?;
-        let fits = |session: &Opened| session.token == token && number.is_none_or(|number| number == session.number);
+        let fits =
+            |session: &OpenSession| session.token == token && number.is_none_or(|number| number == session.number);
         let sessions = auth.sessions().into_iter().filter(fits);
-        let ended = sessions.filter(|session| auth.end_session(token, session.number)).count();
+        let ended = sessions.filter(|session| auth.close_session(token, session.number)).count();
         if ended > 0 {
             let author = who.author(self.clock.now());
             let event = AuditEvent::new(author.at, EventKind::SessionEnded)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::auth::{Authenticator, Credential, Refusal, Session, testing};
+use crate::auth::{AuthError, Authenticator, Credential, Session, testing};
 use crate::domain::{
     Lifetime, NodeId, Permission, PolicyViolation, Roles, Scope, ScopeTarget, TokenId, TokenLimits, TokenText,
     TreePath, UnixMillis,
@@ -73,10 +73,10 @@ impl Site {
     }
 
     fn refuses(&self, text: &TokenText) -> bool {
-        matches!(self.knock(text), Err(Refusal::Denied))
+        matches!(self.knock(text), Err(AuthError::Denied))
     }
 
-    fn knock(&self, text: &TokenText) -> std::result::Result<Session, Refusal> {
+    fn knock(&self, text: &TokenText) -> std::result::Result<Session, AuthError> {
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let number = self.callers.fetch_add(1, Ordering::Relaxed);
         let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
@@ -216,7 +216,7 @@ fn a_rotated_token_keeps_its_id_and_its_end() {
     let site = site();
     let request = TokenRequest { lifetime: Asked::For(lifetime("30d")), ..TokenRequest::new(login("alice")) };
     let issued = site.tokens.issue(ADMIN, request).expect("a token");
-    site.clock.turn(DAY);
+    site.clock.advance(DAY);
     let rotated = site.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("24h"))).expect("rotated");
     assert_eq!(rotated.text.id(), issued.text.id());
     assert_ne!(rotated.text.secret(), issued.text.secret());
@@ -241,13 +241,13 @@ fn an_old_secret_is_good_for_its_grace_and_only_the_last_one() {
     assert!(site.refuses(&first));
     let old = site.come_in(&second);
     let new = site.come_in(&third);
-    site.clock.turn(DAY / 12);
+    site.clock.advance(DAY / 12);
     assert!(old.access().is_err() && site.refuses(&second), "the grace is over");
     assert!(new.access().is_ok());
 
     let late = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
     assert_eq!(late.record.grace_until, Some(late.record.expiry.hard_limit()), "a grace is no longer than the life");
-    site.clock.turn(DAY / 3);
+    site.clock.advance(DAY / 3);
     assert!(site.refuses(&third) && site.refuses(&late.text), "rotation never lengthens a life");
 }
 
@@ -259,7 +259,7 @@ fn dead_tokens_and_long_graces_are_not_rotated() {
     let other = site.scoped(&[]).expect("a token").text.id();
     site.tokens.revoke(ADMIN, &[other]).expect("revoked");
     assert!(matches!(site.tokens.rotate(ADMIN, other, None), Err(Error::Dead(_, TokenState::Revoked))));
-    site.clock.turn(91 * DAY);
+    site.clock.advance(91 * DAY);
     assert!(matches!(site.tokens.rotate(ADMIN, id, None), Err(Error::Dead(_, TokenState::Expired))));
     let unknown = "00000000".parse().expect("id");
     assert!(matches!(site.tokens.rotate(ADMIN, unknown, None), Err(Error::UnknownToken(_))));

@@ -52,9 +52,9 @@ impl Tokens {
     /// [`super::Error::Store`]; what was done by then stays done.
     pub fn tidy(&self) -> Result<Tidied> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
-        let (steady, present) = (self.clock.steady(), self.clock.retention());
+        let (steady, present) = (self.clock.steady_time(), self.clock.retention_time());
         // A sliding token lives by uses that only memory may have.
-        let in_force = self.auth.as_ref().is_none_or(Authenticator::write_uses);
+        let in_force = self.auth.as_ref().is_none_or(Authenticator::flush_uses);
         let expired = if in_force { self.store.mark_expired(steady, BATCH)? } else { 0 };
         self.store.clear_expired_graces(steady)?;
         let marks = self.store.delete_stale_sync_journals(present, MARKS)?;

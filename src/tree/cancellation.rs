@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Result;
-use crate::auth::Ended;
+use crate::auth::SessionEnded;
 
 /// A flag that ends the work of a request whose caller is gone: every loop over entries or blocks looks at it. Clones
 /// share it.
@@ -29,9 +29,9 @@ impl Cancellation {
     /// Lets the work go on, unless it was cancelled.
     ///
     /// # Errors
-    /// [`super::Error::Ended`].
+    /// [`super::Error::SessionEnded`].
     pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(Ended.into()) } else { Ok(()) }
+        if self.0.load(Ordering::Relaxed) { Err(SessionEnded.into()) } else { Ok(()) }
     }
 }
 

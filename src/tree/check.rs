@@ -102,7 +102,7 @@ impl View {
             && !(looks && access.path_access(path) == PathAccess::Visible)
             && let Err(denial) = operation.authorize(&access, path)
         {
-            self.session().denied(&format!("{operation}: {denial}"), Some(path));
+            self.session().record_denial(&format!("{operation}: {denial}"), Some(path));
         }
     }
 

@@ -175,7 +175,7 @@ impl CutUploads {
     ) -> CutUpload {
         self.bytes.hold_written(&login, size);
         let (content, bytes) = (Some(content), Arc::clone(&self.bytes));
-        CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.running()), bytes }
+        CutUpload { content, mode, login, size, since: since.unwrap_or_else(|| self.clock.boottime()), bytes }
     }
 
     /// Takes what is kept for a name.
@@ -219,7 +219,7 @@ impl CutUploads {
     }
 
     fn is_due(&self, upload: &CutUpload) -> bool {
-        self.policy.get().is_some_and(|policy| self.clock.running() < upload.since.saturating_add(policy.keep_for))
+        self.policy.get().is_some_and(|policy| self.clock.boottime() < upload.since.saturating_add(policy.keep_for))
     }
 }
 

@@ -275,10 +275,10 @@ impl View {
     /// Writes `data` at the end of a deposit.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::Ended`] once the session's token is dead.
+    /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::SessionEnded`] once the session's token is dead.
     pub fn write_deposit(&self, deposit: &mut Deposit, data: &[u8]) -> Result<()> {
         self.session().access()?;
-        self.session().used();
+        self.session().record_use();
         let end = deposit.size.saturating_add(data.len() as u64);
         self.may_hold(end)?;
         deposit.file.write_at(data, deposit.size)?;

@@ -64,7 +64,7 @@ impl Editor {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::Ended`].
+    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
             Means::InPlace(editor) => editor.read_at(buffer, offset),
@@ -77,7 +77,7 @@ impl Editor {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`].
+    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.0 {
             Means::InPlace(editor) => editor.write_at(data, offset),
@@ -88,7 +88,7 @@ impl Editor {
     /// Returns what the file is now, or would be if it were closed now.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         match &self.0 {
             Means::InPlace(editor) => editor.stat(),
@@ -110,7 +110,7 @@ impl Editor {
     /// Writes to disk what is in place; a copy is written when it is closed.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
+    /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.0 {
             Means::InPlace(editor) => editor.sync(),

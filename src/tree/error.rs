@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{LockToken, Outage};
-use crate::auth::Ended;
+use crate::auth::SessionEnded;
 use crate::domain::{ByteSize, FileTag, TreePath};
 use crate::store::StoreError;
 
@@ -97,7 +97,7 @@ pub enum Error {
     Unavailable(#[from] Outage),
     /// The token died meanwhile.
     #[error(transparent)]
-    Ended(#[from] Ended),
+    Ended(#[from] SessionEnded),
     /// The host failed; the text is for the log.
     #[error("the host failed: {0}")]
     Host(#[source] io::Error),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::host::{Folder, Location, Stat, host_path};
 use super::{LockToken, Outage, Result, View};
-use crate::auth::Ended;
+use crate::auth::SessionEnded;
 use crate::domain::{EntryName, Permission, QuotaReservation, TreeAccess, TreePath};
 
 /// Time after opening in which a file is not looked for again: opening and the first block are one step then.
@@ -60,7 +60,7 @@ impl HandleAccess {
     /// Authorizes what was opened at a canonical path with a permission.
     ///
     /// # Errors
-    /// [`super::Error::Ended`]; [`super::Error::TooManyOpenFiles`].
+    /// [`super::Error::SessionEnded`]; [`super::Error::TooManyOpenFiles`].
     pub(super) fn new(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
         Self::anchored(view, path, needed, Anchor::File)
     }
@@ -68,7 +68,7 @@ impl HandleAccess {
     /// As [`HandleAccess::new`], for a file that was opened earlier: it may be elsewhere already.
     ///
     /// # Errors
-    /// [`super::Error::Ended`].
+    /// [`super::Error::SessionEnded`].
     pub(super) fn of_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
         let share = view.shared().open_limit.take_over(view.session().login());
         Ok(Self { opened: None, ..Self::with_share(view, path, needed, Anchor::File, share)? })
@@ -103,7 +103,7 @@ impl HandleAccess {
     /// Notes a use, if the session lives and may go on with the file where it is now.
     ///
     /// # Errors
-    /// [`super::Error::Ended`]; [`super::Error::Unavailable`] where the file's file system is not there any more.
+    /// [`super::Error::SessionEnded`]; [`super::Error::Unavailable`] where the file's file system is not there any more.
     pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
         if let Err(outage) = self.view.host().available() {
             self.view.session().access()?;
@@ -116,11 +116,11 @@ impl HandleAccess {
             if !self.is_allowed(file, &mut last)? {
                 // Nobody has taken anything from the session: its file belongs to a mount that has ended.
                 let detached = self.view.host().is_detached(file);
-                return Err(if detached { Outage::Detached.into() } else { Ended.into() });
+                return Err(if detached { Outage::Detached.into() } else { SessionEnded.into() });
             }
         }
         drop(last);
-        self.view.session().used();
+        self.view.session().record_use();
         Ok(())
     }
 

@@ -91,7 +91,7 @@ impl InPlace {
     /// Returns where the file is now, if the session may go on with it there.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub(super) fn place(&self) -> Result<Place> {
         self.access.check(&*self.file)?;
         Ok(self.access.place())
@@ -100,7 +100,7 @@ impl InPlace {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::Ended`].
+    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.check(&*self.file)?;
         if !self.mode.read {
@@ -113,7 +113,7 @@ impl InPlace {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::Ended`].
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::SessionEnded`].
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.access.check(&*self.file)?;
         if self.mode.append && self.view().limits_size() {
@@ -129,7 +129,7 @@ impl InPlace {
     /// Returns what the file is now.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub(super) fn stat(&self) -> Result<Entry> {
         self.access.check(&*self.file)?;
         Ok(self.view().entry(&self.asked, &self.file.stat()?, self.permission))
@@ -157,7 +157,7 @@ impl InPlace {
     /// Writes to disk.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
+    /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub(super) fn sync(&self) -> Result<()> {
         self.access.check(&*self.file)?;
         Ok(self.file.sync()?)

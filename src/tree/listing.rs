@@ -65,7 +65,7 @@ impl Listing {
     /// Tells whether the session may go on listing the folder where it is now.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub(super) fn check(&self) -> Result<()> {
         match &self.source {
             Source::All(all) => all.access.check(&all.names),

@@ -107,7 +107,7 @@ impl LockTable {
             let mut lock = Lock::from(row);
             // A clock that was set back must not stretch a life.
             lock.expires = lock.expires.min(now.saturating_add(LONGEST));
-            let ends = clock.running() + lock.expires.saturating_duration_since(now);
+            let ends = clock.boottime() + lock.expires.saturating_duration_since(now);
             held.insert(lock, ends);
         }
         let count = AtomicUsize::new(held.places.len());
@@ -215,7 +215,7 @@ impl LockTable {
             timeout,
             expires: self.clock.now().saturating_add(timeout),
         };
-        held.insert(lock.clone(), self.clock.running() + timeout);
+        held.insert(lock.clone(), self.clock.boottime() + timeout);
         self.changed(&held);
         Ok(lock)
     }
@@ -244,7 +244,7 @@ impl LockTable {
             return Err(Error::Precondition);
         }
         held.remove(token);
-        held.insert(lock.clone(), self.clock.running() + lock.timeout);
+        held.insert(lock.clone(), self.clock.boottime() + lock.timeout);
         self.changed(&held);
         Ok(lock)
     }
@@ -352,7 +352,7 @@ impl LockTable {
 
     /// Returns the locks after the expired ones were struck.
     fn current(&self) -> RwLockReadGuard<'_, Held> {
-        let now = self.clock.running();
+        let now = self.clock.boottime();
         let held = self.held.read();
         if held.expired(now).is_empty() {
             return held;

@@ -111,7 +111,7 @@ impl FileState {
             Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(Content::Upload(upload)),
             Self::InPlace(editor) => Ok(Content::InPlace(editor)),
             // The session has just ended: no request comes through a closed handle.
-            Self::Closed => Err(crate::auth::Ended.into()),
+            Self::Closed => Err(crate::auth::SessionEnded.into()),
         }
     }
 }
@@ -120,7 +120,7 @@ impl OpenFile {
     /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a file that was not opened to be read; [`Error::Ended`].
+    /// [`Error::WrongMode`] for a file that was not opened to be read; [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.handle {
             Handle::Read(reader, _) => reader.read_at(buffer, offset),
@@ -136,7 +136,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`Error::WrongMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::WrongType`],
-    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`]; [`Error::Superseded`], [`Error::Replaced`].
+    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.handle {
             Handle::Read(..) => Err(Error::WrongMode),
@@ -155,7 +155,7 @@ impl OpenFile {
     /// Returns what the file is, or would be if it were committed now.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         match &self.handle {
             Handle::Read(reader, None) => reader.stat(),
@@ -189,7 +189,7 @@ impl OpenFile {
     /// Writes to disk what is in place; of what is staged, tells whether its commit would still be let through.
     ///
     /// # Errors
-    /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Host`], [`Error::Ended`].
+    /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.handle {
             Handle::Read(..) => Ok(()),
@@ -295,7 +295,7 @@ impl WrittenFile {
             FileState::Staged(upload) | FileState::Unlinked(upload) => staged(upload),
             FileState::InPlace(editor) => in_place(editor),
             FileState::Superseded(_) => Err(Error::Superseded),
-            FileState::Closed => Err(crate::auth::Ended.into()),
+            FileState::Closed => Err(crate::auth::SessionEnded.into()),
         }
     }
 

@@ -60,7 +60,7 @@ impl Reader {
     /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
     ///
     /// # Errors
-    /// [`super::Error::Ended`] once the session's token is dead or no longer reaches the file where it is now.
+    /// [`super::Error::SessionEnded`] once the session's token is dead or no longer reaches the file where it is now.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.check(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
@@ -79,7 +79,7 @@ impl Reader {
     /// Sets mode and times of the file, where the session may write it.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::Ended`].
+    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::SessionEnded`].
     pub(super) fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         self.access.check(&*self.file)?;
         if attributes.size.is_some() {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::{Durability, Options, Tree, View};
-use crate::auth::{Authenticator, Clock, Credential, Session, mint, testing};
+use crate::auth::{Authenticator, Clock, Credential, Session, generate_token, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
 use crate::store::{NewTokenRow, Store};
@@ -78,8 +78,8 @@ impl House {
     }
 
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
-        let text = mint().expect("random");
-        let sealed = self.auth.sealer().seal(text.secret()).expect("sealed");
+        let text = generate_token().expect("random");
+        let sealed = self.auth.secret_hasher().hash(text.secret()).expect("sealed");
         let made = crate::store::testing::new_token(text.id().as_str(), name, TokenExpiry::Never);
         let new = NewTokenRow { secret_hash: sealed, scopes, created_at: self.clock.now(), ..made };
         self.store.add_token(&new).expect("kept");

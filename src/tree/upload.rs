@@ -295,7 +295,7 @@ impl Upload {
     /// refused the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Ended`]; [`Error::WrongType`] as
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::WrongType`] as
     /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write(data, offset).inspect_err(|_| self.spoilt.store(true, Ordering::Release))
@@ -326,7 +326,7 @@ impl Upload {
     /// Reads back at an offset.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.check(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
@@ -335,7 +335,7 @@ impl Upload {
     /// Returns what the file would be if it were committed now, but for its tag.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         self.access.check(&*self.file)?;
         let mode = self.wanted.lock().mode.unwrap_or(self.finish.mode);

@@ -10,7 +10,7 @@ use super::conditions::{Conditions, Surroundings};
 use super::error::{Error, Result, blocking};
 use super::fields;
 use super::verb::Verb;
-use crate::auth::{Authenticator, Refusal, Session};
+use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
 use crate::tree::{self, Claim, LockToken, Tree, View};
@@ -21,7 +21,7 @@ use crate::tree::{self, Claim, LockToken, Tree, View};
 /// [`Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
 pub(super) async fn admit(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
     let headers = &head.headers;
-    let credential = parse_credential(headers).ok_or(Refusal::Denied)?;
+    let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Webdav, address: origin.address, user_agent };
     let session = auth.authenticate(credential, peer).await?;

@@ -109,7 +109,7 @@ pub(super) fn first(kept: &str) -> &str {
 /// reckoned here; none for a large file.
 ///
 /// # Errors
-/// What the tree says while the file is read; [`crate::tree::Error::Ended`] once the request is cancelled.
+/// What the tree says while the file is read; [`crate::tree::Error::SessionEnded`] once the request is cancelled.
 pub(super) fn wanted(headers: &HeaderMap, reader: &Reader, cancellation: &Cancellation) -> Result<Option<HeaderValue>> {
     let size = reader.entry().size;
     let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::address::Mount;
 use super::get::set;
 use super::verb::Verb;
-use crate::auth::{Refusal, TooMuchWork};
+use crate::auth::{AuthError, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
 use crate::store::{ClientStoreError, StoreError};
@@ -24,7 +24,7 @@ pub(super) enum Error {
     Tree(#[from] tree::Error),
     /// Nobody was let in.
     #[error(transparent)]
-    Denied(#[from] Refusal),
+    Denied(#[from] AuthError),
     /// The request can't be read.
     #[error("{0}")]
     Malformed(&'static str),
@@ -148,7 +148,7 @@ pub(super) async fn in_turn<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let turn = view.session().turn().await.map_err(|TooMuchWork| Error::Busy)?;
+    let turn = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
     let gone = view.cancellation().on_drop();
     let done = blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
@@ -236,9 +236,11 @@ impl Error {
         let creates = verb.is_some_and(Verb::creates);
         match self {
             Self::Tree(error) => tree_status(error, verb),
-            Self::Denied(Refusal::Denied) => StatusCode::UNAUTHORIZED,
-            Self::Denied(Refusal::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(AuthError::Denied) => StatusCode::UNAUTHORIZED,
+            Self::Denied(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
@@ -263,7 +265,7 @@ impl Error {
             Self::Unsupported(_) | Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
-            Self::Denied(Refusal::Store(error)) => store_status(error),
+            Self::Denied(AuthError::Store(error)) => store_status(error),
             Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -351,15 +353,15 @@ impl Error {
     /// Returns what the store is short of, where that is why.
     pub(super) fn shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Self::Tree(tree::Error::Store(error)) | Self::Denied(Refusal::Store(error)) => error.client_error(),
+            Self::Tree(tree::Error::Store(error)) | Self::Denied(AuthError::Store(error)) => error.client_error(),
             _ => None,
         }
     }
 
     fn wait(&self) -> Option<Duration> {
         match self {
-            Self::Denied(Refusal::Throttled(wait)) => Some(*wait),
-            Self::Denied(Refusal::Busy | Refusal::TooManyConnections) | Self::Busy | Self::InUse => {
+            Self::Denied(AuthError::Throttled(wait)) => Some(*wait),
+            Self::Denied(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy | Self::InUse => {
                 Some(Duration::from_secs(1))
             }
             Self::Tree(tree::Error::TooManyOpenFiles) => Some(Duration::from_secs(1)),
@@ -470,11 +472,11 @@ mod tests {
 
     #[test]
     fn strangers_are_challenged_and_told_to_wait() {
-        let response = Error::Denied(Refusal::Denied).into_response(UNASKED);
+        let response = Error::Denied(AuthError::Denied).into_response(UNASKED);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let challenges: Vec<_> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
         assert_eq!(challenges, ["Basic realm=\"patgate\", charset=\"UTF-8\"", "Bearer realm=\"patgate\""]);
-        let response = Error::Denied(Refusal::Throttled(Duration::from_millis(2500))).into_response(UNASKED);
+        let response = Error::Denied(AuthError::Throttled(Duration::from_millis(2500))).into_response(UNASKED);
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from(3)));
     }
 }

@@ -272,7 +272,7 @@ mod tests {
         let mut turns = Vec::new();
         runtime.block_on(async {
             let mut poll = Context::from_waker(Waker::noop());
-            while let Poll::Ready(turn) = pin!(session.turn()).poll(&mut poll) {
+            while let Poll::Ready(turn) = pin!(session.acquire_work_permit()).poll(&mut poll) {
                 turns.push(turn.expect("a turn"));
             }
             let mut asked = pin!(answer(&call));

@@ -130,12 +130,12 @@ impl Webdav {
             return Error::Encoded.into_response(Asked { verb: Some(verb), place: None, folder: false });
         }
         if verb == Verb::Options {
-            session.used();
+            session.record_use();
             return options();
         }
         let head = match self.beside(verb, head, body, &session).await {
             Ok(Beside::Answered(response)) => {
-                session.used();
+                session.record_use();
                 return response;
             }
             Ok(Beside::Tree(head)) => head,
@@ -167,7 +167,7 @@ impl Webdav {
         };
         match result {
             Ok(response) => {
-                session.used();
+                session.record_use();
                 response
             }
             Err(error) => {

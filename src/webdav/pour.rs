@@ -10,7 +10,7 @@ use hyper::body::Body as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::error::{Error, Result};
-use crate::auth::{Ended, Session};
+use crate::auth::{Session, SessionEnded};
 use crate::http::RequestBody;
 use crate::tree;
 
@@ -45,7 +45,7 @@ pub(super) async fn pour<S: Sink>(
 ) -> Result<(S, Vec<Bytes>)> {
     let ended = async {
         tokio::select! {
-            () = session.ended() => Error::from(tree::Error::Ended(Ended)),
+            () = session.closed() => Error::from(tree::Error::Ended(SessionEnded)),
             () = stopped => Error::Cut,
         }
     };

@@ -180,7 +180,7 @@ impl Sink for Transfer {
             upload.write_at(block, self.start + self.written)?;
             self.written += block.len() as u64;
         }
-        self.call.view.session().used();
+        self.call.view.session().record_use();
         Ok(self)
     }
 }
@@ -189,7 +189,7 @@ impl Sink for Transfer {
 /// are to be kept. It reads the whole file: see [`conclude`].
 ///
 /// # Errors
-/// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::Ended`] once the request is cancelled.
+/// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
 pub(super) fn verify(call: &Call, upload: &Upload) -> Result<Option<String>> {
     let mut sums = Checksums::announced(&call.headers, Of::Whole);
     if sums.is_empty() {

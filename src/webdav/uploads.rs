@@ -125,7 +125,7 @@ impl Uploads {
     /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
     pub(super) fn new(tree: Tree, most: UploadSpaces, clock: Clock) -> Self {
         let scales = Scales::new(tree.clone(), most);
-        let left = tree.unfinished(clock.retention().saturating_sub(LIFE));
+        let left = tree.unfinished(clock.retention_time().saturating_sub(LIFE));
         let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
         let mut table = Table::default();
         for upload in left.unwrap_or_default() {
@@ -158,7 +158,7 @@ impl Uploads {
     /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when the user's, or all, hold too much.
     pub(super) fn admit(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.epoch()?;
-        let old = self.0.table.lock().holds_old(self.0.clock.retention());
+        let old = self.0.table.lock().holds_old(self.0.clock.retention_time());
         let swept_at = *self.0.order.lock();
         if old || swept_at != Some(epoch) {
             self.sweep();
@@ -187,7 +187,7 @@ impl Uploads {
     /// Returns an upload of a token.
     pub(super) fn find(&self, id: Uuid, token: TokenId) -> Option<Arc<Open>> {
         let open = self.0.table.lock().open.get(&id).cloned()?;
-        (open.token == token && !open.is_old(self.0.clock.retention())).then_some(open)
+        (open.token == token && !open.is_old(self.0.clock.retention_time())).then_some(open)
     }
 
     /// Ends an upload, also for a request that works on it; may block.
@@ -235,7 +235,7 @@ impl Uploads {
     pub(super) fn chunked(&self, token: TokenId, name: &EntryName, now: UnixMillis) -> Option<Arc<Chunked>> {
         let found = self.0.table.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
-        if is_old(state.1, self.0.clock.retention()) {
+        if is_old(state.1, self.0.clock.retention_time()) {
             return None;
         }
         state.1 = now;
@@ -313,7 +313,7 @@ impl Uploads {
             return;
         };
         *order = epoch;
-        let (open, chunked) = self.0.table.lock().sweep(&live, self.0.clock.retention());
+        let (open, chunked) = self.0.table.lock().sweep(&live, self.0.clock.retention_time());
         for open in open {
             open.cancel();
             told(self.0.tree.discard(open.id, [&open.waiting]).map_err(Error::from));

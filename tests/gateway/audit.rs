@@ -82,11 +82,11 @@ async fn expiry_is_told_and_the_dead_leave_after_their_retention() {
     let gateway = Fixture::with_clock_by_hand().await;
     gateway.user("alice", &["/:rw"]);
     let token = gateway.token("alice", &["-e", "1h"]);
-    gateway.clock.turn(Duration::from_secs(3700));
+    gateway.clock.advance(Duration::from_secs(3700));
     let expired = events(&gateway, &["--event", "token.expired"], 1).await;
     assert_eq!(text(&expired[0], "token"), id_of(&token));
     assert!(gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success(), "kept for its retention");
-    gateway.clock.turn(30 * DAY);
+    gateway.clock.advance(30 * DAY);
     let removed = events(&gateway, &["--event", "token.removed"], 1).await;
     assert_eq!(text(&removed[0], "token"), id_of(&token));
     assert!(!gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success());

@@ -57,7 +57,7 @@ async fn locks_are_bounded_by_user_and_in_all_and_released_by_unlock_expiry_and_
     assert_eq!(alice.send("UNLOCK", "/dav/a", &[("lock-token", &token)], "").await.status, 204);
     assert_eq!(lock(&bob, "/dav/d", "Second-3600").await.status, 200);
     assert_eq!(lock(&alice, "/dav/a", "Second-60").await.status, 507);
-    gateway.clock.turn(Duration::from_secs(61));
+    gateway.clock.advance(Duration::from_secs(61));
     assert_eq!(lock(&alice, "/dav/a", "Second-60").await.status, 200);
     // The user who is removed holds none any more, and binds nobody.
     gateway.patgate(&["admin", "user", "delete", "bob"]);
@@ -126,7 +126,7 @@ async fn named_nodes_are_bounded_by_user_and_in_all_and_released_with_their_file
     gateway.write("z", "content");
     let named = async {
         while refusal(&bob, "/dav/z", "p", 10).await.is_some() {
-            gateway.clock.turn(Duration::from_secs(11));
+            gateway.clock.advance(Duration::from_secs(11));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -188,7 +188,7 @@ async fn refusals_of_one_user_take_no_place_in_the_trail_from_others_and_keep_no
     };
     let trimmed = async {
         loop {
-            gateway.clock.turn(Duration::from_secs(11));
+            gateway.clock.advance(Duration::from_secs(11));
             tokio::time::sleep(Duration::from_millis(50)).await;
             let denied = rows("mallory", "access.denied");
             if (1..=40).contains(&denied) {

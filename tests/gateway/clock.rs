@@ -30,7 +30,7 @@ async fn expired_token_is_not_revived_by_a_clock_that_goes_back() {
     let mut gateway = gateway().await;
     let (token, start) = (gateway.token("alice", &["-e", "1h"]), gateway.clock.now());
     assert_eq!(comes_in(&gateway, &token).await, (207, true));
-    gateway.clock.turn(2 * HOUR);
+    gateway.clock.advance(2 * HOUR);
     assert_eq!(comes_in(&gateway, &token).await, (401, false));
     gateway.clock.set(start);
     assert_eq!(comes_in(&gateway, &token).await, (401, false));

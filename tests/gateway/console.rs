@@ -117,17 +117,17 @@ async fn a_session_ends_with_its_token_and_when_it_rests() {
     let token = gateway.token("alice", &["-e", "30d"]);
     let resting = Browser::signed_in(&gateway, "alice", &token).await;
     for _ in 0..3 {
-        gateway.clock.turn(Duration::from_secs(20 * 60));
+        gateway.clock.advance(Duration::from_secs(20 * 60));
         assert!(resting.is_in().await, "each page begins the half hour anew");
     }
-    gateway.clock.turn(Duration::from_secs(31 * 60));
+    gateway.clock.advance(Duration::from_secs(31 * 60));
     assert!(!resting.is_in().await);
     let long = Browser::signed_in(&gateway, "alice", &token).await;
     for _ in 0..35 {
-        gateway.clock.turn(Duration::from_secs(20 * 60));
+        gateway.clock.advance(Duration::from_secs(20 * 60));
         assert!(long.is_in().await);
     }
-    gateway.clock.turn(Duration::from_secs(21 * 60));
+    gateway.clock.advance(Duration::from_secs(21 * 60));
     assert!(!long.is_in().await, "half a day is the longest");
 }
 
@@ -452,7 +452,7 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
     assert!(link(&back, "prev").is_none() && link(&back, "next").is_some());
 
     std::fs::remove_dir(gateway.host("/a")).expect("removed");
-    gateway.clock.turn(Duration::from_secs(100 * 60));
+    gateway.clock.advance(Duration::from_secs(100 * 60));
     let chief = Browser::signed_in(&gateway, "chief", &chief).await;
     for path in ["/console/tokens", "/console/people"] {
         let page = chief.get(path).await.text();

@@ -70,7 +70,7 @@ async fn uses_and_refusals_of_each_protocol_move_their_own_bars() {
     assert!(of(&figures, "SFTP, refused") >= 1, "{figures:?}");
     assert_eq!(of(&figures, "API and console, refused"), 0);
 
-    gateway.clock.turn(HOUR);
+    gateway.clock.advance(HOUR);
     sftp.list("/a").await.expect("listed");
     let (figures, lines) = reader.figures(&gateway).await;
     assert_eq!((of(&figures, "SFTP"), lines), (2, 2), "an hour later it counts again, in a bar of its own");
@@ -82,7 +82,7 @@ async fn uses_and_refusals_of_each_protocol_move_their_own_bars() {
 
     let page = reader.page(&gateway, "/console/audit?span=day&user=alice").await;
     assert!(page.contains("Events that fit the filter") && !page.contains("Uses: "), "uses are of everybody: {page}");
-    gateway.clock.turn(25 * HOUR);
+    gateway.clock.advance(25 * HOUR);
     let (figures, _) = reader.figures(&gateway).await;
     assert_eq!(of(&figures, "WebDAV"), 0, "what is older than a day is not of the last day");
 }

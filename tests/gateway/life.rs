@@ -15,9 +15,9 @@ async fn a_hard_limit_is_not_moved_by_use() {
     let dav = gateway.dav("alice", &token);
     for _ in 0..9 {
         assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
-        gateway.clock.turn(Duration::from_secs(60));
+        gateway.clock.advance(Duration::from_secs(60));
     }
-    gateway.clock.turn(Duration::from_secs(61));
+    gateway.clock.advance(Duration::from_secs(61));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
 }
 
@@ -28,15 +28,15 @@ async fn a_sliding_window_lives_while_it_is_used_and_no_longer() {
     let token = gateway.token("alice", &["-a", "10m", "-e", "1h"]);
     let dav = gateway.dav("alice", &token);
     for _ in 0..6 {
-        gateway.clock.turn(Duration::from_secs(9 * 60));
+        gateway.clock.advance(Duration::from_secs(9 * 60));
         assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
     }
-    gateway.clock.turn(Duration::from_secs(7 * 60));
+    gateway.clock.advance(Duration::from_secs(7 * 60));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "the hard limit caps the window");
 
     let rested = gateway.token("alice", &["-a", "600"]);
     let dav = gateway.dav("alice", &rested);
-    gateway.clock.turn(Duration::from_secs(11 * 60));
+    gateway.clock.advance(Duration::from_secs(11 * 60));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "it rested longer than its window");
 }
 
@@ -47,9 +47,9 @@ async fn refusals_do_not_move_a_sliding_window() {
     let token = gateway.token("alice", &["-a", "10m"]);
     let (dav, wrong) = (gateway.dav("alice", &token), gateway.dav("bob", &token));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
-    gateway.clock.turn(Duration::from_secs(9 * 60));
+    gateway.clock.advance(Duration::from_secs(9 * 60));
     assert_eq!(wrong.status("PROPFIND", "/dav/").await, 401);
-    gateway.clock.turn(Duration::from_secs(2 * 60));
+    gateway.clock.advance(Duration::from_secs(2 * 60));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
 }
 
@@ -58,10 +58,10 @@ async fn a_window_that_moved_survives_a_restart() {
     let mut gateway = Fixture::with_clock_by_hand().await;
     gateway.user("alice", &["/:rw"]);
     let token = gateway.token("alice", &["-a", "10m"]);
-    gateway.clock.turn(Duration::from_secs(9 * 60));
+    gateway.clock.advance(Duration::from_secs(9 * 60));
     assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
     gateway.restart().await;
-    gateway.clock.turn(Duration::from_secs(9 * 60));
+    gateway.clock.advance(Duration::from_secs(9 * 60));
     assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
 }
 
@@ -72,7 +72,7 @@ async fn expiry_ends_an_open_sftp_session_that_does_nothing() {
     let token = gateway.token("alice", &["-e", "10m"]);
     let mut sftp = gateway.sftp("alice", &token).await;
     assert_eq!(sftp.list("/").await, Ok(Vec::new()));
-    gateway.clock.turn(Duration::from_secs(11 * 60));
+    gateway.clock.advance(Duration::from_secs(11 * 60));
     let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
     assert_eq!(ended, Err(SftpError::Gone));
 }

@@ -263,7 +263,7 @@ async fn a_lock_is_refreshed_whole_and_ends_with_its_time() {
     gateway.user("alice", &["/:rw"]);
     let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "30d"]));
     let token = locked(&dav, "/dav/f", "infinity").await;
-    gateway.clock.turn(Duration::from_secs(500));
+    gateway.clock.advance(Duration::from_secs(500));
     let with = [("if", &*format!("({token})")), ("depth", "0"), ("timeout", "Second-600")];
     let refreshed = dav.send("LOCK", "/dav/f/a", &with, "").await;
     assert_eq!((refreshed.status, refreshed.header("lock-token")), (200, ""));
@@ -272,9 +272,9 @@ async fn a_lock_is_refreshed_whole_and_ends_with_its_time() {
         text.contains("<D:depth>infinity</D:depth>") && text.contains("Second-600"),
         "Depth is passed over: {text}"
     );
-    gateway.clock.turn(Duration::from_secs(500));
+    gateway.clock.advance(Duration::from_secs(500));
     assert_eq!(dav.put("/dav/f/a", "new").await.status, 423, "its time began anew");
-    gateway.clock.turn(Duration::from_secs(101));
+    gateway.clock.advance(Duration::from_secs(101));
     assert_eq!(dav.put("/dav/f/a", "new").await.status, 204);
     assert!(!is_locked(&dav, "/dav/f").await);
     assert_eq!(dav.send("LOCK", "/dav/f", &with, "").await.status, 412, "what has ended can't be refreshed");

@@ -124,11 +124,11 @@ async fn cut_upload_is_shown_to_its_token_alone_and_until_something_stands_there
 async fn cut_upload_is_discarded_with_its_token_and_after_its_time() {
     let served = Served::start().await;
     drop(served.cut("/a", "half").await);
-    served.gateway.clock.turn(Duration::from_secs(86_400));
+    served.gateway.clock.advance(Duration::from_secs(86_400));
     served.swept().await;
     drop(served.cut("/b", "half").await);
     served.gateway.patgate(&["apitoken", "revoke", crate::support::id_of(&served.token)]);
-    served.gateway.clock.turn(Duration::from_secs(60));
+    served.gateway.clock.advance(Duration::from_secs(60));
     served.swept().await;
 }
 

@@ -176,13 +176,13 @@ async fn a_token_that_nobody_asks_with_is_unknown_after_ninety_days() {
     let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "300d"]));
     let days = |count: u64| std::time::Duration::from_secs(count * 24 * 3600);
     let first = sync(&dav, "/dav/f/", "", "1", None).await;
-    gateway.clock.turn(days(89));
+    gateway.clock.advance(days(89));
     let second = sync(&dav, "/dav/f/", &first.token, "1", None).await;
     assert_eq!(second.changed, set(&[]), "it is still known, and in use");
-    gateway.clock.turn(days(89));
+    gateway.clock.advance(days(89));
     let third = sync(&dav, "/dav/f/", &second.token, "1", None).await;
     assert_eq!(third.changed, set(&[]));
-    gateway.clock.turn(days(90));
+    gateway.clock.advance(days(90));
     let refused = ask(&dav, "/dav/f/", &third.token, "1", None).await;
     assert_eq!(refused.status, 403);
     assert!(refused.text().contains("<D:valid-sync-token/>"), "{}", refused.text());

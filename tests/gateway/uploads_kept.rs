@@ -268,11 +268,11 @@ async fn what_waited_too_long_while_the_server_was_down_is_swept_at_its_start() 
         begun.header("location").to_owned()
     };
     let old = begin(&gateway, "old").await;
-    gateway.clock.turn(Duration::from_secs(20 * 3600));
+    gateway.clock.advance(Duration::from_secs(20 * 3600));
     let new = begin(&gateway, "new").await;
     gateway.halt().await;
     assert_eq!(staged(&gateway.root()).len(), 4, "a stop leaves them");
-    gateway.clock.turn(Duration::from_secs(5 * 3600));
+    gateway.clock.advance(Duration::from_secs(5 * 3600));
     gateway.restart().await;
     assert_eq!(staged(&gateway.root()).len(), 2);
     let dav = gateway.dav("alice", &token);

@@ -26,13 +26,13 @@ fn what_ends_soon_is_found_the_first_to_end_first_and_whoever_owns_it() {
     site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
     let ending = |owner: Option<&str>| site.tokens.ending(ADMIN, owner.map(login).as_ref(), 10).expect("found");
     assert_eq!(ending(None).count, 0, "none is near its end");
-    site.clock.turn(11 * DAY + 7 * HOUR);
+    site.clock.advance(11 * DAY + 7 * HOUR);
     assert_eq!(ids(&ending(None)), [resting], "of its rest, less than a quarter is left");
-    site.clock.turn(3 * DAY);
+    site.clock.advance(3 * DAY);
     assert_eq!(ids(&ending(None)), [resting, sooner, other]);
-    site.clock.turn(12 * HOUR);
+    site.clock.advance(12 * HOUR);
     assert_eq!(ids(&ending(None)), [resting, sooner, other], "of the one of 20 days, a quarter is left");
-    site.clock.turn(12 * HOUR);
+    site.clock.advance(12 * HOUR);
     assert_eq!(ids(&ending(Some("alice"))), [sooner, later]);
     assert_eq!(ids(&ending(Some("bob"))), [other]);
     let some = site.tokens.ending(ADMIN, None, 1).expect("found");
@@ -99,7 +99,7 @@ fn nobody_is_told_of_another_users_tokens_without_the_role() {
     site.user("bob", &["/bob:rw"]);
     let (own, other) = (site.scoped(&["path:/alice/below:r"]).expect("a token"), made(&site, "bob", "10d", None));
     let bearer = site.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
-    site.clock.turn(9 * DAY);
+    site.clock.advance(9 * DAY);
     std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
     let who = Authority::from(site.come_in(&bearer.text));
     assert_eq!(ids(&site.tokens.ending(&who, None, 10).expect("found")), [other]);

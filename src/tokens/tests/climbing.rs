@@ -81,7 +81,7 @@ fn short(w: &World) -> Bearer {
 /// One that did.
 fn dead(w: &World) -> Bearer {
     let short = short(w);
-    w.site.clock.turn(DAY / 24);
+    w.site.clock.advance(DAY / 24);
     short
 }
 
@@ -544,7 +544,7 @@ fn a_child_lives_no_longer_and_reaches_no_further_than_its_parent_whatever_becom
     site.narrow(&alice, parent.id, Narrowing { limits: doors(&[Protocol::Sftp]), ..Narrowing::default() }).expect("ok");
     assert!(session.access().is_err(), "an open session whose door was closed ends");
     assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);
-    site.clock.turn(DAY);
+    site.clock.advance(DAY);
     assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Expired);
 }
 

@@ -87,7 +87,7 @@ fn the_death_that_decides_is_named() {
     let revoked = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
     let live = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
     let end = site.clock.now().saturating_add(Duration::from_secs(3600));
-    site.clock.turn(Duration::from_secs(3600));
+    site.clock.advance(Duration::from_secs(3600));
     site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
     let decides = |token| ask(&site, token, "read", "/alice").decided_by;
     assert_eq!(decides(short), DecidingRule::Expired { token: short, at: end });

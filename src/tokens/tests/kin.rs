@@ -121,7 +121,7 @@ impl Family {
                 drop(self.site.tokens.revoke_grant(ADMIN, &alice, &GrantPlace::Path(at(path))));
             }
             Deed::Wait(hours) => {
-                self.site.clock.turn(Duration::from_secs(hours * 3600));
+                self.site.clock.advance(Duration::from_secs(hours * 3600));
             }
         }
     }
@@ -131,7 +131,7 @@ impl Family {
             let child = self.site.tokens.find(ADMIN, *id).expect("there");
             let Some(parent) = child.parent else { continue };
             let above = self.site.tokens.find(ADMIN, parent).expect("there");
-            let opened = session.as_ref().and_then(|session| Some((session, session.width().ok()?)));
+            let opened = session.as_ref().and_then(|session| Some((session, session.privileges().ok()?)));
             if above.state != TokenState::Live {
                 prop_assert!(child.state != TokenState::Live && opened.is_none(), "it outlives its parent");
                 continue;

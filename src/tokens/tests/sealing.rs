@@ -43,10 +43,10 @@ impl Server {
 
     /// Starts a request, and returns it once it waits for its turn.
     fn waiting<T>(&self, future: impl Future<Output = T>) -> std::pin::Pin<Box<impl Future<Output = T>>> {
-        let (mut future, before) = (Box::pin(future), self.site.auth.waiting_for_hashing());
+        let (mut future, before) = (Box::pin(future), self.site.auth.hashing_queue_len());
         self.runtime.block_on(std::future::poll_fn(|context| {
             assert!(future.as_mut().poll(context).is_pending());
-            let waits = self.site.auth.waiting_for_hashing() > before;
+            let waits = self.site.auth.hashing_queue_len() > before;
             // What blocks wakes this when it is done.
             if waits { Poll::Ready(()) } else { Poll::Pending }
         }));
@@ -97,7 +97,7 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
         let refused = server.issue(who, TokenRequest { scopes: scopes("/alice/below"), limits, ..ask() });
         assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
     }
-    assert_eq!(site.auth.seal_runs(), 0);
+    assert_eq!(site.auth.secret_hash_runs(), 0);
     assert_eq!(site.store.nodes().expect("read").len(), nodes);
 }
 
@@ -109,7 +109,7 @@ fn refused_rotations_seal_no_secret() {
     let (_, help) = server.bearer("help", &[Role::GenerateTokens], |_| ());
     let (dead, _) = server.bearer("dead", &[], |_| ());
     site.tokens.revoke(ADMIN, &[dead]).expect("revoked");
-    let unknown = crate::auth::mint_id().expect("random");
+    let unknown = crate::auth::generate_token_id().expect("random");
     let (admins, _) = server.bearer("root", &[Role::Admin], |_| ());
     let rotations = [
         ("unknown", ADMIN, unknown, None),
@@ -121,9 +121,9 @@ fn refused_rotations_seal_no_secret() {
     for (what, who, id, grace) in rotations {
         assert!(server.rotate(who, id, grace).is_err(), "{what}");
     }
-    assert_eq!(site.auth.seal_runs(), 0);
+    assert_eq!(site.auth.secret_hash_runs(), 0);
     let rotated = server.rotate(ADMIN, own, None).expect("rotated");
-    assert_eq!(site.auth.seal_runs(), 1);
+    assert_eq!(site.auth.secret_hash_runs(), 1);
     site.come_in(&rotated.text);
 }
 
@@ -133,30 +133,30 @@ fn full_share_of_the_queue_is_told_as_busy_and_keeps_no_other_user_waiting() {
     let auth = &server.site.auth;
     let (own, alice) = server.bearer("alice", &[], |_| ());
     let (_, bob) = server.bearer("bob", &[], |_| ());
-    let held = auth.occupy_hashing();
-    auth.fill_hashing_share(&login("alice"));
+    let held = auth.occupy_hashing_threads();
+    auth.fill_hashing_queue_share(&login("alice"));
     assert!(matches!(server.issue(&alice, TokenRequest::new(login("alice"))), Err(Error::Busy)));
     assert!(matches!(server.rotate(&alice, own, None), Err(Error::Busy)));
-    assert_eq!(auth.seal_runs(), 0);
+    assert_eq!(auth.secret_hash_runs(), 0);
     let waiting = server.waiting(server.tokens.issue_queued(bob, TokenRequest::new(login("bob")), || ()));
     drop(held);
     server.runtime.block_on(waiting).expect("a token");
-    assert_eq!(auth.seal_runs(), 1);
+    assert_eq!(auth.secret_hash_runs(), 1);
 }
 
 #[test]
 fn request_that_is_gone_while_it_waits_makes_nothing() {
     let server = Server::new();
     let auth = &server.site.auth;
-    let held = auth.occupy_hashing();
+    let held = auth.occupy_hashing_threads();
     let began = std::sync::atomic::AtomicBool::new(false);
     let begin = || began.store(true, Ordering::Relaxed);
     let request = TokenRequest::new(login("alice"));
     let waiting = server.waiting(server.tokens.issue_queued(Authority::Administrator, request, begin));
     drop(waiting);
-    assert_eq!(auth.waiting_for_hashing(), 0, "its place is free");
+    assert_eq!(auth.hashing_queue_len(), 0, "its place is free");
     drop(held);
-    assert_eq!((auth.seal_runs(), server.site.count()), (0, 0));
+    assert_eq!((auth.secret_hash_runs(), server.site.count()), (0, 0));
     assert!(!began.load(Ordering::Relaxed));
 }
 
@@ -167,7 +167,7 @@ fn token_that_is_revoked_while_its_request_waits_makes_and_rotates_nothing() {
     let (help_id, help) = server.bearer("help", &[Role::GenerateTokens], |_| ());
     let issued = site.scoped(&[]).expect("a token");
     let before = site.all();
-    let held = auth.occupy_hashing();
+    let held = auth.occupy_hashing_threads();
     let request = TokenRequest::new(login("alice"));
     let issue = server.waiting(server.tokens.issue_queued(help.clone(), request, || ()));
     let rotate = server.waiting(server.tokens.rotate_queued(help, issued.text.id(), None, || ()));
@@ -182,7 +182,7 @@ fn token_that_is_revoked_while_its_request_waits_makes_and_rotates_nothing() {
 #[test]
 fn tokens_that_wait_together_are_no_more_than_the_policy_gives() {
     let server = Server::new();
-    let held = server.site.auth.occupy_hashing();
+    let held = server.site.auth.occupy_hashing_threads();
     let issue = || server.tokens.issue_queued(Authority::Administrator, TokenRequest::new(login("alice")), || ());
     let waiting: Vec<_> = (0..8).map(|_| server.waiting(issue())).collect();
     drop(held);

@@ -169,10 +169,10 @@ fn shared_locks_below_are_satisfied_by_one_that_covers_the_same_place() {
 fn an_expired_lock_binds_nobody_and_leaves_the_store() {
     let world = World::new();
     let token = world.taken("/a", deep(), "ann");
-    world.clock.turn(Duration::from_secs(59));
+    world.clock.advance(Duration::from_secs(59));
     assert!(!world.may_write("/a/f", "bob", &[]));
     let before = world.locks.generation();
-    world.clock.turn(Duration::from_secs(1));
+    world.clock.advance(Duration::from_secs(1));
     assert!(world.may_write("/a/f", "bob", &[]));
     assert!(world.locks.covering(&at("/a")).is_empty() && world.locks.generation() != before);
     assert!(matches!(world.locks.release(&at("/a"), &token, &who("ann")), Err(Error::Precondition)));
@@ -190,13 +190,13 @@ fn a_refresh_gives_a_new_life_to_ones_own_lock_alone() {
     assert!(matches!(refresh("/a", &token, "bob"), Err(Error::Precondition)));
     assert!(matches!(refresh("/b", &token, "ann"), Err(Error::Precondition)));
     assert!(matches!(refresh("/a", &LockToken::new("x"), "ann"), Err(Error::Precondition)));
-    world.clock.turn(Duration::from_secs(59));
+    world.clock.advance(Duration::from_secs(59));
     let lock = refresh("/a/f", &token, "ann").expect("refreshed");
     assert_eq!((lock.timeout, lock.root), (Duration::from_secs(90), at("/a")));
-    world.clock.turn(Duration::from_secs(89));
+    world.clock.advance(Duration::from_secs(89));
     assert!(!world.may_write("/a", "bob", &[]));
     assert!(world.restart().check_write(&at("/a"), &who("bob"), &[]).is_err());
-    world.clock.turn(Duration::from_secs(1));
+    world.clock.advance(Duration::from_secs(1));
     assert!(world.may_write("/a", "bob", &[]));
 }
 
@@ -219,7 +219,7 @@ fn nobody_locks_for_ever() {
     let request = LockRequest { timeout: Duration::MAX, ..deep() };
     let lock = world.locks.take(&at("/a"), &request, &who("ann")).expect("taken");
     assert_eq!(lock.timeout, LONGEST);
-    world.clock.turn(LONGEST);
+    world.clock.advance(LONGEST);
     assert!(world.may_write("/a", "bob", &[]));
     let request = LockRequest { timeout: Duration::ZERO, ..deep() };
     assert_eq!(world.locks.take(&at("/a"), &request, &who("ann")).expect("taken").timeout, SHORTEST);
@@ -235,7 +235,7 @@ fn locks_outlive_a_restart_but_no_clock_that_was_set_back_stretches_them() {
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_err());
     let long_ago = Clock::manual(UnixMillis::from_millis(-900_000_000_000));
     let locks = LockTable::open(world.store.clone(), long_ago.clone(), WriteDurability::Lazy).expect("locks");
-    long_ago.turn(LONGEST);
+    long_ago.advance(LONGEST);
     assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_ok());
 }
 

@@ -69,7 +69,7 @@ impl SessionListing {
     /// Tells whether the session may go on listing the directory where it is now.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub fn check(&self) -> Result<()> {
         self.listing.check()
     }

@@ -218,7 +218,7 @@ impl Upload {
     /// it replaced goes.
     ///
     /// # Errors
-    /// [`Error::Ended`]; it stays committed.
+    /// [`Error::SessionEnded`]; it stays committed.
     pub(in crate::tree) fn keep(self, commit: EarlyCommit, mode: EditMode) -> Result<InPlace> {
         let EarlyCommit { view, undo: (note, undo), entry, .. } = commit;
         let (file, staged) = (self.file, self.staged);
@@ -250,7 +250,7 @@ impl Upload {
     /// Goes on in place in what was copied.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::SessionEnded`].
     pub(in crate::tree) fn into_original(self, original: Arc<File>, mode: EditMode) -> Result<InPlace> {
         self.finish_for_readers();
         let (view, path) = (self.access.view(), self.path());
@@ -334,7 +334,7 @@ impl Upload {
     /// Asks before CLOSE what its commit would say of the name: for FSYNC, whose success says that the file is safe.
     ///
     /// # Errors
-    /// [`Error::Replaced`], [`Error::NoParent`], [`Error::Spoilt`], [`Error::Ended`].
+    /// [`Error::Replaced`], [`Error::NoParent`], [`Error::Spoilt`], [`Error::SessionEnded`].
     pub(in crate::tree) fn may_still_commit(&self) -> Result<()> {
         self.access.check(&*self.file)?;
         self.present_place()?;

@@ -148,7 +148,7 @@ impl View {
 
     /// Tells the audit trail of what does not fit.
     fn refused(&self, error: Error) -> Error {
-        self.session().denied(&format!("upload: {error}"), None);
+        self.session().record_denial(&format!("upload: {error}"), None);
         error
     }
 

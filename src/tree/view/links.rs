@@ -189,7 +189,7 @@ impl View {
     }
 
     pub(super) fn leads_out(&self, source: &Spot) -> Error {
-        self.session().denied("rename: a symbolic link would lead out", Some(&source.path));
+        self.session().record_denial("rename: a symbolic link would lead out", Some(&source.path));
         Error::Forbidden
     }
 }

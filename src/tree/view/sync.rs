@@ -42,7 +42,7 @@ pub struct Point {
 impl View {
     /// Returns the time by which a journal has rested for too long: a jump of the clock ends none.
     pub fn steady_now(&self) -> UnixMillis {
-        self.shared().clock.steady()
+        self.shared().clock.steady_time()
     }
 
     /// Compares a directory with what the session's token was told of it, directly in it or (`deep`) anywhere below.
@@ -51,7 +51,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
-    /// [`Error::Ended`] once it was cancelled.
+    /// [`Error::SessionEnded`] once it was cancelled.
     pub fn compare(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<Point> {
         self.list(folder, true)?;
         let _alone = self.shared().journals.hold(&[&self.journal_name(folder)]);

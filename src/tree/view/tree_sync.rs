@@ -34,7 +34,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Host`](crate::tree::Error::Host);
-    /// [`Error::Ended`](crate::tree::Error::Ended) when the session or the request ends meanwhile.
+    /// [`Error::SessionEnded`](crate::tree::Error::Ended) when the session or the request ends meanwhile.
     pub(super) fn sync_tree(&self, top: &Folder) -> Result<()> {
         let (sender, receiver) = sync_channel(SYNC_QUEUE);
         let receiver = Mutex::new(receiver);

@@ -60,7 +60,7 @@ fn rights() -> impl Strategy<Value = Vec<(String, Permission)>> {
 }
 
 fn told(house: &House, kind: EventKind) -> Vec<AuditEvent> {
-    house.auth.write_down();
+    house.auth.flush();
     let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
     let noted = house.store.audit_events(&filter, EventCursor::After(0), 10_000).expect("read");
     noted.into_iter().map(|noted| noted.event).collect()

@@ -9,19 +9,19 @@ use std::thread;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::seal::Argon2Memory;
+use super::secret_hash::Argon2Memory;
 use crate::domain::Login;
 use crate::store::StoreError;
 
 /// Maximum number of jobs that wait.
-pub(super) const QUEUE_LIMIT: usize = 256;
+pub(super) const MAX_QUEUED_JOBS: usize = 256;
 /// Maximum number of jobs of one user that wait: a share of the queue.
-pub(super) const QUEUE_LIMIT_PER_USER: usize = QUEUE_LIMIT / 4;
+pub(super) const MAX_QUEUED_JOBS_PER_USER: usize = MAX_QUEUED_JOBS / 4;
 /// Maximum number of threads, however many processors there are: each takes 19 MiB while it hashes.
-const THREADS_LIMIT: usize = 8;
+const MAX_HASHING_THREADS: usize = 8;
 
 /// One run of argon2.
-pub(super) type Job = Box<dyn FnOnce(&mut Argon2Memory) + Send>;
+pub(super) type HashingJob = Box<dyn FnOnce(&mut Argon2Memory) + Send>;
 
 /// Error of a job that was not run to its end: the queue is full, or the job panicked.
 #[derive(Debug)]
@@ -29,40 +29,40 @@ pub(super) struct HashingBusy;
 
 /// A place in the queue.
 #[derive(Clone)]
-pub(super) struct Ticket {
+pub(super) struct QueueTicket {
     user: Login,
     pub(super) number: u64,
 }
 
 /// Threads that work off one queue; they end once the pool is dropped and the queue is empty.
 pub(super) struct HashingPool {
-    shared: Arc<Shared>,
+    shared: Arc<HashingPoolState>,
 }
 
 #[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct HashingPoolState {
+    queue: Mutex<HashingQueue>,
     changed: Condvar,
 }
 
 /// Jobs that wait, by user.
 #[derive(Default)]
-struct Queue {
-    jobs: HashMap<Login, VecDeque<(u64, Job)>>,
+struct HashingQueue {
+    jobs: HashMap<Login, VecDeque<(u64, HashingJob)>>,
     /// The users with jobs, each once; the first is served next.
-    turns: VecDeque<Login>,
-    waiting: usize,
+    round_robin: VecDeque<Login>,
+    queued: usize,
     last_number: u64,
     closed: bool,
 }
 
 /// Leaves the queue when dropped.
-struct InQueue<'a> {
+struct WithdrawOnDrop<'a> {
     pool: &'a HashingPool,
-    ticket: Ticket,
+    ticket: QueueTicket,
 }
 
-impl Drop for InQueue<'_> {
+impl Drop for WithdrawOnDrop<'_> {
     fn drop(&mut self) {
         self.pool.withdraw(&self.ticket);
     }
@@ -75,7 +75,7 @@ impl HashingPool {
         let pool = Self { shared: Arc::default() };
         for _ in 0..threads {
             let shared = pool.shared.clone();
-            let thread = thread::Builder::new().name("patgate-argon2".to_owned()).spawn(move || work(&shared));
+            let thread = thread::Builder::new().name("patgate-argon2".to_owned()).spawn(move || run_worker(&shared));
             thread.map_err(StoreError::Thread)?;
         }
         Ok(pool)
@@ -83,18 +83,18 @@ impl HashingPool {
 
     /// Returns how many jobs run at once.
     pub(super) fn threads() -> usize {
-        thread::available_parallelism().map_or(1, usize::from).min(THREADS_LIMIT)
+        thread::available_parallelism().map_or(1, usize::from).min(MAX_HASHING_THREADS)
     }
 
     /// Puts a job of a user into the queue.
-    pub(super) fn submit(&self, user: &Login, job: Job) -> Result<Ticket, HashingBusy> {
+    pub(super) fn submit(&self, user: &Login, job: HashingJob) -> Result<QueueTicket, HashingBusy> {
         let ticket = self.shared.queue.lock().push(user, job)?;
         self.shared.changed.notify_one();
         Ok(ticket)
     }
 
     /// Takes a job out of the queue; tells whether it was still there. If so it is never run.
-    pub(super) fn withdraw(&self, ticket: &Ticket) -> bool {
+    pub(super) fn withdraw(&self, ticket: &QueueTicket) -> bool {
         let job = self.shared.queue.lock().remove(ticket);
         // Dropped here, where the queue is not locked: a job may own more than it knows.
         job.is_some()
@@ -108,7 +108,7 @@ impl HashingPool {
     ) -> Result<T, HashingBusy> {
         let (answer, answered) = oneshot::channel();
         let ticket = self.submit(user, Box::new(move |memory| drop(answer.send(job(memory)))))?;
-        let _in_queue = InQueue { pool: self, ticket };
+        let _in_queue = WithdrawOnDrop { pool: self, ticket };
         answered.await.map_err(|_| HashingBusy)
     }
 }
@@ -120,51 +120,51 @@ impl Drop for HashingPool {
     }
 }
 
-impl Queue {
-    fn push(&mut self, user: &Login, job: Job) -> Result<Ticket, HashingBusy> {
+impl HashingQueue {
+    fn push(&mut self, user: &Login, job: HashingJob) -> Result<QueueTicket, HashingBusy> {
         let own = self.jobs.get(user).map_or(0, VecDeque::len);
-        if self.waiting >= QUEUE_LIMIT || own >= QUEUE_LIMIT_PER_USER {
+        if self.queued >= MAX_QUEUED_JOBS || own >= MAX_QUEUED_JOBS_PER_USER {
             return Err(HashingBusy);
         }
         self.last_number += 1;
         self.jobs.entry(user.clone()).or_default().push_back((self.last_number, job));
         if own == 0 {
-            self.turns.push_back(user.clone());
+            self.round_robin.push_back(user.clone());
         }
-        self.waiting += 1;
-        Ok(Ticket { user: user.clone(), number: self.last_number })
+        self.queued += 1;
+        Ok(QueueTicket { user: user.clone(), number: self.last_number })
     }
 
     /// Takes the next job: the oldest of the user whose turn it is, who comes last then.
-    fn pop(&mut self) -> Option<Job> {
-        let user = self.turns.pop_front()?;
+    fn pop(&mut self) -> Option<HashingJob> {
+        let user = self.round_robin.pop_front()?;
         let jobs = self.jobs.get_mut(&user)?;
         let (_, job) = jobs.pop_front()?;
-        self.waiting -= 1;
+        self.queued -= 1;
         if jobs.is_empty() {
             self.jobs.remove(&user);
         } else {
-            self.turns.push_back(user);
+            self.round_robin.push_back(user);
         }
         Some(job)
     }
 
-    fn remove(&mut self, ticket: &Ticket) -> Option<Job> {
+    fn remove(&mut self, ticket: &QueueTicket) -> Option<HashingJob> {
         let jobs = self.jobs.get_mut(&ticket.user)?;
         let place = jobs.iter().position(|(number, _)| *number == ticket.number)?;
         let (_, job) = jobs.remove(place)?;
-        self.waiting -= 1;
+        self.queued -= 1;
         if jobs.is_empty() {
             self.jobs.remove(&ticket.user);
-            self.turns.retain(|user| *user != ticket.user);
+            self.round_robin.retain(|user| *user != ticket.user);
         }
         Some(job)
     }
 }
 
-impl Shared {
+impl HashingPoolState {
     /// Waits for the next job; `None` when there will be none.
-    fn next(&self, memory: &mut Argon2Memory) -> Option<Job> {
+    fn next(&self, memory: &mut Argon2Memory) -> Option<HashingJob> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(job) = queue.pop() {
@@ -173,7 +173,7 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            if memory.is_held() {
+            if memory.is_allocated() {
                 // Kept while there is work, and by no thread that rests.
                 MutexGuard::unlocked(&mut queue, || memory.release());
             } else {
@@ -183,7 +183,7 @@ impl Shared {
     }
 }
 
-fn work(shared: &Shared) {
+fn run_worker(shared: &HashingPoolState) {
     let mut memory = Argon2Memory::default();
     while let Some(job) = shared.next(&mut memory) {
         if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
@@ -201,7 +201,7 @@ pub(super) mod tests {
 
     impl HashingPool {
         /// Keeps all threads busy until what is returned is dropped.
-        pub(in crate::auth) fn occupy(&self) -> Vec<Sender<()>> {
+        pub(in crate::auth) fn occupy_all_threads(&self) -> Vec<Sender<()>> {
             let occupy = |_| {
                 let (hold, released) = channel::<()>();
                 let (begin, begun) = channel();
@@ -216,23 +216,28 @@ pub(super) mod tests {
             (0..Self::threads()).map(occupy).collect()
         }
 
-        pub(in crate::auth) fn waiting(&self) -> usize {
-            self.shared.queue.lock().waiting
+        pub(in crate::auth) fn queue_len(&self) -> usize {
+            self.shared.queue.lock().queued
         }
     }
 
     /// Queues a job that says its name when it runs.
-    fn say(pool: &HashingPool, user: &str, name: &'static str, said: &Sender<&'static str>) -> Ticket {
+    fn submit_named_job(
+        pool: &HashingPool,
+        user: &str,
+        name: &'static str,
+        said: &Sender<&'static str>,
+    ) -> QueueTicket {
         let said = said.clone();
         pool.submit(&login(user), Box::new(move |_| said.send(name).expect("heard"))).expect("room")
     }
 
-    fn heard(heard: &Receiver<&'static str>, count: usize) -> Vec<&'static str> {
+    fn received_names(heard: &Receiver<&'static str>, count: usize) -> Vec<&'static str> {
         heard.iter().take(count).collect()
     }
 
     #[tokio::test]
-    async fn job_that_panics_costs_no_thread() {
+    async fn panicking_hashing_job_keeps_worker_thread() {
         let pool = HashingPool::new().expect("starts");
         for _ in 0..=HashingPool::threads() {
             assert!(pool.run(&login("alice"), |_| -> u8 { panic!("on purpose") }).await.is_err());
@@ -241,8 +246,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn users_are_served_in_turn() {
-        let mut queue = Queue::default();
+    fn queue_serves_users_round_robin() {
+        let mut queue = HashingQueue::default();
         let (say, said) = channel();
         for (user, name) in [("mallory", "m1"), ("mallory", "m2"), ("mallory", "m3"), ("bob", "b1"), ("bob", "b2")] {
             let say = say.clone();
@@ -251,42 +256,42 @@ pub(super) mod tests {
         while let Some(job) = queue.pop() {
             job(&mut Argon2Memory::default());
         }
-        assert_eq!(heard(&said, 5), ["m1", "b1", "m2", "b2", "m3"]);
-        assert!(queue.jobs.is_empty() && queue.turns.is_empty() && queue.waiting == 0);
+        assert_eq!(received_names(&said, 5), ["m1", "b1", "m2", "b2", "m3"]);
+        assert!(queue.jobs.is_empty() && queue.round_robin.is_empty() && queue.queued == 0);
     }
 
     #[test]
-    fn user_fills_no_more_than_a_share_and_all_no_more_than_the_queue() {
-        let mut queue = Queue::default();
+    fn queue_is_bounded_per_user_and_in_total() {
+        let mut queue = HashingQueue::default();
         let mut push = |user: &str| queue.push(&login(user), Box::new(|_| ()));
         for user in ["mallory", "bob", "carol"] {
-            for _ in 0..QUEUE_LIMIT_PER_USER {
+            for _ in 0..MAX_QUEUED_JOBS_PER_USER {
                 push(user).expect("room");
             }
             assert!(push(user).is_err(), "{user} has as many as one may");
         }
-        for number in 0..QUEUE_LIMIT_PER_USER {
+        for number in 0..MAX_QUEUED_JOBS_PER_USER {
             push(&format!("user{number}")).expect("room");
         }
         assert!(push("dave").is_err(), "the queue is full");
     }
 
     #[tokio::test]
-    async fn request_that_is_gone_leaves_the_queue_and_its_job_is_not_run() {
+    async fn dropped_request_withdraws_its_queued_job() {
         let pool = HashingPool::new().expect("starts");
-        let held = pool.occupy();
+        let held = pool.occupy_all_threads();
         let (say_it, said) = channel();
-        let withdrawn = say(&pool, "alice", "withdrawn", &say_it);
+        let withdrawn = submit_named_job(&pool, "alice", "withdrawn", &say_it);
         let job = say_it.clone();
         let user = login("alice");
         let mut gone = Box::pin(pool.run(&user, move |_| job.send("gone").expect("heard")));
         assert!(std::future::poll_fn(|context| std::task::Poll::Ready(gone.as_mut().poll(context))).await.is_pending());
-        say(&pool, "alice", "stays", &say_it);
-        assert_eq!(pool.waiting(), 3);
+        submit_named_job(&pool, "alice", "stays", &say_it);
+        assert_eq!(pool.queue_len(), 3);
         drop(gone);
         assert!(pool.withdraw(&withdrawn));
         assert!(!pool.withdraw(&withdrawn), "it is there no more");
-        assert_eq!(pool.waiting(), 1);
+        assert_eq!(pool.queue_len(), 1);
         drop((held, say_it));
         drop(pool);
         assert_eq!(said.iter().collect::<Vec<_>>(), ["stays"]);

@@ -8,70 +8,70 @@ use parking_lot::Mutex;
 use crate::domain::{Protocol, UnixMillis, UsageCount, UsageKind};
 
 /// How often counts are written down, and so how much of them a crash may lose.
-const INTERVAL: Duration = Duration::from_secs(60);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was counted and is not written down yet.
 #[derive(Default)]
-pub(super) struct Tally {
-    sheet: Mutex<Sheet>,
+pub(super) struct UsageCounters {
+    pending: Mutex<PendingCounts>,
 }
 
 #[derive(Default)]
-struct Sheet {
+struct PendingCounts {
     counts: HashMap<(UnixMillis, Protocol, UsageKind), u64>,
-    written_at: Option<UnixMillis>,
+    flushed_at: Option<UnixMillis>,
 }
 
-impl Tally {
+impl UsageCounters {
     /// Counts one more.
-    pub(super) fn count(&self, now: UnixMillis, protocol: Protocol, what: UsageKind) {
-        self.sheet.lock().add((now.start_of_hour(), protocol, what), 1);
+    pub(super) fn increment(&self, now: UnixMillis, protocol: Protocol, what: UsageKind) {
+        self.pending.lock().add((now.start_of_hour(), protocol, what), 1);
     }
 
     /// Returns what is not written down.
-    pub(super) fn unwritten(&self) -> Vec<UsageCount> {
-        self.sheet.lock().read()
+    pub(super) fn unflushed(&self) -> Vec<UsageCount> {
+        self.pending.lock().to_counts()
     }
 
     /// Takes what is due to be written down.
-    pub(super) fn due(&self, now: UnixMillis) -> Vec<UsageCount> {
-        let mut sheet = self.sheet.lock();
+    pub(super) fn take_due(&self, now: UnixMillis) -> Vec<UsageCount> {
+        let mut sheet = self.pending.lock();
         // A clock that was set back keeps nothing waiting.
-        let due = sheet.written_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= INTERVAL);
+        let due = sheet.flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
         if !due || sheet.counts.is_empty() {
             return Vec::new();
         }
-        sheet.written_at = Some(now);
+        sheet.flushed_at = Some(now);
         sheet.take()
     }
 
     /// Takes all that is not written down.
-    pub(super) fn all(&self) -> Vec<UsageCount> {
-        self.sheet.lock().take()
+    pub(super) fn take_all(&self) -> Vec<UsageCount> {
+        self.pending.lock().take()
     }
 
     /// Takes counts back that could not be written down.
-    pub(super) fn take_back(&self, counts: &[UsageCount]) {
-        let mut sheet = self.sheet.lock();
+    pub(super) fn restore(&self, counts: &[UsageCount]) {
+        let mut sheet = self.pending.lock();
         for UsageCount { hour, protocol, kind: what, count } in counts {
             sheet.add((*hour, *protocol, *what), *count);
         }
     }
 }
 
-impl Sheet {
+impl PendingCounts {
     fn add(&mut self, key: (UnixMillis, Protocol, UsageKind), more: u64) {
         let count = self.counts.entry(key).or_default();
         *count = count.saturating_add(more);
     }
 
-    fn read(&self) -> Vec<UsageCount> {
+    fn to_counts(&self) -> Vec<UsageCount> {
         let count = |(&(hour, protocol, what), &count)| UsageCount { hour, protocol, kind: what, count };
         self.counts.iter().map(count).collect()
     }
 
     fn take(&mut self) -> Vec<UsageCount> {
-        let counts = self.read();
+        let counts = self.to_counts();
         self.counts.clear();
         counts
     }
@@ -81,7 +81,7 @@ impl Sheet {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> UnixMillis {
+    fn seconds_in(seconds: u64) -> UnixMillis {
         UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(seconds))
     }
 
@@ -90,23 +90,23 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_due_once_a_minute_and_none_is_lost() {
-        let tally = Tally::default();
+    fn counts_are_flushed_once_per_interval_without_loss() {
+        let tally = UsageCounters::default();
         let mut written = Vec::new();
         for second in 0..600 {
-            tally.count(at(second), Protocol::Webdav, UsageKind::Use);
-            written.extend(Some(tally.due(at(second))).filter(|counts| !counts.is_empty()));
+            tally.increment(seconds_in(second), Protocol::Webdav, UsageKind::Use);
+            written.extend(Some(tally.take_due(seconds_in(second))).filter(|counts| !counts.is_empty()));
         }
         assert_eq!(written.len(), 10);
-        tally.take_back(&written[3]);
-        assert_eq!(total(&tally.unwritten()), 119, "what was taken back, and the last minute");
-        assert_eq!(written.iter().map(|counts| total(counts)).sum::<u64>() - 60 + total(&tally.all()), 600);
-        assert!(tally.all().is_empty());
+        tally.restore(&written[3]);
+        assert_eq!(total(&tally.unflushed()), 119, "what was taken back, and the last minute");
+        assert_eq!(written.iter().map(|counts| total(counts)).sum::<u64>() - 60 + total(&tally.take_all()), 600);
+        assert!(tally.take_all().is_empty());
     }
 
     #[test]
-    fn each_hour_protocol_and_outcome_has_a_count_of_its_own() {
-        let tally = Tally::default();
+    fn counts_are_keyed_by_hour_protocol_and_kind() {
+        let tally = UsageCounters::default();
         let counted = [
             (0, Protocol::Sftp, UsageKind::Use),
             (1, Protocol::Sftp, UsageKind::Use),
@@ -115,11 +115,11 @@ mod tests {
             (3600, Protocol::Sftp, UsageKind::Use),
         ];
         for (second, protocol, what) in counted {
-            tally.count(at(second), protocol, what);
+            tally.increment(seconds_in(second), protocol, what);
         }
-        let all = tally.all();
+        let all = tally.take_all();
         assert_eq!((all.len(), total(&all)), (4, 5));
-        let twice = UsageCount { hour: at(0), protocol: Protocol::Sftp, kind: UsageKind::Use, count: 2 };
+        let twice = UsageCount { hour: seconds_in(0), protocol: Protocol::Sftp, kind: UsageKind::Use, count: 2 };
         assert!(all.contains(&twice), "{all:?}");
     }
 }

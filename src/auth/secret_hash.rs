@@ -11,17 +11,17 @@ use super::pepper::Pepper;
 use crate::domain::{Secret, TokenId, TokenText};
 use crate::store::{SecretHash, Store, StoreError};
 
-const MEMORY_KIB: u32 = 19 * 1024;
-const PASSES: u32 = 2;
-const LANES: u32 = 1;
+const ARGON2_MEMORY_KIB: u32 = 19 * 1024;
+const ARGON2_PASSES: u32 = 2;
+const ARGON2_LANES: u32 = 1;
 
 /// Seals new secrets: argon2id for the store's authority, and a prefilter under the pepper.
 #[derive(Clone)]
-pub struct Sealer {
+pub struct SecretHasher {
     pepper: Pepper,
 }
 
-impl Sealer {
+impl SecretHasher {
     /// Makes a sealer with the pepper of the store's state directory; makes the pepper for a new store.
     ///
     /// # Errors
@@ -35,15 +35,15 @@ impl Sealer {
     ///
     /// # Errors
     /// [`StoreError`] when there is no randomness for the salt.
-    pub fn seal(&self, secret: &Secret) -> Result<SecretHash, StoreError> {
-        self.seal_with(secret, &mut Argon2Memory::default())
+    pub fn hash(&self, secret: &Secret) -> Result<SecretHash, StoreError> {
+        self.hash_with(secret, &mut Argon2Memory::default())
     }
 
-    /// As [`Sealer::seal`], in memory that is there already.
-    pub(super) fn seal_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<SecretHash, StoreError> {
+    /// As [`SecretHasher::seal`], in memory that is there already.
+    pub(super) fn hash_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<SecretHash, StoreError> {
         let mut salt = [0u8; 16];
-        random(&mut salt)?;
-        let phc = hash(secret, &salt, memory).map_err(|error| StoreError::Hash(error.to_string()))?;
+        fill_random(&mut salt)?;
+        let phc = argon2_hash(secret, &salt, memory).map_err(|error| StoreError::Hash(error.to_string()))?;
         Ok(SecretHash { phc: phc.to_string(), prefilter: self.prefilter(secret) })
     }
 
@@ -77,7 +77,7 @@ impl Argon2Memory {
     }
 
     /// Tells whether memory is held.
-    pub(super) fn is_held(&self) -> bool {
+    pub(super) fn is_allocated(&self) -> bool {
         self.0.capacity() > 0
     }
 
@@ -87,8 +87,8 @@ impl Argon2Memory {
     }
 }
 
-fn hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon2::password_hash::Result<PasswordHash> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
+fn argon2_hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon2::password_hash::Result<PasswordHash> {
+    let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, None)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
     let mut output = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
     argon2.hash_password_into_with_memory(secret.expose(), salt, &mut *output, memory.blocks(params.block_count()))?;
@@ -102,12 +102,12 @@ fn hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon2::pass
 }
 
 /// Tells whether a secret is the one that a PHC string was made of.
-pub(super) fn fits(secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
-    PasswordHash::new(phc).is_ok_and(|hash| verify(secret, &hash, memory).unwrap_or(false))
+pub(super) fn verify_phc(secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
+    PasswordHash::new(phc).is_ok_and(|hash| verify_hash(secret, &hash, memory).unwrap_or(false))
 }
 
 /// Hashes a secret as another was hashed, and compares the two.
-fn verify(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) -> argon2::password_hash::Result<bool> {
+fn verify_hash(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) -> argon2::password_hash::Result<bool> {
     let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
     let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
     let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
@@ -137,7 +137,7 @@ pub(super) fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
 ///
 /// # Errors
 /// [`StoreError::Random`] when it gives none.
-pub fn random(buffer: &mut [u8]) -> Result<(), StoreError> {
+pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
     getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
 }
 
@@ -145,30 +145,30 @@ pub fn random(buffer: &mut [u8]) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Random`] when the operating system gives no random bytes.
-pub fn mint() -> Result<TokenText, StoreError> {
-    draw(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
+pub fn generate_token() -> Result<TokenText, StoreError> {
+    generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
 }
 
 /// Draws the id of a new token.
 ///
 /// # Errors
 /// As [`mint`].
-pub fn mint_id() -> Result<TokenId, StoreError> {
-    draw(|draw| TokenId::generate(draw))
+pub fn generate_token_id() -> Result<TokenId, StoreError> {
+    generate_with(|draw| TokenId::generate(draw))
 }
 
 /// Draws a new secret.
 ///
 /// # Errors
 /// As [`mint`].
-pub fn mint_secret() -> Result<Secret, StoreError> {
-    draw(|draw| Secret::generate(draw))
+pub fn generate_secret() -> Result<Secret, StoreError> {
+    generate_with(|draw| Secret::generate(draw))
 }
 
-fn draw<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
+fn generate_with<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
     let mut outcome = Ok(());
     let made = make(&mut |buffer| {
-        if let Err(error) = random(buffer) {
+        if let Err(error) = fill_random(buffer) {
             buffer.fill(0);
             outcome = Err(error);
         }

@@ -10,20 +10,20 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce() + Send>;
 
 /// Threads that work off one queue; they end once the pool is dropped and the queue is empty.
-pub(super) struct Pool {
-    jobs: Sender<Job>,
+pub(super) struct WorkerPool {
+    jobs: Sender<WorkerJob>,
 }
 
-impl Pool {
+impl WorkerPool {
     pub(super) fn new(name: &str, threads: usize) -> Result<Self, StoreError> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = queue.clone();
-            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue));
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run_worker(&queue));
             thread.map_err(StoreError::Thread)?;
         }
         Ok(Self { jobs })
@@ -35,14 +35,14 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Option<T>> + Send + 'static {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move || drop(answer.send(job())));
+        let job: WorkerJob = Box::new(move || drop(answer.send(job())));
         // Without a thread left the job is dropped, and the answer with it.
         drop(self.jobs.send(job));
         async { answered.await.ok() }
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn run_worker(queue: &Mutex<Receiver<WorkerJob>>) {
     loop {
         let job = queue.lock().recv();
         let Ok(job) = job else { return };
@@ -57,8 +57,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_job_that_panics_costs_no_thread() {
-        let pool = Pool::new("test", 1).expect("starts");
+    async fn panicking_worker_job_keeps_worker_thread() {
+        let pool = WorkerPool::new("test", 1).expect("starts");
         assert_eq!(pool.run(|| -> u8 { panic!("on purpose") }).await, None);
         assert_eq!(pool.run(|| 7).await, Some(7));
     }

@@ -6,49 +6,49 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::Core;
-use super::uses::Uses;
+use super::AuthCore;
+use super::last_used::LastUsedTable;
 use crate::domain::{AuditEvent, UsageCount};
 use crate::store::{StoreError, TokenUse};
 
 /// How often other processes' writes are looked for; this one's are told.
-const POLL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often in a row the store may fail until sessions end, because nobody can vouch for them.
-const FAILURES: u32 = 4;
+const MAX_CONSECUTIVE_FAILURES: u32 = 4;
 /// How often it is logged that something can't be written down.
-const WARNED_AGAIN: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait for somebody else who writes uses down, behind another process perhaps.
-const WRITING_TIMEOUT: Duration = Duration::from_secs(2);
+const FLUSH_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the watch knows of the store.
 #[derive(Default)]
-pub(super) struct Watched {
+pub(super) struct StoreWatchState {
     version: Option<(u64, i64)>,
     failures: u32,
 }
 
-impl Core {
+impl AuthCore {
     /// Watches the store until told to stop; writes all uses down then.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut watched = Watched::default();
+        let mut watched = StoreWatchState::default();
         let mut writing: Option<JoinHandle<()>> = None;
         loop {
             let changed = self.store.changed();
             let core = self.clone();
-            let look = self.watcher.run(move || {
-                core.look(&mut watched);
+            let look = self.watcher_pool.run(move || {
+                core.poll_store(&mut watched);
                 watched
             });
             watched = look.await.unwrap_or_default();
             // Not waited for: a writer may have to queue behind another process.
             if writing.as_ref().is_none_or(JoinHandle::is_finished) {
                 let core = self.clone();
-                writing = Some(spawn_blocking(move || core.write_due()));
+                writing = Some(spawn_blocking(move || core.flush_due()));
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = changed => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
         let core = self.clone();
@@ -58,104 +58,104 @@ impl Core {
     }
 
     /// Looks once, and ends or narrows what the store says.
-    pub(super) fn look(&self, watched: &mut Watched) {
-        match self.review(watched) {
+    pub(super) fn poll_store(&self, watched: &mut StoreWatchState) {
+        match self.revalidate_sessions(watched) {
             Ok(()) => watched.failures = 0,
             Err(error) => {
                 watched.failures += 1;
                 tracing::error!(%error, "the store can't tell which tokens live");
             }
         }
-        if watched.failures >= FAILURES {
-            self.lives.all().iter().for_each(|life| life.end());
+        if watched.failures >= MAX_CONSECUTIVE_FAILURES {
+            self.token_cache.all().iter().for_each(|life| life.invalidate());
         }
-        self.lives.sweep(self.clock.now());
+        self.token_cache.evict_idle(self.clock.now());
     }
 
     /// Writes down the uses and events that are due.
-    pub(super) fn write_due(&self) {
+    pub(super) fn flush_due(&self) {
         if let Err(error) = self.store.republish_epoch() {
             tracing::warn!(%error, "the store's changes are not announced: every request reads it");
         }
         let now = self.clock.now();
-        self.record_uses(|uses| uses.due(now), false);
+        self.record_uses(|uses| uses.take_due(now), false);
         self.record_expired();
-        self.write_down(self.trail.due(now), &self.tally.due(now));
+        self.persist(self.audit_buffer.take_due(now), &self.usage_counters.take_due(now));
     }
 
     /// Writes all uses and events down.
     pub(super) fn flush(&self) {
-        self.record_uses(Uses::all, true);
+        self.record_uses(LastUsedTable::take_all, true);
         self.record_expired();
-        self.write_down(self.trail.all(self.clock.now()), &self.tally.all());
+        self.persist(self.audit_buffer.take_all(self.clock.now()), &self.usage_counters.take_all());
     }
 
     /// Writes all uses down; tells whether that was done.
-    pub(super) fn write_uses(&self) -> bool {
-        self.record_uses(Uses::all, false)
+    pub(super) fn flush_uses(&self) -> bool {
+        self.record_uses(LastUsedTable::take_all, false)
     }
 
     /// Writes down the uses that are taken from memory; tells whether that was done.
-    fn record_uses(&self, take: impl FnOnce(&Uses) -> Vec<TokenUse>, last: bool) -> bool {
-        let Some(_writing) = self.writing_uses.try_lock_for(WRITING_TIMEOUT) else { return false };
-        let uses = take(&self.uses);
+    fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, last: bool) -> bool {
+        let Some(_writing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
+        let uses = take(&self.last_used);
         let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, last) };
         if let Err(error) = &recorded {
-            self.uses.unwritten(&uses);
-            self.not_written("uses of tokens", error);
+            self.last_used.restore(&uses);
+            self.warn_not_written("uses of tokens", error);
         }
         recorded.is_ok()
     }
 
     /// Writes down which tokens have expired for good, as was found by requests that they were refused for.
     fn record_expired(&self) {
-        let expired = self.uses.expired();
+        let expired = self.last_used.take_expired();
         if !expired.is_empty()
             && let Err(error) = self.store.mark_tokens_expired(&expired, self.clock.now())
         {
-            self.uses.expiry_unwritten(&expired);
-            self.not_written("expirations of tokens", &error);
+            self.last_used.restore_expired(&expired);
+            self.warn_not_written("expirations of tokens", &error);
         }
     }
 
     /// Logs what was not written down, once in a while: a full disk lasts, and this is tried several times a second.
-    fn not_written(&self, what: &str, error: &StoreError) {
+    fn warn_not_written(&self, what: &str, error: &StoreError) {
         let mut warned_at = self.warned_at.lock();
-        if warned_at.is_none_or(|at| at.elapsed() >= WARNED_AGAIN) {
+        if warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             *warned_at = Some(Instant::now());
             tracing::warn!(%error, "{what} were not written down: they are kept in memory, and tried again");
         }
     }
 
-    fn review(&self, watched: &mut Watched) -> Result<(), StoreError> {
+    fn revalidate_sessions(&self, watched: &mut StoreWatchState) -> Result<(), StoreError> {
         let version = self.store.data_version()?;
         if watched.version == Some(version) {
             return Ok(());
         }
         let epoch = self.store.epoch()?;
-        let lives = self.lives.awaited();
-        let reviews = lives.iter().map(|life| life.review(epoch, &self.store, &self.uses));
+        let lives = self.token_cache.in_use();
+        let reviews = lives.iter().map(|life| life.revalidate(epoch, &self.store, &self.last_used));
         reviews.fold(Ok(()), Result::and)?;
         watched.version = Some(version);
         Ok(())
     }
 
-    fn write_down(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
-        let sightings = self.uses.sightings();
+    fn persist(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
+        let sightings = self.last_used.take_new_addresses();
         if !sightings.is_empty()
             && let Err(error) = self.store.record_addresses(&sightings)
         {
-            self.not_written("places that tokens are used from", &error);
+            self.warn_not_written("places that tokens are used from", &error);
         }
         if !counts.is_empty()
             && let Err(error) = self.store.add_usage_counts(counts)
         {
-            self.tally.take_back(counts);
-            self.not_written("counts of uses", &error);
+            self.usage_counters.restore(counts);
+            self.warn_not_written("counts of uses", &error);
         }
         if let Err(error) = self.store.record_events(&events) {
-            self.trail.untold(events);
-            self.not_written("events", &error);
+            self.audit_buffer.restore(events);
+            self.warn_not_written("events", &error);
         }
     }
 }

@@ -20,13 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::domain::{Login, TokenId};
 
 /// Minimum number of turns of a user: some of his work waits for a disk.
-const LEAST_PER_USER: usize = 2;
+const MIN_PERMITS_PER_USER: usize = 2;
 /// Users whose turns fit into those that there are in all.
-const USERS: usize = 16;
+const FULL_LOAD_USERS: usize = 16;
 /// Maximum number of turns of a user that are taken or waited for.
-const ADMITTED_PER_USER: usize = 256;
+const MAX_ADMITTED_PER_USER: usize = 256;
 /// Maximum number of turns in all that are taken or waited for.
-const ADMITTED_IN_ALL: usize = 4096;
+const MAX_ADMITTED_TOTAL: usize = 4096;
 
 /// A user, or all together, have more waiting for a turn than may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,16 +37,16 @@ pub struct TooMuchWork;
 #[derive(Default)]
 pub(super) struct WorkTurns {
     /// Of work that keeps a processor busy for long, by user.
-    pub(super) heavy: Turns<Login>,
+    pub(super) heavy: WorkPermits<Login>,
     /// Of calls of the store, by user.
-    pub(super) light: Turns<Login>,
+    pub(super) light: WorkPermits<Login>,
     /// Of revoking, by the token that asks for it.
-    pub(super) revoking: Turns<TokenId>,
+    pub(super) revoking: WorkPermits<TokenId>,
 }
 
 /// Gives turns of one kind of work to holders of type `K`; clones share them.
 #[derive(Clone)]
-pub(super) struct Turns<K> {
+pub(super) struct WorkPermits<K> {
     per_user: usize,
     users: TurnTable<K>,
     running: Arc<Semaphore>,
@@ -54,33 +54,33 @@ pub(super) struct Turns<K> {
 }
 
 /// Turns that are taken or waited for, by their holder.
-type TurnTable<K> = Arc<Mutex<HashMap<K, UserTurns>>>;
+type TurnTable<K> = Arc<Mutex<HashMap<K, UserWorkPermits>>>;
 
 /// Turns of one holder.
-struct UserTurns {
+struct UserWorkPermits {
     running: Arc<Semaphore>,
     admitted: usize,
 }
 
 /// A turn, which ends when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
-    _of_user: OwnedSemaphorePermit,
-    _in_all: OwnedSemaphorePermit,
-    _admission: Box<dyn AdmittedTurn>,
+pub struct WorkPermit {
+    _user_permit: OwnedSemaphorePermit,
+    _total_permit: OwnedSemaphorePermit,
+    _admitted: Box<dyn AdmittedTurn>,
 }
 
 /// A turn that is taken or waited for.
-struct Admission<K: Eq + Hash> {
+struct AdmittedWork<K: Eq + Hash> {
     users: TurnTable<K>,
     holder: K,
-    _in_all: OwnedSemaphorePermit,
+    _total_permit: OwnedSemaphorePermit,
 }
 
-/// An [`Admission`] of whatever kind of holder.
+/// An [`AdmittedWork`] of whatever kind of holder.
 trait AdmittedTurn: Send + Sync + std::fmt::Debug {}
 
-impl<K: TurnHolder> AdmittedTurn for Admission<K> {}
+impl<K: TurnHolder> AdmittedTurn for AdmittedWork<K> {}
 
 /// A user or token that turns are given to.
 pub(super) trait TurnHolder: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {}
@@ -88,22 +88,22 @@ pub(super) trait TurnHolder: Clone + Eq + Hash + Send + Sync + std::fmt::Debug +
 impl TurnHolder for Login {}
 impl TurnHolder for TokenId {}
 
-impl<K: TurnHolder> std::fmt::Debug for Admission<K> {
+impl<K: TurnHolder> std::fmt::Debug for AdmittedWork<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admission").field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 
-impl<K: TurnHolder> Default for Turns<K> {
+impl<K: TurnHolder> Default for WorkPermits<K> {
     fn default() -> Self {
-        Self::new(available_parallelism().map_or(1, NonZero::get).max(LEAST_PER_USER))
+        Self::new(available_parallelism().map_or(1, NonZero::get).max(MIN_PERMITS_PER_USER))
     }
 }
 
-impl<K: TurnHolder> Turns<K> {
+impl<K: TurnHolder> WorkPermits<K> {
     fn new(per_user: usize) -> Self {
         let semaphore = |places| Arc::new(Semaphore::new(places));
-        let (running, admitted) = (semaphore(per_user * USERS), semaphore(ADMITTED_IN_ALL));
+        let (running, admitted) = (semaphore(per_user * FULL_LOAD_USERS), semaphore(MAX_ADMITTED_TOTAL));
         Self { per_user, users: Arc::default(), running, admitted }
     }
 
@@ -111,40 +111,43 @@ impl<K: TurnHolder> Turns<K> {
     ///
     /// # Errors
     /// [`TooMuchWork`].
-    pub(super) async fn take(&self, holder: &K) -> Result<Turn, TooMuchWork> {
-        self.wait(self.admit(holder, ADMITTED_PER_USER)?).await
+    pub(super) async fn acquire(&self, holder: &K) -> Result<WorkPermit, TooMuchWork> {
+        self.acquire_admitted(self.admit(holder, MAX_ADMITTED_PER_USER)?).await
     }
 
     /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
     ///
     /// # Errors
     /// [`TooMuchWork`] where all together have too much.
-    pub(super) async fn take_again(&self, holder: &K) -> Result<Turn, TooMuchWork> {
-        self.wait(self.admit(holder, usize::MAX)?).await
+    pub(super) async fn acquire_followup(&self, holder: &K) -> Result<WorkPermit, TooMuchWork> {
+        self.acquire_admitted(self.admit(holder, usize::MAX)?).await
     }
 
-    async fn wait(&self, (admission, of_user): (Admission<K>, Arc<Semaphore>)) -> Result<Turn, TooMuchWork> {
+    async fn acquire_admitted(
+        &self,
+        (admission, of_user): (AdmittedWork<K>, Arc<Semaphore>),
+    ) -> Result<WorkPermit, TooMuchWork> {
         // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
         let of_user = of_user.acquire_owned().await.map_err(|_| TooMuchWork)?;
         let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
-        Ok(Turn { _of_user: of_user, _in_all: in_all, _admission: Box::new(admission) })
+        Ok(WorkPermit { _user_permit: of_user, _total_permit: in_all, _admitted: Box::new(admission) })
     }
 
-    fn admit(&self, holder: &K, most: usize) -> Result<(Admission<K>, Arc<Semaphore>), TooMuchWork> {
+    fn admit(&self, holder: &K, most: usize) -> Result<(AdmittedWork<K>, Arc<Semaphore>), TooMuchWork> {
         let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
         let mut users = self.users.lock();
-        let fresh = || UserTurns { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
+        let fresh = || UserWorkPermits { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
         let user = users.entry(holder.clone()).or_insert_with(fresh);
         if user.admitted >= most {
             return Err(TooMuchWork);
         }
         user.admitted += 1;
-        let admission = Admission { users: Arc::clone(&self.users), holder: holder.clone(), _in_all: in_all };
+        let admission = AdmittedWork { users: Arc::clone(&self.users), holder: holder.clone(), _total_permit: in_all };
         Ok((admission, Arc::clone(&user.running)))
     }
 }
 
-impl<K: Eq + Hash> Drop for Admission<K> {
+impl<K: Eq + Hash> Drop for AdmittedWork<K> {
     fn drop(&mut self) {
         let mut users = self.users.lock();
         let Some(user) = users.get_mut(&self.holder) else { return };
@@ -168,7 +171,7 @@ mod tests {
     }
 
     /// Returns what a future says at once, none where it waits.
-    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => Some(value),
             Poll::Pending => None,
@@ -176,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn work_of_one_user_waits_for_its_own_and_not_for_that_of_another() {
-        let turns = Turns::new(2);
-        let take = |name: &str| now(turns.take(&login(name))).map(|turn| turn.expect("admitted"));
+    fn work_permits_of_one_user_do_not_block_another() {
+        let turns = WorkPermits::new(2);
+        let take = |name: &str| poll_once(turns.acquire(&login(name))).map(|turn| turn.expect("admitted"));
         let mut running: Vec<_> = (0..2).map(|_| take("alice").expect("at once")).collect();
         assert!(take("alice").is_none(), "it waits");
         assert!(take("bob").is_some());
@@ -186,19 +189,19 @@ mod tests {
         assert!(take("alice").is_some(), "who hung up while waiting holds nothing");
         running.clear();
         assert!(turns.users.lock().is_empty());
-        assert_eq!(turns.admitted.available_permits(), ADMITTED_IN_ALL);
+        assert_eq!(turns.admitted.available_permits(), MAX_ADMITTED_TOTAL);
     }
 
     #[test]
-    fn too_much_waiting_work_is_refused() {
-        let turns = Turns::new(2);
+    fn work_beyond_admission_bound_is_refused() {
+        let turns = WorkPermits::new(2);
         let alice = login("alice");
         let admitted: Vec<_> =
-            (0..ADMITTED_PER_USER).map(|_| turns.admit(&alice, ADMITTED_PER_USER).expect("admitted")).collect();
-        assert!(matches!(now(turns.take(&alice)), Some(Err(TooMuchWork))));
-        assert!(now(turns.take(&login("bob"))).is_some_and(|turn| turn.is_ok()));
+            (0..MAX_ADMITTED_PER_USER).map(|_| turns.admit(&alice, MAX_ADMITTED_PER_USER).expect("admitted")).collect();
+        assert!(matches!(poll_once(turns.acquire(&alice)), Some(Err(TooMuchWork))));
+        assert!(poll_once(turns.acquire(&login("bob"))).is_some_and(|turn| turn.is_ok()));
         drop(admitted);
-        assert!(now(turns.take(&alice)).is_some_and(|turn| turn.is_ok()));
+        assert!(poll_once(turns.acquire(&alice)).is_some_and(|turn| turn.is_ok()));
     }
 
     #[tokio::test]
@@ -207,25 +210,25 @@ mod tests {
         let (alice, stolen, own): (_, TokenId, TokenId) =
             (login("alice"), "aaaaaaaa".parse().expect("id"), "bbbbbbbb".parse().expect("id"));
         let mut held = Vec::new();
-        while let Some(turn) = now(turns.heavy.take(&alice)) {
+        while let Some(turn) = poll_once(turns.heavy.acquire(&alice)) {
             held.push(turn.expect("admitted"));
         }
-        while let Some(turn) = now(turns.light.take(&alice)) {
+        while let Some(turn) = poll_once(turns.light.acquire(&alice)) {
             held.push(turn.expect("admitted"));
         }
-        while let Some(turn) = now(turns.revoking.take(&stolen)) {
+        while let Some(turn) = poll_once(turns.revoking.acquire(&stolen)) {
             held.push(turn.expect("admitted"));
         }
-        assert!(now(turns.revoking.take(&own)).is_some_and(|turn| turn.is_ok()));
+        assert!(poll_once(turns.revoking.acquire(&own)).is_some_and(|turn| turn.is_ok()));
     }
 
     #[test]
-    fn all_users_together_have_so_many_turns() {
-        let turns = Turns::new(2);
-        let take = |number: usize| now(turns.take(&login(&format!("user{number}"))));
-        let running: Vec<_> = (0..2 * USERS).map(|number| take(number).expect("at once")).collect();
-        assert!(take(2 * USERS).is_none(), "it waits");
+    fn total_work_permits_are_bounded() {
+        let turns = WorkPermits::new(2);
+        let take = |number: usize| poll_once(turns.acquire(&login(&format!("user{number}"))));
+        let running: Vec<_> = (0..2 * FULL_LOAD_USERS).map(|number| take(number).expect("at once")).collect();
+        assert!(take(2 * FULL_LOAD_USERS).is_none(), "it waits");
         drop(running);
-        assert!(take(2 * USERS).is_some());
+        assert!(take(2 * FULL_LOAD_USERS).is_some());
     }
 }

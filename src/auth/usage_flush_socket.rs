@@ -16,23 +16,23 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Core;
+use super::AuthCore;
 
 /// What the socket's name begins and ends with; the number of the process stands between.
 const SOCKET_PREFIX: &str = "uses-";
 const SOCKET_SUFFIX: &str = ".sock";
 
 /// The answer once everything is written down.
-const WRITTEN: &[u8] = b"written\n";
+const FLUSHED_REPLY: &[u8] = b"written\n";
 
 /// How long a reader waits for a server's answer; what it shows then may be a little old.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest path that an address of a socket holds, with some to spare (`sun_path`, 108 bytes).
-const MAX_SOCKET_PATH: usize = 100;
+const MAX_SOCKET_PATH_BYTES: usize = 100;
 
 /// Answers readers until told to stop. Where there can be no socket, readers see what was written down.
-pub(super) async fn serve(core: Arc<Core>, stop: CancellationToken) {
+pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
     let name = format!("{SOCKET_PREFIX}{}{SOCKET_SUFFIX}", process::id());
     let state = core.store.state_dir().to_owned();
     let listener = match bind(&state, &name) {
@@ -47,10 +47,10 @@ pub(super) async fn serve(core: Arc<Core>, stop: CancellationToken) {
         match connected {
             Ok((mut reader, _)) => {
                 let core = core.clone();
-                let written = tokio::task::spawn_blocking(move || core.write_uses()).await;
+                let written = tokio::task::spawn_blocking(move || core.flush_uses()).await;
                 if written.is_ok_and(|written| written) {
-                    let answer = reader.write_all(WRITTEN);
-                    let _ = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+                    let answer = reader.write_all(FLUSHED_REPLY);
+                    let _ = tokio::time::timeout(REPLY_TIMEOUT, answer).await;
                 }
             }
             // Out of descriptors, say: no reason to spin.
@@ -61,46 +61,46 @@ pub(super) async fn serve(core: Arc<Core>, stop: CancellationToken) {
 }
 
 /// Makes the running servers of a state directory write down the uses that they hold in memory.
-pub fn write_uses_of_servers(state: &Path) {
-    for name in sockets(state) {
+pub fn request_usage_flush(state: &Path) {
+    for name in socket_names(state) {
         // One that is refused is what a killed server left.
-        if let Err(error) = ask(state, &name) {
+        if let Err(error) = request_flush(state, &name) {
             tracing::debug!(%error, socket = name, "a server did not write its uses down");
         }
     }
 }
 
-fn ask(state: &Path, name: &str) -> io::Result<()> {
-    let mut server = at(state, name, |path| UnixStream::connect(path))?;
-    server.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+fn request_flush(state: &Path, name: &str) -> io::Result<()> {
+    let mut server = with_socket_path(state, name, |path| UnixStream::connect(path))?;
+    server.set_read_timeout(Some(REPLY_TIMEOUT))?;
     server.flush()?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
-    if answer == WRITTEN { Ok(()) } else { Err(io::Error::other("the server could not write them")) }
+    if answer == FLUSHED_REPLY { Ok(()) } else { Err(io::Error::other("the server could not write them")) }
 }
 
 fn bind(state: &Path, name: &str) -> io::Result<UnixListener> {
-    for left in sockets(state) {
-        let is_dead = at(state, &left, |path| UnixStream::connect(path))
+    for left in socket_names(state) {
+        let is_dead = with_socket_path(state, &left, |path| UnixStream::connect(path))
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         if is_dead || left == name {
             fs::remove_file(state.join(left))?;
         }
     }
-    at(state, name, |path| UnixListener::bind(path))
+    with_socket_path(state, name, |path| UnixListener::bind(path))
 }
 
 /// Returns the names of the sockets of servers, dead ones too.
-fn sockets(state: &Path) -> Vec<String> {
+fn socket_names(state: &Path) -> Vec<String> {
     let names =
         fs::read_dir(state).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(SOCKET_PREFIX) && name.ends_with(SOCKET_SUFFIX)).collect()
 }
 
 /// Does something with the path of a socket: one that is too long for an address is reached through its directory.
-fn at<T>(state: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+fn with_socket_path<T>(state: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = state.join(name);
-    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+    if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
         return act(&path);
     }
     let directory = fs::File::open(state)?;
@@ -112,18 +112,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn dead_socket_is_replaced_and_long_path_is_reached() {
+    async fn stale_socket_is_replaced_and_long_path_works() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = folder.path().join("s".repeat(120));
         fs::create_dir(&state).expect("a folder");
         drop(bind(&state, "uses-1.sock").expect("a socket"));
-        assert_eq!(sockets(&state), ["uses-1.sock"], "as a killed server leaves it");
-        assert!(ask(&state, "uses-1.sock").is_err());
+        assert_eq!(socket_names(&state), ["uses-1.sock"], "as a killed server leaves it");
+        assert!(request_flush(&state, "uses-1.sock").is_err());
         let listener = bind(&state, "uses-2.sock").expect("a socket");
-        assert_eq!(sockets(&state), ["uses-2.sock"]);
-        let answered = tokio::task::spawn_blocking(move || ask(&state, "uses-2.sock"));
+        assert_eq!(socket_names(&state), ["uses-2.sock"]);
+        let answered = tokio::task::spawn_blocking(move || request_flush(&state, "uses-2.sock"));
         let (mut reader, _) = listener.accept().await.expect("a reader");
-        reader.write_all(WRITTEN).await.expect("answered");
+        reader.write_all(FLUSHED_REPLY).await.expect("answered");
         drop(reader);
         answered.await.expect("asked").expect("written");
     }

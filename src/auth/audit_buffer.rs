@@ -1,0 +1,339 @@
+//! What the audit trail is to hear of from this process: told at once, counted where it repeats, and
+//! bounded, so that a stranger's flood fills neither memory nor the store.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::domain::{AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
+
+/// How long what repeats is counted before it is told again.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// As [`COUNTED`], for what is told of many at once.
+const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
+/// How many different things are told apart at once.
+const MAX_DISTINCT_EVENTS: usize = 2048;
+/// How many more there may be that are told by user and kind alone.
+const TOGETHER: usize = 2048;
+
+/// Who made something happen: how much room it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EventOrigin {
+    /// The bearer of a token: 256 rows at once for what concerns a user, then one in 20 s; 4096 in all, then one a second.
+    Authenticated,
+    /// Anybody: 256 rows at once, then one in ten seconds.
+    Unauthenticated,
+}
+
+/// What is to be noted, told apart by all but time, client and count.
+#[derive(Default)]
+pub(super) struct AuditBuffer {
+    events: Mutex<BufferedEvents>,
+}
+
+#[derive(Default)]
+struct BufferedEvents {
+    repeated: HashMap<EventKey, RepeatedEvent>,
+    rooms: Rooms,
+}
+
+/// The room for rows: of each user, of all of them, and of strangers.
+#[derive(Default)]
+struct Rooms {
+    users: HashMap<Login, EventRowBudget>,
+    known: EventRowBudget,
+    strangers: EventRowBudget,
+}
+
+/// Rows that a room has at once, and the time after which one comes back.
+type RoomSize = (u64, Duration);
+
+const USER_ROOM: RoomSize = (256, Duration::from_secs(20));
+const KNOWN_ROOM: RoomSize = (4096, Duration::from_secs(1));
+const STRANGERS_ROOM: RoomSize = (256, Duration::from_secs(10));
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct EventKey {
+    kind: EventKind,
+    user: Option<Login>,
+    token: Option<TokenId>,
+    address: Option<String>,
+    protocol: Option<Protocol>,
+    path: Option<String>,
+    detail: Option<String>,
+}
+
+struct RepeatedEvent {
+    event: AuditEvent,
+    origin: EventOrigin,
+    /// How often it happened since it was told.
+    unreported: u64,
+    reported_at: Option<UnixMillis>,
+}
+
+/// The room for rows that one kind of source has: it runs out, and comes back with time.
+#[derive(Default)]
+struct EventRowBudget {
+    used: u64,
+    refilled_at: Option<UnixMillis>,
+}
+
+impl AuditBuffer {
+    /// Notes an event; one like those of the last minute is counted.
+    pub(super) fn record(&self, source: EventOrigin, event: AuditEvent) {
+        self.events.lock().record(source, event);
+    }
+
+    /// Takes what is to be told by now.
+    pub(super) fn take_due(&self, now: UnixMillis) -> Vec<AuditEvent> {
+        self.events.lock().take(now, false)
+    }
+
+    /// Takes all that was not told.
+    pub(super) fn take_all(&self, now: UnixMillis) -> Vec<AuditEvent> {
+        self.events.lock().take(now, true)
+    }
+
+    /// Takes events back that could not be written down.
+    pub(super) fn restore(&self, events: Vec<AuditEvent>) {
+        let mut pages = self.events.lock();
+        for event in events {
+            match pages.repeated.get_mut(&EventKey::from_event(&event)) {
+                Some(tally) => tally.unreported += event.count,
+                None => pages.record(EventOrigin::Unauthenticated, event),
+            }
+        }
+    }
+}
+
+impl BufferedEvents {
+    fn record(&mut self, source: EventOrigin, event: AuditEvent) {
+        let key = EventKey::from_event(&event);
+        if let Some(tally) = self.repeated.get_mut(&key) {
+            tally.add(event);
+        } else if self.repeated.len() < MAX_DISTINCT_EVENTS && self.rooms.take(source, event.user.as_ref(), event.at) {
+            self.insert(key, source, event);
+        } else {
+            self.aggregate(source, event);
+        }
+    }
+
+    /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
+    fn aggregate(&mut self, source: EventOrigin, event: AuditEvent) {
+        let AuditEvent { at, kind, count, user, .. } = event;
+        let user = user
+            .filter(|_| source == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + TOGETHER);
+        let event = AuditEvent::new(at, kind).with_count(count).with_detail("and more of them, not told apart");
+        let event = AuditEvent { user, ..event };
+        let key = EventKey::from_event(&event);
+        match self.repeated.get_mut(&key) {
+            Some(tally) => tally.add(event),
+            None => self.insert(key, source, event),
+        }
+    }
+
+    fn insert(&mut self, key: EventKey, source: EventOrigin, event: AuditEvent) {
+        let untold = event.count;
+        self.repeated.insert(key, RepeatedEvent { event, origin: source, unreported: untold, reported_at: None });
+    }
+
+    fn take(&mut self, now: UnixMillis, all: bool) -> Vec<AuditEvent> {
+        let mut told = Vec::new();
+        let mut crowded = Vec::new();
+        let Self { repeated: tallies, rooms } = self;
+        for tally in tallies.values_mut().filter(|tally| tally.unreported > 0 && (all || tally.is_due(now))) {
+            let event = tally.event.clone().with_count(std::mem::take(&mut tally.unreported));
+            let first = tally.reported_at.replace(now).is_none();
+            // The room of the first telling was taken when it began.
+            match all || first || tally.is_aggregate() || rooms.take(tally.origin, event.user.as_ref(), now) {
+                true => told.push(event),
+                false => crowded.push((tally.origin, event)),
+            }
+        }
+        tallies.retain(|_, tally| tally.unreported > 0 || !tally.is_due(now));
+        rooms.users.retain(|_, room| !room.is_empty(USER_ROOM, now));
+        for (source, event) in crowded {
+            self.aggregate(source, event);
+        }
+        told.sort_by_key(|event| event.at);
+        told
+    }
+}
+
+impl RepeatedEvent {
+    fn add(&mut self, event: AuditEvent) {
+        self.unreported = self.unreported.saturating_add(event.count);
+        self.event = event;
+    }
+
+    fn is_due(&self, now: UnixMillis) -> bool {
+        let counted = if self.is_aggregate() { AGGREGATE_INTERVAL } else { REPEAT_INTERVAL };
+        // A clock that was set back keeps nothing waiting.
+        self.reported_at.is_none_or(|told| now < told || now.saturating_duration_since(told) >= counted)
+    }
+
+    fn is_aggregate(&self) -> bool {
+        self.event.token.is_none() && self.event.address.is_none()
+    }
+}
+
+impl Rooms {
+    /// Takes room for one row, if there is any.
+    fn take(&mut self, source: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
+        match (source, user) {
+            (EventOrigin::Unauthenticated, _) => self.strangers.try_acquire(STRANGERS_ROOM, now),
+            (EventOrigin::Authenticated, None) => self.known.try_acquire(KNOWN_ROOM, now),
+            // The user's own first: who has used that up takes none of what all have.
+            (EventOrigin::Authenticated, Some(user)) => {
+                let of_user = self.users.entry(user.clone()).or_default();
+                of_user.try_acquire(USER_ROOM, now) && self.known.try_acquire(KNOWN_ROOM, now)
+            }
+        }
+    }
+}
+
+impl EventRowBudget {
+    /// Takes room for one row, if there is any.
+    fn try_acquire(&mut self, size: RoomSize, now: UnixMillis) -> bool {
+        self.refill(size, now);
+        let free = self.used < size.0;
+        self.used += u64::from(free);
+        free
+    }
+
+    /// Tells whether all of it has come back.
+    fn is_empty(&mut self, size: RoomSize, now: UnixMillis) -> bool {
+        self.refill(size, now);
+        self.used == 0
+    }
+
+    fn refill(&mut self, (_, one_in): RoomSize, now: UnixMillis) {
+        let freed_at = *self.refilled_at.get_or_insert(now);
+        let freed =
+            u64::try_from(now.saturating_duration_since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
+        if freed > 0 || now < freed_at {
+            self.used = self.used.saturating_sub(freed);
+            self.refilled_at = Some(now);
+        }
+    }
+}
+
+impl EventKey {
+    fn from_event(event: &AuditEvent) -> Self {
+        Self {
+            kind: event.kind,
+            user: event.user.clone(),
+            token: event.token,
+            address: event.address.clone(),
+            protocol: event.protocol,
+            path: event.path.clone(),
+            detail: event.detail.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Peer;
+
+    fn seconds_in(seconds: u64) -> UnixMillis {
+        UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(seconds))
+    }
+
+    fn attempt(seconds: u64, number: u32) -> AuditEvent {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        let peer = Peer { protocol: Protocol::Sftp, address, user_agent: None };
+        AuditEvent::new(seconds_in(seconds), EventKind::AttemptRefused).with_peer(&peer).with_detail("wrong secret")
+    }
+
+    fn counts(events: &[AuditEvent]) -> Vec<u64> {
+        events.iter().map(|event| event.count).collect()
+    }
+
+    #[test]
+    fn repeated_event_is_reported_at_once_then_aggregated() {
+        let trail = AuditBuffer::default();
+        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        assert_eq!(counts(&trail.take_due(seconds_in(0))), [1]);
+        for second in 1..50 {
+            trail.record(EventOrigin::Unauthenticated, attempt(second, 1));
+        }
+        assert!(trail.take_due(seconds_in(59)).is_empty());
+        let told = trail.take_due(seconds_in(60));
+        assert_eq!((counts(&told), told[0].at), (vec![49], seconds_in(49)));
+        assert!(trail.take_due(seconds_in(120)).is_empty());
+        assert!(trail.events.lock().repeated.is_empty(), "forgotten");
+        trail.record(EventOrigin::Unauthenticated, attempt(130, 1));
+        trail.record(EventOrigin::Unauthenticated, attempt(131, 1));
+        assert_eq!(counts(&trail.take_all(seconds_in(131))), [2]);
+    }
+
+    #[test]
+    fn event_flood_is_bounded_and_fully_counted() {
+        let trail = AuditBuffer::default();
+        let (mut rows, mut counted) = (0, 0);
+        for second in 0..3600u32 {
+            for number in 0..100 {
+                trail.record(EventOrigin::Unauthenticated, attempt(u64::from(second), second * 100 + number));
+            }
+            let told = trail.take_due(seconds_in(u64::from(second)));
+            rows += told.len();
+            counted += counts(&told).iter().sum::<u64>();
+            assert!(trail.events.lock().repeated.len() <= MAX_DISTINCT_EVENTS + 1);
+        }
+        counted += counts(&trail.take_all(seconds_in(3600))).iter().sum::<u64>();
+        assert_eq!(counted, 360_000);
+        assert!(rows < 256 + 360 + 10, "{rows} rows in an hour");
+        trail.record(
+            EventOrigin::Authenticated,
+            AuditEvent::new(seconds_in(3600), EventKind::SessionEnded).with_token("JhxND7ci".parse().expect("id")),
+        );
+        assert_eq!(counts(&trail.take_due(seconds_in(3600))), [1], "strangers leave room for others");
+    }
+
+    fn denial(seconds: u64, user: &str, path: usize) -> AuditEvent {
+        let event =
+            AuditEvent::new(seconds_in(seconds), EventKind::AccessDenied).with_user(&user.parse().expect("a login"));
+        AuditEvent { path: Some(format!("/{path}")), ..event.with_token("JhxND7ci".parse().expect("an id")) }
+    }
+
+    #[test]
+    fn denials_of_one_user_take_no_room_from_those_of_another_and_are_told_as_his() {
+        let trail = AuditBuffer::default();
+        for path in 0..5000 {
+            trail.record(EventOrigin::Authenticated, denial(0, "mallory", path));
+        }
+        trail.record(EventOrigin::Authenticated, denial(0, "bob", 1));
+        let told = trail.take_due(seconds_in(0));
+        let is_of = |event: &&AuditEvent, login: &str| event.user.as_ref().is_some_and(|user| user.as_str() == login);
+        let of = |login: &'static str| told.iter().filter(move |event| is_of(event, login));
+        let bobs: Vec<_> = of("bob").collect();
+        assert!(bobs.len() == 1 && bobs[0].path.as_deref() == Some("/1"), "told apart: {bobs:?}");
+        assert_eq!(of("mallory").count(), 256 + 1);
+        assert_eq!(of("mallory").map(|event| event.count).sum::<u64>(), 5000, "and none of it is uncounted");
+        assert_eq!(trail.events.lock().rooms.users.len(), 2);
+        trail.take_due(seconds_in(256 * 20));
+        assert!(trail.events.lock().rooms.users.is_empty(), "released");
+    }
+
+    #[test]
+    fn unwritten_events_are_retried() {
+        let trail = AuditBuffer::default();
+        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        let told = trail.take_due(seconds_in(0));
+        trail.record(EventOrigin::Unauthenticated, attempt(1, 1));
+        trail.restore(told);
+        assert_eq!(counts(&trail.take_due(seconds_in(60))), [2]);
+    }
+
+    #[test]
+    fn clock_set_back_does_not_delay_events() {
+        let trail = AuditBuffer::default();
+        trail.record(EventOrigin::Unauthenticated, attempt(7200, 1));
+        assert_eq!(counts(&trail.take_due(seconds_in(7200))), [1]);
+        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        assert_eq!(counts(&trail.take_due(seconds_in(0))), [1]);
+    }
+}

@@ -1,0 +1,214 @@
+//! When tokens were last used: exact in memory, written down now and then.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::throttle::address_prefix;
+use crate::domain::{Peer, TokenExpiry, TokenId, UnixMillis};
+use crate::store::{AddressSeen, ChainToken, LastUseRecord, TokenUse};
+
+/// How often the uses of a token without a window are written down.
+const WRITE_INTERVAL_WITHOUT_WINDOW: Duration = Duration::from_secs(60);
+/// How many networks of a token memory tells apart; the store knows more.
+const MAX_REMEMBERED_NETWORKS: usize = 16;
+const NEVER_USED_MS: i64 = i64::MIN;
+
+/// The last uses of all tokens that a session holds, and of those with a use to be written down.
+#[derive(Default)]
+pub(super) struct LastUsedTable {
+    entries: Mutex<HashMap<TokenId, Arc<LastUsed>>>,
+}
+
+/// The last use of one token, shared by all that hold it.
+pub(super) struct LastUsed {
+    used_at_ms: AtomicI64,
+    written_ms: AtomicI64,
+    dirty: AtomicBool,
+    has_new_addresses: AtomicBool,
+    /// Whether the token has expired for good, and whether that is not written down yet.
+    expired: AtomicBool,
+    expiry_dirty: AtomicBool,
+    peers: Mutex<RecentPeers>,
+    write_interval_ms: AtomicI64,
+}
+
+/// Who uses a token.
+#[derive(Default)]
+struct RecentPeers {
+    last_peer: Option<Arc<Peer>>,
+    networks: Vec<IpAddr>,
+    /// Those from networks that memory did not know; not written down yet.
+    new_addresses: Vec<(UnixMillis, Arc<Peer>)>,
+}
+
+impl RecentPeers {
+    /// Notes who uses the token; tells whether it comes from a network that memory does not know.
+    fn observe(&mut self, now: UnixMillis, peer: &Arc<Peer>) -> bool {
+        if self.last_peer.as_ref().is_some_and(|last| Arc::ptr_eq(last, peer)) {
+            return false;
+        }
+        self.last_peer = Some(peer.clone());
+        let network = address_prefix(peer.address);
+        if self.networks.contains(&network) || self.new_addresses.len() >= MAX_REMEMBERED_NETWORKS {
+            return false;
+        }
+        if self.networks.len() >= MAX_REMEMBERED_NETWORKS {
+            self.networks.remove(0);
+        }
+        self.networks.push(network);
+        self.new_addresses.push((now, peer.clone()));
+        true
+    }
+}
+
+impl LastUsed {
+    fn new() -> Self {
+        Self {
+            used_at_ms: AtomicI64::new(NEVER_USED_MS),
+            written_ms: AtomicI64::new(NEVER_USED_MS),
+            dirty: AtomicBool::new(false),
+            has_new_addresses: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            expiry_dirty: AtomicBool::new(false),
+            peers: Mutex::default(),
+            write_interval_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Tells whether the token has expired for good, whatever the clock shows now.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
+    }
+
+    /// Ends the token for good, because it has expired while the clock was steady.
+    pub(super) fn expire(&self) {
+        if !self.expired.swap(true, Ordering::AcqRel) {
+            self.expiry_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire) || self.expiry_dirty.load(Ordering::Acquire)
+    }
+
+    /// Returns the last use; the token's birth when there was none.
+    pub(super) fn used_at(&self) -> UnixMillis {
+        UnixMillis::from_millis(self.used_at_ms.load(Ordering::Acquire))
+    }
+
+    /// Notes a use. One that comes late moves nothing back.
+    pub(super) fn record(&self, now: UnixMillis, peer: &Arc<Peer>) {
+        self.used_at_ms.fetch_max(now.as_millis(), Ordering::AcqRel);
+        if self.peers.lock().observe(now, peer) {
+            self.has_new_addresses.store(true, Ordering::Release);
+        }
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    fn merge_row(&self, link: &ChainToken) {
+        self.expired.fetch_or(link.expired, Ordering::AcqRel);
+        self.used_at_ms.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
+        self.written_ms.fetch_max(link.last_used_at.map_or(NEVER_USED_MS, UnixMillis::as_millis), Ordering::AcqRel);
+        let interval = match link.expiry {
+            TokenExpiry::Sliding { window_ms, .. } => Duration::from_millis(window_ms / 20).max(Duration::from_secs(1)),
+            TokenExpiry::Hard(_) | TokenExpiry::Never => WRITE_INTERVAL_WITHOUT_WINDOW,
+        };
+        self.write_interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
+    }
+
+    fn to_record(&self) -> LastUseRecord {
+        let peer = self.peers.lock().last_peer.clone();
+        let peer = peer.as_deref();
+        LastUseRecord {
+            at: self.used_at(),
+            address: peer.map(|peer| peer.address.to_canonical().to_string()),
+            client: peer.and_then(|peer| peer.user_agent.clone()),
+            protocol: peer.map(|peer| peer.protocol),
+        }
+    }
+
+    fn is_due(&self, now: UnixMillis) -> bool {
+        let due_at =
+            self.written_ms.load(Ordering::Acquire).saturating_add(self.write_interval_ms.load(Ordering::Acquire));
+        self.dirty.load(Ordering::Acquire) && due_at <= now.as_millis()
+    }
+
+    /// Takes what is to be written down; it counts as written from now on.
+    fn take_pending(&self, token: TokenId) -> TokenUse {
+        self.dirty.store(false, Ordering::Release);
+        let last = self.to_record();
+        self.written_ms.fetch_max(last.at.as_millis(), Ordering::AcqRel);
+        TokenUse { token, last_use: last }
+    }
+}
+
+impl LastUsedTable {
+    /// Returns a token's last use, joined with what is written down of it.
+    pub(super) fn entry(&self, link: &ChainToken) -> Arc<LastUsed> {
+        let mut points = self.entries.lock();
+        let point = points.entry(link.token).or_insert_with(|| Arc::new(LastUsed::new())).clone();
+        point.merge_row(link);
+        point
+    }
+
+    /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
+    pub(super) fn take_due(&self, now: UnixMillis) -> Vec<TokenUse> {
+        self.take_where(|point| point.is_due(now))
+    }
+
+    /// Takes all uses that are not written down.
+    pub(super) fn take_all(&self) -> Vec<TokenUse> {
+        self.take_where(|point| point.dirty.load(Ordering::Acquire))
+    }
+
+    /// Takes the tokens of which it is not written down that they have expired for good.
+    pub(super) fn take_expired(&self) -> Vec<TokenId> {
+        let points = self.entries.lock();
+        let expired = points.iter().filter(|(_, point)| point.expiry_dirty.swap(false, Ordering::AcqRel));
+        expired.map(|(token, _)| *token).collect()
+    }
+
+    /// Takes expired tokens back of which that could not be written down.
+    pub(super) fn restore_expired(&self, tokens: &[TokenId]) {
+        let points = self.entries.lock();
+        for point in tokens.iter().filter_map(|token| points.get(token)) {
+            point.expiry_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes the sightings that are not written down.
+    pub(super) fn take_new_addresses(&self) -> Vec<AddressSeen> {
+        let points = self.entries.lock();
+        let sighted = points.iter().filter(|(_, point)| point.has_new_addresses.swap(false, Ordering::AcqRel));
+        let taken = sighted.map(|(token, point)| (*token, std::mem::take(&mut point.peers.lock().new_addresses)));
+        let sighting = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
+            let network = address_prefix(peer.address);
+            AddressSeen { token, at, network, peer: (*peer).clone() }
+        };
+        taken.flat_map(|(token, of)| of.into_iter().map(move |one| sighting(token, one))).collect()
+    }
+
+    /// Takes uses back that could not be written down.
+    pub(super) fn restore(&self, uses: &[TokenUse]) {
+        let points = self.entries.lock();
+        for point in uses.iter().filter_map(|one| points.get(&one.token)) {
+            point.dirty.store(true, Ordering::Release);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.entries.lock().len()
+    }
+
+    fn take_where(&self, which: impl Fn(&LastUsed) -> bool) -> Vec<TokenUse> {
+        let mut points = self.entries.lock();
+        points.retain(|_, point| Arc::strong_count(point) > 1 || point.is_dirty());
+        points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take_pending(*token)).collect()
+    }
+}

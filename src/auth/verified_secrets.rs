@@ -1,0 +1,296 @@
+//! Proof: that a secret matches a hash. Found out by argon2 in the bounded queue of [`HashingPool`], once for all who
+//! ask at the same time, and remembered for a while. It gives no permission; that is read every time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::clock::Clock;
+use super::hashing_pool::{HashingBusy, HashingPool, QueueTicket};
+use super::secret_hash::{self, Argon2Memory};
+use crate::domain::{Login, Secret, TokenId, UnixMillis};
+use crate::store::StoreError;
+
+/// How many proofs are remembered.
+const VERIFIED_CACHE_ENTRIES: u64 = 10_000;
+/// How long a proof is remembered that nobody asks for.
+const VERIFIED_IDLE_TTL: Duration = Duration::from_secs(10 * 60);
+/// How long a proof is remembered at all.
+const VERIFIED_MAX_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Stands for a hash of the store.
+pub(super) type PhcDigest = [u8; 32];
+
+/// Returns what stands for a PHC string.
+pub(super) fn phc_digest(phc: &str) -> PhcDigest {
+    blake3::hash(phc.as_bytes()).into()
+}
+
+/// A token and a secret shown for it, told apart from other secrets without keeping it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SecretFingerprint {
+    token: TokenId,
+    keyed_digest: [u8; 32],
+}
+
+/// What is proven.
+pub(super) struct VerifiedSecrets {
+    key: [u8; 32],
+    clock: Clock,
+    verified: Cache<SecretFingerprint, Arc<VerifiedSecret>>,
+    in_flight: Mutex<HashMap<(SecretFingerprint, PhcDigest), InFlight>>,
+    hashing_pool: Arc<HashingPool>,
+    argon2_runs: AtomicU64,
+}
+
+/// A proof that waits in the queue or is under way.
+struct InFlight {
+    ticket: QueueTicket,
+    /// Number of requests that wait for it.
+    waiters: usize,
+    outcome: watch::Receiver<Option<bool>>,
+}
+
+/// The wait of one request for a flight. The last that is dropped takes the flight out of the queue.
+struct InFlightWait<'a> {
+    secrets: &'a VerifiedSecrets,
+    key: (SecretFingerprint, PhcDigest),
+    ticket_number: u64,
+    outcome: watch::Receiver<Option<bool>>,
+}
+
+impl Drop for InFlightWait<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.secrets.in_flight.lock();
+        // One with another number has begun since, after this one had landed.
+        let Some(flight) = flights.get_mut(&self.key).filter(|flight| flight.ticket.number == self.ticket_number)
+        else {
+            return;
+        };
+        flight.waiters -= 1;
+        if flight.waiters == 0 && self.secrets.hashing_pool.withdraw(&flight.ticket) {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+/// Ends a flight when dropped, also when argon2 panics.
+struct CompleteOnDrop {
+    secrets: Arc<VerifiedSecrets>,
+    key: (SecretFingerprint, PhcDigest),
+    matches: Option<bool>,
+    outcome: watch::Sender<Option<bool>>,
+}
+
+impl Drop for CompleteOnDrop {
+    fn drop(&mut self) {
+        // It is remembered by now: whoever comes from here on finds either the flight or the proof.
+        self.secrets.in_flight.lock().remove(&self.key);
+        self.outcome.send_replace(self.matches);
+    }
+}
+
+struct VerifiedSecret {
+    digest: PhcDigest,
+    verified_at: UnixMillis,
+    last_used_ms: AtomicI64,
+}
+
+impl VerifiedSecrets {
+    pub(super) fn new(clock: Clock, pool: Arc<HashingPool>) -> Result<Self, StoreError> {
+        let mut key = [0; 32];
+        secret_hash::fill_random(&mut key)?;
+        Ok(Self {
+            key,
+            clock,
+            verified: Cache::builder()
+                .max_capacity(VERIFIED_CACHE_ENTRIES)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
+            in_flight: Mutex::default(),
+            hashing_pool: pool,
+            argon2_runs: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns how often argon2 has run for a proof.
+    pub(super) fn argon2_runs(&self) -> u64 {
+        self.argon2_runs.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fingerprint(&self, token: TokenId, secret: &Secret) -> SecretFingerprint {
+        SecretFingerprint { token, keyed_digest: blake3::keyed_hash(&self.key, secret.expose()).into() }
+    }
+
+    /// Returns the hash that a claim was proven of lately.
+    pub(super) fn verified_digest(&self, claim: &SecretFingerprint) -> Option<PhcDigest> {
+        self.cached(claim).map(|proven| proven.digest)
+    }
+
+    /// Finds out whether a claim fits a hash, in a user's share of the queue; all who ask at once share one run of
+    /// argon2.
+    pub(super) async fn verify(
+        self: &Arc<Self>,
+        user: &Login,
+        claim: SecretFingerprint,
+        secret: &Secret,
+        phc: &str,
+    ) -> Result<bool, HashingBusy> {
+        let mut wait = match self.join(user, claim, secret, phc)? {
+            Some(wait) => wait,
+            None => return Ok(true),
+        };
+        match wait.outcome.wait_for(Option::is_some).await {
+            Ok(landed) => landed.ok_or(HashingBusy),
+            Err(_) => Err(HashingBusy),
+        }
+    }
+
+    /// Joins the run that waits or is under way, or starts one; none when the answer is there meanwhile.
+    fn join(
+        self: &Arc<Self>,
+        user: &Login,
+        claim: SecretFingerprint,
+        secret: &Secret,
+        phc: &str,
+    ) -> Result<Option<InFlightWait<'_>>, HashingBusy> {
+        let key = (claim, phc_digest(phc));
+        let mut flights = self.in_flight.lock();
+        if let Some(flight) = flights.get_mut(&key) {
+            flight.waiters += 1;
+            let (number, landed) = (flight.ticket.number, flight.outcome.clone());
+            return Ok(Some(InFlightWait { secrets: self, key, ticket_number: number, outcome: landed }));
+        }
+        if self.verified_digest(&claim) == Some(key.1) {
+            return Ok(None);
+        }
+        let (land, landed) = watch::channel(None);
+        let (proofs, secret, phc) = (self.clone(), secret.clone(), phc.to_owned());
+        let fly = move |memory: &mut Argon2Memory| {
+            let mut landing = CompleteOnDrop { secrets: proofs, key, matches: None, outcome: land };
+            let fits = landing.secrets.run_argon2(claim, &secret, &phc, memory);
+            landing.matches = Some(fits);
+        };
+        // It can't land before it is among the flights, which are locked until then.
+        let ticket = self.hashing_pool.submit(user, Box::new(fly))?;
+        let number = ticket.number;
+        flights.insert(key, InFlight { ticket, waiters: 1, outcome: landed.clone() });
+        Ok(Some(InFlightWait { secrets: self, key, ticket_number: number, outcome: landed }))
+    }
+
+    /// Runs argon2, and remembers a claim that fits.
+    fn run_argon2(&self, claim: SecretFingerprint, secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
+        self.argon2_runs.fetch_add(1, Ordering::Relaxed);
+        let fits = secret_hash::verify_phc(secret, phc, memory);
+        if fits {
+            let (of, now) = (phc_digest(phc), self.clock.now());
+            self.verified.insert(
+                claim,
+                Arc::new(VerifiedSecret {
+                    digest: of,
+                    verified_at: now,
+                    last_used_ms: AtomicI64::new(now.as_millis()),
+                }),
+            );
+        }
+        fits
+    }
+
+    fn cached(&self, claim: &SecretFingerprint) -> Option<Arc<VerifiedSecret>> {
+        let proven = self.verified.get(claim)?;
+        let now = self.clock.now();
+        let asked = UnixMillis::from_millis(proven.last_used_ms.load(Ordering::Relaxed));
+        if now.saturating_duration_since(asked) >= VERIFIED_IDLE_TTL
+            || now.saturating_duration_since(proven.verified_at) >= VERIFIED_MAX_TTL
+        {
+            self.verified.invalidate(claim);
+            return None;
+        }
+        proven.last_used_ms.fetch_max(now.as_millis(), Ordering::Relaxed);
+        Some(proven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::generate_token;
+    use crate::auth::hashing_pool::{MAX_QUEUED_JOBS, MAX_QUEUED_JOBS_PER_USER};
+    use crate::store::testing::login;
+
+    fn verified_secrets() -> Arc<VerifiedSecrets> {
+        let pool = Arc::new(HashingPool::new().expect("starts"));
+        Arc::new(VerifiedSecrets::new(Clock::system(), pool).expect("random"))
+    }
+
+    fn random_fingerprint(proofs: &VerifiedSecrets) -> (SecretFingerprint, Secret) {
+        let text = generate_token().expect("random");
+        (proofs.fingerprint(text.id(), text.secret()), text.secret().clone())
+    }
+
+    #[tokio::test]
+    async fn verification_beyond_queue_bound_returns_busy() {
+        let proofs = verified_secrets();
+        let held = proofs.hashing_pool.occupy_all_threads();
+        let users: Vec<_> =
+            (0..MAX_QUEUED_JOBS / MAX_QUEUED_JOBS_PER_USER).map(|number| login(&format!("user{number}"))).collect();
+        let claims: Vec<_> = (0..=MAX_QUEUED_JOBS).map(|_| random_fingerprint(&proofs)).collect();
+        let mut waits = Vec::new();
+        for (number, (claim, secret)) in claims[..MAX_QUEUED_JOBS].iter().enumerate() {
+            let user = &users[number / MAX_QUEUED_JOBS_PER_USER];
+            waits.push(proofs.join(user, *claim, secret, "no hash").expect("room").expect("unknown"));
+        }
+        let other = login("other");
+        let (claim, secret) = &claims[MAX_QUEUED_JOBS];
+        assert!(proofs.verify(&other, *claim, secret, "no hash").await.is_err());
+        let (claim, secret) = &claims[0];
+        waits.push(proofs.join(&other, *claim, secret, "no hash").expect("joins the one that waits").expect("unknown"));
+        assert_eq!(proofs.argon2_runs(), 0);
+        drop(held);
+        for wait in &mut waits {
+            let landed = *wait.outcome.wait_for(Option::is_some).await.expect("lands");
+            assert_eq!(landed, Some(false));
+        }
+        let (claim, secret) = &claims[MAX_QUEUED_JOBS];
+        assert!(matches!(proofs.verify(&other, *claim, secret, "no hash").await, Ok(false)), "there is room again");
+        assert!(proofs.verified_digest(claim).is_none(), "what does not fit is not remembered");
+        assert_eq!(proofs.argon2_runs(), MAX_QUEUED_JOBS as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn dropped_waiter_does_not_cancel_shared_verification() {
+        let proofs = verified_secrets();
+        let held = proofs.hashing_pool.occupy_all_threads();
+        let alice = login("alice");
+        let (claim, secret) = random_fingerprint(&proofs);
+        let first = proofs.join(&alice, claim, &secret, "no hash").expect("room");
+        let mut second = proofs.join(&alice, claim, &secret, "no hash").expect("joins").expect("unknown");
+        drop(first);
+        drop(held);
+        assert_eq!(*second.outcome.wait_for(Option::is_some).await.expect("lands"), Some(false));
+        assert_eq!(proofs.argon2_runs(), 1);
+    }
+
+    #[tokio::test]
+    async fn abandoned_verification_is_not_run() {
+        let proofs = verified_secrets();
+        let held = proofs.hashing_pool.occupy_all_threads();
+        let alice = login("alice");
+        let (claim, secret) = random_fingerprint(&proofs);
+        let both = [(); 2].map(|()| proofs.join(&alice, claim, &secret, "no hash").expect("room"));
+        assert_eq!(proofs.hashing_pool.queue_len(), 1);
+        drop(both);
+        assert_eq!(proofs.hashing_pool.queue_len(), 0);
+        assert!(proofs.in_flight.lock().is_empty());
+        let again = proofs.verify(&alice, claim, &secret, "no hash");
+        drop(held);
+        assert!(matches!(again.await, Ok(false)), "whoever comes then is answered");
+        assert_eq!(proofs.argon2_runs(), 1);
+    }
+}
