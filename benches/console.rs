@@ -14,7 +14,7 @@ use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::NewTokenRow;
-use patgate::tokens::{Authority, Grant, Home, Tokens, UserRequest};
+use patgate::tokens::{Grant, HomeOption, Principal, TokenService, UserRequest};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -57,11 +57,11 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
     }
     let parts = Parts { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
     let gateway = Gateway::open(settings(folder), parts).await.expect("it starts");
-    let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
+    let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let login: patgate::domain::Login = "alice".parse().expect("a login");
     let grants = vec!["/many:rw".parse::<Grant>().expect("a grant")];
-    let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: Home::No };
-    tokens.create_user(&Authority::Administrator, &user).expect("a user");
+    let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: HomeOption::Skip };
+    tokens.create_user(&Principal::Administrator, &user).expect("a user");
     let (text, now) = (generate_token().expect("random"), Clock::system().now());
     let known = NewTokenRow {
         id: text.id(),

@@ -17,7 +17,7 @@ use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId,
 use patgate::gateway::{Gateway, Parts, Settings};
 use patgate::sftp::HostKeys;
 use patgate::store::{NewTokenRow, Store};
-use patgate::tokens::{Authority, StateFilter, TokenQuery, Tokens};
+use patgate::tokens::{Principal, StateFilter, TokenQuery, TokenService};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
@@ -27,7 +27,7 @@ struct Site {
     folder: TempDir,
     store: Store,
     auth: Authenticator,
-    tokens: Tokens,
+    tokens: TokenService,
     known: TokenText,
 }
 
@@ -57,7 +57,7 @@ impl Site {
         };
         store.add_token(&new).expect("a token");
         fill(&state, tokens - 1, users, clock.now().as_millis());
-        let tokens = Tokens::new(store.clone(), clock);
+        let tokens = TokenService::new(store.clone(), clock);
         Self { folder, store, auth, tokens, known }
     }
 
@@ -158,17 +158,17 @@ fn looking(group: &mut Group<'_>, site: &Site) {
         ("list all five revoked", TokenQuery { state: Some(StateFilter::Revoked), ..TokenQuery::default() }),
     ] {
         group.bench_function(word, |b| {
-            b.iter(|| black_box(site.tokens.page(&Authority::Administrator, &query, 50).expect("a page")));
+            b.iter(|| black_box(site.tokens.list(&Principal::Administrator, &query, 50).expect("a page")));
         });
     }
-    let who = Authority::Administrator;
+    let who = Principal::Administrator;
     group.bench_function("those that end soon", |b| {
-        b.iter(|| black_box(site.tokens.ending(&who, None, 5).expect("found")));
+        b.iter(|| black_box(site.tokens.expiring(&who, None, 5).expect("found")));
     });
     group.bench_function("those that name what is gone", |b| {
         b.iter(|| black_box(site.tokens.dangling(&who, None, 5).expect("found")));
     });
-    group.bench_function("clean-up with nothing to do", |b| b.iter(|| site.tokens.tidy().expect("tidied")));
+    group.bench_function("clean-up with nothing to do", |b| b.iter(|| site.tokens.apply_retention().expect("tidied")));
 }
 
 fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {

@@ -12,7 +12,7 @@ use anyhow::Context;
 use patgate::auth::Clock;
 use patgate::domain::{Login, Roles};
 use patgate::gateway::{Gateway, Parts, Settings};
-use patgate::tokens::{Authority, Home, TokenRequest, Tokens, UserRequest};
+use patgate::tokens::{HomeOption, Principal, TokenRequest, TokenService, UserRequest};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -26,12 +26,12 @@ async fn main() -> anyhow::Result<()> {
     settings.sftp = Some(([127, 0, 0, 1], 0).into());
     let gateway = Gateway::open(settings, Parts::default()).await?;
 
-    let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
-    let administrator = Authority::Administrator;
+    let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
+    let administrator = Principal::Administrator;
     let owner: Login = "guest".parse()?;
     if tokens.user(&administrator, &owner).is_err() {
         let grants = vec!["/:rw".parse().map_err(anyhow::Error::msg)?];
-        let user = UserRequest { login: owner.clone(), roles: Roles::none(), grants, home: Home::No };
+        let user = UserRequest { login: owner.clone(), roles: Roles::none(), grants, home: HomeOption::Skip };
         tokens.create_user(&administrator, &user)?;
     }
     let issued = tokens.issue(&administrator, TokenRequest::new(owner.clone()))?;

@@ -75,7 +75,7 @@ pub(super) async fn list(
     };
     let turn = who.light();
     let read = move |room: &Room| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
-    let mut page = tokens::Page::cut(room.work(turn, read).await?, limit, |noted| noted.id);
+    let mut page = tokens::ResultPage::from_items(room.work(turn, read).await?, limit, |noted| noted.id);
     // Whoever follows what happens goes on after the last event, and not back.
     page.next = page.next.filter(|_| listed.after.is_none());
     Ok(Page::of(&uri, page, |id| id.to_string(), EventShown::of))

@@ -134,16 +134,16 @@ impl Problem {
     fn about(self, error: &tokens::Error) -> Self {
         use tokens::Error;
         match error {
-            Error::UnknownUser(login) | Error::UserExists(login) | Error::Disabled(login) => {
+            Error::UnknownUser(login) | Error::UserExists(login) | Error::UserDisabled(login) => {
                 Self { user: Some(login.clone()), ..self }
             }
-            Error::NoGrant { login, .. } => Self { user: Some(login.clone()), ..self },
+            Error::GrantNotFound { login, .. } => Self { user: Some(login.clone()), ..self },
             Error::RoleNotHeld { role, login } => Self { user: Some(login.clone()), role: Some(*role), ..self },
             Error::Forbidden(role) => Self { role: Some(*role), ..self },
-            Error::OutsideReach { login, reach, .. } => {
+            Error::OutsideAccess { login, reach, .. } => {
                 Self { user: Some(login.clone()), reach: Some(reach.clone()), ..self }
             }
-            Error::Outlives { longest, .. } => Self { most: longest.map(|longest| longest.to_string()), ..self },
+            Error::OutlivesParent { longest, .. } => Self { most: longest.map(|longest| longest.to_string()), ..self },
             Error::Policy(PolicyViolation::LifetimeTooLong { max, .. }) => Self { most: Some(max.to_string()), ..self },
             _ => self,
         }
@@ -230,38 +230,38 @@ impl Error {
 fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
     use tokens::Error;
     match error {
-        Error::Ended => (StatusCode::UNAUTHORIZED, "denied"),
+        Error::SessionEnded => (StatusCode::UNAUTHORIZED, "denied"),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "role-missing"),
-        Error::Wider(_) | Error::Narrower(_) | Error::Narrow => (StatusCode::FORBIDDEN, "wider"),
+        Error::ExceedsParent(_) | Error::ExceedsCaller(_) | Error::RestrictedToken => (StatusCode::FORBIDDEN, "wider"),
         Error::UnknownUser(_) => (StatusCode::NOT_FOUND, "unknown-user"),
         Error::UnknownToken(_) => (StatusCode::NOT_FOUND, "unknown-token"),
-        Error::NoGrant { .. } => (StatusCode::NOT_FOUND, "no-grant"),
+        Error::GrantNotFound { .. } => (StatusCode::NOT_FOUND, "no-grant"),
         Error::UserExists(_) => (StatusCode::CONFLICT, "user-exists"),
-        Error::Disabled(_) => (StatusCode::CONFLICT, "user-disabled"),
-        Error::Dead(..) => (StatusCode::CONFLICT, "dead-token"),
-        Error::Chain(_) => (StatusCode::CONFLICT, "long-chain"),
-        Error::NoHome(_) => (StatusCode::CONFLICT, "no-home"),
+        Error::UserDisabled(_) => (StatusCode::CONFLICT, "user-disabled"),
+        Error::TokenInactive(..) => (StatusCode::CONFLICT, "dead-token"),
+        Error::ChainTooLong(_) => (StatusCode::CONFLICT, "long-chain"),
+        Error::HomeNotDirectory(_) => (StatusCode::CONFLICT, "no-home"),
         Error::Policy(PolicyViolation::TooManyTokens(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
-        Error::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed"),
+        Error::VersionConflict(_) => (StatusCode::PRECONDITION_FAILED, "changed"),
         Error::Policy(PolicyViolation::LifetimeTooLong { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
-        Error::Outlives { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outlives"),
+        Error::OutlivesParent { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outlives"),
         Error::Policy(PolicyViolation::NoExpirationNotAllowed) => (StatusCode::UNPROCESSABLE_ENTITY, "never"),
-        Error::Grace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
+        Error::GraceTooLong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "grace"),
         Error::UnknownNode(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-node"),
-        Error::NoPath(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),
-        Error::Unnameable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unnameable"),
-        Error::OutsideReach { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outside-reach"),
+        Error::PathNotFound(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-path"),
+        Error::UnsupportedNodeType(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unnameable"),
+        Error::OutsideAccess { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "outside-reach"),
         Error::RoleNotHeld { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "role-not-held"),
-        Error::Widens(_) | Error::Longer(..) => (StatusCode::UNPROCESSABLE_ENTITY, "widens"),
-        Error::NeverSlides => (StatusCode::UNPROCESSABLE_ENTITY, "never-slides"),
-        Error::Past(_) | Error::NoScopes | Error::Label(_) | Error::Setting(_) => {
+        Error::WidensToken(_) | Error::ExtendsLifetime(..) => (StatusCode::UNPROCESSABLE_ENTITY, "widens"),
+        Error::WindowWithoutExpiration => (StatusCode::UNPROCESSABLE_ENTITY, "never-slides"),
+        Error::ExpiresInPast(_) | Error::EmptyScopes | Error::Label(_) | Error::InvalidSetting(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Error::Store(error) => of_store(error),
         Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::OtherTree)) => of_tree(error),
         Error::Tree(error) => of_store_below(error),
-        Error::NoTree | Error::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        Error::NoServedRoot | Error::TaskPanicked => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
 

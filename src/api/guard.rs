@@ -14,7 +14,7 @@ use super::{Error, Result, Room, extract};
 use crate::auth::{AuthError, Credential, Session, WorkPermit};
 use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
-use crate::tokens::Authority;
+use crate::tokens::Principal;
 
 /// The proven caller of a request.
 #[derive(Clone)]
@@ -22,8 +22,8 @@ pub(super) struct Who(pub(super) Session);
 
 impl Who {
     /// Returns whom `tokens` is to ask what is allowed.
-    pub(super) fn authority(&self) -> Authority {
-        Authority::Session(self.0.clone())
+    pub(super) fn authority(&self) -> Principal {
+        Principal::Session(self.0.clone())
     }
 
     /// Waits for a turn of a call of the store.

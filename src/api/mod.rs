@@ -39,7 +39,7 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, WorkPermit};
 use crate::http::{BodyError, RequestSource, ResponseBody};
-use crate::tokens::Tokens;
+use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 use error::{Error, Result};
@@ -64,7 +64,7 @@ pub struct ApiOptions {
 /// What the handlers work with.
 #[derive(Clone)]
 struct Room {
-    tokens: Tokens,
+    tokens: TokenService,
     tree: Tree,
     auth: Authenticator,
     options: ApiOptions,
@@ -90,7 +90,7 @@ impl Room {
 
 impl Api {
     /// Answers callers that `auth` proves.
-    pub fn new(tokens: Tokens, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
+    pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
         let room = Room { tokens, tree, auth, options };
         let (calls, document) = calls().split_for_parts();
         let document = Bytes::from(document.to_json().unwrap_or_default());

@@ -95,10 +95,10 @@ fn below(
     under: &TreePath,
     after: Option<NodeId>,
     limit: usize,
-) -> Result<tokens::Page<Named, NodeId>> {
+) -> Result<tokens::ResultPage<Named, NodeId>> {
     let access = who.0.access()?;
     let mut nodes = room.tree.nodes(under)?;
     nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));
     nodes.sort_by_key(|node| node.id);
-    Ok(tokens::Page::cut(nodes, limit, |node| node.id))
+    Ok(tokens::ResultPage::from_items(nodes, limit, |node| node.id))
 }

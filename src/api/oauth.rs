@@ -14,7 +14,7 @@ use super::{Error, Result, Room, Who};
 use crate::auth::{AuthError, Credential};
 use crate::domain::{ForeignRoles, Login, TokenId};
 use crate::store::TokenState;
-use crate::tokens::{self, Authority, Effective};
+use crate::tokens::{self, EffectiveToken, Principal};
 
 /// A token that is shown.
 #[derive(Deserialize, ToSchema)]
@@ -68,7 +68,7 @@ pub(super) struct Introspection {
 }
 
 impl Introspection {
-    fn of(Effective { record, scopes, roles }: &Effective) -> Self {
+    fn of(EffectiveToken { record, scopes, roles }: &EffectiveToken) -> Self {
         let scopes: Option<Vec<_>> = scopes.as_ref().map(|scopes| scopes.iter().map(ToString::to_string).collect());
         let parts: Vec<_> = scopes.iter().flatten().cloned().chain(roles.iter().map(|role| role.to_string())).collect();
         Self {
@@ -101,7 +101,7 @@ pub(super) async fn introspect(
         return Ok(Json(Introspection::default()));
     };
     let turn = who.light();
-    let find = move |room: &Room| match room.tokens.effective(&who.authority(), id) {
+    let find = move |room: &Room| match room.tokens.find_effective(&who.authority(), id) {
         Ok(found) if found.record.state != TokenState::Revoked => Ok(Introspection::of(&found)),
         Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(Introspection::default()),
         Err(other) => Err(other.into()),
@@ -131,7 +131,7 @@ pub(super) async fn revoke(
     }
     let token = zeroize::Zeroizing::new(shown.token.as_str().as_bytes().to_vec());
     let itself = match room.auth.authenticate(Credential { login: None, token }, peer).await {
-        Ok(session) => Authority::Session(session),
+        Ok(session) => Principal::Session(session),
         Err(AuthError::Denied) => {
             return Err(Error::Refused("the token's limits don't allow to revoke it from here".into()));
         }

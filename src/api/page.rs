@@ -37,7 +37,7 @@ impl<T> Page<T> {
     /// Answers a page that was asked for at `uri`; `cursor` writes what the next one is asked for by.
     pub(super) fn of<U, K>(
         uri: &Uri,
-        page: tokens::Page<U, K>,
+        page: tokens::ResultPage<U, K>,
         cursor: impl Fn(K) -> String,
         show: impl Fn(U) -> T,
     ) -> Self {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_last_page_links_nowhere() {
-        let page = |next| tokens::Page { items: vec![1, 2], next };
+        let page = |next| tokens::ResultPage { items: vec![1, 2], next };
         let show = |page| Page::of(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
         assert_eq!(show(page(None)), Page { entries: vec![10, 20], link: None });
         assert_eq!(show(page(Some(2))).link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));

@@ -83,7 +83,7 @@ pub(super) async fn list(
     let Listed { owner, state, text, limit, cursor } = listed;
     let state = state.map(|state| StateFilter::from_str(&state)).transpose().map_err(Error::Malformed)?;
     let (query, limit) = (TokenQuery { owner, state, text, after: cursor, before: None }, page::limit(limit)?);
-    let found = room.work(who.light(), move |room| Ok(room.tokens.page(&who.authority(), &query, limit)?)).await?;
+    let found = room.work(who.light(), move |room| Ok(room.tokens.list(&who.authority(), &query, limit)?)).await?;
     Ok(Page::of(&uri, found, |id| id.to_string(), |record| Token::of(&record)))
 }
 

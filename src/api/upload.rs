@@ -16,7 +16,7 @@ use crate::domain::{
     UnixMillis, UserAgentPattern, parse_network,
 };
 use crate::store::{TokenRecord, TokenState};
-use crate::tokens::{Asked, TokenRequest};
+use crate::tokens::{RequestedLifetime, TokenRequest};
 
 /// A token to be made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -112,9 +112,9 @@ impl Order {
     fn request(self, who: &Who) -> Result<TokenRequest> {
         let unfit = |why: String| Error::Unfit(why);
         let lifetime = match self.expires.trim() {
-            "" | "auto" | "automatic" => Asked::Default,
-            "never" => Asked::Never,
-            text => Asked::Until(UnixMillis::parse_utc(text).map_err(unfit)?),
+            "" | "auto" | "automatic" => RequestedLifetime::Default,
+            "never" => RequestedLifetime::Never,
+            text => RequestedLifetime::Until(UnixMillis::parse_utc(text).map_err(unfit)?),
         };
         let (roles, foreign_roles) = sorted(&self.roles).map_err(unfit)?;
         let data = self.data;

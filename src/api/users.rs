@@ -13,7 +13,7 @@ use super::schema;
 use super::shape::{GrantOrder, NewUser, Reach, Text, UserChange, UserOrder, UserShown};
 use super::{Result, Room, Who, made};
 use crate::domain::{Login, NodeId};
-use crate::tokens::{Error, Grant, GrantPlace};
+use crate::tokens::{Error, Grant, GrantTarget};
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -99,7 +99,7 @@ pub(super) async fn change(
 ) -> Result<axum::Json<UserShown>> {
     let change = change.into();
     let user =
-        room.work(who.revoking(), move |room| Ok(room.tokens.change_user(&who.authority(), &login, &change)?)).await?;
+        room.work(who.revoking(), move |room| Ok(room.tokens.update_user(&who.authority(), &login, &change)?)).await?;
     Ok(axum::Json(UserShown::of(user)))
 }
 
@@ -167,7 +167,7 @@ pub(super) async fn find_grant(
     let find = move |room: &Room| {
         let grants = room.tokens.grants(&who.authority(), &login)?;
         let found = grants.iter().find(|grant| grant.scope.node == node).map(Reach::of);
-        Ok(found.ok_or_else(|| Error::NoGrant { login, place: GrantPlace::Node(node).to_string() })?)
+        Ok(found.ok_or_else(|| Error::GrantNotFound { login, place: GrantTarget::Node(node).to_string() })?)
     };
     Ok(axum::Json(room.work(turn, find).await?))
 }
@@ -183,7 +183,7 @@ pub(super) async fn revoke_grant(
     who: Who,
     At((login, Text(node))): At<(Login, Text<NodeId>)>,
 ) -> Result<StatusCode> {
-    let place = GrantPlace::Node(node);
+    let place = GrantTarget::Node(node);
     room.work(who.revoking(), move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

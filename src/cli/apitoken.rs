@@ -9,7 +9,7 @@ use super::{Failure, Result, output, token_view};
 use crate::api::shape::NewToken;
 use crate::auth::Clock;
 use crate::domain::{Lifetime, Login, TokenId};
-use crate::tokens::{Asked, Label, Narrowing, StateFilter, TokenRequest};
+use crate::tokens::{NarrowRequest, RequestedLifetime, StateFilter, TokenLabel, TokenRequest};
 
 /// Manage tokens
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ struct Create {
     owner: Option<Login>,
     /// How long it lives, such as 30d [default: the policy's default-lifetime]
     #[arg(long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
-    expiry_date: Option<Asked>,
+    expiry_date: Option<RequestedLifetime>,
     #[command(flatten)]
     flags: TokenFlags,
 }
@@ -77,10 +77,10 @@ struct Edit {
     id: TokenId,
     /// Another name
     #[arg(long, value_name = "NAME")]
-    name: Option<Label>,
+    name: Option<TokenLabel>,
     /// Another description
     #[arg(long, value_name = "TEXT")]
-    description: Option<Label>,
+    description: Option<TokenLabel>,
     /// Expire this long from now, such as 7d, sooner than it would
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     expiry_date: Option<Lifetime>,
@@ -164,13 +164,13 @@ impl Create {
 
 impl Edit {
     fn run(&self, site: &Site) -> Result {
-        let change = Narrowing {
+        let change = NarrowRequest {
             name: self.name.clone(),
             description: self.description.clone(),
             scopes: self.bounds.scopes(),
             limits: self.bounds.limits(),
             roles: self.bounds.roles()?,
-            expires: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
+            expires_at: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
         };
         if change.is_empty() {
             return Err(Failure::usage("nothing to change was named")

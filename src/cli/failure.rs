@@ -109,7 +109,7 @@ impl From<tokens::Error> for Failure {
     fn from(error: tokens::Error) -> Self {
         match error {
             tokens::Error::Store(error) => error.into(),
-            tokens::Error::Tree(_) | tokens::Error::NoTree => Self::new(error.to_string()),
+            tokens::Error::Tree(_) | tokens::Error::NoServedRoot => Self::new(error.to_string()),
             refusal => Self::from(&Problem::from(&refusal)),
         }
     }

@@ -20,7 +20,7 @@ use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, Parts, Settings, StartError};
 use crate::sftp::HostKeys;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Grant, Home, Issued, TokenRequest, Tokens, UserRequest};
+use crate::tokens::{Grant, HomeOption, IssuedToken, TokenRequest, TokenService, UserRequest};
 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
@@ -132,16 +132,20 @@ impl Quickstart {
     }
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
-    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<Issued>> {
-        let (tokens, who) = (Tokens::new(gateway.store().clone(), Clock::system()), &system_user::authority());
+    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<IssuedToken>> {
+        let (tokens, who) = (TokenService::new(gateway.store().clone(), Clock::system()), &system_user::authority());
         let tokens = tokens.with_tree(gateway.tree().clone());
         if gateway.store().user(login)?.is_none() {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
-            let request =
-                UserRequest { login: login.clone(), roles: Roles::none(), grants: vec![everything], home: Home::No };
+            let request = UserRequest {
+                login: login.clone(),
+                roles: Roles::none(),
+                grants: vec![everything],
+                home: HomeOption::Skip,
+            };
             tokens.create_user(who, &request)?;
         }
-        if !self.new_token && tokens.live_tokens(who, login)? > 0 {
+        if !self.new_token && tokens.count_live_tokens(who, login)? > 0 {
             return Ok(None);
         }
         let mut request = TokenRequest::new(login.clone());

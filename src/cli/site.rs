@@ -13,7 +13,7 @@ use crate::auth::{Clock, request_usage_flush};
 use crate::config::{self, CommandLineSetting, ConfigSources, LocalConfig};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
-use crate::tokens::{Authority, Issued, StateFilter, TokenRequest, Tokens};
+use crate::tokens::{IssuedToken, Principal, StateFilter, TokenRequest, TokenService};
 use crate::tree::{self, Tree};
 
 /// Where a command works, and how it prints.
@@ -27,9 +27,9 @@ pub(super) struct Site {
 /// What is kept, and where the served folder is.
 pub(super) struct Open {
     /// Users, tokens and policy.
-    pub(super) tokens: Tokens,
+    pub(super) tokens: TokenService,
     /// Who works on it.
-    pub(super) authority: Authority,
+    pub(super) authority: Principal,
     store: Store,
     local: LocalConfig,
     tree: OnceCell<Tree>,
@@ -201,17 +201,17 @@ impl Site {
 
 impl Open {
     /// Returns what manages users and tokens, with the served folder where that can be looked at.
-    pub(super) fn looking(&self) -> Tokens {
+    pub(super) fn looking(&self) -> TokenService {
         self.tree().map_or_else(|_| self.tokens.clone(), |tree| self.tokens.clone().with_tree(tree))
     }
 
     /// Returns what manages users and tokens, with the served folder.
-    pub(super) fn with_tree(&self) -> Result<Tokens> {
+    pub(super) fn with_tree(&self) -> Result<TokenService> {
         Ok(self.tokens.clone().with_tree(self.tree()?))
     }
 
     /// Makes a token; opens the served folder only where scopes need it.
-    pub(super) fn issue(&self, request: TokenRequest) -> Result<Issued> {
+    pub(super) fn issue(&self, request: TokenRequest) -> Result<IssuedToken> {
         let tokens = if request.scopes.is_none() { self.tokens.clone() } else { self.with_tree()? };
         Ok(tokens.issue(&self.authority, request)?)
     }
@@ -260,7 +260,7 @@ fn open(local: LocalConfig) -> Result<Open> {
     let store = Store::open_without_migration(&local.state)?;
     // What is shown is in force, also where a server holds the latest use in memory.
     request_usage_flush(&local.state);
-    let tokens = Tokens::new(store.clone(), Clock::system());
+    let tokens = TokenService::new(store.clone(), Clock::system());
     Ok(Open { tokens, authority: system_user::authority(), store, local, tree: OnceCell::new() })
 }
 

@@ -2,18 +2,18 @@
 
 use std::fs;
 
-use crate::tokens::Authority;
+use crate::tokens::Principal;
 
 /// The users of this machine, each a line of `NAME:PASSWORD:UID:…`.
 const PASSWD: &str = "/etc/passwd";
 
 /// Returns the authority of the user that runs this program.
-pub(super) fn authority() -> Authority {
+pub(super) fn authority() -> Principal {
     // The real user: a program that is set to another one's rights was still started by this one.
     let uid = rustix::process::getuid().as_raw();
     let passwd = fs::read(PASSWD).unwrap_or_default();
     let name = name_of(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
-    name.parse().or_else(|_| uid.to_string().parse()).map_or(Authority::Administrator, Authority::SystemUser)
+    name.parse().or_else(|_| uid.to_string().parse()).map_or(Principal::Administrator, Principal::SystemUser)
 }
 
 /// Looks up the name of a user.

@@ -7,7 +7,7 @@ use crate::domain::{
     ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, TokenLimits, UserAgentPattern,
     parse_network,
 };
-use crate::tokens::{Asked, Label};
+use crate::tokens::{RequestedLifetime, TokenLabel};
 
 /// What names a new token and narrows it.
 #[derive(Clone, Debug, Args)]
@@ -16,10 +16,10 @@ pub(super) struct TokenFlags {
     pub(super) bounds: BoundFlags,
     /// A name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<Label>,
+    pub(super) name: Option<TokenLabel>,
     /// A description for people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(super) description: Label,
+    pub(super) description: TokenLabel,
     /// Print the token alone
     #[arg(short, long, conflicts_with = "json")]
     pub(super) quiet: bool,
@@ -108,11 +108,11 @@ fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
 }
 
 /// Reads how long a token is to live: a duration, `never` or `default`.
-pub(super) fn asked(text: &str) -> Result<Asked, String> {
+pub(super) fn asked(text: &str) -> Result<RequestedLifetime, String> {
     match text {
-        "never" => Ok(Asked::Never),
-        "default" => Ok(Asked::Default),
-        _ => text.parse::<Lifetime>().map(Asked::For).map_err(|error| error.to_string()),
+        "never" => Ok(RequestedLifetime::Never),
+        "default" => Ok(RequestedLifetime::Default),
+        _ => text.parse::<Lifetime>().map(RequestedLifetime::For).map_err(|error| error.to_string()),
     }
 }
 

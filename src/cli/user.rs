@@ -7,7 +7,7 @@ use super::user_token::UserToken;
 use super::{Result, output, token_view};
 use crate::api::shape::{NewUser, UserShown};
 use crate::domain::{Login, Role, Roles};
-use crate::tokens::{Grant, GrantPlace, Home, UserRequest};
+use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
 
 /// Manage users
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ struct RevokeGrant {
     login: Login,
     /// The path, or node:UUID for a grant that dangles
     #[arg(value_name = "PATH")]
-    place: GrantPlace,
+    place: GrantTarget,
 }
 
 impl UserCommand {
@@ -159,7 +159,7 @@ impl UserCommand {
 
 impl Create {
     fn run(&self, site: &Site) -> Result {
-        let home = if self.no_home || !self.grants.is_empty() { Home::No } else { Home::Own };
+        let home = if self.no_home || !self.grants.is_empty() { HomeOption::Skip } else { HomeOption::Create };
         let Self { login, roles, grants, .. } = self;
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };

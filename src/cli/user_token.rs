@@ -6,7 +6,7 @@ use super::site::Site;
 use super::token_flags::{TokenFlags, asked, window};
 use super::{Result, output, token_view};
 use crate::domain::{Lifetime, Login};
-use crate::tokens::{Asked, TokenRequest};
+use crate::tokens::{RequestedLifetime, TokenRequest};
 
 /// Make a token for a user
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub(super) struct UserToken {
     /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it) [default: the
     /// policy's default-lifetime; with --auto its max-lifetime]
     #[arg(short, long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
-    expire: Option<Asked>,
+    expire: Option<RequestedLifetime>,
     /// Sliding window: each use moves its expiry to now + this; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", value_parser = window, allow_hyphen_values = true)]
     auto: Option<Lifetime>,

@@ -18,7 +18,7 @@ use super::words::Moment;
 use crate::auth::Authenticator;
 use crate::domain::{AuditEvent, EventKind, Protocol, UnixMillis, UsageCount, UsageKind};
 use crate::store::{EventCursor, EventFilter, RecordedEvent};
-use crate::tokens::{Authority, Tokens};
+use crate::tokens::{Principal, TokenService};
 
 use chart::{Chart, Series, Span};
 
@@ -170,8 +170,8 @@ impl Typed {
 
 /// What a chart is drawn from.
 struct Source {
-    tokens: Tokens,
-    who: Authority,
+    tokens: TokenService,
+    who: Principal,
     auth: Authenticator,
     span: &'static Span,
     now: UnixMillis,
@@ -180,7 +180,7 @@ struct Source {
 impl Source {
     /// Draws how often everybody came in or was refused.
     fn all(&self) -> Result<Chart> {
-        let written = self.tokens.counts(&self.who, self.span.begin(self.now))?;
+        let written = self.tokens.usage_counts(&self.who, self.span.begin(self.now))?;
         let counts = written.into_iter().chain(self.auth.unflushed_counts());
         let happened = counts.map(|count| (count.hour, column(&count), count.count));
         Ok(Chart::new([("Uses", "uses"), ("Refusals", "refusals")], COUNTED, happened, self.span, self.now))

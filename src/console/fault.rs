@@ -182,7 +182,7 @@ impl Fault {
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
                 "The server has a fault. Its log says more.".to_owned()
             }
-            Fault::Tokens(error @ tokens::Error::OutsideReach { reach, .. }) if !reach.is_empty() => {
+            Fault::Tokens(error @ tokens::Error::OutsideAccess { reach, .. }) if !reach.is_empty() => {
                 sentence(&format!("{error}: that is {}", reach.join(", ")))
             }
             other => sentence(&other.shortage().map_or_else(|| other.to_string(), |short| short.message().to_owned())),
@@ -250,35 +250,35 @@ fn of_store(error: &StoreError) -> StatusCode {
 fn of_tokens(error: &tokens::Error) -> StatusCode {
     use tokens::Error;
     match error {
-        Error::UnknownUser(_) | Error::UnknownToken(_) | Error::NoGrant { .. } => StatusCode::NOT_FOUND,
-        Error::Forbidden(_) | Error::Narrow => StatusCode::FORBIDDEN,
-        Error::Ended => StatusCode::UNAUTHORIZED,
-        Error::UserExists(_) | Error::Changed(_) | Error::Dead(..) => StatusCode::CONFLICT,
-        Error::Disabled(_)
+        Error::UnknownUser(_) | Error::UnknownToken(_) | Error::GrantNotFound { .. } => StatusCode::NOT_FOUND,
+        Error::Forbidden(_) | Error::RestrictedToken => StatusCode::FORBIDDEN,
+        Error::SessionEnded => StatusCode::UNAUTHORIZED,
+        Error::UserExists(_) | Error::VersionConflict(_) | Error::TokenInactive(..) => StatusCode::CONFLICT,
+        Error::UserDisabled(_)
         | Error::RoleNotHeld { .. }
-        | Error::Wider(_)
-        | Error::Narrower(_)
-        | Error::Widens(_)
-        | Error::Longer(..)
-        | Error::Outlives { .. }
-        | Error::Past(_)
-        | Error::NoScopes
-        | Error::Chain(_)
-        | Error::Grace(_)
+        | Error::ExceedsParent(_)
+        | Error::ExceedsCaller(_)
+        | Error::WidensToken(_)
+        | Error::ExtendsLifetime(..)
+        | Error::OutlivesParent { .. }
+        | Error::ExpiresInPast(_)
+        | Error::EmptyScopes
+        | Error::ChainTooLong(_)
+        | Error::GraceTooLong(_)
         | Error::UnknownNode(_)
-        | Error::NoPath(_)
-        | Error::Unnameable(_)
-        | Error::NoTree
-        | Error::NoHome(_)
-        | Error::OutsideReach { .. }
+        | Error::PathNotFound(_)
+        | Error::UnsupportedNodeType(_)
+        | Error::NoServedRoot
+        | Error::HomeNotDirectory(_)
+        | Error::OutsideAccess { .. }
         | Error::Policy(_)
-        | Error::NeverSlides
+        | Error::WindowWithoutExpiration
         | Error::Label(_)
-        | Error::Setting(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        | Error::InvalidSetting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Error::Store(error) => of_store(error),
         Error::Tree(error) => of_tree(error),
-        Error::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::TaskPanicked => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -12,7 +12,7 @@ use super::visits::Visit;
 use crate::auth::{Session, TooMuchWork, WorkPermit};
 use crate::domain::{Peer, Protocol, Role};
 use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};
-use crate::tokens::Authority;
+use crate::tokens::Principal;
 use crate::tree::View;
 
 /// Returns the name of the cookie that stands for a visit, and its path. Over TLS only an answer of this very host that
@@ -40,8 +40,8 @@ impl Caller {
     }
 
     /// Returns who asks, for the rooms that decide what is theirs to ask.
-    pub(super) fn authority(&self) -> Authority {
-        Authority::Session(self.session().clone())
+    pub(super) fn authority(&self) -> Principal {
+        Principal::Session(self.session().clone())
     }
 
     /// Waits for a turn of a call of the store.

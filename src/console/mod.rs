@@ -36,7 +36,7 @@ use tower_service::Service;
 
 use crate::auth::{Authenticator, Clock};
 use crate::http::{BodyError, RequestBody, RequestSource, ResponseBody, set_retry_after};
-use crate::tokens::Tokens;
+use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 use fault::Said;
@@ -63,14 +63,14 @@ struct Shared {
     tree: Tree,
     auth: Authenticator,
     visits: Visits,
-    tokens: Tokens,
+    tokens: TokenService,
     sftp: Option<SocketAddr>,
 }
 
 impl Console {
     /// Shows tokens and a tree to callers that `auth` proves. `sftp` is where SFTP is answered, for
     /// the set-ups of clients.
-    pub fn new(tokens: Tokens, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
+    pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
         let shared = Arc::new(Shared { tree, auth, tokens, visits: Visits::new(clock), sftp });
         Self { router: router().with_state(shared.clone()), shared }
     }

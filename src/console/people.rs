@@ -72,7 +72,7 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
         let page = tokens.users(&who, after.as_ref(), PAGE)?;
         let mut rows = Vec::new();
         for user in &page.items {
-            rows.push(Person::new(user, tokens.live_tokens(&who, &user.login)?, now));
+            rows.push(Person::new(user, tokens.count_live_tokens(&who, &user.login)?, now));
         }
         let attention = if looks_up && after.is_none() { warnings(&looker, None)? } else { Vec::new() };
         let next = page.next.map(|next| format!("/console/people?after={}", place::query(next.as_str().as_bytes())));
@@ -121,7 +121,7 @@ async fn page(caller: &Caller, login: Login, fault: Option<Fault>) -> Result<Res
         let offered = Role::ALL.into_iter().filter(|role| given.contains(role) || held.contains(role));
         let page = PersonPage {
             frame,
-            person: Person::new(&user, tokens.live_tokens(&who, &login)?, now),
+            person: Person::new(&user, tokens.count_live_tokens(&who, &login)?, now),
             dangles: grants.iter().any(|grant| grant.dangles),
             grants,
             roles: offered.map(|role| (role.as_str(), held.contains(&role))).collect(),

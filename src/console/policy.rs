@@ -84,7 +84,7 @@ pub(super) async fn change(sent: Sent) -> Result<Response> {
     in_turn(sent.caller.light(), move || {
         let (status, policy, fault) = match tokens.set_policy(&who, &key, &value) {
             Ok(policy) => (StatusCode::OK, policy, None),
-            Err(error @ crate::tokens::Error::Setting(_)) => {
+            Err(error @ crate::tokens::Error::InvalidSetting(_)) => {
                 let fault = super::fault::Fault::from(error);
                 (fault.status(), tokens.policy(&who)?, Some(fault.told()))
             }

@@ -61,6 +61,7 @@ pub(super) async fn end(sent: Sent) -> Result<Response> {
     let token: TokenId = sent.fields.read("token")?.ok_or(Fault::Nothing)?;
     let number = sent.fields.read("number")?;
     let (shared, who) = (sent.caller.shared.clone(), sent.caller.authority());
-    in_turn(sent.caller.revoking(), move || Ok(shared.tokens.end_sessions(&who, &shared.auth, token, number)?)).await?;
+    in_turn(sent.caller.revoking(), move || Ok(shared.tokens.close_sessions(&who, &shared.auth, token, number)?))
+        .await?;
     Ok(Redirect::to("/console/sessions").into_response())
 }

@@ -24,7 +24,7 @@ use super::words::{Moment, grouped, span};
 use crate::auth::Authenticator;
 use crate::domain::{Login, Role, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 use crate::store::{LocatedScope, TokenRecord, TokenState};
-use crate::tokens::{Attention, Authority, TokenQuery, Tokens};
+use crate::tokens::{Principal, TokenListSummary, TokenQuery, TokenService};
 
 /// Tokens on a page.
 const PAGE: usize = 50;
@@ -227,22 +227,22 @@ impl Warned {
 pub(super) fn warnings(caller: &Looker, owner: Option<&Login>) -> Result<Vec<Warning>> {
     let Looker { tokens, who, auth, .. } = caller;
     let kinds = [
-        ("These end within a week", None, tokens.ending(who, owner, NAMED)?),
+        ("These end within a week", None, tokens.expiring(who, owner, NAMED)?),
         ("These name a folder or file that is gone", Some("dangling"), tokens.dangling(who, owner, NAMED)?),
     ];
     let everybody = if owner.is_none() { "&everybody=1" } else { "" };
-    let warning = |(why, state, found): (&'static str, Option<&str>, Attention)| {
-        let others = found.count - found.first.len();
+    let warning = |(why, state, found): (&'static str, Option<&str>, TokenListSummary)| {
+        let others = found.count - found.records.len();
         Warning {
             why,
             href: state.map(|state| format!("/console/tokens?state={state}{everybody}")),
-            others: match (others, found.more) {
+            others: match (others, found.may_have_more) {
                 (0, _) => String::new(),
                 (1, false) => "1 other".to_owned(),
                 (others, false) => format!("{} others", grouped(others)),
                 (others, true) => format!("more than {} others", grouped(others)),
             },
-            first: found.first.iter().map(|record| Warned::new(record, auth.now())).collect(),
+            first: found.records.iter().map(|record| Warned::new(record, auth.now())).collect(),
         }
     };
     Ok(kinds.into_iter().filter(|(.., found)| found.count > 0).map(warning).collect())
@@ -294,8 +294,8 @@ impl Typed {
 
 /// Who looks at tokens.
 pub(super) struct Looker {
-    tokens: Tokens,
-    who: Authority,
+    tokens: TokenService,
+    who: Principal,
     auth: Authenticator,
     /// The token that it is signed in with.
     this: TokenId,
@@ -319,7 +319,7 @@ pub(super) async fn list(caller: Caller, Query(asked): Query<Asked>) -> Result<R
     let looks_up = caller.has(Role::AuthenticationLookup);
     let looker = Looker::new(&caller);
     in_turn(caller.light(), move || {
-        let found = looker.tokens.page(&looker.who, &query, PAGE)?;
+        let found = looker.tokens.list(&looker.who, &query, PAGE)?;
         let rows: Vec<Shown> = found.items.iter().map(|record| Shown::new(record, looker.this, &looker.auth)).collect();
         let address = typed.address();
         let turn = |name: &str, id: &str| format!("{address}{name}={id}");

@@ -40,7 +40,7 @@ use crate::http::TrustedProxies;
 use crate::net::{self, ConnectionLimiter, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{DiskFault, Store, StoreError};
-use crate::tokens::Tokens;
+use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
@@ -147,8 +147,8 @@ impl Gateway {
             (None, _) => None,
         };
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
-        let tokens = Tokens::new(store.clone(), parts.clock.clone());
-        let tokens = tokens.with_tree(tree.clone()).with_uses(auth.clone());
+        let tokens = TokenService::new(store.clone(), parts.clock.clone());
+        let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
         let door = HttpDoor {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),

@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::domain::{Login, Permission, Role, TokenText, TreePath};
-use crate::tokens::{Authority, Grant, Home, TokenRequest, UserRequest};
+use crate::tokens::{Grant, HomeOption, Principal, TokenRequest, UserRequest};
 
-const ADMIN: &Authority = &Authority::Administrator;
+const ADMIN: &Principal = &Principal::Administrator;
 /// Far longer than anything here takes: whatever lasts that long never comes.
 const NEVER: Duration = Duration::from_secs(120);
 
@@ -18,7 +18,7 @@ const NEVER: Duration = Duration::from_secs(120);
 struct Served {
     _folder: tempfile::TempDir,
     auth: Authenticator,
-    tokens: Tokens,
+    tokens: TokenService,
     http: SocketAddr,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -56,11 +56,11 @@ impl Served {
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = None;
         let gateway = Gateway::open(settings, Parts::default()).await.expect("opens");
-        let tokens = Tokens::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
+        let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
         for name in ["alice", "bob"] {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
             let roles = [Role::ManageUsers].into_iter().collect();
-            let request = UserRequest { login: login(name), roles, grants: vec![everything], home: Home::No };
+            let request = UserRequest { login: login(name), roles, grants: vec![everything], home: HomeOption::Skip };
             tokens.create_user(ADMIN, &request).expect("a user");
         }
         let (auth, stop) = (gateway.auth().clone(), CancellationToken::new());

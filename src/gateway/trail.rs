@@ -9,7 +9,7 @@ use crate::auth::{Authenticator, Clock};
 use crate::domain::UnixMillis;
 use crate::store::{ClockJump, EventCursor, EventFilter, Store, StoreError};
 use crate::telemetry;
-use crate::tokens::Tokens;
+use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 /// How often the trail is looked at.
@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 /// What the log was told already, and when to clean up next.
 struct Keeper {
     store: Store,
-    tokens: Tokens,
+    tokens: TokenService,
     tree: Tree,
     told: Option<u64>,
     tidy_at: UnixMillis,
@@ -36,7 +36,7 @@ struct Keeper {
 /// Tells and cleans up until stopped; tells once more then.
 pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
     let clock = auth.clock().clone();
-    let tokens = Tokens::new(store.clone(), clock.clone()).with_uses(auth);
+    let tokens = TokenService::new(store.clone(), clock.clone()).with_authenticator(auth);
     let (told, tidy_at) = (store.latest_event_id().ok(), clock.now());
     let mut keeper = Keeper { told, store, tokens, tree, tidy_at, clock: clock.clone(), remembered: None };
     loop {
@@ -73,8 +73,8 @@ impl Keeper {
             if let Err(error) = self.store.restore_ballast() {
                 tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
             }
-            match self.tokens.tidy() {
-                Ok(tidied) => self.tidy_at = now.saturating_add(if tidied.is_full() { ROUND } else { REST }),
+            match self.tokens.apply_retention() {
+                Ok(tidied) => self.tidy_at = now.saturating_add(if tidied.may_have_more() { ROUND } else { REST }),
                 Err(error) => {
                     self.tidy_at = now.saturating_add(REST);
                     tracing::warn!(%error, "the store was not cleaned up");

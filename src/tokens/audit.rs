@@ -1,22 +1,22 @@
 //! The audit trail, as it is read.
 
-use super::{Authority, Result, Tokens};
+use super::{Principal, Result, TokenService};
 use crate::domain::{Role, UnixMillis, UsageCount};
 use crate::store::{EventCursor, EventFilter, RecordedEvent};
 
-impl Tokens {
+impl TokenService {
     /// Returns up to `limit` events of the audit trail from a cursor on.
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
     pub fn events(
         &self,
-        who: &Authority,
+        who: &Principal,
         filter: &EventFilter,
         cursor: EventCursor,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>> {
-        who.caller()?.must(Role::ReadAudit)?;
+        who.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.audit_events(filter, cursor, limit)?)
     }
 
@@ -24,8 +24,8 @@ impl Tokens {
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn latest_event(&self, who: &Authority) -> Result<u64> {
-        who.caller()?.must(Role::ReadAudit)?;
+    pub fn latest_event_id(&self, who: &Principal) -> Result<u64> {
+        who.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.latest_event_id()?)
     }
 
@@ -34,8 +34,8 @@ impl Tokens {
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn counts(&self, who: &Authority, since: UnixMillis) -> Result<Vec<UsageCount>> {
-        who.caller()?.must(Role::ReadAudit)?;
+    pub fn usage_counts(&self, who: &Principal, since: UnixMillis) -> Result<Vec<UsageCount>> {
+        who.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.usage_counts(since)?)
     }
 

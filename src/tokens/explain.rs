@@ -1,32 +1,33 @@
 //! Explaining: which grant, scope, limit or end of life decides what a token may do. Judged by the same
 //! rules, over the same rows, as every request is.
 
-use super::{Authority, Error, Result, Tokens};
+use super::{Error, Principal, Result, TokenService};
 use crate::domain::{
     AccessDenial, AccessExplanation, AccessQuery, AccessSource, DecidingRule, EffectiveGrant, Permission,
     RequiredPermission, ResolvedScope, Scope, TokenId, TokenLimits, TreeAccess, TreeOperation, TreePath, UploadRule,
 };
 use crate::store::{ChainToken, EffectiveAccess};
 
-impl Tokens {
+impl TokenService {
     /// Tells whether a token may do something now, and why. Judges names: what links lead to, what
     /// stands there, and locks are not looked at. A narrow token is told of scopes before grants, and of
     /// the grants no more than what is left of them: so it learns nothing of what is hidden from it.
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
-    pub fn explain(&self, who: &Authority, token: TokenId, question: &AccessQuery) -> Result<AccessExplanation> {
+    pub fn explain(&self, who: &Principal, token: TokenId, question: &AccessQuery) -> Result<AccessExplanation> {
         let record = self.find(who, token)?;
         let reached = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
-        let open = who.caller()?.knows_grants();
-        let (rule, by) = match self.dead(&reached)?.or_else(|| limited(&reached.chain, question)) {
+        let open = who.authorized_caller()?.may_see_grants();
+        let (rule, by) = match self.inactive_rule(&reached)?.or_else(|| first_violated_limit(&reached.chain, question))
+        {
             Some(rule) => (rule, Vec::new()),
-            None => self.judge(&reached.access, question, open)?,
+            None => self.evaluate(&reached.access, question, open)?,
         };
-        let provided = if rule.allows() { left_open(&reached.chain, question) } else { Vec::new() };
+        let provided = if rule.allows() { unchecked_limits(&reached.chain, question) } else { Vec::new() };
         Ok(AccessExplanation {
             allowed: rule.allows(),
-            sentence: sentence(record.login.as_str(), token, question, &rule, &by, &provided),
+            sentence: explanation_sentence(record.login.as_str(), token, question, &rule, &by, &provided),
             decided_by: rule,
             token,
             user: record.login,
@@ -39,7 +40,7 @@ impl Tokens {
     }
 
     /// Returns what the token died of.
-    fn dead(&self, reached: &EffectiveAccess) -> Result<Option<DecidingRule>> {
+    fn inactive_rule(&self, reached: &EffectiveAccess) -> Result<Option<DecidingRule>> {
         let now = self.clock.now();
         if let Some(link) = reached.chain.iter().find(|link| link.revoked) {
             return Ok(Some(DecidingRule::Revoked { token: link.token }));
@@ -48,21 +49,21 @@ impl Tokens {
         if let Some((token, at)) = reached.chain.iter().map(ends).find(|(_, at)| *at <= now) {
             return Ok(Some(DecidingRule::Expired { token, at }));
         }
-        let owner = self.known(&reached.credentials.login)?;
+        let owner = self.require_user(&reached.credentials.login)?;
         Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))
     }
 
     /// Judges both ends of what is asked.
-    fn judge(
+    fn evaluate(
         &self,
         access: &TreeAccess,
         question: &AccessQuery,
         open: bool,
     ) -> Result<(DecidingRule, Vec<AccessSource>)> {
         let AccessQuery { operation, path, target: to, .. } = question;
-        let (rule, by) = self.judge_one(access, *operation, path, open)?;
+        let (rule, by) = self.evaluate_path(access, *operation, path, open)?;
         let Some(to) = to.as_ref().filter(|_| rule.allows()) else { return Ok((rule, by)) };
-        let (target, _) = self.judge_one(access, TreeOperation::Create, to, open)?;
+        let (target, _) = self.evaluate_path(access, TreeOperation::Create, to, open)?;
         if !target.allows() {
             return Ok((target, Vec::new()));
         }
@@ -78,7 +79,7 @@ impl Tokens {
         Ok((rule, by))
     }
 
-    fn judge_one(
+    fn evaluate_path(
         &self,
         access: &TreeAccess,
         operation: TreeOperation,
@@ -102,7 +103,7 @@ impl Tokens {
         };
         let mut standing = Vec::new();
         for root in &roots {
-            if self.stands(root)? {
+            if self.sources_unchanged(root)? {
                 standing.push(root);
             }
         }
@@ -133,7 +134,7 @@ impl Tokens {
 
     /// Tells whether all that gives a permission is still what was named; taken on trust where no folder
     /// is served.
-    fn stands(&self, root: &EffectiveGrant) -> Result<bool> {
+    fn sources_unchanged(&self, root: &EffectiveGrant) -> Result<bool> {
         let Some(tree) = &self.tree else { return Ok(true) };
         for reach in &root.sources {
             if tree.locate(reach.scope.node).map_err(Error::Tree)?.as_ref() != Some(&reach.path) {
@@ -145,7 +146,7 @@ impl Tokens {
 }
 
 /// Returns the first limit of the chain that does not admit what is asked.
-fn limited(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule> {
+fn first_violated_limit(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule> {
     chain.iter().find_map(|ChainToken { token, limits, .. }| {
         let token = *token;
         if question.protocol.is_some_and(|protocol| !limits.allows_protocol(protocol)) {
@@ -157,7 +158,7 @@ fn limited(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule>
         if question.user_agent.as_ref().is_some_and(|agent| !limits.allows_user_agent(agent)) {
             return Some(DecidingRule::UserAgent { token });
         }
-        if !uploads(question.operation) {
+        if !is_upload(question.operation) {
             return None;
         }
         let rule = UploadRule::intersect([limits]);
@@ -174,7 +175,7 @@ fn limited(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule>
 }
 
 /// Returns the limits that were not asked about, in words.
-fn left_open(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
+fn unchecked_limits(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
     let mut open = Vec::new();
     for ChainToken { token, limits, .. } in chain {
         let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
@@ -187,7 +188,7 @@ fn left_open(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
         add(question.address.is_some(), "the address is in", ips.iter().map(ToString::to_string).collect());
         let agents = user_agents.iter().map(ToString::to_string).collect();
         add(question.user_agent.is_some(), "the program is", agents);
-        if uploads(question.operation) {
+        if is_upload(question.operation) {
             let most = max_file_size.iter().map(|most| most.to_string()).collect();
             add(question.size.is_some(), "the file has at most", most);
             add(question.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
@@ -197,7 +198,7 @@ fn left_open(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
 }
 
 /// Tells whether an operation makes a file, or changes what is in one.
-fn uploads(operation: TreeOperation) -> bool {
+fn is_upload(operation: TreeOperation) -> bool {
     match operation {
         TreeOperation::Write
         | TreeOperation::Create
@@ -208,7 +209,7 @@ fn uploads(operation: TreeOperation) -> bool {
     }
 }
 
-fn sentence(
+fn explanation_sentence(
     login: &str,
     token: TokenId,
     question: &AccessQuery,

@@ -1,8 +1,8 @@
 //! Making a token: what is asked for, judged whole before anything is kept.
 
-use super::authority::{Bearer, Caller};
-use super::error::at;
-use super::{Authority, Error, Label, Result, Tokens};
+use super::error::path_error;
+use super::principal::{AuthorizedCaller, TokenBearer};
+use super::{Error, Principal, Result, TokenLabel, TokenService};
 use crate::auth::generate_token_id;
 use crate::domain::{
     ForeignRoles, Lifetime, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret, TokenExpiry,
@@ -12,11 +12,11 @@ use crate::store::{LocatedScope, NewTokenRow, SecretHash, StoreError, TokenRecor
 use crate::tree::Tree;
 
 /// How often a token is drawn again when its id is taken.
-const DRAWS: usize = 8;
+const MAX_ID_ATTEMPTS: usize = 8;
 
 /// How long a token is asked to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Asked {
+pub enum RequestedLifetime {
     /// As the policy has it.
     #[default]
     Default,
@@ -34,11 +34,11 @@ pub struct TokenRequest {
     /// The owner.
     pub owner: Login,
     /// A name for people; `OWNER_api_token` when none is given.
-    pub name: Option<Label>,
+    pub name: Option<TokenLabel>,
     /// A description for people.
-    pub description: Label,
+    pub description: TokenLabel,
     /// The hard limit.
-    pub lifetime: Asked,
+    pub lifetime: RequestedLifetime,
     /// The sliding window.
     pub window: Option<Lifetime>,
     /// What to narrow it to; `None`: all that the owner may reach, and the token it is made with.
@@ -57,8 +57,8 @@ impl TokenRequest {
         Self {
             owner,
             name: None,
-            description: Label::default(),
-            lifetime: Asked::Default,
+            description: TokenLabel::default(),
+            lifetime: RequestedLifetime::Default,
             window: None,
             scopes: None,
             limits: TokenLimits::default(),
@@ -68,23 +68,23 @@ impl TokenRequest {
     }
 
     /// Works out when the token expires; `cap` is when the token that it is bound by does, where there is one.
-    fn expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
-        if self.lifetime == Asked::Never {
-            self.window.map_or(Ok(()), |_| Err(Error::NeverSlides))?;
+    fn resolve_expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
+        if self.lifetime == RequestedLifetime::Never {
+            self.window.map_or(Ok(()), |_| Err(Error::WindowWithoutExpiration))?;
             policy.unlimited_expiry()?;
         }
         if let Some(cap) = cap {
-            self.ends_by(cap, policy, now)?;
+            self.check_lifetime_within(cap, policy, now)?;
         }
         let expiry = match (self.lifetime, self.window) {
-            (Asked::Default, window) => policy.token_expiry(now, None, window)?,
-            (Asked::For(hard), window) => policy.token_expiry(now, Some(hard), window)?,
-            (Asked::Until(at), window) => {
+            (RequestedLifetime::Default, window) => policy.token_expiry(now, None, window)?,
+            (RequestedLifetime::For(hard), window) => policy.token_expiry(now, Some(hard), window)?,
+            (RequestedLifetime::Until(at), window) => {
                 let seconds = at.saturating_duration_since(now).as_millis().div_ceil(1000);
-                let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::Past(at))?;
+                let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::ExpiresInPast(at))?;
                 policy.token_expiry(now, Some(hard), window)?.capped_at(at)
             }
-            (Asked::Never, _) => policy.unlimited_expiry()?,
+            (RequestedLifetime::Never, _) => policy.unlimited_expiry()?,
         };
         // What was not asked for in so many words is the default, bounded by what is allowed.
         Ok(cap.map_or(expiry, |cap| expiry.capped_at(cap)))
@@ -92,33 +92,35 @@ impl TokenRequest {
 
     /// Makes sure that a lifetime that is asked for in so many words ends by an instant: it is refused rather than
     /// shortened. A window beside a hard limit is bounded by that.
-    fn ends_by(&self, cap: UnixMillis, policy: &Policy, now: UnixMillis) -> Result<()> {
+    fn check_lifetime_within(&self, cap: UnixMillis, policy: &Policy, now: UnixMillis) -> Result<()> {
         let (end, asked) = match (self.lifetime, self.window) {
-            (Asked::Default, None) => return Ok(()),
-            (Asked::Default, Some(window)) => (now.saturating_add(window.as_duration()), window.to_string()),
-            (Asked::For(hard), _) => (now.saturating_add(hard.as_duration()), hard.to_string()),
-            (Asked::Until(at), _) => (at, at.to_string()),
-            (Asked::Never, _) => (UnixMillis::MAX, "never".to_owned()),
+            (RequestedLifetime::Default, None) => return Ok(()),
+            (RequestedLifetime::Default, Some(window)) => {
+                (now.saturating_add(window.as_duration()), window.to_string())
+            }
+            (RequestedLifetime::For(hard), _) => (now.saturating_add(hard.as_duration()), hard.to_string()),
+            (RequestedLifetime::Until(at), _) => (at, at.to_string()),
+            (RequestedLifetime::Never, _) => (UnixMillis::MAX, "never".to_owned()),
         };
         if end <= cap {
             return Ok(());
         }
         let longest =
             Lifetime::from_secs(cap.saturating_duration_since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
-        Err(Error::Outlives { asked, longest, until: cap })
+        Err(Error::OutlivesParent { asked, longest, until: cap })
     }
 }
 
 /// A token that was made.
 #[derive(Debug)]
-pub struct Issued {
+pub struct IssuedToken {
     /// The token, for the one time that it is shown.
     pub text: TokenText,
     /// What is kept of it.
     pub record: TokenRecord,
 }
 
-impl Tokens {
+impl TokenService {
     /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
     /// child: never wider, and dead with it. Made with roles for another user, it lives no longer than the
     /// token that asks. Its secret is sealed on the calling thread; where a server answers many callers, use
@@ -129,10 +131,10 @@ impl Tokens {
     /// role that the owner or the calling token lacks, a scope whose node is not there or that lies outside
     /// what owner and calling token may reach, limits wider than the calling token's, and whatever the
     /// policy does not give; no token is made then, and no secret was sealed for it.
-    pub fn issue(&self, who: &Authority, request: TokenRequest) -> Result<Issued> {
-        self.may_issue(who, &request)?;
-        let (secret, sealed) = self.seal()?;
-        self.keep(who, request, &secret, &sealed)
+    pub fn issue(&self, who: &Principal, request: TokenRequest) -> Result<IssuedToken> {
+        self.authorize_issue(who, &request)?;
+        let (secret, sealed) = self.hash_new_secret()?;
+        self.store_issued(who, request, &secret, &sealed)
     }
 
     /// As [`Tokens::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
@@ -143,52 +145,64 @@ impl Tokens {
     /// As [`Tokens::issue`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn issue_queued(
         &self,
-        who: Authority,
+        who: Principal,
         request: TokenRequest,
         begin: impl FnOnce() + Send,
-    ) -> Result<Issued> {
+    ) -> Result<IssuedToken> {
         let turn = who.light_turn().await?;
         let (who, request) = self
-            .off_runtime(turn, move |tokens| {
-                tokens.may_issue(&who, &request)?;
+            .run_blocking(turn, move |tokens| {
+                tokens.authorize_issue(&who, &request)?;
                 Ok((who, request))
             })
             .await?;
-        let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&request.owner)).await?;
+        let (secret, sealed) = self.hash_new_secret_queued(who.login().unwrap_or(&request.owner)).await?;
         begin();
         let turn = who.light_turn_again().await?;
-        self.off_runtime(turn, move |tokens| tokens.keep(&who, request, &secret, &sealed)).await
+        self.run_blocking(turn, move |tokens| tokens.store_issued(&who, request, &secret, &sealed)).await
     }
 
     /// Makes sure that a token may be made as things are; changes nothing.
-    fn may_issue(&self, who: &Authority, request: &TokenRequest) -> Result<()> {
-        self.judge_request(&who.caller()?, request, self.clock.now()).map(drop)
+    fn authorize_issue(&self, who: &Principal, request: &TokenRequest) -> Result<()> {
+        self.validate_request(&who.authorized_caller()?, request, self.clock.now()).map(drop)
     }
 
     /// Judges all that is asked for, before the first effect, and works out when the token expires.
-    fn judge_request(&self, caller: &Caller, request: &TokenRequest, now: UnixMillis) -> Result<TokenExpiry> {
-        let maker = caller.bearer_of(&request.owner);
-        self.owner(caller, request)?;
+    fn validate_request(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &TokenRequest,
+        now: UnixMillis,
+    ) -> Result<TokenExpiry> {
+        let maker = caller.bearer_for(&request.owner);
+        self.check_owner(caller, request)?;
         let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
-        let expiry = request.expiry(&self.store.policy()?, now, lender.map(|lender| lender.width.hard_limit))?;
+        let expiry =
+            request.resolve_expiry(&self.store.policy()?, now, lender.map(|lender| lender.privileges.hard_limit))?;
         if let Some(maker) = maker {
-            let mut bounds = maker.width.limits.iter();
-            bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::Wider)?;
+            let mut bounds = maker.privileges.limits.iter();
+            bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::ExceedsParent)?;
         }
         if let Some(scopes) = &request.scopes {
-            self.may_narrow(&request.owner, None, maker, scopes)?;
+            self.check_scopes(&request.owner, None, maker, scopes)?;
         }
         self.store.check_add_token(&request.owner, maker.map(|maker| maker.token), now)?;
         Ok(expiry)
     }
 
     /// Keeps a token whose secret is sealed. All is judged again: sealing took its time.
-    fn keep(&self, who: &Authority, request: TokenRequest, secret: &Secret, sealed: &SecretHash) -> Result<Issued> {
-        let caller = who.caller()?;
-        let maker = caller.bearer_of(&request.owner);
+    fn store_issued(
+        &self,
+        who: &Principal,
+        request: TokenRequest,
+        secret: &Secret,
+        sealed: &SecretHash,
+    ) -> Result<IssuedToken> {
+        let caller = who.authorized_caller()?;
+        let maker = caller.bearer_for(&request.owner);
         let now = self.clock.now();
-        let expiry = self.judge_request(&caller, &request, now)?;
-        let scopes = request.scopes.as_ref().map(|scopes| self.resolve(&request.owner, None, &caller, scopes));
+        let expiry = self.validate_request(&caller, &request, now)?;
+        let scopes = request.scopes.as_ref().map(|scopes| self.resolve_scopes(&request.owner, None, &caller, scopes));
         let scopes = scopes.transpose()?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut draws = 0;
@@ -209,51 +223,56 @@ impl Tokens {
                 foreign_roles: request.foreign_roles.clone(),
             };
             draws += 1;
-            match self.acting(who).add_token(&new) {
-                Err(StoreError::AlreadyExists(_)) if draws < DRAWS => {}
+            match self.audited_store(who).add_token(&new) {
+                Err(StoreError::AlreadyExists(_)) if draws < MAX_ID_ATTEMPTS => {}
                 Err(other) => return Err(other.into()),
-                Ok(()) => return Ok(Issued { record: self.shown(&caller, self.record(text.id())?)?, text }),
+                Ok(()) => {
+                    return Ok(IssuedToken {
+                        record: self.with_visible_scopes(&caller, self.find_record(text.id())?)?,
+                        text,
+                    });
+                }
             }
         }
     }
 
     /// Makes sure that the caller may make tokens for the owner, with the roles that are asked for.
-    fn owner(&self, caller: &Caller, request: &TokenRequest) -> Result<User> {
-        let own = caller.bearer_of(&request.owner).is_some();
+    fn check_owner(&self, caller: &AuthorizedCaller, request: &TokenRequest) -> Result<User> {
+        let own = caller.bearer_for(&request.owner).is_some();
         if !own {
-            caller.must_whole(Role::GenerateTokens)?;
+            caller.require_unrestricted(Role::GenerateTokens)?;
         }
-        let owner = self.known(&request.owner)?;
+        let owner = self.require_user(&request.owner)?;
         if !own {
-            caller.must_all(&owner.roles)?;
+            caller.require_roles(&owner.roles)?;
         }
         if owner.disabled_at.is_some() {
-            return Err(Error::Disabled(owner.login));
+            return Err(Error::UserDisabled(owner.login));
         }
         if let Some(role) = owner.roles.first_missing(&request.roles) {
             return Err(Error::RoleNotHeld { role, login: owner.login });
         }
-        caller.must_all(&request.roles)?;
+        caller.require_roles(&request.roles)?;
         Ok(owner)
     }
 
     /// Turns scopes as they are typed into nodes; names those given by path once all are known to lie
     /// within the owner's grants, within the scopes that the token has already, and within what the
     /// token that asks may reach.
-    pub(super) fn resolve(
+    pub(super) fn resolve_scopes(
         &self,
         owner: &Login,
         within: Option<&[LocatedScope]>,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
-        self.may_narrow(owner, within, caller.bearer_of(owner), targets)?;
+        self.check_scopes(owner, within, caller.bearer_for(owner), targets)?;
         let namer = caller.bearer().map(|bearer| &bearer.login);
-        let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
+        let tree = self.tree.as_ref().ok_or(Error::NoServedRoot)?;
         let scope = |target: &ScopeTarget| match target {
             ScopeTarget::Node(scope) => Ok(*scope),
             ScopeTarget::Path(path, permission) => {
-                let node = tree.mint_for(path, namer).map_err(at(path))?;
+                let node = tree.mint_for(path, namer).map_err(path_error(path))?;
                 Ok(Scope { node, permission: *permission })
             }
         };
@@ -261,53 +280,53 @@ impl Tokens {
     }
 
     /// Makes sure that [`Tokens::resolve`] can turn scopes into nodes; names none.
-    fn may_narrow(
+    fn check_scopes(
         &self,
         owner: &Login,
         within: Option<&[LocatedScope]>,
-        maker: Option<&Bearer>,
+        maker: Option<&TokenBearer>,
         targets: &[ScopeTarget],
     ) -> Result<()> {
-        let tree = self.tree.as_ref().ok_or(Error::NoTree)?;
+        let tree = self.tree.as_ref().ok_or(Error::NoServedRoot)?;
         if targets.is_empty() {
-            return Err(Error::NoScopes);
+            return Err(Error::EmptyScopes);
         }
-        let mut reaches = vec![reach(tree, &self.store.grants(owner)?)?];
-        reaches.extend(within.map(|scopes| reach(tree, scopes)).transpose()?);
+        let mut reaches = vec![located_permissions(tree, &self.store.grants(owner)?)?];
+        reaches.extend(within.map(|scopes| located_permissions(tree, scopes)).transpose()?);
         for target in targets {
             let (path, permission) = match target {
-                ScopeTarget::Node(scope) => match located(tree, scope.node) {
+                ScopeTarget::Node(scope) => match locate_node(tree, scope.node) {
                     // One that is hidden is as if it were not there.
-                    Ok(path) if maker.is_some_and(|maker| !maker.width.access.may(&path, scope.permission)) => {
+                    Ok(path) if maker.is_some_and(|maker| !maker.privileges.access.may(&path, scope.permission)) => {
                         return Err(Error::UnknownNode(scope.node));
                     }
                     located => (located?, scope.permission),
                 },
                 ScopeTarget::Path(path, permission) => (path.clone(), *permission),
             };
-            let mut reach = reaches.iter().find(|reach| !allowed(reach, &path).allows(permission)).cloned();
+            let mut reach = reaches.iter().find(|reach| !permission_at(reach, &path).allows(permission)).cloned();
             // Of what the token reaches, its maker is told as much as it may see.
             if let (Some(maker), Some(reach)) = (maker, &mut reach) {
-                reach.retain(|(place, permission)| maker.width.access.may(place, *permission));
+                reach.retain(|(place, permission)| maker.privileges.access.may(place, *permission));
             }
-            if let Some(maker) = maker.filter(|maker| !maker.width.access.may(&path, permission)) {
-                let roots = maker.width.access.effective_grants().iter();
+            if let Some(maker) = maker.filter(|maker| !maker.privileges.access.may(&path, permission)) {
+                let roots = maker.privileges.access.effective_grants().iter();
                 reach = Some(roots.map(|root| (root.path.clone(), root.permission)).collect());
             }
             if let Some(reach) = reach {
                 let reach = reach.iter().map(|(place, permission)| format!("{permission} {place}")).collect();
-                return Err(Error::OutsideReach { scope: typed(target), login: owner.clone(), reach });
+                return Err(Error::OutsideAccess { scope: scope_text(target), login: owner.clone(), reach });
             }
         }
         targets.iter().try_for_each(|target| match target {
             ScopeTarget::Node(_) => Ok(()),
-            ScopeTarget::Path(path, _) => tree.can_mint(path).map_err(at(path)),
+            ScopeTarget::Path(path, _) => tree.can_mint(path).map_err(path_error(path)),
         })
     }
 }
 
 /// Returns where grants or scopes are now; leaves out those that dangle.
-fn reach(tree: &Tree, placed: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
+fn located_permissions(tree: &Tree, placed: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
     let mut reach = Vec::new();
     for LocatedScope { scope, .. } in placed {
         if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
@@ -318,17 +337,17 @@ fn reach(tree: &Tree, placed: &[LocatedScope]) -> Result<Vec<(TreePath, Permissi
 }
 
 /// Returns all that is allowed at a path.
-fn allowed(reach: &[(TreePath, Permission)], path: &TreePath) -> Permission {
+fn permission_at(reach: &[(TreePath, Permission)], path: &TreePath) -> Permission {
     let above = reach.iter().filter(|(place, _)| path.starts_with(place));
     above.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
 }
 
-fn located(tree: &Tree, node: NodeId) -> Result<TreePath> {
+fn locate_node(tree: &Tree, node: NodeId) -> Result<TreePath> {
     tree.locate(node).map_err(Error::Tree)?.ok_or(Error::UnknownNode(node))
 }
 
 /// Writes a scope as it was typed.
-fn typed(target: &ScopeTarget) -> String {
+fn scope_text(target: &ScopeTarget) -> String {
     match target {
         ScopeTarget::Node(scope) => scope.to_string(),
         ScopeTarget::Path(path, permission) => format!("path:{path}:{permission}"),

@@ -3,35 +3,35 @@
 use std::fmt;
 use std::str::FromStr;
 
-const MAX: usize = 200;
+const MAX_LABEL_CHARS: usize = 200;
 
 /// A name or description: up to 200 characters on one line, so that no listing is torn by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Label(String);
+pub struct TokenLabel(String);
 
-impl Label {
+impl TokenLabel {
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Label {
+impl FromStr for TokenLabel {
     type Err = LabelError;
 
     fn from_str(text: &str) -> Result<Self, LabelError> {
         let text = text.trim();
         if text.chars().any(char::is_control) {
-            return Err(LabelError::Control);
+            return Err(LabelError::ControlCharacter);
         }
-        if text.chars().count() > MAX {
-            return Err(LabelError::Long);
+        if text.chars().count() > MAX_LABEL_CHARS {
+            return Err(LabelError::TooLong);
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-impl fmt::Display for Label {
+impl fmt::Display for TokenLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -42,10 +42,10 @@ impl fmt::Display for Label {
 pub enum LabelError {
     /// A line break or another control character.
     #[error("a name or description has no line breaks or control characters")]
-    Control,
+    ControlCharacter,
     /// More than 200 characters.
-    #[error("a name or description has at most {MAX} characters")]
-    Long,
+    #[error("a name or description has at most {MAX_LABEL_CHARS} characters")]
+    TooLong,
 }
 
 #[cfg(test)]
@@ -53,10 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_tear_a_listing_is_refused() {
-        assert_eq!("a\nb".parse::<Label>(), Err(LabelError::Control));
-        assert_eq!("\u{1b}[2J".parse::<Label>(), Err(LabelError::Control));
-        assert_eq!("x".repeat(201).parse::<Label>(), Err(LabelError::Long));
-        assert_eq!(" backup of the café ".parse::<Label>().map(|l| l.to_string()), Ok("backup of the café".into()));
+    fn labels_with_control_characters_are_refused() {
+        assert_eq!("a\nb".parse::<TokenLabel>(), Err(LabelError::ControlCharacter));
+        assert_eq!("\u{1b}[2J".parse::<TokenLabel>(), Err(LabelError::ControlCharacter));
+        assert_eq!("x".repeat(201).parse::<TokenLabel>(), Err(LabelError::TooLong));
+        assert_eq!(
+            " backup of the café ".parse::<TokenLabel>().map(|l| l.to_string()),
+            Ok("backup of the café".into())
+        );
     }
 }

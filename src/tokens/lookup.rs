@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use super::authority::{Bearer, Caller};
-use super::{Authority, Error, Page, Result, Tokens};
+use super::principal::{AuthorizedCaller, TokenBearer};
+use super::{Error, Principal, Result, ResultPage, TokenService};
 use crate::domain::{ForeignRoles, Login, PathAccess, Role, Roles, Scope, TokenId};
 use crate::store::{LocatedScope, TokenFilter, TokenRecord, TokenState};
 
 /// How many tokens are looked at in one go for those that dangle.
-const BATCH: usize = 200;
+const DANGLING_BATCH_TOKENS: usize = 200;
 
 /// Which tokens to look for, in the order of their ids.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub struct TokenQuery {
 
 /// A token, and what it may do at this moment.
 #[derive(Clone, Debug)]
-pub struct Effective {
+pub struct EffectiveToken {
     /// What is kept of it.
     pub record: TokenRecord,
     /// What its scopes and those above it leave of its owner's grants; `None` where it has none.
@@ -63,36 +63,36 @@ impl FromStr for StateFilter {
     }
 }
 
-impl Tokens {
+impl TokenService {
     /// Returns what is kept of a token.
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
-    pub fn find(&self, who: &Authority, id: TokenId) -> Result<TokenRecord> {
-        let caller = who.caller()?;
-        let record = self.record(id)?;
-        caller.sees(&self.store, &record)?;
-        self.shown(&caller, record)
+    pub fn find(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
+        let caller = who.authorized_caller()?;
+        let record = self.find_record(id)?;
+        caller.require_visible(&self.store, &record)?;
+        self.with_visible_scopes(&caller, record)
     }
 
     /// Returns a token with what its owner and the tokens above it leave of its scopes and roles.
     ///
     /// # Errors
     /// As [`Tokens::find`].
-    pub fn effective(&self, who: &Authority, id: TokenId) -> Result<Effective> {
+    pub fn find_effective(&self, who: &Principal, id: TokenId) -> Result<EffectiveToken> {
         let record = self.find(who, id)?;
         let width = self.store.effective_access(id)?.ok_or(Error::UnknownToken(id))?.into_privileges();
-        Ok(Effective { record, scopes: width.access.effective_scopes(), roles: width.roles })
+        Ok(EffectiveToken { record, scopes: width.access.effective_scopes(), roles: width.roles })
     }
 
     /// Returns the roles of another service that are kept on the token that asks.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
-    pub fn foreign_roles(&self, who: &Authority) -> Result<ForeignRoles> {
-        match who.caller()?.bearer() {
+    pub fn foreign_roles(&self, who: &Principal) -> Result<ForeignRoles> {
+        match who.authorized_caller()?.bearer() {
             // Asked for at every request of another server: last uses don't matter, and cost a write.
-            Some(Bearer { token, .. }) => {
+            Some(TokenBearer { token, .. }) => {
                 let record = self.store.token(*token, self.clock.now())?;
                 Ok(record.ok_or(Error::UnknownToken(*token))?.foreign_roles)
             }
@@ -105,8 +105,8 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownUser`] for an unknown owner; [`Error::Forbidden`] for another user's tokens
     /// without the role to look at them.
-    pub fn page(&self, who: &Authority, query: &TokenQuery, limit: usize) -> Result<Page<TokenRecord, TokenId>> {
-        let caller = who.caller()?;
+    pub fn list(&self, who: &Principal, query: &TokenQuery, limit: usize) -> Result<ResultPage<TokenRecord, TokenId>> {
+        let caller = who.authorized_caller()?;
         let state = match query.state {
             Some(StateFilter::Live) => Some(TokenState::Live),
             Some(StateFilter::Expired) => Some(TokenState::Expired),
@@ -117,13 +117,13 @@ impl Tokens {
         let owner = query.owner.clone();
         let mut filter =
             TokenFilter { owner, state, descendants_of: None, text: query.text.clone(), only_scoped: dangling };
-        caller.narrows(&mut filter)?;
+        caller.restrict_filter(&mut filter)?;
         if let Some(owner) = &filter.owner {
-            self.known(owner)?;
+            self.require_user(owner)?;
         }
-        let store = self.in_force();
+        let store = self.flushed_store();
         let (mut items, mut after, mut before) = (Vec::new(), query.after, query.before);
-        let batch = if dangling { BATCH } else { limit + 1 };
+        let batch = if dangling { DANGLING_BATCH_TOKENS } else { limit + 1 };
         loop {
             let found = match before {
                 Some(before) => store.tokens_before(&filter, before, batch, self.clock.now())?,
@@ -133,13 +133,13 @@ impl Tokens {
             let reached = found.last().map(|record| record.id);
             (after, before) = (reached.or(after), before.and(reached.or(before)));
             for record in found {
-                let record = self.shown(&caller, record)?;
+                let record = self.with_visible_scopes(&caller, record)?;
                 if !dangling || record.has_dangling_scopes() {
                     items.push(record);
                 }
             }
             if last || items.len() > limit {
-                let mut page = Page::cut(items, limit, |record| record.id);
+                let mut page = ResultPage::from_items(items, limit, |record| record.id);
                 if query.before.is_some() {
                     page.items.reverse();
                 }
@@ -152,28 +152,32 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look at its tokens.
-    pub fn live_tokens(&self, who: &Authority, owner: &Login) -> Result<u32> {
-        let caller = who.caller()?;
-        if !caller.is_self(owner) && !caller.has(Role::ManageUsers) {
-            caller.must(Role::AuthenticationLookup)?;
+    pub fn count_live_tokens(&self, who: &Principal, owner: &Login) -> Result<u32> {
+        let caller = who.authorized_caller()?;
+        if !caller.is_unrestricted_self(owner) && !caller.has_role(Role::ManageUsers) {
+            caller.require_role(Role::AuthenticationLookup)?;
         }
-        self.known(owner)?;
-        Ok(self.in_force().count_live_tokens(owner, self.clock.now())?)
+        self.require_user(owner)?;
+        Ok(self.flushed_store().count_live_tokens(owner, self.clock.now())?)
     }
 
     /// Returns what is kept of a token, whoever asks.
-    pub(super) fn record(&self, id: TokenId) -> Result<TokenRecord> {
-        self.in_force().token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
+    pub(super) fn find_record(&self, id: TokenId) -> Result<TokenRecord> {
+        self.flushed_store().token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
     }
 
     /// Completes a token by where its scopes are now, as far as the caller may know.
-    pub(super) fn shown(&self, caller: &Caller, mut record: TokenRecord) -> Result<TokenRecord> {
+    pub(super) fn with_visible_scopes(
+        &self,
+        caller: &AuthorizedCaller,
+        mut record: TokenRecord,
+    ) -> Result<TokenRecord> {
         if let Some(scopes) = &mut record.scopes {
-            self.look(scopes)?;
-            if let Caller::Bearer(bearer) = caller
-                && !caller.has(Role::AuthenticationLookup)
+            self.refresh_locations(scopes)?;
+            if let AuthorizedCaller::Bearer(bearer) = caller
+                && !caller.has_role(Role::AuthenticationLookup)
             {
-                let hidden = |path: &_| bearer.width.access.path_access(path) == PathAccess::Absent;
+                let hidden = |path: &_| bearer.privileges.access.path_access(path) == PathAccess::Absent;
                 scopes.iter_mut().for_each(|placed| placed.path = placed.path.take().filter(|path| !hidden(path)));
             }
         }
@@ -183,7 +187,7 @@ impl Tokens {
     /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
     /// now; those that are not there dangle, whatever the index says. While the folder is not there itself, the index
     /// is believed: tokens can be looked at and revoked meanwhile.
-    pub(super) fn look(&self, placed: &mut [LocatedScope]) -> Result<()> {
+    pub(super) fn refresh_locations(&self, placed: &mut [LocatedScope]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
         for placed in placed {
             match tree.locate(placed.scope.node) {

@@ -1,22 +1,22 @@
 //! Sessions that are open: who may see them, and who may end them though their tokens live.
 
-use super::{Authority, Error, Result, Tokens};
+use super::{Error, Principal, Result, TokenService};
 use crate::auth::{Authenticator, OpenSession};
 use crate::domain::{AuditEvent, EventKind, Role, TokenId};
 
-impl Tokens {
+impl TokenService {
     /// Returns the open sessions of the tokens that the caller may look at, the latest first.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
-    pub fn sessions(&self, who: &Authority, auth: &Authenticator) -> Result<Vec<OpenSession>> {
-        let caller = who.caller()?;
+    pub fn sessions(&self, who: &Principal, auth: &Authenticator) -> Result<Vec<OpenSession>> {
+        let caller = who.authorized_caller()?;
         let mut seen = Vec::new();
         let mut opened = auth.sessions();
         opened.sort_by_key(|session| (session.token, std::cmp::Reverse(session.number)));
         for group in opened.chunk_by(|one, other| one.token == other.token) {
             let Some(first) = group.first() else { continue };
-            match self.record(first.token).and_then(|record| caller.sees(&self.store, &record)) {
+            match self.find_record(first.token).and_then(|record| caller.require_visible(&self.store, &record)) {
                 Ok(()) => seen.extend_from_slice(group),
                 Err(Error::UnknownToken(_)) => {}
                 Err(error) => return Err(error),
@@ -30,22 +30,22 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`Tokens::revoke`].
-    pub fn end_sessions(
+    pub fn close_sessions(
         &self,
-        who: &Authority,
+        who: &Principal,
         auth: &Authenticator,
         token: TokenId,
         number: Option<u64>,
     ) -> Result<usize> {
-        let caller = who.caller()?;
-        let record = self.record(token)?;
-        caller.acts_on(&self.store, &record, Role::RevokeTokens)?;
+        let caller = who.authorized_caller()?;
+        let record = self.find_record(token)?;
+        caller.authorize_action(&self.store, &record, Role::RevokeTokens)?;
         let fits =
             |session: &OpenSession| session.token == token && number.is_none_or(|number| number == session.number);
         let sessions = auth.sessions().into_iter().filter(fits);
         let ended = sessions.filter(|session| auth.close_session(token, session.number)).count();
         if ended > 0 {
-            let author = who.author(self.clock.now());
+            let author = who.audit_context(self.clock.now());
             let event = AuditEvent::new(author.at, EventKind::SessionEnded)
                 .with_user(&record.login)
                 .with_token(token)

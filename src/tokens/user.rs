@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::authority::Caller;
-use super::error::at;
-use super::{Authority, Error, Page, Result, Tokens};
+use super::error::path_error;
+use super::principal::AuthorizedCaller;
+use super::{Error, Principal, Result, ResultPage, TokenService};
 use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
 use crate::store::{LocatedScope, StoreError, User, UserUpdate};
 use crate::tree::{self, Tree};
@@ -33,14 +33,14 @@ impl FromStr for Grant {
 
 /// What a grant is known by: its node, or the path where that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GrantPlace {
+pub enum GrantTarget {
     /// `/some/path`.
     Path(TreePath),
     /// `node:UUID`, which names a dangling grant too.
     Node(NodeId),
 }
 
-impl FromStr for GrantPlace {
+impl FromStr for GrantTarget {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -51,22 +51,22 @@ impl FromStr for GrantPlace {
     }
 }
 
-impl fmt::Display for GrantPlace {
+impl fmt::Display for GrantTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GrantPlace::Path(path) => path.fmt(f),
-            GrantPlace::Node(node) => write!(f, "node:{node}"),
+            GrantTarget::Path(path) => path.fmt(f),
+            GrantTarget::Node(node) => write!(f, "node:{node}"),
         }
     }
 }
 
 /// Whether a user gets a home of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Home {
+pub enum HomeOption {
     /// A folder of the login's name at the top of the tree, with `rw`.
-    Own,
+    Create,
     /// None.
-    No,
+    Skip,
 }
 
 /// What is asked for.
@@ -79,12 +79,12 @@ pub struct UserRequest {
     /// What it may reach besides its home.
     pub grants: Vec<Grant>,
     /// Whether it gets a home.
-    pub home: Home,
+    pub home: HomeOption,
 }
 
 /// All there is to know of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
+pub struct UserProfile {
     /// The user.
     pub user: User,
     /// What it may reach and where that is now, dangling grants too.
@@ -99,58 +99,66 @@ pub struct CreatedUser {
     /// Its home.
     pub home: Option<TreePath>,
     /// Whether the home, with all that is in it, was there before.
-    pub home_was_there: bool,
+    pub home_existed: bool,
     /// What it may reach.
     pub grants: Vec<Grant>,
 }
 
-impl Tokens {
+impl TokenService {
     /// Returns a user.
     ///
     /// # Errors
     /// [`Error::Forbidden`] for a user that is not the caller's own, [`Error::UnknownUser`].
-    pub fn user(&self, who: &Authority, login: &Login) -> Result<User> {
-        let caller = who.caller()?;
-        if !caller.is_self(login) {
-            caller.must(Role::ManageUsers)?;
+    pub fn user(&self, who: &Principal, login: &Login) -> Result<User> {
+        let caller = who.authorized_caller()?;
+        if !caller.is_unrestricted_self(login) {
+            caller.require_role(Role::ManageUsers)?;
         }
-        self.known(login)
+        self.require_user(login)
     }
 
     /// Returns a user with its grants.
     ///
     /// # Errors
     /// As [`Tokens::user`].
-    pub fn profile(&self, who: &Authority, login: &Login) -> Result<Profile> {
-        self.of(self.user(who, login)?)
+    pub fn profile(&self, who: &Principal, login: &Login) -> Result<UserProfile> {
+        self.complete_profile(self.user(who, login)?)
     }
 
     /// Returns up to `limit` users with their grants, as [`Tokens::users`].
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn profiles(&self, who: &Authority, after: Option<&Login>, limit: usize) -> Result<Page<Profile, Login>> {
-        let Page { items, next } = self.users(who, after, limit)?;
-        Ok(Page { items: items.into_iter().map(|user| self.of(user)).collect::<Result<_>>()?, next })
+    pub fn profiles(
+        &self,
+        who: &Principal,
+        after: Option<&Login>,
+        limit: usize,
+    ) -> Result<ResultPage<UserProfile, Login>> {
+        let ResultPage { items, next } = self.users(who, after, limit)?;
+        Ok(ResultPage {
+            items: items.into_iter().map(|user| self.complete_profile(user)).collect::<Result<_>>()?,
+            next,
+        })
     }
 
     /// Returns up to `limit` users in the order of their logins, those after `after`.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn users(&self, who: &Authority, after: Option<&Login>, limit: usize) -> Result<Page<User, Login>> {
-        who.caller()?.must(Role::ManageUsers)?;
+    pub fn users(&self, who: &Principal, after: Option<&Login>, limit: usize) -> Result<ResultPage<User, Login>> {
+        who.authorized_caller()?.require_role(Role::ManageUsers)?;
         let users = self.store.users(after, limit + 1)?;
-        Ok(Page::cut(users, limit, |user| user.login.clone()))
+        Ok(ResultPage::from_items(users, limit, |user| user.login.clone()))
     }
 
     /// Returns what a user may reach and where that is now, dangling grants too.
     ///
     /// # Errors
     /// As [`Tokens::user`].
-    pub fn grants(&self, who: &Authority, login: &Login) -> Result<Vec<LocatedScope>> {
+    pub fn grants(&self, who: &Principal, login: &Login) -> Result<Vec<LocatedScope>> {
         self.user(who, login)?;
-        self.grants_of(login)
+        self.located_grants(login)
     }
 
     /// Makes a user with its home and grants.
@@ -159,30 +167,30 @@ impl Tokens {
     /// [`Error::Forbidden`], also for a grant of more than the caller itself may do there, and for a home that
     /// was there before; [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there or hidden
     /// from the caller, [`Error::NoHome`] where no home can be made.
-    pub fn create_user(&self, who: &Authority, request: &UserRequest) -> Result<CreatedUser> {
+    pub fn create_user(&self, who: &Principal, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
-        let caller = who.caller()?;
-        caller.must(Role::ManageUsers)?;
-        caller.must_all(roles)?;
+        let caller = who.authorized_caller()?;
+        caller.require_role(Role::ManageUsers)?;
+        caller.require_roles(roles)?;
         if self.store.user(login)?.is_some() {
             return Err(Error::UserExists(login.clone()));
         }
         let mut scopes = Vec::new();
         for grant in grants {
-            caller.must_reach(&grant.path, grant.permission)?;
-            scopes.push(Scope { node: self.named(who, &grant.path)?, permission: grant.permission });
+            caller.require_access(&grant.path, grant.permission)?;
+            scopes.push(Scope { node: self.ensure_node(who, &grant.path)?, permission: grant.permission });
         }
-        let mut created = CreatedUser { home: None, home_was_there: false, grants: grants.clone() };
-        if let (Home::Own, Some(name)) = (home, login.home_name()) {
+        let mut created = CreatedUser { home: None, home_existed: false, grants: grants.clone() };
+        if let (HomeOption::Create, Some(name)) = (home, login.home_name()) {
             // Nothing is made in another served folder than nodes were named in.
-            self.named(who, &TreePath::root())?;
+            self.ensure_node(who, &TreePath::root())?;
             let path = TreePath::root().child(&name);
-            created.home_was_there = make_home(&caller, self.tree.as_ref().ok_or(Error::NoTree)?, &path)?;
-            scopes.push(Scope { node: self.named(who, &path)?, permission: Permission::RW });
+            created.home_existed = create_home(&caller, self.tree.as_ref().ok_or(Error::NoServedRoot)?, &path)?;
+            scopes.push(Scope { node: self.ensure_node(who, &path)?, permission: Permission::RW });
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
-        match self.acting(who).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
+        match self.audited_store(who).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
             Err(StoreError::AlreadyExists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
         }
@@ -192,23 +200,23 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
-    pub fn change_user(&self, who: &Authority, login: &Login, change: &UserUpdate) -> Result<Profile> {
-        self.managed(who, login)?;
+    pub fn update_user(&self, who: &Principal, login: &Login, change: &UserUpdate) -> Result<UserProfile> {
+        self.require_managed(who, login)?;
         if let Some(roles) = &change.roles {
-            who.caller()?.must_all(roles)?;
+            who.authorized_caller()?.require_roles(roles)?;
         }
-        self.acting(who).update_user(login, change, self.clock.now())?;
+        self.audited_store(who).update_user(login, change, self.clock.now())?;
         // Whoever disabled itself, or took its role, is told of it all the same.
-        self.of(self.known(login)?)
+        self.complete_profile(self.require_user(login)?)
     }
 
     /// Gives a user these roles and no others.
     ///
     /// # Errors
     /// As [`Tokens::change_user`].
-    pub fn set_roles(&self, who: &Authority, login: &Login, roles: &Roles) -> Result<()> {
+    pub fn set_roles(&self, who: &Principal, login: &Login, roles: &Roles) -> Result<()> {
         let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
-        self.change_user(who, login, &change).map(drop)
+        self.update_user(who, login, &change).map(drop)
     }
 
     /// Gives a user a permission at a path, in place of the one it had there.
@@ -216,11 +224,11 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::NoPath`], [`Error::Forbidden`] without each role that the user has, and
     /// for more than the caller itself may do there.
-    pub fn grant(&self, who: &Authority, login: &Login, grant: &Grant) -> Result<NodeId> {
-        self.managed(who, login)?;
-        who.caller()?.must_reach(&grant.path, grant.permission)?;
-        let node = self.named(who, &grant.path)?;
-        self.acting(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
+    pub fn grant(&self, who: &Principal, login: &Login, grant: &Grant) -> Result<NodeId> {
+        self.require_managed(who, login)?;
+        who.authorized_caller()?.require_access(&grant.path, grant.permission)?;
+        let node = self.ensure_node(who, &grant.path)?;
+        self.audited_store(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
     }
 
@@ -229,15 +237,15 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::NoGrant`] when there is none, [`Error::Forbidden`] without each
     /// role that the user has.
-    pub fn revoke_grant(&self, who: &Authority, login: &Login, place: &GrantPlace) -> Result<()> {
-        self.managed(who, login)?;
+    pub fn revoke_grant(&self, who: &Principal, login: &Login, place: &GrantTarget) -> Result<()> {
+        self.require_managed(who, login)?;
         let fits = |grant: &LocatedScope| match place {
-            GrantPlace::Path(path) => grant.path.as_ref() == Some(path),
-            GrantPlace::Node(node) => grant.scope.node == *node,
+            GrantTarget::Path(path) => grant.path.as_ref() == Some(path),
+            GrantTarget::Node(node) => grant.scope.node == *node,
         };
         let found = self.store.grants(login)?.into_iter().find(fits);
-        let grant = found.ok_or_else(|| Error::NoGrant { login: login.clone(), place: place.to_string() })?;
-        self.acting(who).revoke_grant(login, grant.scope.node)?;
+        let grant = found.ok_or_else(|| Error::GrantNotFound { login: login.clone(), place: place.to_string() })?;
+        self.audited_store(who).revoke_grant(login, grant.scope.node)?;
         Ok(())
     }
 
@@ -245,67 +253,67 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`Tokens::change_user`].
-    pub fn disable_user(&self, who: &Authority, login: &Login) -> Result<()> {
+    pub fn disable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
-        self.change_user(who, login, &change).map(drop)
+        self.update_user(who, login, &change).map(drop)
     }
 
     /// Enables a user again.
     ///
     /// # Errors
     /// As [`Tokens::change_user`].
-    pub fn enable_user(&self, who: &Authority, login: &Login) -> Result<()> {
+    pub fn enable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(false), ..UserUpdate::default() };
-        self.change_user(who, login, &change).map(drop)
+        self.update_user(who, login, &change).map(drop)
     }
 
     /// Deletes a user with its tokens and grants; its files stay.
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
-    pub fn delete_user(&self, who: &Authority, login: &Login) -> Result<()> {
-        self.managed(who, login)?;
-        Ok(self.acting(who).delete_user(login)?)
+    pub fn delete_user(&self, who: &Principal, login: &Login) -> Result<()> {
+        self.require_managed(who, login)?;
+        Ok(self.audited_store(who).delete_user(login)?)
     }
 
     /// Completes a user, whoever asks.
-    fn of(&self, user: User) -> Result<Profile> {
-        let grants = self.grants_of(&user.login)?;
-        let live_tokens = self.in_force().count_live_tokens(&user.login, self.clock.now())?;
-        Ok(Profile { user, grants, live_tokens })
+    fn complete_profile(&self, user: User) -> Result<UserProfile> {
+        let grants = self.located_grants(&user.login)?;
+        let live_tokens = self.flushed_store().count_live_tokens(&user.login, self.clock.now())?;
+        Ok(UserProfile { user, grants, live_tokens })
     }
 
-    fn grants_of(&self, login: &Login) -> Result<Vec<LocatedScope>> {
+    fn located_grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         let mut grants = self.store.grants(login)?;
-        self.look(&mut grants)?;
+        self.refresh_locations(&mut grants)?;
         Ok(grants)
     }
 
     /// Returns a user that the caller may change.
-    fn managed(&self, who: &Authority, login: &Login) -> Result<User> {
-        let caller = who.caller()?;
-        caller.must(Role::ManageUsers)?;
-        let user = self.known(login)?;
-        caller.must_all(&user.roles)?;
+    fn require_managed(&self, who: &Principal, login: &Login) -> Result<User> {
+        let caller = who.authorized_caller()?;
+        caller.require_role(Role::ManageUsers)?;
+        let user = self.require_user(login)?;
+        caller.require_roles(&user.roles)?;
         Ok(user)
     }
 
     /// Names the node at a path, counted for the user who asks.
-    fn named(&self, who: &Authority, path: &TreePath) -> Result<NodeId> {
-        self.tree.as_ref().ok_or(Error::NoTree)?.mint_for(path, who.login()).map_err(at(path))
+    fn ensure_node(&self, who: &Principal, path: &TreePath) -> Result<NodeId> {
+        self.tree.as_ref().ok_or(Error::NoServedRoot)?.mint_for(path, who.login()).map_err(path_error(path))
     }
 }
 
 /// Makes a home where none is; tells whether one was there, which is the caller's to give away then. Making it
 /// decides, so that nothing can come there between a look and that.
-fn make_home(caller: &Caller, tree: &Tree, path: &TreePath) -> Result<bool> {
+fn create_home(caller: &AuthorizedCaller, tree: &Tree, path: &TreePath) -> Result<bool> {
     let there = match tree.ensure_folder(path) {
         Ok(true) => return Ok(false),
         Ok(false) => Ok(true),
-        Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::NoHome(path.clone())),
-        Err(other) => return Err(at(path)(other)),
+        Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::HomeNotDirectory(path.clone())),
+        Err(other) => return Err(path_error(path)(other)),
     };
-    caller.must_reach(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
+    caller.require_access(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
     there
 }
 
@@ -314,13 +322,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_are_read_as_they_are_typed() {
+    fn typed_grants_parse() {
         let grant: Grant = "/a:b/c:rw".parse().expect("a grant");
         assert_eq!((grant.path.to_string(), grant.permission), ("/a:b/c".to_owned(), Permission::RW));
         for text in ["", "/a", "/a:", "/a:x", "/../a:r", ":", "/a//b:r"] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
-        assert!("node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11".parse::<GrantPlace>().is_ok());
-        assert!("node:5".parse::<GrantPlace>().is_err());
+        assert!("node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11".parse::<GrantTarget>().is_ok());
+        assert!("node:5".parse::<GrantTarget>().is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use patgate::auth::{Authenticator, Clock, Credential};
 use patgate::domain::{Login, Peer, Protocol, TokenLimits};
 use patgate::store::Store;
-use patgate::tokens::{Authority, Narrowing, TokenRequest, Tokens};
+use patgate::tokens::{NarrowRequest, Principal, TokenRequest, TokenService};
 
 use crate::support::{Fixture, SftpError, id_of, program};
 
@@ -14,14 +14,14 @@ use crate::support::{Fixture, SftpError, id_of, program};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes a token with a token, as a caller of the API would, in a process that is not the server's.
-async fn child_of(gateway: &Fixture, token: &str) -> (Tokens, Authority, String) {
+async fn child_of(gateway: &Fixture, token: &str) -> (TokenService, Principal, String) {
     let store = Store::open(&gateway.state()).expect("opens");
     let auth = Authenticator::new(store.clone(), Clock::system()).expect("opens");
     let credential = Credential { login: None, token: token.as_bytes().to_vec().into() };
     let address = ([127, 0, 0, 1]).into();
     let peer = Peer { protocol: Protocol::Api, address, user_agent: None };
-    let who = Authority::Session(auth.authenticate(credential, peer).await.expect("let in"));
-    let tokens = Tokens::new(store, Clock::system());
+    let who = Principal::Session(auth.authenticate(credential, peer).await.expect("let in"));
+    let tokens = TokenService::new(store, Clock::system());
     let owner: Login = "alice".parse().expect("login");
     let issued = tokens.issue(&who, TokenRequest::new(owner)).expect("a child");
     (tokens, who, issued.text.reveal().to_string())
@@ -143,12 +143,14 @@ async fn a_parent_that_is_narrowed_narrows_its_childs_open_session() {
     assert_eq!(sftp.list("/").await, Ok(Vec::new()));
     let limits = TokenLimits { protocols: vec![Protocol::Webdav, Protocol::Api], ..TokenLimits::default() };
     let id = id_of(&parent).parse().expect("id");
-    tokens.narrow(&who, id, &Narrowing { limits, ..Narrowing::default() }, None).expect("narrowed");
+    tokens.narrow(&who, id, &NarrowRequest { limits, ..NarrowRequest::default() }, None).expect("narrowed");
     let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
     assert_eq!(ended, Err(SftpError::Gone));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "that door is open still");
 
     let soon = Clock::system().now();
-    tokens.narrow(&who, id, &Narrowing { expires: Some(soon), ..Narrowing::default() }, None).expect("narrowed");
+    tokens
+        .narrow(&who, id, &NarrowRequest { expires_at: Some(soon), ..NarrowRequest::default() }, None)
+        .expect("narrowed");
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401, "a child does not outlive a narrowed parent");
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::super::{Error, Result, schema};
 use super::{Limits, Text, object};
 use crate::domain::{Lifetime, Login, Roles, ScopeTarget, UnixMillis};
-use crate::tokens::{Asked, Label, Narrowing, TokenRequest};
+use crate::tokens::{NarrowRequest, RequestedLifetime, TokenLabel, TokenRequest};
 
 /// A token to be made; all that is left out is as the policy has it, or not narrowed.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -19,11 +19,11 @@ pub struct TokenOrder {
     /// A name for people; `OWNER_api_token` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
-    pub name: Option<Text<Label>>,
+    pub name: Option<Text<TokenLabel>>,
     /// A description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
-    pub description: Option<Text<Label>>,
+    pub description: Option<Text<TokenLabel>>,
     /// How long it lives, `never`, or `default` for as long as the policy has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Lifetime>)]
@@ -53,10 +53,10 @@ impl TokenOrder {
     /// Writes down what is asked for in full.
     pub fn of(request: &TokenRequest) -> Self {
         let (lifetime, expires_at) = match request.lifetime {
-            Asked::Default => (None, None),
-            Asked::For(lifetime) => (Some(lifetime.to_string()), None),
-            Asked::Until(at) => (None, Some(Text(at))),
-            Asked::Never => (Some("never".to_owned()), None),
+            RequestedLifetime::Default => (None, None),
+            RequestedLifetime::For(lifetime) => (Some(lifetime.to_string()), None),
+            RequestedLifetime::Until(at) => (None, Some(Text(at))),
+            RequestedLifetime::Never => (Some("never".to_owned()), None),
         };
         Self {
             owner: Some(request.owner.clone()),
@@ -77,10 +77,10 @@ impl TokenOrder {
     /// [`Error::Unfit`].
     pub(in crate::api) fn request(self, caller: &Login) -> Result<TokenRequest> {
         let lifetime = match (self.lifetime.as_deref(), self.expires_at) {
-            (None | Some("default"), None) => Asked::Default,
-            (Some("never"), None) => Asked::Never,
-            (Some(text), None) => Asked::For(text.parse().map_err(unfit)?),
-            (None, Some(Text(at))) => Asked::Until(at),
+            (None | Some("default"), None) => RequestedLifetime::Default,
+            (Some("never"), None) => RequestedLifetime::Never,
+            (Some(text), None) => RequestedLifetime::For(text.parse().map_err(unfit)?),
+            (None, Some(Text(at))) => RequestedLifetime::Until(at),
             (Some(_), Some(_)) => return Err(Error::Unfit("give lifetime or expires_at, not both".to_owned())),
         };
         let owner = self.owner.unwrap_or_else(|| caller.clone());
@@ -104,11 +104,11 @@ pub struct TokenChange {
     /// Another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
-    pub name: Option<Text<Label>>,
+    pub name: Option<Text<TokenLabel>>,
     /// Another description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
-    pub description: Option<Text<Label>>,
+    pub description: Option<Text<TokenLabel>>,
     /// What to narrow it to, in place of its scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Scope>>)]
@@ -128,8 +128,8 @@ pub struct TokenChange {
 
 impl TokenChange {
     /// Writes down what is asked for.
-    pub fn of(change: &Narrowing) -> Self {
-        let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
+    pub fn of(change: &NarrowRequest) -> Self {
+        let NarrowRequest { name, description, scopes, limits, roles, expires_at: expires } = change.clone();
         Self {
             name: name.map(Text),
             description: description.map(Text),
@@ -141,14 +141,14 @@ impl TokenChange {
     }
 
     /// Reads what is asked for.
-    pub(in crate::api) fn narrowing(self) -> Narrowing {
-        Narrowing {
+    pub(in crate::api) fn narrowing(self) -> NarrowRequest {
+        NarrowRequest {
             name: self.name.map(|name| name.0),
             description: self.description.map(|text| text.0),
             scopes: self.scopes.map(plain),
             limits: self.limits.into(),
             roles: self.roles,
-            expires: self.expires_at.map(|at| at.0),
+            expires_at: self.expires_at.map(|at| at.0),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::text::objects;
 use super::{Reach, Text};
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::store;
-use crate::tokens::{CreatedUser, Grant, Home, Profile, UserRequest};
+use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct UserShown {
 
 impl UserShown {
     /// Shows a user.
-    pub fn of(Profile { user, grants, live_tokens }: Profile) -> Self {
+    pub fn of(UserProfile { user, grants, live_tokens }: UserProfile) -> Self {
         Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
@@ -64,7 +64,7 @@ impl NewUser {
     /// Shows a user that was made.
     pub fn of(user: UserShown, created: &CreatedUser) -> Self {
         let home = created.home.as_ref().map(ToString::to_string);
-        Self { user, home, home_was_there: created.home_was_there }
+        Self { user, home, home_was_there: created.home_existed }
     }
 }
 
@@ -118,7 +118,7 @@ impl UserOrder {
             login: request.login.clone(),
             roles: request.roles.clone(),
             grants: request.grants.iter().map(GrantOrder::from).collect(),
-            home: Some(request.home == Home::Own),
+            home: Some(request.home == HomeOption::Create),
         }
     }
 }
@@ -130,7 +130,7 @@ impl From<UserOrder> for UserRequest {
             login: order.login,
             roles: order.roles,
             grants: order.grants.into_iter().map(Grant::from).collect(),
-            home: if home { Home::Own } else { Home::No },
+            home: if home { HomeOption::Create } else { HomeOption::Skip },
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::api::shape::{
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TokenText, TreePath};
 use crate::store::{EventCursor, EventFilter, TokenRecord};
 use crate::tokens::{
-    self, Grant, GrantPlace, Home, Issued, Narrowing, Rotated, StateFilter, TokenQuery, TokenRequest, UserRequest,
+    self, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter, TokenQuery,
+    TokenRequest, UserRequest,
 };
 use crate::tree;
 
@@ -22,7 +23,7 @@ impl Desk for Here {
     }
 
     fn create_token(&self, request: TokenRequest) -> Result<NewToken> {
-        let Issued { text, record } = self.0.issue(request)?;
+        let IssuedToken { text, record } = self.0.issue(request)?;
         Ok(reveal(&text, &record))
     }
 
@@ -35,7 +36,7 @@ impl Desk for Here {
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
         let mut shown = Vec::new();
         loop {
-            let page = tokens.page(&self.0.authority, &query, PAGE)?;
+            let page = tokens.list(&self.0.authority, &query, PAGE)?;
             shown.extend(page.items.iter().map(Token::of));
             query.after = page.next;
             if query.after.is_none() {
@@ -52,18 +53,18 @@ impl Desk for Here {
         Ok(self.0.tokens.revoke_all(&self.0.authority, owner)?)
     }
 
-    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token> {
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token> {
         let tokens = if change.scopes.is_none() { self.0.looking() } else { self.0.with_tree()? };
         Ok(Token::of(&tokens.narrow(&self.0.authority, id, change, None)?))
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
-        let Rotated { text, record } = self.0.looking().rotate(&self.0.authority, id, grace)?;
+        let RotatedToken { text, record } = self.0.looking().rotate(&self.0.authority, id, grace)?;
         Ok(reveal(&text, &record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<NewUser> {
-        let alone = request.home == Home::No && request.grants.is_empty();
+        let alone = request.home == HomeOption::Skip && request.grants.is_empty();
         let tokens = if alone { self.0.tokens.clone() } else { self.0.with_tree()? };
         let created = tokens.create_user(&self.0.authority, request)?;
         Ok(NewUser::of(self.user(&request.login)?, &created))
@@ -109,7 +110,7 @@ impl Desk for Here {
         Ok(())
     }
 
-    fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result {
+    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result {
         Ok(self.0.tokens.revoke_grant(&self.0.authority, login, place)?)
     }
 

@@ -9,7 +9,7 @@ use super::{Failure, Result};
 use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{EventCursor, EventFilter};
-use crate::tokens::{Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use here::Here;
 pub(super) use there::{There, Way, authorities, innermost};
@@ -37,7 +37,7 @@ pub(super) trait Desk {
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     fn revoke_all(&self, owner: &Login) -> Result<usize>;
     /// Changes a token's name, and makes it narrower.
-    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token>;
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token>;
     /// Gives a token a new secret.
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken>;
     /// Makes a user.
@@ -57,7 +57,7 @@ pub(super) trait Desk {
     /// Gives a user a permission at a path.
     fn grant(&self, login: &Login, grant: &Grant) -> Result;
     /// Takes a grant back.
-    fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result;
+    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result;
     /// Returns the node at a path; one without an id gets it.
     fn node_at(&self, path: &TreePath) -> Result<Node>;
     /// Returns where a node is.

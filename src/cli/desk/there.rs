@@ -23,7 +23,7 @@ use crate::api::shape::{
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter};
-use crate::tokens::{self, Grant, GrantPlace, Narrowing, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{self, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -217,7 +217,7 @@ impl Desk for There {
         Ok(answer.read::<Revoked>()?.revoked)
     }
 
-    fn narrow(&self, id: TokenId, change: &Narrowing) -> Result<Token> {
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token> {
         self.tell(Method::PATCH, &format!("/tokens/{id}"), &TokenChange::of(change))
     }
 
@@ -258,16 +258,16 @@ impl Desk for There {
         self.tell::<Reach>(Method::POST, &path, &GrantOrder::from(grant)).map(drop)
     }
 
-    fn revoke_grant(&self, login: &Login, place: &GrantPlace) -> Result {
+    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result {
         let node = match place {
-            GrantPlace::Node(node) => Some(*node),
-            GrantPlace::Path(path) => {
+            GrantTarget::Node(node) => Some(*node),
+            GrantTarget::Path(path) => {
                 let path = path.to_string();
                 let grants = self.grants(login)?;
                 grants.iter().find(|grant| grant.path.as_ref() == Some(&path)).map(|grant| grant.node)
             }
         };
-        let missing = || tokens::Error::NoGrant { login: login.clone(), place: place.to_string() };
+        let missing = || tokens::Error::GrantNotFound { login: login.clone(), place: place.to_string() };
         self.delete(&format!("{}/grants/{}", at(login), node.ok_or_else(missing)?))
     }
 

@@ -12,7 +12,7 @@ use super::super::place;
 use super::super::tokens::form;
 use super::{login, page};
 use crate::domain::{Login, Role, ScopeTarget};
-use crate::tokens::{Authority, Error, Grant, GrantPlace, Home, Tokens, UserRequest};
+use crate::tokens::{Error, Grant, GrantTarget, HomeOption, Principal, TokenService, UserRequest};
 
 #[derive(Template)]
 #[template(path = "person_new.html")]
@@ -60,7 +60,7 @@ fn request(fields: &Fields) -> Result<UserRequest> {
         login: login.ok_or_else(|| Fault::Form("give a login".to_owned()))?,
         roles: form::roles(fields)?,
         grants,
-        home: if fields.text("home").is_some() { Home::Own } else { Home::No },
+        home: if fields.text("home").is_some() { HomeOption::Create } else { HomeOption::Skip },
     })
 }
 
@@ -117,13 +117,13 @@ pub(in super::super) async fn act(Path((text, what)): Path<(String, String)>, se
     match in_turn(caller.revoking(), move || done(&tokens, &who, &asked, &what, &fields)).await {
         Ok(()) => Ok(at(&login)),
         Err(Fault::Nothing) => Err(Fault::Nothing),
-        Err(Fault::Tokens(error @ (Error::UnknownUser(_) | Error::Ended))) => Err(error.into()),
+        Err(Fault::Tokens(error @ (Error::UnknownUser(_) | Error::SessionEnded))) => Err(error.into()),
         Err(fault) if fault.status().is_server_error() => Err(fault),
         Err(fault) => page(&caller, login, Some(fault)).await,
     }
 }
 
-fn done(tokens: &Tokens, who: &Authority, login: &Login, what: &str, fields: &Fields) -> Result<()> {
+fn done(tokens: &TokenService, who: &Principal, login: &Login, what: &str, fields: &Fields) -> Result<()> {
     match what {
         "grant" => {
             let targets =
@@ -134,7 +134,7 @@ fn done(tokens: &Tokens, who: &Authority, login: &Login, what: &str, fields: &Fi
         }
         "revoke-grant" => {
             let node = fields.read("node")?.ok_or(Fault::Nothing)?;
-            tokens.revoke_grant(who, login, &GrantPlace::Node(node))?;
+            tokens.revoke_grant(who, login, &GrantTarget::Node(node))?;
         }
         "roles" => tokens.set_roles(who, login, &form::roles(fields)?)?,
         "disable" => tokens.disable_user(who, login)?,

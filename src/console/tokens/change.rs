@@ -13,7 +13,7 @@ use super::one::{find, id};
 use super::{Shown, limits};
 use crate::domain::Role;
 use crate::store::TokenRecord;
-use crate::tokens::Narrowing;
+use crate::tokens::NarrowRequest;
 
 #[derive(Template)]
 #[template(path = "token_change.html")]
@@ -73,7 +73,7 @@ pub(in super::super) async fn ask_change(caller: Caller, Path(text): Path<String
     render(StatusCode::OK, &Page::new(&caller, &record, Fields::default(), None))
 }
 
-fn narrowing(caller: &Caller, record: &TokenRecord, fields: &Fields) -> Result<Narrowing> {
+fn narrowing(caller: &Caller, record: &TokenRecord, fields: &Fields) -> Result<NarrowRequest> {
     let now = caller.shared.auth.now();
     let unchanged = record.scopes.iter().flatten().filter(|placed| placed.path.is_some());
     let unchanged: Vec<_> =
@@ -83,14 +83,14 @@ fn narrowing(caller: &Caller, record: &TokenRecord, fields: &Fields) -> Result<N
         .filter(|line| !line.place.is_empty())
         .map(|line| (line.place, line.permission))
         .collect();
-    Ok(Narrowing {
+    Ok(NarrowRequest {
         name: fields.read("name")?,
         description: Some(fields.read("description")?.unwrap_or_default()),
         // What was left as it was is not asked for again: a scope that dangles stays with the others.
         scopes: if asked == unchanged { None } else { form::scopes(fields)? },
         limits: form::limits(fields)?,
         roles: if record.roles.is_empty() { None } else { Some(form::roles(fields)?) },
-        expires: form::span(fields, "life")?.map(|life| now.saturating_add(life.as_duration())),
+        expires_at: form::span(fields, "life")?.map(|life| now.saturating_add(life.as_duration())),
     })
 }
 

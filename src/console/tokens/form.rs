@@ -8,7 +8,7 @@ use crate::domain::{
     Lifetime, NodeId, Permission, Role, Roles, Scope, ScopeTarget, TokenLimits, TreePath, UserAgentPattern,
     parse_network,
 };
-use crate::tokens::Asked;
+use crate::tokens::RequestedLifetime;
 
 /// Units that a length of time is given in.
 pub(super) const UNITS: [(&str, &str); 6] =
@@ -56,16 +56,16 @@ pub(super) fn span(fields: &Fields, name: &str) -> Result<Option<Lifetime>> {
 ///
 /// # Errors
 /// [`Fault::Form`].
-pub(super) fn expiry(fields: &Fields) -> Result<(Asked, Option<Lifetime>)> {
+pub(super) fn expiry(fields: &Fields) -> Result<(RequestedLifetime, Option<Lifetime>)> {
     let missing = |what| Fault::Form(format!("say how long: {what} is empty"));
     match fields.text("model").unwrap_or("default") {
-        "default" => Ok((Asked::Default, None)),
-        "hard" => Ok((Asked::For(span(fields, "life")?.ok_or_else(|| missing("the hard limit"))?), None)),
+        "default" => Ok((RequestedLifetime::Default, None)),
+        "hard" => Ok((RequestedLifetime::For(span(fields, "life")?.ok_or_else(|| missing("the hard limit"))?), None)),
         "auto" => {
             let window = span(fields, "window")?.ok_or_else(|| missing("the time between uses"))?;
-            Ok((span(fields, "cap")?.map_or(Asked::Default, Asked::For), Some(window)))
+            Ok((span(fields, "cap")?.map_or(RequestedLifetime::Default, RequestedLifetime::For), Some(window)))
         }
-        "never" => Ok((Asked::Never, None)),
+        "never" => Ok((RequestedLifetime::Never, None)),
         _ => Err(Fault::Form("choose one of the ways to end".to_owned())),
     }
 }
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn both_ways_to_end_are_read() {
         let hard = expiry(&fields(&[("model", "hard"), ("life", "90"), ("life_unit", "d")])).expect("read");
-        assert_eq!(hard, (Asked::For("90d".parse().expect("lifetime")), None));
+        assert_eq!(hard, (RequestedLifetime::For("90d".parse().expect("lifetime")), None));
         let auto =
             expiry(&fields(&[("model", "auto"), ("window", "10"), ("window_unit", "m"), ("cap", "")])).expect("read");
-        assert_eq!(auto, (Asked::Default, Some("10m".parse().expect("lifetime"))));
+        assert_eq!(auto, (RequestedLifetime::Default, Some("10m".parse().expect("lifetime"))));
         for pairs in
             [&[("model", "hard")][..], &[("model", "auto")], &[("model", "hard"), ("life", "0")], &[("model", "x")]]
         {

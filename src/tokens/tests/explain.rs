@@ -3,56 +3,61 @@
 use super::*;
 use crate::domain::{AccessExplanation, AccessQuery, DecidingRule, TokenId, TreeOperation};
 
-fn ask(site: &Site, token: TokenId, operation: &str, path: &str) -> AccessExplanation {
-    ask_with(site, token, operation, path, |_| ())
+fn explain(site: &TokensEnv, token: TokenId, operation: &str, path: &str) -> AccessExplanation {
+    explain_with(site, token, operation, path, |_| ())
 }
 
-fn ask_with(
-    site: &Site,
+fn explain_with(
+    site: &TokensEnv,
     token: TokenId,
     operation: &str,
     path: &str,
     more: impl FnOnce(&mut AccessQuery),
 ) -> AccessExplanation {
     let operation: TreeOperation = operation.parse().expect("operation");
-    let mut question = AccessQuery::new(operation, at(path));
+    let mut question = AccessQuery::new(operation, tree_path(path));
     more(&mut question);
     site.tokens.explain(ADMIN, token, &question).expect("a verdict")
 }
 
 #[test]
-fn the_grant_or_scope_that_decides_is_named() {
-    let site = site();
-    let whole = site.scoped(&[]).expect("a token").text.id();
-    let scoped = site.scoped(&["path:/alice/below:r"]).expect("a token").text.id();
-    let verdict = ask(&site, whole, "write", "/alice/below/file");
+fn deciding_grant_or_scope_is_named() {
+    let site = tokens_env();
+    let whole = site.issue_scoped(&[]).expect("a token").text.id();
+    let scoped = site.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    let verdict = explain(&site, whole, "write", "/alice/below/file");
     assert_eq!(verdict.decided_by, DecidingRule::Granted);
     assert_eq!(
         verdict.sentence,
         format!("alice may write /alice/below/file with the token {whole}: it is granted rw on /alice")
     );
-    let verdict = ask(&site, scoped, "read", "/alice/below/file");
+    let verdict = explain(&site, scoped, "read", "/alice/below/file");
     assert_eq!(verdict.by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice", "/alice/below"]);
     assert!(verdict.allowed && verdict.sentence.contains("rw on /alice, with r on /alice/below"), "{verdict:?}");
 
     let cases = [
-        (whole, "read", "/bob", DecidingRule::NoGrant { at: at("/bob") }),
-        (whole, "delete", "/alice", DecidingRule::NoGrant { at: at("/") }),
+        (whole, "read", "/bob", DecidingRule::NoGrant { at: tree_path("/bob") }),
+        (whole, "delete", "/alice", DecidingRule::NoGrant { at: tree_path("/") }),
         (whole, "delete", "/", DecidingRule::TopOfTree),
         (whole, "stat", "/", DecidingRule::OnTheWay),
         (scoped, "stat", "/alice", DecidingRule::OnTheWay),
-        (scoped, "write", "/alice/below/file", DecidingRule::OutOfScope { token: scoped, at: at("/alice/below/file") }),
-        (scoped, "read", "/alice/x", DecidingRule::OutOfScope { token: scoped, at: at("/alice/x") }),
+        (
+            scoped,
+            "write",
+            "/alice/below/file",
+            DecidingRule::OutOfScope { token: scoped, at: tree_path("/alice/below/file") },
+        ),
+        (scoped, "read", "/alice/x", DecidingRule::OutOfScope { token: scoped, at: tree_path("/alice/x") }),
     ];
     for (token, operation, path, rule) in cases {
-        let verdict = ask(&site, token, operation, path);
+        let verdict = explain(&site, token, operation, path);
         assert_eq!((verdict.allowed, &verdict.decided_by), (rule.allows(), &rule), "{operation} {path}");
     }
 }
 
 #[test]
-fn the_limit_that_decides_is_named_and_what_is_left_open_too() {
-    let site = site();
+fn deciding_limit_and_unchecked_limits_are_named() {
+    let site = tokens_env();
     let limits = TokenLimits {
         protocols: vec![crate::domain::Protocol::Sftp],
         ips: vec!["192.0.2.0/24".parse().expect("net")],
@@ -63,7 +68,7 @@ fn the_limit_that_decides_is_named_and_what_is_left_open_too() {
     };
     let request = TokenRequest { limits, ..TokenRequest::new(login("alice")) };
     let token = site.tokens.issue(ADMIN, request).expect("a token").text.id();
-    let create = |more: &dyn Fn(&mut AccessQuery)| ask_with(&site, token, "create", "/alice/x", more).decided_by;
+    let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&site, token, "create", "/alice/x", more).decided_by;
     let most = "1MiB".parse().expect("size");
     assert_eq!(create(&|ask| ask.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
     assert_eq!(create(&|ask| ask.address = "198.51.100.1".parse().ok()), DecidingRule::Address { token });
@@ -72,65 +77,66 @@ fn the_limit_that_decides_is_named_and_what_is_left_open_too() {
     let red: crate::domain::FileTag = "red".parse().expect("tag");
     assert_eq!(create(&|ask| ask.tags = vec![red.clone()]), DecidingRule::Tag { token, tag: red.clone() });
 
-    let verdict = ask_with(&site, token, "create", "/alice/x", |ask| ask.size = Some(most));
+    let verdict = explain_with(&site, token, "create", "/alice/x", |ask| ask.size = Some(most));
     assert!(verdict.allowed);
     assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
-    let read = ask_with(&site, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
+    let read = explain_with(&site, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
     assert!(read.allowed, "the size of what is read is no upload");
 }
 
 #[test]
-fn the_death_that_decides_is_named() {
-    let site = site();
+fn deciding_revocation_or_expiration_is_named() {
+    let site = tokens_env();
     let issue = |lifetime| TokenRequest { lifetime, ..TokenRequest::new(login("alice")) };
-    let short = site.tokens.issue(ADMIN, issue(Asked::For(self::lifetime("1h")))).expect("a token").text.id();
-    let revoked = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
-    let live = site.tokens.issue(ADMIN, issue(Asked::Default)).expect("a token").text.id();
+    let short =
+        site.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").text.id();
+    let revoked = site.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
+    let live = site.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
     let end = site.clock.now().saturating_add(Duration::from_secs(3600));
     site.clock.advance(Duration::from_secs(3600));
     site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
-    let decides = |token| ask(&site, token, "read", "/alice").decided_by;
+    let decides = |token| explain(&site, token, "read", "/alice").decided_by;
     assert_eq!(decides(short), DecidingRule::Expired { token: short, at: end });
     assert_eq!(decides(revoked), DecidingRule::Revoked { token: revoked });
     assert_eq!(decides(live), DecidingRule::Granted);
     site.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
     assert_eq!(decides(live), DecidingRule::Disabled);
     let unknown = "00000000".parse().expect("id");
-    let asked = site.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, at("/")));
+    let asked = site.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, tree_path("/")));
     assert!(matches!(asked, Err(Error::UnknownToken(_))));
 }
 
 #[test]
-fn both_ends_of_a_move_are_judged() {
-    let site = site();
-    site.user("carol", &["/alice/below:w", "/bob:rw"]);
+fn source_and_target_of_move_are_evaluated() {
+    let site = tokens_env();
+    site.create_user("carol", &["/alice/below:w", "/bob:rw"]);
     let token = site.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
     let to = |operation: &str, path: &str| {
-        let target = at(path);
-        ask_with(&site, token, operation, "/alice/below/file", |ask| ask.target = Some(target)).decided_by
+        let target = tree_path(path);
+        explain_with(&site, token, operation, "/alice/below/file", |ask| ask.target = Some(target)).decided_by
     };
     assert_eq!(to("move", "/alice/below/new"), DecidingRule::Granted);
     assert_eq!(to("move", "/bob/new"), DecidingRule::WouldReveal);
-    assert_eq!(to("move", "/alice/new"), DecidingRule::NoGrant { at: at("/alice") });
+    assert_eq!(to("move", "/alice/new"), DecidingRule::NoGrant { at: tree_path("/alice") });
 }
 
 #[test]
-fn a_folder_that_was_swapped_decides() {
-    let site = site();
-    let token = site.scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
+fn replaced_directory_is_named_as_deciding_rule() {
+    let site = tokens_env();
+    let token = site.issue_scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
     std::fs::rename(site.root.join("alice/below"), site.root.join("alice/elsewhere")).expect("moved");
     std::fs::create_dir(site.root.join("alice/below")).expect("folder");
-    let verdict = ask(&site, token, "read", "/alice/below/file");
-    assert_eq!(verdict.decided_by, DecidingRule::Swapped { at: at("/alice/below") });
+    let verdict = explain(&site, token, "read", "/alice/below/file");
+    assert_eq!(verdict.decided_by, DecidingRule::Swapped { at: tree_path("/alice/below") });
 }
 
 #[test]
-fn a_narrow_token_learns_nothing_of_its_owners_grants() {
-    let site = site();
-    let asker = site.scoped(&["path:/alice/below:r"]).expect("a token");
-    let (token, who) = (asker.text.id(), Authority::Session(site.come_in(&asker.text)));
+fn scoped_token_learns_nothing_of_owner_grants() {
+    let site = tokens_env();
+    let asker = site.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let (token, who) = (asker.text.id(), Principal::Session(site.open_session(&asker.text)));
     let ask = |operation: &str, path: &str| {
-        let question = AccessQuery::new(operation.parse().expect("operation"), at(path));
+        let question = AccessQuery::new(operation.parse().expect("operation"), tree_path(path));
         site.tokens.explain(&who, token, &question).expect("a verdict")
     };
     for operation in TreeOperation::ALL.map(TreeOperation::as_str) {
@@ -140,8 +146,8 @@ fn a_narrow_token_learns_nothing_of_its_owners_grants() {
         assert_eq!(granted.replace("/alice", "/other"), not, "{operation}");
     }
     for operation in ["read", "write"] {
-        assert_eq!(ask(operation, "/alice").decided_by, DecidingRule::OutOfScope { token, at: at("/alice") });
-        assert_eq!(ask(operation, "/bob").decided_by, DecidingRule::OutOfScope { token, at: at("/bob") });
+        assert_eq!(ask(operation, "/alice").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/alice") });
+        assert_eq!(ask(operation, "/bob").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/bob") });
     }
     let by = ask("read", "/alice/below/file").by;
     assert_eq!(by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice/below"]);
@@ -149,18 +155,18 @@ fn a_narrow_token_learns_nothing_of_its_owners_grants() {
 }
 
 #[test]
-fn a_scope_that_is_refused_names_no_grant_to_a_narrow_token() {
-    let site = site();
-    let asker = site.scoped(&["path:/alice/below:r"]).expect("a token");
-    let who = Authority::Session(site.come_in(&asker.text));
+fn refused_scope_reveals_no_grant_to_scoped_token() {
+    let site = tokens_env();
+    let asker = site.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let who = Principal::Session(site.open_session(&asker.text));
     let child = site.tokens.issue(&who, TokenRequest::new(login("alice"))).expect("a child").text.id();
     for path in ["path:/alice:r", "path:/bob:r", "path:/alice/below:rw"] {
         let scopes = Some(vec![path.parse().expect("scope")]);
-        let change = Narrowing { scopes: scopes.clone(), ..Narrowing::default() };
+        let change = NarrowRequest { scopes: scopes.clone(), ..NarrowRequest::default() };
         let changed = site.tokens.narrow(&who, child, &change, None).map(drop);
         let made = site.tokens.issue(&who, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
         for refused in [changed, made] {
-            let Err(Error::OutsideReach { reach, .. }) = refused else { panic!("{path}: {refused:?}") };
+            let Err(Error::OutsideAccess { reach, .. }) = refused else { panic!("{path}: {refused:?}") };
             assert_eq!(reach, ["r /alice/below"], "{path}");
         }
     }

@@ -5,18 +5,18 @@ use crate::domain::{Actor, EventKind, Role};
 use crate::store::{EventCursor, EventFilter, RecordedEvent};
 
 /// What is done, and what the trail tells of it: the kind, the user, and a part of the detail or path.
-type Deed = (fn(&Site, &Authority, TokenId), &'static [(EventKind, Option<&'static str>, &'static str)]);
+type AuditedAction = (fn(&TokensEnv, &Principal, TokenId), &'static [(EventKind, Option<&'static str>, &'static str)]);
 
 fn scoped_to(text: &str) -> Option<Vec<ScopeTarget>> {
     Some(vec![text.parse().expect("scope")])
 }
 
-const DEEDS: &[Deed] = &[
+const AUDITED_ACTIONS: &[AuditedAction] = &[
     (
         |site, who, _| {
             let grants = vec!["/bob:r".parse().expect("grant")];
             let roles = [Role::ReadAudit].into_iter().collect();
-            let request = UserRequest { login: login("carol"), roles, grants, home: Home::Own };
+            let request = UserRequest { login: login("carol"), roles, grants, home: HomeOption::Create };
             site.tokens.create_user(who, &request).expect("made");
         },
         &[
@@ -55,13 +55,13 @@ const DEEDS: &[Deed] = &[
     (
         |site, who, id| {
             let name = Some("other".parse().expect("label"));
-            site.tokens.narrow(who, id, &Narrowing { name, ..Narrowing::default() }, None).expect("renamed");
+            site.tokens.narrow(who, id, &NarrowRequest { name, ..NarrowRequest::default() }, None).expect("renamed");
         },
         &[(EventKind::TokenRenamed, Some("alice"), "alice_api_token -> other")],
     ),
     (
         |site, who, id| {
-            let change = Narrowing { scopes: scoped_to("path:/alice/below:r"), ..Narrowing::default() };
+            let change = NarrowRequest { scopes: scoped_to("path:/alice/below:r"), ..NarrowRequest::default() };
             site.tokens.narrow(who, id, &change, None).expect("narrowed");
         },
         &[(EventKind::TokenNarrowed, Some("alice"), "1 scope")],
@@ -69,7 +69,7 @@ const DEEDS: &[Deed] = &[
     (
         |site, who, id| {
             let before = site.tokens.find(who, id).expect("there");
-            let change = Narrowing { scopes: scoped_to("path:/alice/below:r"), ..Narrowing::default() };
+            let change = NarrowRequest { scopes: scoped_to("path:/alice/below:r"), ..NarrowRequest::default() };
             assert_eq!(site.tokens.narrow(who, id, &change, None).expect("nothing to do").version, before.version);
         },
         &[],
@@ -106,22 +106,22 @@ const DEEDS: &[Deed] = &[
 ];
 
 #[test]
-fn every_change_is_noted_with_who_made_it() {
+fn every_change_is_audited_with_actor() {
     for by_token in [false, true] {
-        let site = site();
-        site.user("root", &[]);
+        let site = tokens_env();
+        site.create_user("root", &[]);
         site.tokens.set_roles(ADMIN, &login("root"), &[Role::Admin].into_iter().collect()).expect("roles");
         let roles: Roles = [Role::Admin].into_iter().collect();
         let issued = site.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("root")) });
         let root = issued.expect("a token").text;
-        let who = if by_token { Authority::Session(site.come_in(&root)) } else { Authority::Administrator };
+        let who = if by_token { Principal::Session(site.open_session(&root)) } else { Principal::Administrator };
         let actor = match by_token {
             true => Actor::Bearer { login: login("root"), token: root.id() },
             false => Actor::Administrator,
         };
-        let id = site.scoped(&[]).expect("a token").text.id();
-        for (n, (deed, told)) in DEEDS.iter().enumerate() {
-            let latest = site.tokens.latest_event(ADMIN).expect("a number");
+        let id = site.issue_scoped(&[]).expect("a token").text.id();
+        for (n, (deed, told)) in AUDITED_ACTIONS.iter().enumerate() {
+            let latest = site.tokens.latest_event_id(ADMIN).expect("a number");
             deed(&site, &who, id);
             let noted =
                 site.tokens.events(ADMIN, &EventFilter::default(), EventCursor::After(latest), 100).expect("read");

@@ -1,29 +1,29 @@
 //! New secrets, sealed once all that is asked for has been judged: on the calling thread, or in a server when the turn
 //! of the caller's user comes. Argon2 is the dearest step of a request, and waiting for it blocks no thread.
 
-use super::{Error, Result, Tokens};
+use super::{Error, Result, TokenService};
 use crate::auth::{SecretHasher, WorkPermit, generate_secret};
 use crate::domain::{Login, Secret};
 use crate::store::SecretHash;
 
-impl Tokens {
+impl TokenService {
     /// Draws a secret and seals it on this thread.
-    pub(super) fn seal(&self) -> Result<(Secret, SecretHash)> {
+    pub(super) fn hash_new_secret(&self) -> Result<(Secret, SecretHash)> {
         let secret = generate_secret()?;
         let sealed = SecretHasher::open(&self.store)?.hash(&secret)?;
         Ok((secret, sealed))
     }
 
     /// Draws a secret and seals it when the user's turn comes.
-    pub(super) async fn seal_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
-        let Some(auth) = &self.auth else { return self.off_runtime(None, |tokens| tokens.seal()).await };
+    pub(super) async fn hash_new_secret_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
+        let Some(auth) = &self.auth else { return self.run_blocking(None, |tokens| tokens.hash_new_secret()).await };
         let secret = generate_secret()?;
         let sealed = auth.hash_secret(user, &secret).await?;
         Ok((secret, sealed))
     }
 
     /// Does what blocks where blocking is allowed, in the caller's turn.
-    pub(super) async fn off_runtime<T: Send + 'static>(
+    pub(super) async fn run_blocking<T: Send + 'static>(
         &self,
         turn: Option<WorkPermit>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -34,6 +34,6 @@ impl Tokens {
             let _turn = turn;
             work(&tokens)
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::TaskPanicked))
     }
 }

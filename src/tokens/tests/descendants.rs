@@ -10,29 +10,29 @@ use crate::domain::{ByteSize, Protocol, Role};
 
 /// Somebody does something with one of the tokens that were made so far, counted round.
 #[derive(Clone, Debug)]
-enum Deed {
-    Make(usize, Ask),
-    Narrow(usize, usize, Ask),
+enum ChainAction {
+    Issue(usize, RequestedPrivileges),
+    Narrow(usize, usize, RequestedPrivileges),
     Rotate(usize, usize),
     Revoke(usize, usize),
-    Roles(Vec<Role>),
+    SetRoles(Vec<Role>),
     Grant(&'static str, Permission),
-    Ungrant(&'static str),
-    Wait(u64),
+    RevokeGrant(&'static str),
+    AdvanceClock(u64),
 }
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-struct Ask {
+struct RequestedPrivileges {
     scopes: Option<Vec<(&'static str, Permission)>>,
     limits: TokenLimits,
     roles: Vec<Role>,
     hours: u64,
 }
 
-impl Ask {
+impl RequestedPrivileges {
     fn scopes(&self) -> Option<Vec<ScopeTarget>> {
-        let target = |(path, permission): &(&str, Permission)| ScopeTarget::Path(at(path), *permission);
+        let target = |(path, permission): &(&str, Permission)| ScopeTarget::Path(tree_path(path), *permission);
         self.scopes.as_ref().map(|scopes| scopes.iter().map(target).collect())
     }
 
@@ -42,85 +42,86 @@ impl Ask {
 }
 
 /// The tokens made so far, each with a session that was opened with its last secret.
-struct Family {
-    site: Site,
+struct TokenFamily {
+    site: TokensEnv,
     members: Vec<(TokenId, Option<Session>)>,
 }
 
-const ROLES: [Role; 3] = [Role::GenerateTokens, Role::RevokeTokens, Role::Admin];
+const OWNER_ROLES: [Role; 3] = [Role::GenerateTokens, Role::RevokeTokens, Role::Admin];
 
-impl Family {
+impl TokenFamily {
     fn new() -> Self {
-        let site = site();
+        let site = tokens_env();
         site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
-        site.tokens.set_roles(ADMIN, &login("alice"), &ROLES.into_iter().collect()).expect("roles");
-        let roles = ROLES.into_iter().collect();
+        site.tokens.set_roles(ADMIN, &login("alice"), &OWNER_ROLES.into_iter().collect()).expect("roles");
+        let roles = OWNER_ROLES.into_iter().collect();
         let first = site.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("alice")) });
         let mut family = Self { site, members: Vec::new() };
-        family.enter(&first.expect("a token").text);
+        family.add_member(&first.expect("a token").text);
         family
     }
 
-    fn enter(&mut self, text: &TokenText) {
-        let session = self.site.knock(text).ok();
+    fn add_member(&mut self, text: &TokenText) {
+        let session = self.site.authenticate(text).ok();
         self.members.retain(|(id, _)| *id != text.id());
         self.members.push((text.id(), session));
     }
 
-    fn member(&self, number: usize) -> (TokenId, Option<Authority>) {
+    fn member(&self, number: usize) -> (TokenId, Option<Principal>) {
         let (id, session) = &self.members[number % self.members.len()];
-        (*id, session.clone().map(Authority::Session))
+        (*id, session.clone().map(Principal::Session))
     }
 
     /// Does something, or is refused.
-    fn act(&mut self, deed: &Deed) {
+    fn apply(&mut self, deed: &ChainAction) {
         let alice = login("alice");
         match deed {
-            Deed::Make(by, ask) => {
+            ChainAction::Issue(by, ask) => {
                 let Some(who) = self.member(*by).1 else { return };
                 let request = TokenRequest {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
                     roles: ask.roles(),
-                    lifetime: Lifetime::from_secs(ask.hours * 3600).map_or(Asked::Default, Asked::For),
+                    lifetime: Lifetime::from_secs(ask.hours * 3600)
+                        .map_or(RequestedLifetime::Default, RequestedLifetime::For),
                     ..TokenRequest::new(alice)
                 };
                 if let Ok(issued) = self.site.tokens.issue(&who, request) {
-                    self.enter(&issued.text);
+                    self.add_member(&issued.text);
                 }
             }
-            Deed::Narrow(by, of, ask) => {
-                let change = Narrowing {
+            ChainAction::Narrow(by, of, ask) => {
+                let change = NarrowRequest {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
                     roles: (!ask.roles.is_empty()).then(|| ask.roles()),
-                    expires: (ask.hours % 3 == 0).then(|| self.site.clock.now().saturating_add(DAY / 24 * 5)),
-                    ..Narrowing::default()
+                    expires_at: (ask.hours % 3 == 0).then(|| self.site.clock.now().saturating_add(ONE_DAY / 24 * 5)),
+                    ..NarrowRequest::default()
                 };
                 let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
                 drop(self.site.tokens.narrow(&who, id, &change, None));
             }
-            Deed::Rotate(by, of) => {
+            ChainAction::Rotate(by, of) => {
                 let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
                 if let Ok(rotated) = self.site.tokens.rotate(&who, id, None) {
-                    self.enter(&rotated.text);
+                    self.add_member(&rotated.text);
                 }
             }
-            Deed::Revoke(by, of) => {
+            ChainAction::Revoke(by, of) => {
                 let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
                 drop(self.site.tokens.revoke(&who, &[id]));
             }
-            Deed::Roles(roles) => {
+            ChainAction::SetRoles(roles) => {
                 self.site.tokens.set_roles(ADMIN, &alice, &roles.iter().copied().collect()).expect("changed");
             }
-            Deed::Grant(path, permission) => {
-                let grant = Grant { path: at(path), permission: *permission };
+            ChainAction::Grant(path, permission) => {
+                let grant = Grant { path: tree_path(path), permission: *permission };
                 self.site.tokens.grant(ADMIN, &alice, &grant).expect("granted");
             }
-            Deed::Ungrant(path) => {
-                drop(self.site.tokens.revoke_grant(ADMIN, &alice, &GrantPlace::Path(at(path))));
+            ChainAction::RevokeGrant(path) => {
+                drop(self.site.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Path(tree_path(path))));
             }
-            Deed::Wait(hours) => {
+            ChainAction::AdvanceClock(hours) => {
                 self.site.clock.advance(Duration::from_secs(hours * 3600));
             }
         }
@@ -153,41 +154,37 @@ impl Family {
     }
 }
 
-fn place() -> impl Strategy<Value = &'static str> {
+fn any_path() -> impl Strategy<Value = &'static str> {
     select(vec!["/", "/alice", "/alice/below", "/alice/below/file", "/bob"])
 }
 
-fn permission() -> impl Strategy<Value = Permission> {
+fn any_permission() -> impl Strategy<Value = Permission> {
     select(vec![Permission::R, Permission::W, Permission::RW])
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+fn any_request() -> impl Strategy<Value = RequestedPrivileges> {
     let doors = subsequence(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api], 2..=3);
     let limits = (option::weighted(0.3, doors), option::weighted(0.3, 1u64..4)).prop_map(|(doors, size)| TokenLimits {
         protocols: doors.unwrap_or_default(),
         max_file_size: size.map(ByteSize::from_bytes),
         ..TokenLimits::default()
     });
-    let scopes = option::weighted(0.4, vec((place(), permission()), 1..3));
-    (scopes, limits, subsequence(ROLES.to_vec(), 0..=2), 1u64..30).prop_map(|(scopes, limits, roles, hours)| Ask {
-        scopes,
-        limits,
-        roles,
-        hours,
-    })
+    let scopes = option::weighted(0.4, vec((any_path(), any_permission()), 1..3));
+    (scopes, limits, subsequence(OWNER_ROLES.to_vec(), 0..=2), 1u64..30)
+        .prop_map(|(scopes, limits, roles, hours)| RequestedPrivileges { scopes, limits, roles, hours })
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn any_action() -> impl Strategy<Value = ChainAction> {
     let one = || 0usize..8;
     prop_oneof![
-        8 => (one(), ask()).prop_map(|(by, ask)| Deed::Make(by, ask)),
-        4 => (one(), one(), ask()).prop_map(|(by, of, ask)| Deed::Narrow(by, of, ask)),
-        2 => (one(), one()).prop_map(|(by, of)| Deed::Rotate(by, of)),
-        1 => (one(), one()).prop_map(|(by, of)| Deed::Revoke(by, of)),
-        1 => subsequence(ROLES.to_vec(), 0..=3).prop_map(Deed::Roles),
-        2 => (place(), permission()).prop_map(|(path, permission)| Deed::Grant(path, permission)),
-        1 => place().prop_map(Deed::Ungrant),
-        1 => (1u64..6).prop_map(Deed::Wait),
+        8 => (one(), any_request()).prop_map(|(by, ask)| ChainAction::Issue(by, ask)),
+        4 => (one(), one(), any_request()).prop_map(|(by, of, ask)| ChainAction::Narrow(by, of, ask)),
+        2 => (one(), one()).prop_map(|(by, of)| ChainAction::Rotate(by, of)),
+        1 => (one(), one()).prop_map(|(by, of)| ChainAction::Revoke(by, of)),
+        1 => subsequence(OWNER_ROLES.to_vec(), 0..=3).prop_map(ChainAction::SetRoles),
+        2 => (any_path(), any_permission()).prop_map(|(path, permission)| ChainAction::Grant(path, permission)),
+        1 => any_path().prop_map(ChainAction::RevokeGrant),
+        1 => (1u64..6).prop_map(ChainAction::AdvanceClock),
     ]
 }
 
@@ -195,10 +192,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_child_never_exceeds_its_parent(deeds in vec(deed(), 5..25)) {
-        let mut family = Family::new();
+    fn child_never_exceeds_parent(deeds in vec(any_action(), 5..25)) {
+        let mut family = TokenFamily::new();
         for deed in &deeds {
-            family.act(deed);
+            family.apply(deed);
             family.check()?;
         }
     }

@@ -1,7 +1,7 @@
 //! What happens to a token after its birth: it is narrowed, gets another secret, is taken back.
 
-use super::authority::{Bearer, Caller};
-use super::{Authority, Error, Label, Result, Tokens};
+use super::principal::{AuthorizedCaller, TokenBearer};
+use super::{Error, Principal, Result, TokenLabel, TokenService};
 use crate::domain::{
     ExceedsPrivileges, Lifetime, Login, Role, Roles, ScopeTarget, Secret, TokenId, TokenLimits, TokenText, UnixMillis,
 };
@@ -10,15 +10,15 @@ use crate::store::{NarrowedToken, SecretHash, StoreError, TokenRecord, TokenStat
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
 /// How often a change is tried again when another came first.
-const TRIES: usize = 8;
+const MAX_UPDATE_ATTEMPTS: usize = 8;
 
 /// What to change about a token; what is left out stays. Nothing of it makes the token wider.
 #[derive(Clone, Debug, Default)]
-pub struct Narrowing {
+pub struct NarrowRequest {
     /// Another name.
-    pub name: Option<Label>,
+    pub name: Option<TokenLabel>,
     /// Another description.
-    pub description: Option<Label>,
+    pub description: Option<TokenLabel>,
     /// What to narrow it to, in place of its scopes.
     pub scopes: Option<Vec<ScopeTarget>>,
     /// Limits to set, each in place of the one that is set now. A limit can't be taken off, so one that
@@ -27,13 +27,13 @@ pub struct Narrowing {
     /// The roles to leave it.
     pub roles: Option<Roles>,
     /// When it is to die at the latest.
-    pub expires: Option<UnixMillis>,
+    pub expires_at: Option<UnixMillis>,
 }
 
-impl Narrowing {
+impl NarrowRequest {
     /// Tells whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { name, description, scopes, limits, roles, expires } = self;
+        let Self { name, description, scopes, limits, roles, expires_at: expires } = self;
         let named = name.is_some() || description.is_some();
         !named && scopes.is_none() && *limits == TokenLimits::default() && roles.is_none() && expires.is_none()
     }
@@ -41,14 +41,14 @@ impl Narrowing {
 
 /// A token whose secret was replaced.
 #[derive(Debug)]
-pub struct Rotated {
+pub struct RotatedToken {
     /// The token, for the one time that it is shown.
     pub text: TokenText,
     /// What is kept of it.
     pub record: TokenRecord,
 }
 
-impl Tokens {
+impl TokenService {
     /// Changes a token: its name, and whatever makes it narrower. `expected` is the version that the
     /// caller has seen of it.
     ///
@@ -58,41 +58,46 @@ impl Tokens {
     /// wider: [`Error::Widens`], [`Error::OutsideReach`], [`Error::Longer`]; nothing is changed then.
     pub fn narrow(
         &self,
-        who: &Authority,
+        who: &Principal,
         id: TokenId,
-        change: &Narrowing,
+        change: &NarrowRequest,
         expected: Option<u64>,
     ) -> Result<TokenRecord> {
-        let caller = who.caller()?;
-        for _ in 0..TRIES {
-            let record = self.record(id)?;
-            caller.acts_on(&self.store, &record, Role::GenerateTokens)?;
+        let caller = who.authorized_caller()?;
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let record = self.find_record(id)?;
+            caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
             if expected.is_some_and(|version| version != record.version) {
                 break;
             }
-            let narrowed = self.narrowed(&caller, &record, change)?;
-            if self.acting(who).narrow_token(id, record.version, &narrowed)? {
-                return self.shown(&caller, self.record(id)?);
+            let narrowed = self.apply_narrowing(&caller, &record, change)?;
+            if self.audited_store(who).narrow_token(id, record.version, &narrowed)? {
+                return self.with_visible_scopes(&caller, self.find_record(id)?);
             }
         }
-        Err(Error::Changed(id))
+        Err(Error::VersionConflict(id))
     }
 
     /// Works out what a token is after a change that makes it no wider; what is hidden from the bearer that
     /// asks is as if it were not there.
-    fn narrowed(&self, caller: &Caller, record: &TokenRecord, change: &Narrowing) -> Result<NarrowedToken> {
-        let Narrowing { name, description, scopes, limits, roles, expires } = change.clone();
+    fn apply_narrowing(
+        &self,
+        caller: &AuthorizedCaller,
+        record: &TokenRecord,
+        change: &NarrowRequest,
+    ) -> Result<NarrowedToken> {
+        let NarrowRequest { name, description, scopes, limits, roles, expires_at: expires } = change.clone();
         if record.state != TokenState::Live {
-            return Err(Error::Dead(record.id, record.state));
+            return Err(Error::TokenInactive(record.id, record.state));
         }
-        record.limits.check_covers(&limits).map_err(Error::Widens)?;
+        record.limits.check_covers(&limits).map_err(Error::WidensToken)?;
         if let Some(role) = roles.as_ref().and_then(|roles| record.roles.first_missing(roles)) {
-            return Err(Error::Widens(ExceedsPrivileges::Role(role)));
+            return Err(Error::WidensToken(ExceedsPrivileges::Role(role)));
         }
         if expires.is_some_and(|at| at > record.expiry.hard_limit()) {
-            return Err(Error::Longer(record.id, record.expiry.hard_limit()));
+            return Err(Error::ExtendsLifetime(record.id, record.expiry.hard_limit()));
         }
-        let scopes = scopes.map(|scopes| self.resolve(&record.login, record.scopes.as_deref(), caller, &scopes));
+        let scopes = scopes.map(|scopes| self.resolve_scopes(&record.login, record.scopes.as_deref(), caller, &scopes));
         Ok(NarrowedToken {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
@@ -111,9 +116,9 @@ impl Tokens {
     /// [`Error::PreviousSecret`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
     /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one, and for any
     /// with roles that lives longer. No secret was sealed then.
-    pub fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
-        self.may_rotate(&who.caller()?, id, grace)?;
-        let (secret, sealed) = self.seal()?;
+    pub fn rotate(&self, who: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
+        self.authorize_rotation(&who.authorized_caller()?, id, grace)?;
+        let (secret, sealed) = self.hash_new_secret()?;
         self.replace_secret(who, id, grace, secret, &sealed)
     }
 
@@ -123,36 +128,41 @@ impl Tokens {
     /// As [`Tokens::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn rotate_queued(
         &self,
-        who: Authority,
+        who: Principal,
         id: TokenId,
         grace: Option<Lifetime>,
         begin: impl FnOnce() + Send,
-    ) -> Result<Rotated> {
+    ) -> Result<RotatedToken> {
         let turn = who.light_turn().await?;
         let (who, record) = self
-            .off_runtime(turn, move |tokens| {
-                let record = tokens.may_rotate(&who.caller()?, id, grace)?;
+            .run_blocking(turn, move |tokens| {
+                let record = tokens.authorize_rotation(&who.authorized_caller()?, id, grace)?;
                 Ok((who, record))
             })
             .await?;
-        let (secret, sealed) = self.seal_queued(who.login().unwrap_or(&record.login)).await?;
+        let (secret, sealed) = self.hash_new_secret_queued(who.login().unwrap_or(&record.login)).await?;
         begin();
         let turn = who.light_turn_again().await?;
-        self.off_runtime(turn, move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
+        self.run_blocking(turn, move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
     }
 
     /// Makes sure that a token may be rotated as things are, and returns it.
-    fn may_rotate(&self, caller: &Caller, id: TokenId, grace: Option<Lifetime>) -> Result<TokenRecord> {
-        let record = self.record(id)?;
-        caller.acts_on(&self.store, &record, Role::GenerateTokens)?;
+    fn authorize_rotation(
+        &self,
+        caller: &AuthorizedCaller,
+        id: TokenId,
+        grace: Option<Lifetime>,
+    ) -> Result<TokenRecord> {
+        let record = self.find_record(id)?;
+        caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
         if let Some(asked) = grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
-            return Err(Error::Grace(asked));
+            return Err(Error::GraceTooLong(asked));
         }
         if record.state != TokenState::Live {
-            return Err(Error::Dead(id, record.state));
+            return Err(Error::TokenInactive(id, record.state));
         }
         if let Some(bearer) = caller.bearer() {
-            self.as_wide(bearer, &record)?;
+            self.check_rotation_privileges(bearer, &record)?;
         }
         Ok(record)
     }
@@ -160,34 +170,37 @@ impl Tokens {
     /// Gives a token a secret that is sealed. All is judged again: sealing took its time.
     fn replace_secret(
         &self,
-        who: &Authority,
+        who: &Principal,
         id: TokenId,
         grace: Option<Lifetime>,
         secret: Secret,
         sealed: &SecretHash,
-    ) -> Result<Rotated> {
-        let caller = who.caller()?;
-        let record = self.may_rotate(&caller, id, grace)?;
+    ) -> Result<RotatedToken> {
+        let caller = who.authorized_caller()?;
+        let record = self.authorize_rotation(&caller, id, grace)?;
         let until =
             grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
-        match self.acting(who).rotate_token(id, sealed, until) {
-            Err(StoreError::NotFound(_)) => Err(Error::Dead(id, TokenState::Revoked)),
+        match self.audited_store(who).rotate_token(id, sealed, until) {
+            Err(StoreError::NotFound(_)) => Err(Error::TokenInactive(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
-            Ok(()) => Ok(Rotated { text: TokenText::new(id, secret), record: self.shown(&caller, self.record(id)?)? }),
+            Ok(()) => Ok(RotatedToken {
+                text: TokenText::new(id, secret),
+                record: self.with_visible_scopes(&caller, self.find_record(id)?)?,
+            }),
         }
     }
 
     /// Makes sure that the bearer is at least as wide as a token that it rotates, which nobody else's is to be
     /// measured by but in roles; and that roles got so are had no longer than now.
-    fn as_wide(&self, bearer: &Bearer, record: &TokenRecord) -> Result<()> {
+    fn check_rotation_privileges(&self, bearer: &TokenBearer, record: &TokenRecord) -> Result<()> {
         let other = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
         let own = bearer.login == record.login;
         if own {
-            bearer.width.check_covers(&other).map_err(Error::Narrower)?;
+            bearer.privileges.check_covers(&other).map_err(Error::ExceedsCaller)?;
         }
-        let bounds_life = !other.roles.is_empty() || (own && !bearer.width.is_unrestricted());
-        if bounds_life && other.hard_limit > bearer.width.hard_limit {
-            return Err(Error::Narrower(ExceedsPrivileges::Lifetime));
+        let bounds_life = !other.roles.is_empty() || (own && !bearer.privileges.is_unrestricted());
+        if bounds_life && other.hard_limit > bearer.privileges.hard_limit {
+            return Err(Error::ExceedsCaller(ExceedsPrivileges::Lifetime));
         }
         Ok(())
     }
@@ -197,12 +210,12 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownToken`] when one of them is not there, [`Error::Forbidden`] when one is not the
     /// caller's to revoke; none is revoked then.
-    pub fn revoke(&self, who: &Authority, ids: &[TokenId]) -> Result<()> {
-        let caller = who.caller()?;
+    pub fn revoke(&self, who: &Principal, ids: &[TokenId]) -> Result<()> {
+        let caller = who.authorized_caller()?;
         for id in ids {
-            caller.acts_on(&self.store, &self.record(*id)?, Role::RevokeTokens)?;
+            caller.authorize_action(&self.store, &self.find_record(*id)?, Role::RevokeTokens)?;
         }
-        Ok(self.acting(who).revoke_tokens(ids, self.clock.now())?)
+        Ok(self.audited_store(who).revoke_tokens(ids, self.clock.now())?)
     }
 
     /// Revokes a token and returns what is kept of it then. Whoever may revoke it is told that much, without
@@ -210,10 +223,10 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`Tokens::revoke`].
-    pub fn revoke_one(&self, who: &Authority, id: TokenId) -> Result<TokenRecord> {
-        let caller = who.caller()?;
+    pub fn revoke_one(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
+        let caller = who.authorized_caller()?;
         self.revoke(who, &[id])?;
-        self.shown(&caller, self.record(id)?)
+        self.with_visible_scopes(&caller, self.find_record(id)?)
     }
 
     /// Revokes all tokens of a user and returns how many had not been revoked before.
@@ -221,13 +234,13 @@ impl Tokens {
     /// # Errors
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] unless the user is the caller's own and the token
     /// stands for all of it.
-    pub fn revoke_all(&self, who: &Authority, owner: &Login) -> Result<usize> {
-        let caller = who.caller()?;
-        if !caller.is_self(owner) {
-            caller.must(Role::RevokeTokens)?;
-            caller.must_all(&self.known(owner)?.roles)?;
+    pub fn revoke_all(&self, who: &Principal, owner: &Login) -> Result<usize> {
+        let caller = who.authorized_caller()?;
+        if !caller.is_unrestricted_self(owner) {
+            caller.require_role(Role::RevokeTokens)?;
+            caller.require_roles(&self.require_user(owner)?.roles)?;
         }
-        self.known(owner)?;
-        Ok(self.acting(who).revoke_user_tokens(owner, self.clock.now())?)
+        self.require_user(owner)?;
+        Ok(self.audited_store(who).revoke_user_tokens(owner, self.clock.now())?)
     }
 }

@@ -20,7 +20,7 @@ use crate::store::{AuditContext, Store, TokenFilter, TokenRecord};
 
 /// Who asks for something to be done.
 #[derive(Clone, Debug)]
-pub enum Authority {
+pub enum Principal {
     /// A program that embeds the gateway: may do everything.
     Administrator,
     /// A user of the operating system who works on the state directory itself: may do everything.
@@ -29,39 +29,39 @@ pub enum Authority {
     Session(Session),
 }
 
-impl From<Session> for Authority {
+impl From<Session> for Principal {
     fn from(session: Session) -> Self {
-        Authority::Session(session)
+        Principal::Session(session)
     }
 }
 
 impl From<SessionEnded> for Error {
     fn from(SessionEnded: SessionEnded) -> Self {
-        Error::Ended
+        Error::SessionEnded
     }
 }
 
 /// Who asks, and how wide that is at this moment.
-pub(super) enum Caller {
+pub(super) enum AuthorizedCaller {
     Administrator,
-    Bearer(Bearer),
+    Bearer(TokenBearer),
 }
 
 /// A caller with a token.
 #[derive(Clone)]
-pub(super) struct Bearer {
+pub(super) struct TokenBearer {
     pub(super) login: Login,
     pub(super) token: TokenId,
-    pub(super) width: Arc<Privileges>,
+    pub(super) privileges: Arc<Privileges>,
 }
 
-impl Authority {
+impl Principal {
     /// Returns in whose name changes are made.
-    pub(super) fn author(&self, at: UnixMillis) -> AuditContext {
+    pub(super) fn audit_context(&self, at: UnixMillis) -> AuditContext {
         match self {
-            Authority::Administrator => AuditContext { actor: Actor::Administrator, peer: None, at },
-            Authority::SystemUser(user) => AuditContext { actor: Actor::SystemUser(user.clone()), peer: None, at },
-            Authority::Session(session) => {
+            Principal::Administrator => AuditContext { actor: Actor::Administrator, peer: None, at },
+            Principal::SystemUser(user) => AuditContext { actor: Actor::SystemUser(user.clone()), peer: None, at },
+            Principal::Session(session) => {
                 let actor = Actor::Bearer { login: session.login().clone(), token: session.token() };
                 AuditContext { actor, peer: Some(session.peer().clone()), at }
             }
@@ -73,7 +73,7 @@ impl Authority {
     /// # Errors
     /// [`Error::Busy`].
     pub(super) async fn light_turn(&self) -> Result<Option<WorkPermit>> {
-        let Authority::Session(session) = self else { return Ok(None) };
+        let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
@@ -82,143 +82,149 @@ impl Authority {
     /// # Errors
     /// [`Error::Busy`] where all users together have too much waiting.
     pub(super) async fn light_turn_again(&self) -> Result<Option<WorkPermit>> {
-        let Authority::Session(session) = self else { return Ok(None) };
+        let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
     /// Returns the user whose token asks.
     pub(super) fn login(&self) -> Option<&Login> {
         match self {
-            Authority::Administrator | Authority::SystemUser(_) => None,
-            Authority::Session(session) => Some(session.login()),
+            Principal::Administrator | Principal::SystemUser(_) => None,
+            Principal::Session(session) => Some(session.login()),
         }
     }
 
     /// Returns who asks, as of now.
-    pub(super) fn caller(&self) -> Result<Caller> {
+    pub(super) fn authorized_caller(&self) -> Result<AuthorizedCaller> {
         match self {
-            Authority::Administrator | Authority::SystemUser(_) => Ok(Caller::Administrator),
-            Authority::Session(session) => {
+            Principal::Administrator | Principal::SystemUser(_) => Ok(AuthorizedCaller::Administrator),
+            Principal::Session(session) => {
                 let width = session.privileges()?;
-                Ok(Caller::Bearer(Bearer { login: session.login().clone(), token: session.token(), width }))
+                Ok(AuthorizedCaller::Bearer(TokenBearer {
+                    login: session.login().clone(),
+                    token: session.token(),
+                    privileges: width,
+                }))
             }
         }
     }
 }
 
-impl Caller {
+impl AuthorizedCaller {
     /// Makes sure that the caller has a role.
-    pub(super) fn must(&self, role: Role) -> Result<()> {
-        if self.has(role) { Ok(()) } else { Err(Error::Forbidden(role)) }
+    pub(super) fn require_role(&self, role: Role) -> Result<()> {
+        if self.has_role(role) { Ok(()) } else { Err(Error::Forbidden(role)) }
     }
 
     /// Makes sure that the caller may use a role that hands out the secrets of another user's tokens. A
     /// token that is narrow itself may not: a secret that it got so would not be bound as it is.
-    pub(super) fn must_whole(&self, role: Role) -> Result<()> {
-        self.must(role)?;
+    pub(super) fn require_unrestricted(&self, role: Role) -> Result<()> {
+        self.require_role(role)?;
         match self {
-            Caller::Bearer(bearer) if !bearer.width.is_unrestricted() => Err(Error::Narrow),
-            Caller::Bearer(_) | Caller::Administrator => Ok(()),
+            AuthorizedCaller::Bearer(bearer) if !bearer.privileges.is_unrestricted() => Err(Error::RestrictedToken),
+            AuthorizedCaller::Bearer(_) | AuthorizedCaller::Administrator => Ok(()),
         }
     }
 
     /// Makes sure that the caller has all of these roles.
-    pub(super) fn must_all(&self, roles: &Roles) -> Result<()> {
-        roles.iter().try_for_each(|role| self.must(role))
+    pub(super) fn require_roles(&self, roles: &Roles) -> Result<()> {
+        roles.iter().try_for_each(|role| self.require_role(role))
     }
 
     /// Tells whether the caller has a role.
-    pub(super) fn has(&self, role: Role) -> bool {
+    pub(super) fn has_role(&self, role: Role) -> bool {
         match self {
-            Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.width.roles.includes(role),
+            AuthorizedCaller::Administrator => true,
+            AuthorizedCaller::Bearer(bearer) => bearer.privileges.roles.includes(role),
         }
     }
 
     /// Makes sure that the caller may give a permission at a path: `admin`, and who has it there. A path
     /// that is hidden from the caller is as if it were not there.
-    pub(super) fn must_reach(&self, path: &TreePath, permission: Permission) -> Result<()> {
-        let Caller::Bearer(Bearer { width, .. }) = self else { return Ok(()) };
-        if self.has(Role::Admin) || width.access.may(path, permission) {
+    pub(super) fn require_access(&self, path: &TreePath, permission: Permission) -> Result<()> {
+        let AuthorizedCaller::Bearer(TokenBearer { privileges: width, .. }) = self else { return Ok(()) };
+        if self.has_role(Role::Admin) || width.access.may(path, permission) {
             return Ok(());
         }
         match width.access.path_access(path) {
-            PathAccess::Absent => Err(Error::NoPath(path.clone())),
+            PathAccess::Absent => Err(Error::PathNotFound(path.clone())),
             PathAccess::Visible | PathAccess::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
         }
     }
 
     /// Returns the bearer; the administrator bears no token.
-    pub(super) fn bearer(&self) -> Option<&Bearer> {
+    pub(super) fn bearer(&self) -> Option<&TokenBearer> {
         match self {
-            Caller::Bearer(bearer) => Some(bearer),
-            Caller::Administrator => None,
+            AuthorizedCaller::Bearer(bearer) => Some(bearer),
+            AuthorizedCaller::Administrator => None,
         }
     }
 
     /// Returns the bearer where what is asked for concerns its own user.
-    pub(super) fn bearer_of(&self, login: &Login) -> Option<&Bearer> {
+    pub(super) fn bearer_for(&self, login: &Login) -> Option<&TokenBearer> {
         self.bearer().filter(|bearer| bearer.login == *login)
     }
 
     /// Tells whether a user is the caller's own, and the token stands for all of it.
-    pub(super) fn is_self(&self, login: &Login) -> bool {
+    pub(super) fn is_unrestricted_self(&self, login: &Login) -> bool {
         match self {
-            Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.login == *login && bearer.width.is_unrestricted(),
+            AuthorizedCaller::Administrator => true,
+            AuthorizedCaller::Bearer(bearer) => bearer.login == *login && bearer.privileges.is_unrestricted(),
         }
     }
 
     /// Tells whether the caller may know what its owner may reach beyond the token it asks with.
-    pub(super) fn knows_grants(&self) -> bool {
+    pub(super) fn may_see_grants(&self) -> bool {
         match self {
-            Caller::Administrator => true,
-            Caller::Bearer(bearer) => bearer.width.is_unrestricted() || self.has(Role::AuthenticationLookup),
+            AuthorizedCaller::Administrator => true,
+            AuthorizedCaller::Bearer(bearer) => {
+                bearer.privileges.is_unrestricted() || self.has_role(Role::AuthenticationLookup)
+            }
         }
     }
 
     /// Makes sure that the caller may look at a token; one that it may not is as if it were not there.
-    pub(super) fn sees(&self, store: &Store, record: &TokenRecord) -> Result<()> {
-        if self.has(Role::AuthenticationLookup) || self.owns(store, record)? {
+    pub(super) fn require_visible(&self, store: &Store, record: &TokenRecord) -> Result<()> {
+        if self.has_role(Role::AuthenticationLookup) || self.owns_token(store, record)? {
             return Ok(());
         }
         Err(Error::UnknownToken(record.id))
     }
 
     /// Makes sure that the caller may do to a token what a role is for.
-    pub(super) fn acts_on(&self, store: &Store, record: &TokenRecord, role: Role) -> Result<()> {
-        if self.owns(store, record)? {
+    pub(super) fn authorize_action(&self, store: &Store, record: &TokenRecord, role: Role) -> Result<()> {
+        if self.owns_token(store, record)? {
             return Ok(());
         }
-        if !self.has(role) {
-            self.sees(store, record)?;
+        if !self.has_role(role) {
+            self.require_visible(store, record)?;
             return Err(Error::Forbidden(role));
         }
-        if role == Role::GenerateTokens && self.bearer_of(&record.login).is_none() {
-            self.must_whole(role)?;
+        if role == Role::GenerateTokens && self.bearer_for(&record.login).is_none() {
+            self.require_unrestricted(role)?;
         }
         let owner = store.user(&record.login)?.ok_or(Error::UnknownToken(record.id))?;
-        self.must_all(&owner.roles)
+        self.require_roles(&owner.roles)
     }
 
     /// Narrows a filter to what the caller may look at.
-    pub(super) fn narrows(&self, filter: &mut TokenFilter) -> Result<()> {
-        let Caller::Bearer(bearer) = self else { return Ok(()) };
-        if self.has(Role::AuthenticationLookup) {
+    pub(super) fn restrict_filter(&self, filter: &mut TokenFilter) -> Result<()> {
+        let AuthorizedCaller::Bearer(bearer) = self else { return Ok(()) };
+        if self.has_role(Role::AuthenticationLookup) {
             return Ok(());
         }
         if filter.owner.as_ref().is_some_and(|owner| *owner != bearer.login) {
             return Err(Error::Forbidden(Role::AuthenticationLookup));
         }
         filter.owner = Some(bearer.login.clone());
-        filter.descendants_of = (!bearer.width.is_unrestricted()).then_some(bearer.token);
+        filter.descendants_of = (!bearer.privileges.is_unrestricted()).then_some(bearer.token);
         Ok(())
     }
 
     /// Tells whether a token is one's own.
-    fn owns(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
-        let Caller::Bearer(bearer) = self else { return Ok(true) };
-        let own = record.id == bearer.token || self.is_self(&record.login);
+    fn owns_token(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
+        let AuthorizedCaller::Bearer(bearer) = self else { return Ok(true) };
+        let own = record.id == bearer.token || self.is_unrestricted_self(&record.login);
         Ok(own || store.is_descendant(record.id, bearer.token)?)
     }
 }

@@ -6,43 +6,43 @@ use super::*;
 use crate::domain::TokenLimits;
 
 /// A server's tokens, and what calls them there.
-struct Server {
-    site: Site,
-    tokens: Tokens,
+struct TestServer {
+    site: TokensEnv,
+    tokens: TokenService,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Server {
+impl TestServer {
     fn new() -> Self {
-        let site = site();
-        let tokens = site.tokens.clone().with_uses(site.auth.clone());
+        let site = tokens_env();
+        let tokens = site.tokens.clone().with_authenticator(site.auth.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         Self { site, tokens, runtime: runtime.expect("a runtime") }
     }
 
-    fn issue(&self, who: &Authority, request: TokenRequest) -> Result<Issued> {
+    fn issue(&self, who: &Principal, request: TokenRequest) -> Result<IssuedToken> {
         self.runtime.block_on(self.tokens.issue_queued(who.clone(), request, || ()))
     }
 
-    fn rotate(&self, who: &Authority, id: TokenId, grace: Option<Lifetime>) -> Result<Rotated> {
+    fn rotate(&self, who: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
         self.runtime.block_on(self.tokens.rotate_queued(who.clone(), id, grace, || ()))
     }
 
     /// Makes a user with roles, whose token comes in.
-    fn bearer(&self, name: &str, roles: &[Role], change: impl FnOnce(&mut TokenRequest)) -> (TokenId, Authority) {
+    fn issue_bearer(&self, name: &str, roles: &[Role], change: impl FnOnce(&mut TokenRequest)) -> (TokenId, Principal) {
         let roles: Roles = roles.iter().copied().collect();
         if self.site.store.user(&login(name)).expect("read").is_none() {
-            self.site.user(name, &[]);
+            self.site.create_user(name, &[]);
         }
         self.site.tokens.set_roles(ADMIN, &login(name), &roles).expect("roles");
         let mut request = TokenRequest { roles, ..TokenRequest::new(login(name)) };
         change(&mut request);
         let text = self.site.tokens.issue(ADMIN, request).expect("a token").text;
-        (text.id(), Authority::Session(self.site.come_in(&text)))
+        (text.id(), Principal::Session(self.site.open_session(&text)))
     }
 
     /// Starts a request, and returns it once it waits for its turn.
-    fn waiting<T>(&self, future: impl Future<Output = T>) -> std::pin::Pin<Box<impl Future<Output = T>>> {
+    fn poll_until_queued<T>(&self, future: impl Future<Output = T>) -> std::pin::Pin<Box<impl Future<Output = T>>> {
         let (mut future, before) = (Box::pin(future), self.site.auth.hashing_queue_len());
         self.runtime.block_on(std::future::poll_fn(|context| {
             assert!(future.as_mut().poll(context).is_pending());
@@ -55,15 +55,15 @@ impl Server {
 }
 
 #[test]
-fn refused_requests_seal_no_secret_and_name_no_node() {
-    let server = Server::new();
+fn refused_creation_hashes_no_secret_and_creates_no_node() {
+    let server = TestServer::new();
     let site = &server.site;
-    site.user("gone", &[]);
+    site.create_user("gone", &[]);
     site.tokens.disable_user(ADMIN, &login("gone")).expect("disabled");
     let (_, alice) =
-        server.bearer("alice", &[], |request| request.limits.protocols = vec![crate::domain::Protocol::Webdav]);
+        server.issue_bearer("alice", &[], |request| request.limits.protocols = vec![crate::domain::Protocol::Webdav]);
     let nodes = site.store.nodes().expect("read").len();
-    let scopes = |path| Some(vec![ScopeTarget::Path(at(path), Permission::RW)]);
+    let scopes = |path| Some(vec![ScopeTarget::Path(tree_path(path), Permission::RW)]);
     let ask = || TokenRequest::new(login("alice"));
     let roles: Roles = [Role::Admin].into_iter().collect();
     let cases = [
@@ -71,9 +71,9 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
         ("disabled owner", ADMIN, TokenRequest::new(login("gone"))),
         ("another's", &alice, TokenRequest::new(login("gone"))),
         ("a role", ADMIN, TokenRequest { roles, ..ask() }),
-        ("lifetime", ADMIN, TokenRequest { lifetime: Asked::For(lifetime("2Y")), ..ask() }),
-        ("never", ADMIN, TokenRequest { lifetime: Asked::Never, ..ask() }),
-        ("longer than the maker", &alice, TokenRequest { lifetime: Asked::Never, ..ask() }),
+        ("lifetime", ADMIN, TokenRequest { lifetime: RequestedLifetime::For(lifetime("2Y")), ..ask() }),
+        ("never", ADMIN, TokenRequest { lifetime: RequestedLifetime::Never, ..ask() }),
+        ("longer than the maker", &alice, TokenRequest { lifetime: RequestedLifetime::Never, ..ask() }),
         ("no scopes", ADMIN, TokenRequest { scopes: Some(Vec::new()), ..ask() }),
         ("out of reach", ADMIN, TokenRequest { scopes: scopes("/bob"), ..ask() }),
         ("not there", ADMIN, TokenRequest { scopes: scopes("/alice/none"), ..ask() }),
@@ -90,7 +90,7 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
         assert!(server.issue(who, request).is_err(), "{what}");
     }
     while site.store.count_live_tokens(&login("alice"), site.clock.now()).expect("read") < 5 {
-        site.scoped(&[]).expect("a token");
+        site.issue_scoped(&[]).expect("a token");
     }
     for who in [ADMIN, &alice] {
         let limits = TokenLimits { protocols: vec![crate::domain::Protocol::Webdav], ..TokenLimits::default() };
@@ -102,15 +102,15 @@ fn refused_requests_seal_no_secret_and_name_no_node() {
 }
 
 #[test]
-fn refused_rotations_seal_no_secret() {
-    let server = Server::new();
+fn refused_rotation_hashes_no_secret() {
+    let server = TestServer::new();
     let site = &server.site;
-    let (own, alice) = server.bearer("alice", &[], |_| ());
-    let (_, help) = server.bearer("help", &[Role::GenerateTokens], |_| ());
-    let (dead, _) = server.bearer("dead", &[], |_| ());
+    let (own, alice) = server.issue_bearer("alice", &[], |_| ());
+    let (_, help) = server.issue_bearer("help", &[Role::GenerateTokens], |_| ());
+    let (dead, _) = server.issue_bearer("dead", &[], |_| ());
     site.tokens.revoke(ADMIN, &[dead]).expect("revoked");
     let unknown = crate::auth::generate_token_id().expect("random");
-    let (admins, _) = server.bearer("root", &[Role::Admin], |_| ());
+    let (admins, _) = server.issue_bearer("root", &[Role::Admin], |_| ());
     let rotations = [
         ("unknown", ADMIN, unknown, None),
         ("dead", ADMIN, dead, None),
@@ -124,69 +124,69 @@ fn refused_rotations_seal_no_secret() {
     assert_eq!(site.auth.secret_hash_runs(), 0);
     let rotated = server.rotate(ADMIN, own, None).expect("rotated");
     assert_eq!(site.auth.secret_hash_runs(), 1);
-    site.come_in(&rotated.text);
+    site.open_session(&rotated.text);
 }
 
 #[test]
-fn full_share_of_the_queue_is_told_as_busy_and_keeps_no_other_user_waiting() {
-    let server = Server::new();
+fn full_hashing_queue_share_is_busy_for_one_user_only() {
+    let server = TestServer::new();
     let auth = &server.site.auth;
-    let (own, alice) = server.bearer("alice", &[], |_| ());
-    let (_, bob) = server.bearer("bob", &[], |_| ());
+    let (own, alice) = server.issue_bearer("alice", &[], |_| ());
+    let (_, bob) = server.issue_bearer("bob", &[], |_| ());
     let held = auth.occupy_hashing_threads();
     auth.fill_hashing_queue_share(&login("alice"));
     assert!(matches!(server.issue(&alice, TokenRequest::new(login("alice"))), Err(Error::Busy)));
     assert!(matches!(server.rotate(&alice, own, None), Err(Error::Busy)));
     assert_eq!(auth.secret_hash_runs(), 0);
-    let waiting = server.waiting(server.tokens.issue_queued(bob, TokenRequest::new(login("bob")), || ()));
+    let waiting = server.poll_until_queued(server.tokens.issue_queued(bob, TokenRequest::new(login("bob")), || ()));
     drop(held);
     server.runtime.block_on(waiting).expect("a token");
     assert_eq!(auth.secret_hash_runs(), 1);
 }
 
 #[test]
-fn request_that_is_gone_while_it_waits_makes_nothing() {
-    let server = Server::new();
+fn dropped_queued_request_creates_nothing() {
+    let server = TestServer::new();
     let auth = &server.site.auth;
     let held = auth.occupy_hashing_threads();
     let began = std::sync::atomic::AtomicBool::new(false);
     let begin = || began.store(true, Ordering::Relaxed);
     let request = TokenRequest::new(login("alice"));
-    let waiting = server.waiting(server.tokens.issue_queued(Authority::Administrator, request, begin));
+    let waiting = server.poll_until_queued(server.tokens.issue_queued(Principal::Administrator, request, begin));
     drop(waiting);
     assert_eq!(auth.hashing_queue_len(), 0, "its place is free");
     drop(held);
-    assert_eq!((auth.secret_hash_runs(), server.site.count()), (0, 0));
+    assert_eq!((auth.secret_hash_runs(), server.site.count_tokens()), (0, 0));
     assert!(!began.load(Ordering::Relaxed));
 }
 
 #[test]
-fn token_that_is_revoked_while_its_request_waits_makes_and_rotates_nothing() {
-    let server = Server::new();
+fn caller_revoked_while_queued_changes_nothing() {
+    let server = TestServer::new();
     let (site, auth) = (&server.site, &server.site.auth);
-    let (help_id, help) = server.bearer("help", &[Role::GenerateTokens], |_| ());
-    let issued = site.scoped(&[]).expect("a token");
-    let before = site.all();
+    let (help_id, help) = server.issue_bearer("help", &[Role::GenerateTokens], |_| ());
+    let issued = site.issue_scoped(&[]).expect("a token");
+    let before = site.all_tokens();
     let held = auth.occupy_hashing_threads();
     let request = TokenRequest::new(login("alice"));
-    let issue = server.waiting(server.tokens.issue_queued(help.clone(), request, || ()));
-    let rotate = server.waiting(server.tokens.rotate_queued(help, issued.text.id(), None, || ()));
+    let issue = server.poll_until_queued(server.tokens.issue_queued(help.clone(), request, || ()));
+    let rotate = server.poll_until_queued(server.tokens.rotate_queued(help, issued.text.id(), None, || ()));
     site.tokens.revoke(ADMIN, &[help_id]).expect("revoked");
     drop(held);
-    assert!(matches!(server.runtime.block_on(issue), Err(Error::Ended)));
-    assert!(matches!(server.runtime.block_on(rotate), Err(Error::Ended)));
-    assert_eq!(site.count(), before.len());
-    site.come_in(&issued.text);
+    assert!(matches!(server.runtime.block_on(issue), Err(Error::SessionEnded)));
+    assert!(matches!(server.runtime.block_on(rotate), Err(Error::SessionEnded)));
+    assert_eq!(site.count_tokens(), before.len());
+    site.open_session(&issued.text);
 }
 
 #[test]
-fn tokens_that_wait_together_are_no_more_than_the_policy_gives() {
-    let server = Server::new();
+fn queued_creations_respect_token_limit() {
+    let server = TestServer::new();
     let held = server.site.auth.occupy_hashing_threads();
-    let issue = || server.tokens.issue_queued(Authority::Administrator, TokenRequest::new(login("alice")), || ());
-    let waiting: Vec<_> = (0..8).map(|_| server.waiting(issue())).collect();
+    let issue = || server.tokens.issue_queued(Principal::Administrator, TokenRequest::new(login("alice")), || ());
+    let waiting: Vec<_> = (0..8).map(|_| server.poll_until_queued(issue())).collect();
     drop(held);
     let made = waiting.into_iter().map(|waiting| server.runtime.block_on(waiting));
     let (made, refused): (Vec<_>, Vec<_>) = made.partition(|answer| answer.is_ok());
-    assert_eq!((made.len(), refused.len(), server.site.count()), (5, 3, 5));
+    assert_eq!((made.len(), refused.len(), server.site.count_tokens()), (5, 3, 5));
 }

@@ -1,0 +1,624 @@
+//! Nobody mints, narrows or rotates his way up; and what is one's own may be done without a role.
+
+use super::*;
+use crate::domain::{ByteSize, Protocol, Role};
+
+/// Who comes in with a token.
+#[derive(Clone)]
+struct TestBearer {
+    id: TokenId,
+    principal: Principal,
+}
+
+/// Alice and bob with their homes; `help`, who has every role over tokens and users but no `admin`;
+/// `root`, who has `admin`; and a token of each without scopes or limits.
+struct EscalationEnv {
+    env: TokensEnv,
+    alice: TestBearer,
+    bob: TestBearer,
+    help: TestBearer,
+    root: TestBearer,
+}
+
+const HELPDESK_ROLES: [Role; 4] =
+    [Role::GenerateTokens, Role::AuthenticationLookup, Role::RevokeTokens, Role::ManageUsers];
+
+impl EscalationEnv {
+    fn new() -> Self {
+        let site = tokens_env();
+        site.create_user("bob", &["/bob:rw"]);
+        for (name, roles) in [("help", &HELPDESK_ROLES[..]), ("root", &[Role::Admin])] {
+            site.create_user(name, &[]);
+            site.tokens.set_roles(ADMIN, &login(name), &roles.iter().copied().collect()).expect("roles");
+        }
+        let [alice, bob, help, root] = ["alice", "bob", "help", "root"].map(|name| {
+            let roles = site.tokens.user(ADMIN, &login(name)).expect("user").roles;
+            site.issue_bearer(ADMIN, name, |request| request.roles = roles)
+        });
+        Self { env: site, alice, bob, help, root }
+    }
+}
+
+impl TokensEnv {
+    /// Makes a token and comes in with it.
+    fn issue_bearer(&self, by: &Principal, owner: &str, change: impl FnOnce(&mut TokenRequest)) -> TestBearer {
+        let issued = self.issue_with(by, owner, change).expect("a token");
+        TestBearer { id: issued.text.id(), principal: Principal::Session(self.open_session(&issued.text)) }
+    }
+
+    fn issue_with(&self, by: &Principal, owner: &str, change: impl FnOnce(&mut TokenRequest)) -> Result<IssuedToken> {
+        let mut request = TokenRequest::new(login(owner));
+        change(&mut request);
+        self.tokens.issue(by, request)
+    }
+
+    fn narrow(&self, by: &TestBearer, id: TokenId, change: NarrowRequest) -> Result<()> {
+        self.tokens.narrow(&by.principal, id, &change, None).map(drop)
+    }
+
+    fn session_of(&self, of: &TestBearer) -> crate::auth::Session {
+        match &of.principal {
+            Principal::Session(session) => session.clone(),
+            Principal::Administrator | Principal::SystemUser(_) => unreachable!("a bearer has a session"),
+        }
+    }
+}
+
+/// A token of alice's that reads below her home alone.
+fn scoped_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "alice", |request| request.scopes = scope_targets(&["path:/alice/below:r"]))
+}
+
+/// A token of alice's that is good for two doors alone.
+fn limited_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Api, Protocol::Webdav]))
+}
+
+/// A token of alice's that dies in an hour.
+fn short_lived_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("1h")))
+}
+
+/// One that did.
+fn expired_token(w: &EscalationEnv) -> TestBearer {
+    let short = short_lived_token(w);
+    w.env.clock.advance(ONE_DAY / 24);
+    short
+}
+
+/// A token of `help` with its roles that is good for small files alone, for an hour.
+fn limited_helpdesk_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "help", |request| {
+        request.roles = role_set(&HELPDESK_ROLES);
+        request.limits = file_size_limit(1024);
+        request.lifetime = RequestedLifetime::For(lifetime("1h"));
+    })
+}
+
+/// A token of `help` with its roles, whole but for an hour only.
+fn short_lived_helpdesk_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "help", |request| {
+        request.roles = role_set(&HELPDESK_ROLES);
+        request.lifetime = RequestedLifetime::For(lifetime("1h"));
+    })
+}
+
+/// A token of `help` with its roles that reads one folder.
+fn scoped_helpdesk_token(w: &EscalationEnv) -> TestBearer {
+    w.env.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
+    w.env.issue_bearer(ADMIN, "help", |request| {
+        request.roles = role_set(&HELPDESK_ROLES);
+        request.scopes = scope_targets(&["path:/bob:r"]);
+    })
+}
+
+/// Another holder of the roles of `help`, with a token that has them.
+fn second_helpdesk_token(w: &EscalationEnv) -> TestBearer {
+    w.env.create_user("peer", &[]);
+    w.env.tokens.set_roles(ADMIN, &login("peer"), &role_set(&HELPDESK_ROLES)).expect("roles");
+    w.env.issue_bearer(ADMIN, "peer", |request| request.roles = role_set(&HELPDESK_ROLES))
+}
+
+/// A token of `help` without roles.
+fn roleless_helpdesk_token(w: &EscalationEnv) -> TestBearer {
+    w.env.issue_bearer(ADMIN, "help", |_| ())
+}
+
+fn scope_targets(texts: &[&str]) -> Option<Vec<ScopeTarget>> {
+    Some(texts.iter().map(|text| text.parse().expect("scope")).collect())
+}
+
+fn protocol_limits(doors: &[Protocol]) -> TokenLimits {
+    TokenLimits { protocols: doors.to_vec(), ..TokenLimits::default() }
+}
+
+fn file_size_limit(bytes: u64) -> TokenLimits {
+    TokenLimits { max_file_size: Some(ByteSize::from_bytes(bytes)), ..TokenLimits::default() }
+}
+
+fn role_set(roles: &[Role]) -> Roles {
+    roles.iter().copied().collect()
+}
+
+/// What is tried: who tries it, how, and the start of what it is told.
+struct EscalationAttempt {
+    description: &'static str,
+    attacker: fn(&EscalationEnv) -> TestBearer,
+    attempt: fn(&EscalationEnv, &TestBearer) -> Result<()>,
+    expected_error: &'static str,
+}
+
+macro_rules! escalation_attempts {
+    ($($what:literal: $who:expr => |$w:ident, $by:ident| $tries:expr, told $told:literal;)*) => {
+        &[$(EscalationAttempt { description: $what, attacker: $who, attempt: |$w, $by| $tries, expected_error: $told }),*]
+    };
+}
+
+const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
+    "a scoped token rotates a wide one of its owner": scoped_token => |w, by|
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+    "a limited token rotates a wide one of its owner": limited_token => |w, by|
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+    "a child rotates its parent": |w| w.env.issue_bearer(&w.alice.principal, "alice", |_| ()) => |w, by|
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+    "a user rotates another's token": |w| w.alice.clone() => |w, by|
+        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop), told "there is no token";
+    "a limited token with the role rotates a wide one of its owner": |w| w.env.issue_bearer(ADMIN, "help", |request| {
+        request.roles = role_set(&HELPDESK_ROLES);
+        request.limits = protocol_limits(&[Protocol::Api, Protocol::Webdav]);
+    }) => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        told "a token is rotated only with one that is at least as wide: its limit on protocols";
+    "a scoped token with the role rotates a wide one of its owner": |w| {
+        w.env.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
+        w.env.issue_bearer(ADMIN, "help", |request| {
+            request.roles = role_set(&HELPDESK_ROLES);
+            request.scopes = scope_targets(&["path:/bob:r"]);
+        })
+    } => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        told "a token is rotated only with one that is at least as wide: it reaches /bob";
+    "a token without roles rotates one with roles of its owner": roleless_helpdesk_token => |w, by|
+        w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        told "a token is rotated only with one that is at least as wide: it has the role";
+    "a helpdesk role rotates an administrator's token": |w| w.help.clone() => |w, by|
+        w.env.tokens.rotate(&by.principal, w.root.id, None).map(drop), told "this needs the role admin";
+    "a rotation goes beyond a hard limit": expired_token => |w, by|
+        w.env.tokens.rotate(&w.alice.principal, by.id, None).map(drop), told "the token";
+    "a limited token with the role rotates one with roles of another user": |w| {
+        second_helpdesk_token(w);
+        limited_helpdesk_token(w)
+    } => |w, by| {
+        let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
+    }, told "this needs a token without scopes, limits or parent";
+    "a short token with the role rotates one of its owner that lives longer": |w| {
+        w.env.issue_bearer(ADMIN, "help", |request| request.limits = file_size_limit(1024));
+        limited_helpdesk_token(w)
+    } => |w, by| {
+        let long = w.env.all_tokens().into_iter().find(|token| token.limits == file_size_limit(1024) && token.id != by.id);
+        w.env.tokens.rotate(&by.principal, long.expect("a token").id, None).map(drop)
+    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    "a scoped token with the role rotates a wide one of another user": scoped_helpdesk_token => |w, by|
+        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop),
+        told "this needs a token without scopes, limits or parent";
+    "a short token with the role rotates one with roles of another user that lives longer": |w| {
+        second_helpdesk_token(w);
+        short_lived_helpdesk_token(w)
+    } => |w, by| {
+        let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
+    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    "a short token rotates one with roles of its owner that lives longer": short_lived_helpdesk_token => |w, by|
+        w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        told "a token is rotated only with one that is at least as wide: it lives longer";
+    "a token that died rotates itself": expired_token => |w, by|
+        w.env.tokens.rotate(&by.principal, by.id, None).map(drop), told "the session has ended";
+};
+
+const ISSUE_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
+    "a user mints for another": |w| w.alice.clone() => |w, by|
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs the role security.generate_tokens";
+    "a user mints for one who is not there": |w| w.alice.clone() => |w, by|
+        w.env.issue_with(&by.principal, "nobody", |_| ()).map(drop), told "this needs the role security.generate_tokens";
+    "a helpdesk role mints for an administrator": |w| w.help.clone() => |w, by|
+        w.env.issue_with(&by.principal, "root", |_| ()).map(drop), told "this needs the role admin";
+    "a token without roles mints one with a role of its owner": roleless_helpdesk_token => |w, by|
+        w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
+        told "this needs the role security.revoke_tokens";
+    "a child without roles mints one with those of its parent": |w| w.env.issue_bearer(&w.help.principal, "help", |_| ())
+        => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ManageUsers])).map(drop),
+        told "this needs the role users.manage";
+    "a token mints one with a role that its owner lacks": |w| w.help.clone() => |w, by|
+        w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ReadAudit])).map(drop),
+        told "the user help does not hold the role audit.read";
+    "a helpdesk role mints a role for one who lacks it": |w| w.help.clone() => |w, by|
+        w.env.issue_with(&by.principal, "bob", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
+        told "the user bob does not hold the role security.revoke_tokens";
+    "a child may do more than its parent": scoped_token => |w, by|
+        w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&["path:/alice/below:rw"])).map(drop),
+        told "the scope path:/alice/below:rw is outside";
+    "a child reaches further than its parent": scoped_token => |w, by|
+        w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&["path:/alice:r"])).map(drop),
+        told "the scope path:/alice:r is outside";
+    "a child names a node that its parent does not reach": scoped_token => |w, by| {
+        let hidden = format!("node:{}:r", w.env.node_id("/alice"));
+        w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&[&hidden])).map(drop)
+    }, told "the node";
+    "a child is allowed what its parent is not": limited_token => |w, by|
+        w.env.issue_with(&by.principal, "alice", |request| request.limits = protocol_limits(&[Protocol::Sftp])).map(drop),
+        told "a token can't be wider than the one it is made with: its limit on protocols";
+    "a grandchild is allowed what its grandparent is not": |w| {
+        let parent = w.env.issue_bearer(ADMIN, "alice", |request| request.limits = file_size_limit(10));
+        w.env.issue_bearer(&parent.principal, "alice", |_| ())
+    } => |w, by| w.env.issue_with(&by.principal, "alice", |request| request.limits = file_size_limit(11)).map(drop),
+        told "a token can't be wider than the one it is made with: its limit on the file size";
+    "a limited token with the role mints one with roles for another user": |w| {
+        second_helpdesk_token(w);
+        limited_helpdesk_token(w)
+    } => |w, by| w.env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
+        told "this needs a token without scopes, limits or parent";
+    "a limited token with the role mints a wide one for another user": limited_helpdesk_token => |w, by|
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a scoped token with the role mints for another user": scoped_helpdesk_token => |w, by|
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a child with the role mints for another user": |w|
+        w.env.issue_bearer(&w.help.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)) => |w, by|
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+    "a limited token of an administrator mints for another user": |w| w.env.issue_bearer(ADMIN, "root", |request| {
+        request.roles = role_set(&[Role::Admin]);
+        request.limits = file_size_limit(1024);
+    }) => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
+        told "this needs a token without scopes, limits or parent";
+    "a revoked token mints": |w| {
+        w.env.tokens.revoke(ADMIN, &[w.alice.id]).expect("revoked");
+        w.alice.clone()
+    } => |w, by| w.env.issue_with(&by.principal, "alice", |_| ()).map(drop), told "the session has ended";
+};
+
+const NARROW_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
+    "a helpdesk role narrows an administrator's token": |w| w.help.clone() => |w, by|
+        w.env.narrow(by, w.root.id, NarrowRequest::default()), told "this needs the role admin";
+    "a narrowing widens the scopes": scoped_token => |w, by|
+        w.env.narrow(by, by.id, NarrowRequest { scopes: scope_targets(&["path:/alice:r"]), ..NarrowRequest::default() }),
+        told "the scope path:/alice:r is outside";
+    "a narrowing widens the permission": scoped_token => |w, by|
+        w.env.narrow(by, by.id, NarrowRequest { scopes: scope_targets(&["path:/alice/below:rw"]), ..NarrowRequest::default() }),
+        told "the scope path:/alice/below:rw is outside";
+    "a narrowing takes the scopes off": scoped_token => |w, by|
+        w.env.narrow(by, by.id, NarrowRequest { scopes: Some(Vec::new()), ..NarrowRequest::default() }),
+        told "an empty list of scopes";
+    "a narrowing widens a limit": limited_token => |w, by|
+        w.env.narrow(by, by.id, NarrowRequest { limits: protocol_limits(&[Protocol::Sftp]), ..NarrowRequest::default() }),
+        told "a token can be made narrower only: its limit on protocols";
+    "a narrowing adds a role": roleless_helpdesk_token => |w, by| {
+        let change = NarrowRequest { roles: Some(role_set(&[Role::RevokeTokens])), ..NarrowRequest::default() };
+        w.env.narrow(&w.help, by.id, change)
+    }, told "a token can be made narrower only: it has the role security.revoke_tokens";
+    "a narrowing makes a life longer": short_lived_token => |w, by| {
+        let at = w.env.clock.now().saturating_add(2 * ONE_DAY);
+        w.env.narrow(&w.alice, by.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
+    }, told "the token";
+    "a limited token with the role changes another user's": limited_helpdesk_token => |w, by|
+        w.env.narrow(by, w.bob.id, NarrowRequest::default()), told "this needs a token without scopes, limits or parent";
+    "a parent gives its child a node that is hidden from itself": |w| {
+        std::fs::write(w.env.root.join("alice/hidden"), "x").expect("file");
+        let parent = scoped_token(w);
+        w.env.issue_bearer(&parent.principal, "alice", |_| ());
+        parent
+    } => |w, by| {
+        let child = w.env.all_tokens().into_iter().find(|token| token.parent == Some(by.id)).expect("a child");
+        let told = |path: &str| {
+            let change = NarrowRequest { scopes: scope_targets(&[path]), ..NarrowRequest::default() };
+            w.env.narrow(by, child.id, change).expect_err("outside").to_string().replace("missing", "hidden")
+        };
+        assert_eq!(told("path:/alice/hidden:r"), told("path:/alice/missing:r"));
+        let hidden = format!("node:{}:r", w.env.node_id("/alice/hidden"));
+        let change = NarrowRequest { scopes: scope_targets(&[&hidden]), ..NarrowRequest::default() };
+        w.env.narrow(by, child.id, change)
+    }, told "the node";
+    "a child narrows its parent": |w| w.env.issue_bearer(&w.alice.principal, "alice", |_| ()) => |w, by|
+        w.env.narrow(by, w.alice.id, NarrowRequest::default()), told "there is no token";
+};
+
+const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
+    "a helpdesk role revokes an administrator's token among others": |w| w.help.clone() => |w, by|
+        w.env.tokens.revoke(&by.principal, &[w.bob.id, w.root.id]), told "this needs the role admin";
+    "a helpdesk role revokes all of an administrator's tokens": |w| w.help.clone() => |w, by|
+        w.env.tokens.revoke_all(&by.principal, &login("root")).map(drop), told "this needs the role admin";
+    "a scoped token revokes all of its owner's": scoped_token => |w, by|
+        w.env.tokens.revoke_all(&by.principal, &login("alice")).map(drop), told "this needs the role security.revoke_tokens";
+    "a role whose owner lost it revokes": |w| {
+        let left = role_set(&[Role::AuthenticationLookup]);
+        w.env.tokens.set_roles(ADMIN, &login("help"), &left).expect("roles");
+        w.help.clone()
+    } => |w, by| w.env.tokens.revoke(&by.principal, &[w.bob.id]), told "this needs the role security.revoke_tokens";
+    "a helpdesk role makes an administrator": |w| w.help.clone() => |w, by| {
+        let (login, roles) = (login("eve"), role_set(&[Role::Admin]));
+        let request = UserRequest { login, roles, grants: Vec::new(), home: HomeOption::Skip };
+        w.env.tokens.create_user(&by.principal, &request).map(drop)
+    }, told "this needs the role admin";
+    "a helpdesk role makes itself an administrator": |w| w.help.clone() => |w, by|
+        w.env.tokens.set_roles(&by.principal, &login("help"), &role_set(&[Role::Admin])), told "this needs the role admin";
+    "a helpdesk role takes an administrator's role away": |w| w.help.clone() => |w, by|
+        w.env.tokens.set_roles(&by.principal, &login("root"), &Roles::none()), told "this needs the role admin";
+    "a helpdesk role disables an administrator": |w| w.help.clone() => |w, by|
+        w.env.tokens.disable_user(&by.principal, &login("root")), told "this needs the role admin";
+    "a helpdesk role deletes an administrator": |w| w.help.clone() => |w, by|
+        w.env.tokens.delete_user(&by.principal, &login("root")), told "this needs the role admin";
+    "a helpdesk role changes what an administrator reaches": |w| w.help.clone() => |w, by|
+        w.env.tokens.grant(&by.principal, &login("root"), &"/bob:rw".parse().expect("grant")).map(drop),
+        told "this needs the role admin";
+    "a token without roles manages its owner": roleless_helpdesk_token => |w, by|
+        w.env.tokens.grant(&by.principal, &login("help"), &"/bob:rw".parse().expect("grant")).map(drop),
+        told "this needs the role users.manage";
+    "a manager grants itself all files": |w| w.help.clone() => |w, by|
+        w.env.tokens.grant(&by.principal, &login("help"), &"/:rw".parse().expect("grant")).map(drop),
+        told "this needs the role admin";
+    "a manager grants what is hidden from it": |w| w.help.clone() => |w, by| {
+        let told = |path: &str| {
+            let grant = format!("{path}:r").parse().expect("grant");
+            w.env.tokens.grant(&by.principal, &login("bob"), &grant).expect_err("hidden").to_string().replace(path, "/it")
+        };
+        assert_eq!(told("/alice/below"), told("/alice/missing"));
+        w.env.tokens.grant(&by.principal, &login("help"), &"/alice:r".parse().expect("grant")).map(drop)
+    }, told "nothing is at /alice";
+    "a scoped manager grants what its owner reaches": scoped_helpdesk_token => |w, by|
+        w.env.tokens.grant(&by.principal, &login("alice"), &"/bob:rw".parse().expect("grant")).map(drop),
+        told "this needs the role admin";
+    "a manager makes a user that reaches more than itself": |w| w.help.clone() => |w, by| {
+        let grants = vec!["/alice:r".parse().expect("grant")];
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants, home: HomeOption::Skip };
+        w.env.tokens.create_user(&by.principal, &request).map(drop)
+    }, told "nothing is at /alice";
+    "a manager makes a user whose home was somebody's": |w| {
+        std::fs::create_dir(w.env.root.join("eve")).expect("folder");
+        w.help.clone()
+    } => |w, by| {
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants: Vec::new(), home: HomeOption::Create };
+        w.env.tokens.create_user(&by.principal, &request).map(drop)
+    }, told "this needs the role admin";
+    "a helpdesk role changes the policy": |w| w.help.clone() => |w, by|
+        w.env.tokens.set_policy(&by.principal, "allow-never", "true").map(drop), told "this needs the role policy.manage";
+    "a helpdesk role reads the audit trail": |w| w.help.clone() => |w, by|
+        w.env.tokens.latest_event_id(&by.principal).map(drop), told "this needs the role audit.read";
+    "a user lists another's tokens": |w| w.alice.clone() => |w, by| {
+        let query = TokenQuery { owner: Some(login("bob")), ..TokenQuery::default() };
+        w.env.tokens.list(&by.principal, &query, 10).map(drop)
+    }, told "this needs the role security.authentication_lookup";
+    "a user looks at another's token": |w| w.alice.clone() => |w, by|
+        w.env.tokens.find(&by.principal, w.bob.id).map(drop), told "there is no token";
+    "a user looks at another": |w| w.alice.clone() => |w, by|
+        w.env.tokens.grants(&by.principal, &login("bob")).map(drop), told "this needs the role users.manage";
+    "a scoped token looks at what its owner reaches": scoped_token => |w, by|
+        w.env.tokens.grants(&by.principal, &login("alice")).map(drop), told "this needs the role users.manage";
+};
+
+fn assert_all_denied(climbs: &[EscalationAttempt]) {
+    for EscalationAttempt { description: what, attacker: who, attempt: tries, expected_error: told } in climbs {
+        let world = EscalationEnv::new();
+        let state = || {
+            let of = |token: TokenRecord| (token.id, token.version, token.revoked_at);
+            let tokens = world.env.all_tokens().into_iter().map(of).collect::<Vec<_>>();
+            let users = world.env.store.users(None, 100).expect("users");
+            (tokens, users, world.env.store.policy().expect("policy"))
+        };
+        let by = who(&world);
+        let before = state();
+        let error = tries(&world, &by).err().unwrap_or_else(|| panic!("{what}: it was done"));
+        assert!(error.to_string().starts_with(told), "{what}: {error}");
+        assert_eq!(state(), before, "{what}: a refusal changes nothing");
+    }
+}
+
+#[test]
+fn token_rotation_cannot_escalate_privileges() {
+    assert_all_denied(ROTATION_ATTEMPTS);
+}
+
+#[test]
+fn token_creation_cannot_escalate_privileges() {
+    assert_all_denied(ISSUE_ATTEMPTS);
+}
+
+#[test]
+fn update_never_widens_token() {
+    assert_all_denied(NARROW_ATTEMPTS);
+}
+
+#[test]
+fn actions_require_their_role() {
+    assert_all_denied(ADMINISTRATION_ATTEMPTS);
+}
+
+#[test]
+fn own_tokens_need_no_role() {
+    let EscalationEnv { env: site, alice, bob, .. } = EscalationEnv::new();
+    let other = site.issue_bearer(ADMIN, "alice", |_| ());
+    let narrow = site.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Webdav]));
+    let child = site.issue_bearer(&narrow.principal, "alice", |_| ());
+    let grandchild = site.issue_bearer(&child.principal, "alice", |_| ());
+    let sees = |by: &TestBearer| {
+        let page = site.tokens.list(&by.principal, &TokenQuery::default(), 100).expect("a page");
+        let mut seen: Vec<_> = page.items.iter().map(|token| token.id).collect();
+        assert!(seen.iter().all(|id| site.tokens.find(&by.principal, *id).is_ok()));
+        seen.sort();
+        seen
+    };
+    let sorted = |mut ids: Vec<TokenId>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(sees(&alice), sorted(vec![alice.id, other.id, narrow.id, child.id, grandchild.id]));
+    assert_eq!(sees(&narrow), sorted(vec![narrow.id, child.id, grandchild.id]));
+    assert_eq!(sees(&grandchild), [grandchild.id]);
+    assert_eq!(sees(&bob), [bob.id]);
+
+    site.narrow(&narrow, grandchild.id, NarrowRequest { limits: file_size_limit(5), ..NarrowRequest::default() })
+        .expect("narrowed");
+    site.tokens.rotate(&narrow.principal, child.id, None).expect("rotated");
+    site.tokens.rotate(&alice.principal, other.id, None).expect("rotated");
+    site.tokens.rotate(&alice.principal, alice.id, Some(lifetime("1h"))).expect("its own");
+    site.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("revoked");
+    site.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("it may be asked for again");
+    assert_eq!(site.tokens.revoke_all(&alice.principal, &login("alice")).expect("revoked"), 4);
+    assert!(matches!(site.tokens.find(&alice.principal, alice.id), Err(Error::SessionEnded)));
+}
+
+#[test]
+fn roles_allow_acting_on_other_users() {
+    let EscalationEnv { env: site, bob, help, root, .. } = EscalationEnv::new();
+    let issued = site.issue_with(&help.principal, "bob", |_| ()).expect("minted");
+    assert_eq!(issued.record.parent, None, "made for somebody under a role: no parent");
+    site.tokens.rotate(&help.principal, bob.id, None).expect("rotated");
+    site.tokens.revoke(&help.principal, &[bob.id]).expect("revoked");
+    assert_eq!(
+        site.tokens.list(&help.principal, &TokenQuery::default(), 100).expect("a page").items.len(),
+        site.count_tokens()
+    );
+    site.tokens.grant(ADMIN, &self::login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
+    let (login, grants) = (login("eve"), vec!["/bob:r".parse().expect("grant")]);
+    let request =
+        UserRequest { login: login.clone(), roles: role_set(&[Role::RevokeTokens]), grants, home: HomeOption::Create };
+    let made = site.tokens.create_user(&help.principal, &request).expect("made");
+    assert!(made.home == Some(tree_path("/eve")) && !made.home_existed, "a home of its own");
+    site.tokens.grant(&help.principal, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");
+    site.tokens
+        .grant(&root.principal, &login, &"/alice:r".parse().expect("grant"))
+        .expect("an administrator gives all");
+    site.tokens.set_roles(&help.principal, &login, &Roles::none()).expect("changed");
+    site.tokens.disable_user(&help.principal, &login).expect("disabled");
+    site.tokens.delete_user(&help.principal, &login).expect("deleted");
+    site.tokens.rotate(&root.principal, help.id, None).expect("admin includes every role");
+    site.tokens.set_policy(&root.principal, "allow-never", "true").expect("set");
+}
+
+#[test]
+fn token_with_roles_expires_no_later_than_its_creator() {
+    let w = EscalationEnv::new();
+    second_helpdesk_token(&w);
+    let (by, site) = (short_lived_helpdesk_token(&w), &w.env);
+    let end = site.tokens.find(ADMIN, by.id).expect("there").expiry.hard_limit();
+    let long = |request: &mut TokenRequest| request.lifetime = RequestedLifetime::For(lifetime("30d"));
+    let refused = site.issue_with(&by.principal, "peer", |request| {
+        long(request);
+        request.roles = role_set(&[Role::RevokeTokens]);
+    });
+    let Err(Error::OutlivesParent { longest, until, .. }) = refused else {
+        panic!("not shortened in silence: {refused:?}")
+    };
+    assert_eq!(
+        (longest.map(|longest| longest.as_secs()), until),
+        (Some(end.saturating_duration_since(site.clock.now()).as_secs()), end)
+    );
+    let made = site.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
+    let record = made.expect("made").record;
+    assert_eq!((record.expiry.hard_limit(), record.parent), (end, None));
+    let plain = site.issue_with(&by.principal, "bob", long).expect("made").record;
+    assert_eq!(
+        plain.expiry.hard_limit(),
+        site.clock.now().saturating_add(30 * ONE_DAY),
+        "one without roles is what the role hands out"
+    );
+    site.tokens.rotate(&by.principal, w.bob.id, None).expect("nor is a role got by rotating one without");
+    site.tokens.rotate(&by.principal, record.id, None).expect("nor one that dies no later");
+}
+
+#[test]
+fn child_never_exceeds_narrowed_parent() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let parent = site
+        .issue_bearer(&alice.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("10d")));
+    let asking = |text| {
+        site.issue_with(&parent.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime(text)))
+    };
+    assert!(matches!(asking("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
+    assert!(asking("10d").is_ok());
+    let child = site.issue_bearer(&parent.principal, "alice", |_| {});
+    let record = site.tokens.find(ADMIN, child.id).expect("there");
+    assert_eq!(record.parent, Some(parent.id));
+    assert_eq!(record.expiry.hard_limit(), site.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
+
+    let session = site.session_of(&child);
+    let below = tree_path("/alice/below");
+    assert!(session.access().expect("open").may(&below, Permission::RW));
+    let change = NarrowRequest { scopes: scope_targets(&["path:/alice/below:r"]), ..NarrowRequest::default() };
+    site.narrow(&alice, parent.id, change).expect("narrowed");
+    let access = session.access().expect("open");
+    assert!(
+        access.may(&below, Permission::R)
+            && !access.may(&below, Permission::W)
+            && !access.may(&tree_path("/alice"), Permission::R)
+    );
+
+    let at = site.clock.now().saturating_add(ONE_DAY);
+    site.narrow(&alice, parent.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
+        .expect("narrowed");
+    session.access().expect("open still");
+    assert_eq!(session.deadline(), at, "a child does not outlive a narrowed parent");
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").deadline(), at, "and says so");
+    site.narrow(
+        &alice,
+        parent.id,
+        NarrowRequest { limits: protocol_limits(&[Protocol::Sftp]), ..NarrowRequest::default() },
+    )
+    .expect("ok");
+    assert!(session.access().is_err(), "an open session whose door was closed ends");
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);
+    site.clock.advance(ONE_DAY);
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Expired);
+}
+
+#[test]
+fn revoking_parent_closes_descendant_sessions() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let child = site.issue_bearer(&alice.principal, "alice", |_| ());
+    let grandchild = site.issue_bearer(&child.principal, "alice", |_| ());
+    let session = site.session_of(&grandchild);
+    assert!(session.access().is_ok());
+    site.tokens.revoke(&alice.principal, &[child.id]).expect("revoked");
+    assert!(session.access().is_err());
+    assert_eq!(site.tokens.find(ADMIN, grandchild.id).expect("there").state, TokenState::Revoked);
+}
+
+#[test]
+fn roles_are_intersected_with_owner_and_ancestors() {
+    let EscalationEnv { env: site, help, .. } = EscalationEnv::new();
+    let child = site.issue_bearer(&help.principal, "help", |request| {
+        request.roles = role_set(&[Role::RevokeTokens, Role::ManageUsers])
+    });
+    let session = site.session_of(&child);
+    assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens, Role::ManageUsers])));
+    site.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::RevokeTokens, Role::ReadAudit])).expect("changed");
+    assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens])));
+    site.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::Admin])).expect("changed");
+    assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens, Role::ManageUsers])), "admin includes them");
+    site.narrow(
+        &help,
+        help.id,
+        NarrowRequest { roles: Some(role_set(&[Role::ManageUsers])), ..NarrowRequest::default() },
+    )
+    .expect("ok");
+    assert_eq!(session.roles(), Ok(role_set(&[Role::ManageUsers])));
+}
+
+#[test]
+fn child_counts_toward_owner_token_limit() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    for _ in 0..4 {
+        site.issue_with(&alice.principal, "alice", |_| ()).expect("minted");
+    }
+    let refused = site.issue_with(&alice.principal, "alice", |_| ());
+    assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
+}
+
+#[test]
+fn update_with_stale_version_is_refused() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let named = |name: &str| NarrowRequest { name: Some(name.parse().expect("label")), ..NarrowRequest::default() };
+    let seen = site.tokens.find(&alice.principal, alice.id).expect("there").version;
+    let first = site.tokens.narrow(&alice.principal, alice.id, &named("one"), Some(seen)).expect("changed");
+    assert!(first.version != seen && first.name == "one");
+    let stale = site.tokens.narrow(&alice.principal, alice.id, &named("two"), Some(seen));
+    assert!(matches!(stale, Err(Error::VersionConflict(_))), "{stale:?}");
+    let forced = site.tokens.narrow(&alice.principal, alice.id, &named("three"), None).expect("changed");
+    assert_eq!((forced.name.as_str(), forced.scopes.is_none()), ("three", true));
+}
