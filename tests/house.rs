@@ -115,7 +115,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
     ("russh", &["sftp"]),
-    ("rustix", &["auth/clock", "tree/host", "store", "net", "cli"]),
+    ("rustix", &["auth/clock", "tree/fs", "store", "net", "cli"]),
     ("rustls", &["net", "gateway"]),
     ("serde_json", &["store", "api", "console", "cli", "domain/roundtrip_tests"]),
     ("sha1", &["webdav", "sftp"]),
@@ -296,7 +296,7 @@ fn named<'a>(module: &[&'a str], tokens: &[Token<'a>]) -> (Vec<Token<'a>>, Vec<T
     (rooms, libraries)
 }
 
-/// The module path of a file below `src/`: `["tree", "host"]` for `tree/host/mod.rs`, none for `lib.rs`.
+/// The module path of a file below `src/`: `["tree", "host"]` for `tree/fs/mod.rs`, none for `lib.rs`.
 fn module_of(path: &str) -> Vec<&str> {
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     if path == "lib" || path == "main" { Vec::new() } else { path.split('/').collect() }
@@ -435,7 +435,7 @@ fn an_import_against_the_direction_is_a_fault() {
         ("webdav/get.rs", "fn f() { let x = crate::sftp::open(); }", "`webdav` may not import `sftp`"),
         ("sftp/mod.rs", "use super::webdav::Verb;", "`sftp` may not import `webdav`"),
         ("sftp/read/mod.rs", "use super::super::webdav;", "`sftp` may not import `webdav`"),
-        ("tree/host/open.rs", "use super::super::super::{tokens::Tokens};", "`tree` may not import `tokens`"),
+        ("tree/fs/open.rs", "use super::super::super::{tokens::Tokens};", "`tree` may not import `tokens`"),
         ("tree/lock.rs", "mod tests { use super::super::super::tokens::Tokens; }", "`tree` may not import `tokens`"),
         ("net/tls.rs", "use crate::auth::Session;", "`net` may not import `auth`"),
         ("http/mod.rs", "use crate::tree;", "`http` may not import `tree`"),
@@ -462,7 +462,7 @@ fn a_library_outside_its_room_is_a_fault() {
         ("webdav/lock.rs", "fn f(c: &rusqlite::Connection) {}", "`rusqlite`"),
         ("webdav/lock.rs", "impl From<russh::Error> for Error {}", "`russh`"),
         ("tree/view.rs", "use rustix::fs::openat2;", "`rustix`"),
-        ("tree/hostess.rs", "use rustix::fs::openat2;", "`rustix`"),
+        ("tree/fsess.rs", "use rustix::fs::openat2;", "`rustix`"),
         ("store/mod.rs", "use hyper::Request;", "`hyper`"),
         ("tokens/mod.rs", "#[derive(clap::Args)] struct A;", "`clap`"),
     ];
@@ -495,8 +495,8 @@ fn a_file_without_header_too_long_or_unfinished_is_a_fault() {
 #[test]
 fn what_keeps_to_the_plan_is_no_fault() {
     let table = [
-        ("tree/host/open.rs", "use rustix::fs::openat2; use crate::{auth::Session, domain::TreePath, store};"),
-        ("tree/host/open.rs", "use super::super::View; use super::*; use crate::tree::host::Handle;"),
+        ("tree/fs/open.rs", "use rustix::fs::openat2; use crate::{auth::Session, domain::TreePath, store};"),
+        ("tree/fs/open.rs", "use super::super::View; use super::*; use crate::tree::fs::Handle;"),
         ("webdav/get.rs", "use crate::http::Body; use http::Request; fn f() { crate::tree::view() }"),
         ("gateway.rs", "use crate::{config, net, sftp::Server, webdav}; mod tests { use super::super::tokens; }"),
         ("main.rs", "fn main() { patgate::cli::run() }"),

@@ -218,7 +218,7 @@ impl Error {
             | Self::TooMuchWork(_)
             | Self::Tokens(tokens::Error::Busy) => Some(Duration::from_secs(1)),
             Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
-                Some(tree::OUTAGE_RETRY)
+                Some(tree::OUTAGE_RETRY_AFTER)
             }
             Self::Tree(tree::Error::TooManyOpenFiles)
             | Self::Tokens(tokens::Error::Tree(tree::Error::TooManyOpenFiles)) => Some(Duration::from_secs(1)),
@@ -259,7 +259,7 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Error::Store(error) => of_store(error),
-        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::OtherTree)) => of_tree(error),
+        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::TreeMismatch)) => of_tree(error),
         Error::Tree(error) => of_store_below(error),
         Error::NoServedRoot | Error::TaskPanicked => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
@@ -284,10 +284,10 @@ fn of_store_below(error: &tree::Error) -> (StatusCode, &'static str) {
 fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-        tree::Error::Ended(_) => (StatusCode::UNAUTHORIZED, "denied"),
-        tree::Error::Unavailable(_) | tree::Error::OtherTree => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        tree::Error::SessionEnded(_) => (StatusCode::UNAUTHORIZED, "denied"),
+        tree::Error::Unavailable(_) | tree::Error::TreeMismatch => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         tree::Error::Store(error) => of_store(error),
-        tree::Error::Host(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+        tree::Error::Filesystem(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         tree::Error::TooManyOpenFiles => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
     }

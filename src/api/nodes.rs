@@ -15,7 +15,7 @@ use super::shape::{Node, Text};
 use super::{Error, Result, Room, Who};
 use crate::domain::{NodeId, TreePath};
 use crate::tokens;
-use crate::tree::{self, Named};
+use crate::tree::{self, NamedNode};
 
 /// Which nodes to look up.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -95,7 +95,7 @@ fn below(
     under: &TreePath,
     after: Option<NodeId>,
     limit: usize,
-) -> Result<tokens::ResultPage<Named, NodeId>> {
+) -> Result<tokens::ResultPage<NamedNode, NodeId>> {
     let access = who.0.access()?;
     let mut nodes = room.tree.nodes(under)?;
     nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));

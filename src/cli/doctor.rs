@@ -214,7 +214,7 @@ fn root(store: Option<&Store>, local: &LocalConfig) -> Vec<Finding> {
             let mut findings = vec![rights(&root), birth_times(&there)];
             findings.extend(store.and_then(|store| same_tree(&root, store)));
             findings.extend(staging(&root));
-            findings.extend(Tree::locks_work(&root).map(locks));
+            findings.extend(Tree::supports_flock(&root).map(locks));
             findings
         }
     }
@@ -240,16 +240,16 @@ fn rights(root: &PathBuf) -> Finding {
 /// Looks whether it is the folder that grants and scopes were made for.
 fn same_tree(root: &Path, store: &Store) -> Option<Finding> {
     let what = "tree";
-    match Tree::recognise(root, store) {
+    match Tree::verify_root(root, store) {
         Ok(()) => Some(finding(what, Verdict::Good, "it is the folder that grants and scopes were made for")),
-        Err(error @ tree::Error::OtherTree) => Some(finding(what, Verdict::Bad, format!("{error}; {OTHER_TREE}"))),
+        Err(error @ tree::Error::TreeMismatch) => Some(finding(what, Verdict::Bad, format!("{error}; {OTHER_TREE}"))),
         // Told of by the folder's other findings.
         Err(_) => None,
     }
 }
 
 fn staging(root: &Path) -> Option<Finding> {
-    let fault = Tree::reserved_fault(root)?;
+    let fault = Tree::reserved_directory_fault(root)?;
     Some(finding("staging", Verdict::Bad, format!("{} {fault}", root.join(".patgate").display())))
 }
 

@@ -230,7 +230,7 @@ impl From<StartError> for Failure {
                 }
                 _ => DOCTOR,
             },
-            StartError::Tree { path, source: tree::Error::Host(fault) } => {
+            StartError::Tree { path, source: tree::Error::Filesystem(fault) } => {
                 let hint = match fault.kind() {
                     io::ErrorKind::WouldBlock => {
                         "stop that one first; two servers need a folder and a state directory (--state DIR) each, and none \
@@ -243,7 +243,7 @@ impl From<StartError> for Failure {
                 };
                 return Self::new(format!("the folder {} can't be served: {fault}", path.display())).hint(hint);
             }
-            StartError::Tree { source: tree::Error::OtherTree, .. } => OTHER_TREE,
+            StartError::Tree { source: tree::Error::TreeMismatch, .. } => OTHER_TREE,
             StartError::Tls(_) => {
                 "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"
             }

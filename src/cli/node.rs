@@ -11,7 +11,7 @@ use super::site::Site;
 use super::{Failure, Result, output};
 use crate::api::shape;
 use crate::domain::{NodeId, TreePath};
-use crate::tree::{NodePlace, Reattachment};
+use crate::tree::{NodeMatch, NodeReattachment};
 
 /// Look up and repair the stable names of files and folders
 #[derive(Debug, Args)]
@@ -105,14 +105,15 @@ fn print(site: &Site, node: &shape::Node) -> Result {
     output::say(&node.node.to_string())
 }
 
-fn report(site: &Site, nodes: &[Reattachment]) -> Result {
-    let state = |node: &Reattachment| match node.place {
-        NodePlace::Same => "same",
-        NodePlace::Another => "another",
-        NodePlace::Missing => "missing",
+fn report(site: &Site, nodes: &[NodeReattachment]) -> Result {
+    let state = |node: &NodeReattachment| match node.node_match {
+        NodeMatch::Same => "same",
+        NodeMatch::Different => "another",
+        NodeMatch::Missing => "missing",
     };
     if site.json() {
-        let row = |node: &Reattachment| json!({ "node": node.id, "state": state(node), "path": node.path.to_string() });
+        let row =
+            |node: &NodeReattachment| json!({ "node": node.id, "state": state(node), "path": node.path.to_string() });
         return output::json(&nodes.iter().map(row).collect::<Vec<_>>());
     }
     let rows: Vec<_> = nodes.iter().map(|n| [n.id.to_string(), state(n).to_owned(), n.path.to_string()]).collect();

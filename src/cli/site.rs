@@ -232,13 +232,13 @@ impl Open {
     }
 
     /// Tells what stands at the path of each node, and binds them to that where it is to.
-    pub(super) fn reattach(&self, root: Option<PathBuf>, bind: bool) -> Result<Vec<tree::Reattachment>> {
+    pub(super) fn reattach(&self, root: Option<PathBuf>, bind: bool) -> Result<Vec<tree::NodeReattachment>> {
         let options = self.options(root)?;
         Tree::reattach(&options, &self.store, bind).map_err(|error| unusable(&options.root, &error))
     }
 
     /// Returns how the folder is served that is named, or that `serve` was last told, or else that is configured.
-    fn options(&self, named: Option<PathBuf>) -> Result<tree::Options> {
+    fn options(&self, named: Option<PathBuf>) -> Result<tree::TreeOptions> {
         let root = match named {
             Some(root) => std::path::absolute(root)?,
             None => self.store.served_root()?.or_else(|| self.local.root.clone()).ok_or_else(|| {
@@ -246,13 +246,13 @@ impl Open {
                     .hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT")
             })?,
         };
-        Ok(tree::Options { root, durability: durability(self.local.durability) })
+        Ok(tree::TreeOptions { root, durability: durability(self.local.durability) })
     }
 }
 
 fn unusable(root: &Path, error: &tree::Error) -> Failure {
     let failure = Failure::new(format!("the served folder {} can't be used: {error}", root.display()));
-    if matches!(error, tree::Error::OtherTree) { failure.hint(OTHER_TREE) } else { failure }
+    if matches!(error, tree::Error::TreeMismatch) { failure.hint(OTHER_TREE) } else { failure }
 }
 
 fn open(local: LocalConfig) -> Result<Open> {
@@ -299,9 +299,9 @@ fn default_state() -> PathBuf {
 }
 
 /// Says when success is answered in the words of the tree.
-pub(super) fn durability(configured: config::DurabilitySetting) -> tree::Durability {
+pub(super) fn durability(configured: config::DurabilitySetting) -> tree::CommitDurability {
     match configured {
-        config::DurabilitySetting::Full => tree::Durability::Full,
-        config::DurabilitySetting::Fast => tree::Durability::Fast,
+        config::DurabilitySetting::Full => tree::CommitDurability::Full,
+        config::DurabilitySetting::Fast => tree::CommitDurability::Fast,
     }
 }

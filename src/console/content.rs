@@ -15,7 +15,7 @@ use super::guard::Caller;
 use super::place;
 use crate::domain::TreePath;
 use crate::http::{AuthenticatedSession, BlockProducer, BodyError, streamed_body};
-use crate::tree::{self, Reader, View};
+use crate::tree::{self, FileReader, View};
 
 /// As much of a file as is read at once.
 const BLOCK: usize = 256 * 1024;
@@ -90,7 +90,7 @@ pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) ->
 
 /// A file that is read block by block.
 struct Content {
-    reader: Reader,
+    reader: FileReader,
     at: u64,
     left: u64,
 }
@@ -113,7 +113,7 @@ impl Content {
         let mut buffer = vec![0; length];
         let count = self.reader.read_at(&mut buffer, self.at)?;
         if count < length {
-            return Err(tree::Error::Host(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(tree::Error::Filesystem(std::io::ErrorKind::UnexpectedEof.into()));
         }
         self.at += length as u64;
         self.left -= length as u64;

@@ -108,7 +108,7 @@ pub(super) async fn on_tree<T: Send + 'static>(
     work: impl FnOnce(&View) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let session = view.session().clone();
-    let gone = view.cancellation().on_drop();
+    let gone = view.cancellation().cancel_on_drop();
     let done = in_turn(async move { session.acquire_work_permit().await }, move || work(&view)).await;
     gone.disarm();
     done
@@ -216,26 +216,28 @@ fn of_tree(error: &tree::Error) -> StatusCode {
     match error {
         tree::Error::Absent | tree::Error::NoParent => StatusCode::NOT_FOUND,
         tree::Error::Forbidden => StatusCode::FORBIDDEN,
-        tree::Error::Exists
-        | tree::Error::NotFolder
-        | tree::Error::IsFolder
-        | tree::Error::NotEmpty
+        tree::Error::AlreadyExists
+        | tree::Error::NotADirectory
+        | tree::Error::IsADirectory
+        | tree::Error::DirectoryNotEmpty
         | tree::Error::Overlap
         | tree::Error::Unsupported => StatusCode::CONFLICT,
-        tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        tree::Error::WrongTag(_) => StatusCode::FORBIDDEN,
+        tree::Error::TypeNotAllowed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
         tree::Error::Locked { .. } => StatusCode::LOCKED,
-        tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
+        tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::BadName | tree::Error::Spoilt | tree::Error::PathTooLong => StatusCode::UNPROCESSABLE_ENTITY,
-        tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadUnderWay => StatusCode::CONFLICT,
-        tree::Error::WrongMode => StatusCode::FORBIDDEN,
-        tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
-        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
+        tree::Error::InvalidName | tree::Error::WriteFailed | tree::Error::PathTooLong => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        tree::Error::Replaced | tree::Error::Superseded | tree::Error::UploadInProgress => StatusCode::CONFLICT,
+        tree::Error::WrongOpenMode => StatusCode::FORBIDDEN,
+        tree::Error::SessionEnded(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::TreeMismatch => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Store(error) => of_store(error),
-        tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        tree::Error::Filesystem(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -308,7 +310,7 @@ impl IntoResponse for Fault {
         if let Fault::Tree(error) | Fault::Tokens(tokens::Error::Tree(error)) = &self
             && error.is_outage()
         {
-            set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY);
+            set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY_AFTER);
         }
         let text = redact_tokens_in_text(&self.told()).into_owned();
         response.extensions_mut().insert(Said { title: self.title(), text });

@@ -98,7 +98,7 @@ pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>, uri: Uri) -
     let (view, now) = (caller.view(), caller.shared.auth.now());
     on_tree(view, move |view| {
         let entry = view.stat(&path)?;
-        if entry.is_folder() {
+        if entry.is_directory() {
             render(StatusCode::OK, &folder_page(frame, view, &path, &entry, &asked, now)?)
         } else {
             render(StatusCode::OK, &file_page(frame, view, &path, &entry, now)?)
@@ -144,15 +144,15 @@ fn folder_page(
 }
 
 fn row(folder: &TreePath, entry: &Entry, changes: bool, now: UnixMillis) -> Option<Row> {
-    let name = entry.name()?;
+    let name = entry.valid_name()?;
     let at = place::encode(&folder.child(&name));
     let known = entry.permission != Permission::NONE;
     Some(Row {
         name: name.to_string(),
         href: format!("/console/files{at}"),
-        folder: entry.is_folder(),
+        folder: entry.is_directory(),
         picture: content::look(name.as_bytes()) == Look::Picture,
-        size: if entry.is_folder() { String::new() } else { Size(entry.size).to_string() },
+        size: if entry.is_directory() { String::new() } else { Size(entry.size).to_string() },
         changed: known.then(|| Moment::of_file(entry.modified, now)),
         permission: entry.permission,
         rename: changes.then(|| format!("/console/rename{at}")),

@@ -22,7 +22,7 @@ use super::page::{self, Frame, render};
 use super::place;
 use crate::auth::SessionEnded;
 use crate::domain::TreePath;
-use crate::tree::{self, Claim, Upload, View};
+use crate::tree::{self, StagedUpload, View, WriteConditions};
 
 /// As much of a file as is written at once.
 const BLOCK: usize = 256 * 1024;
@@ -145,7 +145,7 @@ async fn files(caller: &Caller, folder: &TreePath, form: &mut Multipart) -> Resu
                 // What failed inside the server, or with the session, concerns what comes after it, too.
                 let fault = match taken {
                     Err(fault) if fault.status().is_server_error() => return Err(fault),
-                    Err(fault @ Fault::Tree(tree::Error::Ended(_))) => return Err(fault),
+                    Err(fault @ Fault::Tree(tree::Error::SessionEnded(_))) => return Err(fault),
                     other => other.err(),
                 };
                 status = status.or(fault.as_ref().map(Fault::status));
@@ -164,7 +164,7 @@ async fn take(caller: &Caller, target: Target, source: &mut impl Source) -> Resu
     let (begun, path) = {
         let view = view.clone();
         blocking(move || {
-            let path = view.as_spelled(&TreePath::root(), &path);
+            let path = view.existing_spelling(&TreePath::root(), &path);
             let begun = claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?;
             Ok((begun, path))
         })
@@ -179,14 +179,14 @@ fn claiming<T>(
     view: &View,
     path: &TreePath,
     replace: bool,
-    work: impl FnOnce(&Claim<'_>) -> tree::Result<T>,
+    work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
 ) -> tree::Result<T> {
     let judge = || match view.stat(path) {
-        Ok(_) if !replace => Err(tree::Error::Exists),
+        Ok(_) if !replace => Err(tree::Error::AlreadyExists),
         _ => Ok(()),
     };
     judge()?;
-    work(&Claim { tokens: &[], judge: &judge })
+    work(&WriteConditions { lock_tokens: &[], evaluate: &judge })
 }
 
 /// Works as long as the session lives; what was not committed by its end is discarded.
@@ -194,12 +194,12 @@ async fn alive<T>(caller: &Caller, work: impl Future<Output = Result<T>>) -> Res
     let session = caller.session().clone();
     tokio::select! {
         done = work => done,
-        () = session.closed() => Err(tree::Error::Ended(SessionEnded).into()),
+        () = session.closed() => Err(tree::Error::SessionEnded(SessionEnded).into()),
     }
 }
 
 /// Receives a file into an upload, block by block.
-async fn receive(caller: &Caller, source: &mut impl Source, mut upload: Upload) -> Result<Upload> {
+async fn receive(caller: &Caller, source: &mut impl Source, mut upload: StagedUpload) -> Result<StagedUpload> {
     let mut written = 0u64;
     loop {
         let (mut block, mut last) = (Vec::new(), false);

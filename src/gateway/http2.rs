@@ -316,7 +316,7 @@ fn complete(headers: &mut HeaderMap, body: &ResponseBody) {
 }
 
 /// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little, by
-/// [`Pace`] in windows of so much waiting.
+/// [`ResolveMode`] in windows of so much waiting.
 async fn send_body(
     mut body: ResponseBody,
     mut stream: SendStream<Bytes>,

@@ -132,11 +132,11 @@ impl Gateway {
             parts.clock.restore(memory);
         }
         let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
-        let options = tree::Options { root: settings.root.clone(), durability: settings.durability };
+        let options = tree::TreeOptions { root: settings.root.clone(), durability: settings.durability };
         let clock = parts.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
-        tree.keep_cut_uploads(cut_upload_policy(&settings));
+        tree.keep_interrupted_uploads(cut_upload_policy(&settings));
         if let Some(limits) = settings.open_files {
             tree.limit_open_files(limits);
         }
@@ -262,14 +262,17 @@ impl Gateway {
         ended.cancel();
         background.close();
         background.wait().await;
-        if let Err(error) = tokio::task::spawn_blocking(move || tree.settle()).await {
+        if let Err(error) = tokio::task::spawn_blocking(move || tree.wait_for_background_deletes()).await {
             tracing::warn!(%error, "removals under way were cut");
         }
     }
 }
 
-fn cut_upload_policy(settings: &Settings) -> tree::CutUploadPolicy {
-    tree::CutUploadPolicy { keep_for: settings.sftp_options.upload_retention, space: settings.webdav_options.uploads }
+fn cut_upload_policy(settings: &Settings) -> tree::InterruptedUploadPolicy {
+    tree::InterruptedUploadPolicy {
+        keep_for: settings.sftp_options.upload_retention,
+        space: settings.webdav_options.uploads,
+    }
 }
 
 async fn drain(connections: &TaskTracker, bound: Duration) {

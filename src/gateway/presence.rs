@@ -21,7 +21,7 @@ pub(super) async fn watch(tree: Tree, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut look = tokio::task::spawn_blocking({
             let tree = tree.clone();
-            move || drop(tree.look())
+            move || drop(tree.check_availability())
         });
         if tokio::time::timeout(ANSWER_TIMEOUT, &mut look).await.is_err() {
             tree.suspend();

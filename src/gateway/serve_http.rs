@@ -38,7 +38,7 @@ use crate::net::{
     AcceptedConnection, ConnectionPermit, DrainLimits, LingeringStream, PeerShutdown, RewindStream, TooManyConnections,
     UnreadInput, WriteTimeoutStream,
 };
-use crate::tree::{OUTAGE_RETRY, Tree};
+use crate::tree::{OUTAGE_RETRY_AFTER, Tree};
 use crate::webdav::Webdav;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -185,7 +185,7 @@ impl HttpDoor {
         };
         let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
         let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
-        set_retry_after(response.headers_mut(), OUTAGE_RETRY);
+        set_retry_after(response.headers_mut(), OUTAGE_RETRY_AFTER);
         response
     }
 }

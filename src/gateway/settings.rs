@@ -10,7 +10,7 @@ use crate::api::ApiOptions;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
-use crate::tree::Durability;
+use crate::tree::CommitDurability;
 use crate::webdav::WebdavOptions;
 
 /// At which listeners the connections of trusted proxies begin with a PROXY header (version 1 or 2).
@@ -22,7 +22,7 @@ pub struct ProxyProtocol {
     pub sftp: bool,
 }
 
-/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::Pace`] asks
+/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::ResolveMode`] asks
 /// for, unless a program that embeds the gateway says otherwise.
 pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -52,7 +52,7 @@ pub struct Settings {
     /// Where those begin with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
     /// When success after a write is answered.
-    pub durability: Durability,
+    pub durability: CommitDurability,
     /// Caps on HTTP connections.
     pub http_gate: ConnectionLimits,
     /// Time without a request after which an HTTP connection is closed.
@@ -98,7 +98,7 @@ impl Settings {
             public_url: None,
             cors_origins: AllowedOrigins::None,
             proxy_protocol: ProxyProtocol::default(),
-            durability: Durability::Full,
+            durability: CommitDurability::Full,
             http_gate: gate,
             http_idle: Duration::from_secs(75),
             http_pace_window: HTTP_PACE_WINDOW,

@@ -69,7 +69,7 @@ impl Keeper {
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
         if self.tidy_at <= now || now.saturating_add(REST) < self.tidy_at {
-            self.tree.sweep_cut_uploads();
+            self.tree.discard_expired_uploads();
             if let Err(error) = self.store.restore_ballast() {
                 tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
             }

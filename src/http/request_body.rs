@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::net::{DrainLimits, MinTransferRate};
 
-/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`Pace`] asks for. Dropped
+/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`ResolveMode`] asks for. Dropped
 /// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::domain::{Login, UnixMillis};
-use crate::tree::{Attributes, Entry, Kind, Timestamp};
+use crate::tree::{AttributeChanges, Entry, EntryKind, Timestamp};
 
 use super::error::{Error, Result};
 
@@ -35,15 +35,19 @@ impl SftpAttributes {
     ///
     /// # Errors
     /// What `set` says of the last that it refused; [`Error::Owner`] when another owner than is shown is asked for.
-    pub(super) fn apply(&self, mut set: impl FnMut(&Attributes) -> Result<()>) -> Result<()> {
-        let none = Attributes::default();
+    pub(super) fn apply(&self, mut set: impl FnMut(&AttributeChanges) -> Result<()>) -> Result<()> {
+        let none = AttributeChanges::default();
         let at = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
         let mode = self.mode.map(|mode| mode & 0o777);
         let times = self.times.map(|(accessed, modified)| (at(accessed), at(modified)));
         let parts = [
-            self.size.map(|size| Attributes { size: Some(size), ..none }),
-            mode.map(|mode| Attributes { mode: Some(mode), ..none }),
-            times.map(|(accessed, modified)| Attributes { accessed: Some(accessed), modified: Some(modified), ..none }),
+            self.size.map(|size| AttributeChanges { size: Some(size), ..none }),
+            mode.map(|mode| AttributeChanges { mode: Some(mode), ..none }),
+            times.map(|(accessed, modified)| AttributeChanges {
+                accessed: Some(accessed),
+                modified: Some(modified),
+                ..none
+            }),
         ];
         let mut result = Ok(());
         if parts.iter().all(Option::is_none) {
@@ -84,11 +88,11 @@ pub(super) fn encode_attributes(entry: &Entry, out: &mut Vec<u8>) {
     out.extend_from_slice(&seconds(entry.modified).to_be_bytes());
 }
 
-fn type_bits(kind: Kind) -> u32 {
+fn type_bits(kind: EntryKind) -> u32 {
     match kind {
-        Kind::File => 0o100_000,
-        Kind::Folder => 0o040_000,
-        Kind::Link => 0o120_000,
+        EntryKind::File => 0o100_000,
+        EntryKind::Directory => 0o040_000,
+        EntryKind::Symlink => 0o120_000,
     }
 }
 
@@ -96,9 +100,9 @@ fn type_bits(kind: Kind) -> u32 {
 pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: UnixMillis, out: &mut Vec<u8>) {
     use std::io::Write;
     out.push(match entry.kind {
-        Kind::File => b'-',
-        Kind::Folder => b'd',
-        Kind::Link => b'l',
+        EntryKind::File => b'-',
+        EntryKind::Directory => b'd',
+        EntryKind::Symlink => b'l',
     });
     for bit in (0..9).rev() {
         let set = entry.mode >> bit & 1 == 1;
@@ -107,7 +111,7 @@ pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: Uni
     let login = login.as_str();
     let date = format_ls_date(entry.modified.seconds, now.as_millis() / 1000);
     // Writing into memory does not fail.
-    let _ = write!(out, " {:>3} {login:<8} {login:<8} {:>8} {date} ", entry.links, entry.size);
+    let _ = write!(out, " {:>3} {login:<8} {login:<8} {:>8} {date} ", entry.link_count, entry.size);
     out.extend_from_slice(name);
 }
 
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
     use crate::domain::Permission;
 
-    fn entry(kind: Kind, mode: u32, seconds: i64) -> Entry {
+    fn entry(kind: EntryKind, mode: u32, seconds: i64) -> Entry {
         Entry {
             name: b"x".to_vec(),
             kind,
@@ -133,7 +137,7 @@ mod tests {
             accessed: Timestamp { seconds: -1, nanos: 0 },
             created: None,
             mode,
-            links: 2,
+            link_count: 2,
             etag: None,
             permission: Permission::RW,
         }
@@ -148,18 +152,18 @@ mod tests {
 
     #[test]
     fn longname_matches_ls_output() {
-        let recent = entry(Kind::Folder, 0o755, 1_777_968_000 - 3600);
+        let recent = entry(EntryKind::Directory, 0o755, 1_777_968_000 - 3600);
         assert_eq!(longname(&recent, b"a b"), "drwxr-xr-x   2 al       al           4096 May  5 07:00 a b");
-        let old = entry(Kind::File, 0o640, 981_173_106);
+        let old = entry(EntryKind::File, 0o640, 981_173_106);
         assert_eq!(longname(&old, b"\xff"), "-rw-r-----   2 al       al           4096 Feb  3  2001 \u{fffd}");
-        let future = entry(Kind::Link, 0o777, 1_777_968_000 + 86_400);
+        let future = entry(EntryKind::Symlink, 0o777, 1_777_968_000 + 86_400);
         assert_eq!(longname(&future, b"l"), "lrwxrwxrwx   2 al       al           4096 May  6  2026 l");
     }
 
     #[test]
     fn attributes_contain_type_bits_and_whole_seconds() {
         let mut out = Vec::new();
-        encode_attributes(&entry(Kind::Folder, 0o750, 1_000_000_000), &mut out);
+        encode_attributes(&entry(EntryKind::Directory, 0o750, 1_000_000_000), &mut out);
         let wanted = [
             &0x0fu32.to_be_bytes()[..],
             &4096u64.to_be_bytes(),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::domain::TreePath;
-use crate::tree::{self, Attributes, Entry, SessionListing};
+use crate::tree::{self, AttributeChanges, Entry, SessionListing};
 
 use super::attributes::SftpAttributes;
 use super::error::{Error, Result};
@@ -80,13 +80,13 @@ impl ChannelWorker {
     /// Makes a directory.
     pub(super) fn mkdir(&mut self, path: &[u8], change: &SftpAttributes) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
-        let attributes = Attributes { mode: change.creation_mode(), ..Attributes::default() };
-        Ok(self.session.files.make_folder(&path, &attributes)?)
+        let attributes = AttributeChanges { mode: change.creation_mode(), ..AttributeChanges::default() };
+        Ok(self.session.files.create_directory(&path, &attributes)?)
     }
 
     /// Removes an empty directory.
     pub(super) fn rmdir(&mut self, path: &[u8]) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
-        Ok(self.session.files.remove_folder(&path)?)
+        Ok(self.session.files.remove_directory(&path)?)
     }
 }

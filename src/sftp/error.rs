@@ -126,18 +126,22 @@ fn no_such_file() -> (SftpStatus, Cow<'static, str>) {
 fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
     use tree::Error as E;
     let status = match error {
-        E::Absent | E::NoParent | E::BadName => return no_such_file(),
-        E::NotFolder => SftpStatus::NoSuchFile,
+        E::Absent | E::NoParent | E::InvalidName => return no_such_file(),
+        E::NotADirectory => SftpStatus::NoSuchFile,
         E::Locked { root, .. } => {
             return (SftpStatus::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
         }
-        E::Forbidden | E::Ended(_) | E::WrongType(_) | E::WrongTag(_) => SftpStatus::PermissionDenied,
-        E::Exists | E::IsFolder | E::NotEmpty | E::Overlap | E::Precondition => SftpStatus::Failure,
-        E::TooLarge(_) | E::NoSpace | E::Spoilt | E::PathTooLong => SftpStatus::Failure,
-        E::Replaced | E::Superseded | E::UploadUnderWay | E::WrongMode | E::TooManyOpenFiles => SftpStatus::Failure,
+        E::Forbidden | E::SessionEnded(_) | E::TypeNotAllowed(_) | E::TagNotAllowed(_) => SftpStatus::PermissionDenied,
+        E::AlreadyExists | E::IsADirectory | E::DirectoryNotEmpty | E::Overlap | E::PreconditionFailed => {
+            SftpStatus::Failure
+        }
+        E::TooLarge(_) | E::NoSpace | E::WriteFailed | E::PathTooLong => SftpStatus::Failure,
+        E::Replaced | E::Superseded | E::UploadInProgress | E::WrongOpenMode | E::TooManyOpenFiles => {
+            SftpStatus::Failure
+        }
         E::Unsupported => SftpStatus::OpUnsupported,
-        E::Unavailable(_) | E::OtherTree => SftpStatus::Failure,
-        E::Host(fault) => {
+        E::Unavailable(_) | E::TreeMismatch => SftpStatus::Failure,
+        E::Filesystem(fault) => {
             tracing::warn!(error = %fault, "the host failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn host_errors_are_not_disclosed_to_client() {
         let fault = std::io::Error::other("/srv/secret is on fire");
-        let (status, message) = Error::Tree(tree::Error::Host(fault)).status();
+        let (status, message) = Error::Tree(tree::Error::Filesystem(fault)).status();
         assert_eq!(status, SftpStatus::Failure);
         assert!(!message.contains("secret"), "{message}");
     }
@@ -191,9 +195,9 @@ mod tests {
         use tree::Error as E;
         let cases: [(Error, SftpStatus); 8] = [
             (E::Forbidden.into(), SftpStatus::PermissionDenied),
-            (E::Exists.into(), SftpStatus::Failure),
-            (E::NotEmpty.into(), SftpStatus::Failure),
-            (E::NotFolder.into(), SftpStatus::NoSuchFile),
+            (E::AlreadyExists.into(), SftpStatus::Failure),
+            (E::DirectoryNotEmpty.into(), SftpStatus::Failure),
+            (E::NotADirectory.into(), SftpStatus::NoSuchFile),
             (E::NoSpace.into(), SftpStatus::Failure),
             (E::Unsupported.into(), SftpStatus::OpUnsupported),
             (Error::Malformed, SftpStatus::BadMessage),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::tree::{Entry, OpenRequest, Space};
+use crate::tree::{Entry, FilesystemSpace, OpenRequest};
 
 use super::attributes::SftpAttributes;
 use super::error::{Error, Result};
@@ -81,7 +81,7 @@ impl ChannelWorker {
     }
 
     /// Shows the room on the file system of what is open.
-    pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<Space> {
+    pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<FilesystemSpace> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.space()?),
             HandleTarget::Directory(folder) => Ok(self.session.files.space(folder.path())?),
@@ -108,7 +108,7 @@ impl ChannelWorker {
         let wanted = if length == 0 { there } else { length.min(there) };
         let (source, target) = self.handles.get_pair(from, to)?;
         let source = source.file()?;
-        if source.is_same(target.file()?)? {
+        if source.is_same_file(target.file()?)? {
             return Err(Error::SameFile);
         }
         let mut buffer = vec![0; COPY_DATA_BUFFER_BYTES];

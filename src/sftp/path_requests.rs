@@ -1,7 +1,7 @@
 //! Requests on names: shown, set, renamed, removed, linked, resolved.
 
 use crate::domain::TreePath;
-use crate::tree::{self, Entry, Overwrite, Space};
+use crate::tree::{self, Entry, FilesystemSpace, OverwriteMode};
 
 use super::attributes::SftpAttributes;
 use super::error::{Error, Result};
@@ -33,12 +33,12 @@ impl ChannelWorker {
     }
 
     /// Renames an entry.
-    pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: Overwrite) -> Result<()> {
+    pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: OverwriteMode) -> Result<()> {
         let (from, to) = (self.resolve_entry(from)?.path, self.resolve_entry(to)?);
-        if to.has_trailing_slash && !self.session.files.link_stat(&from)?.is_folder() {
-            return Err(tree::Error::NotFolder.into());
+        if to.has_trailing_slash && !self.session.files.link_stat(&from)?.is_directory() {
+            return Err(tree::Error::NotADirectory.into());
         }
-        let to = tree::moved_to(&from, to.path, &to.as_sent);
+        let to = tree::move_destination(&from, to.path, &to.as_sent);
         Ok(self.session.files.rename(&from, &to, overwrite)?)
     }
 
@@ -91,7 +91,7 @@ impl ChannelWorker {
     }
 
     /// Shows the room on the file system of an entry.
-    pub(super) fn statvfs(&mut self, path: &[u8]) -> Result<Space> {
+    pub(super) fn statvfs(&mut self, path: &[u8]) -> Result<FilesystemSpace> {
         let path = self.resolve_path(path)?;
         Ok(self.session.files.space(&path)?)
     }

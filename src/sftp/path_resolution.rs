@@ -46,7 +46,7 @@ impl ChannelWorker {
         if entry.has_trailing_slash && !entry.path.is_root() {
             match self.session.files.link_stat(&entry.path) {
                 // A link, too, is no directory to who removes or renames it.
-                Ok(found) if !found.is_folder() => return Err(tree::Error::NotFolder.into()),
+                Ok(found) if !found.is_directory() => return Err(tree::Error::NotADirectory.into()),
                 Ok(_) | Err(tree::Error::Absent) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -78,7 +78,10 @@ impl ChannelWorker {
             match part {
                 b"" | b"." => {}
                 b".." => {
-                    path = self.canonical_directory(&self.session.files.as_spelled(&path))?.parent().unwrap_or_default()
+                    path = self
+                        .canonical_directory(&self.session.files.existing_spelling(&path))?
+                        .parent()
+                        .unwrap_or_default()
                 }
                 name => {
                     path = path.child(&EntryName::new(name)?);
@@ -90,7 +93,7 @@ impl ChannelWorker {
             return Err(crate::domain::PathError::TooLong.into());
         }
         Ok(EntryPath {
-            path: self.session.files.as_spelled(&path),
+            path: self.session.files.existing_spelling(&path),
             as_sent: path,
             has_trailing_slash: slash && !bytes.is_empty(),
         })
@@ -101,9 +104,9 @@ impl ChannelWorker {
         if path.is_root() {
             return Ok(TreePath::root());
         }
-        match self.session.files.stat(path)?.is_folder() {
+        match self.session.files.stat(path)?.is_directory() {
             true => Ok(self.session.view().canonical(path)?),
-            false => Err(tree::Error::NotFolder.into()),
+            false => Err(tree::Error::NotADirectory.into()),
         }
     }
 
@@ -114,7 +117,7 @@ impl ChannelWorker {
     pub(super) fn current_start_directory(&mut self) -> Result<&TreePath> {
         let view = self.session.view();
         if view.session().access()?.path_access(&self.start_directory) == PathAccess::Absent {
-            self.start_directory = view.start();
+            self.start_directory = view.start_directory();
         }
         Ok(&self.start_directory)
     }

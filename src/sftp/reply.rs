@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::domain::{Login, UnixMillis};
-use crate::tree::{Entry, Space};
+use crate::tree::{Entry, FilesystemSpace};
 
 use super::attributes;
 use super::error::{Error, Result, SftpStatus};
@@ -131,9 +131,9 @@ impl ReplyBatch {
     }
 
     /// Answers `statvfs@openssh.com`.
-    pub(super) fn statvfs(&mut self, id: u32, space: &Space) {
+    pub(super) fn statvfs(&mut self, id: u32, space: &FilesystemSpace) {
         const NO_SET_ID: u64 = 2;
-        let block = space.block.max(1);
+        let block = space.block_size.max(1);
         let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         let fields = [
             block,
@@ -141,12 +141,12 @@ impl ReplyBatch {
             space.total / block,
             space.free / block,
             space.available / block,
-            space.files,
-            space.files_free,
-            space.files_free,
+            space.inodes,
+            space.inodes_free,
+            space.inodes_free,
             0,
             NO_SET_ID,
-            space.name_max,
+            space.name_max_bytes,
         ];
         self.put_u64s(&fields);
         self.finish_reply(start);
@@ -265,18 +265,18 @@ impl NameReply<'_> {
 mod tests {
     use super::*;
     use crate::domain::Permission;
-    use crate::tree::{Kind, Timestamp};
+    use crate::tree::{EntryKind, Timestamp};
 
     fn entry() -> Entry {
         Entry {
             name: b"n".to_vec(),
-            kind: Kind::File,
+            kind: EntryKind::File,
             size: 3,
             modified: Timestamp::default(),
             accessed: Timestamp::default(),
             created: None,
             mode: 0o644,
-            links: 1,
+            link_count: 1,
             etag: None,
             permission: Permission::R,
         }

@@ -87,7 +87,7 @@ pub(super) struct ChannelWorker {
 impl ChannelWorker {
     /// Makes the worker of a new channel.
     pub(super) fn new(shared: Arc<SftpSession>) -> Self {
-        let (handles, start) = (SftpHandleTable::new(shared.handle_permits.clone()), shared.view().start());
+        let (handles, start) = (SftpHandleTable::new(shared.handle_permits.clone()), shared.view().start_directory());
         Self {
             session: shared,
             handles,
@@ -240,8 +240,8 @@ impl ChannelWorker {
             SftpRequest::Mkdir { path, attributes } => self.mkdir(&path, &attributes),
             SftpRequest::Rmdir(path) => self.rmdir(&path),
             SftpRequest::Remove(path) => self.remove(&path),
-            SftpRequest::Rename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::No),
-            SftpRequest::PosixRename { from, to } => self.rename(&from, &to, crate::tree::Overwrite::Posix),
+            SftpRequest::Rename { from, to } => self.rename(&from, &to, crate::tree::OverwriteMode::Refuse),
+            SftpRequest::PosixRename { from, to } => self.rename(&from, &to, crate::tree::OverwriteMode::Posix),
             SftpRequest::Hardlink { from, to } => self.hard_link(&from, &to),
             // In the draft's order the two change places.
             SftpRequest::Symlink { target: path, path: target } if self.session.symlink_link_first => {

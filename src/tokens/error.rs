@@ -166,7 +166,7 @@ impl From<AuthError> for Error {
 pub(super) fn path_error(path: &TreePath) -> impl FnOnce(tree::Error) -> Error {
     let path = path.clone();
     move |error| match error {
-        tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder => Error::PathNotFound(path),
+        tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory => Error::PathNotFound(path),
         tree::Error::Unsupported => Error::UnsupportedNodeType(path),
         tree::Error::Store(error) => error.into(),
         other => Error::Tree(other),

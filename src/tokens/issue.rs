@@ -320,7 +320,7 @@ impl TokenService {
         }
         targets.iter().try_for_each(|target| match target {
             ScopeTarget::Node(_) => Ok(()),
-            ScopeTarget::Path(path, _) => tree.can_mint(path).map_err(path_error(path)),
+            ScopeTarget::Path(path, _) => tree.can_assign_node_id(path).map_err(path_error(path)),
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::domain::{
     TreePath, UnixMillis,
 };
 use crate::store::{TokenRecord, TokenState, UserUpdate};
-use crate::tree::{Durability, Options, Tree};
+use crate::tree::{CommitDurability, Tree, TreeOptions};
 
 const ADMIN: &Principal = &Principal::Administrator;
 const ONE_DAY: Duration = Duration::from_secs(86_400);
@@ -46,7 +46,7 @@ fn tokens_env() -> TokensEnv {
     std::fs::write(root.join("alice/below/file"), "x").expect("file");
     let store = Store::open(&folder.path().join("state")).expect("store");
     let clock = Clock::manual(UnixMillis::from_millis(1_777_968_000_000));
-    let options = Options { root: root.clone(), durability: Durability::Fast };
+    let options = TreeOptions { root: root.clone(), durability: CommitDurability::Fast };
     let tree = Tree::open(options, store.clone(), clock.clone()).expect("tree");
     let tokens = TokenService::new(store.clone(), clock.clone()).with_tree(tree.clone());
     let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
@@ -93,7 +93,7 @@ impl TokensEnv {
     }
 
     fn node_id(&self, path: &str) -> NodeId {
-        self.tree.mint(&tree_path(path)).expect("node")
+        self.tree.assign_node_id(&tree_path(path)).expect("node")
     }
 }
 

@@ -54,7 +54,7 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to change,
-    /// [`Error::Changed`] when it is not as expected any more, [`Error::Dead`], and whatever would make it
+    /// [`Error::ChangedMember`] when it is not as expected any more, [`Error::Dead`], and whatever would make it
     /// wider: [`Error::Widens`], [`Error::OutsideReach`], [`Error::Longer`]; nothing is changed then.
     pub fn narrow(
         &self,

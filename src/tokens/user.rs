@@ -307,10 +307,10 @@ impl TokenService {
 /// Makes a home where none is; tells whether one was there, which is the caller's to give away then. Making it
 /// decides, so that nothing can come there between a look and that.
 fn create_home(caller: &AuthorizedCaller, tree: &Tree, path: &TreePath) -> Result<bool> {
-    let there = match tree.ensure_folder(path) {
+    let there = match tree.ensure_directory(path) {
         Ok(true) => return Ok(false),
         Ok(false) => Ok(true),
-        Err(tree::Error::NotFolder | tree::Error::Exists) => Err(Error::HomeNotDirectory(path.clone())),
+        Err(tree::Error::NotADirectory | tree::Error::AlreadyExists) => Err(Error::HomeNotDirectory(path.clone())),
         Err(other) => return Err(path_error(path)(other)),
     };
     caller.require_access(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;

@@ -9,20 +9,20 @@ use crate::auth::SessionEnded;
 /// A flag that ends the work of a request whose caller is gone: every loop over entries or blocks looks at it. Clones
 /// share it.
 #[derive(Clone, Debug, Default)]
-pub struct Cancellation(Arc<AtomicBool>);
+pub struct CancellationFlag(Arc<AtomicBool>);
 
 /// Cancels when it is dropped before it was told that the work is done.
 #[derive(Debug)]
-pub struct CancelOnDrop(Option<Cancellation>);
+pub struct CancelOnDrop(Option<CancellationFlag>);
 
-impl Cancellation {
+impl CancellationFlag {
     /// Cancels the work.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
     /// Returns a guard that cancels the work when it is dropped, as the future of a request is whose connection goes.
-    pub fn on_drop(&self) -> CancelOnDrop {
+    pub fn cancel_on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(Some(self.clone()))
     }
 

@@ -1,63 +1,63 @@
 //! A file open for writing, in whichever way the session's limits ask for.
 
-use super::check::{Found, Spot};
+use super::authorize::{EntrySlot, OpenEntry};
 use super::handle_access::HandleAccess;
-use super::in_place::InPlace;
-use super::{Attributes, Claim, EditMode, Entry, Error, LockToken, Result, Upload, View};
+use super::in_place::InPlaceEdit;
+use super::{AttributeChanges, EditMode, Entry, Error, LockToken, Result, StagedUpload, View, WriteConditions};
 use crate::domain::TreePath;
 
 /// A file open for writing (and for reading, where it was opened so): in place, or, where the types of
 /// files are limited, as a copy that is judged and takes the file's place when it is closed.
-pub struct Editor(Means);
+pub struct FileEditor(EditorBackend);
 
-enum Means {
-    InPlace(Box<InPlace>),
-    Copy { upload: Box<Upload>, readable: bool, tokens: Vec<LockToken> },
+enum EditorBackend {
+    InPlace(Box<InPlaceEdit>),
+    Copy { upload: Box<StagedUpload>, readable: bool, tokens: Vec<LockToken> },
 }
 
 /// What an editor writes into.
-pub(super) enum Edited {
+pub(super) enum EditTarget {
     /// The file itself.
-    InPlace(Box<InPlace>),
+    InPlace(Box<InPlaceEdit>),
     /// A copy that takes the file's place when it is committed.
-    Copy(Box<Upload>),
+    Copy(Box<StagedUpload>),
 }
 
-impl Editor {
+impl FileEditor {
     /// Edits a file in place that the check let through and that is open to be written.
-    pub(super) fn in_place(
+    pub(super) fn edit_in_place(
         view: &View,
         asked: &TreePath,
-        found: (Found, HandleAccess),
+        found: (OpenEntry, HandleAccess),
         mode: EditMode,
-        claim: &Claim<'_>,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let editor = InPlace::begin(view, asked, found, mode, claim)?;
+        let editor = InPlaceEdit::begin(view, asked, found, mode, claim)?;
         if mode.truncate {
-            editor.cut(0)?;
+            editor.truncate(0)?;
         }
-        Ok(Self(Means::InPlace(Box::new(editor))))
+        Ok(Self(EditorBackend::InPlace(Box::new(editor))))
     }
 
     /// Edits a copy of a file that the check let through and that is open to be read and written.
-    pub(super) fn copy(
+    pub(super) fn edit_copy(
         view: &View,
         asked: &TreePath,
-        spot: &Spot,
-        found: Found,
+        spot: &EntrySlot,
+        found: OpenEntry,
         mode: EditMode,
-        claim: &Claim<'_>,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let mut upload = Box::new(Upload::of_copy(view, asked, spot, &found, mode, claim)?);
+        let mut upload = Box::new(StagedUpload::from_copy(view, asked, spot, &found, mode, claim)?);
         upload.keep_original(found.file);
-        Ok(Self(Means::Copy { upload, readable: mode.read, tokens: claim.tokens.to_vec() }))
+        Ok(Self(EditorBackend::Copy { upload, readable: mode.read, tokens: claim.lock_tokens.to_vec() }))
     }
 
     /// Returns what it writes into, for an open file that outlives the session's path to it.
-    pub(super) fn into_edited(self) -> Edited {
+    pub(super) fn into_target(self) -> EditTarget {
         match self.0 {
-            Means::InPlace(editor) => Edited::InPlace(editor),
-            Means::Copy { upload, .. } => Edited::Copy(upload),
+            EditorBackend::InPlace(editor) => EditTarget::InPlace(editor),
+            EditorBackend::Copy { upload, .. } => EditTarget::Copy(upload),
         }
     }
 
@@ -67,9 +67,9 @@ impl Editor {
     /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
-            Means::InPlace(editor) => editor.read_at(buffer, offset),
-            Means::Copy { readable: false, .. } => Err(Error::WrongMode),
-            Means::Copy { upload, .. } => upload.read_at(buffer, offset),
+            EditorBackend::InPlace(editor) => editor.read_at(buffer, offset),
+            EditorBackend::Copy { readable: false, .. } => Err(Error::WrongOpenMode),
+            EditorBackend::Copy { upload, .. } => upload.read_at(buffer, offset),
         }
     }
 
@@ -77,11 +77,11 @@ impl Editor {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
+    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.0 {
-            Means::InPlace(editor) => editor.write_at(data, offset),
-            Means::Copy { upload, .. } => upload.write_at(data, offset),
+            EditorBackend::InPlace(editor) => editor.write_at(data, offset),
+            EditorBackend::Copy { upload, .. } => upload.write_at(data, offset),
         }
     }
 
@@ -91,19 +91,19 @@ impl Editor {
     /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         match &self.0 {
-            Means::InPlace(editor) => editor.stat(),
-            Means::Copy { upload, .. } => upload.stat(),
+            EditorBackend::InPlace(editor) => editor.stat(),
+            EditorBackend::Copy { upload, .. } => upload.stat(),
         }
     }
 
     /// Sets attributes.
     ///
     /// # Errors
-    /// As [`Editor::write_at`].
-    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+    /// As [`FileEditor::write_at`].
+    pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         match &self.0 {
-            Means::InPlace(editor) => editor.set_attributes(attributes),
-            Means::Copy { upload, .. } => upload.set_attributes(attributes),
+            EditorBackend::InPlace(editor) => editor.set_attributes(attributes),
+            EditorBackend::Copy { upload, .. } => upload.set_attributes(attributes),
         }
     }
 
@@ -113,8 +113,8 @@ impl Editor {
     /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.0 {
-            Means::InPlace(editor) => editor.sync(),
-            Means::Copy { .. } => Ok(()),
+            EditorBackend::InPlace(editor) => editor.sync(),
+            EditorBackend::Copy { .. } => Ok(()),
         }
     }
 
@@ -126,9 +126,9 @@ impl Editor {
     /// [`Upload::commit`] says: the old content stands then.
     pub fn close(self) -> Result<()> {
         match self.0 {
-            Means::InPlace(editor) => editor.close(),
-            Means::Copy { upload, tokens, .. } => {
-                upload.commit(&Claim { tokens: &tokens, judge: &|| Ok(()) }).map(drop)
+            EditorBackend::InPlace(editor) => editor.close(),
+            EditorBackend::Copy { upload, tokens, .. } => {
+                upload.commit(&WriteConditions { lock_tokens: &tokens, evaluate: &|| Ok(()) }).map(drop)
             }
         }
     }

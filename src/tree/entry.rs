@@ -6,13 +6,13 @@ use crate::domain::{EntryName, Permission};
 
 /// What kind of thing an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File,
     /// A folder.
-    Folder,
+    Directory,
     /// A symbolic link, where links are not followed.
-    Link,
+    Symlink,
 }
 
 /// Seconds since 1970 and nanoseconds of the second.
@@ -33,7 +33,7 @@ pub struct Etag(pub(super) u64, pub(super) u64);
 
 impl Etag {
     /// Returns it as the store keeps it.
-    pub(in crate::tree) fn bytes(self) -> [u8; 16] {
+    pub(in crate::tree) fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.0.to_be_bytes());
         bytes[8..].copy_from_slice(&self.1.to_be_bytes());
@@ -55,7 +55,7 @@ pub struct Entry {
     /// Its name in its folder; empty for the root.
     pub name: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Bytes; 0 for folders.
     pub size: u64,
     /// The last change of content.
@@ -67,7 +67,7 @@ pub struct Entry {
     /// Permission bits, without the type.
     pub mode: u32,
     /// Hard links.
-    pub links: u32,
+    pub link_count: u32,
     /// The tag, for files that the session may read.
     pub etag: Option<Etag>,
     /// What the session may do with it.
@@ -76,19 +76,19 @@ pub struct Entry {
 
 impl Entry {
     /// Tells whether this is a folder.
-    pub fn is_folder(&self) -> bool {
-        self.kind == Kind::Folder
+    pub fn is_directory(&self) -> bool {
+        self.kind == EntryKind::Directory
     }
 
     /// Returns the name, where it is one (the root has none).
-    pub fn name(&self) -> Option<EntryName> {
+    pub fn valid_name(&self) -> Option<EntryName> {
         EntryName::new(&self.name).ok()
     }
 }
 
 /// What can be set; `None` leaves a thing as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
+pub struct AttributeChanges {
     /// Permission bits (set-id and sticky bits are dropped).
     pub mode: Option<u32>,
     /// The last change of content.
@@ -101,7 +101,7 @@ pub struct Attributes {
 
 /// Room on the file system, in bytes and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
+pub struct FilesystemSpace {
     /// Bytes in all.
     pub total: u64,
     /// Bytes free to an ordinary user.
@@ -109,11 +109,11 @@ pub struct Space {
     /// Bytes free.
     pub free: u64,
     /// Inodes in all.
-    pub files: u64,
+    pub inodes: u64,
     /// Inodes free.
-    pub files_free: u64,
+    pub inodes_free: u64,
     /// The size of a block.
-    pub block: u64,
+    pub block_size: u64,
     /// The longest name.
-    pub name_max: u64,
+    pub name_max_bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{LockToken, Outage};
+use super::{LockToken, TreeOutage};
 use crate::auth::SessionEnded;
 use crate::domain::{ByteSize, FileTag, TreePath};
 use crate::store::StoreError;
@@ -21,16 +21,16 @@ pub enum Error {
     Forbidden,
     /// Something is there already.
     #[error("it already exists")]
-    Exists,
+    AlreadyExists,
     /// A folder was needed.
     #[error("not a folder")]
-    NotFolder,
+    NotADirectory,
     /// A file was needed.
     #[error("it is a folder")]
-    IsFolder,
+    IsADirectory,
     /// The folder holds something.
     #[error("the folder is not empty")]
-    NotEmpty,
+    DirectoryNotEmpty,
     /// A folder into itself or onto one above it, or a thing onto itself.
     #[error("source and target overlap")]
     Overlap,
@@ -44,19 +44,19 @@ pub enum Error {
     },
     /// A condition that the request made does not hold.
     #[error("a condition does not hold")]
-    Precondition,
+    PreconditionFailed,
     /// Larger than the token may make files.
     #[error("larger than the token's limit of {0}")]
     TooLarge(ByteSize),
     /// Of a type that the token may not make files of, by content or by name.
     #[error("the token's limits allow no file of the type {0}")]
-    WrongType(&'static str),
+    TypeNotAllowed(&'static str),
     /// A tag that the token may not give.
     #[error("the token's limits don't allow the tag {0}")]
-    WrongTag(FileTag),
+    TagNotAllowed(FileTag),
     /// An upload of which a part was refused: what is left of it is not what the client meant.
     #[error("a part of the content was refused: the old content stands")]
-    Spoilt,
+    WriteFailed,
     /// Somebody else has put another file in the place of what was opened to be written.
     #[error(
         "somebody else has put another file here since this one was opened: theirs stands; open it again to change it"
@@ -67,10 +67,10 @@ pub enum Error {
     Superseded,
     /// Somebody's upload into the directory, or into one below it, is not finished.
     #[error("an upload into this directory is under way: try again when it has ended")]
-    UploadUnderWay,
+    UploadInProgress,
     /// The file was opened for something else: only to be read, or only to be written.
     #[error("the file was not opened for that")]
-    WrongMode,
+    WrongOpenMode,
     /// The user, or all together, have as many files and directories open as may be.
     #[error("too many open files and directories: close some, and try again")]
     TooManyOpenFiles,
@@ -79,7 +79,7 @@ pub enum Error {
     NoSpace,
     /// A name that can't be, or is the gateway's own.
     #[error("the name can't be used")]
-    BadName,
+    InvalidName,
     /// Something in a directory would have a path by which nobody could name it.
     #[error("the path of something in the directory would be too long: 4095 bytes at most")]
     PathTooLong,
@@ -91,16 +91,16 @@ pub enum Error {
         "it is not the folder that grants and scopes were made for: its file system may not be mounted, or it was restored \
          or copied"
     )]
-    OtherTree,
+    TreeMismatch,
     /// The tree, or the file system that holds the entry, is not served now; it will be again without a restart.
     #[error("not available at present: {0}")]
-    Unavailable(#[from] Outage),
+    Unavailable(#[from] TreeOutage),
     /// The token died meanwhile.
     #[error(transparent)]
-    Ended(#[from] SessionEnded),
+    SessionEnded(#[from] SessionEnded),
     /// The host failed; the text is for the log.
     #[error("the host failed: {0}")]
-    Host(#[source] io::Error),
+    Filesystem(#[source] io::Error),
     /// The store failed; the text is for the log.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
@@ -109,6 +109,6 @@ pub enum Error {
 impl Error {
     /// Tells whether the tree is not there now, whatever was asked of it.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::OtherTree)
+        matches!(self, Self::Unavailable(_) | Self::TreeMismatch)
     }
 }

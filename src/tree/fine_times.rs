@@ -11,35 +11,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 
 use super::Timestamp;
-use super::host::{Host, Stat};
+use super::fs::{ServedFs, Stat};
 use crate::domain::TreePath;
 use crate::store::{Result, Store, TreeMarker};
 
 /// What is cut off of times, by device and inode.
 pub(super) struct FineTimes {
-    host: Arc<Host>,
+    fs: Arc<ServedFs>,
     store: Store,
     /// The markers of file systems that keep coarse times, by their devices; none for one that can't be marked.
-    coarse: RwLock<HashMap<u64, Option<TreeMarker>>>,
-    any: AtomicBool,
+    coarse_markers: RwLock<HashMap<u64, Option<TreeMarker>>>,
+    has_coarse: AtomicBool,
 }
 
 impl FineTimes {
     /// Begins with no file system known to keep coarse times.
-    pub(super) fn new(host: Arc<Host>, store: Store) -> Self {
-        Self { host, store, coarse: RwLock::default(), any: AtomicBool::new(false) }
+    pub(super) fn new(host: Arc<ServedFs>, store: Store) -> Self {
+        Self { fs: host, store, coarse_markers: RwLock::default(), has_coarse: AtomicBool::new(false) }
     }
 
     /// Finds the file systems of which something was kept before.
     ///
     /// # Errors
     /// What the store says.
-    pub(super) fn find(&self) -> Result<()> {
+    pub(super) fn detect_coarse(&self) -> Result<()> {
         for (path, stat) in self.mounts() {
-            if let Ok(Some(marker)) = self.host.marker_at(&path)
+            if let Ok(Some(marker)) = self.fs.marker_at(&path)
                 && self.store.has_fine_times(marker)?
             {
-                self.learn(stat.device, Some(marker));
+                self.add_coarse(stat.device, Some(marker));
             }
         }
         Ok(())
@@ -49,11 +49,13 @@ impl FineTimes {
     ///
     /// # Errors
     /// What the store says.
-    pub(super) fn of(&self, stat: &Stat) -> Result<Timestamp> {
-        if !self.any.load(Ordering::Acquire) {
+    pub(super) fn modified_time(&self, stat: &Stat) -> Result<Timestamp> {
+        if !self.has_coarse.load(Ordering::Acquire) {
             return Ok(stat.modified);
         }
-        let Some(Some(marker)) = self.coarse.read().get(&stat.device).copied() else { return Ok(stat.modified) };
+        let Some(Some(marker)) = self.coarse_markers.read().get(&stat.device).copied() else {
+            return Ok(stat.modified);
+        };
         let kept = self.store.fine_time(marker, stat.inode)?.filter(|(seconds, _)| *seconds == stat.modified.seconds);
         Ok(kept.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
     }
@@ -62,20 +64,20 @@ impl FineTimes {
     ///
     /// # Errors
     /// What the store says.
-    pub(super) fn note(&self, now: &Stat, meant: Timestamp) -> Result<()> {
+    pub(super) fn record(&self, now: &Stat, meant: Timestamp) -> Result<()> {
         if now.modified == meant {
             return Ok(());
         }
-        let known = self.coarse.read().get(&now.device).copied();
+        let known = self.coarse_markers.read().get(&now.device).copied();
         let marker = known.unwrap_or_else(|| {
             let here = self.mounts().into_iter().find(|(_, stat)| stat.device == now.device);
-            let marker = here.and_then(|(path, _)| self.host.marker_at(&path).ok().flatten());
+            let marker = here.and_then(|(path, _)| self.fs.marker_at(&path).ok().flatten());
             if marker.is_none() {
                 tracing::warn!(
                     "a file system keeps coarse times and has no marker: two contents may have one ETag there"
                 );
             }
-            self.learn(now.device, marker);
+            self.add_coarse(now.device, marker);
             marker
         });
         let Some(marker) = marker else { return Ok(()) };
@@ -88,26 +90,26 @@ impl FineTimes {
     /// # Errors
     /// What the store says.
     pub(super) fn renew(&self, now: &Stat, nanos: u32) -> Result<()> {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.has_coarse.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Some(Some(marker)) = self.coarse.read().get(&now.device).copied() else { return Ok(()) };
+        let Some(Some(marker)) = self.coarse_markers.read().get(&now.device).copied() else { return Ok(()) };
         self.store.set_fine_time(marker, now.inode, now.modified.seconds, nanos)
     }
 
     /// Takes a device for one that keeps whole seconds.
     #[cfg(test)]
     pub(super) fn assume_coarse(&self, device: u64) {
-        self.learn(device, Some(TreeMarker([7; 16])));
+        self.add_coarse(device, Some(TreeMarker([7; 16])));
     }
 
-    fn learn(&self, device: u64, marker: Option<TreeMarker>) {
-        self.coarse.write().insert(device, marker);
-        self.any.store(true, Ordering::Release);
+    fn add_coarse(&self, device: u64, marker: Option<TreeMarker>) {
+        self.coarse_markers.write().insert(device, marker);
+        self.has_coarse.store(true, Ordering::Release);
     }
 
     fn mounts(&self) -> Vec<(TreePath, Stat)> {
-        let root = self.host.stat(&TreePath::root()).ok().map(|stat| (TreePath::root(), stat));
-        root.into_iter().chain(self.host.live_mounts()).collect()
+        let root = self.fs.stat(&TreePath::root()).ok().map(|stat| (TreePath::root(), stat));
+        root.into_iter().chain(self.fs.mounts_below_root()).collect()
     }
 }

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::host::{Folder, Location, Stat, host_path};
-use super::{LockToken, Outage, Result, View};
+use super::fs::{DirectoryFd, FdLocation, Stat, host_path};
+use super::{LockToken, Result, TreeOutage, View};
 use crate::auth::SessionEnded;
 use crate::domain::{EntryName, Permission, QuotaReservation, TreeAccess, TreePath};
 
 /// Time after opening in which a file is not looked for again: opening and the first block are one step then.
-const OPENING: Duration = Duration::from_micros(100);
+const HANDLE_RECHECK_GRACE: Duration = Duration::from_micros(100);
 
 /// Where something open is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct HandleLocation {
     /// Its path; the last one where it has none any more.
     pub(super) path: TreePath,
     /// Whether it stands there still.
@@ -27,33 +27,33 @@ pub(super) struct Place {
 }
 
 /// How the present place of something open is found.
-pub(super) enum Anchor {
+pub(super) enum HandleAnchor {
     /// By the open file itself, which is in the tree.
     File,
     /// By the directory and the name that a staged file is for.
-    Slot(Folder, EntryName),
+    Slot(DirectoryFd, EntryName),
     /// By the slot until the staged file has been put in place, then by the file.
-    SlotThenFile(Folder, EntryName),
+    SlotThenFile(DirectoryFd, EntryName),
 }
 
 /// Authorization of something open.
 pub(super) struct HandleAccess {
     view: View,
     needed: Permission,
-    anchor: Anchor,
+    anchor: HandleAnchor,
     /// When a path led to it; none for what has been open for longer.
-    opened: Option<Instant>,
-    last: Mutex<Checked>,
+    opened_at: Option<Instant>,
+    last_check: Mutex<LastCheck>,
     /// Its place among the open files of its user.
     _share: Option<QuotaReservation>,
 }
 
 /// What the last check found allowed.
-struct Checked {
+struct LastCheck {
     access: Arc<TreeAccess>,
     /// What the kernel said of the anchor's path; none before the first look.
     host_path: Option<Vec<u8>>,
-    place: Place,
+    location: HandleLocation,
 }
 
 impl HandleAccess {
@@ -62,24 +62,24 @@ impl HandleAccess {
     /// # Errors
     /// [`super::Error::SessionEnded`]; [`super::Error::TooManyOpenFiles`].
     pub(super) fn new(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
-        Self::anchored(view, path, needed, Anchor::File)
+        Self::with_anchor(view, path, needed, HandleAnchor::File)
     }
 
     /// As [`HandleAccess::new`], for a file that was opened earlier: it may be elsewhere already.
     ///
     /// # Errors
     /// [`super::Error::SessionEnded`].
-    pub(super) fn of_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
-        let share = view.shared().open_limit.take_over(view.session().login());
-        Ok(Self { opened: None, ..Self::with_share(view, path, needed, Anchor::File, share)? })
+    pub(super) fn for_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
+        let share = view.shared().open_limit.acquire_beyond_limit(view.session().login());
+        Ok(Self { opened_at: None, ..Self::with_share(view, path, needed, HandleAnchor::File, share)? })
     }
 
     /// As [`HandleAccess::new`], for what is not found by itself alone.
     ///
     /// # Errors
     /// As [`HandleAccess::new`].
-    pub(super) fn anchored(view: &View, path: TreePath, needed: Permission, anchor: Anchor) -> Result<Self> {
-        let share = view.shared().open_limit.take(view.session().login())?;
+    pub(super) fn with_anchor(view: &View, path: TreePath, needed: Permission, anchor: HandleAnchor) -> Result<Self> {
+        let share = view.shared().open_limit.acquire(view.session().login())?;
         Self::with_share(view, path, needed, anchor, share)
     }
 
@@ -87,12 +87,19 @@ impl HandleAccess {
         view: &View,
         path: TreePath,
         needed: Permission,
-        anchor: Anchor,
+        anchor: HandleAnchor,
         share: Option<QuotaReservation>,
     ) -> Result<Self> {
         let access = view.session().access()?;
-        let last = Mutex::new(Checked { access, host_path: None, place: Place { path, linked: true } });
-        Ok(Self { view: view.clone(), needed, anchor, opened: Some(Instant::now()), last, _share: share })
+        let last = Mutex::new(LastCheck { access, host_path: None, location: HandleLocation { path, linked: true } });
+        Ok(Self {
+            view: view.clone(),
+            needed,
+            anchor,
+            opened_at: Some(Instant::now()),
+            last_check: last,
+            _share: share,
+        })
     }
 
     /// Returns the view that it was opened by.
@@ -104,19 +111,19 @@ impl HandleAccess {
     ///
     /// # Errors
     /// [`super::Error::SessionEnded`]; [`super::Error::Unavailable`] where the file's file system is not there any more.
-    pub(super) fn check(&self, file: &impl AsFd) -> Result<()> {
-        if let Err(outage) = self.view.host().available() {
+    pub(super) fn authorize_use(&self, file: &impl AsFd) -> Result<()> {
+        if let Err(outage) = self.view.fs().check_available() {
             self.view.session().access()?;
             return Err(outage.into());
         }
-        let mut last = self.last.lock();
+        let mut last = self.last_check.lock();
         if !self.is_allowed(file, &mut last)? {
             // A rename of the scope's own root moves the names first and then what the store says of them.
             self.view.shared().index.wait_for_change();
             if !self.is_allowed(file, &mut last)? {
                 // Nobody has taken anything from the session: its file belongs to a mount that has ended.
-                let detached = self.view.host().is_detached(file);
-                return Err(if detached { Outage::Detached.into() } else { SessionEnded.into() });
+                let detached = self.view.fs().is_detached(file);
+                return Err(if detached { TreeOutage::Detached.into() } else { SessionEnded.into() });
             }
         }
         drop(last);
@@ -124,62 +131,64 @@ impl HandleAccess {
         Ok(())
     }
 
-    fn is_allowed(&self, file: &impl AsFd, last: &mut Checked) -> Result<bool> {
+    fn is_allowed(&self, file: &impl AsFd, last: &mut LastCheck) -> Result<bool> {
         let access = self.view.session().access()?;
         let known = Arc::ptr_eq(&access, &last.access);
-        let is_opening = || self.opened.is_some_and(|opened| opened.elapsed() < OPENING);
+        let is_opening = || self.opened_at.is_some_and(|opened| opened.elapsed() < HANDLE_RECHECK_GRACE);
         if known && last.host_path.is_none() && is_opening() {
             return Ok(true);
         }
-        let host_path = self.host_path(file);
+        let host_path = self.anchor_host_path(file);
         let moved = host_path != last.host_path;
         if known && !moved {
             return Ok(true);
         }
-        let place = if moved { self.locate(file, &last.place) } else { Some(last.place.clone()) };
+        let place = if moved { self.locate(file, &last.location) } else { Some(last.location.clone()) };
         let Some(place) = place.filter(|place| access.may(&place.path, self.needed)) else { return Ok(false) };
-        *last = Checked { access, host_path, place };
+        *last = LastCheck { access, host_path, location: place };
         Ok(true)
     }
 
     /// Returns where the last check found the file.
-    pub(super) fn place(&self) -> Place {
-        self.last.lock().place.clone()
+    pub(super) fn last_location(&self) -> HandleLocation {
+        self.last_check.lock().location.clone()
     }
 
     /// Returns what tells two places of the anchor apart.
-    fn host_path(&self, file: &impl AsFd) -> Option<Vec<u8>> {
+    fn anchor_host_path(&self, file: &impl AsFd) -> Option<Vec<u8>> {
         match &self.anchor {
-            Anchor::File => host_path(file),
-            Anchor::Slot(directory, _) => host_path(directory),
+            HandleAnchor::File => host_path(file),
+            HandleAnchor::Slot(directory, _) => host_path(directory),
             // No path of the host has a NUL.
-            Anchor::SlotThenFile(directory, _) => Some([host_path(file)?, host_path(directory)?].join(&0)),
+            HandleAnchor::SlotThenFile(directory, _) => Some([host_path(file)?, host_path(directory)?].join(&0)),
         }
     }
 
     /// Finds where the file is now; none where that is outside of the tree.
-    fn locate(&self, file: &impl AsFd, last: &Place) -> Option<Place> {
-        let host = self.view.host();
-        let slot = |directory: &Folder, name: &EntryName| match host.locate(directory) {
-            Location::Linked(parent) => Location::Linked(parent.child(name)),
-            Location::Unlinked(parent) => Location::Unlinked(parent.child(name)),
-            elsewhere @ (Location::Reserved | Location::Discarded | Location::Outside) => elsewhere,
+    fn locate(&self, file: &impl AsFd, last: &HandleLocation) -> Option<HandleLocation> {
+        let host = self.view.fs();
+        let slot = |directory: &DirectoryFd, name: &EntryName| match host.locate_fd(directory) {
+            FdLocation::Linked(parent) => FdLocation::Linked(parent.child(name)),
+            FdLocation::Unlinked(parent) => FdLocation::Unlinked(parent.child(name)),
+            elsewhere @ (FdLocation::Reserved | FdLocation::Discarded | FdLocation::Outside) => elsewhere,
         };
         let found = match &self.anchor {
-            Anchor::File => host.locate(file),
-            Anchor::Slot(directory, name) => slot(directory, name),
-            Anchor::SlotThenFile(directory, name) => match host.locate(file) {
-                Location::Reserved => slot(directory, name),
+            HandleAnchor::File => host.locate_fd(file),
+            HandleAnchor::Slot(directory, name) => slot(directory, name),
+            HandleAnchor::SlotThenFile(directory, name) => match host.locate_fd(file) {
+                FdLocation::Reserved => slot(directory, name),
                 // One that was discarded stands for no name: what locks the name does not bind it.
                 found => found,
             },
         };
         match found {
-            Location::Linked(path) => Some(Place { path, linked: true }),
-            Location::Unlinked(path) => Some(Place { path, linked: false }),
+            FdLocation::Linked(path) => Some(HandleLocation { path, linked: true }),
+            FdLocation::Unlinked(path) => Some(HandleLocation { path, linked: false }),
             // Removed, alone or with a directory above it: its last path decides.
-            Location::Reserved | Location::Discarded => Some(Place { path: last.path.clone(), linked: false }),
-            Location::Outside => None,
+            FdLocation::Reserved | FdLocation::Discarded => {
+                Some(HandleLocation { path: last.path.clone(), linked: false })
+            }
+            FdLocation::Outside => None,
         }
     }
 }
@@ -188,20 +197,20 @@ impl HandleAccess {
 pub(super) struct HandleLocks {
     tokens: Vec<LockToken>,
     /// The locks' generation and the place that were let through last.
-    passed: Mutex<Option<(u64, Place)>>,
+    last_allowed: Mutex<Option<(u64, HandleLocation)>>,
 }
 
 impl HandleLocks {
     /// Makes the check of one who submitted `tokens`.
     pub(super) fn new(tokens: &[LockToken]) -> Self {
-        Self { tokens: tokens.to_vec(), passed: Mutex::default() }
+        Self { tokens: tokens.to_vec(), last_allowed: Mutex::default() }
     }
 
     /// Lets a change of the open file pass, after `access` has found where it is. `stat` asks the file.
     ///
     /// # Errors
-    /// [`super::Error::Locked`].
-    pub(super) fn check(&self, access: &HandleAccess, stat: impl FnOnce() -> super::host::Result<Stat>) -> Result<()> {
+    /// [`super::Error::FlockGuard`].
+    pub(super) fn check(&self, access: &HandleAccess, stat: impl FnOnce() -> super::fs::Result<Stat>) -> Result<()> {
         let view = access.view();
         let locks = &view.shared().locks;
         // Read before the locks are: a lock that is taken meanwhile has another number.
@@ -209,18 +218,18 @@ impl HandleLocks {
         if locks.is_empty() {
             return Ok(());
         }
-        let now = (generation, access.place());
-        let mut passed = self.passed.lock();
+        let now = (generation, access.last_location());
+        let mut passed = self.last_allowed.lock();
         if passed.as_ref() == Some(&now) {
             return Ok(());
         }
         if now.1.linked {
-            view.unlocked(&now.1.path, &self.tokens)?;
+            view.check_locks(&now.1.path, &self.tokens)?;
         }
         let stat = stat()?;
         // A file without the name that it was opened by may have others still.
-        if stat.links > u32::from(now.1.linked) {
-            view.unlocked_links(&stat, &now.1.path, &self.tokens)?;
+        if stat.link_count > u32::from(now.1.linked) {
+            view.check_hard_link_locks(&stat, &now.1.path, &self.tokens)?;
         }
         *passed = Some(now);
         Ok(())

@@ -3,48 +3,48 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::check::Found;
-use super::handle_access::{HandleAccess, HandleLocks, Place};
-use super::host::File;
-use super::tag::{Edit, keep};
-use super::{Attributes, Claim, EditMode, Entry, Error, Reader, Result, View};
+use super::authorize::OpenEntry;
+use super::etag::{EditGuard, keep_mark};
+use super::fs::FileFd;
+use super::handle_access::{HandleAccess, HandleLocation, HandleLocks};
+use super::{AttributeChanges, EditMode, Entry, Error, FileReader, Result, View, WriteConditions};
 use crate::domain::{Permission, TreePath};
 
 /// A file open for writing in place (and for reading, where it was opened so).
-pub(super) struct InPlace {
-    asked: TreePath,
+pub(super) struct InPlaceEdit {
+    requested_path: TreePath,
     permission: Permission,
     mode: EditMode,
-    file: Arc<File>,
-    edit: Edit,
+    file: Arc<FileFd>,
+    edit: EditGuard,
     access: HandleAccess,
     locks: HandleLocks,
     /// Whether anything was written through this handle that may not be on disk.
-    wrote: AtomicBool,
+    has_unsynced_writes: AtomicBool,
 }
 
-impl InPlace {
+impl InPlaceEdit {
     /// Edits a file that the check let through and that is open to be written, at the path that `access` is of.
     pub(super) fn begin(
         view: &View,
         asked: &TreePath,
-        (found, access): (Found, HandleAccess),
+        (found, access): (OpenEntry, HandleAccess),
         mode: EditMode,
-        claim: &Claim<'_>,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
         if mode.append {
-            found.file.append()?;
+            found.file.set_append()?;
         }
         let file = Arc::new(found.file);
         Ok(Self {
-            asked: asked.clone(),
+            requested_path: asked.clone(),
             permission: found.permission,
             mode,
-            edit: view.shared().tags.edit(&file, &found.stat),
+            edit: view.shared().etags.begin_edit(&file, &found.stat),
             access,
-            locks: HandleLocks::new(claim.tokens),
+            locks: HandleLocks::new(claim.lock_tokens),
             file,
-            wrote: AtomicBool::new(false),
+            has_unsynced_writes: AtomicBool::new(false),
         })
     }
 
@@ -52,39 +52,39 @@ impl InPlace {
     pub(super) fn after_commit(
         view: &View,
         entry: (TreePath, Permission),
-        file: Arc<File>,
+        file: Arc<FileFd>,
         mode: EditMode,
     ) -> Result<Self> {
         let (path, permission) = entry;
         let needed = if mode.read { Permission::RW } else { Permission::W };
         if mode.append {
-            file.append()?;
+            file.set_append()?;
         }
         Ok(Self {
-            asked: path.clone(),
+            requested_path: path.clone(),
             permission,
             mode,
-            edit: view.shared().tags.edit(&file, &file.stat()?),
-            access: HandleAccess::of_open_file(view, path, needed)?,
+            edit: view.shared().etags.begin_edit(&file, &file.stat()?),
+            access: HandleAccess::for_open_file(view, path, needed)?,
             locks: HandleLocks::new(&[]),
             file,
-            wrote: AtomicBool::new(false),
+            has_unsynced_writes: AtomicBool::new(false),
         })
     }
 
     /// Returns the file, for one who opened it to be made or emptied and then only reads it; the edit ends.
     ///
     /// # Errors
-    /// As [`InPlace::close`].
-    pub(super) fn into_reader(self) -> Result<Reader> {
+    /// As [`InPlaceEdit::close`].
+    pub(super) fn into_reader(self) -> Result<FileReader> {
         let view = self.view().clone();
-        let (file, path) = (Arc::clone(&self.file), self.access.place().path);
+        let (file, path) = (Arc::clone(&self.file), self.access.last_location().path);
         self.close()?;
-        Reader::of_file(&view, path, file)
+        FileReader::from_file(&view, path, file)
     }
 
     /// Returns the file.
-    pub(super) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &FileFd {
         &self.file
     }
 
@@ -92,9 +92,9 @@ impl InPlace {
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
-    pub(super) fn place(&self) -> Result<Place> {
-        self.access.check(&*self.file)?;
-        Ok(self.access.place())
+    pub(super) fn current_location(&self) -> Result<HandleLocation> {
+        self.access.authorize_use(&*self.file)?;
+        Ok(self.access.last_location())
     }
 
     /// Reads at an offset.
@@ -102,9 +102,9 @@ impl InPlace {
     /// # Errors
     /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         if !self.mode.read {
-            return Err(Error::WrongMode);
+            return Err(Error::WrongOpenMode);
         }
         Ok(self.file.read_at(buffer, offset)?)
     }
@@ -113,17 +113,17 @@ impl InPlace {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::SessionEnded`].
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::Replaced`], [`Error::SessionEnded`].
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         if self.mode.append && self.view().limits_size() {
             // One at a time, so that two can't pass the limit together.
-            let _name = self.view().shared().names.hold(&[&self.access.place().path]);
-            self.view().may_hold(self.file.stat()?.size.saturating_add(data.len() as u64))?;
-            return self.change(|| self.file.write_at(data, offset));
+            let _name = self.view().shared().path_locks.lock(&[&self.access.last_location().path]);
+            self.view().check_size(self.file.stat()?.size.saturating_add(data.len() as u64))?;
+            return self.write_content(|| self.file.write_at(data, offset));
         }
-        self.view().may_hold(offset.saturating_add(data.len() as u64))?;
-        self.change(|| self.file.write_at(data, offset))
+        self.view().check_size(offset.saturating_add(data.len() as u64))?;
+        self.write_content(|| self.file.write_at(data, offset))
     }
 
     /// Returns what the file is now.
@@ -131,19 +131,19 @@ impl InPlace {
     /// # Errors
     /// [`Error::SessionEnded`].
     pub(super) fn stat(&self) -> Result<Entry> {
-        self.access.check(&*self.file)?;
-        Ok(self.view().entry(&self.asked, &self.file.stat()?, self.permission))
+        self.access.authorize_use(&*self.file)?;
+        Ok(self.view().entry(&self.requested_path, &self.file.stat()?, self.permission))
     }
 
     /// Sets attributes.
     ///
     /// # Errors
-    /// As [`InPlace::write_at`].
-    pub(super) fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.access.check(&*self.file)?;
-        self.unlocked()?;
+    /// As [`InPlaceEdit::write_at`].
+    pub(super) fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
+        self.access.authorize_use(&*self.file)?;
+        self.check_locks()?;
         if let Some(size) = attributes.size {
-            self.cut(size)?;
+            self.truncate(size)?;
         }
         if let Some(mode) = attributes.mode {
             self.file.set_mode(mode & 0o777)?;
@@ -159,7 +159,7 @@ impl InPlace {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub(super) fn sync(&self) -> Result<()> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         Ok(self.file.sync()?)
     }
 
@@ -169,58 +169,58 @@ impl InPlace {
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk.
     pub(super) fn close(self) -> Result<()> {
-        self.finish()
+        self.settle_and_sync()
     }
 
     /// Cuts or pads the file. One that has the size already keeps its content and its tag; its time moves.
     ///
     /// # Errors
-    /// As [`InPlace::write_at`].
-    pub(super) fn cut(&self, size: u64) -> Result<()> {
+    /// As [`InPlaceEdit::write_at`].
+    pub(super) fn truncate(&self, size: u64) -> Result<()> {
         let now = self.file.stat()?;
         if size == now.size {
-            self.unlocked()?;
-            return self.edit.change_times(|| {
-                let tags = &self.view().shared().tags;
-                let modified = tags.modified(&self.file.stat()?)?;
+            self.check_locks()?;
+            return self.edit.with_settle_lock(|| {
+                let tags = &self.view().shared().etags;
+                let modified = tags.modified_time(&self.file.stat()?)?;
                 self.file.clear_special_bits()?;
                 self.file.truncate(size)?;
-                tags.set_times(&self.file, Some(keep(modified, tags.fresh(None))), None)
+                tags.set_times(&self.file, Some(keep_mark(modified, tags.fresh_time(None))), None)
             });
         }
         if size > now.size {
-            self.view().may_hold(size)?;
+            self.view().check_size(size)?;
         }
-        self.change(|| self.file.truncate(size))
+        self.write_content(|| self.file.truncate(size))
     }
 
     fn view(&self) -> &View {
         self.access.view()
     }
 
-    fn unlocked(&self) -> Result<()> {
+    fn check_locks(&self) -> Result<()> {
         self.locks.check(&self.access, || self.file.stat())
     }
 
-    fn change(&self, write: impl FnOnce() -> super::host::Result<()>) -> Result<()> {
-        self.wrote.store(true, Ordering::Release);
-        self.edit.change(|| self.unlocked(), write)
+    fn write_content(&self, write: impl FnOnce() -> super::fs::Result<()>) -> Result<()> {
+        self.has_unsynced_writes.store(true, Ordering::Release);
+        self.edit.write_content(|| self.check_locks(), write)
     }
 
-    fn finish(&self) -> Result<()> {
+    fn settle_and_sync(&self) -> Result<()> {
         // Whoever wrote: what is closed now has its tag.
         self.edit.settle()?;
-        if self.wrote.swap(false, Ordering::AcqRel) && self.view().is_full() {
+        if self.has_unsynced_writes.swap(false, Ordering::AcqRel) && self.view().is_synced() {
             self.file.sync()?;
         }
         Ok(())
     }
 }
 
-impl Drop for InPlace {
+impl Drop for InPlaceEdit {
     fn drop(&mut self) {
-        if let Err(error) = self.finish() {
-            tracing::warn!(path = %self.asked, %error, "an edit in place could not be ended");
+        if let Err(error) = self.settle_and_sync() {
+            tracing::warn!(path = %self.requested_path, %error, "an edit in place could not be ended");
         }
     }
 }

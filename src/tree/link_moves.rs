@@ -5,7 +5,7 @@
 //! and a directory move judges every link below its source by the path that it will have. Neither verdict may be
 //! outdated by another session between judging and effect:
 //!
-//! - The effect of all that puts a link somewhere, or moves a directory, runs under [`LinkMoves::exclusive`], and only
+//! - The effect of all that puts a link somewhere, or moves a directory, runs under [`LinkMoves::lock_exclusive`], and only
 //!   after the open parent directories were found at the paths by which the links were judged. So no ancestor has been
 //!   moved, and none can be before the effect.
 //! - A directory is walked without that lock, since that takes as long as the directory is large. It is watched before
@@ -24,9 +24,9 @@ use crate::domain::TreePath;
 /// The lock and the watched directories of a tree.
 #[derive(Default)]
 pub(super) struct LinkMoves {
-    effects: RwLock<()>,
-    table: Mutex<WatchTable>,
-    next: AtomicU64,
+    effect_lock: RwLock<()>,
+    watch_table: Mutex<WatchTable>,
+    next_number: AtomicU64,
 }
 
 #[derive(Default)]
@@ -37,68 +37,70 @@ struct WatchTable {
 
 /// A directory that is watched until this is dropped.
 pub(super) struct DirectoryWatch<'a> {
-    moves: &'a LinkMoves,
+    link_moves: &'a LinkMoves,
     number: u64,
     is_changed: Arc<AtomicBool>,
 }
 
 /// An entry whose ancestors stay where they are until this is dropped.
 pub(super) struct PinnedPath<'a> {
-    moves: &'a LinkMoves,
+    link_moves: &'a LinkMoves,
     number: u64,
 }
 
 /// The right to put a link somewhere, or to move a directory.
-pub(super) struct LinkEffect<'a> {
-    moves: &'a LinkMoves,
-    _effects: RwLockWriteGuard<'a, ()>,
+pub(super) struct LinkMoveGuard<'a> {
+    link_moves: &'a LinkMoves,
+    _effect_lock: RwLockWriteGuard<'a, ()>,
 }
 
 impl LinkMoves {
     /// Watches a directory from now on.
     pub(super) fn watch(&self, directory: &TreePath) -> DirectoryWatch<'_> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let is_changed = Arc::new(AtomicBool::new(false));
-        self.table.lock().watched.push((number, directory.clone(), Arc::clone(&is_changed)));
-        DirectoryWatch { moves: self, number, is_changed }
+        self.watch_table.lock().watched.push((number, directory.clone(), Arc::clone(&is_changed)));
+        DirectoryWatch { link_moves: self, number, is_changed }
     }
 
     /// Waits for the right to put a link somewhere, or to move a directory. Hold it for the effect alone.
-    pub(super) fn exclusive(&self) -> LinkEffect<'_> {
-        LinkEffect { moves: self, _effects: self.effects.write() }
+    pub(super) fn lock_exclusive(&self) -> LinkMoveGuard<'_> {
+        LinkMoveGuard { link_moves: self, _effect_lock: self.effect_lock.write() }
     }
 
     /// Waits for the right to move what is neither link nor directory: that it is neither holds meanwhile.
-    pub(super) fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.effects.read()
+    pub(super) fn lock_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.effect_lock.read()
     }
 }
 
-impl<'a> LinkEffect<'a> {
+impl<'a> LinkMoveGuard<'a> {
     /// Marks the watches of directories in which something arrived, or changed places.
-    pub(super) fn arrived(&self, path: &TreePath) {
-        self.mark(|watched| path.starts_with(watched));
+    pub(super) fn mark_arrival(&self, path: &TreePath) {
+        self.mark_watches(|watched| path.starts_with(watched));
     }
 
     /// Marks the watches of directories that were moved themselves, or in which a directory was moved.
-    pub(super) fn moved(&self, from: &TreePath, to: &TreePath) {
-        self.mark(|watched| [from, to].iter().any(|path| path.starts_with(watched) || watched.starts_with(path)));
+    pub(super) fn mark_move(&self, from: &TreePath, to: &TreePath) {
+        self.mark_watches(|watched| {
+            [from, to].iter().any(|path| path.starts_with(watched) || watched.starts_with(path))
+        });
     }
 
     /// Keeps directories above an entry from being moved.
     pub(super) fn pin(&self, path: &TreePath) -> PinnedPath<'a> {
-        let number = self.moves.next.fetch_add(1, Ordering::Relaxed);
-        self.moves.table.lock().pinned.push((number, path.clone()));
-        PinnedPath { moves: self.moves, number }
+        let number = self.link_moves.next_number.fetch_add(1, Ordering::Relaxed);
+        self.link_moves.watch_table.lock().pinned.push((number, path.clone()));
+        PinnedPath { link_moves: self.link_moves, number }
     }
 
     /// Tells whether something below a directory, or the directory itself, is pinned.
     pub(super) fn is_pinned(&self, directory: &TreePath) -> bool {
-        self.moves.table.lock().pinned.iter().any(|(_, path)| path.starts_with(directory))
+        self.link_moves.watch_table.lock().pinned.iter().any(|(_, path)| path.starts_with(directory))
     }
 
-    fn mark(&self, concerns: impl Fn(&TreePath) -> bool) {
-        for (_, watched, is_changed) in &self.moves.table.lock().watched {
+    fn mark_watches(&self, concerns: impl Fn(&TreePath) -> bool) {
+        for (_, watched, is_changed) in &self.link_moves.watch_table.lock().watched {
             if concerns(watched) {
                 is_changed.store(true, Ordering::Relaxed);
             }
@@ -107,7 +109,7 @@ impl<'a> LinkEffect<'a> {
 }
 
 impl DirectoryWatch<'_> {
-    /// Tells whether something was marked since; reliable under [`LinkMoves::exclusive`].
+    /// Tells whether something was marked since; reliable under [`LinkMoves::lock_exclusive`].
     pub(super) fn is_changed(&self) -> bool {
         self.is_changed.load(Ordering::Relaxed)
     }
@@ -115,12 +117,12 @@ impl DirectoryWatch<'_> {
 
 impl Drop for DirectoryWatch<'_> {
     fn drop(&mut self) {
-        self.moves.table.lock().watched.retain(|(number, ..)| *number != self.number);
+        self.link_moves.watch_table.lock().watched.retain(|(number, ..)| *number != self.number);
     }
 }
 
 impl Drop for PinnedPath<'_> {
     fn drop(&mut self) {
-        self.moves.table.lock().pinned.retain(|(number, _)| *number != self.number);
+        self.link_moves.watch_table.lock().pinned.retain(|(number, _)| *number != self.number);
     }
 }

@@ -2,63 +2,73 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Found;
+use super::authorize::OpenEntry;
+use super::fs::{DirectoryFd, DirectoryStream};
 use super::handle_access::HandleAccess;
-use super::host::{Folder, Names};
-use super::{Entry, Error, Kind, Result, View};
+use super::{Entry, EntryKind, Error, Result, View};
 use crate::domain::{EntryName, Permission, TreePath};
 
 /// The entries of a folder, in no order, without `.` and `..`; read as they are asked for.
-pub struct Listing {
+pub struct DirectoryListing {
     view: View,
-    asked: TreePath,
+    requested_path: TreePath,
     follow: bool,
-    source: Source,
+    source: ListingSource,
 }
 
-enum Source {
-    All(Box<All>),
-    WayDown(BTreeSet<EntryName>),
+enum ListingSource {
+    Readable(Box<ReadableListing>),
+    VisibleChildren(BTreeSet<EntryName>),
     End,
 }
 
 /// All entries of a folder that may be read.
-struct All {
+struct ReadableListing {
     access: HandleAccess,
-    names: Names,
-    block: std::vec::IntoIter<EntryName>,
+    names: DirectoryStream,
+    batch: std::vec::IntoIter<EntryName>,
     path: TreePath,
     permission: Permission,
-    mixed: bool,
+    has_nested_grants: bool,
 }
 
-impl Listing {
+impl DirectoryListing {
     /// Lists a folder that the check let through.
-    pub(super) fn all(view: &View, asked: &TreePath, found: Found, follow: bool) -> Result<Self> {
+    pub(super) fn readable(view: &View, asked: &TreePath, found: OpenEntry, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
         let mixed =
             access.effective_grants().iter().any(|root| root.path != found.path && root.path.starts_with(&found.path));
-        let all = All {
+        let all = ReadableListing {
             access: HandleAccess::new(view, found.path.clone(), Permission::R)?,
-            names: Folder::from(found.file).names()?,
-            block: Vec::new().into_iter(),
+            names: DirectoryFd::from(found.file).read_names()?,
+            batch: Vec::new().into_iter(),
             path: found.path,
             permission: found.permission,
-            mixed,
+            has_nested_grants: mixed,
         };
-        Ok(Self { view: view.clone(), asked: asked.clone(), follow, source: Source::All(Box::new(all)) })
+        Ok(Self {
+            view: view.clone(),
+            requested_path: asked.clone(),
+            follow,
+            source: ListingSource::Readable(Box::new(all)),
+        })
     }
 
     /// Lists only these names, as far as something stands there.
-    pub(super) fn way_down(view: &View, asked: &TreePath, names: BTreeSet<EntryName>) -> Self {
-        Self { view: view.clone(), asked: asked.clone(), follow: true, source: Source::WayDown(names) }
+    pub(super) fn visible_children(view: &View, asked: &TreePath, names: BTreeSet<EntryName>) -> Self {
+        Self {
+            view: view.clone(),
+            requested_path: asked.clone(),
+            follow: true,
+            source: ListingSource::VisibleChildren(names),
+        }
     }
 
     /// Returns the names that are listed where something stands there; none where all that can be seen is.
-    pub(super) fn into_way_down(self) -> Option<BTreeSet<EntryName>> {
+    pub(super) fn into_visible_children(self) -> Option<BTreeSet<EntryName>> {
         match self.source {
-            Source::WayDown(names) => Some(names),
-            Source::All(_) | Source::End => None,
+            ListingSource::VisibleChildren(names) => Some(names),
+            ListingSource::Readable(_) | ListingSource::End => None,
         }
     }
 
@@ -68,17 +78,17 @@ impl Listing {
     /// [`Error::SessionEnded`].
     pub(super) fn check(&self) -> Result<()> {
         match &self.source {
-            Source::All(all) => all.access.check(&all.names),
-            Source::WayDown(_) | Source::End => Ok(()),
+            ListingSource::Readable(all) => all.access.authorize_use(&all.names),
+            ListingSource::VisibleChildren(_) | ListingSource::End => Ok(()),
         }
     }
 
-    fn step(&mut self) -> Result<Option<Entry>> {
+    fn next_entry(&mut self) -> Result<Option<Entry>> {
         loop {
             let name = match &mut self.source {
-                Source::End => return Ok(None),
-                Source::WayDown(names) => names.pop_first(),
-                Source::All(all) => all.next()?,
+                ListingSource::End => return Ok(None),
+                ListingSource::VisibleChildren(names) => names.pop_first(),
+                ListingSource::Readable(all) => all.next_name()?,
             };
             let Some(name) = name else { return Ok(None) };
             if let Some(entry) = self.entry(&name)? {
@@ -88,33 +98,36 @@ impl Listing {
     }
 
     fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
-        let Source::All(all) = &self.source else { return seen(self.view.stat(&self.asked.child(name))) };
+        let ListingSource::Readable(all) = &self.source else {
+            return absent_as_none(self.view.stat(&self.requested_path.child(name)));
+        };
         let stat = match all.names.stat_entry(name).map_err(Error::from) {
             Err(Error::Absent) => return Ok(None),
             stat => stat?,
         };
         match stat.kind {
             None => Ok(None),
-            Some(Kind::Link) if self.follow => seen(self.view.stat(&all.path.child(name))),
-            Some(Kind::Link) => seen(self.view.link_stat(&all.path.child(name))),
-            Some(Kind::File | Kind::Folder) => {
-                let permission = if all.mixed { all.permission_of(&self.view, name)? } else { all.permission };
+            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&all.path.child(name))),
+            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&all.path.child(name))),
+            Some(EntryKind::File | EntryKind::Directory) => {
+                let permission =
+                    if all.has_nested_grants { all.permission_of(&self.view, name)? } else { all.permission };
                 Ok(Some(self.view.entry_named(name.as_bytes(), &stat, permission)))
             }
         }
     }
 }
 
-impl All {
-    fn next(&mut self) -> Result<Option<EntryName>> {
-        if let Some(name) = self.block.next() {
+impl ReadableListing {
+    fn next_name(&mut self) -> Result<Option<EntryName>> {
+        if let Some(name) = self.batch.next() {
             return Ok(Some(name));
         }
-        self.access.check(&self.names)?;
+        self.access.authorize_use(&self.names)?;
         // Where the folder is now: a rename leads nothing of it elsewhere.
-        self.path = self.access.place().path;
-        self.block = self.names.block()?.into_iter();
-        Ok(self.block.next())
+        self.path = self.access.last_location().path;
+        self.batch = self.names.next_batch()?.into_iter();
+        Ok(self.batch.next())
     }
 
     fn permission_of(&self, view: &View, name: &EntryName) -> Result<Permission> {
@@ -122,19 +135,19 @@ impl All {
     }
 }
 
-impl Iterator for Listing {
+impl Iterator for DirectoryListing {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        let step = self.step();
+        let step = self.next_entry();
         if !matches!(step, Ok(Some(_))) {
-            self.source = Source::End;
+            self.source = ListingSource::End;
         }
         step.transpose()
     }
 }
 
-fn seen(entry: Result<Entry>) -> Result<Option<Entry>> {
+fn absent_as_none(entry: Result<Entry>) -> Result<Option<Entry>> {
     match entry {
         Ok(entry) => Ok(Some(entry)),
         Err(Error::Absent) => Ok(None),

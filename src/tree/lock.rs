@@ -17,10 +17,10 @@ use crate::domain::{Login, TreePath, UnixMillis};
 use crate::store::{LockRow, Store, StoreError, WriteDurability};
 
 /// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
-const SHORTEST: Duration = Duration::from_secs(1);
+pub(super) const LOCK_MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const LOCK_MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// How many bytes a lock's owner element may have: what is held in memory stays bounded, as the number of locks is.
-const OWNER_BYTES: usize = 8 << 10;
+const LOCK_OWNER_MAX_BYTES: usize = 8 << 10;
 
 /// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ pub struct LockRequest {
     /// Whether nobody else may hold a lock there.
     pub exclusive: bool,
     /// Whether it covers all below.
-    pub deep: bool,
+    pub depth_infinity: bool,
     /// The client's owner element, as XML text (may be empty).
     pub owner: String,
     /// How long, at most; capped by the gateway.
@@ -59,13 +59,13 @@ pub struct LockRequest {
 
 /// A lock that is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lock {
+pub struct DavLock {
     /// Its token.
     pub token: LockToken,
     /// Where it was taken.
     pub root: TreePath,
     /// Whether it covers all below.
-    pub deep: bool,
+    pub depth_infinity: bool,
     /// Whether it excludes others.
     pub exclusive: bool,
     /// The user that it belongs to.
@@ -84,10 +84,10 @@ pub(super) struct LockTable {
     clock: Clock,
     /// Whether a lock is on disk before its LOCK, refresh or UNLOCK is answered.
     durability: WriteDurability,
-    held: RwLock<Held>,
+    live: RwLock<LiveLocks>,
     count: AtomicUsize,
     generation: AtomicU64,
-    effects: RwLock<()>,
+    acquisition_gate: RwLock<()>,
     /// Held by LOCK, refresh and UNLOCK from their look at memory until the store has followed. It is acquired before all
     /// else here, so that nobody who only checks locks waits for the disk.
     requests: Mutex<()>,
@@ -102,23 +102,23 @@ impl LockTable {
     /// [`Error::Store`].
     pub(super) fn open(store: Store, clock: Clock, durability: WriteDurability) -> Result<Self> {
         let now = clock.now();
-        let mut held = Held::default();
+        let mut held = LiveLocks::default();
         for row in store.load_unexpired_locks(now)? {
-            let mut lock = Lock::from(row);
+            let mut lock = DavLock::from(row);
             // A clock that was set back must not stretch a life.
-            lock.expires = lock.expires.min(now.saturating_add(LONGEST));
+            lock.expires = lock.expires.min(now.saturating_add(LOCK_MAX_LIFETIME));
             let ends = clock.boottime() + lock.expires.saturating_duration_since(now);
             held.insert(lock, ends);
         }
-        let count = AtomicUsize::new(held.places.len());
+        let count = AtomicUsize::new(held.by_token.len());
         Ok(Self {
             store,
             clock,
             durability,
-            held: RwLock::new(held),
+            live: RwLock::new(held),
             count,
             generation: AtomicU64::new(0),
-            effects: RwLock::default(),
+            acquisition_gate: RwLock::default(),
             requests: Mutex::default(),
             users_seen_at: AtomicI64::new(0),
         })
@@ -132,8 +132,8 @@ impl LockTable {
     /// Keeps new locks from being taken until the guard is dropped: what was checked under it still
     /// holds when the effect follows. Acquired after the commit locks of names
     /// and before a change of the index begins, and once a thread.
-    pub(super) fn steady(&self) -> RwLockReadGuard<'_, ()> {
-        self.effects.read()
+    pub(super) fn freeze(&self) -> RwLockReadGuard<'_, ()> {
+        self.acquisition_gate.read()
     }
 
     /// Allows a change of an entry itself or, asked of a folder, of its membership (RFC 4918 section 7.4)
@@ -141,26 +141,26 @@ impl LockTable {
     /// of those of shared locks, and in each case one's own.
     ///
     /// # Errors
-    /// [`Error::Locked`].
+    /// [`Error::FlockGuard`].
     pub(super) fn check_write(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        demand(&self.current().covering(path), login, tokens)
+        check_submitted_tokens(&self.without_expired().covering(path), login, tokens)
     }
 
     /// Allows a change of an entry and all below it, as removing or moving it is.
     ///
     /// # Errors
-    /// [`Error::Locked`] for the first lock, on it, above it or below it, that is not satisfied.
+    /// [`Error::FlockGuard`] for the first lock, on it, above it or below it, that is not satisfied.
     pub(super) fn check_subtree(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        let held = self.current();
-        demand(&held.covering(path), login, tokens)?;
-        held.places_below(path).try_for_each(|locks| match locks.first() {
-            Some(lock) => demand(&held.covering(&lock.root), login, tokens),
+        let held = self.without_expired();
+        check_submitted_tokens(&held.covering(path), login, tokens)?;
+        held.locks_below(path).try_for_each(|locks| match locks.first() {
+            Some(lock) => check_submitted_tokens(&held.covering(&lock.root), login, tokens),
             None => Ok(()),
         })
     }
@@ -168,10 +168,10 @@ impl LockTable {
     /// Takes a lock, on disk when this returns where durability asks for it.
     ///
     /// # Errors
-    /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
+    /// [`Error::FlockGuard`] when it or, for a deep one, a lock below excludes it, whoever holds that
     /// (RFC 4918 section 6.1); [`Error::Store`] of a shortage when the user holds, or all hold, too many
     /// locks, or the owner element is too large.
-    pub(super) fn take(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
+    pub(super) fn acquire(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
         let _request = self.requests.lock();
         let lock = self.hold(path, request, login)?;
         if let Err(error) = self.store.put_lock(&LockRow::from(&lock), self.durability) {
@@ -179,36 +179,36 @@ impl LockTable {
             return Err(error.into());
         }
         // What was locked may have been removed before the store knew of the lock.
-        if !self.held.read().places.contains_key(&lock.token) {
+        if !self.live.read().by_token.contains_key(&lock.token) {
             self.store.delete_locks(&[lock.token.as_str()], WriteDurability::Lazy)?;
         }
         Ok(lock)
     }
 
     /// Holds a new lock in memory: from then on it binds.
-    fn hold(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<Lock> {
-        let _alone = self.effects.write();
-        drop(self.current());
-        let mut held = self.held.write();
+    fn hold(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
+        let _alone = self.acquisition_gate.write();
+        drop(self.without_expired());
+        let mut held = self.live.write();
         if let Some(other) = held.conflict(path, request) {
-            return Err(refusal(other, login));
+            return Err(locked_error(other, login));
         }
         let limits = self.store.state_limits().locks;
         let count = held.by_login.get(login).copied().unwrap_or_default();
         if count as u64 >= limits.per_user {
             return Err(StoreError::QuotaExceeded("the user holds as many locks as may be").into());
         }
-        if held.places.len() as u64 >= limits.total {
+        if held.by_token.len() as u64 >= limits.total {
             return Err(StoreError::QuotaExceeded("all users together hold as many locks as may be").into());
         }
-        if request.owner.len() > OWNER_BYTES {
+        if request.owner.len() > LOCK_OWNER_MAX_BYTES {
             return Err(StoreError::QuotaExceeded("the owner element of the lock is too long").into());
         }
-        let timeout = request.timeout.clamp(SHORTEST, LONGEST);
-        let lock = Lock {
-            token: draw()?,
+        let timeout = request.timeout.clamp(LOCK_MIN_LIFETIME, LOCK_MAX_LIFETIME);
+        let lock = DavLock {
+            token: random_lock_token()?,
             root: path.clone(),
-            deep: request.deep,
+            depth_infinity: request.depth_infinity,
             exclusive: request.exclusive,
             login: login.clone(),
             owner: request.owner.clone(),
@@ -216,36 +216,42 @@ impl LockTable {
             expires: self.clock.now().saturating_add(timeout),
         };
         held.insert(lock.clone(), self.clock.boottime() + timeout);
-        self.changed(&held);
+        self.mark_changed(&held);
         Ok(lock)
     }
 
     fn let_go(&self, token: &LockToken) {
-        let mut held = self.held.write();
+        let mut held = self.live.write();
         held.remove(token);
-        self.changed(&held);
+        self.mark_changed(&held);
     }
 
     /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
     ///
     /// # Errors
     /// [`Error::Precondition`] when the token names no such lock.
-    pub(super) fn refresh(&self, path: &TreePath, token: &LockToken, login: &Login, timeout: Duration) -> Result<Lock> {
+    pub(super) fn refresh(
+        &self,
+        path: &TreePath,
+        token: &LockToken,
+        login: &Login,
+        timeout: Duration,
+    ) -> Result<DavLock> {
         let _request = self.requests.lock();
-        let is_own = |lock: &&Lock| lock.token == *token && lock.login == *login;
-        let own = self.current().covering(path).into_iter().find(is_own).cloned();
-        let mut lock = own.ok_or(Error::Precondition)?;
-        lock.timeout = timeout.clamp(SHORTEST, LONGEST);
+        let is_own = |lock: &&DavLock| lock.token == *token && lock.login == *login;
+        let own = self.without_expired().covering(path).into_iter().find(is_own).cloned();
+        let mut lock = own.ok_or(Error::PreconditionFailed)?;
+        lock.timeout = timeout.clamp(LOCK_MIN_LIFETIME, LOCK_MAX_LIFETIME);
         lock.expires = self.clock.now().saturating_add(lock.timeout);
         self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
-        let mut held = self.held.write();
+        let mut held = self.live.write();
         // It has expired meanwhile, or what was locked was removed.
-        if !held.places.contains_key(token) {
-            return Err(Error::Precondition);
+        if !held.by_token.contains_key(token) {
+            return Err(Error::PreconditionFailed);
         }
         held.remove(token);
         held.insert(lock.clone(), self.clock.boottime() + lock.timeout);
-        self.changed(&held);
+        self.mark_changed(&held);
         Ok(lock)
     }
 
@@ -256,8 +262,8 @@ impl LockTable {
     /// another user's.
     pub(super) fn release(&self, path: &TreePath, token: &LockToken, login: &Login) -> Result<()> {
         let _request = self.requests.lock();
-        let lock = self.current().covering(path).into_iter().find(|lock| lock.token == *token).cloned();
-        if lock.ok_or(Error::Precondition)?.login != *login {
+        let lock = self.without_expired().covering(path).into_iter().find(|lock| lock.token == *token).cloned();
+        if lock.ok_or(Error::PreconditionFailed)?.login != *login {
             return Err(Error::Forbidden);
         }
         // First the store: where that fails the lock is still held.
@@ -267,11 +273,11 @@ impl LockTable {
     }
 
     /// Returns the locks that cover a path: its own, of any depth, and deep ones from above.
-    pub(super) fn covering(&self, path: &TreePath) -> Vec<Lock> {
+    pub(super) fn covering(&self, path: &TreePath) -> Vec<DavLock> {
         if self.is_empty() {
             return Vec::new();
         }
-        self.current().covering(path).into_iter().cloned().collect()
+        self.without_expired().covering(path).into_iter().cloned().collect()
     }
 
     /// Returns where locks are rooted, and whether one there covers all below.
@@ -279,30 +285,30 @@ impl LockTable {
         if self.is_empty() {
             return Vec::new();
         }
-        let held = self.current();
-        let roots = held.by_place.values().filter_map(|locks| {
+        let held = self.without_expired();
+        let roots = held.by_path.values().filter_map(|locks| {
             let root = locks.first()?.root.clone();
-            Some((root, locks.iter().any(|lock| lock.deep)))
+            Some((root, locks.iter().any(|lock| lock.depth_infinity)))
         });
         roots.collect()
     }
 
     /// Ends the locks at and below a path that was removed or moved away: a lock never moves
     /// (RFC 4918 section 7.6). The change is done: where the store can't follow, they stay there until they expire.
-    pub(super) fn forget(&self, path: &TreePath) {
-        let which = |held: &Held| {
-            held.places_at(path).chain(held.places_below(path)).flatten().map(|l| l.token.clone()).collect()
+    pub(super) fn remove_subtree(&self, path: &TreePath) {
+        let which = |held: &LiveLocks| {
+            held.locks_at(path).chain(held.locks_below(path)).flatten().map(|l| l.token.clone()).collect()
         };
         self.end_after_effect(which)
     }
 
-    /// As [`LockTable::forget`], below a path at which something was replaced; a lock of the path itself stays.
-    pub(super) fn forget_below(&self, path: &TreePath) {
-        self.end_after_effect(|held| held.places_below(path).flatten().map(|l| l.token.clone()).collect());
+    /// As [`LockTable::remove_subtree`], below a path at which something was replaced; a lock of the path itself stays.
+    pub(super) fn remove_below(&self, path: &TreePath) {
+        self.end_after_effect(|held| held.locks_below(path).flatten().map(|l| l.token.clone()).collect());
     }
 
-    fn end_after_effect(&self, which: impl Fn(&Held) -> Vec<LockToken>) {
-        if let Err(error) = self.end(which, self.durability) {
+    fn end_after_effect(&self, which: impl Fn(&LiveLocks) -> Vec<LockToken>) {
+        if let Err(error) = self.remove_matching(which, self.durability) {
             tracing::warn!(%error, "locks of what was removed or moved stay in the store until they expire");
         }
     }
@@ -315,22 +321,22 @@ impl LockTable {
             return Ok(());
         }
         let mut removed = HashSet::new();
-        let logins: Vec<Login> = self.held.read().by_login.keys().cloned().collect();
+        let logins: Vec<Login> = self.live.read().by_login.keys().cloned().collect();
         for login in logins {
             if self.store.user(&login)?.is_none() {
                 removed.insert(login);
             }
         }
-        self.end(|held| held.of_users(&removed), WriteDurability::Lazy)?;
+        self.remove_matching(|held| held.of_users(&removed), WriteDurability::Lazy)?;
         self.users_seen_at.store(epoch, Ordering::Relaxed);
         Ok(())
     }
 
-    fn end(&self, which: impl Fn(&Held) -> Vec<LockToken>, durability: WriteDurability) -> Result<()> {
+    fn remove_matching(&self, which: impl Fn(&LiveLocks) -> Vec<LockToken>, durability: WriteDurability) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        let mut held = self.held.write();
+        let mut held = self.live.write();
         let tokens = which(&held);
         if tokens.is_empty() {
             return Ok(());
@@ -338,7 +344,7 @@ impl LockTable {
         for token in &tokens {
             held.remove(token);
         }
-        self.changed(&held);
+        self.mark_changed(&held);
         // Nobody who only checks locks waits for the disk.
         drop(held);
         let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
@@ -351,48 +357,48 @@ impl LockTable {
     }
 
     /// Returns the locks after the expired ones were struck.
-    fn current(&self) -> RwLockReadGuard<'_, Held> {
+    fn without_expired(&self) -> RwLockReadGuard<'_, LiveLocks> {
         let now = self.clock.boottime();
-        let held = self.held.read();
+        let held = self.live.read();
         if held.expired(now).is_empty() {
             return held;
         }
         drop(held);
-        if let Err(error) = self.end(|held| held.expired(now), WriteDurability::Lazy) {
+        if let Err(error) = self.remove_matching(|held| held.expired(now), WriteDurability::Lazy) {
             tracing::warn!(%error, "expired locks stay in the store until the next start");
         }
-        self.held.read()
+        self.live.read()
     }
 
-    fn changed(&self, held: &Held) {
-        self.count.store(held.places.len(), Ordering::Release);
+    fn mark_changed(&self, held: &LiveLocks) {
+        self.count.store(held.by_token.len(), Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 #[derive(Default)]
-struct Held {
-    by_place: BTreeMap<Box<[u8]>, Vec<Lock>>,
-    places: HashMap<LockToken, (TreePath, Duration)>,
+struct LiveLocks {
+    by_path: BTreeMap<Box<[u8]>, Vec<DavLock>>,
+    by_token: HashMap<LockToken, (TreePath, Duration)>,
     /// In running time, so that no jump of the clock ends or prolongs one.
     by_expiry: BTreeSet<(Duration, LockToken)>,
     by_login: HashMap<Login, usize>,
 }
 
-impl Held {
-    fn insert(&mut self, lock: Lock, ends: Duration) {
-        self.places.insert(lock.token.clone(), (lock.root.clone(), ends));
+impl LiveLocks {
+    fn insert(&mut self, lock: DavLock, ends: Duration) {
+        self.by_token.insert(lock.token.clone(), (lock.root.clone(), ends));
         self.by_expiry.insert((ends, lock.token.clone()));
         *self.by_login.entry(lock.login.clone()).or_default() += 1;
-        self.by_place.entry(lock.root.as_bytes().into()).or_default().push(lock);
+        self.by_path.entry(lock.root.as_bytes().into()).or_default().push(lock);
     }
 
     fn remove(&mut self, token: &LockToken) {
-        let Some((place, ends)) = self.places.remove(token) else { return };
-        let Some(locks) = self.by_place.get_mut(place.as_bytes()) else { return };
-        let gone: Vec<Lock> = locks.extract_if(.., |lock| lock.token == *token).collect();
+        let Some((place, ends)) = self.by_token.remove(token) else { return };
+        let Some(locks) = self.by_path.get_mut(place.as_bytes()) else { return };
+        let gone: Vec<DavLock> = locks.extract_if(.., |lock| lock.token == *token).collect();
         if locks.is_empty() {
-            self.by_place.remove(place.as_bytes());
+            self.by_path.remove(place.as_bytes());
         }
         for lock in gone {
             self.by_expiry.remove(&(ends, lock.token));
@@ -405,40 +411,40 @@ impl Held {
         }
     }
 
-    fn covering(&self, path: &TreePath) -> Vec<&Lock> {
+    fn covering(&self, path: &TreePath) -> Vec<&DavLock> {
         let above = std::iter::successors(path.parent(), TreePath::parent);
-        let mut locks: Vec<&Lock> = self.places_at(path).flatten().collect();
+        let mut locks: Vec<&DavLock> = self.locks_at(path).flatten().collect();
         for place in above {
-            locks.extend(self.places_at(&place).flatten().filter(|lock| lock.deep));
+            locks.extend(self.locks_at(&place).flatten().filter(|lock| lock.depth_infinity));
         }
         locks
     }
 
-    fn places_at(&self, path: &TreePath) -> impl Iterator<Item = &Vec<Lock>> {
-        self.by_place.get(path.as_bytes()).into_iter()
+    fn locks_at(&self, path: &TreePath) -> impl Iterator<Item = &Vec<DavLock>> {
+        self.by_path.get(path.as_bytes()).into_iter()
     }
 
-    fn places_below(&self, path: &TreePath) -> impl Iterator<Item = &Vec<Lock>> {
+    fn locks_below(&self, path: &TreePath) -> impl Iterator<Item = &Vec<DavLock>> {
         // What lies below `a` starts with `a/`, and `0` follows `/`.
         let (from, to) = ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat());
         let range: (Bound<&[u8]>, Bound<&[u8]>) = match path.is_root() {
             true => (Bound::Excluded(b""), Bound::Unbounded),
             false => (Bound::Included(&from), Bound::Excluded(&to)),
         };
-        self.by_place.range::<[u8], _>(range).map(|(_, locks)| locks)
+        self.by_path.range::<[u8], _>(range).map(|(_, locks)| locks)
     }
 
-    fn conflict(&self, path: &TreePath, request: &LockRequest) -> Option<&Lock> {
-        let excludes = |lock: &&Lock| request.exclusive || lock.exclusive;
+    fn conflict(&self, path: &TreePath, request: &LockRequest) -> Option<&DavLock> {
+        let excludes = |lock: &&DavLock| request.exclusive || lock.exclusive;
         let covering = self.covering(path).into_iter().find(excludes);
-        covering.or_else(|| self.places_below(path).filter(|_| request.deep).flatten().find(excludes))
+        covering.or_else(|| self.locks_below(path).filter(|_| request.depth_infinity).flatten().find(excludes))
     }
 
     fn of_users(&self, logins: &HashSet<Login>) -> Vec<LockToken> {
         if logins.is_empty() {
             return Vec::new();
         }
-        let locks = self.by_place.values().flatten();
+        let locks = self.by_path.values().flatten();
         locks.filter(|lock| logins.contains(&lock.login)).map(|lock| lock.token.clone()).collect()
     }
 
@@ -448,42 +454,42 @@ impl Held {
 }
 
 /// Demands what the locks that cover one place demand together.
-fn demand(covering: &[&Lock], login: &Login, tokens: &[LockToken]) -> Result<()> {
-    let submitted = |lock: &Lock| lock.login == *login && tokens.contains(&lock.token);
+fn check_submitted_tokens(covering: &[&DavLock], login: &Login, tokens: &[LockToken]) -> Result<()> {
+    let submitted = |lock: &DavLock| lock.login == *login && tokens.contains(&lock.token);
     let exclusive = covering.iter().find(|lock| lock.exclusive && !submitted(lock));
     let shared = || {
         let mut shared = covering.iter().filter(|lock| !lock.exclusive).peekable();
         let first = shared.peek().copied();
         first.filter(|_| !shared.any(|lock| submitted(lock)))
     };
-    exclusive.or_else(shared).map_or(Ok(()), |lock| Err(refusal(lock, login)))
+    exclusive.or_else(shared).map_or(Ok(()), |lock| Err(locked_error(lock, login)))
 }
 
-fn refusal(lock: &Lock, login: &Login) -> Error {
+fn locked_error(lock: &DavLock, login: &Login) -> Error {
     let token = (lock.login == *login).then(|| lock.token.clone());
     Error::Locked { root: lock.root.clone(), token }
 }
 
-fn draw() -> std::result::Result<LockToken, StoreError> {
+fn random_lock_token() -> std::result::Result<LockToken, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
     let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Ok(LockToken::new(id.urn().to_string()))
 }
 
-impl From<LockRow> for Lock {
+impl From<LockRow> for DavLock {
     fn from(row: LockRow) -> Self {
         let LockRow { token, path, depth_infinity: deep, exclusive, login, owner, timeout, expires_at: expires } = row;
-        Self { token: LockToken(token), root: path, deep, exclusive, login, owner, timeout, expires }
+        Self { token: LockToken(token), root: path, depth_infinity: deep, exclusive, login, owner, timeout, expires }
     }
 }
 
-impl From<&Lock> for LockRow {
-    fn from(lock: &Lock) -> Self {
+impl From<&DavLock> for LockRow {
+    fn from(lock: &DavLock) -> Self {
         Self {
             token: lock.token.0.clone(),
             path: lock.root.clone(),
-            depth_infinity: lock.deep,
+            depth_infinity: lock.depth_infinity,
             exclusive: lock.exclusive,
             login: lock.login.clone(),
             owner: lock.owner.clone(),

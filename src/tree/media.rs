@@ -3,38 +3,38 @@
 //! A type must fit twice. What the content is recognised as must be allowed, whatever the file is called;
 //! and what the name stands for must be allowed too, since a file is served as what its name says. Where
 //! the content says nothing (text mostly, and formats without a signature), the name decides alone: but
-//! one that promises a format with a signature (`.png`, `.pdf`, `.zip`) is not believed without it, and
+//! one that promises a format with a signature (`.png_header`, `.pdf`, `.zip`) is not believed without it, and
 //! such a file counts as `application/octet-stream`, as one does of which neither says anything. An empty
 //! file is judged by its name alone.
 
 use crate::domain::{EntryName, UploadRule};
 
 /// How much of a file is looked at.
-pub(super) const HEAD: usize = 8 << 10;
+pub(super) const SNIFF_BYTES: usize = 8 << 10;
 
 /// Where signatures of formats end: the furthest, that of tar archives, ends at 262.
-const SIGNATURE_END: usize = 512;
+const SIGNATURE_MAX_BYTES: usize = 512;
 
 /// What a file is served as of which nothing is known.
-const UNKNOWN: &str = "application/octet-stream";
+const OCTET_STREAM: &str = "application/octet-stream";
 
 /// Returns the media type that a file of this name is served as.
 pub fn media_type(name: &[u8]) -> &'static str {
-    guess(name).first_raw().unwrap_or(UNKNOWN)
+    guess_by_extension(name).first_raw().unwrap_or(OCTET_STREAM)
 }
 
 /// Tells which media type a rule refuses of a file with this name that begins so; none when it fits.
-pub(super) fn refused(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
-    let named = by_name(name.as_bytes());
+pub(super) fn refused_type(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
+    let named = types_by_name(name.as_bytes());
     if !named.is_empty() && !rule.allows_mime_type(&named) {
         return named.first().copied();
     }
     if head.is_empty() {
         return None;
     }
-    let unknown = || (!rule.allows_mime_type(&[UNKNOWN])).then_some(UNKNOWN);
+    let unknown = || (!rule.allows_mime_type(&[OCTET_STREAM])).then_some(OCTET_STREAM);
     match infer::get(head) {
-        Some(kind) => refused_content(rule, &named, kind),
+        Some(kind) => refused_content_type(rule, &named, kind),
         None if named.is_empty() || promises_signature(name.as_bytes()) => unknown(),
         None => None,
     }
@@ -42,17 +42,17 @@ pub(super) fn refused(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Optio
 
 /// As [`refused`], of a file of which more is to come: for what it is recognised as already, and for a format with a
 /// signature that is missing where signatures stand.
-pub(super) fn refused_early(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
+pub(super) fn refused_type_early(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     match infer::get(head) {
-        Some(kind) => refused_content(rule, &by_name(name.as_bytes()), kind),
-        None if head.len() >= SIGNATURE_END => refused(rule, name, head),
+        Some(kind) => refused_content_type(rule, &types_by_name(name.as_bytes()), kind),
+        None if head.len() >= SIGNATURE_MAX_BYTES => refused_type(rule, name, head),
         None => None,
     }
 }
 
-fn refused_content(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Option<&'static str> {
+fn refused_content_type(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Option<&'static str> {
     let content = kind.mime_type();
-    if named.iter().any(|name| is_kind_of(name, content)) {
+    if named.iter().any(|name| is_container_of(name, content)) {
         return None;
     }
     // The same type goes by several names.
@@ -63,7 +63,7 @@ fn refused_content(rule: &UploadRule, named: &[&str], kind: infer::Type) -> Opti
 
 /// Tells whether files of the named type look like the content's type, which is but their container: the
 /// name says then which of them a file is.
-fn is_kind_of(named: &str, content: &str) -> bool {
+fn is_container_of(named: &str, content: &str) -> bool {
     let one_of = |prefixes: &[&str]| prefixes.iter().any(|prefix| named.starts_with(prefix));
     match content {
         "text/xml" => named.ends_with("+xml"),
@@ -92,11 +92,11 @@ fn is_kind_of(named: &str, content: &str) -> bool {
 
 /// Returns the media types that a name stands for, the one it is served as first; none for a name that
 /// says nothing.
-fn by_name(name: &[u8]) -> Vec<&'static str> {
-    guess(name).iter_raw().collect()
+fn types_by_name(name: &[u8]) -> Vec<&'static str> {
+    guess_by_extension(name).iter_raw().collect()
 }
 
-fn guess(name: &[u8]) -> mime_guess::MimeGuess {
+fn guess_by_extension(name: &[u8]) -> mime_guess::MimeGuess {
     mime_guess::from_ext(extension(name).unwrap_or_default())
 }
 
@@ -109,44 +109,45 @@ fn extension(name: &[u8]) -> Option<&str> {
 fn promises_signature(name: &[u8]) -> bool {
     let Some(extension) = extension(name).map(str::to_ascii_lowercase) else { return false };
     let signed = |kind: &&str| !kind.starts_with("text/") && infer::is_mime_supported(kind);
-    by_name(name).iter().any(signed) || (infer::is_supported(&extension) && !TEXTS.contains(&extension.as_str()))
+    types_by_name(name).iter().any(signed)
+        || (infer::is_supported(&extension) && !TEXT_EXTENSIONS.contains(&extension.as_str()))
 }
 
 /// Texts of which some can be recognised.
-const TEXTS: [&str; 3] = ["html", "xml", "sh"];
+const TEXT_EXTENSIONS: [&str; 3] = ["html", "xml", "sh"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::TokenLimits;
 
-    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01";
-    const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0";
+    const PNG_HEADER: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01";
+    const ZIP_HEADER: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0";
 
     /// Types that are allowed, a name, how the content begins, and the type that is refused.
-    type Case = (&'static [&'static str], &'static str, &'static [u8], Option<&'static str>);
+    type MediaTypeCase = (&'static [&'static str], &'static str, &'static [u8], Option<&'static str>);
 
-    fn judged(types: &[&str], name: &str, head: &[u8]) -> Option<&'static str> {
+    fn refused_type_for(types: &[&str], name: &str, head: &[u8]) -> Option<&'static str> {
         let mimes = types.iter().map(|text| text.parse().expect("type")).collect();
         let rule = UploadRule::intersect([&TokenLimits { mimes, ..TokenLimits::default() }]);
-        refused(&rule, &EntryName::new(name.as_bytes()).expect("name"), head)
+        refused_type(&rule, &EntryName::new(name.as_bytes()).expect("name"), head)
     }
 
     #[test]
-    fn content_and_name_must_both_fit() {
+    fn content_and_name_types_must_both_be_allowed() {
         let html: &[u8] = b"<!DOCTYPE html><p>x</p>";
-        let cases: [Case; 26] = [
-            (&["image/*"], "a.png", PNG, None),
-            (&["image/*"], "a", PNG, None),
-            (&["image/*"], "a.gif", PNG, None),
-            (&["image/gif"], "a.gif", PNG, Some("image/png")),
-            (&["image/*"], "a.html", PNG, Some("text/html")),
-            (&["image/*"], "a.txt", PNG, Some("text/plain")),
-            (&["text/*"], "a.txt", PNG, Some("image/png")),
+        let cases: [MediaTypeCase; 26] = [
+            (&["image/*"], "a.png", PNG_HEADER, None),
+            (&["image/*"], "a", PNG_HEADER, None),
+            (&["image/*"], "a.gif", PNG_HEADER, None),
+            (&["image/gif"], "a.gif", PNG_HEADER, Some("image/png")),
+            (&["image/*"], "a.html", PNG_HEADER, Some("text/html")),
+            (&["image/*"], "a.txt", PNG_HEADER, Some("text/plain")),
+            (&["text/*"], "a.txt", PNG_HEADER, Some("image/png")),
             (&["image/*"], "a.png", html, Some("text/html")),
-            (&["image/*"], "a.png", b"just words", Some(UNKNOWN)),
+            (&["image/*"], "a.png", b"just words", Some(OCTET_STREAM)),
             (&["image/*", "application/octet-stream"], "a.png", b"just words", None),
-            (&["image/*"], "a", b"just words", Some(UNKNOWN)),
+            (&["image/*"], "a", b"just words", Some(OCTET_STREAM)),
             (&["*/*"], "a", b"just words", None),
             (&["text/plain"], "a.txt", b"just words", None),
             (&["text/plain"], "a.txt", html, Some("text/html")),
@@ -157,41 +158,41 @@ mod tests {
             (&["image/*"], "a", b"", None),
             (&["image/*"], "a.html", b"", Some("text/html")),
             (&["image/*"], "a.svg", b"<?xml version=\"1.0\"?><svg/>", None),
-            (&["application/vnd.oasis.opendocument.text"], "a.odt", ZIP, None),
-            (&["application/vnd.oasis.opendocument.text"], "a", ZIP, Some("application/zip")),
-            (&["application/pdf"], "a.pdf", ZIP, Some("application/zip")),
+            (&["application/vnd.oasis.opendocument.text"], "a.odt", ZIP_HEADER, None),
+            (&["application/vnd.oasis.opendocument.text"], "a", ZIP_HEADER, Some("application/zip")),
+            (&["application/pdf"], "a.pdf", ZIP_HEADER, Some("application/zip")),
             (&["audio/wav"], "a.wav", b"RIFF\x24\0\0\0WAVEfmt ", None),
             (&["application/x-sh"], "a.sh", b"echo", None),
         ];
         for (types, name, head, wanted) in cases {
-            assert_eq!(judged(types, name, head), wanted, "{types:?} {name} {head:?}");
+            assert_eq!(refused_type_for(types, name, head), wanted, "{types:?} {name} {head:?}");
         }
     }
 
     #[test]
-    fn what_a_file_is_while_it_grows_counts_only_where_it_is_recognised() {
+    fn incomplete_file_is_judged_only_once_signature_is_recognised() {
         let rule = UploadRule::intersect([&TokenLimits {
             mimes: vec!["image/*".parse().expect("type")],
             ..TokenLimits::default()
         }]);
         let name = EntryName::new(b"a.png").expect("name");
-        assert_eq!(refused_early(&rule, &name, b"just words"), None);
-        assert_eq!(refused_early(&rule, &name, &[b'x'; SIGNATURE_END]), Some(UNKNOWN));
-        assert_eq!(refused_early(&rule, &name, PNG), None);
-        assert_eq!(refused_early(&rule, &name, ZIP), Some("application/zip"));
+        assert_eq!(refused_type_early(&rule, &name, b"just words"), None);
+        assert_eq!(refused_type_early(&rule, &name, &[b'x'; SIGNATURE_MAX_BYTES]), Some(OCTET_STREAM));
+        assert_eq!(refused_type_early(&rule, &name, PNG_HEADER), None);
+        assert_eq!(refused_type_early(&rule, &name, ZIP_HEADER), Some("application/zip"));
     }
 
     #[test]
-    fn a_name_is_served_as_its_last_extension_says() {
+    fn media_type_follows_last_extension() {
         for (name, kind) in [
             ("a.PNG", "image/png"),
             ("a.tar.gz", "application/gzip"),
-            ("a", UNKNOWN),
-            ("png", UNKNOWN),
-            ("a.", UNKNOWN),
+            ("a", OCTET_STREAM),
+            ("png", OCTET_STREAM),
+            ("a.", OCTET_STREAM),
         ] {
             assert_eq!(media_type(name.as_bytes()), kind, "{name}");
         }
-        assert_eq!(media_type(b"a.\xff"), UNKNOWN);
+        assert_eq!(media_type(b"a.\xff"), OCTET_STREAM);
     }
 }

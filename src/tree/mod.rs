@@ -6,37 +6,37 @@
 //!
 //! `host` alone names host paths.
 
+mod authorize;
+mod availability;
+mod background_delete;
 mod cancellation;
-mod check;
-mod cut_uploads;
-mod deposit;
 mod editor;
 mod entry;
 mod error;
+mod etag;
 mod fine_times;
+mod fs;
 mod handle_access;
-mod hands;
-mod host;
+mod host_access;
 mod in_place;
 mod index;
-mod label;
+mod interrupted_uploads;
 mod link_moves;
 mod listing;
 mod lock;
 mod media;
-mod names;
 mod open_file;
 mod open_limit;
 mod outage;
-mod presence;
+mod path_locks;
+mod pending_upload;
 mod property;
 mod reader;
 mod reattach;
-mod removals;
-mod spelling;
-mod tag;
+mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unicode_spelling;
 mod upload;
 mod upload_registry;
 mod view;
@@ -44,50 +44,50 @@ mod view;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cut_uploads::CutUploads;
+use availability::AvailabilityState;
+use background_delete::BackgroundDeletes;
+use etag::EtagTracker;
 use fine_times::FineTimes;
-use hands::HostHands;
-use host::{Errno, Exclusive, Host, KeptNames};
-use index::Index;
+use fs::{Errno, KeptNamesFn, ServedFs, StateDirectoryLock};
+use host_access::FsHostAccess;
+use index::NodeIndex;
+use interrupted_uploads::InterruptedUploads;
 use link_moves::LinkMoves;
 use lock::LockTable;
-use names::NameLocks;
-use open_limit::OpenLimit;
-use presence::Presence;
-use removals::Removals;
-use tag::Tags;
+use open_limit::OpenFileLimit;
+use path_locks::PathLocks;
 use upload_registry::UploadRegistry;
 
 use crate::auth::{Clock, Session};
 use crate::domain::{Login, NodeId, TreePath};
 use crate::store::{self, Store};
 
-pub use cancellation::{CancelOnDrop, Cancellation};
-pub use cut_uploads::{CutUploadPolicy, UnfinishedBytes};
-pub use deposit::{Deposit, Secured, Unfinished, Waiting};
-pub use editor::Editor;
-pub use entry::{Attributes, Entry, Etag, Kind, Space, Timestamp};
+pub use cancellation::{CancelOnDrop, CancellationFlag};
+pub use editor::FileEditor;
+pub use entry::{AttributeChanges, Entry, EntryKind, Etag, FilesystemSpace, Timestamp};
 pub use error::Error;
-pub use index::Named;
-pub use label::{label, tags_property};
-pub use listing::Listing;
-pub use lock::{Lock, LockRequest, LockToken};
+pub use index::NamedNode;
+pub use interrupted_uploads::{InterruptedUploadPolicy, UnfinishedUploadBytes};
+pub use listing::DirectoryListing;
+pub use lock::{DavLock, LockRequest, LockToken};
 pub use media::media_type;
 pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
-pub use outage::{OUTAGE_RETRY, Outage};
-pub use property::{Property, PropertyChange, PropertyName};
-pub use reader::Reader;
-pub use reattach::{NodePlace, Reattachment};
-pub use spelling::moved_to;
-pub use upload::{Committed, Upload};
-pub use view::{Change, Changed, Changes, Claim, EditMode, Overwrite, Point, View};
+pub use outage::{OUTAGE_RETRY_AFTER, TreeOutage};
+pub use pending_upload::{IncomingPart, PendingUpload, StagedPart, SyncedPart};
+pub use property::{DeadProperty, PropertyChange, PropertyName};
+pub use reader::FileReader;
+pub use reattach::{NodeMatch, NodeReattachment};
+pub use tags::{set_tags_change, tags_property};
+pub use unicode_spelling::move_destination;
+pub use upload::{CommittedUpload, StagedUpload};
+pub use view::{ChangedMember, EditMode, OverwriteMode, SyncChanges, SyncItem, SyncPoint, View, WriteConditions};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// When success after a write is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
+pub enum CommitDurability {
     /// Once the bytes and their name are on disk.
     #[default]
     Full,
@@ -95,60 +95,60 @@ pub enum Durability {
     Fast,
 }
 
-impl Durability {
+impl CommitDurability {
     /// Returns how soon what the store keeps for a request is on disk: as soon as content is.
     fn of_rows(self) -> store::WriteDurability {
         match self {
-            Durability::Full => store::WriteDurability::Synced,
-            Durability::Fast => store::WriteDurability::Lazy,
+            CommitDurability::Full => store::WriteDurability::Synced,
+            CommitDurability::Fast => store::WriteDurability::Lazy,
         }
     }
 }
 
 /// How a tree is served.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct TreeOptions {
     /// The served folder.
     pub root: PathBuf,
     /// When success is answered.
-    pub durability: Durability,
+    pub durability: CommitDurability,
 }
 
 /// The served tree, without regard to who asks; clones share it.
 #[derive(Clone)]
 pub struct Tree {
-    shared: Arc<Shared>,
+    shared: Arc<SharedTree>,
 }
 
 /// What all views of a tree share.
-struct Shared {
-    host: Arc<Host>,
-    index: Index,
+struct SharedTree {
+    fs: Arc<ServedFs>,
+    index: NodeIndex,
     locks: LockTable,
-    tags: Arc<Tags>,
-    names: NameLocks,
+    etags: Arc<EtagTracker>,
+    path_locks: PathLocks,
     /// Moves of symbolic links and directories.
     link_moves: LinkMoves,
     /// One comparison with a journal at a time, by its token and directory.
-    journals: NameLocks,
-    removals: Removals,
+    journal_locks: PathLocks,
+    background_deletes: BackgroundDeletes,
     /// Uploads under way, by the directories that they are for.
-    uploads: Arc<UploadRegistry>,
+    upload_registry: Arc<UploadRegistry>,
     /// What lost connections have left of uploads.
-    cut_uploads: CutUploads,
+    interrupted_uploads: InterruptedUploads,
     clock: Clock,
     /// Places of what is open.
-    open_limit: OpenLimit,
-    durability: Durability,
-    presence: Presence,
+    open_limit: OpenFileLimit,
+    durability: CommitDurability,
+    availability: AvailabilityState,
     /// Where this is the process that serves the tree.
-    alone: Option<Exclusive>,
+    serve_lock: Option<StateDirectoryLock>,
 }
 
-impl Shared {
+impl SharedTree {
     /// Tells whether this process serves the tree, and does not look at it beside the one that does.
-    fn serves(&self) -> bool {
-        self.alone.is_some()
+    fn is_serving(&self) -> bool {
+        self.serve_lock.is_some()
     }
 }
 
@@ -159,9 +159,9 @@ impl Tree {
     /// # Errors
     /// [`Error::OtherTree`] when it is not the folder that nodes were named in, [`Error::Host`] when the folder can't be
     /// used or another server uses it or the state, [`Error::Store`] when the store can't.
-    pub fn open(options: Options, store: Store, clock: Clock) -> Result<Self> {
-        let alone = Exclusive::claim(store.state_dir()).map_err(Error::Host)?;
-        let tree = Self::over(&options, store, clock, Some(alone))?;
+    pub fn open(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
+        let alone = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
+        let tree = Self::open_with(&options, store, clock, Some(alone))?;
         tree.shared.index.recover()?;
         Ok(tree)
     }
@@ -170,43 +170,43 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Tree::open`].
-    pub fn attach(options: Options, store: Store, clock: Clock) -> Result<Self> {
-        Self::over(&options, store, clock, None)
+    pub fn attach(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
+        Self::open_with(&options, store, clock, None)
     }
 
-    fn over(options: &Options, store: Store, clock: Clock, alone: Option<Exclusive>) -> Result<Self> {
-        let sweeps = alone.is_some().then(|| kept_names(store.clone()));
-        let host = Arc::new(Host::open(&options.root, sweeps).map_err(Error::Host)?);
-        let removals = Removals::default();
-        let hands = HostHands::new(Arc::clone(&host), removals.clone());
+    fn open_with(options: &TreeOptions, store: Store, clock: Clock, alone: Option<StateDirectoryLock>) -> Result<Self> {
+        let sweeps = alone.is_some().then(|| kept_names_fn(store.clone()));
+        let host = Arc::new(ServedFs::open(&options.root, sweeps).map_err(Error::Filesystem)?);
+        let removals = BackgroundDeletes::default();
+        let hands = FsHostAccess::new(Arc::clone(&host), removals.clone());
         let lasting = options.durability.of_rows();
-        let index = Index::new(store.clone(), Arc::new(hands), lasting);
-        presence::recognise(&host, &index)?;
+        let index = NodeIndex::new(store.clone(), Arc::new(hands), lasting);
+        availability::verify_root(&host, &index)?;
         if alone.is_some() {
-            host.claim().map_err(Error::Host)?;
-            presence::note_root(&host, &store)?;
+            host.lock_for_serving().map_err(Error::Filesystem)?;
+            availability::record_root_marker(&host, &store)?;
         }
         let tree = Self {
-            shared: Arc::new(Shared {
-                tags: Tags::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&host), store.clone()))),
-                host,
-                cut_uploads: CutUploads::new(store.clone(), clock.clone()),
+            shared: Arc::new(SharedTree {
+                etags: EtagTracker::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&host), store.clone()))),
+                fs: host,
+                interrupted_uploads: InterruptedUploads::new(store.clone(), clock.clone()),
                 locks: LockTable::open(store.clone(), clock.clone(), lasting)?,
                 index,
-                names: NameLocks::new(),
+                path_locks: PathLocks::new(),
                 link_moves: LinkMoves::default(),
-                journals: NameLocks::new(),
-                removals,
-                uploads: Arc::default(),
+                journal_locks: PathLocks::new(),
+                background_deletes: removals,
+                upload_registry: Arc::default(),
                 clock,
-                open_limit: OpenLimit::default(),
+                open_limit: OpenFileLimit::default(),
                 durability: options.durability,
-                presence: Presence::default(),
-                alone,
+                availability: AvailabilityState::default(),
+                serve_lock: alone,
             }),
         };
         // Before anything is judged by what stands in the place of a file system that is not mounted.
-        tree.look();
+        tree.check_availability();
         Ok(tree)
     }
 
@@ -219,14 +219,14 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::Absent`] when nothing is there.
-    pub fn mint(&self, path: &TreePath) -> Result<NodeId> {
-        self.shared.index.mint(path)
+    pub fn assign_node_id(&self, path: &TreePath) -> Result<NodeId> {
+        self.shared.index.assign_id(path)
     }
 
     /// Likewise, counted for the user who asks for it, where one does.
     ///
     /// # Errors
-    /// As [`Tree::mint`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as may
+    /// As [`Tree::assign_node_id`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as may
     /// be.
     pub fn mint_for(&self, path: &TreePath, namer: Option<&Login>) -> Result<NodeId> {
         self.shared.index.mint_for(path, namer)
@@ -240,12 +240,12 @@ impl Tree {
         self.shared.locks.end_of_removed_users()
     }
 
-    /// Makes sure that [`Tree::mint`] can name the node at a path; names nothing.
+    /// Makes sure that [`Tree::assign_node_id`] can name the node at a path; names nothing.
     ///
     /// # Errors
-    /// As [`Tree::mint`].
-    pub fn can_mint(&self, path: &TreePath) -> Result<()> {
-        self.shared.index.can_mint(path)
+    /// As [`Tree::assign_node_id`].
+    pub fn can_assign_node_id(&self, path: &TreePath) -> Result<()> {
+        self.shared.index.can_assign_id(path)
     }
 
     /// Returns where a node is; `None` when it has ended or another folder stands in its place.
@@ -254,13 +254,13 @@ impl Tree {
     }
 
     /// Returns the named nodes at and below a path, in the order of their paths.
-    pub fn nodes(&self, under: &TreePath) -> Result<Vec<Named>> {
+    pub fn nodes(&self, under: &TreePath) -> Result<Vec<NamedNode>> {
         self.shared.index.list(under)
     }
 
     /// Drops the rows of ended nodes that no grant, scope or property names; all of them where the
     /// served folder is another than the nodes were named in. Returns what dangles, dropped or not.
-    pub fn repair(&self) -> Result<Vec<Named>> {
+    pub fn repair(&self) -> Result<Vec<NamedNode>> {
         self.shared.index.repair()
     }
 
@@ -269,58 +269,58 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::Exists`] when something else stands there or on the way.
-    pub fn ensure_folder(&self, path: &TreePath) -> Result<bool> {
-        let host = &self.shared.host;
-        host.available()?;
+    pub fn ensure_directory(&self, path: &TreePath) -> Result<bool> {
+        let host = &self.shared.fs;
+        host.check_available()?;
         let (mut folder, mut place, mut made) = (host.root()?, TreePath::root(), false);
         for name in path.names() {
-            made = match folder.make_folder(&name, host.masked(0o777)) {
+            made = match folder.create_directory(&name, host.apply_umask(0o777)) {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
             };
-            if made && self.shared.durability == Durability::Full {
+            if made && self.shared.durability == CommitDurability::Full {
                 folder.sync()?;
             }
             let next = TreePath::root().child(&name);
-            folder = folder.folder(&next).map_err(|error| match Error::from(error) {
-                Error::Absent => Error::Exists,
+            folder = folder.open_directory(&next).map_err(|error| match Error::from(error) {
+                Error::Absent => Error::AlreadyExists,
                 other => other,
             })?;
             place = place.child(&name);
-            host.folder(&place)?;
+            host.open_directory(&place)?;
         }
         Ok(made)
     }
 
     /// Tells whether locks work on the file system of a folder that was served; `None` where it was not yet.
-    pub fn locks_work(root: &Path) -> Option<bool> {
-        host::locks_work(root)
+    pub fn supports_flock(root: &Path) -> Option<bool> {
+        fs::supports_flock(root)
     }
 
     /// Tells why the reserved directory of a folder is not ours alone, as the rest of a sentence.
-    pub fn reserved_fault(root: &Path) -> Option<String> {
-        host::reserved_fault(root)
+    pub fn reserved_directory_fault(root: &Path) -> Option<String> {
+        fs::reserved_directory_fault(root)
     }
 
     /// Tells that a folder is the one that the nodes of a store were named in.
     ///
     /// # Errors
     /// [`Error::OtherTree`]; [`Error::Host`], [`Error::Store`].
-    pub fn recognise(root: &Path, store: &Store) -> Result<()> {
-        let host = Arc::new(Host::open(root, None).map_err(Error::Host)?);
-        let hands = HostHands::new(Arc::clone(&host), Removals::default());
-        presence::recognise(&host, &Index::new(store.clone(), Arc::new(hands), store::WriteDurability::Lazy))
+    pub fn verify_root(root: &Path, store: &Store) -> Result<()> {
+        let host = Arc::new(ServedFs::open(root, None).map_err(Error::Filesystem)?);
+        let hands = FsHostAccess::new(Arc::clone(&host), BackgroundDeletes::default());
+        availability::verify_root(&host, &NodeIndex::new(store.clone(), Arc::new(hands), store::WriteDurability::Lazy))
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.
-    pub fn settle(&self) {
-        self.shared.removals.settle();
+    pub fn wait_for_background_deletes(&self) {
+        self.shared.background_deletes.wait_until_idle();
     }
 }
 
 /// Asks for what of staging belongs to unfinished uploads.
-fn kept_names(store: Store) -> KeptNames {
+fn kept_names_fn(store: Store) -> KeptNamesFn {
     Box::new(move || {
         let names = store.staged_names();
         names.inspect_err(|error| tracing::error!(%error, "staging is not swept")).ok()

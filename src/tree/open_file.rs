@@ -7,7 +7,7 @@
 //! upload by its path.
 //!
 //! A handle opened to read reads that file, whatever happens to its names, and changes nothing of it but mode and times.
-//! A handle opened to write is in one of these states ([`FileState`]):
+//! A handle opened to write is in one of these states ([`WritableState`]):
 //!
 //! | state | entered by | the name shows it | reads and writes | CLOSE |
 //! |---|---|---|---|---|
@@ -27,7 +27,7 @@
 //!
 //! Locks and scopes follow the file: see [`super::handle_access`].
 
-mod names;
+mod session_paths;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,68 +35,68 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::host::{Stat, space};
-use super::in_place::InPlace;
-use super::upload::{SlotId, Upload};
-use super::{Attributes, EditMode, Entry, Error, Reader, Result, Space, View};
+use super::fs::{Stat, filesystem_space};
+use super::in_place::InPlaceEdit;
+use super::upload::{SlotId, StagedUpload};
+use super::{AttributeChanges, EditMode, Entry, Error, FileReader, FilesystemSpace, Result, View};
 
-pub use names::{OpenRequest, SessionListing};
+pub use session_paths::{OpenRequest, SessionListing};
 
 /// The tree as a session sees it that keeps files open: as its view shows it, and its own uploads under their names.
 /// Clones share all.
 #[derive(Clone)]
-pub struct SessionFiles(Arc<Inner>);
+pub struct SessionFiles(Arc<SessionFilesInner>);
 
-struct Inner {
+struct SessionFilesInner {
     view: View,
     /// The session's staged files by the slot that they are for; bounded by its handles.
-    staged: Mutex<HashMap<SlotId, Weak<WrittenFile>>>,
+    staged: Mutex<HashMap<SlotId, Weak<WritableFile>>>,
     /// What an earlier connection of the token has left of uploads, and this one has asked for: staged as if a handle
     /// were open still.
-    resumed: Mutex<HashMap<SlotId, Arc<WrittenFile>>>,
+    resumed: Mutex<HashMap<SlotId, Arc<WritableFile>>>,
     /// Held by who makes a copy anew while it commits another: one at a time, so that two never wait for each other.
-    copying: Mutex<()>,
+    copy_lock: Mutex<()>,
 }
 
 /// An open file. Dropping it ends it without a commit.
 pub struct OpenFile {
     session: SessionFiles,
-    handle: Handle,
+    handle: OpenFileHandle,
 }
 
-enum Handle {
+enum OpenFileHandle {
     /// Opened to be read; of an upload of the session, with that upload.
-    Read(Box<Reader>, Option<Weak<WrittenFile>>),
+    Read(Box<FileReader>, Option<Weak<WritableFile>>),
     /// Opened to be written.
-    Write(Arc<WrittenFile>),
+    Write(Arc<WritableFile>),
 }
 
 /// A file open to be written, and what has become of it.
-struct WrittenFile {
+struct WritableFile {
     mode: EditMode,
     /// Whether a write was refused after something else took the name.
-    refused: AtomicBool,
-    state: RwLock<FileState>,
+    write_refused: AtomicBool,
+    state: RwLock<WritableState>,
 }
 
 /// What has become of a file that was opened to be written: the table in the module's documentation.
-enum FileState {
-    Staged(Box<Upload>),
-    InPlace(Box<InPlace>),
-    Superseded(Box<Upload>),
-    Unlinked(Box<Upload>),
+enum WritableState {
+    Staged(Box<StagedUpload>),
+    InPlace(Box<InPlaceEdit>),
+    Superseded(Box<StagedUpload>),
+    Unlinked(Box<StagedUpload>),
     Closed,
 }
 
 /// Where the content of an open file is.
-enum Content<'a> {
-    Upload(&'a Upload),
-    InPlace(&'a InPlace),
+enum ContentRef<'a> {
+    Upload(&'a StagedUpload),
+    InPlace(&'a InPlaceEdit),
 }
 
-impl FileState {
+impl WritableState {
     /// Lets a staged upload go on without its name, in the state that `next` makes of it; any other stays as it is.
-    fn leave_name(&mut self, next: impl FnOnce(Box<Upload>) -> Self) {
+    fn detach_name(&mut self, next: impl FnOnce(Box<StagedUpload>) -> Self) {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Staged(mut upload) => {
                 upload.detach();
@@ -106,10 +106,10 @@ impl FileState {
         };
     }
 
-    fn content(&self) -> Result<Content<'_>> {
+    fn content(&self) -> Result<ContentRef<'_>> {
         match self {
-            Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(Content::Upload(upload)),
-            Self::InPlace(editor) => Ok(Content::InPlace(editor)),
+            Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(ContentRef::Upload(upload)),
+            Self::InPlace(editor) => Ok(ContentRef::InPlace(editor)),
             // The session has just ended: no request comes through a closed handle.
             Self::Closed => Err(crate::auth::SessionEnded.into()),
         }
@@ -123,11 +123,11 @@ impl OpenFile {
     /// [`Error::WrongMode`] for a file that was not opened to be read; [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.handle {
-            Handle::Read(reader, _) => reader.read_at(buffer, offset),
-            Handle::Write(file) if !file.mode.read => Err(Error::WrongMode),
-            Handle::Write(file) => match file.state.read().content()? {
-                Content::Upload(upload) => upload.read_at(buffer, offset),
-                Content::InPlace(editor) => editor.read_at(buffer, offset),
+            OpenFileHandle::Read(reader, _) => reader.read_at(buffer, offset),
+            OpenFileHandle::Write(file) if !file.mode.read => Err(Error::WrongOpenMode),
+            OpenFileHandle::Write(file) => match file.state.read().content()? {
+                ContentRef::Upload(upload) => upload.read_at(buffer, offset),
+                ContentRef::InPlace(editor) => editor.read_at(buffer, offset),
             },
         }
     }
@@ -136,16 +136,20 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`Error::WrongMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::WrongType`],
-    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
+    /// [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.handle {
-            Handle::Read(..) => Err(Error::WrongMode),
-            Handle::Write(file) => {
-                let written = self.session.with_staged(file, |file, state| {
-                    file.with(state, |upload| upload.write_at(data, offset), |editor| editor.write_at(data, offset))
+            OpenFileHandle::Read(..) => Err(Error::WrongOpenMode),
+            OpenFileHandle::Write(file) => {
+                let written = self.session.with_writable_state(file, |file, state| {
+                    file.with_content(
+                        state,
+                        |upload| upload.write_at(data, offset),
+                        |editor| editor.write_at(data, offset),
+                    )
                 });
                 if matches!(written, Err(Error::Superseded)) {
-                    file.refused.store(true, Ordering::Release);
+                    file.write_refused.store(true, Ordering::Release);
                 }
                 written
             }
@@ -158,12 +162,14 @@ impl OpenFile {
     /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         match &self.handle {
-            Handle::Read(reader, None) => reader.stat(),
-            Handle::Read(reader, Some(file)) => match staged_for(reader, file).and_then(|file| file.staged_stat()) {
-                Some(entry) => entry,
-                None => reader.stat(),
-            },
-            Handle::Write(file) => file.stat(),
+            OpenFileHandle::Read(reader, None) => reader.stat(),
+            OpenFileHandle::Read(reader, Some(file)) => {
+                match staged_upload_of(reader, file).and_then(|file| file.staged_stat()) {
+                    Some(entry) => entry,
+                    None => reader.stat(),
+                }
+            }
+            OpenFileHandle::Write(file) => file.stat(),
         }
     }
 
@@ -172,17 +178,19 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::write_at`]; [`Error::WrongMode`] for the size of a file that was opened only to be read;
     /// [`Error::Forbidden`].
-    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+    pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         match &self.handle {
-            Handle::Read(reader, upload) => match upload.as_ref().and_then(|file| staged_for(reader, file)) {
-                _ if attributes.size.is_some() => Err(Error::WrongMode),
-                Some(file) => file.set_attributes(attributes),
-                None => reader.set_attributes(attributes),
-            },
-            Handle::Write(file) if attributes.size.is_some() => {
-                self.session.with_staged(file, |file, state| file.set_attributes_in(state, attributes))
+            OpenFileHandle::Read(reader, upload) => {
+                match upload.as_ref().and_then(|file| staged_upload_of(reader, file)) {
+                    _ if attributes.size.is_some() => Err(Error::WrongOpenMode),
+                    Some(file) => file.set_attributes(attributes),
+                    None => reader.set_attributes(attributes),
+                }
             }
-            Handle::Write(file) => file.set_attributes(attributes),
+            OpenFileHandle::Write(file) if attributes.size.is_some() => {
+                self.session.with_writable_state(file, |file, state| file.set_attributes_in(state, attributes))
+            }
+            OpenFileHandle::Write(file) => file.set_attributes(attributes),
         }
     }
 
@@ -192,11 +200,11 @@ impl OpenFile {
     /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.handle {
-            Handle::Read(..) => Ok(()),
-            Handle::Write(file) => match &*file.state.read() {
-                FileState::Staged(upload) => upload.may_still_commit(),
-                FileState::InPlace(editor) => editor.sync(),
-                FileState::Superseded(_) | FileState::Unlinked(_) | FileState::Closed => Ok(()),
+            OpenFileHandle::Read(..) => Ok(()),
+            OpenFileHandle::Write(file) => match &*file.state.read() {
+                WritableState::Staged(upload) => upload.check_committable(),
+                WritableState::InPlace(editor) => editor.sync(),
+                WritableState::Superseded(_) | WritableState::Unlinked(_) | WritableState::Closed => Ok(()),
             },
         }
     }
@@ -205,12 +213,12 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`Error::Host`].
-    pub fn space(&self) -> Result<Space> {
+    pub fn space(&self) -> Result<FilesystemSpace> {
         match &self.handle {
-            Handle::Read(reader, _) => Ok(space(reader.file())?),
-            Handle::Write(file) => match file.state.read().content()? {
-                Content::Upload(upload) => Ok(space(&**upload.file())?),
-                Content::InPlace(editor) => Ok(space(editor.file())?),
+            OpenFileHandle::Read(reader, _) => Ok(filesystem_space(reader.file())?),
+            OpenFileHandle::Write(file) => match file.state.read().content()? {
+                ContentRef::Upload(upload) => Ok(filesystem_space(&**upload.file())?),
+                ContentRef::InPlace(editor) => Ok(filesystem_space(editor.file())?),
             },
         }
     }
@@ -219,14 +227,14 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`Error::Host`].
-    pub fn is_same(&self, other: &OpenFile) -> Result<bool> {
-        Ok(self.file_stat()?.is_same(&other.file_stat()?))
+    pub fn is_same_file(&self, other: &OpenFile) -> Result<bool> {
+        Ok(self.file_stat()?.is_same_file(&other.file_stat()?))
     }
 
     fn file_stat(&self) -> Result<Stat> {
         match &self.handle {
-            Handle::Read(reader, _) => Ok(reader.file().stat()?),
-            Handle::Write(file) => file.file_stat(),
+            OpenFileHandle::Read(reader, _) => Ok(reader.file().stat()?),
+            OpenFileHandle::Write(file) => file.file_stat(),
         }
     }
 
@@ -235,134 +243,134 @@ impl OpenFile {
     /// # Errors
     /// [`Error::Replaced`] and whatever else refuses the commit: then what stood there stands, and the upload is gone.
     pub fn close(self) -> Result<()> {
-        let Handle::Write(file) = &self.handle else { return Ok(()) };
+        let OpenFileHandle::Write(file) = &self.handle else { return Ok(()) };
         // Replaced by the session's own hand, it still has to be told what became of its data.
-        let refused = file.refused.load(Ordering::Acquire);
-        match std::mem::replace(&mut *file.state.write(), FileState::Closed) {
-            FileState::Staged(upload) => upload.commit_in_directory(),
-            FileState::InPlace(editor) => editor.close(),
-            FileState::Superseded(upload) if refused || upload.is_spoilt() => Err(Error::Superseded),
-            FileState::Superseded(_) | FileState::Unlinked(_) | FileState::Closed => Ok(()),
+        let refused = file.write_refused.load(Ordering::Acquire);
+        match std::mem::replace(&mut *file.state.write(), WritableState::Closed) {
+            WritableState::Staged(upload) => upload.commit_in_directory(),
+            WritableState::InPlace(editor) => editor.close(),
+            WritableState::Superseded(upload) if refused || upload.has_failed_write() => Err(Error::Superseded),
+            WritableState::Superseded(_) | WritableState::Unlinked(_) | WritableState::Closed => Ok(()),
         }
     }
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Handle::Write(file) = &self.handle {
-            self.session.forget(file);
-            file.keep_cut();
+        if let OpenFileHandle::Write(file) = &self.handle {
+            self.session.unregister_staged(file);
+            file.keep_interrupted();
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for SessionFilesInner {
     /// What was asked for and not gone on with is kept for the next session.
     fn drop(&mut self) {
-        self.resumed.get_mut().drain().for_each(|(_, file)| file.keep_cut());
+        self.resumed.get_mut().drain().for_each(|(_, file)| file.keep_interrupted());
     }
 }
 
 /// Returns the upload that a handle reads, while what it reads is staged.
-fn staged_for(reader: &Reader, file: &Weak<WrittenFile>) -> Option<Arc<WrittenFile>> {
+fn staged_upload_of(reader: &FileReader, file: &Weak<WritableFile>) -> Option<Arc<WritableFile>> {
     let file = file.upgrade()?;
     let is_staged = match file.state.read().content() {
-        Ok(Content::Upload(upload)) => upload.file().stat().ok()?.is_same(&reader.file().stat().ok()?),
-        Ok(Content::InPlace(_)) | Err(_) => false,
+        Ok(ContentRef::Upload(upload)) => upload.file().stat().ok()?.is_same_file(&reader.file().stat().ok()?),
+        Ok(ContentRef::InPlace(_)) | Err(_) => false,
     };
     is_staged.then_some(file)
 }
 
-impl WrittenFile {
-    fn new(mode: EditMode, state: FileState) -> Arc<Self> {
-        Arc::new(Self { mode, refused: AtomicBool::new(false), state: RwLock::new(state) })
+impl WritableFile {
+    fn new(mode: EditMode, state: WritableState) -> Arc<Self> {
+        Arc::new(Self { mode, write_refused: AtomicBool::new(false), state: RwLock::new(state) })
     }
 
     /// staged -> closed, without a CLOSE: the session is lost.
-    fn keep_cut(&self) {
-        if let FileState::Staged(upload) = std::mem::replace(&mut *self.state.write(), FileState::Closed) {
-            upload.keep_cut();
+    fn keep_interrupted(&self) {
+        if let WritableState::Staged(upload) = std::mem::replace(&mut *self.state.write(), WritableState::Closed) {
+            upload.keep_interrupted();
         }
     }
 
-    fn with<T>(
+    fn with_content<T>(
         &self,
-        state: &FileState,
-        staged: impl FnOnce(&Upload) -> Result<T>,
-        in_place: impl FnOnce(&InPlace) -> Result<T>,
+        state: &WritableState,
+        staged: impl FnOnce(&StagedUpload) -> Result<T>,
+        in_place: impl FnOnce(&InPlaceEdit) -> Result<T>,
     ) -> Result<T> {
         match state {
-            FileState::Staged(upload) | FileState::Unlinked(upload) => staged(upload),
-            FileState::InPlace(editor) => in_place(editor),
-            FileState::Superseded(_) => Err(Error::Superseded),
-            FileState::Closed => Err(crate::auth::SessionEnded.into()),
+            WritableState::Staged(upload) | WritableState::Unlinked(upload) => staged(upload),
+            WritableState::InPlace(editor) => in_place(editor),
+            WritableState::Superseded(_) => Err(Error::Superseded),
+            WritableState::Closed => Err(crate::auth::SessionEnded.into()),
         }
     }
 
-    fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+    fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         self.set_attributes_in(&self.state.read(), attributes)
     }
 
-    fn set_attributes_in(&self, state: &FileState, attributes: &Attributes) -> Result<()> {
-        self.with(state, |upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
+    fn set_attributes_in(&self, state: &WritableState, attributes: &AttributeChanges) -> Result<()> {
+        self.with_content(state, |upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
     }
 
     fn stat(&self) -> Result<Entry> {
         match self.state.read().content()? {
-            Content::Upload(upload) => upload.stat(),
-            Content::InPlace(editor) => editor.stat(),
+            ContentRef::Upload(upload) => upload.stat(),
+            ContentRef::InPlace(editor) => editor.stat(),
         }
     }
 
     /// Returns what an upload that is not in place would be; none once it is, or is closed.
     fn staged_stat(&self) -> Option<Result<Entry>> {
         match self.state.read().content() {
-            Ok(Content::Upload(upload)) => Some(upload.stat()),
-            Ok(Content::InPlace(_)) | Err(_) => None,
+            Ok(ContentRef::Upload(upload)) => Some(upload.stat()),
+            Ok(ContentRef::InPlace(_)) | Err(_) => None,
         }
     }
 
     fn file_stat(&self) -> Result<Stat> {
         match self.state.read().content()? {
-            Content::Upload(upload) => Ok(upload.file().stat()?),
-            Content::InPlace(editor) => Ok(editor.file().stat()?),
+            ContentRef::Upload(upload) => Ok(upload.file().stat()?),
+            ContentRef::InPlace(editor) => Ok(editor.file().stat()?),
         }
     }
 
     /// Tells whether the name that it is staged for shows it, where `now` stands in the tree.
-    fn is_shown(&self, now: Option<&Stat>) -> bool {
-        matches!(&*self.state.read(), FileState::Staged(upload) if upload.shows_at(now))
+    fn is_visible_over(&self, now: Option<&Stat>) -> bool {
+        matches!(&*self.state.read(), WritableState::Staged(upload) if upload.is_visible_over(now))
     }
 
     /// staged -> superseded: a later upload of the session has taken the name.
     fn supersede(&self) {
-        self.state.write().leave_name(FileState::Superseded);
+        self.state.write().detach_name(WritableState::Superseded);
     }
 
     /// staged -> unlinked, by an operation that removes what stands under the name in the tree, if anything does.
     fn unlink_with(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
         // Held, so that no CLOSE of another channel comes between.
         let mut state = self.state.write();
-        let is_staged = matches!(&*state, FileState::Staged(_));
+        let is_staged = matches!(&*state, WritableState::Staged(_));
         match remove() {
             Err(Error::Absent) if is_staged => {}
             removed => removed?,
         }
-        state.leave_name(FileState::Unlinked);
+        state.detach_name(WritableState::Unlinked);
         Ok(())
     }
 
     /// staged -> unlinked: the session has put something else under the name.
     fn unlink(&self) {
-        self.state.write().leave_name(FileState::Unlinked);
+        self.state.write().detach_name(WritableState::Unlinked);
     }
 
     /// staged -> in place, for an operation that needs the file under its name. Where the operation fails the commit is
     /// taken back: the old content stands and the file stays staged.
     fn commit_for<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.state.write();
-        let mut upload = match std::mem::replace(&mut *state, FileState::Closed) {
-            FileState::Staged(upload) => upload,
+        let mut upload = match std::mem::replace(&mut *state, WritableState::Closed) {
+            WritableState::Staged(upload) => upload,
             other => {
                 *state = other;
                 drop(state);
@@ -370,31 +378,32 @@ impl WrittenFile {
             }
         };
         let mode = EditMode { append: upload.appends(), ..self.mode };
-        let committed = if upload.is_untouched() { upload.original().map(Err) } else { upload.commit_early().map(Ok) };
+        let committed =
+            if upload.is_unchanged_copy() { upload.original_file().map(Err) } else { upload.commit_early().map(Ok) };
         let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {
-                *state = FileState::Staged(upload);
+                *state = WritableState::Staged(upload);
                 return Err(error);
             }
         };
         match (operation(), committed) {
             (Ok(done), committed) => {
                 let in_place = match committed {
-                    Ok(commit) => upload.keep(commit, mode),
+                    Ok(commit) => upload.into_in_place(commit, mode),
                     Err(original) => upload.into_original(original, mode),
                 };
                 // An error here is the end of the session, which every further request is told.
-                *state = in_place.map_or(FileState::Closed, |editor| FileState::InPlace(Box::new(editor)));
+                *state = in_place.map_or(WritableState::Closed, |editor| WritableState::InPlace(Box::new(editor)));
                 Ok(done)
             }
             (Err(error), committed) => {
                 *state = match committed.map(|commit| upload.undo(commit)) {
-                    Ok(Ok(())) | Err(_) => FileState::Staged(upload),
+                    Ok(Ok(())) | Err(_) => WritableState::Staged(upload),
                     // Somebody has changed the name meanwhile: the file is what was put there.
                     Ok(Err(commit)) => {
-                        let in_place = upload.keep(*commit, mode);
-                        in_place.map_or(FileState::Closed, |editor| FileState::InPlace(Box::new(editor)))
+                        let in_place = upload.into_in_place(*commit, mode);
+                        in_place.map_or(WritableState::Closed, |editor| WritableState::InPlace(Box::new(editor)))
                     }
                 };
                 Err(error)

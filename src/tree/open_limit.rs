@@ -10,14 +10,14 @@ use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 
 /// The shares of a tree; without limits until they are set.
 #[derive(Default)]
-pub(super) struct OpenLimit(OnceLock<UserQuotas>);
+pub(super) struct OpenFileLimit(OnceLock<UserQuotas>);
 
-impl OpenLimit {
+impl OpenFileLimit {
     /// Takes the place of one more open file or directory.
     ///
     /// # Errors
     /// [`Error::TooManyOpenFiles`].
-    pub(super) fn take(&self, login: &Login) -> Result<Option<QuotaReservation>> {
+    pub(super) fn acquire(&self, login: &Login) -> Result<Option<QuotaReservation>> {
         match self.0.get() {
             Some(shares) => shares.try_reserve(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
             None => Ok(None),
@@ -25,7 +25,7 @@ impl OpenLimit {
     }
 
     /// Takes the place of what was open until now, whose own place is returned soon.
-    pub(super) fn take_over(&self, login: &Login) -> Option<QuotaReservation> {
+    pub(super) fn acquire_beyond_limit(&self, login: &Login) -> Option<QuotaReservation> {
         self.0.get().map(|shares| shares.reserve_over_limit(login, 1))
     }
 }

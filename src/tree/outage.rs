@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// Time after which a client may ask again for what is not served.
-pub const OUTAGE_RETRY: Duration = Duration::from_secs(5);
+pub const OUTAGE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A reason for which nothing is answered of a tree until it is back; it names no path of the host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Outage {
+pub enum TreeOutage {
     /// Nothing is at the path.
     #[error("it is not there: its file system may not be mounted")]
     Missing,
@@ -22,7 +22,7 @@ pub enum Outage {
     Failing(String),
     /// The file system does not answer.
     #[error("its file system does not answer")]
-    Silent,
+    Unresponsive,
     /// What is open belongs to a mount that has ended.
     #[error("its file system was unmounted since this was opened: open it again")]
     Detached,

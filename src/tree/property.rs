@@ -5,18 +5,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::index::{Index, lineage};
-use super::label::{tags_of, tags_property};
+use super::index::{NodeIndex, self_and_ancestors};
+use super::tags::{parse_tags, tags_property};
 use super::{Error, Result};
 use crate::domain::{EntryName, FileTag, Login, NodeId, TreePath};
 use crate::store::{NodeRow, PropertyRow, PropertyTotals, PropertyUpdate, StoreError};
 
 /// What one property, and all of one entry, may come to.
-const VALUE_BYTES: usize = 64 << 10;
-const ENTRY_COUNT: u64 = 1000;
-const ENTRY_BYTES: u64 = 1 << 20;
+const PROPERTY_VALUE_BYTES: usize = 64 << 10;
+const PROPERTIES_PER_ENTRY: u64 = 1000;
+const PROPERTY_BYTES_PER_ENTRY: u64 = 1 << 20;
 /// What is read for the entries of one folder at once.
-const FOLDER_BYTES: usize = 16 << 20;
+const PROPERTY_BYTES_PER_LISTING: usize = 16 << 20;
 
 /// The name of a property: an XML namespace (may be empty) and a local name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ pub struct PropertyName {
 
 /// A dead property.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Property {
+pub struct DeadProperty {
     /// Its name.
     pub name: PropertyName,
     /// The whole element as XML that declares every prefix it uses.
@@ -40,33 +40,33 @@ pub struct Property {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PropertyChange {
     /// Sets a property.
-    Set(Property),
+    Set(DeadProperty),
     /// Removes a property, if it is there.
     Remove(PropertyName),
 }
 
-impl Index {
+impl NodeIndex {
     /// Returns the properties of an entry, by name.
-    pub(super) fn properties(&self, path: &TreePath) -> Result<Vec<Property>> {
-        let Some(node) = self.find(path)? else { return Ok(Vec::new()) };
-        Ok(self.store().properties(node)?.into_iter().map(Property::from).collect())
+    pub(super) fn properties(&self, path: &TreePath) -> Result<Vec<DeadProperty>> {
+        let Some(node) = self.find_id(path)? else { return Ok(Vec::new()) };
+        Ok(self.store().properties(node)?.into_iter().map(DeadProperty::from).collect())
     }
 
     /// Returns the properties of the entries of a folder that have some, in one read.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<Property>>> {
-        let Some(node) = self.find(folder)? else { return Ok(HashMap::new()) };
-        let rows = self.store().child_properties(node, FOLDER_BYTES)?.ok_or(Error::Unsupported)?;
-        let mut found: HashMap<Vec<u8>, (NodeRow, Vec<Property>)> = HashMap::new();
+    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
+        let Some(node) = self.find_id(folder)? else { return Ok(HashMap::new()) };
+        let rows = self.store().child_properties(node, PROPERTY_BYTES_PER_LISTING)?.ok_or(Error::Unsupported)?;
+        let mut found: HashMap<Vec<u8>, (NodeRow, Vec<DeadProperty>)> = HashMap::new();
         for (row, property) in rows {
             found.entry(row.name.clone()).or_insert((row, Vec::new())).1.push(property.into());
         }
         let mut fitting = HashMap::new();
         for (name, (row, properties)) in found {
             if let Ok(name) = EntryName::new(&name)
-                && self.fits(&row, &folder.child(&name))?
+                && self.row_matches(&row, &folder.child(&name))?
             {
                 fitting.insert(name, properties);
             }
@@ -75,13 +75,13 @@ impl Index {
     }
 
     /// Returns the tags of an entry, and of each below it where `deep`.
-    pub(super) fn tags(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<FileTag>>> {
-        let Some(top) = self.find(path)? else { return Ok(Vec::new()) };
+    pub(super) fn tags_in(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<FileTag>>> {
+        let Some(top) = self.find_id(path)? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (_, node) in self.store().nodes_with_properties(top)?.into_iter().filter(|(b, _)| deep || b.is_root()) {
-            let properties = self.store().properties(node)?.into_iter().map(Property::from);
+            let properties = self.store().properties(node)?.into_iter().map(DeadProperty::from);
             let tagged = properties.filter(|property| property.name == tags_property());
-            found.extend(tagged.filter_map(|property| tags_of(&property.value)));
+            found.extend(tagged.filter_map(|property| parse_tags(&property.value)));
         }
         Ok(found)
     }
@@ -101,15 +101,15 @@ impl Index {
         changes: &[PropertyChange],
         also: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let steps: Vec<PropertyUpdate<'_>> = changes.iter().map(step).collect();
-        if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > VALUE_BYTES)) {
+        let steps: Vec<PropertyUpdate<'_>> = changes.iter().map(property_step).collect();
+        if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > PROPERTY_VALUE_BYTES)) {
             return Err(Error::NoSpace);
         }
         if steps.is_empty() {
             return also();
         }
         let keeps = steps.iter().any(|step| step.value.is_some());
-        let node = if keeps { Some(self.mint_for(path, Some(writer))?) } else { self.find(path)? };
+        let node = if keeps { Some(self.mint_for(path, Some(writer))?) } else { self.find_id(path)? };
         let Some(node) = node else { return also() };
         let mut outcome = Err(Error::NoSpace);
         let changed = self.store().update_properties(
@@ -118,7 +118,7 @@ impl Index {
             &steps,
             self.durability(),
             |PropertyTotals { count, bytes }| {
-                if count <= ENTRY_COUNT && bytes <= ENTRY_BYTES {
+                if count <= PROPERTIES_PER_ENTRY && bytes <= PROPERTY_BYTES_PER_ENTRY {
                     outcome = also();
                 }
                 outcome.is_ok()
@@ -136,15 +136,22 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Store`] of a shortage.
-    pub(super) fn may_copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
-        let Some(source) = self.find(from)? else { return Ok(()) };
+    pub(super) fn check_copy_properties(
+        &self,
+        from: &TreePath,
+        to: &TreePath,
+        writer: &Login,
+        deep: bool,
+    ) -> Result<()> {
+        let Some(source) = self.find_id(from)? else { return Ok(()) };
         let below = self.store().nodes_with_properties(source)?.into_iter();
         let below: Vec<(TreePath, NodeId)> = below.filter(|(below, _)| deep || below.is_root()).collect();
         if below.is_empty() {
             return Ok(());
         }
         // Each copy is named with all above it.
-        let places: HashSet<TreePath> = below.iter().flat_map(|(below, _)| lineage(to.join(below))).collect();
+        let places: HashSet<TreePath> =
+            below.iter().flat_map(|(below, _)| self_and_ancestors(to.join(below))).collect();
         self.store().may_name_nodes(writer, places.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().check_property_quota(writer, self.store().property_bytes(&nodes)?)?)
@@ -153,16 +160,16 @@ impl Index {
     /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),
     /// in place of those that its nodes had; they count as set by whoever copies.
     pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
-        let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find(to)?.map(|old| (None, old)).into_iter().collect();
-        if let Some(source) = self.find(from)? {
+        let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find_id(to)?.map(|old| (None, old)).into_iter().collect();
+        if let Some(source) = self.find_id(from)? {
             for (below, node) in self.store().nodes_with_properties(source)? {
-                if (!deep && !below.is_root()) || self.find(&from.join(&below))? != Some(node) {
+                if (!deep && !below.is_root()) || self.find_id(&from.join(&below))? != Some(node) {
                     continue;
                 }
                 match self.mint_for(&to.join(&below), Some(writer)) {
                     Ok(copy) => pairs.push((Some(node), copy)),
                     // It has ended, or was not copied.
-                    Err(Error::Absent | Error::NoParent | Error::NotFolder | Error::Unsupported) => {}
+                    Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Unsupported) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -174,7 +181,7 @@ impl Index {
     }
 }
 
-fn step(change: &PropertyChange) -> PropertyUpdate<'_> {
+fn property_step(change: &PropertyChange) -> PropertyUpdate<'_> {
     let (name, value) = match change {
         PropertyChange::Set(property) => (&property.name, Some(property.value.as_str())),
         PropertyChange::Remove(name) => (name, None),
@@ -182,7 +189,7 @@ fn step(change: &PropertyChange) -> PropertyUpdate<'_> {
     PropertyUpdate { namespace: &name.namespace, name: &name.name, value }
 }
 
-impl From<PropertyRow> for Property {
+impl From<PropertyRow> for DeadProperty {
     fn from(PropertyRow { namespace, name, value }: PropertyRow) -> Self {
         Self { name: PropertyName { namespace, name }, value }
     }

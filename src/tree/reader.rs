@@ -2,44 +2,44 @@
 
 use std::sync::Arc;
 
-use super::check::Found;
-use super::handle_access::{Anchor, HandleAccess, HandleLocks};
-use super::host::File;
-use super::{Attributes, Entry, Error, Result, Upload, View};
+use super::authorize::OpenEntry;
+use super::fs::FileFd;
+use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
+use super::{AttributeChanges, Entry, Error, Result, StagedUpload, View};
 use crate::domain::{Permission, TreePath};
 
 /// A file open for reading. A file that shrinks while it is read cuts what is read, never pads it.
-pub struct Reader {
-    file: Arc<File>,
+pub struct FileReader {
+    file: Arc<FileFd>,
     entry: Entry,
     access: HandleAccess,
     locks: HandleLocks,
 }
 
-impl Reader {
+impl FileReader {
     /// Reads a file that the check let through, asked for by `asked`.
-    pub(super) fn new(view: &View, asked: &TreePath, found: Found) -> Result<Self> {
+    pub(super) fn new(view: &View, asked: &TreePath, found: OpenEntry) -> Result<Self> {
         let entry = view.entry(asked, &found.stat, found.permission);
         let access = HandleAccess::new(view, found.path, Permission::R)?;
         Ok(Self { file: Arc::new(found.file), entry, access, locks: HandleLocks::new(&[]) })
     }
 
     /// Reads a file that is open already, at a canonical path where it may be read.
-    pub(super) fn of_file(view: &View, path: TreePath, file: Arc<File>) -> Result<Self> {
-        let permission = view.grounds(&path)?.permission();
+    pub(super) fn from_file(view: &View, path: TreePath, file: Arc<FileFd>) -> Result<Self> {
+        let permission = view.permissions_at(&path)?.permission();
         let entry = view.entry(&path, &file.stat()?, permission);
-        let access = HandleAccess::of_open_file(view, path, Permission::R)?;
+        let access = HandleAccess::for_open_file(view, path, Permission::R)?;
         Ok(Self { file, entry, access, locks: HandleLocks::new(&[]) })
     }
 
     /// Reads what an upload has staged, and goes on reading it whatever becomes of the upload.
-    pub(super) fn of_upload(view: &View, upload: &Upload) -> Result<Self> {
-        let (entry, (directory, name)) = (upload.stat()?, upload.slot());
+    pub(super) fn from_upload(view: &View, upload: &StagedUpload) -> Result<Self> {
+        let (entry, (directory, name)) = (upload.stat()?, upload.directory_and_name());
         if !entry.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
-        let (path, anchor) = (upload.path(), Anchor::SlotThenFile(directory.clone(), name.clone()));
-        let access = HandleAccess::anchored(view, path, Permission::R, anchor)?;
+        let (path, anchor) = (upload.last_path(), HandleAnchor::SlotThenFile(directory.clone(), name.clone()));
+        let access = HandleAccess::with_anchor(view, path, Permission::R, anchor)?;
         Ok(Self { file: Arc::clone(upload.file()), entry, access, locks: HandleLocks::new(&[]) })
     }
 
@@ -53,7 +53,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read_at`].
     pub fn stat(&self) -> Result<Entry> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         Ok(self.access.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
     }
 
@@ -62,7 +62,7 @@ impl Reader {
     /// # Errors
     /// [`super::Error::SessionEnded`] once the session's token is dead or no longer reaches the file where it is now.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
 
@@ -72,37 +72,37 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read_at`]; [`super::Error::Host`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
     pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_cached_at(buffer, offset)?)
     }
 
     /// Sets mode and times of the file, where the session may write it.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::SessionEnded`].
-    pub(super) fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.access.check(&*self.file)?;
+    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::FlockGuard`], [`Error::SessionEnded`].
+    pub(super) fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
+        self.access.authorize_use(&*self.file)?;
         if attributes.size.is_some() {
-            return Err(Error::WrongMode);
+            return Err(Error::WrongOpenMode);
         }
         let view = self.access.view();
-        if !view.grounds(&self.access.place().path)?.permission().allows(Permission::W) {
+        if !view.permissions_at(&self.access.last_location().path)?.permission().allows(Permission::W) {
             return Err(Error::Forbidden);
         }
-        let _steady = view.shared().locks.steady();
+        let _steady = view.shared().locks.freeze();
         self.locks.check(&self.access, || self.file.stat())?;
         if let Some(mode) = attributes.mode {
             self.file.set_mode(mode & 0o777)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
-            let edit = view.shared().tags.edit(&self.file, &self.file.stat()?);
+            let edit = view.shared().etags.begin_edit(&self.file, &self.file.stat()?);
             edit.set_times(&self.file, attributes.modified, attributes.accessed)?;
         }
         Ok(())
     }
 
     /// Returns the file.
-    pub(super) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &FileFd {
         &self.file
     }
 }

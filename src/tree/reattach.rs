@@ -2,34 +2,34 @@
 
 use std::sync::Arc;
 
-use super::hands::HostHands;
-use super::host::{Exclusive, Host};
-use super::index::{Facts, Hands};
-use super::removals::Removals;
-use super::{Error, Kind, Options, Result, Tree, kept_names};
+use super::background_delete::BackgroundDeletes;
+use super::fs::{ServedFs, StateDirectoryLock};
+use super::host_access::FsHostAccess;
+use super::index::{HostAccess, InodeMetadata};
+use super::{EntryKind, Error, Result, Tree, TreeOptions, kept_names_fn};
 use crate::domain::{NodeId, NodeIdentity, TreePath};
 use crate::store::Store;
 
 /// What stands at the path of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodePlace {
+pub enum NodeMatch {
     /// The node itself.
     Same,
     /// Another file or directory, of the same kind: the node is bound to it.
-    Another,
+    Different,
     /// Nothing of its kind: the node dangles, as before.
     Missing,
 }
 
 /// A node, and what stands at its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reattachment {
+pub struct NodeReattachment {
     /// Its id.
     pub id: NodeId,
     /// Its path by the index.
     pub path: TreePath,
     /// What stands there.
-    pub place: NodePlace,
+    pub node_match: NodeMatch,
 }
 
 impl Tree {
@@ -40,38 +40,45 @@ impl Tree {
     /// # Errors
     /// [`Error::Host`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
     /// can't be written to; [`Error::Store`].
-    pub fn reattach(options: &Options, store: &Store, bind: bool) -> Result<Vec<Reattachment>> {
-        let _alone = bind.then(|| Exclusive::claim(store.state_dir())).transpose().map_err(Error::Host)?;
-        let kept = bind.then(|| kept_names(store.clone()));
-        let host = Arc::new(Host::open(&options.root, kept).map_err(Error::Host)?);
-        let hands = HostHands::new(Arc::clone(&host), Removals::default());
-        let facts = |path: &TreePath| match hands.ask(path) {
-            Err(Error::Absent | Error::NoParent | Error::NotFolder) => Ok(None),
+    pub fn reattach(options: &TreeOptions, store: &Store, bind: bool) -> Result<Vec<NodeReattachment>> {
+        let _alone =
+            bind.then(|| StateDirectoryLock::acquire(store.state_dir())).transpose().map_err(Error::Filesystem)?;
+        let kept = bind.then(|| kept_names_fn(store.clone()));
+        let host = Arc::new(ServedFs::open(&options.root, kept).map_err(Error::Filesystem)?);
+        let hands = FsHostAccess::new(Arc::clone(&host), BackgroundDeletes::default());
+        let facts = |path: &TreePath| match hands.metadata(path) {
+            Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
             facts => facts.map(Some),
         };
         let (mut report, mut folders) = (Vec::new(), Vec::new());
         for (path, row) in store.nodes()? {
             let place = match (facts(&path)?, row.identity) {
-                (Some(Facts { kind: Kind::Folder, inode, born }), NodeIdentity::Directory { .. }) => {
+                (
+                    Some(InodeMetadata { kind: EntryKind::Directory, inode, birth_time: born }),
+                    NodeIdentity::Directory { .. },
+                ) => {
                     let found = NodeIdentity::Directory { inode, birth_time: born };
                     folders.push((row.id, found));
-                    place(row.identity.matches(found))
+                    node_match(row.identity.matches(found))
                 }
-                (Some(Facts { kind: Kind::File, .. }), NodeIdentity::File { .. }) => {
+                (Some(InodeMetadata { kind: EntryKind::File, .. }), NodeIdentity::File { .. }) => {
                     let holder = path.parent().map(|parent| facts(&parent)).transpose()?.flatten();
-                    let found = holder.map(|Facts { inode, born, .. }| NodeIdentity::File { inode, birth_time: born });
-                    place(found.is_some_and(|found| row.identity.matches(found)))
+                    let found = holder.map(|InodeMetadata { inode, birth_time: born, .. }| NodeIdentity::File {
+                        inode,
+                        birth_time: born,
+                    });
+                    node_match(found.is_some_and(|found| row.identity.matches(found)))
                 }
-                (Some(_) | None, _) => NodePlace::Missing,
+                (Some(_) | None, _) => NodeMatch::Missing,
             };
-            report.push(Reattachment { id: row.id, path, place });
+            report.push(NodeReattachment { id: row.id, path, node_match: place });
         }
         if bind {
-            host.claim().map_err(Error::Host)?;
+            host.lock_for_serving().map_err(Error::Filesystem)?;
             let marker = host.marker_at(&TreePath::root())?.ok_or(Error::Forbidden)?;
             let mut mounts = Vec::new();
-            for (path, _) in host.live_mounts() {
-                let named = report.iter().find(|node| node.path == path && node.place != NodePlace::Missing);
+            for (path, _) in host.mounts_below_root() {
+                let named = report.iter().find(|node| node.path == path && node.node_match != NodeMatch::Missing);
                 if let (Some(node), Some(marker)) = (named, host.marker_at(&path)?) {
                     mounts.push((node.id, marker));
                 }
@@ -83,6 +90,6 @@ impl Tree {
     }
 }
 
-fn place(same: bool) -> NodePlace {
-    if same { NodePlace::Same } else { NodePlace::Another }
+fn node_match(same: bool) -> NodeMatch {
+    if same { NodeMatch::Same } else { NodeMatch::Different }
 }

@@ -6,59 +6,59 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::{Durability, Options, Tree, View};
+use super::{CommitDurability, Tree, TreeOptions, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, generate_token, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
 use crate::store::{NewTokenRow, Store};
 
 /// A tree that is served, and all that is needed to come in.
-pub(crate) struct House {
+pub(crate) struct TreeFixture {
     pub(crate) tree: Tree,
     pub(crate) store: Store,
     pub(crate) auth: Authenticator,
     pub(crate) clock: Clock,
-    pub(crate) root: PathBuf,
-    tokens: AtomicU32,
-    _folder: Option<TempDir>,
+    pub(crate) root_path: PathBuf,
+    token_count: AtomicU32,
+    _directory: Option<TempDir>,
 }
 
-impl House {
+impl TreeFixture {
     /// Serves a folder that holds these folders.
     pub(crate) fn new(folders: &[&str]) -> Self {
         let temporary = tempfile::tempdir().expect("folder");
-        let house = Self::within(temporary.path());
+        let house = Self::open_in(temporary.path());
         for folder in folders {
-            house.tree.ensure_folder(&at(folder)).expect("folder");
+            house.tree.ensure_directory(&tree_path(folder)).expect("folder");
         }
-        Self { _folder: Some(temporary), ..house }
+        Self { _directory: Some(temporary), ..house }
     }
 
     /// Serves what is in a folder that stays, with the state beside it.
-    pub(crate) fn within(folder: &Path) -> Self {
+    pub(crate) fn open_in(folder: &Path) -> Self {
         let root = folder.join("root");
         std::fs::create_dir_all(&root).expect("root");
         let store = Store::open(&folder.join("state")).expect("store");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
         let clock = Clock::manual(now());
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
-        let tree = Tree::open(options(&root), store.clone(), clock.clone()).expect("tree");
-        Self { tree, store, auth, clock, root, tokens: AtomicU32::new(0), _folder: None }
+        let tree = Tree::open(tree_options(&root), store.clone(), clock.clone()).expect("tree");
+        Self { tree, store, auth, clock, root_path: root, token_count: AtomicU32::new(0), _directory: None }
     }
 
     /// Opens the tree once more, as the next start does; this one's must be gone by then.
-    pub(crate) fn reopened(self) -> Self {
-        let Self { tree, store, auth, clock, root, tokens, _folder } = self;
+    pub(crate) fn restart(self) -> Self {
+        let Self { tree, store, auth, clock, root_path: root, token_count: tokens, _directory: _folder } = self;
         drop(tree);
-        let tree = Tree::open(options(&root), store.clone(), clock.clone()).expect("tree");
-        Self { tree, store, auth, clock, root, tokens, _folder }
+        let tree = Tree::open(tree_options(&root), store.clone(), clock.clone()).expect("tree");
+        Self { tree, store, auth, clock, root_path: root, token_count: tokens, _directory: _folder }
     }
 
     /// Makes a user who is granted these permissions.
-    pub(crate) fn user(&self, name: &str, grants: &[(&str, Permission)]) {
+    pub(crate) fn create_user(&self, name: &str, grants: &[(&str, Permission)]) {
         self.store.create_user(&login(name), &[], now()).expect("user");
         for (path, permission) in grants {
-            self.store.grant(&login(name), self.scope(path, *permission), now()).expect("granted");
+            self.store.grant(&login(name), self.scope_on(path, *permission), now()).expect("granted");
         }
     }
 
@@ -68,13 +68,13 @@ impl House {
     }
 
     /// Returns the tree as a user sees it with a token that has these scopes.
-    pub(crate) fn scoped(&self, name: &str, scopes: &[(&str, Permission)]) -> View {
-        let scopes = scopes.iter().map(|(path, permission)| self.scope(path, *permission)).collect();
+    pub(crate) fn scoped_view(&self, name: &str, scopes: &[(&str, Permission)]) -> View {
+        let scopes = scopes.iter().map(|(path, permission)| self.scope_on(path, *permission)).collect();
         self.tree.view(self.session(name, Some(scopes)))
     }
 
-    pub(crate) fn scope(&self, path: &str, permission: Permission) -> Scope {
-        Scope { node: self.tree.mint(&at(path)).expect(path), permission }
+    pub(crate) fn scope_on(&self, path: &str, permission: Permission) -> Scope {
+        Scope { node: self.tree.assign_node_id(&tree_path(path)).expect(path), permission }
     }
 
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
@@ -86,18 +86,18 @@ impl House {
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let credential = Credential { login: Some(name.to_owned()), token };
         // Each from an address of its own, so that the throttle takes no notice.
-        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let number = self.token_count.fetch_add(1, Ordering::Relaxed);
         let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(self.auth.authenticate(credential, peer)).expect("let in")
     }
 }
 
-fn options(root: &Path) -> Options {
-    Options { root: root.to_owned(), durability: Durability::Fast }
+fn tree_options(root: &Path) -> TreeOptions {
+    TreeOptions { root: root.to_owned(), durability: CommitDurability::Fast }
 }
 
 /// Returns the path that a text names.
-pub(crate) fn at(path: &str) -> TreePath {
+pub(crate) fn tree_path(path: &str) -> TreePath {
     TreePath::parse(path.as_bytes()).expect("path")
 }

@@ -10,45 +10,45 @@ use parking_lot::Mutex;
 
 #[cfg(doc)]
 use super::Error;
-use super::check::{Found, Spot};
-use super::cut_uploads::CutUpload;
-use super::handle_access::{Anchor, HandleAccess, HandleLocks};
-use super::host::{File, Folder, How, Kept, Staged, Stat};
-use super::media::HEAD;
+use super::authorize::{EntrySlot, OpenEntry};
+use super::fs::{DirectoryFd, FileFd, OpenMode, RetainedEntry, StagedEntry, Stat};
+use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
+use super::interrupted_uploads::InterruptedUpload;
+use super::media::SNIFF_BYTES;
 use super::upload_registry::RegisteredUpload;
-use super::{Attributes, Claim, EditMode, Entry, Etag, Kind, Result, View};
+use super::{AttributeChanges, EditMode, Entry, EntryKind, Etag, Result, View, WriteConditions};
 use crate::domain::{EntryName, FileTag, Permission, TreePath};
 
 /// How much is copied between two looks at whether the session lives.
-const BLOCK: usize = 8 << 20;
+const COPY_BLOCK_BYTES: usize = 8 << 20;
 
 /// A staged upload: nobody sees it under its name before it is committed; dropping it discards it, unless it goes on
 /// with what waits.
-pub struct Upload {
-    asked: TreePath,
+pub struct StagedUpload {
+    requested_path: TreePath,
     /// The directory that it is for, whatever its path is now.
-    directory: Folder,
+    directory: DirectoryFd,
     name: EntryName,
     /// What stood at the name when the upload began.
-    replaces: Option<Recorded>,
-    base: Option<Base>,
-    file: Arc<File>,
-    staged: Staged,
-    finish: Finish,
-    wanted: Mutex<Attributes>,
+    replaced_entry: Option<ReplacedEntry>,
+    copy_source: Option<CopySource>,
+    file: Arc<FileFd>,
+    staged: StagedEntry,
+    final_attributes: FinalAttributes,
+    requested_attributes: Mutex<AttributeChanges>,
     tags: Mutex<Option<Vec<FileTag>>>,
     /// How many bytes from the start are written without a gap.
-    beginning: AtomicU64,
+    contiguous_bytes: AtomicU64,
     /// Whether a write was refused.
-    spoilt: AtomicBool,
+    write_failed: AtomicBool,
     /// Whether its name was removed by its own session.
     detached: bool,
     /// When its connection was lost, for one that nobody has gone on with since.
-    cut_at: Option<Duration>,
+    interrupted_at: Option<Duration>,
     access: HandleAccess,
     locks: HandleLocks,
     /// Its place among the uploads of its directory, as long as it is for a name there.
-    registered: Option<RegisteredUpload>,
+    registration: Option<RegisteredUpload>,
 }
 
 /// A name in a directory of the host, whatever path leads there.
@@ -78,27 +78,27 @@ impl SlotId {
 
 /// An entry as it stood under a name: which one, and with which content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Recorded {
+struct ReplacedEntry {
     device: u64,
     inode: u64,
-    born: Option<i64>,
-    tag: Etag,
+    birth_time: Option<i64>,
+    etag: Etag,
 }
 
 /// What is edited as a copy.
-struct Base {
+struct CopySource {
     /// Its content as it was copied; none where it counts for nothing.
-    tag: Option<Etag>,
+    etag: Option<Etag>,
     append: bool,
     /// Whether there is anything to commit.
     changed: AtomicBool,
     /// The file that was copied, open to be written: its mode may not let it be opened so again.
-    original: Option<Arc<File>>,
+    original: Option<Arc<FileFd>>,
 }
 
 /// What a file becomes when it is put in its place, unless the client wanted otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Finish {
+struct FinalAttributes {
     mode: u32,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -106,63 +106,63 @@ struct Finish {
 
 /// What a commit put in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommittedUpload {
     /// The file.
     pub entry: Entry,
     /// Whether a file stood there; a link that led nowhere is none.
     pub replaced: bool,
 }
 
-impl Upload {
+impl StagedUpload {
     /// Begins an upload to a spot that the check let through.
     pub(super) fn begin(
         view: &View,
         asked: &TreePath,
-        spot: &Spot,
+        spot: &EntrySlot,
         replaced: Option<&Stat>,
-        claim: &Claim<'_>,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let content = view.staging(spot)?.make_file()?;
-        Self::of(content, view, asked, (spot, replaced), claim)
+        let content = view.staging(spot)?.create_file()?;
+        Self::with_content(content, view, asked, (spot, replaced), claim)
     }
 
     /// Goes on with what waits, for a spot that the check let through; it stays when this is dropped.
     pub(super) fn resume(
         view: &View,
         asked: &TreePath,
-        spot: &Spot,
+        spot: &EntrySlot,
         replaced: Option<&Stat>,
-        kept: &Kept,
-        claim: &Claim<'_>,
+        kept: &RetainedEntry,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
-        Self::of((kept.open(How::Both)?, kept.staged()), view, asked, (spot, replaced), claim)
+        Self::with_content((kept.open(OpenMode::ReadWrite)?, kept.to_staged()), view, asked, (spot, replaced), claim)
     }
 
-    fn of(
-        (file, staged): (File, Staged),
+    fn with_content(
+        (file, staged): (FileFd, StagedEntry),
         view: &View,
         asked: &TreePath,
-        (spot, replaced): (&Spot, Option<&Stat>),
-        claim: &Claim<'_>,
+        (spot, replaced): (&EntrySlot, Option<&Stat>),
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
         Ok(Self {
-            asked: asked.clone(),
-            directory: spot.folder.clone(),
+            requested_path: asked.clone(),
+            directory: spot.directory.clone(),
             name: spot.name.clone(),
-            replaces: replaced.map(|stat| Recorded::of(view, stat)),
-            base: None,
+            replaced_entry: replaced.map(|stat| ReplacedEntry::from_stat(view, stat)),
+            copy_source: None,
             file: Arc::new(file),
             staged,
-            finish: Finish::of(view, spot, replaced),
-            wanted: Mutex::default(),
+            final_attributes: FinalAttributes::for_slot(view, spot, replaced),
+            requested_attributes: Mutex::default(),
             tags: Mutex::default(),
-            beginning: AtomicU64::new(0),
-            spoilt: AtomicBool::new(false),
+            contiguous_bytes: AtomicU64::new(0),
+            write_failed: AtomicBool::new(false),
             detached: false,
-            cut_at: None,
-            access: authorize(view, spot, Permission::W)?,
-            locks: HandleLocks::new(claim.tokens),
-            registered: Some(view.shared().uploads.register(&spot.folder, &spot.holder)),
+            interrupted_at: None,
+            access: authorize_slot(view, spot, Permission::W)?,
+            locks: HandleLocks::new(claim.lock_tokens),
+            registration: Some(view.shared().upload_registry.register(&spot.directory, &spot.directory_stat)),
         })
     }
 
@@ -170,32 +170,39 @@ impl Upload {
     ///
     /// # Errors
     /// [`super::Error::Host`] when its content can't be opened; it is discarded then.
-    pub(super) fn resume_cut(view: &View, spot: &Spot, cut: CutUpload) -> Result<Option<Self>> {
-        let (mode, cut_at) = (cut.mode, Some(cut.since));
+    pub(super) fn resume_interrupted(view: &View, spot: &EntrySlot, cut: InterruptedUpload) -> Result<Option<Self>> {
+        let (mode, cut_at) = (cut.mode, Some(cut.interrupted_at));
         let Some(content) = cut.into_content() else { return Ok(None) };
-        let file = content.open(How::Both)?;
-        let upload = Self::of((file, content.take()), view, &spot.path, (spot, None), &Claim::none())?;
-        let upload = Self { cut_at, ..upload };
-        upload.wanted.lock().mode = mode;
+        let file = content.open(OpenMode::ReadWrite)?;
+        let upload = Self::with_content(
+            (file, content.into_staged()),
+            view,
+            &spot.path,
+            (spot, None),
+            &WriteConditions::none(),
+        )?;
+        let upload = Self { interrupted_at: cut_at, ..upload };
+        upload.requested_attributes.lock().mode = mode;
         // What is there was judged when it came.
-        upload.beginning.store(u64::MAX, Ordering::Release);
+        upload.contiguous_bytes.store(u64::MAX, Ordering::Release);
         Ok(Some(upload))
     }
 
     /// Goes on with it through a handle, every write of which goes to the end where it `appends`.
-    pub(super) fn go_on(&mut self, appends: bool) {
-        self.cut_at = None;
+    pub(super) fn continue_writing(&mut self, appends: bool) {
+        self.interrupted_at = None;
         if appends {
-            self.base = Some(Base { tag: None, append: true, changed: AtomicBool::new(true), original: None });
+            self.copy_source =
+                Some(CopySource { etag: None, append: true, changed: AtomicBool::new(true), original: None });
         }
     }
 
     /// Keeps what a lost connection has left of an upload to a new name, for its token; anything else is discarded.
-    pub(super) fn keep_cut(self) {
+    pub(super) fn keep_interrupted(self) {
         let view = self.access.view().clone();
-        let cut_uploads = &view.shared().cut_uploads;
-        let whole = self.replaces.is_none() && !self.detached && !self.spoilt.load(Ordering::Acquire);
-        let resumable = whole && self.base.as_ref().is_none_or(|base| base.tag.is_none());
+        let cut_uploads = &view.shared().interrupted_uploads;
+        let whole = self.replaced_entry.is_none() && !self.detached && !self.write_failed.load(Ordering::Acquire);
+        let resumable = whole && self.copy_source.as_ref().is_none_or(|base| base.etag.is_none());
         if !resumable || view.session().access().is_err() {
             return;
         }
@@ -207,10 +214,11 @@ impl Upload {
         if !cut_uploads.admits(token, &login, stat.size, free.available) {
             return;
         }
-        let mode = self.wanted.lock().mode;
+        let mode = self.requested_attributes.lock().mode;
         let slot = SlotId::new(&directory, &self.name);
-        let since = self.cut_at;
-        let kept = self.leave(|_, content| Ok(cut_uploads.cut(content, (mode, stat.size), login, since)));
+        let since = self.interrupted_at;
+        let kept = self
+            .persist_with(|_, content| Ok(cut_uploads.interrupted_upload(content, (mode, stat.size), login, since)));
         match kept {
             Ok(cut) => cut_uploads.keep(token, slot, cut),
             Err(error) => tracing::warn!(%error, "a cut upload is not kept"),
@@ -219,22 +227,22 @@ impl Upload {
 
     /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its
     /// attributes is forgotten. `keep` has to write it down: where that fails, it is discarded.
-    pub(super) fn leave<T>(self, keep: impl FnOnce(&View, Kept) -> Result<T>) -> Result<T> {
-        let kept = keep(self.access.view(), self.staged.to_keep())?;
-        self.staged.leave();
+    pub(super) fn persist_with<T>(self, keep: impl FnOnce(&View, RetainedEntry) -> Result<T>) -> Result<T> {
+        let kept = keep(self.access.view(), self.staged.to_retained())?;
+        self.staged.persist();
         Ok(kept)
     }
 
     /// Copies all of what waits, which is `size` bytes, to an offset; returns where it ends.
-    pub(super) fn take_in(&self, kept: &Kept, size: u64, offset: u64) -> Result<u64> {
-        let from = kept.open(How::Read)?;
-        self.access.view().may_hold(offset.saturating_add(size))?;
+    pub(super) fn copy_retained(&self, kept: &RetainedEntry, size: u64, offset: u64) -> Result<u64> {
+        let from = kept.open(OpenMode::Read)?;
+        self.access.view().check_size(offset.saturating_add(size))?;
         let mut done = 0;
         while done < size {
             self.access.view().cancellation().check()?;
-            self.ready()?;
-            let most = usize::try_from(size - done).map_or(BLOCK, |left| left.min(BLOCK));
-            match from.copy_part(done, &self.file, offset.saturating_add(done), most)? {
+            self.check_writable()?;
+            let most = usize::try_from(size - done).map_or(COPY_BLOCK_BYTES, |left| left.min(COPY_BLOCK_BYTES));
+            match from.copy_range(done, &self.file, offset.saturating_add(done), most)? {
                 0 => break,
                 count => done += count as u64,
             }
@@ -244,46 +252,46 @@ impl Upload {
 
     /// Begins an upload that starts as a copy of what stands at the spot, open to be read; it takes that
     /// one's place only while nobody else has changed it.
-    pub(super) fn of_copy(
+    pub(super) fn from_copy(
         view: &View,
         asked: &TreePath,
-        spot: &Spot,
-        found: &Found,
+        spot: &EntrySlot,
+        found: &OpenEntry,
         mode: EditMode,
-        claim: &Claim<'_>,
+        claim: &WriteConditions<'_>,
     ) -> Result<Self> {
         let mut upload = Self::begin(view, asked, spot, Some(&found.stat), claim)?;
         let mut tag = None;
         if !mode.truncate {
             // What is kept is told of to the end: by checksums, by its type.
-            upload.access = authorize(view, spot, Permission::RW)?;
-            upload.fill(found)?;
+            upload.access = authorize_slot(view, spot, Permission::RW)?;
+            upload.copy_content(found)?;
             if found.stat.size > 0 {
                 // What is changed in the middle of a file is judged when the file is whole again.
-                upload.beginning = AtomicU64::new(u64::MAX);
+                upload.contiguous_bytes = AtomicU64::new(u64::MAX);
             }
-            tag = Some(view.shared().tags.of(&found.stat));
+            tag = Some(view.shared().etags.etag_of(&found.stat));
         }
         let changed = AtomicBool::new(mode.truncate);
-        upload.base = Some(Base { tag, append: mode.append, changed, original: None });
+        upload.copy_source = Some(CopySource { etag: tag, append: mode.append, changed, original: None });
         Ok(upload)
     }
 
     /// Keeps the descriptor of the file that was copied: an early commit of a copy in which nothing was changed goes on
     /// in that file.
-    pub(super) fn keep_original(&mut self, original: File) {
-        if let Some(base) = &mut self.base {
+    pub(super) fn keep_original(&mut self, original: FileFd) {
+        if let Some(base) = &mut self.copy_source {
             base.original = Some(Arc::new(original));
         }
     }
 
-    fn fill(&self, found: &Found) -> Result<()> {
+    fn copy_content(&self, found: &OpenEntry) -> Result<()> {
         let mut offset = 0;
         loop {
             self.access.view().cancellation().check()?;
-            self.access.check(&*self.file)?;
-            self.access.view().may_hold(found.stat.size.max(offset))?;
-            match found.file.copy_to(&self.file, offset, BLOCK)? {
+            self.access.authorize_use(&*self.file)?;
+            self.access.view().check_size(found.stat.size.max(offset))?;
+            match found.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
                 // Until it is written, a copy is as old as what it was made of.
                 0 => return Ok(self.file.set_times(Some(found.stat.modified), Some(found.stat.accessed))?),
                 count => offset += count as u64,
@@ -295,32 +303,32 @@ impl Upload {
     /// refused the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::WrongType`] as
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`]; [`Error::WrongType`] as
     /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.write(data, offset).inspect_err(|_| self.spoilt.store(true, Ordering::Release))
+        self.write_checked(data, offset).inspect_err(|_| self.write_failed.store(true, Ordering::Release))
     }
 
-    fn write(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.ready()?;
-        let appends = self.base.as_ref().is_some_and(|base| base.append);
+    fn write_checked(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.check_writable()?;
+        let appends = self.copy_source.as_ref().is_some_and(|base| base.append);
         let start = if appends { self.file.stat()?.size } else { offset };
         let end = start.saturating_add(data.len() as u64);
-        self.access.view().may_hold(end)?;
-        self.change();
+        self.access.view().check_size(end)?;
+        self.mark_changed();
         self.file.write_at(data, start)?;
-        self.judge_beginning(start, end)
+        self.check_leading_type(start, end)
     }
 
     /// Judges the type of the content as soon as its first bytes tell: many clients don't look at what CLOSE says.
     /// Blocks may come in any order, so only what is there without a gap counts.
-    fn judge_beginning(&self, start: u64, end: u64) -> Result<()> {
-        let known = self.beginning.load(Ordering::Acquire);
-        if known >= HEAD as u64 || start > known || end <= known {
+    fn check_leading_type(&self, start: u64, end: u64) -> Result<()> {
+        let known = self.contiguous_bytes.load(Ordering::Acquire);
+        if known >= SNIFF_BYTES as u64 || start > known || end <= known {
             return Ok(());
         }
-        self.beginning.store(end, Ordering::Release);
-        self.access.view().fits_so_far(&self.name, &self.file, end)
+        self.contiguous_bytes.store(end, Ordering::Release);
+        self.access.view().check_content_type_early(&self.name, &self.file, end)
     }
 
     /// Reads back at an offset.
@@ -328,7 +336,7 @@ impl Upload {
     /// # Errors
     /// [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.access.check(&*self.file)?;
+        self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
 
@@ -337,11 +345,11 @@ impl Upload {
     /// # Errors
     /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
-        self.access.check(&*self.file)?;
-        let mode = self.wanted.lock().mode.unwrap_or(self.finish.mode);
+        self.access.authorize_use(&*self.file)?;
+        let mode = self.requested_attributes.lock().mode.unwrap_or(self.final_attributes.mode);
         let stat = Stat { mode, ..self.file.stat()? };
         // Where its directory is now.
-        let path = self.access.place().path;
+        let path = self.access.last_location().path;
         let permission = self.access.view().session().access()?.permission_at(&path);
         Ok(Entry { etag: None, ..self.access.view().entry(&path, &stat, permission) })
     }
@@ -350,14 +358,14 @@ impl Upload {
     ///
     /// # Errors
     /// As [`Upload::write_at`].
-    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        self.ready()?;
+    pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
+        self.check_writable()?;
         if let Some(size) = attributes.size {
-            self.access.view().may_hold(size)?;
+            self.access.view().check_size(size)?;
             self.file.truncate(size)?;
         }
-        self.change();
-        let mut wanted = self.wanted.lock();
+        self.mark_changed();
+        let mut wanted = self.requested_attributes.lock();
         // On the staged file itself, so that a later write moves it as it moves any file's.
         self.file.set_times_exactly(attributes.modified, attributes.accessed)?;
         wanted.mode = attributes.mode.map(|mode| mode & 0o777).or(wanted.mode);
@@ -370,71 +378,76 @@ impl Upload {
     ///
     /// # Errors
     /// [`Error::WrongTag`].
-    pub fn label(&self, tags: Vec<FileTag>) -> Result<()> {
-        self.access.view().may_label(&tags)?;
+    pub fn set_tags(&self, tags: Vec<FileTag>) -> Result<()> {
+        self.access.view().check_tags(&tags)?;
         *self.tags.lock() = Some(tags);
         Ok(())
     }
 
     /// Tells whether a write was refused: it is not whole.
-    pub(super) fn is_spoilt(&self) -> bool {
-        self.spoilt.load(Ordering::Acquire)
+    pub(super) fn has_failed_write(&self) -> bool {
+        self.write_failed.load(Ordering::Acquire)
     }
 
     /// Tells whether it is a copy in which nothing was changed, nor was to be.
-    pub(super) fn is_untouched(&self) -> bool {
-        let unchanged = self.base.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
-        unchanged && !self.is_spoilt()
+    pub(super) fn is_unchanged_copy(&self) -> bool {
+        let unchanged = self.copy_source.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
+        unchanged && !self.has_failed_write()
     }
 
-    fn change(&self) {
-        if let Some(base) = &self.base {
+    fn mark_changed(&self) {
+        if let Some(base) = &self.copy_source {
             base.changed.store(true, Ordering::Release);
         }
     }
 
-    fn ready(&self) -> Result<()> {
-        self.access.check(&*self.file)?;
+    fn check_writable(&self) -> Result<()> {
+        self.access.authorize_use(&*self.file)?;
         if self.detached { Ok(()) } else { self.locks.check(&self.access, || self.file.stat()) }
     }
 }
 
-impl Recorded {
-    fn of(view: &View, stat: &Stat) -> Self {
-        let (device, inode, born) = (stat.device, stat.inode, stat.born());
-        Self { device, inode, born, tag: view.shared().tags.of(stat) }
+impl ReplacedEntry {
+    fn from_stat(view: &View, stat: &Stat) -> Self {
+        let (device, inode, born) = (stat.device, stat.inode, stat.birth_time());
+        Self { device, inode, birth_time: born, etag: view.shared().etags.etag_of(stat) }
     }
 
     /// Tells whether this is the same entry, whatever its content is now.
-    fn is_entry(&self, now: &Stat) -> bool {
-        (self.device, self.inode, self.born) == (now.device, now.inode, now.born())
+    fn is_same_entry(&self, now: &Stat) -> bool {
+        (self.device, self.inode, self.birth_time) == (now.device, now.inode, now.birth_time())
     }
 }
 
 /// Authorizes an upload by the directory that it is for.
-fn authorize(view: &View, spot: &Spot, needed: Permission) -> Result<HandleAccess> {
-    HandleAccess::anchored(view, spot.path.clone(), needed, Anchor::Slot(spot.folder.clone(), spot.name.clone()))
+fn authorize_slot(view: &View, spot: &EntrySlot, needed: Permission) -> Result<HandleAccess> {
+    HandleAccess::with_anchor(
+        view,
+        spot.path.clone(),
+        needed,
+        HandleAnchor::Slot(spot.directory.clone(), spot.name.clone()),
+    )
 }
 
-impl Base {
+impl CopySource {
     /// Tells whether what stands there is what was copied.
-    fn holds(&self, view: &View, there: Option<&Stat>) -> bool {
-        self.tag.is_none_or(|tag| there.is_some_and(|stat| view.shared().tags.of(stat) == tag))
+    fn is_current(&self, view: &View, there: Option<&Stat>) -> bool {
+        self.etag.is_none_or(|tag| there.is_some_and(|stat| view.shared().etags.etag_of(stat) == tag))
     }
 }
 
-impl Finish {
+impl FinalAttributes {
     /// A replaced file keeps its mode and owner; a new one has what the process gives new files, and the
     /// group of a folder that hands its group down.
-    fn of(view: &View, spot: &Spot, replaced: Option<&Stat>) -> Self {
-        if let Some(old) = replaced.filter(|stat| stat.kind == Some(Kind::File)) {
+    fn for_slot(view: &View, spot: &EntrySlot, replaced: Option<&Stat>) -> Self {
+        if let Some(old) = replaced.filter(|stat| stat.kind == Some(EntryKind::File)) {
             return Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) };
         }
-        let gid = (spot.holder.mode & 0o2000 != 0).then_some(spot.holder.gid);
-        Self { mode: view.host().masked(0o666), uid: None, gid }
+        let gid = (spot.directory_stat.mode & 0o2000 != 0).then_some(spot.directory_stat.gid);
+        Self { mode: view.fs().apply_umask(0o666), uid: None, gid }
     }
 
-    fn apply(&self, file: &File, wanted: &Attributes) -> Result<()> {
+    fn apply(&self, file: &FileFd, wanted: &AttributeChanges) -> Result<()> {
         if self.uid.is_some() || self.gid.is_some() {
             let now = file.stat()?;
             let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::host::{Folder, Host, Stat};
+use super::fs::{DirectoryFd, ServedFs, Stat};
 use super::{Error, Result};
 use crate::domain::TreePath;
 
@@ -14,7 +14,7 @@ type DirectoryId = (u64, u64);
 
 /// Counts the uploads under way by directory. Bounded by the uploads themselves: each has an open file.
 #[derive(Default)]
-pub(super) struct UploadRegistry(Mutex<HashMap<DirectoryId, (usize, Folder)>>);
+pub(super) struct UploadRegistry(Mutex<HashMap<DirectoryId, (usize, DirectoryFd)>>);
 
 /// An upload in the registry; leaves it when dropped.
 pub(super) struct RegisteredUpload {
@@ -24,7 +24,7 @@ pub(super) struct RegisteredUpload {
 
 impl UploadRegistry {
     /// Registers an upload into a directory, of which the host says `stat`.
-    pub(super) fn register(self: &Arc<Self>, directory: &Folder, stat: &Stat) -> RegisteredUpload {
+    pub(super) fn register(self: &Arc<Self>, directory: &DirectoryFd, stat: &Stat) -> RegisteredUpload {
         let id = (stat.device, stat.inode);
         self.0.lock().entry(id).or_insert_with(|| (0, directory.clone())).0 += 1;
         RegisteredUpload { registry: Arc::clone(self), directory: id }
@@ -37,7 +37,7 @@ impl UploadRegistry {
     pub(super) fn remove_empty<T>(&self, directory: &Stat, remove: impl FnOnce() -> Result<T>) -> Result<T> {
         let under_way = self.0.lock();
         if under_way.contains_key(&(directory.device, directory.inode)) {
-            return Err(Error::NotEmpty);
+            return Err(Error::DirectoryNotEmpty);
         }
         remove()
     }
@@ -47,9 +47,14 @@ impl UploadRegistry {
     ///
     /// # Errors
     /// [`Error::UploadUnderWay`]; what `remove` says.
-    pub(super) fn remove_all<T>(&self, host: &Host, path: &TreePath, remove: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn remove_all<T>(
+        &self,
+        host: &ServedFs,
+        path: &TreePath,
+        remove: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let under_way = self.0.lock();
-        self.check_below(&under_way, host, path)?;
+        self.check_none_below(&under_way, host, path)?;
         remove()
     }
 
@@ -57,18 +62,18 @@ impl UploadRegistry {
     ///
     /// # Errors
     /// [`Error::UploadUnderWay`].
-    pub(super) fn check(&self, host: &Host, path: &TreePath) -> Result<()> {
-        self.check_below(&self.0.lock(), host, path)
+    pub(super) fn check_no_uploads(&self, host: &ServedFs, path: &TreePath) -> Result<()> {
+        self.check_none_below(&self.0.lock(), host, path)
     }
 
-    fn check_below(
+    fn check_none_below(
         &self,
-        under_way: &HashMap<DirectoryId, (usize, Folder)>,
-        host: &Host,
+        under_way: &HashMap<DirectoryId, (usize, DirectoryFd)>,
+        host: &ServedFs,
         path: &TreePath,
     ) -> Result<()> {
-        let mut places = under_way.values().filter_map(|(_, directory)| host.whereabouts(directory));
-        if places.any(|place| place.starts_with(path)) { Err(Error::UploadUnderWay) } else { Ok(()) }
+        let mut places = under_way.values().filter_map(|(_, directory)| host.path_of_fd(directory));
+        if places.any(|place| place.starts_with(path)) { Err(Error::UploadInProgress) } else { Ok(()) }
     }
 }
 

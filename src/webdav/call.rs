@@ -13,7 +13,7 @@ use super::verb::Verb;
 use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
-use crate::tree::{self, Claim, LockToken, Tree, View};
+use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 
 /// Proves the caller of a request.
 ///
@@ -87,7 +87,7 @@ impl Call {
         let path = match below.has_alternate_normalizations() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
-                blocking(move || Ok(view.as_spelled(&root, &below))).await?
+                blocking(move || Ok(view.existing_spelling(&root, &below))).await?
             }
             false => root.join(&below),
         };
@@ -148,9 +148,9 @@ impl Call {
     ///
     /// # Errors
     /// [`tree::Error::Precondition`], and what the operation says.
-    pub(super) fn claiming<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
+    pub(super) fn claiming<T>(&self, work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>) -> Result<T> {
         let judge = || self.judge();
-        match work(&Claim { tokens: &self.tokens, judge: &judge }) {
+        match work(&WriteConditions { lock_tokens: &self.tokens, evaluate: &judge }) {
             Err(locked @ tree::Error::Locked { .. }) => {
                 judge()?;
                 Err(locked.into())
@@ -163,7 +163,7 @@ impl Call {
     ///
     /// # Errors
     /// As [`Call::claiming`].
-    pub(super) fn staging<T>(&self, work: impl FnOnce(&Claim<'_>) -> tree::Result<T>) -> Result<T> {
+    pub(super) fn staging<T>(&self, work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>) -> Result<T> {
         let begun = self.claiming(work)?;
         self.judge()?;
         Ok(begun)
@@ -173,7 +173,7 @@ impl Call {
     pub(super) async fn names_folder(&self, error: &Error) -> bool {
         let Error::Tree(tree::Error::Locked { root, .. }) = error else { return false };
         let (view, root) = (self.view.clone(), root.clone());
-        blocking(move || Ok(view.stat(&root)?.is_folder())).await.unwrap_or(false)
+        blocking(move || Ok(view.stat(&root)?.is_directory())).await.unwrap_or(false)
     }
 
     /// Returns the lock tokens that the request submits.

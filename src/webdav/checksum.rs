@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
 use super::error::{Error, Result};
-use crate::tree::{Cancellation, Reader};
+use crate::tree::{CancellationFlag, FileReader};
 
 /// Digests of larger files are not reckoned when they are asked for.
 const MAX_ASKED: u64 = 64 << 20;
@@ -110,7 +110,11 @@ pub(super) fn first(kept: &str) -> &str {
 ///
 /// # Errors
 /// What the tree says while the file is read; [`crate::tree::Error::SessionEnded`] once the request is cancelled.
-pub(super) fn wanted(headers: &HeaderMap, reader: &Reader, cancellation: &Cancellation) -> Result<Option<HeaderValue>> {
+pub(super) fn wanted(
+    headers: &HeaderMap,
+    reader: &FileReader,
+    cancellation: &CancellationFlag,
+) -> Result<Option<HeaderValue>> {
     let size = reader.entry().size;
     let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };
     let likes = value.split(',').filter_map(|one| {

@@ -28,7 +28,7 @@ use super::{fields, multistatus, put};
 use crate::auth::Session;
 use crate::domain::{EntryName, UnixMillis};
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
-use crate::tree::{self, Deposit, Tree, View};
+use crate::tree::{self, IncomingPart, Tree, View};
 
 /// The member by whose move all parts are put together.
 const WHOLE: &[u8] = b".file";
@@ -69,9 +69,9 @@ pub(super) async fn answer(
         // What can't be read of a length that only helps is passed over here.
         let (view, name, length) = (around.view(), upload.clone(), announced(&head.headers).unwrap_or_default());
         return blocking(move || {
-            view.may_deposit()?;
+            view.check_write_anywhere()?;
             let made = uploads.begin_chunked(&view, &name, length, now)?;
-            if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::Exists.into()) }
+            if made { Ok(done(StatusCode::CREATED)) } else { Err(tree::Error::AlreadyExists.into()) }
         })
         .await;
     }
@@ -107,9 +107,9 @@ async fn put_part(
     let (uploads, mut weight, length) =
         (around.uploads.clone(), around.uploads.weight(view.session().login()), body.size_hint().lower());
     let part = move || {
-        view.may_deposit()?;
+        view.check_write_anywhere()?;
         weight.grow_to(length)?;
-        Ok(Part { deposit: view.deposit()?, view, sums, weight, length: 0 })
+        Ok(Part { deposit: view.begin_part()?, view, sums, weight, length: 0 })
     };
     let (part, blocks) = pour(body, &around.session, std::future::pending(), blocking(part).await?).await?;
     blocking(move || {
@@ -119,7 +119,7 @@ async fn put_part(
         }
         sums.finish()?;
         weight.shrink_to(length);
-        let replaced = uploads.keep(&view, &chunked, name, (view.secure(deposit)?, weight), now)?;
+        let replaced = uploads.keep(&view, &chunked, name, (view.sync_part(deposit)?, weight), now)?;
         Ok(done(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
@@ -128,7 +128,7 @@ async fn put_part(
 /// A part while it comes in.
 struct Part {
     view: View,
-    deposit: Deposit,
+    deposit: IncomingPart,
     sums: Checksums,
     weight: Weight,
     length: u64,
@@ -139,7 +139,7 @@ impl Sink for Part {
         for block in blocks {
             self.length += block.len() as u64;
             self.weight.grow_to(self.length)?;
-            self.view.write_deposit(&mut self.deposit, block)?;
+            self.view.write_part(&mut self.deposit, block)?;
             self.weight.wrote(self.length);
             self.sums.update(block);
         }
@@ -173,7 +173,7 @@ async fn assemble(
     // As a copy: all parts are copied, and read back for checksums. Cut off before the commit, it leaves them as they are.
     in_turn(&view, move || {
         if keep && call.view.stat(&call.path).is_ok() {
-            return Err(tree::Error::Exists.into());
+            return Err(tree::Error::AlreadyExists.into());
         }
         let response = put_together(&call, &chunked, total).map_err(|error| match error {
             // Of the headers, which is told as it is.
@@ -198,7 +198,7 @@ fn put_together(call: &Call, chunked: &Chunked, total: Option<u64>) -> Result<Re
     let staged = call.staging(|claim| call.view.stage(&call.path, Some(size), claim))?;
     let mut offset = 0;
     for (_, part) in &parts {
-        offset = staged.append(&part.waiting, part.size, offset)?;
+        offset = staged.copy_part(&part.waiting, part.size, offset)?;
     }
     if offset != size {
         return Err(Error::Cut);

@@ -153,11 +153,13 @@ impl Conditions {
         let look = |resource: Option<&[u8]>| match resource {
             None => standing(around.view, path),
             Some(url) => match address::resolve(url, around.server, around.anchor) {
-                Ok(address) => standing(around.view, &around.view.as_spelled(around.mount.root(), &address.below)),
+                Ok(address) => {
+                    standing(around.view, &around.view.existing_spelling(around.mount.root(), &address.below))
+                }
                 Err(_) => Ok(Standing::default()),
             },
         };
-        if listed.holds(look)? { Ok(()) } else { Err(tree::Error::Precondition) }
+        if listed.holds(look)? { Ok(()) } else { Err(tree::Error::PreconditionFailed) }
     }
 
     /// Judges all conditions of a request that changes something at `path`.
@@ -172,7 +174,7 @@ impl Conditions {
         let current = present(around.view.stat(path))?;
         match self.judge(current.as_ref().map(Validators::from).as_ref(), false) {
             Verdict::Go => Ok(()),
-            Verdict::Unchanged | Verdict::Failed => Err(tree::Error::Precondition),
+            Verdict::Unchanged | Verdict::Failed => Err(tree::Error::PreconditionFailed),
         }
     }
 }
@@ -186,7 +188,9 @@ fn standing(view: &View, path: &TreePath) -> tree::Result<Standing> {
 fn present<T>(found: tree::Result<T>) -> tree::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder | tree::Error::BadName) => Ok(None),
+        Err(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -149,7 +149,7 @@ pub(super) async fn in_turn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let turn = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
-    let gone = view.cancellation().on_drop();
+    let gone = view.cancellation().cancel_on_drop();
     let done = blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
         let _turn = turn;
@@ -191,9 +191,9 @@ impl Error {
             Self::Tree(
                 tree::Error::Absent
                 | tree::Error::NoParent
-                | tree::Error::NotFolder
-                | tree::Error::IsFolder
-                | tree::Error::BadName
+                | tree::Error::NotADirectory
+                | tree::Error::IsADirectory
+                | tree::Error::InvalidName
                 | tree::Error::Forbidden,
             )
             | Self::Unnameable { .. }
@@ -287,7 +287,7 @@ impl Error {
         if status == StatusCode::NOT_FOUND {
             return Self::Elsewhere.to_string();
         }
-        let told = matches!(self, Self::InUse | Self::Tree(tree::Error::UploadUnderWay | tree::Error::Replaced));
+        let told = matches!(self, Self::InUse | Self::Tree(tree::Error::UploadInProgress | tree::Error::Replaced));
         if status == StatusCode::CONFLICT && !told {
             return tree::Error::NoParent.to_string();
         }
@@ -308,7 +308,7 @@ impl Error {
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
             }
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
-            Self::Tree(tree::Error::Exists) if asked.verb == Some(Verb::Mkcol) => {
+            Self::Tree(tree::Error::AlreadyExists) if asked.verb == Some(Verb::Mkcol) => {
                 Some("<D:resource-must-be-null/>".to_owned())
             }
             Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
@@ -365,7 +365,7 @@ impl Error {
                 Some(Duration::from_secs(1))
             }
             Self::Tree(tree::Error::TooManyOpenFiles) => Some(Duration::from_secs(1)),
-            Self::Tree(tree::Error::Unavailable(_) | tree::Error::OtherTree) => Some(tree::OUTAGE_RETRY),
+            Self::Tree(tree::Error::Unavailable(_) | tree::Error::TreeMismatch) => Some(tree::OUTAGE_RETRY_AFTER),
             _ => self.shortage().filter(|shortage| *shortage == ClientStoreError::Busy).map(|_| Duration::from_secs(1)),
         }
     }
@@ -376,29 +376,29 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
     match error {
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
-        tree::Error::Forbidden | tree::Error::Overlap | tree::Error::WrongTag(_) => StatusCode::FORBIDDEN,
+        tree::Error::Forbidden | tree::Error::Overlap | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
         tree::Error::PathTooLong => StatusCode::FORBIDDEN,
-        tree::Error::Exists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
-        tree::Error::Exists | tree::Error::Precondition => StatusCode::PRECONDITION_FAILED,
-        tree::Error::NotFolder if creates => StatusCode::CONFLICT,
-        tree::Error::NotFolder => StatusCode::NOT_FOUND,
-        tree::Error::IsFolder => StatusCode::METHOD_NOT_ALLOWED,
-        tree::Error::NotEmpty => StatusCode::CONFLICT,
+        tree::Error::AlreadyExists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::AlreadyExists | tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        tree::Error::NotADirectory if creates => StatusCode::CONFLICT,
+        tree::Error::NotADirectory => StatusCode::NOT_FOUND,
+        tree::Error::IsADirectory => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::DirectoryNotEmpty => StatusCode::CONFLICT,
         tree::Error::Locked { .. } => StatusCode::LOCKED,
-        tree::Error::Spoilt => StatusCode::BAD_REQUEST,
-        tree::Error::UploadUnderWay | tree::Error::Replaced | tree::Error::Superseded => StatusCode::CONFLICT,
-        tree::Error::WrongMode => StatusCode::FORBIDDEN,
+        tree::Error::WriteFailed => StatusCode::BAD_REQUEST,
+        tree::Error::UploadInProgress | tree::Error::Replaced | tree::Error::Superseded => StatusCode::CONFLICT,
+        tree::Error::WrongOpenMode => StatusCode::FORBIDDEN,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        tree::Error::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        tree::Error::TypeNotAllowed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::BadName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
-        tree::Error::BadName => StatusCode::NOT_FOUND,
+        tree::Error::InvalidName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
+        tree::Error::InvalidName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        tree::Error::Ended(_) => StatusCode::UNAUTHORIZED,
-        tree::Error::Unavailable(_) | tree::Error::OtherTree => StatusCode::SERVICE_UNAVAILABLE,
+        tree::Error::SessionEnded(_) => StatusCode::UNAUTHORIZED,
+        tree::Error::Unavailable(_) | tree::Error::TreeMismatch => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Store(error) => store_status(error),
-        tree::Error::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        tree::Error::Filesystem(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -436,8 +436,8 @@ mod tests {
     async fn all_that_is_missing_is_told_of_alike() {
         let missing = [
             Error::Tree(tree::Error::Absent),
-            Error::Tree(tree::Error::NotFolder),
-            Error::Tree(tree::Error::BadName),
+            Error::Tree(tree::Error::NotADirectory),
+            Error::Tree(tree::Error::InvalidName),
             Error::Elsewhere,
             Error::Unnameable { last: true, fault: PathError::TooLong },
         ];
@@ -450,7 +450,8 @@ mod tests {
 
     #[tokio::test]
     async fn faults_of_the_host_are_for_the_log_alone() {
-        let response = Error::Tree(tree::Error::Host(std::io::Error::other("/srv/secret"))).into_response(UNASKED);
+        let response =
+            Error::Tree(tree::Error::Filesystem(std::io::Error::other("/srv/secret"))).into_response(UNASKED);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body(response).await, "the server has a fault\n");
     }

@@ -52,7 +52,7 @@ pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
     }
 }
 
-/// Reads `Overwrite` (section 10.6); true when it is not there.
+/// Reads `OverwriteMode` (section 10.6); true when it is not there.
 ///
 /// # Errors
 /// [`Error::Malformed`] for any value but `T` and `F`.
@@ -142,7 +142,7 @@ pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> 
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
-/// Reads `X-Patgate-Tags`: the tags that an upload gets, none of them where it is empty.
+/// Reads `X-Patgate-EtagTracker`: the tags that an upload gets, none of them where it is empty.
 ///
 /// # Errors
 /// [`Error::Malformed`] when one of them is no tag.

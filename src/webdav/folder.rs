@@ -10,7 +10,7 @@ use super::fields::{self, Depth};
 use super::proppatch::{self, Step};
 use super::{multistatus, small_body, xml};
 use crate::http::{RequestBody, ResponseBody, empty, full};
-use crate::tree::{self, Attributes, Claim, PropertyChange};
+use crate::tree::{self, AttributeChanges, PropertyChange, WriteConditions};
 
 /// Answers MKCOL.
 ///
@@ -25,11 +25,11 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Res
     }
     let call = Arc::clone(call);
     blocking(move || {
-        let attributes = Attributes { modified, ..Attributes::default() };
+        let attributes = AttributeChanges { modified, ..AttributeChanges::default() };
         if !bytes.is_empty() {
             return make_with(&call, &bytes, attributes);
         }
-        let made = call.claiming(|claim| call.view.make_folder(&call.path, &attributes, claim));
+        let made = call.claiming(|claim| call.view.create_directory(&call.path, &attributes, claim));
         made.map_err(|error| if modified.is_some() { Error::of_time(error) } else { error })?;
         let mut response = done(StatusCode::CREATED);
         if modified.is_some() {
@@ -41,19 +41,19 @@ pub(super) async fn make(call: &Arc<Call>, body: &mut RequestBody) -> Result<Res
 }
 
 /// Makes a folder with properties (extended MKCOL, RFC 5689): with all of them or not at all.
-fn make_with(call: &Call, bytes: &[u8], mut attributes: Attributes) -> Result<Response<ResponseBody>> {
+fn make_with(call: &Call, bytes: &[u8], mut attributes: AttributeChanges) -> Result<Response<ResponseBody>> {
     let mut steps = proppatch::first_steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no mkcol"))?;
     let refused = steps.iter().any(Step::is_refused);
     let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
     // Rights, locks and conditions are asked before a property that can't be set is told of.
-    call.claiming(|claim| call.view.may_make_folder(&call.path, &changes, claim))?;
+    call.claiming(|claim| call.view.check_create_directory(&call.path, &changes, claim))?;
     if refused {
         return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told(&steps, refused))));
     }
-    call.claiming(|claim| call.view.make_folder(&call.path, &Attributes::default(), claim))?;
-    let claim = Claim { tokens: call.tokens(), ..Claim::none() };
+    call.claiming(|claim| call.view.create_directory(&call.path, &AttributeChanges::default(), claim))?;
+    let claim = WriteConditions { lock_tokens: call.tokens(), ..WriteConditions::none() };
     if let Err(error) = call.view.set_properties(&call.path, &changes, &attributes, &claim) {
-        call.view.remove_folder(&call.path, &claim)?;
+        call.view.remove_directory(&call.path, &claim)?;
         if matches!(error, tree::Error::Unsupported) && Step::refuse_times(&mut steps) {
             return Ok(multistatus::answer(StatusCode::FORBIDDEN, full(told(&steps, true))));
         }
@@ -85,7 +85,7 @@ pub(super) async fn delete(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     }
     let call = Arc::clone(call);
     blocking(move || {
-        if !matches!(depth, None | Some(Depth::Infinity)) && call.view.link_stat(&call.path)?.is_folder() {
+        if !matches!(depth, None | Some(Depth::Infinity)) && call.view.link_stat(&call.path)?.is_directory() {
             return Err(Error::Malformed("a folder is removed with all in it: Depth must be infinity"));
         }
         call.claiming(|claim| call.view.remove_all(&call.path, claim))?;

@@ -15,7 +15,7 @@ use super::verb::Verb;
 use super::{checksum, date, page};
 use crate::domain::TreePath;
 use crate::http::{BlockBufferPool, BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
-use crate::tree::{self, Entry, Reader};
+use crate::tree::{self, Entry, FileReader};
 
 /// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
 const BLOCK: u64 = 256 * 1024;
@@ -45,34 +45,34 @@ fn at_once(call: &Call) -> Option<Response<ResponseBody>> {
         return None;
     }
     let reader = call.view.read_cached(&call.path)?;
-    respond(call, reader, Reader::read_cached_at).ok()
+    respond(call, reader, FileReader::read_cached_at).ok()
 }
 
 /// How a block is read.
-type ReadAt = fn(&Reader, &mut [u8], u64) -> tree::Result<usize>;
+type ReadAt = fn(&FileReader, &mut [u8], u64) -> tree::Result<usize>;
 
 fn open(call: &Call) -> Result<Response<ResponseBody>> {
     let reader = match call.view.read(&call.path) {
         Ok(reader) => reader,
-        Err(tree::Error::IsFolder) => return page::answer(call),
-        Err(tree::Error::Forbidden) if call.view.stat(&call.path)?.is_folder() => return page::answer(call),
+        Err(tree::Error::IsADirectory) => return page::answer(call),
+        Err(tree::Error::Forbidden) if call.view.stat(&call.path)?.is_directory() => return page::answer(call),
         Err(error) => return Err(error.into()),
     };
     call.conditions.judge_listed(call.around(), &call.path)?;
     let digest = checksum::wanted(&call.headers, &reader, call.view.cancellation())?;
-    let mut response = respond(call, reader, Reader::read_at)?;
+    let mut response = respond(call, reader, FileReader::read_at)?;
     if let Some(digest) = digest.filter(|_| response.status().is_success()) {
         response.headers_mut().insert("repr-digest", digest);
     }
     Ok(response)
 }
 
-fn respond(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<ResponseBody>> {
+fn respond(call: &Call, reader: FileReader, read: ReadAt) -> Result<Response<ResponseBody>> {
     let current = Validators::from(reader.entry());
     match call.conditions.judge(Some(&current), true) {
         Verdict::Go => {}
         Verdict::Unchanged => return Ok(described(StatusCode::NOT_MODIFIED, reader.entry(), empty())),
-        Verdict::Failed => return Err(tree::Error::Precondition.into()),
+        Verdict::Failed => return Err(tree::Error::PreconditionFailed.into()),
     }
     let size = reader.entry().size;
     match selection(call, &current, size) {
@@ -94,7 +94,7 @@ fn selection(call: &Call, current: &Validators, size: u64) -> Selection {
     if call.conditions.ranges_hold(current, now) { range::select(ranges.as_bytes(), size) } else { Selection::Whole }
 }
 
-fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<ResponseBody>> {
+fn whole(call: &Call, reader: FileReader, read: ReadAt) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
     let mut response = described(StatusCode::OK, &entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
@@ -108,7 +108,7 @@ fn whole(call: &Call, reader: Reader, read: ReadAt) -> Result<Response<ResponseB
     Ok(response)
 }
 
-fn partial(call: &Call, reader: Reader, parts: &[Range<u64>], read: ReadAt) -> Result<Response<ResponseBody>> {
+fn partial(call: &Call, reader: FileReader, parts: &[Range<u64>], read: ReadAt) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
     let kind = content_type(&call.path);
     let mut response = described(StatusCode::PARTIAL_CONTENT, &entry, empty());
@@ -186,13 +186,13 @@ enum Piece {
 
 /// The pieces of an answer that are still to be sent, read from the file as they are asked for.
 struct Pieces {
-    reader: Reader,
+    reader: FileReader,
     queue: VecDeque<Piece>,
     buffers: BlockBufferPool,
 }
 
 impl Pieces {
-    fn new(reader: Reader, pieces: impl IntoIterator<Item = Piece>) -> Self {
+    fn new(reader: FileReader, pieces: impl IntoIterator<Item = Piece>) -> Self {
         Self { reader, queue: pieces.into_iter().collect(), buffers: BlockBufferPool::default() }
     }
 
@@ -215,7 +215,7 @@ impl Pieces {
         let mut buffer = self.buffers.take(length);
         let count = read(&self.reader, &mut buffer, range.start)?;
         if count < length {
-            return Err(tree::Error::Host(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(tree::Error::Filesystem(std::io::ErrorKind::UnexpectedEof.into()));
         }
         if end < range.end {
             self.queue.push_front(Piece::Bytes(end..range.end));
@@ -226,7 +226,7 @@ impl Pieces {
 
 impl BlockProducer for Pieces {
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
-        self.block(Reader::read_at).map_err(|error| BodyError(error.to_string()))
+        self.block(FileReader::read_at).map_err(|error| BodyError(error.to_string()))
     }
 
     fn remaining_bytes(&self) -> Option<u64> {
@@ -242,12 +242,12 @@ mod tests {
 
     use super::*;
     use crate::domain::Permission;
-    use crate::tree::testing::House;
+    use crate::tree::testing::TreeFixture;
 
     /// Returns a request for a sparse file of 64 MiB whose digest is wanted.
-    fn digest_of_large_file(house: &House, runtime: &tokio::runtime::Runtime) -> Arc<Call> {
-        house.user("alice", &[("/", Permission::RW)]);
-        std::fs::File::create(house.root.join("f")).and_then(|file| file.set_len(64 << 20)).expect("made");
+    fn digest_of_large_file(house: &TreeFixture, runtime: &tokio::runtime::Runtime) -> Arc<Call> {
+        house.create_user("alice", &[("/", Permission::RW)]);
+        std::fs::File::create(house.root_path.join("f")).and_then(|file| file.set_len(64 << 20)).expect("made");
         let session = house.view("alice").session().clone();
         let head =
             http::Request::get("/dav/f").header(WANT_DIGEST, "sha-512=9").body(()).expect("a request").into_parts().0;
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn digest_takes_its_turn_among_the_work_of_its_user() {
-        let (house, runtime) = (House::new(&[]), runtime());
+        let (house, runtime) = (TreeFixture::new(&[]), runtime());
         let call = digest_of_large_file(&house, &runtime);
         let session = call.view.session().clone();
         let mut turns = Vec::new();
@@ -288,12 +288,12 @@ mod tests {
 
     #[test]
     fn digest_ends_when_its_request_is_dropped() {
-        let (house, runtime) = (House::new(&[]), runtime());
+        let (house, runtime) = (TreeFixture::new(&[]), runtime());
         let call = digest_of_large_file(&house, &runtime);
         call.view.read(&call.path).expect("there");
         call.view.cancellation().cancel();
         let error = runtime.block_on(answer(&call)).expect_err("cancelled");
-        assert!(matches!(error, super::super::error::Error::Tree(tree::Error::Ended(_))), "{error:?}");
+        assert!(matches!(error, super::super::error::Error::Tree(tree::Error::SessionEnded(_))), "{error:?}");
     }
 
     #[test]

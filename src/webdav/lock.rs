@@ -12,7 +12,7 @@ use super::get::set;
 use super::xml::Element;
 use super::{multistatus, small_body};
 use crate::http::{RequestBody, ResponseBody};
-use crate::tree::{self, Lock, LockRequest};
+use crate::tree::{self, DavLock, LockRequest};
 
 /// The longest body of LOCK that is taken.
 const MAX_BODY: usize = 64 * 1024;
@@ -54,7 +54,7 @@ fn requested(call: &Call, bytes: &[u8], deep: bool) -> Result<LockRequest> {
     if owner.len() > MAX_OWNER {
         return Err(Error::TooLong);
     }
-    Ok(LockRequest { exclusive, deep, owner, timeout: fields::timeout(&call.headers) })
+    Ok(LockRequest { exclusive, depth_infinity: deep, owner, timeout: fields::timeout(&call.headers) })
 }
 
 fn take(call: &Call, request: &LockRequest) -> Result<Response<ResponseBody>> {
@@ -74,15 +74,15 @@ fn refresh(call: &Call) -> Result<Response<ResponseBody>> {
     for token in call.tokens() {
         match call.view.refresh_lock(&call.path, token, timeout) {
             Ok(lock) => return Ok(shown(call, StatusCode::OK, &lock)),
-            Err(tree::Error::Precondition) => {}
+            Err(tree::Error::PreconditionFailed) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Err(Error::NoSuchLock)
 }
 
-fn shown(call: &Call, status: StatusCode, lock: &Lock) -> Response<ResponseBody> {
-    let folder = call.view.stat(&call.path).is_ok_and(|entry| entry.is_folder());
+fn shown(call: &Call, status: StatusCode, lock: &DavLock) -> Response<ResponseBody> {
+    let folder = call.view.stat(&call.path).is_ok_and(|entry| entry.is_directory());
     let mut inner = String::new();
     multistatus::lock_discovery(call, &call.path, folder, std::slice::from_ref(lock), &mut inner);
     multistatus::prop(status, &inner)
@@ -99,7 +99,7 @@ pub(super) async fn unlock(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
         call.judge()?;
         match call.view.unlock(&call.path, &token) {
             Ok(()) => Ok(done(StatusCode::NO_CONTENT)),
-            Err(tree::Error::Precondition) => Err(Error::NoSuchLock),
+            Err(tree::Error::PreconditionFailed) => Err(Error::NoSuchLock),
             Err(error) => Err(error.into()),
         }
     })

@@ -6,7 +6,7 @@ use super::call::Call;
 use super::xml::{self, DAV};
 use crate::domain::TreePath;
 use crate::http::{ResponseBody, full};
-use crate::tree::{Lock, PropertyName};
+use crate::tree::{DavLock, PropertyName};
 
 /// What every multistatus begins with.
 pub(super) const HEAD: &str =
@@ -76,11 +76,11 @@ pub(super) fn propstat_because(
 
 /// Appends `D:lockdiscovery` (section 15.8) of the locks that cover a place. The token is shown to the user
 /// alone that the lock belongs to, and a root above the client's as the client's.
-pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: &[Lock], out: &mut String) {
+pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: &[DavLock], out: &mut String) {
     out.push_str("<D:lockdiscovery>");
     for lock in locks {
         let scope = if lock.exclusive { "exclusive" } else { "shared" };
-        let depth = if lock.deep { "infinity" } else { "0" };
+        let depth = if lock.depth_infinity { "infinity" } else { "0" };
         out.push_str(&format!(
             "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
         ));

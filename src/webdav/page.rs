@@ -9,7 +9,7 @@ use super::error::Result;
 use super::verb::Verb;
 use super::{address, date, xml};
 use crate::http::{BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
-use crate::tree::{Entry, Listing};
+use crate::tree::{DirectoryListing, Entry};
 
 /// A block is handed over once it is this long.
 const BLOCK: usize = 64 * 1024;
@@ -33,7 +33,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<ResponseBody>> {
     }
     let mut ahead = listing.by_ref().take(SORTED).collect::<crate::tree::Result<Vec<_>>>()?;
     if ahead.len() < SORTED {
-        ahead.sort_by_cached_key(|entry| (!entry.is_folder(), entry.name.to_ascii_lowercase(), entry.name.clone()));
+        ahead.sort_by_cached_key(|entry| (!entry.is_directory(), entry.name.to_ascii_lowercase(), entry.name.clone()));
     }
     let base = call.mount.href(&call.path, true);
     let mut page = Page { base, ahead: ahead.into_iter(), listing: Some(listing) };
@@ -67,7 +67,7 @@ fn head(call: &Call) -> String {
 struct Page {
     base: String,
     ahead: std::vec::IntoIter<Entry>,
-    listing: Option<Listing>,
+    listing: Option<DirectoryListing>,
 }
 
 impl Page {
@@ -85,17 +85,17 @@ impl Page {
     }
 
     fn row(&self, entry: &Entry, out: &mut String) {
-        let slash = if entry.is_folder() { "/" } else { "" };
+        let slash = if entry.is_directory() { "/" } else { "" };
         out.push_str("<tr><td><a href=\"");
         out.push_str(&self.base);
         address::encode(&entry.name, out);
         out.push_str(slash);
         out.push_str("\">");
-        if let Some(name) = entry.name() {
+        if let Some(name) = entry.valid_name() {
             xml::escape(&name.to_string(), out);
         }
         out.push_str(slash);
-        let size = if entry.is_folder() { String::new() } else { size(entry.size) };
+        let size = if entry.is_directory() { String::new() } else { size(entry.size) };
         let changed = date::internet_date(entry.modified);
         out.push_str(&format!("</a></td><td align=\"right\">{size}</td><td>{changed}</td></tr>\n"));
     }

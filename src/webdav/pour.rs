@@ -45,7 +45,7 @@ pub(super) async fn pour<S: Sink>(
 ) -> Result<(S, Vec<Bytes>)> {
     let ended = async {
         tokio::select! {
-            () = session.closed() => Error::from(tree::Error::Ended(SessionEnded)),
+            () = session.closed() => Error::from(tree::Error::SessionEnded(SessionEnded)),
             () = stopped => Error::Cut,
         }
     };

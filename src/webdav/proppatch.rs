@@ -12,7 +12,7 @@ use super::xml::Element;
 use super::{date, fields, multistatus, small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full};
 use crate::store::ClientStoreError;
-use crate::tree::{self, Attributes, Property, PropertyChange, PropertyName};
+use crate::tree::{self, AttributeChanges, DeadProperty, PropertyChange, PropertyName};
 
 /// The longest value of a property.
 const MAX_VALUE: usize = 64 * 1024;
@@ -33,11 +33,11 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     let mut steps = steps(bytes).ok_or_else(|| Error::unreadable(bytes, "the body is no propertyupdate"))?;
     let entry = call.view.stat(&call.path)?;
     let mut refused = steps.iter().any(Step::is_refused);
-    let mut attributes = Attributes::default();
+    let mut attributes = AttributeChanges::default();
     let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
     if refused {
         // Rights, locks and conditions are asked before a property that can't be set is told of.
-        call.claiming(|claim| call.view.may_set_properties(&call.path, &changes, &attributes, claim))?;
+        call.claiming(|claim| call.view.check_set_properties(&call.path, &changes, &attributes, claim))?;
         if steps.iter().any(|step| matches!(step.outcome, Err(Fault::Tags))) {
             return Err(Error::Malformed(fields::TAGS));
         }
@@ -58,7 +58,7 @@ fn patch(call: &Call, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     }
     let mut out = String::from(multistatus::HEAD);
     out.push_str("<D:response><D:href>");
-    out.push_str(&call.mount.href(&call.path, entry.is_folder()));
+    out.push_str(&call.mount.href(&call.path, entry.is_directory()));
     out.push_str("</D:href>");
     steps.iter().for_each(|step| step.tell(refused, &mut out));
     out.push_str("</D:response>\n");
@@ -80,7 +80,7 @@ pub(super) struct Step {
 
 enum Change {
     Dead(PropertyChange),
-    Times(Attributes),
+    Times(AttributeChanges),
 }
 
 #[derive(Clone, Copy)]
@@ -122,8 +122,7 @@ impl Step {
 
     /// Refuses the times among the steps, which the file system can't keep. Returns whether there are any.
     pub(super) fn refuse_times(steps: &mut [Self]) -> bool {
-        let sets_time =
-            |step: &&mut Self| matches!(&step.outcome, Ok(Change::Times(times)) if *times != Attributes::default());
+        let sets_time = |step: &&mut Self| matches!(&step.outcome, Ok(Change::Times(times)) if *times != AttributeChanges::default());
         let times = steps.iter_mut().filter(sets_time).map(|step| step.outcome = Err(Fault::Unfit));
         times.count() > 0
     }
@@ -151,7 +150,7 @@ impl Step {
     }
 
     /// Returns the change of a dead property that it asks for; one of times is noted in `attributes`.
-    pub(super) fn apply(&self, attributes: &mut Attributes) -> Option<PropertyChange> {
+    pub(super) fn apply(&self, attributes: &mut AttributeChanges) -> Option<PropertyChange> {
         match self.outcome.as_ref().ok()? {
             Change::Dead(change) => Some(change.clone()),
             Change::Times(times) => {
@@ -205,7 +204,7 @@ fn first(property: &Element, language: Option<&str>) -> std::result::Result<Chan
         return set_to(property, language);
     }
     let plain = property.child("collection").is_some() && property.elements().count() == 1;
-    if plain { Ok(Change::Times(Attributes::default())) } else { Err(Fault::Kind) }
+    if plain { Ok(Change::Times(AttributeChanges::default())) } else { Err(Fault::Kind) }
 }
 
 fn set_to(property: &Element, language: Option<&str>) -> std::result::Result<Change, Fault> {
@@ -213,21 +212,21 @@ fn set_to(property: &Element, language: Option<&str>) -> std::result::Result<Cha
     let time = || date::parse_set_time(&property.text()).ok_or(Fault::Unfit);
     match Live::of(&name) {
         Some(Live::Modified | Live::ModifiedToo | Live::WindowsModified) => {
-            Ok(Change::Times(Attributes { modified: Some(time()?), ..Attributes::default() }))
+            Ok(Change::Times(AttributeChanges { modified: Some(time()?), ..AttributeChanges::default() }))
         }
         Some(Live::WindowsAccessed) => {
-            Ok(Change::Times(Attributes { accessed: Some(time()?), ..Attributes::default() }))
+            Ok(Change::Times(AttributeChanges { accessed: Some(time()?), ..AttributeChanges::default() }))
         }
         None if name == tree::tags_property() => {
             let tags = fields::parse_tags(&property.text()).map_err(|_| Fault::Tags)?;
-            Ok(Change::Dead(tree::label(&tags)))
+            Ok(Change::Dead(tree::set_tags_change(&tags)))
         }
         Some(Live::DisplayName) | None => {
             let value = property.clone().in_language(language).to_xml();
             if value.len() > MAX_VALUE {
                 return Err(Fault::TooLong);
             }
-            Ok(Change::Dead(PropertyChange::Set(Property { name, value })))
+            Ok(Change::Dead(PropertyChange::Set(DeadProperty { name, value })))
         }
         Some(_) => Err(Fault::Protected),
     }
@@ -278,10 +277,10 @@ mod tests {
     fn instructions_are_taken_in_their_order() {
         let body = "<propertyupdate xmlns=\"DAV:\" xml:lang=\"en\"><remove><prop><a xmlns=\"u:\"/></prop></remove><set><prop><a xmlns=\"u:\">1</a><b xmlns=\"u:\" xml:lang=\"de\"/></prop></set></propertyupdate>";
         let steps = steps(body.as_bytes()).expect("steps");
-        let mut attributes = Attributes::default();
+        let mut attributes = AttributeChanges::default();
         let changes: Vec<_> = steps.iter().filter_map(|step| step.apply(&mut attributes)).collect();
         let name = |name: &str| PropertyName { namespace: "u:".into(), name: name.into() };
-        let set = |n, value: &str| PropertyChange::Set(Property { name: name(n), value: value.into() });
+        let set = |n, value: &str| PropertyChange::Set(DeadProperty { name: name(n), value: value.into() });
         let wanted = [
             PropertyChange::Remove(name("a")),
             set("a", "<a xmlns=\"u:\" xml:lang=\"en\">1</a>"),

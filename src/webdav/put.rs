@@ -21,7 +21,7 @@ use super::pour::{BLOCK, Sink, pour};
 use super::streak::Streak;
 use super::{date, fields};
 use crate::http::{RequestBody, ResponseBody, empty};
-use crate::tree::{self, Attributes, Committed, Entry, Timestamp, Upload};
+use crate::tree::{self, AttributeChanges, CommittedUpload, Entry, StagedUpload, Timestamp};
 
 /// Answers PUT.
 ///
@@ -96,7 +96,7 @@ struct Transfer {
     part: Option<Part>,
     modified: Option<Timestamp>,
     sums: Checksums,
-    upload: Option<Upload>,
+    upload: Option<StagedUpload>,
     start: u64,
     written: u64,
 }
@@ -105,11 +105,11 @@ impl Transfer {
     /// Reads what the headers say of the content.
     fn new(call: &Arc<Call>, announced: Option<u64>, part: Option<Part>) -> Result<Self> {
         if call.slash && !call.is_root() {
-            return Err(tree::Error::IsFolder.into());
+            return Err(tree::Error::IsADirectory.into());
         }
         let whole = if part.is_some() { LengthOf::Part } else { LengthOf::File };
         let tags = fields::tags(&call.headers)?;
-        call.view.may_label(tags.as_deref().unwrap_or_default())?;
+        call.view.check_tags(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
             call: Arc::clone(call),
             announced,
@@ -140,7 +140,7 @@ impl Transfer {
         if part.is_update() {
             call.view.stat(&call.path)?;
         }
-        let (upload, size) = call.staging(|claim| call.view.stage_over(&call.path, claim))?;
+        let (upload, size) = call.staging(|claim| call.view.stage_existing(&call.path, claim))?;
         self.start = part.start(size)?;
         self.upload = Some(upload);
         Ok(self)
@@ -162,7 +162,7 @@ impl Transfer {
         if let Some(part) = &done.part {
             part.fits(done.written)?;
             let size = part.cut_to(upload.stat()?.size);
-            upload.set_attributes(&Attributes { size, ..Attributes::default() })?;
+            upload.set_attributes(&AttributeChanges { size, ..AttributeChanges::default() })?;
             kept = verify(&done.call, &upload)?;
         }
         commit(&done.call, upload, done.modified, kept)
@@ -190,7 +190,7 @@ impl Sink for Transfer {
 ///
 /// # Errors
 /// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
-pub(super) fn verify(call: &Call, upload: &Upload) -> Result<Option<String>> {
+pub(super) fn verify(call: &Call, upload: &StagedUpload) -> Result<Option<String>> {
     let mut sums = Checksums::announced(&call.headers, Of::Whole);
     if sums.is_empty() {
         return Ok(None);
@@ -216,17 +216,17 @@ pub(super) fn verify(call: &Call, upload: &Upload) -> Result<Option<String>> {
 /// What the tree says; the old content stands then.
 pub(super) fn commit(
     call: &Call,
-    upload: Upload,
+    upload: StagedUpload,
     modified: Option<Timestamp>,
     kept: Option<String>,
 ) -> Result<Response<ResponseBody>> {
     if let Some(tags) = fields::tags(&call.headers)? {
-        upload.label(tags)?;
+        upload.set_tags(tags)?;
     }
     if modified.is_some() {
-        upload.set_attributes(&Attributes { modified, ..Attributes::default() }).map_err(Error::of_time)?;
+        upload.set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() }).map_err(Error::of_time)?;
     }
-    let Committed { entry, replaced } = call.claiming(|claim| upload.commit(claim))?;
+    let CommittedUpload { entry, replaced } = call.claiming(|claim| upload.commit(claim))?;
     let mut response = accepted(replaced, &entry, modified.is_some());
     if let Some(kept) = kept {
         call.view.keep_checksum(&entry, &kept)?;

@@ -1,6 +1,6 @@
 //! REPORT (RFC 3253 section 3.6): `sync-collection` (RFC 6578), what has changed in a directory since a token.
 //!
-//! How changes are found is the tree's business ([`tree::Changes`]); here they are written down, in the order in which
+//! How changes are found is the tree's business ([`tree::SyncChanges`]); here they are written down, in the order in which
 //! they were found, while they are read.
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use super::propfind::{Plan, Row};
 use super::xml::Element;
 use super::{multistatus, small_body, xml};
 use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
-use crate::tree::{self, Change, Changed, Changes, Point, View};
+use crate::tree::{self, ChangedMember, SyncChanges, SyncItem, SyncPoint, View};
 
 /// A block is handed over once it is this long.
 const BLOCK: usize = 128 * 1024;
@@ -24,17 +24,17 @@ const SCHEME: &str = "urn:patgate:sync:";
 
 /// Writes a point as the sync token that a client is given (RFC 6578 section 4): journal and number, and the base while
 /// an initial synchronization is not complete.
-pub(super) fn sync_token(point: Point) -> String {
-    let Point { journal, number, base } = point;
+pub(super) fn sync_token(point: SyncPoint) -> String {
+    let SyncPoint { journal, number, base } = point;
     if base > number { format!("{SCHEME}{journal}:{number}:{base}") } else { format!("{SCHEME}{journal}:{number}") }
 }
 
-fn point(text: &str) -> Option<Point> {
+fn point(text: &str) -> Option<SyncPoint> {
     let mut parts = text.trim().strip_prefix(SCHEME)?.splitn(3, ':');
     let journal = parts.next()?.parse().ok()?;
     let number = parts.next()?.parse().ok()?;
     let base = parts.next().map_or(Ok(number), str::parse).ok()?;
-    Some(Point { journal, number, base })
+    Some(SyncPoint { journal, number, base })
 }
 
 /// Answers REPORT.
@@ -50,7 +50,7 @@ pub(super) async fn answer(call: &Arc<Call>, body: &mut RequestBody) -> Result<R
 
 /// What a client asks for.
 struct Asked {
-    since: Option<Point>,
+    since: Option<SyncPoint>,
     deep: bool,
     limit: usize,
     plan: Plan,
@@ -83,11 +83,12 @@ fn asked(call: &Call, bytes: &[u8]) -> Result<Asked> {
 
 fn sync(call: &Arc<Call>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     let Asked { since, deep, limit, plan } = asked(call, bytes)?;
-    if !call.view.stat(&call.path)?.is_folder() {
+    if !call.view.stat(&call.path)?.is_directory() {
         return Err(Error::NoSuchReport);
     }
     call.judge()?;
-    let changes = call.view.changes(&call.path, deep, since, limit, call.view.steady_now()).map_err(counted)?;
+    let changes =
+        call.view.changes_since(&call.path, deep, since, limit, call.view.monotonic_now()).map_err(counted)?;
     let changes = changes.ok_or(Error::StaleToken)?;
     let mut report =
         Report { call: Arc::clone(call), plan, changes, out: String::from(multistatus::HEAD), done: false };
@@ -108,7 +109,7 @@ fn counted(error: tree::Error) -> Error {
 struct Report {
     call: Arc<Call>,
     plan: Plan,
-    changes: Changes,
+    changes: SyncChanges,
     out: String,
     done: bool,
 }
@@ -116,9 +117,9 @@ struct Report {
 impl Report {
     fn block(&mut self) -> tree::Result<Bytes> {
         while self.out.len() < BLOCK && !self.done {
-            match self.changes.next_change()? {
-                Change::Member(changed) => self.tell(&changed)?,
-                Change::End { point, truncated } => self.end(point, truncated),
+            match self.changes.next_item()? {
+                SyncItem::Member(changed) => self.tell(&changed)?,
+                SyncItem::PageEnd { point, truncated } => self.end(point, truncated),
             }
         }
         Ok(std::mem::take(&mut self.out).into())
@@ -127,9 +128,9 @@ impl Report {
     /// Writes down one member: one response for each, also where a file has taken the place of a directory or the other
     /// way round, for that is the same member changed (RFC 6578 section 3.5.1). One that has gone has a status only
     /// (section 3.5.2).
-    fn tell(&mut self, change: &Changed) -> tree::Result<()> {
+    fn tell(&mut self, change: &ChangedMember) -> tree::Result<()> {
         let (call, path) = (Arc::clone(&self.call), &change.path);
-        let href = call.mount.href(path, change.folder);
+        let href = call.mount.href(path, change.is_directory);
         let Some(entry) = &change.entry else {
             let _ = writeln!(
                 self.out,
@@ -144,7 +145,7 @@ impl Report {
     }
 
     /// Ends the page; one that was truncated says so with a status of the directory itself (RFC 6578 section 3.6).
-    fn end(&mut self, point: Point, truncated: bool) {
+    fn end(&mut self, point: SyncPoint, truncated: bool) {
         if truncated {
             let href = self.call.mount.href(&self.call.path, true);
             let _ = writeln!(
@@ -159,7 +160,7 @@ impl Report {
     }
 }
 
-fn known(view: &View, change: &Changed) -> tree::Result<Vec<tree::Property>> {
+fn known(view: &View, change: &ChangedMember) -> tree::Result<Vec<tree::DeadProperty>> {
     match view.properties(&change.path) {
         Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(Vec::new()),
         found => found,

@@ -33,7 +33,7 @@ use super::{fields, put};
 use crate::auth::Session;
 use crate::domain::UnixMillis;
 use crate::http::{RequestBody, ResponseBody};
-use crate::tree::{Attributes, Claim, Upload, View};
+use crate::tree::{AttributeChanges, StagedUpload, View, WriteConditions};
 
 /// Where uploads are named.
 const PLACE: &str = "/upload/";
@@ -223,15 +223,15 @@ struct Append {
     view: View,
     now: UnixMillis,
     content: Option<Content>,
-    upload: Option<Upload>,
+    upload: Option<StagedUpload>,
 }
 
 impl Append {
     /// Takes the upload up, which will come to `end` now: rights and locks are asked as the request's session has them.
     fn resume(mut self, call: &Call, end: u64) -> Result<Self> {
         self.content()?.weight.grow_to(end)?;
-        let claim = Claim { tokens: call.tokens(), ..Claim::none() };
-        self.upload = Some(self.view.take_up(&self.open.waiting, &call.path, &claim)?);
+        let claim = WriteConditions { lock_tokens: call.tokens(), ..WriteConditions::none() };
+        self.upload = Some(self.view.resume_upload(&self.open.waiting, &call.path, &claim)?);
         Ok(self)
     }
 
@@ -242,7 +242,7 @@ impl Append {
     /// Lets go of what came behind an offset: what is not counted takes no room either.
     fn cut_to(&mut self, offset: u64) -> Result<()> {
         let upload = self.upload.as_ref().ok_or(Error::Lost)?;
-        upload.set_attributes(&Attributes { size: Some(offset), ..Attributes::default() })?;
+        upload.set_attributes(&AttributeChanges { size: Some(offset), ..AttributeChanges::default() })?;
         self.content()?.offset = offset;
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::folder::done;
 use super::verb::Verb;
 use crate::domain::{Permission, TreePath};
 use crate::http::ResponseBody;
-use crate::tree::{self, Overwrite};
+use crate::tree::{self, OverwriteMode};
 
 /// Answers COPY and MOVE.
 ///
@@ -20,7 +20,7 @@ use crate::tree::{self, Overwrite};
 /// says of the source.
 pub(super) async fn answer(call: &Arc<Call>) -> Result<Response<ResponseBody>> {
     let below = call.destination()?;
-    let overwrite = if fields::overwrite(&call.headers)? { Overwrite::Yes } else { Overwrite::No };
+    let overwrite = if fields::overwrite(&call.headers)? { OverwriteMode::Replace } else { OverwriteMode::Refuse };
     let depth = fields::depth(&call.headers)?;
     if call.verb == Verb::Move && call.is_root() {
         return Err(Error::Root);
@@ -50,7 +50,7 @@ fn is_deep(call: &Call, depth: Option<Depth>) -> Result<bool> {
     match (depth, call.verb) {
         (None | Some(Depth::Infinity), _) => Ok(true),
         (Some(Depth::Zero), Verb::Copy) => Ok(false),
-        (Some(_), verb) if call.view.link_stat(&call.path)?.is_folder() => Err(Error::Malformed(match verb {
+        (Some(_), verb) if call.view.link_stat(&call.path)?.is_directory() => Err(Error::Malformed(match verb {
             Verb::Copy => "a folder is copied with all in it or with nothing: Depth must be infinity or 0",
             _ => "a folder is moved with all in it: Depth must be infinity",
         })),
@@ -61,9 +61,9 @@ fn is_deep(call: &Call, depth: Option<Depth>) -> Result<bool> {
 /// Returns the place that a destination names.
 fn target(call: &Call, below: &TreePath) -> TreePath {
     let root = call.mount.root();
-    let existing = call.view.as_spelled(root, below);
+    let existing = call.view.existing_spelling(root, below);
     match call.verb {
-        Verb::Move => tree::moved_to(&call.path, existing, below),
+        Verb::Move => tree::move_destination(&call.path, existing, below),
         _ => existing,
     }
 }
@@ -71,14 +71,12 @@ fn target(call: &Call, below: &TreePath) -> TreePath {
 /// Tells a fault of the destination from one of the source, once there is one: what is missing may be either.
 fn at_fault(call: &Call, to: &TreePath, error: Error) -> Error {
     match error {
-        Error::Tree(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder | tree::Error::BadName)
-            if call.view.link_stat(&call.path).is_err() =>
-        {
-            Error::Tree(tree::Error::Absent)
-        }
-        Error::Tree(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotFolder | tree::Error::BadName) => {
-            Error::of_destination(error)
-        }
+        Error::Tree(
+            tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName,
+        ) if call.view.link_stat(&call.path).is_err() => Error::Tree(tree::Error::Absent),
+        Error::Tree(
+            tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName,
+        ) => Error::of_destination(error),
         Error::Tree(tree::Error::Forbidden) if !may_write_in(call, to) => Error::of_destination(error),
         _ => error,
     }

@@ -20,7 +20,7 @@ use super::error::{Error, Result, blocking};
 use super::weight::{Scales, Weight};
 use crate::auth::{Clock, Session};
 use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaces};
-use crate::tree::{Secured, Tree, Unfinished, Upload, View, Waiting};
+use crate::tree::{PendingUpload, StagedPart, StagedUpload, SyncedPart, Tree, View};
 
 /// How many may wait for one token.
 const MOST: usize = 64;
@@ -64,7 +64,7 @@ pub(super) struct Open {
     /// How long all of it will be, where that was announced.
     pub(super) length: Option<u64>,
     /// Its content.
-    pub(super) waiting: Waiting,
+    pub(super) waiting: StagedPart,
     state: Mutex<State>,
     returned: Notify,
 }
@@ -98,7 +98,7 @@ pub(super) struct Chunk {
     /// How long it is.
     pub(super) size: u64,
     /// Its content.
-    pub(super) waiting: Waiting,
+    pub(super) waiting: StagedPart,
     _weight: Weight,
 }
 
@@ -125,13 +125,13 @@ impl Uploads {
     /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
     pub(super) fn new(tree: Tree, most: UploadSpaces, clock: Clock) -> Self {
         let scales = Scales::new(tree.clone(), most);
-        let left = tree.unfinished(clock.retention_time().saturating_sub(LIFE));
+        let left = tree.pending_uploads(clock.retention_time().saturating_sub(LIFE));
         let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
         let mut table = Table::default();
         for upload in left.unwrap_or_default() {
             let id = upload.id;
             if table.take_back(upload, &scales).is_none()
-                && let Err(error) = tree.discard(id, [])
+                && let Err(error) = tree.discard_upload(id, [])
             {
                 tracing::warn!(%error, "an unfinished upload that can't be read stays");
             }
@@ -157,7 +157,7 @@ impl Uploads {
     /// # Errors
     /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when the user's, or all, hold too much.
     pub(super) fn admit(&self, session: &Session, length: Option<u64>) -> Result<()> {
-        let epoch = self.0.tree.epoch()?;
+        let epoch = self.0.tree.revocation_epoch()?;
         let old = self.0.table.lock().holds_old(self.0.clock.retention_time());
         let swept_at = *self.0.order.lock();
         if old || swept_at != Some(epoch) {
@@ -171,11 +171,11 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::Crowded`]; what the tree says.
-    pub(super) fn begin(&self, call: &Call, length: Option<u64>, upload: Upload) -> Result<Unknown> {
+    pub(super) fn begin(&self, call: &Call, length: Option<u64>, upload: StagedUpload) -> Result<Unknown> {
         let (uuid, session, begun) = (Uuid::new_v4(), call.view.session(), Begun::of(call));
         let _order = self.0.order.lock();
         self.0.table.lock().room(session)?;
-        let (id, waiting) = upload.set_aside(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
+        let (id, waiting) = upload.suspend(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
         let (token, login) = (session.token(), session.login().clone());
         let content = Content { offset: 0, noted: 0, weight: self.0.scales.hold(session.login(), 0) };
         let state = State::new(content, call.now);
@@ -198,7 +198,7 @@ impl Uploads {
         let _order = self.0.order.lock();
         let Some(open) = self.0.table.lock().open.remove(&id) else { return Ok(()) };
         open.cancel();
-        Ok(self.0.tree.discard(open.id, [&open.waiting])?)
+        Ok(self.0.tree.discard_upload(open.id, [&open.waiting])?)
     }
 
     /// Begins an upload in parts, of so many bytes where that is known; false when there is one of that name. May block.
@@ -225,7 +225,7 @@ impl Uploads {
         }
         table.room(session)?;
         drop(table);
-        let id = view.begin_parts(name.as_bytes(), now)?;
+        let id = view.begin_pending_upload(name.as_bytes(), now)?;
         let chunked = Chunked { id, login: session.login().clone(), state: Mutex::new((BTreeMap::new(), now)) };
         self.0.table.lock().chunked.insert(key, Arc::new(chunked));
         Ok(true)
@@ -255,7 +255,7 @@ impl Uploads {
 
     fn discard(&self, chunked: &Chunked) -> Result<()> {
         let parts = chunked.parts();
-        Ok(self.0.tree.discard(chunked.id, parts.iter().map(|(_, chunk)| &chunk.waiting))?)
+        Ok(self.0.tree.discard_upload(chunked.id, parts.iter().map(|(_, chunk)| &chunk.waiting))?)
     }
 
     /// Returns the weight of a part that has not come yet.
@@ -272,7 +272,7 @@ impl Uploads {
         view: &View,
         chunked: &Chunked,
         name: ChunkName,
-        (deposit, weight): (Secured, Weight),
+        (deposit, weight): (SyncedPart, Weight),
         now: UnixMillis,
     ) -> Result<bool> {
         let _order = self.0.order.lock();
@@ -308,15 +308,15 @@ impl Uploads {
     /// Discards what waited too long, and what belongs to a dead token.
     fn sweep(&self) {
         let mut order = self.0.order.lock();
-        let epoch = self.0.tree.epoch().ok();
-        let Ok(live) = self.0.tree.live_uploads().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
+        let epoch = self.0.tree.revocation_epoch().ok();
+        let Ok(live) = self.0.tree.live_upload_ids().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
             return;
         };
         *order = epoch;
         let (open, chunked) = self.0.table.lock().sweep(&live, self.0.clock.retention_time());
         for open in open {
             open.cancel();
-            told(self.0.tree.discard(open.id, [&open.waiting]).map_err(Error::from));
+            told(self.0.tree.discard_upload(open.id, [&open.waiting]).map_err(Error::from));
         }
         chunked.iter().for_each(|chunked| told(self.discard(chunked)));
     }
@@ -374,8 +374,8 @@ fn told(swept: Result<()>) {
 
 impl Table {
     /// Takes in what was written down; none for what can't be read.
-    fn take_back(&mut self, left: Unfinished, scales: &Scales) -> Option<()> {
-        let Unfinished { id, token, login, name, request, touched, parts } = left;
+    fn take_back(&mut self, left: PendingUpload, scales: &Scales) -> Option<()> {
+        let PendingUpload { id, token, login, name, request, updated_at: touched, parts } = left;
         let Some(request) = request else {
             let key = (token, EntryName::new(&name).ok()?);
             let parts = parts.into_iter().filter_map(|(name, size, waiting)| {
@@ -490,7 +490,7 @@ impl Open {
     /// What the tree says.
     pub(super) fn note(&self, view: &View, content: &mut Content, now: UnixMillis) -> Result<()> {
         if content.noted != content.offset {
-            view.note(self.id, &self.waiting, content.offset, now)?;
+            view.record_progress(self.id, &self.waiting, content.offset, now)?;
             content.noted = content.offset;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::{Error, Result};
 use crate::domain::{Login, UploadSpaces, UserQuotaLimits};
-use crate::tree::{Tree, UnfinishedBytes};
+use crate::tree::{Tree, UnfinishedUploadBytes};
 
 /// Weighs all that is held; clones share it.
 #[derive(Clone)]
@@ -12,13 +12,13 @@ pub(super) struct Scales {
     tree: Tree,
     most: UploadSpaces,
     /// What all weigh, those of SFTP too.
-    sums: Arc<UnfinishedBytes>,
+    sums: Arc<UnfinishedUploadBytes>,
 }
 
 impl Scales {
     /// Weighs what is held beside a tree.
     pub(super) fn new(tree: Tree, most: UploadSpaces) -> Self {
-        let sums = tree.unfinished_bytes();
+        let sums = tree.unfinished_upload_bytes();
         Self { tree, most, sums }
     }
 
@@ -41,7 +41,7 @@ impl Scales {
     fn most(&self) -> Result<UserQuotaLimits> {
         // Asked in this order, what is written meanwhile counts as neither, not as both.
         let written = self.sums.written();
-        Ok(self.most.most(self.tree.free()?, written))
+        Ok(self.most.most(self.tree.free_bytes()?, written))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use patgate::auth::Clock;
-use patgate::tree::Durability;
+use patgate::tree::CommitDurability;
 
 use crate::support::{Dav, Fixture, Sftp, string};
 
@@ -459,7 +459,7 @@ fn on_disk(gateway: &Fixture, root: &str, found: &mut Tree) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_operations_through_both_protocols_leave_what_a_model_says() {
-    let gateway = Fixture::start_with(Clock::system(), |settings| settings.durability = Durability::Fast).await;
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.durability = CommitDurability::Fast).await;
     let token = gateway.login("alice", "/:rw");
     let mut lanes = Vec::new();
     for number in 0..LANES {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::super::schema;
 use super::Text;
 use crate::domain::{Lifetime, NodeId, Policy, PolicySetting};
-use crate::tree::Named;
+use crate::tree::NamedNode;
 
 /// A named node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,7 +26,7 @@ pub struct Node {
 
 impl Node {
     /// Shows a named node.
-    pub fn of(named: &Named) -> Self {
+    pub fn of(named: &NamedNode) -> Self {
         Self { node: named.id, path: named.path.to_string(), dangling: named.dangling }
     }
 }

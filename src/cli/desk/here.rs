@@ -115,7 +115,7 @@ impl Desk for Here {
     }
 
     fn node_at(&self, path: &TreePath) -> Result<Node> {
-        let node = self.0.tree()?.mint(path).map_err(|error| refused(path, &error))?;
+        let node = self.0.tree()?.assign_node_id(path).map_err(|error| refused(path, &error))?;
         Ok(Node { node, path: path.to_string(), dangling: false })
     }
 
@@ -152,7 +152,7 @@ fn reveal(text: &TokenText, record: &TokenRecord) -> NewToken {
 
 fn refused(path: &TreePath, error: &tree::Error) -> Failure {
     match error {
-        tree::Error::Absent | tree::Error::NotFolder => nothing_at(path),
+        tree::Error::Absent | tree::Error::NotADirectory => nothing_at(path),
         tree::Error::Unsupported => {
             Failure::new(format!("{path} is neither a file nor a folder")).hint("give the path that the link leads to")
         }

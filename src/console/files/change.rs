@@ -10,7 +10,7 @@ use super::super::page::{Frame, Part, render};
 use super::super::place;
 use super::{Crumb, crumbs, name};
 use crate::domain::TreePath;
-use crate::tree::{self, Attributes, Claim, Overwrite};
+use crate::tree::{self, AttributeChanges, OverwriteMode, WriteConditions};
 
 #[derive(Template)]
 #[template(path = "rename.html")]
@@ -39,8 +39,8 @@ pub(in super::super) async fn make_folder(uri: Uri, sent: Sent) -> Result<Respon
     let path = folder.child(&name(sent.fields.text("name").unwrap_or_default())?);
     let view = sent.caller.view();
     let path = in_turn(sent.caller.light(), move || {
-        let path = view.as_spelled(&TreePath::root(), &path);
-        view.make_folder(&path, &Attributes::default(), &Claim::none())?;
+        let path = view.existing_spelling(&TreePath::root(), &path);
+        view.create_directory(&path, &AttributeChanges::default(), &WriteConditions::none())?;
         Ok(path)
     })
     .await?;
@@ -71,8 +71,8 @@ pub(in super::super) async fn rename(uri: Uri, sent: Sent) -> Result<Response> {
     let back = holder(&from);
     if from != to {
         on_tree(view, move |view| {
-            let to = tree::moved_to(&from, view.as_spelled(&TreePath::root(), &to), &to);
-            Ok(view.rename(&from, &to, Overwrite::No, &Claim::none())?)
+            let to = tree::move_destination(&from, view.existing_spelling(&TreePath::root(), &to), &to);
+            Ok(view.rename(&from, &to, OverwriteMode::Refuse, &WriteConditions::none())?)
         })
         .await?;
     }
@@ -85,7 +85,7 @@ pub(in super::super) async fn ask_delete(uri: Uri, caller: Caller) -> Result<Res
     let frame = Frame::new(&caller, Part::Files);
     let view = caller.view();
     in_turn(caller.light(), move || {
-        let folder = view.link_stat(&path)?.is_folder();
+        let folder = view.link_stat(&path)?.is_directory();
         let name = path.name().ok_or(Fault::Nothing)?.to_string();
         let (crumbs, back) = (crumbs(&path), holder(&path));
         render(StatusCode::OK, &DeletePage { frame, crumbs, place: place::encode(&path), name, folder, back })
@@ -98,7 +98,7 @@ pub(in super::super) async fn delete(uri: Uri, sent: Sent) -> Result<Response> {
     let path = place::of(&uri)?;
     let view = sent.caller.view();
     let back = holder(&path);
-    on_tree(view, move |view| Ok(view.remove_all(&path, &Claim::none())?)).await?;
+    on_tree(view, move |view| Ok(view.remove_all(&path, &WriteConditions::none())?)).await?;
     Ok(Redirect::to(&back).into_response())
 }
 

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::super::fault::{Fault, Result};
-use crate::tree::{Entry, Listing};
+use crate::tree::{DirectoryListing, Entry};
 
 /// Where an entry stands: folders before files, then by the name without regard to case, then by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +51,7 @@ impl Block {
     ///
     /// # Errors
     /// What the tree says.
-    pub(super) fn of(listing: Listing, from: &From, find: &str, page: usize) -> Result<Self> {
+    pub(super) fn of(listing: DirectoryListing, from: &From, find: &str, page: usize) -> Result<Self> {
         let find = find.to_lowercase();
         let mut kept: BTreeMap<Key, Entry> = BTreeMap::new();
         let (mut count, mut earlier, mut later) = (0, false, false);
@@ -81,12 +81,12 @@ impl Block {
 }
 
 fn key(entry: &Entry) -> Key {
-    Key::new(!entry.is_folder(), entry.name.clone())
+    Key::new(!entry.is_directory(), entry.name.clone())
 }
 
 /// Writes where an entry stands, for an address.
 pub(super) fn cursor(entry: &Entry) -> String {
-    let kind = if entry.is_folder() { 'd' } else { 'f' };
+    let kind = if entry.is_directory() { 'd' } else { 'f' };
     format!("{kind}{}", URL_SAFE_NO_PAD.encode(&entry.name))
 }
 

@@ -38,9 +38,9 @@ pub(in super::super) async fn answer(caller: Caller, uri: Uri) -> Result<Respons
     let view = caller.view();
     on_tree(view, move |view| {
         let block = Block::of(view.list(&path, true)?, &From::Start, "", MOST)?;
-        let folders = block.entries.iter().filter(|entry| entry.is_folder());
+        let folders = block.entries.iter().filter(|entry| entry.is_directory());
         let folders = folders.filter_map(|entry| {
-            let name = entry.name()?;
+            let name = entry.valid_name()?;
             Some(folder(&path.child(&name), name.to_string(), entry.permission.to_string()))
         });
         Ok(Json(Answer { folders: folders.collect(), more: block.later }).into_response())

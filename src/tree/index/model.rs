@@ -5,157 +5,158 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::tests::{World, at};
+use super::tests::{IndexFixture, tree_path};
 use super::*;
 
 #[derive(Clone, Debug)]
-enum Step {
-    Make(String, Kind),
-    Mint(String),
-    Rename(String, String, Death),
-    Remove(String, Death),
+enum IndexStep {
+    Create(String, EntryKind),
+    AssignId(String),
+    Rename(String, String, CrashPoint),
+    Remove(String, CrashPoint),
 }
 
 /// Where the server dies during a step, if it does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Death {
+enum CrashPoint {
     None,
     BeforeHost,
     AfterHost,
 }
 
 /// For each id that lives, the inode of what it names.
-struct Model {
-    world: Rc<World>,
-    living: HashMap<NodeId, u64>,
-    ended: Vec<NodeId>,
+struct IndexModel {
+    fixture: Rc<IndexFixture>,
+    live_nodes: HashMap<NodeId, u64>,
+    removed_nodes: Vec<NodeId>,
 }
 
-impl Model {
-    fn take(&mut self, step: &Step) {
+impl IndexModel {
+    fn run_step(&mut self, step: &IndexStep) {
         match step {
-            Step::Make(path, kind) => self.make(path, *kind),
-            Step::Mint(path) => self.mint(path),
-            Step::Rename(from, to, death) => self.rename(from, to, *death),
-            Step::Remove(path, death) => self.remove(path, *death),
+            IndexStep::Create(path, kind) => self.create(path, *kind),
+            IndexStep::AssignId(path) => self.assign_id(path),
+            IndexStep::Rename(from, to, death) => self.rename(from, to, *death),
+            IndexStep::Remove(path, death) => self.remove(path, *death),
         }
         self.compare(step);
     }
 
-    fn facts(&self, path: &str) -> Option<Facts> {
-        self.world.host.ask(&at(path)).ok()
+    fn metadata(&self, path: &str) -> Option<InodeMetadata> {
+        self.fixture.host.metadata(&tree_path(path)).ok()
     }
 
-    fn make(&self, path: &str, kind: Kind) {
-        let parent = at(path).parent().and_then(|parent| self.world.host.ask(&parent).ok());
-        let fits = parent.is_some_and(|parent| parent.kind == Kind::Folder);
-        if fits && self.facts(path).is_none() {
-            self.world.host.make(path, kind);
+    fn create(&self, path: &str, kind: EntryKind) {
+        let parent = tree_path(path).parent().and_then(|parent| self.fixture.host.metadata(&parent).ok());
+        let fits = parent.is_some_and(|parent| parent.kind == EntryKind::Directory);
+        if fits && self.metadata(path).is_none() {
+            self.fixture.host.create(path, kind);
         }
     }
 
-    fn mint(&mut self, path: &str) {
-        let Ok(id) = self.world.index.mint(&at(path)) else { return };
-        assert!(!self.ended.contains(&id), "an id came back to life");
-        for named in self.world.index.list(&TreePath::root()).expect("list") {
-            let inode = self.world.host.ask(&named.path).expect("there").inode;
-            assert_eq!(*self.living.entry(named.id).or_insert(inode), inode);
+    fn assign_id(&mut self, path: &str) {
+        let Ok(id) = self.fixture.index.assign_id(&tree_path(path)) else { return };
+        assert!(!self.removed_nodes.contains(&id), "an id came back to life");
+        for named in self.fixture.index.list(&TreePath::root()).expect("list") {
+            let inode = self.fixture.host.metadata(&named.path).expect("there").inode;
+            assert_eq!(*self.live_nodes.entry(named.id).or_insert(inode), inode);
         }
     }
 
-    fn rename(&mut self, from: &str, to: &str, death: Death) {
-        let (source, target) = (at(from), at(to));
-        let parent = target.parent().and_then(|parent| self.world.host.ask(&parent).ok());
+    fn rename(&mut self, from: &str, to: &str, death: CrashPoint) {
+        let (source, target) = (tree_path(from), tree_path(to));
+        let parent = target.parent().and_then(|parent| self.fixture.host.metadata(&parent).ok());
         let overlap = source.starts_with(&target) || target.starts_with(&source);
-        let (Some(moved), false) = (self.facts(from), overlap) else { return };
-        if parent.is_none_or(|parent| parent.kind != Kind::Folder) {
+        let (Some(moved), false) = (self.metadata(from), overlap) else { return };
+        if parent.is_none_or(|parent| parent.kind != EntryKind::Directory) {
             return;
         }
-        let replaced = self.facts(to);
-        let world = Rc::clone(&self.world);
+        let replaced = self.metadata(to);
+        let world = Rc::clone(&self.fixture);
         let change = world.index.begin_move(&source, &target).expect("begun");
-        if death != Death::BeforeHost {
-            let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (Kind::File, Kind::File));
-            let heir = kept.and_then(|kept| self.named(kept.inode));
-            self.end(|path| path.starts_with(&target), heir);
+        if death != CrashPoint::BeforeHost {
+            let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (EntryKind::File, EntryKind::File));
+            let heir = kept.and_then(|kept| self.node_by_inode(kept.inode));
+            self.remove_nodes(|path| path.starts_with(&target), heir);
             if let Some(heir) = heir {
-                self.end(|path| *path == source, None);
-                self.living.insert(heir, moved.inode);
+                self.remove_nodes(|path| *path == source, None);
+                self.live_nodes.insert(heir, moved.inode);
             }
-            self.world.host.rename(from, to);
+            self.fixture.host.rename(from, to);
         }
         self.conclude(change, death);
     }
 
-    fn remove(&mut self, path: &str, death: Death) {
-        if self.facts(path).is_none() || at(path).is_root() {
+    fn remove(&mut self, path: &str, death: CrashPoint) {
+        if self.metadata(path).is_none() || tree_path(path).is_root() {
             return;
         }
-        let world = Rc::clone(&self.world);
-        let change = world.index.begin_remove(&at(path)).expect("begun");
-        if death != Death::BeforeHost {
-            self.end(|p| p.starts_with(&at(path)), None);
-            self.world.host.remove(path);
+        let world = Rc::clone(&self.fixture);
+        let change = world.index.begin_remove(&tree_path(path)).expect("begun");
+        if death != CrashPoint::BeforeHost {
+            self.remove_nodes(|p| p.starts_with(&tree_path(path)), None);
+            self.fixture.host.remove(path);
         }
         self.conclude(change, death);
     }
 
-    fn conclude(&self, change: Change<'_>, death: Death) {
+    fn conclude(&self, change: IndexChange<'_>, death: CrashPoint) {
         match death {
-            Death::None => change.finish().expect("finished"),
-            Death::BeforeHost | Death::AfterHost => change.die(),
+            CrashPoint::None => change.finish().expect("finished"),
+            CrashPoint::BeforeHost | CrashPoint::AfterHost => change.abandon_as_killed(),
         }
-        if death != Death::None {
-            self.world.index.recover().expect("recovered");
+        if death != CrashPoint::None {
+            self.fixture.index.recover().expect("recovered");
         }
     }
 
-    fn named(&self, inode: u64) -> Option<NodeId> {
-        self.living.iter().find(|(_, named)| **named == inode).map(|(id, _)| *id)
+    fn node_by_inode(&self, inode: u64) -> Option<NodeId> {
+        self.live_nodes.iter().find(|(_, named)| **named == inode).map(|(id, _)| *id)
     }
 
     /// Ends what stands where `gone` says, but for one.
-    fn end(&mut self, gone: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
-        let places = self.world.host.places();
+    fn remove_nodes(&mut self, gone: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
+        let places = self.fixture.host.paths_by_inode();
         let ends = |id: &NodeId, inode: &u64| Some(*id) != but && places.get(inode).is_some_and(&gone);
-        let ended: Vec<NodeId> = self.living.iter().filter(|(id, inode)| ends(id, inode)).map(|(id, _)| *id).collect();
-        self.living.retain(|id, _| !ended.contains(id));
-        self.ended.extend(ended);
+        let ended: Vec<NodeId> =
+            self.live_nodes.iter().filter(|(id, inode)| ends(id, inode)).map(|(id, _)| *id).collect();
+        self.live_nodes.retain(|id, _| !ended.contains(id));
+        self.removed_nodes.extend(ended);
     }
 
-    fn compare(&self, step: &Step) {
-        let places = self.world.host.places();
-        for (id, inode) in &self.living {
-            let place = self.world.index.locate(*id).expect("located");
+    fn compare(&self, step: &IndexStep) {
+        let places = self.fixture.host.paths_by_inode();
+        for (id, inode) in &self.live_nodes {
+            let place = self.fixture.index.locate(*id).expect("located");
             assert_eq!(place.as_ref(), places.get(inode), "{step:?}");
         }
-        for id in &self.ended {
-            assert_eq!(self.world.index.locate(*id).expect("located"), None, "{step:?}");
+        for id in &self.removed_nodes {
+            assert_eq!(self.fixture.index.locate(*id).expect("located"), None, "{step:?}");
         }
-        assert!(self.world.store.intents().expect("read").is_empty(), "{step:?}");
+        assert!(self.fixture.store.intents().expect("read").is_empty(), "{step:?}");
     }
 }
 
-fn path() -> impl Strategy<Value = String> {
+fn any_path() -> impl Strategy<Value = String> {
     proptest::collection::vec("[ab]", 1..3).prop_map(|parts| parts.join("/"))
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let death = || prop_oneof![3 => Just(Death::None), 1 => Just(Death::BeforeHost), 1 => Just(Death::AfterHost)];
-    let kind = prop_oneof![Just(Kind::File), Just(Kind::Folder)];
+fn any_step() -> impl Strategy<Value = IndexStep> {
+    let death = || prop_oneof![3 => Just(CrashPoint::None), 1 => Just(CrashPoint::BeforeHost), 1 => Just(CrashPoint::AfterHost)];
+    let kind = prop_oneof![Just(EntryKind::File), Just(EntryKind::Directory)];
     prop_oneof![
-        3 => (path(), kind).prop_map(|(path, kind)| Step::Make(path, kind)),
-        3 => path().prop_map(Step::Mint),
-        3 => (path(), path(), death()).prop_map(|(from, to, death)| Step::Rename(from, to, death)),
-        1 => (path(), death()).prop_map(|(path, death)| Step::Remove(path, death)),
+        3 => (any_path(), kind).prop_map(|(path, kind)| IndexStep::Create(path, kind)),
+        3 => any_path().prop_map(IndexStep::AssignId),
+        3 => (any_path(), any_path(), death()).prop_map(|(from, to, death)| IndexStep::Rename(from, to, death)),
+        1 => (any_path(), death()).prop_map(|(path, death)| IndexStep::Remove(path, death)),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn names_follow_whatever_happens_through_the_gateway(steps in proptest::collection::vec(step(), 1..100)) {
-        let mut model = Model { world: World::new().into(), living: HashMap::new(), ended: Vec::new() };
-        steps.iter().for_each(|step| model.take(step));
+    fn node_ids_follow_random_changes_and_crashes(steps in proptest::collection::vec(any_step(), 1..100)) {
+        let mut model = IndexModel { fixture: IndexFixture::new().into(), live_nodes: HashMap::new(), removed_nodes: Vec::new() };
+        steps.iter().for_each(|step| model.run_step(step));
     }
 }

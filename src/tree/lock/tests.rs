@@ -2,14 +2,14 @@
 
 use super::*;
 
-struct World {
+struct LockFixture {
     _state: tempfile::TempDir,
     store: Store,
     clock: Clock,
     locks: LockTable,
 }
 
-impl World {
+impl LockFixture {
     fn new() -> Self {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
@@ -18,22 +18,22 @@ impl World {
         Self { _state: state, store, clock, locks }
     }
 
-    fn take(&self, path: &str, kind: LockRequest, login: &str) -> Result<LockToken> {
-        self.locks.take(&at(path), &kind, &who(login)).map(|lock| lock.token)
+    fn acquire(&self, path: &str, kind: LockRequest, login: &str) -> Result<LockToken> {
+        self.locks.acquire(&tree_path(path), &kind, &login_of(login)).map(|lock| lock.token)
     }
 
-    fn taken(&self, path: &str, kind: LockRequest, login: &str) -> LockToken {
-        self.take(path, kind, login).expect(path)
+    fn acquired(&self, path: &str, kind: LockRequest, login: &str) -> LockToken {
+        self.acquire(path, kind, login).expect(path)
     }
 
     fn may_write(&self, path: &str, login: &str, tokens: &[&LockToken]) -> bool {
         let tokens: Vec<LockToken> = tokens.iter().map(|&token| token.clone()).collect();
-        self.locks.check_write(&at(path), &who(login), &tokens).is_ok()
+        self.locks.check_write(&tree_path(path), &login_of(login), &tokens).is_ok()
     }
 
     fn may_remove(&self, path: &str, login: &str, tokens: &[&LockToken]) -> bool {
         let tokens: Vec<LockToken> = tokens.iter().map(|&token| token.clone()).collect();
-        self.locks.check_subtree(&at(path), &who(login), &tokens).is_ok()
+        self.locks.check_subtree(&tree_path(path), &login_of(login), &tokens).is_ok()
     }
 
     fn restart(&self) -> LockTable {
@@ -41,32 +41,32 @@ impl World {
     }
 }
 
-fn at(path: &str) -> TreePath {
+fn tree_path(path: &str) -> TreePath {
     TreePath::parse(path.as_bytes()).expect("path")
 }
 
-fn who(login: &str) -> Login {
+fn login_of(login: &str) -> Login {
     login.parse().expect("login")
 }
 
-fn ask(exclusive: bool, deep: bool) -> LockRequest {
-    LockRequest { exclusive, deep, owner: "<o/>".to_owned(), timeout: Duration::from_secs(60) }
+fn lock_request(exclusive: bool, deep: bool) -> LockRequest {
+    LockRequest { exclusive, depth_infinity: deep, owner: "<o/>".to_owned(), timeout: Duration::from_secs(60) }
 }
 
-fn exclusive() -> LockRequest {
-    ask(true, false)
+fn exclusive_request() -> LockRequest {
+    lock_request(true, false)
 }
 
-fn deep() -> LockRequest {
-    ask(true, true)
+fn depth_infinity_request() -> LockRequest {
+    lock_request(true, true)
 }
 
-fn shared() -> LockRequest {
-    ask(false, false)
+fn shared_request() -> LockRequest {
+    lock_request(false, false)
 }
 
 #[test]
-fn what_excludes_what() {
+fn conflicting_locks_are_refused() {
     // held exclusive, held deep, held at; asked exclusive, asked deep, asked at; granted
     let cases = [
         (true, false, "/a", true, false, "/a", false),
@@ -96,14 +96,14 @@ fn what_excludes_what() {
     ];
     for (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, granted) in cases {
         for asker in ["ann", "bob"] {
-            let world = World::new();
-            world.taken(held_at, ask(held_exclusive, held_deep), "ann");
-            let answer = world.take(asked_at, ask(asked_exclusive, asked_deep), asker);
+            let world = LockFixture::new();
+            world.acquired(held_at, lock_request(held_exclusive, held_deep), "ann");
+            let answer = world.acquire(asked_at, lock_request(asked_exclusive, asked_deep), asker);
             let case = (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, asker);
             assert_eq!(answer.is_ok(), granted, "{case:?}");
             if let Err(error) = answer {
                 let Error::Locked { root, token } = error else { panic!("{error}") };
-                assert_eq!(root, at(held_at));
+                assert_eq!(root, tree_path(held_at));
                 assert_eq!(token.is_some(), asker == "ann", "a token is shown to its owner alone");
             }
         }
@@ -111,9 +111,9 @@ fn what_excludes_what() {
 }
 
 #[test]
-fn a_lock_binds_all_but_its_user_with_its_token() {
-    let world = World::new();
-    let token = world.taken("/a/f", exclusive(), "ann");
+fn lock_allows_only_its_user_with_its_token() {
+    let world = LockFixture::new();
+    let token = world.acquired("/a/f", exclusive_request(), "ann");
     assert!(world.may_write("/a/f", "ann", &[&token]));
     assert!(!world.may_write("/a/f", "ann", &[]));
     assert!(!world.may_write("/a/f", "bob", &[&token]));
@@ -122,10 +122,10 @@ fn a_lock_binds_all_but_its_user_with_its_token() {
 }
 
 #[test]
-fn a_lock_of_a_folder_protects_its_membership_and_a_deep_one_all_below() {
-    let world = World::new();
-    let shallow = world.taken("/a", exclusive(), "ann");
-    let below = world.taken("/d", deep(), "ann");
+fn depth_zero_lock_protects_members_and_depth_infinity_lock_the_subtree() {
+    let world = LockFixture::new();
+    let shallow = world.acquired("/a", exclusive_request(), "ann");
+    let below = world.acquired("/d", depth_infinity_request(), "ann");
     // Adding to and removing from /a asks for the lock of /a; what a member holds does not.
     assert!(!world.may_write("/a", "bob", &[]) && world.may_write("/a", "ann", &[&shallow]));
     assert!(world.may_write("/a/f", "bob", &[]));
@@ -134,152 +134,158 @@ fn a_lock_of_a_folder_protects_its_membership_and_a_deep_one_all_below() {
 }
 
 #[test]
-fn one_of_the_shared_locks_is_enough_and_it_must_be_ones_own() {
-    let world = World::new();
-    let (ann, bob) = (world.taken("/a", ask(false, true), "ann"), world.taken("/a/f", shared(), "bob"));
+fn one_own_shared_lock_token_is_enough() {
+    let world = LockFixture::new();
+    let (ann, bob) =
+        (world.acquired("/a", lock_request(false, true), "ann"), world.acquired("/a/f", shared_request(), "bob"));
     assert!(world.may_write("/a/f", "ann", &[&ann]) && world.may_write("/a/f", "bob", &[&bob]));
     assert!(!world.may_write("/a/f", "bob", &[&ann]) && !world.may_write("/a/f", "cid", &[&ann, &bob]));
     assert!(!world.may_write("/a/g", "bob", &[&bob]), "bob's covers another file");
 }
 
 #[test]
-fn removing_asks_for_every_lock_in_the_way() {
-    let world = World::new();
-    let (f, g) = (world.taken("/a/b/f", exclusive(), "ann"), world.taken("/a/g", exclusive(), "ann"));
-    world.taken("/ab", exclusive(), "bob");
-    world.taken("/a-", exclusive(), "bob");
+fn removal_needs_token_of_every_lock_in_subtree() {
+    let world = LockFixture::new();
+    let (f, g) =
+        (world.acquired("/a/b/f", exclusive_request(), "ann"), world.acquired("/a/g", exclusive_request(), "ann"));
+    world.acquired("/ab", exclusive_request(), "bob");
+    world.acquired("/a-", exclusive_request(), "bob");
     assert!(world.may_remove("/a", "ann", &[&f, &g]));
     assert!(!world.may_remove("/a", "ann", &[&f]) && !world.may_remove("/a", "ann", &[&g]));
     assert!(!world.may_remove("/a", "bob", &[&f, &g]));
     assert!(world.may_remove("/a/b", "ann", &[&f]));
     assert!(!world.may_remove("/", "ann", &[&f, &g]), "bob's stand in the way");
-    let above = world.taken("/c", deep(), "ann");
+    let above = world.acquired("/c", depth_infinity_request(), "ann");
     assert!(!world.may_remove("/c/x", "ann", &[]) && world.may_remove("/c/x", "ann", &[&above]));
 }
 
 #[test]
-fn shared_locks_below_are_satisfied_by_one_that_covers_the_same_place() {
-    let world = World::new();
-    let (ann, bob) = (world.taken("/a", ask(false, true), "ann"), world.taken("/a/f", shared(), "bob"));
+fn shared_lock_below_is_satisfied_by_shared_lock_above() {
+    let world = LockFixture::new();
+    let (ann, bob) =
+        (world.acquired("/a", lock_request(false, true), "ann"), world.acquired("/a/f", shared_request(), "bob"));
     assert!(world.may_remove("/a", "ann", &[&ann]));
     assert!(!world.may_remove("/a", "bob", &[&bob]));
 }
 
 #[test]
-fn an_expired_lock_binds_nobody_and_leaves_the_store() {
-    let world = World::new();
-    let token = world.taken("/a", deep(), "ann");
+fn expired_lock_is_ignored_and_removed_from_store() {
+    let world = LockFixture::new();
+    let token = world.acquired("/a", depth_infinity_request(), "ann");
     world.clock.advance(Duration::from_secs(59));
     assert!(!world.may_write("/a/f", "bob", &[]));
     let before = world.locks.generation();
     world.clock.advance(Duration::from_secs(1));
     assert!(world.may_write("/a/f", "bob", &[]));
-    assert!(world.locks.covering(&at("/a")).is_empty() && world.locks.generation() != before);
-    assert!(matches!(world.locks.release(&at("/a"), &token, &who("ann")), Err(Error::Precondition)));
+    assert!(world.locks.covering(&tree_path("/a")).is_empty() && world.locks.generation() != before);
+    assert!(matches!(world.locks.release(&tree_path("/a"), &token, &login_of("ann")), Err(Error::PreconditionFailed)));
     assert!(world.store.load_unexpired_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
-    world.taken("/a", deep(), "bob");
+    world.acquired("/a", depth_infinity_request(), "bob");
 }
 
 #[test]
-fn a_refresh_gives_a_new_life_to_ones_own_lock_alone() {
-    let world = World::new();
-    let token = world.taken("/a", deep(), "ann");
+fn refresh_extends_only_own_lock() {
+    let world = LockFixture::new();
+    let token = world.acquired("/a", depth_infinity_request(), "ann");
     let refresh = |path: &str, token: &LockToken, login: &str| {
-        world.locks.refresh(&at(path), token, &who(login), Duration::from_secs(90))
+        world.locks.refresh(&tree_path(path), token, &login_of(login), Duration::from_secs(90))
     };
-    assert!(matches!(refresh("/a", &token, "bob"), Err(Error::Precondition)));
-    assert!(matches!(refresh("/b", &token, "ann"), Err(Error::Precondition)));
-    assert!(matches!(refresh("/a", &LockToken::new("x"), "ann"), Err(Error::Precondition)));
+    assert!(matches!(refresh("/a", &token, "bob"), Err(Error::PreconditionFailed)));
+    assert!(matches!(refresh("/b", &token, "ann"), Err(Error::PreconditionFailed)));
+    assert!(matches!(refresh("/a", &LockToken::new("x"), "ann"), Err(Error::PreconditionFailed)));
     world.clock.advance(Duration::from_secs(59));
     let lock = refresh("/a/f", &token, "ann").expect("refreshed");
-    assert_eq!((lock.timeout, lock.root), (Duration::from_secs(90), at("/a")));
+    assert_eq!((lock.timeout, lock.root), (Duration::from_secs(90), tree_path("/a")));
     world.clock.advance(Duration::from_secs(89));
     assert!(!world.may_write("/a", "bob", &[]));
-    assert!(world.restart().check_write(&at("/a"), &who("bob"), &[]).is_err());
+    assert!(world.restart().check_write(&tree_path("/a"), &login_of("bob"), &[]).is_err());
     world.clock.advance(Duration::from_secs(1));
     assert!(world.may_write("/a", "bob", &[]));
 }
 
 #[test]
-fn a_lock_is_released_by_its_user_at_a_place_that_it_covers() {
-    let world = World::new();
-    let token = world.taken("/a", deep(), "ann");
-    let release = |path: &str, login: &str| world.locks.release(&at(path), &token, &who(login));
+fn lock_is_released_only_by_its_user_at_a_covered_path() {
+    let world = LockFixture::new();
+    let token = world.acquired("/a", depth_infinity_request(), "ann");
+    let release = |path: &str, login: &str| world.locks.release(&tree_path(path), &token, &login_of(login));
     assert!(matches!(release("/a", "bob"), Err(Error::Forbidden)));
-    assert!(matches!(release("/b", "ann"), Err(Error::Precondition)));
+    assert!(matches!(release("/b", "ann"), Err(Error::PreconditionFailed)));
     release("/a/b/c", "ann").expect("released");
     assert!(world.may_write("/a", "bob", &[]));
-    assert!(matches!(release("/a", "ann"), Err(Error::Precondition)));
-    assert!(world.restart().covering(&at("/a")).is_empty());
+    assert!(matches!(release("/a", "ann"), Err(Error::PreconditionFailed)));
+    assert!(world.restart().covering(&tree_path("/a")).is_empty());
 }
 
 #[test]
-fn nobody_locks_for_ever() {
-    let world = World::new();
-    let request = LockRequest { timeout: Duration::MAX, ..deep() };
-    let lock = world.locks.take(&at("/a"), &request, &who("ann")).expect("taken");
-    assert_eq!(lock.timeout, LONGEST);
-    world.clock.advance(LONGEST);
+fn lock_timeout_is_clamped() {
+    let world = LockFixture::new();
+    let request = LockRequest { timeout: Duration::MAX, ..depth_infinity_request() };
+    let lock = world.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken");
+    assert_eq!(lock.timeout, LOCK_MAX_LIFETIME);
+    world.clock.advance(LOCK_MAX_LIFETIME);
     assert!(world.may_write("/a", "bob", &[]));
-    let request = LockRequest { timeout: Duration::ZERO, ..deep() };
-    assert_eq!(world.locks.take(&at("/a"), &request, &who("ann")).expect("taken").timeout, SHORTEST);
+    let request = LockRequest { timeout: Duration::ZERO, ..depth_infinity_request() };
+    assert_eq!(
+        world.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken").timeout,
+        LOCK_MIN_LIFETIME
+    );
 }
 
 #[test]
-fn locks_outlive_a_restart_but_no_clock_that_was_set_back_stretches_them() {
-    let world = World::new();
-    let token = world.taken("/a\u{e4}/b", ask(false, true), "ann");
+fn locks_survive_restart_and_clock_set_back_does_not_extend_them() {
+    let world = LockFixture::new();
+    let token = world.acquired("/a\u{e4}/b", lock_request(false, true), "ann");
     let locks = world.restart();
-    assert_eq!(locks.covering(&at("/a\u{e4}/b/c")), world.locks.covering(&at("/a\u{e4}/b")));
-    assert!(locks.check_write(&at("/a\u{e4}/b"), &who("ann"), &[token]).is_ok());
-    assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_err());
+    assert_eq!(locks.covering(&tree_path("/a\u{e4}/b/c")), world.locks.covering(&tree_path("/a\u{e4}/b")));
+    assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("ann"), &[token]).is_ok());
+    assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("bob"), &[]).is_err());
     let long_ago = Clock::manual(UnixMillis::from_millis(-900_000_000_000));
     let locks = LockTable::open(world.store.clone(), long_ago.clone(), WriteDurability::Lazy).expect("locks");
-    long_ago.advance(LONGEST);
-    assert!(locks.check_write(&at("/a\u{e4}/b"), &who("bob"), &[]).is_ok());
+    long_ago.advance(LOCK_MAX_LIFETIME);
+    assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("bob"), &[]).is_ok());
 }
 
 #[test]
-fn locks_end_with_what_they_were_taken_on() {
-    let world = World::new();
+fn locks_are_removed_with_the_locked_entry() {
+    let world = LockFixture::new();
     for path in ["/a", "/a/b", "/a/b/c", "/ab"] {
-        world.taken(path, exclusive(), "ann");
+        world.acquired(path, exclusive_request(), "ann");
     }
     let free = |path: &str| world.may_write(path, "bob", &[]);
-    world.locks.forget_below(&at("/a/b"));
+    world.locks.remove_below(&tree_path("/a/b"));
     assert!(free("/a/b/c") && !free("/a/b"));
-    world.locks.forget(&at("/a"));
+    world.locks.remove_subtree(&tree_path("/a"));
     assert!(free("/a") && free("/a/b") && !free("/ab"));
-    assert_eq!(world.restart().covering(&at("/ab")).len(), 1);
-    world.locks.forget_below(&at("/"));
+    assert_eq!(world.restart().covering(&tree_path("/ab")).len(), 1);
+    world.locks.remove_below(&tree_path("/"));
     assert!(free("/ab") && world.locks.is_empty());
 }
 
 #[test]
-fn what_one_user_may_hold_is_bounded() {
-    let world = World::new();
+fn locks_per_user_are_limited() {
+    let world = LockFixture::new();
     for n in 0..world.store.state_limits().locks.per_user {
-        world.taken(&format!("/{n}"), exclusive(), "ann");
+        world.acquired(&format!("/{n}"), exclusive_request(), "ann");
     }
-    assert!(matches!(world.take("/x", exclusive(), "ann"), Err(Error::Store(StoreError::QuotaExceeded(_)))));
-    world.taken("/x", exclusive(), "bob");
-    world.locks.forget(&at("/0"));
-    world.taken("/y", exclusive(), "ann");
-    let owner = "o".repeat(OWNER_BYTES + 1);
+    assert!(matches!(world.acquire("/x", exclusive_request(), "ann"), Err(Error::Store(StoreError::QuotaExceeded(_)))));
+    world.acquired("/x", exclusive_request(), "bob");
+    world.locks.remove_subtree(&tree_path("/0"));
+    world.acquired("/y", exclusive_request(), "ann");
+    let owner = "o".repeat(LOCK_OWNER_MAX_BYTES + 1);
     assert!(matches!(
-        world.take("/z", LockRequest { owner, ..exclusive() }, "bob"),
+        world.acquire("/z", LockRequest { owner, ..exclusive_request() }, "bob"),
         Err(Error::Store(StoreError::QuotaExceeded(_)))
     ));
 }
 
 #[test]
-fn no_lock_is_taken_between_a_check_and_its_effect() {
-    let world = World::new();
-    let steady = world.locks.steady();
+fn lock_is_not_acquired_between_check_and_effect() {
+    let world = LockFixture::new();
+    let steady = world.locks.freeze();
     std::thread::scope(|scope| {
-        let taking = scope.spawn(|| world.taken("/a", exclusive(), "ann"));
+        let taking = scope.spawn(|| world.acquired("/a", exclusive_request(), "ann"));
         // It waits once it keeps new readers out.
-        while world.locks.effects.try_read().is_some() {
+        while world.locks.acquisition_gate.try_read().is_some() {
             assert!(!taking.is_finished(), "it did not wait");
             std::thread::yield_now();
         }

@@ -15,32 +15,32 @@
 //! a link is in the way, not where that leads. A rename within one directory changes no link's way out and walks nothing.
 //! A COPY makes links anew: it takes along those that stay inside what is copied, and leaves out the rest.
 
-use super::{Overwrite, View};
+use super::{OverwriteMode, View};
 use crate::domain::{EntryName, Permission, TreePath};
-use crate::tree::check::{Spot, stays_inside};
-use crate::tree::host::{Folder, Stat};
-use crate::tree::link_moves::{DirectoryWatch, LinkEffect};
-use crate::tree::{Error, Kind, Result};
+use crate::tree::authorize::{EntrySlot, link_stays_within};
+use crate::tree::fs::{DirectoryFd, Stat};
+use crate::tree::link_moves::{DirectoryWatch, LinkMoveGuard};
+use crate::tree::{EntryKind, Error, Result};
 
-use super::rename::Moving;
+use super::rename::CheckedMove;
 
 /// Number of times that a move walks a directory in which links and directories are moved meanwhile.
-pub(super) const LINK_WALKS: usize = 8;
+pub(super) const LINK_WALK_ATTEMPTS: usize = 8;
 
 /// What is known of the links in what a move moves.
-pub(super) struct JudgedLinks<'a> {
+pub(super) struct CheckedLinks<'a> {
     /// The directory that moves: its inode, and what has happened in it since; none where no link in it changes its way.
-    walked: Option<(u64, DirectoryWatch<'a>)>,
+    moved_directory: Option<(u64, DirectoryWatch<'a>)>,
     /// The same of a directory that is replaced.
-    replaced: Option<(u64, DirectoryWatch<'a>)>,
+    replaced_directory: Option<(u64, DirectoryWatch<'a>)>,
     /// Whether the replaced directory may stand at the source for a moment.
     may_exchange: bool,
     /// Topmost place around the target at which the session may write.
-    top: TreePath,
+    link_boundary: TreePath,
 }
 
 /// What a move may do under the lock that it was judged for.
-pub(super) struct JudgedMove {
+pub(super) struct ConfirmedMove {
     /// Whether source and target may change places.
     pub(super) may_exchange: bool,
 }
@@ -50,38 +50,46 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] where one would lead out.
-    pub(super) fn judge_links(&self, source: &Spot, target: &Spot, overwrite: Overwrite) -> Result<JudgedLinks<'_>> {
-        let top = self.link_top(target)?;
-        let mut judged = JudgedLinks { walked: None, replaced: None, may_exchange: true, top };
-        if source.parent() == target.parent() {
+    pub(super) fn check_links(
+        &self,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+    ) -> Result<CheckedLinks<'_>> {
+        let top = self.link_boundary(target)?;
+        let mut judged =
+            CheckedLinks { moved_directory: None, replaced_directory: None, may_exchange: true, link_boundary: top };
+        if source.directory_path() == target.directory_path() {
             return Ok(judged);
         }
         match source.stat()? {
-            Some(stat) if stat.is_folder() => {
-                judged.walked = Some(self.watched(source, &stat));
-                if !self.links_fit(source, &target.path, &judged.top)? {
-                    return Err(self.leads_out(source));
+            Some(stat) if stat.is_directory() => {
+                judged.moved_directory = Some(self.watch_directory(source, &stat));
+                if !self.links_may_move(source, &target.path, &judged.link_boundary)? {
+                    return Err(self.link_escape_error(source));
                 }
             }
-            Some(stat) if stat.kind == Some(Kind::Link) => self.judge_link(source, &target.path, &judged.top)?,
+            Some(stat) if stat.kind == Some(EntryKind::Symlink) => {
+                self.check_link_move(source, &target.path, &judged.link_boundary)?
+            }
             Some(_) | None => {}
         }
         // By an exchange, what is replaced stands at the source until it is taken away.
         match target.stat()? {
-            Some(stat) if stat.is_folder() && overwrite == Overwrite::Yes => {
-                judged.replaced = Some(self.watched(target, &stat));
-                judged.may_exchange = match self.links_fit(target, &source.path, &self.link_top(source)?) {
+            Some(stat) if stat.is_directory() && overwrite == OverwriteMode::Replace => {
+                judged.replaced_directory = Some(self.watch_directory(target, &stat));
+                judged.may_exchange = match self.links_may_move(target, &source.path, &self.link_boundary(source)?) {
                     Err(Error::PathTooLong) => false,
                     fit => fit?,
                 };
             }
-            Some(stat) if stat.kind == Some(Kind::Link) => judged.may_exchange = false,
+            Some(stat) if stat.kind == Some(EntryKind::Symlink) => judged.may_exchange = false,
             Some(_) | None => {}
         }
         Ok(judged)
     }
 
-    fn watched(&self, spot: &Spot, stat: &Stat) -> (u64, DirectoryWatch<'_>) {
+    fn watch_directory(&self, spot: &EntrySlot, stat: &Stat) -> (u64, DirectoryWatch<'_>) {
         (stat.inode, self.shared().link_moves.watch(&spot.path))
     }
 
@@ -90,64 +98,70 @@ impl View {
     /// # Errors
     /// [`Error::Forbidden`] for a link that would lead out; [`Error::Absent`] and [`Error::NoParent`] where a directory
     /// above source or target was moved meanwhile.
-    pub(super) fn confirm_links(
+    pub(super) fn recheck_links(
         &self,
-        judged: &JudgedLinks<'_>,
-        effect: &LinkEffect<'_>,
-        source: &Spot,
-        target: &Spot,
-        moving: &Moving,
-    ) -> Result<Option<JudgedMove>> {
-        let is_at = |spot: &Spot| self.host().whereabouts(&spot.folder).as_ref() == Some(&spot.parent());
+        judged: &CheckedLinks<'_>,
+        effect: &LinkMoveGuard<'_>,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        moving: &CheckedMove,
+    ) -> Result<Option<ConfirmedMove>> {
+        let is_at = |spot: &EntrySlot| self.fs().path_of_fd(&spot.directory).as_ref() == Some(&spot.directory_path());
         if !is_at(source) {
             return Err(Error::Absent);
         }
         if !is_at(target) {
             return Err(Error::NoParent);
         }
-        let is_apart = source.parent() != target.parent();
+        let is_apart = source.directory_path() != target.directory_path();
         let stat = source.stat()?.ok_or(Error::Absent)?;
-        if !stat.is_same(&moving.moved) {
+        if !stat.is_same_file(&moving.moved) {
             return Ok(None);
         }
         let stands = |walked: &Option<(u64, DirectoryWatch<'_>)>, stat: &Stat| {
             walked.as_ref().is_some_and(|(inode, watch)| *inode == stat.inode && !watch.is_changed())
         };
         match stat.kind {
-            Some(Kind::Folder) if effect.is_pinned(&source.path) => return Ok(None),
-            Some(Kind::Folder) if is_apart && !stands(&judged.walked, &stat) => return Ok(None),
-            Some(Kind::Link) if is_apart => self.judge_link(source, &target.path, &judged.top)?,
+            Some(EntryKind::Directory) if effect.is_pinned(&source.path) => return Ok(None),
+            Some(EntryKind::Directory) if is_apart && !stands(&judged.moved_directory, &stat) => return Ok(None),
+            Some(EntryKind::Symlink) if is_apart => {
+                self.check_link_move(source, &target.path, &judged.link_boundary)?
+            }
             Some(_) | None => {}
         }
         let may_exchange = !is_apart
             || match target.stat()? {
-                Some(stat) if stat.is_folder() => judged.may_exchange && stands(&judged.replaced, &stat),
-                Some(stat) => stat.kind != Some(Kind::Link),
+                Some(stat) if stat.is_directory() => judged.may_exchange && stands(&judged.replaced_directory, &stat),
+                Some(stat) => stat.kind != Some(EntryKind::Symlink),
                 None => true,
             };
-        Ok(Some(JudgedMove { may_exchange }))
+        Ok(Some(ConfirmedMove { may_exchange }))
     }
 
     /// Lets a link be made.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub(super) fn may_make_link(&self, spot: &Spot, target: &[u8]) -> Result<()> {
-        let top = self.link_top(spot)?;
-        if climbs_first(target) && stays_inside(&spot.path, target, &top) { Ok(()) } else { Err(Error::Forbidden) }
+    pub(super) fn check_new_link(&self, spot: &EntrySlot, target: &[u8]) -> Result<()> {
+        let top = self.link_boundary(spot)?;
+        if parent_segments_lead(target) && link_stays_within(&spot.path, target, &top) {
+            Ok(())
+        } else {
+            Err(Error::Forbidden)
+        }
     }
 
     /// Makes a link, while its directory is where it was judged.
     ///
     /// # Errors
     /// [`Error::NoParent`] where it has been moved; what the host says.
-    pub(super) fn make_link(&self, spot: &Spot, target: &[u8]) -> Result<()> {
-        let effect = self.shared().link_moves.exclusive();
-        if self.host().whereabouts(&spot.folder).as_ref() != Some(&spot.parent()) {
+    pub(super) fn create_link(&self, spot: &EntrySlot, target: &[u8]) -> Result<()> {
+        let effect = self.shared().link_moves.lock_exclusive();
+        if self.fs().path_of_fd(&spot.directory).as_ref() != Some(&spot.directory_path()) {
             return Err(Error::NoParent);
         }
-        spot.folder.symlink(target, &spot.name).map_err(Error::putting)?;
-        effect.arrived(&spot.path);
+        spot.directory.symlink(target, &spot.name).map_err(Error::from_target_errno)?;
+        effect.mark_arrival(&spot.path);
         Ok(())
     }
 
@@ -155,14 +169,14 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub(super) fn judge_link(&self, source: &Spot, to: &TreePath, top: &TreePath) -> Result<()> {
-        let text = source.folder.read_link(&source.name)?;
-        if may_lead(&text, &source.path, to, top) { Ok(()) } else { Err(self.leads_out(source)) }
+    pub(super) fn check_link_move(&self, source: &EntrySlot, to: &TreePath, top: &TreePath) -> Result<()> {
+        let text = source.directory.read_link(&source.name)?;
+        if link_may_move(&text, &source.path, to, top) { Ok(()) } else { Err(self.link_escape_error(source)) }
     }
 
     /// Returns the topmost place around a spot at which the session may write.
-    pub(super) fn link_top(&self, spot: &Spot) -> Result<TreePath> {
-        self.grounds(&spot.parent())?.top(Permission::W).cloned().ok_or(Error::Forbidden)
+    pub(super) fn link_boundary(&self, spot: &EntrySlot) -> Result<TreePath> {
+        self.permissions_at(&spot.directory_path())?.topmost_path(Permission::W).cloned().ok_or(Error::Forbidden)
     }
 
     /// Tells whether each link below a directory may stand where it comes to by a move of that. The walk asks before
@@ -170,17 +184,17 @@ impl View {
     ///
     /// # Errors
     /// [`Error::PathTooLong`] for anything in it that could not be named there.
-    fn links_fit(&self, source: &Spot, to: &TreePath, top: &TreePath) -> Result<bool> {
-        let directory = source.folder.folder(&TreePath::root().child(&source.name))?;
+    fn links_may_move(&self, source: &EntrySlot, to: &TreePath, top: &TreePath) -> Result<bool> {
+        let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
         let mut fit = true;
-        let walked = self.each_below(&directory, |holder, below, name, stat| {
+        let walked = self.walk_below(&directory, |holder, below, name, stat| {
             if !to.can_hold(&below.child(name)) {
                 return Err(Error::PathTooLong);
             }
-            if stat.kind == Some(Kind::Link) {
-                let text = link_text(holder, name)?;
+            if stat.kind == Some(EntryKind::Symlink) {
+                let text = read_link_text(holder, name)?;
                 let place = |top: &TreePath| top.join(below).child(name);
-                fit = text.is_none_or(|text| may_lead(&text, &place(&source.path), &place(to), top));
+                fit = text.is_none_or(|text| link_may_move(&text, &place(&source.path), &place(to), top));
             }
             // An error ends the walk early.
             if fit { Ok(()) } else { Err(Error::Forbidden) }
@@ -188,14 +202,14 @@ impl View {
         if fit { walked.map(|()| true) } else { Ok(false) }
     }
 
-    pub(super) fn leads_out(&self, source: &Spot) -> Error {
+    pub(super) fn link_escape_error(&self, source: &EntrySlot) -> Error {
         self.session().record_denial("rename: a symbolic link would lead out", Some(&source.path));
         Error::Forbidden
     }
 }
 
 /// Reads a link's text; none where it has gone meanwhile.
-fn link_text(holder: &Folder, name: &EntryName) -> Result<Option<Vec<u8>>> {
+fn read_link_text(holder: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u8>>> {
     match holder.read_link(name).map_err(Error::from) {
         Ok(text) => Ok(Some(text)),
         Err(Error::Absent) => Ok(None),
@@ -204,22 +218,22 @@ fn link_text(holder: &Folder, name: &EntryName) -> Result<Option<Vec<u8>>> {
 }
 
 /// Tells whether a text climbs before it names anything.
-pub(super) fn climbs_first(target: &[u8]) -> bool {
+pub(super) fn parent_segments_lead(target: &[u8]) -> bool {
     let parts = target.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     parts.skip_while(|part| *part == b"..").all(|part| part != b"..")
 }
 
 /// Tells whether a link that stands at `from` may be moved to `to`, with `top` as the topmost place at which the session
 /// may write there.
-pub(super) fn may_lead(text: &[u8], from: &TreePath, to: &TreePath, top: &TreePath) -> bool {
+pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, top: &TreePath) -> bool {
     text.starts_with(b"/")
         || text.is_empty()
-        || stays_inside(to, text, top)
-        || destination(from, text) == destination(to, text)
+        || link_stays_within(to, text, top)
+        || link_destination(from, text) == link_destination(to, text)
 }
 
 /// Returns where a relative text leads from where the link stands: how far above the root, and the names from there.
-fn destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [u8]>) {
+fn link_destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [u8]>) {
     let (mut above, mut names) = (0, Vec::new());
     let parent = link.as_bytes().rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();
     let parts = |bytes: &'a [u8]| bytes.split(|&byte| byte == b'/');
@@ -237,20 +251,20 @@ fn destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [u8]>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::testing::at;
+    use crate::tree::testing::tree_path;
 
     #[test]
-    fn link_text_climbs_before_it_names_anything() {
+    fn parent_segments_must_come_first_in_link_text() {
         for text in ["", "a", "a/b", "..", "../..", "../a", "./../a/./b", ".././/../a", "...", "a/..b"] {
-            assert!(climbs_first(text.as_bytes()), "{text}");
+            assert!(parent_segments_lead(text.as_bytes()), "{text}");
         }
         for text in ["a/..", "../a/../b", "a/./..", "a//../b"] {
-            assert!(!climbs_first(text.as_bytes()), "{text}");
+            assert!(!parent_segments_lead(text.as_bytes()), "{text}");
         }
     }
 
     #[test]
-    fn moved_link_stays_inside_or_leads_where_it_led() {
+    fn moved_link_stays_within_boundary_or_keeps_its_destination() {
         let table = [
             ("x", "/s/a/l", "/s/l", true),
             ("../x", "/s/a/l", "/s/b/l", true),
@@ -266,7 +280,11 @@ mod tests {
             (".patgate/x", "/s/a/l", "/s/l", false),
         ];
         for (text, from, to, outcome) in table {
-            assert_eq!(may_lead(text.as_bytes(), &at(from), &at(to), &at("/s")), outcome, "{text} {from} {to}");
+            assert_eq!(
+                link_may_move(text.as_bytes(), &tree_path(from), &tree_path(to), &tree_path("/s")),
+                outcome,
+                "{text} {from} {to}"
+            );
         }
     }
 }

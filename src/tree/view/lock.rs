@@ -6,38 +6,38 @@ use std::time::Duration;
 
 use super::View;
 use crate::domain::{Permission, TreeOperation, TreePath};
-use crate::tree::host::{Errno, How, Stat};
-use crate::tree::{Claim, Error, Lock, LockRequest, LockToken, Result};
+use crate::tree::fs::{Errno, OpenMode, Stat};
+use crate::tree::{DavLock, Error, LockRequest, LockToken, Result, WriteConditions};
 
 /// How many entries of a locked directory are looked at for another name of a file that is being changed.
-const LINKS_SEARCHED: usize = 100_000;
+const HARD_LINK_SEARCH_ENTRIES: usize = 100_000;
 
 impl View {
     /// Takes a lock; makes an empty file where nothing is (RFC 4918 section 7.3). Returns whether it did.
     ///
     /// # Errors
-    /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
+    /// [`Error::FlockGuard`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
     /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
     /// many; [`Error::WrongType`] for the name of a file that would be made.
-    pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &Claim<'_>) -> Result<(Lock, bool)> {
-        let place = match self.open_for(TreeOperation::Write, path, How::Place) {
+    pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &WriteConditions<'_>) -> Result<(DavLock, bool)> {
+        let place = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
             Ok(found) => found.path,
-            Err(Error::Absent) => self.writable(path)?.0.path,
+            Err(Error::Absent) => self.write_slot(path)?.0.path,
             Err(error) => return Err(error),
         };
-        let _held = self.shared().names.hold(&[&place]);
-        (claim.judge)()?;
-        match self.open_for(TreeOperation::Write, &place, How::Place) {
-            Ok(_) => self.take(&place, request).map(|lock| (lock, false)),
-            Err(Error::Absent) => self.lock_new(&place, request, claim.tokens),
+        let _held = self.shared().path_locks.lock(&[&place]);
+        (claim.evaluate)()?;
+        match self.open_authorized(TreeOperation::Write, &place, OpenMode::Path) {
+            Ok(_) => self.acquire_lock(&place, request).map(|lock| (lock, false)),
+            Err(Error::Absent) => self.lock_unmapped(&place, request, claim.lock_tokens),
             Err(error) => Err(error),
         }
     }
 
-    fn take(&self, place: &TreePath, request: &LockRequest) -> Result<Lock> {
-        let lock = self.shade(place, self.shared().locks.take(place, request, self.session().login()))?;
+    fn acquire_lock(&self, place: &TreePath, request: &LockRequest) -> Result<DavLock> {
+        let lock = self.redact_lock(place, self.shared().locks.acquire(place, request, self.session().login()))?;
         // What an edit wrote before the lock has its tag now: its CLOSE, which may come under the lock, moves none.
-        self.shared().tags.settle_all();
+        self.shared().etags.settle_all();
         Ok(lock)
     }
 
@@ -45,46 +45,57 @@ impl View {
     /// change of the file, which was reached by `path`.
     ///
     /// # Errors
-    /// [`Error::Locked`].
-    pub(in crate::tree) fn unlocked_links(&self, file: &Stat, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+    /// [`Error::FlockGuard`].
+    pub(in crate::tree) fn check_hard_link_locks(
+        &self,
+        file: &Stat,
+        path: &TreePath,
+        tokens: &[LockToken],
+    ) -> Result<()> {
         for (root, deep) in self.shared().locks.roots() {
-            let there = match self.host().stat(&root) {
+            let there = match self.fs().stat(&root) {
                 Ok(stat) => stat,
                 // What is locked is gone, or its directory can't be reached.
                 Err(_) => continue,
             };
-            if there.is_same(file) {
-                self.unlocked_at(&root, path, tokens)?;
-            } else if deep && there.is_folder() && there.device == file.device {
-                self.unlocked_links_below(&root, file, path, tokens)?;
+            if there.is_same_file(file) {
+                self.check_lock_redacted(&root, path, tokens)?;
+            } else if deep && there.is_directory() && there.device == file.device {
+                self.check_hard_link_locks_below(&root, file, path, tokens)?;
             }
         }
         Ok(())
     }
 
-    fn unlocked_links_below(&self, root: &TreePath, file: &Stat, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+    fn check_hard_link_locks_below(
+        &self,
+        root: &TreePath,
+        file: &Stat,
+        path: &TreePath,
+        tokens: &[LockToken],
+    ) -> Result<()> {
         let mut seen = 0;
-        self.host().folder(root)?.each_below(
+        self.fs().open_directory(root)?.walk(
             || self.session().access().map(drop).map_err(Error::from),
             |_, below, name, stat| {
                 seen += 1;
                 // A link further down can't be ruled out: the lock counts.
-                if seen > LINKS_SEARCHED || stat.is_same(file) {
-                    self.unlocked_at(&root.join(below).child(name), path, tokens)?;
+                if seen > HARD_LINK_SEARCH_ENTRIES || stat.is_same_file(file) {
+                    self.check_lock_redacted(&root.join(below).child(name), path, tokens)?;
                 }
                 Ok(())
             },
         )
     }
 
-    /// As [`View::unlocked`], named by the path that was asked for where the session can't see the lock's.
-    fn unlocked_at(&self, name: &TreePath, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
-        self.shade(path, self.shared().locks.check_write(name, self.session().login(), tokens))
+    /// As [`View::check_locks`], named by the path that was asked for where the session can't see the lock's.
+    fn check_lock_redacted(&self, name: &TreePath, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+        self.redact_lock(path, self.shared().locks.check_write(name, self.session().login(), tokens))
     }
 
-    fn lock_new(&self, place: &TreePath, request: &LockRequest, tokens: &[LockToken]) -> Result<(Lock, bool)> {
-        let lock = self.take(place, request)?;
-        match self.make_empty(place, tokens) {
+    fn lock_unmapped(&self, place: &TreePath, request: &LockRequest, tokens: &[LockToken]) -> Result<(DavLock, bool)> {
+        let lock = self.acquire_lock(place, request)?;
+        match self.create_empty_file(place, tokens) {
             Ok(made) => Ok((lock, made)),
             Err(error) => {
                 self.shared().locks.release(place, &lock.token, self.session().login())?;
@@ -93,13 +104,13 @@ impl View {
         }
     }
 
-    fn make_empty(&self, place: &TreePath, tokens: &[LockToken]) -> Result<bool> {
-        let (spot, _) = self.writable(place)?;
-        let _steady = self.shared().locks.steady();
-        self.unlocked(&spot.parent(), tokens)?;
-        self.fits_name(&spot.name)?;
-        match spot.folder.make_file(&spot.name, self.host().masked(0o666)) {
-            Ok(_) => self.sync_names(&spot.folder).map(|()| true),
+    fn create_empty_file(&self, place: &TreePath, tokens: &[LockToken]) -> Result<bool> {
+        let (spot, _) = self.write_slot(place)?;
+        let _steady = self.shared().locks.freeze();
+        self.check_locks(&spot.directory_path(), tokens)?;
+        self.check_name_type(&spot.name)?;
+        match spot.directory.create_file(&spot.name, self.fs().apply_umask(0o666)) {
+            Ok(_) => self.sync_directory(&spot.directory).map(|()| true),
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -110,9 +121,9 @@ impl View {
     /// # Errors
     /// [`Error::Precondition`] when the token names no such lock, [`Error::Forbidden`] when the session
     /// may not write where it is rooted.
-    pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: Duration) -> Result<Lock> {
-        let place = self.lock_place(path)?;
-        self.rooted(&place, token)?;
+    pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: Duration) -> Result<DavLock> {
+        let place = self.lock_path(path)?;
+        self.check_lock_root(&place, token)?;
         self.shared().locks.refresh(&place, token, self.session().login(), timeout)
     }
 
@@ -122,18 +133,18 @@ impl View {
     /// [`Error::Precondition`] when the token names no lock there, [`Error::Forbidden`] when it is
     /// another user's, or the session may not write where it is rooted.
     pub fn unlock(&self, path: &TreePath, token: &LockToken) -> Result<()> {
-        let place = self.lock_place(path)?;
-        self.rooted(&place, token)?;
+        let place = self.lock_path(path)?;
+        self.check_lock_root(&place, token)?;
         self.shared().locks.release(&place, token, self.session().login())
     }
 
     /// Returns the locks that cover a path, its own and those from above; of a folder that is merely
     /// visible none.
-    pub fn locks(&self, path: &TreePath) -> Result<Vec<Lock>> {
+    pub fn locks(&self, path: &TreePath) -> Result<Vec<DavLock>> {
         if self.shared().locks.is_empty() {
             return Ok(Vec::new());
         }
-        match self.lock_place(path) {
+        match self.lock_path(path) {
             Ok(place) => Ok(self.shared().locks.covering(&place)),
             Err(Error::Forbidden) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -141,18 +152,18 @@ impl View {
     }
 
     /// Refuses a lock that is rooted where the session may not write.
-    fn rooted(&self, place: &TreePath, token: &LockToken) -> Result<()> {
+    fn check_lock_root(&self, place: &TreePath, token: &LockToken) -> Result<()> {
         let covering = self.shared().locks.covering(place);
-        let lock = covering.iter().find(|lock| lock.token == *token).ok_or(Error::Precondition)?;
-        match self.grounds(&lock.root)?.permission().allows(Permission::W) {
+        let lock = covering.iter().find(|lock| lock.token == *token).ok_or(Error::PreconditionFailed)?;
+        match self.permissions_at(&lock.root)?.permission().allows(Permission::W) {
             true => Ok(()),
             false => Err(Error::Forbidden),
         }
     }
 
     /// Returns where locks on a path are kept. What was locked may be gone, also its folder.
-    fn lock_place(&self, path: &TreePath) -> Result<TreePath> {
-        match self.grounds(path)?.permission() {
+    fn lock_path(&self, path: &TreePath) -> Result<TreePath> {
+        match self.permissions_at(path)?.permission() {
             Permission::NONE => self.stat(path).and(Err(Error::Forbidden)),
             _ => match self.canonical(path) {
                 Err(Error::Absent) => Ok(path.clone()),

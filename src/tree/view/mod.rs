@@ -12,12 +12,11 @@
 //!
 //! Which symbolic links are made, and where they may be moved, is told in `links`.
 
-mod across;
 mod changes;
-mod copy;
 #[cfg(test)]
-mod crowd;
-mod fit;
+mod concurrency_tests;
+mod copy;
+mod cross_device_move;
 mod links;
 mod lock;
 mod property;
@@ -27,47 +26,48 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod tree_sync;
+mod upload_policy;
 mod write;
 
-pub use changes::{Change, Changed, Changes};
-pub use sync::Point;
+pub use changes::{ChangedMember, SyncChanges, SyncItem};
+pub use sync::SyncPoint;
 
 use std::sync::Arc;
 
-use super::check::Spot;
-use super::host::{Folder, Host, Staging, Stat};
-use super::{Cancellation, Durability, Entry, Error, Kind, LockToken, Result, Shared, Timestamp};
+use super::authorize::EntrySlot;
+use super::fs::{DirectoryFd, ServedFs, StagingDirectory, Stat};
+use super::{CancellationFlag, CommitDurability, Entry, EntryKind, Error, LockToken, Result, SharedTree, Timestamp};
 use crate::auth::Session;
 use crate::domain::{PathAccess, Permission, TreePath};
 
 /// What a request brings against locks and conditions.
 #[derive(Clone, Copy)]
-pub struct Claim<'a> {
+pub struct WriteConditions<'a> {
     /// The lock tokens it submitted.
-    pub tokens: &'a [LockToken],
+    pub lock_tokens: &'a [LockToken],
     /// Judges the request's conditions; asked under the name's commit lock, just before the effect.
     /// It may use the view to stat and to look at locks, and nothing else.
-    pub judge: &'a (dyn Fn() -> Result<()> + Sync),
+    pub evaluate: &'a (dyn Fn() -> Result<()> + Sync),
 }
 
-impl Claim<'static> {
+impl WriteConditions<'static> {
     /// Returns the claim of a request without lock tokens and conditions.
     pub fn none() -> Self {
-        Self { tokens: &[], judge: &|| Ok(()) }
+        Self { lock_tokens: &[], evaluate: &|| Ok(()) }
     }
 }
 
 /// Whether what stands at a target may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overwrite {
+pub enum OverwriteMode {
     /// Replace it; a folder and all in it.
-    Yes,
+    Replace,
     /// Refuse with [`super::Error::Exists`].
-    No,
+    Refuse,
     /// Replace as POSIX rename does: a file by a file, an empty folder by a folder.
     Posix,
     /// Replace a file or link, also by another name of the same file; refuse a folder.
-    File,
+    FileOnly,
 }
 
 /// How a file is opened to be written in place.
@@ -90,19 +90,19 @@ pub struct EditMode {
 /// The tree as one session may see it; the only way to a byte.
 #[derive(Clone)]
 pub struct View {
-    tree: Arc<Shared>,
+    tree: Arc<SharedTree>,
     session: Session,
-    cancellation: Cancellation,
+    cancellation: CancellationFlag,
 }
 
 impl View {
     /// Shows a tree to a session.
-    pub(super) fn new(tree: Arc<Shared>, session: Session) -> Self {
-        Self { tree, session, cancellation: Cancellation::default() }
+    pub(super) fn new(tree: Arc<SharedTree>, session: Session) -> Self {
+        Self { tree, session, cancellation: CancellationFlag::default() }
     }
 
     /// Returns the flag that ends what this view and its clones still work on.
-    pub fn cancellation(&self) -> &Cancellation {
+    pub fn cancellation(&self) -> &CancellationFlag {
         &self.cancellation
     }
 
@@ -111,12 +111,12 @@ impl View {
         &self.session
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedTree {
         &self.tree
     }
 
-    pub(super) fn host(&self) -> &Host {
-        &self.tree.host
+    pub(super) fn fs(&self) -> &ServedFs {
+        &self.tree.fs
     }
 
     /// Shows what stands at a path to one who has `permission` there.
@@ -130,20 +130,20 @@ impl View {
     /// Shows what has a name. Nothing that comes from content is shown to one who may not read it.
     pub(super) fn entry_named(&self, name: &[u8], stat: &Stat, permission: Permission) -> Entry {
         let readable = permission.allows(Permission::R);
-        let kind = stat.kind.unwrap_or(Kind::File);
-        if kind == Kind::Folder && !readable {
-            return Entry { permission, ..visible(name) };
+        let kind = stat.kind.unwrap_or(EntryKind::File);
+        if kind == EntryKind::Directory && !readable {
+            return Entry { permission, ..visible_directory_entry(name) };
         }
         Entry {
             name: name.to_vec(),
             kind,
-            size: if kind == Kind::Folder { 0 } else { stat.size },
+            size: if kind == EntryKind::Directory { 0 } else { stat.size },
             modified: stat.modified,
             accessed: stat.accessed,
             created: stat.created,
             mode: stat.mode & 0o777,
-            links: stat.links,
-            etag: (readable && kind == Kind::File).then(|| self.tree.tags.of(stat)),
+            link_count: stat.link_count,
+            etag: (readable && kind == EntryKind::File).then(|| self.tree.etags.etag_of(stat)),
             permission,
         }
     }
@@ -151,52 +151,52 @@ impl View {
     /// Tells that no lock on a path, or above it where it is deep, stands in the way.
     ///
     /// # Errors
-    /// [`Error::Locked`], with the lock's place as far as the session may see it.
-    pub(super) fn unlocked(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+    /// [`Error::FlockGuard`], with the lock's place as far as the session may see it.
+    pub(super) fn check_locks(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         let result = self.tree.locks.check_write(path, self.session.login(), tokens);
-        self.shade(path, result)
+        self.redact_lock(path, result)
     }
 
-    /// As [`View::unlocked`], for a path and all below it.
-    pub(super) fn unlocked_all(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
+    /// As [`View::check_locks`], for a path and all below it.
+    pub(super) fn check_subtree_locks(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         let result = self.tree.locks.check_subtree(path, self.session.login(), tokens);
-        self.shade(path, result)
+        self.redact_lock(path, result)
     }
 
     /// Names the path asked for where a refusal would name one that the session can't see.
-    pub(super) fn shade<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
+    pub(super) fn redact_lock<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
         let Err(Error::Locked { root, token }) = result else { return result };
         let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
     }
 
     /// Returns the staging from which a rename reaches a spot.
-    pub(in crate::tree) fn staging(&self, spot: &Spot) -> Result<Arc<Staging>> {
-        Ok(self.host().staging(&spot.folder, spot.holder.mount())?)
+    pub(in crate::tree) fn staging(&self, spot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
+        Ok(self.fs().staging(&spot.directory, spot.directory_stat.mount_key())?)
     }
 
     /// Writes the names in a folder to disk where durability asks for it.
-    pub(super) fn sync_names(&self, folder: &Folder) -> Result<()> {
-        if self.is_full() { Ok(folder.sync()?) } else { Ok(()) }
+    pub(super) fn sync_directory(&self, folder: &DirectoryFd) -> Result<()> {
+        if self.is_synced() { Ok(folder.sync()?) } else { Ok(()) }
     }
 
     /// Tells whether success means on disk.
-    pub(super) fn is_full(&self) -> bool {
-        self.tree.durability == Durability::Full
+    pub(super) fn is_synced(&self) -> bool {
+        self.tree.durability == CommitDurability::Full
     }
 }
 
 /// Returns what a folder shows of itself that may only be walked through: constants.
-fn visible(name: &[u8]) -> Entry {
+fn visible_directory_entry(name: &[u8]) -> Entry {
     Entry {
         name: name.to_vec(),
-        kind: Kind::Folder,
+        kind: EntryKind::Directory,
         size: 0,
         modified: Timestamp::default(),
         accessed: Timestamp::default(),
         created: None,
         mode: 0o755,
-        links: 2,
+        link_count: 2,
         etag: None,
         permission: Permission::NONE,
     }

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use super::View;
 use crate::domain::{EntryName, FileTag, Permission, TreeOperation, TreePath};
-use crate::tree::check::{Found, Spot};
-use crate::tree::host::{File, How, Stat};
-use crate::tree::label::{label, tags_of, tags_property};
-use crate::tree::{Attributes, Claim, Entry, Error, Kind, Property, PropertyChange, Result};
+use crate::tree::authorize::{EntrySlot, OpenEntry};
+use crate::tree::fs::{FileFd, OpenMode, Stat};
+use crate::tree::tags::{parse_tags, set_tags_change, tags_property};
+use crate::tree::{AttributeChanges, DeadProperty, Entry, EntryKind, Error, PropertyChange, Result, WriteConditions};
 
 impl View {
     /// Returns the dead properties of an entry that the session may read.
-    pub fn properties(&self, path: &TreePath) -> Result<Vec<Property>> {
-        let found = self.open(path, Permission::R, How::Place)?;
+    pub fn properties(&self, path: &TreePath) -> Result<Vec<DeadProperty>> {
+        let found = self.open_entry(path, Permission::R, OpenMode::Path)?;
         self.shared().index.properties(&found.path)
     }
 
@@ -20,8 +20,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<Property>>> {
-        let found = self.open(folder, Permission::R, How::Folder)?;
+    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
+        let found = self.open_entry(folder, Permission::R, OpenMode::DirectoryPath)?;
         self.shared().index.properties_in(&found.path)
     }
 
@@ -29,7 +29,7 @@ impl View {
     /// session may not read has none.
     pub fn keep_checksum(&self, entry: &Entry, checksum: &str) -> Result<()> {
         match entry.etag {
-            Some(etag) => Ok(self.shared().index.store().put_checksum(&etag.bytes(), checksum)?),
+            Some(etag) => Ok(self.shared().index.store().put_checksum(&etag.to_bytes(), checksum)?),
             None => Ok(()),
         }
     }
@@ -37,7 +37,7 @@ impl View {
     /// Returns the checksum of a file's content as `entry` shows it, where one was given for it.
     pub fn checksum(&self, entry: &Entry) -> Result<Option<String>> {
         match entry.etag {
-            Some(etag) => Ok(self.shared().index.store().checksum(&etag.bytes())?),
+            Some(etag) => Ok(self.shared().index.store().checksum(&etag.to_bytes())?),
             None => Ok(None),
         }
     }
@@ -51,12 +51,12 @@ impl View {
         &self,
         path: &TreePath,
         changes: &[PropertyChange],
-        attributes: &Attributes,
-        claim: &Claim<'_>,
+        attributes: &AttributeChanges,
+        claim: &WriteConditions<'_>,
     ) -> Result<()> {
         let file = self.change_together(path, changes, attributes, claim)?;
         // Not under the locks: its content goes to disk with it, which may take long.
-        if self.is_full() && *attributes != Attributes::default() {
+        if self.is_synced() && *attributes != AttributeChanges::default() {
             file.sync_place()?;
         }
         Ok(())
@@ -67,12 +67,12 @@ impl View {
         &self,
         path: &TreePath,
         changes: &[PropertyChange],
-        attributes: &Attributes,
-        claim: &Claim<'_>,
-    ) -> Result<File> {
-        self.with_changeable(path, changes, attributes, claim, |found| {
+        attributes: &AttributeChanges,
+        claim: &WriteConditions<'_>,
+    ) -> Result<FileFd> {
+        self.with_property_target(path, changes, attributes, claim, |found| {
             let (index, writer) = (&self.shared().index, self.session().login());
-            index.change_properties(&found.path, writer, changes, || self.apply(&found, attributes))?;
+            index.change_properties(&found.path, writer, changes, || self.apply_attributes(&found, attributes))?;
             Ok(found.file)
         })
     }
@@ -82,34 +82,37 @@ impl View {
     ///
     /// # Errors
     /// As [`View::set_properties`], but for what the disk or the store says.
-    pub fn may_set_properties(
+    pub fn check_set_properties(
         &self,
         path: &TreePath,
         changes: &[PropertyChange],
-        attributes: &Attributes,
-        claim: &Claim<'_>,
+        attributes: &AttributeChanges,
+        claim: &WriteConditions<'_>,
     ) -> Result<()> {
-        self.with_changeable(path, changes, attributes, claim, |_| Ok(()))
+        self.with_property_target(path, changes, attributes, claim, |_| Ok(()))
     }
 
     /// Runs a change of an entry's properties while its rights, locks and conditions allow it.
-    fn with_changeable<T>(
+    fn with_property_target<T>(
         &self,
         path: &TreePath,
         changes: &[PropertyChange],
-        attributes: &Attributes,
-        claim: &Claim<'_>,
-        change: impl FnOnce(Found) -> Result<T>,
+        attributes: &AttributeChanges,
+        claim: &WriteConditions<'_>,
+        change: impl FnOnce(OpenEntry) -> Result<T>,
     ) -> Result<T> {
-        let place = self.open_for(TreeOperation::Write, path, How::Place)?.path;
-        self.may_change(changes)?;
-        let _held = self.shared().names.hold(&[&place]);
-        (claim.judge)()?;
-        let found = self.open(&place, Permission::W, How::Place)?;
-        let _steady = self.shared().locks.steady();
-        self.unlocked(&found.path, claim.tokens)?;
-        if found.stat.kind == Some(Kind::File) && found.stat.links > 1 && *attributes != Attributes::default() {
-            self.unlocked_links(&found.stat, &found.path, claim.tokens)?;
+        let place = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?.path;
+        self.check_changed_tags(changes)?;
+        let _held = self.shared().path_locks.lock(&[&place]);
+        (claim.evaluate)()?;
+        let found = self.open_entry(&place, Permission::W, OpenMode::Path)?;
+        let _steady = self.shared().locks.freeze();
+        self.check_locks(&found.path, claim.lock_tokens)?;
+        if found.stat.kind == Some(EntryKind::File)
+            && found.stat.link_count > 1
+            && *attributes != AttributeChanges::default()
+        {
+            self.check_hard_link_locks(&found.stat, &found.path, claim.lock_tokens)?;
         }
         change(found)
     }
@@ -118,22 +121,22 @@ impl View {
     ///
     /// # Errors
     /// [`Error::WrongTag`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
-    pub(in crate::tree) fn put_labelled(
+    pub(in crate::tree) fn put_with_tags(
         &self,
-        spot: &Spot,
+        spot: &EntrySlot,
         replaced: Option<&Stat>,
         tags: &[FileTag],
         put: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        self.may_label(tags)?;
-        let (index, change) = (&self.shared().index, [label(tags)]);
-        if replaced.is_some_and(|stat| stat.kind == Some(Kind::File)) {
+        self.check_tags(tags)?;
+        let (index, change) = (&self.shared().index, [set_tags_change(tags)]);
+        if replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File)) {
             return index.change_properties(&spot.path, self.session().login(), &change, put);
         }
         // What is not there yet has no node to be labelled.
         put()?;
         index.change_properties(&spot.path, self.session().login(), &change, || Ok(())).inspect_err(|_| {
-            if let Err(error) = spot.folder.unlink(&spot.name) {
+            if let Err(error) = spot.directory.unlink(&spot.name) {
                 tracing::warn!(path = %spot.path, %error, "a file that could not be labelled is left");
             }
         })
@@ -143,23 +146,23 @@ impl View {
     ///
     /// # Errors
     /// [`Error::WrongTag`].
-    pub(in crate::tree) fn may_copy_tags(&self, path: &TreePath, deep: bool) -> Result<()> {
+    pub(in crate::tree) fn check_copied_tags(&self, path: &TreePath, deep: bool) -> Result<()> {
         if !self.limits_tags() {
             return Ok(());
         }
-        for tags in self.shared().index.tags(path, deep)? {
-            self.may_label(&tags)?;
+        for tags in self.shared().index.tags_in(path, deep)? {
+            self.check_tags(&tags)?;
         }
         Ok(())
     }
 
     /// Lets properties be changed as far as the tags go that the session is limited to.
-    pub(in crate::tree) fn may_change(&self, changes: &[PropertyChange]) -> Result<()> {
+    pub(in crate::tree) fn check_changed_tags(&self, changes: &[PropertyChange]) -> Result<()> {
         for change in changes {
-            if let PropertyChange::Set(Property { name, value }) = change
+            if let PropertyChange::Set(DeadProperty { name, value }) = change
                 && *name == tags_property()
             {
-                self.may_label(&tags_of(value).ok_or(Error::Unsupported)?)?;
+                self.check_tags(&parse_tags(value).ok_or(Error::Unsupported)?)?;
             }
         }
         Ok(())

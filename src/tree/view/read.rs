@@ -1,16 +1,16 @@
 //! Operations that change nothing.
 
-use super::{View, visible};
+use super::{View, visible_directory_entry};
 use crate::domain::{NodeId, Permission, TreeOperation, TreePath};
-use crate::tree::host::{self, Folder, How};
-use crate::tree::{Entry, Error, Kind, Listing, Reader, Result, Space};
+use crate::tree::fs::{self, DirectoryFd, OpenMode};
+use crate::tree::{DirectoryListing, Entry, EntryKind, Error, FileReader, FilesystemSpace, Result};
 
 impl View {
     /// Returns the deepest folder that holds everything the session may reach: where SFTP starts.
-    pub fn start(&self) -> TreePath {
+    pub fn start_directory(&self) -> TreePath {
         let start = self.session().access().map(|access| access.common_ancestor()).unwrap_or_default();
         match self.stat(&start) {
-            Ok(entry) if entry.is_folder() => start,
+            Ok(entry) if entry.is_directory() => start,
             Ok(_) => start.parent().unwrap_or_default(),
             // It is there again when the tree is.
             Err(Error::Unavailable(_)) => start,
@@ -24,7 +24,7 @@ impl View {
     /// [`Error::Absent`] when it dangles or the session may not do anything there.
     pub fn node_root(&self, node: NodeId) -> Result<TreePath> {
         let path = self.shared().index.locate(node)?.ok_or(Error::Absent)?;
-        match self.grounds(&path)?.permission() {
+        match self.permissions_at(&path)?.permission() {
             Permission::NONE => Err(Error::Absent),
             _ => Ok(path),
         }
@@ -33,7 +33,7 @@ impl View {
     /// Returns the node id of an entry that can be seen, minting it (and its ancestors) on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
         let mint = |path: &TreePath| self.shared().index.mint_for(path, Some(self.session().login()));
-        match self.open(path, Permission::NONE, How::Place) {
+        match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => mint(&found.path),
             Err(Error::Forbidden) => mint(path),
             Err(error) => Err(error),
@@ -42,30 +42,34 @@ impl View {
 
     /// Returns the node id of an entry that can be seen, if it has one.
     pub fn known_node_id(&self, path: &TreePath) -> Result<Option<NodeId>> {
-        match self.open(path, Permission::NONE, How::Place) {
-            Ok(found) => self.shared().index.find(&found.path),
-            Err(Error::Forbidden) => self.shared().index.find(path),
+        match self.open_entry(path, Permission::NONE, OpenMode::Path) {
+            Ok(found) => self.shared().index.find_id(&found.path),
+            Err(Error::Forbidden) => self.shared().index.find_id(path),
             Err(error) => Err(error),
         }
     }
 
     /// Shows an entry; a link is followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
-        let grounds = self.grounds(path)?;
+        let grounds = self.permissions_at(path)?;
         if grounds.permission() == Permission::NONE {
             let seen = self.is_visible(grounds.access(), path)?;
             let name = path.name();
-            return if seen { Ok(visible(name.as_ref().map_or(b"", |n| n.as_bytes()))) } else { Err(Error::Absent) };
+            return if seen {
+                Ok(visible_directory_entry(name.as_ref().map_or(b"", |n| n.as_bytes())))
+            } else {
+                Err(Error::Absent)
+            };
         }
-        let found = self.open_on(&grounds, path, Permission::NONE, How::Place)?;
+        let found = self.open_with_permissions(&grounds, path, Permission::NONE, OpenMode::Path)?;
         Ok(self.entry(path, &found.stat, found.permission))
     }
 
     /// Shows an entry; a link shows itself.
     pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
-        match self.spot_with(path, Permission::NONE) {
+        match self.slot_with_permission(path, Permission::NONE) {
             Ok(spot) => {
-                let stat = self.shown(&spot, path)?.ok_or(Error::Absent)?;
+                let stat = self.visible_stat(&spot, path)?.ok_or(Error::Absent)?;
                 Ok(self.entry(path, &stat, spot.permission))
             }
             Err(Error::Forbidden | Error::NoParent) => self.stat(path),
@@ -76,13 +80,13 @@ impl View {
     /// Returns the path without links, as both protocols name it (SFTP REALPATH; lock roots). What is
     /// absent keeps its name when its folder is there.
     pub fn canonical(&self, path: &TreePath) -> Result<TreePath> {
-        match self.open(path, Permission::NONE, How::Place) {
+        match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => return Ok(found.path),
             Err(Error::Forbidden) => return Ok(path.clone()),
             Err(Error::Absent) => {}
             Err(error) => return Err(error),
         }
-        match self.spot_with(path, Permission::NONE) {
+        match self.slot_with_permission(path, Permission::NONE) {
             Ok(spot) => Ok(spot.path),
             Err(Error::Forbidden) => Ok(path.clone()),
             Err(Error::NoParent) => Err(Error::Absent),
@@ -91,74 +95,74 @@ impl View {
     }
 
     /// Lists a folder. A merely visible one lists only the way down; a drop box lists nothing. Links
-    /// show as what they lead to when `follow` (and are left out when that is absent), else as links.
-    pub fn list(&self, path: &TreePath, follow: bool) -> Result<Listing> {
-        let grounds = self.grounds(path)?;
+    /// show as what they lead to when `move_nodes` (and are left out when that is absent), else as links.
+    pub fn list(&self, path: &TreePath, follow: bool) -> Result<DirectoryListing> {
+        let grounds = self.permissions_at(path)?;
         let permission = grounds.permission();
         let needed = TreeOperation::List.permission();
         if permission.allows(needed) {
-            let found = self.open_on(&grounds, path, needed, How::Place)?;
-            if !found.stat.is_folder() {
-                return Err(Error::NotFolder);
+            let found = self.open_with_permissions(&grounds, path, needed, OpenMode::Path)?;
+            if !found.stat.is_directory() {
+                return Err(Error::NotADirectory);
             }
-            return Listing::all(self, path, found, follow);
+            return DirectoryListing::readable(self, path, found, follow);
         }
-        let entry = self.stat(path).inspect_err(|_| self.tell(TreeOperation::List, path))?;
-        if !entry.is_folder() {
-            self.tell(TreeOperation::List, path);
+        let entry = self.stat(path).inspect_err(|_| self.audit_denial(TreeOperation::List, path))?;
+        if !entry.is_directory() {
+            self.audit_denial(TreeOperation::List, path);
             return Err(Error::Forbidden);
         }
-        Ok(Listing::way_down(self, path, grounds.access().visible_children(path)))
+        Ok(DirectoryListing::visible_children(self, path, grounds.access().visible_children(path)))
     }
 
     /// Opens a directory as a place, whatever the session may do there.
-    pub(in crate::tree) fn directory(&self, path: &TreePath) -> Result<Folder> {
-        Ok(self.open(path, Permission::NONE, How::Folder)?.file.into())
+    pub(in crate::tree) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
+        Ok(self.open_entry(path, Permission::NONE, OpenMode::DirectoryPath)?.file.into())
     }
 
     /// Opens a file for reading.
-    pub fn read(&self, path: &TreePath) -> Result<Reader> {
-        let found = self.open_for(TreeOperation::Read, path, How::Read)?;
-        if found.stat.is_folder() {
-            return Err(Error::IsFolder);
+    pub fn read(&self, path: &TreePath) -> Result<FileReader> {
+        let found = self.open_authorized(TreeOperation::Read, path, OpenMode::Read)?;
+        if found.stat.is_directory() {
+            return Err(Error::IsADirectory);
         }
-        Reader::new(self, path, found)
+        FileReader::new(self, path, found)
     }
 
     /// As [`View::read`], if all on the way to the file is in memory: it never waits for a disk, so that a
     /// runtime may call it. `None` where it would have to, and wherever [`View::read`] is to say more: for
     /// what is absent, forbidden, a folder or a link.
-    pub fn read_cached(&self, path: &TreePath) -> Option<Reader> {
+    pub fn read_cached(&self, path: &TreePath) -> Option<FileReader> {
         let found = self.open_cached(path, TreeOperation::Read.permission())?;
-        if found.stat.is_folder() { None } else { Reader::new(self, path, found).ok() }
+        if found.stat.is_directory() { None } else { FileReader::new(self, path, found).ok() }
     }
 
     /// Returns a link's target; a link that is absolute or leads out is absent.
     pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
         let entry = self.link_stat(path)?;
-        if entry.kind != Kind::Link {
+        if entry.kind != EntryKind::Symlink {
             return Err(Error::Unsupported);
         }
         if !entry.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
-        let spot = self.spot_with(path, Permission::R)?;
-        self.link_inside(&spot, path)?.ok_or(Error::Absent)
+        let spot = self.slot_with_permission(path, Permission::R)?;
+        self.contained_link_target(&spot, path)?.ok_or(Error::Absent)
     }
 
     /// Returns the room on the file system of an entry that can be seen; of a folder that is merely visible, that of
     /// something below it which the session may do something with.
-    pub fn space(&self, path: &TreePath) -> Result<Space> {
-        let found = match self.open(path, Permission::NONE, How::Place) {
+    pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
+        let found = match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Err(Error::Forbidden) => {
                 let access = self.session().access()?;
                 let mut below = access.effective_grants().iter().filter(|root| root.path.starts_with(path));
                 below
-                    .find_map(|root| self.open(&root.path, Permission::NONE, How::Place).ok())
+                    .find_map(|root| self.open_entry(&root.path, Permission::NONE, OpenMode::Path).ok())
                     .ok_or(Error::Forbidden)?
             }
             found => found?,
         };
-        Ok(host::space(&found.file)?)
+        Ok(fs::filesystem_space(&found.file)?)
     }
 }

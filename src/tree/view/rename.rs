@@ -1,11 +1,11 @@
 //! Moving an entry in one step.
 
-use super::links::{JudgedLinks, LINK_WALKS};
-use super::{Claim, Overwrite, View};
+use super::links::{CheckedLinks, LINK_WALK_ATTEMPTS};
+use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
-use crate::tree::check::Spot;
-use crate::tree::host::{Errno, Stat};
-use crate::tree::{Error, Kind, Outage, Result};
+use crate::tree::authorize::EntrySlot;
+use crate::tree::fs::{Errno, Stat};
+use crate::tree::{EntryKind, Error, Result, TreeOutage};
 
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
@@ -15,77 +15,85 @@ impl View {
     /// Between file systems it is copied whole and then removed; whatever was named stays named.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::FlockGuard`],
     /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`], [`Error::WrongType`] and
     /// [`Error::PathTooLong`], of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
     /// [`Error::Precondition`], where something in a directory changed meanwhile, again and again.
-    pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: Overwrite, claim: &Claim<'_>) -> Result<bool> {
-        let (source, stat) = self.removable(TreeOperation::Move, from)?;
-        let target = self.target_of(&source, to)?;
-        if overwrite == Overwrite::Posix && source.path == target.path {
+    pub fn rename(
+        &self,
+        from: &TreePath,
+        to: &TreePath,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+    ) -> Result<bool> {
+        let (source, stat) = self.removal_slot(TreeOperation::Move, from)?;
+        let target = self.move_target(&source, to)?;
+        if overwrite == OverwriteMode::Posix && source.path == target.path {
             return Ok(false);
         }
         if source.path.starts_with(&target.path) || target.path.starts_with(&source.path) {
             return Err(Error::Overlap);
         }
-        self.fits_move(&source, &stat, &target.name)?;
+        self.check_move_limits(&source, &stat, &target.name)?;
         // A rename within one directory walks nothing: what it can't do without is that named nodes can be located.
-        if stat.is_folder() && target.path.as_bytes().len() > source.path.as_bytes().len() {
+        if stat.is_directory() && target.path.as_bytes().len() > source.path.as_bytes().len() {
             self.shared().index.can_follow(&source.path, &target.path)?;
         }
-        if source.holder.mount() != target.holder.mount() {
-            return self.move_across(&source, &stat, &target, overwrite, claim);
+        if source.directory_stat.mount_key() != target.directory_stat.mount_key() {
+            return self.move_cross_device(&source, &stat, &target, overwrite, claim);
         }
         // Links and directories that come into what moves while it is judged have it judged again.
-        for _ in 0..LINK_WALKS {
-            let judged = self.judge_links(&source, &target, overwrite)?;
-            if let Some(replaced) = self.rename_judged(&source, &target, overwrite, claim, &judged)? {
+        for _ in 0..LINK_WALK_ATTEMPTS {
+            let judged = self.check_links(&source, &target, overwrite)?;
+            if let Some(replaced) = self.rename_checked(&source, &target, overwrite, claim, &judged)? {
                 return Ok(replaced);
             }
         }
-        Err(Error::Precondition)
+        Err(Error::PreconditionFailed)
     }
 
     /// Moves an entry of which the links were judged; none where something in it has changed since.
-    fn rename_judged(
+    fn rename_checked(
         &self,
-        source: &Spot,
-        target: &Spot,
-        overwrite: Overwrite,
-        claim: &Claim<'_>,
-        judged: &JudgedLinks<'_>,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+        judged: &CheckedLinks<'_>,
     ) -> Result<Option<bool>> {
-        let names = self.shared().names.hold(&[&source.path, &target.path]);
-        let steady = self.shared().locks.steady();
-        let moving = self.may_move(source, target, overwrite, claim)?;
+        let names = self.shared().path_locks.lock(&[&source.path, &target.path]);
+        let steady = self.shared().locks.freeze();
+        let moving = self.check_move(source, target, overwrite, claim)?;
         // Two names of one file: POSIX leaves both, and so both keep their nodes.
-        if overwrite == Overwrite::Posix && moving.replaced.as_ref().is_some_and(|old| old.is_same(&moving.moved)) {
+        if overwrite == OverwriteMode::Posix
+            && moving.replaced.as_ref().is_some_and(|old| old.is_same_file(&moving.moved))
+        {
             return Ok(Some(true));
         }
         // Before the change begins: nothing is named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
-        let change = match moving.swapped(overwrite) {
-            Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entity())?,
+        let change = match moving.exchanged(overwrite) {
+            Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entry_identity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
         };
-        if !self.replace(source, target, overwrite, &moving, judged)? {
+        if !self.rename_if_unchanged(source, target, overwrite, &moving, judged)? {
             return Ok(None);
         }
-        self.sync_names(&target.folder)?;
-        if source.parent() != target.parent() {
-            self.sync_names(&source.folder)?;
+        self.sync_directory(&target.directory)?;
+        if source.directory_path() != target.directory_path() {
+            self.sync_directory(&source.directory)?;
         }
         change.finish()?;
-        self.shared().locks.forget(&source.path);
-        self.shared().locks.forget_below(&target.path);
+        self.shared().locks.remove_subtree(&source.path);
+        self.shared().locks.remove_below(&target.path);
         drop((steady, names));
         Ok(Some(moving.replaced.is_some()))
     }
 
     /// Returns the slot that an entry may be moved to.
-    fn target_of(&self, source: &Spot, to: &TreePath) -> Result<Spot> {
-        let target = self.spot(to)?;
+    fn move_target(&self, source: &EntrySlot, to: &TreePath) -> Result<EntrySlot> {
+        let target = self.create_slot(to)?;
         if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
@@ -96,143 +104,154 @@ impl View {
     ///
     /// # Errors
     /// As [`View::rename`].
-    pub(in crate::tree) fn may_rename_to(
+    pub(in crate::tree) fn check_rename_to(
         &self,
         (from, moved): (&TreePath, &Stat),
         to: &TreePath,
-        overwrite: Overwrite,
-        claim: &Claim<'_>,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
     ) -> Result<()> {
-        let source = self.spot(from)?;
-        let target = self.target_of(&source, to)?;
+        let source = self.create_slot(from)?;
+        let target = self.move_target(&source, to)?;
         if source.path != target.path && target.path.starts_with(&source.path) {
-            return Err(Error::NotFolder);
+            return Err(Error::NotADirectory);
         }
-        self.may_hold(moved.size)?;
-        self.fits_name(&target.name)?;
-        self.unlocked(&source.parent(), claim.tokens)?;
-        self.unlocked_all(&source.path, claim.tokens)?;
-        match self.may_replace(&target, overwrite, claim)? {
-            Some(replaced) if replaced.is_folder() && overwrite == Overwrite::Posix => Err(Error::IsFolder),
+        self.check_size(moved.size)?;
+        self.check_name_type(&target.name)?;
+        self.check_locks(&source.directory_path(), claim.lock_tokens)?;
+        self.check_subtree_locks(&source.path, claim.lock_tokens)?;
+        match self.check_replace(&target, overwrite, claim)? {
+            Some(replaced) if replaced.is_directory() && overwrite == OverwriteMode::Posix => Err(Error::IsADirectory),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Lets a move pass: asked under the names' commit locks, just before.
-    pub(super) fn may_move(
+    pub(super) fn check_move(
         &self,
-        source: &Spot,
-        target: &Spot,
-        overwrite: Overwrite,
-        claim: &Claim<'_>,
-    ) -> Result<Moving> {
-        self.unlocked(&source.parent(), claim.tokens)?;
-        self.unlocked_all(&source.path, claim.tokens)?;
-        let replaced = self.may_replace(target, overwrite, claim)?;
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+    ) -> Result<CheckedMove> {
+        self.check_locks(&source.directory_path(), claim.lock_tokens)?;
+        self.check_subtree_locks(&source.path, claim.lock_tokens)?;
+        let replaced = self.check_replace(target, overwrite, claim)?;
         let moved = source.stat()?.ok_or(Error::Absent)?;
-        if !moved.is_folder() {
-            self.fits_move(source, &moved, &target.name)?;
+        if !moved.is_directory() {
+            self.check_move_limits(source, &moved, &target.name)?;
         }
-        Ok(Moving { moved, replaced })
+        Ok(CheckedMove { moved, replaced })
     }
 
     /// Lets what stands at a target (if anything) be replaced by something whole.
-    pub(super) fn may_replace(&self, target: &Spot, overwrite: Overwrite, claim: &Claim<'_>) -> Result<Option<Stat>> {
-        self.unlocked(&target.parent(), claim.tokens)?;
-        self.unlocked_all(&target.path, claim.tokens)?;
-        (claim.judge)()?;
+    pub(super) fn check_replace(
+        &self,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+    ) -> Result<Option<Stat>> {
+        self.check_locks(&target.directory_path(), claim.lock_tokens)?;
+        self.check_subtree_locks(&target.path, claim.lock_tokens)?;
+        (claim.evaluate)()?;
         let replaced = target.stat()?;
         match replaced.as_ref().map(|stat| stat.kind) {
-            Some(_) if overwrite == Overwrite::No => Err(Error::Exists),
+            Some(_) if overwrite == OverwriteMode::Refuse => Err(Error::AlreadyExists),
             Some(None) => Err(Error::Forbidden),
-            Some(Some(Kind::Folder)) if overwrite == Overwrite::File => Err(Error::IsFolder),
-            Some(Some(Kind::Folder)) if self.host().holds_mounts(&target.path)? => Err(Error::Forbidden),
-            Some(Some(Kind::Folder)) if self.host().verify_below(&target.path).is_err() => Err(Outage::Replaced.into()),
-            Some(Some(Kind::Folder)) => self.shared().uploads.check(self.host(), &target.path).map(|()| replaced),
-            Some(Some(Kind::File | Kind::Link)) | None => Ok(replaced),
+            Some(Some(EntryKind::Directory)) if overwrite == OverwriteMode::FileOnly => Err(Error::IsADirectory),
+            Some(Some(EntryKind::Directory)) if self.fs().contains_mounts(&target.path)? => Err(Error::Forbidden),
+            Some(Some(EntryKind::Directory)) if self.fs().verify_mounts_below(&target.path).is_err() => {
+                Err(TreeOutage::Replaced.into())
+            }
+            Some(Some(EntryKind::Directory)) => {
+                self.shared().upload_registry.check_no_uploads(self.fs(), &target.path).map(|()| replaced)
+            }
+            Some(Some(EntryKind::File | EntryKind::Symlink)) | None => Ok(replaced),
         }
     }
 
     /// Puts what moves in its place; tells whether that was still as it was judged.
-    fn replace(
+    fn rename_if_unchanged(
         &self,
-        source: &Spot,
-        target: &Spot,
-        overwrite: Overwrite,
-        moving: &Moving,
-        judged: &JudgedLinks<'_>,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        moving: &CheckedMove,
+        judged: &CheckedLinks<'_>,
     ) -> Result<bool> {
-        if moving.moved.kind == Some(Kind::File) && moving.swapped(overwrite).is_none() {
-            let _file = self.shared().link_moves.shared();
+        if moving.moved.kind == Some(EntryKind::File) && moving.exchanged(overwrite).is_none() {
+            let _file = self.shared().link_moves.lock_shared();
             // Under another of its paths something else may have come there.
-            if !source.stat()?.ok_or(Error::Absent)?.is_same(&moving.moved) {
+            if !source.stat()?.ok_or(Error::Absent)?.is_same_file(&moving.moved) {
                 return Ok(false);
             }
-            return self.replace_in_one_step(source, target, overwrite, moving, true).map(|()| true);
+            return self.rename_in_one_step(source, target, overwrite, moving, true).map(|()| true);
         }
-        let effect = self.shared().link_moves.exclusive();
-        let Some(confirmed) = self.confirm_links(judged, &effect, source, target, moving)? else { return Ok(false) };
-        self.replace_in_one_step(source, target, overwrite, moving, confirmed.may_exchange)?;
-        effect.moved(&source.path, &target.path);
+        let effect = self.shared().link_moves.lock_exclusive();
+        let Some(confirmed) = self.recheck_links(judged, &effect, source, target, moving)? else { return Ok(false) };
+        self.rename_in_one_step(source, target, overwrite, moving, confirmed.may_exchange)?;
+        effect.mark_move(&source.path, &target.path);
         Ok(true)
     }
 
-    fn replace_in_one_step(
+    fn rename_in_one_step(
         &self,
-        source: &Spot,
-        target: &Spot,
-        overwrite: Overwrite,
-        moving: &Moving,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        moving: &CheckedMove,
         may_exchange: bool,
     ) -> Result<()> {
-        let (from, to) = ((&source.folder, &source.name), (&target.folder, &target.name));
+        let (from, to) = ((&source.directory, &source.name), (&target.directory, &target.name));
         let moved = match (&moving.replaced, overwrite) {
-            (None, _) | (Some(_), Overwrite::No) => from.0.rename_new(from.1, to.0, to.1),
-            (Some(_), Overwrite::Posix) => from.0.rename(from.1, to.0, to.1),
-            (Some(old), Overwrite::Yes | Overwrite::File) if moving.moved.is_same(old) => from.0.unlink(from.1),
-            (Some(_), Overwrite::File) => from.0.rename(from.1, to.0, to.1),
-            (Some(_), Overwrite::Yes) if moving.swapped(overwrite).is_some() => {
-                return self.swap(source, target, may_exchange);
+            (None, _) | (Some(_), OverwriteMode::Refuse) => from.0.rename_noreplace(from.1, to.0, to.1),
+            (Some(_), OverwriteMode::Posix) => from.0.rename(from.1, to.0, to.1),
+            (Some(old), OverwriteMode::Replace | OverwriteMode::FileOnly) if moving.moved.is_same_file(old) => {
+                from.0.unlink(from.1)
             }
-            (Some(_), Overwrite::Yes) => from.0.rename(from.1, to.0, to.1),
+            (Some(_), OverwriteMode::FileOnly) => from.0.rename(from.1, to.0, to.1),
+            (Some(_), OverwriteMode::Replace) if moving.exchanged(overwrite).is_some() => {
+                return self.exchange_and_remove(source, target, may_exchange);
+            }
+            (Some(_), OverwriteMode::Replace) => from.0.rename(from.1, to.0, to.1),
         };
         moved.map_err(|error| match error {
-            Errno::NOTDIR => Error::NotFolder,
+            Errno::NOTDIR => Error::NotADirectory,
             Errno::INVAL => Error::Overlap,
-            other => Error::putting(other),
+            other => Error::from_target_errno(other),
         })
     }
 
     /// Both change places in one step, so that the target is never missing; then the old one goes. The index
     /// knows of both steps, so that the second follows at the next start at the latest.
     /// Where links of the old one would lead out from the source, it never stands there: then it goes first.
-    fn swap(&self, source: &Spot, target: &Spot, may_exchange: bool) -> Result<()> {
+    fn exchange_and_remove(&self, source: &EntrySlot, target: &EntrySlot, may_exchange: bool) -> Result<()> {
         let staging = self.staging(source)?;
-        let exchange = || source.folder.exchange(&source.name, &target.folder, &target.name);
+        let exchange = || source.directory.exchange(&source.name, &target.directory, &target.name);
         let old = match if may_exchange { exchange() } else { Err(Errno::NOSYS) } {
-            Ok(()) => staging.take(&source.folder, &source.name).inspect_err(|_| {
-                let _ = source.folder.exchange(&source.name, &target.folder, &target.name);
+            Ok(()) => staging.move_in(&source.directory, &source.name).inspect_err(|_| {
+                let _ = source.directory.exchange(&source.name, &target.directory, &target.name);
             })?,
             // What stood there has gone behind the gateway's back.
             Err(Errno::NOENT) => {
-                let moved = source.folder.rename_new(&source.name, &target.folder, &target.name);
-                return moved.map_err(Error::putting);
+                let moved = source.directory.rename_noreplace(&source.name, &target.directory, &target.name);
+                return moved.map_err(Error::from_target_errno);
             }
             Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let put = || source.folder.rename_new(&source.name, &target.folder, &target.name);
-                staging.replace(&target.folder, &target.name, &target.path, put)?
+                let put = || source.directory.rename_noreplace(&source.name, &target.directory, &target.name);
+                staging.replace_with_backup(&target.directory, &target.name, &target.path, put)?
             }
             Err(error) => return Err(error.into()),
         };
-        self.shared().removals.begin(old);
+        self.shared().background_deletes.enqueue(old);
         Ok(())
     }
 
     /// Tells whether one lies within the other, as it may since a folder above either was moved.
-    fn is_nested(&self, source: &Spot, target: &Spot) -> bool {
-        let place = |spot: &Spot| self.host().whereabouts(&spot.folder).map(|folder| folder.child(&spot.name));
+    fn is_nested(&self, source: &EntrySlot, target: &EntrySlot) -> bool {
+        let place = |spot: &EntrySlot| self.fs().path_of_fd(&spot.directory).map(|folder| folder.child(&spot.name));
         match (place(source), place(target)) {
             (Some(source), Some(target)) => source.starts_with(&target) || target.starts_with(&source),
             // A folder of theirs is gone.
@@ -242,18 +261,18 @@ impl View {
 }
 
 /// What a move found under the commit locks.
-pub(super) struct Moving {
+pub(super) struct CheckedMove {
     /// What moves.
     pub(super) moved: Stat,
     /// What it replaces.
     pub(super) replaced: Option<Stat>,
 }
 
-impl Moving {
+impl CheckedMove {
     /// Returns what is replaced by changing places, since no single step of the host does it: a folder, or
     /// what a folder replaces.
-    fn swapped(&self, overwrite: Overwrite) -> Option<&Stat> {
-        let swaps = |old: &&Stat| !self.moved.is_same(old) && (old.is_folder() || self.moved.is_folder());
-        self.replaced.as_ref().filter(swaps).filter(|_| overwrite == Overwrite::Yes)
+    fn exchanged(&self, overwrite: OverwriteMode) -> Option<&Stat> {
+        let swaps = |old: &&Stat| !self.moved.is_same_file(old) && (old.is_directory() || self.moved.is_directory());
+        self.replaced.as_ref().filter(swaps).filter(|_| overwrite == OverwriteMode::Replace)
     }
 }

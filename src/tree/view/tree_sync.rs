@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::View;
 use crate::domain::{EntryName, TreePath};
-use crate::tree::host::{self, Errno, Folder, How};
-use crate::tree::{Kind, Result};
+use crate::tree::fs::{self, DirectoryFd, Errno, OpenMode};
+use crate::tree::{EntryKind, Result};
 
 /// Number of threads that sync files of one copy, beside the one that walks it.
 const SYNC_THREADS: usize = 3;
@@ -22,7 +22,7 @@ const SYNC_QUEUE: usize = 16;
 const OWNER_READ: u32 = 0o400;
 
 /// A file that is to be synced: its directory and its name there.
-type UnsyncedFile = (Folder, EntryName);
+type UnsyncedFile = (DirectoryFd, EntryName);
 
 /// Tells whether a copied file with these permission bits has to be synced while it is still open.
 pub(super) fn is_synced_at_once(mode: u32) -> bool {
@@ -35,7 +35,7 @@ impl View {
     /// # Errors
     /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Host`](crate::tree::Error::Host);
     /// [`Error::SessionEnded`](crate::tree::Error::Ended) when the session or the request ends meanwhile.
-    pub(super) fn sync_tree(&self, top: &Folder) -> Result<()> {
+    pub(super) fn sync_tree(&self, top: &DirectoryFd) -> Result<()> {
         let (sender, receiver) = sync_channel(SYNC_QUEUE);
         let receiver = Mutex::new(receiver);
         thread::scope(|scope| {
@@ -55,27 +55,27 @@ impl View {
         })
     }
 
-    fn sync_walk(&self, top: &Folder, queue: &SyncSender<UnsyncedFile>) -> Result<()> {
+    fn sync_walk(&self, top: &DirectoryFd, queue: &SyncSender<UnsyncedFile>) -> Result<()> {
         top.sync()?;
-        self.each_below(top, |holder, _, name, stat| {
+        self.walk_below(top, |holder, _, name, stat| {
             self.cancellation().check()?;
             match stat.kind {
-                Some(Kind::Folder) => Ok(holder.folder(&TreePath::root().child(name))?.sync()?),
-                Some(Kind::File) if is_synced_at_once(stat.mode) => Ok(()),
-                Some(Kind::File) => match queue.try_send((holder.clone(), name.clone())) {
+                Some(EntryKind::Directory) => Ok(holder.open_directory(&TreePath::root().child(name))?.sync()?),
+                Some(EntryKind::File) if is_synced_at_once(stat.mode) => Ok(()),
+                Some(EntryKind::File) => match queue.try_send((holder.clone(), name.clone())) {
                     Ok(()) => Ok(()),
                     // All workers are busy: one more.
                     Err(TrySendError::Full(file) | TrySendError::Disconnected(file)) => Ok(sync_file(&file)?),
                 },
                 // On disk with the directory that holds it.
-                Some(Kind::Link) | None => Ok(()),
+                Some(EntryKind::Symlink) | None => Ok(()),
             }
         })
     }
 }
 
 /// Syncs files until no more come; all of them, also after one could not be synced.
-fn sync_queued(queue: &Mutex<Receiver<UnsyncedFile>>) -> host::Result<()> {
+fn sync_queued(queue: &Mutex<Receiver<UnsyncedFile>>) -> fs::Result<()> {
     let mut synced = Ok(());
     loop {
         let next = queue.lock().recv();
@@ -86,6 +86,6 @@ fn sync_queued(queue: &Mutex<Receiver<UnsyncedFile>>) -> host::Result<()> {
     }
 }
 
-fn sync_file((directory, name): &UnsyncedFile) -> host::Result<()> {
-    directory.open(name, How::Read)?.sync()
+fn sync_file((directory, name): &UnsyncedFile) -> fs::Result<()> {
+    directory.open(name, OpenMode::Read)?.sync()
 }

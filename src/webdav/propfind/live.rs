@@ -166,14 +166,14 @@ impl Live {
     pub(super) fn exists(self, entry: &Entry) -> bool {
         let known = entry.permission != Permission::NONE;
         match self {
-            Self::Length | Self::Type => !entry.is_folder(),
+            Self::Length | Self::Type => !entry.is_directory(),
             Self::Etag => entry.etag.is_some(),
             Self::Created => entry.created.is_some(),
             Self::Lockable => entry.permission.allows(Permission::W),
-            Self::Available | Self::Used => entry.is_folder() && known,
+            Self::Available | Self::Used => entry.is_directory() && known,
             Self::NodeId => known,
             Self::Checksums => entry.etag.is_some(),
-            Self::SyncToken => entry.is_folder(),
+            Self::SyncToken => entry.is_directory(),
             _ => true,
         }
     }
@@ -188,7 +188,7 @@ impl Live {
         if self == Self::Locks {
             let path = (subject.path)();
             let locks = call.view.locks(&path).unwrap_or_default();
-            multistatus::lock_discovery(call, &path, entry.is_folder(), &locks, out);
+            multistatus::lock_discovery(call, &path, entry.is_directory(), &locks, out);
             return true;
         }
         out.push('<');
@@ -218,7 +218,7 @@ impl Live {
             }
             Self::Modified | Self::ModifiedToo | Self::WindowsModified => time(entry.modified, out),
             Self::WindowsAccessed => time(entry.accessed, out),
-            Self::Kind if entry.is_folder() => out.push_str("<D:collection/>"),
+            Self::Kind if entry.is_directory() => out.push_str("<D:collection/>"),
             Self::Kind | Self::Locks => {}
             Self::Lockable => out.push_str(LOCK_ENTRIES),
             Self::Available | Self::Used => {
@@ -246,10 +246,10 @@ impl Live {
                 if path != call.path {
                     return false;
                 }
-                let Ok(point) = call.view.sync_point(&path, call.view.steady_now()) else { return false };
+                let Ok(point) = call.view.sync_point(&path, call.view.monotonic_now()) else { return false };
                 out.push_str(&report::sync_token(point));
             }
-            Self::Reports if entry.is_folder() => out.push_str(REPORTS),
+            Self::Reports if entry.is_directory() => out.push_str(REPORTS),
             Self::Reports => {}
             Self::Checksums => {
                 let Ok(Some(sum)) = call.view.checksum(entry) else { return false };

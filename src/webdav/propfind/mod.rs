@@ -55,7 +55,7 @@ fn find(call: &Arc<Call>, bytes: &[u8], depth: Depth, options: WebdavOptions) ->
     call.conditions.judge_listed(call.around(), &call.path)?;
     let plan = || wanted.clone().plan().brief(fields::wants_little(&call.headers));
     let mut walk = Walk::new(Arc::clone(call), plan(), depth, &entry)?;
-    if depth == Depth::Infinity && entry.is_folder() {
+    if depth == Depth::Infinity && entry.is_directory() {
         walk.stop_after(options.deep_listing);
     }
     let first = walk.block()?;

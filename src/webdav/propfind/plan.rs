@@ -3,7 +3,7 @@
 use super::live::{Live, Subject};
 use super::request::names;
 use crate::domain::TreePath;
-use crate::tree::{Entry, Property, PropertyName};
+use crate::tree::{DeadProperty, Entry, PropertyName};
 use crate::webdav::call::Call;
 use crate::webdav::multistatus;
 use crate::webdav::xml::{DAV, Element};
@@ -41,7 +41,7 @@ pub(in crate::webdav) struct Row<'a> {
     /// Where it is.
     pub(in crate::webdav) path: &'a dyn Fn() -> TreePath,
     /// Its dead properties.
-    pub(in crate::webdav) dead: &'a [Property],
+    pub(in crate::webdav) dead: &'a [DeadProperty],
     /// Whether it is the only one in the answer.
     pub(in crate::webdav) alone: bool,
 }
@@ -121,7 +121,7 @@ impl Plan {
 }
 
 impl Column {
-    fn is(&self, property: &Property) -> bool {
+    fn is(&self, property: &DeadProperty) -> bool {
         matches!(self, Self::Dead(name) if *name == property.name)
     }
 }
@@ -134,7 +134,7 @@ fn live_or_missing(
     live: Live,
     call: &Call,
     subject: &Subject<'_>,
-    dead: &[Property],
+    dead: &[DeadProperty],
     out: &mut String,
     missing: &mut String,
 ) {
@@ -146,11 +146,11 @@ fn live_or_missing(
 }
 
 /// Returns the `displayname` that a client gave: it stands in for the name.
-fn given_name(live: Live, dead: &[Property]) -> Option<&Property> {
+fn given_name(live: Live, dead: &[DeadProperty]) -> Option<&DeadProperty> {
     dead.iter().find(|p| live == Live::DisplayName && p.name.namespace == DAV && p.name.name == "displayname")
 }
 
-fn all(call: &Call, subject: &Subject<'_>, dead: &[Property], out: &mut String) {
+fn all(call: &Call, subject: &Subject<'_>, dead: &[DeadProperty], out: &mut String) {
     for live in Live::ALL {
         if given_name(live, dead).is_none() {
             live.write(call, subject, out);

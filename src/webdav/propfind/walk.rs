@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::plan::{Plan, Row};
 use crate::domain::{EntryName, TreePath};
 use crate::http::{BlockProducer, BodyError};
-use crate::tree::{self, Entry, Listing, Property};
+use crate::tree::{self, DeadProperty, DirectoryListing, Entry};
 use crate::webdav::call::Call;
 use crate::webdav::error::{Error, Result};
 use crate::webdav::fields::Depth;
@@ -38,9 +38,9 @@ pub(super) struct Walk {
 struct Folder {
     path: TreePath,
     href: String,
-    listing: Listing,
+    listing: DirectoryListing,
     /// Of all entries; `None` when that is too much to hold at once.
-    dead: Option<HashMap<EntryName, Vec<Property>>>,
+    dead: Option<HashMap<EntryName, Vec<DeadProperty>>>,
 }
 
 impl Walk {
@@ -64,7 +64,7 @@ impl Walk {
         };
         walk.out.push_str(multistatus::HEAD);
         walk.write_first(entry, depth == Depth::Zero)?;
-        if entry.is_folder() && depth != Depth::Zero {
+        if entry.is_directory() && depth != Depth::Zero {
             walk.enter(walk.call.path.clone())?;
         }
         Ok(walk)
@@ -138,7 +138,7 @@ impl Walk {
     /// Enters a folder below the first; one that is gone or can't be listed meanwhile is passed over.
     fn enter_if_there(&mut self, path: TreePath) -> tree::Result<()> {
         match self.enter(path) {
-            Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotFolder) => Ok(()),
+            Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => Ok(()),
             entered => entered,
         }
     }
@@ -146,7 +146,7 @@ impl Walk {
     fn write_first(&mut self, entry: &Entry, alone: bool) -> tree::Result<()> {
         let call = Arc::clone(&self.call);
         let dead = if self.plan.reads_dead() { known(call.view.properties(&call.path))? } else { Vec::new() };
-        let href = call.mount.href(&call.path, entry.is_folder());
+        let href = call.mount.href(&call.path, entry.is_directory());
         let title = if entry.name.is_empty() { call.mount.title().as_bytes() } else { &entry.name };
         let row = Row { href: &href, title, entry, path: &|| call.path.clone(), dead: &dead, alone };
         self.plan.write(&call, &row, &mut self.out);
@@ -154,7 +154,7 @@ impl Walk {
     }
 
     fn write_member(&mut self, entry: &Entry) {
-        let Some(name) = entry.name() else { return };
+        let Some(name) = entry.valid_name() else { return };
         self.entries += 1;
         if !self.counting {
             self.write_row(entry, &name);
@@ -162,7 +162,7 @@ impl Walk {
         let Some(folder) = &self.folder else { return };
         // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
         let path = || folder.path.child(&name);
-        if self.deep && entry.is_folder() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_folder()) {
+        if self.deep && entry.is_directory() && self.call.view.link_stat(&path()).is_ok_and(|own| own.is_directory()) {
             self.pending.push(path());
         }
     }
@@ -172,11 +172,11 @@ impl Walk {
         self.href.clear();
         self.href.push_str(&folder.href);
         address::encode(&entry.name, &mut self.href);
-        if entry.is_folder() {
+        if entry.is_directory() {
             self.href.push('/');
         }
         let path = || folder.path.child(name);
-        let own: Vec<Property>;
+        let own: Vec<DeadProperty>;
         let dead = match &folder.dead {
             Some(dead) => dead.get(name).map(Vec::as_slice).unwrap_or_default(),
             None => {

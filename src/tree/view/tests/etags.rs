@@ -4,106 +4,108 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::domain::Permission;
-use crate::tree::{Attributes, EditMode, Etag, Overwrite, Timestamp};
+use crate::tree::{AttributeChanges, EditMode, Etag, OverwriteMode, Timestamp};
 
-fn house() -> (House, View) {
-    let house = House::new(&["/box"]);
-    house.user("alice", &[("/box", Permission::RW)]);
+fn fixture() -> (TreeFixture, View) {
+    let house = TreeFixture::new(&["/box"]);
+    house.create_user("alice", &[("/box", Permission::RW)]);
     let view = house.view("alice");
     put(&view, "/box/file", "content").expect("put");
     (house, view)
 }
 
-fn tag(view: &View, path: &str) -> Etag {
-    view.stat(&at(path)).expect("stat").etag.expect("tag")
+fn etag(view: &View, path: &str) -> Etag {
+    view.stat(&tree_path(path)).expect("stat").etag.expect("tag")
 }
 
 #[test]
-fn commits_within_one_tick_have_tags_of_their_own_and_the_answer_tells_them() {
-    let (_house, view) = house();
-    let mut seen = HashSet::from([tag(&view, "/box/file")]);
+fn commits_within_one_clock_tick_return_distinct_etags() {
+    let (_house, view) = fixture();
+    let mut seen = HashSet::from([etag(&view, "/box/file")]);
     for _ in 0..200 {
-        let upload = view.stage(&at("/box/file"), None, &NONE).expect("stage");
+        let upload = view.stage(&tree_path("/box/file"), None, &NO_CONDITIONS).expect("stage");
         upload.write_at(b"samesize", 0).expect("write");
-        let answered = upload.commit(&NONE).expect("commit").entry.etag.expect("tag");
-        assert_eq!(answered, tag(&view, "/box/file"));
-        let listed = view.list(&at("/box"), true).expect("list").next().expect("one").expect("entry");
+        let answered = upload.commit(&NO_CONDITIONS).expect("commit").entry.etag.expect("tag");
+        assert_eq!(answered, etag(&view, "/box/file"));
+        let listed = view.list(&tree_path("/box"), true).expect("list").next().expect("one").expect("entry");
         assert_eq!(listed.etag, Some(answered));
-        assert_eq!(view.read(&at("/box/file")).expect("read").entry().etag, Some(answered));
+        assert_eq!(view.read(&tree_path("/box/file")).expect("read").entry().etag, Some(answered));
         assert!(seen.insert(answered));
     }
 }
 
 #[test]
-fn a_rename_a_mode_and_a_time_keep_the_tag() {
-    let (_house, view) = house();
-    let before = tag(&view, "/box/file");
+fn rename_chmod_and_utime_keep_etag() {
+    let (_house, view) = fixture();
+    let before = etag(&view, "/box/file");
     for seconds in [0, 1, 1_000_000_000, 4_000_000_000] {
         let modified = Some(Timestamp { seconds, nanos: 123 });
-        let set = Attributes { modified, mode: Some(0o600), ..Attributes::default() };
-        view.set_attributes(&at("/box/file"), &set, true, &NONE).expect("set");
-        let entry = view.stat(&at("/box/file")).expect("stat");
+        let set = AttributeChanges { modified, mode: Some(0o600), ..AttributeChanges::default() };
+        view.set_attributes(&tree_path("/box/file"), &set, true, &NO_CONDITIONS).expect("set");
+        let entry = view.stat(&tree_path("/box/file")).expect("stat");
         assert_eq!((entry.modified.seconds, entry.mode, entry.etag), (seconds, 0o600, Some(before)));
     }
-    view.rename(&at("/box/file"), &at("/box/moved"), Overwrite::No, &NONE).expect("rename");
-    assert_eq!(tag(&view, "/box/moved"), before);
+    view.rename(&tree_path("/box/file"), &tree_path("/box/moved"), OverwriteMode::Refuse, &NO_CONDITIONS)
+        .expect("rename");
+    assert_eq!(etag(&view, "/box/moved"), before);
 }
 
 #[test]
-fn a_copy_has_a_tag_of_its_own() {
-    let (_house, view) = house();
-    view.copy(&at("/box/file"), &at("/box/copy"), true, Overwrite::No, &NONE).expect("copy");
-    assert_ne!(tag(&view, "/box/copy"), tag(&view, "/box/file"));
+fn copy_has_its_own_etag() {
+    let (_house, view) = fixture();
+    view.copy(&tree_path("/box/file"), &tree_path("/box/copy"), true, OverwriteMode::Refuse, &NO_CONDITIONS)
+        .expect("copy");
+    assert_ne!(etag(&view, "/box/copy"), etag(&view, "/box/file"));
 }
 
 #[test]
-fn a_time_given_with_an_upload_is_kept_and_each_commit_still_has_its_tag() {
-    let (_house, view) = house();
+fn upload_with_given_mtime_keeps_it_and_gets_new_etag() {
+    let (_house, view) = fixture();
     let mut seen = HashSet::new();
     for _ in 0..50 {
-        let upload = view.stage(&at("/box/file"), None, &NONE).expect("stage");
+        let upload = view.stage(&tree_path("/box/file"), None, &NO_CONDITIONS).expect("stage");
         upload.write_at(b"content", 0).expect("write");
         let modified = Some(Timestamp { seconds: 1_000_000_000, nanos: 0 });
-        upload.set_attributes(&Attributes { modified, ..Attributes::default() }).expect("set");
-        let entry = upload.commit(&NONE).expect("commit").entry;
+        upload.set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() }).expect("set");
+        let entry = upload.commit(&NO_CONDITIONS).expect("commit").entry;
         assert_eq!(entry.modified.seconds, 1_000_000_000);
         assert!(seen.insert(entry.etag.expect("tag")));
     }
 }
 
 #[test]
-fn every_write_in_place_changes_the_tag_and_so_does_the_end() {
-    let (_house, view) = house();
-    let mut seen = HashSet::from([tag(&view, "/box/file")]);
-    let editor = view.edit(&at("/box/file"), EditMode::default(), &NONE).expect("edit");
-    assert!(!seen.insert(tag(&view, "/box/file")));
+fn in_place_write_and_close_change_etag() {
+    let (_house, view) = fixture();
+    let mut seen = HashSet::from([etag(&view, "/box/file")]);
+    let editor = view.edit(&tree_path("/box/file"), EditMode::default(), &NO_CONDITIONS).expect("edit");
+    assert!(!seen.insert(etag(&view, "/box/file")));
     for number in 0..50u8 {
         editor.write_at(&[number], 0).expect("write");
-        assert!(seen.insert(tag(&view, "/box/file")));
+        assert!(seen.insert(etag(&view, "/box/file")));
     }
     editor.close().expect("close");
-    assert!(seen.insert(tag(&view, "/box/file")));
-    let cut = Attributes { size: Some(3), ..Attributes::default() };
-    view.set_attributes(&at("/box/file"), &cut, true, &NONE).expect("cut");
-    assert!(seen.insert(tag(&view, "/box/file")));
+    assert!(seen.insert(etag(&view, "/box/file")));
+    let cut = AttributeChanges { size: Some(3), ..AttributeChanges::default() };
+    view.set_attributes(&tree_path("/box/file"), &cut, true, &NO_CONDITIONS).expect("cut");
+    assert!(seen.insert(etag(&view, "/box/file")));
     assert_eq!(get(&view, "/box/file").expect("read").len(), 3);
 }
 
 #[test]
-fn a_time_set_during_an_edit_is_kept_by_its_end() {
-    let (_house, view) = house();
-    let editor = view.edit(&at("/box/file"), EditMode::default(), &NONE).expect("edit");
+fn mtime_set_during_edit_survives_close() {
+    let (_house, view) = fixture();
+    let editor = view.edit(&tree_path("/box/file"), EditMode::default(), &NO_CONDITIONS).expect("edit");
     editor.write_at(b"new", 0).expect("write");
     let modified = Some(Timestamp { seconds: 1_000_000_000, nanos: 0 });
-    editor.set_attributes(&Attributes { modified, ..Attributes::default() }).expect("set");
+    editor.set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() }).expect("set");
     editor.close().expect("close");
-    assert_eq!(view.stat(&at("/box/file")).expect("stat").modified.seconds, 1_000_000_000);
+    assert_eq!(view.stat(&tree_path("/box/file")).expect("stat").modified.seconds, 1_000_000_000);
 }
 
 #[test]
-fn a_change_behind_the_gateways_back_changes_the_tag() {
-    let (house, view) = house();
-    let before = tag(&view, "/box/file");
-    write(&house, "/box/file", "another");
-    assert_ne!(tag(&view, "/box/file"), before);
+fn change_outside_gateway_changes_etag() {
+    let (house, view) = fixture();
+    let before = etag(&view, "/box/file");
+    write_outside_gateway(&house, "/box/file", "another");
+    assert_ne!(etag(&view, "/box/file"), before);
 }

@@ -1,14 +1,14 @@
 //! What the one check, staging and moving promise.
 
 mod access;
+mod access_model;
 mod cached;
 mod durability;
+mod enforcement;
 mod etags;
-mod judged;
 mod killed;
 mod limits;
 mod links;
-mod model;
 mod moves;
 mod sync;
 mod uploads;
@@ -16,43 +16,43 @@ mod uploads;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Claim, View};
-use crate::tree::testing::{House, at};
+use super::{View, WriteConditions};
+use crate::tree::testing::{TreeFixture, tree_path};
 use crate::tree::{Error, Result};
 
-pub(super) const NONE: Claim<'static> = Claim { tokens: &[], judge: &|| Ok(()) };
+pub(super) const NO_CONDITIONS: WriteConditions<'static> = WriteConditions { lock_tokens: &[], evaluate: &|| Ok(()) };
 
 /// Writes a file behind the gateway's back.
-fn write(house: &House, path: &str, content: &str) {
-    fs::write(host(house, path), content).expect(path);
+fn write_outside_gateway(house: &TreeFixture, path: &str, content: &str) {
+    fs::write(host_path(house, path), content).expect(path);
 }
 
 /// Reads a file behind the gateway's back.
-fn content(house: &House, path: &str) -> String {
-    fs::read_to_string(host(house, path)).expect(path)
+fn read_outside_gateway(house: &TreeFixture, path: &str) -> String {
+    fs::read_to_string(host_path(house, path)).expect(path)
 }
 
-fn host(house: &House, path: &str) -> PathBuf {
-    house.root.join(path.trim_start_matches('/'))
+fn host_path(house: &TreeFixture, path: &str) -> PathBuf {
+    house.root_path.join(path.trim_start_matches('/'))
 }
 
 /// Puts a file through the gateway.
 fn put(view: &View, path: &str, content: &str) -> Result<()> {
-    let upload = view.stage(&at(path), Some(content.len() as u64), &NONE)?;
+    let upload = view.stage(&tree_path(path), Some(content.len() as u64), &NO_CONDITIONS)?;
     upload.write_at(content.as_bytes(), 0)?;
-    upload.commit(&NONE).map(drop)
+    upload.commit(&NO_CONDITIONS).map(drop)
 }
 
 /// Gets a file through the gateway.
 fn get(view: &View, path: &str) -> Result<String> {
-    let reader = view.read(&at(path))?;
+    let reader = view.read(&tree_path(path))?;
     let mut buffer = vec![0; 1 << 16];
     let count = reader.read_at(&mut buffer, 0)?;
     Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
-fn names(view: &View, path: &str) -> Result<Vec<String>> {
-    let listing = view.list(&at(path), true)?;
+fn list_names(view: &View, path: &str) -> Result<Vec<String>> {
+    let listing = view.list(&tree_path(path), true)?;
     let mut names = listing
         .map(|entry| entry.map(|entry| String::from_utf8_lossy(&entry.name).into_owned()))
         .collect::<Result<Vec<_>>>()?;
@@ -61,49 +61,49 @@ fn names(view: &View, path: &str) -> Result<Vec<String>> {
 }
 
 /// Returns the name of an outcome, for tables.
-fn said<T>(outcome: Result<T>) -> &'static str {
+fn outcome_name<T>(outcome: Result<T>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
         Err(Error::Absent) => "absent",
         Err(Error::NoParent) => "no parent",
         Err(Error::Forbidden) => "forbidden",
-        Err(Error::Exists) => "exists",
-        Err(Error::NotFolder) => "not folder",
-        Err(Error::IsFolder) => "is folder",
-        Err(Error::NotEmpty) => "not empty",
+        Err(Error::AlreadyExists) => "exists",
+        Err(Error::NotADirectory) => "not folder",
+        Err(Error::IsADirectory) => "is folder",
+        Err(Error::DirectoryNotEmpty) => "not empty",
         Err(Error::Overlap) => "overlap",
         Err(Error::Locked { .. }) => "locked",
-        Err(Error::Precondition) => "precondition",
+        Err(Error::PreconditionFailed) => "precondition",
         Err(Error::TooLarge(_)) => "too large",
-        Err(Error::WrongType(_)) => "wrong type",
-        Err(Error::WrongTag(_)) => "wrong tag",
-        Err(Error::Spoilt) => "spoilt",
+        Err(Error::TypeNotAllowed(_)) => "wrong type",
+        Err(Error::TagNotAllowed(_)) => "wrong tag",
+        Err(Error::WriteFailed) => "spoilt",
         Err(Error::Replaced) => "replaced",
         Err(Error::Superseded) => "superseded",
-        Err(Error::UploadUnderWay) => "upload under way",
-        Err(Error::WrongMode) => "wrong mode",
+        Err(Error::UploadInProgress) => "upload under way",
+        Err(Error::WrongOpenMode) => "wrong mode",
         Err(Error::TooManyOpenFiles) => "too many open files",
         Err(Error::NoSpace) => "no space",
-        Err(Error::BadName) => "bad name",
+        Err(Error::InvalidName) => "bad name",
         Err(Error::PathTooLong) => "path too long",
         Err(Error::Unsupported) => "unsupported",
-        Err(Error::Ended(_)) => "ended",
+        Err(Error::SessionEnded(_)) => "ended",
         Err(Error::Unavailable(_)) => "unavailable",
-        Err(Error::OtherTree) => "other tree",
-        Err(Error::Host(_)) => "host",
+        Err(Error::TreeMismatch) => "other tree",
+        Err(Error::Filesystem(_)) => "host",
         Err(Error::Store(_)) => "store",
     }
 }
 
 /// Tells that nothing waits in staging.
-fn no_debris(house: &House) {
-    house.tree.settle();
-    let left = staged(house);
+fn assert_staging_empty(house: &TreeFixture) {
+    house.tree.wait_for_background_deletes();
+    let left = staged_entries(house);
     assert!(left.is_empty(), "{left:?}");
 }
 
 /// What waits in staging: all in it but the marker of the tree.
-fn staged(house: &House) -> Vec<fs::DirEntry> {
-    let Ok(staging) = fs::read_dir(host(house, ".patgate")) else { return Vec::new() };
+fn staged_entries(house: &TreeFixture) -> Vec<fs::DirEntry> {
+    let Ok(staging) = fs::read_dir(host_path(house, ".patgate")) else { return Vec::new() };
     staging.map(|entry| entry.expect("entry")).filter(|entry| entry.file_name() != "tree.id").collect()
 }

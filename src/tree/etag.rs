@@ -1,0 +1,467 @@
+//! Entity tags, and the clock that gives every change of content its own.
+//!
+//! What tells two contents of one file apart is kept where every file system keeps something: in the
+//! nanoseconds of the file's modification time. A *mark* is those nanoseconds shifted by a hash of the
+//! seconds. A commit sets a time whose mark no other commit had; setting a time through the gateway
+//! chooses the nanoseconds so that the mark stays. So a tag changes with the content, also within one
+//! tick of the host's clock, and with nothing else; and a change behind the gateway's back, which
+//! moves the time as it likes, changes it too. Of a file system that cuts nanoseconds off the store keeps them
+//! ([`super::fine_times`]).
+//!
+//! While a file is open to be written in place, the writes so far are counted in; when one who writes it closes it, and
+//! when somebody locks it, it gets a mark of its own ([`Edit::settle`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+
+use super::fine_times::FineTimes;
+use super::fs::{FileFd, Stat};
+use super::{Error, Etag, Result, Timestamp};
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// Makes the tags of one tree.
+pub(super) struct EtagTracker {
+    key: [u8; 32],
+    fine_times: Option<FineTimes>,
+    last_nanos: AtomicI64,
+    write_counter: AtomicU64,
+    edited_count: AtomicUsize,
+    edited_files: RwLock<HashMap<InodeKey, (usize, Arc<EditedFile>)>>,
+}
+
+/// A file of the host, by device and inode.
+type InodeKey = (u64, u64);
+
+/// A file that is open to be written in place, whoever has it open.
+struct EditedFile {
+    file: Arc<FileFd>,
+    /// The number of the last write since the content got a mark of its own; zero: none.
+    last_write: AtomicU64,
+    /// Held shared by who changes content, alone by who settles it.
+    settle_lock: RwLock<()>,
+    /// Whether somebody's upload has taken its last name: nothing that is written to it now would ever be found.
+    replaced: AtomicBool,
+}
+
+impl EtagTracker {
+    /// Makes the tags of a tree by its secret key; `fine` keeps what its file systems don't keep of times.
+    pub(super) fn new(key: [u8; 32], fine: Option<FineTimes>) -> Arc<Self> {
+        let (last, open) = (AtomicI64::new(0), AtomicUsize::new(0));
+        // No number of a write that a client has seen a tag of comes again after a restart.
+        let writes = AtomicU64::new(now().max(0).cast_unsigned());
+        Arc::new(Self {
+            key,
+            fine_times: fine,
+            last_nanos: last,
+            write_counter: writes,
+            edited_count: open,
+            edited_files: RwLock::default(),
+        })
+    }
+
+    /// Returns the tag of a file's content as it is now.
+    pub(super) fn etag_of(&self, stat: &Stat) -> Etag {
+        let mut facts = [0; 48];
+        // Where the store fails, the content gets a tag that none has again: better read twice than taken for another.
+        let (modified, unknown) = match self.modified_time(stat) {
+            Ok(modified) => (modified, 0),
+            Err(_) => (stat.modified, self.write_counter.fetch_add(1, Ordering::AcqRel).saturating_add(1)),
+        };
+        let born = stat.birth_time().unwrap_or(0).cast_unsigned();
+        let parts = [stat.inode, born, stat.size, mark_of(modified), self.last_write(stat), unknown];
+        for (place, part) in facts.chunks_exact_mut(8).zip(parts) {
+            place.copy_from_slice(&part.to_le_bytes());
+        }
+        let hash = blake3::keyed_hash(&self.key, if unknown == 0 { &facts[..40] } else { &facts });
+        let (high, low) = hash.as_bytes()[..16].split_at(8);
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        Etag(number(high), number(low))
+    }
+
+    /// Returns a time with a mark of its own: the present, or at the seconds of one that was asked for.
+    pub(super) fn fresh_time(&self, wanted: Option<Timestamp>) -> Timestamp {
+        let now = now();
+        let bump = |last: i64| Some(now.max(last.saturating_add(1)));
+        let last = self.last_nanos.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
+        let time = timestamp_from_nanos(now.max(last.saturating_add(1)));
+        wanted.map_or(time, |wanted| keep_mark(time, wanted))
+    }
+
+    /// Returns when the content of a file was changed last, as fine as it was set.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn modified_time(&self, stat: &Stat) -> Result<Timestamp> {
+        Ok(self.fine_times.as_ref().map_or(Ok(stat.modified), |fine| fine.modified_time(stat))?)
+    }
+
+    /// Sets times of a file; the first one, of its content, is kept whole.
+    ///
+    /// # Errors
+    /// What the host says; [`Error::Store`].
+    pub(super) fn set_times(
+        &self,
+        file: &FileFd,
+        modified: Option<Timestamp>,
+        accessed: Option<Timestamp>,
+    ) -> Result<()> {
+        file.set_times(modified, accessed)?;
+        self.record_time(file, modified)
+    }
+
+    /// Notes the modification time that a file was just given.
+    ///
+    /// # Errors
+    /// What the host says; [`Error::Store`].
+    pub(super) fn record_time(&self, file: &FileFd, modified: Option<Timestamp>) -> Result<()> {
+        match (&self.fine_times, modified) {
+            (Some(fine), Some(modified)) => Ok(fine.record(&file.stat()?, modified)?),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
+    /// Finds the file systems that keep only coarse times, as far as they are known.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn detect_coarse_times(&self) -> Result<()> {
+        Ok(self.fine_times.as_ref().map_or(Ok(()), FineTimes::detect_coarse)?)
+    }
+
+    /// Begins an edit in place of a file that is open to be written.
+    pub(super) fn begin_edit(self: &Arc<Self>, file: &Arc<FileFd>, stat: &Stat) -> EditGuard {
+        let place = (stat.device, stat.inode);
+        let mut edited = self.edited_files.write();
+        let (editors, shared) = edited.entry(place).or_insert_with(|| {
+            let (file, settling) = (Arc::clone(file), RwLock::default());
+            (
+                0,
+                Arc::new(EditedFile {
+                    file,
+                    last_write: AtomicU64::new(0),
+                    settle_lock: settling,
+                    replaced: AtomicBool::new(false),
+                }),
+            )
+        });
+        *editors += 1;
+        let shared = Arc::clone(shared);
+        self.edited_count.store(edited.len(), Ordering::Release);
+        EditGuard { tracker: Arc::clone(self), inode_key: place, edited_file: shared }
+    }
+
+    /// Gives the content of every file that is being edited a mark of its own: what is written no more keeps its tag
+    /// from now on, whoever closes it when.
+    pub(super) fn settle_all(&self) {
+        if self.edited_count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let files: Vec<_> = self.edited_files.read().values().map(|(_, shared)| Arc::clone(shared)).collect();
+        for shared in files {
+            if let Err(error) = self.settle_file(&shared) {
+                tracing::warn!(%error, "the tag of an edited file moves once more when it is closed");
+            }
+        }
+    }
+
+    /// Lets `put` take the place of a file (under the lock of its name), not while anybody writes into that. Who has it
+    /// open to be written is told at the next write, where it has no names left but `kept_names_fn` in staging.
+    ///
+    /// # Errors
+    /// What `put` says.
+    pub(super) fn while_replacing<T>(
+        &self,
+        old: Option<&Stat>,
+        kept_names: u32,
+        put: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let edited = old.and_then(|old| self.edited_file(old));
+        let _alone = edited.as_ref().map(|shared| shared.settle_lock.write());
+        let done = put()?;
+        if let Some(shared) = &edited
+            && shared.file.stat().is_ok_and(|stat| stat.link_count <= kept_names)
+        {
+            shared.replaced.store(true, Ordering::Release);
+        }
+        Ok(done)
+    }
+
+    /// Notes that a file that was replaced stands where it stood again.
+    pub(super) fn clear_replaced(&self, old: &Stat) {
+        if let Some(shared) = self.edited_file(old) {
+            shared.replaced.store(false, Ordering::Release);
+        }
+    }
+
+    fn edited_file(&self, stat: &Stat) -> Option<Arc<EditedFile>> {
+        if self.edited_count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.edited_files.read().get(&(stat.device, stat.inode)).map(|(_, shared)| Arc::clone(shared))
+    }
+
+    /// Does something to the times of a file, not while a tag is being settled for somebody who edits it.
+    pub(super) fn with_settle_lock<T>(&self, stat: &Stat, set: impl FnOnce() -> T) -> T {
+        let edited = self.edited_file(stat);
+        let _alone = edited.as_ref().map(|shared| shared.settle_lock.write());
+        set()
+    }
+
+    fn settle_file(&self, shared: &EditedFile) -> Result<()> {
+        let _alone = shared.settle_lock.write();
+        if shared.last_write.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        // The time of the last write, or whatever was set since, stands: only the mark is new.
+        let modified = shared.file.stat()?.modified;
+        self.set_times(&shared.file, Some(self.fresh_time_at(modified)), None)?;
+        shared.last_write.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Lets go of the mark of content that is about to be changed in place, where the file system might keep it.
+    fn unsettle(&self, shared: &EditedFile) -> Result<()> {
+        match &self.fine_times {
+            Some(fine) => Ok(fine.renew(&shared.file.stat()?, self.fresh_time(None).nanos)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns a time of the same second with a mark of its own.
+    pub(super) fn fresh_time_at(&self, time: Timestamp) -> Timestamp {
+        let now = self.fresh_time(None);
+        if now.seconds == time.seconds { now } else { keep_mark(now, time) }
+    }
+
+    fn last_write(&self, stat: &Stat) -> u64 {
+        if self.edited_count.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
+        let edited = self.edited_files.read();
+        edited.get(&(stat.device, stat.inode)).map_or(0, |(_, shared)| shared.last_write.load(Ordering::Acquire))
+    }
+}
+
+/// An edit in place that is under way; ends when it is dropped.
+pub(super) struct EditGuard {
+    tracker: Arc<EtagTracker>,
+    inode_key: InodeKey,
+    edited_file: Arc<EditedFile>,
+}
+
+impl EditGuard {
+    /// Changes content, once `allowed` has let it. The tag moves before the content does and after: one that was
+    /// read with the old content never stands for the new.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] when an upload has taken the file's place; what `allowed` and `write` say.
+    pub(super) fn write_content(
+        &self,
+        allowed: impl FnOnce() -> Result<()>,
+        write: impl FnOnce() -> super::fs::Result<()>,
+    ) -> Result<()> {
+        // A lock that is taken after `allowed` has passed waits for this write before it settles the tag.
+        let _shared = self.edited_file.settle_lock.read();
+        allowed()?;
+        if self.edited_file.replaced.load(Ordering::Acquire) {
+            return Err(Error::Replaced);
+        }
+        // Before the write: nobody runs new content with the old rights.
+        self.edited_file.file.clear_special_bits()?;
+        // A kill forgets the number of the last write: what the file and the store keep of times must tell of it alone.
+        if self.edited_file.last_write.load(Ordering::Acquire) == 0 {
+            self.tracker.unsettle(&self.edited_file)?;
+        }
+        self.count_write();
+        let result = write();
+        self.count_write();
+        Ok(result?)
+    }
+
+    /// Sets times of the file that is edited, and keeps its tag.
+    ///
+    /// # Errors
+    /// What the host says; [`Error::Store`].
+    pub(super) fn set_times(
+        &self,
+        file: &FileFd,
+        modified: Option<Timestamp>,
+        accessed: Option<Timestamp>,
+    ) -> Result<()> {
+        self.with_settle_lock(|| {
+            let now = self.tracker.modified_time(&file.stat()?)?;
+            self.tracker.set_times(file, modified.map(|wanted| keep_mark(now, wanted)), accessed)
+        })
+    }
+
+    /// Changes times, not while another settles the tag.
+    pub(super) fn with_settle_lock(&self, set: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _alone = self.edited_file.settle_lock.write();
+        set()
+    }
+
+    /// Gives what was written so far a mark of its own.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.tracker.settle_file(&self.edited_file)
+    }
+
+    fn count_write(&self) {
+        let number = self.tracker.write_counter.fetch_add(1, Ordering::AcqRel);
+        self.edited_file.last_write.store(number.saturating_add(1), Ordering::Release);
+    }
+}
+
+impl Drop for EditGuard {
+    fn drop(&mut self) {
+        let mut edited = self.tracker.edited_files.write();
+        if let Some((editors, _)) = edited.get_mut(&self.inode_key) {
+            *editors -= 1;
+            if *editors == 0 {
+                edited.remove(&self.inode_key);
+            }
+        }
+        self.tracker.edited_count.store(edited.len(), Ordering::Release);
+    }
+}
+
+/// Returns the present in nanoseconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Returns the time at the seconds of `wanted` that has the mark of `now`.
+pub(super) fn keep_mark(now: Timestamp, wanted: Timestamp) -> Timestamp {
+    let second = NANOS_PER_SECOND.cast_unsigned();
+    let nanos = (mark_of(now) + second - second_shift(wanted.seconds)) % second;
+    Timestamp { seconds: wanted.seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
+}
+
+fn mark_of(time: Timestamp) -> u64 {
+    (u64::from(time.nanos) + second_shift(time.seconds)) % NANOS_PER_SECOND.cast_unsigned()
+}
+
+/// Spreads seconds over a second (the finaliser of SplitMix64).
+fn second_shift(seconds: i64) -> u64 {
+    let mut z = seconds.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % NANOS_PER_SECOND.cast_unsigned()
+}
+
+fn timestamp_from_nanos(nanos: i64) -> Timestamp {
+    Timestamp {
+        seconds: nanos.div_euclid(NANOS_PER_SECOND),
+        nanos: u32::try_from(nanos.rem_euclid(NANOS_PER_SECOND)).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat_modified_at(modified: Timestamp) -> Stat {
+        Stat {
+            kind: Some(crate::tree::EntryKind::File),
+            inode: 7,
+            device: 1,
+            mount_id: 1,
+            created: None,
+            changed: modified,
+            modified,
+            accessed: Timestamp::default(),
+            size: 3,
+            mode: 0o644,
+            link_count: 1,
+            uid: 0,
+            gid: 0,
+        }
+    }
+
+    #[test]
+    fn fresh_times_give_distinct_etags_within_one_second() {
+        let tags = EtagTracker::new([1; 32], None);
+        let asked = Timestamp { seconds: -5, nanos: 0 };
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            assert!(seen.insert(tags.etag_of(&stat_modified_at(tags.fresh_time(None)))));
+            let kept = tags.fresh_time(Some(asked));
+            assert_eq!(kept.seconds, -5);
+            assert!(seen.insert(tags.etag_of(&stat_modified_at(kept))));
+        }
+    }
+
+    #[test]
+    fn time_set_through_gateway_keeps_etag() {
+        let tags = EtagTracker::new([1; 32], None);
+        let time = tags.fresh_time(None);
+        for seconds in [0, -1, 1, 1_000_000_000, i64::MIN, i64::MAX] {
+            let set = keep_mark(time, Timestamp { seconds, nanos: 5 });
+            assert_eq!(
+                (set.seconds, tags.etag_of(&stat_modified_at(set))),
+                (seconds, tags.etag_of(&stat_modified_at(time)))
+            );
+        }
+        let touched = Timestamp { seconds: time.seconds + 1, ..time };
+        assert_ne!(tags.etag_of(&stat_modified_at(touched)), tags.etag_of(&stat_modified_at(time)));
+    }
+
+    #[test]
+    fn in_place_writes_change_etag_and_settling_makes_it_final() {
+        let tags = EtagTracker::new([1; 32], None);
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = super::super::fs::ServedFs::open(folder.path(), None).expect("opened");
+        let name = crate::domain::EntryName::new(b"file").expect("a name");
+        let file = Arc::new(host.root().expect("there").create_file(&name, 0o600).expect("made"));
+        let stat = || file.stat().expect("stat");
+        let before = tags.etag_of(&stat());
+        let (one, two) = (tags.begin_edit(&file, &stat()), tags.begin_edit(&file, &stat()));
+        assert_eq!(tags.etag_of(&stat()), before);
+        one.write_content(|| Ok(()), || file.write_at(b"1", 0)).expect("written");
+        let first = tags.etag_of(&stat());
+        two.write_content(|| Ok(()), || file.write_at(b"2", 0)).expect("written");
+        let second = tags.etag_of(&stat());
+        assert!(first != before && second != first);
+        one.settle().expect("settled");
+        let settled = tags.etag_of(&stat());
+        assert!(settled != second && settled != before);
+        two.settle().expect("nothing to settle");
+        drop((one, two));
+        assert_eq!(tags.etag_of(&stat()), settled, "the end of an edit moves nothing");
+    }
+    #[test]
+    fn edit_that_a_kill_cut_off_moves_the_tag_where_times_are_whole_seconds() {
+        let (_state, store) = crate::store::testing::open_temp_store();
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = Arc::new(super::super::fs::ServedFs::open(folder.path(), None).expect("opened"));
+        let name = crate::domain::EntryName::new(b"file").expect("a name");
+        let file = Arc::new(host.root().expect("there").create_file(&name, 0o600).expect("made"));
+        let stat = || file.stat().expect("there");
+        let whole_second = || file.set_times(Some(Timestamp { seconds: 1_000_000_000, nanos: 0 }), None).expect("set");
+        let started = || {
+            let fine = FineTimes::new(Arc::clone(&host), store.clone());
+            fine.assume_coarse(stat().device);
+            EtagTracker::new([1; 32], Some(fine))
+        };
+        let tags = started();
+        file.write_at(b"old", 0).expect("written");
+        whole_second();
+        tags.record_time(&file, Some(Timestamp { seconds: 1_000_000_000, nanos: 123 })).expect("noted");
+        let before = tags.etag_of(&stat());
+        assert_eq!(started().etag_of(&stat()), before, "a restart alone moves no tag");
+        let edit = tags.begin_edit(&file, &stat());
+        edit.write_content(|| Ok(()), || file.write_at(b"new", 0)).expect("written");
+        // All that such a file system tells of a write in the same second.
+        whole_second();
+        assert_ne!(tags.etag_of(&stat()), before);
+        assert_ne!(started().etag_of(&stat()), before, "after the kill");
+    }
+}

@@ -1,0 +1,273 @@
+//! An open folder and what can be done with the names in it. No link is ever followed here.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, mkdirat, openat,
+    readlinkat, renameat, renameat_with, symlinkat, unlinkat,
+};
+
+use super::file::sync;
+use super::open::{OpenMode, open_no_symlinks};
+use super::{Errno, FileFd, Result, Stat};
+use crate::domain::{EntryName, TreePath};
+use crate::tree::FilesystemSpace;
+
+/// An open folder: a place to start from, whatever happens to the names above it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct DirectoryFd(Arc<OwnedFd>);
+
+impl AsFd for DirectoryFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for DirectoryFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd))
+    }
+}
+
+impl From<FileFd> for DirectoryFd {
+    fn from(place: FileFd) -> Self {
+        OwnedFd::from(place).into()
+    }
+}
+
+impl DirectoryFd {
+    /// Asks about the folder itself.
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        Stat::stat_at(self, b"")
+    }
+
+    /// Asks about an entry.
+    pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
+        Stat::stat_at(self, name.as_bytes())
+    }
+
+    /// Opens a folder below; a link on the way is an error.
+    pub(crate) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
+        open_no_symlinks(self, path.as_bytes(), OpenMode::DirectoryPath).map(DirectoryFd::from)
+    }
+
+    /// Opens an entry; a link is an error.
+    pub(crate) fn open(&self, name: &EntryName, how: OpenMode) -> Result<FileFd> {
+        open_no_symlinks(self, name.as_bytes(), how).map(FileFd::from)
+    }
+
+    /// Makes a file where nothing is, to be read and written.
+    pub(crate) fn create_file(&self, name: &EntryName, mode: u32) -> Result<FileFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(self, name.as_bytes(), flags, Mode::from_raw_mode(mode)).map(FileFd::from)
+    }
+
+    /// Makes a folder where nothing is.
+    pub(crate) fn create_directory(&self, name: &EntryName, mode: u32) -> Result<()> {
+        mkdirat(self, name.as_bytes(), Mode::from_raw_mode(mode))
+    }
+
+    /// Removes an entry that is no folder.
+    pub(crate) fn unlink(&self, name: &EntryName) -> Result<()> {
+        run_step(|| unlinkat(self, name.as_bytes(), AtFlags::empty()))
+    }
+
+    /// Removes an empty folder.
+    pub(crate) fn remove_directory(&self, name: &EntryName) -> Result<()> {
+        run_step(|| unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR))
+    }
+
+    /// Moves an entry, replacing as POSIX does.
+    pub(crate) fn rename(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
+        run_step(|| renameat(self, name.as_bytes(), to, target.as_bytes()))
+    }
+
+    /// Moves an entry to where nothing is.
+    pub(crate) fn rename_noreplace(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
+        match run_step(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE)) {
+            // The file system has no such rename: look first, under the caller's lock.
+            Err(Errno::INVAL | Errno::NOSYS) => match to.stat_entry(target) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => self.rename(name, to, target),
+                Err(error) => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Lets two entries change places in one step.
+    pub(crate) fn exchange(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
+        #[cfg(test)]
+        super::fault_injection::check_exchange_supported()?;
+        run_step(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
+    }
+
+    /// Tells whether the host lets this process change names in the folder.
+    pub(crate) fn check_write_access(&self) -> Result<()> {
+        accessat(self, b".".as_slice(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn symlink(&self, target: &[u8], name: &EntryName) -> Result<()> {
+        run_step(|| symlinkat(target, self, name.as_bytes()))
+    }
+
+    /// Returns what a symbolic link says.
+    pub(crate) fn read_link(&self, name: &EntryName) -> Result<Vec<u8>> {
+        readlinkat(self, name.as_bytes(), Vec::new()).map(|target| target.into_bytes())
+    }
+
+    /// Writes the names in the folder, and its own attributes, to disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        sync(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?)
+    }
+
+    /// Sets permission bits.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
+        fchmod(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?, Mode::from_raw_mode(mode))
+    }
+
+    /// Returns the room on the folder's file system.
+    pub(crate) fn space(&self) -> Result<FilesystemSpace> {
+        filesystem_space(self)
+    }
+
+    /// Shows every entry below: the folder that holds it, the way down to that, its name, and what it is. `continue_writing` is
+    /// asked before every block of names.
+    pub(crate) fn walk<E: From<Errno>>(
+        &self,
+        mut go_on: impl FnMut() -> std::result::Result<(), E>,
+        mut show: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut left = vec![TreePath::root()];
+        while let Some(below) = left.pop() {
+            let folder = self.open_directory(&below)?;
+            let mut names = folder.read_names()?;
+            loop {
+                let block = names.next_batch()?;
+                if block.is_empty() {
+                    break;
+                }
+                go_on()?;
+                for name in block {
+                    let stat = match folder.stat_entry(&name) {
+                        Err(Errno::NOENT) => continue,
+                        stat => stat?,
+                    };
+                    if stat.is_directory() {
+                        left.push(below.child(&name));
+                    }
+                    show(&folder, &below, &name, &stat)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the folder to be listed.
+    pub(crate) fn read_names(&self) -> Result<DirectoryStream> {
+        open_no_symlinks(self, b"", OpenMode::ReadDirectory).map(DirectoryStream::from)
+    }
+
+    /// Opens the folder to be listed by one who needs all that is in it: what listings leave out is `EOPNOTSUPP`.
+    pub(crate) fn read_names_strict(&self) -> Result<DirectoryStream> {
+        self.read_names().map(|names| DirectoryStream { strict: true, ..names })
+    }
+
+    /// Tells whether nothing at all is in the folder.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        match self.read_names_strict()?.next_batch() {
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            block => Ok(block?.is_empty()),
+        }
+    }
+}
+
+/// Changes names in one step; a test may refuse it, or kill the process just before and just after it.
+fn run_step(step: impl FnOnce() -> Result<()>) -> Result<()> {
+    #[cfg(test)]
+    super::fault_injection::before_step()?;
+    let done = step();
+    #[cfg(test)]
+    super::fault_injection::crash_point();
+    done
+}
+
+/// Returns the room on the file system of an open entry.
+pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
+    let v = fstatvfs(fd)?;
+    Ok(FilesystemSpace {
+        total: v.f_blocks.saturating_mul(v.f_frsize),
+        available: v.f_bavail.saturating_mul(v.f_frsize),
+        free: v.f_bfree.saturating_mul(v.f_frsize),
+        inodes: v.f_files,
+        inodes_free: v.f_ffree,
+        block_size: v.f_frsize,
+        name_max_bytes: v.f_namemax,
+    })
+}
+
+const GETDENTS_BUFFER_BYTES: usize = 64 << 10;
+
+/// The names in a folder, read a block at a time.
+pub(crate) struct DirectoryStream {
+    fd: OwnedFd,
+    buffer: Box<[MaybeUninit<u8>]>,
+    done: bool,
+    strict: bool,
+}
+
+impl From<OwnedFd> for DirectoryStream {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, buffer: Box::new([MaybeUninit::uninit(); GETDENTS_BUFFER_BYTES]), done: false, strict: false }
+    }
+}
+
+impl AsFd for DirectoryStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl DirectoryStream {
+    /// Reads the next block of names; empty at the end. `.`, `..`, the gateway's own folder, sockets
+    /// and devices are left out.
+    pub(crate) fn next_batch(&mut self) -> Result<Vec<EntryName>> {
+        let mut names = Vec::new();
+        while names.is_empty() && !self.done {
+            self.done = !read_batch(&self.fd, &mut self.buffer, self.strict, &mut names)?;
+        }
+        Ok(names)
+    }
+
+    /// Asks about an entry.
+    pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
+        Stat::stat_at(&self.fd, name.as_bytes())
+    }
+}
+
+fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec<EntryName>) -> Result<bool> {
+    let mut raw = RawDir::new(fd, buffer);
+    while let Some(entry) = raw.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            entry => entry?,
+        };
+        let shown = matches!(
+            entry.file_type(),
+            FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
+        );
+        let name = entry.file_name().to_bytes();
+        match EntryName::new(name) {
+            Ok(name) if shown => names.push(name),
+            Ok(_) | Err(_) if all && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
+            Ok(_) | Err(_) => {}
+        }
+        if raw.is_buffer_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

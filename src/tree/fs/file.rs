@@ -1,0 +1,221 @@
+//! An open file.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
+    fchown, fcntl_getfl, fcntl_setfl, fstat, fstatfs, fsync, ftruncate, futimens, linkat, openat, utimensat,
+};
+use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
+
+use super::open::proc_path;
+use super::{DirectoryFd, Errno, Result, Stat};
+use crate::domain::EntryName;
+use crate::tree::Timestamp;
+
+/// What statfs says of a file system that is nothing but memory.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
+
+/// An open file, or an open place of any kind where only its attributes are touched.
+#[derive(Debug)]
+pub(crate) struct FileFd(OwnedFd);
+
+impl AsFd for FileFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for FileFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl From<FileFd> for OwnedFd {
+    fn from(file: FileFd) -> Self {
+        file.0
+    }
+}
+
+impl FileFd {
+    /// Asks about the file.
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        Stat::stat_at(self, b"")
+    }
+
+    /// Fills the buffer from an offset; fewer bytes only at the end of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match pread(&self.0, &mut buffer[done..], offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// As [`FileFd::read_at`], if what is asked for is in memory.
+    ///
+    /// # Errors
+    /// `EAGAIN` where it would have to wait for a disk.
+    pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let wanted = buffer.len();
+        match preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == wanted => Ok(count),
+            Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
+            // This file system has no such reading, but doesn't need it either.
+            Err(Errno::OPNOTSUPP) if fstatfs(&self.0)?.f_type == TMPFS_MAGIC => self.read_at(buffer, offset),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Errno::AGAIN),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes all of `data` at an offset, or at the end where the file was opened to append.
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            match pwrite(&self.0, &data[done..], offset.saturating_add(done as u64)) {
+                Ok(0) => return Err(Errno::NOSPC),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every write go to the end.
+    pub(crate) fn set_append(&self) -> Result<()> {
+        fcntl_setfl(&self.0, fcntl_getfl(&self.0)? | OFlags::APPEND)
+    }
+
+    /// Cuts the file, or pads it with zeros.
+    pub(crate) fn truncate(&self, size: u64) -> Result<()> {
+        ftruncate(&self.0, size)
+    }
+
+    /// Copies at most `most` bytes at an offset to the same offset of another file; 0 at the end.
+    pub(crate) fn copy_to(&self, target: &FileFd, offset: u64, most: usize) -> Result<usize> {
+        self.copy_range(offset, target, offset, most)
+    }
+
+    /// Copies at most `most` bytes at an offset to an offset of another file; 0 at the end.
+    pub(crate) fn copy_range(&self, offset: u64, target: &FileFd, place: u64, most: usize) -> Result<usize> {
+        let (mut from, mut to) = (offset, place);
+        match copy_file_range(&self.0, Some(&mut from), &target.0, Some(&mut to), most) {
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                let mut buffer = vec![0; most.min(1 << 20)];
+                let count = self.read_at(&mut buffer, offset)?;
+                target.write_at(&buffer[..count], place)?;
+                Ok(count)
+            }
+            Err(Errno::INTR) => self.copy_range(offset, target, place, most),
+            result => result,
+        }
+    }
+
+    /// Writes content and attributes to disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        sync(&self.0)
+    }
+
+    /// Writes content and attributes to disk of whatever was opened as a place. Of what this process may neither read nor
+    /// write the host writes them when it likes.
+    pub(crate) fn sync_place(&self) -> Result<()> {
+        let open = |how| openat(CWD, proc_path(self), how | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        match open(OFlags::RDONLY)
+            .or_else(|error| if error == Errno::ACCESS { open(OFlags::WRONLY) } else { Err(error) })
+        {
+            Err(Errno::ACCESS | Errno::ISDIR) => Ok(()),
+            opened => sync(opened?),
+        }
+    }
+
+    /// Sets permission bits of a file opened to be read or written.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
+        fchmod(&self.0, Mode::from_raw_mode(mode))
+    }
+
+    /// Clears the set-user-ID, set-group-ID and sticky bits of a file that is about to be written: a kernel does so for
+    /// ordinary users, but not for root.
+    pub(crate) fn clear_special_bits(&self) -> Result<()> {
+        let mode = fstat(&self.0)?.st_mode & 0o7777;
+        if mode & 0o7000 == 0 {
+            return Ok(());
+        }
+        match fchmod(&self.0, Mode::from_raw_mode(mode & 0o777)) {
+            // Somebody else's file: the kernel clears them with the write.
+            Err(Errno::PERM) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sets the owner as far as the host allows it.
+    pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) {
+        let _ = fchown(&self.0, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    }
+
+    /// Sets times of a file opened to be read or written.
+    pub(crate) fn set_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        futimens(&self.0, &utimens_times(modified, accessed))
+    }
+
+    /// Sets times that somebody asked for, exactly to the second.
+    ///
+    /// # Errors
+    /// [`Errno::OVERFLOW`] for one that the file system can't keep: the kernel would put the nearest that it can in its
+    /// place without a word. The old times stand then.
+    pub(crate) fn set_times_exactly(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        // Every file system keeps what 31 bits hold: nothing has to be looked up for those.
+        let safe = |time: &Timestamp| (0..1 << 31).contains(&time.seconds);
+        if modified.iter().chain(&accessed).all(safe) {
+            return self.set_path_times(modified, accessed);
+        }
+        let before = self.stat()?;
+        self.set_path_times(modified, accessed)?;
+        let after = self.stat()?;
+        let kept =
+            |wanted: Option<Timestamp>, found: Timestamp| wanted.is_none_or(|time| time.seconds == found.seconds);
+        if kept(modified, after.modified) && kept(accessed, after.accessed) {
+            return Ok(());
+        }
+        self.set_path_times(modified.and(Some(before.modified)), accessed.and(Some(before.accessed)))?;
+        Err(Errno::OVERFLOW)
+    }
+
+    /// Gives the file another name.
+    pub(crate) fn hard_link(&self, to: &DirectoryFd, name: &EntryName) -> Result<()> {
+        linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// Sets permission bits of whatever was opened as a place.
+    pub(crate) fn set_path_mode(&self, mode: u32) -> Result<()> {
+        chmodat(CWD, proc_path(self), Mode::from_raw_mode(mode), AtFlags::empty())
+    }
+
+    /// Sets times of whatever was opened as a place, a link itself included.
+    pub(crate) fn set_path_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
+        utimensat(&self.0, b"".as_slice(), &utimens_times(modified, accessed), AtFlags::EMPTY_PATH)
+    }
+}
+
+/// Writes an open file or directory to disk.
+pub(super) fn sync(fd: impl AsFd) -> Result<()> {
+    fsync(&fd)?;
+    #[cfg(test)]
+    super::fault_injection::note_sync(&Stat::stat_at(&fd, b"")?);
+    Ok(())
+}
+
+fn utimens_times(modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Timestamps {
+    let spec = |time: Option<Timestamp>| {
+        time.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, |t| Timespec {
+            tv_sec: t.seconds,
+            tv_nsec: i64::from(t.nanos),
+        })
+    };
+    Timestamps { last_access: spec(accessed), last_modification: spec(modified) }
+}

@@ -1,0 +1,130 @@
+//! The marker of a tree: a random id in a small file of the reserved directory, by which the tree is recognised when it
+//! is mounted again; and the lock on that file, by which a live server is.
+
+use rustix::fs::{Mode, OFlags, openat, renameat, unlinkat};
+
+use super::open::{OpenMode, open_no_symlinks};
+use super::{DirectoryFd, Errno, FileFd, FlockGuard, Result};
+use crate::domain::RESERVED_DIRECTORY;
+use crate::store::TreeMarker;
+
+/// Name of the marker's file.
+pub(super) const MARKER_FILE_NAME: &[u8] = b"tree.id";
+/// Name of a marker that is being written; what is left of one is swept.
+const MARKER_DRAFT_NAME: &[u8] = b"tree.id.new";
+/// How often a lock is tried that another process may hold for a moment, to see whether it is held, and how long between.
+const LOCK_ATTEMPTS: u32 = 5;
+const LOCK_RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Reads the marker of the tree whose topmost directory this is; `None` where it has none, or what is there is none.
+pub(super) fn read(top: &DirectoryFd) -> Result<Option<TreeMarker>> {
+    let reserved = match open_no_symlinks(top, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        reserved => DirectoryFd::from(reserved?),
+    };
+    let file = match open_no_symlinks(&reserved, MARKER_FILE_NAME, OpenMode::Read) {
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+        file => FileFd::from(file?),
+    };
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0)?;
+    Ok(parse(&text[..length]))
+}
+
+/// Returns the marker in a reserved directory; makes one where there is none.
+pub(super) fn read_or_create(top: &DirectoryFd, reserved: &DirectoryFd) -> Result<TreeMarker> {
+    if let Some(marker) = read(top)? {
+        return Ok(marker);
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| Errno::IO)?;
+    write(reserved, TreeMarker(id))?;
+    Ok(TreeMarker(id))
+}
+
+/// Writes a marker, on disk when this returns.
+pub(super) fn write(reserved: &DirectoryFd, marker: TreeMarker) -> Result<()> {
+    let _ = unlinkat(reserved, MARKER_DRAFT_NAME, rustix::fs::AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = FileFd::from(openat(reserved, MARKER_DRAFT_NAME, flags, Mode::from_raw_mode(0o600))?);
+    file.write_at(format!("{:032x}\n", u128::from_be_bytes(marker.0)).as_bytes(), 0)?;
+    file.sync()?;
+    renameat(reserved, MARKER_DRAFT_NAME, reserved, MARKER_FILE_NAME)?;
+    reserved.sync()
+}
+
+/// Locks the marker in a reserved directory. The second value says whether a second lock was refused, as it should be.
+///
+/// # Errors
+/// `EBUSY` when another process holds it; what the file system says that has no locks.
+pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
+    let take = || match FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::Read)?) {
+        // NFS wants it open to be written; elsewhere that would keep the file system from being made read-only.
+        Err(Errno::BADF) => {
+            FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::ReadWrite)?)
+        }
+        taken => taken,
+    };
+    let mut attempt = 0;
+    let lock = loop {
+        attempt += 1;
+        match take() {
+            Err(Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_RETRY_INTERVAL),
+            Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
+            lock => break lock?,
+        }
+    };
+    let works = matches!(take(), Err(Errno::WOULDBLOCK));
+    Ok((lock, works))
+}
+
+/// Tells whether a live server holds the tree whose topmost directory this is.
+pub(super) fn is_locked(top: &DirectoryFd) -> bool {
+    let Ok(reserved) = open_no_symlinks(top, RESERVED_DIRECTORY, OpenMode::DirectoryPath) else { return false };
+    let Ok(file) = open_no_symlinks(&reserved, MARKER_FILE_NAME, OpenMode::Read) else { return false };
+    matches!(FlockGuard::try_shared(file), Err(Errno::WOULDBLOCK))
+}
+
+fn parse(text: &[u8]) -> Option<TreeMarker> {
+    let digits = std::str::from_utf8(text).ok()?.trim_end();
+    let valid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    valid.then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(|id| TreeMarker(id.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marker_is_written_once_and_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join(".patgate")).expect("made");
+        let host = super::super::ServedFs::open(folder.path(), None).expect("opened");
+        let top = host.root().expect("there");
+        let reserved =
+            DirectoryFd::from(open_no_symlinks(&top, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"));
+        assert_eq!(read(&top).expect("read"), None);
+        let marker = read_or_create(&top, &reserved).expect("made");
+        assert_eq!(read_or_create(&top, &reserved).expect("read"), marker);
+        assert_eq!(read(&top).expect("read"), Some(marker));
+        std::fs::write(folder.path().join(".patgate/tree.id"), "").expect("emptied");
+        assert_eq!(read(&top).expect("read"), None, "what a power cut left of one is none");
+    }
+
+    #[test]
+    fn marker_lock_excludes_second_server() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join(".patgate")).expect("made");
+        let host = super::super::ServedFs::open(folder.path(), None).expect("opened");
+        let top = host.root().expect("there");
+        let reserved =
+            DirectoryFd::from(open_no_symlinks(&top, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"));
+        read_or_create(&top, &reserved).expect("made");
+        assert!(!is_locked(&top));
+        let (lock, works) = lock(&reserved).expect("locked");
+        assert!(works && is_locked(&top));
+        assert_eq!(super::lock(&reserved).err(), Some(Errno::BUSY));
+        drop(lock);
+        assert!(!is_locked(&top));
+    }
+}

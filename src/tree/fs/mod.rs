@@ -1,0 +1,212 @@
+//! Host paths: the one place that names them, always beneath an open folder.
+//!
+//! The served folder is held open and served while its host path shows it ([`served`]). [`open`] resolves paths in it,
+//! [`Folder`] changes names in a folder that is open, [`FileFd`] holds bytes, and [`StagingDirectory`] is where things wait that
+//! have no name yet, or none any more.
+
+mod backup;
+mod directory;
+mod early_note;
+#[cfg(test)]
+pub(super) mod fault_injection;
+mod file;
+mod marker;
+mod mount_snapshot;
+mod mounts;
+mod open;
+mod server_locks;
+mod staging;
+mod stat;
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) use backup::StagedBackup;
+pub(crate) use directory::{DirectoryFd, DirectoryStream, filesystem_space};
+pub(crate) use early_note::EarlyNote;
+pub(crate) use file::FileFd;
+pub(crate) use mount_snapshot::{KnownMount, KnownTree};
+pub(crate) use open::{FdLocation, OpenMode, ResolveMode, host_path};
+pub(crate) use server_locks::{KeptNamesFn, reserved_directory_fault, supports_flock};
+pub(crate) use staging::{RetainedEntry, StagedEntry, StagingDirectory};
+pub(crate) use stat::{MountKey, Stat};
+
+use super::{Error, TreeOutage};
+use crate::domain::TreePath;
+use mount_snapshot::{MountSnapshot, RootWatch};
+use server_locks::ServerLocks;
+
+/// What the host says went wrong.
+pub(crate) type Errno = rustix::io::Errno;
+
+/// The result of a call to the host.
+pub(crate) type Result<T> = std::result::Result<T, Errno>;
+
+/// The served folder, open while it is there.
+pub(crate) struct ServedFs {
+    root_path: PathBuf,
+    umask: u32,
+    run_id: u64,
+    server_locks: Option<ServerLocks>,
+    current_snapshot: ArcSwap<std::result::Result<Arc<MountSnapshot>, TreeOutage>>,
+    root_watch: Mutex<RootWatch>,
+}
+
+impl ServedFs {
+    /// Opens the served folder; to be claimed with [`ServedFs::claim`] by the server that keeps these names in staging.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(crate) fn open(root: &Path, kept: Option<KeptNamesFn>) -> io::Result<Self> {
+        // A link at the end is followed each time: where it leads elsewhere, another folder is there.
+        let place = std::path::absolute(root)?;
+        let (served, watch) = MountSnapshot::open_first(&place)?;
+        served.root.open_directory(&TreePath::root()).map_err(|error| match error {
+            Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, "this needs Linux 5.6 or later (openat2)"),
+            other => other.into(),
+        })?;
+        let mut run = [0; 8];
+        getrandom::fill(&mut run)?;
+        Ok(Self {
+            root_path: place,
+            umask: umask(),
+            run_id: u64::from_ne_bytes(run),
+            server_locks: kept.map(ServerLocks::new),
+            current_snapshot: ArcSwap::new(Arc::new(Ok(Arc::new(served)))),
+            root_watch: Mutex::new(watch),
+        })
+    }
+
+    /// Returns the permission bits that the process's mask leaves of `mode`.
+    pub(crate) fn apply_umask(&self, mode: u32) -> u32 {
+        mode & 0o777 & !self.umask
+    }
+
+    /// Opens a folder of the tree; a link on the way is an error.
+    pub(crate) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
+        self.open_directory_with(path, ResolveMode::Blocking)
+    }
+
+    /// As [`ServedFs::folder`], at a pace.
+    ///
+    /// # Errors
+    /// `EAGAIN` where [`ResolveMode::Cached`] would have to wait.
+    pub(crate) fn open_directory_with(&self, path: &TreePath, pace: ResolveMode) -> Result<DirectoryFd> {
+        let root = self.root()?;
+        let folder = match pace {
+            _ if path.is_root() => return Ok(root),
+            ResolveMode::Cached => open::open_directory_cached(&root, path.as_bytes()).map(DirectoryFd::from)?,
+            ResolveMode::Blocking => root.open_directory(path).map_err(|error| self.classify_error(path, error))?,
+        };
+        self.verify_mount(path, || folder.stat())?;
+        Ok(folder)
+    }
+
+    /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.
+    pub(crate) fn stat(&self, path: &TreePath) -> Result<Stat> {
+        let Some((parent, name)) = path.split_last() else { return self.root()?.stat() };
+        let stat = self.open_directory(&parent)?.stat_entry(&name).map_err(|error| self.classify_error(path, error))?;
+        self.verify_mount(path, || Ok(stat.clone()))?;
+        Ok(stat)
+    }
+
+    /// Tells whether a file system is mounted below a folder of the tree.
+    pub(crate) fn contains_mounts(&self, path: &TreePath) -> Result<bool> {
+        Ok(mounts::mount_points(&self.root()?).iter().any(|mount| !mount.is_root() && mount.starts_with(path)))
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO => Error::Absent,
+            Errno::NOMEDIUM => TreeOutage::Replaced.into(),
+            Errno::IO | Errno::STALE | Errno::NOTCONN | Errno::SHUTDOWN | Errno::TIMEDOUT | Errno::HOSTDOWN => {
+                let fault = io::Error::from(errno).to_string();
+                tracing::error!(%fault, "a file system of the served folder fails");
+                TreeOutage::Failing(fault).into()
+            }
+            Errno::EXIST => Error::AlreadyExists,
+            Errno::ISDIR => Error::IsADirectory,
+            Errno::NOTEMPTY => Error::DirectoryNotEmpty,
+            Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY | Errno::TXTBSY => Error::Forbidden,
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace,
+            Errno::NAMETOOLONG | Errno::ILSEQ => Error::InvalidName,
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::OVERFLOW => Error::Unsupported,
+            Errno::MFILE | Errno::NFILE => Error::TooManyOpenFiles,
+            other => Error::Filesystem(io::Error::from(other)),
+        }
+    }
+}
+
+impl Error {
+    /// Says what went wrong when something was put under a name in an open folder: what is missing can
+    /// only be the folder.
+    pub(crate) fn from_target_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT => Error::NoParent,
+            Errno::XDEV => Error::Unsupported,
+            other => other.into(),
+        }
+    }
+}
+
+/// A lock on a file or folder (flock(2)) that is let go when this is dropped: in so many words, because a process
+/// that is just being started may still hold a copy of the descriptor.
+#[derive(Debug)]
+pub(crate) struct FlockGuard(OwnedFd);
+
+impl FlockGuard {
+    /// Locks, when nobody else holds the lock.
+    pub(crate) fn try_exclusive(file: OwnedFd) -> Result<Self> {
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| Self(file))
+    }
+
+    /// Locks together with others that share the lock.
+    pub(crate) fn try_shared(file: OwnedFd) -> Result<Self> {
+        flock(&file, FlockOperation::NonBlockingLockShared).map(|()| Self(file))
+    }
+}
+
+impl Drop for FlockGuard {
+    fn drop(&mut self) {
+        // Closing lets it go as well.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Keeps other servers off a state directory while it lives.
+#[derive(Debug)]
+pub(crate) struct StateDirectoryLock(#[allow(dead_code, reason = "holds the lock while it lives")] FlockGuard);
+
+impl StateDirectoryLock {
+    /// Claims a state directory.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another server holds it.
+    pub(crate) fn acquire(state: &Path) -> io::Result<Self> {
+        let path = state.join("serve.lock");
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match FlockGuard::try_exclusive(file.into()) {
+            Ok(lock) => Ok(Self(lock)),
+            Err(Errno::WOULDBLOCK) => {
+                Err(io::Error::new(io::ErrorKind::WouldBlock, "another server uses this state directory"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Reads the mask without setting it, which would race with other threads.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+}

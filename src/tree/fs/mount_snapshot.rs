@@ -1,0 +1,326 @@
+//! What is served at present: the folder, and the file systems in it that nodes were named in, each as long as its path
+//! shows it.
+//!
+//! Everything is resolved from the root that is held open here, never by the folder's path: where that shows something
+//! else, because the file system was unmounted or another mounted over it, no request sees it. [`ServedFs::look`] compares
+//! both; what it finds to be gone is let go of, so that the kernel can be done with it, and opened anew once it is back.
+//! A mount below the root is compared by its number on each resolution that leads into it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+
+use super::open::{OpenMode, host_path, open_no_symlinks};
+use super::{DirectoryFd, Errno, MountKey, Result, ServedFs, StagingDirectory, Stat, marker, mounts};
+use crate::domain::TreePath;
+use crate::store::TreeMarker;
+use crate::tree::TreeOutage;
+
+/// A file system below the root in which nodes were named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownMount {
+    /// Where it is to be.
+    pub(crate) path: TreePath,
+    /// Its marker.
+    pub(crate) marker: TreeMarker,
+    /// The inode of its root.
+    pub(crate) inode: u64,
+}
+
+/// What the served folder is recognised by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KnownTree {
+    /// Its marker; `None` where it has none, because nothing can be written there.
+    pub(crate) marker: Option<TreeMarker>,
+    /// The file systems below it.
+    pub(crate) mounts: Vec<KnownMount>,
+}
+
+/// The root and what is mounted in it, open.
+pub(super) struct MountSnapshot {
+    pub(super) root: DirectoryFd,
+    stat: Stat,
+    /// The known mounts, the deepest first.
+    known_mounts: Vec<WatchedMount>,
+    /// Where each mount is by its number: that of the root, and all below it.
+    mount_paths: HashMap<u64, TreePath>,
+    pub(super) stagings: RwLock<HashMap<MountKey, Arc<StagingDirectory>>>,
+}
+
+/// A known mount, and what stands in its place.
+#[derive(Clone)]
+struct WatchedMount {
+    known: KnownMount,
+    opened: std::result::Result<OpenMount, TreeOutage>,
+}
+
+/// The root of a known mount, held open: its number can't become that of another meanwhile.
+#[derive(Clone)]
+struct OpenMount {
+    mount_id: u64,
+    writable: bool,
+    _root: DirectoryFd,
+}
+
+/// What is known of the tree, beside what is open.
+pub(super) struct RootWatch {
+    known: KnownTree,
+    device: u64,
+    inode: u64,
+    birth_time: Option<i64>,
+    writable: bool,
+}
+
+impl MountSnapshot {
+    /// Opens what stands at the path of the served folder for the first time.
+    pub(super) fn open_first(place: &Path) -> Result<(Self, RootWatch)> {
+        let root = open_root_path(place)?;
+        let stat = root.stat()?;
+        let watch = RootWatch {
+            known: KnownTree::default(),
+            device: stat.device,
+            inode: stat.inode,
+            birth_time: stat.birth_time(),
+            writable: is_writable(&root)?,
+        };
+        let live = mount_paths_by_id(&root, &stat);
+        Ok((Self { root, stat, known_mounts: Vec::new(), mount_paths: live, stagings: RwLock::default() }, watch))
+    }
+
+    /// Looks at a path again.
+    fn reopen(place: &Path, watch: &mut RootWatch, old: Option<&Self>) -> std::result::Result<Self, TreeOutage> {
+        let root = open_root_path(place).map_err(outage_from_errno)?;
+        let (stat, marker) = (root.stat().map_err(outage_from_errno)?, marker::read(&root).map_err(outage_from_errno)?);
+        let same = old.is_some_and(|old| old.is_same_root(&root, &stat));
+        let known = match watch.known.marker {
+            Some(known) => marker == Some(known) && stat.inode == watch.inode,
+            None => (stat.device, stat.inode, stat.birth_time()) == (watch.device, watch.inode, watch.birth_time),
+        };
+        if !(same || known) {
+            return Err(TreeOutage::Replaced);
+        }
+        let writable = is_writable(&root).map_err(outage_from_errno)?;
+        if watch.writable && !writable {
+            return Err(TreeOutage::ReadOnly);
+        }
+        watch.writable = writable;
+        let live = mount_paths_by_id(&root, &stat);
+        let held = |known: &KnownMount| {
+            let old = old.filter(|_| same).and_then(|old| old.known_mounts.iter().find(|w| w.known == *known));
+            WatchedMount { known: known.clone(), opened: open_known_mount(&root, known, old) }
+        };
+        let mut watched: Vec<_> = watch.known.mounts.iter().map(held).collect();
+        watched.sort_by_key(|watched| std::cmp::Reverse(watched.known.path.depth()));
+        let stagings = old.map(|old| old.stagings.read().clone()).unwrap_or_default();
+        let stagings = stagings.into_iter().filter(|((mount, _), _)| *mount == 0 || live.contains_key(mount)).collect();
+        Ok(Self { root, stat, known_mounts: watched, mount_paths: live, stagings: RwLock::new(stagings) })
+    }
+
+    /// Tells whether a root that was opened by the path just now is the one that is held, and no other mount of it.
+    fn is_same_root(&self, root: &DirectoryFd, stat: &Stat) -> bool {
+        self.stat.is_same_file(stat)
+            && self.stat.mount_key() == stat.mount_key()
+            && host_path(&self.root) == host_path(root)
+    }
+
+    /// Returns the known mounts that are not there, with the reason.
+    fn missing_mounts(&self) -> Vec<(TreePath, TreeOutage)> {
+        let out = |watched: &WatchedMount| Some((watched.known.path.clone(), watched.opened.as_ref().err()?.clone()));
+        self.known_mounts.iter().filter_map(out).collect()
+    }
+
+    /// Tells whether nothing differs from what was found before.
+    fn is_unchanged_from(&self, old: &Self) -> bool {
+        let state = |watched: &WatchedMount| {
+            (watched.known.clone(), watched.opened.as_ref().map(|h| h.mount_id).map_err(TreeOutage::clone))
+        };
+        let states = |served: &Self| served.known_mounts.iter().map(state).collect::<Vec<_>>();
+        old.is_same_root(&self.root, &self.stat) && self.mount_paths == old.mount_paths && states(self) == states(old)
+    }
+
+    /// Tells that what was found at a path belongs to the file system that is known to be there.
+    fn verify_mount(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
+        let Some(watched) = self.known_mounts.iter().find(|watched| path.starts_with(&watched.known.path)) else {
+            return Ok(());
+        };
+        let Ok(held) = &watched.opened else { return Err(Errno::NOMEDIUM) };
+        let mount = stat()?.mount_id;
+        let within = |place: &TreePath| place.starts_with(&watched.known.path) && *place != watched.known.path;
+        if mount == held.mount_id || self.mount_paths.get(&mount).is_some_and(within) {
+            Ok(())
+        } else {
+            Err(Errno::NOMEDIUM)
+        }
+    }
+}
+
+impl ServedFs {
+    /// Returns the served folder.
+    ///
+    /// # Errors
+    /// `ENOMEDIUM` while it is not there.
+    pub(crate) fn root(&self) -> Result<DirectoryFd> {
+        let present = self.current_snapshot.load();
+        present.as_ref().as_ref().map(|served| served.root.clone()).map_err(|_| Errno::NOMEDIUM)
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Arc<MountSnapshot>> {
+        self.current_snapshot.load().as_ref().as_ref().map(Arc::clone).map_err(|_| Errno::NOMEDIUM)
+    }
+
+    /// Tells that the served folder is there.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn check_available(&self) -> std::result::Result<(), TreeOutage> {
+        self.current_snapshot.load().as_ref().as_ref().map(drop).map_err(TreeOutage::clone)
+    }
+
+    /// Tells that what was found at a path belongs to the file system that is known to be there.
+    ///
+    /// # Errors
+    /// `ENOMEDIUM` where that is not mounted now.
+    pub(super) fn verify_mount(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
+        match self.current_snapshot.load().as_ref().as_ref() {
+            Ok(served) => served.verify_mount(path, stat),
+            Err(_) => Err(Errno::NOMEDIUM),
+        }
+    }
+
+    /// Returns what an error on the way to a path comes from: that a file system on the way is not mounted, or itself.
+    pub(super) fn classify_error(&self, path: &TreePath, error: Errno) -> Errno {
+        let is_on_way =
+            |served: &MountSnapshot| served.known_mounts.iter().any(|watched| path.starts_with(&watched.known.path));
+        match self.snapshot() {
+            Ok(served) if error != Errno::NOMEDIUM && is_on_way(&served) => {
+                let mut above = served.known_mounts.iter().filter(|watched| path.starts_with(&watched.known.path));
+                let stands = above.try_for_each(|WatchedMount { known, .. }| {
+                    let found = served.root.open_directory(&known.path)?;
+                    served.verify_mount(&known.path, || found.stat())
+                });
+                stands.map_or(Errno::NOMEDIUM, |()| error)
+            }
+            Ok(_) => error,
+            Err(gone) => gone,
+        }
+    }
+
+    /// Tells that every known file system at and below a path is mounted there.
+    ///
+    /// # Errors
+    /// `ENOMEDIUM` where one is not.
+    pub(crate) fn verify_mounts_below(&self, path: &TreePath) -> Result<()> {
+        let served = self.snapshot()?;
+        let mut below = served.known_mounts.iter().filter(|watched| watched.known.path.starts_with(path));
+        below.try_for_each(|watched| self.open_directory(&watched.known.path).map(drop))
+    }
+
+    /// Tells whether something open belongs to a mount that is not in the tree any more.
+    pub(crate) fn is_detached(&self, fd: impl AsFd) -> bool {
+        let (Ok(served), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
+        stat.mount_id != 0 && !served.mount_paths.contains_key(&stat.mount_id)
+    }
+
+    /// Returns the mounts below the root, with what the root of each is.
+    pub(crate) fn mounts_below_root(&self) -> Vec<(TreePath, Stat)> {
+        let Ok(served) = self.snapshot() else { return Vec::new() };
+        let below = served.mount_paths.values().filter(|place| !place.is_root());
+        below.filter_map(|place| Some((place.clone(), self.open_directory(place).ok()?.stat().ok()?))).collect()
+    }
+
+    /// Returns where in the tree file systems are mounted, in order.
+    pub(crate) fn mount_points(&self) -> Vec<TreePath> {
+        let mut places: Vec<_> =
+            self.snapshot().map(|served| served.mount_paths.values().cloned().collect()).unwrap_or_default();
+        places.sort();
+        places
+    }
+
+    /// Returns the marker of the file system that is mounted at a path of the tree, or of the tree itself; `None` where it
+    /// has none.
+    pub(crate) fn marker_at(&self, path: &TreePath) -> Result<Option<TreeMarker>> {
+        marker::read(&self.open_directory(path)?)
+    }
+
+    /// Sets what the tree is recognised by from now on.
+    pub(crate) fn set_known_tree(&self, known: KnownTree) {
+        self.root_watch.lock().known = known;
+    }
+
+    /// Looks whether the paths still show what is served. Returns what is not, with the reason.
+    pub(crate) fn check_mounts(&self) -> Vec<(TreePath, TreeOutage)> {
+        // Held throughout: an older look never overwrites a newer one.
+        let mut watch = self.root_watch.lock();
+        let old = self.snapshot().ok();
+        // Without a free descriptor it can't be told what is there: what was found last holds.
+        if let (Some(old), Err(Errno::MFILE | Errno::NFILE)) = (&old, open_root_path(&self.root_path)) {
+            return old.missing_mounts();
+        }
+        match MountSnapshot::reopen(&self.root_path, &mut watch, old.as_deref()) {
+            Err(outage) => {
+                // What was held open is let go of: an unmount can end then.
+                self.current_snapshot.store(Arc::new(Err(outage.clone())));
+                vec![(TreePath::root(), outage)]
+            }
+            Ok(new) => {
+                let found = new.missing_mounts();
+                // It may have been suspended meanwhile.
+                if !self.snapshot().is_ok_and(|current| new.is_unchanged_from(&current)) {
+                    self.current_snapshot.store(Arc::new(Ok(Arc::new(new))));
+                }
+                found
+            }
+        }
+    }
+
+    /// Lets nothing be served for a reason until the next look.
+    pub(crate) fn suspend(&self, outage: TreeOutage) {
+        self.current_snapshot.store(Arc::new(Err(outage)));
+    }
+}
+
+pub(super) fn open_root_path(place: &Path) -> Result<DirectoryFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, place, flags, Mode::empty()).map(DirectoryFd::from)
+}
+
+fn mount_paths_by_id(root: &DirectoryFd, stat: &Stat) -> HashMap<u64, TreePath> {
+    let below = mounts::read_mountinfo(root).into_iter().filter_map(|line| Some((line.id, line.tree_path?)));
+    below.chain([(stat.mount_id, TreePath::root())]).collect()
+}
+
+/// Opens what stands at the place of a known mount, if that is it.
+fn open_known_mount(
+    root: &DirectoryFd,
+    known: &KnownMount,
+    old: Option<&WatchedMount>,
+) -> std::result::Result<OpenMount, TreeOutage> {
+    let folder = open_no_symlinks(root, known.path.as_bytes(), OpenMode::DirectoryPath)
+        .map(DirectoryFd::from)
+        .map_err(outage_from_errno)?;
+    let (stat, marker) = (folder.stat().map_err(outage_from_errno)?, marker::read(&folder).map_err(outage_from_errno)?);
+    let old = old.and_then(|old| old.opened.as_ref().ok()).filter(|held| held.mount_id == stat.mount_id);
+    if old.is_none() && !(marker == Some(known.marker) && stat.inode == known.inode) {
+        return Err(TreeOutage::Replaced);
+    }
+    let writable = is_writable(&folder).map_err(outage_from_errno)?;
+    if old.is_some_and(|held| held.writable) && !writable {
+        return Err(TreeOutage::ReadOnly);
+    }
+    Ok(OpenMount { mount_id: stat.mount_id, writable, _root: folder })
+}
+
+fn is_writable(folder: &DirectoryFd) -> Result<bool> {
+    Ok(!fstatvfs(folder)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn outage_from_errno(error: Errno) -> TreeOutage {
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => TreeOutage::Missing,
+        error => TreeOutage::Failing(std::io::Error::from(error).to_string()),
+    }
+}

@@ -1,0 +1,98 @@
+//! The mount table of this process: which file systems are mounted at and below the served folder.
+
+use std::fs;
+
+use super::open::host_path;
+use super::{DirectoryFd, stat};
+use crate::domain::TreePath;
+
+/// A line of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MountInfoEntry {
+    /// The number by which statx(2) tells the mount.
+    pub(super) id: u64,
+    /// Where in the tree it is mounted; `None`: elsewhere, or where the tree lies in it.
+    pub(super) tree_path: Option<TreePath>,
+    /// Whether it joins layers of other file systems: a directory is born anew there when it is copied up.
+    is_overlay: bool,
+}
+
+/// Reads the mount table as it is seen from the served folder.
+pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let root = host_path(root).unwrap_or_default();
+    let lines: Vec<_> = text.split(|&b| b == b'\n').filter_map(|line| parse_mountinfo_line(line, &root)).collect();
+    stat::set_overlay_mounts(lines.iter().filter(|line| line.is_overlay).map(|line| line.id).collect());
+    lines
+}
+
+/// Returns where in the tree file systems begin: its root, and what is mounted below.
+pub(super) fn mount_points(root: &DirectoryFd) -> Vec<TreePath> {
+    let mut found = vec![TreePath::root()];
+    found.extend(read_mountinfo(root).into_iter().filter_map(|line| line.tree_path).filter(|place| !place.is_root()));
+    found
+}
+
+/// Reads a line (proc(5)): its first field is the mount's number, its fifth the mount point, and the one behind the
+/// hyphen the type of the file system.
+fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
+    let mut fields = line.split(|&b| b == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let point = unescape(fields.nth(3)?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: kind == b"overlay" })
+}
+
+/// Returns the place in the tree of a mount point.
+fn mount_point_in_tree(point: &[u8], root: &[u8]) -> Option<TreePath> {
+    let below = if root == b"/" { point } else { point.strip_prefix(root)? };
+    if !(below.is_empty() || below.starts_with(b"/")) {
+        return None;
+    }
+    TreePath::parse(below).ok()
+}
+
+/// Reads `\040` and the like, by which the kernel writes white space and backslashes.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                plain.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                plain.push(first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_below_root_get_tree_path() {
+        let line = b"36 35 98:0 / /srv/tree/a\\040b\\134c rw,noatime master:1 - ext3 /dev/root rw";
+        let place = |root: &[u8]| parse_mountinfo_line(line, root).expect("a line").tree_path;
+        assert_eq!(place(b"/srv/tree"), TreePath::parse(b"a b\\c").ok());
+        assert_eq!(place(b"/srv/tre"), None);
+        assert_eq!(place(b"/srv/tree/a b\\c"), Some(TreePath::root()));
+        assert_eq!(place(b"/srv/tree/a b\\c/d"), None);
+        assert_eq!(place(b"/"), TreePath::parse(b"srv/tree/a b\\c").ok());
+        assert_eq!(parse_mountinfo_line(b"", b"/"), None);
+    }
+
+    #[test]
+    fn mountinfo_parses_with_and_without_optional_fields() {
+        let read = |line: &[u8]| parse_mountinfo_line(line, b"/").map(|line| (line.id, line.is_overlay));
+        assert_eq!(read(b"36 35 98:0 / / rw shared:1 master:2 - ext3 /dev/root rw"), Some((36, false)));
+        assert_eq!(read(b"1041 35 0:41 / /merged rw - overlay overlay rw,lowerdir=/l"), Some((1041, true)));
+        assert_eq!(read(b"36 35 98:0 / /cut rw"), None);
+    }
+}

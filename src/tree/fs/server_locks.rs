@@ -1,0 +1,245 @@
+//! A server's claim on the trees that it serves: each is locked while it lives, so that no other sweeps what waits there,
+//! and nobody else may have put anything into the reserved directory.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::{fs, io};
+
+use parking_lot::Mutex;
+use rustix::fs::{Mode, unlinkat};
+
+use super::open::{OpenMode, host_path, open_no_symlinks};
+use super::{DirectoryFd, Errno, FlockGuard, Result, ServedFs, StagedEntry, Stat, marker, mount_snapshot, mounts};
+use crate::domain::RESERVED_DIRECTORY;
+
+/// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
+pub(crate) type KeptNamesFn = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
+
+/// Permission bits by which others could put something into the reserved directory.
+const GROUP_OTHER_WRITE_BITS: u32 = 0o022;
+/// Name of a file that is made to see whose it is.
+const OWNER_PROBE_NAME: &[u8] = b"tree.id.probe";
+
+/// What a server that serves a tree holds of it.
+pub(super) struct ServerLocks {
+    kept_names: KeptNamesFn,
+    /// The locks that are held, by device and inode of the file: a file system that is mounted twice has one.
+    locks: Mutex<HashMap<(u64, u64), Weak<FlockGuard>>>,
+    /// What earlier runs left, to be removed in the background.
+    debris: Mutex<Vec<StagedEntry>>,
+}
+
+/// The lock of a staging directory.
+pub(super) enum StagingLock {
+    /// It is held, since now: what waits there belongs to nobody.
+    Acquired(Arc<FlockGuard>),
+    /// It is held already, by another mount of the same file system.
+    AlreadyHeld(Arc<FlockGuard>),
+    /// The file system has no locks: nobody can tell whose things wait there, so they stay.
+    Unsupported,
+}
+
+impl ServerLocks {
+    pub(super) fn new(kept: KeptNamesFn) -> Self {
+        Self { kept_names: kept, locks: Mutex::default(), debris: Mutex::default() }
+    }
+
+    /// Locks a reserved directory by the marker in it, or else by itself.
+    ///
+    /// # Errors
+    /// `EBUSY` when another server holds it.
+    pub(super) fn lock_staging(&self, top: &DirectoryFd, reserved: &DirectoryFd) -> Result<StagingLock> {
+        // A full disk has no room for a marker, and is served all the same.
+        let marked = marker::read_or_create(top, reserved);
+        let file = match &marked {
+            Ok(_) => open_no_symlinks(reserved, marker::MARKER_FILE_NAME, OpenMode::Path)?,
+            Err(error) => {
+                tracing::warn!(%error, "a file system can't be given a marker: it is recognised by its number alone");
+                open_no_symlinks(reserved, b"", OpenMode::Path)?
+            }
+        };
+        let stat = Stat::stat_at(&file, b"")?;
+        // One at a time: two mounts of one file system don't take each other for strangers.
+        let mut locks = self.locks.lock();
+        if let Some(lock) = locks.get(&(stat.device, stat.inode)).and_then(Weak::upgrade) {
+            return Ok(StagingLock::AlreadyHeld(lock));
+        }
+        let locked = match &marked {
+            Ok(_) => marker::lock(reserved),
+            Err(_) => FlockGuard::try_exclusive(open_no_symlinks(reserved, b"", OpenMode::ReadDirectory)?)
+                .map(|lock| (lock, true)),
+        };
+        match locked {
+            Ok((lock, true)) => {
+                let lock = Arc::new(lock);
+                locks.retain(|_, lock| lock.strong_count() > 0);
+                locks.insert((stat.device, stat.inode), Arc::downgrade(&lock));
+                Ok(StagingLock::Acquired(lock))
+            }
+            Err(Errno::BUSY | Errno::WOULDBLOCK) => Err(Errno::BUSY),
+            Ok((_, false)) | Err(_) => {
+                tracing::warn!(
+                    "locks don't work on a file system of the served folder: another server on it is not noticed, and \
+                     what earlier runs left in staging stays"
+                );
+                Ok(StagingLock::Unsupported)
+            }
+        }
+    }
+
+    /// Returns what is kept in staging.
+    pub(super) fn list_kept_names(&self) -> Option<HashSet<Vec<u8>>> {
+        (self.kept_names)()
+    }
+
+    /// Lets what earlier runs left be removed in the background.
+    pub(super) fn add_debris(&self, debris: Vec<StagedEntry>) {
+        self.debris.lock().extend(debris);
+    }
+}
+
+impl ServedFs {
+    /// Claims the served folder and what is mounted in it, for a server that is to serve it. What earlier runs left in
+    /// staging is [`ServedFs::take_debris`] then, but for what is kept.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another server holds some of it, or serves a directory above; others with the
+    /// reason when the reserved directory is not ours alone.
+    pub(crate) fn lock_for_serving(&self) -> io::Result<()> {
+        let root = self.root()?;
+        for mount in mounts::mount_points(&root) {
+            let Ok(folder) = self.open_directory(&mount) else { continue };
+            if let Ok(reserved) = open_no_symlinks(&folder, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
+                let place = if mount.is_root() { String::new() } else { format!(" at {mount}") };
+                ensure_private(&reserved.into()).map_err(|fault| {
+                    io::Error::new(io::ErrorKind::PermissionDenied, format!("its directory .patgate{place} {fault}"))
+                })?;
+            }
+            // A file system that can't be written to holds no debris of ours that could be removed.
+            match folder.stat().and_then(|stat| self.staging(&folder, stat.mount_key())) {
+                Ok(_) | Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
+                Err(Errno::BUSY) if mount.is_root() => {
+                    return Err(would_block_error("another server serves this folder".into()));
+                }
+                Err(Errno::BUSY) => return Err(would_block_error(format!("another server serves {mount} in it"))),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Ours is locked by now: of two that start at once, one sees the other.
+        if let Some(above) = serving_ancestor(&root) {
+            return Err(would_block_error(format!("it lies in {above}, which another server serves")));
+        }
+        match serving_descendant(&root) {
+            Some(below) => Err(would_block_error(format!("another server serves {below} in it"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what earlier runs have left in staging, to be removed.
+    pub(crate) fn take_debris(&self) -> Vec<StagedEntry> {
+        self.server_locks.as_ref().map(|claims| std::mem::take(&mut *claims.debris.lock())).unwrap_or_default()
+    }
+}
+
+fn would_block_error(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::WouldBlock, why)
+}
+
+/// Returns the path of a directory above that a live server serves.
+fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
+    let path = host_path(root)?;
+    let above = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
+    let held = |above: &&Path| mount_snapshot::open_root_path(above).is_ok_and(|folder| marker::is_locked(&folder));
+    above.into_iter().find(held).map(|above| above.display().to_string())
+}
+
+/// Returns the path of a directory below that a live server on this machine serves, as far as the kernel shows who has
+/// locked what: to look into every directory would take too long.
+fn serving_descendant(root: &DirectoryFd) -> Option<String> {
+    let marker = [b"/", RESERVED_DIRECTORY, b"/", marker::MARKER_FILE_NAME].concat();
+    let root = host_path(root)?;
+    let own = std::process::id().to_string();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // A line: its number, "FLOCK", two words, and the process.
+    let holders = locks.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, process, ..] if process != own => Some(process),
+        _ => None,
+    });
+    let below = |path: &[u8]| {
+        let top = path.strip_suffix(&marker[..])?;
+        let rest = if root == b"/" { Some(top) } else { top.strip_prefix(&root[..]) }?;
+        rest.starts_with(b"/").then(|| String::from_utf8_lossy(top).into_owned())
+    };
+    let files = |process: &str| fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let mut open = holders.collect::<BTreeSet<_>>().into_iter().flat_map(files);
+    open.find_map(|file| below(fs::read_link(file.path()).ok()?.as_os_str().as_bytes()))
+}
+
+/// Tells that a reserved directory is this process's alone; makes it so where only reading has to be taken from others.
+///
+/// # Errors
+/// Why it is not, as the rest of a sentence.
+pub(super) fn ensure_private(reserved: &DirectoryFd) -> std::result::Result<(), String> {
+    let mode = check_not_writable_by_others(reserved)?;
+    if mode & 0o077 != 0
+        && let Err(error) = reserved.set_mode(0o700)
+    {
+        tracing::warn!(%error, "others can read what waits in .patgate: the file system does not take its mode");
+    }
+    Ok(())
+}
+
+/// Tells that nobody else can put anything into a reserved directory; returns its mode.
+fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u32, String> {
+    let stat = reserved.stat().map_err(|error| error.to_string())?;
+    let us = rustix::process::geteuid().as_raw();
+    if stat.uid != us && owner_of_created_file(reserved) != Some(stat.uid) {
+        return Err(format!(
+            "belongs to the user id {}, not to {us}: remove it, if nothing of yours is in it, or give it to {us}",
+            stat.uid
+        ));
+    }
+    if stat.mode & GROUP_OTHER_WRITE_BITS != 0 {
+        return Err(format!(
+            "has mode {:03o}, so that others may have put something into it: look at it, and chmod 700 it; a file system \
+             without modes is mounted so that only {us} may write to it",
+            stat.mode & 0o777
+        ));
+    }
+    Ok(stat.mode)
+}
+
+/// Tells why a reserved directory below a folder is not this process's alone, as the rest of a sentence.
+pub(crate) fn reserved_directory_fault(top: &Path) -> Option<String> {
+    let reserved =
+        open_no_symlinks(mount_snapshot::open_root_path(top).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
+            .ok()?;
+    check_not_writable_by_others(&reserved.into()).err()
+}
+
+/// Returns the owner that a file system gives to what this process makes, whoever that is.
+fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
+    use rustix::fs::{AtFlags, OFlags, openat};
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let _ = unlinkat(reserved, OWNER_PROBE_NAME, AtFlags::empty());
+    let made = openat(reserved, OWNER_PROBE_NAME, flags, Mode::from_raw_mode(0o600)).ok()?;
+    let owner = Stat::stat_at(&made, b"").ok()?.uid;
+    let _ = unlinkat(reserved, OWNER_PROBE_NAME, AtFlags::empty());
+    Some(owner)
+}
+
+/// Tells whether locks work on the file system of a directory that is, or was, served; `None` where nothing was yet.
+pub(crate) fn supports_flock(top: &Path) -> Option<bool> {
+    let reserved =
+        open_no_symlinks(mount_snapshot::open_root_path(top).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
+            .ok()?;
+    let open = || open_no_symlinks(&reserved, marker::MARKER_FILE_NAME, OpenMode::Read);
+    match FlockGuard::try_shared(open().ok()?) {
+        // A server holds it.
+        Err(Errno::WOULDBLOCK) => Some(true),
+        Err(_) => Some(false),
+        Ok(_shared) => Some(matches!(FlockGuard::try_exclusive(open().ok()?), Err(Errno::WOULDBLOCK))),
+    }
+}

@@ -1,0 +1,64 @@
+//! What the index has the host do: look, and end what was cut off.
+
+use std::sync::Arc;
+
+use super::background_delete::BackgroundDeletes;
+use super::fs::{DirectoryFd, ServedFs};
+use super::index::{HostAccess, InodeMetadata};
+use super::{Error, Result};
+use crate::domain::{EntryName, TreePath};
+
+/// The hands that reach the served folder.
+pub(super) struct FsHostAccess {
+    fs: Arc<ServedFs>,
+    background_deletes: BackgroundDeletes,
+}
+
+impl FsHostAccess {
+    /// Lends hands to a host.
+    pub(super) fn new(host: Arc<ServedFs>, removals: BackgroundDeletes) -> Self {
+        Self { fs: host, background_deletes: removals }
+    }
+
+    fn open_parent(&self, path: &TreePath) -> Result<(DirectoryFd, EntryName)> {
+        let (parent, name) = path.split_last().ok_or(Error::Forbidden)?;
+        Ok((self.fs.open_directory(&parent)?, name))
+    }
+}
+
+impl HostAccess for FsHostAccess {
+    fn metadata(&self, path: &TreePath) -> Result<InodeMetadata> {
+        self.fs.check_available()?;
+        let stat = self.fs.stat(path)?;
+        let kind = stat.kind.ok_or(Error::Absent)?;
+        Ok(InodeMetadata { kind, inode: stat.inode, birth_time: stat.birth_time() })
+    }
+
+    fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool> {
+        self.fs.verify_mounts_below(path)?;
+        let (folder, name) = self.open_parent(path)?;
+        let top = folder.stat_entry(&name)?;
+        if !top.is_directory() {
+            return Ok(top.changed_since(instant));
+        }
+        // It may have been taken aside and put back, which changes it.
+        let mut changed = top.modified_since(instant);
+        folder.open_directory(&TreePath::root().child(&name))?.walk(
+            || Ok::<(), Error>(()),
+            |_, _, _, stat| {
+                changed |= stat.changed_since(instant);
+                Ok(())
+            },
+        )?;
+        Ok(changed)
+    }
+
+    fn remove_subtree(&self, path: &TreePath) -> Result<()> {
+        self.fs.verify_mounts_below(path)?;
+        let (folder, name) = self.open_parent(path)?;
+        let staged = self.fs.staging(&folder, folder.stat()?.mount_key())?.move_in(&folder, &name)?;
+        folder.sync()?;
+        self.background_deletes.enqueue(staged);
+        Ok(())
+    }
+}

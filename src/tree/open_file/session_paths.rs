@@ -1,0 +1,598 @@
+//! What a path means to a session that keeps files open: its own staged uploads stand under their names.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::{OpenFile, OpenFileHandle, SessionFiles, SessionFilesInner, SlotId, WritableFile, WritableState};
+use crate::domain::{Permission, TreeOperation, TreePath};
+use crate::tree::authorize::{EntrySlot, MAX_SYMLINKS};
+use crate::tree::editor::EditTarget;
+use crate::tree::fs::Stat;
+use crate::tree::upload::StagedUpload;
+use crate::tree::{
+    AttributeChanges, DirectoryListing, EditMode, Entry, EntryKind, Error, FileReader, FilesystemSpace, OverwriteMode,
+    Result, View, WriteConditions,
+};
+
+/// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
+const NEW_FILE_UMASK: u32 = 0o022;
+/// How often a file is staged again for one write before another channel of the session has its way.
+const STAGING_ATTEMPTS: usize = 8;
+
+/// How a file is to be opened (OPEN's `pflags` and attributes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// Allow reading. A handle that does not allow writing allows this.
+    pub read: bool,
+    /// Allow writing.
+    pub write: bool,
+    /// Write always at the end.
+    pub append: bool,
+    /// Create the file when it is missing.
+    pub create: bool,
+    /// Empty it.
+    pub truncate: bool,
+    /// With `create`: refuse a file that exists.
+    pub exclusive: bool,
+    /// Permission bits for a file that is created.
+    pub mode: Option<u32>,
+    /// Announced length in bytes.
+    pub size: Option<u64>,
+}
+
+impl OpenRequest {
+    /// Tells whether the file is written whole, so that nobody else has to see it before it is.
+    fn replaces_whole_file(&self) -> bool {
+        self.write && self.create && self.truncate && !self.exclusive && !self.append
+    }
+
+    fn edit_mode(&self) -> EditMode {
+        EditMode {
+            read: self.read || !self.write,
+            create: self.create,
+            exclusive: self.create && self.exclusive,
+            truncate: self.truncate,
+            append: self.append && self.write,
+            mode: self.mode,
+        }
+    }
+}
+
+/// The entries of a directory, the session's own uploads in place of what they replace.
+pub struct SessionListing {
+    listing: DirectoryListing,
+    staged: HashMap<Vec<u8>, Entry>,
+    /// Whether uploads that replace nothing are shown: not where the listing shows nothing either.
+    shows_new_uploads: bool,
+}
+
+impl SessionListing {
+    /// Tells whether the session may go on listing the directory where it is now.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`].
+    pub fn check(&self) -> Result<()> {
+        self.listing.check()
+    }
+}
+
+impl Iterator for SessionListing {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        match self.listing.next() {
+            Some(Ok(entry)) => Some(Ok(self.staged.remove(&entry.name).unwrap_or(entry))),
+            Some(Err(error)) => Some(Err(error)),
+            None if self.shows_new_uploads => {
+                let name = self.staged.keys().next()?.clone();
+                self.staged.remove(&name).map(Ok)
+            }
+            None => None,
+        }
+    }
+}
+
+impl SessionFiles {
+    /// Shows a tree to a session that keeps files open.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(SessionFilesInner {
+            view,
+            staged: Mutex::default(),
+            resumed: Mutex::default(),
+            copy_lock: Mutex::default(),
+        }))
+    }
+
+    /// Returns the view that it shows.
+    pub fn view(&self) -> &View {
+        &self.0.view
+    }
+
+    /// Opens a file; a link is followed.
+    ///
+    /// # Errors
+    /// As [`View::read`], [`View::stage`] and [`View::edit`].
+    pub fn open(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        if request.replaces_whole_file() {
+            return self.open_to_replace(path, request);
+        }
+        if request.write || request.truncate {
+            return self.open_to_edit(path, request);
+        }
+        if request.create && request.exclusive {
+            return self.open_to_edit(path, request);
+        }
+        match self.open_to_read(path) {
+            // Only what is missing is created: one that is there needs no right to write.
+            Err(Error::Absent) if request.create => self.open_to_edit(path, request),
+            opened => opened,
+        }
+    }
+
+    fn open_to_read(&self, path: &TreePath) -> Result<OpenFile> {
+        if let Some(file) = self.staged_at(path, true) {
+            let reader = match file.state.read().content() {
+                Ok(super::ContentRef::Upload(upload)) => Some(FileReader::from_upload(self.view(), upload)?),
+                // Another channel has just put it in place.
+                Ok(super::ContentRef::InPlace(_)) | Err(_) => None,
+            };
+            if let Some(reader) = reader {
+                return Ok(self.new_open_file(OpenFileHandle::Read(Box::new(reader), Some(Arc::downgrade(&file)))));
+            }
+        }
+        Ok(self.new_open_file(OpenFileHandle::Read(Box::new(self.view().read(path)?), None)))
+    }
+
+    fn open_to_replace(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        let earlier = self.staged_at(path, true);
+        let upload = self.view().stage(path, request.size, &WriteConditions::none())?;
+        if request.read && !upload.stat()?.permission.allows(Permission::R) {
+            return Err(Error::Forbidden);
+        }
+        let mode = match earlier.as_ref().and_then(|earlier| earlier.staged_stat()) {
+            // One that was there already keeps its mode.
+            Some(entry) => Some(entry?.mode),
+            None => request.mode.map(|mode| mode & !NEW_FILE_UMASK).filter(|_| !upload.replaces_file()),
+        };
+        if mode.is_some() {
+            upload.set_attributes(&AttributeChanges { mode, ..AttributeChanges::default() })?;
+        }
+        let file = WritableFile::new(request.edit_mode(), WritableState::Staged(Box::new(upload)));
+        self.register_staged(&file);
+        if let Some(earlier) = earlier {
+            earlier.supersede();
+            self.drop_finished_resumed();
+        }
+        Ok(self.new_open_file(OpenFileHandle::Write(file)))
+    }
+
+    fn open_to_edit(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        let mode = request.edit_mode();
+        request.size.map_or(Ok(()), |size| self.view().check_size(size))?;
+        let edit = || self.view().edit(path, mode, &WriteConditions::none());
+        let shown = self.staged_at(path, true);
+        if let Some(file) = &shown
+            && request.write
+            && !mode.exclusive
+            && let Some(file) = self.take_resumed(file, mode)
+        {
+            if mode.truncate {
+                file.set_attributes(&AttributeChanges { size: Some(0), ..AttributeChanges::default() })?;
+            }
+            return Ok(self.new_open_file(OpenFileHandle::Write(file)));
+        }
+        let editor = match shown {
+            Some(_) if mode.exclusive => return Err(Error::AlreadyExists),
+            Some(file) => {
+                // Tried before the commit: nobody is shown what would have to be taken back.
+                if let Some(entry) = file.staged_stat()
+                    && mode.read
+                    && !entry?.permission.allows(Permission::RW)
+                {
+                    return Err(Error::Forbidden);
+                }
+                file.commit_for(edit)?
+            }
+            None => edit()?,
+        };
+        let handle = match editor.into_target() {
+            EditTarget::InPlace(editor) if request.write => {
+                OpenFileHandle::Write(WritableFile::new(mode, WritableState::InPlace(editor)))
+            }
+            EditTarget::InPlace(editor) => OpenFileHandle::Read(Box::new(editor.into_reader()?), None),
+            EditTarget::Copy(upload) if request.write => {
+                let file = WritableFile::new(mode, WritableState::Staged(upload));
+                self.register_staged(&file);
+                OpenFileHandle::Write(file)
+            }
+            // Nothing was emptied: the file itself is what was opened.
+            EditTarget::Copy(upload) if upload.is_unchanged_copy() => {
+                let original = upload.original_file()?;
+                OpenFileHandle::Read(Box::new(FileReader::from_file(self.view(), upload.last_path(), original)?), None)
+            }
+            EditTarget::Copy(upload) => {
+                let reader = FileReader::from_upload(self.view(), &upload)?;
+                upload.commit_in_directory()?;
+                OpenFileHandle::Read(Box::new(reader), None)
+            }
+        };
+        Ok(self.new_open_file(handle))
+    }
+
+    fn new_open_file(&self, handle: OpenFileHandle) -> OpenFile {
+        OpenFile { session: self.clone(), handle }
+    }
+
+    /// Shows an entry; a link is followed.
+    ///
+    /// # Errors
+    /// As [`View::stat`].
+    pub fn stat(&self, path: &TreePath) -> Result<Entry> {
+        self.staged_entry(path, true).unwrap_or_else(|| self.view().stat(path))
+    }
+
+    /// Shows an entry; a link shows itself.
+    ///
+    /// # Errors
+    /// As [`View::link_stat`].
+    pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
+        self.staged_entry(path, false).unwrap_or_else(|| self.view().link_stat(path))
+    }
+
+    fn staged_entry(&self, path: &TreePath, follow: bool) -> Option<Result<Entry>> {
+        let mut entry = self.staged_at(path, follow)?.staged_stat()?;
+        if let (Ok(entry), Some(name)) = (&mut entry, path.name()) {
+            entry.name = name.as_bytes().to_vec();
+        }
+        Some(entry)
+    }
+
+    /// Sets attributes of an entry; a link is followed where `move_nodes`.
+    ///
+    /// # Errors
+    /// As [`View::set_attributes`].
+    pub fn set_attributes(&self, path: &TreePath, attributes: &AttributeChanges, follow: bool) -> Result<()> {
+        match self.staged_at(path, follow) {
+            Some(file) if file.staged_stat().is_some() => file.set_attributes(attributes),
+            Some(_) | None => self.view().set_attributes(path, attributes, follow, &WriteConditions::none()),
+        }
+    }
+
+    /// Removes a file or link. An upload under that name goes on without one.
+    ///
+    /// # Errors
+    /// As [`View::remove_file`].
+    pub fn remove_file(&self, path: &TreePath) -> Result<()> {
+        let remove = || self.view().remove_file(path, &WriteConditions::none());
+        match self.staged_at(path, false) {
+            None => remove(),
+            Some(file) => {
+                let removed = file.unlink_with(remove);
+                self.drop_finished_resumed();
+                removed
+            }
+        }
+    }
+
+    /// Removes an empty directory; one with an upload in it is not empty.
+    ///
+    /// # Errors
+    /// As [`View::remove_directory`].
+    pub fn remove_directory(&self, path: &TreePath) -> Result<()> {
+        match self.staged_at(path, false) {
+            Some(_) => Err(Error::NotADirectory),
+            None => self.view().remove_directory(path, &WriteConditions::none()),
+        }
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`View::make_folder`].
+    pub fn create_directory(&self, path: &TreePath, attributes: &AttributeChanges) -> Result<()> {
+        self.check_no_staged_upload(path)?;
+        self.view().create_directory(path, attributes, &WriteConditions::none()).map(drop)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As [`View::symlink`].
+    pub fn symlink(&self, target: &[u8], path: &TreePath) -> Result<()> {
+        self.check_no_staged_upload(path)?;
+        self.view().symlink(target, path, &WriteConditions::none())
+    }
+
+    /// Returns a link's target.
+    ///
+    /// # Errors
+    /// As [`View::read_link`].
+    pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
+        match self.staged_at(path, false) {
+            Some(_) => Err(Error::Unsupported),
+            None => self.view().read_link(path),
+        }
+    }
+
+    /// Makes a hard link to a file; of a staged one, once it is in place.
+    ///
+    /// # Errors
+    /// As [`View::hard_link`].
+    pub fn hard_link(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        self.check_no_staged_upload(to)?;
+        match self.staged_at(from, true) {
+            None => self.view().hard_link(from, to, &WriteConditions::none()),
+            Some(file) => {
+                if let Ok(stat) = file.file_stat() {
+                    self.view().check_hard_link(&self.slot_path(from)?, &stat, to, &WriteConditions::none())?;
+                }
+                file.commit_for(|| self.view().hard_link(from, to, &WriteConditions::none()))?;
+                self.drop_finished_resumed();
+                Ok(())
+            }
+        }
+    }
+
+    /// Renames an entry; a staged file, once it is in place. An upload under the new name goes on without one.
+    ///
+    /// # Errors
+    /// As [`View::rename`].
+    pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: OverwriteMode) -> Result<()> {
+        let (moved, replaced) = (self.staged_at(from, false), self.staged_at(to, false));
+        let overwrite = match &replaced {
+            None => overwrite,
+            Some(_) if overwrite == OverwriteMode::Refuse => return Err(Error::AlreadyExists),
+            Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, replaced)) => return Ok(()),
+            Some(_) if self.link_stat(from)?.is_directory() => return Err(Error::NotADirectory),
+            // To the session the two are never one file, even where what the upload replaces is what moves.
+            Some(_) => OverwriteMode::FileOnly,
+        };
+        let rename = || self.view().rename(from, to, overwrite, &WriteConditions::none());
+        match moved {
+            None => rename()?,
+            Some(file) => {
+                if let Ok(stat) = file.file_stat() {
+                    self.view().check_rename_to((from, &stat), to, overwrite, &WriteConditions::none())?;
+                }
+                file.commit_for(rename)?
+            }
+        };
+        if let Some(replaced) = replaced {
+            replaced.unlink();
+        }
+        self.drop_finished_resumed();
+        Ok(())
+    }
+
+    /// Returns the room on the file system at a path; an upload's is that of its directory.
+    ///
+    /// # Errors
+    /// As [`View::space`].
+    pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
+        match (self.view().space(path), path.parent()) {
+            (Err(Error::Absent), Some(parent)) if self.staged_at(path, true).is_some() => self.view().space(&parent),
+            (space, _) => space,
+        }
+    }
+
+    /// Lists a directory; links show as links.
+    ///
+    /// # Errors
+    /// As [`View::list`].
+    pub fn list(&self, path: &TreePath) -> Result<SessionListing> {
+        let listing = self.view().list(path, false)?;
+        let adds = self.view().stat(path)?.permission.allows(Permission::R);
+        Ok(SessionListing { listing, staged: self.staged_in(path).unwrap_or_default(), shows_new_uploads: adds })
+    }
+
+    fn staged_in(&self, directory: &TreePath) -> Option<HashMap<Vec<u8>, Entry>> {
+        let cut_uploads = &self.view().shared().interrupted_uploads;
+        if cut_uploads.is_empty() && self.0.staged.lock().is_empty() {
+            return None;
+        }
+        let path = directory;
+        let directory = self.view().open_directory(directory).ok()?;
+        let stat = directory.stat().ok()?;
+        for slot in cut_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
+            // Asking for it is enough.
+            self.staged_at(&path.child(slot.name()), false);
+        }
+        let files: Vec<_> = self.0.staged.lock().iter().map(|(slot, file)| (slot.clone(), file.clone())).collect();
+        let here = |slot: &SlotId| slot.is_in(stat.device, stat.inode);
+        let entries = files.into_iter().filter(|(slot, _)| here(slot)).filter_map(|(slot, file)| {
+            let file = file.upgrade()?;
+            let mut entry = file.staged_stat()?.ok()?;
+            entry.name = slot.name().as_bytes().to_vec();
+            let shown =
+                file.slot_id()? == slot && file.is_visible_over(directory.stat_entry(slot.name()).ok().as_ref());
+            shown.then(|| (entry.name.clone(), entry))
+        });
+        Some(entries.collect())
+    }
+
+    fn check_no_staged_upload(&self, path: &TreePath) -> Result<()> {
+        if self.staged_at(path, false).is_some() { Err(Error::AlreadyExists) } else { Ok(()) }
+    }
+
+    /// Returns the session's staged file that stands under a path, as long as the tree shows there what it showed when
+    /// the file was opened.
+    fn staged_at(&self, path: &TreePath, follow: bool) -> Option<Arc<WritableFile>> {
+        let has_cut = !self.view().shared().interrupted_uploads.is_empty();
+        if !has_cut && self.0.staged.lock().is_empty() {
+            return None;
+        }
+        let spot = self.resolve_slot(path, follow)?;
+        let slot = SlotId::new(&spot.directory_stat, &spot.name);
+        if has_cut {
+            self.resume_interrupted(&spot, &slot);
+        }
+        let file = self.0.staged.lock().get(&slot)?.upgrade()?;
+        // A file that was staged again is for another name than it was at first.
+        (file.slot_id()? == slot && file.is_visible_over(spot.stat().ok()?.as_ref())).then_some(file)
+    }
+
+    /// Takes what an earlier connection of the token has left of an upload to a name, where nothing stands there.
+    fn resume_interrupted(&self, spot: &EntrySlot, slot: &SlotId) {
+        let (view, cut_uploads) = (self.view(), &self.view().shared().interrupted_uploads);
+        let free = matches!(spot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot);
+        // Who may not write there any more has no use of it.
+        let writable = || view.slot_with_permission(&spot.path, TreeOperation::Create.permission()).ok();
+        let Some(spot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
+        let Some(cut) = cut_uploads.take(view.session().token(), slot) else { return };
+        match StagedUpload::resume_interrupted(view, &spot, cut) {
+            Ok(Some(upload)) => {
+                let file = WritableFile::new(EditMode::default(), WritableState::Staged(Box::new(upload)));
+                self.register_staged(&file);
+                self.0.resumed.lock().insert(slot.clone(), file);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(path = %spot.path, %error, "a cut upload can't be gone on with"),
+        }
+    }
+
+    /// Returns what was left of an upload by an earlier connection, for a handle that goes on with it.
+    fn take_resumed(&self, file: &Arc<WritableFile>, mode: EditMode) -> Option<Arc<WritableFile>> {
+        let mut resumed = self.0.resumed.lock();
+        let slot = resumed.iter().find(|(_, other)| Arc::ptr_eq(other, file)).map(|(slot, _)| slot.clone())?;
+        resumed.remove(&slot);
+        let mut state = file.state.write();
+        let WritableState::Staged(mut upload) = std::mem::replace(&mut *state, WritableState::Closed) else {
+            return None;
+        };
+        upload.continue_writing(mode.append);
+        let file = WritableFile::new(mode, WritableState::Staged(upload));
+        self.register_staged(&file);
+        Some(file)
+    }
+
+    /// Returns the slot that a path leads to, over links that lead to nothing in the tree too.
+    fn resolve_slot(&self, path: &TreePath, follow: bool) -> Option<EntrySlot> {
+        let mut path = path.clone();
+        for _ in 0..MAX_SYMLINKS {
+            let spot = self.view().slot_with_permission(&path, Permission::NONE).ok()?;
+            match spot.stat().ok()? {
+                Some(stat) if follow && stat.kind == Some(EntryKind::Symlink) => {
+                    path = match self.view().canonical(&path).ok()? {
+                        // It leads to nothing in the tree: where that would be.
+                        there if there == spot.path => self.view().dangling_link_target(&spot, &path).ok()??,
+                        there => there,
+                    };
+                }
+                Some(_) | None => return Some(spot),
+            }
+        }
+        None
+    }
+
+    fn slot_path(&self, path: &TreePath) -> Result<TreePath> {
+        self.resolve_slot(path, true).map(|spot| spot.path).ok_or(Error::Absent)
+    }
+
+    /// Shows a staged file under the name that it is for.
+    fn register_staged(&self, file: &Arc<WritableFile>) {
+        if let Some(slot) = file.slot_id() {
+            // It is for one name at a time.
+            self.unregister_staged(file);
+            self.0.staged.lock().insert(slot, Arc::downgrade(file));
+        }
+    }
+
+    /// Shows a file no longer that has ended.
+    pub(super) fn unregister_staged(&self, file: &Arc<WritableFile>) {
+        let ended = Arc::downgrade(file);
+        self.0.staged.lock().retain(|_, shown| !Weak::ptr_eq(shown, &ended));
+    }
+
+    /// Lets go of what was left by an earlier connection, once it is staged no more.
+    fn drop_finished_resumed(&self) {
+        self.0.resumed.lock().retain(|_, file| matches!(&*file.state.read(), WritableState::Staged(_)));
+    }
+
+    /// Does something to the content of a file, in a state in which its type is judged where the token limits types.
+    ///
+    /// # Errors
+    /// What `work` says; as [`SessionFiles::restage`].
+    pub(super) fn with_writable_state<T>(
+        &self,
+        file: &Arc<WritableFile>,
+        work: impl FnOnce(&WritableFile, &WritableState) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..STAGING_ATTEMPTS {
+            let state = file.state.read();
+            if !self.must_be_staged(&state)? {
+                return work(file, &state);
+            }
+            drop(state);
+            // Another channel may commit it again before the lock is back.
+            self.restage(file)?;
+        }
+        Err(Error::Replaced)
+    }
+
+    /// Tells whether what is written next has to go into a copy. A file without any name is seen by nobody.
+    fn must_be_staged(&self, state: &WritableState) -> Result<bool> {
+        match state {
+            WritableState::InPlace(editor) if self.view().limits_types() => Ok(editor.file().stat()?.link_count > 0),
+            _ => Ok(false),
+        }
+    }
+
+    /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
+    /// as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] where another file has its name; as [`View::edit`].
+    fn restage(&self, file: &Arc<WritableFile>) -> Result<()> {
+        let _one_at_a_time = self.0.copy_lock.lock();
+        let (place, stat) = match &*file.state.read() {
+            WritableState::InPlace(editor) => (editor.current_location()?, editor.file().stat()?),
+            _ => return Ok(()),
+        };
+        if !place.linked {
+            // It has other names, which nobody can tell from here.
+            return Err(Error::Replaced);
+        }
+        let other = self.staged_at(&place.path, false);
+        let stat = match &other {
+            // Another handle of the session edits a copy of this very file: both go on in one.
+            Some(other) if other.is_copy_of(&stat) => {
+                other.commit_for(|| Ok(()))?;
+                other.file_stat()?
+            }
+            Some(_) => return Err(Error::Replaced),
+            None => stat,
+        };
+        let mut state = file.state.write();
+        if !matches!(&*state, WritableState::InPlace(_)) {
+            return Ok(());
+        }
+        let mode = EditMode { create: false, exclusive: false, truncate: false, ..file.mode };
+        let EditTarget::Copy(copy) = self.view().edit(&place.path, mode, &WriteConditions::none())?.into_target()
+        else {
+            return Ok(());
+        };
+        if !copy.replaces_entry(&stat) {
+            return Err(Error::Replaced);
+        }
+        *state = WritableState::Staged(copy);
+        drop(state);
+        self.register_staged(file);
+        Ok(())
+    }
+}
+
+impl WritableFile {
+    /// Tells whether it is a staged copy of a file.
+    fn is_copy_of(&self, file: &Stat) -> bool {
+        matches!(&*self.state.read(), WritableState::Staged(upload) if upload.replaces_entry(file))
+    }
+
+    fn slot_id(&self) -> Option<SlotId> {
+        let state = self.state.read();
+        let WritableState::Staged(upload) = &*state else { return None };
+        let (directory, name) = upload.directory_and_name();
+        Some(SlotId::new(&directory.stat().ok()?, name))
+    }
+}

@@ -1,0 +1,54 @@
+//! Tags: labels of files, kept as a dead property in a form of its own, so that they follow a file and its
+//! copies as dead properties do.
+
+use super::{DeadProperty, PropertyChange, PropertyName};
+use crate::domain::FileTag;
+
+const TAGS_XML_PREFIX: &str = "<tags xmlns=\"urn:patgate\">";
+const TAGS_XML_SUFFIX: &str = "</tags>";
+
+/// Returns the name of the property that holds tags: `{urn:patgate}tags`, a list with commas.
+pub fn tags_property() -> PropertyName {
+    PropertyName { namespace: "urn:patgate".to_owned(), name: "tags".to_owned() }
+}
+
+/// Returns the change that labels with these tags, and no others; each counts once.
+pub fn set_tags_change(tags: &[FileTag]) -> PropertyChange {
+    let mut list: Vec<&str> = Vec::new();
+    for tag in tags.iter().map(FileTag::as_str) {
+        if !list.contains(&tag) {
+            list.push(tag);
+        }
+    }
+    if list.is_empty() {
+        return PropertyChange::Remove(tags_property());
+    }
+    let text = list.join(",").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    PropertyChange::Set(DeadProperty {
+        name: tags_property(),
+        value: format!("{TAGS_XML_PREFIX}{text}{TAGS_XML_SUFFIX}"),
+    })
+}
+
+/// Reads the tags back; none of what [`label`] didn't write.
+pub(super) fn parse_tags(value: &str) -> Option<Vec<FileTag>> {
+    let text = value.strip_prefix(TAGS_XML_PREFIX)?.strip_suffix(TAGS_XML_SUFFIX)?;
+    let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+    text.split(',').map(|tag| tag.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_round_trip_through_property() {
+        let tags: Vec<FileTag> = ["a", "b & <c>", "a", "&lt;"].iter().map(|text| text.parse().expect("tag")).collect();
+        let PropertyChange::Set(property) = set_tags_change(&tags) else { panic!("set") };
+        assert_eq!(property.value, "<tags xmlns=\"urn:patgate\">a,b &amp; &lt;c&gt;,&amp;lt;</tags>");
+        let unique: Vec<FileTag> = [&tags[0], &tags[1], &tags[3]].map(Clone::clone).into();
+        assert_eq!(parse_tags(&property.value), Some(unique));
+        assert_eq!(set_tags_change(&[]), PropertyChange::Remove(tags_property()));
+        assert_eq!(parse_tags("<x:tags xmlns:x=\"urn:patgate\">a</x:tags>"), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! Moving an entry to another file system: a whole copy takes the target's place, then the source goes.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::copy::{CopyJob, MoveByCopy};
+use super::{OverwriteMode, View, WriteConditions};
+use crate::domain::{EntryName, Permission, TreePath};
+use crate::tree::authorize::EntrySlot;
+use crate::tree::fs::{DirectoryFd, OpenMode, StagedEntry, StagingDirectory, Stat};
+use crate::tree::handle_access::HandleAccess;
+use crate::tree::{EntryKind, Error, Result};
+
+/// What is to move, copied into staging.
+pub(super) struct CrossDeviceCopy {
+    staged: StagedEntry,
+    /// What the entry was, and all in it.
+    stat: Stat,
+    fingerprint: u64,
+}
+
+/// What has become of a source.
+enum SourceRemoval {
+    /// It waits to be removed.
+    Removed(StagedEntry),
+    /// It stands where it was.
+    Restored(Error),
+}
+
+impl View {
+    /// Moves an entry to another file system, of which all else is allowed already.
+    pub(super) fn move_cross_device(
+        &self,
+        source: &EntrySlot,
+        stat: &Stat,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+    ) -> Result<bool> {
+        if stat.is_directory() && self.fs().contains_mounts(&source.path)? {
+            return Err(Error::Forbidden);
+        }
+        if stat.is_directory() {
+            // What is staged for it can't follow it.
+            self.shared().upload_registry.check_no_uploads(self.fs(), &source.path)?;
+        }
+        let copied = self.copy_cross_device(source, stat, target)?;
+        self.commit_cross_device(copied, source, target, overwrite, claim)
+    }
+
+    /// Puts a copy in the place of its target and removes the source, if that is still what was copied.
+    pub(super) fn commit_cross_device(
+        &self,
+        copied: CrossDeviceCopy,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        claim: &WriteConditions<'_>,
+    ) -> Result<bool> {
+        let CrossDeviceCopy { staged, stat, fingerprint: sum } = copied;
+        let leaving = self.staging(source)?;
+        // Not under the locks: that takes long in a large folder, and everybody would wait.
+        if self.subtree_fingerprint(source, &stat)? != sum {
+            return Err(Error::PreconditionFailed);
+        }
+        let names = self.shared().path_locks.lock(&[&source.path, &target.path]);
+        let steady = self.shared().locks.freeze();
+        let moving = self.check_move(source, target, overwrite, claim)?;
+        if self.entry_fingerprint(&TreePath::root(), &moving.moved) != self.entry_fingerprint(&TreePath::root(), &stat)
+        {
+            return Err(Error::PreconditionFailed);
+        }
+        // Before the change begins: nothing is named while it is under way.
+        self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
+        let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entry_identity())?;
+        let effect = self.shared().link_moves.lock_exclusive();
+        // The links of the copy were judged for this place.
+        if self.fs().path_of_fd(&target.directory).as_ref() != Some(&target.directory_path()) {
+            return Err(Error::NoParent);
+        }
+        let old = match &moving.replaced {
+            Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite)?,
+            None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite)?,
+        };
+        effect.mark_arrival(&target.path);
+        // What was replaced may come back, and its links with it: until then nothing above it moves.
+        let pinned = effect.pin(&target.path);
+        drop(effect);
+        self.sync_directory(&target.directory)?;
+        let left = match self.remove_source(&leaving, source, &stat, sum)? {
+            SourceRemoval::Removed(left) => left,
+            SourceRemoval::Restored(error) => {
+                self.restore_target(target, old)?;
+                return Err(error);
+            }
+        };
+        self.sync_directory(&source.directory)?;
+        drop(pinned);
+        change.finish()?;
+        old.into_iter().chain([left]).for_each(|staged| self.shared().background_deletes.enqueue(staged));
+        self.shared().locks.remove_subtree(&source.path);
+        self.shared().locks.remove_below(&target.path);
+        drop((steady, names));
+        Ok(moving.replaced.is_some())
+    }
+
+    /// Puts a copy in the place of what stands at its target, as `overwrite` asks, and returns that: it is to be had
+    /// back until the source is gone.
+    fn replace_with_backup(
+        &self,
+        staged: StagedEntry,
+        folder: bool,
+        target: &EntrySlot,
+        replaced: &Stat,
+        overwrite: OverwriteMode,
+    ) -> Result<Option<StagedEntry>> {
+        if overwrite != OverwriteMode::Posix {
+            return self.exchange_staged(staged, target);
+        }
+        let below = |name| TreePath::root().child(name);
+        match (folder, replaced.is_directory()) {
+            (false, true) => return Err(Error::IsADirectory),
+            (true, false) => return Err(Error::NotADirectory),
+            (true, true) if !target.directory.open_directory(&below(&target.name))?.is_empty()? => {
+                return Err(Error::DirectoryNotEmpty);
+            }
+            (true, true) | (false, false) => {}
+        }
+        let old = self.exchange_staged(staged, target)?;
+        // Something may have come into an empty folder since.
+        if folder && let Some(staged) = &old {
+            let (staging, name) = staged.directory_and_name();
+            if !staging.open_directory(&below(name))?.is_empty()? {
+                self.restore_target(target, old)?;
+                return Err(Error::DirectoryNotEmpty);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Takes the source away, of which a copy stands in its place. A folder is looked at once more where nothing
+    /// comes to it any longer: it goes back if it isn't what was copied. An error says that it could not.
+    fn remove_source(
+        &self,
+        leaving: &Arc<StagingDirectory>,
+        source: &EntrySlot,
+        stat: &Stat,
+        sum: u64,
+    ) -> Result<SourceRemoval> {
+        if !stat.is_directory() {
+            let left = leaving.move_in(&source.directory, &source.name);
+            return Ok(left.map_or_else(|error| SourceRemoval::Restored(error.into()), SourceRemoval::Removed));
+        }
+        let left = match leaving.back_up(&source.directory, &source.name, &source.path) {
+            Ok(left) => left,
+            Err(error) => return Ok(SourceRemoval::Restored(error.into())),
+        };
+        let (folder, name) = left.directory_and_name();
+        let error = match self.subtree_fingerprint_at(folder, name, stat) {
+            Ok(now) if now == sum => return Ok(SourceRemoval::Removed(left.discard())),
+            changed => changed.err().unwrap_or(Error::PreconditionFailed),
+        };
+        left.restore(&source.directory, &source.name)?;
+        Ok(SourceRemoval::Restored(error))
+    }
+
+    /// Copies into staging what is to move, as it is.
+    pub(super) fn copy_cross_device(
+        &self,
+        source: &EntrySlot,
+        stat: &Stat,
+        target: &EntrySlot,
+    ) -> Result<CrossDeviceCopy> {
+        let sum = self.subtree_fingerprint(source, stat)?;
+        let access = HandleAccess::new(self, source.path.clone(), Permission::W)?;
+        let top = self.link_boundary(target)?;
+        if stat.kind == Some(EntryKind::Symlink) {
+            self.check_link_move(source, &target.path, &top)?;
+        }
+        let moved = Some(MoveByCopy { from: source.path.clone(), to: target.path.clone(), link_boundary: top });
+        let goes_to = target.path.clone();
+        let work = CopyJob {
+            view: self,
+            access,
+            target: goes_to,
+            is_move: true,
+            move_by_copy: moved,
+            skips_limits: !source.permission.allows(Permission::R),
+        };
+        let staging = self.staging(target)?;
+        let staged = match stat.kind {
+            Some(EntryKind::Directory) => {
+                let staged = staging.create_directory()?;
+                let folder = source.directory.open_directory(&TreePath::root().child(&source.name))?;
+                let copy = work.copy_directory(&folder, stat, &staged, true)?;
+                if self.is_synced() {
+                    self.sync_tree(&copy)?;
+                }
+                staged
+            }
+            // On disk with the directory that it is put in.
+            Some(EntryKind::Symlink) => staging.create_symlink(&source.directory.read_link(&source.name)?)?,
+            Some(EntryKind::File) => {
+                let (copy, staged) = staging.create_file()?;
+                work.copy_file(&source.directory.open(&source.name, OpenMode::Read)?, stat, &copy, &target.name)?;
+                if self.is_synced() {
+                    copy.sync()?;
+                }
+                staged
+            }
+            None => return Err(Error::Unsupported),
+        };
+        Ok(CrossDeviceCopy { staged, stat: stat.clone(), fingerprint: sum })
+    }
+
+    /// Returns a number that is another once anything in an entry has changed: what is there and its content.
+    fn subtree_fingerprint(&self, source: &EntrySlot, stat: &Stat) -> Result<u64> {
+        self.subtree_fingerprint_at(&source.directory, &source.name, stat)
+    }
+
+    fn subtree_fingerprint_at(&self, folder: &DirectoryFd, name: &EntryName, stat: &Stat) -> Result<u64> {
+        let mut sum = self.entry_fingerprint(&TreePath::root(), stat);
+        if stat.is_directory() {
+            let top = folder.open_directory(&TreePath::root().child(name))?;
+            self.walk_below(&top, |_, below, name, stat| {
+                sum = sum.wrapping_add(self.entry_fingerprint(&below.child(name), stat));
+                Ok(())
+            })?;
+        }
+        Ok(sum)
+    }
+
+    fn entry_fingerprint(&self, place: &TreePath, stat: &Stat) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let tag = (stat.kind == Some(EntryKind::File)).then(|| self.shared().etags.etag_of(stat).to_bytes());
+        (place.as_bytes(), stat.inode, tag).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Takes a copy back that was put at a target, where what it replaced stands then again.
+    fn restore_target(&self, target: &EntrySlot, old: Option<StagedEntry>) -> Result<()> {
+        let copy = match old {
+            Some(old) => self.exchange_staged(old, target)?,
+            None => Some(self.staging(target)?.move_in(&target.directory, &target.name)?),
+        };
+        copy.into_iter().for_each(|copy| self.shared().background_deletes.enqueue(copy));
+        self.sync_directory(&target.directory)
+    }
+}
