@@ -462,7 +462,7 @@ fn a_library_outside_its_room_is_a_fault() {
         ("webdav/lock.rs", "fn f(c: &rusqlite::Connection) {}", "`rusqlite`"),
         ("webdav/lock.rs", "impl From<russh::Error> for Error {}", "`russh`"),
         ("tree/view.rs", "use rustix::fs::openat2;", "`rustix`"),
-        ("tree/fsess.rs", "use rustix::fs::openat2;", "`rustix`"),
+        ("tree/file_tree.rs", "use rustix::fs::openat2;", "`rustix`"),
         ("store/mod.rs", "use hyper::Request;", "`hyper`"),
         ("tokens/mod.rs", "#[derive(clap::Args)] struct A;", "`clap`"),
     ];

@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use super::privilege_escalation::{EscalationEnv, protocol_limits, scope_targets};
 use super::*;
 use crate::domain::{ByteSize, Protocol, Role};
 
@@ -199,4 +200,71 @@ proptest! {
             family.check()?;
         }
     }
+}
+
+#[test]
+fn child_never_exceeds_narrowed_parent() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let parent = site
+        .issue_bearer(&alice.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("10d")));
+    let asking = |text| {
+        site.issue_with(&parent.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime(text)))
+    };
+    assert!(matches!(asking("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
+    assert!(asking("10d").is_ok());
+    let child = site.issue_bearer(&parent.principal, "alice", |_| {});
+    let record = site.tokens.find(ADMIN, child.id).expect("there");
+    assert_eq!(record.parent, Some(parent.id));
+    assert_eq!(record.expiry.hard_limit(), site.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
+
+    let session = site.session_of(&child);
+    let below = tree_path("/alice/below");
+    assert!(session.access().expect("open").may(&below, Permission::RW));
+    let change = NarrowRequest { scopes: scope_targets(&["path:/alice/below:r"]), ..NarrowRequest::default() };
+    site.narrow(&alice, parent.id, change).expect("narrowed");
+    let access = session.access().expect("open");
+    assert!(
+        access.may(&below, Permission::R)
+            && !access.may(&below, Permission::W)
+            && !access.may(&tree_path("/alice"), Permission::R)
+    );
+
+    let at = site.clock.now().saturating_add(ONE_DAY);
+    site.narrow(&alice, parent.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
+        .expect("narrowed");
+    session.access().expect("open still");
+    assert_eq!(session.deadline(), at, "a child does not outlive a narrowed parent");
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").deadline(), at, "and says so");
+    site.narrow(
+        &alice,
+        parent.id,
+        NarrowRequest { limits: protocol_limits(&[Protocol::Sftp]), ..NarrowRequest::default() },
+    )
+    .expect("ok");
+    assert!(session.access().is_err(), "an open session whose door was closed ends");
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);
+    site.clock.advance(ONE_DAY);
+    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Expired);
+}
+
+#[test]
+fn revoking_parent_closes_descendant_sessions() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let child = site.issue_bearer(&alice.principal, "alice", |_| ());
+    let grandchild = site.issue_bearer(&child.principal, "alice", |_| ());
+    let session = site.session_of(&grandchild);
+    assert!(session.access().is_ok());
+    site.tokens.revoke(&alice.principal, &[child.id]).expect("revoked");
+    assert!(session.access().is_err());
+    assert_eq!(site.tokens.find(ADMIN, grandchild.id).expect("there").state, TokenState::Revoked);
+}
+
+#[test]
+fn child_counts_toward_owner_token_limit() {
+    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    for _ in 0..4 {
+        site.issue_with(&alice.principal, "alice", |_| ()).expect("minted");
+    }
+    let refused = site.issue_with(&alice.principal, "alice", |_| ());
+    assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
 }
