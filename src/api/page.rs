@@ -25,7 +25,7 @@ pub(super) struct Page<T> {
 /// Reads how many entries are asked for.
 ///
 /// # Errors
-/// [`Error::Malformed`] for none, or too many.
+/// [`Error::MalformedXml`] for none, or too many.
 pub(super) fn limit(asked: Option<usize>) -> Result<usize> {
     match asked.unwrap_or(USUAL) {
         limit @ 1..=MOST => Ok(limit),

@@ -141,8 +141,8 @@ fn settings(config: Config) -> Settings {
         properties: config.property_space,
         state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
-            deep_listing: config.propfind_infinity_entries,
-            uploads: config.unfinished_upload_space,
+            propfind_infinity_entries: config.propfind_infinity_entries,
+            upload_space: config.unfinished_upload_space,
         },
         sftp_options: SftpOptions {
             login_timeout: config.sftp_login_timeout,

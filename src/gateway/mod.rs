@@ -271,7 +271,7 @@ impl Gateway {
 fn cut_upload_policy(settings: &Settings) -> tree::InterruptedUploadPolicy {
     tree::InterruptedUploadPolicy {
         keep_for: settings.sftp_options.upload_retention,
-        space: settings.webdav_options.uploads,
+        space: settings.webdav_options.upload_space,
     }
 }
 

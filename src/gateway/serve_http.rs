@@ -151,8 +151,8 @@ impl HttpDoor {
             let words = cross_origin::REFUSAL;
             return if for_api { Api::refuse(words) } else { text_response(StatusCode::FORBIDDEN, words) };
         }
-        if Webdav::serves(path) {
-            return self.webdav.answer(request, origin).await;
+        if Webdav::serves_path(path) {
+            return self.webdav.handle(request, origin).await;
         }
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {
             return encoded();

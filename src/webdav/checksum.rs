@@ -12,35 +12,35 @@ use super::error::{Error, Result};
 use crate::tree::{CancellationFlag, FileReader};
 
 /// Digests of larger files are not reckoned when they are asked for.
-const MAX_ASKED: u64 = 64 << 20;
+const REPR_DIGEST_MAX_FILE_BYTES: u64 = 64 << 20;
 /// As much is read at once of a file whose digest is asked for.
-const BLOCK: usize = 256 * 1024;
+const DIGEST_READ_BYTES: usize = 256 * 1024;
 
 /// Which checksums are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum ChecksumScope {
     /// All: the body is the whole file.
-    All,
+    BodyAndFile,
     /// Those of the body, which is a part of the file.
-    Part,
+    Body,
     /// Those of the whole file.
-    Whole,
+    File,
 }
 
 /// Checksums that were announced, and what has been reckoned so far.
 #[derive(Default)]
-pub(super) struct Checksums {
-    announced: Vec<Announced>,
+pub(super) struct ContentChecksums {
+    expected: Vec<ExpectedDigest>,
     /// What a sync client is told later of content that it announced a checksum of: whichever it compares by.
-    kept: Vec<(&'static str, Running)>,
+    stored: Vec<(&'static str, ContentHasher)>,
 }
 
-struct Announced {
+struct ExpectedDigest {
     digest: Vec<u8>,
-    running: Running,
+    hasher: ContentHasher,
 }
 
-enum Running {
+enum ContentHasher {
     Sha1(sha1::Sha1),
     Sha256(sha2::Sha256),
     Sha512(sha2::Sha512),
@@ -48,40 +48,46 @@ enum Running {
     Adler32(Adler32),
 }
 
-impl Checksums {
+impl ContentChecksums {
     /// Reads what a request announces of its body or file.
-    pub(super) fn announced(headers: &HeaderMap, of: Of) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap, of: ChecksumScope) -> Self {
         let (mut found, mut kept) = (Vec::new(), Vec::new());
         let texts = |name: &str| {
             let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
             values.join(",")
         };
-        if of != Of::Part {
-            found.extend(texts("oc-checksum").split([' ', ',']).filter_map(by_colon).take(1));
+        if of != ChecksumScope::Body {
+            found.extend(texts("oc-checksum").split([' ', ',']).filter_map(parse_oc_checksum).take(1));
             if !found.is_empty() {
-                kept = vec![("SHA1", Running::Sha1(sha1::Sha1::default())), ("MD5", Running::Md5(md5::Context::new()))];
+                kept = vec![
+                    ("SHA1", ContentHasher::Sha1(sha1::Sha1::default())),
+                    ("MD5", ContentHasher::Md5(md5::Context::new())),
+                ];
             }
-            found.extend(texts("repr-digest").split(',').filter_map(structured));
-            found.extend(texts("digest").split(',').filter_map(plain));
+            found.extend(texts("repr-digest").split(',').filter_map(parse_digest_field));
+            found.extend(texts("digest").split(',').filter_map(parse_legacy_digest));
         }
-        if of != Of::Whole {
-            found.extend(texts("content-digest").split(',').filter_map(structured));
+        if of != ChecksumScope::File {
+            found.extend(texts("content-digest").split(',').filter_map(parse_digest_field));
             found.extend(headers.get("content-md5").and_then(|value| {
-                Some(Announced { digest: decode(value.to_str().ok()?), running: Running::of("md5")? })
+                Some(ExpectedDigest {
+                    digest: decode_base64(value.to_str().ok()?),
+                    hasher: ContentHasher::from_name("md5")?,
+                })
             }));
         }
-        Self { announced: found, kept }
+        Self { expected: found, stored: kept }
     }
 
     /// Tells whether nothing was announced.
     pub(super) fn is_empty(&self) -> bool {
-        self.announced.is_empty()
+        self.expected.is_empty()
     }
 
     /// Takes the next bytes in.
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.announced.iter_mut().for_each(|one| one.running.update(bytes));
-        self.kept.iter_mut().for_each(|(_, running)| running.update(bytes));
+        self.expected.iter_mut().for_each(|one| one.hasher.update(bytes));
+        self.stored.iter_mut().for_each(|(_, running)| running.update(bytes));
     }
 
     /// Compares all that was taken in with the checksums that were announced. Returns what is to be kept of them, as
@@ -89,19 +95,19 @@ impl Checksums {
     ///
     /// # Errors
     /// [`Error::Checksum`].
-    pub(super) fn finish(self) -> Result<Option<String>> {
-        if !self.announced.into_iter().all(|one| one.running.finish() == one.digest) {
-            return Err(Error::Checksum);
+    pub(super) fn verify(self) -> Result<Option<String>> {
+        if !self.expected.into_iter().all(|one| one.hasher.finish() == one.digest) {
+            return Err(Error::ChecksumMismatch);
         }
         let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let kept: Vec<String> =
-            self.kept.into_iter().map(|(kind, sum)| format!("{kind}:{}", hex(sum.finish()))).collect();
+            self.stored.into_iter().map(|(kind, sum)| format!("{kind}:{}", hex(sum.finish()))).collect();
         Ok(Some(kept.join(" ")).filter(|kept| !kept.is_empty()))
     }
 }
 
 /// Returns the one of the checksums that were kept which `OC-Checksum` tells.
-pub(super) fn first(kept: &str) -> &str {
+pub(super) fn first_stored_checksum(kept: &str) -> &str {
     kept.split(' ').next().unwrap_or_default()
 }
 
@@ -110,7 +116,7 @@ pub(super) fn first(kept: &str) -> &str {
 ///
 /// # Errors
 /// What the tree says while the file is read; [`crate::tree::Error::SessionEnded`] once the request is cancelled.
-pub(super) fn wanted(
+pub(super) fn repr_digest(
     headers: &HeaderMap,
     reader: &FileReader,
     cancellation: &CancellationFlag,
@@ -120,12 +126,14 @@ pub(super) fn wanted(
     let likes = value.split(',').filter_map(|one| {
         let (name, weight) = one.split_once('=')?;
         let weight: u8 = weight.trim().parse().ok().filter(|weight| *weight > 0)?;
-        Some((weight, name.trim(), Running::of(name.trim()).filter(|_| name.contains("sha-"))?))
+        Some((weight, name.trim(), ContentHasher::from_name(name.trim()).filter(|_| name.contains("sha-"))?))
     });
-    let Some((_, name, mut running)) = likes.max_by_key(|(weight, ..)| *weight).filter(|_| size <= MAX_ASKED) else {
+    let Some((_, name, mut running)) =
+        likes.max_by_key(|(weight, ..)| *weight).filter(|_| size <= REPR_DIGEST_MAX_FILE_BYTES)
+    else {
         return Ok(None);
     };
-    let mut buffer = vec![0; BLOCK];
+    let mut buffer = vec![0; DIGEST_READ_BYTES];
     let mut offset = 0;
     while offset < size {
         cancellation.check()?;
@@ -141,33 +149,33 @@ pub(super) fn wanted(
 }
 
 /// `SHA1:…`, in hexadecimal.
-fn by_colon(text: &str) -> Option<Announced> {
+fn parse_oc_checksum(text: &str) -> Option<ExpectedDigest> {
     let (kind, digits) = text.split_once(':')?;
-    Some(Announced { running: Running::of(kind)?, digest: unhex(digits) })
+    Some(ExpectedDigest { hasher: ContentHasher::from_name(kind)?, digest: decode_hex(digits) })
 }
 
 /// `sha-256=:…:`, a member of a dictionary (RFC 8941 section 3.2) that is a byte sequence.
-fn structured(text: &str) -> Option<Announced> {
+fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
     let (kind, value) = text.trim().split_once('=')?;
     let value = value.split(';').next().unwrap_or_default();
     let inner = value.trim().strip_prefix(':').and_then(|value| value.strip_suffix(':')).unwrap_or_default();
-    Some(Announced { running: Running::of(kind)?, digest: decode(inner) })
+    Some(ExpectedDigest { hasher: ContentHasher::from_name(kind)?, digest: decode_base64(inner) })
 }
 
 /// `SHA-256=…` (RFC 3230 section 4.1.1).
-fn plain(text: &str) -> Option<Announced> {
+fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
     let (kind, value) = text.trim().split_once('=')?;
-    let running = Running::of(kind)?;
-    let digest = if matches!(running, Running::Adler32(_)) { unhex(value) } else { decode(value) };
-    Some(Announced { running, digest })
+    let running = ContentHasher::from_name(kind)?;
+    let digest = if matches!(running, ContentHasher::Adler32(_)) { decode_hex(value) } else { decode_base64(value) };
+    Some(ExpectedDigest { hasher: running, digest })
 }
 
 /// Reads base64; what can't be read is the digest of nothing.
-fn decode(text: &str) -> Vec<u8> {
+fn decode_base64(text: &str) -> Vec<u8> {
     STANDARD.decode(text.trim()).unwrap_or_default()
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+fn decode_hex(text: &str) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pairs = text.trim().as_bytes().chunks(2).map(|pair| match pair {
         [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
@@ -176,8 +184,8 @@ fn unhex(text: &str) -> Vec<u8> {
     pairs.collect::<Option<Vec<u8>>>().unwrap_or_default()
 }
 
-impl Running {
-    fn of(kind: &str) -> Option<Self> {
+impl ContentHasher {
+    fn from_name(kind: &str) -> Option<Self> {
         Some(match kind.trim().to_ascii_lowercase().as_str() {
             "sha1" | "sha" => Self::Sha1(sha1::Sha1::default()),
             "sha256" | "sha-256" => Self::Sha256(sha2::Sha256::default()),
@@ -204,7 +212,7 @@ impl Running {
             Self::Sha256(running) => running.finalize().to_vec(),
             Self::Sha512(running) => running.finalize().to_vec(),
             Self::Md5(running) => running.finalize().0.to_vec(),
-            Self::Adler32(running) => running.value().to_be_bytes().to_vec(),
+            Self::Adler32(running) => running.digest().to_be_bytes().to_vec(),
         }
     }
 }
@@ -231,7 +239,7 @@ impl Adler32 {
         }
     }
 
-    fn value(&self) -> u32 {
+    fn digest(&self) -> u32 {
         (self.1 << 16) | self.0
     }
 }
@@ -240,20 +248,20 @@ impl Adler32 {
 mod tests {
     use super::*;
 
-    fn holds(value: &str, content: &[u8]) -> Option<bool> {
-        announced("oc-checksum", value, content)
+    fn verifies_content_digest(value: &str, content: &[u8]) -> Option<bool> {
+        verifies_header("oc-checksum", value, content)
     }
 
-    fn announced(name: &'static str, value: &str, content: &[u8]) -> Option<bool> {
+    fn verifies_header(name: &'static str, value: &str, content: &[u8]) -> Option<bool> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().expect("value"));
-        let mut sums = Checksums::announced(&headers, Of::All);
+        let mut sums = ContentChecksums::from_headers(&headers, ChecksumScope::BodyAndFile);
         content.chunks(3).for_each(|part| sums.update(part));
-        (!sums.is_empty()).then(|| sums.finish().is_ok())
+        (!sums.is_empty()).then(|| sums.verify().is_ok())
     }
 
     #[test]
-    fn digests_of_every_header_are_compared() {
+    fn digests_of_every_header_are_verified() {
         for (name, value) in [
             ("repr-digest", "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:"),
             ("content-digest", "unknown=:AAAA:, sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:;p=1"),
@@ -261,15 +269,19 @@ mod tests {
             ("digest", "adler32=024d0127,md5=kAFQmDzST7DWlj99KOF/cg=="),
             ("content-md5", "kAFQmDzST7DWlj99KOF/cg=="),
         ] {
-            assert_eq!(announced(name, value, b"abc"), Some(true), "{name}: {value}");
-            assert_eq!(announced(name, value, b"abd"), Some(false), "{name}: {value}");
+            assert_eq!(verifies_header(name, value, b"abc"), Some(true), "{name}: {value}");
+            assert_eq!(verifies_header(name, value, b"abd"), Some(false), "{name}: {value}");
         }
-        assert_eq!(announced("repr-digest", "sha-256=ungWv48", b"abc"), Some(false), "a digest that can't be read");
-        assert_eq!(announced("repr-digest", "crc32c=:AAAA:", b"abc"), None);
+        assert_eq!(
+            verifies_header("repr-digest", "sha-256=ungWv48", b"abc"),
+            Some(false),
+            "a digest that can't be read"
+        );
+        assert_eq!(verifies_header("repr-digest", "crc32c=:AAAA:", b"abc"), None);
     }
 
     #[test]
-    fn checksums_of_every_known_kind_are_compared() {
+    fn checksums_of_every_known_algorithm_are_verified() {
         for value in [
             "SHA1:a9993e364706816aba3e25717850c26c9cd0d89d",
             "sha256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD",
@@ -277,15 +289,18 @@ mod tests {
             "ADLER32:024d0127",
             "SHA3-256:00 MD5:900150983cd24fb0d6963f7d28e17f72",
         ] {
-            assert_eq!(holds(value, b"abc"), Some(true), "{value}");
-            assert_eq!(holds(value, b"abd"), Some(false), "{value}");
+            assert_eq!(verifies_content_digest(value, b"abc"), Some(true), "{value}");
+            assert_eq!(verifies_content_digest(value, b"abd"), Some(false), "{value}");
         }
-        assert_eq!(holds("SHA1:", b"abc"), Some(false));
-        assert_eq!(holds("CRC64:1", b"abc"), None);
-        assert_eq!(holds("ADLER32:d7ac6b67", &[0xff; 100_000]), Some(adler_of(&[0xff; 100_000]) == 0xd7ac_6b67));
+        assert_eq!(verifies_content_digest("SHA1:", b"abc"), Some(false));
+        assert_eq!(verifies_content_digest("CRC64:1", b"abc"), None);
+        assert_eq!(
+            verifies_content_digest("ADLER32:d7ac6b67", &[0xff; 100_000]),
+            Some(adler32(&[0xff; 100_000]) == 0xd7ac_6b67)
+        );
     }
 
-    fn adler_of(bytes: &[u8]) -> u32 {
+    fn adler32(bytes: &[u8]) -> u32 {
         let (a, b) = bytes.iter().fold((1u64, 0u64), |(a, b), &x| {
             let a = (a + u64::from(x)) % 65_521;
             (a, (a + b) % 65_521)

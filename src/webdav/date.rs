@@ -12,13 +12,13 @@ use crate::domain::UnixMillis;
 use crate::tree::Timestamp;
 
 /// The first second of the year 1.
-const FIRST_SECOND: i64 = -62_135_596_800;
+const MIN_EPOCH_SECONDS: i64 = -62_135_596_800;
 /// The last second of the year 9999.
-const LAST_SECOND: i64 = 253_402_300_799;
+const MAX_EPOCH_SECONDS: i64 = 253_402_300_799;
 
 /// Returns a time as an HTTP date; one outside of the years 1 to 9999 shows as the nearest that can be written.
-pub(super) fn http_date(time: Timestamp) -> String {
-    let seconds = time.seconds.clamp(FIRST_SECOND, LAST_SECOND);
+pub(super) fn format_http_date(time: Timestamp) -> String {
+    let seconds = time.seconds.clamp(MIN_EPOCH_SECONDS, MAX_EPOCH_SECONDS);
     // Listings hold many dates: what writes only those since 1970 is several times as fast.
     match u64::try_from(seconds) {
         Ok(seconds) => httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)),
@@ -37,20 +37,20 @@ pub(super) fn parse_http_date(text: &str) -> Option<i64> {
     let fixed = || rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
     let asctime =
         || DateTime::strptime("%a %b %e %H:%M:%S %Y", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
-    fixed().or_else(asctime).map(jiff::Timestamp::as_second).filter(|seconds| writable(*seconds))
+    fixed().or_else(asctime).map(jiff::Timestamp::as_second).filter(|seconds| is_in_year_range(*seconds))
 }
 
-fn writable(seconds: i64) -> bool {
-    (FIRST_SECOND..=LAST_SECOND).contains(&seconds)
+fn is_in_year_range(seconds: i64) -> bool {
+    (MIN_EPOCH_SECONDS..=MAX_EPOCH_SECONDS).contains(&seconds)
 }
 
 /// Returns a time as RFC 3339 writes it, in UTC with whole seconds.
-pub(super) fn internet_date(time: Timestamp) -> String {
-    UnixMillis::from_millis(time.seconds.clamp(FIRST_SECOND, LAST_SECOND).saturating_mul(1000)).to_string()
+pub(super) fn format_rfc3339(time: Timestamp) -> String {
+    UnixMillis::from_millis(time.seconds.clamp(MIN_EPOCH_SECONDS, MAX_EPOCH_SECONDS).saturating_mul(1000)).to_string()
 }
 
 /// Reads seconds since 1970 as `X-OC-Mtime` has them, with or without a fraction; before 1970 they are negative.
-pub(super) fn parse_epoch(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -70,21 +70,21 @@ pub(super) fn parse_epoch(text: &str) -> Option<Timestamp> {
         (true, 0) => Timestamp { seconds: -seconds, nanos },
         (true, _) => Timestamp { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
     };
-    writable(time.seconds).then_some(time)
+    is_in_year_range(time.seconds).then_some(time)
 }
 
 /// Reads a time as RFC 3339 writes it, with a zone.
-fn parse_internet_date(text: &str) -> Option<Timestamp> {
+fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let time: jiff::Timestamp = text.trim().parse().ok()?;
     let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
     let seconds = i64::try_from(time.as_nanosecond().div_euclid(1_000_000_000)).ok()?;
-    writable(seconds).then_some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
+    is_in_year_range(seconds).then_some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
 }
 
 /// Reads a time that a client sets by PROPPATCH: an HTTP date, seconds since 1970, or RFC 3339.
-pub(super) fn parse_set_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_property_time(text: &str) -> Option<Timestamp> {
     let http = parse_http_date(text).map(|seconds| Timestamp { seconds, nanos: 0 });
-    http.or_else(|| parse_epoch(text)).or_else(|| parse_internet_date(text))
+    http.or_else(|| parse_epoch_seconds(text)).or_else(|| parse_rfc3339(text))
 }
 
 #[cfg(test)]
@@ -92,28 +92,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn at(seconds: i64) -> Timestamp {
+    fn timestamp(seconds: i64) -> Timestamp {
         Timestamp { seconds, nanos: 0 }
     }
 
     #[test]
-    fn times_that_http_cannot_write_show_as_the_nearest_that_it_can() {
-        assert_eq!(http_date(at(981_173_106)), "Sat, 03 Feb 2001 04:05:06 GMT");
-        assert_eq!(http_date(at(-1)), "Wed, 31 Dec 1969 23:59:59 GMT");
-        assert_eq!(http_date(at(i64::MIN)), "Mon, 01 Jan 0001 00:00:00 GMT");
-        assert_eq!(http_date(at(i64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
-        assert_eq!(internet_date(at(981_173_106)), "2001-02-03T04:05:06Z");
-        assert_eq!(internet_date(at(-1)), "1969-12-31T23:59:59Z");
+    fn unrepresentable_times_are_clamped() {
+        assert_eq!(format_http_date(timestamp(981_173_106)), "Sat, 03 Feb 2001 04:05:06 GMT");
+        assert_eq!(format_http_date(timestamp(-1)), "Wed, 31 Dec 1969 23:59:59 GMT");
+        assert_eq!(format_http_date(timestamp(i64::MIN)), "Mon, 01 Jan 0001 00:00:00 GMT");
+        assert_eq!(format_http_date(timestamp(i64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(format_rfc3339(timestamp(981_173_106)), "2001-02-03T04:05:06Z");
+        assert_eq!(format_rfc3339(timestamp(-1)), "1969-12-31T23:59:59Z");
     }
 
     #[test]
-    fn clients_set_times_in_several_forms() {
+    fn property_times_are_accepted_in_several_formats() {
         let part = |seconds, nanos| Some(Timestamp { seconds, nanos });
-        assert_eq!(parse_epoch("981173106"), Some(at(981_173_106)));
-        assert_eq!(parse_epoch("981173106.25"), part(981_173_106, 250_000_000));
-        assert_eq!(parse_epoch("-1.25"), part(-2, 750_000_000));
-        assert_eq!(parse_epoch("-0.5"), part(-1, 500_000_000));
-        assert_eq!(parse_epoch("-5.0"), Some(at(-5)));
+        assert_eq!(parse_epoch_seconds("981173106"), Some(timestamp(981_173_106)));
+        assert_eq!(parse_epoch_seconds("981173106.25"), part(981_173_106, 250_000_000));
+        assert_eq!(parse_epoch_seconds("-1.25"), part(-2, 750_000_000));
+        assert_eq!(parse_epoch_seconds("-0.5"), part(-1, 500_000_000));
+        assert_eq!(parse_epoch_seconds("-5.0"), Some(timestamp(-5)));
         for text in [
             "Sat, 03 Feb 2001 04:05:06 GMT",
             "Saturday, 03-Feb-01 04:05:06 GMT",
@@ -122,10 +122,10 @@ mod tests {
             "2001-02-03T04:05:06Z",
             "2001-02-03T05:05:06+01:00",
         ] {
-            assert_eq!(parse_set_time(text), Some(at(981_173_106)), "{text}");
+            assert_eq!(parse_property_time(text), Some(timestamp(981_173_106)), "{text}");
         }
-        assert_eq!(parse_set_time("Wed Dec 31 23:59:59 1969"), Some(at(-1)));
-        assert_eq!(parse_set_time("1969-12-31T23:59:58.5Z"), part(-2, 500_000_000));
+        assert_eq!(parse_property_time("Wed Dec 31 23:59:59 1969"), Some(timestamp(-1)));
+        assert_eq!(parse_property_time("1969-12-31T23:59:58.5Z"), part(-2, 500_000_000));
         for text in [
             "",
             "x",
@@ -140,21 +140,21 @@ mod tests {
             "Sat, 99 Feb 2001 04:05:06 GMT",
             "2001-02-03",
         ] {
-            assert_eq!(parse_set_time(text), None, "{text}");
+            assert_eq!(parse_property_time(text), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_and_no_time_panics(text: String, seconds: i64) {
-            let _ = (parse_set_time(&text), http_date(at(seconds)), internet_date(at(seconds)));
+        fn arbitrary_text_and_times_never_panic(text: String, seconds: i64) {
+            let _ = (parse_property_time(&text), format_http_date(timestamp(seconds)), format_rfc3339(timestamp(seconds)));
         }
 
         #[test]
-        fn what_is_written_is_read_back(seconds in FIRST_SECOND..=LAST_SECOND) {
-            prop_assert_eq!(parse_http_date(&http_date(at(seconds))), Some(seconds));
-            prop_assert_eq!(parse_set_time(&internet_date(at(seconds))), Some(at(seconds)));
-            prop_assert_eq!(parse_epoch(&seconds.to_string()), Some(at(seconds)));
+        fn formatted_dates_round_trip(seconds in MIN_EPOCH_SECONDS..=MAX_EPOCH_SECONDS) {
+            prop_assert_eq!(parse_http_date(&format_http_date(timestamp(seconds))), Some(seconds));
+            prop_assert_eq!(parse_property_time(&format_rfc3339(timestamp(seconds))), Some(timestamp(seconds)));
+            prop_assert_eq!(parse_epoch_seconds(&seconds.to_string()), Some(timestamp(seconds)));
         }
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::address::Mount;
-use super::get::set;
-use super::verb::Verb;
+use super::get::set_header;
+use super::method::DavMethod;
+use super::resource_url::ClientRoot;
 use crate::auth::{AuthError, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
@@ -24,16 +24,16 @@ pub(super) enum Error {
     Tree(#[from] tree::Error),
     /// Nobody was let in.
     #[error(transparent)]
-    Denied(#[from] AuthError),
+    AuthenticationFailed(#[from] AuthError),
     /// The request can't be read.
     #[error("{0}")]
     Malformed(&'static str),
     /// The path belongs to no part of the tree.
     #[error("no such file or folder")]
-    Elsewhere,
+    NotFound,
     /// Nothing can ever be at the path: in its last part, or already above.
     #[error("the name can't be used: {fault}")]
-    Unnameable {
+    InvalidName {
         /// Whether only the last part can't be.
         last: bool,
         /// The rule that it breaks.
@@ -41,25 +41,25 @@ pub(super) enum Error {
     },
     /// The destination of COPY or MOVE is at fault, not the source.
     #[error("the destination can't be used: {0}")]
-    Destination(#[source] Box<Error>),
+    InvalidDestination(#[source] Box<Error>),
     /// `Destination` leads to another server or out of the part of the tree that the request names.
     #[error("the destination is on another server or outside of this folder")]
-    Foreign,
+    ForeignDestination,
     /// The client's root can't be removed, moved or replaced.
     #[error("the root can't be removed, moved or replaced")]
-    Root,
+    RootProtected,
     /// A listing without end of more than is answered at once.
     #[error("too much lies below: ask folder by folder")]
-    Endless,
+    InfiniteDepth,
     /// A body of XML with a document type: entities of its own are not read.
     #[error("the body has a document type")]
-    Entities,
+    DoctypeForbidden,
     /// A report that is not known, or not of this kind of entry.
     #[error("there is no such report here")]
-    NoSuchReport,
+    UnsupportedReport,
     /// A sync token that is not, or no longer, known.
     #[error("the sync token is not known: begin anew")]
-    StaleToken,
+    InvalidSyncToken,
     /// A directory of more members than can be kept in step (RFC 6578 section 3.2,
     /// DAV:number-of-matches-within-limits).
     #[error("the directory has too many members to be synchronized")]
@@ -72,22 +72,22 @@ pub(super) enum Error {
     NoSuchLock,
     /// A body of XML, or a value in it, that is too large.
     #[error("the body is too large")]
-    TooLong,
+    BodyTooLarge,
     /// A kind of body that the verb doesn't take.
     #[error("{0}")]
-    Unsupported(&'static str),
+    UnsupportedMediaType(&'static str),
     /// A body in a content coding: none is decoded.
     #[error("a body in a content coding is not supported: send it as it is")]
-    Encoded,
+    UnsupportedContentCoding,
     /// The body does not have the checksum that was announced.
     #[error("the content does not have the announced checksum")]
-    Checksum,
+    ChecksumMismatch,
     /// A range that begins beyond the end of a file of so many bytes.
     #[error("the range lies beyond the end of the file")]
-    Unsatisfiable(u64),
+    RangeNotSatisfiable(u64),
     /// An upload that is elsewhere than the client thinks.
     #[error("the upload goes on at another offset")]
-    Offset {
+    OffsetMismatch {
         /// Where it goes on.
         expected: u64,
         /// Where the client would have gone on.
@@ -95,38 +95,38 @@ pub(super) enum Error {
     },
     /// An upload that was said to be of another length.
     #[error("the upload does not have the length that was announced")]
-    Length,
+    LengthMismatch,
     /// Another request works on the upload.
     #[error("another request works on this upload")]
-    InUse,
+    UploadInUse,
     /// The token, or its user, has as many unfinished uploads or parts of them as may wait.
     #[error("too many unfinished uploads wait: finish or cancel one")]
-    Crowded,
+    TooManyUploads,
     /// The unfinished uploads of the user, or of all together, hold as much as they may.
     #[error("unfinished uploads hold as much space as they may: finish or cancel one, or try again later")]
-    Full,
+    UploadSpaceExhausted,
     /// The body ended before its end.
     #[error("the body was cut short")]
-    Cut,
+    Truncated,
     /// The client sent the body more slowly than it has to.
     #[error("the body came too slowly")]
     TooSlow,
     /// A method that is known, but not answered here; others are.
     #[error("the method is not allowed here")]
-    NotAllowed(&'static str),
+    MethodNotAllowed(&'static str),
     /// A method that nobody knows.
     #[error("the method is unknown")]
     UnknownMethod,
     /// Work was lost inside the server.
     #[error("the server has a fault")]
-    Lost,
+    TaskPanicked,
 }
 
 impl From<RequestBodyError> for Error {
     fn from(error: RequestBodyError) -> Self {
         match error {
             RequestBodyError::TooSlow => Self::TooSlow,
-            RequestBodyError::Http1(_) | RequestBodyError::Http2(_) => Self::Cut,
+            RequestBodyError::Http1(_) | RequestBodyError::Http2(_) => Self::Truncated,
         }
     }
 }
@@ -135,8 +135,8 @@ impl From<RequestBodyError> for Error {
 ///
 /// # Errors
 /// What the work says; [`Error::Lost`] when it panicked.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Lost))
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::TaskPanicked))
 }
 
 /// Runs work that keeps a processor busy for long, in its user's turn. When the request's future is dropped, because
@@ -144,13 +144,13 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 ///
 /// # Errors
 /// As [`blocking`]; [`Error::Busy`].
-pub(super) async fn in_turn<T: Send + 'static>(
+pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let turn = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
     let gone = view.cancellation().cancel_on_drop();
-    let done = blocking(move || {
+    let done = run_blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
         let _turn = turn;
         work()
@@ -162,23 +162,23 @@ pub(super) async fn in_turn<T: Send + 'static>(
 
 /// What an error is said in answer to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct DavErrorContext<'a> {
     /// The method, where it is known.
-    pub(super) verb: Option<Verb>,
+    pub(super) method: Option<DavMethod>,
     /// The client's root and the place asked for, once they are known.
-    pub(super) place: Option<(&'a Mount, &'a TreePath)>,
+    pub(super) target: Option<(&'a ClientRoot, &'a TreePath)>,
     /// Whether the place that the error names is a folder.
-    pub(super) folder: bool,
+    pub(super) names_directory: bool,
 }
 
 impl Error {
     /// Says why a body of XML can't be taken: its document type, or that it is not what the verb takes.
-    pub(super) fn unreadable(body: &[u8], what: &'static str) -> Self {
-        if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::Entities } else { Self::Malformed(what) }
+    pub(super) fn from_unreadable_xml(body: &[u8], what: &'static str) -> Self {
+        if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::DoctypeForbidden } else { Self::Malformed(what) }
     }
 
     /// Says that a time is what the file system can't keep, where that is the fault.
-    pub(super) fn of_time(fault: impl Into<Self>) -> Self {
+    pub(super) fn from_time_error(fault: impl Into<Self>) -> Self {
         match fault.into() {
             Self::Tree(tree::Error::Unsupported) => Self::Malformed("the file system can't keep that time"),
             other => other,
@@ -186,7 +186,7 @@ impl Error {
     }
 
     /// Says that what was refused is the destination, where the fault is one of a place.
-    pub(super) fn of_destination(self) -> Self {
+    pub(super) fn into_destination_error(self) -> Self {
         match self {
             Self::Tree(
                 tree::Error::Absent
@@ -196,87 +196,91 @@ impl Error {
                 | tree::Error::InvalidName
                 | tree::Error::Forbidden,
             )
-            | Self::Unnameable { .. }
-            | Self::Malformed(_) => Self::Destination(Box::new(self)),
+            | Self::InvalidName { .. }
+            | Self::Malformed(_) => Self::InvalidDestination(Box::new(self)),
             other => other,
         }
     }
 
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
-    pub(super) fn into_response(self, asked: Asked<'_>) -> Response<ResponseBody> {
-        let status = self.status(asked.verb);
-        let mut response = match (self.element(asked), self.kind()) {
-            (Some(element), _) => problem(status, &element),
+    pub(super) fn into_response(self, asked: DavErrorContext<'_>) -> Response<ResponseBody> {
+        let status = self.status(asked.method);
+        let mut response = match (self.condition_element(asked), self.problem_response()) {
+            (Some(element), _) => dav_error_response(status, &element),
             (None, Some(kind)) => kind,
-            (None, None) => text_response(status, self.line(status)),
+            (None, None) => text_response(status, self.client_message(status)),
         };
         let headers = response.headers_mut();
-        if let Self::Unsatisfiable(size) = self {
-            set(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
+        if let Self::RangeNotSatisfiable(size) = self {
+            set_header(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
         }
-        if matches!(self, Self::Encoded) {
+        if matches!(self, Self::UnsupportedContentCoding) {
             // RFC 9110 section 15.5.16.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {
             add_challenges(headers);
         }
-        if let Some(wait) = self.wait() {
+        if let Some(wait) = self.retry_delay() {
             set_retry_after(headers, wait);
         }
-        if let Self::NotAllowed(others) = self {
+        if let Self::MethodNotAllowed(others) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(others));
         } else if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
-            set(headers, header::ALLOW, Verb::others(asked.verb));
+            set_header(headers, header::ALLOW, DavMethod::tree_methods_except(asked.method));
         }
         response
     }
 
-    fn status(&self, verb: Option<Verb>) -> StatusCode {
-        let creates = verb.is_some_and(Verb::creates);
+    fn status(&self, verb: Option<DavMethod>) -> StatusCode {
+        let creates = verb.is_some_and(DavMethod::may_create);
         match self {
             Self::Tree(error) => tree_status(error, verb),
-            Self::Denied(AuthError::Denied) => StatusCode::UNAUTHORIZED,
-            Self::Denied(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy => {
+            Self::AuthenticationFailed(AuthError::Denied) => StatusCode::UNAUTHORIZED,
+            Self::AuthenticationFailed(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::AuthenticationFailed(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Malformed(_) | Self::Checksum | Self::Cut => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::ChecksumMismatch | Self::Truncated => StatusCode::BAD_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Unnameable { last: true, .. } if creates => StatusCode::FORBIDDEN,
-            Self::Unnameable { last: false, .. } if creates => StatusCode::CONFLICT,
+            Self::InvalidName { last: true, .. } if creates => StatusCode::FORBIDDEN,
+            Self::InvalidName { last: false, .. } if creates => StatusCode::CONFLICT,
             // What is missing there is the folder that would hold the copy (RFC 4918 sections 9.8.5 and 9.9.4).
-            Self::Destination(fault) => match fault.status(Some(Verb::Put)) {
+            Self::InvalidDestination(fault) => match fault.status(Some(DavMethod::Put)) {
                 StatusCode::NOT_FOUND => StatusCode::CONFLICT,
                 status => status,
             },
-            Self::Elsewhere | Self::Unnameable { .. } => StatusCode::NOT_FOUND,
-            Self::Foreign => StatusCode::BAD_GATEWAY,
-            Self::Root | Self::Endless | Self::Entities | Self::NoSuchReport | Self::StaleToken => {
-                StatusCode::FORBIDDEN
-            }
-            Self::NoSuchLock if verb == Some(Verb::Unlock) => StatusCode::CONFLICT,
+            Self::NotFound | Self::InvalidName { .. } => StatusCode::NOT_FOUND,
+            Self::ForeignDestination => StatusCode::BAD_GATEWAY,
+            Self::RootProtected
+            | Self::InfiniteDepth
+            | Self::DoctypeForbidden
+            | Self::UnsupportedReport
+            | Self::InvalidSyncToken => StatusCode::FORBIDDEN,
+            Self::NoSuchLock if verb == Some(DavMethod::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
-            Self::Unsatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Offset { .. } | Self::InUse => StatusCode::CONFLICT,
-            Self::Length => StatusCode::BAD_REQUEST,
-            Self::Crowded | Self::Full | Self::TooManyMembers => StatusCode::INSUFFICIENT_STORAGE,
-            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unsupported(_) | Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::OffsetMismatch { .. } | Self::UploadInUse => StatusCode::CONFLICT,
+            Self::LengthMismatch => StatusCode::BAD_REQUEST,
+            Self::TooManyUploads | Self::UploadSpaceExhausted | Self::TooManyMembers => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType(_) | Self::UnsupportedContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
-            Self::Denied(AuthError::Store(error)) => store_status(error),
-            Self::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::AuthenticationFailed(AuthError::Store(error)) => store_status(error),
+            Self::TaskPanicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// Returns the one line that the client is told. A thing that is missing is told of in the same words
     /// whichever way it was found to be.
-    fn line(&self, status: StatusCode) -> String {
-        if let Self::Destination(fault) = self {
+    fn client_message(&self, status: StatusCode) -> String {
+        if let Self::InvalidDestination(fault) = self {
             let why = match fault.as_ref() {
-                Self::Unnameable { fault, last: true } => fault.to_string(),
-                fault => fault.line(status),
+                Self::InvalidName { fault, last: true } => fault.to_string(),
+                fault => fault.client_message(status),
             };
             return format!("the destination can't be used: {why}");
         }
@@ -285,55 +289,57 @@ impl Error {
             return shortage.message().to_owned();
         }
         if status == StatusCode::NOT_FOUND {
-            return Self::Elsewhere.to_string();
+            return Self::NotFound.to_string();
         }
-        let told = matches!(self, Self::InUse | Self::Tree(tree::Error::UploadInProgress | tree::Error::Replaced));
+        let told =
+            matches!(self, Self::UploadInUse | Self::Tree(tree::Error::UploadInProgress | tree::Error::Replaced));
         if status == StatusCode::CONFLICT && !told {
             return tree::Error::NoParent.to_string();
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a WebDAV request failed");
-            return Self::Lost.to_string();
+            return Self::TaskPanicked.to_string();
         }
         self.to_string()
     }
 
     /// Returns the precondition or postcondition element of RFC 4918 section 16, where there is one.
-    fn element(&self, asked: Asked<'_>) -> Option<String> {
+    fn condition_element(&self, asked: DavErrorContext<'_>) -> Option<String> {
         match self {
             Self::Tree(tree::Error::Locked { root, .. }) => {
-                let name = if asked.verb == Some(Verb::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
-                let (mount, path) = asked.place?;
-                let folder = asked.folder || (root != path && path.starts_with(root));
+                let name =
+                    if asked.method == Some(DavMethod::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
+                let (mount, path) = asked.target?;
+                let folder = asked.names_directory || (root != path && path.starts_with(root));
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
             }
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
-            Self::Tree(tree::Error::AlreadyExists) if asked.verb == Some(Verb::Mkcol) => {
+            Self::Tree(tree::Error::AlreadyExists) if asked.method == Some(DavMethod::Mkcol) => {
                 Some("<D:resource-must-be-null/>".to_owned())
             }
             Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
-            Self::Endless => Some("<D:propfind-finite-depth/>".to_owned()),
-            Self::NoSuchReport => Some("<D:supported-report/>".to_owned()),
-            Self::StaleToken => Some("<D:valid-sync-token/>".to_owned()),
+            Self::InfiniteDepth => Some("<D:propfind-finite-depth/>".to_owned()),
+            Self::UnsupportedReport => Some("<D:supported-report/>".to_owned()),
+            Self::InvalidSyncToken => Some("<D:valid-sync-token/>".to_owned()),
             Self::TooManyMembers => Some("<D:number-of-matches-within-limits/>".to_owned()),
-            Self::Entities => Some("<D:no-external-entities/>".to_owned()),
+            Self::DoctypeForbidden => Some("<D:no-external-entities/>".to_owned()),
             _ => None,
         }
     }
 
     /// Returns the answer of those refusals of an unfinished upload that have a kind of their own
     /// (draft-ietf-httpbis-resumable-upload section 7).
-    fn kind(&self) -> Option<Response<ResponseBody>> {
+    fn problem_response(&self) -> Option<Response<ResponseBody>> {
         let base = "https://iana.org/assignments/http-problem-types#";
         let (status, body) = match self {
-            Self::Offset { expected, provided } => (
+            Self::OffsetMismatch { expected, provided } => (
                 StatusCode::CONFLICT,
                 format!(
                     "{{\"type\":\"{base}mismatching-upload-offset\",\"title\":\"{self}\",\
                      \"expected-offset\":{expected},\"provided-offset\":{provided}}}\n"
                 ),
             ),
-            Self::Length => (
+            Self::LengthMismatch => (
                 StatusCode::BAD_REQUEST,
                 format!("{{\"type\":\"{base}inconsistent-upload-length\",\"title\":\"{self}\"}}\n"),
             ),
@@ -343,7 +349,7 @@ impl Error {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Self::Offset { expected, .. } = self {
+        if let Self::OffsetMismatch { expected, .. } = self {
             headers.insert("upload-complete", HeaderValue::from_static("?0"));
             headers.insert("upload-offset", HeaderValue::from(*expected));
         }
@@ -353,17 +359,19 @@ impl Error {
     /// Returns what the store is short of, where that is why.
     pub(super) fn shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Self::Tree(tree::Error::Store(error)) | Self::Denied(AuthError::Store(error)) => error.client_error(),
+            Self::Tree(tree::Error::Store(error)) | Self::AuthenticationFailed(AuthError::Store(error)) => {
+                error.client_error()
+            }
             _ => None,
         }
     }
 
-    fn wait(&self) -> Option<Duration> {
+    fn retry_delay(&self) -> Option<Duration> {
         match self {
-            Self::Denied(AuthError::Throttled(wait)) => Some(*wait),
-            Self::Denied(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy | Self::InUse => {
-                Some(Duration::from_secs(1))
-            }
+            Self::AuthenticationFailed(AuthError::Throttled(wait)) => Some(*wait),
+            Self::AuthenticationFailed(AuthError::Busy | AuthError::TooManyConnections)
+            | Self::Busy
+            | Self::UploadInUse => Some(Duration::from_secs(1)),
             Self::Tree(tree::Error::TooManyOpenFiles) => Some(Duration::from_secs(1)),
             Self::Tree(tree::Error::Unavailable(_) | tree::Error::TreeMismatch) => Some(tree::OUTAGE_RETRY_AFTER),
             _ => self.shortage().filter(|shortage| *shortage == ClientStoreError::Busy).map(|_| Duration::from_secs(1)),
@@ -371,14 +379,14 @@ impl Error {
     }
 }
 
-fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
-    let creates = verb.is_some_and(Verb::creates);
+fn tree_status(error: &tree::Error, verb: Option<DavMethod>) -> StatusCode {
+    let creates = verb.is_some_and(DavMethod::may_create);
     match error {
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
         tree::Error::Forbidden | tree::Error::Overlap | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
         tree::Error::PathTooLong => StatusCode::FORBIDDEN,
-        tree::Error::AlreadyExists if verb == Some(Verb::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::AlreadyExists if verb == Some(DavMethod::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::AlreadyExists | tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         tree::Error::NotADirectory if creates => StatusCode::CONFLICT,
         tree::Error::NotADirectory => StatusCode::NOT_FOUND,
@@ -392,7 +400,9 @@ fn tree_status(error: &tree::Error, verb: Option<Verb>) -> StatusCode {
         tree::Error::TypeNotAllowed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::InvalidName if creates || matches!(verb, Some(Verb::Copy | Verb::Move)) => StatusCode::FORBIDDEN,
+        tree::Error::InvalidName if creates || matches!(verb, Some(DavMethod::Copy | DavMethod::Move)) => {
+            StatusCode::FORBIDDEN
+        }
         tree::Error::InvalidName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
         tree::Error::SessionEnded(_) => StatusCode::UNAUTHORIZED,
@@ -411,7 +421,7 @@ fn store_status(error: &StoreError) -> StatusCode {
 }
 
 /// Returns an answer with an error element in it (RFC 4918 section 14.5).
-fn problem(status: StatusCode, element: &str) -> Response<ResponseBody> {
+fn dav_error_response(status: StatusCode, element: &str) -> Response<ResponseBody> {
     let body = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:error xmlns:D=\"DAV:\">{element}</D:error>\n");
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
@@ -421,63 +431,69 @@ fn problem(status: StatusCode, element: &str) -> Response<ResponseBody> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::address::Anchor;
+    use super::super::resource_url::UrlPrefix;
     use super::*;
     use crate::http::PublicAddress;
     use http_body_util::BodyExt;
 
-    const UNASKED: Asked<'static> = Asked { verb: Some(Verb::Get), place: None, folder: false };
+    const GET_CONTEXT: DavErrorContext<'static> =
+        DavErrorContext { method: Some(DavMethod::Get), target: None, names_directory: false };
 
-    async fn body(response: Response<ResponseBody>) -> String {
+    async fn body_text(response: Response<ResponseBody>) -> String {
         String::from_utf8(response.into_body().collect().await.expect("body").to_bytes().to_vec()).expect("text")
     }
 
     #[tokio::test]
-    async fn all_that_is_missing_is_told_of_alike() {
+    async fn every_missing_resource_gets_the_same_response() {
         let missing = [
             Error::Tree(tree::Error::Absent),
             Error::Tree(tree::Error::NotADirectory),
             Error::Tree(tree::Error::InvalidName),
-            Error::Elsewhere,
-            Error::Unnameable { last: true, fault: PathError::TooLong },
+            Error::NotFound,
+            Error::InvalidName { last: true, fault: PathError::TooLong },
         ];
         for error in missing {
-            let response = error.into_response(UNASKED);
+            let response = error.into_response(GET_CONTEXT);
             assert_eq!(response.status(), StatusCode::NOT_FOUND);
-            assert_eq!(body(response).await, "no such file or folder\n");
+            assert_eq!(body_text(response).await, "no such file or folder\n");
         }
     }
 
     #[tokio::test]
-    async fn faults_of_the_host_are_for_the_log_alone() {
+    async fn host_errors_are_not_disclosed_to_client() {
         let response =
-            Error::Tree(tree::Error::Filesystem(std::io::Error::other("/srv/secret"))).into_response(UNASKED);
+            Error::Tree(tree::Error::Filesystem(std::io::Error::other("/srv/secret"))).into_response(GET_CONTEXT);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(body(response).await, "the server has a fault\n");
+        assert_eq!(body_text(response).await, "the server has a fault\n");
     }
 
     #[tokio::test]
-    async fn a_lock_in_the_way_is_named_by_its_root_as_the_client_sees_it() {
+    async fn conflicting_lock_is_reported_by_client_visible_root() {
         let at = |text: &str| TreePath::parse(text.as_bytes()).expect("path");
-        let mount = Mount::new(&PublicAddress::default(), Anchor::Tree, at("team"), &"alice".parse().expect("login"));
+        let mount =
+            ClientRoot::new(&PublicAddress::default(), UrlPrefix::Tree, at("team"), &"alice".parse().expect("login"));
         for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
             let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
             let path = at("team/a/b");
-            let response =
-                error.into_response(Asked { verb: Some(Verb::Put), place: Some((&mount, &path)), folder: false });
+            let response = error.into_response(DavErrorContext {
+                method: Some(DavMethod::Put),
+                target: Some((&mount, &path)),
+                names_directory: false,
+            });
             assert_eq!(response.status(), StatusCode::LOCKED);
             let wanted = format!("<D:lock-token-submitted><D:href>{href}</D:href></D:lock-token-submitted>");
-            assert!(body(response).await.contains(&wanted), "{root}");
+            assert!(body_text(response).await.contains(&wanted), "{root}");
         }
     }
 
     #[test]
-    fn strangers_are_challenged_and_told_to_wait() {
-        let response = Error::Denied(AuthError::Denied).into_response(UNASKED);
+    fn unauthenticated_requests_get_challenge_and_retry_after() {
+        let response = Error::AuthenticationFailed(AuthError::Denied).into_response(GET_CONTEXT);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let challenges: Vec<_> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
         assert_eq!(challenges, ["Basic realm=\"patgate\", charset=\"UTF-8\"", "Bearer realm=\"patgate\""]);
-        let response = Error::Denied(AuthError::Throttled(Duration::from_millis(2500))).into_response(UNASKED);
+        let response =
+            Error::AuthenticationFailed(AuthError::Throttled(Duration::from_millis(2500))).into_response(GET_CONTEXT);
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from(3)));
     }
 }

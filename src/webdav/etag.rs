@@ -11,7 +11,7 @@ pub(super) struct EntityTag {
 
 impl EntityTag {
     /// Reads one tag from the front; returns it and what follows.
-    pub(super) fn take(text: &[u8]) -> Option<(Self, &[u8])> {
+    pub(super) fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let (weak, rest) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
         let rest = rest.strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', rest)?;
@@ -21,7 +21,7 @@ impl EntityTag {
     }
 
     /// Reads one tag without its quotes, as Joplin sends them to no end but to keep caches away.
-    fn take_bare(text: &[u8]) -> Option<(Self, &[u8])> {
+    fn parse_unquoted_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let end = text.iter().position(|&b| b == b',' || b.is_ascii_whitespace()).unwrap_or(text.len());
         let (tag, rest) = text.split_at(end);
         let fits = !tag.is_empty() && tag.iter().all(|&b| b.is_ascii_graphic() && b != b'"' && b != b'*');
@@ -29,26 +29,26 @@ impl EntityTag {
     }
 
     /// Compares with a current strong tag, both having to be strong.
-    pub(super) fn is_strongly(&self, current: Option<&str>) -> bool {
-        !self.weak && self.is_weakly(current)
+    pub(super) fn matches_strongly(&self, current: Option<&str>) -> bool {
+        !self.weak && self.matches_weakly(current)
     }
 
     /// Compares with a current tag, weak or not.
-    pub(super) fn is_weakly(&self, current: Option<&str>) -> bool {
+    pub(super) fn matches_weakly(&self, current: Option<&str>) -> bool {
         current.is_some_and(|tag| tag.as_bytes() == self.tag)
     }
 }
 
 /// The value of If-Match or If-None-Match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TagList {
+pub(super) enum EntityTagList {
     /// `*`: anything that is there.
     Any,
     /// Any of these.
     Tags(Vec<EntityTag>),
 }
 
-impl TagList {
+impl EntityTagList {
     /// Reads a header value; several fields are read as one, joined by commas.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         if text.trim_ascii() == b"*" {
@@ -61,7 +61,7 @@ impl TagList {
                 rest = after.trim_ascii_start();
                 continue;
             }
-            let (tag, after) = EntityTag::take(rest).or_else(|| EntityTag::take_bare(rest))?;
+            let (tag, after) = EntityTag::parse_prefix(rest).or_else(|| EntityTag::parse_unquoted_prefix(rest))?;
             tags.push(tag);
             rest = after.trim_ascii_start();
             if !rest.is_empty() && !rest.starts_with(b",") {
@@ -78,29 +78,31 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn lists_of_tags_are_read() {
-        assert_eq!(TagList::parse(b" * "), Some(TagList::Any));
-        let Some(TagList::Tags(tags)) = TagList::parse(b"\"a\", W/\"b,c\" ,, \"\"") else { panic!("a list") };
+    fn entity_tag_lists_are_parsed() {
+        assert_eq!(EntityTagList::parse(b" * "), Some(EntityTagList::Any));
+        let Some(EntityTagList::Tags(tags)) = EntityTagList::parse(b"\"a\", W/\"b,c\" ,, \"\"") else {
+            panic!("a list")
+        };
         let seen: Vec<_> = tags.iter().map(|t| (t.weak, t.tag.as_slice())).collect();
         assert_eq!(seen, [(false, &b"a"[..]), (true, b"b,c"), (false, b"")]);
-        let bare = TagList::parse(b"JoplinIgnore-12345, b").expect("a list");
+        let bare = EntityTagList::parse(b"JoplinIgnore-12345, b").expect("a list");
         let tag = |text: &[u8]| EntityTag { weak: false, tag: text.to_vec() };
-        assert_eq!(bare, TagList::Tags(vec![tag(b"JoplinIgnore-12345"), tag(b"b")]));
+        assert_eq!(bare, EntityTagList::Tags(vec![tag(b"JoplinIgnore-12345"), tag(b"b")]));
         for text in [&b""[..], b",", b"a b", b"\"a", b"\"a\" \"b\"", b"w/\"a\"", b"*, \"a\"", b"\"a b\""] {
-            assert_eq!(TagList::parse(text), None, "{}", text.escape_ascii());
+            assert_eq!(EntityTagList::parse(text), None, "{}", text.escape_ascii());
         }
     }
 
     #[test]
-    fn a_weak_tag_never_matches_strongly() {
-        let (weak, _) = EntityTag::take(b"W/\"x\"").expect("tag");
-        assert!(weak.is_weakly(Some("x")) && !weak.is_strongly(Some("x")) && !weak.is_weakly(None));
+    fn weak_tag_never_matches_strongly() {
+        let (weak, _) = EntityTag::parse_prefix(b"W/\"x\"").expect("tag");
+        assert!(weak.matches_weakly(Some("x")) && !weak.matches_strongly(Some("x")) && !weak.matches_weakly(None));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = TagList::parse(&bytes);
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = EntityTagList::parse(&bytes);
         }
     }
 }

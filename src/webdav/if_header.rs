@@ -9,36 +9,36 @@ const MAX_CONDITIONS: usize = 64;
 /// A parsed `If` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IfHeader {
-    lists: Vec<List>,
+    lists: Vec<IfList>,
 }
 
 /// One list: holds when all its conditions do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct List {
+pub(super) struct IfList {
     /// The URL of the tag in front; `None` for the request's own.
     pub(super) resource: Option<Vec<u8>>,
-    conditions: Vec<Condition>,
+    conditions: Vec<IfCondition>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Condition {
-    not: bool,
-    state: State,
+struct IfCondition {
+    negated: bool,
+    state: IfConditionState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    Token(LockToken),
-    Tag(EntityTag),
+enum IfConditionState {
+    LockToken(LockToken),
+    EntityTag(EntityTag),
 }
 
 /// What a resource is at the moment, as far as lists look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct IfResourceState {
     /// The current strong tag.
     pub(super) etag: Option<String>,
     /// The tokens of the locks that cover it.
-    pub(super) tokens: Vec<LockToken>,
+    pub(super) lock_tokens: Vec<LockToken>,
 }
 
 impl IfHeader {
@@ -51,15 +51,15 @@ impl IfHeader {
         while !rest.is_empty() {
             if tagged && rest.starts_with(b"<") {
                 // Clients that do not escape a Destination write the tag in the same way.
-                let (url, after) = angled(rest, b' ')?;
+                let (url, after) = parse_angle_bracketed(rest, b' ')?;
                 if !after.starts_with(b"(") {
                     return None;
                 }
                 (resource, rest) = (Some(url.to_vec()), after);
             }
-            let (conditions, after) = list(rest)?;
+            let (conditions, after) = parse_list(rest)?;
             count += conditions.len();
-            lists.push(List { resource: resource.clone(), conditions });
+            lists.push(IfList { resource: resource.clone(), conditions });
             rest = after;
             if count > MAX_CONDITIONS {
                 return None;
@@ -69,16 +69,21 @@ impl IfHeader {
     }
 
     /// Returns all lock tokens that it submits.
-    pub(super) fn tokens(&self) -> Vec<LockToken> {
+    pub(super) fn lock_tokens(&self) -> Vec<LockToken> {
         let states = self.lists.iter().flat_map(|list| &list.conditions).map(|condition| &condition.state);
-        states.filter_map(|state| if let State::Token(token) = state { Some(token.clone()) } else { None }).collect()
+        states
+            .filter_map(|state| if let IfConditionState::LockToken(token) = state { Some(token.clone()) } else { None })
+            .collect()
     }
 
     /// Tells whether one of the lists holds; `look` says what a resource is at the moment.
     ///
     /// # Errors
     /// What `look` says.
-    pub(super) fn holds<E>(&self, mut look: impl FnMut(Option<&[u8]>) -> Result<Standing, E>) -> Result<bool, E> {
+    pub(super) fn holds<E>(
+        &self,
+        mut look: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
+    ) -> Result<bool, E> {
         for list in &self.lists {
             let standing = look(list.resource.as_deref())?;
             if list.conditions.iter().all(|condition| condition.holds(&standing)) {
@@ -89,18 +94,18 @@ impl IfHeader {
     }
 }
 
-impl Condition {
-    fn holds(&self, standing: &Standing) -> bool {
+impl IfCondition {
+    fn holds(&self, standing: &IfResourceState) -> bool {
         let is = match &self.state {
-            State::Token(token) => standing.tokens.contains(token),
-            State::Tag(tag) => tag.is_strongly(standing.etag.as_deref()),
+            IfConditionState::LockToken(token) => standing.lock_tokens.contains(token),
+            IfConditionState::EntityTag(tag) => tag.matches_strongly(standing.etag.as_deref()),
         };
-        is != self.not
+        is != self.negated
     }
 }
 
 /// Reads `<…>`, in which no byte is below `least`, and the space behind it.
-fn angled(text: &[u8], least: u8) -> Option<(&[u8], &[u8])> {
+fn parse_angle_bracketed(text: &[u8], least: u8) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(b"<")?;
     let end = memchr::memchr(b'>', rest)?;
     let inner = &rest[..end];
@@ -109,30 +114,30 @@ fn angled(text: &[u8], least: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// Reads `(…)` and the space behind it.
-fn list(text: &[u8]) -> Option<(Vec<Condition>, &[u8])> {
+fn parse_list(text: &[u8]) -> Option<(Vec<IfCondition>, &[u8])> {
     let mut rest = text.strip_prefix(b"(")?.trim_ascii_start();
     let mut conditions = Vec::new();
     loop {
         if let Some(after) = rest.strip_prefix(b")") {
             return (!conditions.is_empty()).then(|| (conditions, after.trim_ascii_start()));
         }
-        let (condition, after) = condition(rest)?;
+        let (condition, after) = parse_condition(rest)?;
         conditions.push(condition);
         rest = after;
     }
 }
 
-fn condition(text: &[u8]) -> Option<(Condition, &[u8])> {
+fn parse_condition(text: &[u8]) -> Option<(IfCondition, &[u8])> {
     let negated = text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"not"));
     let rest = if negated { text[3..].trim_ascii_start() } else { text };
     if let Some(inner) = rest.strip_prefix(b"[") {
-        let (tag, after) = EntityTag::take(inner.trim_ascii_start())?;
+        let (tag, after) = EntityTag::parse_prefix(inner.trim_ascii_start())?;
         let after = after.trim_ascii_start().strip_prefix(b"]")?;
-        return Some((Condition { not: negated, state: State::Tag(tag) }, after.trim_ascii_start()));
+        return Some((IfCondition { negated, state: IfConditionState::EntityTag(tag) }, after.trim_ascii_start()));
     }
-    let (token, after) = angled(rest, b'!')?;
+    let (token, after) = parse_angle_bracketed(rest, b'!')?;
     let token = LockToken::new(std::str::from_utf8(token).ok()?);
-    Some((Condition { not: negated, state: State::Token(token) }, after))
+    Some((IfCondition { negated, state: IfConditionState::LockToken(token) }, after))
 }
 
 #[cfg(test)]
@@ -141,32 +146,32 @@ mod tests {
     use proptest::prelude::*;
     use std::convert::Infallible;
 
-    fn holds(text: &str, etag: Option<&str>, tokens: &[&str]) -> bool {
+    fn if_header_holds(text: &str, etag: Option<&str>, tokens: &[&str]) -> bool {
         let header = IfHeader::parse(text.as_bytes()).expect(text);
-        let standing = Standing {
+        let standing = IfResourceState {
             etag: etag.map(str::to_owned),
-            tokens: tokens.iter().map(|token| LockToken::new(*token)).collect(),
+            lock_tokens: tokens.iter().map(|token| LockToken::new(*token)).collect(),
         };
         header.holds(|_| Ok::<_, Infallible>(standing.clone())).expect("never fails")
     }
 
     #[test]
-    fn a_list_holds_when_all_in_it_does_and_one_list_is_enough() {
-        assert!(holds("(<urn:a> [\"x\"])", Some("x"), &["urn:a"]));
-        assert!(!holds("(<urn:a> [\"x\"])", Some("y"), &["urn:a"]));
-        assert!(holds("(<urn:a>) ([\"x\"])", Some("x"), &[]));
-        assert!(holds("(Not <DAV:no-lock>)", None, &[]));
-        assert!(holds("(<urn:b>) (not <DAV:no-lock>)", None, &["urn:a"]));
-        assert!(!holds("([W/\"x\"])", Some("x"), &[]));
-        assert!(!holds("(<urn:a>)(Not [\"x\"])", Some("x"), &[]));
+    fn list_is_conjunction_and_lists_are_disjunction() {
+        assert!(if_header_holds("(<urn:a> [\"x\"])", Some("x"), &["urn:a"]));
+        assert!(!if_header_holds("(<urn:a> [\"x\"])", Some("y"), &["urn:a"]));
+        assert!(if_header_holds("(<urn:a>) ([\"x\"])", Some("x"), &[]));
+        assert!(if_header_holds("(Not <DAV:no-lock>)", None, &[]));
+        assert!(if_header_holds("(<urn:b>) (not <DAV:no-lock>)", None, &["urn:a"]));
+        assert!(!if_header_holds("([W/\"x\"])", Some("x"), &[]));
+        assert!(!if_header_holds("(<urn:a>)(Not [\"x\"])", Some("x"), &[]));
     }
 
     #[test]
-    fn a_tag_names_the_resource_of_all_lists_behind_it() {
+    fn resource_tag_applies_to_all_following_lists() {
         let header = IfHeader::parse(b"</dav/a> (<urn:a>) ([\"x\"]) <http://h/dav/b>(Not <urn:c>)").expect("header");
         let seen: Vec<_> = header.lists.iter().map(|list| list.resource.as_deref().expect("tag")).collect();
         assert_eq!(seen, [&b"/dav/a"[..], b"/dav/a", b"http://h/dav/b"]);
-        assert_eq!(header.tokens(), [LockToken::new("urn:a"), LockToken::new("urn:c")]);
+        assert_eq!(header.lock_tokens(), [LockToken::new("urn:a"), LockToken::new("urn:c")]);
         let raw = IfHeader::parse("</dav/a \u{e4}> (<urn:a>)".as_bytes()).expect("header");
         assert_eq!(raw.lists[0].resource.as_deref(), Some("/dav/a \u{e4}".as_bytes()));
     }
@@ -202,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, likely in "[<>()\\[\\]\"NotW/a ]{0,40}") {
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, likely in "[<>()\\[\\]\"NotW/a ]{0,40}") {
             let _ = IfHeader::parse(&bytes);
             let _ = IfHeader::parse(likely.as_bytes());
         }

@@ -2,25 +2,25 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::call::Call;
-use super::xml::{self, DAV};
+use super::request_context::RequestContext;
+use super::xml::{self, DAV_NAMESPACE};
 use crate::domain::TreePath;
 use crate::http::{ResponseBody, full};
 use crate::tree::{DavLock, PropertyName};
 
 /// What every multistatus begins with.
-pub(super) const HEAD: &str =
+pub(super) const MULTISTATUS_START: &str =
     "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\" xmlns:P=\"urn:patgate\">\n";
 /// What every multistatus ends with.
-pub(super) const TAIL: &str = "</D:multistatus>\n";
+pub(super) const MULTISTATUS_END: &str = "</D:multistatus>\n";
 
 /// Returns a 207 answer with this body.
 pub(super) fn response(body: ResponseBody) -> Response<ResponseBody> {
-    answer(StatusCode::MULTI_STATUS, body)
+    xml_response(StatusCode::MULTI_STATUS, body)
 }
 
 /// Returns an answer of XML.
-pub(super) fn answer(status: StatusCode, body: ResponseBody) -> Response<ResponseBody> {
+pub(super) fn xml_response(status: StatusCode, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
@@ -28,15 +28,15 @@ pub(super) fn answer(status: StatusCode, body: ResponseBody) -> Response<Respons
 }
 
 /// Returns an answer that is one `D:prop` element.
-pub(super) fn prop(status: StatusCode, inner: &str) -> Response<ResponseBody> {
+pub(super) fn prop_response(status: StatusCode, inner: &str) -> Response<ResponseBody> {
     let text = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\">{inner}</D:prop>\n");
-    answer(status, full(text))
+    xml_response(status, full(text))
 }
 
 /// Appends a property without a value.
-pub(super) fn bare(name: &PropertyName, out: &mut String) {
+pub(super) fn write_empty_property(name: &PropertyName, out: &mut String) {
     let PropertyName { namespace, name } = name;
-    if namespace == DAV {
+    if namespace == DAV_NAMESPACE {
         out.push_str(&format!("<D:{name}/>"));
     } else if namespace.is_empty() {
         out.push_str(&format!("<{name}/>"));
@@ -48,12 +48,12 @@ pub(super) fn bare(name: &PropertyName, out: &mut String) {
 }
 
 /// Appends a propstat of properties that all have one status, and an element that says why, if any.
-pub(super) fn propstat(properties: &str, status: &str, reason: Option<&str>, out: &mut String) {
-    propstat_because(properties, status, reason, None, out);
+pub(super) fn write_propstat(properties: &str, status: &str, reason: Option<&str>, out: &mut String) {
+    write_described_propstat(properties, status, reason, None, out);
 }
 
 /// Likewise, with a sentence for people (RFC 4918 section 14.25), if any.
-pub(super) fn propstat_because(
+pub(super) fn write_described_propstat(
     properties: &str,
     status: &str,
     reason: Option<&str>,
@@ -76,7 +76,13 @@ pub(super) fn propstat_because(
 
 /// Appends `D:lockdiscovery` (section 15.8) of the locks that cover a place. The token is shown to the user
 /// alone that the lock belongs to, and a root above the client's as the client's.
-pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: &[DavLock], out: &mut String) {
+pub(super) fn write_lock_discovery(
+    call: &RequestContext,
+    path: &TreePath,
+    folder: bool,
+    locks: &[DavLock],
+    out: &mut String,
+) {
     out.push_str("<D:lockdiscovery>");
     for lock in locks {
         let scope = if lock.exclusive { "exclusive" } else { "shared" };
@@ -94,7 +100,7 @@ pub(super) fn lock_discovery(call: &Call, path: &TreePath, folder: bool, locks: 
             xml::escape(lock.token.as_str(), out);
             out.push_str("</D:href></D:locktoken>");
         }
-        let root = call.mount.href(&lock.root, folder || lock.root != *path);
+        let root = call.client_root.href(&lock.root, folder || lock.root != *path);
         out.push_str(&format!("<D:lockroot><D:href>{root}</D:href></D:lockroot></D:activelock>"));
     }
     out.push_str("</D:lockdiscovery>");
@@ -105,10 +111,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_of_every_namespace_are_named() {
+    fn empty_properties_keep_their_namespace() {
         let mut out = String::new();
         for (namespace, name) in [("DAV:", "a"), ("", "b"), ("u:\"<", "c")] {
-            bare(&PropertyName { namespace: namespace.into(), name: name.into() }, &mut out);
+            write_empty_property(&PropertyName { namespace: namespace.into(), name: name.into() }, &mut out);
         }
         assert_eq!(out, "<D:a/><b/><x:c xmlns:x=\"u:&quot;&lt;\"/>");
     }

@@ -1,7 +1,7 @@
 //! PUT: an upload that appears whole or not at all (RFC 9110 section 9.3.4), and PUT and PATCH of a part.
 //!
 //! A body that fits one block is staged, written and committed in a single step, a small one on the spot where that
-//! waits for nothing ([`Streak`]); a longer one is written block by block while the next is being received. A client that waits for `100 Continue`
+//! waits for nothing ([`AdaptiveBlocking`]); a longer one is written block by block while the next is being received. A client that waits for `100 Continue`
 //! gets every refusal that is known before it sends anything. What changes a part of a file is staged as a
 //! copy of all of it, so that it appears in one step too and every limit is judged at the one commit.
 
@@ -11,15 +11,15 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
 
-use super::call::Call;
-use super::checksum::{self, Checksums, Of};
-use super::error::{Error, Result, blocking, in_turn};
-use super::fields::LengthOf;
-use super::get::set;
-use super::part::Part;
-use super::pour::{BLOCK, Sink, pour};
-use super::streak::Streak;
-use super::{date, fields};
+use super::adaptive_blocking::AdaptiveBlocking;
+use super::checksum::{self, ChecksumScope, ContentChecksums};
+use super::error::{Error, Result, run_blocking, run_cpu_bound};
+use super::get::set_header;
+use super::headers::AnnouncedLength;
+use super::receive_body::{BODY_BLOCK_BYTES, BodySink, receive_body};
+use super::request_context::RequestContext;
+use super::write_range::WriteRange;
+use super::{date, headers};
 use crate::http::{RequestBody, ResponseBody, empty};
 use crate::tree::{self, AttributeChanges, CommittedUpload, Entry, StagedUpload, Timestamp};
 
@@ -27,17 +27,18 @@ use crate::tree::{self, AttributeChanges, CommittedUpload, Entry, StagedUpload, 
 ///
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
-pub(super) async fn answer(
-    call: &Arc<Call>,
+pub(super) async fn handle(
+    call: &Arc<RequestContext>,
     body: &mut RequestBody,
-    streak: &Streak,
+    streak: &AdaptiveBlocking,
 ) -> Result<Response<ResponseBody>> {
-    let part = fields::one(&call.headers, header::CONTENT_RANGE)?.map(|value| Part::of_content_range(value.as_bytes()));
-    let transfer = Transfer::new(call, body.size_hint().exact(), part.transpose()?)?;
+    let part = headers::single_value(&call.headers, header::CONTENT_RANGE)?
+        .map(|value| WriteRange::from_content_range(value.as_bytes()));
+    let transfer = PutUpload::new(call, body.size_hint().exact(), part.transpose()?)?;
     if !transfer.is_small() {
-        return send(transfer, body).await;
+        return receive_and_commit(transfer, body).await;
     }
-    let (ready, blocks) = pour(body, call.view.session(), std::future::pending(), transfer).await?;
+    let (ready, blocks) = receive_body(body, call.view.session(), std::future::pending(), transfer).await?;
     streak.run(move || ready.finish(&blocks)).await
 }
 
@@ -45,29 +46,32 @@ pub(super) async fn answer(
 ///
 /// # Errors
 /// As [`answer`]; [`Error::Unsupported`] for any other kind of body.
-pub(super) async fn patch(call: &Arc<Call>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+pub(super) async fn patch(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().map(str::trim) != Some(PART_TYPE) {
-        return Err(Error::Unsupported("PATCH takes application/x-sabredav-partialupdate with X-Update-Range"));
+    if kind.split(';').next().map(str::trim) != Some(PARTIAL_UPDATE_MEDIA_TYPE) {
+        return Err(Error::UnsupportedMediaType(
+            "PATCH takes application/x-sabredav-partialupdate with X-Update-Range",
+        ));
     }
-    let range = fields::one(&call.headers, "x-update-range")?.ok_or(Error::Malformed("X-Update-Range is missing"))?;
-    let part = Part::of_update_range(range.as_bytes())?;
-    send(Transfer::new(call, body.size_hint().exact(), Some(part))?, body).await
+    let range =
+        headers::single_value(&call.headers, "x-update-range")?.ok_or(Error::Malformed("X-Update-Range is missing"))?;
+    let part = WriteRange::from_update_range(range.as_bytes())?;
+    receive_and_commit(PutUpload::new(call, body.size_hint().exact(), Some(part))?, body).await
 }
 
 /// How long a small body is at most.
-const SMALL: u64 = 64 * 1024;
+const SMALL_BODY_MAX_BYTES: u64 = 64 * 1024;
 /// The media type of a part of a file in PATCH.
-const PART_TYPE: &str = "application/x-sabredav-partialupdate";
+const PARTIAL_UPDATE_MEDIA_TYPE: &str = "application/x-sabredav-partialupdate";
 
-async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
-    let call = Arc::clone(&transfer.call);
-    let large = transfer.announced.is_some_and(|length| length > BLOCK as u64);
+async fn receive_and_commit(mut transfer: PutUpload, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+    let call = Arc::clone(&transfer.context);
+    let large = transfer.content_length.is_some_and(|length| length > BODY_BLOCK_BYTES as u64);
     if large || call.headers.contains_key(header::EXPECT) {
-        transfer = blocking(move || transfer.stage()).await?;
+        transfer = run_blocking(move || transfer.stage()).await?;
     }
-    let (ready, blocks) = pour(body, call.view.session(), std::future::pending(), transfer).await?;
-    let is_part = ready.part.is_some();
+    let (ready, blocks) = receive_body(body, call.view.session(), std::future::pending(), transfer).await?;
+    let is_part = ready.write_range.is_some();
     conclude(&call, is_part, move || ready.finish(&blocks)).await
 }
 
@@ -77,110 +81,114 @@ async fn send(mut transfer: Transfer, body: &mut RequestBody) -> Result<Response
 /// # Errors
 /// What `work` says; [`Error::Busy`].
 pub(super) async fn conclude<T: Send + 'static>(
-    call: &Call,
+    call: &RequestContext,
     reads_back: bool,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match reads_back && !Checksums::announced(&call.headers, Of::Whole).is_empty() {
-        true => in_turn(&call.view, work).await,
-        false => blocking(work).await,
+    match reads_back && !ContentChecksums::from_headers(&call.headers, ChecksumScope::File).is_empty() {
+        true => run_cpu_bound(&call.view, work).await,
+        false => run_blocking(work).await,
     }
 }
 
 /// An upload under way.
-struct Transfer {
-    call: Arc<Call>,
-    announced: Option<u64>,
+struct PutUpload {
+    context: Arc<RequestContext>,
+    content_length: Option<u64>,
     /// Length that other headers than `Content-Length` announce.
-    expected: Option<u64>,
-    part: Option<Part>,
+    expected_length: Option<u64>,
+    write_range: Option<WriteRange>,
     modified: Option<Timestamp>,
-    sums: Checksums,
+    checksums: ContentChecksums,
     upload: Option<StagedUpload>,
-    start: u64,
-    written: u64,
+    start_offset: u64,
+    bytes_written: u64,
 }
 
-impl Transfer {
+impl PutUpload {
     /// Reads what the headers say of the content.
-    fn new(call: &Arc<Call>, announced: Option<u64>, part: Option<Part>) -> Result<Self> {
-        if call.slash && !call.is_root() {
+    fn new(call: &Arc<RequestContext>, announced: Option<u64>, part: Option<WriteRange>) -> Result<Self> {
+        if call.has_trailing_slash && !call.is_root() {
             return Err(tree::Error::IsADirectory.into());
         }
-        let whole = if part.is_some() { LengthOf::Part } else { LengthOf::File };
-        let tags = fields::tags(&call.headers)?;
+        let whole = if part.is_some() { AnnouncedLength::Part } else { AnnouncedLength::File };
+        let tags = headers::tags(&call.headers)?;
         call.view.check_tags(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
-            call: Arc::clone(call),
-            announced,
-            expected: fields::expected_length(&call.headers, whole)?,
-            modified: fields::modified(&call.headers)?,
-            sums: Checksums::announced(&call.headers, if part.is_some() { Of::Part } else { Of::All }),
-            part,
+            context: Arc::clone(call),
+            content_length: announced,
+            expected_length: headers::expected_length(&call.headers, whole)?,
+            modified: headers::oc_mtime(&call.headers)?,
+            checksums: ContentChecksums::from_headers(
+                &call.headers,
+                if part.is_some() { ChecksumScope::Body } else { ChecksumScope::BodyAndFile },
+            ),
+            write_range: part,
             upload: None,
-            start: 0,
-            written: 0,
+            start_offset: 0,
+            bytes_written: 0,
         })
     }
 
     /// Tells whether staging, writing and committing it is little work, in which nothing is written to the store.
     fn is_small(&self) -> bool {
-        let beside = ["expect", "x-patgate-tags"].into_iter().any(|name| self.call.headers.contains_key(name));
-        let short = self.announced.is_some_and(|length| length <= SMALL);
-        short && self.part.is_none() && self.sums.is_empty() && !beside
+        let beside = ["expect", "x-patgate-tags"].into_iter().any(|name| self.context.headers.contains_key(name));
+        let short = self.content_length.is_some_and(|length| length <= SMALL_BODY_MAX_BYTES);
+        short && self.write_range.is_none() && self.checksums.is_empty() && !beside
     }
 
     /// Asks for rights, limits, locks and conditions, and makes room for the content.
     fn stage(mut self) -> Result<Self> {
-        let call = Arc::clone(&self.call);
-        let Some(part) = &self.part else {
-            self.upload = Some(call.staging(|claim| call.view.stage(&call.path, self.announced, claim))?);
+        let call = Arc::clone(&self.context);
+        let Some(part) = &self.write_range else {
+            self.upload =
+                Some(call.stage_with_preconditions(|claim| call.view.stage(&call.path, self.content_length, claim))?);
             return Ok(self);
         };
-        if part.is_update() {
+        if part.requires_existing_file() {
             call.view.stat(&call.path)?;
         }
-        let (upload, size) = call.staging(|claim| call.view.stage_existing(&call.path, claim))?;
-        self.start = part.start(size)?;
+        let (upload, size) = call.stage_with_preconditions(|claim| call.view.stage_existing(&call.path, claim))?;
+        self.start_offset = part.start_offset(size)?;
         self.upload = Some(upload);
         Ok(self)
     }
 
     fn finish(mut self, blocks: &[Bytes]) -> Result<Response<ResponseBody>> {
-        if self.announced.is_none() && self.upload.is_none() {
-            self.announced = Some(blocks.iter().map(|block| block.len() as u64).sum());
+        if self.content_length.is_none() && self.upload.is_none() {
+            self.content_length = Some(blocks.iter().map(|block| block.len() as u64).sum());
         }
         let done = self.write(blocks)?;
-        let Some(upload) = done.upload else { return Err(Error::Lost) };
-        if done.announced.is_some_and(|length| length != done.written) {
-            return Err(Error::Cut);
+        let Some(upload) = done.upload else { return Err(Error::TaskPanicked) };
+        if done.content_length.is_some_and(|length| length != done.bytes_written) {
+            return Err(Error::Truncated);
         }
-        if done.expected.is_some_and(|length| done.written < length) {
-            return Err(Error::Length);
+        if done.expected_length.is_some_and(|length| done.bytes_written < length) {
+            return Err(Error::LengthMismatch);
         }
-        let mut kept = done.sums.finish()?;
-        if let Some(part) = &done.part {
-            part.fits(done.written)?;
-            let size = part.cut_to(upload.stat()?.size);
+        let mut kept = done.checksums.verify()?;
+        if let Some(part) = &done.write_range {
+            part.check_length(done.bytes_written)?;
+            let size = part.truncated_size(upload.stat()?.size);
             upload.set_attributes(&AttributeChanges { size, ..AttributeChanges::default() })?;
-            kept = verify(&done.call, &upload)?;
+            kept = verify_checksums(&done.context, &upload)?;
         }
-        commit(&done.call, upload, done.modified, kept)
+        commit_upload(&done.context, upload, done.modified, kept)
     }
 }
 
-impl Sink for Transfer {
+impl BodySink for PutUpload {
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         if self.upload.is_none() {
             self = self.stage()?;
         }
-        let Some(upload) = &self.upload else { return Err(Error::Lost) };
+        let Some(upload) = &self.upload else { return Err(Error::TaskPanicked) };
         for block in blocks {
-            self.sums.update(block);
-            upload.write_at(block, self.start + self.written)?;
-            self.written += block.len() as u64;
+            self.checksums.update(block);
+            upload.write_at(block, self.start_offset + self.bytes_written)?;
+            self.bytes_written += block.len() as u64;
         }
-        self.call.view.session().record_use();
+        self.context.view.session().record_use();
         Ok(self)
     }
 }
@@ -190,12 +198,12 @@ impl Sink for Transfer {
 ///
 /// # Errors
 /// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
-pub(super) fn verify(call: &Call, upload: &StagedUpload) -> Result<Option<String>> {
-    let mut sums = Checksums::announced(&call.headers, Of::Whole);
+pub(super) fn verify_checksums(call: &RequestContext, upload: &StagedUpload) -> Result<Option<String>> {
+    let mut sums = ContentChecksums::from_headers(&call.headers, ChecksumScope::File);
     if sums.is_empty() {
         return Ok(None);
     }
-    let mut buffer = vec![0; BLOCK];
+    let mut buffer = vec![0; BODY_BLOCK_BYTES];
     let mut offset = 0;
     loop {
         call.view.cancellation().check()?;
@@ -207,43 +215,49 @@ pub(super) fn verify(call: &Call, upload: &StagedUpload) -> Result<Option<String
             }
         }
     }
-    sums.finish()
+    sums.verify()
 }
 
 /// Puts an upload, of which all checksums hold, in its place, and says so. A checksum that a sync client gave is kept.
 ///
 /// # Errors
 /// What the tree says; the old content stands then.
-pub(super) fn commit(
-    call: &Call,
+pub(super) fn commit_upload(
+    call: &RequestContext,
     upload: StagedUpload,
     modified: Option<Timestamp>,
     kept: Option<String>,
 ) -> Result<Response<ResponseBody>> {
-    if let Some(tags) = fields::tags(&call.headers)? {
+    if let Some(tags) = headers::tags(&call.headers)? {
         upload.set_tags(tags)?;
     }
     if modified.is_some() {
-        upload.set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() }).map_err(Error::of_time)?;
+        upload
+            .set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() })
+            .map_err(Error::from_time_error)?;
     }
-    let CommittedUpload { entry, replaced } = call.claiming(|claim| upload.commit(claim))?;
-    let mut response = accepted(replaced, &entry, modified.is_some());
+    let CommittedUpload { entry, replaced } = call.with_preconditions(|claim| upload.commit(claim))?;
+    let mut response = put_response(replaced, &entry, modified.is_some());
     if let Some(kept) = kept {
         call.view.keep_checksum(&entry, &kept)?;
-        set(response.headers_mut(), HeaderName::from_static("oc-checksum"), checksum::first(&kept).to_owned());
+        set_header(
+            response.headers_mut(),
+            HeaderName::from_static("oc-checksum"),
+            checksum::first_stored_checksum(&kept).to_owned(),
+        );
     }
     Ok(response)
 }
 
-fn accepted(replaced: bool, entry: &Entry, dated: bool) -> Response<ResponseBody> {
+fn put_response(replaced: bool, entry: &Entry, dated: bool) -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     *response.status_mut() = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     let headers = response.headers_mut();
     if let Some(etag) = entry.etag {
-        set(headers, header::ETAG, format!("\"{etag}\""));
-        set(headers, HeaderName::from_static("oc-etag"), format!("\"{etag}\""));
+        set_header(headers, header::ETAG, format!("\"{etag}\""));
+        set_header(headers, HeaderName::from_static("oc-etag"), format!("\"{etag}\""));
     }
-    set(headers, header::LAST_MODIFIED, date::http_date(entry.modified));
+    set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
     if dated {
         headers.insert("x-oc-mtime", HeaderValue::from_static("accepted"));
     }

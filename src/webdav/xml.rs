@@ -11,23 +11,23 @@ use crate::domain::EntryName;
 use crate::tree::PropertyName;
 
 /// The namespace of WebDAV.
-pub(super) const DAV: &str = "DAV:";
+pub(super) const DAV_NAMESPACE: &str = "DAV:";
 /// The longest body of XML that is read.
-pub(super) const MAX_BODY: usize = 1 << 20;
+pub(super) const XML_BODY_MAX_BYTES: usize = 1 << 20;
 
-const MAX_DEPTH: usize = 64;
+const MAX_ELEMENT_DEPTH: usize = 64;
 const MAX_ELEMENTS: usize = 20_000;
 const MAX_ATTRIBUTES: usize = 64;
-const MAX_NAMESPACE: usize = 1024;
+const NAMESPACE_MAX_BYTES: usize = 1024;
 const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// XML that is malformed, or more than is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedXml;
 
 /// A name as it was written, and the namespace that it stands in (empty for none).
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Qualified {
+struct QualifiedName {
     prefix: String,
     local: String,
     namespace: Arc<str>,
@@ -35,61 +35,61 @@ struct Qualified {
 
 /// An element with all in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Element {
-    name: Qualified,
-    declared: Vec<(String, Arc<str>)>,
-    attributes: Vec<(Qualified, String)>,
-    children: Vec<Node>,
+pub(super) struct XmlElement {
+    name: QualifiedName,
+    namespace_declarations: Vec<(String, Arc<str>)>,
+    attributes: Vec<(QualifiedName, String)>,
+    children: Vec<XmlNode>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
-    Element(Element),
+enum XmlNode {
+    Element(XmlElement),
     Text(String),
 }
 
-impl Element {
+impl XmlElement {
     /// Reads a document.
     ///
     /// # Errors
-    /// [`Malformed`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, names an entity
+    /// [`MalformedXml`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, names an entity
     /// other than the five, or is nested deeper than 64.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let wide = wide(bytes);
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, MalformedXml> {
+        let wide = detect_utf16(bytes);
         let text = match wide {
-            Some(read) => Cow::Owned(widened(bytes, read)?),
-            None => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| Malformed)?),
+            Some(read) => Cow::Owned(decode_utf16(bytes, read)?),
+            None => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| MalformedXml)?),
         };
         let text = text.trim_start_matches('\u{feff}').trim();
         let mut reader = Reader::from_str(text);
-        let mut builder = Builder::default();
+        let mut builder = XmlTreeBuilder::default();
         loop {
-            match reader.read_event().map_err(|_| Malformed)? {
-                Event::Start(start) => builder.open(&start)?,
+            match reader.read_event().map_err(|_| MalformedXml)? {
+                Event::Start(start) => builder.start_element(&start)?,
                 Event::Empty(start) => {
-                    builder.open(&start)?;
-                    builder.close()?;
+                    builder.start_element(&start)?;
+                    builder.end_element()?;
                 }
-                Event::End(_) => builder.close()?,
-                Event::Text(text) => builder.text(&text.xml10_content())?,
-                Event::CData(text) => builder.text(&text.xml10_content())?,
-                Event::GeneralRef(entity) => builder.text(&referred(&entity)?.to_string())?,
+                Event::End(_) => builder.end_element()?,
+                Event::Text(text) => builder.append_text(&text.xml10_content())?,
+                Event::CData(text) => builder.append_text(&text.xml10_content())?,
+                Event::GeneralRef(entity) => builder.append_text(&resolve_entity(&entity)?.to_string())?,
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(decl) => match decl.encoding() {
                     None => {}
                     Some(Ok(name)) if wide.is_some() && name.eq_ignore_ascii_case("utf-16") => {}
                     Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii") => {}
-                    Some(_) => return Err(Malformed),
+                    Some(_) => return Err(MalformedXml),
                 },
-                Event::DocType(_) => return Err(Malformed),
+                Event::DocType(_) => return Err(MalformedXml),
                 Event::Eof => return builder.finish(),
             }
         }
     }
 
     /// Tells whether this is an element of WebDAV's namespace with this name.
-    pub(super) fn is(&self, local: &str) -> bool {
-        &*self.name.namespace == DAV && self.name.local == local
+    pub(super) fn is_dav(&self, local: &str) -> bool {
+        &*self.name.namespace == DAV_NAMESPACE && self.name.local == local
     }
 
     /// Returns its name.
@@ -98,20 +98,20 @@ impl Element {
     }
 
     /// Returns the elements directly in it.
-    pub(super) fn elements(&self) -> impl Iterator<Item = &Element> {
-        self.children.iter().filter_map(|node| if let Node::Element(element) = node { Some(element) } else { None })
+    pub(super) fn elements(&self) -> impl Iterator<Item = &XmlElement> {
+        self.children.iter().filter_map(|node| if let XmlNode::Element(element) = node { Some(element) } else { None })
     }
 
     /// Returns the first element of WebDAV's namespace with this name directly in it.
-    pub(super) fn child(&self, local: &str) -> Option<&Element> {
-        self.elements().find(|element| element.is(local))
+    pub(super) fn child(&self, local: &str) -> Option<&XmlElement> {
+        self.elements().find(|element| element.is_dav(local))
     }
 
     /// Returns the text directly in it.
     pub(super) fn text(&self) -> String {
         self.children
             .iter()
-            .filter_map(|node| if let Node::Text(text) = node { Some(text.as_str()) } else { None })
+            .filter_map(|node| if let XmlNode::Text(text) = node { Some(text.as_str()) } else { None })
             .collect()
     }
 
@@ -124,9 +124,9 @@ impl Element {
     }
 
     /// Gives it a language where it has none of its own (RFC 4918 section 4.3).
-    pub(super) fn in_language(mut self, language: Option<&str>) -> Self {
+    pub(super) fn with_language(mut self, language: Option<&str>) -> Self {
         if let Some(language) = language.filter(|_| self.language().is_none()) {
-            let name = Qualified { prefix: "xml".into(), local: "lang".into(), namespace: XML_NAMESPACE.into() };
+            let name = QualifiedName { prefix: "xml".into(), local: "lang".into(), namespace: XML_NAMESPACE.into() };
             self.attributes.push((name, language.to_owned()));
         }
         self
@@ -134,15 +134,15 @@ impl Element {
 
     /// Returns its own language.
     pub(super) fn language(&self) -> Option<&str> {
-        let is = |name: &Qualified| &*name.namespace == XML_NAMESPACE && name.local == "lang";
+        let is = |name: &QualifiedName| &*name.namespace == XML_NAMESPACE && name.local == "lang";
         self.attributes.iter().find(|(name, _)| is(name)).map(|(_, value)| value.as_str())
     }
 
     fn write(&self, scope: &mut Vec<(String, Arc<str>)>, out: &mut String) {
         let outer = scope.len();
-        let mut declared = self.declared.clone();
+        let mut declared = self.namespace_declarations.clone();
         let names = std::iter::once(&self.name).chain(self.attributes.iter().map(|(name, _)| name));
-        for name in names.filter(|name| !name.is_bare_attribute_of(self)) {
+        for name in names.filter(|name| !name.is_unprefixed_attribute_of(self)) {
             let bound = declared.iter().chain(scope.iter().rev()).find(|(prefix, _)| *prefix == name.prefix);
             if bound.is_none_or(|(_, namespace)| *namespace != name.namespace) {
                 declared.push((name.prefix.clone(), Arc::clone(&name.namespace)));
@@ -153,12 +153,12 @@ impl Element {
         for (prefix, namespace) in &declared {
             out.push_str(if prefix.is_empty() { " xmlns" } else { " xmlns:" });
             out.push_str(prefix);
-            value(namespace, out);
+            write_attribute_value(namespace, out);
         }
         for (name, text) in &self.attributes {
             out.push(' ');
             name.write(out);
-            value(text, out);
+            write_attribute_value(text, out);
         }
         scope.extend(declared);
         if self.children.is_empty() {
@@ -167,8 +167,8 @@ impl Element {
             out.push('>');
             for child in &self.children {
                 match child {
-                    Node::Element(element) => element.write(scope, out),
-                    Node::Text(text) => escape(text, out),
+                    XmlNode::Element(element) => element.write(scope, out),
+                    XmlNode::Text(text) => escape(text, out),
                 }
             }
             out.push_str("</");
@@ -179,7 +179,7 @@ impl Element {
     }
 }
 
-impl Qualified {
+impl QualifiedName {
     fn write(&self, out: &mut String) {
         if !self.prefix.is_empty() {
             out.push_str(&self.prefix);
@@ -189,12 +189,12 @@ impl Qualified {
     }
 
     /// Tells whether this is a name without prefix of an attribute: such are in no namespace, whatever the default is.
-    fn is_bare_attribute_of(&self, element: &Element) -> bool {
+    fn is_unprefixed_attribute_of(&self, element: &XmlElement) -> bool {
         self.prefix.is_empty() && !std::ptr::eq(self, &element.name)
     }
 }
 
-fn value(text: &str, out: &mut String) {
+fn write_attribute_value(text: &str, out: &mut String) {
     out.push_str("=\"");
     escape(text, out);
     out.push('"');
@@ -214,7 +214,7 @@ pub(super) fn escape(text: &str, out: &mut String) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\t' | '\n' | '\r' => out.push_str(&format!("&#{};", u32::from(c))),
-            c if is_char(c) => out.push(c),
+            c if is_xml_char(c) => out.push(c),
             c => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
         }
         rest = &tail[c.len_utf8()..];
@@ -231,124 +231,137 @@ pub(super) fn escape_name(name: &[u8], out: &mut String) {
 }
 
 /// Tells whether XML 1.0 can hold a character.
-fn is_char(c: char) -> bool {
+fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-fn referred(entity: &BytesRef<'_>) -> Result<char, Malformed> {
+fn resolve_entity(entity: &BytesRef<'_>) -> Result<char, MalformedXml> {
     let c = match &**entity {
         "lt" => '<',
         "gt" => '>',
         "amp" => '&',
         "apos" => '\'',
         "quot" => '"',
-        _ => entity.resolve_char_ref().ok().flatten().ok_or(Malformed)?,
+        _ => entity.resolve_char_ref().ok().flatten().ok_or(MalformedXml)?,
     };
-    if is_char(c) { Ok(c) } else { Err(Malformed) }
+    if is_xml_char(c) { Ok(c) } else { Err(MalformedXml) }
 }
 
 /// Tells whether a text can be a name without prefix.
-fn is_name(text: &str) -> bool {
-    let starts = |c: char| c.is_alphabetic() || c == '_' || (!c.is_ascii() && is_char(c));
+fn is_ncname(text: &str) -> bool {
+    let starts = |c: char| c.is_alphabetic() || c == '_' || (!c.is_ascii() && is_xml_char(c));
     let mut chars = text.chars();
     chars.next().is_some_and(starts) && chars.all(|c| starts(c) || c.is_ascii_digit() || c == '-' || c == '.')
 }
 
 #[derive(Default)]
-struct Builder {
-    open: Vec<Element>,
-    root: Option<Element>,
-    count: usize,
+struct XmlTreeBuilder {
+    open_elements: Vec<XmlElement>,
+    root: Option<XmlElement>,
+    element_count: usize,
 }
 
-impl Builder {
-    fn open(&mut self, start: &BytesStart<'_>) -> Result<(), Malformed> {
-        self.count += 1;
-        if self.root.is_some() || self.open.len() == MAX_DEPTH || self.count > MAX_ELEMENTS {
-            return Err(Malformed);
+impl XmlTreeBuilder {
+    fn start_element(&mut self, start: &BytesStart<'_>) -> Result<(), MalformedXml> {
+        self.element_count += 1;
+        if self.root.is_some() || self.open_elements.len() == MAX_ELEMENT_DEPTH || self.element_count > MAX_ELEMENTS {
+            return Err(MalformedXml);
         }
         let (mut declared, mut plain) = (Vec::new(), Vec::new());
         for attribute in start.attributes() {
-            let attribute = attribute.map_err(|_| Malformed)?;
+            let attribute = attribute.map_err(|_| MalformedXml)?;
             if declared.len() + plain.len() == MAX_ATTRIBUTES || attribute.value.contains('<') {
-                return Err(Malformed);
+                return Err(MalformedXml);
             }
-            let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(|_| Malformed)?;
-            if !value.chars().all(is_char) {
-                return Err(Malformed);
+            let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(|_| MalformedXml)?;
+            if !value.chars().all(is_xml_char) {
+                return Err(MalformedXml);
             }
             match attribute.key.0.strip_prefix("xmlns") {
-                Some("") => declared.push(declaration("", &value)?),
-                Some(rest) if rest.starts_with(':') => declared.push(declaration(&rest[1..], &value)?),
+                Some("") => declared.push(check_namespace_declaration("", &value)?),
+                Some(rest) if rest.starts_with(':') => declared.push(check_namespace_declaration(&rest[1..], &value)?),
                 _ => plain.push((attribute.key.0, value.into_owned())),
             }
         }
         let name = self.qualify(start.name().0, &declared, true)?;
         let attributes = plain.into_iter().map(|(name, value)| Ok((self.qualify(name, &declared, false)?, value)));
-        let attributes: Vec<(Qualified, String)> = attributes.collect::<Result<_, Malformed>>()?;
-        let key = |(name, _): &(Qualified, String)| (name.namespace.clone(), name.local.clone());
+        let attributes: Vec<(QualifiedName, String)> = attributes.collect::<Result<_, MalformedXml>>()?;
+        let key = |(name, _): &(QualifiedName, String)| (name.namespace.clone(), name.local.clone());
         let twice = attributes.iter().enumerate().any(|(i, a)| attributes[..i].iter().any(|b| key(a) == key(b)));
         if twice {
-            return Err(Malformed);
+            return Err(MalformedXml);
         }
-        self.open.push(Element { name, declared, attributes, children: Vec::new() });
+        self.open_elements.push(XmlElement {
+            name,
+            namespace_declarations: declared,
+            attributes,
+            children: Vec::new(),
+        });
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Malformed> {
-        let element = self.open.pop().ok_or(Malformed)?;
-        match self.open.last_mut() {
-            Some(parent) => parent.children.push(Node::Element(element)),
+    fn end_element(&mut self) -> Result<(), MalformedXml> {
+        let element = self.open_elements.pop().ok_or(MalformedXml)?;
+        match self.open_elements.last_mut() {
+            Some(parent) => parent.children.push(XmlNode::Element(element)),
             None => self.root = Some(element),
         }
         Ok(())
     }
 
-    fn text(&mut self, text: &str) -> Result<(), Malformed> {
-        if !text.chars().all(is_char) {
-            return Err(Malformed);
+    fn append_text(&mut self, text: &str) -> Result<(), MalformedXml> {
+        if !text.chars().all(is_xml_char) {
+            return Err(MalformedXml);
         }
-        match self.open.last_mut() {
+        match self.open_elements.last_mut() {
             Some(element) => match element.children.last_mut() {
-                Some(Node::Text(before)) => before.push_str(text),
-                _ => element.children.push(Node::Text(text.to_owned())),
+                Some(XmlNode::Text(before)) => before.push_str(text),
+                _ => element.children.push(XmlNode::Text(text.to_owned())),
             },
             None if text.trim().is_empty() => {}
-            None => return Err(Malformed),
+            None => return Err(MalformedXml),
         }
         Ok(())
     }
 
-    fn qualify(&self, name: &str, declared: &[(String, Arc<str>)], element: bool) -> Result<Qualified, Malformed> {
+    fn qualify(
+        &self,
+        name: &str,
+        declared: &[(String, Arc<str>)],
+        element: bool,
+    ) -> Result<QualifiedName, MalformedXml> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let fits = is_name(local) && (is_name(prefix) || (prefix.is_empty() && !name.starts_with(':')));
+        let fits = is_ncname(local) && (is_ncname(prefix) || (prefix.is_empty() && !name.starts_with(':')));
         if !fits {
-            return Err(Malformed);
+            return Err(MalformedXml);
         }
         let namespace = match prefix {
             "" if !element => "".into(),
             "xml" => XML_NAMESPACE.into(),
-            _ => self.lookup(prefix, declared).or_else(|| prefix.is_empty().then(|| "".into())).ok_or(Malformed)?,
+            _ => self
+                .resolve_prefix(prefix, declared)
+                .or_else(|| prefix.is_empty().then(|| "".into()))
+                .ok_or(MalformedXml)?,
         };
-        Ok(Qualified { prefix: prefix.to_owned(), local: local.to_owned(), namespace })
+        Ok(QualifiedName { prefix: prefix.to_owned(), local: local.to_owned(), namespace })
     }
 
-    fn lookup(&self, prefix: &str, declared: &[(String, Arc<str>)]) -> Option<Arc<str>> {
-        let outer = self.open.iter().rev().flat_map(|element| &element.declared);
+    fn resolve_prefix(&self, prefix: &str, declared: &[(String, Arc<str>)]) -> Option<Arc<str>> {
+        let outer = self.open_elements.iter().rev().flat_map(|element| &element.namespace_declarations);
         declared.iter().chain(outer).find(|(known, _)| known == prefix).map(|(_, namespace)| Arc::clone(namespace))
     }
 
-    fn finish(self) -> Result<Element, Malformed> {
-        if self.open.is_empty() { self.root.ok_or(Malformed) } else { Err(Malformed) }
+    fn finish(self) -> Result<XmlElement, MalformedXml> {
+        if self.open_elements.is_empty() { self.root.ok_or(MalformedXml) } else { Err(MalformedXml) }
     }
 }
 
 /// How two bytes of UTF-16 are read.
-type ReadWide = fn([u8; 2]) -> u16;
+type Utf16Decoder = fn([u8; 2]) -> u16;
 
 /// Tells whether a document is in UTF-16, which RFC 4918 section 19 has every server read: by its first bytes, of a
 /// byte order mark or of `<` (XML 1.0 appendix F).
-fn wide(bytes: &[u8]) -> Option<ReadWide> {
+fn detect_utf16(bytes: &[u8]) -> Option<Utf16Decoder> {
     match bytes {
         [0xfe, 0xff, ..] | [0, b'<', ..] => Some(u16::from_be_bytes),
         [0xff, 0xfe, ..] | [b'<', 0, ..] => Some(u16::from_le_bytes),
@@ -356,22 +369,22 @@ fn wide(bytes: &[u8]) -> Option<ReadWide> {
     }
 }
 
-fn widened(bytes: &[u8], read: ReadWide) -> Result<String, Malformed> {
+fn decode_utf16(bytes: &[u8], read: Utf16Decoder) -> Result<String, MalformedXml> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err(Malformed);
+        return Err(MalformedXml);
     }
-    char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect::<Result<_, _>>().map_err(|_| Malformed)
+    char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect::<Result<_, _>>().map_err(|_| MalformedXml)
 }
 
 /// A prefix can't be bound to nothing, nor what is reserved be bound anew (Namespaces in XML section 3).
-fn declaration(prefix: &str, namespace: &str) -> Result<(String, Arc<str>), Malformed> {
-    let bad = (!prefix.is_empty() && (namespace.is_empty() || !is_name(prefix)))
+fn check_namespace_declaration(prefix: &str, namespace: &str) -> Result<(String, Arc<str>), MalformedXml> {
+    let bad = (!prefix.is_empty() && (namespace.is_empty() || !is_ncname(prefix)))
         || prefix == "xmlns"
         || (prefix == "xml") != (namespace == XML_NAMESPACE)
         || namespace == "http://www.w3.org/2000/xmlns/"
-        || namespace.len() > MAX_NAMESPACE;
-    if bad { Err(Malformed) } else { Ok((prefix.to_owned(), namespace.into())) }
+        || namespace.len() > NAMESPACE_MAX_BYTES;
+    if bad { Err(MalformedXml) } else { Ok((prefix.to_owned(), namespace.into())) }
 }
 
 #[cfg(test)]
@@ -379,8 +392,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Result<Element, Malformed> {
-        Element::parse(text.as_bytes())
+    fn parse(text: &str) -> Result<XmlElement, MalformedXml> {
+        XmlElement::parse(text.as_bytes())
     }
 
     fn nested(depth: usize) -> String {
@@ -388,35 +401,39 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded_before_anything_is_built() {
+    fn nesting_depth_is_limited_before_building() {
         assert!(parse(&nested(64)).is_ok());
-        assert_eq!(parse(&nested(65)), Err(Malformed));
-        assert_eq!(parse(&nested(2000)), Err(Malformed));
-        assert_eq!(parse(&"<a>".repeat(300_000)), Err(Malformed));
-        assert_eq!(parse(&format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS))), Err(Malformed));
+        assert_eq!(parse(&nested(65)), Err(MalformedXml));
+        assert_eq!(parse(&nested(2000)), Err(MalformedXml));
+        assert_eq!(parse(&"<a>".repeat(300_000)), Err(MalformedXml));
+        assert_eq!(parse(&format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS))), Err(MalformedXml));
         let attributes: String = (0..=MAX_ATTRIBUTES).map(|i| format!(" a{i}=\"\"")).collect();
-        assert_eq!(parse(&format!("<a{attributes}/>")), Err(Malformed));
+        assert_eq!(parse(&format!("<a{attributes}/>")), Err(MalformedXml));
     }
 
     #[test]
-    fn xml_is_read_in_utf_8_and_utf_16() {
+    fn xml_is_parsed_in_utf_8_and_utf_16() {
         let plain = "<a x=\"\u{e4}\">\u{1f600}</a>";
         let wanted = parse(plain).expect("parsed");
         let encoded = |text: &str, write: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(write).collect::<Vec<u8>>();
         for write in [u16::to_be_bytes, u16::to_le_bytes] {
             for front in ["", "\u{feff}", "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-16\"?>"] {
                 let text = format!("{front}{plain}");
-                assert_eq!(Element::parse(&encoded(&text, write)).as_ref(), Ok(&wanted), "{text}");
+                assert_eq!(XmlElement::parse(&encoded(&text, write)).as_ref(), Ok(&wanted), "{text}");
             }
             let mut odd = encoded(plain, write);
             odd.push(0);
-            assert_eq!(Element::parse(&odd), Err(Malformed));
+            assert_eq!(XmlElement::parse(&odd), Err(MalformedXml));
             let half = [encoded("<a>", write), write(0xd800).to_vec(), encoded("</a>", write)].concat();
-            assert_eq!(Element::parse(&half), Err(Malformed), "half of a pair");
+            assert_eq!(XmlElement::parse(&half), Err(MalformedXml), "half of a pair");
             let other = encoded("<?xml version=\"1.0\" encoding=\"latin1\"?><a/>", write);
-            assert_eq!(Element::parse(&other), Err(Malformed));
+            assert_eq!(XmlElement::parse(&other), Err(MalformedXml));
         }
-        assert_eq!(parse("<?xml version=\"1.0\" encoding=\"UTF-16\"?><a/>"), Err(Malformed), "it says what it isn't");
+        assert_eq!(
+            parse("<?xml version=\"1.0\" encoding=\"UTF-16\"?><a/>"),
+            Err(MalformedXml),
+            "it says what it isn't"
+        );
     }
 
     #[test]
@@ -443,19 +460,19 @@ mod tests {
             "<1a/>",
             "<a\"b/>",
         ] {
-            assert_eq!(parse(text), Err(Malformed), "{text}");
+            assert_eq!(parse(text), Err(MalformedXml), "{text}");
         }
         assert_eq!(parse("<a>&lt;&#65;&amp;<![CDATA[<&]]></a>").expect("text").text(), "<A&<&");
     }
 
     #[test]
-    fn namespaces_are_those_in_scope() {
+    fn prefixes_resolve_to_namespace_in_scope() {
         let root = parse("<D:a xmlns:D=\"DAV:\" xmlns=\"u:x\"><b/><c xmlns=\"\" D:y=\"1\" z=\"2\"/><D:d/></D:a>")
             .expect("xml");
         let names: Vec<_> = root.elements().map(|e| (e.name().namespace, e.name().name)).collect();
         let wanted = [("u:x", "b"), ("", "c"), ("DAV:", "d")];
         assert_eq!(names, wanted.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
-        assert!(root.is("a") && root.child("d").is_some() && root.child("b").is_none());
+        assert!(root.is_dav("a") && root.child("d").is_some() && root.child("b").is_none());
         for text in [
             "<x:a/>",
             "<a xmlns:x=\"\"/>",
@@ -466,12 +483,12 @@ mod tests {
             "<a:/>",
             "<a:b:c xmlns:a=\"u:x\"/>",
         ] {
-            assert_eq!(parse(text), Err(Malformed), "{text}");
+            assert_eq!(parse(text), Err(MalformedXml), "{text}");
         }
     }
 
     #[test]
-    fn an_element_taken_out_declares_what_it_uses() {
+    fn serialized_element_declares_its_namespaces() {
         let root =
             parse("<D:a xmlns:D=\"DAV:\" xmlns:x=\"u:x\" xmlns=\"u:d\"><x:b D:k=\"&quot;\"><c/>t&lt;</x:b></D:a>")
                 .expect("xml");
@@ -481,12 +498,12 @@ mod tests {
         assert_eq!(again.to_xml(), taken);
         let plain = parse("<a xmlns=\"u:d\"><b xmlns=\"\" k=\"\"/></a>").expect("xml");
         assert_eq!(plain.elements().next().expect("b").to_xml(), "<b xmlns=\"\" k=\"\"/>");
-        let spoken = parse("<a/>").expect("xml").in_language(Some("de"));
+        let spoken = parse("<a/>").expect("xml").with_language(Some("de"));
         assert_eq!(spoken.to_xml(), "<a xml:lang=\"de\"/>");
     }
 
     #[test]
-    fn what_xml_cannot_hold_is_written_out() {
+    fn invalid_xml_characters_are_escaped() {
         let mut out = String::new();
         escape("a<b>&\"\u{1}\u{fffe}\u{ff01}\n", &mut out);
         assert_eq!(out, "a&lt;b&gt;&amp;&quot;\\u{1}\\u{fffe}\u{ff01}&#10;");
@@ -497,7 +514,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_as_what_it_was(text in "[ -~\u{80}-\u{ff}\n\t]{0,40}", value in "[ -~]{0,20}") {
+        fn serialized_xml_round_trips(text in "[ -~\u{80}-\u{ff}\n\t]{0,40}", value in "[ -~]{0,20}") {
             let mut source = "<p:a xmlns:p=\"u:p\" p:k=\"".to_owned();
             escape(&value, &mut source);
             source += "\">";
@@ -509,8 +526,8 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, likely in "[<>/&;:=\"! a-cxmlns?\\[\\]-]{0,60}") {
-            let _ = Element::parse(&bytes);
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, likely in "[<>/&;:=\"! a-cxmlns?\\[\\]-]{0,60}") {
+            let _ = XmlElement::parse(&bytes);
             let _ = parse(&likely);
         }
     }

@@ -204,8 +204,8 @@ async fn refusals_of_one_user_take_no_place_in_the_trail_from_others_and_keep_no
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_uploads_of_one_user_leave_space_for_those_of_others() {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
-        settings.webdav_options.uploads.per_user = UploadSpace::Bytes(600_000);
-        settings.webdav_options.uploads.all = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.upload_space.per_user = UploadSpace::Bytes(600_000);
+        settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
     });
     let gateway = gateway.await;
     let [alice, bob] = ["alice", "bob"].map(|login| gateway.dav(login, &gateway.login(login, "/:rw")));

@@ -130,7 +130,7 @@ async fn digests_of_uploads_are_verified_and_asked_ones_given() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_without_end_is_counted_before_it_is_sent() {
     let gateway = Fixture::start_with(patgate::auth::Clock::system(), |settings| {
-        settings.webdav_options.deep_listing = 20_000;
+        settings.webdav_options.propfind_infinity_entries = 20_000;
     })
     .await;
     for number in 0..15_000 {

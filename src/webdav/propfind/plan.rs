@@ -1,110 +1,135 @@
 //! What is written of every entry, laid out once for the whole answer.
 
-use super::live::{Live, Subject};
-use super::request::names;
+use super::live_property::{LiveProperty, PropertySubject};
+use super::request::property_names;
 use crate::domain::TreePath;
 use crate::tree::{DeadProperty, Entry, PropertyName};
-use crate::webdav::call::Call;
 use crate::webdav::multistatus;
-use crate::webdav::xml::{DAV, Element};
+use crate::webdav::request_context::RequestContext;
+use crate::webdav::xml::{DAV_NAMESPACE, XmlElement};
 
 /// What is written of every entry.
-pub(in crate::webdav) struct Plan {
-    shape: Shape,
+pub(in crate::webdav) struct PropfindPlan {
+    shape: PropfindShape,
     /// Those asked for by name: found or told of as missing.
-    columns: Vec<Column>,
+    columns: Vec<PropertyColumn>,
     /// Whether those that are missing are told of.
-    tells_missing: bool,
-    scratch: String,
+    reports_missing: bool,
+    missing_buffer: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
-    All,
-    Names,
-    Named,
+enum PropfindShape {
+    AllProp,
+    PropName,
+    Prop,
 }
 
-enum Column {
-    Live(Live),
+enum PropertyColumn {
+    Live(LiveProperty),
     Dead(PropertyName),
 }
 
 /// An entry on its way into the answer.
-pub(in crate::webdav) struct Row<'a> {
+pub(in crate::webdav) struct PropfindRow<'a> {
     /// Its URL.
     pub(in crate::webdav) href: &'a str,
     /// What it is called.
-    pub(in crate::webdav) title: &'a [u8],
+    pub(in crate::webdav) display_name: &'a [u8],
     /// What it shows of itself.
     pub(in crate::webdav) entry: &'a Entry,
     /// Where it is.
     pub(in crate::webdav) path: &'a dyn Fn() -> TreePath,
     /// Its dead properties.
-    pub(in crate::webdav) dead: &'a [DeadProperty],
+    pub(in crate::webdav) dead_properties: &'a [DeadProperty],
     /// Whether it is the only one in the answer.
-    pub(in crate::webdav) alone: bool,
+    pub(in crate::webdav) is_single: bool,
 }
 
-impl Plan {
+impl PropfindPlan {
     /// Writes all there is, and tells of those in `more` that there are not.
-    pub(in crate::webdav) fn all(more: Vec<PropertyName>) -> Self {
-        let columns =
-            columns(more).into_iter().filter(|c| !matches!(c, Column::Live(live) if Live::ALL.contains(live)));
-        Self { shape: Shape::All, columns: columns.collect(), tells_missing: true, scratch: String::new() }
+    pub(in crate::webdav) fn allprop(more: Vec<PropertyName>) -> Self {
+        let columns = property_columns(more)
+            .into_iter()
+            .filter(|c| !matches!(c, PropertyColumn::Live(live) if LiveProperty::ALLPROP.contains(live)));
+        Self {
+            shape: PropfindShape::AllProp,
+            columns: columns.collect(),
+            reports_missing: true,
+            missing_buffer: String::new(),
+        }
     }
 
     /// Writes the names of all there is.
-    pub(in crate::webdav) fn names() -> Self {
-        Self { shape: Shape::Names, columns: Vec::new(), tells_missing: true, scratch: String::new() }
+    pub(in crate::webdav) fn propname() -> Self {
+        Self {
+            shape: PropfindShape::PropName,
+            columns: Vec::new(),
+            reports_missing: true,
+            missing_buffer: String::new(),
+        }
     }
 
     /// Writes those that an element names; none when there are too many.
-    pub(in crate::webdav) fn of_element(prop: &Element) -> Option<Self> {
-        names(prop).map(Self::named)
+    pub(in crate::webdav) fn from_element(prop: &XmlElement) -> Option<Self> {
+        property_names(prop).map(Self::prop)
     }
 
     /// Writes these.
-    pub(in crate::webdav) fn named(names: Vec<PropertyName>) -> Self {
-        Self { shape: Shape::Named, columns: columns(names), tells_missing: true, scratch: String::new() }
+    pub(in crate::webdav) fn prop(names: Vec<PropertyName>) -> Self {
+        Self {
+            shape: PropfindShape::Prop,
+            columns: property_columns(names),
+            reports_missing: true,
+            missing_buffer: String::new(),
+        }
     }
 
     /// Leaves out what is missing (RFC 8144 section 2.1).
-    pub(in crate::webdav) fn brief(self, brief: bool) -> Self {
-        Self { tells_missing: !brief, ..self }
+    pub(in crate::webdav) fn with_minimal_return(self, brief: bool) -> Self {
+        Self { reports_missing: !brief, ..self }
     }
 
     /// Tells whether dead properties are needed at all.
-    pub(in crate::webdav) fn reads_dead(&self) -> bool {
-        let dead = |column: &Column| matches!(column, Column::Dead(_) | Column::Live(Live::DisplayName));
-        self.shape != Shape::Named || self.columns.iter().any(dead)
+    pub(in crate::webdav) fn needs_dead_properties(&self) -> bool {
+        let dead = |column: &PropertyColumn| {
+            matches!(column, PropertyColumn::Dead(_) | PropertyColumn::Live(LiveProperty::DisplayName))
+        };
+        self.shape != PropfindShape::Prop || self.columns.iter().any(dead)
     }
 
     /// Appends the `D:response` of one entry.
-    pub(in crate::webdav) fn write(&mut self, call: &Call, row: &Row<'_>, out: &mut String) {
-        let subject = Subject { entry: row.entry, title: row.title, path: row.path, alone: row.alone };
+    pub(in crate::webdav) fn write_response(&mut self, call: &RequestContext, row: &PropfindRow<'_>, out: &mut String) {
+        let subject = PropertySubject {
+            entry: row.entry,
+            display_name: row.display_name,
+            path: row.path,
+            is_single: row.is_single,
+        };
         out.push_str("<D:response><D:href>");
         out.push_str(row.href);
         out.push_str("</D:href><D:propstat><D:prop>");
-        let mut missing = std::mem::take(&mut self.scratch);
+        let mut missing = std::mem::take(&mut self.missing_buffer);
         missing.clear();
         match self.shape {
-            Shape::All => all(call, &subject, row.dead, out),
-            Shape::Names => all_names(row, out),
-            Shape::Named => {}
+            PropfindShape::AllProp => write_allprop(call, &subject, row.dead_properties, out),
+            PropfindShape::PropName => write_propname(row, out),
+            PropfindShape::Prop => {}
         }
-        let whole = self.shape == Shape::All;
+        let whole = self.shape == PropfindShape::AllProp;
         for column in &self.columns {
             match column {
-                Column::Live(live) => live_or_missing(*live, call, &subject, row.dead, out, &mut missing),
-                Column::Dead(_) if whole && row.dead.iter().any(|p| column.is(p)) => {}
-                Column::Dead(name) => match row.dead.iter().find(|p| column.is(p)) {
+                PropertyColumn::Live(live) => {
+                    write_live_or_missing(*live, call, &subject, row.dead_properties, out, &mut missing)
+                }
+                PropertyColumn::Dead(_) if whole && row.dead_properties.iter().any(|p| column.matches(p)) => {}
+                PropertyColumn::Dead(name) => match row.dead_properties.iter().find(|p| column.matches(p)) {
                     Some(property) => out.push_str(&property.value),
-                    None => multistatus::bare(name, &mut missing),
+                    None => multistatus::write_empty_property(name, &mut missing),
                 },
             }
         }
-        if !self.tells_missing {
+        if !self.reports_missing {
             missing.clear();
         }
         if out.ends_with("<D:prop>") && !missing.is_empty() {
@@ -113,55 +138,63 @@ impl Plan {
             out.push_str("</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>");
         }
         if !missing.is_empty() {
-            multistatus::propstat(&missing, "404 Not Found", None, out);
+            multistatus::write_propstat(&missing, "404 Not Found", None, out);
         }
-        self.scratch = missing;
+        self.missing_buffer = missing;
         out.push_str("</D:response>\n");
     }
 }
 
-impl Column {
-    fn is(&self, property: &DeadProperty) -> bool {
+impl PropertyColumn {
+    fn matches(&self, property: &DeadProperty) -> bool {
         matches!(self, Self::Dead(name) if *name == property.name)
     }
 }
 
-fn columns(names: Vec<PropertyName>) -> Vec<Column> {
-    names.into_iter().map(|name| Live::of(&name).map_or(Column::Dead(name), Column::Live)).collect()
+fn property_columns(names: Vec<PropertyName>) -> Vec<PropertyColumn> {
+    names
+        .into_iter()
+        .map(|name| LiveProperty::from_name(&name).map_or(PropertyColumn::Dead(name), PropertyColumn::Live))
+        .collect()
 }
 
-fn live_or_missing(
-    live: Live,
-    call: &Call,
-    subject: &Subject<'_>,
+fn write_live_or_missing(
+    live: LiveProperty,
+    call: &RequestContext,
+    subject: &PropertySubject<'_>,
     dead: &[DeadProperty],
     out: &mut String,
     missing: &mut String,
 ) {
-    match given_name(live, dead) {
+    match custom_display_name(live, dead) {
         Some(property) => out.push_str(&property.value),
         None if live.write(call, subject, out) => {}
-        None => live.write_bare(missing),
+        None => live.write_empty(missing),
     }
 }
 
 /// Returns the `displayname` that a client gave: it stands in for the name.
-fn given_name(live: Live, dead: &[DeadProperty]) -> Option<&DeadProperty> {
-    dead.iter().find(|p| live == Live::DisplayName && p.name.namespace == DAV && p.name.name == "displayname")
+fn custom_display_name(live: LiveProperty, dead: &[DeadProperty]) -> Option<&DeadProperty> {
+    dead.iter().find(|p| {
+        live == LiveProperty::DisplayName && p.name.namespace == DAV_NAMESPACE && p.name.name == "displayname"
+    })
 }
 
-fn all(call: &Call, subject: &Subject<'_>, dead: &[DeadProperty], out: &mut String) {
-    for live in Live::ALL {
-        if given_name(live, dead).is_none() {
+fn write_allprop(call: &RequestContext, subject: &PropertySubject<'_>, dead: &[DeadProperty], out: &mut String) {
+    for live in LiveProperty::ALLPROP {
+        if custom_display_name(live, dead).is_none() {
             live.write(call, subject, out);
         }
     }
     dead.iter().for_each(|property| out.push_str(&property.value));
 }
 
-fn all_names(row: &Row<'_>, out: &mut String) {
-    for live in Live::ALL.into_iter().filter(|live| live.exists(row.entry) && given_name(*live, row.dead).is_none()) {
-        live.write_bare(out);
+fn write_propname(row: &PropfindRow<'_>, out: &mut String) {
+    for live in LiveProperty::ALLPROP
+        .into_iter()
+        .filter(|live| live.is_defined_for(row.entry) && custom_display_name(*live, row.dead_properties).is_none())
+    {
+        live.write_empty(out);
     }
-    row.dead.iter().for_each(|property| multistatus::bare(&property.name, out));
+    row.dead_properties.iter().for_each(|property| multistatus::write_empty_property(&property.name, out));
 }

@@ -1,59 +1,59 @@
 //! The body of PROPFIND (RFC 4918 section 14.20).
 
-use super::plan::Plan;
+use super::plan::PropfindPlan;
 use crate::tree::PropertyName;
-use crate::webdav::xml::Element;
+use crate::webdav::xml::XmlElement;
 
 /// More properties than any client names.
-const MAX_NAMES: usize = 512;
+const MAX_PROPERTY_NAMES: usize = 512;
 
 /// What a client wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum PropfindRequest {
     /// All dead properties, the live ones of RFC 4918, and these.
-    All(Vec<PropertyName>),
+    AllProp(Vec<PropertyName>),
     /// The names of what there is.
-    Names,
+    PropName,
     /// These.
-    Named(Vec<PropertyName>),
+    Prop(Vec<PropertyName>),
 }
 
-impl Wanted {
+impl PropfindRequest {
     /// Reads a body; an empty one wants all.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.trim_ascii().is_empty() {
-            return Some(Self::All(Vec::new()));
+            return Some(Self::AllProp(Vec::new()));
         }
-        let root = Element::parse(bytes).ok().filter(|root| root.is("propfind"))?;
+        let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("propfind"))?;
         match (root.child("prop"), root.child("allprop"), root.child("propname")) {
-            (Some(prop), None, None) => names(prop).map(Self::Named),
+            (Some(prop), None, None) => property_names(prop).map(Self::Prop),
             (None, Some(_), None) => match root.child("include") {
-                Some(include) => names(include).map(Self::All),
-                None => Some(Self::All(Vec::new())),
+                Some(include) => property_names(include).map(Self::AllProp),
+                None => Some(Self::AllProp(Vec::new())),
             },
-            (None, None, Some(_)) => Some(Self::Names),
+            (None, None, Some(_)) => Some(Self::PropName),
             _ => None,
         }
     }
 
     /// Lays out what is written of every entry.
-    pub(super) fn plan(self) -> Plan {
+    pub(super) fn into_plan(self) -> PropfindPlan {
         match self {
-            Self::All(more) => Plan::all(more),
-            Self::Names => Plan::names(),
-            Self::Named(names) => Plan::named(names),
+            Self::AllProp(more) => PropfindPlan::allprop(more),
+            Self::PropName => PropfindPlan::propname(),
+            Self::Prop(names) => PropfindPlan::prop(names),
         }
     }
 }
 
 /// Reads the names of the elements in one, each once; none when there are too many.
-pub(super) fn names(element: &Element) -> Option<Vec<PropertyName>> {
+pub(super) fn property_names(element: &XmlElement) -> Option<Vec<PropertyName>> {
     let mut names = Vec::new();
-    for name in element.elements().map(Element::name) {
+    for name in element.elements().map(XmlElement::name) {
         if !names.contains(&name) {
             names.push(name);
         }
-        if names.len() > MAX_NAMES {
+        if names.len() > MAX_PROPERTY_NAMES {
             return None;
         }
     }
@@ -64,24 +64,30 @@ pub(super) fn names(element: &Element) -> Option<Vec<PropertyName>> {
 mod tests {
     use super::*;
 
-    fn wanted(inner: &str) -> Option<Wanted> {
-        Wanted::parse(format!("<propfind xmlns=\"DAV:\">{inner}</propfind>").as_bytes())
+    fn parse_propfind(inner: &str) -> Option<PropfindRequest> {
+        PropfindRequest::parse(format!("<propfind xmlns=\"DAV:\">{inner}</propfind>").as_bytes())
     }
 
-    fn dav(name: &str) -> PropertyName {
+    fn dav_property(name: &str) -> PropertyName {
         PropertyName { namespace: "DAV:".into(), name: name.into() }
     }
 
     #[test]
-    fn a_body_wants_one_of_three_things() {
-        assert_eq!(Wanted::parse(b" "), Some(Wanted::All(Vec::new())));
-        assert_eq!(wanted("<allprop/>"), Some(Wanted::All(Vec::new())));
-        assert_eq!(wanted("<allprop/><include><x/></include>"), Some(Wanted::All(vec![dav("x")])));
-        assert_eq!(wanted("<propname/><unknown xmlns=\"u:\"/>"), Some(Wanted::Names));
-        assert_eq!(wanted("<prop><a/><b/><a/></prop>"), Some(Wanted::Named(vec![dav("a"), dav("b")])));
+    fn propfind_body_is_prop_allprop_or_propname() {
+        assert_eq!(PropfindRequest::parse(b" "), Some(PropfindRequest::AllProp(Vec::new())));
+        assert_eq!(parse_propfind("<allprop/>"), Some(PropfindRequest::AllProp(Vec::new())));
+        assert_eq!(
+            parse_propfind("<allprop/><include><x/></include>"),
+            Some(PropfindRequest::AllProp(vec![dav_property("x")]))
+        );
+        assert_eq!(parse_propfind("<propname/><unknown xmlns=\"u:\"/>"), Some(PropfindRequest::PropName));
+        assert_eq!(
+            parse_propfind("<prop><a/><b/><a/></prop>"),
+            Some(PropfindRequest::Prop(vec![dav_property("a"), dav_property("b")]))
+        );
         for inner in ["", "<x/>", "<allprop/><propname/>", "<prop/><allprop/>"] {
-            assert_eq!(wanted(inner), None, "{inner}");
+            assert_eq!(parse_propfind(inner), None, "{inner}");
         }
-        assert_eq!(Wanted::parse(b"<propfind><allprop/></propfind>"), None, "not in WebDAV's namespace");
+        assert_eq!(PropfindRequest::parse(b"<propfind><allprop/></propfind>"), None, "not in WebDAV's namespace");
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
-use super::address::{self, Address, Anchor, Mount};
-use super::conditions::{Conditions, Surroundings};
-use super::error::{Error, Result, blocking};
-use super::fields;
-use super::verb::Verb;
+use super::conditions::{IfContext, RequestConditions};
+use super::error::{Error, Result, run_blocking};
+use super::headers;
+use super::method::DavMethod;
+use super::resource_url::{self, ClientRoot, ResourceUrl, UrlPrefix};
 use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
@@ -19,7 +19,7 @@ use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 ///
 /// # Errors
 /// [`Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
-pub(super) async fn admit(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
+pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
     let headers = &head.headers;
     let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -30,78 +30,78 @@ pub(super) async fn admit(auth: &Authenticator, head: &Parts, origin: RequestSou
 }
 
 /// A request by a proven caller, with all that every verb needs of it already read.
-pub(super) struct Call {
+pub(super) struct RequestContext {
     /// The method.
-    pub(super) verb: Verb,
+    pub(super) method: DavMethod,
     /// The tree as the caller may see it.
     pub(super) view: View,
     /// The client's root.
-    pub(super) mount: Mount,
+    pub(super) client_root: ClientRoot,
     /// The place that the request names.
     pub(super) path: TreePath,
     /// Whether the path was written with a slash at its end.
-    pub(super) slash: bool,
+    pub(super) has_trailing_slash: bool,
     /// The target, as it was sent.
     pub(super) uri: Uri,
     /// The headers.
     pub(super) headers: HeaderMap,
     /// The conditions.
-    pub(super) conditions: Conditions,
+    pub(super) conditions: RequestConditions,
     /// The present instant, on the clock by which expiry is judged.
     pub(super) now: UnixMillis,
-    anchor: Anchor,
+    url_prefix: UrlPrefix,
     /// The server as the client knows it.
     pub(super) server: PublicAddress,
-    tokens: Vec<LockToken>,
+    lock_tokens: Vec<LockToken>,
 }
 
-impl Call {
+impl RequestContext {
     /// Reads a request; finds the place of its root.
     ///
     /// # Errors
     /// Whatever is wrong with path or headers; [`tree::Error::Absent`] for a node that has ended or that the
     /// caller may not reach.
     pub(super) async fn new(
-        verb: Verb,
+        verb: DavMethod,
         head: Parts,
         tree: &Tree,
         session: Session,
         now: UnixMillis,
     ) -> Result<Arc<Self>> {
-        let address = Address::parse(head.uri.path().as_bytes())?;
+        let address = ResourceUrl::parse(head.uri.path().as_bytes())?;
         if address.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
-            return Err(Error::Elsewhere);
+            return Err(Error::NotFound);
         }
-        let conditions = Conditions::parse(&head.headers)?;
+        let conditions = RequestConditions::parse(&head.headers)?;
         let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
         let login = session.login().clone();
         let view = tree.view(session);
-        let root = match address.anchor {
-            Anchor::Tree | Anchor::Cloud | Anchor::Files => TreePath::root(),
-            Anchor::Node(node) => {
+        let root = match address.prefix {
+            UrlPrefix::Tree | UrlPrefix::Nextcloud | UrlPrefix::NextcloudFiles => TreePath::root(),
+            UrlPrefix::Node(node) => {
                 let view = view.clone();
-                blocking(move || Ok(view.node_root(node)?)).await?
+                run_blocking(move || Ok(view.node_root(node)?)).await?
             }
         };
-        let below = address.below;
+        let below = address.path;
         let path = match below.has_alternate_normalizations() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
-                blocking(move || Ok(view.existing_spelling(&root, &below))).await?
+                run_blocking(move || Ok(view.existing_spelling(&root, &below))).await?
             }
             false => root.join(&below),
         };
-        let mount = Mount::new(&server, address.anchor, root, &login);
+        let mount = ClientRoot::new(&server, address.prefix, root, &login);
         Ok(Arc::new(Self {
-            verb,
+            method: verb,
             view,
             path,
-            mount,
-            slash: address.slash,
-            tokens: submitted(verb, &conditions, &head.headers),
+            client_root: mount,
+            has_trailing_slash: address.has_trailing_slash,
+            lock_tokens: collect_lock_tokens(verb, &conditions, &head.headers),
             conditions,
             now,
-            anchor: address.anchor,
+            url_prefix: address.prefix,
             server,
             uri: head.uri,
             headers: head.headers,
@@ -110,37 +110,43 @@ impl Call {
 
     /// Tells whether the request names the client's root itself.
     pub(super) fn is_root(&self) -> bool {
-        self.path == *self.mount.root()
+        self.path == *self.client_root.root()
     }
 
     /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
+    /// [`Error::MalformedXml`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
     /// [`Error::Destination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
-        let value = fields::one(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-        let address = address::resolve(value.as_bytes().trim_ascii(), &self.server, self.anchor)?;
+        let value =
+            headers::single_value(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
+        let address = resource_url::resolve_in_prefix(value.as_bytes().trim_ascii(), &self.server, self.url_prefix)?;
         if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
-            return Err(Error::Foreign);
+            return Err(Error::ForeignDestination);
         }
-        if address.below.is_root() {
-            return Err(Error::Root);
+        if address.path.is_root() {
+            return Err(Error::RootProtected);
         }
-        Ok(address.below)
+        Ok(address.path)
     }
 
     /// Returns what the tags of an `If` header are looked up by.
-    pub(super) fn around(&self) -> Surroundings<'_> {
-        Surroundings { view: &self.view, mount: &self.mount, anchor: self.anchor, server: &self.server }
+    pub(super) fn if_context(&self) -> IfContext<'_> {
+        IfContext {
+            view: &self.view,
+            client_root: &self.client_root,
+            url_prefix: self.url_prefix,
+            server: &self.server,
+        }
     }
 
     /// Judges the conditions of a change now; they are judged again at the commit.
     ///
     /// # Errors
     /// [`tree::Error::Precondition`] when one does not hold.
-    pub(super) fn judge(&self) -> tree::Result<()> {
-        self.conditions.judge_write(self.around(), &self.path)
+    pub(super) fn evaluate_conditions(&self) -> tree::Result<()> {
+        self.conditions.evaluate_write(self.if_context(), &self.path)
     }
 
     /// Runs an operation with what the request brings against locks and conditions. Rights are asked first (RFC 4918
@@ -148,9 +154,12 @@ impl Call {
     ///
     /// # Errors
     /// [`tree::Error::Precondition`], and what the operation says.
-    pub(super) fn claiming<T>(&self, work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>) -> Result<T> {
-        let judge = || self.judge();
-        match work(&WriteConditions { lock_tokens: &self.tokens, evaluate: &judge }) {
+    pub(super) fn with_preconditions<T>(
+        &self,
+        work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
+    ) -> Result<T> {
+        let judge = || self.evaluate_conditions();
+        match work(&WriteConditions { lock_tokens: &self.lock_tokens, evaluate: &judge }) {
             Err(locked @ tree::Error::Locked { .. }) => {
                 judge()?;
                 Err(locked.into())
@@ -159,35 +168,38 @@ impl Call {
         }
     }
 
-    /// As [`Call::claiming`], for what is only begun: conditions are judged now, and again when it is committed.
+    /// As [`RequestContext::claiming`], for what is only begun: conditions are judged now, and again when it is committed.
     ///
     /// # Errors
-    /// As [`Call::claiming`].
-    pub(super) fn staging<T>(&self, work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>) -> Result<T> {
-        let begun = self.claiming(work)?;
-        self.judge()?;
+    /// As [`RequestContext::claiming`].
+    pub(super) fn stage_with_preconditions<T>(
+        &self,
+        work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
+    ) -> Result<T> {
+        let begun = self.with_preconditions(work)?;
+        self.evaluate_conditions()?;
         Ok(begun)
     }
 
     /// Tells whether an error names a folder: as the root of a lock.
-    pub(super) async fn names_folder(&self, error: &Error) -> bool {
+    pub(super) async fn is_lock_root_directory(&self, error: &Error) -> bool {
         let Error::Tree(tree::Error::Locked { root, .. }) = error else { return false };
         let (view, root) = (self.view.clone(), root.clone());
-        blocking(move || Ok(view.stat(&root)?.is_directory())).await.unwrap_or(false)
+        run_blocking(move || Ok(view.stat(&root)?.is_directory())).await.unwrap_or(false)
     }
 
     /// Returns the lock tokens that the request submits.
-    pub(super) fn tokens(&self) -> &[LockToken] {
-        &self.tokens
+    pub(super) fn submitted_lock_tokens(&self) -> &[LockToken] {
+        &self.lock_tokens
     }
 }
 
 /// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
 /// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
-fn submitted(verb: Verb, conditions: &Conditions, headers: &HeaderMap) -> Vec<LockToken> {
-    let mut tokens = conditions.tokens();
-    if verb == Verb::Put {
-        tokens.extend(fields::lock_token(headers));
+fn collect_lock_tokens(verb: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
+    let mut tokens = conditions.lock_tokens();
+    if verb == DavMethod::Put {
+        tokens.extend(headers::lock_token(headers));
     }
     tokens
 }

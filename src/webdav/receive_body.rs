@@ -15,13 +15,13 @@ use crate::http::RequestBody;
 use crate::tree;
 
 /// As much as is written at once, and as is received before anything is written.
-pub(super) const BLOCK: usize = 512 * 1024;
+pub(super) const BODY_BLOCK_BYTES: usize = 512 * 1024;
 
 /// How long a client may send nothing of a body that it began.
-const SILENCE: Duration = Duration::from_secs(300);
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What takes a body in; may block.
-pub(super) trait Sink: Sized + Send + 'static {
+pub(super) trait BodySink: Sized + Send + 'static {
     /// Writes the next blocks.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ pub(super) trait Sink: Sized + Send + 'static {
     fn write(self, blocks: &[Bytes]) -> Result<Self>;
 
     /// Keeps what came of a body that was cut, where that is of use: the last blocks.
-    fn salvage(self, _blocks: &[Bytes]) {}
+    fn on_abort(self, _blocks: &[Bytes]) {}
 }
 
 /// Pours a body into a sink, up to its last blocks: these are returned unwritten, so that they can be written
@@ -37,7 +37,7 @@ pub(super) trait Sink: Sized + Send + 'static {
 ///
 /// # Errors
 /// What the sink says; [`Error::Cut`] when the body ends before its end, [`Error::TooSlow`].
-pub(super) async fn pour<S: Sink>(
+pub(super) async fn receive_body<S: BodySink>(
     body: &mut RequestBody,
     session: &Session,
     stopped: impl Future<Output = ()>,
@@ -46,25 +46,25 @@ pub(super) async fn pour<S: Sink>(
     let ended = async {
         tokio::select! {
             () = session.closed() => Error::from(tree::Error::SessionEnded(SessionEnded)),
-            () = stopped => Error::Cut,
+            () = stopped => Error::Truncated,
         }
     };
     let mut ended = std::pin::pin!(ended);
     let mut writing: Option<JoinHandle<Result<S>>> = None;
     let mut waiting = Some(sink);
     loop {
-        let (blocks, last) = receive(body, ended.as_mut()).await;
+        let (blocks, last) = receive_block(body, ended.as_mut()).await;
         let ready = match (waiting.take(), writing.take()) {
             (Some(sink), _) => sink,
-            (None, Some(job)) => job.await.unwrap_or(Err(Error::Lost))?,
-            (None, None) => return Err(Error::Lost),
+            (None, Some(job)) => job.await.unwrap_or(Err(Error::TaskPanicked))?,
+            (None, None) => return Err(Error::TaskPanicked),
         };
         match last {
             Ok(true) => return Ok((ready, blocks)),
             Ok(false) => writing = Some(spawn_blocking(move || ready.write(&blocks))),
             Err(error) => {
-                let cut = matches!(error, Error::Cut | Error::TooSlow);
-                let _ = spawn_blocking(move || if cut { ready.salvage(&blocks) } else { drop(ready) }).await;
+                let cut = matches!(error, Error::Truncated | Error::TooSlow);
+                let _ = spawn_blocking(move || if cut { ready.on_abort(&blocks) } else { drop(ready) }).await;
                 return Err(error);
             }
         }
@@ -72,15 +72,15 @@ pub(super) async fn pour<S: Sink>(
 }
 
 /// Receives up to about a block; tells whether that was the last, or why no more will come.
-async fn receive(
+async fn receive_block(
     body: &mut RequestBody,
     mut ended: Pin<&mut impl Future<Output = Error>>,
 ) -> (Vec<Bytes>, Result<bool>) {
     let (mut blocks, mut length) = (Vec::new(), 0);
-    while length < BLOCK && !body.is_end_stream() {
+    while length < BODY_BLOCK_BYTES && !body.is_end_stream() {
         let frame = tokio::select! {
             biased;
-            frame = tokio::time::timeout(SILENCE, body.frame()) => frame,
+            frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()) => frame,
             error = ended.as_mut() => return (blocks, Err(error)),
         };
         match frame {

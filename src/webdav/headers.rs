@@ -11,15 +11,15 @@ use crate::domain::FileTag;
 use crate::tree::{LockToken, Timestamp};
 
 /// What a lock is given when its `Timeout` says nothing; the gateway may give less.
-const USUAL_TIMEOUT: Duration = Duration::from_secs(3600);
+const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What `Infinite` asks for.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
+const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Returns the one value of a header.
 ///
 /// # Errors
-/// [`Error::Malformed`] where there are several: of those, a proxy in front may have judged another.
-pub(super) fn one(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Error> {
+/// [`Error::MalformedXml`] where there are several: of those, a proxy in front may have judged another.
+pub(super) fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Error> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(Error::Malformed("a header that has one value is there twice")),
@@ -27,9 +27,9 @@ pub(super) fn one(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option
     }
 }
 
-/// The value of `Depth`.
+/// The value of `DepthHeader`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(super) enum DepthHeader {
     /// The entry alone.
     Zero,
     /// The entry and what is directly in it.
@@ -38,16 +38,16 @@ pub(super) enum Depth {
     Infinity,
 }
 
-/// Reads `Depth` (section 10.2).
+/// Reads `DepthHeader` (section 10.2).
 ///
 /// # Errors
-/// [`Error::Malformed`] for any value but the three.
-pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
-    let Some(value) = one(headers, "depth")? else { return Ok(None) };
+/// [`Error::MalformedXml`] for any value but the three.
+pub(super) fn depth(headers: &HeaderMap) -> Result<Option<DepthHeader>, Error> {
+    let Some(value) = single_value(headers, "depth")? else { return Ok(None) };
     match value.as_bytes().trim_ascii() {
-        b"0" => Ok(Some(Depth::Zero)),
-        b"1" => Ok(Some(Depth::One)),
-        text if text.eq_ignore_ascii_case(b"infinity") => Ok(Some(Depth::Infinity)),
+        b"0" => Ok(Some(DepthHeader::Zero)),
+        b"1" => Ok(Some(DepthHeader::One)),
+        text if text.eq_ignore_ascii_case(b"infinity") => Ok(Some(DepthHeader::Infinity)),
         _ => Err(Error::Malformed("Depth is neither 0, 1 nor infinity")),
     }
 }
@@ -55,9 +55,9 @@ pub(super) fn depth(headers: &HeaderMap) -> Result<Option<Depth>, Error> {
 /// Reads `OverwriteMode` (section 10.6); true when it is not there.
 ///
 /// # Errors
-/// [`Error::Malformed`] for any value but `T` and `F`.
+/// [`Error::MalformedXml`] for any value but `T` and `F`.
 pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
-    match one(headers, "overwrite")?.map(|value| value.as_bytes().trim_ascii()) {
+    match single_value(headers, "overwrite")?.map(|value| value.as_bytes().trim_ascii()) {
         None | Some(b"T" | b"t") => Ok(true),
         Some(b"F" | b"f") => Ok(false),
         Some(_) => Err(Error::Malformed("Overwrite is neither T nor F")),
@@ -67,33 +67,36 @@ pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
 /// Reads `Timeout` (section 10.7): the first of the list that can be read.
 pub(super) fn timeout(headers: &HeaderMap) -> Duration {
     let value = headers.get("timeout").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(',').find_map(|part| one_timeout(part.trim())).unwrap_or(USUAL_TIMEOUT)
+    value.split(',').find_map(|part| parse_timeout(part.trim())).unwrap_or(DEFAULT_LOCK_TIMEOUT)
 }
 
-fn one_timeout(text: &str) -> Option<Duration> {
+fn parse_timeout(text: &str) -> Option<Duration> {
     if text.eq_ignore_ascii_case("infinite") {
-        return Some(LONGEST_TIMEOUT);
+        return Some(MAX_LOCK_TIMEOUT);
     }
     let (front, digits) = text.split_at_checked(7)?;
     let fits =
         front.eq_ignore_ascii_case("second-") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    fits.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), LONGEST_TIMEOUT))
+    fits.then(|| {
+        Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), MAX_LOCK_TIMEOUT)
+    })
 }
 
 /// Reads `Lock-Token` (section 10.5); a URL without the angle brackets, too, as some clients send it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is not there or no URL.
+/// [`Error::MalformedXml`] when it is not there or no URL.
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
-    let inner = one(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
-        let inner = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))?;
-        (inner.contains(':') && !inner.contains(['<', '>', ' '])).then_some(inner)
-    });
+    let inner =
+        single_value(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
+            let inner = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))?;
+            (inner.contains(':') && !inner.contains(['<', '>', ' '])).then_some(inner)
+        });
     inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
 }
 
 /// Tells whether the client wants short answers: `Prefer: return=minimal` (RFC 8144), or the older `Brief: t`.
-pub(super) fn wants_little(headers: &HeaderMap) -> bool {
+pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
     let brief = headers.get("brief").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"t"));
@@ -102,13 +105,14 @@ pub(super) fn wants_little(headers: &HeaderMap) -> bool {
 
 /// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
 /// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
-const WHOLE_LENGTHS: [&str; 4] = [ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
+const FILE_LENGTH_HEADERS: [&str; 4] =
+    [EXPECTED_ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
 /// Header in which macOS announces the length of a body.
-const ENTITY_LENGTH: &str = "x-expected-entity-length";
+const EXPECTED_ENTITY_LENGTH: &str = "x-expected-entity-length";
 
 /// Which length a request's headers are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LengthOf {
+pub(super) enum AnnouncedLength {
     /// That of a body that is the whole file.
     File,
     /// That of a body that is a part of the file.
@@ -118,14 +122,14 @@ pub(super) enum LengthOf {
 /// Returns the largest length that a request announces beside `Content-Length`: a shorter body was cut.
 ///
 /// # Errors
-/// [`Error::Malformed`] when one is no number or there twice.
-pub(super) fn expected_length(headers: &HeaderMap, of: LengthOf) -> Result<Option<u64>, Error> {
+/// [`Error::MalformedXml`] when one is no number or there twice.
+pub(super) fn expected_length(headers: &HeaderMap, of: AnnouncedLength) -> Result<Option<u64>, Error> {
     // In ownCloud's older kind of upload in parts, every part announces the length of the file.
-    let is_part = of == LengthOf::Part || headers.contains_key("oc-chunked");
-    let names = if is_part { &WHOLE_LENGTHS[..1] } else { &WHOLE_LENGTHS[..] };
+    let is_part = of == AnnouncedLength::Part || headers.contains_key("oc-chunked");
+    let names = if is_part { &FILE_LENGTH_HEADERS[..1] } else { &FILE_LENGTH_HEADERS[..] };
     let mut longest = None;
     for name in names {
-        let Some(value) = one(headers, *name)? else { continue };
+        let Some(value) = single_value(headers, *name)? else { continue };
         let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
         longest = longest.max(Some(length.ok_or(Error::Malformed("an announced length is not a number"))?));
     }
@@ -135,24 +139,24 @@ pub(super) fn expected_length(headers: &HeaderMap, of: LengthOf) -> Result<Optio
 /// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is there and no number.
-pub(super) fn modified(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
-    let Some(value) = one(headers, "x-oc-mtime")? else { return Ok(None) };
-    let time = value.to_str().ok().and_then(date::parse_epoch);
+/// [`Error::MalformedXml`] when it is there and no number.
+pub(super) fn oc_mtime(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
+    let Some(value) = single_value(headers, "x-oc-mtime")? else { return Ok(None) };
+    let time = value.to_str().ok().and_then(date::parse_epoch_seconds);
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
 /// Reads `X-Patgate-EtagTracker`: the tags that an upload gets, none of them where it is empty.
 ///
 /// # Errors
-/// [`Error::Malformed`] when one of them is no tag.
+/// [`Error::MalformedXml`] when one of them is no tag.
 pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     if !headers.contains_key("x-patgate-tags") {
         return Ok(None);
     }
     let mut tags = Vec::new();
     for value in headers.get_all("x-patgate-tags") {
-        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::Malformed(TAGS))?;
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::Malformed(INVALID_TAGS_MESSAGE))?;
         tags.extend(parse_tags(text)?);
     }
     Ok(Some(tags))
@@ -161,47 +165,47 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
 /// Reads a list of tags with commas between; an empty text is an empty list.
 ///
 /// # Errors
-/// [`Error::Malformed`].
+/// [`Error::MalformedXml`].
 pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
     let tags: Result<Vec<FileTag>, _> = text.split(',').map(str::parse).collect();
-    tags.ok().filter(|tags| tags.len() <= MAX_TAGS).ok_or(Error::Malformed(TAGS))
+    tags.ok().filter(|tags| tags.len() <= MAX_TAGS).ok_or(Error::Malformed(INVALID_TAGS_MESSAGE))
 }
 
 const MAX_TAGS: usize = 100;
 /// What is said of tags that are none.
-pub(super) const TAGS: &str =
+pub(super) const INVALID_TAGS_MESSAGE: &str =
     "tags are a list with commas: each 1 to 64 characters without control characters, 100 at most";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
+    fn header_map(name: &'static str, value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().expect("value"));
         headers
     }
 
     #[test]
-    fn depth_is_one_of_three() {
+    fn depth_must_be_zero_one_or_infinity() {
         assert_eq!(depth(&HeaderMap::new()).expect("none"), None);
-        assert_eq!(depth(&headers("depth", "Infinity")).expect("depth"), Some(Depth::Infinity));
+        assert_eq!(depth(&header_map("depth", "Infinity")).expect("depth"), Some(DepthHeader::Infinity));
         for text in ["", "2", "00", "1,noroot", "-1"] {
-            assert!(depth(&headers("depth", text)).is_err(), "{text}");
+            assert!(depth(&header_map("depth", text)).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_has_one_value_is_refused_where_it_has_two() {
+    fn duplicate_single_value_header_is_refused() {
         for (name, value) in [("depth", "0"), ("overwrite", "T"), ("lock-token", "<a:b>"), ("x-oc-mtime", "1")] {
-            let mut headers = headers(name, value);
+            let mut headers = header_map(name, value);
             let read = |headers: &HeaderMap| {
                 depth(headers).is_ok()
                     && overwrite(headers).is_ok()
-                    && modified(headers).is_ok()
+                    && oc_mtime(headers).is_ok()
                     && (name != "lock-token" || lock_token(headers).is_ok())
             };
             assert!(read(&headers), "{name}");
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_are_read_leniently() {
+    fn timeout_header_is_parsed_leniently() {
         for (text, seconds) in [
             ("Second-10", 10),
             ("Infinite, Second-4100000000", u64::from(u32::MAX)),
@@ -220,27 +224,27 @@ mod tests {
             ("Second-0", 1),
             ("nonsense", 3600),
         ] {
-            assert_eq!(timeout(&headers("timeout", text)).as_secs(), seconds, "{text}");
+            assert_eq!(timeout(&header_map("timeout", text)).as_secs(), seconds, "{text}");
         }
     }
 
     #[test]
-    fn the_largest_announced_length_counts() {
-        let mut headers = headers("x-expected-entity-length", " 5 ");
-        assert_eq!(expected_length(&headers, LengthOf::Part).expect("length"), Some(5));
+    fn largest_announced_length_is_expected() {
+        let mut headers = header_map("x-expected-entity-length", " 5 ");
+        assert_eq!(expected_length(&headers, AnnouncedLength::Part).expect("length"), Some(5));
         headers.insert("oc-total-length", HeaderValue::from(9));
-        assert_eq!(expected_length(&headers, LengthOf::File).expect("length"), Some(9));
-        assert_eq!(expected_length(&headers, LengthOf::Part).expect("length"), Some(5));
+        assert_eq!(expected_length(&headers, AnnouncedLength::File).expect("length"), Some(9));
+        assert_eq!(expected_length(&headers, AnnouncedLength::Part).expect("length"), Some(5));
         headers.insert("oc-chunked", HeaderValue::from(1));
-        assert_eq!(expected_length(&headers, LengthOf::File).expect("length"), Some(5));
+        assert_eq!(expected_length(&headers, AnnouncedLength::File).expect("length"), Some(5));
         headers.insert("x-expected-entity-length", HeaderValue::from_static("much"));
-        assert!(expected_length(&headers, LengthOf::File).is_err());
-        assert_eq!(expected_length(&HeaderMap::new(), LengthOf::File).expect("none"), None);
+        assert!(expected_length(&headers, AnnouncedLength::File).is_err());
+        assert_eq!(expected_length(&HeaderMap::new(), AnnouncedLength::File).expect("none"), None);
     }
 
     #[test]
-    fn tags_are_a_list_with_commas() {
-        let read = |text: &str| tags(&headers("x-patgate-tags", text)).map(|tags| tags.unwrap_or_default());
+    fn tags_are_comma_separated() {
+        let read = |text: &str| tags(&header_map("x-patgate-tags", text)).map(|tags| tags.unwrap_or_default());
         let words = |text: &str| read(text).expect(text).iter().map(|tag| tag.as_str().to_owned()).collect::<Vec<_>>();
         assert_eq!(words("a, b c ,d"), ["a", "b c", "d"]);
         assert_eq!(words(" "), [""; 0]);
@@ -251,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn lock_tokens_stand_in_angle_brackets_or_bare() {
+    fn lock_token_is_accepted_with_or_without_angle_brackets() {
         for text in ["<urn:uuid:x>", " urn:uuid:x "] {
-            assert_eq!(lock_token(&headers("lock-token", text)).expect("token").as_str(), "urn:uuid:x");
+            assert_eq!(lock_token(&header_map("lock-token", text)).expect("token").as_str(), "urn:uuid:x");
         }
         for text in ["", "x", "<>", "<a:b> <a:c>", "<a:b", "a:b>"] {
-            assert!(lock_token(&headers("lock-token", text)).is_err(), "{text}");
+            assert!(lock_token(&header_map("lock-token", text)).is_err(), "{text}");
         }
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 
-use super::call::Call;
 use super::error::Result;
-use super::verb::Verb;
+use super::method::DavMethod;
+use super::request_context::RequestContext;
 use crate::auth::Session;
 use crate::domain::UnixMillis;
 use crate::http::{PublicAddress, ServerName};
 use crate::tree::Tree;
 
 /// The headers that are kept besides `host`: conditions, locks, and what is announced of the file.
-const KEPT: [&str; 11] = [
+const SAVED_HEADERS: [&str; 11] = [
     "if",
     "if-match",
     "if-none-match",
@@ -29,24 +29,24 @@ const KEPT: [&str; 11] = [
 ];
 
 /// The path in front of all that clients write in conditions.
-const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const PREFIX_HEADER: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// The request that began an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Begun {
+pub(super) struct SavedRequest {
     uri: Uri,
     headers: HeaderMap,
 }
 
-impl Begun {
+impl SavedRequest {
     /// Takes what is kept from a request.
-    pub(super) fn of(call: &Call) -> Self {
-        let kept = call.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
+    pub(super) fn from_context(call: &RequestContext) -> Self {
+        let kept = call.headers.iter().filter(|(name, _)| SAVED_HEADERS.contains(&name.as_str()));
         let mut headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         for name in call.server.names() {
             headers.extend(HeaderValue::try_from(name.to_string()).map(|name| (header::HOST, name)));
         }
-        headers.extend(HeaderValue::try_from(call.server.prefix()).map(|prefix| (PREFIX, prefix)));
+        headers.extend(HeaderValue::try_from(call.server.prefix()).map(|prefix| (PREFIX_HEADER, prefix)));
         // What is read as a path can be written as one.
         Self { uri: Uri::try_from(call.uri.path()).unwrap_or_default(), headers }
     }
@@ -85,15 +85,20 @@ impl Begun {
     /// Makes the request anew, in another session of the token that made it.
     ///
     /// # Errors
-    /// As [`Call::new`].
-    pub(super) async fn call(&self, tree: &Tree, session: Session, now: UnixMillis) -> Result<Arc<Call>> {
+    /// As [`RequestContext::new`].
+    pub(super) async fn restore_context(
+        &self,
+        tree: &Tree,
+        session: Session,
+        now: UnixMillis,
+    ) -> Result<Arc<RequestContext>> {
         let (mut head, ()) = Request::new(()).into_parts();
         head.uri = self.uri.clone();
         head.headers = self.headers.clone();
         let names = self.headers.get_all(header::HOST).iter().filter_map(|name| ServerName::parse(name.as_bytes()));
-        let prefix = self.headers.get(PREFIX).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
+        let prefix = self.headers.get(PREFIX_HEADER).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
         head.extensions.insert(PublicAddress::from_parts(names.collect(), prefix.to_owned()));
-        Call::new(Verb::Put, head, tree, session, now).await
+        RequestContext::new(DavMethod::Put, head, tree, session, now).await
     }
 }
 
@@ -102,17 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_down_is_read_back() {
+    fn saved_request_round_trips() {
         let mut headers = HeaderMap::new();
         headers.append("if", HeaderValue::from_static("(<urn:uuid:x> [\"a: b\"])"));
         headers.append("x-patgate-tags", HeaderValue::from_bytes(b" caf\xc3\xa9").expect("value"));
         headers.append("x-patgate-tags", HeaderValue::from_static(""));
         for target in ["/dav/a%20b", "/"] {
-            let begun = Begun { uri: target.parse().expect("target"), headers: headers.clone() };
-            assert_eq!(Begun::parse(&begun.to_bytes()), Some(begun), "{target}");
+            let begun = SavedRequest { uri: target.parse().expect("target"), headers: headers.clone() };
+            assert_eq!(SavedRequest::parse(&begun.to_bytes()), Some(begun), "{target}");
         }
         for bytes in ["", "\n", "/dav/\nno colon\n", "/dav/\nbad name:x\n", "/d av/\n"] {
-            assert_eq!(Begun::parse(bytes.as_bytes()), None, "{bytes}");
+            assert_eq!(SavedRequest::parse(bytes.as_bytes()), None, "{bytes}");
         }
     }
 }

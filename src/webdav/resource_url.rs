@@ -14,115 +14,115 @@ use crate::http::{PublicAddress, normalized_path};
 
 /// What stands in front of a path: which part of the tree is the client's root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Anchor {
+pub(super) enum UrlPrefix {
     /// `/dav`
     Tree,
     /// `/node/UUID`
     Node(NodeId),
     /// `/remote.php/webdav`
-    Cloud,
+    Nextcloud,
     /// `/remote.php/dav/files/USER`, of the caller's own name
-    Files,
+    NextcloudFiles,
 }
 
 /// What lies below `/remote.php/dav/` besides files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Other {
+pub(super) enum OutsideTreeResource {
     /// `uploads/USER/UPLOAD` and `uploads/USER/UPLOAD/PART`
-    Upload(Place),
+    ChunkedUpload(ChunkPath),
     /// `principals/users/USER`: who a caller is
     Principal,
 }
 
 /// An upload in parts, or one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ChunkPath {
     /// The upload's name.
     pub(super) upload: EntryName,
     /// The part's name.
-    pub(super) part: Option<EntryName>,
+    pub(super) chunk: Option<EntryName>,
 }
 
-impl Other {
+impl OutsideTreeResource {
     /// Reads the path of a URL that names something of one's own besides files; none for any other.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's; as
-    /// [`Address::parse`] for an upload or part of a name that no file could have.
+    /// [`Error::MalformedXml`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's; as
+    /// [`ResourceUrl::parse`] for an upload or part of a name that no file could have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
-        let Some(rest) = path.strip_prefix(DAV) else { return Ok(None) };
-        let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(decode);
+        let Some(rest) = path.strip_prefix(NEXTCLOUD_DAV_PREFIX) else { return Ok(None) };
+        let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(percent_decode);
         let parts: Vec<Vec<u8>> = parts.collect::<Result<_, _>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let own = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::Elsewhere) };
+        let own = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::NotFound) };
         match parts.as_slice() {
             [b"files", ..] => Ok(None),
             [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
                 own(user)?;
-                let name = |bytes: &[u8]| EntryName::new(bytes).map_err(|fault| refusal(fault, bytes));
+                let name = |bytes: &[u8]| EntryName::new(bytes).map_err(|fault| path_error(fault, bytes));
                 let part = part.first().map(|part| name(part)).transpose()?;
-                Ok(Some(Self::Upload(Place { upload: name(upload)?, part })))
+                Ok(Some(Self::ChunkedUpload(ChunkPath { upload: name(upload)?, chunk: part })))
             }
             [b"principals", b"users", user] => own(user).map(|()| Some(Self::Principal)),
-            _ => Err(Error::Elsewhere),
+            _ => Err(Error::NotFound),
         }
     }
 }
 
-const DAV: &[u8] = b"/remote.php/dav/";
+const NEXTCLOUD_DAV_PREFIX: &[u8] = b"/remote.php/dav/";
 
 /// A URL path, taken apart; whether anything is there is another question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct ResourceUrl {
     /// What stands in front.
-    pub(super) anchor: Anchor,
+    pub(super) prefix: UrlPrefix,
     /// The place below the anchor.
-    pub(super) below: TreePath,
+    pub(super) path: TreePath,
     /// Whether it was written with a slash at its end.
-    pub(super) slash: bool,
+    pub(super) has_trailing_slash: bool,
     /// The user whose files it names, where it names one.
     pub(super) user: Option<Vec<u8>>,
 }
 
-impl Address {
+impl ResourceUrl {
     /// Reads the path of a URL, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Elsewhere`] for a path of another room, [`Error::Malformed`] for one that can't be read,
+    /// [`Error::Elsewhere`] for a path of another room, [`Error::MalformedXml`] for one that can't be read,
     /// [`Error::Unnameable`] for one at which nothing can ever be.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
-        let (anchor, user, rest) = anchor(path).ok_or(Error::Elsewhere)?;
-        let user = user.map(decode).transpose()?;
-        let bytes = decode(rest)?;
-        let below = TreePath::parse(&bytes).map_err(|fault| refusal(fault, &bytes))?;
-        Ok(Self { anchor, below, slash: rest.ends_with(b"/"), user })
+        let (anchor, user, rest) = split_prefix(path).ok_or(Error::NotFound)?;
+        let user = user.map(percent_decode).transpose()?;
+        let bytes = percent_decode(rest)?;
+        let below = TreePath::parse(&bytes).map_err(|fault| path_error(fault, &bytes))?;
+        Ok(Self { prefix: anchor, path: below, has_trailing_slash: rest.ends_with(b"/"), user })
     }
 }
 
 /// An anchor, the user that it names, and what follows.
-type Anchored<'a> = (Anchor, Option<&'a [u8]>, &'a [u8]);
+type SplitUrlPath<'a> = (UrlPrefix, Option<&'a [u8]>, &'a [u8]);
 
 /// Takes a path apart.
-fn anchor(path: &[u8]) -> Option<Anchored<'_>> {
+fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
     let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
     if let Some(rest) = path.strip_prefix(b"/dav") {
-        return ends(rest).then_some((Anchor::Tree, None, rest));
+        return ends(rest).then_some((UrlPrefix::Tree, None, rest));
     }
     if let Some(rest) = path.strip_prefix(b"/remote.php/webdav") {
-        return ends(rest).then_some((Anchor::Cloud, None, rest));
+        return ends(rest).then_some((UrlPrefix::Nextcloud, None, rest));
     }
     if let Some(rest) = path.strip_prefix(b"/remote.php/dav/files/") {
         let (user, rest) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
-        return Some((Anchor::Files, Some(user), rest));
+        return Some((UrlPrefix::NextcloudFiles, Some(user), rest));
     }
     let rest = path.strip_prefix(b"/node/")?;
     let (id, rest) = rest.split_at_checked(36)?;
     let node = std::str::from_utf8(id).ok()?.parse().ok()?;
-    ends(rest).then_some((Anchor::Node(node), None, rest))
+    ends(rest).then_some((UrlPrefix::Node(node), None, rest))
 }
 
 /// Decodes percent-escapes. A slash that is escaped would be part of a name, which no name can have.
-fn decode(path: &[u8]) -> Result<Vec<u8>, Error> {
+fn percent_decode(path: &[u8]) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&first, after)) = rest.split_first() {
@@ -131,7 +131,7 @@ fn decode(path: &[u8]) -> Result<Vec<u8>, Error> {
             bytes.push(first);
             continue;
         }
-        let escape = rest.split_at_checked(2).and_then(|(digits, after)| Some((byte(digits)?, after)));
+        let escape = rest.split_at_checked(2).and_then(|(digits, after)| Some((parse_hex_byte(digits)?, after)));
         match escape {
             Some((b'/', _)) => return Err(Error::Malformed("the path has an escaped slash")),
             Some((byte, after)) => {
@@ -144,42 +144,42 @@ fn decode(path: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn byte(digits: &[u8]) -> Option<u8> {
+fn parse_hex_byte(digits: &[u8]) -> Option<u8> {
     let digit = |b: u8| char::from(b).to_digit(16);
     u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
 }
 
-fn refusal(fault: PathError, bytes: &[u8]) -> Error {
+fn path_error(fault: PathError, bytes: &[u8]) -> Error {
     match fault {
         PathError::DotComponent => Error::Malformed("the path has a part . or .."),
         PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can have"),
         PathError::EmptyComponent | PathError::Reserved | PathError::TooLong => {
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
-            Error::Unnameable { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), fault }
+            Error::InvalidName { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), fault }
         }
     }
 }
 
 /// Where paths of one request are rooted; writes the links back.
 #[derive(Clone, Debug)]
-pub(super) struct Mount {
+pub(super) struct ClientRoot {
     prefix: String,
     root: TreePath,
 }
 
-impl Mount {
+impl ClientRoot {
     /// Roots an anchor at the place where it is found to be.
-    pub(super) fn new(server: &PublicAddress, anchor: Anchor, root: TreePath, login: &Login) -> Self {
+    pub(super) fn new(server: &PublicAddress, anchor: UrlPrefix, root: TreePath, login: &Login) -> Self {
         let mut prefix = server.prefix().to_owned();
         match anchor {
-            Anchor::Tree => prefix.push_str("/dav"),
-            Anchor::Cloud => prefix.push_str("/remote.php/webdav"),
-            Anchor::Files => {
+            UrlPrefix::Tree => prefix.push_str("/dav"),
+            UrlPrefix::Nextcloud => prefix.push_str("/remote.php/webdav"),
+            UrlPrefix::NextcloudFiles => {
                 prefix.push_str("/remote.php/dav/files/");
-                encode(login.as_str().as_bytes(), &mut prefix);
+                percent_encode(login.as_str().as_bytes(), &mut prefix);
             }
-            Anchor::Node(id) => prefix.push_str(&format!("/node/{id}")),
+            UrlPrefix::Node(id) => prefix.push_str(&format!("/node/{id}")),
         }
         Self { prefix, root }
     }
@@ -190,15 +190,15 @@ impl Mount {
     }
 
     /// Returns the URL path of the resource that stands for a user (RFC 3744 section 2).
-    pub(super) fn principal(server: &PublicAddress, login: &Login) -> String {
+    pub(super) fn principal_href(server: &PublicAddress, login: &Login) -> String {
         let mut href = format!("{}/remote.php/dav/principals/users/", server.prefix());
-        encode(login.as_str().as_bytes(), &mut href);
+        percent_encode(login.as_str().as_bytes(), &mut href);
         href.push('/');
         href
     }
 
     /// Returns the last part of the prefix: what the root is called when it has no name.
-    pub(super) fn title(&self) -> &str {
+    pub(super) fn display_name(&self) -> &str {
         self.prefix.rsplit('/').next().unwrap_or_default()
     }
 
@@ -209,7 +209,7 @@ impl Mount {
         let mut href = self.prefix.clone();
         for part in below.components() {
             href.push('/');
-            encode(part, &mut href);
+            percent_encode(part, &mut href);
         }
         if folder {
             href.push('/');
@@ -219,7 +219,7 @@ impl Mount {
 }
 
 /// Appends a name with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
-pub(super) fn encode(name: &[u8], out: &mut String) {
+pub(super) fn percent_encode(name: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &b in name {
         if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
@@ -235,33 +235,34 @@ pub(super) fn encode(name: &[u8], out: &mut String) {
 /// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
-/// [`Error::Destination`] for what [`Address::parse`] says.
-pub(super) fn resolve(url: &[u8], server: &PublicAddress, anchor: Anchor) -> Result<Address, Error> {
-    let address = named(&local(url, server)?)?;
-    if address.anchor == anchor { Ok(address) } else { Err(Error::Foreign) }
+/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree, [`Error::MalformedXml`],
+/// [`Error::Destination`] for what [`ResourceUrl::parse`] says.
+pub(super) fn resolve_in_prefix(url: &[u8], server: &PublicAddress, anchor: UrlPrefix) -> Result<ResourceUrl, Error> {
+    let address = parse_header_path(&path_on_this_server(url, server)?)?;
+    if address.prefix == anchor { Ok(address) } else { Err(Error::ForeignDestination) }
 }
 
 /// Reads a path that a header names, so that what is wrong with it is not taken for a fault of the request's own.
-fn named(path: &[u8]) -> Result<Address, Error> {
-    Address::parse(path).map_err(|error| match error {
-        Error::Elsewhere => Error::Foreign,
-        error => error.of_destination(),
+fn parse_header_path(path: &[u8]) -> Result<ResourceUrl, Error> {
+    ResourceUrl::parse(path).map_err(|error| match error {
+        Error::NotFound => Error::ForeignDestination,
+        error => error.into_destination_error(),
     })
 }
 
 /// Returns the path of an absolute URL that leads to this server, as the target of a request.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another one or to no file, [`Error::Malformed`], [`Error::Destination`].
-pub(super) fn path_of(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
-    let path = local(url, server)?;
-    named(&path)?;
-    Uri::try_from(escaped(&path)).map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
+/// [`Error::Foreign`] when it leads to another one or to no file, [`Error::MalformedXml`], [`Error::Destination`].
+pub(super) fn destination_uri(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
+    let path = path_on_this_server(url, server)?;
+    parse_header_path(&path)?;
+    Uri::try_from(escape_invalid_uri_bytes(&path))
+        .map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
 }
 
 /// Returns the normalized path of a URL that leads to this server, as the server itself sees it.
-fn local(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
+fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
     let path = if url.starts_with(b"/") {
         url
     } else {
@@ -271,22 +272,24 @@ fn local(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
             .ok_or(Error::Malformed("the Destination is no URL"))?;
         let (authority, path) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
         if !server.matches_authority(scheme.strip_suffix(b"://").unwrap_or(scheme), authority) {
-            return Err(Error::Foreign);
+            return Err(Error::ForeignDestination);
         }
         path
     };
     if path.iter().any(|&b| b < b' ' || b == b'?' || b == b'#' || b == 0x7f) {
         return Err(Error::Malformed("the Destination is no URL of a file or folder"));
     }
-    let path = as_utf8(path);
+    let path = decode_latin1_fallback(path);
     let path = normalized_path(&path);
     // Where the prefix is also one of the server's own, both readings are possible: the one that is served counts.
-    let below = server.strip_prefix(&path).filter(|rest| anchor(rest).is_some() || rest.starts_with(DAV));
+    let below = server
+        .strip_prefix(&path)
+        .filter(|rest| split_prefix(rest).is_some() || rest.starts_with(NEXTCLOUD_DAV_PREFIX));
     Ok(below.unwrap_or(&path).to_vec())
 }
 
 /// Reads text that was not escaped: UTF-8, or the ISO-8859-1 in which older HTTP libraries send header values.
-fn as_utf8(path: &[u8]) -> Cow<'_, [u8]> {
+fn decode_latin1_fallback(path: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(path) {
         Ok(_) => Cow::Borrowed(path),
         Err(_) => Cow::Owned(path.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes()),
@@ -294,12 +297,12 @@ fn as_utf8(path: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Escapes what can't stand in the target of a request.
-fn escaped(path: &[u8]) -> String {
+fn escape_invalid_uri_bytes(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path {
         match byte {
             b'!'..=b'~' if !b"\"<>\\^`{|}".contains(byte) => out.push(char::from(*byte)),
-            _ => encode(&[*byte], &mut out),
+            _ => percent_encode(&[*byte], &mut out),
         }
     }
     out
@@ -323,32 +326,39 @@ mod tests {
     }
 
     #[test]
-    fn sync_clients_find_the_tree_at_places_of_their_own() {
+    fn nextcloud_client_paths_map_to_tree() {
         for (path, prefix) in [
             ("/remote.php/webdav/a", "/remote.php/webdav"),
             ("/remote.php/dav/files/alice/a", "/remote.php/dav/files/alice"),
         ] {
-            let address = Address::parse(path.as_bytes()).expect(path);
-            assert_eq!(address.below.to_string(), "/a");
+            let address = ResourceUrl::parse(path.as_bytes()).expect(path);
+            assert_eq!(address.path.to_string(), "/a");
             assert_eq!(
-                Mount::new(&server(&[]), address.anchor, TreePath::root(), &login()).href(&address.below, false),
+                ClientRoot::new(&server(&[]), address.prefix, TreePath::root(), &login()).href(&address.path, false),
                 path
             );
             assert_eq!(
-                Mount::new(&server(&[]), address.anchor, TreePath::root(), &login()).href(&TreePath::root(), false),
+                ClientRoot::new(&server(&[]), address.prefix, TreePath::root(), &login())
+                    .href(&TreePath::root(), false),
                 prefix
             );
         }
-        let other = |path: &str| Other::parse(path.as_bytes(), &login());
+        let other = |path: &str| OutsideTreeResource::parse(path.as_bytes(), &login());
         let name = |text: &str| EntryName::new(text.as_bytes()).expect(text);
-        let place = |part: Option<&str>| Place { upload: name("x 1"), part: part.map(name) };
+        let place = |part: Option<&str>| ChunkPath { upload: name("x 1"), chunk: part.map(name) };
         for odd in ["..", "x/%2E%2E", "x/1%00", &"x".repeat(256), &format!("x/{}", "1".repeat(256))] {
             let refused = other(&format!("/remote.php/dav/uploads/alice/{odd}"));
-            assert!(matches!(refused, Err(Error::Malformed(_) | Error::Unnameable { .. })), "{odd}");
+            assert!(matches!(refused, Err(Error::Malformed(_) | Error::InvalidName { .. })), "{odd}");
         }
-        assert_eq!(other("/remote.php/dav/uploads/alice/x%201").ok(), Some(Some(Other::Upload(place(None)))));
-        assert_eq!(other("/remote.php/dav/uploads/alice/x%201/1").ok(), Some(Some(Other::Upload(place(Some("1"))))));
-        assert_eq!(other("/remote.php/dav/principals/users/alice/").ok(), Some(Some(Other::Principal)));
+        assert_eq!(
+            other("/remote.php/dav/uploads/alice/x%201").ok(),
+            Some(Some(OutsideTreeResource::ChunkedUpload(place(None))))
+        );
+        assert_eq!(
+            other("/remote.php/dav/uploads/alice/x%201/1").ok(),
+            Some(Some(OutsideTreeResource::ChunkedUpload(place(Some("1")))))
+        );
+        assert_eq!(other("/remote.php/dav/principals/users/alice/").ok(), Some(Some(OutsideTreeResource::Principal)));
         assert_eq!(other("/remote.php/dav/files/alice/x").ok(), Some(None));
         assert_eq!(other("/dav/uploads/alice/x").ok(), Some(None));
         for path in [
@@ -357,41 +367,41 @@ mod tests {
             "/remote.php/dav/uploads/alice/x/1/2",
             "/remote.php/dav/",
         ] {
-            assert!(matches!(other(path), Err(Error::Elsewhere)), "{path}");
+            assert!(matches!(other(path), Err(Error::NotFound)), "{path}");
         }
     }
 
-    fn below(path: &str) -> String {
-        Address::parse(path.as_bytes()).expect(path).below.to_string()
+    fn parsed_path(path: &str) -> String {
+        ResourceUrl::parse(path.as_bytes()).expect(path).path.to_string()
     }
 
     #[test]
-    fn a_prefix_ends_at_a_boundary() {
-        assert_eq!(below("/dav"), "/");
-        assert_eq!(below("/dav/"), "/");
-        assert_eq!(below("/dav/a%20b/c/"), "/a b/c");
-        assert_eq!(below(&format!("{NODE}/x")), "/x");
-        assert_eq!(below(NODE), "/");
+    fn prefix_ends_at_segment_boundary() {
+        assert_eq!(parsed_path("/dav"), "/");
+        assert_eq!(parsed_path("/dav/"), "/");
+        assert_eq!(parsed_path("/dav/a%20b/c/"), "/a b/c");
+        assert_eq!(parsed_path(&format!("{NODE}/x")), "/x");
+        assert_eq!(parsed_path(NODE), "/");
         for path in ["/davx", "/davx/y", "/da", "/", "", "/node/", "/node/x/y", &format!("{NODE}x/y"), "/%64av/"] {
-            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Elsewhere)), "{path}");
+            assert!(matches!(ResourceUrl::parse(path.as_bytes()), Err(Error::NotFound)), "{path}");
         }
     }
 
     #[test]
-    fn no_spelling_leads_up() {
+    fn encoded_dot_segments_never_escape_root() {
         for path in ["/dav/..", "/dav/a/../b", "/dav/%2e%2E/x", "/dav/.%2e", "/dav/a%2f..%2Fb", "/dav/%00", "/dav/./x"]
         {
-            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
+            assert!(matches!(ResourceUrl::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
         }
         for path in ["/dav/%", "/dav/%2", "/dav/%zz", "/dav/%+1"] {
-            assert!(matches!(Address::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
+            assert!(matches!(ResourceUrl::parse(path.as_bytes()), Err(Error::Malformed(_))), "{path}");
         }
     }
 
     #[test]
-    fn reserved_and_endless_names_are_as_absent() {
-        let last = |path: &str| match Address::parse(path.as_bytes()) {
-            Err(Error::Unnameable { last, .. }) => last,
+    fn reserved_and_overlong_names_are_not_found() {
+        let last = |path: &str| match ResourceUrl::parse(path.as_bytes()) {
+            Err(Error::InvalidName { last, .. }) => last,
             other => panic!("{path}: {other:?}"),
         };
         assert!(last("/dav/.patgate") && last("/dav/a/.patgate/") && last("/dav/%2epatgate"));
@@ -400,27 +410,27 @@ mod tests {
     }
 
     #[test]
-    fn links_lead_back_to_where_they_came_from() {
+    fn hrefs_round_trip() {
         let root = TreePath::parse(b"team").expect("path");
-        let mount = Mount::new(&server(&[]), Anchor::Tree, root.clone(), &login());
+        let mount = ClientRoot::new(&server(&[]), UrlPrefix::Tree, root.clone(), &login());
         let odd = TreePath::parse("team/a b/<&\u{e4}>\u{1}".as_bytes()).expect("path");
         assert_eq!(mount.href(&odd, true), "/dav/a%20b/%3C%26%C3%A4%3E%01/");
         assert_eq!(mount.href(&TreePath::root(), true), "/dav/", "above the root");
-        let back = Address::parse(mount.href(&odd, false).as_bytes()).expect("href");
-        assert_eq!(root.join(&back.below), odd);
+        let back = ResourceUrl::parse(mount.href(&odd, false).as_bytes()).expect("href");
+        assert_eq!(root.join(&back.path), odd);
     }
 
     #[test]
-    fn destinations_on_other_hosts_and_outside_are_foreign() {
+    fn destination_outside_server_or_prefix_is_refused() {
         let host = server(&["files.example"]);
-        let to = |url: &str| resolve(url.as_bytes(), &host, Anchor::Tree);
+        let to = |url: &str| resolve_in_prefix(url.as_bytes(), &host, UrlPrefix::Tree);
         for url in [
             "/dav/x",
             "http://files.example/dav/x",
             "HTTPS://FILES.example:443/dav/x",
             "http://files.example:80/dav/x/",
         ] {
-            assert_eq!(to(url).expect(url).below.to_string(), "/x", "{url}");
+            assert_eq!(to(url).expect(url).path.to_string(), "/x", "{url}");
         }
         for url in [
             "http://other.example/dav/x",
@@ -433,21 +443,28 @@ mod tests {
             "//files.example/dav/x",
             &format!("{NODE}/x"),
         ] {
-            assert!(matches!(to(url), Err(Error::Foreign)), "{url}");
+            assert!(matches!(to(url), Err(Error::ForeignDestination)), "{url}");
         }
         for url in ["", "dav/x", "ftp://files.example/dav/x", "/dav/x?y", "/dav/x#y", "/dav/../x"] {
-            assert!(matches!(to(url), Err(Error::Malformed(_) | Error::Destination(_))), "{url}");
+            assert!(matches!(to(url), Err(Error::Malformed(_) | Error::InvalidDestination(_))), "{url}");
         }
         let named = server(&["127.0.0.1:8080"]);
-        assert!(resolve(b"http://127.0.0.1:8080/dav/x", &named, Anchor::Tree).is_ok());
-        assert!(matches!(resolve(b"http://127.0.0.1/dav/x", &named, Anchor::Tree), Err(Error::Foreign)));
-        assert!(matches!(resolve(b"http://h/dav/x", &server(&[]), Anchor::Tree), Err(Error::Foreign)));
+        assert!(resolve_in_prefix(b"http://127.0.0.1:8080/dav/x", &named, UrlPrefix::Tree).is_ok());
+        assert!(matches!(
+            resolve_in_prefix(b"http://127.0.0.1/dav/x", &named, UrlPrefix::Tree),
+            Err(Error::ForeignDestination)
+        ));
+        assert!(matches!(
+            resolve_in_prefix(b"http://h/dav/x", &server(&[]), UrlPrefix::Tree),
+            Err(Error::ForeignDestination)
+        ));
     }
 
     #[test]
-    fn destinations_are_read_as_clients_write_them() {
+    fn destination_spellings_of_clients_are_accepted() {
         let host = server(&["files.example"]);
-        let to = |url: &[u8]| resolve(url, &host, Anchor::Tree).map(|address| address.below.to_string()).ok();
+        let to =
+            |url: &[u8]| resolve_in_prefix(url, &host, UrlPrefix::Tree).map(|address| address.path.to_string()).ok();
         for (url, wanted) in [
             (&b"http://files.example/dav//a///b"[..], "/a/b"),
             (b"//dav/a", "/a"),
@@ -458,39 +475,43 @@ mod tests {
             (b"/dav/%E4", "/\\xe4"),
         ] {
             assert_eq!(to(url).as_deref(), Some(wanted), "{}", url.escape_ascii());
-            let target = path_of(url, &host).expect("a target");
-            assert_eq!(Address::parse(target.path().as_bytes()).expect("path").below.to_string(), wanted, "{target}");
+            let target = destination_uri(url, &host).expect("a target");
+            assert_eq!(
+                ResourceUrl::parse(target.path().as_bytes()).expect("path").path.to_string(),
+                wanted,
+                "{target}"
+            );
         }
         assert_eq!(to(b"/dav/a\tb"), None);
     }
 
     #[test]
-    fn a_prefix_that_a_proxy_cuts_off_stands_in_front_of_links() {
+    fn stripped_proxy_prefix_is_added_to_hrefs() {
         let outside = PublicAddress::from_parts(Vec::new(), "/dav".into());
-        let mount = Mount::new(&outside, Anchor::Tree, TreePath::root(), &login());
+        let mount = ClientRoot::new(&outside, UrlPrefix::Tree, TreePath::root(), &login());
         assert_eq!(mount.href(&TreePath::parse(b"x").expect("path"), true), "/dav/dav/x/");
-        assert_eq!(Mount::principal(&outside, &login()), "/dav/remote.php/dav/principals/users/alice/");
+        assert_eq!(ClientRoot::principal_href(&outside, &login()), "/dav/remote.php/dav/principals/users/alice/");
         for url in ["/dav/dav/x", "/dav/x", "/dav//dav/x"] {
-            let address = resolve(url.as_bytes(), &outside, Anchor::Tree).expect(url);
-            assert_eq!(address.below.to_string(), "/x", "{url}");
+            let address = resolve_in_prefix(url.as_bytes(), &outside, UrlPrefix::Tree).expect(url);
+            assert_eq!(address.path.to_string(), "/x", "{url}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic_or_lead_out(bytes: Vec<u8>) {
-            let _ = resolve(&bytes, &server(&[]), Anchor::Tree);
+        fn arbitrary_bytes_never_panic_or_escape_root(bytes: Vec<u8>) {
+            let _ = resolve_in_prefix(&bytes, &server(&[]), UrlPrefix::Tree);
             let path = [b"/dav/", &bytes[..]].concat();
-            if let Ok(address) = Address::parse(&path) {
-                prop_assert!(address.below.components().all(|part| part != b".." && !part.contains(&0)));
+            if let Ok(address) = ResourceUrl::parse(&path) {
+                prop_assert!(address.path.components().all(|part| part != b".." && !part.contains(&0)));
             }
         }
 
         #[test]
-        fn every_name_comes_back(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
+        fn every_name_round_trips(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
             if let Ok(path) = TreePath::parse(&bytes) {
-                let href = Mount::new(&server(&[]), Anchor::Tree, TreePath::root(), &login()).href(&path, false);
-                prop_assert_eq!(Address::parse(href.as_bytes()).expect("href").below, path);
+                let href = ClientRoot::new(&server(&[]), UrlPrefix::Tree, TreePath::root(), &login()).href(&path, false);
+                prop_assert_eq!(ResourceUrl::parse(href.as_bytes()).expect("href").path, path);
             }
         }
     }

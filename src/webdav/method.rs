@@ -3,18 +3,18 @@
 use http::Method;
 
 /// What is answered in the tree, as `Allow` says it.
-pub(super) const IN_TREE: &str =
+pub(super) const TREE_METHODS: &str =
     "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
 /// What is answered for an upload that goes on where it ended.
-pub(super) const FOR_UPLOAD: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
+pub(super) const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
 /// What is answered for an upload in parts, and for its parts.
-pub(super) const FOR_PARTS: &str = "OPTIONS, MKCOL, PROPFIND, PUT, MOVE, DELETE";
+pub(super) const CHUNK_METHODS: &str = "OPTIONS, MKCOL, PROPFIND, PUT, MOVE, DELETE";
 /// What is answered for a principal.
-pub(super) const FOR_PRINCIPAL: &str = "OPTIONS, PROPFIND";
+pub(super) const PRINCIPAL_METHODS: &str = "OPTIONS, PROPFIND";
 
 /// A method of RFC 9110 or RFC 4918.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(super) enum DavMethod {
     /// What the server can.
     Options,
     /// A file's content, a folder's page.
@@ -47,9 +47,9 @@ pub(super) enum Verb {
     Post,
 }
 
-impl Verb {
+impl DavMethod {
     /// Reads a method; none for one that is not answered.
-    pub(super) fn of(method: &Method) -> Option<Self> {
+    pub(super) fn from_http(method: &Method) -> Option<Self> {
         Some(match method.as_str() {
             "OPTIONS" => Self::Options,
             "GET" => Self::Get,
@@ -71,16 +71,16 @@ impl Verb {
     }
 
     /// Returns what is answered in the tree at a place where it is not (RFC 9110 section 15.5.6).
-    pub(super) fn others(this: Option<Self>) -> String {
+    pub(super) fn tree_methods_except(this: Option<Self>) -> String {
         let is_this = |name: &&str| {
-            let verb = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::of(&method));
+            let verb = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::from_http(&method));
             this.is_some() && verb == this
         };
-        IN_TREE.split(", ").filter(|name| !is_this(name)).collect::<Vec<_>>().join(", ")
+        TREE_METHODS.split(", ").filter(|name| !is_this(name)).collect::<Vec<_>>().join(", ")
     }
 
     /// Tells whether it may make something at the place that it names.
-    pub(super) fn creates(self) -> bool {
+    pub(super) fn may_create(self) -> bool {
         matches!(self, Self::Put | Self::Post | Self::Mkcol | Self::Lock)
     }
 }

@@ -1,25 +1,25 @@
-//! Who a caller is, at the address that `current-user-principal` names and that sync clients build themselves.
+//! Who a caller is, at the address that `current_validators-user-principal` names and that sync clients build themselves.
 
 use http::Response;
 
-use super::address::Mount;
 use super::error::Result;
-use super::{multistatus, small_body, xml};
+use super::resource_url::ClientRoot;
+use super::{multistatus, read_small_body, xml};
 use crate::domain::Login;
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 
 /// Answers PROPFIND on a caller's own principal (RFC 3744 section 4), always with all there is to tell.
 ///
 /// # Errors
-/// As [`small_body`].
-pub(super) async fn principal(
+/// As [`read_small_body`].
+pub(super) async fn propfind_principal(
     server: &PublicAddress,
     login: &Login,
     body: &mut RequestBody,
 ) -> Result<Response<ResponseBody>> {
-    small_body(body, xml::MAX_BODY).await?;
-    let href = Mount::principal(server, login);
-    let mut out = String::from(multistatus::HEAD);
+    read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
+    let href = ClientRoot::principal_href(server, login);
+    let mut out = String::from(multistatus::MULTISTATUS_START);
     out += &format!("<D:response><D:href>{href}</D:href><D:propstat><D:prop><D:displayname>");
     xml::escape(login.as_str(), &mut out);
     out += &format!(
@@ -28,6 +28,6 @@ pub(super) async fn principal(
          <D:current-user-principal><D:href>{href}</D:href></D:current-user-principal>\
          </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>\n"
     );
-    out.push_str(multistatus::TAIL);
+    out.push_str(multistatus::MULTISTATUS_END);
     Ok(multistatus::response(full(out)))
 }

@@ -1,0 +1,241 @@
+//! The entries of an answer, in the order in which the tree gives them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::plan::{PropfindPlan, PropfindRow};
+use crate::domain::{EntryName, TreePath};
+use crate::http::{BlockProducer, BodyError};
+use crate::tree::{self, DeadProperty, DirectoryListing, Entry};
+use crate::webdav::error::{Error, Result};
+use crate::webdav::headers::DepthHeader;
+use crate::webdav::request_context::RequestContext;
+use crate::webdav::{multistatus, resource_url};
+
+/// A block is handed over once it is this long.
+const PROPFIND_BLOCK_BYTES: usize = 256 * 1024;
+
+/// Walks through the entries of an answer and writes them down.
+pub(super) struct PropfindTraversal {
+    context: Arc<RequestContext>,
+    plan: PropfindPlan,
+    out: String,
+    href: String,
+    current: Option<TraversedDirectory>,
+    /// Folders that are still to be walked through.
+    pending: Vec<TreePath>,
+    recursive: bool,
+    entry_count: usize,
+    max_entries: usize,
+    /// Whether entries are counted alone, and not written.
+    count_only: bool,
+    done: bool,
+}
+
+/// A folder under way.
+struct TraversedDirectory {
+    path: TreePath,
+    href: String,
+    listing: DirectoryListing,
+    /// Of all entries; `None` when that is too much to hold at once.
+    dead_properties: Option<HashMap<EntryName, Vec<DeadProperty>>>,
+}
+
+impl PropfindTraversal {
+    /// Begins with the entry that the request names.
+    ///
+    /// # Errors
+    /// What the tree says of it.
+    pub(super) fn new(
+        call: Arc<RequestContext>,
+        plan: PropfindPlan,
+        depth: DepthHeader,
+        entry: &Entry,
+    ) -> tree::Result<Self> {
+        let mut walk = Self {
+            context: call,
+            plan,
+            out: String::with_capacity(4096),
+            href: String::new(),
+            current: None,
+            pending: Vec::new(),
+            recursive: depth == DepthHeader::Infinity,
+            entry_count: 1,
+            max_entries: usize::MAX,
+            count_only: false,
+            done: false,
+        };
+        walk.out.push_str(multistatus::MULTISTATUS_START);
+        walk.write_requested_entry(entry, depth == DepthHeader::Zero)?;
+        if entry.is_directory() && depth != DepthHeader::Zero {
+            walk.open_directory(walk.context.path.clone())?;
+        }
+        Ok(walk)
+    }
+
+    /// Fails once there were more entries than this, the first one not counted.
+    pub(super) fn limit_entries(&mut self, most: usize) {
+        self.max_entries = most.saturating_add(1);
+    }
+
+    /// Tells whether all is written and handed over.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Goes on to the end without writing: whether the listing has an end is known before any of it is sent.
+    ///
+    /// # Errors
+    /// As [`PropfindTraversal::block`].
+    pub(super) fn count_remaining(&mut self) -> Result<()> {
+        self.count_only = true;
+        self.out.clear();
+        self.fill_block().map(drop)
+    }
+
+    /// Writes the next entries, up to about a block.
+    ///
+    /// # Errors
+    /// What the tree says while it is listed, [`Error::Endless`].
+    pub(super) fn fill_block(&mut self) -> Result<Bytes> {
+        while self.out.len() < PROPFIND_BLOCK_BYTES {
+            self.context.view.cancellation().check()?;
+            if self.entry_count > self.max_entries {
+                return Err(Error::InfiniteDepth);
+            }
+            let Some(folder) = self.current.as_mut() else {
+                match self.pending.pop() {
+                    Some(next) => self.open_directory_if_present(next)?,
+                    None => {
+                        self.out.push_str(multistatus::MULTISTATUS_END);
+                        self.done = true;
+                        break;
+                    }
+                }
+                continue;
+            };
+            match folder.listing.next() {
+                Some(Ok(entry)) => self.write_member(&entry),
+                Some(Err(tree::Error::Absent)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => self.current = None,
+            }
+        }
+        let next = if self.done { String::new() } else { String::with_capacity(PROPFIND_BLOCK_BYTES + 4096) };
+        Ok(std::mem::replace(&mut self.out, next).into())
+    }
+
+    fn open_directory(&mut self, path: TreePath) -> tree::Result<()> {
+        let listing = self.context.view.list(&path, true)?;
+        let reads_dead = self.plan.needs_dead_properties() && !self.count_only;
+        let dead = match reads_dead.then(|| default_if_denied(self.context.view.properties_in(&path))) {
+            None => Some(HashMap::new()),
+            Some(Err(tree::Error::Unsupported)) => None,
+            Some(dead) => Some(dead?),
+        };
+        let href = self.context.client_root.href(&path, true);
+        self.current = Some(TraversedDirectory { path, href, listing, dead_properties: dead });
+        Ok(())
+    }
+
+    /// Enters a folder below the first; one that is gone or can't be listed meanwhile is passed over.
+    fn open_directory_if_present(&mut self, path: TreePath) -> tree::Result<()> {
+        match self.open_directory(path) {
+            Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => Ok(()),
+            entered => entered,
+        }
+    }
+
+    fn write_requested_entry(&mut self, entry: &Entry, alone: bool) -> tree::Result<()> {
+        let call = Arc::clone(&self.context);
+        let dead = if self.plan.needs_dead_properties() {
+            default_if_denied(call.view.properties(&call.path))?
+        } else {
+            Vec::new()
+        };
+        let href = call.client_root.href(&call.path, entry.is_directory());
+        let title = if entry.name.is_empty() { call.client_root.display_name().as_bytes() } else { &entry.name };
+        let row = PropfindRow {
+            href: &href,
+            display_name: title,
+            entry,
+            path: &|| call.path.clone(),
+            dead_properties: &dead,
+            is_single: alone,
+        };
+        self.plan.write_response(&call, &row, &mut self.out);
+        Ok(())
+    }
+
+    fn write_member(&mut self, entry: &Entry) {
+        let Some(name) = entry.valid_name() else { return };
+        self.entry_count += 1;
+        if !self.count_only {
+            self.write_row(entry, &name);
+        }
+        let Some(folder) = &self.current else { return };
+        // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
+        let path = || folder.path.child(&name);
+        if self.recursive
+            && entry.is_directory()
+            && self.context.view.link_stat(&path()).is_ok_and(|own| own.is_directory())
+        {
+            self.pending.push(path());
+        }
+    }
+
+    fn write_row(&mut self, entry: &Entry, name: &EntryName) {
+        let Some(folder) = &self.current else { return };
+        self.href.clear();
+        self.href.push_str(&folder.href);
+        resource_url::percent_encode(&entry.name, &mut self.href);
+        if entry.is_directory() {
+            self.href.push('/');
+        }
+        let path = || folder.path.child(name);
+        let own: Vec<DeadProperty>;
+        let dead = match &folder.dead_properties {
+            Some(dead) => dead.get(name).map(Vec::as_slice).unwrap_or_default(),
+            None => {
+                own = self.context.view.properties(&path()).unwrap_or_default();
+                &own
+            }
+        };
+        let row = PropfindRow {
+            href: &self.href,
+            display_name: &entry.name,
+            entry,
+            path: &path,
+            dead_properties: dead,
+            is_single: false,
+        };
+        self.plan.write_response(&self.context, &row, &mut self.out);
+    }
+}
+
+impl BlockProducer for PropfindTraversal {
+    fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        if self.done {
+            return Ok(None);
+        }
+        self.fill_block().map(Some).map_err(|error| BodyError(error.to_string()))
+    }
+
+    fn remaining_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn is_cpu_bound(&self) -> bool {
+        true
+    }
+}
+
+/// Takes dead properties that may not be read as none.
+fn default_if_denied<T: Default>(found: tree::Result<T>) -> tree::Result<T> {
+    match found {
+        Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(T::default()),
+        found => found,
+    }
+}

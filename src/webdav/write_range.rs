@@ -1,0 +1,137 @@
+//! Which part of a file a request writes: `Content-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
+//! PATCH, as SabreDAV's clients send it.
+
+use super::error::{Error, Result};
+
+/// A part of a file that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WriteRange {
+    start: WriteStart,
+    length: Option<u64>,
+    total: Option<u64>,
+    requires_existing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteStart {
+    FromStart(u64),
+    FromEnd(u64),
+}
+
+const MALFORMED_RANGE: Error = Error::Malformed("the range to be written can't be read");
+
+impl WriteRange {
+    /// Reads `bytes 0-99/200`; the size of the whole may be `*`.
+    ///
+    /// # Errors
+    /// [`Error::MalformedXml`].
+    pub(super) fn from_content_range(text: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
+        let rest = text.strip_prefix("bytes").map(str::trim).ok_or(MALFORMED_RANGE)?;
+        let (range, total) = rest.split_once('/').ok_or(MALFORMED_RANGE)?;
+        let (first, last) = range.split_once('-').ok_or(MALFORMED_RANGE)?;
+        let (first, last) = (parse_number(first)?, parse_number(last)?);
+        let total = if total.trim() == "*" { None } else { Some(parse_number(total)?) };
+        if last < first || last == u64::MAX || total.is_some_and(|total| total <= last) {
+            return Err(MALFORMED_RANGE);
+        }
+        Ok(Self {
+            start: WriteStart::FromStart(first),
+            length: Some(last - first + 1),
+            total,
+            requires_existing: false,
+        })
+    }
+
+    /// Reads `append`, `bytes=0-99`, `bytes=100-` or `bytes=-10`, which begins ten bytes before the end.
+    ///
+    /// # Errors
+    /// [`Error::MalformedXml`].
+    pub(super) fn from_update_range(text: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
+        let part = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
+        if text == "append" {
+            return part(WriteStart::FromEnd(0), None);
+        }
+        let (first, last) =
+            text.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or(MALFORMED_RANGE)?;
+        match (first.trim(), last.trim()) {
+            ("", last) => part(WriteStart::FromEnd(parse_number(last)?), None),
+            (first, "") => part(WriteStart::FromStart(parse_number(first)?), None),
+            (first, last) => {
+                let (first, last) = (parse_number(first)?, parse_number(last)?);
+                let length = last.checked_sub(first).and_then(|length| length.checked_add(1)).ok_or(MALFORMED_RANGE)?;
+                part(WriteStart::FromStart(first), Some(length))
+            }
+        }
+    }
+
+    /// Tells whether it is a part of a file that has to be there.
+    pub(super) fn requires_existing_file(&self) -> bool {
+        self.requires_existing
+    }
+
+    /// Returns where it begins in a file of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Unsatisfiable`] when that is beyond its end: nobody knows what would lie between.
+    pub(super) fn start_offset(&self, size: u64) -> Result<u64> {
+        match self.start {
+            WriteStart::FromStart(start) if start > size => Err(Error::RangeNotSatisfiable(size)),
+            WriteStart::FromStart(start) => Ok(start),
+            WriteStart::FromEnd(length) => size.checked_sub(length).ok_or(Error::RangeNotSatisfiable(size)),
+        }
+    }
+
+    /// Compares the length of what was sent with the range.
+    ///
+    /// # Errors
+    /// [`Error::MalformedXml`] when they differ.
+    pub(super) fn check_length(&self, sent: u64) -> Result<()> {
+        match self.length {
+            Some(length) if length != sent => Err(Error::Malformed("the body is not as long as its range")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Returns the size that the whole is cut to, when it is said to be smaller than it is.
+    pub(super) fn truncated_size(&self, size: u64) -> Option<u64> {
+        self.total.filter(|total| *total < size)
+    }
+}
+
+fn parse_number(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if digits { text.parse().map_err(|_| MALFORMED_RANGE) } else { Err(MALFORMED_RANGE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_ranges_are_parsed() {
+        let put = |text: &str| WriteRange::from_content_range(text.as_bytes());
+        let part = put("bytes 5-9/20").expect("range");
+        assert_eq!(
+            (part.start_offset(5).expect("within"), part.truncated_size(30), part.truncated_size(20)),
+            (5, Some(20), None)
+        );
+        assert!(part.check_length(5).is_ok() && part.check_length(6).is_err());
+        assert!(matches!(part.start_offset(4), Err(Error::RangeNotSatisfiable(4))));
+        assert!(put("bytes 0-0/*").is_ok());
+        for text in ["", "bytes", "bytes 5-4/9", "bytes 0-9/9", "bytes */9", "lines 0-1/2", "bytes 0-1", "bytes +0-1/2"]
+        {
+            assert!(put(text).is_err(), "{text}");
+        }
+        let patch = |text: &str| WriteRange::from_update_range(text.as_bytes());
+        for (text, start) in [("append", 10), ("bytes=3-5", 3), ("bytes=10-", 10), ("bytes=-4", 6)] {
+            assert_eq!(patch(text).expect(text).start_offset(10).expect(text), start, "{text}");
+        }
+        assert!(matches!(patch("bytes=-11").expect("range").start_offset(10), Err(Error::RangeNotSatisfiable(10))));
+        for text in ["", "Append", "bytes=", "bytes=-", "bytes=5-4", "bytes 0-1", "bytes=0-18446744073709551615"] {
+            assert!(patch(text).is_err(), "{text}");
+        }
+    }
+}
