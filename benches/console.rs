@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use patgate::auth::{Clock, generate_token};
 use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
-use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::sftp::HostKeys;
 use patgate::store::NewTokenRow;
 use patgate::tokens::{Grant, HomeOption, Principal, TokenService, UserRequest};
@@ -41,8 +41,8 @@ fn fill(state: &Path, now: i64) {
         .expect("filled");
 }
 
-fn settings(folder: &Path) -> Settings {
-    let mut settings = Settings::new(folder.join("files"), folder.join("state"));
+fn settings(folder: &Path) -> GatewaySettings {
+    let mut settings = GatewaySettings::new(folder.join("files"), folder.join("state"));
     settings.http = Some(([127, 0, 0, 1], 0).into());
     settings.sftp = None;
     settings
@@ -55,7 +55,7 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
     for number in 0..MANY {
         std::fs::write(many.join(format!("file {number}")), "").expect("a file");
     }
-    let parts = Parts { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
+    let parts = GatewayDependencies { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
     let gateway = Gateway::open(settings(folder), parts).await.expect("it starts");
     let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let login: patgate::domain::Login = "alice".parse().expect("a login");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use patgate::auth::{AuthError, Authenticator, Clock, Credential, generate_token};
 use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, TokenText};
-use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::sftp::HostKeys;
 use patgate::store::{NewTokenRow, Store};
 use patgate::tokens::{Principal, StateFilter, TokenQuery, TokenService};
@@ -61,8 +61,8 @@ impl Site {
         Self { folder, store, auth, tokens, known }
     }
 
-    fn settings(&self) -> Settings {
-        let mut settings = Settings::new(self.folder.path().join("files"), self.folder.path().join("state"));
+    fn settings(&self) -> GatewaySettings {
+        let mut settings = GatewaySettings::new(self.folder.path().join("files"), self.folder.path().join("state"));
         settings.http = Some((Ipv4Addr::LOCALHOST, 0).into());
         settings.sftp = Some((Ipv4Addr::LOCALHOST, 0).into());
         settings
@@ -175,7 +175,7 @@ fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {
     let keys = HostKeys::ephemeral();
     group.bench_function("start", |b| {
         b.iter(|| {
-            let parts = Parts { clock: Clock::system(), host_keys: Some(keys.clone()) };
+            let parts = GatewayDependencies { clock: Clock::system(), host_keys: Some(keys.clone()) };
             drop(runtime.block_on(Gateway::open(site.settings(), parts)).expect("it starts"));
         });
     });

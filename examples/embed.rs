@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use patgate::auth::Clock;
 use patgate::domain::{Login, Roles};
-use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::tokens::{HomeOption, Principal, TokenRequest, TokenService, UserRequest};
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +21,10 @@ async fn main() -> anyhow::Result<()> {
     let (Some(root), Some(state)) = (arguments.next(), arguments.next()) else {
         anyhow::bail!("give the folder to serve and a folder for the state");
     };
-    let mut settings = Settings::new(root, state);
+    let mut settings = GatewaySettings::new(root, state);
     settings.http = Some(([127, 0, 0, 1], 0).into());
     settings.sftp = Some(([127, 0, 0, 1], 0).into());
-    let gateway = Gateway::open(settings, Parts::default()).await?;
+    let gateway = Gateway::open(settings, GatewayDependencies::default()).await?;
 
     let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let administrator = Principal::Administrator;

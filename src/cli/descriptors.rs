@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::ListenConfig;
 use crate::domain::UserQuotaLimits;
-use crate::gateway::Settings;
+use crate::gateway::GatewaySettings;
 use crate::net::ConnectionLimits;
 
 /// What an SFTP connection takes: its socket, and the thread that serves it.
@@ -35,7 +35,7 @@ pub(super) struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// Lowers what a gateway accepts and opens to the budget.
-    pub(super) fn apply(self, settings: &mut Settings) {
+    pub(super) fn apply(self, settings: &mut GatewaySettings) {
         let lower = |gate: &mut ConnectionLimits, connections: usize| {
             if connections < gate.connections {
                 let half = (connections / 2).max(1);
@@ -45,11 +45,11 @@ impl DescriptorBudget {
                 gate.unauthenticated_per_address = gate.unauthenticated_per_address.min(half);
             }
         };
-        lower(&mut settings.http_gate, self.http_connections);
-        lower(&mut settings.sftp_gate, self.sftp_connections);
+        lower(&mut settings.http_connection_limits, self.http_connections);
+        lower(&mut settings.sftp_connection_limits, self.sftp_connections);
         let of_user = &mut settings.sftp_options.max_connections_per_user;
-        *of_user = (*of_user).min(settings.sftp_gate.per_user);
-        settings.open_files = Some(self.open_files);
+        *of_user = (*of_user).min(settings.sftp_connection_limits.per_user);
+        settings.open_file_limits = Some(self.open_files);
     }
 }
 
@@ -72,13 +72,13 @@ pub(super) fn divide(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
 }
 
 /// As [`divide`], for the doors of a gateway.
-pub(super) fn divide_of(limit: u64, settings: &Settings) -> DescriptorBudget {
+pub(super) fn divide_of(limit: u64, settings: &GatewaySettings) -> DescriptorBudget {
     let doors = ListenConfig {
         http: settings.http,
         tls: None,
         sftp: settings.sftp,
-        http_connections: settings.http_gate.connections,
-        sftp_connections: settings.sftp_gate.connections,
+        http_connections: settings.http_connection_limits.connections,
+        sftp_connections: settings.sftp_connection_limits.connections,
     };
     divide(limit, &doors)
 }
@@ -172,11 +172,11 @@ mod tests {
         }
         assert_eq!(divide(1 << 20, &doors(1024)).http_connections, 1024);
         let budget = divide(512, &doors(1024));
-        let mut settings = Settings::new("/files", "/state");
+        let mut settings = GatewaySettings::new("/files", "/state");
         budget.apply(&mut settings);
-        assert_eq!(settings.open_files, Some(budget.open_files));
-        assert_eq!(settings.http_gate.connections, budget.http_connections);
-        assert!(settings.sftp_options.max_connections_per_user * 2 <= settings.sftp_gate.connections);
+        assert_eq!(settings.open_file_limits, Some(budget.open_files));
+        assert_eq!(settings.http_connection_limits.connections, budget.http_connections);
+        assert!(settings.sftp_options.max_connections_per_user * 2 <= settings.sftp_connection_limits.connections);
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl From<StartError> for Failure {
             }
             StartError::HostKeys(_) => NEW_HOST_KEY,
             StartError::Store(error) => return Self::new(error.to_string()).hint(store_hint(error)),
-            StartError::Tree { .. } | StartError::Nested { .. } => DOCTOR,
+            StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR,
         };
         Self::new(error.to_string()).hint(hint)
     }

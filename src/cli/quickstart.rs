@@ -17,7 +17,7 @@ use super::{Failure, Result, descriptors, output, system_user, token_view};
 use crate::api::shape::Token;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
-use crate::gateway::{Gateway, Parts, Settings, StartError};
+use crate::gateway::{Gateway, GatewayDependencies, GatewaySettings, StartError};
 use crate::sftp::HostKeys;
 use crate::telemetry::{self, LogFormat};
 use crate::tokens::{Grant, HomeOption, IssuedToken, TokenRequest, TokenService, UserRequest};
@@ -82,7 +82,7 @@ impl Quickstart {
     /// Opens the gateway on the first ports that are free.
     async fn open(&self, root: &Path, state: &Path, limit: Option<u64>) -> Result<Gateway> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut settings = Settings::new(root, state);
+        let mut settings = GatewaySettings::new(root, state);
         if let Some(limit) = limit {
             descriptors::divide_of(limit, &settings).apply(&mut settings);
         }
@@ -90,7 +90,7 @@ impl Quickstart {
         loop {
             settings.http = Some(self.http.unwrap_or_else(|| local(http)));
             settings.sftp = Some(self.sftp.unwrap_or_else(|| local(sftp)));
-            match Gateway::open(settings.clone(), Parts::default()).await {
+            match Gateway::open(settings.clone(), GatewayDependencies::default()).await {
                 Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
                     let taken = Some(address);
                     if taken == settings.http && self.http.is_none() && http < HTTP_PORT + PORTS {

@@ -9,7 +9,9 @@ use super::{Failure, Result, capabilities, descriptors, output};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, ConfigSources, LoadedConfig};
 use crate::domain::StateLimits;
-use crate::gateway::{Gateway, HTTP_PACE_WINDOW, Parts, ProxyProtocol, Reloader, Settings};
+use crate::gateway::{
+    Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners,
+};
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, LogControl, LogFormat};
@@ -52,8 +54,8 @@ impl Serve {
         run(async {
             // Before the state is opened: a service manager may send SIGHUP at any time.
             let harmless = HarmlessSignals::register()?;
-            site.makes(&settings.state);
-            let gateway = Gateway::open(settings, Parts::default()).await?;
+            site.makes(&settings.state_directory);
+            let gateway = Gateway::open(settings, GatewayDependencies::default()).await?;
             site.keeps();
             let stop = stop_on_signals()?;
             let mut reload = Reload { sources, loaded, log, gateway: gateway.reloader() };
@@ -71,7 +73,7 @@ struct Reload {
     /// The configuration that the server was started with: settings that need a restart are compared with it.
     loaded: LoadedConfig,
     log: LogControl,
-    gateway: Reloader,
+    gateway: GatewayReloader,
 }
 
 impl Reload {
@@ -126,19 +128,19 @@ fn start_log(config: &Config) -> Result<LogControl> {
     telemetry::start_logging(&config.log, format).map_err(Failure::new)
 }
 
-fn settings(config: Config) -> Settings {
+fn settings(config: Config) -> GatewaySettings {
     let gate = |connections, per_user| ConnectionLimits {
         connections,
         per_user,
         unauthenticated: config.unauthenticated_connections,
         unauthenticated_per_address: config.unauthenticated_connections_per_address,
     };
-    Settings {
-        http_gate: gate(config.http_connections, config.http_connections_per_user),
-        sftp_gate: gate(config.sftp_connections, config.sftp_connections),
-        http_idle: config.http_idle_timeout,
+    GatewaySettings {
+        http_connection_limits: gate(config.http_connections, config.http_connections_per_user),
+        sftp_connection_limits: gate(config.sftp_connections, config.sftp_connections),
+        http_idle_timeout: config.http_idle_timeout,
         http_pace_window: HTTP_PACE_WINDOW,
-        properties: config.property_space,
+        property_space: config.property_space,
         state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
             propfind_infinity_entries: config.propfind_infinity_entries,
@@ -157,7 +159,7 @@ fn settings(config: Config) -> Settings {
             ..SftpOptions::default()
         },
         root: config.root,
-        state: config.state,
+        state_directory: config.state,
         http: config.http,
         sftp: config.sftp,
         tls: config.tls.map(|tls| (tls.certificate, tls.key)),
@@ -167,10 +169,10 @@ fn settings(config: Config) -> Settings {
         public_url: config.public_url,
         cors_origins: config.cors_origins,
         api_options: ApiOptions { query_token: config.allow_query_token },
-        proxy_protocol: ProxyProtocol { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
+        proxy_protocol: ProxyProtocolListeners { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
         durability: durability(config.durability),
-        open_files: None,
-        drain: config.drain_timeout,
+        open_file_limits: None,
+        drain_timeout: config.drain_timeout,
     }
 }
 
@@ -189,6 +191,6 @@ mod tests {
         let sources =
             ConfigSources { default_state_directory: state.clone(), flags: vec![flag], ..ConfigSources::default() };
         let loaded = Config::load(&sources).expect("loads");
-        assert_eq!(format!("{:?}", settings(loaded.config)), format!("{:?}", Settings::new(root, state)));
+        assert_eq!(format!("{:?}", settings(loaded.config)), format!("{:?}", GatewaySettings::new(root, state)));
     }
 }

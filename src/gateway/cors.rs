@@ -6,70 +6,70 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::serve_http::within;
+use super::http_connection::is_path_within;
 use crate::domain::AllowedOrigins;
 use crate::http::{ResponseBody, empty};
 
 /// Prefixes that web applications may call. The console is for its own pages alone.
-const SHARED: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload", "/api", "/auth"];
-const METHODS: &str =
+const CORS_PATH_PREFIXES: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload", "/api", "/auth"];
+const ALLOWED_METHODS: &str =
     "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE, MKCOL, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
 /// Request headers that the server reads, and those that client libraries add.
-const REQUEST_HEADERS: &str = "Accept, Accept-Language, Authorization, Brief, Cache-Control, Content-Digest, Content-Encoding, \
+const ALLOWED_REQUEST_HEADERS: &str = "Accept, Accept-Language, Authorization, Brief, Cache-Control, Content-Digest, Content-Encoding, \
     Content-Language, Content-Range, Content-Type, Depth, Destination, Digest, If, If-Match, If-Modified-Since, If-None-Match, \
     If-Range, If-Unmodified-Since, Lock-Token, OC-Checksum, OC-Chunk-Size, OC-Chunked, OC-Total-Length, OCS-APIRequest, Overwrite, \
     Pragma, Prefer, Range, Repr-Digest, Timeout, Translate, Upload-Complete, Upload-Draft-Interop-Version, Upload-Length, \
     Upload-Offset, Want-Content-Digest, Want-Digest, Want-Repr-Digest, X-Expected-Entity-Length, X-OC-CTime, X-OC-Mtime, \
     X-Patgate-Tags, X-Requested-With, X-Update-Range";
 /// Response headers that clients read beside those that browsers show of their own accord.
-const RESPONSE_HEADERS: &str = "Accept-Patch, Accept-Ranges, Allow, Content-Digest, Content-Disposition, Content-Encoding, \
+const EXPOSED_RESPONSE_HEADERS: &str = "Accept-Patch, Accept-Ranges, Allow, Content-Digest, Content-Disposition, Content-Encoding, \
     Content-Length, Content-Location, Content-Range, DAV, Date, Digest, ETag, Last-Modified, Link, Location, Lock-Token, \
     MS-Author-Via, OC-Checksum, OC-ETag, OC-FileId, Preference-Applied, Repr-Digest, Retry-After, Upload-Complete, Upload-Limit, \
     Upload-Length, Upload-Offset, WWW-Authenticate, X-OC-Mtime";
 /// Seconds for which a browser may keep the answer to its question.
-const PREFLIGHT_SECONDS: u16 = 3600;
+const PREFLIGHT_MAX_AGE_SECONDS: u16 = 3600;
 
 /// Headers that an answer gets, as the request asks for them.
-pub(super) struct CorsAnswer {
+pub(super) struct CorsHeaders {
     /// The origin that may read the answer.
-    allowed: Option<HeaderValue>,
+    allowed_origin: Option<HeaderValue>,
 }
 
-impl CorsAnswer {
+impl CorsHeaders {
     /// Reads who asks; none where no origin is configured, or nothing there is for web applications.
-    pub(super) fn of<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Self> {
-        let shared = SHARED.iter().any(|prefix| within(request.uri().path(), prefix));
+    pub(super) fn for_request<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Self> {
+        let shared = CORS_PATH_PREFIXES.iter().any(|prefix| is_path_within(request.uri().path(), prefix));
         if *origins == AllowedOrigins::None || !shared {
             return None;
         }
         let origin = request.headers().get(header::ORIGIN);
-        Some(Self { allowed: origin.filter(|origin| origins.allows(origin.as_bytes())).cloned() })
+        Some(Self { allowed_origin: origin.filter(|origin| origins.allows(origin.as_bytes())).cloned() })
     }
 
     /// Adds the headers to an answer.
-    pub(super) fn stamp(self, headers: &mut HeaderMap) {
+    pub(super) fn apply(self, headers: &mut HeaderMap) {
         // Caches keep apart what differs by origin, also where this one was refused.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        if let Some(origin) = self.allowed {
+        if let Some(origin) = self.allowed_origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_RESPONSE_HEADERS));
         }
     }
 }
 
 /// Answers a preflight of an allowed origin; none for any other request.
-pub(super) fn preflight<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<ResponseBody>> {
+pub(super) fn preflight_response<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let asks =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks || CorsAnswer::of(origins, request)?.allowed.is_none() {
+    if !asks || CorsHeaders::for_request(origins, request)?.allowed_origin.is_none() {
         return None;
     }
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS));
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_SECONDS));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOWED_METHODS));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_REQUEST_HEADERS));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_MAX_AGE_SECONDS));
     // A public page may call a server in a private network only where that says so.
     let private = HeaderName::from_static("access-control-request-private-network");
     if request.headers().get(private).is_some_and(|value| value == "true") {

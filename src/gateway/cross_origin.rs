@@ -9,16 +9,16 @@ use crate::domain::AllowedOrigins;
 use crate::http::{PublicAddress, RequestSource, is_cross_origin};
 
 /// Methods that change nothing.
-const READING: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
+const SAFE_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
 /// Words of the refusal.
-pub(super) const REFUSAL: &str = "a page of another origin may change nothing here with a password that the browser \
+pub(super) const REFUSAL_MESSAGE: &str = "a page of another origin may change nothing here with a password that the browser \
     keeps: name its origin in cors_origins, or send the token as Bearer";
 
 /// Tells whether a request would change something with a credential that the browser may have added by itself, for a
 /// page whose origin is not configured.
 pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, origin: RequestSource) -> bool {
     let headers = request.headers();
-    if READING.contains(&request.method().as_str()) || !is_ambient(headers) {
+    if SAFE_METHODS.contains(&request.method().as_str()) || !has_ambient_credential(headers) {
         return false;
     }
     if headers.get(header::ORIGIN).is_some_and(|origin| origins.allows(origin.as_bytes())) {
@@ -30,7 +30,7 @@ pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, orig
 
 /// Tells whether a request has a credential that browsers keep. One without any is asked for it; a browser that then
 /// adds one sends the request anew.
-fn is_ambient(headers: &HeaderMap) -> bool {
+fn has_ambient_credential(headers: &HeaderMap) -> bool {
     let bearer =
         |value: &HeaderValue| value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
     headers.get_all(header::AUTHORIZATION).iter().any(|value| !bearer(value))

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::serve_http::Caller;
+use super::http_connection::HttpConnection;
 use crate::auth::Session;
 use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 use crate::http::{
@@ -31,29 +31,29 @@ use crate::http::{
 use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
 /// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const CONNECTION_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Maximum number of streams of a connection, and of changes under way on it.
 pub(super) const MAX_STREAMS: u32 = 64;
 
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// Windows of a connection whose caller has proven nothing, or whose user has used up his share (RFC 9113 section 6.9.2).
-const STRANGERS_WINDOW: u32 = 65_535;
+const UNAUTHENTICATED_WINDOW_BYTES: u32 = 65_535;
 /// Windows of each stream and of the connection, for a user.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Bytes of windows that are open beyond [`STRANGERS_WINDOW`].
-const WINDOWS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of windows that are open beyond [`UNAUTHENTICATED_WINDOW_BYTES`].
+const WINDOW_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Bytes of a response that are made ahead of what its client takes.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of responses that may be held.
-const RESPONSES: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
+const RESPONSE_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
-const WIDEN_AGAIN: Duration = Duration::from_millis(20);
+const WINDOW_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two questions whether the client is still there, and time that it has to answer.
-const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+const PING_INTERVAL_AND_TIMEOUT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
 /// Header fields that belong to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
-const CONNECTION_FIELDS: [HeaderName; 5] = [
+const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -63,39 +63,39 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
 
 /// What all connections over HTTP/2 hold together.
 #[derive(Clone)]
-pub(super) struct Http2Shares {
+pub(super) struct Http2Budgets {
     windows: UserQuotas,
     responses: UserQuotas,
 }
 
-impl Default for Http2Shares {
+impl Default for Http2Budgets {
     fn default() -> Self {
-        Self { windows: UserQuotas::new(WINDOWS), responses: UserQuotas::new(RESPONSES) }
+        Self { windows: UserQuotas::new(WINDOW_LIMITS), responses: UserQuotas::new(RESPONSE_LIMITS) }
     }
 }
 
 /// Serves a connection to its end. It is given up when no request has come by `deadline`.
-pub(super) async fn serve<S>(caller: &Arc<Caller>, stream: S, deadline: Instant)
+pub(super) async fn serve<S>(caller: &Arc<HttpConnection>, stream: S, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = caller.peer;
     let gate = EofGate::default();
-    let handshake = builder().handshake(DeferredEofStream::new(stream, gate.clone()));
+    let handshake = server_builder().handshake(DeferredEofStream::new(stream, gate.clone()));
     let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
         tracing::debug!(%peer, "HTTP/2 did not begin");
         return;
     };
-    let mut vanished = pin!(watch(connection.ping_pong()));
+    let mut vanished = pin!(ping_until_unanswered(connection.ping_pong()));
     let mut greeting = pin!(tokio::time::sleep_until(deadline));
     let (mut waiting, mut stopping, mut alive) = (true, false, true);
     let streams = TaskTracker::new();
     streams.close();
-    let mut window = Window::Small;
+    let mut window = ReceiveWindow::Initial;
     loop {
         tokio::select! {
-            accepted = accept(&mut connection, &gate) => match accepted {
-                Some(Ok((request, respond))) => begin(caller, request, respond, &streams),
+            accepted = accept_stream(&mut connection, &gate) => match accepted {
+                Some(Ok((request, respond))) => spawn_stream(caller, request, respond, &streams),
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
                     return;
@@ -104,27 +104,27 @@ where
             },
             () = greeting.as_mut(), if waiting => {
                 waiting = false;
-                if !caller.greeted.load(Ordering::Relaxed) {
+                if !caller.request_received.load(Ordering::Relaxed) {
                     tracing::debug!(%peer, "no request came");
                     return;
                 }
             }
             () = caller.stop.cancelled(), if !stopping => {
                 stopping = true;
-                if !caller.greeted.load(Ordering::Relaxed) {
+                if !caller.request_received.load(Ordering::Relaxed) {
                     return;
                 }
                 connection.graceful_shutdown();
             }
-            login = caller.owner.proven(), if matches!(window, Window::Small) => {
-                window = Window::of(&login, &caller.door.http2.windows);
+            login = caller.owner.authenticated(), if matches!(window, ReceiveWindow::Initial) => {
+                window = ReceiveWindow::reserve(&login, &caller.service.http2_budgets.windows);
             }
-            () = tokio::time::sleep(WIDEN_AGAIN), if matches!(window, Window::Granted(_)) => {}
-            () = rest(&streams, caller.door.idle), if !stopping => {
+            () = tokio::time::sleep(WINDOW_RETRY_INTERVAL), if matches!(window, ReceiveWindow::Granted(_)) => {}
+            () = idle_timeout(&streams, caller.service.idle_timeout), if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
             }
-            () = caller.owner.gone(), if !stopping => {
+            () = caller.owner.token_ended(), if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
             }
@@ -138,7 +138,7 @@ where
 }
 
 /// Waits for the next stream; the end of the connection is let through once all that came before it was taken.
-async fn accept<S>(
+async fn accept_stream<S>(
     connection: &mut server::Connection<S, Bytes>,
     gate: &EofGate,
 ) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
@@ -156,30 +156,37 @@ where
 }
 
 /// Begins to answer a stream.
-fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendResponse<Bytes>, streams: &TaskTracker) {
-    caller.greeted.store(true, Ordering::Relaxed);
+fn spawn_stream(
+    caller: &Arc<HttpConnection>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    streams: &TaskTracker,
+) {
+    caller.request_received.store(true, Ordering::Relaxed);
     // Before the connection's end can come: h2 then forgets that a request had no body.
     let (proceed, proceeding) = oneshot::channel();
-    let tracked = RequestBody::from_http2(request, proceed, caller.door.pace_window);
-    streams.spawn(answer(Arc::clone(caller), tracked, proceeding, respond));
+    let tracked = RequestBody::from_http2(request, proceed, caller.service.pace_window);
+    streams.spawn(handle_stream(Arc::clone(caller), tracked, proceeding, respond));
 }
 
 /// Windows of a connection for what its client sends.
-enum Window {
+enum ReceiveWindow {
     /// Nobody has proven who he is.
-    Small,
+    Initial,
     /// As small, for good: the user has used up his share.
     Refused,
     /// To be widened once the client has acknowledged the settings before.
     Granted(QuotaReservation),
-    Wide {
+    Widened {
         _share: QuotaReservation,
     },
 }
 
-impl Window {
-    fn of(login: &Login, windows: &UserQuotas) -> Self {
-        windows.try_reserve(login, u64::from(CONNECTION_WINDOW - STRANGERS_WINDOW)).map_or(Self::Refused, Self::Granted)
+impl ReceiveWindow {
+    fn reserve(login: &Login, windows: &UserQuotas) -> Self {
+        windows
+            .try_reserve(login, u64::from(CONNECTION_WINDOW_BYTES - UNAUTHENTICATED_WINDOW_BYTES))
+            .map_or(Self::Refused, Self::Granted)
     }
 
     /// Widens what was granted, where the client has acknowledged the settings before (RFC 9113 section 6.5.3).
@@ -188,10 +195,10 @@ impl Window {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self {
-            Self::Granted(share) => match connection.set_initial_window_size(STREAM_WINDOW) {
+            Self::Granted(share) => match connection.set_initial_window_size(STREAM_WINDOW_BYTES) {
                 Ok(()) => {
-                    connection.set_target_window_size(CONNECTION_WINDOW);
-                    Self::Wide { _share: share }
+                    connection.set_target_window_size(CONNECTION_WINDOW_BYTES);
+                    Self::Widened { _share: share }
                 }
                 Err(_) => Self::Granted(share),
             },
@@ -201,42 +208,42 @@ impl Window {
 }
 
 /// Waits until no stream has been open for as long as a connection may be idle.
-async fn rest(streams: &TaskTracker, idle: Duration) {
+async fn idle_timeout(streams: &TaskTracker, idle: Duration) {
     streams.wait().await;
     tokio::time::sleep(idle).await;
 }
 
-fn builder() -> server::Builder {
+fn server_builder() -> server::Builder {
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_window_size(STRANGERS_WINDOW)
-        .initial_connection_window_size(STRANGERS_WINDOW)
+        .initial_window_size(UNAUTHENTICATED_WINDOW_BYTES)
+        .initial_connection_window_size(UNAUTHENTICATED_WINDOW_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     builder
 }
 
 /// Asks now and then whether the client is still there; returns once it does not answer.
-async fn watch(pings: Option<PingPong>) {
+async fn ping_until_unanswered(pings: Option<PingPong>) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PING.0).await;
-        if !matches!(tokio::time::timeout(PING.1, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+        tokio::time::sleep(PING_INTERVAL_AND_TIMEOUT.0).await;
+        if !matches!(tokio::time::timeout(PING_INTERVAL_AND_TIMEOUT.1, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
             return;
         }
     }
 }
 
 /// Answers one stream. What waits for a request whose stream is reset is dropped.
-async fn answer(
-    caller: Arc<Caller>,
+async fn handle_stream(
+    caller: Arc<HttpConnection>,
     (request, unread): (Request<RequestBody>, UnreadBody),
     mut proceeding: oneshot::Receiver<()>,
     mut respond: SendResponse<Bytes>,
 ) {
     let is_head = request.method() == Method::HEAD;
-    let mut work = pin!(caller.carry_out(request, unread));
+    let mut work = pin!(caller.handle_http2(request, unread));
     let mut awaited = true;
     let response = loop {
         tokio::select! {
@@ -246,16 +253,17 @@ async fn answer(
             asked = &mut proceeding, if awaited => {
                 awaited = false;
                 if asked.is_ok() {
-                    proceed_with(&mut respond);
+                    send_continue(&mut respond);
                 }
             }
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    send(response, is_head, respond, (&caller.door.http2.responses, caller.door.pace_window)).await;
+    send_response(response, is_head, respond, (&caller.service.http2_budgets.responses, caller.service.pace_window))
+        .await;
 }
 
-fn proceed_with(respond: &mut SendResponse<Bytes>) {
+fn send_continue(respond: &mut SendResponse<Bytes>) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::CONTINUE;
     if let Err(error) = respond.send_informational(response) {
@@ -263,7 +271,7 @@ fn proceed_with(respond: &mut SendResponse<Bytes>) {
     }
 }
 
-async fn send(
+async fn send_response(
     mut response: Response<ResponseBody>,
     is_head: bool,
     mut respond: SendResponse<Bytes>,
@@ -275,13 +283,13 @@ async fn send(
     let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.try_reserve(session.login(), held))
     {
         Some(None) => {
-            response = crowded();
+            response = response_budget_exhausted();
             None
         }
         share => share.flatten(),
     };
     let (mut parts, body) = response.into_parts();
-    complete(&mut parts.headers, &body);
+    finish_headers(&mut parts.headers, &body);
     let ends = is_head || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), ends) {
         Ok(stream) if !ends => send_body(body, stream, session, pace_window).await,
@@ -295,7 +303,7 @@ async fn send(
 }
 
 /// Refuses a request whose answer would hold more than its user may have the server hold.
-fn crowded() -> Response<ResponseBody> {
+fn response_budget_exhausted() -> Response<ResponseBody> {
     let mut response = text_response(
         StatusCode::SERVICE_UNAVAILABLE,
         "too many answers of this user wait to be taken: take some, and try again",
@@ -305,8 +313,8 @@ fn crowded() -> Response<ResponseBody> {
 }
 
 /// Takes out header fields that HTTP/2 does not have, and adds those that are the server's to add.
-fn complete(headers: &mut HeaderMap, body: &ResponseBody) {
-    for name in CONNECTION_FIELDS {
+fn finish_headers(headers: &mut HeaderMap, body: &ResponseBody) {
+    for name in CONNECTION_SPECIFIC_FIELDS {
         headers.remove(name);
     }
     headers.entry(header::DATE).or_insert_with(current_date_header);

@@ -11,7 +11,7 @@ use crate::http::{ResponseBody, text_response};
 /// that contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
 pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     let refuse = |line| Some(text_response(StatusCode::BAD_REQUEST, line));
-    if !names_one_host(request) {
+    if !has_one_host(request) {
         return refuse("a request names one host");
     }
     let headers = request.headers();
@@ -29,10 +29,10 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Respo
     None
 }
 
-fn names_one_host<B>(request: &Request<B>) -> bool {
+fn has_one_host<B>(request: &Request<B>) -> bool {
     let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
-    if !target.into_iter().chain(named).all(is_host) {
+    if !target.into_iter().chain(named).all(is_host_and_port) {
         return false;
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -50,7 +50,7 @@ fn names_one_host<B>(request: &Request<B>) -> bool {
 
 /// Tells whether a text is a host with a port or without (RFC 9110 section 7.2): who reads more than that into it, such as
 /// a user in front of `@`, takes it for another host than a proxy in front or a browser does.
-fn is_host(text: &[u8]) -> bool {
+fn is_host_and_port(text: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(text) else { return false };
     let (text, host) = (authority.as_str(), authority.host());
     let is_name = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn request_names_one_host() {
+    fn request_must_name_exactly_one_host() {
         let (one, two) = (Version::HTTP_11, Version::HTTP_2);
         assert_eq!(status(one, "/", &[]), Some(400));
         assert_eq!(status(one, "/", &[("host", "a")]), None);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn authorization_headers_that_differ_are_refused() {
+    fn differing_authorization_headers_are_refused() {
         let two = |one, other| {
             status(Version::HTTP_11, "/", &[("host", "a"), ("authorization", one), ("authorization", other)])
         };
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_chunked_transfer_coding_is_known() {
+    fn only_chunked_transfer_coding_is_supported() {
         assert_eq!(status(Version::HTTP_11, "/", &[("host", "a"), ("transfer-encoding", "Chunked")]), None);
         assert_eq!(status(Version::HTTP_11, "/", &[("host", "a"), ("transfer-encoding", "gzip")]), Some(501));
     }

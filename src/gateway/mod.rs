@@ -4,23 +4,23 @@
 //! listener -> parse the credential -> auth -> Session -> View -> the verb -> the room's own error.rs
 //! ```
 
+mod abort_on_revocation;
+mod connection_owner;
 mod cors;
 mod cross_origin;
-mod cut;
-mod front;
-mod hang_up;
+mod disconnect_probe;
 mod http2;
+mod http_connection;
+mod maintenance_task;
 mod malformed;
-mod owner;
-mod presence;
+mod middleware;
+mod mount_monitor;
+mod proxy_protocol;
 mod readiness;
-mod relay;
 mod reload;
-mod serve_http;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod trail;
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,13 +44,13 @@ use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
-use http2::Http2Shares;
-use readiness::Readiness;
-use relay::Relay;
+use http_connection::HttpService;
+use http2::Http2Budgets;
+use proxy_protocol::ProxyProtocolReader;
+use readiness::ReadinessCheck;
 use reload::LiveSettings;
-pub use reload::{ReloadError, Reloader};
-use serve_http::HttpDoor;
-pub use settings::{HTTP_PACE_WINDOW, ProxyProtocol, Settings};
+pub use reload::{GatewayReloader, ReloadError};
+pub use settings::{GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners};
 
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub enum StartError {
     HostKeys(#[source] io::Error),
     /// The served folder holds the state directory, or lies in it.
     #[error("the served folder and the state directory contain each other: {root} and {state}", root = root.display(), state = state.display())]
-    Nested {
+    OverlappingDirectories {
         /// The served folder.
         root: PathBuf,
         /// The state directory.
@@ -92,7 +92,7 @@ pub enum StartError {
 
 /// What tests hand in instead of the real thing.
 #[derive(Clone, Default)]
-pub struct Parts {
+pub struct GatewayDependencies {
     /// The clock that expiry is judged by.
     pub clock: Clock,
     /// Host keys; those of the state directory otherwise.
@@ -104,10 +104,10 @@ pub struct Gateway {
     store: Store,
     auth: Authenticator,
     tree: Tree,
-    http: Option<(TcpListener, HttpDoor)>,
+    http: Option<(TcpListener, HttpService)>,
     sftp: Option<(TcpListener, Sftp)>,
-    settings: Settings,
-    live: Arc<ArcSwap<LiveSettings>>,
+    settings: GatewaySettings,
+    live_settings: Arc<ArcSwap<LiveSettings>>,
 }
 
 impl Gateway {
@@ -115,15 +115,15 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
-    pub async fn open(settings: Settings, parts: Parts) -> Result<Self, StartError> {
-        apart(&settings)?;
+    pub async fn open(settings: GatewaySettings, parts: GatewayDependencies) -> Result<Self, StartError> {
+        check_disjoint(&settings)?;
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
-        let live = Arc::new(ArcSwap::from_pointee(LiveSettings::read(&settings, &proxies)?));
-        let http = bind(settings.http).await?;
-        let sftp = bind(settings.sftp).await?;
+        let live = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
+        let http = bind_listener(settings.http).await?;
+        let sftp = bind_listener(settings.sftp).await?;
 
-        let store = Store::open(&settings.state)?;
-        store.set_property_quota(settings.properties);
+        let store = Store::open(&settings.state_directory)?;
+        store.set_property_quota(settings.property_space);
         store.bound_state(settings.state_limits);
         if !store.restore_ballast()? {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
@@ -137,36 +137,36 @@ impl Gateway {
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
         tree.keep_interrupted_uploads(cut_upload_policy(&settings));
-        if let Some(limits) = settings.open_files {
+        if let Some(limits) = settings.open_file_limits {
             tree.limit_open_files(limits);
         }
         store.set_served_root(&settings.root)?;
         let keys = match (&sftp, parts.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
-            (Some(_), None) => Some(HostKeys::open(&settings.state).map_err(StartError::HostKeys)?),
+            (Some(_), None) => Some(HostKeys::open(&settings.state_directory).map_err(StartError::HostKeys)?),
             (None, _) => None,
         };
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = TokenService::new(store.clone(), parts.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
-        let door = HttpDoor {
+        let door = HttpService {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
-            readiness: Readiness::of(store.clone()),
+            readiness: ReadinessCheck::for_store(store.clone()),
             tree: tree.clone(),
-            live: Arc::clone(&live),
+            live_settings: Arc::clone(&live),
             proxies,
-            insecure: settings.insecure_http,
-            idle: settings.http_idle,
+            allow_cleartext: settings.insecure_http,
+            idle_timeout: settings.http_idle_timeout,
             pace_window: settings.http_pace_window,
-            http2: Http2Shares::default(),
+            http2_budgets: Http2Budgets::default(),
         };
         let http = http.map(|listener| (listener, door));
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
-        Ok(Self { store, auth, tree, http, sftp, settings, live })
+        Ok(Self { store, auth, tree, http, sftp, settings, live_settings: live })
     }
 
     /// Returns where HTTP is answered.
@@ -200,19 +200,19 @@ impl Gateway {
     }
 
     /// Returns the handle by which it is given new settings while it runs.
-    pub fn reloader(&self) -> Reloader {
-        Reloader { live: Arc::clone(&self.live) }
+    pub fn reloader(&self) -> GatewayReloader {
+        GatewayReloader { live_settings: Arc::clone(&self.live_settings) }
     }
 
     /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
     /// bound; then writes down what memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, settings, live } = self;
+        let Self { store, auth, tree, http, sftp, settings, live_settings: live } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
         let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
-        background.spawn(trail::keep(store, auth.clone(), tree.clone(), noted.clone()));
-        background.spawn(presence::watch(tree.clone(), ended.clone()));
+        background.spawn(maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), noted.clone()));
+        background.spawn(mount_monitor::monitor_mounts(tree.clone(), ended.clone()));
         background.spawn({
             let (auth, ended) = (auth.clone(), ended.clone());
             // What the watch notes last is told as well.
@@ -226,13 +226,13 @@ impl Gateway {
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         if let Some((listener, door)) = http {
-            let gate = ConnectionLimiter::new(settings.http_gate);
+            let gate = ConnectionLimiter::new(settings.http_connection_limits);
             let (connections, stopping) = (connections.clone(), stop.clone());
-            let relay = Relay::new(settings.proxy_protocol.http, &proxies);
+            let relay = ProxyProtocolReader::new(settings.proxy_protocol.http, &proxies);
             let serve = move |connection| {
                 let (door, relay, stopping) = (door.clone(), relay.clone(), stopping.clone());
                 connections.spawn(async move {
-                    if let Some(connection) = relay.meet(connection, &stopping).await {
+                    if let Some(connection) = relay.read_header(connection, &stopping).await {
                         door.serve(connection, stopping).await;
                     }
                 });
@@ -240,13 +240,13 @@ impl Gateway {
             listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
         }
         if let Some((listener, sftp)) = sftp {
-            let gate = ConnectionLimiter::new(settings.sftp_gate);
+            let gate = ConnectionLimiter::new(settings.sftp_connection_limits);
             let (connections, stopping) = (connections.clone(), stop.clone());
-            let relay = Relay::new(settings.proxy_protocol.sftp, &proxies);
+            let relay = ProxyProtocolReader::new(settings.proxy_protocol.sftp, &proxies);
             let serve = move |connection| {
                 let (sftp, relay, stopping) = (sftp.clone(), relay.clone(), stopping.clone());
                 connections.spawn(async move {
-                    if let Some(connection) = relay.meet(connection, &stopping).await {
+                    if let Some(connection) = relay.read_header(connection, &stopping).await {
                         sftp.serve(connection, stopping).await;
                     }
                 });
@@ -257,8 +257,8 @@ impl Gateway {
         stop.cancelled().await;
         listeners.close();
         listeners.wait().await;
-        let bound = live.load().drain;
-        drain(&connections, bound).await;
+        let bound = live.load().drain_timeout;
+        drain_connections(&connections, bound).await;
         ended.cancel();
         background.close();
         background.wait().await;
@@ -268,21 +268,21 @@ impl Gateway {
     }
 }
 
-fn cut_upload_policy(settings: &Settings) -> tree::InterruptedUploadPolicy {
+fn cut_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUploadPolicy {
     tree::InterruptedUploadPolicy {
         keep_for: settings.sftp_options.upload_retention,
         space: settings.webdav_options.upload_space,
     }
 }
 
-async fn drain(connections: &TaskTracker, bound: Duration) {
+async fn drain_connections(connections: &TaskTracker, bound: Duration) {
     connections.close();
     if tokio::time::timeout(bound, connections.wait()).await.is_err() {
         tracing::warn!("{} connections were cut after {} s", connections.len(), bound.as_secs());
     }
 }
 
-async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+async fn bind_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
     match address {
         None => Ok(None),
         Some(address) => match TcpListener::bind(address).await {
@@ -293,12 +293,12 @@ async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartE
 }
 
 /// Refuses a served folder from which the state could be read, whatever links lead there.
-fn apart(settings: &Settings) -> Result<(), StartError> {
+fn check_disjoint(settings: &GatewaySettings) -> Result<(), StartError> {
     let real = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    if let (Ok(root), Ok(state)) = (real(&settings.root), real(&settings.state))
+    if let (Ok(root), Ok(state)) = (real(&settings.root), real(&settings.state_directory))
         && (root.starts_with(&state) || state.starts_with(&root))
     {
-        return Err(StartError::Nested { root, state });
+        return Err(StartError::OverlappingDirectories { root, state });
     }
     Ok(())
 }

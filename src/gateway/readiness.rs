@@ -9,26 +9,26 @@ use tokio::time::Instant;
 use crate::store::{DiskFault, Store};
 
 /// Time for which a finding counts.
-const FINDING_LIFETIME: Duration = Duration::from_secs(1);
+const READINESS_CACHE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// What is wrong, in words; nothing where all is well.
-type Finding = Option<&'static str>;
+type ReadinessProblem = Option<&'static str>;
 
 /// What keeps the store from answering, looked up once a second at most and by one request at a time. Clones share it.
 #[derive(Clone)]
-pub(super) struct Readiness {
-    check: Arc<dyn Fn() -> Finding + Send + Sync>,
-    found: Arc<Mutex<Option<(Instant, Finding)>>>,
+pub(super) struct ReadinessCheck {
+    check: Arc<dyn Fn() -> ReadinessProblem + Send + Sync>,
+    cached: Arc<Mutex<Option<(Instant, ReadinessProblem)>>>,
 }
 
-impl Readiness {
+impl ReadinessCheck {
     /// Returns a readiness that `check` finds out: it may block, and says what is wrong.
-    fn new(check: impl Fn() -> Finding + Send + Sync + 'static) -> Self {
-        Self { check: Arc::new(check), found: Arc::default() }
+    fn new(check: impl Fn() -> ReadinessProblem + Send + Sync + 'static) -> Self {
+        Self { check: Arc::new(check), cached: Arc::default() }
     }
 
     /// Returns the readiness of a store: it can be read, and its disk takes what is written.
-    pub(super) fn of(store: Store) -> Self {
+    pub(super) fn for_store(store: Store) -> Self {
         Self::new(move || match store.data_version() {
             Ok(_) => store.disk_fault().map(DiskFault::message),
             Err(_) => Some("the store can't be read"),
@@ -36,10 +36,10 @@ impl Readiness {
     }
 
     /// Says what is wrong, as it was found within the last second.
-    pub(super) async fn fault(&self) -> Finding {
-        let mut found = Arc::clone(&self.found).lock_owned().await;
+    pub(super) async fn problem(&self) -> ReadinessProblem {
+        let mut found = Arc::clone(&self.cached).lock_owned().await;
         if let Some((at, fault)) = *found
-            && at.elapsed() < FINDING_LIFETIME
+            && at.elapsed() < READINESS_CACHE_LIFETIME
         {
             return fault;
         }
@@ -62,19 +62,19 @@ mod tests {
 
     // The clock stands still: the finding is fresh however busy the machine is.
     #[tokio::test(start_paused = true)]
-    async fn flood_of_questions_costs_one_check() {
+    async fn concurrent_readiness_requests_share_one_check() {
         let checks = Arc::new(AtomicUsize::new(0));
         let (open, gate) = mpsc::channel::<()>();
         let gate = parking_lot::Mutex::new(gate);
         let counted = checks.clone();
-        let readiness = Readiness::new(move || {
+        let readiness = ReadinessCheck::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
             gate.lock().recv().err().map(|_| "asked twice")
         });
         // One that goes while the check is under way, and many that stay.
         let gone = tokio::spawn({
             let readiness = readiness.clone();
-            async move { readiness.fault().await }
+            async move { readiness.problem().await }
         });
         while checks.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -84,7 +84,7 @@ mod tests {
         let asked: Vec<_> = (0..50)
             .map(|_| {
                 let readiness = readiness.clone();
-                tokio::spawn(async move { readiness.fault().await })
+                tokio::spawn(async move { readiness.problem().await })
             })
             .collect();
         open.send(()).expect("the check waits");
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn finding_counts_for_a_second() {
+    async fn readiness_result_is_cached_for_one_second() {
         let full = Arc::new(AtomicBool::new(false));
         let now = full.clone();
-        let readiness = Readiness::new(move || now.load(Ordering::SeqCst).then_some("full"));
-        assert_eq!(readiness.fault().await, None);
+        let readiness = ReadinessCheck::new(move || now.load(Ordering::SeqCst).then_some("full"));
+        assert_eq!(readiness.problem().await, None);
         full.store(true, Ordering::SeqCst);
-        assert_eq!(readiness.fault().await, None, "found a moment ago");
-        tokio::time::advance(FINDING_LIFETIME).await;
-        assert_eq!(readiness.fault().await, Some("full"));
+        assert_eq!(readiness.problem().await, None, "found a moment ago");
+        tokio::time::advance(READINESS_CACHE_LIFETIME).await;
+        assert_eq!(readiness.problem().await, Some("full"));
     }
 }

@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::Settings;
-use super::front::Front;
+use super::GatewaySettings;
+use super::middleware::RequestMiddleware;
 use crate::http::TrustedProxies;
 use crate::net::{self, TlsError};
 
-/// Settings of the gateway that [`Reloader::reload`] replaces.
+/// Settings of the gateway that [`GatewayReloader::reload`] replaces.
 pub(super) struct LiveSettings {
     /// TLS of the HTTP listener.
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(super) front: Front,
-    pub(super) drain: Duration,
+    pub(super) middleware: RequestMiddleware,
+    pub(super) drain_timeout: Duration,
 }
 
 impl LiveSettings {
     /// Reads the certificate and takes the rest as it is.
-    pub(super) fn read(settings: &Settings, proxies: &Arc<TrustedProxies>) -> Result<Self, TlsError> {
+    pub(super) fn load(settings: &GatewaySettings, proxies: &Arc<TrustedProxies>) -> Result<Self, TlsError> {
         let tls = match &settings.tls {
             Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
             None => None,
         };
-        let front = Front {
+        let front = RequestMiddleware {
             proxies: Arc::clone(proxies),
             public_url: settings.public_url.clone(),
             cors_origins: settings.cors_origins.clone(),
         };
-        Ok(Self { tls, front, drain: settings.drain })
+        Ok(Self { tls, middleware: front, drain_timeout: settings.drain_timeout })
     }
 }
 
@@ -48,23 +48,23 @@ pub enum ReloadError {
 
 /// Handle by which a running gateway is given new settings; clones act on the same gateway.
 #[derive(Clone)]
-pub struct Reloader {
-    pub(super) live: Arc<ArcSwap<LiveSettings>>,
+pub struct GatewayReloader {
+    pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
 }
 
-impl Reloader {
+impl GatewayReloader {
     /// Reads certificate and key again and replaces them, `public_url`, `cors_origins` and `drain` by those of
     /// `settings`, for connections from now on; all other settings are passed over.
     ///
     /// # Errors
     /// [`ReloadError`] where certificate and key can't be used; nothing is replaced then.
-    pub fn reload(&self, settings: &Settings) -> Result<(), ReloadError> {
-        let current = self.live.load();
-        let new = LiveSettings::read(settings, &current.front.proxies)?;
+    pub fn reload(&self, settings: &GatewaySettings) -> Result<(), ReloadError> {
+        let current = self.live_settings.load();
+        let new = LiveSettings::load(settings, &current.middleware.proxies)?;
         if new.tls.is_some() != current.tls.is_some() {
             return Err(ReloadError::TlsSwitched);
         }
-        self.live.store(Arc::new(new));
+        self.live_settings.store(Arc::new(new));
         Ok(())
     }
 }

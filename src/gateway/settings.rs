@@ -15,7 +15,7 @@ use crate::webdav::WebdavOptions;
 
 /// At which listeners the connections of trusted proxies begin with a PROXY header (version 1 or 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProxyProtocol {
+pub struct ProxyProtocolListeners {
     /// At that of HTTP.
     pub http: bool,
     /// At that of SFTP.
@@ -28,11 +28,11 @@ pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
 
 /// How a gateway is set up.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// The served folder.
     pub root: PathBuf,
     /// The state directory: database, pepper, SSH host keys.
-    pub state: PathBuf,
+    pub state_directory: PathBuf,
     /// Where HTTP is answered; `None`: not at all.
     pub http: Option<SocketAddr>,
     /// Where SFTP is answered; `None`: not at all.
@@ -50,34 +50,34 @@ pub struct Settings {
     /// Origins of web applications that browsers let call the server.
     pub cors_origins: AllowedOrigins,
     /// Where those begin with a PROXY header.
-    pub proxy_protocol: ProxyProtocol,
+    pub proxy_protocol: ProxyProtocolListeners,
     /// When success after a write is answered.
     pub durability: CommitDurability,
     /// Caps on HTTP connections.
-    pub http_gate: ConnectionLimits,
+    pub http_connection_limits: ConnectionLimits,
     /// Time without a request after which an HTTP connection is closed.
-    pub http_idle: Duration,
+    pub http_idle_timeout: Duration,
     /// Window of waiting for an HTTP client in which it has to send, or take, 256 bytes for each second.
     pub http_pace_window: Duration,
     /// Caps on SSH connections.
-    pub sftp_gate: ConnectionLimits,
+    pub sftp_connection_limits: ConnectionLimits,
     /// What one SFTP client may take.
     pub sftp_options: SftpOptions,
     /// What one WebDAV client may take.
     pub webdav_options: WebdavOptions,
     /// How much dead properties may take in the state directory.
-    pub properties: PropertyQuota,
+    pub property_space: PropertyQuota,
     /// How much of what the store keeps callers may fill, beside that.
     pub state_limits: StateLimits,
     /// How REST is set up.
     pub api_options: ApiOptions,
     /// How many files and directories are open at once; `None`: any number.
-    pub open_files: Option<UserQuotaLimits>,
+    pub open_file_limits: Option<UserQuotaLimits>,
     /// How long connections may go on once the gateway is told to stop.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
-impl Settings {
+impl GatewaySettings {
     /// Returns the defaults for a served folder and a state directory.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
         let gate = ConnectionLimits {
@@ -88,7 +88,7 @@ impl Settings {
         };
         Self {
             root: root.into(),
-            state: state.into(),
+            state_directory: state.into(),
             http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
             sftp: Some((Ipv4Addr::LOCALHOST, 2022).into()),
             tls: None,
@@ -97,20 +97,20 @@ impl Settings {
             forwarding_headers: ForwardingHeaders::default(),
             public_url: None,
             cors_origins: AllowedOrigins::None,
-            proxy_protocol: ProxyProtocol::default(),
+            proxy_protocol: ProxyProtocolListeners::default(),
             durability: CommitDurability::Full,
-            http_gate: gate,
-            http_idle: Duration::from_secs(75),
+            http_connection_limits: gate,
+            http_idle_timeout: Duration::from_secs(75),
             http_pace_window: HTTP_PACE_WINDOW,
             // Sessions of a user have a bound of their own, which tells them so.
-            sftp_gate: ConnectionLimits { per_user: gate.connections, ..gate },
+            sftp_connection_limits: ConnectionLimits { per_user: gate.connections, ..gate },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
-            properties: PropertyQuota::default(),
+            property_space: PropertyQuota::default(),
             state_limits: StateLimits::default(),
             api_options: ApiOptions::default(),
-            open_files: None,
-            drain: Duration::from_secs(10),
+            open_file_limits: None,
+            drain_timeout: Duration::from_secs(10),
         }
     }
 }

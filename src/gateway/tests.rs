@@ -12,10 +12,10 @@ use crate::tokens::{Grant, HomeOption, Principal, TokenRequest, UserRequest};
 
 const ADMIN: &Principal = &Principal::Administrator;
 /// Far longer than anything here takes: whatever lasts that long never comes.
-const NEVER: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A gateway that serves alice and bob.
-struct Served {
+struct TestGateway {
     _folder: tempfile::TempDir,
     auth: Authenticator,
     tokens: TokenService,
@@ -25,37 +25,37 @@ struct Served {
 }
 
 /// An answer, as it came.
-struct Answer(String);
+struct RawResponse(String);
 
-impl Answer {
+impl RawResponse {
     fn status(&self) -> u16 {
         self.0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    fn has(&self, line: &str) -> bool {
+    fn has_header(&self, line: &str) -> bool {
         self.0.to_ascii_lowercase().contains(&format!("\r\n{line}\r\n"))
     }
 
     /// What a hidden field of a page carries.
-    fn hidden(&self, name: &str) -> &str {
+    fn hidden_input(&self, name: &str) -> &str {
         let value = self.0.split(&format!("name=\"{name}\" value=\"")).nth(1).expect("the field");
         value.split('"').next().expect("a value")
     }
 
     fn is_busy(&self) -> bool {
-        self.status() == 503 && self.has("retry-after: 1")
+        self.status() == 503 && self.has_header("retry-after: 1")
     }
 }
 
-impl Served {
+impl TestGateway {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("files");
         std::fs::create_dir(&root).expect("a folder");
-        let mut settings = Settings::new(root, folder.path().join("state"));
+        let mut settings = GatewaySettings::new(root, folder.path().join("state"));
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = None;
-        let gateway = Gateway::open(settings, Parts::default()).await.expect("opens");
+        let gateway = Gateway::open(settings, GatewayDependencies::default()).await.expect("opens");
         let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
         for name in ["alice", "bob"] {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
@@ -73,7 +73,7 @@ impl Served {
         self.tokens.issue(ADMIN, TokenRequest::new(login(owner))).expect("a token").text
     }
 
-    async fn begin(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+    async fn send_request(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.http).await.expect("connects");
         let length = body.len();
         let head =
@@ -82,92 +82,96 @@ impl Served {
         stream
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        answer(self.begin(method, path, headers, body).await).await
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> RawResponse {
+        read_response(self.send_request(method, path, headers, body).await).await
     }
 
     /// Waits until so many jobs wait for argon2.
-    async fn queue_holds(&self, jobs: usize) {
+    async fn wait_for_hashing_queue(&self, jobs: usize) {
         let holds = async {
             while self.auth.hashing_queue_len() != jobs {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(NEVER, holds).await.expect("it comes to that");
+        tokio::time::timeout(TEST_TIMEOUT, holds).await.expect("it comes to that");
     }
 
-    async fn end(self) {
+    async fn shut_down(self) {
         self.stop.cancel();
         self.running.await.expect("ends");
     }
 }
 
-async fn answer(mut stream: TcpStream) -> Answer {
+async fn read_response(mut stream: TcpStream) -> RawResponse {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
-    Answer(String::from_utf8(answer).expect("text"))
+    RawResponse(String::from_utf8(answer).expect("text"))
 }
 
 fn login(name: &str) -> Login {
     name.parse().expect("a login")
 }
 
-fn bearer(token: &TokenText) -> String {
+fn bearer_headers(token: &TokenText) -> String {
     format!("authorization: Bearer {}\r\ncontent-type: application/json\r\n", token.reveal().as_str())
 }
 
-fn form(cookie: &str) -> String {
+fn form_headers(cookie: &str) -> String {
     format!("cookie: {cookie}\r\nsec-fetch-site: same-origin\r\ncontent-type: application/x-www-form-urlencoded\r\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn full_share_of_argon2_is_answered_503_with_retry_after_and_only_to_its_user() {
-    let served = Served::start().await;
+async fn full_argon2_share_of_a_user_returns_503_with_retry_after_to_that_user_only() {
+    let served = TestGateway::start().await;
     let [known, first_use] = [(); 2].map(|()| served.token("alice"));
     let bob = served.token("bob");
     for token in [&known, &bob] {
-        assert_eq!(served.send("GET", "/api/v1/tokens/self", &bearer(token), "").await.status(), 200);
+        assert_eq!(served.exchange("GET", "/api/v1/tokens/self", &bearer_headers(token), "").await.status(), 200);
     }
     let sign_in = |token: &TokenText| format!("login=alice&token={}", token.reveal().as_str());
-    let signed_in = served.send("POST", "/console/sign-in", &form(""), &sign_in(&known)).await;
+    let signed_in = served.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&known)).await;
     let cookie = signed_in.0.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next()).expect("a cookie");
-    let page = served.send("GET", "/console/tokens/new", &form(cookie), "").await;
-    let make = format!("csrf={}&once={}&name=made", page.hidden("csrf"), page.hidden("once"));
+    let page = served.exchange("GET", "/console/tokens/new", &form_headers(cookie), "").await;
+    let make = format!("csrf={}&once={}&name=made", page.hidden_input("csrf"), page.hidden_input("once"));
 
     let held = served.auth.occupy_hashing_threads();
     served.auth.fill_hashing_queue_share(&login("alice"));
     let full = served.auth.hashing_queue_len();
     let rotate = format!("/api/v1/tokens/{}/rotate", known.id());
     for path in ["/api/v1/tokens", "/auth/token/generate", &rotate] {
-        let refused = served.send("POST", path, &bearer(&known), "{}").await;
+        let refused = served.exchange("POST", path, &bearer_headers(&known), "{}").await;
         assert!(refused.is_busy() && refused.0.contains("urn:patgate:problem:busy"), "{path}: {}", refused.0);
     }
     for (method, path) in [("PROPFIND", "/dav/"), ("GET", "/api/v1/tokens/self")] {
-        let refused = served.send(method, path, &bearer(&first_use), "").await;
+        let refused = served.exchange(method, path, &bearer_headers(&first_use), "").await;
         assert!(refused.is_busy(), "{path}: {}", refused.0);
     }
-    let refused = served.send("POST", "/console/sign-in", &form(""), &sign_in(&first_use)).await;
+    let refused = served.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&first_use)).await;
     assert!(refused.is_busy(), "{}", refused.0);
-    let refused = served.send("POST", "/console/tokens/new", &form(cookie), &make).await;
+    let refused = served.exchange("POST", "/console/tokens/new", &form_headers(cookie), &make).await;
     assert!(refused.is_busy() && refused.0.contains("value=\"made\""), "the form is shown again: {}", refused.0);
-    assert_eq!(served.send("GET", "/api/v1/tokens/self", &bearer(&known), "").await.status(), 200, "a known secret");
-    let others = served.begin("POST", "/api/v1/tokens", &bearer(&bob), "{}").await;
-    served.queue_holds(full + 1).await;
+    assert_eq!(
+        served.exchange("GET", "/api/v1/tokens/self", &bearer_headers(&known), "").await.status(),
+        200,
+        "a known secret"
+    );
+    let others = served.send_request("POST", "/api/v1/tokens", &bearer_headers(&bob), "{}").await;
+    served.wait_for_hashing_queue(full + 1).await;
     assert_eq!(served.auth.secret_hash_runs(), 0);
 
     drop(held);
-    assert_eq!(answer(others).await.status(), 201);
-    served.queue_holds(0).await;
-    let made = served.send("POST", "/console/tokens/new", &form(cookie), &make).await;
+    assert_eq!(read_response(others).await.status(), 201);
+    served.wait_for_hashing_queue(0).await;
+    let made = served.exchange("POST", "/console/tokens/new", &form_headers(cookie), &make).await;
     assert_eq!(made.status(), 201, "the same form, sent again, is done: {}", made.0);
-    assert_eq!(served.send("PROPFIND", "/dav/", &bearer(&first_use), "").await.status(), 207);
+    assert_eq!(served.exchange("PROPFIND", "/dav/", &bearer_headers(&first_use), "").await.status(), 207);
     assert_eq!(served.auth.secret_hash_runs(), 2);
-    served.end().await;
+    served.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn request_that_is_reset_leaves_the_queue_for_argon2_unless_another_waits_for_the_same() {
-    let served = Served::start().await;
+async fn reset_request_leaves_argon2_queue_unless_another_waits_for_same_token() {
+    let served = TestGateway::start().await;
     let first_use = served.token("alice");
     let authorization = format!("Bearer {}", first_use.reveal().as_str());
     let stream = TcpStream::connect(served.http).await.expect("connects");
@@ -183,14 +187,14 @@ async fn request_that_is_reset_leaves_the_queue_for_argon2_unless_another_waits_
     };
     let held = served.auth.occupy_hashing_threads();
     let (_gone, mut reset) = propfind();
-    served.queue_holds(1).await;
+    served.wait_for_hashing_queue(1).await;
     reset();
-    served.queue_holds(0).await;
+    served.wait_for_hashing_queue(0).await;
     let ((_gone, mut reset), (stays, _stream)) = (propfind(), propfind());
-    served.queue_holds(1).await;
+    served.wait_for_hashing_queue(1).await;
     reset();
     drop(held);
     assert_eq!(stays.await.expect("an answer").status(), 207);
     assert_eq!(served.auth.verification_runs(), 1);
-    served.end().await;
+    served.shut_down().await;
 }

@@ -78,8 +78,8 @@ async fn is_taken(stream: &mut TcpStream, request: &[u8]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_of_one_address_do_not_keep_others_out() {
     let gateway = Fixture::start_with(patgate::auth::Clock::system(), |settings| {
-        settings.http_gate.unauthenticated_per_address = 8;
-        settings.sftp_gate.unauthenticated_per_address = 8;
+        settings.http_connection_limits.unauthenticated_per_address = 8;
+        settings.sftp_connection_limits.unauthenticated_per_address = 8;
     })
     .await;
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".as_slice();
@@ -98,8 +98,8 @@ async fn strangers_of_one_address_do_not_keep_others_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_is_proven_is_no_stranger() {
     let gateway = Fixture::start_with(patgate::auth::Clock::system(), |settings| {
-        settings.http_gate.unauthenticated_per_address = 2;
-        settings.sftp_gate.unauthenticated_per_address = 2;
+        settings.http_connection_limits.unauthenticated_per_address = 2;
+        settings.sftp_connection_limits.unauthenticated_per_address = 2;
     })
     .await;
     let token = gateway.login("alice", "/:rw");

@@ -237,7 +237,7 @@ async fn refusal(dav: &Dav, path: &str, name: &str, size: usize) -> Option<Strin
 #[tokio::test(flavor = "multi_thread")]
 async fn properties_are_bounded_by_user_and_in_all_and_released_with_their_files() {
     let space = PropertyQuota { per_user: 40_000, total: 66_000 };
-    let gateway = Fixture::start_with(Clock::system(), |settings| settings.properties = space).await;
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.property_space = space).await;
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.login(login, "/:rw")));
     let [alice, bob] = [alice, bob].map(|(login, token)| gateway.dav(login, &token));
     for name in ["a", "b", "c", "d", "e", "target"] {
@@ -284,7 +284,7 @@ async fn properties_are_bounded_by_user_and_in_all_and_released_with_their_files
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_beyond_the_budget_leave_no_file_behind() {
     let space = PropertyQuota { per_user: 300, total: 1 << 20 };
-    let gateway = Fixture::start_with(Clock::system(), |settings| settings.properties = space).await;
+    let gateway = Fixture::start_with(Clock::system(), |settings| settings.property_space = space).await;
     let dav = gateway.dav("alice", &gateway.login("alice", "/:rw"));
     let refused = dav.send("PUT", "/dav/a", &[("x-patgate-tags", "draft")], "x").await;
     assert!(refused.status == 507 && refused.text().contains("as much space as they may"), "{}", refused.text());

@@ -20,8 +20,8 @@ async fn crowded(connections: usize, per_user: usize, strangers: usize, per_addr
         unauthenticated_per_address: per_address,
     };
     let gateway = Fixture::start_with(Clock::system(), |settings| {
-        settings.http_gate = limits;
-        settings.sftp_gate = limits;
+        settings.http_connection_limits = limits;
+        settings.sftp_connection_limits = limits;
     })
     .await;
     gateway.user("alice", &["/:rw"]);
@@ -175,7 +175,8 @@ async fn connections_end_with_their_token_and_with_their_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_rests_ends_over_both_versions_of_http() {
-    let idle = |settings: &mut patgate::gateway::Settings| settings.http_idle = Duration::from_millis(300);
+    let idle =
+        |settings: &mut patgate::gateway::GatewaySettings| settings.http_idle_timeout = Duration::from_millis(300);
     let gateway = Fixture::start_with(Clock::system(), idle).await;
     let authorization = gateway.dav("alice", &gateway.login("alice", "/:rw")).authorization().to_owned();
     let mut first = connect_from(1, gateway.http).await;

@@ -36,7 +36,7 @@ async fn a_token_signs_in_and_signing_out_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_without_it_no_token_is_taken() {
-    let proxied = |settings: &mut patgate::gateway::Settings| {
+    let proxied = |settings: &mut patgate::gateway::GatewaySettings| {
         settings.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
         settings.insecure_http = true;
     };

@@ -1,7 +1,7 @@
 //! Pages of other origins, on whose behalf a browser sends a token that it keeps as a password: they change nothing.
 
 use patgate::auth::Clock;
-use patgate::gateway::Settings;
+use patgate::gateway::GatewaySettings;
 
 use crate::support::{Answer, Dav, Fixture, id_of};
 
@@ -14,7 +14,7 @@ const FROM_ELSEWHERE: [&[(&str, &str)]; 5] = [
     &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
 ];
 
-async fn gateway(adapt: impl FnOnce(&mut Settings)) -> (Fixture, Dav, String) {
+async fn gateway(adapt: impl FnOnce(&mut GatewaySettings)) -> (Fixture, Dav, String) {
     let gateway = Fixture::start_with(Clock::system(), adapt).await;
     gateway.user("alice", &["/:rw"]);
     let token = gateway.token("alice", &["-e", "1h"]);

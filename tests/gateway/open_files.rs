@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use patgate::auth::Clock;
-use patgate::gateway::Settings;
+use patgate::gateway::GatewaySettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -27,7 +27,7 @@ struct Served {
 impl Served {
     async fn start() -> Self {
         // What is cut is discarded: what is kept of it is tried by tests of its own.
-        let nothing_kept = |settings: &mut Settings| settings.sftp_options.upload_retention = Duration::ZERO;
+        let nothing_kept = |settings: &mut GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
         let gateway = Fixture::start_with(Clock::system(), nothing_kept).await;
         let token = gateway.login("alice", "/:rw");
         let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use patgate::auth::Clock;
 use patgate::domain::ForwardingHeaders;
-use patgate::gateway::ProxyProtocol;
+use patgate::gateway::ProxyProtocolListeners;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Dav, Fixture, Sftp, raw};
 
 /// A gateway behind proxies in these networks, and the token of somebody who may come from 192.0.2.0/24 alone.
-async fn behind(proxies: &str, protocol: ProxyProtocol) -> (Fixture, String) {
+async fn behind(proxies: &str, protocol: ProxyProtocolListeners) -> (Fixture, String) {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.trusted_proxies = vec![proxies.parse().expect("a network")];
         settings.proxy_protocol = protocol;
@@ -23,8 +23,8 @@ async fn behind(proxies: &str, protocol: ProxyProtocol) -> (Fixture, String) {
     (gateway, token)
 }
 
-const NONE: ProxyProtocol = ProxyProtocol { http: false, sftp: false };
-const BOTH: ProxyProtocol = ProxyProtocol { http: true, sftp: true };
+const NONE: ProxyProtocolListeners = ProxyProtocolListeners { http: false, sftp: false };
+const BOTH: ProxyProtocolListeners = ProxyProtocolListeners { http: true, sftp: true };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_a_trusted_proxy_forwards_count() {

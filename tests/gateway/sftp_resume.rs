@@ -134,7 +134,8 @@ async fn cut_upload_is_discarded_with_its_token_and_after_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_kept_where_that_is_configured() {
-    let none = |settings: &mut patgate::gateway::Settings| settings.sftp_options.upload_retention = Duration::ZERO;
+    let none =
+        |settings: &mut patgate::gateway::GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
     let served = Served::over(Fixture::start_with(Clock::system(), none).await);
     let mut lost = served.session().await;
     let handle = lost.open_file(b"/a", REPLACE).await.expect("staged");

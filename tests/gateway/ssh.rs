@@ -331,7 +331,7 @@ async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hashes_of_a_large_file_hold_up_no_other_channel_and_end_with_the_connection() {
-    let long = |settings: &mut patgate::gateway::Settings| settings.drain = Duration::from_secs(3600);
+    let long = |settings: &mut patgate::gateway::GatewaySettings| settings.drain_timeout = Duration::from_secs(3600);
     let mut gateway = Fixture::start_with(Clock::system(), long).await;
     let token = gateway.login("alice", "/:rw");
     let large = std::fs::File::create(gateway.host("/large")).expect("a file");

@@ -299,7 +299,7 @@ async fn bounds_in_number_hold_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_uploads_hold_no_more_together_than_they_may() {
-    let most = |settings: &mut patgate::gateway::Settings| {
+    let most = |settings: &mut patgate::gateway::GatewaySettings| {
         settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;
@@ -383,7 +383,7 @@ async fn what_can_not_be_committed_stays_and_can_be_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_of_an_upload_takes_no_room() {
-    let most = |settings: &mut patgate::gateway::Settings| {
+    let most = |settings: &mut patgate::gateway::GatewaySettings| {
         settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;

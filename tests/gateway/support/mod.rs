@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use patgate::auth::Clock;
-use patgate::gateway::{Gateway, Parts, Settings};
+use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::sftp::HostKeys;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     /// Starts a gateway with settings of its own.
-    pub(crate) async fn start_with(clock: Clock, adapt: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn start_with(clock: Clock, adapt: impl FnOnce(&mut GatewaySettings)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("files")).expect("a folder");
         let mut fixture = Self {
@@ -77,12 +77,12 @@ impl Fixture {
         }
     }
 
-    async fn run(&mut self, adapt: impl FnOnce(&mut Settings)) {
-        let mut settings = Settings::new(self.root(), self.state());
+    async fn run(&mut self, adapt: impl FnOnce(&mut GatewaySettings)) {
+        let mut settings = GatewaySettings::new(self.root(), self.state());
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = Some(([127, 0, 0, 1], 0).into());
         adapt(&mut settings);
-        let parts = Parts { clock: self.clock.clone(), host_keys: Some(HostKeys::ephemeral()) };
+        let parts = GatewayDependencies { clock: self.clock.clone(), host_keys: Some(HostKeys::ephemeral()) };
         let gateway = Gateway::open(settings, parts).await.expect("the gateway starts");
         self.http = gateway.http_address().expect("HTTP");
         self.sftp = gateway.sftp_address().expect("SFTP");

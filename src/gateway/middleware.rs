@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 
-use super::cors::CorsAnswer;
+use super::cors::CorsHeaders;
 use crate::domain::{AllowedOrigins, PublicUrl};
 use crate::http::{PublicAddress, ResponseBody, TrustedProxies, normalized_target};
 
 /// Settings by which requests are prepared.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(super) struct RequestMiddleware {
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) public_url: Option<PublicUrl>,
     pub(super) cors_origins: AllowedOrigins,
 }
 
-impl Front {
+impl RequestMiddleware {
     /// Prepares a request, has it answered, and completes the answer.
-    pub(super) async fn answer<B>(
+    pub(super) async fn handle<B>(
         &self,
         peer: IpAddr,
         mut request: Request<B>,
@@ -32,10 +32,10 @@ impl Front {
         let forwarding = self.proxies.forwarded_address(peer, request.headers());
         let address = PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers());
         request.extensions_mut().insert(address);
-        let cors = CorsAnswer::of(&self.cors_origins, &request);
+        let cors = CorsHeaders::for_request(&self.cors_origins, &request);
         let mut response = next(request).await;
         if let Some(cors) = cors {
-            cors.stamp(response.headers_mut());
+            cors.apply(response.headers_mut());
         }
         response
     }

@@ -19,13 +19,13 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::hang_up::{Probe, ProbedStream, while_awaited};
-use super::http2::Http2Shares;
+use super::connection_owner::ConnectionOwner;
+use super::disconnect_probe::{DisconnectProbe, ProbedStream, run_with_disconnect_probe};
+use super::http2::Http2Budgets;
 use super::malformed::reject_malformed;
-use super::owner::Owner;
-use super::readiness::Readiness;
+use super::readiness::ReadinessCheck;
 use super::reload::LiveSettings;
-use super::{cors, cross_origin, cut, http2};
+use super::{abort_on_revocation, cors, cross_origin, http2};
 use crate::api::Api;
 use crate::auth::Session;
 use crate::console::Console;
@@ -41,88 +41,88 @@ use crate::net::{
 use crate::tree::{OUTAGE_RETRY_AFTER, Tree};
 use crate::webdav::Webdav;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
 /// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
-const STRANGER_DRAIN: DrainLimits = DrainLimits {
+const UNAUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(30),
     max_bytes: 256 << 20,
     total_timeout: Duration::from_secs(15 * 60),
 };
 /// Bounds on discarding a refused body of an authenticated caller, who could as well send one that is accepted.
-const CALLER_DRAIN: DrainLimits = DrainLimits {
+const AUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(30),
     max_bytes: u64::MAX,
     total_timeout: Duration::from_secs(24 * 3600),
 };
 /// Bounds on discarding what comes after the sending side of a connection was closed.
-const LINGER: DrainLimits = DrainLimits {
+const LINGERING_CLOSE_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(10),
     max_bytes: 256 << 20,
     total_timeout: Duration::from_secs(5 * 60),
 };
 /// Methods that change nothing, or nothing before their very end: nobody needs them once their client is gone.
-const ENDING_WITH_CALLER: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
-const CLEARTEXT: &str = "This address answers only over TLS: a token must not travel in the clear. \
+const CANCELLABLE_METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
+const CLEARTEXT_REFUSAL: &str = "This address answers only over TLS: a token must not travel in the clear. \
     Connect with https://, through a trusted proxy that says so, or from this machine.";
-const ABOUT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
+const ABOUT_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
     <h1>patgate</h1><p>A folder behind one door. Mount <code>/dav/</code> as WebDAV, with your user name and a \
     personal access token as the password. Manage tokens in the <a href=\"/console/\">console</a>.</p></html>\n";
 
 /// What answers HTTP; clones share all state.
 #[derive(Clone)]
-pub(super) struct HttpDoor {
+pub(super) struct HttpService {
     pub(super) webdav: Webdav,
     pub(super) api: Api,
     pub(super) console: Console,
-    pub(super) readiness: Readiness,
+    pub(super) readiness: ReadinessCheck,
     pub(super) tree: Tree,
-    pub(super) live: Arc<ArcSwap<LiveSettings>>,
+    pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
     pub(super) proxies: Arc<TrustedProxies>,
-    pub(super) insecure: bool,
-    pub(super) idle: Duration,
+    pub(super) allow_cleartext: bool,
+    pub(super) idle_timeout: Duration,
     pub(super) pace_window: Duration,
-    pub(super) http2: Http2Shares,
+    pub(super) http2_budgets: Http2Budgets,
 }
 
-impl HttpDoor {
+impl HttpService {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
         let AcceptedConnection { stream, peer, encrypted, permit: pass } = connection;
         let cut = CancellationToken::new();
-        let (peer_end, probe) = (PeerShutdown::default(), Probe::default());
+        let (peer_end, probe) = (PeerShutdown::default(), DisconnectProbe::default());
         let stream = WriteTimeoutStream::new(stream, self.pace_window)
             .abort_on(cut.clone())
             .watch_peer_shutdown(peer_end.clone());
         let unread = UnreadInput::default();
-        let stream = LingeringStream::new(stream, LINGER, unread.clone(), stop.clone());
-        let settings = self.live.load_full();
+        let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread.clone(), stop.clone());
+        let settings = self.live_settings.load_full();
         let tls = settings.tls.clone();
         let displaced = pass.evicted();
-        let caller = Caller {
-            door: self,
+        let caller = HttpConnection {
+            service: self,
             settings,
             peer: peer.ip(),
             encrypted: encrypted || tls.is_some(),
-            pass,
-            owner: Owner::default(),
-            peer_end,
-            probe,
-            refused: AtomicBool::new(false),
-            greeted: AtomicBool::new(false),
-            cut,
-            unread,
+            permit: pass,
+            owner: ConnectionOwner::default(),
+            peer_shutdown: peer_end,
+            disconnect_probe: probe,
+            user_limit_reached: AtomicBool::new(false),
+            request_received: AtomicBool::new(false),
+            abort: cut,
+            unread_input: unread,
             stop,
-            changes: Arc::new(Semaphore::new(http2::MAX_STREAMS as usize)),
+            write_permits: Arc::new(Semaphore::new(http2::MAX_STREAMS as usize)),
         };
         let conversation = async {
             match tls {
-                None => caller.converse(stream).await,
+                None => caller.serve_requests(stream).await,
                 Some(config) => {
                     let handshake = TlsAcceptor::from(config).accept(stream);
-                    match tokio::time::timeout(HANDSHAKE, handshake).await {
-                        Ok(Ok(stream)) => caller.converse(stream).await,
+                    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
+                        Ok(Ok(stream)) => caller.serve_requests(stream).await,
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                         Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                     }
@@ -141,42 +141,42 @@ impl HttpDoor {
         origin: RequestSource,
         allowed: &AllowedOrigins,
     ) -> Response<ResponseBody> {
-        if let Some(response) = cors::preflight(allowed, &request) {
+        if let Some(response) = cors::preflight_response(allowed, &request) {
             return response;
         }
         let path = request.uri().path();
-        let for_api = within(path, "/api") || within(path, "/auth");
+        let for_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
         // The console judges its own forms, which have a secret besides.
-        if !within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
-            let words = cross_origin::REFUSAL;
+        if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
+            let words = cross_origin::REFUSAL_MESSAGE;
             return if for_api { Api::refuse(words) } else { text_response(StatusCode::FORBIDDEN, words) };
         }
         if Webdav::serves_path(path) {
             return self.webdav.handle(request, origin).await;
         }
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {
-            return encoded();
+            return content_coding_unsupported();
         }
         if for_api {
             return self.api.answer(request, origin).await;
         }
-        if within(path, "/console") {
+        if is_path_within(path, "/console") {
             return self.console.answer(request, origin).await;
         }
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
-            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options(),
-            "/" if read => about(),
+            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options_response(),
+            "/" if read => about_response(),
             "/healthz" if read => text_response(StatusCode::OK, "ok"),
-            "/readyz" if read => self.ready().await,
-            "/" => not_allowed("OPTIONS, GET, HEAD"),
-            "/healthz" | "/readyz" => not_allowed("GET, HEAD"),
+            "/readyz" if read => self.readiness_response().await,
+            "/" => method_not_allowed("OPTIONS, GET, HEAD"),
+            "/healthz" | "/readyz" => method_not_allowed("GET, HEAD"),
             _ => text_response(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
         }
     }
 
-    async fn ready(&self) -> Response<ResponseBody> {
-        if let Some(fault) = self.readiness.fault().await {
+    async fn readiness_response(&self) -> Response<ResponseBody> {
+        if let Some(fault) = self.readiness.problem().await {
             return text_response(StatusCode::SERVICE_UNAVAILABLE, fault);
         }
         // Whoever asks is not known: no path is named to them. The log names it.
@@ -191,46 +191,48 @@ impl HttpDoor {
 }
 
 /// One connection: who is at its other end, and its place at the gate.
-pub(super) struct Caller {
-    pub(super) door: HttpDoor,
+pub(super) struct HttpConnection {
+    pub(super) service: HttpService,
     /// Those that held when the connection began.
     settings: Arc<LiveSettings>,
     pub(super) peer: IpAddr,
     encrypted: bool,
-    pass: ConnectionPermit,
-    pub(super) owner: Owner,
-    peer_end: PeerShutdown,
-    probe: Probe,
+    permit: ConnectionPermit,
+    pub(super) owner: ConnectionOwner,
+    peer_shutdown: PeerShutdown,
+    disconnect_probe: DisconnectProbe,
     /// Whether a request was refused because its user has too many connections.
-    refused: AtomicBool,
-    pub(super) greeted: AtomicBool,
-    cut: CancellationToken,
-    unread: UnreadInput,
+    user_limit_reached: AtomicBool,
+    pub(super) request_received: AtomicBool,
+    abort: CancellationToken,
+    unread_input: UnreadInput,
     pub(super) stop: CancellationToken,
     /// Permits for changes under way over HTTP/2.
-    changes: Arc<Semaphore>,
+    write_permits: Arc<Semaphore>,
 }
 
-impl AuthenticatedConnection for Caller {
+impl AuthenticatedConnection for HttpConnection {
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections> {
-        if self.owner.is(session) {
+        if self.owner.is_credential_of(session) {
             return Ok(());
         }
-        self.pass.assign_user(session.login().as_str()).inspect_err(|_| self.refused.store(true, Ordering::Relaxed))?;
+        self.permit
+            .assign_user(session.login().as_str())
+            .inspect_err(|_| self.user_limit_reached.store(true, Ordering::Relaxed))?;
         self.owner.set(session);
         Ok(())
     }
 }
 
-impl Caller {
+impl HttpConnection {
     /// Serves the connection in the version of HTTP with which it begins.
-    async fn converse<S>(self, stream: S)
+    async fn serve_requests<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let deadline = Instant::now() + FIRST_REQUEST;
+        let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
         let begun = tokio::select! {
-            begun = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::PREFACE)) => begun,
+            begun = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::CONNECTION_PREFACE)) => begun,
             () = self.stop.cancelled() => return,
         };
         let caller = Arc::new(self);
@@ -238,7 +240,7 @@ impl Caller {
             Ok(Ok((stream, true))) => {
                 http2::serve(&caller, stream, deadline).await;
                 // A gateway that stops waits for changes whose connection is lost, too.
-                let _ = caller.changes.acquire_many(http2::MAX_STREAMS).await;
+                let _ = caller.write_permits.acquire_many(http2::MAX_STREAMS).await;
             }
             Ok(Ok((stream, false))) => caller.serve_http1(stream, deadline).await,
             Ok(Err(_)) | Err(_) => tracing::debug!(peer = %caller.peer, "no request came"),
@@ -250,25 +252,25 @@ impl Caller {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<Incoming>| {
-            let (request, unread) = RequestBody::from_http1(request, self.door.pace_window);
+            let (request, unread) = RequestBody::from_http1(request, self.service.pace_window);
             // What has no effect before its end is given up when nobody waits for it; all else is carried out.
-            let is_awaited = request.version() == Version::HTTP_11 && ends_with_caller(request.method());
+            let is_awaited = request.version() == Version::HTTP_11 && is_cancellable(request.method());
             async move {
-                let answer = self.answer(request, unread);
+                let answer = self.handle(request, unread);
                 Ok::<_, Infallible>(match is_awaited {
-                    true => while_awaited(&self.probe, &self.peer_end, answer).await,
+                    true => run_with_disconnect_probe(&self.disconnect_probe, &self.peer_shutdown, answer).await,
                     false => answer.await,
                 })
             }
         });
         let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.door.idle)
+            .header_read_timeout(self.service.idle_timeout)
             .max_buf_size(512 * 1024)
             // A request that arrived whole is carried out and answered although its sender has shut down its side
             // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
             .half_close(true)
-            .serve_connection(TokioIo::new(ProbedStream::new(stream, self.probe.clone())), service);
+            .serve_connection(TokioIo::new(ProbedStream::new(stream, self.disconnect_probe.clone())), service);
         let mut conversation = pin!(conversation);
         let mut greeting = pin!(tokio::time::sleep_until(deadline));
         let (mut waiting, mut stopping) = (true, false);
@@ -282,19 +284,19 @@ impl Caller {
                 }
                 () = greeting.as_mut(), if waiting => {
                     waiting = false;
-                    if !self.greeted.load(Ordering::Relaxed) {
+                    if !self.request_received.load(Ordering::Relaxed) {
                         tracing::debug!(peer = %self.peer, "no request came");
                         return;
                     }
                 }
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
-                    if !self.greeted.load(Ordering::Relaxed) {
+                    if !self.request_received.load(Ordering::Relaxed) {
                         return;
                     }
                     conversation.as_mut().graceful_shutdown();
                 }
-                () = self.owner.gone(), if !stopping => {
+                () = self.owner.token_ended(), if !stopping => {
                     stopping = true;
                     conversation.as_mut().graceful_shutdown();
                 }
@@ -304,46 +306,46 @@ impl Caller {
 
     /// Answers a request over HTTP/2. One that may change something is carried out to its end although its stream is
     /// reset or its connection lost.
-    pub(super) async fn carry_out(
+    pub(super) async fn handle_http2(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         unread: UnreadBody,
     ) -> Response<ResponseBody> {
-        if ends_with_caller(request.method()) {
-            return self.answer(request, unread).await;
+        if is_cancellable(request.method()) {
+            return self.handle(request, unread).await;
         }
         // Streams that were reset no longer count against the connection's limit; their work still does.
-        let Ok(permit) = Arc::clone(&self.changes).acquire_owned().await else { return lost() };
+        let Ok(permit) = Arc::clone(&self.write_permits).acquire_owned().await else { return internal_error() };
         let caller = Arc::clone(self);
         let work = tokio::spawn(async move {
             let _permit = permit;
-            caller.answer(request, unread).await
+            caller.handle(request, unread).await
         });
-        work.await.unwrap_or_else(|_| lost())
+        work.await.unwrap_or_else(|_| internal_error())
     }
 
-    async fn answer(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<ResponseBody> {
-        let _answering = self.pass.begin_request();
+    async fn handle(self: &Arc<Self>, mut request: Request<RequestBody>, unread: UnreadBody) -> Response<ResponseBody> {
+        let _answering = self.permit.begin_request();
         let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
         request.extensions_mut().insert(ConnectionHandle(connection));
-        let next = async |request| self.answer_prepared(request, unread).await;
-        self.settings.front.answer(self.peer, request, next).await
+        let next = async |request| self.handle_normalized(request, unread).await;
+        self.settings.middleware.handle(self.peer, request, next).await
     }
 
-    async fn answer_prepared(
+    async fn handle_normalized(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         unread: UnreadBody,
     ) -> Response<ResponseBody> {
-        self.greeted.store(true, Ordering::Relaxed);
+        self.request_received.store(true, Ordering::Relaxed);
         let version = request.version();
-        let mut response = self.respond(request).await;
+        let mut response = self.route_checked(request).await;
         let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
         match unread.into_unread() {
-            Some(rest) => self.discard(rest, version, session.clone(), &mut response),
-            None => self.unread.clear(),
+            Some(rest) => self.drain_unread_body(rest, version, session.clone(), &mut response),
+            None => self.unread_input.clear(),
         }
-        if version < Version::HTTP_2 && self.refused.load(Ordering::Relaxed) {
+        if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         match session {
@@ -352,36 +354,36 @@ impl Caller {
                 response.extensions_mut().insert(AuthenticatedSession(session));
                 response
             }
-            Some(session) => cut::with_session(response, session, &self.cut),
+            Some(session) => abort_on_revocation::abort_on_session_end(response, session, &self.abort),
             None => response,
         }
     }
 
-    async fn respond(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
+    async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
         if let Some(refused) = reject_malformed(&request) {
             return refused;
         }
-        let origin = self.door.proxies.request_source(self.peer, self.encrypted, request.headers());
-        if !self.may_speak(origin) {
-            return text_response(StatusCode::FORBIDDEN, CLEARTEXT);
+        let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
+        if !self.is_transport_allowed(origin) {
+            return text_response(StatusCode::FORBIDDEN, CLEARTEXT_REFUSAL);
         }
-        let mut response = self.door.route(request, origin, &self.settings.front.cors_origins).await;
+        let mut response = self.service.route(request, origin, &self.settings.middleware.cors_origins).await;
         if origin.encrypted {
-            require_tls_from_now_on(response.headers_mut());
+            set_hsts_header(response.headers_mut());
         }
         response
     }
 
     /// Discards what an answer leaves unread of its request, so that the client sees the answer and not a reset. Where
     /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
-    fn discard(
+    fn drain_unread_body(
         self: &Arc<Self>,
         rest: UnreadBodyRest,
         version: Version,
         session: Option<Session>,
         response: &mut Response<ResponseBody>,
     ) {
-        let limits = if session.is_some() { CALLER_DRAIN } else { STRANGER_DRAIN };
+        let limits = if session.is_some() { AUTHENTICATED_DRAIN_LIMITS } else { UNAUTHENTICATED_DRAIN_LIMITS };
         // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
         // HTTP/1.1 is either that or another request, and can't be told apart.
         let ends = rest.awaits_continue || !rest.is_at_most(limits.max_bytes);
@@ -389,10 +391,10 @@ impl Caller {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if rest.awaits_continue {
-            self.unread.set();
+            self.unread_input.set();
             return;
         }
-        let (unread, stop) = (self.unread.clone(), self.stop.clone());
+        let (unread, stop) = (self.unread_input.clone(), self.stop.clone());
         tokio::spawn(async move {
             let ended = async {
                 match session {
@@ -409,24 +411,24 @@ impl Caller {
     }
 
     /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
-    fn may_speak(&self, origin: RequestSource) -> bool {
+    fn is_transport_allowed(&self, origin: RequestSource) -> bool {
         let here = self.peer.to_canonical().is_loopback() && origin.is_confidential();
-        self.door.insecure || origin.encrypted || here
+        self.service.allow_cleartext || origin.encrypted || here
     }
 }
 
 /// Tells whether a request of this method is given up when its caller is gone.
-fn ends_with_caller(method: &Method) -> bool {
-    ENDING_WITH_CALLER.contains(&method.as_str())
+fn is_cancellable(method: &Method) -> bool {
+    CANCELLABLE_METHODS.contains(&method.as_str())
 }
 
 /// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
-pub(super) fn within(path: &str, prefix: &str) -> bool {
+pub(super) fn is_path_within(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Has browsers that were shown a page over TLS come back over TLS alone (RFC 6797 section 7.1).
-fn require_tls_from_now_on(headers: &mut HeaderMap) {
+fn set_hsts_header(headers: &mut HeaderMap) {
     let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
@@ -434,25 +436,25 @@ fn require_tls_from_now_on(headers: &mut HeaderMap) {
 }
 
 /// Refuses a body in a content coding (RFC 9110 section 15.5.16).
-fn encoded() -> Response<ResponseBody> {
+fn content_coding_unsupported() -> Response<ResponseBody> {
     let mut response = text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body in a content coding is not supported");
     response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     response
 }
 
-fn lost() -> Response<ResponseBody> {
+fn internal_error() -> Response<ResponseBody> {
     text_response(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
 }
 
 /// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
-fn not_allowed(others: &'static str) -> Response<ResponseBody> {
+fn method_not_allowed(others: &'static str) -> Response<ResponseBody> {
     let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(others));
     response
 }
 
 /// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.
-fn options() -> Response<ResponseBody> {
+fn options_response() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
@@ -461,8 +463,8 @@ fn options() -> Response<ResponseBody> {
     response
 }
 
-fn about() -> Response<ResponseBody> {
-    let mut response = Response::new(full(ABOUT));
+fn about_response() -> Response<ResponseBody> {
+    let mut response = Response::new(full(ABOUT_PAGE));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));

@@ -11,19 +11,19 @@ use tokio_util::sync::CancellationToken;
 use crate::tree::Tree;
 
 /// Time between two looks while the mount table does not change.
-const ROUND: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time in which a file system has to answer a look; after it nothing is served until it does.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches until stopped.
-pub(super) async fn watch(tree: Tree, stop: CancellationToken) {
+pub(super) async fn monitor_mounts(tree: Tree, stop: CancellationToken) {
     let table = MountTable::open();
     while !stop.is_cancelled() {
         let mut look = tokio::task::spawn_blocking({
             let tree = tree.clone();
             move || drop(tree.check_availability())
         });
-        if tokio::time::timeout(ANSWER_TIMEOUT, &mut look).await.is_err() {
+        if tokio::time::timeout(FILE_SYSTEM_TIMEOUT, &mut look).await.is_err() {
             tree.suspend();
             // The look under way ends when the file system answers, and takes that back.
             tokio::select! {
@@ -34,7 +34,7 @@ pub(super) async fn watch(tree: Tree, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = table.changed() => {}
-            () = tokio::time::sleep(ROUND) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
     }
 }

@@ -9,34 +9,34 @@ use crate::http::TrustedProxies;
 use crate::net::AcceptedConnection;
 
 /// How long a proxy may take for its header; it sends it before anything else.
-const HEADER: Duration = Duration::from_secs(10);
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a listener expects of proxies.
 #[derive(Clone, Debug)]
-pub(super) struct Relay {
-    on: bool,
+pub(super) struct ProxyProtocolReader {
+    enabled: bool,
     proxies: Arc<TrustedProxies>,
 }
 
-impl Relay {
+impl ProxyProtocolReader {
     /// Expects headers of these proxies where that is `on`.
     pub(super) fn new(on: bool, proxies: &Arc<TrustedProxies>) -> Self {
-        Self { on, proxies: Arc::clone(proxies) }
+        Self { enabled: on, proxies: Arc::clone(proxies) }
     }
 
     /// Returns a connection as that of its caller; none of a proxy that doesn't say whose it is. Whoever is
     /// no proxy speaks for himself, whatever he begins with.
-    pub(super) async fn meet(
+    pub(super) async fn read_header(
         &self,
         connection: AcceptedConnection,
         stop: &CancellationToken,
     ) -> Option<AcceptedConnection> {
         let peer = connection.peer;
-        if !self.on || !self.proxies.is_trusted(peer.ip()) {
+        if !self.enabled || !self.proxies.is_trusted(peer.ip()) {
             return Some(connection);
         }
         let header = tokio::select! {
-            header = tokio::time::timeout(HEADER, connection.read_proxy_header()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
+            header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, connection.read_proxy_header()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
             () = stop.cancelled() => return None,
         };
         header.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header came")).ok()

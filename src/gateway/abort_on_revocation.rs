@@ -17,22 +17,22 @@ use crate::auth::Session;
 use crate::http::{BodyError, ResponseBody};
 
 /// An answer of at most this many bytes is in the system's hands at once.
-const SMALL: u64 = 64 * 1024;
+const UNWATCHED_RESPONSE_MAX_BYTES: u64 = 64 * 1024;
 
 /// A body whose end or failure is told.
-struct Watched {
+struct AbortOnErrorBody {
     body: ResponseBody,
-    cut: CancellationToken,
-    _done: DropGuard,
+    abort: CancellationToken,
+    _finished: DropGuard,
 }
 
 /// Has `cut` cancelled when the session ends before the answer does, or the answer fails.
-pub(super) fn with_session(
+pub(super) fn abort_on_session_end(
     response: Response<ResponseBody>,
     session: Session,
     cut: &CancellationToken,
 ) -> Response<ResponseBody> {
-    if response.body().size_hint().upper().is_some_and(|most| most <= SMALL) {
+    if response.body().size_hint().upper().is_some_and(|most| most <= UNWATCHED_RESPONSE_MAX_BYTES) {
         return response;
     }
     let (done, cut) = (CancellationToken::new(), cut.clone());
@@ -43,17 +43,17 @@ pub(super) fn with_session(
             () = session.closed() => cut.cancel(),
         }
     });
-    response.map(|body| Watched { body, cut: watched, _done: done.drop_guard() }.boxed_unsync())
+    response.map(|body| AbortOnErrorBody { body, abort: watched, _finished: done.drop_guard() }.boxed_unsync())
 }
 
-impl HttpBody for Watched {
+impl HttpBody for AbortOnErrorBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if matches!(frame, Some(Err(_))) {
-            self.cut.cancel();
+            self.abort.cancel();
         }
         Poll::Ready(frame)
     }

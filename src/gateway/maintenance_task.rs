@@ -13,36 +13,44 @@ use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 /// How often the trail is looked at.
-const ROUND: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long clean-up rests once there is nothing left to do.
-const REST: Duration = Duration::from_secs(10);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is written down that the clock is as it was.
-const REMEMBER: Duration = Duration::from_secs(60);
+const CLOCK_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How many events are read at once.
-const PAGE: usize = 500;
+const AUDIT_PAGE_EVENTS: usize = 500;
 
 /// What the log was told already, and when to clean up next.
-struct Keeper {
+struct MaintenanceTask {
     store: Store,
     tokens: TokenService,
     tree: Tree,
-    told: Option<u64>,
-    tidy_at: UnixMillis,
+    last_logged_event: Option<u64>,
+    next_cleanup: UnixMillis,
     clock: Clock,
     /// When the clock was last written down, in running time, and the jumps that were pending then.
-    remembered: Option<(Duration, Vec<ClockJump>)>,
+    last_saved_clock: Option<(Duration, Vec<ClockJump>)>,
 }
 
 /// Tells and cleans up until stopped; tells once more then.
-pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
+pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
     let clock = auth.clock().clone();
     let tokens = TokenService::new(store.clone(), clock.clone()).with_authenticator(auth);
     let (told, tidy_at) = (store.latest_event_id().ok(), clock.now());
-    let mut keeper = Keeper { told, store, tokens, tree, tidy_at, clock: clock.clone(), remembered: None };
+    let mut keeper = MaintenanceTask {
+        last_logged_event: told,
+        store,
+        tokens,
+        tree,
+        next_cleanup: tidy_at,
+        clock: clock.clone(),
+        last_saved_clock: None,
+    };
     loop {
         let last = stop.is_cancelled();
         let round = tokio::task::spawn_blocking(move || {
-            keeper.round(last);
+            keeper.run_once(last);
             keeper
         });
         keeper = match round.await {
@@ -54,46 +62,48 @@ pub(super) async fn keep(store: Store, auth: Authenticator, tree: Tree, stop: Ca
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(ROUND) => {}
-            () = clock.sleep_until(keeper.tidy_at) => {}
+            () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+            () = clock.sleep_until(keeper.next_cleanup) => {}
         }
     }
 }
 
-impl Keeper {
-    fn round(&mut self, last: bool) {
-        self.remember_clock(last);
+impl MaintenanceTask {
+    fn run_once(&mut self, last: bool) {
+        self.save_clock(last);
         if let Err(error) = self.tree.end_locks_of_removed_users() {
             tracing::warn!(%error, "locks of users who were removed stay for now");
         }
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
-        if self.tidy_at <= now || now.saturating_add(REST) < self.tidy_at {
+        if self.next_cleanup <= now || now.saturating_add(CLEANUP_INTERVAL) < self.next_cleanup {
             self.tree.discard_expired_uploads();
             if let Err(error) = self.store.restore_ballast() {
                 tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
             }
             match self.tokens.apply_retention() {
-                Ok(tidied) => self.tidy_at = now.saturating_add(if tidied.may_have_more() { ROUND } else { REST }),
+                Ok(tidied) => {
+                    self.next_cleanup =
+                        now.saturating_add(if tidied.may_have_more() { MAINTENANCE_INTERVAL } else { CLEANUP_INTERVAL })
+                }
                 Err(error) => {
-                    self.tidy_at = now.saturating_add(REST);
+                    self.next_cleanup = now.saturating_add(CLEANUP_INTERVAL);
                     tracing::warn!(%error, "the store was not cleaned up");
                 }
             }
         }
-        if let Err(error) = self.tell() {
+        if let Err(error) = self.log_new_events() {
             tracing::warn!(%error, "the audit trail can't be read");
         }
     }
 
     /// Writes down what the next server is to know of the clock: now and then, when it has jumped, and at the end.
-    fn remember_clock(&mut self, last: bool) {
+    fn save_clock(&mut self, last: bool) {
         let Some(memory) = self.clock.checkpoint() else { return };
         let running = self.clock.boottime();
-        let known = self
-            .remembered
-            .as_ref()
-            .is_some_and(|(at, jumps)| running.saturating_sub(*at) < REMEMBER && jumps.len() == memory.jumps.len());
+        let known = self.last_saved_clock.as_ref().is_some_and(|(at, jumps)| {
+            running.saturating_sub(*at) < CLOCK_SAVE_INTERVAL && jumps.len() == memory.jumps.len()
+        });
         if known && !last {
             return;
         }
@@ -101,20 +111,21 @@ impl Keeper {
             tracing::warn!(%error, "what the clock shows was not written down");
         }
         // After a failure, too: it is tried again in a minute.
-        self.remembered = Some((running, memory.jumps));
+        self.last_saved_clock = Some((running, memory.jumps));
     }
 
-    fn tell(&mut self) -> Result<(), StoreError> {
-        let mut told = match self.told {
+    fn log_new_events(&mut self) -> Result<(), StoreError> {
+        let mut told = match self.last_logged_event {
             Some(told) => told,
             None => self.store.latest_event_id()?,
         };
         loop {
-            let events = self.store.audit_events(&EventFilter::default(), EventCursor::After(told), PAGE)?;
+            let events =
+                self.store.audit_events(&EventFilter::default(), EventCursor::After(told), AUDIT_PAGE_EVENTS)?;
             events.iter().for_each(|noted| telemetry::log_audit_event(&noted.event));
             told = events.last().map_or(told, |noted| noted.id);
-            self.told = Some(told);
-            if events.len() < PAGE {
+            self.last_logged_event = Some(told);
+            if events.len() < AUDIT_PAGE_EVENTS {
                 return Ok(());
             }
         }

@@ -11,64 +11,64 @@ use crate::auth::{CredentialId, Session};
 use crate::domain::Login;
 
 /// Time that a caller has for another request after his token's death, which is answered with 401.
-const LAST_REQUEST: Duration = Duration::from_secs(5);
+const REVOKED_TOKEN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The last proven caller of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Owner {
-    known: Mutex<Option<Known>>,
-    gone: Arc<Notify>,
-    introduced: Notify,
+pub(super) struct ConnectionOwner {
+    identity: Mutex<Option<OwnerIdentity>>,
+    token_ended_notify: Arc<Notify>,
+    authenticated_notify: Notify,
 }
 
 #[derive(Debug)]
-struct Known {
+struct OwnerIdentity {
     credential: CredentialId,
     login: Login,
     /// Waits for the end of the token.
-    watch: AbortHandle,
+    token_watch: AbortHandle,
 }
 
-impl Owner {
+impl ConnectionOwner {
     /// Tells whether a session was opened by what was shown last.
-    pub(super) fn is(&self, session: &Session) -> bool {
-        self.known.lock().as_ref().is_some_and(|known| known.credential == session.credential_id())
+    pub(super) fn is_credential_of(&self, session: &Session) -> bool {
+        self.identity.lock().as_ref().is_some_and(|known| known.credential == session.credential_id())
     }
 
     /// Hands the connection over to a session's token.
     pub(super) fn set(&self, session: &Session) {
-        let (ended, gone) = (session.credential_invalidated(), Arc::clone(&self.gone));
+        let (ended, gone) = (session.credential_invalidated(), Arc::clone(&self.token_ended_notify));
         let watch = tokio::spawn(async move {
             ended.await;
             // A request that is on its way is told so itself.
-            tokio::time::sleep(LAST_REQUEST).await;
+            tokio::time::sleep(REVOKED_TOKEN_GRACE_PERIOD).await;
             gone.notify_one();
         });
         let (credential, login) = (session.credential_id(), session.login().clone());
-        let known = Known { credential, login, watch: watch.abort_handle() };
-        drop(self.known.lock().replace(known));
-        self.introduced.notify_one();
+        let known = OwnerIdentity { credential, login, token_watch: watch.abort_handle() };
+        drop(self.identity.lock().replace(known));
+        self.authenticated_notify.notify_one();
     }
 
     /// Waits until a caller has proven himself; returns his user.
-    pub(super) async fn proven(&self) -> Login {
+    pub(super) async fn authenticated(&self) -> Login {
         loop {
-            let login = self.known.lock().as_ref().map(|known| known.login.clone());
+            let login = self.identity.lock().as_ref().map(|known| known.login.clone());
             match login {
                 Some(login) => return login,
-                None => self.introduced.notified().await,
+                None => self.authenticated_notify.notified().await,
             }
         }
     }
 
     /// Waits until the token that was shown last is dead.
-    pub(super) async fn gone(&self) {
-        self.gone.notified().await;
+    pub(super) async fn token_ended(&self) {
+        self.token_ended_notify.notified().await;
     }
 }
 
-impl Drop for Known {
+impl Drop for OwnerIdentity {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.token_watch.abort();
     }
 }
