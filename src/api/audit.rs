@@ -5,12 +5,12 @@ use http::Uri;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::document::{Common, Known, Read};
-use super::extract::Asked;
-use super::page::{self, Page};
+use super::extract::QueryParams;
+use super::openapi::{CommonResponses, QueryResponses, ResourceResponses};
+use super::pagination::{self, PageResponse};
 use super::schema;
-use super::shape::{EventShown, Text};
-use super::{Error, Result, Room, Who};
+use super::types::{EventResponse, TextValue};
+use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{EventKind, Login, TokenId, UnixMillis};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens;
@@ -19,10 +19,10 @@ use crate::tokens;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Listed {
+pub(super) struct ListEventsQuery {
     /// Those at this instant or later.
     #[param(value_type = Option<schema::Time>)]
-    since: Option<Text<UnixMillis>>,
+    since: Option<TextValue<UnixMillis>>,
     /// Those that concern this user.
     #[param(value_type = Option<schema::Login>)]
     user: Option<Login>,
@@ -31,7 +31,7 @@ pub(super) struct Listed {
     token: Option<TokenId>,
     /// Those of this kind.
     #[param(value_type = Option<schema::EventKind>)]
-    event: Option<Text<EventKind>>,
+    event: Option<TextValue<EventKind>>,
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
@@ -45,22 +45,22 @@ pub(super) struct Listed {
 
 /// Lists what happened, newest first.
 #[utoipa::path(
-    get, path = "/api/v1/audit", tag = "audit", operation_id = "audit", params(Listed),
+    get, path = "/api/v1/audit", tag = "audit", operation_id = "audit", params(ListEventsQuery),
     responses(
-        (status = 200, description = "A page", body = [EventShown],
+        (status = 200, description = "A page", body = [EventResponse],
             headers(("Link" = String, description = "The next page, where there is one"))),
-        Common, Read, Known
+        CommonResponses, QueryResponses, ResourceResponses
     )
 )]
 pub(super) async fn list(
-    State(room): State<Room>,
-    who: Who,
+    State(room): State<ApiState>,
+    who: ApiCaller,
     uri: Uri,
-    Asked(listed): Asked<Listed>,
-) -> Result<Page<EventShown>> {
-    let limit = page::limit(listed.limit)?;
+    QueryParams(listed): QueryParams<ListEventsQuery>,
+) -> Result<PageResponse<EventResponse>> {
+    let limit = pagination::page_limit(listed.limit)?;
     if listed.cursor.max(listed.after).is_some_and(|number| i64::try_from(number).is_err()) {
-        return Err(Error::Unfit("no event has so high a number".to_owned()));
+        return Err(Error::InvalidValue("no event has so high a number".to_owned()));
     }
     let cursor = match (listed.after, listed.cursor) {
         (Some(after), _) => EventCursor::After(after),
@@ -74,9 +74,9 @@ pub(super) async fn list(
         kind: listed.event.map(|event| event.0),
     };
     let turn = who.light();
-    let read = move |room: &Room| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
-    let mut page = tokens::ResultPage::from_items(room.work(turn, read).await?, limit, |noted| noted.id);
+    let read = move |room: &ApiState| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
+    let mut page = tokens::ResultPage::from_items(room.run_blocking(turn, read).await?, limit, |noted| noted.id);
     // Whoever follows what happens goes on after the last event, and not back.
     page.next = page.next.filter(|_| listed.after.is_none());
-    Ok(Page::of(&uri, page, |id| id.to_string(), EventShown::of))
+    Ok(PageResponse::new(&uri, page, |id| id.to_string(), EventResponse::from_stored))
 }

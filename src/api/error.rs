@@ -18,18 +18,18 @@ use crate::{tokens, tree};
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// What every problem's type begins with.
-const KIND: &str = "urn:patgate:problem:";
+const PROBLEM_TYPE_PREFIX: &str = "urn:patgate:problem:";
 
 /// A refusal, or a fault of this server.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The caller is not proven.
     #[error(transparent)]
-    Denied(#[from] AuthError),
+    Authentication(#[from] AuthError),
     /// The caller has to wait, told as one that is not proven: web servers that ask whether a request may
     /// pass take no other answer for a refusal.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
-    Held(Duration),
+    VerifyThrottled(Duration),
     /// What tokens and users say.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
@@ -41,16 +41,16 @@ pub(super) enum Error {
     TooMuchWork(#[from] TooMuchWork),
     /// The caller was proven, and may not.
     #[error("{0}")]
-    Refused(String),
+    Forbidden(String),
     /// A change that a page of another origin asks for.
     #[error("{0}")]
     CrossOrigin(String),
     /// An address that nothing has.
     #[error("nothing is at this address")]
-    NothingHere,
+    RouteNotFound,
     /// A method that this address does not take.
     #[error("this address does not take the method")]
-    NotAllowed,
+    MethodNotAllowed,
     /// A form of answer that there is none of.
     #[error("the answer is application/json, which the request does not accept")]
     NotAcceptable,
@@ -59,34 +59,34 @@ pub(super) enum Error {
     Malformed(String),
     /// A value that can't be.
     #[error("{0}")]
-    Unfit(String),
+    InvalidValue(String),
     /// A body that is too large.
     #[error("the body is larger than 64 KiB")]
-    TooLarge,
+    BodyTooLarge,
     /// A body that comes more slowly than it has to.
     #[error("the body came too slowly")]
     TooSlow,
     /// A body of another type.
     #[error("the body must be {0}")]
-    Unsupported(&'static str),
+    UnsupportedMediaType(&'static str),
     /// What the request relies on has changed.
     #[error("it has changed since: look it up again")]
-    Changed,
+    PreconditionFailed,
     /// Work was lost inside the server.
     #[error("the server has a fault")]
-    Lost,
+    Internal,
 }
 
 impl From<SessionEnded> for Error {
     fn from(_: SessionEnded) -> Self {
-        Self::Denied(AuthError::Denied)
+        Self::Authentication(AuthError::Denied)
     }
 }
 
 /// What went wrong (RFC 9457).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
-pub struct Problem {
+pub struct ProblemDetails {
     /// A stable name of this kind of problem.
     #[serde(rename = "type")]
     #[schema(pattern = "^urn:patgate:problem:[a-z-]+$", example = "urn:patgate:problem:unknown-token")]
@@ -116,10 +116,10 @@ pub struct Problem {
     pub most: Option<String>,
 }
 
-impl Problem {
+impl ProblemDetails {
     fn new((status, name): (StatusCode, &str), detail: String) -> Self {
         Self {
-            kind: format!("{KIND}{name}"),
+            kind: format!("{PROBLEM_TYPE_PREFIX}{name}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
             detail: redact_tokens_in_text(&detail).into_owned(),
@@ -131,7 +131,7 @@ impl Problem {
     }
 
     /// Adds what a refusal concerns.
-    fn about(self, error: &tokens::Error) -> Self {
+    fn with_context(self, error: &tokens::Error) -> Self {
         use tokens::Error;
         match error {
             Error::UnknownUser(login) | Error::UserExists(login) | Error::UserDisabled(login) => {
@@ -150,51 +150,53 @@ impl Problem {
     }
 
     /// Returns the name of the kind: what its type ends with.
-    pub fn name(&self) -> &str {
-        self.kind.strip_prefix(KIND).unwrap_or(&self.kind)
+    pub fn type_name(&self) -> &str {
+        self.kind.strip_prefix(PROBLEM_TYPE_PREFIX).unwrap_or(&self.kind)
     }
 }
 
-impl From<&tokens::Error> for Problem {
+impl From<&tokens::Error> for ProblemDetails {
     fn from(error: &tokens::Error) -> Self {
-        Self::new(of_tokens(error), error.to_string()).about(error)
+        Self::new(classify_token_error(error), error.to_string()).with_context(error)
     }
 }
 
 impl Error {
     /// Returns the status and the stable name of the kind of problem.
-    fn kind(&self) -> (StatusCode, &'static str) {
+    fn status_and_type(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Denied(AuthError::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
-            Self::Denied(AuthError::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
-            Self::Denied(AuthError::Busy) | Self::TooMuchWork(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            Self::Denied(AuthError::TooManyConnections) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
-            Self::Held(_) => (StatusCode::UNAUTHORIZED, "throttled"),
-            Self::Tokens(error) => of_tokens(error),
-            Self::Tree(error) => of_tree(error),
-            Self::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Authentication(AuthError::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
+            Self::Authentication(AuthError::Throttled(_)) => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
+            Self::Authentication(AuthError::Busy) | Self::TooMuchWork(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Authentication(AuthError::TooManyConnections) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")
+            }
+            Self::VerifyThrottled(_) => (StatusCode::UNAUTHORIZED, "throttled"),
+            Self::Tokens(error) => classify_token_error(error),
+            Self::Tree(error) => classify_tree_error(error),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::CrossOrigin(_) => (StatusCode::FORBIDDEN, "cross-origin"),
-            Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
-            Self::NotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::RouteNotFound => (StatusCode::NOT_FOUND, "nothing-here"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
-            Self::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::InvalidValue(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
-            Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
-            Self::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
-            Self::Denied(AuthError::Store(error)) => of_store(error),
-            Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
+            Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-type"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed"),
+            Self::Authentication(AuthError::Store(error)) => classify_store_error(error),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         }
     }
 
     /// Returns what the caller is told; what the host or the store said goes to the log alone.
-    fn detail(&self, status: StatusCode) -> String {
+    fn public_detail(&self, status: StatusCode) -> String {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a REST request failed");
-            return Self::Lost.to_string();
+            return Self::Internal.to_string();
         }
-        if let Some(shortage) = self.shortage() {
+        if let Some(shortage) = self.store_shortage() {
             tracing::warn!(error = %self, "a REST request was refused");
             return shortage.message().to_owned();
         }
@@ -202,19 +204,19 @@ impl Error {
     }
 
     /// Returns what the store is short of, where that is why.
-    fn shortage(&self) -> Option<ClientStoreError> {
+    fn store_shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Self::Denied(AuthError::Store(error))
+            Self::Authentication(AuthError::Store(error))
             | Self::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
             | Self::Tree(tree::Error::Store(error)) => error.client_error(),
             _ => None,
         }
     }
 
-    fn wait(&self) -> Option<Duration> {
+    fn retry_delay(&self) -> Option<Duration> {
         match self {
-            Self::Denied(AuthError::Throttled(wait)) | Self::Held(wait) => Some(*wait),
-            Self::Denied(AuthError::Busy | AuthError::TooManyConnections)
+            Self::Authentication(AuthError::Throttled(wait)) | Self::VerifyThrottled(wait) => Some(*wait),
+            Self::Authentication(AuthError::Busy | AuthError::TooManyConnections)
             | Self::TooMuchWork(_)
             | Self::Tokens(tokens::Error::Busy) => Some(Duration::from_secs(1)),
             Self::Tree(error) | Self::Tokens(tokens::Error::Tree(error)) if error.is_outage() => {
@@ -222,12 +224,15 @@ impl Error {
             }
             Self::Tree(tree::Error::TooManyOpenFiles)
             | Self::Tokens(tokens::Error::Tree(tree::Error::TooManyOpenFiles)) => Some(Duration::from_secs(1)),
-            _ => self.shortage().filter(|shortage| *shortage == ClientStoreError::Busy).map(|_| Duration::from_secs(1)),
+            _ => self
+                .store_shortage()
+                .filter(|shortage| *shortage == ClientStoreError::Busy)
+                .map(|_| Duration::from_secs(1)),
         }
     }
 }
 
-fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
+fn classify_token_error(error: &tokens::Error) -> (StatusCode, &'static str) {
     use tokens::Error;
     match error {
         Error::SessionEnded => (StatusCode::UNAUTHORIZED, "denied"),
@@ -258,14 +263,14 @@ fn of_tokens(error: &tokens::Error) -> (StatusCode, &'static str) {
             (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
         }
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-        Error::Store(error) => of_store(error),
-        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::TreeMismatch)) => of_tree(error),
-        Error::Tree(error) => of_store_below(error),
+        Error::Store(error) => classify_store_error(error),
+        Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::TreeMismatch)) => classify_tree_error(error),
+        Error::Tree(error) => classify_nested_tree_error(error),
         Error::NoServedRoot | Error::TaskPanicked => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
 
-fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
+fn classify_store_error(error: &StoreError) -> (StatusCode, &'static str) {
     match error.client_error() {
         Some(ClientStoreError::InsufficientStorage(_)) => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
         Some(ClientStoreError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
@@ -274,19 +279,19 @@ fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
 }
 
 /// Says what of a fault of the tree the store is at fault for; anything else is for the log.
-fn of_store_below(error: &tree::Error) -> (StatusCode, &'static str) {
+fn classify_nested_tree_error(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
-        tree::Error::Store(error) => of_store(error),
+        tree::Error::Store(error) => classify_store_error(error),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
     }
 }
 
-fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
+fn classify_tree_error(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
         tree::Error::SessionEnded(_) => (StatusCode::UNAUTHORIZED, "denied"),
         tree::Error::Unavailable(_) | tree::Error::TreeMismatch => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        tree::Error::Store(error) => of_store(error),
+        tree::Error::Store(error) => classify_store_error(error),
         tree::Error::Filesystem(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         tree::Error::TooManyOpenFiles => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
@@ -295,16 +300,16 @@ fn of_tree(error: &tree::Error) -> (StatusCode, &'static str) {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, name) = self.kind();
-        let problem = Problem::new((status, name), self.detail(status));
-        let problem = if let Self::Tokens(error) = &self { problem.about(error) } else { problem };
+        let (status, name) = self.status_and_type();
+        let problem = ProblemDetails::new((status, name), self.public_detail(status));
+        let problem = if let Self::Tokens(error) = &self { problem.with_context(error) } else { problem };
         let mut response = (status, axum::Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             add_challenges(headers);
         }
-        if let Some(wait) = self.wait() {
+        if let Some(wait) = self.retry_delay() {
             set_retry_after(headers, wait);
         }
         response

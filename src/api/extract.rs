@@ -9,38 +9,40 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::shape::Object;
+use super::types::JsonObject;
 use super::{Error, Result};
 use crate::http::RequestBodyError;
 
 /// A body of JSON.
-pub(super) struct Json<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 /// A body of a form.
-pub(super) struct Fields<T>(pub(super) T);
+pub(super) struct FormBody<T>(pub(super) T);
 
 /// What stands behind the `?`.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
 /// What the path names; what can't be is not there.
-pub(super) struct At<T>(pub(super) T);
+pub(super) struct PathParam<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        match <axum::Json<Object<T>> as FromRequest<S>>::from_request(request, state).await {
-            Ok(axum::Json(Object(value))) => Ok(Self(value)),
-            Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::Unsupported("application/json")),
-            Err(JsonRejection::JsonDataError(error)) => Err(Error::Unfit(reason(&error.body_text()))),
+        match <axum::Json<JsonObject<T>> as FromRequest<S>>::from_request(request, state).await {
+            Ok(axum::Json(JsonObject(value))) => Ok(Self(value)),
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::UnsupportedMediaType("application/json")),
+            Err(JsonRejection::JsonDataError(error)) => {
+                Err(Error::InvalidValue(strip_error_prefix(&error.body_text())))
+            }
             Err(other) if RequestBodyError::is_too_slow(&other) => Err(Error::TooSlow),
-            Err(other) => Err(unread(other.status(), &other.body_text())),
+            Err(other) => Err(unreadable_body(other.status(), &other.body_text())),
         }
     }
 }
 
 /// A body of JSON that may be left out.
-impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>> {
@@ -49,52 +51,52 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Fields<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for FormBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         match Form::from_request(request, state).await {
             Ok(Form(value)) => Ok(Self(value)),
             Err(FormRejection::InvalidFormContentType(_)) => {
-                Err(Error::Unsupported("application/x-www-form-urlencoded"))
+                Err(Error::UnsupportedMediaType("application/x-www-form-urlencoded"))
             }
             Err(other) if RequestBodyError::is_too_slow(&other) => Err(Error::TooSlow),
-            Err(other) => Err(unread(other.status(), &other.body_text())),
+            Err(other) => Err(unreadable_body(other.status(), &other.body_text())),
         }
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(error) => Err(Error::Unfit(reason(&error.body_text()))),
+            Err(error) => Err(Error::InvalidValue(strip_error_prefix(&error.body_text()))),
         }
     }
 }
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathParam<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
-            Err(_) => Err(Error::NothingHere),
+            Err(_) => Err(Error::RouteNotFound),
         }
     }
 }
 
-fn unread(status: StatusCode, text: &str) -> Error {
+fn unreadable_body(status: StatusCode, text: &str) -> Error {
     match status {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
-        _ => Error::Malformed(reason(text)),
+        StatusCode::PAYLOAD_TOO_LARGE => Error::BodyTooLarge,
+        _ => Error::Malformed(strip_error_prefix(text)),
     }
 }
 
 /// Returns the reason alone of a library's sentence.
-fn reason(text: &str) -> String {
+fn strip_error_prefix(text: &str) -> String {
     let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
     reason.split(" at line ").next().unwrap_or(reason).to_owned()
 }
@@ -119,7 +121,7 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
 }
 
 /// Returns an answer whose body is JSON that was made already.
-pub(super) fn json_text(text: Bytes) -> Response {
+pub(super) fn json_response(text: Bytes) -> Response {
     let mut response = Response::new(text.into());
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_given_to_those_who_take_it() {
+    fn accept_header_with_json_range_is_accepted() {
         let takes = |accept: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in accept {

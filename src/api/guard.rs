@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, Uri, header};
 use zeroize::Zeroizing;
 
-use super::{Error, Result, Room, extract};
+use super::{ApiState, Error, Result, extract};
 use crate::auth::{AuthError, Credential, Session, WorkPermit};
 use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
@@ -18,9 +18,9 @@ use crate::tokens::Principal;
 
 /// The proven caller of a request.
 #[derive(Clone)]
-pub(super) struct Who(pub(super) Session);
+pub(super) struct ApiCaller(pub(super) Session);
 
-impl Who {
+impl ApiCaller {
     /// Returns whom `tokens` is to ask what is allowed.
     pub(super) fn authority(&self) -> Principal {
         Principal::Session(self.0.clone())
@@ -50,40 +50,40 @@ impl Who {
     }
 
     /// Returns the token's id.
-    pub(super) fn token(&self) -> TokenId {
+    pub(super) fn token_id(&self) -> TokenId {
         self.0.token()
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Who {
+impl<S: Send + Sync> FromRequestParts<S> for ApiCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        parts.extensions.get().cloned().map(Self).ok_or(Error::Lost)
+        parts.extensions.get().cloned().map(Self).ok_or(Error::Internal)
     }
 }
 
 /// Where the calls that take JSON and nothing else begin; those below `/auth/` are asked by programs that
 /// pass on what somebody else accepts.
-const REST: &str = "/api/";
+const REST_PATH_PREFIX: &str = "/api/";
 /// Where web servers ask whether a request may pass.
-const VERIFY: &str = "/auth/verify";
+const VERIFY_PATH: &str = "/auth/verify";
 /// Where the upload service's calls begin.
-const UPLOAD: &str = "/auth/token/";
+const UPLOAD_SERVICE_PATH_PREFIX: &str = "/auth/token/";
 
 /// Proves the caller, or refuses.
-pub(super) async fn guard(
-    State(room): State<Room>,
+pub(super) async fn authenticate(
+    State(room): State<ApiState>,
     Extension(origin): Extension<RequestSource>,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
-    let verifies = request.uri().path() == VERIFY;
-    let session = match admit(&room, &mut request, origin).await {
-        Err(Error::Denied(AuthError::Throttled(wait))) if verifies => return Err(Error::Held(wait)),
+    let verifies = request.uri().path() == VERIFY_PATH;
+    let session = match authenticate_request(&room, &mut request, origin).await {
+        Err(Error::Authentication(AuthError::Throttled(wait))) if verifies => return Err(Error::VerifyThrottled(wait)),
         admitted => admitted?,
     };
-    if request.uri().path().starts_with(REST) && !extract::accepts_json(request.headers()) {
+    if request.uri().path().starts_with(REST_PATH_PREFIX) && !extract::accepts_json(request.headers()) {
         return Err(Error::NotAcceptable);
     }
     request.extensions_mut().insert(session.clone());
@@ -96,7 +96,7 @@ pub(super) async fn guard(
 }
 
 /// Keeps answers from being kept, and a browser from guessing types.
-pub(super) async fn stamp(mut response: Response) -> Response {
+pub(super) async fn set_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -107,8 +107,8 @@ pub(super) async fn stamp(mut response: Response) -> Response {
 ///
 /// # Errors
 /// [`super::Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
-async fn admit(room: &Room, request: &mut Request, origin: RequestSource) -> Result<Session> {
-    let from_query = query_token(request.uri_mut()).filter(|_| room.options.query_token);
+async fn authenticate_request(room: &ApiState, request: &mut Request, origin: RequestSource) -> Result<Session> {
+    let from_query = take_query_token(request.uri_mut()).filter(|_| room.options.query_token);
     let headers = request.headers();
     let credential = parse_credential(headers).or(from_query).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -120,9 +120,9 @@ async fn admit(room: &Room, request: &mut Request, origin: RequestSource) -> Res
 
 /// Takes `?_token=` out of the address of one of the upload service's calls, so that nothing that comes
 /// later sees it.
-fn query_token(uri: &mut Uri) -> Option<Credential> {
+fn take_query_token(uri: &mut Uri) -> Option<Credential> {
     let (path, query) = (uri.path(), uri.query()?);
-    if !path.starts_with(UPLOAD) {
+    if !path.starts_with(UPLOAD_SERVICE_PATH_PREFIX) {
         return None;
     }
     let (shown, kept): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("_token="));
@@ -137,10 +137,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_in_an_address_is_struck_from_it() {
+    fn query_token_is_removed_from_the_uri() {
         let struck = |text: &str| {
             let mut uri: Uri = text.parse().expect("uri");
-            let token = query_token(&mut uri).map(|shown| String::from_utf8_lossy(&shown.token).into_owned());
+            let token = take_query_token(&mut uri).map(|shown| String::from_utf8_lossy(&shown.token).into_owned());
             (uri.to_string(), token)
         };
         let secret = Some("pgt_x.y".to_owned());

@@ -6,19 +6,19 @@
 //! known here: who may do what is for `tokens` to say.
 
 mod audit;
-mod document;
 mod error;
 mod explain;
 mod extract;
 mod guard;
 mod nodes;
 mod oauth;
-mod page;
+mod openapi;
+mod pagination;
 mod policy;
 mod schema;
-pub mod shape;
 mod tokens;
-mod upload;
+pub mod types;
+mod upload_service;
 mod users;
 mod verify;
 
@@ -43,10 +43,10 @@ use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 use error::{Error, Result};
-use guard::Who;
+use guard::ApiCaller;
 
 /// How much of a body is read.
-const BODY: usize = 64 * 1024;
+const REQUEST_BODY_BYTES: usize = 64 * 1024;
 
 /// Answers `/api/…` and `/auth/…`; clones share all state.
 #[derive(Clone)]
@@ -63,17 +63,17 @@ pub struct ApiOptions {
 
 /// What the handlers work with.
 #[derive(Clone)]
-struct Room {
+struct ApiState {
     tokens: TokenService,
     tree: Tree,
     auth: Authenticator,
     options: ApiOptions,
 }
 
-impl Room {
+impl ApiState {
     /// Does what blocks, off the runtime, in a turn of the caller's. Nothing of it is begun for a caller who has hung up
     /// while he waited.
-    async fn work<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
         turn: impl Future<Output = Result<WorkPermit>>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -84,29 +84,29 @@ impl Room {
             let _turn = turn;
             work(&room)
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost)?
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal)?
     }
 }
 
 impl Api {
     /// Answers callers that `auth` proves.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
-        let room = Room { tokens, tree, auth, options };
-        let (calls, document) = calls().split_for_parts();
+        let room = ApiState { tokens, tree, auth, options };
+        let (calls, document) = authenticated_routes().split_for_parts();
         let document = Bytes::from(document.to_json().unwrap_or_default());
         let router = calls
-            .fallback(async || Error::NothingHere)
-            .method_not_allowed_fallback(async || Error::NotAllowed)
-            .layer(middleware::from_fn_with_state(room.clone(), guard::guard))
-            .route("/api/v1/openapi.json", get(async move || extract::json_text(document)))
-            .layer(DefaultBodyLimit::max(BODY))
-            .layer(middleware::map_response(guard::stamp))
+            .fallback(async || Error::RouteNotFound)
+            .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+            .layer(middleware::from_fn_with_state(room.clone(), guard::authenticate))
+            .route("/api/v1/openapi.json", get(async move || extract::json_response(document)))
+            .layer(DefaultBodyLimit::max(REQUEST_BODY_BYTES))
+            .layer(middleware::map_response(guard::set_security_headers))
             .with_state(room);
         Self { router }
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, mut request: Request<B>, origin: RequestSource) -> Response<ResponseBody>
+    pub async fn handle<B>(&self, mut request: Request<B>, origin: RequestSource) -> Response<ResponseBody>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -114,30 +114,30 @@ impl Api {
         request.extensions_mut().insert(origin);
         let answer: std::result::Result<_, Infallible> = self.router.clone().call(request).await;
         let Ok(response) = answer;
-        boxed(response)
+        box_body(response)
     }
 
     /// Refuses a change that a page of another origin asks for, as a problem of REST.
-    pub fn refuse(words: &str) -> Response<ResponseBody> {
-        boxed(Error::CrossOrigin(words.to_owned()).into_response())
+    pub fn cross_origin_response(words: &str) -> Response<ResponseBody> {
+        box_body(Error::CrossOrigin(words.to_owned()).into_response())
     }
 }
 
-fn boxed(response: axum::response::Response) -> Response<ResponseBody> {
+fn box_body(response: axum::response::Response) -> Response<ResponseBody> {
     response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
 }
 
 /// Every call that needs a proven caller.
-fn calls() -> OpenApiRouter<Room> {
-    OpenApiRouter::with_openapi(document::frame())
+fn authenticated_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(openapi::base_document())
         .routes(routes!(tokens::create, tokens::list))
-        .routes(routes!(tokens::own))
+        .routes(routes!(tokens::find_self))
         .routes(routes!(tokens::find, tokens::narrow, tokens::revoke))
         .routes(routes!(tokens::rotate))
-        .routes(routes!(tokens::revoke_several))
+        .routes(routes!(tokens::revoke_many))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::find, users::change, users::delete))
-        .routes(routes!(users::grants, users::grant))
+        .routes(routes!(users::list_grants, users::create_grant))
         .routes(routes!(users::find_grant, users::revoke_grant))
         .routes(routes!(tokens::revoke_all))
         .routes(routes!(nodes::list))
@@ -148,12 +148,12 @@ fn calls() -> OpenApiRouter<Room> {
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))
         .routes(routes!(verify::verify))
-        .routes(routes!(upload::generate))
-        .routes(routes!(upload::find, upload::revoke))
+        .routes(routes!(upload_service::generate))
+        .routes(routes!(upload_service::find, upload_service::revoke))
 }
 
 /// Answers that something was made, and where it is looked up.
-fn made(location: &str, body: impl IntoResponse) -> axum::response::Response {
+fn created(location: &str, body: impl IntoResponse) -> axum::response::Response {
     let mut response = (StatusCode::CREATED, body).into_response();
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::document::{Common, Known, WithBody};
-use super::extract::Fields;
+use super::extract::FormBody;
+use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
 use super::schema;
-use super::shape::Revealed;
-use super::{Error, Result, Room, Who};
+use super::types::RevealedSecret;
+use super::{ApiCaller, ApiState, Error, Result};
 use crate::auth::{AuthError, Credential};
 use crate::domain::{ForeignRoles, Login, TokenId};
 use crate::store::TokenState;
@@ -18,10 +18,10 @@ use crate::tokens::{self, EffectiveToken, Principal};
 
 /// A token that is shown.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct ShownToken {
+pub(super) struct TokenForm {
     /// The token.
     #[schema(value_type = String)]
-    token: Revealed,
+    token: RevealedSecret,
     /// What kind of token it is thought to be; there is one kind.
     #[serde(default, rename = "token_type_hint")]
     _hint: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct ShownToken {
 /// What there is to know of a token; of one that is dead, unknown, mistyped or hidden, only that it is
 /// not active.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct Introspection {
+pub(super) struct IntrospectionResponse {
     /// Whether it is accepted.
     active: bool,
     /// What is left of its scopes, and of its roles, once those of its owner and of the tokens above it are
@@ -67,8 +67,8 @@ pub(super) struct Introspection {
     jti: Option<TokenId>,
 }
 
-impl Introspection {
-    fn of(EffectiveToken { record, scopes, roles }: &EffectiveToken) -> Self {
+impl IntrospectionResponse {
+    fn from_effective(EffectiveToken { record, scopes, roles }: &EffectiveToken) -> Self {
         let scopes: Option<Vec<_>> = scopes.as_ref().map(|scopes| scopes.iter().map(ToString::to_string).collect());
         let parts: Vec<_> = scopes.iter().flatten().cloned().chain(roles.iter().map(|role| role.to_string())).collect();
         Self {
@@ -89,41 +89,41 @@ impl Introspection {
 /// Tells whether a token is live, to one who may look it up (RFC 7662).
 #[utoipa::path(
     post, path = "/api/v1/oauth/introspect", tag = "oauth", operation_id = "introspect",
-    request_body(content = ShownToken, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, description = "What there is to know", body = Introspection), Common, WithBody)
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "What there is to know", body = IntrospectionResponse), CommonResponses, BodyResponses)
 )]
 pub(super) async fn introspect(
-    State(room): State<Room>,
-    who: Who,
-    Fields(shown): Fields<ShownToken>,
-) -> Result<Json<Introspection>> {
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    FormBody(shown): FormBody<TokenForm>,
+) -> Result<Json<IntrospectionResponse>> {
     let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else {
-        return Ok(Json(Introspection::default()));
+        return Ok(Json(IntrospectionResponse::default()));
     };
     let turn = who.light();
-    let find = move |room: &Room| match room.tokens.find_effective(&who.authority(), id) {
-        Ok(found) if found.record.state != TokenState::Revoked => Ok(Introspection::of(&found)),
-        Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(Introspection::default()),
+    let find = move |room: &ApiState| match room.tokens.find_effective(&who.authority(), id) {
+        Ok(found) if found.record.state != TokenState::Revoked => Ok(IntrospectionResponse::from_effective(&found)),
+        Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(IntrospectionResponse::default()),
         Err(other) => Err(other.into()),
     };
-    Ok(Json(room.work(turn, find).await?))
+    Ok(Json(room.run_blocking(turn, find).await?))
 }
 
 /// Revokes the token that is shown (RFC 7009): whoever holds it may, and one that is dead stays so.
 #[utoipa::path(
     post, path = "/api/v1/oauth/revoke", tag = "oauth", operation_id = "revokeShown",
-    request_body(content = ShownToken, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, description = "It is not accepted any more"), Common, WithBody, Known)
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "It is not accepted any more"), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
-    State(room): State<Room>,
-    who: Who,
-    Fields(shown): Fields<ShownToken>,
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    FormBody(shown): FormBody<TokenForm>,
 ) -> Result<StatusCode> {
     let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
     let peer = who.0.peer().clone();
     let (asks, again) = (who.revoking(), who.revoking());
-    let asked = room.work(asks, move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
+    let asked = room.run_blocking(asks, move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
     match asked {
         Ok(()) => return Ok(StatusCode::OK),
         Err(tokens::Error::UnknownToken(_) | tokens::Error::Forbidden(_)) => {}
@@ -133,10 +133,10 @@ pub(super) async fn revoke(
     let itself = match room.auth.authenticate(Credential { login: None, token }, peer).await {
         Ok(session) => Principal::Session(session),
         Err(AuthError::Denied) => {
-            return Err(Error::Refused("the token's limits don't allow to revoke it from here".into()));
+            return Err(Error::Forbidden("the token's limits don't allow to revoke it from here".into()));
         }
         Err(other) => return Err(other.into()),
     };
-    room.work(again, move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
+    room.run_blocking(again, move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
     Ok(StatusCode::OK)
 }

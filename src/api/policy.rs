@@ -3,33 +3,33 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::document::{Common, Known, WithBody};
 use super::extract;
-use super::shape::{PolicyChange, PolicyShown};
-use super::{Result, Room, Who};
+use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
+use super::types::{PolicyResponse, UpdatePolicyRequest};
+use super::{ApiCaller, ApiState, Result};
 
 /// Shows the policy.
 #[utoipa::path(
     get, path = "/api/v1/policy", tag = "policy", operation_id = "policy",
-    responses((status = 200, description = "All of it", body = PolicyShown), Common, Known)
+    responses((status = 200, description = "All of it", body = PolicyResponse), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn show(State(room): State<Room>, who: Who) -> Result<Json<PolicyShown>> {
-    let policy = room.work(who.light(), move |room| Ok(room.tokens.policy(&who.authority())?)).await?;
+pub(super) async fn show(State(room): State<ApiState>, who: ApiCaller) -> Result<Json<PolicyResponse>> {
+    let policy = room.run_blocking(who.light(), move |room| Ok(room.tokens.policy(&who.authority())?)).await?;
     Ok(Json(policy.into()))
 }
 
 /// Changes the policy, all that is asked for or nothing; tokens that live already stay as they are.
 #[utoipa::path(
-    patch, path = "/api/v1/policy", tag = "policy", operation_id = "changePolicy", request_body = PolicyChange,
-    responses((status = 200, description = "The policy as it is now", body = PolicyShown), Common, WithBody, Known)
+    patch, path = "/api/v1/policy", tag = "policy", operation_id = "changePolicy", request_body = UpdatePolicyRequest,
+    responses((status = 200, description = "The policy as it is now", body = PolicyResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn change(
-    State(room): State<Room>,
-    who: Who,
-    extract::Json(change): extract::Json<PolicyChange>,
-) -> Result<Json<PolicyShown>> {
-    let settings = change.settings();
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    extract::JsonBody(change): extract::JsonBody<UpdatePolicyRequest>,
+) -> Result<Json<PolicyResponse>> {
+    let settings = change.into_settings();
     let policy =
-        room.work(who.light(), move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
+        room.run_blocking(who.light(), move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
     Ok(Json(policy.into()))
 }

@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::domain;
 
 /// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
-macro_rules! texts {
+macro_rules! string_schemas {
     ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {
     $(
         #[doc = $about]
@@ -31,7 +31,7 @@ macro_rules! texts {
 }
 
 /// Describes texts of which there are so many: what they are, and each of them.
-macro_rules! words {
+macro_rules! enum_schemas {
     ($($name:ident: $about:literal, $all:expr;)*) => {
         $(
             #[doc = $about]
@@ -55,11 +55,11 @@ macro_rules! words {
 }
 
 /// Returns every kind of text by its name.
-pub(super) fn all() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
+pub(super) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
     texts().into_iter().chain(words()).chain(numbers())
 }
 
-words! {
+enum_schemas! {
     Permission: "List and read, change, or both.", ["r", "w", "rw"];
     Role: "What a token may do beyond its own tokens.", domain::Role::ALL.map(domain::Role::as_str);
     State: "Whether a token is accepted.", ["live", "expired", "revoked"];
@@ -96,7 +96,7 @@ numbers! {
     Count: "How many.", 1, Some(u32::MAX);
 }
 
-texts! {
+string_schemas! {
     TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
     TokenText: "A token with its secret, shown once.", "^pgt_[0-9A-Za-z]{8}\\.[0-9A-Za-z]{38}$", 51,
         "pgt_JhxND7ci.0000000000000000000000000000000000aaaaaa";

@@ -9,24 +9,24 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::document::{Common, Known, Read, WithBody};
-use super::extract::{self, Asked, At};
-use super::page::{self, Page};
+use super::extract::{self, PathParam, QueryParams};
+use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
+use super::pagination::{self, PageResponse};
 use super::schema;
-use super::shape::{NewToken, Rotation, Token, TokenChange, TokenOrder};
-use super::{Error, Result, Room, Who, made};
+use super::types::{CreateTokenRequest, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdateTokenRequest};
+use super::{ApiCaller, ApiState, Error, Result, created};
 use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
 use crate::tokens::{StateFilter, TokenQuery};
 
 /// Maximum number of tokens that one request revokes.
-const MAX_REVOKED_TOGETHER: usize = 1000;
+const MAX_TOKENS_PER_REVOCATION: usize = 1000;
 
 /// Which tokens to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Listed {
+pub(super) struct ListTokensQuery {
     /// Those of this user.
     #[param(value_type = Option<schema::Login>)]
     owner: Option<Login>,
@@ -46,141 +46,151 @@ pub(super) struct Listed {
 /// Makes a token: for oneself the child of the one that asks, for somebody else with the role
 /// `security.generate_tokens`. The answer is the only one that ever holds the secret.
 #[utoipa::path(
-    post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = TokenOrder,
+    post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = CreateTokenRequest,
     responses(
-        (status = 201, description = "Made", body = NewToken,
+        (status = 201, description = "Made", body = TokenWithSecret,
             headers(("Location" = String, description = "Where the token is looked up"),
                     ("ETag" = String, description = "Its version"))),
-        Common, WithBody, Known
+        CommonResponses, BodyResponses, ResourceResponses
     )
 )]
 pub(super) async fn create(
-    State(room): State<Room>,
-    who: Who,
-    extract::Json(order): extract::Json<TokenOrder>,
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    extract::JsonBody(order): extract::JsonBody<CreateTokenRequest>,
 ) -> Result<Response> {
-    let request = order.request(who.login())?;
+    let request = order.into_token_request(who.login())?;
     let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
-    Ok(made(&location, reveal(issued.text.reveal().as_str(), &issued.record)))
+    Ok(created(&location, secret_response(issued.text.reveal().as_str(), &issued.record)))
 }
 
 /// Lists the tokens that the caller may look at, in the order of their ids.
 #[utoipa::path(
-    get, path = "/api/v1/tokens", tag = "tokens", operation_id = "listTokens", params(Listed),
+    get, path = "/api/v1/tokens", tag = "tokens", operation_id = "listTokens", params(ListTokensQuery),
     responses(
-        (status = 200, description = "A page", body = [Token],
+        (status = 200, description = "A page", body = [TokenResponse],
             headers(("Link" = String, description = "The next page, where there is one"))),
-        Common, Read, Known
+        CommonResponses, QueryResponses, ResourceResponses
     )
 )]
 pub(super) async fn list(
-    State(room): State<Room>,
-    who: Who,
+    State(room): State<ApiState>,
+    who: ApiCaller,
     uri: Uri,
-    Asked(listed): Asked<Listed>,
-) -> Result<Page<Token>> {
-    let Listed { owner, state, text, limit, cursor } = listed;
+    QueryParams(listed): QueryParams<ListTokensQuery>,
+) -> Result<PageResponse<TokenResponse>> {
+    let ListTokensQuery { owner, state, text, limit, cursor } = listed;
     let state = state.map(|state| StateFilter::from_str(&state)).transpose().map_err(Error::Malformed)?;
-    let (query, limit) = (TokenQuery { owner, state, text, after: cursor, before: None }, page::limit(limit)?);
-    let found = room.work(who.light(), move |room| Ok(room.tokens.list(&who.authority(), &query, limit)?)).await?;
-    Ok(Page::of(&uri, found, |id| id.to_string(), |record| Token::of(&record)))
+    let (query, limit) =
+        (TokenQuery { owner, state, text, after: cursor, before: None }, pagination::page_limit(limit)?);
+    let found =
+        room.run_blocking(who.light(), move |room| Ok(room.tokens.list(&who.authority(), &query, limit)?)).await?;
+    Ok(PageResponse::new(&uri, found, |id| id.to_string(), |record| TokenResponse::from_record(&record)))
 }
 
 /// Looks up the token that asks.
 #[utoipa::path(
     get, path = "/api/v1/tokens/self", tag = "tokens", operation_id = "ownToken",
-    responses((status = 200, description = "The token", body = Token, headers(("ETag" = String))), Common)
+    responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses)
 )]
-pub(super) async fn own(State(room): State<Room>, who: Who) -> Result<Response> {
+pub(super) async fn find_self(State(room): State<ApiState>, who: ApiCaller) -> Result<Response> {
     let turn = who.light();
-    let find = move |room: &Room| Ok(room.tokens.find(&who.authority(), who.token())?);
-    Ok(shown(&room.work(turn, find).await?))
+    let find = move |room: &ApiState| Ok(room.tokens.find(&who.authority(), who.token_id())?);
+    Ok(token_response(&room.run_blocking(turn, find).await?))
 }
 
 /// Looks up a token; one that the caller may not look at is not there.
 #[utoipa::path(
     get, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "findToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "The token", body = Token, headers(("ETag" = String))), Common, Known)
+    responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Response> {
-    Ok(shown(&room.work(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?))
+pub(super) async fn find(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
+) -> Result<Response> {
+    Ok(token_response(&room.run_blocking(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?))
 }
 
 /// Changes a token's name, and makes it narrower: fewer scopes, tighter limits, fewer roles, an earlier
 /// end. What is left out stays.
 #[utoipa::path(
-    patch, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "narrowToken", request_body = TokenChange,
+    patch, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "narrowToken", request_body = UpdateTokenRequest,
     params(
         ("id" = schema::TokenId, Path, description = "The token"),
         ("If-Match" = Option<String>, Header, description = "The version that the change is meant for, or *",
             example = "\"1\"")
     ),
     responses(
-        (status = 200, description = "The token as it is now", body = Token, headers(("ETag" = String))),
+        (status = 200, description = "The token as it is now", body = TokenResponse, headers(("ETag" = String))),
         (status = 412, description = "It has another version", content_type = "application/problem+json",
-            body = super::error::Problem),
-        Common, WithBody, Known
+            body = super::error::ProblemDetails),
+        CommonResponses, BodyResponses, ResourceResponses
     )
 )]
 pub(super) async fn narrow(
-    State(room): State<Room>,
-    who: Who,
-    At(id): At<TokenId>,
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
     headers: HeaderMap,
-    extract::Json(change): extract::Json<TokenChange>,
+    extract::JsonBody(change): extract::JsonBody<UpdateTokenRequest>,
 ) -> Result<Response> {
-    let expected = expected(&headers);
-    let change = change.narrowing();
+    let expected = parse_if_match(&headers);
+    let change = change.into_narrowing();
     let turn = who.revoking();
-    let narrow = move |room: &Room| {
+    let narrow = move |room: &ApiState| {
         let who = who.authority();
-        let Expected::OneOf(versions) = expected else { return Ok(room.tokens.narrow(&who, id, &change, None)?) };
+        let IfMatch::Versions(versions) = expected else { return Ok(room.tokens.narrow(&who, id, &change, None)?) };
         let version = room.tokens.find(&who, id)?.version;
         match versions.contains(&version) {
             true => Ok(room.tokens.narrow(&who, id, &change, Some(version))?),
-            false => Err(Error::Changed),
+            false => Err(Error::PreconditionFailed),
         }
     };
-    Ok(shown(&room.work(turn, narrow).await?))
+    Ok(token_response(&room.run_blocking(turn, narrow).await?))
 }
 
 /// Gives a token a new secret; the old one is dead at once, or after a grace of 24 h at most.
 #[utoipa::path(
     post, path = "/api/v1/tokens/{id}/rotate", tag = "tokens", operation_id = "rotateToken",
-    request_body = Option<Rotation>, params(("id" = schema::TokenId, Path, description = "The token")),
+    request_body = Option<RotateTokenRequest>, params(("id" = schema::TokenId, Path, description = "The token")),
     responses(
-        (status = 200, description = "The token with its new secret", body = NewToken, headers(("ETag" = String))),
-        Common, WithBody, Known
+        (status = 200, description = "The token with its new secret", body = TokenWithSecret, headers(("ETag" = String))),
+        CommonResponses, BodyResponses, ResourceResponses
     )
 )]
 pub(super) async fn rotate(
-    State(room): State<Room>,
-    who: Who,
-    At(id): At<TokenId>,
-    rotation: Option<extract::Json<Rotation>>,
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
+    rotation: Option<extract::JsonBody<RotateTokenRequest>>,
 ) -> Result<Response> {
-    let grace = rotation.and_then(|extract::Json(rotation)| rotation.grace).map(|grace| grace.0);
+    let grace = rotation.and_then(|extract::JsonBody(rotation)| rotation.grace).map(|grace| grace.0);
     let rotated = room.tokens.rotate_queued(who.authority(), id, grace, || ()).await?;
-    Ok(reveal(rotated.text.reveal().as_str(), &rotated.record))
+    Ok(secret_response(rotated.text.reveal().as_str(), &rotated.record))
 }
 
 /// Revokes a token, and with it those made with it; one that is revoked already stays so.
 #[utoipa::path(
     delete, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "revokeToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 204, description = "Revoked"), Common, Known)
+    responses((status = 204, description = "Revoked"), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<StatusCode> {
-    room.work(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
+pub(super) async fn revoke(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
+) -> Result<StatusCode> {
+    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Tokens to be revoked together.
 #[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RevocationOrder {
+pub struct RevokeTokensRequest {
     /// Their ids.
     #[schema(value_type = Vec<schema::TokenId>, max_items = 1000)]
     pub ids: Vec<TokenId>,
@@ -189,24 +199,24 @@ pub struct RevocationOrder {
 /// Revokes several tokens, all of them or, where one is unknown or not the caller's to revoke, none.
 #[utoipa::path(
     post, path = "/api/v1/tokens/revoke", tag = "tokens", operation_id = "revokeTokens",
-    request_body = RevocationOrder,
-    responses((status = 204, description = "Revoked"), Common, WithBody, Known)
+    request_body = RevokeTokensRequest,
+    responses((status = 204, description = "Revoked"), CommonResponses, BodyResponses, ResourceResponses)
 )]
-pub(super) async fn revoke_several(
-    State(room): State<Room>,
-    who: Who,
-    extract::Json(RevocationOrder { ids }): extract::Json<RevocationOrder>,
+pub(super) async fn revoke_many(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    extract::JsonBody(RevokeTokensRequest { ids }): extract::JsonBody<RevokeTokensRequest>,
 ) -> Result<StatusCode> {
-    if ids.len() > MAX_REVOKED_TOGETHER {
-        return Err(Error::Unfit(format!("{MAX_REVOKED_TOGETHER} tokens at most are revoked together")));
+    if ids.len() > MAX_TOKENS_PER_REVOCATION {
+        return Err(Error::InvalidValue(format!("{MAX_TOKENS_PER_REVOCATION} tokens at most are revoked together")));
     }
-    room.work(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
+    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// How many tokens were revoked.
 #[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
-pub struct Revoked {
+pub struct RevokedTokensResponse {
     /// Whose.
     #[schema(value_type = schema::Login)]
     pub owner: Login,
@@ -218,52 +228,56 @@ pub struct Revoked {
 #[utoipa::path(
     delete, path = "/api/v1/users/{login}/tokens", tag = "tokens", operation_id = "revokeTokensOf",
     params(("login" = schema::Login, Path, description = "The user")),
-    responses((status = 200, description = "Revoked", body = Revoked), Common, Known)
+    responses((status = 200, description = "Revoked", body = RevokedTokensResponse), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn revoke_all(State(room): State<Room>, who: Who, At(owner): At<Login>) -> Result<Json<Revoked>> {
+pub(super) async fn revoke_all(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(owner): PathParam<Login>,
+) -> Result<Json<RevokedTokensResponse>> {
     let turn = who.revoking();
-    let revoke = move |room: &Room| {
+    let revoke = move |room: &ApiState| {
         let revoked = room.tokens.revoke_all(&who.authority(), &owner)?;
-        Ok(Revoked { owner, revoked })
+        Ok(RevokedTokensResponse { owner, revoked })
     };
-    Ok(Json(room.work(turn, revoke).await?))
+    Ok(Json(room.run_blocking(turn, revoke).await?))
 }
 
 /// Which versions a change is meant for.
-enum Expected {
+enum IfMatch {
     Any,
-    OneOf(Vec<u64>),
+    Versions(Vec<u64>),
 }
 
 /// Reads `If-Match` (RFC 9110 section 13.1.1); a tag that is none of ours matches nothing.
-fn expected(headers: &HeaderMap) -> Expected {
+fn parse_if_match(headers: &HeaderMap) -> IfMatch {
     let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
     if values.peek().is_none() {
-        return Expected::Any;
+        return IfMatch::Any;
     }
     let tags = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
     let mut versions = Vec::new();
     for tag in tags {
         if tag == "*" {
-            return Expected::Any;
+            return IfMatch::Any;
         }
         let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
         versions.extend(version.and_then(|version| version.parse().ok()).into_iter().collect::<Vec<u64>>());
     }
-    Expected::OneOf(versions)
+    IfMatch::Versions(versions)
 }
 
-fn shown(record: &TokenRecord) -> Response {
-    tagged(record, Json(Token::of(record)).into_response())
+fn token_response(record: &TokenRecord) -> Response {
+    with_etag(record, Json(TokenResponse::from_record(record)).into_response())
 }
 
-fn reveal(text: &str, record: &TokenRecord) -> Response {
-    let made = NewToken { token: text.to_owned().into(), record: Token::of(record) };
-    tagged(record, Json(made).into_response())
+fn secret_response(text: &str, record: &TokenRecord) -> Response {
+    let made = TokenWithSecret { token: text.to_owned().into(), record: TokenResponse::from_record(record) };
+    with_etag(record, Json(made).into_response())
 }
 
 /// Adds the token's version, which moves with all but its last use.
-fn tagged(record: &TokenRecord, mut response: Response) -> Response {
+fn with_etag(record: &TokenRecord, mut response: Response) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", record.version)) {
         response.headers_mut().insert(header::ETAG, tag);
     }

@@ -9,30 +9,30 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::document::{Common, Read};
-use super::extract::Asked;
+use super::extract::QueryParams;
+use super::openapi::{CommonResponses, QueryResponses};
 use super::schema;
-use super::shape::Text;
-use super::{Error, Result, Room, Who};
+use super::types::TextValue;
+use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{ForeignRole, TreeOperation, TreePath};
 
 /// What is to be done, and where.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Access {
+pub(super) struct VerifyQuery {
     /// What is to be done with the node: stat, list, read, copy, write, create, delete, move or link; goes with
     /// `path`.
     #[param(value_type = Option<schema::Operation>)]
-    op: Option<Text<TreeOperation>>,
+    op: Option<TextValue<TreeOperation>>,
     /// The node; goes with `op`.
     #[param(value_type = Option<schema::Path>)]
-    path: Option<Text<TreePath>>,
+    path: Option<TextValue<TreePath>>,
 }
 
 /// Tells a web server whether a request with this `Authorization` may pass, and whose it is.
 #[utoipa::path(
-    get, path = "/auth/verify", tag = "verify", operation_id = "verify", params(Access),
+    get, path = "/auth/verify", tag = "verify", operation_id = "verify", params(VerifyQuery),
     responses(
         (status = 200, description = "It may", headers(
             ("X-Patgate-User" = String, description = "The user"),
@@ -41,25 +41,29 @@ pub(super) struct Access {
             ("X-Patgate-Foreign-Roles" = Option<String>, description = "Roles of another service that the token was \
                 created with, separated by commas; patgate has not checked that its owner holds them"))),
         (status = 403, description = "Not this node", content_type = "application/problem+json",
-            body = super::error::Problem),
-        Common, Read
+            body = super::error::ProblemDetails),
+        CommonResponses, QueryResponses
     )
 )]
-pub(super) async fn verify(State(room): State<Room>, who: Who, Asked(access): Asked<Access>) -> Result<Response> {
+pub(super) async fn verify(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    QueryParams(access): QueryParams<VerifyQuery>,
+) -> Result<Response> {
     match (access.op, access.path) {
         (None, None) => {}
-        (Some(Text(operation)), Some(Text(path))) => {
+        (Some(TextValue(operation)), Some(TextValue(path))) => {
             let access = who.0.access()?;
             let judged = operation.authorize(&access, &path);
-            judged.map_err(|_| Error::Refused(format!("the token does not allow to {operation} there")))?;
+            judged.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} there")))?;
         }
-        _ => return Err(Error::Unfit("op and path go together".to_owned())),
+        _ => return Err(Error::InvalidValue("op and path go together".to_owned())),
     }
     let asker = who.authority();
-    let foreign_roles = room.work(who.light(), move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
+    let foreign_roles = room.run_blocking(who.light(), move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
     let foreign_roles = foreign_roles.iter().map(ForeignRole::as_str).collect::<Vec<_>>().join(",");
     let mut response = StatusCode::OK.into_response();
-    let (user, token) = (who.login().as_str(), who.token());
+    let (user, token) = (who.login().as_str(), who.token_id());
     let told = [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())];
     let foreign = (!foreign_roles.is_empty()).then_some(("x-patgate-foreign-roles", foreign_roles.as_str()));
     for (name, value) in told.into_iter().chain(foreign) {

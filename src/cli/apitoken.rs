@@ -6,7 +6,7 @@ use serde_json::json;
 use super::site::Site;
 use super::token_flags::{BoundFlags, TokenFlags, asked};
 use super::{Failure, Result, output, token_view};
-use crate::api::shape::NewToken;
+use crate::api::types::TokenWithSecret;
 use crate::auth::Clock;
 use crate::domain::{Lifetime, Login, TokenId};
 use crate::tokens::{NarrowRequest, RequestedLifetime, StateFilter, TokenLabel, TokenRequest};
@@ -188,7 +188,7 @@ impl Rotate {
 }
 
 /// Shows a token, once.
-fn reveal(site: &Site, made: &NewToken, quiet: bool, done: &str) -> Result {
+fn reveal(site: &Site, made: &TokenWithSecret, quiet: bool, done: &str) -> Result {
     let (id, secret) = (made.record.id, made.token.as_str());
     if quiet {
         return output::say(secret);

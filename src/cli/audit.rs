@@ -7,7 +7,7 @@ use clap::Args;
 use super::desk::Desk;
 use super::site::Site;
 use super::{Failure, Result, output};
-use crate::api::shape::EventShown;
+use crate::api::types::EventResponse;
 use crate::auth::Clock;
 use crate::domain::{EventKind, Lifetime, Login, TokenId, UnixMillis, escape_for_terminal};
 use crate::store::{EventCursor, EventFilter};
@@ -106,9 +106,9 @@ impl Audit {
     }
 
     /// Returns the latest events, oldest first.
-    fn past(&self, desk: &dyn Desk, filter: &EventFilter) -> Result<Vec<EventShown>> {
+    fn past(&self, desk: &dyn Desk, filter: &EventFilter) -> Result<Vec<EventResponse>> {
         let most = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
-        let mut events: Vec<EventShown> = Vec::new();
+        let mut events: Vec<EventResponse> = Vec::new();
         let mut cursor = EventCursor::Latest;
         while events.len() < most {
             let page = desk.events(filter, cursor, PAGE.min(most - events.len()))?;
@@ -121,7 +121,7 @@ impl Audit {
     }
 }
 
-fn say(site: &Site, event: &EventShown) -> Result {
+fn say(site: &Site, event: &EventResponse) -> Result {
     match site.json() {
         true => {
             let line = serde_json::to_string(event).map_err(|error| Failure::new(error.to_string()))?;
@@ -132,8 +132,8 @@ fn say(site: &Site, event: &EventShown) -> Result {
 }
 
 /// Writes an event on one line, whatever strangers put into it.
-fn line(shown: &EventShown) -> String {
-    let EventShown { at, event, user, token, by, address, client, protocol, path, count, detail, .. } = shown;
+fn line(shown: &EventResponse) -> String {
+    let EventResponse { at, event, user, token, by, address, client, protocol, path, count, detail, .. } = shown;
     let mut parts = vec![at.0.to_string(), format!("{:22}", event.0.as_str())];
     let mut add = |word: &str, value: Option<String>| {
         parts.extend(value.map(|value| if word.is_empty() { value } else { format!("{word} {value}") }));
@@ -169,7 +169,7 @@ mod tests {
             .with_count(3)
             .with_detail("why");
         assert_eq!(
-            line(&EventShown::of(RecordedEvent { id: 1, event })),
+            line(&EventResponse::from_stored(RecordedEvent { id: 1, event })),
             "1970-01-01T00:00:00Z attempt.refused        from 192.0.2.1 over webdav with \\u{1b}[2J\\r\\nGET: why (3 times)"
         );
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
-use crate::api::shape::Problem;
+use crate::api::types::ProblemDetails;
 use crate::config::ConfigError;
 use crate::domain::{Login, Role};
 use crate::gateway::StartError;
@@ -99,8 +99,8 @@ pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
     Err(Failure::usage(line).hint(hint))
 }
 
-impl From<&Problem> for Failure {
-    fn from(problem: &Problem) -> Self {
+impl From<&ProblemDetails> for Failure {
+    fn from(problem: &ProblemDetails) -> Self {
         Self::new(problem.detail.as_str()).maybe_hint(hint(problem))
     }
 }
@@ -110,15 +110,15 @@ impl From<tokens::Error> for Failure {
         match error {
             tokens::Error::Store(error) => error.into(),
             tokens::Error::Tree(_) | tokens::Error::NoServedRoot => Self::new(error.to_string()),
-            refusal => Self::from(&Problem::from(&refusal)),
+            refusal => Self::from(&ProblemDetails::from(&refusal)),
         }
     }
 }
 
 /// Says what to do about a problem: the same whether it was met here or at a server.
-fn hint(problem: &Problem) -> Option<String> {
+fn hint(problem: &ProblemDetails) -> Option<String> {
     let user = problem.user.as_ref().map_or("LOGIN", Login::as_str);
-    let hint = match problem.name() {
+    let hint = match problem.type_name() {
         "unknown-user" => "patgate admin user list shows who there is",
         "user-exists" => return Some(format!("patgate admin user show {user} shows it")),
         "user-disabled" => return Some(format!("patgate admin user enable {user}")),

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::site::Site;
 use super::{Failure, Result, output};
-use crate::api::shape;
+use crate::api::types;
 use crate::domain::{NodeId, TreePath};
 use crate::tree::{NodeMatch, NodeReattachment};
 
@@ -82,7 +82,7 @@ impl Node {
             What::Repair => {
                 site.here_only("repairing")?;
                 let repaired = site.open()?.tree()?.repair()?;
-                list(site, &repaired.iter().map(shape::Node::of).collect::<Vec<_>>())
+                list(site, &repaired.iter().map(types::NodeResponse::from_named_node).collect::<Vec<_>>())
             }
             What::Reattach { root, yes } => {
                 site.here_only("reattaching")?;
@@ -98,7 +98,7 @@ fn tree_path(text: &OsString) -> Result<TreePath> {
     })
 }
 
-fn print(site: &Site, node: &shape::Node) -> Result {
+fn print(site: &Site, node: &types::NodeResponse) -> Result {
     if site.json() {
         return output::json(&json!({ "node": node.node, "path": node.path }));
     }
@@ -120,7 +120,7 @@ fn report(site: &Site, nodes: &[NodeReattachment]) -> Result {
     output::table(["NODE", "STATE", "PATH"], &rows)
 }
 
-fn list(site: &Site, nodes: &[shape::Node]) -> Result {
+fn list(site: &Site, nodes: &[types::NodeResponse]) -> Result {
     if site.json() {
         return output::json(&nodes);
     }

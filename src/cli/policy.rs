@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::site::Site;
 use super::{Failure, Result, output};
-use crate::api::shape::PolicyShown;
+use crate::api::types::PolicyResponse;
 use crate::domain::PolicySetting;
 
 /// Show or change what tokens may ask for
@@ -60,12 +60,12 @@ fn misused(why: String) -> Failure {
     Failure::usage(why).hint("patgate policy set --help shows every key with a value")
 }
 
-fn print(site: &Site, policy: &PolicyShown) -> Result {
+fn print(site: &Site, policy: &PolicyResponse) -> Result {
     if site.json() {
         return output::json(policy);
     }
-    let PolicyShown { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
-    let PolicyShown { token_retention, audit_retention, .. } = policy;
+    let PolicyResponse { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
+    let PolicyResponse { token_retention, audit_retention, .. } = policy;
     output::facts(&[
         ("max-tokens-per-user", max_tokens_per_user.to_string()),
         ("default-lifetime", default_lifetime.0.to_string()),

@@ -14,7 +14,7 @@ use super::serve::{ready, run};
 use super::signals::stop_on_signals;
 use super::site::Site;
 use super::{Failure, Result, descriptors, output, system_user, token_view};
-use crate::api::shape::Token;
+use crate::api::types::TokenResponse;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, GatewayDependencies, GatewaySettings, StartError};
@@ -123,7 +123,9 @@ impl Quickstart {
             }));
         }
         let kept = match &issued {
-            Some(issued) => format!("shown only now; it dies {}", token_view::expires(&Token::of(&issued.record))),
+            Some(issued) => {
+                format!("shown only now; it dies {}", token_view::expires(&TokenResponse::from_record(&issued.record)))
+            }
             None => "nobody keeps the secret: --new-token makes another".to_owned(),
         };
         let page = Page { root, state, login: &login, secret, kept, http, sftp, fingerprints };

@@ -1,11 +1,11 @@
 //! Tokens and grants as they are shown to people.
 
-use crate::api::shape::{LastUse, Limits, Reach, Token};
+use crate::api::types::{LastUseResponse, NodePermission, TokenLimitsJson, TokenResponse};
 use crate::domain::{Lifetime, Roles};
 use crate::store::TokenState;
 
 /// Writes a grant or scope: `rw /alice`.
-pub(super) fn reach(reach: &Reach) -> String {
+pub(super) fn reach(reach: &NodePermission) -> String {
     match &reach.path {
         Some(path) => format!("{} {path}", reach.permission),
         None => format!("{} node:{} (dangling)", reach.permission, reach.node),
@@ -16,7 +16,7 @@ pub(super) fn reach(reach: &Reach) -> String {
 pub(super) const HEADING: [&str; 8] = ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
 
 /// Returns a row below [`HEADING`].
-pub(super) fn row(token: Token) -> [String; 8] {
+pub(super) fn row(token: TokenResponse) -> [String; 8] {
     let reaches = reaches(&token);
     let state = state(token.state, token.dangling);
     let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at);
@@ -26,7 +26,7 @@ pub(super) fn row(token: Token) -> [String; 8] {
 }
 
 /// Writes what a token reaches.
-pub(super) fn reaches(token: &Token) -> String {
+pub(super) fn reaches(token: &TokenResponse) -> String {
     match (&token.scopes, token.parent) {
         (None, Some(parent)) => format!("all that {parent} may reach"),
         (None, None) => format!("all that {} may reach", token.owner),
@@ -35,7 +35,7 @@ pub(super) fn reaches(token: &Token) -> String {
 }
 
 /// Returns everything about a token.
-pub(super) fn facts(token: Token) -> Vec<(&'static str, String)> {
+pub(super) fn facts(token: TokenResponse) -> Vec<(&'static str, String)> {
     let (reaches, expires) = (reaches(&token), expires(&token));
     let mut facts = vec![
         ("id", token.id.to_string()),
@@ -65,7 +65,7 @@ pub(super) fn roles(roles: &Roles) -> Option<String> {
     (!roles.is_empty()).then(|| roles.to_string())
 }
 
-fn last_use(last: LastUse) -> String {
+fn last_use(last: LastUseResponse) -> String {
     let from = last.from.map(|from| format!(" from {from}"));
     let by = last.protocol.map(|protocol| format!(" by {protocol}"));
     let with = last.client.map(|client| format!(" with {client}"));
@@ -73,7 +73,7 @@ fn last_use(last: LastUse) -> String {
 }
 
 /// Writes when a token dies, as absolute dates.
-pub(super) fn expires(token: &Token) -> String {
+pub(super) fn expires(token: &TokenResponse) -> String {
     match (&token.expires_at, token.window_seconds, &token.hard_limit) {
         (Some(at), Some(window), Some(cap)) => {
             let window = Lifetime::from_secs(window).map(|window| window.to_string()).unwrap_or_default();
@@ -95,7 +95,7 @@ fn state(state: TokenState, dangling: bool) -> String {
 }
 
 /// Writes limits for people; nothing for none.
-pub(super) fn limits(limits: &Limits) -> Option<String> {
+pub(super) fn limits(limits: &TokenLimitsJson) -> Option<String> {
     fn list<T: ToString>(word: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         (!values.is_empty()).then(|| format!("{word} {}", values.join(" or ")))

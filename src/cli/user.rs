@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::site::Site;
 use super::user_token::UserToken;
 use super::{Result, output, token_view};
-use crate::api::shape::{NewUser, UserShown};
+use crate::api::types::{CreatedUserResponse, UserResponse};
 use crate::domain::{Login, Role, Roles};
 use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
 
@@ -170,7 +170,7 @@ impl Create {
     }
 }
 
-fn welcome(created: &NewUser) -> String {
+fn welcome(created: &CreatedUserResponse) -> String {
     let reaches: Vec<_> = created.user.grants.iter().map(token_view::reach).collect();
     if reaches.is_empty() {
         return "; it reaches nothing yet".to_owned();
@@ -221,7 +221,7 @@ fn show(site: &Site, login: &Login) -> Result {
     ])
 }
 
-fn row(user: UserShown) -> [String; 5] {
+fn row(user: UserResponse) -> [String; 5] {
     let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
     let reaches = user.grants.iter().map(token_view::reach).collect::<Vec<_>>().join(", ");
     let state = user.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));

@@ -149,7 +149,11 @@ impl HttpService {
         // The console judges its own forms, which have a secret besides.
         if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
             let words = cross_origin::REFUSAL_MESSAGE;
-            return if for_api { Api::refuse(words) } else { text_response(StatusCode::FORBIDDEN, words) };
+            return if for_api {
+                Api::cross_origin_response(words)
+            } else {
+                text_response(StatusCode::FORBIDDEN, words)
+            };
         }
         if Webdav::serves_path(path) {
             return self.webdav.handle(request, origin).await;
@@ -158,7 +162,7 @@ impl HttpService {
             return content_coding_unsupported();
         }
         if for_api {
-            return self.api.answer(request, origin).await;
+            return self.api.handle(request, origin).await;
         }
         if is_path_within(path, "/console") {
             return self.console.answer(request, origin).await;

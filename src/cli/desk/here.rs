@@ -3,8 +3,9 @@
 use super::super::site::Open;
 use super::super::{Failure, Result};
 use super::{Desk, PAGE, nothing_at};
-use crate::api::shape::{
-    EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Revealed, Token, UserShown, VerdictShown,
+use crate::api::types::{
+    CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, RevealedSecret,
+    TokenResponse, TokenWithSecret, UserResponse,
 };
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TokenText, TreePath};
 use crate::store::{EventCursor, EventFilter, TokenRecord};
@@ -22,22 +23,22 @@ impl Desk for Here {
         Ok(None)
     }
 
-    fn create_token(&self, request: TokenRequest) -> Result<NewToken> {
+    fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
         let IssuedToken { text, record } = self.0.issue(request)?;
         Ok(reveal(&text, &record))
     }
 
-    fn token(&self, id: TokenId) -> Result<Token> {
-        Ok(Token::of(&self.0.looking().find(&self.0.authority, id)?))
+    fn token(&self, id: TokenId) -> Result<TokenResponse> {
+        Ok(TokenResponse::from_record(&self.0.looking().find(&self.0.authority, id)?))
     }
 
-    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>> {
+    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
         let tokens = self.0.looking();
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
         let mut shown = Vec::new();
         loop {
             let page = tokens.list(&self.0.authority, &query, PAGE)?;
-            shown.extend(page.items.iter().map(Token::of));
+            shown.extend(page.items.iter().map(TokenResponse::from_record));
             query.after = page.next;
             if query.after.is_none() {
                 return Ok(shown);
@@ -53,28 +54,28 @@ impl Desk for Here {
         Ok(self.0.tokens.revoke_all(&self.0.authority, owner)?)
     }
 
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token> {
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
         let tokens = if change.scopes.is_none() { self.0.looking() } else { self.0.with_tree()? };
-        Ok(Token::of(&tokens.narrow(&self.0.authority, id, change, None)?))
+        Ok(TokenResponse::from_record(&tokens.narrow(&self.0.authority, id, change, None)?))
     }
 
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
+    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
         let RotatedToken { text, record } = self.0.looking().rotate(&self.0.authority, id, grace)?;
         Ok(reveal(&text, &record))
     }
 
-    fn create_user(&self, request: &UserRequest) -> Result<NewUser> {
+    fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
         let alone = request.home == HomeOption::Skip && request.grants.is_empty();
         let tokens = if alone { self.0.tokens.clone() } else { self.0.with_tree()? };
         let created = tokens.create_user(&self.0.authority, request)?;
-        Ok(NewUser::of(self.user(&request.login)?, &created))
+        Ok(CreatedUserResponse::new(self.user(&request.login)?, &created))
     }
 
-    fn users(&self) -> Result<Vec<UserShown>> {
+    fn users(&self) -> Result<Vec<UserResponse>> {
         let (tokens, mut users, mut after) = (self.0.looking(), Vec::new(), None);
         loop {
             let page = tokens.profiles(&self.0.authority, after.as_ref(), PAGE)?;
-            users.extend(page.items.into_iter().map(UserShown::of));
+            users.extend(page.items.into_iter().map(UserResponse::from_profile));
             after = page.next;
             if after.is_none() {
                 return Ok(users);
@@ -82,8 +83,8 @@ impl Desk for Here {
         }
     }
 
-    fn user(&self, login: &Login) -> Result<UserShown> {
-        Ok(UserShown::of(self.0.looking().profile(&self.0.authority, login)?))
+    fn user(&self, login: &Login) -> Result<UserResponse> {
+        Ok(UserResponse::from_profile(self.0.looking().profile(&self.0.authority, login)?))
     }
 
     fn disable(&self, login: &Login, disabled: bool) -> Result {
@@ -101,8 +102,8 @@ impl Desk for Here {
         Ok(self.0.tokens.delete_user(&self.0.authority, login)?)
     }
 
-    fn grants(&self, login: &Login) -> Result<Vec<Reach>> {
-        Ok(self.0.looking().grants(&self.0.authority, login)?.iter().map(Reach::of).collect())
+    fn grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
+        Ok(self.0.looking().grants(&self.0.authority, login)?.iter().map(NodePermission::from_located_scope).collect())
     }
 
     fn grant(&self, login: &Login, grant: &Grant) -> Result {
@@ -114,40 +115,43 @@ impl Desk for Here {
         Ok(self.0.tokens.revoke_grant(&self.0.authority, login, place)?)
     }
 
-    fn node_at(&self, path: &TreePath) -> Result<Node> {
+    fn node_at(&self, path: &TreePath) -> Result<NodeResponse> {
         let node = self.0.tree()?.assign_node_id(path).map_err(|error| refused(path, &error))?;
-        Ok(Node { node, path: path.to_string(), dangling: false })
+        Ok(NodeResponse { node, path: path.to_string(), dangling: false })
     }
 
-    fn node(&self, id: NodeId) -> Result<Node> {
+    fn node(&self, id: NodeId) -> Result<NodeResponse> {
         let path = self.0.tree()?.locate(id)?.ok_or(tokens::Error::UnknownNode(id))?;
-        Ok(Node { node: id, path: path.to_string(), dangling: false })
+        Ok(NodeResponse { node: id, path: path.to_string(), dangling: false })
     }
 
-    fn nodes(&self, under: &TreePath) -> Result<Vec<Node>> {
-        Ok(self.0.tree()?.nodes(under)?.iter().map(Node::of).collect())
+    fn nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>> {
+        Ok(self.0.tree()?.nodes(under)?.iter().map(NodeResponse::from_named_node).collect())
     }
 
-    fn policy(&self) -> Result<PolicyShown> {
+    fn policy(&self) -> Result<PolicyResponse> {
         Ok(self.0.tokens.policy(&self.0.authority)?.into())
     }
 
-    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown> {
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse> {
         Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
     }
 
-    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>> {
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
         let events = self.0.tokens.events(&self.0.authority, filter, cursor, limit)?;
-        Ok(events.into_iter().map(EventShown::of).collect())
+        Ok(events.into_iter().map(EventResponse::from_stored).collect())
     }
 
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown> {
-        Ok(VerdictShown::of(&self.0.looking().explain(&self.0.authority, token, question)?))
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse> {
+        Ok(ExplainResponse::from_explanation(&self.0.looking().explain(&self.0.authority, token, question)?))
     }
 }
 
-fn reveal(text: &TokenText, record: &TokenRecord) -> NewToken {
-    NewToken { token: Revealed::from(text.reveal().to_string()), record: Token::of(record) }
+fn reveal(text: &TokenText, record: &TokenRecord) -> TokenWithSecret {
+    TokenWithSecret {
+        token: RevealedSecret::from(text.reveal().to_string()),
+        record: TokenResponse::from_record(record),
+    }
 }
 
 fn refused(path: &TreePath, error: &tree::Error) -> Failure {

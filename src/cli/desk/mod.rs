@@ -6,7 +6,10 @@ mod there;
 
 use super::failure::FROM_THE_TOP;
 use super::{Failure, Result};
-use crate::api::shape::{EventShown, NewToken, NewUser, Node, PolicyShown, Reach, Token, UserShown, VerdictShown};
+use crate::api::types::{
+    CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, TokenResponse,
+    TokenWithSecret, UserResponse,
+};
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
@@ -27,25 +30,25 @@ pub(super) trait Desk {
     /// Returns the user in whose name things are done, where they are done in anybody's.
     fn caller(&self) -> Result<Option<Login>>;
     /// Makes a token.
-    fn create_token(&self, request: TokenRequest) -> Result<NewToken>;
+    fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret>;
     /// Looks a token up.
-    fn token(&self, id: TokenId) -> Result<Token>;
+    fn token(&self, id: TokenId) -> Result<TokenResponse>;
     /// Lists the tokens that fit.
-    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>>;
+    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>>;
     /// Revokes tokens; none where one of them is not there.
     fn revoke(&self, ids: &[TokenId]) -> Result;
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     fn revoke_all(&self, owner: &Login) -> Result<usize>;
     /// Changes a token's name, and makes it narrower.
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token>;
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse>;
     /// Gives a token a new secret.
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken>;
+    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret>;
     /// Makes a user.
-    fn create_user(&self, request: &UserRequest) -> Result<NewUser>;
+    fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse>;
     /// Lists the users.
-    fn users(&self) -> Result<Vec<UserShown>>;
+    fn users(&self) -> Result<Vec<UserResponse>>;
     /// Looks a user up.
-    fn user(&self, login: &Login) -> Result<UserShown>;
+    fn user(&self, login: &Login) -> Result<UserResponse>;
     /// Disables a user, or enables it again.
     fn disable(&self, login: &Login, disabled: bool) -> Result;
     /// Gives a user these roles and no others.
@@ -53,23 +56,23 @@ pub(super) trait Desk {
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
     /// Lists what a user may reach.
-    fn grants(&self, login: &Login) -> Result<Vec<Reach>>;
+    fn grants(&self, login: &Login) -> Result<Vec<NodePermission>>;
     /// Gives a user a permission at a path.
     fn grant(&self, login: &Login, grant: &Grant) -> Result;
     /// Takes a grant back.
     fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result;
     /// Returns the node at a path; one without an id gets it.
-    fn node_at(&self, path: &TreePath) -> Result<Node>;
+    fn node_at(&self, path: &TreePath) -> Result<NodeResponse>;
     /// Returns where a node is.
-    fn node(&self, id: NodeId) -> Result<Node>;
+    fn node(&self, id: NodeId) -> Result<NodeResponse>;
     /// Lists the nodes below a path that have an id.
-    fn nodes(&self, under: &TreePath) -> Result<Vec<Node>>;
+    fn nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>>;
     /// Returns the policy.
-    fn policy(&self) -> Result<PolicyShown>;
+    fn policy(&self) -> Result<PolicyResponse>;
     /// Changes one key of the policy.
-    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown>;
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse>;
     /// Returns events from a cursor on.
-    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>>;
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
     /// Tells whether a token may do something, and which rule decides.
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown>;
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse>;
 }

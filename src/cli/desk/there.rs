@@ -15,10 +15,11 @@ use zeroize::Zeroizing;
 
 use super::super::{Failure, Result};
 use super::{Desk, PAGE, nothing_at};
-use crate::api::shape::{
-    EventShown, GrantOrder, NewToken, NewUser, Node, PolicyChange, PolicyShown, Problem, QuestionOrder, Reach,
-    RevocationOrder, Revoked, Rotation, Text, Token, TokenChange, TokenOrder, UserChange, UserOrder, UserShown,
-    VerdictShown,
+use crate::api::types::{
+    CreateGrantRequest, CreateTokenRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest,
+    ExplainResponse, NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest,
+    RevokedTokensResponse, RotateTokenRequest, TextValue, TokenResponse, TokenWithSecret, UpdatePolicyRequest,
+    UpdateTokenRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::net::{self, TlsFailure};
@@ -74,7 +75,12 @@ impl There {
     }
 
     /// Sends a request and returns the answer, or the problem that the server has with it.
-    fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<std::result::Result<Answer, Problem>> {
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<std::result::Result<Answer, ProblemDetails>> {
         let url = format!("{}/api/v1{path}", self.base.as_str().trim_end_matches('/'));
         let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
         if let Some(body) = body {
@@ -107,7 +113,7 @@ impl There {
     fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
         match self.ask(Method::GET, path, None)? {
             Ok(answer) => answer.read().map(Some),
-            Err(problem) if problem.name() == "unknown-node" => Ok(None),
+            Err(problem) if problem.type_name() == "unknown-node" => Ok(None),
             Err(problem) => Err(Failure::from(&problem)),
         }
     }
@@ -138,8 +144,8 @@ impl There {
         self.send(method, path, Some(body))?.read()
     }
 
-    fn change_user(&self, login: &Login, change: &UserChange) -> Result {
-        self.tell::<UserShown>(Method::PATCH, &at(login), change).map(drop)
+    fn change_user(&self, login: &Login, change: &UpdateUserRequest) -> Result {
+        self.tell::<UserResponse>(Method::PATCH, &at(login), change).map(drop)
     }
 
     fn delete(&self, path: &str) -> Result {
@@ -176,18 +182,18 @@ impl Answer {
 
 impl Desk for There {
     fn caller(&self) -> Result<Option<Login>> {
-        Ok(Some(self.get::<Token>("/tokens/self")?.owner))
+        Ok(Some(self.get::<TokenResponse>("/tokens/self")?.owner))
     }
 
-    fn create_token(&self, request: TokenRequest) -> Result<NewToken> {
-        self.tell(Method::POST, "/tokens", &TokenOrder::of(&request))
+    fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
+        self.tell(Method::POST, "/tokens", &CreateTokenRequest::from_token_request(&request))
     }
 
-    fn token(&self, id: TokenId) -> Result<Token> {
+    fn token(&self, id: TokenId) -> Result<TokenResponse> {
         self.get(&format!("/tokens/{id}"))
     }
 
-    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<Token>> {
+    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
         let state = state.map(|state| match state {
             StateFilter::Live => "live",
             StateFilter::Expired => "expired",
@@ -205,7 +211,7 @@ impl Desk for There {
         match ids {
             [id] => self.delete(&format!("/tokens/{id}")),
             ids => {
-                let order = RevocationOrder { ids: ids.to_vec() };
+                let order = RevokeTokensRequest { ids: ids.to_vec() };
                 let body = serde_json::to_string(&order).map_err(|error| Failure::new(error.to_string()))?;
                 self.send(Method::POST, "/tokens/revoke", Some(body)).map(drop)
             }
@@ -214,48 +220,48 @@ impl Desk for There {
 
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
         let answer = self.send(Method::DELETE, &format!("/users/{}/tokens", encoded(owner.as_str())), None)?;
-        Ok(answer.read::<Revoked>()?.revoked)
+        Ok(answer.read::<RevokedTokensResponse>()?.revoked)
     }
 
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<Token> {
-        self.tell(Method::PATCH, &format!("/tokens/{id}"), &TokenChange::of(change))
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
+        self.tell(Method::PATCH, &format!("/tokens/{id}"), &UpdateTokenRequest::from_narrowing(change))
     }
 
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<NewToken> {
-        self.tell(Method::POST, &format!("/tokens/{id}/rotate"), &Rotation { grace: grace.map(Text) })
+    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
+        self.tell(Method::POST, &format!("/tokens/{id}/rotate"), &RotateTokenRequest { grace: grace.map(TextValue) })
     }
 
-    fn create_user(&self, request: &UserRequest) -> Result<NewUser> {
-        self.tell(Method::POST, "/users", &UserOrder::of(request))
+    fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
+        self.tell(Method::POST, "/users", &CreateUserRequest::from_user_request(request))
     }
 
-    fn users(&self) -> Result<Vec<UserShown>> {
+    fn users(&self) -> Result<Vec<UserResponse>> {
         self.all("/users", &[("limit", PAGE.to_string())])
     }
 
-    fn user(&self, login: &Login) -> Result<UserShown> {
+    fn user(&self, login: &Login) -> Result<UserResponse> {
         self.get(&at(login))
     }
 
     fn disable(&self, login: &Login, disabled: bool) -> Result {
-        self.change_user(login, &UserChange { disabled: Some(disabled), roles: None })
+        self.change_user(login, &UpdateUserRequest { disabled: Some(disabled), roles: None })
     }
 
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
-        self.change_user(login, &UserChange { disabled: None, roles: Some(roles.clone()) })
+        self.change_user(login, &UpdateUserRequest { disabled: None, roles: Some(roles.clone()) })
     }
 
     fn delete_user(&self, login: &Login) -> Result {
         self.delete(&at(login))
     }
 
-    fn grants(&self, login: &Login) -> Result<Vec<Reach>> {
+    fn grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
         self.get(&format!("{}/grants", at(login)))
     }
 
     fn grant(&self, login: &Login, grant: &Grant) -> Result {
         let path = format!("{}/grants", at(login));
-        self.tell::<Reach>(Method::POST, &path, &GrantOrder::from(grant)).map(drop)
+        self.tell::<NodePermission>(Method::POST, &path, &CreateGrantRequest::from(grant)).map(drop)
     }
 
     fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result {
@@ -271,28 +277,28 @@ impl Desk for There {
         self.delete(&format!("{}/grants/{}", at(login), node.ok_or_else(missing)?))
     }
 
-    fn node_at(&self, path: &TreePath) -> Result<Node> {
-        let found = self.find::<Vec<Node>>(&format!("/nodes{}", asked(&[("path", path.to_string())])))?;
+    fn node_at(&self, path: &TreePath) -> Result<NodeResponse> {
+        let found = self.find::<Vec<NodeResponse>>(&format!("/nodes{}", asked(&[("path", path.to_string())])))?;
         found.into_iter().flatten().next().ok_or_else(|| nothing_at(path))
     }
 
-    fn node(&self, id: NodeId) -> Result<Node> {
+    fn node(&self, id: NodeId) -> Result<NodeResponse> {
         Ok(self.find(&format!("/nodes/{id}"))?.ok_or(tokens::Error::UnknownNode(id))?)
     }
 
-    fn nodes(&self, under: &TreePath) -> Result<Vec<Node>> {
+    fn nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>> {
         self.all("/nodes", &[("under", under.to_string()), ("limit", PAGE.to_string())])
     }
 
-    fn policy(&self) -> Result<PolicyShown> {
+    fn policy(&self) -> Result<PolicyResponse> {
         self.get("/policy")
     }
 
-    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyShown> {
-        self.tell(Method::PATCH, "/policy", &PolicyChange::of(setting))
+    fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse> {
+        self.tell(Method::PATCH, "/policy", &UpdatePolicyRequest::from_setting(setting))
     }
 
-    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventShown>> {
+    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
         let mut query = vec![("limit", limit.to_string())];
         query.extend(filter.since.map(|since| ("since", since.to_string())));
         query.extend(filter.user.as_ref().map(|user| ("user", user.to_string())));
@@ -306,8 +312,8 @@ impl Desk for There {
         self.get(&format!("/audit{}", asked(&query)))
     }
 
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<VerdictShown> {
-        self.tell(Method::POST, "/explain", &QuestionOrder::of(token, question))
+    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse> {
+        self.tell(Method::POST, "/explain", &ExplainRequest::from_query(token, question))
     }
 }
 

@@ -11,45 +11,45 @@ use super::{Error, Result};
 use crate::tokens;
 
 /// How many entries a page has unless told otherwise.
-const USUAL: usize = 100;
+const DEFAULT_PAGE_ENTRIES: usize = 100;
 /// How many entries a page has at most.
-const MOST: usize = 500;
+const MAX_PAGE_ENTRIES: usize = 500;
 
 /// A page of a list, as it is answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page<T> {
+pub(super) struct PageResponse<T> {
     entries: Vec<T>,
-    link: Option<String>,
+    next_link: Option<String>,
 }
 
 /// Reads how many entries are asked for.
 ///
 /// # Errors
 /// [`Error::MalformedXml`] for none, or too many.
-pub(super) fn limit(asked: Option<usize>) -> Result<usize> {
-    match asked.unwrap_or(USUAL) {
-        limit @ 1..=MOST => Ok(limit),
-        _ => Err(Error::Malformed(format!("limit is from 1 to {MOST}"))),
+pub(super) fn page_limit(asked: Option<usize>) -> Result<usize> {
+    match asked.unwrap_or(DEFAULT_PAGE_ENTRIES) {
+        limit @ 1..=MAX_PAGE_ENTRIES => Ok(limit),
+        _ => Err(Error::Malformed(format!("limit is from 1 to {MAX_PAGE_ENTRIES}"))),
     }
 }
 
-impl<T> Page<T> {
+impl<T> PageResponse<T> {
     /// Answers a page that was asked for at `uri`; `cursor` writes what the next one is asked for by.
-    pub(super) fn of<U, K>(
+    pub(super) fn new<U, K>(
         uri: &Uri,
         page: tokens::ResultPage<U, K>,
         cursor: impl Fn(K) -> String,
         show: impl Fn(U) -> T,
     ) -> Self {
-        let link = page.next.map(|next| link(uri, &cursor(next)));
-        Self { entries: page.items.into_iter().map(show).collect(), link }
+        let link = page.next.map(|next| next_page_link(uri, &cursor(next)));
+        Self { entries: page.items.into_iter().map(show).collect(), next_link: link }
     }
 }
 
-impl<T: Serialize> IntoResponse for Page<T> {
+impl<T: Serialize> IntoResponse for PageResponse<T> {
     fn into_response(self) -> Response {
         let mut response = Json(self.entries).into_response();
-        if let Some(link) = self.link.and_then(|link| HeaderValue::try_from(link).ok()) {
+        if let Some(link) = self.next_link.and_then(|link| HeaderValue::try_from(link).ok()) {
             response.headers_mut().insert(header::LINK, link);
         }
         response
@@ -57,7 +57,7 @@ impl<T: Serialize> IntoResponse for Page<T> {
 }
 
 /// Links to the page after this one: the same address with another cursor.
-fn link(uri: &Uri, cursor: &str) -> String {
+fn next_page_link(uri: &Uri, cursor: &str) -> String {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let kept = kept.filter(|pair| !pair.starts_with("cursor="));
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
@@ -72,24 +72,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_link_keeps_what_was_asked_but_the_cursor() {
+    fn next_link_replaces_only_the_cursor() {
         let uri: Uri = "/api/v1/users?state=a%2Bb&cursor=old&limit=2".parse().expect("uri");
         let next = "</api/v1/users?state=a%2Bb&limit=2&cursor=x%2By>; rel=\"next\"";
-        assert_eq!(link(&uri, "x+y"), next);
-        assert_eq!(link(&"/x".parse().expect("uri"), "new"), "</x?cursor=new>; rel=\"next\"");
+        assert_eq!(next_page_link(&uri, "x+y"), next);
+        assert_eq!(next_page_link(&"/x".parse().expect("uri"), "new"), "</x?cursor=new>; rel=\"next\"");
     }
 
     #[test]
-    fn the_last_page_links_nowhere() {
+    fn last_page_has_no_next_link() {
         let page = |next| tokens::ResultPage { items: vec![1, 2], next };
-        let show = |page| Page::of(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
-        assert_eq!(show(page(None)), Page { entries: vec![10, 20], link: None });
-        assert_eq!(show(page(Some(2))).link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));
+        let show = |page| PageResponse::new(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
+        assert_eq!(show(page(None)), PageResponse { entries: vec![10, 20], next_link: None });
+        assert_eq!(show(page(Some(2))).next_link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));
     }
 
     #[test]
-    fn a_page_is_bounded() {
-        assert_eq!(limit(None).expect("usual"), USUAL);
-        assert!(limit(Some(0)).is_err() && limit(Some(MOST + 1)).is_err());
+    fn page_limit_is_bounded() {
+        assert_eq!(page_limit(None).expect("usual"), DEFAULT_PAGE_ENTRIES);
+        assert!(page_limit(Some(0)).is_err() && page_limit(Some(MAX_PAGE_ENTRIES + 1)).is_err());
     }
 }

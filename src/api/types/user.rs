@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
-use super::text::objects;
-use super::{Reach, Text};
+use super::json_values::deserialize_objects;
+use super::{NodePermission, TextValue};
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::store;
 use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
@@ -13,7 +13,7 @@ use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = User)]
-pub struct UserShown {
+pub struct UserResponse {
     /// The login.
     #[schema(value_type = schema::Login)]
     pub login: Login,
@@ -27,20 +27,20 @@ pub struct UserShown {
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// What it may reach.
-    pub grants: Vec<Reach>,
+    pub grants: Vec<NodePermission>,
     /// How many of its tokens are live.
     #[schema(minimum = 0)]
     pub live_tokens: u32,
 }
 
-impl UserShown {
+impl UserResponse {
     /// Shows a user.
-    pub fn of(UserProfile { user, grants, live_tokens }: UserProfile) -> Self {
+    pub fn from_profile(UserProfile { user, grants, live_tokens }: UserProfile) -> Self {
         Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
             roles: user.roles,
-            grants: grants.iter().map(Reach::of).collect(),
+            grants: grants.iter().map(NodePermission::from_located_scope).collect(),
             live_tokens,
             login: user.login,
         }
@@ -49,10 +49,10 @@ impl UserShown {
 
 /// A user that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NewUser {
+pub struct CreatedUserResponse {
     /// The user.
     #[serde(flatten)]
-    pub user: UserShown,
+    pub user: UserResponse,
     /// Its home, where it was given one.
     #[schema(value_type = Option<schema::Path>)]
     pub home: Option<String>,
@@ -60,9 +60,9 @@ pub struct NewUser {
     pub home_was_there: bool,
 }
 
-impl NewUser {
+impl CreatedUserResponse {
     /// Shows a user that was made.
-    pub fn of(user: UserShown, created: &CreatedUser) -> Self {
+    pub fn new(user: UserResponse, created: &CreatedUser) -> Self {
         let home = created.home.as_ref().map(ToString::to_string);
         Self { user, home, home_was_there: created.home_existed }
     }
@@ -71,31 +71,31 @@ impl NewUser {
 /// A grant to be given.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GrantOrder {
+pub struct CreateGrantRequest {
     /// Where.
     #[schema(value_type = schema::Path)]
-    pub path: Text<TreePath>,
+    pub path: TextValue<TreePath>,
     /// What.
     #[schema(value_type = schema::Permission)]
     pub permission: Permission,
 }
 
-impl From<GrantOrder> for Grant {
-    fn from(order: GrantOrder) -> Self {
+impl From<CreateGrantRequest> for Grant {
+    fn from(order: CreateGrantRequest) -> Self {
         Self { path: order.path.0, permission: order.permission }
     }
 }
 
-impl From<&Grant> for GrantOrder {
+impl From<&Grant> for CreateGrantRequest {
     fn from(grant: &Grant) -> Self {
-        Self { path: Text(grant.path.clone()), permission: grant.permission }
+        Self { path: TextValue(grant.path.clone()), permission: grant.permission }
     }
 }
 
 /// A user to be made.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UserOrder {
+pub struct CreateUserRequest {
     /// The login.
     #[schema(value_type = schema::Login)]
     pub login: Login,
@@ -104,27 +104,27 @@ pub struct UserOrder {
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// What it may reach.
-    #[serde(default, deserialize_with = "objects")]
-    pub grants: Vec<GrantOrder>,
+    #[serde(default, deserialize_with = "deserialize_objects")]
+    pub grants: Vec<CreateGrantRequest>,
     /// Whether it gets a home of its own, `/LOGIN`; unless told, it does where no grants are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<bool>,
 }
 
-impl UserOrder {
+impl CreateUserRequest {
     /// Writes down what is asked for.
-    pub fn of(request: &UserRequest) -> Self {
+    pub fn from_user_request(request: &UserRequest) -> Self {
         Self {
             login: request.login.clone(),
             roles: request.roles.clone(),
-            grants: request.grants.iter().map(GrantOrder::from).collect(),
+            grants: request.grants.iter().map(CreateGrantRequest::from).collect(),
             home: Some(request.home == HomeOption::Create),
         }
     }
 }
 
-impl From<UserOrder> for UserRequest {
-    fn from(order: UserOrder) -> Self {
+impl From<CreateUserRequest> for UserRequest {
+    fn from(order: CreateUserRequest) -> Self {
         let home = order.home.unwrap_or(order.grants.is_empty());
         Self {
             login: order.login,
@@ -138,7 +138,7 @@ impl From<UserOrder> for UserRequest {
 /// What to change about a user; what is left out stays.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UserChange {
+pub struct UpdateUserRequest {
     /// Whether none of its tokens is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
@@ -148,8 +148,8 @@ pub struct UserChange {
     pub roles: Option<Roles>,
 }
 
-impl From<UserChange> for store::UserUpdate {
-    fn from(UserChange { disabled, roles }: UserChange) -> Self {
+impl From<UpdateUserRequest> for store::UserUpdate {
+    fn from(UpdateUserRequest { disabled, roles }: UpdateUserRequest) -> Self {
         Self { disabled, roles }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
-use super::Text;
+use super::TextValue;
 use crate::domain::{
     AccessExplanation, AccessQuery, ByteSize, FileTag, Login, Protocol, TargetError, TokenId, TreeOperation, TreePath,
 };
@@ -15,21 +15,21 @@ use crate::domain::{
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Question)]
-pub struct QuestionOrder {
+pub struct ExplainRequest {
     /// The token; the one that asks unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TokenId>)]
     pub token: Option<TokenId>,
     /// What is to be done.
     #[schema(value_type = schema::Operation)]
-    pub operation: Text<TreeOperation>,
+    pub operation: TextValue<TreeOperation>,
     /// Where.
     #[schema(value_type = schema::Path)]
-    pub path: Text<TreePath>,
+    pub path: TextValue<TreePath>,
     /// Where to: needed for copy, move and link, and for nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Path>)]
-    pub to: Option<Text<TreePath>>,
+    pub to: Option<TextValue<TreePath>>,
     /// By which door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Protocol>)]
@@ -54,10 +54,10 @@ pub struct QuestionOrder {
     pub tags: Vec<FileTag>,
 }
 
-impl TryFrom<QuestionOrder> for AccessQuery {
+impl TryFrom<ExplainRequest> for AccessQuery {
     type Error = TargetError;
 
-    fn try_from(order: QuestionOrder) -> Result<Self, TargetError> {
+    fn try_from(order: ExplainRequest) -> Result<Self, TargetError> {
         let question = Self {
             operation: order.operation.0,
             path: order.path.0,
@@ -73,12 +73,12 @@ impl TryFrom<QuestionOrder> for AccessQuery {
     }
 }
 
-impl QuestionOrder {
+impl ExplainRequest {
     /// Writes down what is asked of a token.
-    pub fn of(token: TokenId, question: &AccessQuery) -> Self {
+    pub fn from_query(token: TokenId, question: &AccessQuery) -> Self {
         let AccessQuery { operation, path, target: to, protocol, address, user_agent, size, mime, tags } =
             question.clone();
-        let (operation, path, to) = (Text(operation), Text(path), to.map(Text));
+        let (operation, path, to) = (TextValue(operation), TextValue(path), to.map(TextValue));
         Self { token: Some(token), operation, path, to, protocol, address, user_agent, size, mime, tags }
     }
 }
@@ -86,7 +86,7 @@ impl QuestionOrder {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Verdict)]
-pub struct VerdictShown {
+pub struct ExplainResponse {
     /// Whether it is allowed.
     pub allowed: bool,
     /// The answer as a sentence.
@@ -102,13 +102,13 @@ pub struct VerdictShown {
     pub user: Login,
     /// What was asked.
     #[schema(value_type = schema::Operation)]
-    pub operation: Text<TreeOperation>,
+    pub operation: TextValue<TreeOperation>,
     /// Where.
     pub path: String,
     /// The permission that it needs, or `none`.
     pub needs: String,
     /// The grants, and the scopes that narrow them, that allow it.
-    pub by: Vec<SourceShown>,
+    pub by: Vec<ExplainSource>,
     /// Limits that were not asked about and have to be met as well.
     pub provided: Vec<String>,
 }
@@ -116,25 +116,25 @@ pub struct VerdictShown {
 /// A grant or scope that allows something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Source)]
-pub struct SourceShown {
+pub struct ExplainSource {
     /// The node and what is allowed there.
     pub scope: String,
     /// Where it is.
     pub path: String,
 }
 
-impl VerdictShown {
+impl ExplainResponse {
     /// Shows an answer.
-    pub fn of(verdict: &AccessExplanation) -> Self {
+    pub fn from_explanation(verdict: &AccessExplanation) -> Self {
         let by = verdict.by.iter();
-        let by = by.map(|by| SourceShown { scope: by.scope.to_string(), path: by.path.to_string() });
+        let by = by.map(|by| ExplainSource { scope: by.scope.to_string(), path: by.path.to_string() });
         Self {
             allowed: verdict.allowed,
             sentence: verdict.sentence.clone(),
             decided_by: serde_json::to_value(&verdict.decided_by).unwrap_or_default(),
             token: verdict.token,
             user: verdict.user.clone(),
-            operation: Text(verdict.operation),
+            operation: TextValue(verdict.operation),
             path: verdict.path.to_string(),
             needs: verdict.needs.to_string(),
             by: by.collect(),

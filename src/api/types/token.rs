@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
-use super::Revealed;
+use super::RevealedSecret;
 use crate::domain::{
     self, ByteSize, FileTag, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, TokenExpiry,
     TokenId, UserAgentPattern,
@@ -13,7 +13,7 @@ use crate::store::{LocatedScope, TokenRecord, TokenState};
 
 /// A grant or scope, and where its node is; without a path it dangles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Reach {
+pub struct NodePermission {
     /// The node.
     #[schema(value_type = schema::NodeId)]
     pub node: NodeId,
@@ -25,9 +25,9 @@ pub struct Reach {
     pub path: Option<String>,
 }
 
-impl Reach {
+impl NodePermission {
     /// Shows a grant or scope.
-    pub fn of(placed: &LocatedScope) -> Self {
+    pub fn from_located_scope(placed: &LocatedScope) -> Self {
         let path = placed.path.as_ref().map(ToString::to_string);
         Self { node: placed.scope.node, permission: placed.scope.permission, path }
     }
@@ -36,17 +36,17 @@ impl Reach {
 /// The limits on a token; an empty list, or none, limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct TokenLimitsJson {
     /// The doors it opens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Protocol>)]
     pub protocols: Vec<Protocol>,
     /// The addresses it may be used from.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "networks")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_networks")]
     #[schema(value_type = Vec<schema::Network>)]
     pub ips: Vec<IpNet>,
     /// The programs it may be used by.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "user_agents")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_user_agents")]
     #[schema(value_type = Vec<schema::UserAgent>)]
     pub user_agents: Vec<UserAgentPattern>,
     /// The media types of what it may upload.
@@ -63,28 +63,28 @@ pub struct Limits {
     pub max_file_size: Option<ByteSize>,
 }
 
-impl From<domain::TokenLimits> for Limits {
+impl From<domain::TokenLimits> for TokenLimitsJson {
     fn from(limits: domain::TokenLimits) -> Self {
         let domain::TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
         Self { protocols, ips, user_agents, mimes, tags, max_file_size }
     }
 }
 
-impl From<Limits> for domain::TokenLimits {
-    fn from(limits: Limits) -> Self {
-        let Limits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+impl From<TokenLimitsJson> for domain::TokenLimits {
+    fn from(limits: TokenLimitsJson) -> Self {
+        let TokenLimitsJson { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
         Self { protocols, ips, user_agents, mimes, tags, max_file_size }
     }
 }
 
 /// Reads networks; an address stands for the network of itself.
-fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+fn deserialize_networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| domain::parse_network(text).map_err(serde::de::Error::custom)).collect()
 }
 
 /// Reads user agents; an empty one would allow nobody, and none is so long.
-pub(in crate::api) fn user_agents<'de, D: serde::Deserializer<'de>>(
+pub(in crate::api) fn deserialize_user_agents<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<UserAgentPattern>, D::Error> {
     let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
@@ -98,7 +98,7 @@ pub(in crate::api) fn user_agents<'de, D: serde::Deserializer<'de>>(
 
 /// A token; never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Token {
+pub struct TokenResponse {
     /// The public id.
     #[schema(value_type = schema::TokenId)]
     pub id: TokenId,
@@ -136,11 +136,11 @@ pub struct Token {
     #[schema(value_type = Option<schema::TokenId>)]
     pub parent: Option<TokenId>,
     /// Its last use.
-    pub last_use: Option<LastUse>,
+    pub last_use: Option<LastUseResponse>,
     /// What it is narrowed to; none: all that its owner may reach.
-    pub scopes: Option<Vec<Reach>>,
+    pub scopes: Option<Vec<NodePermission>>,
     /// What it is limited to.
-    pub limits: Limits,
+    pub limits: TokenLimitsJson,
     /// What it may do beyond its own tokens, while its owner holds that.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
@@ -152,18 +152,18 @@ pub struct Token {
 
 /// A token and its secret, for the one time that it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NewToken {
+pub struct TokenWithSecret {
     /// The secret.
     #[schema(value_type = schema::TokenText)]
-    pub token: Revealed,
+    pub token: RevealedSecret,
     /// What is kept.
     #[serde(flatten)]
-    pub record: Token,
+    pub record: TokenResponse,
 }
 
 /// When, whence and with what a token was last used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LastUse {
+pub struct LastUseResponse {
     /// When.
     #[schema(value_type = schema::Time)]
     pub at: String,
@@ -176,10 +176,10 @@ pub struct LastUse {
     pub protocol: Option<Protocol>,
 }
 
-impl Token {
+impl TokenResponse {
     /// Shows what is kept of a token.
-    pub fn of(record: &TokenRecord) -> Self {
-        let last_use = record.last_use.as_ref().map(|last| LastUse {
+    pub fn from_record(record: &TokenRecord) -> Self {
+        let last_use = record.last_use.as_ref().map(|last| LastUseResponse {
             at: last.at.to_string(),
             from: last.address.clone(),
             client: last.client.clone(),
@@ -204,7 +204,10 @@ impl Token {
             old_secret_until: record.grace_until.map(|at| at.to_string()),
             parent: record.parent,
             last_use,
-            scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Reach::of).collect()),
+            scopes: record
+                .scopes
+                .as_ref()
+                .map(|scopes| scopes.iter().map(NodePermission::from_located_scope).collect()),
             limits: record.limits.clone().into(),
             roles: record.roles.clone(),
             foreign_roles: record.foreign_roles.clone(),

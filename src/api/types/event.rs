@@ -4,23 +4,23 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::schema;
-use super::Text;
+use super::TextValue;
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
 use crate::store::RecordedEvent;
 
 /// Something that happened, or several like it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Event)]
-pub struct EventShown {
+pub struct EventResponse {
     /// Its number: later ones have higher ones.
     #[schema(minimum = 1)]
     pub id: u64,
     /// When; of several, when the last of them.
     #[schema(value_type = schema::Time)]
-    pub at: Text<UnixMillis>,
+    pub at: TextValue<UnixMillis>,
     /// What.
     #[schema(value_type = schema::EventKind)]
-    pub event: Text<EventKind>,
+    pub event: TextValue<EventKind>,
     /// To which user, or to whose token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
@@ -33,7 +33,7 @@ pub struct EventShown {
     /// `LOGIN/TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub by: Option<Text<Actor>>,
+    pub by: Option<TextValue<Actor>>,
     /// From which address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -55,17 +55,17 @@ pub struct EventShown {
     pub detail: Option<String>,
 }
 
-impl EventShown {
+impl EventResponse {
     /// Shows an event.
-    pub fn of(noted: RecordedEvent) -> Self {
+    pub fn from_stored(noted: RecordedEvent) -> Self {
         let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
         Self {
             id: noted.id,
-            at: Text(at),
-            event: Text(kind),
+            at: TextValue(at),
+            event: TextValue(kind),
             user,
             token,
-            by: by.map(Text),
+            by: by.map(TextValue),
             address,
             client,
             protocol,

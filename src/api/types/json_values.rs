@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 
 /// A value that is written and read as text, with what its parser says where it can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text<T>(pub T);
+pub struct TextValue<T>(pub T);
 
-impl<T: fmt::Display> Serialize for Text<T> {
+impl<T: fmt::Display> Serialize for TextValue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
 }
 
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for TextValue<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
     }
@@ -28,11 +28,11 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
 /// A value that is read from an object of JSON and from nothing else; by itself a list of its fields would
 /// be taken too.
 #[derive(Clone, Debug)]
-pub struct Object<T>(pub T);
+pub struct JsonObject<T>(pub T);
 
-struct Fields<T>(PhantomData<T>);
+struct ObjectVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,27 +44,29 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        object(deserializer).map(Self)
+        deserialize_object(deserializer).map(Self)
     }
 }
 
 /// Reads a field that is an object.
-pub(in crate::api) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    deserializer.deserialize_map(Fields(PhantomData))
+pub(in crate::api) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_map(ObjectVisitor(PhantomData))
 }
 
 /// Reads a field that is an object, null, or an empty list, which is how PHP writes an object without fields.
-pub(in crate::api) fn object_or_nothing<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+pub(in crate::api) fn deserialize_object_or_empty<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    deserializer.deserialize_any(FieldsOrNothing(PhantomData))
+    deserializer.deserialize_any(ObjectOrEmptyVisitor(PhantomData))
 }
 
-struct FieldsOrNothing<T>(PhantomData<T>);
+struct ObjectOrEmptyVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for FieldsOrNothing<T> {
+impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for ObjectOrEmptyVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,41 +90,43 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for FieldsOrNothing<T> {
 }
 
 /// Reads a field that is a list of objects.
-pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    let list = Vec::<Object<T>>::deserialize(deserializer)?;
+pub(super) fn deserialize_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let list = Vec::<JsonObject<T>>::deserialize(deserializer)?;
     Ok(list.into_iter().map(|item| item.0).collect())
 }
 
 /// A token's text, for the one time that it is shown; wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Revealed(Zeroizing<String>);
+pub struct RevealedSecret(Zeroizing<String>);
 
-impl Revealed {
+impl RevealedSecret {
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl From<String> for Revealed {
+impl From<String> for RevealedSecret {
     fn from(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 }
 
-impl fmt::Debug for Revealed {
+impl fmt::Debug for RevealedSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Revealed(redacted)")
     }
 }
 
-impl Serialize for Revealed {
+impl Serialize for RevealedSecret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Revealed {
+impl<'de> Deserialize<'de> for RevealedSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::from)
     }

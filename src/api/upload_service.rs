@@ -6,11 +6,11 @@ use axum::extract::State;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::document::{Common, Known, WithBody};
-use super::extract::{self, At};
+use super::extract::{self, PathParam};
+use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
 use super::schema;
-use super::shape::{Revealed, object_or_nothing, user_agents};
-use super::{Error, Result, Room, Who};
+use super::types::{RevealedSecret, deserialize_object_or_empty, deserialize_user_agents};
+use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{
     ByteSize, FileTag, ForeignRole, ForeignRoles, MimePattern, Role, Roles, TokenExpiry, TokenId, TokenLimits,
     UnixMillis, UserAgentPattern, parse_network,
@@ -21,17 +21,17 @@ use crate::tokens::{RequestedLifetime, TokenRequest};
 /// A token to be made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Order {
+pub(super) struct GenerateTokenRequest {
     /// What it may do beyond its own tokens; roles of that service are kept on it and grant nothing here.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::AnyRole>>)]
     roles: Vec<String>,
     /// What to limit it to; null or an empty list limits nothing.
-    #[serde(default, deserialize_with = "object_or_nothing")]
-    #[schema(value_type = Option<Data>)]
-    data: Data,
+    #[serde(default, deserialize_with = "deserialize_object_or_empty")]
+    #[schema(value_type = Option<GenerateTokenLimits>)]
+    data: GenerateTokenLimits,
     /// When it expires: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic`, null or nothing for the default.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, deserialize_with = "deserialize_null_as_default")]
     #[schema(
         value_type = Option<String>,
         pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|auto|automatic|never|)$",
@@ -43,24 +43,24 @@ pub(super) struct Order {
 /// What to limit a token to; an empty list limits nothing.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub(super) struct Data {
+pub(super) struct GenerateTokenLimits {
     /// The tags that its uploads may bear.
-    #[serde(deserialize_with = "or_null")]
+    #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Tag>>)]
     tags: Vec<FileTag>,
     /// The media types of what it may upload.
-    #[serde(deserialize_with = "or_null")]
+    #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Mime>>)]
     allowed_mime_types: Vec<MimePattern>,
     /// The largest file it may make, in bytes; 0 limits nothing.
     #[schema(value_type = Option<schema::Bytes>)]
     max_allowed_file_size: Option<ByteSize>,
     /// The programs it may be used by.
-    #[serde(deserialize_with = "user_agents")]
+    #[serde(deserialize_with = "deserialize_user_agents")]
     #[schema(value_type = Option<Vec<schema::UserAgent>>)]
     allowed_user_agents: Vec<UserAgentPattern>,
     /// The addresses it may be used from.
-    #[serde(deserialize_with = "or_null")]
+    #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Network>>)]
     allowed_ip_addresses: Vec<String>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Data {
 /// A token that was made.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Generated {
+pub(super) struct GenerateTokenResponse {
     /// Its public id.
     #[schema(value_type = schema::TokenId)]
     token_id: TokenId,
@@ -77,12 +77,12 @@ pub(super) struct Generated {
     expires: String,
     /// Its secret form, for the one time that it is shown.
     #[schema(value_type = schema::TokenText)]
-    token: Revealed,
+    token: RevealedSecret,
 }
 
 /// A token's fields.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Fields {
+pub(super) struct UploadTokenResponse {
     /// Its public id.
     #[serde(rename = "tokenId")]
     #[schema(value_type = schema::TokenId)]
@@ -108,15 +108,15 @@ pub(super) struct Fields {
     revoked: bool,
 }
 
-impl Order {
-    fn request(self, who: &Who) -> Result<TokenRequest> {
-        let unfit = |why: String| Error::Unfit(why);
+impl GenerateTokenRequest {
+    fn into_token_request(self, who: &ApiCaller) -> Result<TokenRequest> {
+        let unfit = |why: String| Error::InvalidValue(why);
         let lifetime = match self.expires.trim() {
             "" | "auto" | "automatic" => RequestedLifetime::Default,
             "never" => RequestedLifetime::Never,
             text => RequestedLifetime::Until(UnixMillis::parse_utc(text).map_err(unfit)?),
         };
-        let (roles, foreign_roles) = sorted(&self.roles).map_err(unfit)?;
+        let (roles, foreign_roles) = split_foreign_roles(&self.roles).map_err(unfit)?;
         let data = self.data;
         let ips = data.allowed_ip_addresses.iter().map(|text| parse_network(text));
         let limits = TokenLimits {
@@ -132,7 +132,7 @@ impl Order {
 }
 
 /// Sorts names of roles into ours and those of another service.
-fn sorted(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
+fn split_foreign_roles(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     for name in names.iter().map(|name| name.trim()) {
         match name.parse::<Role>() {
@@ -144,18 +144,18 @@ fn sorted(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String
 }
 
 /// Reads a field for which null stands for nothing.
-fn or_null<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+fn deserialize_null_as_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-impl Fields {
-    fn of(record: TokenRecord) -> Self {
+impl UploadTokenResponse {
+    fn from_record(record: TokenRecord) -> Self {
         let ours = record.roles.iter().map(|role| role.to_string());
         Self {
             token_id: record.id,
-            expires: expires(&record),
+            expires: format_expiration(&record),
             roles: ours.chain(record.foreign_roles.iter().map(ToString::to_string)).collect(),
             revoked: record.state == TokenState::Revoked,
             tags: record.limits.tags,
@@ -165,7 +165,7 @@ impl Fields {
     }
 }
 
-fn expires(record: &TokenRecord) -> String {
+fn format_expiration(record: &TokenRecord) -> String {
     match record.expiry {
         TokenExpiry::Never => "never".to_owned(),
         TokenExpiry::Hard(_) | TokenExpiry::Sliding { .. } => record.deadline().format_utc(),
@@ -174,38 +174,47 @@ fn expires(record: &TokenRecord) -> String {
 
 /// Makes a token for the caller.
 #[utoipa::path(
-    post, path = "/auth/token/generate", tag = "upload", operation_id = "generateToken", request_body = Order,
-    responses((status = 200, description = "Made", body = Generated), Common, WithBody, Known)
+    post, path = "/auth/token/generate", tag = "upload", operation_id = "generateToken", request_body = GenerateTokenRequest,
+    responses((status = 200, description = "Made", body = GenerateTokenResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn generate(
-    State(room): State<Room>,
-    who: Who,
-    extract::Json(order): extract::Json<Order>,
-) -> Result<Json<Generated>> {
-    let request = order.request(&who)?;
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    extract::JsonBody(order): extract::JsonBody<GenerateTokenRequest>,
+) -> Result<Json<GenerateTokenResponse>> {
+    let request = order.into_token_request(&who)?;
     let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
     let token = issued.text.reveal().to_string().into();
-    Ok(Json(Generated { token_id: issued.record.id, expires: expires(&issued.record), token }))
+    Ok(Json(GenerateTokenResponse { token_id: issued.record.id, expires: format_expiration(&issued.record), token }))
 }
 
 /// Looks a token up.
 #[utoipa::path(
     get, path = "/auth/token/{id}", tag = "upload", operation_id = "tokenFields",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "Its fields", body = Fields), Common, Known)
+    responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn find(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
-    let record = room.work(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
-    Ok(Json(Fields::of(record)))
+pub(super) async fn find(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
+) -> Result<Json<UploadTokenResponse>> {
+    let record = room.run_blocking(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
+    Ok(Json(UploadTokenResponse::from_record(record)))
 }
 
 /// Revokes a token and returns its fields; the role to revoke is enough, without the one to look it up.
 #[utoipa::path(
     delete, path = "/auth/token/{id}", tag = "upload", operation_id = "dropToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "Its fields", body = Fields), Common, Known)
+    responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn revoke(State(room): State<Room>, who: Who, At(id): At<TokenId>) -> Result<Json<Fields>> {
-    let record = room.work(who.revoking(), move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
-    Ok(Json(Fields::of(record)))
+pub(super) async fn revoke(
+    State(room): State<ApiState>,
+    who: ApiCaller,
+    PathParam(id): PathParam<TokenId>,
+) -> Result<Json<UploadTokenResponse>> {
+    let record =
+        room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
+    Ok(Json(UploadTokenResponse::from_record(record)))
 }

@@ -8,29 +8,29 @@ use utoipa::openapi::schema::Ref;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
 
-use super::error::Problem;
+use super::error::ProblemDetails;
 use super::schema;
 
 /// What every call may answer.
-pub(super) struct Common;
+pub(super) struct CommonResponses;
 
 /// What a call with a query may answer besides.
-pub(super) struct Read;
+pub(super) struct QueryResponses;
 
 /// What a call with a body may answer besides.
-pub(super) struct WithBody;
+pub(super) struct BodyResponses;
 
 /// What a call that names something may answer besides.
-pub(super) struct Known;
+pub(super) struct ResourceResponses;
 
 /// The name of the problem's schema.
-const PROBLEM: &str = "Problem";
+const PROBLEM_SCHEMA_NAME: &str = "Problem";
 
-type Responses = BTreeMap<String, RefOr<Response>>;
+type ResponsesByStatus = BTreeMap<String, RefOr<Response>>;
 
-impl IntoResponses for Common {
-    fn responses() -> Responses {
-        let mut responses = problems(&[
+impl IntoResponses for CommonResponses {
+    fn responses() -> ResponsesByStatus {
+        let mut responses = problem_responses(&[
             ("401", "The caller is not proven"),
             ("403", "A page of another origin asks for a change with a password that the browser keeps"),
             ("406", "The request does not accept JSON"),
@@ -52,15 +52,15 @@ impl IntoResponses for Common {
     }
 }
 
-impl IntoResponses for Read {
-    fn responses() -> Responses {
-        problems(&[("400", "The query can't be read"), ("422", "A value of the query can't be")])
+impl IntoResponses for QueryResponses {
+    fn responses() -> ResponsesByStatus {
+        problem_responses(&[("400", "The query can't be read"), ("422", "A value of the query can't be")])
     }
 }
 
-impl IntoResponses for WithBody {
-    fn responses() -> Responses {
-        problems(&[
+impl IntoResponses for BodyResponses {
+    fn responses() -> ResponsesByStatus {
+        problem_responses(&[
             ("400", "The body can't be read"),
             ("409", "What is there stands against it"),
             ("413", "The body is larger than 64 KiB"),
@@ -70,9 +70,9 @@ impl IntoResponses for WithBody {
     }
 }
 
-impl IntoResponses for Known {
-    fn responses() -> Responses {
-        problems(&[
+impl IntoResponses for ResourceResponses {
+    fn responses() -> ResponsesByStatus {
+        problem_responses(&[
             ("403", "A role, or access to the node, is missing, or a page of another origin asks for a change"),
             ("404", "There is no such thing, or none that the caller may see"),
             ("409", "What is there stands against it"),
@@ -80,24 +80,24 @@ impl IntoResponses for Known {
     }
 }
 
-fn problems(statuses: &[(&str, &str)]) -> Responses {
+fn problem_responses(statuses: &[(&str, &str)]) -> ResponsesByStatus {
     let answer = |about: &str| {
-        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA_NAME))).build();
         ResponseBuilder::new().description(about).content("application/problem+json", problem).build()
     };
     statuses.iter().map(|(status, about)| ((*status).to_owned(), RefOr::T(answer(about)))).collect()
 }
 
 /// Returns the document without its paths.
-pub(super) fn frame() -> OpenApi {
+pub(super) fn base_document() -> OpenApi {
     let info = InfoBuilder::new()
         .title("patgate")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("Personal access tokens, their owners, and what they may reach."));
     let http = |scheme| SecurityScheme::Http(Http::new(scheme));
-    let components = schema::all()
+    let components = schema::all_schemas()
         .fold(ComponentsBuilder::new(), |components, (name, schema)| components.schema(name, schema))
-        .schema_from::<Problem>()
+        .schema_from::<ProblemDetails>()
         .security_scheme("bearer", http(HttpAuthScheme::Bearer))
         .security_scheme("basic", http(HttpAuthScheme::Basic));
     let none = Vec::<String>::new;
