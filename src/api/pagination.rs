@@ -1,4 +1,4 @@
-//! Lists in pages: `?limit` and `?cursor`, and a `Link` to the next page (RFC 8288).
+//! Lists in pages: `?limit` and `?cursor`, and a `NavigationLink` to the next page (RFC 8288).
 //!
 //! A cursor names the last entry that was shown, so that what is made or removed meanwhile shifts nothing.
 

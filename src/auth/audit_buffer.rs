@@ -10,7 +10,7 @@ use crate::domain::{AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis}
 
 /// How long what repeats is counted before it is told again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// As [`COUNTED`], for what is told of many at once.
+/// As [`USAGE_SERIES`], for what is told of many at once.
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
 /// How many different things are told apart at once.
 const MAX_DISTINCT_EVENTS: usize = 2048;

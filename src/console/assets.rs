@@ -6,14 +6,14 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::header;
 
-use super::fault::Fault;
+use super::error::ConsoleError;
 
-const STYLE: &str = include_str!("assets/console.css");
+const STYLE_SHEET: &str = include_str!("assets/console.css");
 const SCRIPT: &str = include_str!("assets/console.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
 /// The addresses of what pages load; they change with the content, so that a browser may keep it for ever.
-pub(super) struct Assets {
+pub(super) struct AssetUrls {
     /// The style sheet.
     pub(super) style: String,
     /// The script.
@@ -23,26 +23,27 @@ pub(super) struct Assets {
 }
 
 /// What this program's pages load.
-pub(super) static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
-    style: address(STYLE, "css"),
-    script: address(SCRIPT, "js"),
-    icon: address(ICON, "svg"),
+pub(super) static ASSET_URLS: LazyLock<AssetUrls> = LazyLock::new(|| AssetUrls {
+    style: asset_url(STYLE_SHEET, "css"),
+    script: asset_url(SCRIPT, "js"),
+    icon: asset_url(ICON, "svg"),
 });
 
-fn address(content: &str, kind: &str) -> String {
+fn asset_url(content: &str, kind: &str) -> String {
     let hash = blake3::hash(content.as_bytes()).to_hex();
     format!("/console/assets/{}.{kind}", &hash[..16])
 }
 
 /// Answers with a file of the console's own.
-pub(super) async fn answer(Path(name): Path<String>) -> Result<Response, Fault> {
+pub(super) async fn serve(Path(name): Path<String>) -> Result<Response, ConsoleError> {
     let asked = format!("/console/assets/{name}");
     let known = [
-        (&ASSETS.style, STYLE, "text/css; charset=utf-8"),
-        (&ASSETS.script, SCRIPT, "text/javascript; charset=utf-8"),
-        (&ASSETS.icon, ICON, "image/svg+xml"),
+        (&ASSET_URLS.style, STYLE_SHEET, "text/css; charset=utf-8"),
+        (&ASSET_URLS.script, SCRIPT, "text/javascript; charset=utf-8"),
+        (&ASSET_URLS.icon, ICON, "image/svg+xml"),
     ];
-    let (_, content, kind) = known.into_iter().find(|(address, ..)| **address == asked).ok_or(Fault::Nothing)?;
+    let (_, content, kind) =
+        known.into_iter().find(|(address, ..)| **address == asked).ok_or(ConsoleError::NotFound)?;
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
     Ok((headers, content).into_response())
 }

@@ -10,23 +10,23 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use serde::Deserialize;
 
-use super::fault::{Fault, Result, blocking};
-use super::guard::Caller;
-use super::place;
+use super::error::{ConsoleError, Result, run_blocking};
+use super::guard::ConsoleCaller;
+use super::paths;
 use crate::domain::TreePath;
 use crate::http::{AuthenticatedSession, BlockProducer, BodyError, streamed_body};
 use crate::tree::{self, FileReader, View};
 
 /// As much of a file as is read at once.
-const BLOCK: usize = 256 * 1024;
+const READ_BLOCK_BYTES: usize = 256 * 1024;
 /// What a stored file may do in a browser: nothing.
-const SANDBOX: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+const STORED_FILE_CSP: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 /// How a file can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum PreviewKind {
     /// As a picture.
-    Picture,
+    Image,
     /// As text.
     Text,
     /// By its name, not at all.
@@ -34,23 +34,23 @@ pub(super) enum Look {
 }
 
 /// Tells how a file of this name can be looked at.
-pub(super) fn look(name: &[u8]) -> Look {
-    match kind(name) {
+pub(super) fn preview_kind(name: &[u8]) -> PreviewKind {
+    match media_type(name) {
         "image/png" | "image/jpeg" | "image/gif" | "image/webp" | "image/avif" | "image/bmp" | "image/x-icon"
-        | "image/svg+xml" => Look::Picture,
-        kind if kind.starts_with("text/") => Look::Text,
+        | "image/svg+xml" => PreviewKind::Image,
+        kind if kind.starts_with("text/") => PreviewKind::Text,
         "application/json"
         | "application/xml"
         | "application/javascript"
         | "application/toml"
         | "application/x-sh"
-        | "application/sql" => Look::Text,
-        _ => Look::Other,
+        | "application/sql" => PreviewKind::Text,
+        _ => PreviewKind::Other,
     }
 }
 
 /// Returns the media type that a name stands for.
-pub(super) fn kind(name: &[u8]) -> &'static str {
+pub(super) fn media_type(name: &[u8]) -> &'static str {
     let extension = memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok());
     let guess = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
     guess.unwrap_or("application/octet-stream")
@@ -58,75 +58,77 @@ pub(super) fn kind(name: &[u8]) -> &'static str {
 
 /// What the address of a file asks for.
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct ContentQuery {
     download: Option<String>,
 }
 
 /// Sends a file: a picture or text to be looked at, anything else (and what is asked for so) to be kept.
-pub(super) async fn get(uri: Uri, Query(asked): Query<Asked>, caller: Caller) -> Result<Response> {
-    let path = place::of(&uri)?;
+pub(super) async fn get(uri: Uri, Query(asked): Query<ContentQuery>, caller: ConsoleCaller) -> Result<Response> {
+    let path = paths::from_uri(&uri)?;
     let view = caller.view();
     let session = caller.session().clone();
-    let name = path.name().ok_or(Fault::Nothing)?;
-    let (content, first) = blocking(move || Content::open(&view, &path)).await?;
-    let look = look(name.as_bytes());
-    let shown = look != Look::Other && asked.download.is_none();
+    let name = path.name().ok_or(ConsoleError::NotFound)?;
+    let (content, first) = run_blocking(move || FileContent::open(&view, &path)).await?;
+    let look = preview_kind(name.as_bytes());
+    let shown = look != PreviewKind::Other && asked.download.is_none();
     let kind = match look {
-        Look::Picture if shown => kind(name.as_bytes()),
-        Look::Text if shown => "text/plain; charset=utf-8",
-        Look::Picture | Look::Text | Look::Other => "application/octet-stream",
+        PreviewKind::Image if shown => media_type(name.as_bytes()),
+        PreviewKind::Text if shown => "text/plain; charset=utf-8",
+        PreviewKind::Image | PreviewKind::Text | PreviewKind::Other => "application/octet-stream",
     };
     let manner = if shown { "inline" } else { "attachment" };
-    let disposition = format!("{manner}; filename*=UTF-8''{}", place::query(name.as_bytes()).replace('/', "%2F"));
+    let disposition =
+        format!("{manner}; filename*=UTF-8''{}", paths::encode_query(name.as_bytes()).replace('/', "%2F"));
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.reader.entry().size));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| Fault::Lost)?);
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(STORED_FILE_CSP));
+    headers
+        .insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| ConsoleError::Internal)?);
     let mut response = (headers, Body::new(streamed_body(&session, first, content))).into_response();
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 
 /// A file that is read block by block.
-struct Content {
+struct FileContent {
     reader: FileReader,
-    at: u64,
-    left: u64,
+    offset: u64,
+    remaining: u64,
 }
 
-impl Content {
+impl FileContent {
     /// Opens a file; returns also its first block.
     fn open(view: &View, path: &TreePath) -> Result<(Self, Bytes)> {
         let reader = view.read(path)?;
         let left = reader.entry().size;
-        let mut content = Self { reader, at: 0, left };
-        let first = content.block()?.unwrap_or_default();
+        let mut content = Self { reader, offset: 0, remaining: left };
+        let first = content.next_block()?.unwrap_or_default();
         Ok((content, first))
     }
 
-    fn block(&mut self) -> tree::Result<Option<Bytes>> {
-        let length = usize::try_from(self.left).map_or(BLOCK, |left| left.min(BLOCK));
+    fn next_block(&mut self) -> tree::Result<Option<Bytes>> {
+        let length = usize::try_from(self.remaining).map_or(READ_BLOCK_BYTES, |left| left.min(READ_BLOCK_BYTES));
         if length == 0 {
             return Ok(None);
         }
         let mut buffer = vec![0; length];
-        let count = self.reader.read_at(&mut buffer, self.at)?;
+        let count = self.reader.read_at(&mut buffer, self.offset)?;
         if count < length {
             return Err(tree::Error::Filesystem(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        self.at += length as u64;
-        self.left -= length as u64;
+        self.offset += length as u64;
+        self.remaining -= length as u64;
         Ok(Some(buffer.into()))
     }
 }
 
-impl BlockProducer for Content {
+impl BlockProducer for FileContent {
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
-        self.block().map_err(|error| BodyError(error.to_string()))
+        self.next_block().map_err(|error| BodyError(error.to_string()))
     }
 
     fn remaining_bytes(&self) -> Option<u64> {
-        Some(self.left)
+        Some(self.remaining)
     }
 }

@@ -5,15 +5,15 @@ use axum::extract::Query;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::fault::{Fault, Result, in_turn};
-use super::guard::{Caller, Fields};
-use super::page::{Frame, Part, render};
-use super::place;
+use super::error::{ConsoleError, Result, in_turn};
+use super::guard::{ConsoleCaller, FormFields};
+use super::layout::{ConsoleSection, PageFrame, render_page};
+use super::paths;
 use super::tokens::form;
 use crate::domain::{AccessExplanation, AccessQuery, Protocol, TokenId, TreeOperation, TreePath};
 
 /// What an operation is called in the form.
-const OPERATIONS: [(TreeOperation, &str); 9] = [
+const OPERATION_LABELS: [(TreeOperation, &str); 9] = [
     (TreeOperation::Stat, "see that it is there"),
     (TreeOperation::List, "list a folder"),
     (TreeOperation::Read, "read or download"),
@@ -26,27 +26,27 @@ const OPERATIONS: [(TreeOperation, &str); 9] = [
 ];
 
 /// A grant or scope that allows.
-struct Source {
+struct ExplainSourceRow {
     place: String,
     href: String,
     permission: String,
 }
 
 /// An answer.
-struct Answer {
+struct ExplainAnswer {
     allowed: bool,
     sentence: String,
     rule: String,
     needs: String,
-    by: Vec<Source>,
+    by: Vec<ExplainSourceRow>,
     provided: Vec<String>,
 }
 
-impl From<AccessExplanation> for Answer {
+impl From<AccessExplanation> for ExplainAnswer {
     fn from(verdict: AccessExplanation) -> Self {
-        let source = |source: &crate::domain::AccessSource| Source {
+        let source = |source: &crate::domain::AccessSource| ExplainSourceRow {
             place: source.path.to_string(),
-            href: format!("/console/files{}", place::encode(&source.path)),
+            href: format!("/console/files{}", paths::encode(&source.path)),
             permission: source.scope.permission.to_string(),
         };
         Self {
@@ -62,61 +62,62 @@ impl From<AccessExplanation> for Answer {
 
 #[derive(Template)]
 #[template(path = "explain.html")]
-struct Page {
-    frame: Frame,
-    fields: Fields,
+struct ExplainPage {
+    frame: PageFrame,
+    fields: FormFields,
     token: String,
     operations: Vec<(&'static str, &'static str)>,
-    answer: Option<Answer>,
+    answer: Option<ExplainAnswer>,
     fault: Option<String>,
 }
 
-impl Page {
+impl ExplainPage {
     fn text<'a>(&'a self, name: &'a str) -> &'a str {
         self.fields.text(name).unwrap_or_default()
     }
 }
 
-fn path(fields: &Fields, name: &str) -> Result<Option<TreePath>> {
-    fields.text(name).map(form::path).transpose()
+fn path_field(fields: &FormFields, name: &str) -> Result<Option<TreePath>> {
+    fields.text(name).map(form::parse_path).transpose()
 }
 
-fn question(fields: &Fields) -> Result<AccessQuery> {
-    let operation = fields.read("op")?.unwrap_or(TreeOperation::Read);
+fn access_query(fields: &FormFields) -> Result<AccessQuery> {
+    let operation = fields.parse("op")?.unwrap_or(TreeOperation::Read);
     let question = AccessQuery {
         operation,
-        path: path(fields, "path")?.unwrap_or_default(),
+        path: path_field(fields, "path")?.unwrap_or_default(),
         target: None,
-        protocol: fields.read::<Protocol>("protocol")?,
-        address: fields.read("address")?,
+        protocol: fields.parse::<Protocol>("protocol")?,
+        address: fields.parse("address")?,
         user_agent: fields.text("program").map(str::to_owned),
-        size: fields.read("size")?,
+        size: fields.parse("size")?,
         mime: fields.text("mime").map(str::to_owned),
-        tags: fields.read("tag")?.into_iter().collect(),
+        tags: fields.parse("tag")?.into_iter().collect(),
     };
-    question.with_target(path(fields, "to")?).map_err(|fault| Fault::Form(fault.to_string()))
+    question.with_target(path_field(fields, "to")?).map_err(|fault| ConsoleError::InvalidForm(fault.to_string()))
 }
 
 /// Asks, and answers once it was asked.
-pub(super) async fn show(caller: Caller, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response> {
-    let fields = Fields::from(pairs);
-    let frame = Frame::new(&caller, Part::Explain);
-    let (tokens, who, own) = (caller.shared.tokens.clone(), caller.authority(), caller.session().token());
+pub(super) async fn show(caller: ConsoleCaller, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response> {
+    let fields = FormFields::from(pairs);
+    let frame = PageFrame::new(&caller, ConsoleSection::Explain);
+    let (tokens, who, own) = (caller.state.tokens.clone(), caller.authority(), caller.session().token());
     let token = fields.text("token").unwrap_or(own.as_str()).to_owned();
-    let operations = OPERATIONS.iter().map(|(operation, text)| (operation.as_str(), *text)).collect();
+    let operations = OPERATION_LABELS.iter().map(|(operation, text)| (operation.as_str(), *text)).collect();
     in_turn(caller.light(), move || {
         let asked = fields.text("path").is_some();
-        let ask = || -> Result<Answer> {
-            let id: TokenId = token.parse().map_err(|why: crate::domain::TokenError| Fault::Form(why.to_string()))?;
-            Ok(tokens.explain(&who, id, &question(&fields)?)?.into())
+        let ask = || -> Result<ExplainAnswer> {
+            let id: TokenId =
+                token.parse().map_err(|why: crate::domain::TokenError| ConsoleError::InvalidForm(why.to_string()))?;
+            Ok(tokens.explain(&who, id, &access_query(&fields)?)?.into())
         };
         let answer = asked.then(ask).transpose();
         let (status, answer, fault) = match answer {
             Ok(answer) => (StatusCode::OK, answer, None),
             Err(fault) if fault.status().is_server_error() => return Err(fault),
-            Err(fault) => (fault.status(), None, Some(fault.told())),
+            Err(fault) => (fault.status(), None, Some(fault.public_message())),
         };
-        render(status, &Page { frame, fields, token, operations, answer, fault })
+        render_page(status, &ExplainPage { frame, fields, token, operations, answer, fault })
     })
     .await
 }

@@ -1,8 +1,8 @@
 //! Files: a folder page by page, a file with its preview, and what can be done with either.
 
-mod change;
-mod folder;
-pub(super) mod picker;
+pub(super) mod directory_picker;
+mod edit;
+mod entry_page;
 
 use std::fmt::Write;
 
@@ -12,46 +12,46 @@ use axum::response::Response;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 
-pub(super) use change::{ask_delete, ask_rename, delete, make_folder, rename};
+pub(super) use edit::{confirm_delete, create_directory, delete, rename, rename_form};
 
-use super::content::{self, Look};
-use super::fault::{Fault, Result, on_tree};
-use super::guard::Caller;
-use super::page::{Frame, Part, render};
-use super::place;
-use super::words::{Moment, Size, grouped};
+use super::content::{self, PreviewKind};
+use super::error::{ConsoleError, Result, on_tree};
+use super::format::{DisplaySize, DisplayTime, format_grouped};
+use super::guard::ConsoleCaller;
+use super::layout::{ConsoleSection, PageFrame, render_page};
+use super::paths;
 use crate::domain::{Permission, TreePath, UnixMillis};
 use crate::tree::{self, Entry, View};
 
-use folder::{Block, From};
+use entry_page::{EntryPage, PageStart};
 
 /// Entries on a page.
-const PAGE: usize = 200;
+const ENTRIES_PER_PAGE: usize = 200;
 /// As much of a text as a page shows.
-const TEXT: usize = 64 * 1024;
+const PREVIEW_TEXT_BYTES: usize = 64 * 1024;
 
 /// What the address of a folder asks for.
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct DirectoryQuery {
     after: Option<String>,
     before: Option<String>,
     find: Option<String>,
 }
 
 /// A step of the way to a folder or file.
-struct Crumb {
+struct PathBreadcrumb {
     name: String,
     href: String,
 }
 
 /// An entry as the page shows it.
-struct Row {
+struct DirectoryEntryRow {
     name: String,
     href: String,
     folder: bool,
     picture: bool,
     size: String,
-    changed: Option<Moment>,
+    changed: Option<DisplayTime>,
     permission: Permission,
     rename: Option<String>,
     delete: Option<String>,
@@ -59,13 +59,13 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "folder.html")]
-struct FolderPage {
-    frame: Frame,
+struct DirectoryPage {
+    frame: PageFrame,
     title: String,
-    crumbs: Vec<Crumb>,
+    crumbs: Vec<PathBreadcrumb>,
     place: String,
     permission: Permission,
-    rows: Vec<Row>,
+    rows: Vec<DirectoryEntryRow>,
     count: String,
     find: String,
     previous: Option<String>,
@@ -76,13 +76,13 @@ struct FolderPage {
 #[derive(Template)]
 #[template(path = "file.html")]
 struct FilePage {
-    frame: Frame,
+    frame: PageFrame,
     title: String,
-    crumbs: Vec<Crumb>,
+    crumbs: Vec<PathBreadcrumb>,
     place: String,
     size: String,
     bytes: String,
-    changed: Moment,
+    changed: DisplayTime,
     kind: &'static str,
     permission: Permission,
     picture: bool,
@@ -92,94 +92,97 @@ struct FilePage {
 }
 
 /// Shows a folder or a file.
-pub(super) async fn show(caller: Caller, Query(asked): Query<Asked>, uri: Uri) -> Result<Response> {
-    let path = place::of(&uri)?;
-    let frame = Frame::new(&caller, Part::Files);
-    let (view, now) = (caller.view(), caller.shared.auth.now());
+pub(super) async fn show(caller: ConsoleCaller, Query(asked): Query<DirectoryQuery>, uri: Uri) -> Result<Response> {
+    let path = paths::from_uri(&uri)?;
+    let frame = PageFrame::new(&caller, ConsoleSection::Files);
+    let (view, now) = (caller.view(), caller.state.auth.now());
     on_tree(view, move |view| {
         let entry = view.stat(&path)?;
         if entry.is_directory() {
-            render(StatusCode::OK, &folder_page(frame, view, &path, &entry, &asked, now)?)
+            render_page(StatusCode::OK, &directory_page(frame, view, &path, &entry, &asked, now)?)
         } else {
-            render(StatusCode::OK, &file_page(frame, view, &path, &entry, now)?)
+            render_page(StatusCode::OK, &file_page(frame, view, &path, &entry, now)?)
         }
     })
     .await
 }
 
-fn folder_page(
-    frame: Frame,
+fn directory_page(
+    frame: PageFrame,
     view: &View,
     path: &TreePath,
     entry: &Entry,
-    asked: &Asked,
+    asked: &DirectoryQuery,
     now: UnixMillis,
-) -> Result<FolderPage> {
+) -> Result<DirectoryPage> {
     let from = match (&asked.after, &asked.before) {
-        (Some(after), _) => From::After(folder::key_of(after)?),
-        (None, Some(before)) => From::Before(folder::key_of(before)?),
-        (None, None) => From::Start,
+        (Some(after), _) => PageStart::After(entry_page::parse_cursor(after)?),
+        (None, Some(before)) => PageStart::Before(entry_page::parse_cursor(before)?),
+        (None, None) => PageStart::Beginning,
     };
     let find = asked.find.as_deref().unwrap_or_default().trim().to_owned();
-    let block = Block::of(view.list(path, true)?, &from, &find, PAGE)?;
-    let base = format!("/console/files{}", place::encode(path));
-    let sought = if find.is_empty() { String::new() } else { format!("&find={}", place::query(find.as_bytes())) };
+    let block = EntryPage::from_listing(view.list(path, true)?, &from, &find, ENTRIES_PER_PAGE)?;
+    let base = format!("/console/files{}", paths::encode(path));
+    let sought =
+        if find.is_empty() { String::new() } else { format!("&find={}", paths::encode_query(find.as_bytes())) };
     let turn = |name: &str, entry: Option<&Entry>| {
-        entry.map(|entry| format!("{base}?{name}={}{sought}", place::query(folder::cursor(entry).as_bytes())))
+        entry.map(|entry| {
+            format!("{base}?{name}={}{sought}", paths::encode_query(entry_page::write_cursor(entry).as_bytes()))
+        })
     };
     let changes = entry.permission.allows(Permission::W);
-    Ok(FolderPage {
+    Ok(DirectoryPage {
         frame,
-        title: title(path),
-        crumbs: crumbs(path),
-        place: place::encode(path),
+        title: page_title(path),
+        crumbs: breadcrumbs(path),
+        place: paths::encode(path),
         permission: entry.permission,
-        count: grouped(block.count),
-        previous: turn("before", block.entries.first().filter(|_| block.earlier)),
-        next: turn("after", block.entries.last().filter(|_| block.later)),
-        rows: block.entries.iter().filter_map(|entry| row(path, entry, changes, now)).collect(),
+        count: format_grouped(block.total),
+        previous: turn("before", block.entries.first().filter(|_| block.has_previous)),
+        next: turn("after", block.entries.last().filter(|_| block.has_next)),
+        rows: block.entries.iter().filter_map(|entry| entry_row(path, entry, changes, now)).collect(),
         find,
         changes,
     })
 }
 
-fn row(folder: &TreePath, entry: &Entry, changes: bool, now: UnixMillis) -> Option<Row> {
+fn entry_row(folder: &TreePath, entry: &Entry, changes: bool, now: UnixMillis) -> Option<DirectoryEntryRow> {
     let name = entry.valid_name()?;
-    let at = place::encode(&folder.child(&name));
+    let at = paths::encode(&folder.child(&name));
     let known = entry.permission != Permission::NONE;
-    Some(Row {
+    Some(DirectoryEntryRow {
         name: name.to_string(),
         href: format!("/console/files{at}"),
         folder: entry.is_directory(),
-        picture: content::look(name.as_bytes()) == Look::Picture,
-        size: if entry.is_directory() { String::new() } else { Size(entry.size).to_string() },
-        changed: known.then(|| Moment::of_file(entry.modified, now)),
+        picture: content::preview_kind(name.as_bytes()) == PreviewKind::Image,
+        size: if entry.is_directory() { String::new() } else { DisplaySize(entry.size).to_string() },
+        changed: known.then(|| DisplayTime::from_file_time(entry.modified, now)),
         permission: entry.permission,
         rename: changes.then(|| format!("/console/rename{at}")),
         delete: changes.then(|| format!("/console/delete{at}")),
     })
 }
 
-fn file_page(frame: Frame, view: &View, path: &TreePath, entry: &Entry, now: UnixMillis) -> Result<FilePage> {
-    let look = content::look(&entry.name);
+fn file_page(frame: PageFrame, view: &View, path: &TreePath, entry: &Entry, now: UnixMillis) -> Result<FilePage> {
+    let look = content::preview_kind(&entry.name);
     let readable = entry.permission.allows(Permission::R);
     let (text, cut) = match look {
-        Look::Picture => (None, false),
-        Look::Text | Look::Other if readable => beginning(view, path, look)?,
-        Look::Text | Look::Other => (None, false),
+        PreviewKind::Image => (None, false),
+        PreviewKind::Text | PreviewKind::Other if readable => text_preview(view, path, look)?,
+        PreviewKind::Text | PreviewKind::Other => (None, false),
     };
     let parent = path.parent().unwrap_or_default();
     Ok(FilePage {
         frame,
-        title: title(path),
-        crumbs: crumbs(path),
-        place: place::encode(path),
-        size: Size(entry.size).to_string(),
-        bytes: grouped(usize::try_from(entry.size).unwrap_or(usize::MAX)),
-        changed: Moment::of_file(entry.modified, now),
-        kind: content::kind(&entry.name),
+        title: page_title(path),
+        crumbs: breadcrumbs(path),
+        place: paths::encode(path),
+        size: DisplaySize(entry.size).to_string(),
+        bytes: format_grouped(usize::try_from(entry.size).unwrap_or(usize::MAX)),
+        changed: DisplayTime::from_file_time(entry.modified, now),
+        kind: content::media_type(&entry.name),
         permission: entry.permission,
-        picture: readable && look == Look::Picture,
+        picture: readable && look == PreviewKind::Image,
         text,
         cut,
         removable: view.stat(&parent).is_ok_and(|folder| folder.permission.allows(Permission::W)),
@@ -187,12 +190,12 @@ fn file_page(frame: Frame, view: &View, path: &TreePath, entry: &Entry, now: Uni
 }
 
 /// Reads the beginning of a file that may be text; tells whether there is more of it.
-fn beginning(view: &View, path: &TreePath, look: Look) -> Result<(Option<String>, bool)> {
+fn text_preview(view: &View, path: &TreePath, look: PreviewKind) -> Result<(Option<String>, bool)> {
     let reader = match view.read(path) {
         Err(tree::Error::Forbidden) => return Ok((None, false)),
         other => other?,
     };
-    let mut buffer = vec![0; TEXT];
+    let mut buffer = vec![0; PREVIEW_TEXT_BYTES];
     let count = reader.read_at(&mut buffer, 0)?;
     buffer.truncate(count);
     let cut = reader.entry().size > count as u64;
@@ -205,14 +208,14 @@ fn beginning(view: &View, path: &TreePath, look: Look) -> Result<(Option<String>
         Err(error) if cut && buffer.len() - error.valid_up_to() < 4 => {
             String::from_utf8_lossy(&buffer[..error.valid_up_to()]).into_owned()
         }
-        Err(_) if look == Look::Text => String::from_utf8_lossy(&buffer).into_owned(),
+        Err(_) if look == PreviewKind::Text => String::from_utf8_lossy(&buffer).into_owned(),
         Err(_) => return Ok((None, false)),
     };
-    Ok((Some(visible(&text)), cut))
+    Ok((Some(escape_control_characters(&text)), cut))
 }
 
 /// Shows control characters, and those that turn the direction of writing, as escapes.
-fn visible(text: &str) -> String {
+fn escape_control_characters(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -226,17 +229,17 @@ fn visible(text: &str) -> String {
     out
 }
 
-fn title(path: &TreePath) -> String {
+fn page_title(path: &TreePath) -> String {
     path.name().map_or_else(|| "Files".to_owned(), |name| name.to_string())
 }
 
 /// Returns the way to a path, from the root to itself.
-fn crumbs(path: &TreePath) -> Vec<Crumb> {
+fn breadcrumbs(path: &TreePath) -> Vec<PathBreadcrumb> {
     let mut at = TreePath::root();
-    let mut crumbs = vec![Crumb { name: "Files".to_owned(), href: "/console/files".to_owned() }];
+    let mut crumbs = vec![PathBreadcrumb { name: "Files".to_owned(), href: "/console/files".to_owned() }];
     for name in path.names() {
         at = at.child(&name);
-        crumbs.push(Crumb { name: name.to_string(), href: format!("/console/files{}", place::encode(&at)) });
+        crumbs.push(PathBreadcrumb { name: name.to_string(), href: format!("/console/files{}", paths::encode(&at)) });
     }
     crumbs
 }
@@ -244,8 +247,8 @@ fn crumbs(path: &TreePath) -> Vec<Crumb> {
 /// Refuses to rename, remove or make what can't be named.
 ///
 /// # Errors
-/// [`Fault::Form`].
-pub(super) fn name(text: &str) -> Result<crate::domain::EntryName> {
+/// [`ConsoleError::Form`].
+pub(super) fn parse_name(text: &str) -> Result<crate::domain::EntryName> {
     crate::domain::EntryName::new(text.as_bytes())
-        .map_err(|why| Fault::Form(format!("This name can’t be used: {why}.")))
+        .map_err(|why| ConsoleError::InvalidForm(format!("This name can’t be used: {why}.")))
 }

@@ -6,9 +6,9 @@ use axum::extract::{Form, FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, header};
 
-use super::Shared;
-use super::fault::{Fault, Result, in_turn};
-use super::visits::Visit;
+use super::ConsoleState;
+use super::browser_sessions::BrowserSession;
+use super::error::{ConsoleError, Result, in_turn};
 use crate::auth::{Session, TooMuchWork, WorkPermit};
 use crate::domain::{Peer, Protocol, Role};
 use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};
@@ -17,26 +17,26 @@ use crate::tree::View;
 
 /// Returns the name of the cookie that stands for a visit, and its path. Over TLS only an answer of this very host that
 /// came over TLS can have set a cookie of this name (RFC 6265bis section 4.1.3.2), which asks for the root as its path.
-pub(super) fn cookie_name(encrypted: bool) -> (&'static str, &'static str) {
+pub(super) fn session_cookie_name(encrypted: bool) -> (&'static str, &'static str) {
     if encrypted { ("__Host-patgate_console", "/") } else { ("patgate_console", "/console") }
 }
 
 /// A caller who is signed in, and whose token lives at this moment.
-pub(super) struct Caller {
+pub(super) struct ConsoleCaller {
     /// The visit.
-    pub(super) visit: Arc<Visit>,
+    pub(super) browser_session: Arc<BrowserSession>,
     /// What all pages share.
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<ConsoleState>,
     /// The server as the browser knows it.
-    pub(super) server: PublicAddress,
+    pub(super) public_address: PublicAddress,
     /// Whether the browser talks to it over TLS.
-    pub(super) encrypted: bool,
+    pub(super) is_encrypted: bool,
 }
 
-impl Caller {
+impl ConsoleCaller {
     /// Returns the session.
     pub(super) fn session(&self) -> &Session {
-        self.visit.session()
+        self.browser_session.session()
     }
 
     /// Returns who asks, for the rooms that decide what is theirs to ask.
@@ -58,105 +58,112 @@ impl Caller {
 
     /// Tells whether a role is the caller's, so that a page offers what it may do; what it may do is decided
     /// elsewhere.
-    pub(super) fn has(&self, role: Role) -> bool {
+    pub(super) fn has_role(&self, role: Role) -> bool {
         self.session().roles().is_ok_and(|roles| roles.includes(role))
     }
 
     /// Returns the tree as the caller may see it.
     pub(super) fn view(&self) -> View {
-        self.shared.tree.view(self.session().clone())
+        self.state.tree.view(self.session().clone())
     }
 }
 
 /// A form of this console, sent by a caller who is signed in.
-pub(super) struct Sent {
+pub(super) struct SubmittedForm {
     /// Who sent it.
-    pub(super) caller: Caller,
+    pub(super) caller: ConsoleCaller,
     /// What stands in it.
-    pub(super) fields: Fields,
+    pub(super) fields: FormFields,
 }
 
 /// A request of this console's script, by a caller who is signed in.
-pub(super) struct Scripted(pub(super) Caller);
+pub(super) struct ScriptRequest(pub(super) ConsoleCaller);
 
 /// The fields of a form; those left empty count as not there.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct FormFields(Vec<(String, String)>);
 
-impl Fields {
+impl FormFields {
     /// Returns the first value of a field.
     pub(super) fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.all(name).next()
+        self.values(name).next()
     }
 
     /// Returns all values of a field.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, value)| key == name && !value.trim().is_empty()).map(|(_, value)| value.trim())
     }
 
     /// Returns all values of a field as they are, empty ones too.
-    pub(super) fn each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn raw_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Reads a field.
     ///
     /// # Errors
-    /// [`Fault::Form`] with what the value's own reader says.
-    pub(super) fn read<T>(&self, name: &str) -> Result<Option<T>>
+    /// [`ConsoleError::Form`] with what the value's own reader says.
+    pub(super) fn parse<T>(&self, name: &str) -> Result<Option<T>>
     where
         T: std::str::FromStr,
         T::Err: std::fmt::Display,
     {
-        self.text(name).map(|text| text.parse().map_err(|why: T::Err| Fault::Form(why.to_string()))).transpose()
+        self.text(name)
+            .map(|text| text.parse().map_err(|why: T::Err| ConsoleError::InvalidForm(why.to_string())))
+            .transpose()
     }
 }
 
-impl From<Vec<(String, String)>> for Fields {
+impl From<Vec<(String, String)>> for FormFields {
     fn from(pairs: Vec<(String, String)>) -> Self {
         Self(pairs)
     }
 }
 
-impl FromRequestParts<Arc<Shared>> for Caller {
-    type Rejection = Fault;
+impl FromRequestParts<Arc<ConsoleState>> for ConsoleCaller {
+    type Rejection = ConsoleError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
-        let origin = origin(parts)?;
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<Self> {
+        let origin = request_origin(parts)?;
         let stranger = || match (parts.method == Method::GET).then(|| parts.uri.clone()) {
-            Some(next) if comes_from_elsewhere(&parts.headers) => Fault::Elsewhere { next },
-            next => Fault::Stranger { next },
+            Some(next) if is_cross_site_link(&parts.headers) => ConsoleError::CrossSiteLink { next },
+            next => ConsoleError::NotSignedIn { next },
         };
-        let visit = visit(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
+        let visit = find_browser_session(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
         ConnectionHandle::notify_authenticated(&parts.extensions, visit.session())?;
         visit.session().record_use();
-        Ok(Self { server: server(&parts.extensions), encrypted: origin.encrypted, visit, shared: shared.clone() })
+        Ok(Self {
+            public_address: public_address(&parts.extensions),
+            is_encrypted: origin.encrypted,
+            browser_session: visit,
+            state: shared.clone(),
+        })
     }
 }
 
-impl FromRequestParts<Arc<Shared>> for Scripted {
-    type Rejection = Fault;
+impl FromRequestParts<Arc<ConsoleState>> for ScriptRequest {
+    type Rejection = ConsoleError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(&parts.extensions, &parts.headers)?;
-        let caller = Caller::from_request_parts(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<Self> {
+        require_same_origin(&parts.extensions, &parts.headers)?;
+        let caller = ConsoleCaller::from_request_parts(parts, shared).await?;
         let csrf = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if caller.visit.fits(csrf) { Ok(Self(caller)) } else { Err(Fault::Foreign) }
+        if caller.browser_session.is_csrf_token(csrf) { Ok(Self(caller)) } else { Err(ConsoleError::CrossSite) }
     }
 }
 
-impl FromRequest<Arc<Shared>> for Sent {
-    type Rejection = Fault;
+impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
+    type Rejection = ConsoleError;
 
-    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
-        at_home(request.extensions(), request.headers())?;
+    async fn from_request(request: Request, shared: &Arc<ConsoleState>) -> Result<Self> {
+        require_same_origin(request.extensions(), request.headers())?;
         let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, shared).await?;
-        let fields = fields(Request::from_parts(parts, body)).await?;
-        if caller.visit.fits(fields.text("csrf").unwrap_or_default()) {
+        let caller = ConsoleCaller::from_request_parts(&mut parts, shared).await?;
+        let fields = read_form(Request::from_parts(parts, body)).await?;
+        if caller.browser_session.is_csrf_token(fields.text("csrf").unwrap_or_default()) {
             Ok(Self { caller, fields })
         } else {
-            Err(Fault::Foreign)
+            Err(ConsoleError::CrossSite)
         }
     }
 }
@@ -164,26 +171,30 @@ impl FromRequest<Arc<Shared>> for Sent {
 /// Reads a form.
 ///
 /// # Errors
-/// [`Fault::Form`], [`Fault::TooSlow`].
-pub(super) async fn fields(request: Request) -> Result<Fields> {
+/// [`ConsoleError::Form`], [`ConsoleError::TooSlow`].
+pub(super) async fn read_form(request: Request) -> Result<FormFields> {
     match Form::<Vec<(String, String)>>::from_request(request, &()).await {
-        Ok(Form(pairs)) => Ok(Fields(pairs)),
-        Err(why) if RequestBodyError::is_too_slow(&why) => Err(Fault::TooSlow),
-        Err(why) => Err(Fault::Form(why.body_text())),
+        Ok(Form(pairs)) => Ok(FormFields(pairs)),
+        Err(why) if RequestBodyError::is_too_slow(&why) => Err(ConsoleError::TooSlow),
+        Err(why) => Err(ConsoleError::InvalidForm(why.body_text())),
     }
 }
 
 /// Refuses what a page of another origin sent.
 ///
 /// # Errors
-/// [`Fault::Foreign`].
-pub(super) fn at_home(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
-    let origin = extensions.get::<RequestSource>().copied().ok_or(Fault::Nothing)?;
-    if is_cross_origin(&server(extensions), origin.encrypted, headers) { Err(Fault::Foreign) } else { Ok(()) }
+/// [`ConsoleError::Foreign`].
+pub(super) fn require_same_origin(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
+    let origin = extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)?;
+    if is_cross_origin(&public_address(extensions), origin.encrypted, headers) {
+        Err(ConsoleError::CrossSite)
+    } else {
+        Ok(())
+    }
 }
 
 /// Tells whether a link on another site's page led here: browsers leave a `SameSite=Strict` cookie out then.
-fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+fn is_cross_site_link(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|given| given == value);
     is("sec-fetch-site", "cross-site") && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
@@ -191,9 +202,13 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
 /// Returns the visit that a request's cookie stands for, while its token lives.
 ///
 /// # Errors
-/// [`Fault::TooMuchWork`].
-pub(super) async fn visit(shared: &Shared, origin: RequestSource, headers: &HeaderMap) -> Result<Option<Arc<Visit>>> {
-    let found = cookie(headers, origin.encrypted).and_then(|cookie| shared.visits.find(cookie));
+/// [`ConsoleError::TooMuchWork`].
+pub(super) async fn find_browser_session(
+    shared: &ConsoleState,
+    origin: RequestSource,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<BrowserSession>>> {
+    let found = session_cookie(headers, origin.encrypted).and_then(|cookie| shared.browser_sessions.find(cookie));
     // The cookie stands for a token, and so holds only where the token was shown.
     let Some(visit) = found.filter(|visit| peer(origin, headers) == *visit.session().peer()) else { return Ok(None) };
     let session = visit.session().clone();
@@ -201,7 +216,7 @@ pub(super) async fn visit(shared: &Shared, origin: RequestSource, headers: &Head
     // In a turn of revoking: the form that revokes passes here first.
     match in_turn(async move { turn.revoking_turn().await }, move || Ok(session.revalidate())).await {
         Ok(Ok(_)) => Ok(Some(visit)),
-        Err(Fault::TooMuchWork(full)) => Err(full.into()),
+        Err(ConsoleError::TooMuchWork(full)) => Err(full.into()),
         Ok(Err(_)) | Err(_) => {
             visit.close();
             Ok(None)
@@ -218,18 +233,18 @@ pub(super) fn peer(origin: RequestSource, headers: &HeaderMap) -> Peer {
 /// Returns where a request came from.
 ///
 /// # Errors
-/// [`Fault::Nothing`] when it did not come through the gateway.
-pub(super) fn origin(parts: &Parts) -> Result<RequestSource> {
-    parts.extensions.get::<RequestSource>().copied().ok_or(Fault::Nothing)
+/// [`ConsoleError::Nothing`] when it did not come through the gateway.
+pub(super) fn request_origin(parts: &Parts) -> Result<RequestSource> {
+    parts.extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)
 }
 
 /// Returns the server as the browser knows it.
-pub(super) fn server(extensions: &Extensions) -> PublicAddress {
+pub(super) fn public_address(extensions: &Extensions) -> PublicAddress {
     extensions.get::<PublicAddress>().cloned().unwrap_or_default()
 }
 
-fn cookie(headers: &HeaderMap, encrypted: bool) -> Option<&str> {
-    let (name, _) = cookie_name(encrypted);
+fn session_cookie(headers: &HeaderMap, encrypted: bool) -> Option<&str> {
+    let (name, _) = session_cookie_name(encrypted);
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
@@ -243,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_found_among_others() {
+    fn session_cookie_is_found_among_others() {
         let both = headers(&[("cookie", "a=b; patgate_console=xyz; c=d; __Host-patgate_console=abc")]);
-        assert_eq!(cookie(&both, false), Some("xyz"));
-        assert_eq!(cookie(&both, true), Some("abc"), "what came in the clear counts for nothing over TLS");
-        assert_eq!(cookie(&headers(&[("cookie", "patgate_consolex=xyz; patgate=1")]), false), None);
-        assert_eq!(cookie(&headers(&[("cookie", "patgate_console=xyz")]), true), None);
+        assert_eq!(session_cookie(&both, false), Some("xyz"));
+        assert_eq!(session_cookie(&both, true), Some("abc"), "what came in the clear counts for nothing over TLS");
+        assert_eq!(session_cookie(&headers(&[("cookie", "patgate_consolex=xyz; patgate=1")]), false), None);
+        assert_eq!(session_cookie(&headers(&[("cookie", "patgate_console=xyz")]), true), None);
     }
 }

@@ -6,22 +6,22 @@
 
 mod assets;
 mod audit;
+mod browser_sessions;
 mod content;
-mod door;
+mod error;
 mod explain;
-mod fault;
 mod files;
+mod format;
 mod guard;
+mod layout;
+mod login;
 mod multipart;
-mod page;
-mod people;
-mod place;
+mod paths;
 mod policy;
 mod sessions;
 mod tokens;
 mod upload;
-mod visits;
-mod words;
+mod users;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,106 +39,112 @@ use crate::http::{BodyError, RequestBody, RequestSource, ResponseBody, set_retry
 use crate::tokens::TokenService;
 use crate::tree::Tree;
 
-use fault::Said;
-use page::Frame;
-use visits::Visits;
+use browser_sessions::BrowserSessions;
+use error::ErrorMessage;
+use layout::PageFrame;
 
 /// The longest form that is read.
-const FORM: usize = 256 * 1024;
+const FORM_BYTES: usize = 256 * 1024;
 /// How long a browser is told to wait when the server is busy.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What a page of the console may load and do: what this server serves, and nothing inline.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Answers `/console/`; clones share all state.
 #[derive(Clone)]
 pub struct Console {
     router: Router,
-    shared: Arc<Shared>,
+    state: Arc<ConsoleState>,
 }
 
 /// What all pages share.
-struct Shared {
+struct ConsoleState {
     tree: Tree,
     auth: Authenticator,
-    visits: Visits,
+    browser_sessions: BrowserSessions,
     tokens: TokenService,
-    sftp: Option<SocketAddr>,
+    sftp_address: Option<SocketAddr>,
 }
 
 impl Console {
     /// Shows tokens and a tree to callers that `auth` proves. `sftp` is where SFTP is answered, for
     /// the set-ups of clients.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
-        let shared = Arc::new(Shared { tree, auth, tokens, visits: Visits::new(clock), sftp });
-        Self { router: router().with_state(shared.clone()), shared }
+        let shared = Arc::new(ConsoleState {
+            tree,
+            auth,
+            tokens,
+            browser_sessions: BrowserSessions::new(clock),
+            sftp_address: sftp,
+        });
+        Self { router: router().with_state(shared.clone()), state: shared }
     }
 
     /// Answers one request.
-    pub async fn answer(&self, mut request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
+    pub async fn handle(&self, mut request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
         request.extensions_mut().insert(origin);
         let headers = request.headers().clone();
         // The router never fails.
         let Ok(mut response) = self.router.clone().call(request).await;
-        if let Some(said) = response.extensions_mut().remove::<Said>() {
-            let visit = guard::visit(&self.shared, origin, &headers).await;
-            let frame = visit.ok().flatten().map(|visit| Frame::around(&self.shared, &visit, None));
-            response = said.page(response.status(), frame);
+        if let Some(said) = response.extensions_mut().remove::<ErrorMessage>() {
+            let visit = guard::find_browser_session(&self.state, origin, &headers).await;
+            let frame = visit.ok().flatten().map(|visit| PageFrame::for_browser_session(&self.state, &visit, None));
+            response = said.into_page(response.status(), frame);
         }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
-        stamp(response.headers_mut());
+        set_security_headers(response.headers_mut());
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            set_retry_after(response.headers_mut(), BUSY);
+            set_retry_after(response.headers_mut(), BUSY_RETRY_AFTER);
         }
         response
     }
 }
 
-fn router() -> Router<Arc<Shared>> {
+fn router() -> Router<Arc<ConsoleState>> {
     Router::new()
-        .route("/console", get(door::home))
-        .route("/console/", get(door::home))
-        .route("/console/sign-in", get(door::ask).post(door::sign_in))
-        .route("/console/sign-out", post(door::sign_out))
-        .route("/console/assets/{name}", get(assets::answer))
+        .route("/console", get(login::redirect_to_tokens))
+        .route("/console/", get(login::redirect_to_tokens))
+        .route("/console/sign-in", get(login::sign_in_form).post(login::sign_in))
+        .route("/console/sign-out", post(login::sign_out))
+        .route("/console/assets/{name}", get(assets::serve))
         .route("/console/files", get(files::show))
         .route("/console/files/{*path}", get(files::show))
-        .route("/console/folder", post(files::make_folder))
-        .route("/console/folder/{*path}", post(files::make_folder))
-        .route("/console/rename/{*path}", get(files::ask_rename).post(files::rename))
-        .route("/console/delete/{*path}", get(files::ask_delete).post(files::delete))
+        .route("/console/folder", post(files::create_directory))
+        .route("/console/folder/{*path}", post(files::create_directory))
+        .route("/console/rename/{*path}", get(files::rename_form).post(files::rename))
+        .route("/console/delete/{*path}", get(files::confirm_delete).post(files::delete))
         .route("/console/raw/{*path}", get(content::get).put(upload::put))
         .route("/console/upload", post(upload::post))
         .route("/console/upload/{*path}", post(upload::post))
-        .route("/console/folders", get(files::picker::answer))
-        .route("/console/folders/{*path}", get(files::picker::answer))
+        .route("/console/folders", get(files::directory_picker::list_directories))
+        .route("/console/folders/{*path}", get(files::directory_picker::list_directories))
         .route("/console/tokens", get(tokens::list))
-        .route("/console/tokens/new", get(tokens::ask).post(tokens::make))
+        .route("/console/tokens/new", get(tokens::create_form).post(tokens::create))
         .route("/console/tokens/{id}", get(tokens::show))
-        .route("/console/tokens/{id}/change", get(tokens::ask_change).post(tokens::change))
-        .route("/console/tokens/{id}/rotate", get(tokens::ask_rotate).post(tokens::rotate))
-        .route("/console/tokens/{id}/revoke", get(tokens::ask_revoke).post(tokens::revoke))
-        .route("/console/revoke-all/{owner}", get(tokens::ask_revoke_all).post(tokens::revoke_all))
-        .route("/console/people", get(people::list))
-        .route("/console/people/new", get(people::ask_new).post(people::make))
-        .route("/console/people/{login}", get(people::show))
-        .route("/console/people/{login}/delete", get(people::ask_delete).post(people::delete))
-        .route("/console/people/{login}/{what}", post(people::act))
-        .route("/console/policy", get(policy::show).post(policy::change))
+        .route("/console/tokens/{id}/change", get(tokens::edit_form).post(tokens::update))
+        .route("/console/tokens/{id}/rotate", get(tokens::confirm_rotate).post(tokens::rotate))
+        .route("/console/tokens/{id}/revoke", get(tokens::confirm_revoke).post(tokens::revoke))
+        .route("/console/revoke-all/{owner}", get(tokens::confirm_revoke_all).post(tokens::revoke_all))
+        .route("/console/people", get(users::list))
+        .route("/console/people/new", get(users::create_form).post(users::create))
+        .route("/console/people/{login}", get(users::show))
+        .route("/console/people/{login}/delete", get(users::confirm_delete).post(users::delete))
+        .route("/console/people/{login}/{what}", post(users::update))
+        .route("/console/policy", get(policy::show).post(policy::update))
         .route("/console/audit", get(audit::show))
         .route("/console/explain", get(explain::show))
         .route("/console/sessions", get(sessions::list))
-        .route("/console/sessions/end", post(sessions::end))
-        .fallback(fault::nothing_here)
-        .method_not_allowed_fallback(fault::nothing_here)
-        .layer(DefaultBodyLimit::max(FORM))
+        .route("/console/sessions/end", post(sessions::close))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::not_found)
+        .layer(DefaultBodyLimit::max(FORM_BYTES))
 }
 
 /// Keeps pages out of caches and frames, and browsers from guessing types.
-fn stamp(headers: &mut HeaderMap) {
+fn set_security_headers(headers: &mut HeaderMap) {
     let defaults = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, PAGE_CSP),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

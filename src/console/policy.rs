@@ -4,12 +4,12 @@ use askama::Template;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::fault::{Result, in_turn};
-use super::guard::{Caller, Sent};
-use super::page::{Frame, Part, render};
+use super::error::{Result, in_turn};
+use super::guard::{ConsoleCaller, SubmittedForm};
+use super::layout::{ConsoleSection, PageFrame, render_page};
 use crate::domain::Policy;
 
-struct Key {
+struct PolicyField {
     name: &'static str,
     value: String,
     title: &'static str,
@@ -18,15 +18,15 @@ struct Key {
 
 #[derive(Template)]
 #[template(path = "policy.html")]
-struct Page {
-    frame: Frame,
-    keys: Vec<Key>,
+struct PolicyPage {
+    frame: PageFrame,
+    keys: Vec<PolicyField>,
     fault: Option<String>,
     done: Option<String>,
 }
 
-fn keys(policy: &Policy) -> Vec<Key> {
-    let key = |name, value: String, title, hint| Key { name, value, title, hint };
+fn policy_fields(policy: &Policy) -> Vec<PolicyField> {
+    let key = |name, value: String, title, hint| PolicyField { name, value, title, hint };
     vec![
         key(
             "max-tokens-per-user",
@@ -68,30 +68,30 @@ fn keys(policy: &Policy) -> Vec<Key> {
 }
 
 /// Shows the policy.
-pub(super) async fn show(caller: Caller) -> Result<Response> {
-    let frame = Frame::new(&caller, Part::Policy);
-    let (tokens, who) = (caller.shared.tokens.clone(), caller.authority());
+pub(super) async fn show(caller: ConsoleCaller) -> Result<Response> {
+    let frame = PageFrame::new(&caller, ConsoleSection::Policy);
+    let (tokens, who) = (caller.state.tokens.clone(), caller.authority());
     let policy = in_turn(caller.light(), move || Ok(tokens.policy(&who)?)).await?;
-    render(StatusCode::OK, &Page { frame, keys: keys(&policy), fault: None, done: None })
+    render_page(StatusCode::OK, &PolicyPage { frame, keys: policy_fields(&policy), fault: None, done: None })
 }
 
 /// Changes one key.
-pub(super) async fn change(sent: Sent) -> Result<Response> {
-    let frame = Frame::new(&sent.caller, Part::Policy);
-    let (tokens, who) = (sent.caller.shared.tokens.clone(), sent.caller.authority());
+pub(super) async fn update(sent: SubmittedForm) -> Result<Response> {
+    let frame = PageFrame::new(&sent.caller, ConsoleSection::Policy);
+    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
     let key = sent.fields.text("key").unwrap_or_default().to_owned();
     let value = sent.fields.text("value").unwrap_or_default().to_owned();
     in_turn(sent.caller.light(), move || {
         let (status, policy, fault) = match tokens.set_policy(&who, &key, &value) {
             Ok(policy) => (StatusCode::OK, policy, None),
             Err(error @ crate::tokens::Error::InvalidSetting(_)) => {
-                let fault = super::fault::Fault::from(error);
-                (fault.status(), tokens.policy(&who)?, Some(fault.told()))
+                let fault = super::error::ConsoleError::from(error);
+                (fault.status(), tokens.policy(&who)?, Some(fault.public_message()))
             }
             Err(error) => return Err(error.into()),
         };
         let done = fault.is_none().then(|| format!("{key} is {value} now."));
-        render(status, &Page { frame, keys: keys(&policy), fault, done })
+        render_page(status, &PolicyPage { frame, keys: policy_fields(&policy), fault, done })
     })
     .await
 }

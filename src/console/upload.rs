@@ -13,57 +13,57 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Deserialize;
 
-use super::Shared;
-use super::fault::{Fault, Result, blocking};
-use super::files::name;
-use super::guard::{Caller, Scripted, at_home};
-use super::multipart::{Multipart, Part, piece};
-use super::page::{self, Frame, render};
-use super::place;
+use super::ConsoleState;
+use super::error::{ConsoleError, Result, run_blocking};
+use super::files::parse_name;
+use super::guard::{ConsoleCaller, ScriptRequest, require_same_origin};
+use super::layout::{self, PageFrame, render_page};
+use super::multipart::{MultipartForm, MultipartPart, read_body_chunk};
+use super::paths;
 use crate::auth::SessionEnded;
 use crate::domain::TreePath;
 use crate::tree::{self, StagedUpload, View, WriteConditions};
 
 /// As much of a file as is written at once.
-const BLOCK: usize = 256 * 1024;
+const WRITE_BLOCK_BYTES: usize = 256 * 1024;
 /// The longest value of a field beside the files.
-const FIELD: usize = 1024;
+const FIELD_VALUE_BYTES: usize = 1024;
 /// How many files a form may hold.
-const FILES: usize = 1000;
+const MAX_FILES_PER_FORM: usize = 1000;
 
 /// What the address of a file asks for.
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct UploadQuery {
     replace: Option<String>,
 }
 
 /// What a file comes from, piece by piece.
-trait Source {
+trait ChunkSource {
     /// Returns the next piece; `None` at the end.
-    async fn piece(&mut self) -> Result<Option<Bytes>>;
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>>;
 }
 
-impl Source for Body {
-    async fn piece(&mut self) -> Result<Option<Bytes>> {
-        piece(self).await
+impl ChunkSource for Body {
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        read_body_chunk(self).await
     }
 }
 
-impl Source for Multipart {
-    async fn piece(&mut self) -> Result<Option<Bytes>> {
-        Multipart::piece(self).await
+impl ChunkSource for MultipartForm {
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        MultipartForm::read_chunk(self).await
     }
 }
 
 /// A file that is to be made.
-struct Target {
+struct UploadTarget {
     path: TreePath,
-    announced: Option<u64>,
+    content_length: Option<u64>,
     replace: bool,
 }
 
 /// What became of a file.
-struct Row {
+struct UploadResultRow {
     name: String,
     /// Why it was not taken; `None` where it was.
     fault: Option<String>,
@@ -71,85 +71,93 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "uploaded.html")]
-struct Page {
-    frame: Frame,
-    rows: Vec<Row>,
+struct UploadResultPage {
+    frame: PageFrame,
+    rows: Vec<UploadResultRow>,
     back: String,
 }
 
 /// Takes a file from the page's script.
 pub(super) async fn put(
     uri: Uri,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<UploadQuery>,
     headers: HeaderMap,
-    caller: Result<Scripted>,
+    caller: Result<ScriptRequest>,
     mut body: Body,
 ) -> Result<StatusCode> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let taken = async {
-        let Scripted(caller) = caller?;
-        let target = Target { path: place::of(&uri)?, announced, replace: asked.replace.is_some() };
-        alive(&caller, take(&caller, target, &mut body)).await
+        let ScriptRequest(caller) = caller?;
+        let target =
+            UploadTarget { path: paths::from_uri(&uri)?, content_length: announced, replace: asked.replace.is_some() };
+        until_session_ends(&caller, receive_file(&caller, target, &mut body)).await
     };
     taken.await.map(|()| StatusCode::CREATED)
 }
 
 /// Takes files from a form, which says who sent it before the first of them.
-pub(super) async fn post(uri: Uri, State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
+pub(super) async fn post(uri: Uri, State(shared): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let (caller, boundary) = sender(&mut parts, &shared).await?;
-    answer(&caller, &uri, &mut Multipart::new(&boundary, body)).await
+    let (caller, boundary) = authenticate_form(&mut parts, &shared).await?;
+    receive_form(&caller, &uri, &mut MultipartForm::new(&boundary, body)).await
 }
 
 /// Returns who sends a form with files, and what stands between its parts.
-async fn sender(parts: &mut Parts, shared: &Arc<Shared>) -> Result<(Caller, String)> {
-    at_home(&parts.extensions, &parts.headers)?;
-    let caller = Caller::from_request_parts(parts, shared).await?;
-    Ok((caller, Multipart::boundary(&parts.headers)?))
+async fn authenticate_form(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<(ConsoleCaller, String)> {
+    require_same_origin(&parts.extensions, &parts.headers)?;
+    let caller = ConsoleCaller::from_request_parts(parts, shared).await?;
+    Ok((caller, MultipartForm::boundary_from_headers(&parts.headers)?))
 }
 
-async fn answer(caller: &Caller, uri: &Uri, form: &mut Multipart) -> Result<Response> {
-    let first = form.part().await?.filter(|part| part.name == "csrf").ok_or(Fault::Foreign)?;
-    if first.file.is_some() || !caller.visit.fits(&form.text(FIELD).await?) {
-        return Err(Fault::Foreign);
+async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartForm) -> Result<Response> {
+    let first = form.next_part().await?.filter(|part| part.field_name == "csrf").ok_or(ConsoleError::CrossSite)?;
+    if first.file_name.is_some() || !caller.browser_session.is_csrf_token(&form.read_text(FIELD_VALUE_BYTES).await?) {
+        return Err(ConsoleError::CrossSite);
     }
-    let folder = place::of(uri)?;
-    let back = format!("/console/files{}", place::encode(&folder));
-    let (rows, status) = alive(caller, files(caller, &folder, form)).await?;
+    let folder = paths::from_uri(uri)?;
+    let back = format!("/console/files{}", paths::encode(&folder));
+    let (rows, status) = until_session_ends(caller, receive_files(caller, &folder, form)).await?;
     match status {
-        None if rows.is_empty() => Err(Fault::Form("Choose a file first.".to_owned())),
+        None if rows.is_empty() => Err(ConsoleError::InvalidForm("Choose a file first.".to_owned())),
         None => Ok(Redirect::to(&back).into_response()),
-        Some(status) => render(status, &Page { frame: Frame::new(caller, page::Part::Files), rows, back }),
+        Some(status) => render_page(
+            status,
+            &UploadResultPage { frame: PageFrame::new(caller, layout::ConsoleSection::Files), rows, back },
+        ),
     }
 }
 
 /// Takes the files of a form one after the other; returns what became of each, and the status of the first refusal.
-async fn files(caller: &Caller, folder: &TreePath, form: &mut Multipart) -> Result<(Vec<Row>, Option<StatusCode>)> {
+async fn receive_files(
+    caller: &ConsoleCaller,
+    folder: &TreePath,
+    form: &mut MultipartForm,
+) -> Result<(Vec<UploadResultRow>, Option<StatusCode>)> {
     let (mut rows, mut status, mut replace) = (Vec::new(), None, false);
-    while let Some(Part { name: field, file }) = form.part().await? {
+    while let Some(MultipartPart { field_name: field, file_name: file }) = form.next_part().await? {
         match file {
-            None if field == "replace" => replace = !form.text(FIELD).await?.is_empty(),
+            None if field == "replace" => replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
             Some(file) if field == "file" && !file.is_empty() => {
-                if rows.len() == FILES {
-                    return Err(Fault::Form(format!(
-                        "A form takes {FILES} files at most: the others were not looked at."
+                if rows.len() == MAX_FILES_PER_FORM {
+                    return Err(ConsoleError::InvalidForm(format!(
+                        "A form takes {MAX_FILES_PER_FORM} files at most: the others were not looked at."
                     )));
                 }
-                let taken = match name(&file) {
+                let taken = match parse_name(&file) {
                     Ok(name) => {
-                        let target = Target { path: folder.child(&name), announced: None, replace };
-                        take(caller, target, form).await
+                        let target = UploadTarget { path: folder.child(&name), content_length: None, replace };
+                        receive_file(caller, target, form).await
                     }
                     Err(fault) => Err(fault),
                 };
                 // What failed inside the server, or with the session, concerns what comes after it, too.
                 let fault = match taken {
                     Err(fault) if fault.status().is_server_error() => return Err(fault),
-                    Err(fault @ Fault::Tree(tree::Error::SessionEnded(_))) => return Err(fault),
+                    Err(fault @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(fault),
                     other => other.err(),
                 };
-                status = status.or(fault.as_ref().map(Fault::status));
-                rows.push(Row { name: file, fault: fault.as_ref().map(Fault::told) });
+                status = status.or(fault.as_ref().map(ConsoleError::status));
+                rows.push(UploadResultRow { name: file, fault: fault.as_ref().map(ConsoleError::public_message) });
             }
             Some(_) | None => {}
         }
@@ -158,24 +166,24 @@ async fn files(caller: &Caller, folder: &TreePath, form: &mut Multipart) -> Resu
 }
 
 /// Takes one file, which appears whole or not at all.
-async fn take(caller: &Caller, target: Target, source: &mut impl Source) -> Result<()> {
-    let Target { path, announced, replace } = target;
+async fn receive_file(caller: &ConsoleCaller, target: UploadTarget, source: &mut impl ChunkSource) -> Result<()> {
+    let UploadTarget { path, content_length: announced, replace } = target;
     let view = caller.view();
     let (begun, path) = {
         let view = view.clone();
-        blocking(move || {
+        run_blocking(move || {
             let path = view.existing_spelling(&TreePath::root(), &path);
-            let begun = claiming(&view, &path, replace, |claim| view.stage(&path, announced, claim))?;
+            let begun = with_overwrite_check(&view, &path, replace, |claim| view.stage(&path, announced, claim))?;
             Ok((begun, path))
         })
         .await?
     };
-    let staged = receive(caller, source, begun).await?;
-    blocking(move || Ok(claiming(&view, &path, replace, |claim| staged.commit(claim).map(drop))?)).await
+    let staged = write_content(caller, source, begun).await?;
+    run_blocking(move || Ok(with_overwrite_check(&view, &path, replace, |claim| staged.commit(claim).map(drop))?)).await
 }
 
 /// Runs an operation under the condition that nothing is replaced that was not to be.
-fn claiming<T>(
+fn with_overwrite_check<T>(
     view: &View,
     path: &TreePath,
     replace: bool,
@@ -190,7 +198,7 @@ fn claiming<T>(
 }
 
 /// Works as long as the session lives; what was not committed by its end is discarded.
-async fn alive<T>(caller: &Caller, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn until_session_ends<T>(caller: &ConsoleCaller, work: impl Future<Output = Result<T>>) -> Result<T> {
     let session = caller.session().clone();
     tokio::select! {
         done = work => done,
@@ -199,19 +207,23 @@ async fn alive<T>(caller: &Caller, work: impl Future<Output = Result<T>>) -> Res
 }
 
 /// Receives a file into an upload, block by block.
-async fn receive(caller: &Caller, source: &mut impl Source, mut upload: StagedUpload) -> Result<StagedUpload> {
+async fn write_content(
+    caller: &ConsoleCaller,
+    source: &mut impl ChunkSource,
+    mut upload: StagedUpload,
+) -> Result<StagedUpload> {
     let mut written = 0u64;
     loop {
         let (mut block, mut last) = (Vec::new(), false);
-        while block.len() < BLOCK && !last {
-            match source.piece().await? {
+        while block.len() < WRITE_BLOCK_BYTES && !last {
+            match source.next_chunk().await? {
                 None => last = true,
                 Some(piece) => block.extend_from_slice(&piece),
             }
         }
         let length = block.len() as u64;
         let at = written;
-        upload = blocking(move || {
+        upload = run_blocking(move || {
             upload.write_at(&block, at)?;
             Ok(upload)
         })

@@ -165,7 +165,7 @@ impl HttpService {
             return self.api.handle(request, origin).await;
         }
         if is_path_within(path, "/console") {
-            return self.console.answer(request, origin).await;
+            return self.console.handle(request, origin).await;
         }
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {

@@ -161,7 +161,7 @@ impl UnfinishedUploads {
     /// Lets one more upload begin, of so many bytes where that is known; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the token or its user has too many, [`Error::Full`] when the user's, or all, hold too much.
+    /// [`Error::Crowded`] when the token or its user has too many, [`Error::TooManyBrowserSessions`] when the user's, or all, hold too much.
     pub(super) fn check_limits(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.revocation_epoch()?;
         let old = self.0.table.lock().has_expired(self.0.clock.retention_time());

@@ -31,7 +31,7 @@ impl UploadQuota {
     /// Tells that there is room for what will be so long, or for anything at all; may block.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::TooManyBrowserSessions`].
     pub(super) fn check_available(&self, login: &Login, length: Option<u64>) -> Result<()> {
         let most = self.current_limit_bytes()?;
         if self.usage.fits(login, length.unwrap_or(1), most) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
@@ -58,7 +58,7 @@ impl UploadReservation {
     /// Lets it hold so many bytes; may block.
     ///
     /// # Errors
-    /// [`Error::Full`] when the user's, or all together, would hold more than they may.
+    /// [`Error::TooManyBrowserSessions`] when the user's, or all together, would hold more than they may.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
         let most = self.quota.current_limit_bytes()?;

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::super::words::grouped;
+use super::super::format::format_grouped;
 use crate::domain::UnixMillis;
 
 /// The size of a drawing, and how far bars stand apart; the page stretches it to its own width.
-const HEIGHT: u64 = 100;
-const SLOT: u64 = 20;
-const GAP: u64 = 4;
+const CHART_HEIGHT: u64 = 100;
+const BAR_PITCH: u64 = 20;
+const BAR_GAP: u64 = 4;
 
 /// A span of time that is looked at, and what a bar of it stands for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+pub(super) struct ChartSpan {
     /// What the address calls it.
     pub(super) name: &'static str,
     /// What people call it.
@@ -25,20 +25,20 @@ pub(super) struct Span {
     pub(super) bars: u64,
 }
 
-impl Span {
-    fn step(&self) -> Duration {
+impl ChartSpan {
+    fn bar_duration(&self) -> Duration {
         Duration::from_secs(self.hours * 3600)
     }
 
     /// Returns where the first bar begins: so long ago, at a full hour or day (UTC).
-    pub(super) fn begin(&self, now: UnixMillis) -> UnixMillis {
-        let step = i64::try_from(self.step().as_millis()).unwrap_or(i64::MAX);
+    pub(super) fn start(&self, now: UnixMillis) -> UnixMillis {
+        let step = i64::try_from(self.bar_duration().as_millis()).unwrap_or(i64::MAX);
         let present = UnixMillis::from_millis(now.as_millis().saturating_sub(now.as_millis().rem_euclid(step)));
-        present.saturating_sub(self.step() * u32::try_from(self.bars).unwrap_or(u32::MAX))
+        present.saturating_sub(self.bar_duration() * u32::try_from(self.bars).unwrap_or(u32::MAX))
     }
 
     /// Writes when a bar begins.
-    fn label(&self, at: UnixMillis) -> String {
+    fn bar_label(&self, at: UnixMillis) -> String {
         let plain = at.format_utc();
         let length = if self.hours < 24 { 16 } else { 10 };
         plain.get(..length).unwrap_or(&plain).to_owned()
@@ -47,7 +47,7 @@ impl Span {
 
 /// Something that is counted: a column of the table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Series {
+pub(super) struct ChartSeries {
     /// What it is called beside the others of its drawing.
     pub(super) title: &'static str,
     /// What it is called by itself.
@@ -57,7 +57,7 @@ pub(super) struct Series {
 }
 
 /// A drawing of one kind of thing, with a scale of its own.
-pub(super) struct Panel {
+pub(super) struct ChartPanel {
     /// What it shows.
     pub(super) title: &'static str,
     /// What the style sheet calls it.
@@ -67,11 +67,11 @@ pub(super) struct Panel {
     /// What the highest bar stands for.
     pub(super) most: String,
     /// The bars that stand for something, from the past to now.
-    pub(super) bars: Vec<Bar>,
+    pub(super) bars: Vec<ChartBar>,
 }
 
 /// One part of a span.
-pub(super) struct Bar {
+pub(super) struct ChartBar {
     /// Where it begins, from the left.
     pub(super) x: u64,
     /// Its top.
@@ -83,7 +83,7 @@ pub(super) struct Bar {
 }
 
 /// A line of the table.
-pub(super) struct Line {
+pub(super) struct ChartTableRow {
     /// When it begins.
     pub(super) from: String,
     /// How often each series happened; empty for not at all.
@@ -91,13 +91,13 @@ pub(super) struct Line {
 }
 
 /// What happened in a span.
-pub(super) struct Chart {
+pub(super) struct AuditChart {
     /// The drawings.
-    pub(super) panels: Vec<Panel>,
+    pub(super) panels: Vec<ChartPanel>,
     /// The columns of the table.
-    pub(super) series: &'static [Series],
+    pub(super) series: &'static [ChartSeries],
     /// The lines of the table: the parts of the span in which something happened, the latest first.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<ChartTableRow>,
     /// When it begins.
     pub(super) begin: String,
     /// The size of a drawing.
@@ -106,38 +106,39 @@ pub(super) struct Chart {
     pub(super) width: u64,
 }
 
-impl Chart {
+impl AuditChart {
     /// Draws what happened: when, of which series, and how often. What was before the span is left out.
     pub(super) fn new(
         panels: [(&'static str, &'static str); 2],
-        series: &'static [Series],
+        series: &'static [ChartSeries],
         happened: impl Iterator<Item = (UnixMillis, usize, u64)>,
-        span: &Span,
+        span: &ChartSpan,
         now: UnixMillis,
     ) -> Self {
-        let begin = span.begin(now);
+        let begin = span.start(now);
         let parts = usize::try_from(span.bars + 1).unwrap_or(1);
         let mut counts = vec![vec![0u64; series.len()]; parts];
         for (at, of, count) in happened.filter(|(at, ..)| *at >= begin) {
-            let part = at.saturating_duration_since(begin).as_millis() / span.step().as_millis().max(1);
+            let part = at.saturating_duration_since(begin).as_millis() / span.bar_duration().as_millis().max(1);
             let part = usize::try_from(part).unwrap_or(usize::MAX).min(parts - 1);
             if let Some(cell) = counts[part].get_mut(of) {
                 *cell = cell.saturating_add(count);
             }
         }
-        let label =
-            |part: usize| span.label(begin.saturating_add(span.step() * u32::try_from(part).unwrap_or(u32::MAX)));
+        let label = |part: usize| {
+            span.bar_label(begin.saturating_add(span.bar_duration() * u32::try_from(part).unwrap_or(u32::MAX)))
+        };
         let panel = |(at, (title, class))| {
             let of = |part: &Vec<u64>| -> u64 {
                 let own = series.iter().zip(part).filter(|(series, _)| series.panel == at);
                 own.map(|(_, count)| *count).fold(0, u64::saturating_add)
             };
             let sums: Vec<u64> = counts.iter().map(of).collect();
-            Panel::new(title, class, &sums, label)
+            ChartPanel::new(title, class, &sums, label)
         };
         let line = |(part, cells): (usize, &Vec<u64>)| {
-            let text = |count: &u64| if *count == 0 { String::new() } else { number(*count) };
-            Line { from: label(part), cells: cells.iter().map(text).collect() }
+            let text = |count: &u64| if *count == 0 { String::new() } else { format_count(*count) };
+            ChartTableRow { from: label(part), cells: cells.iter().map(text).collect() }
         };
         let lines = counts.iter().enumerate().rev().filter(|(_, cells)| cells.iter().any(|count| *count > 0));
         Self {
@@ -145,69 +146,75 @@ impl Chart {
             series,
             lines: lines.map(line).collect(),
             begin: label(0),
-            size: (SLOT * (span.bars + 1), HEIGHT),
-            width: SLOT - GAP,
+            size: (BAR_PITCH * (span.bars + 1), CHART_HEIGHT),
+            width: BAR_PITCH - BAR_GAP,
         }
     }
 }
 
-impl Panel {
+impl ChartPanel {
     fn new(title: &'static str, class: &'static str, sums: &[u64], label: impl Fn(usize) -> String) -> Self {
         let most = sums.iter().copied().max().unwrap_or(0);
         let bar = |(part, sum): (usize, &u64)| {
-            let height = u128::from(*sum) * u128::from(HEIGHT);
-            let height = u64::try_from(height.div_ceil(u128::from(most.max(1)))).unwrap_or(HEIGHT);
-            Bar {
-                x: part as u64 * SLOT + GAP / 2,
-                y: HEIGHT - height,
+            let height = u128::from(*sum) * u128::from(CHART_HEIGHT);
+            let height = u64::try_from(height.div_ceil(u128::from(most.max(1)))).unwrap_or(CHART_HEIGHT);
+            ChartBar {
+                x: part as u64 * BAR_PITCH + BAR_GAP / 2,
+                y: CHART_HEIGHT - height,
                 height,
-                title: format!("from {}: {}", label(part), number(*sum)),
+                title: format!("from {}: {}", label(part), format_count(*sum)),
             }
         };
         Self {
             title,
             class,
-            total: number(sums.iter().copied().fold(0, u64::saturating_add)),
-            most: number(most),
+            total: format_count(sums.iter().copied().fold(0, u64::saturating_add)),
+            most: format_count(most),
             bars: sums.iter().enumerate().filter(|(_, sum)| **sum > 0).map(bar).collect(),
         }
     }
 }
 
-fn number(count: u64) -> String {
-    grouped(usize::try_from(count).unwrap_or(usize::MAX))
+fn format_count(count: u64) -> String {
+    format_grouped(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SERIES: &[Series] = &[
-        Series { title: "WebDAV", label: "WebDAV", panel: 0 },
-        Series { title: "SFTP", label: "SFTP", panel: 0 },
-        Series { title: "Refused", label: "Refused", panel: 1 },
+    const SERIES: &[ChartSeries] = &[
+        ChartSeries { title: "WebDAV", label: "WebDAV", panel: 0 },
+        ChartSeries { title: "SFTP", label: "SFTP", panel: 0 },
+        ChartSeries { title: "Refused", label: "Refused", panel: 1 },
     ];
     const PANELS: [(&str, &str); 2] = [("Uses", "uses"), ("Refusals", "refusals")];
-    const WEEK: Span = Span { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };
+    const WEEK: ChartSpan = ChartSpan { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };
 
     /// 2026-05-05 08:00:00 UTC, and some time after it.
-    fn at(hours: u64) -> UnixMillis {
+    fn hours_after_epoch(hours: u64) -> UnixMillis {
         UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(hours * 3600))
     }
 
-    fn heights(panel: &Panel) -> Vec<(u64, u64)> {
-        panel.bars.iter().map(|bar| (bar.x / SLOT, bar.height)).collect()
+    fn bar_heights(panel: &ChartPanel) -> Vec<(u64, u64)> {
+        panel.bars.iter().map(|bar| (bar.x / BAR_PITCH, bar.height)).collect()
     }
 
     #[test]
-    fn bars_stand_for_what_happened_in_their_time() {
-        let now = at(7 * 24 + 3);
-        let happened = [(at(0), 0, 6), (at(1), 1, 2), (at(5), 0, 2), (at(6), 2, 1), (now, 0, 4)];
-        let chart = Chart::new(PANELS, SERIES, happened.into_iter(), &WEEK, now);
+    fn events_are_counted_in_the_bar_of_their_time() {
+        let now = hours_after_epoch(7 * 24 + 3);
+        let happened = [
+            (hours_after_epoch(0), 0, 6),
+            (hours_after_epoch(1), 1, 2),
+            (hours_after_epoch(5), 0, 2),
+            (hours_after_epoch(6), 2, 1),
+            (now, 0, 4),
+        ];
+        let chart = AuditChart::new(PANELS, SERIES, happened.into_iter(), &WEEK, now);
         let [uses, refusals] = &chart.panels[..] else { panic!("two drawings") };
-        assert_eq!((heights(uses), heights(refusals)), (vec![(0, 100), (1, 25), (42, 50)], vec![(1, 100)]));
+        assert_eq!((bar_heights(uses), bar_heights(refusals)), (vec![(0, 100), (1, 25), (42, 50)], vec![(1, 100)]));
         assert_eq!((uses.total.as_str(), uses.most.as_str(), refusals.total.as_str()), ("14", "8", "1"));
-        assert!(uses.bars.iter().all(|bar| bar.y + bar.height == HEIGHT));
+        assert!(uses.bars.iter().all(|bar| bar.y + bar.height == CHART_HEIGHT));
         assert_eq!(
             (chart.begin.as_str(), uses.bars[1].title.as_str()),
             ("2026-05-05 08:00", "from 2026-05-05 12:00: 2")
@@ -217,15 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn a_span_is_covered_whole_from_a_full_hour_or_day_on() {
+    fn span_starts_at_a_full_hour_or_day_and_is_covered_whole() {
         for (hours, bars) in [(1, 24), (4, 42), (24, 30), (24, 90)] {
-            let span = Span { hours, bars, ..WEEK };
+            let span = ChartSpan { hours, bars, ..WEEK };
             for minute in 0..3000 {
-                let now = at(0).saturating_add(Duration::from_secs(minute * 60));
-                let (begin, whole) = (span.begin(now), span.step() * u32::try_from(bars).expect("few"));
+                let now = hours_after_epoch(0).saturating_add(Duration::from_secs(minute * 60));
+                let (begin, whole) = (span.start(now), span.bar_duration() * u32::try_from(bars).expect("few"));
                 assert!(
                     now.saturating_duration_since(begin) >= whole
-                        && now.saturating_duration_since(begin) < whole + span.step()
+                        && now.saturating_duration_since(begin) < whole + span.bar_duration()
                 );
                 assert_eq!(begin.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
             }
@@ -233,11 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_fault_and_one_of_many_is_still_seen() {
-        let none = Chart::new(PANELS, SERIES, std::iter::empty(), &WEEK, at(0));
+    fn empty_chart_is_valid_and_a_single_event_stays_visible() {
+        let none = AuditChart::new(PANELS, SERIES, std::iter::empty(), &WEEK, hours_after_epoch(0));
         assert!(none.lines.is_empty() && none.panels.iter().all(|panel| panel.bars.is_empty() && panel.total == "0"));
-        let happened = [(at(0), 0, u64::MAX), (at(0), 1, 1), (at(4), 1, 1)];
-        let chart = Chart::new(PANELS, SERIES, happened.into_iter(), &WEEK, at(4));
-        assert_eq!(heights(&chart.panels[0]), [(41, 100), (42, 1)]);
+        let happened =
+            [(hours_after_epoch(0), 0, u64::MAX), (hours_after_epoch(0), 1, 1), (hours_after_epoch(4), 1, 1)];
+        let chart = AuditChart::new(PANELS, SERIES, happened.into_iter(), &WEEK, hours_after_epoch(4));
+        assert_eq!(bar_heights(&chart.panels[0]), [(41, 100), (42, 1)]);
     }
 }

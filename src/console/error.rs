@@ -4,9 +4,9 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{StatusCode, Uri};
 
-use super::assets::{ASSETS, Assets};
-use super::page::{Frame, render};
-use super::place;
+use super::assets::{ASSET_URLS, AssetUrls};
+use super::layout::{PageFrame, render_page};
+use super::paths;
 use crate::auth::{AuthError, TooMuchWork, WorkPermit};
 use crate::domain::redact_tokens_in_text;
 use crate::http::set_retry_after;
@@ -15,32 +15,32 @@ use crate::tree::View;
 use crate::{tokens, tree};
 
 /// The result of a page.
-pub(super) type Result<T> = std::result::Result<T, Fault>;
+pub(super) type Result<T> = std::result::Result<T, ConsoleError>;
 
 /// A refusal, or a fault of what stands behind the page.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum ConsoleError {
     /// No page has that address.
     #[error("No page has this address.")]
-    Nothing,
+    NotFound,
     /// Nobody is signed in, or not any more; `next` is the page to come back to.
     #[error("You are not signed in, or your session has ended.")]
-    Stranger {
+    NotSignedIn {
         /// The page that was asked for.
         next: Option<Uri>,
     },
     /// A link on another site's page led to `next`, for which browsers leave out what tells who is signed in.
     #[error("Follow the link to go on.")]
-    Elsewhere {
+    CrossSiteLink {
         /// The page that was asked for.
         next: Uri,
     },
     /// The form was sent by another site's page, or by one from before the last sign-in.
     #[error("This form did not come from a page of this session. Go back, reload the page, and try again.")]
-    Foreign,
+    CrossSite,
     /// A form that can't be done as it was filled in.
     #[error("{0}")]
-    Form(String),
+    InvalidForm(String),
     /// A form or file that came more slowly than it has to.
     #[error("It came too slowly.")]
     TooSlow,
@@ -48,7 +48,7 @@ pub(super) enum Fault {
     #[error(
         "This form was sent before, and what it asked for is done. A secret is shown only once: rotate the token if it was lost."
     )]
-    SentBefore,
+    AlreadySubmitted,
     /// The tree refused.
     #[error(transparent)]
     Tree(#[from] tree::Error),
@@ -57,7 +57,7 @@ pub(super) enum Fault {
     Tokens(#[from] tokens::Error),
     /// Nobody was let in.
     #[error(transparent)]
-    Denied(#[from] AuthError),
+    Authentication(#[from] AuthError),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -66,32 +66,32 @@ pub(super) enum Fault {
     TooMuchWork(#[from] TooMuchWork),
     /// Work was lost inside the server.
     #[error("work was lost inside the server")]
-    Lost,
+    Internal,
 }
 
 /// Answers an address that no page has, or that only forms are sent to.
-pub(super) async fn nothing_here() -> Fault {
-    Fault::Nothing
+pub(super) async fn not_found() -> ConsoleError {
+    ConsoleError::NotFound
 }
 
 /// Runs work that blocks where blocking is allowed: the blocks of a file, one at a time for each connection.
 ///
 /// # Errors
-/// What the work says; [`Fault::Lost`] when it panicked.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Lost))
+/// What the work says; [`ConsoleError::Lost`] when it panicked.
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ConsoleError::Internal))
 }
 
 /// Runs work that blocks in a turn of the caller's. Nothing of it is begun for a caller who has hung up while he waited.
 ///
 /// # Errors
-/// As [`blocking`]; [`Fault::TooMuchWork`].
+/// As [`run_blocking`]; [`ConsoleError::TooMuchWork`].
 pub(super) async fn in_turn<T: Send + 'static>(
     turn: impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let turn = turn.await?;
-    blocking(move || {
+    run_blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
         let _turn = turn;
         work()
@@ -116,86 +116,89 @@ pub(super) async fn on_tree<T: Send + 'static>(
 
 /// What a page says of a fault: set as an extension of a response, which becomes that page.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct ErrorMessage {
     title: &'static str,
     text: String,
 }
 
 #[derive(Template)]
 #[template(path = "fault.html")]
-struct Page {
-    frame: Frame,
-    said: Said,
+struct ErrorPage {
+    frame: PageFrame,
+    said: ErrorMessage,
 }
 
 /// The page for one who is not signed in.
 #[derive(Template)]
 #[template(path = "fault_alone.html")]
-struct Alone {
-    assets: &'static Assets,
-    said: Said,
+struct SignedOutErrorPage {
+    assets: &'static AssetUrls,
+    said: ErrorMessage,
 }
 
 #[derive(Template)]
 #[template(path = "elsewhere.html")]
-struct Bridge {
-    assets: &'static Assets,
+struct CrossSiteLinkPage {
+    assets: &'static AssetUrls,
     next: String,
 }
 
-impl Said {
+impl ErrorMessage {
     /// Writes the page, with what stands around the pages of one who is signed in.
-    pub(super) fn page(self, status: StatusCode, frame: Option<Frame>) -> Response {
+    pub(super) fn into_page(self, status: StatusCode, frame: Option<PageFrame>) -> Response {
         let page = match frame {
-            Some(frame) => render(status, &Page { frame, said: self }),
-            None => render(status, &Alone { assets: &ASSETS, said: self }),
+            Some(frame) => render_page(status, &ErrorPage { frame, said: self }),
+            None => render_page(status, &SignedOutErrorPage { assets: &ASSET_URLS, said: self }),
         };
         page.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }
 }
 
-impl Fault {
+impl ConsoleError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Fault::Nothing => StatusCode::NOT_FOUND,
-            Fault::Stranger { .. } => StatusCode::UNAUTHORIZED,
-            Fault::Elsewhere { .. } => StatusCode::OK,
-            Fault::Foreign => StatusCode::FORBIDDEN,
-            Fault::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Fault::SentBefore => StatusCode::CONFLICT,
-            Fault::Tree(error) => of_tree(error),
-            Fault::Tokens(error) => of_tokens(error),
-            Fault::Denied(AuthError::Denied) => StatusCode::UNAUTHORIZED,
-            Fault::Denied(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Denied(AuthError::Busy | AuthError::TooManyConnections) | Fault::TooMuchWork(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
+            ConsoleError::NotFound => StatusCode::NOT_FOUND,
+            ConsoleError::NotSignedIn { .. } => StatusCode::UNAUTHORIZED,
+            ConsoleError::CrossSiteLink { .. } => StatusCode::OK,
+            ConsoleError::CrossSite => StatusCode::FORBIDDEN,
+            ConsoleError::InvalidForm(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ConsoleError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ConsoleError::AlreadySubmitted => StatusCode::CONFLICT,
+            ConsoleError::Tree(error) => tree_error_status(error),
+            ConsoleError::Tokens(error) => token_error_status(error),
+            ConsoleError::Authentication(AuthError::Denied) => StatusCode::UNAUTHORIZED,
+            ConsoleError::Authentication(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
+            ConsoleError::Authentication(AuthError::Busy | AuthError::TooManyConnections)
+            | ConsoleError::TooMuchWork(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ConsoleError::Authentication(AuthError::Store(error)) | ConsoleError::Store(error) => {
+                store_error_status(error)
             }
-            Fault::Denied(AuthError::Store(error)) | Fault::Store(error) => of_store(error),
-            Fault::Lost => StatusCode::INTERNAL_SERVER_ERROR,
+            ConsoleError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// Returns what the caller is told; what is for the log alone is not.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn public_message(&self) -> String {
         match self {
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
                 "The server has a fault. Its log says more.".to_owned()
             }
-            Fault::Tokens(error @ tokens::Error::OutsideAccess { reach, .. }) if !reach.is_empty() => {
-                sentence(&format!("{error}: that is {}", reach.join(", ")))
+            ConsoleError::Tokens(error @ tokens::Error::OutsideAccess { reach, .. }) if !reach.is_empty() => {
+                to_sentence(&format!("{error}: that is {}", reach.join(", ")))
             }
-            other => sentence(&other.shortage().map_or_else(|| other.to_string(), |short| short.message().to_owned())),
+            other => to_sentence(
+                &other.store_shortage().map_or_else(|| other.to_string(), |short| short.message().to_owned()),
+            ),
         }
     }
 
     /// Returns what the store is short of, where that is why.
-    fn shortage(&self) -> Option<ClientStoreError> {
+    fn store_shortage(&self) -> Option<ClientStoreError> {
         match self {
-            Fault::Denied(AuthError::Store(error))
-            | Fault::Store(error)
-            | Fault::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
-            | Fault::Tree(tree::Error::Store(error)) => error.client_error(),
+            ConsoleError::Authentication(AuthError::Store(error))
+            | ConsoleError::Store(error)
+            | ConsoleError::Tokens(tokens::Error::Store(error) | tokens::Error::Tree(tree::Error::Store(error)))
+            | ConsoleError::Tree(tree::Error::Store(error)) => error.client_error(),
             _ => None,
         }
     }
@@ -212,7 +215,7 @@ impl Fault {
     }
 }
 
-fn of_tree(error: &tree::Error) -> StatusCode {
+fn tree_error_status(error: &tree::Error) -> StatusCode {
     match error {
         tree::Error::Absent | tree::Error::NoParent => StatusCode::NOT_FOUND,
         tree::Error::Forbidden => StatusCode::FORBIDDEN,
@@ -236,12 +239,12 @@ fn of_tree(error: &tree::Error) -> StatusCode {
         tree::Error::WrongOpenMode => StatusCode::FORBIDDEN,
         tree::Error::SessionEnded(_) => StatusCode::UNAUTHORIZED,
         tree::Error::Unavailable(_) | tree::Error::TreeMismatch => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::Store(error) => of_store(error),
+        tree::Error::Store(error) => store_error_status(error),
         tree::Error::Filesystem(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn of_store(error: &StoreError) -> StatusCode {
+fn store_error_status(error: &StoreError) -> StatusCode {
     match error.client_error() {
         Some(ClientStoreError::InsufficientStorage(_)) => StatusCode::INSUFFICIENT_STORAGE,
         Some(ClientStoreError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
@@ -249,7 +252,7 @@ fn of_store(error: &StoreError) -> StatusCode {
     }
 }
 
-fn of_tokens(error: &tokens::Error) -> StatusCode {
+fn token_error_status(error: &tokens::Error) -> StatusCode {
     use tokens::Error;
     match error {
         Error::UnknownUser(_) | Error::UnknownToken(_) | Error::GrantNotFound { .. } => StatusCode::NOT_FOUND,
@@ -278,42 +281,44 @@ fn of_tokens(error: &tokens::Error) -> StatusCode {
         | Error::Label(_)
         | Error::InvalidSetting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Store(error) => of_store(error),
-        Error::Tree(error) => of_tree(error),
+        Error::Store(error) => store_error_status(error),
+        Error::Tree(error) => tree_error_status(error),
         Error::TaskPanicked => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 /// Writes what the rooms say as a sentence.
-fn sentence(text: &str) -> String {
+fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", characters.as_str())
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for ConsoleError {
     fn into_response(self) -> Response {
-        if let Fault::Stranger { next: Some(next) } = &self {
+        if let ConsoleError::NotSignedIn { next: Some(next) } = &self {
             let path = next.path_and_query().map_or("", |path| path.as_str());
-            return Redirect::to(&format!("/console/sign-in?next={}", place::query(path.as_bytes()))).into_response();
+            return Redirect::to(&format!("/console/sign-in?next={}", paths::encode_query(path.as_bytes())))
+                .into_response();
         }
-        if let Fault::Elsewhere { next } = &self {
+        if let ConsoleError::CrossSiteLink { next } = &self {
             let next = next.path_and_query().map_or("/console/", |path| path.as_str()).to_owned();
-            return render(StatusCode::OK, &Bridge { assets: &ASSETS, next }).unwrap_or_else(Fault::into_response);
+            return render_page(StatusCode::OK, &CrossSiteLinkPage { assets: &ASSET_URLS, next })
+                .unwrap_or_else(ConsoleError::into_response);
         }
         let status = self.status();
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a page of the console failed");
         }
         let mut response = status.into_response();
-        if let Fault::Tree(error) | Fault::Tokens(tokens::Error::Tree(error)) = &self
+        if let ConsoleError::Tree(error) | ConsoleError::Tokens(tokens::Error::Tree(error)) = &self
             && error.is_outage()
         {
             set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY_AFTER);
         }
-        let text = redact_tokens_in_text(&self.told()).into_owned();
-        response.extensions_mut().insert(Said { title: self.title(), text });
+        let text = redact_tokens_in_text(&self.public_message()).into_owned();
+        response.extensions_mut().insert(ErrorMessage { title: self.title(), text });
         response
     }
 }

@@ -18,159 +18,162 @@ use crate::domain::UnixMillis;
 use crate::store::StoreError;
 
 /// How long a visit may rest.
-const IDLE: Duration = Duration::from_secs(30 * 60);
+const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a visit may last.
-const LONGEST: Duration = Duration::from_secs(12 * 3600);
+const SESSION_MAX_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// How many visits a user may have; the one that rested longest makes room.
-const PER_USER: usize = 32;
+const MAX_SESSIONS_PER_USER: usize = 32;
 /// How many visits there may be.
-const ALL: usize = 8192;
+const MAX_SESSIONS: usize = 8192;
 /// How many forms that make a secret are remembered as sent.
-const SENT: usize = 128;
+const MAX_REMEMBERED_FORMS: usize = 128;
 
-type Key = [u8; 32];
+type CookieHash = [u8; 32];
 
 /// The visits that are open; clones share them.
 #[derive(Clone)]
-pub(super) struct Visits {
+pub(super) struct BrowserSessions {
     clock: Clock,
-    open: Arc<Mutex<HashMap<Key, Arc<Visit>>>>,
+    sessions: Arc<Mutex<HashMap<CookieHash, Arc<BrowserSession>>>>,
 }
 
 /// One browser that is signed in.
-pub(super) struct Visit {
+pub(super) struct BrowserSession {
     session: Session,
     csrf: String,
-    since: UnixMillis,
-    seen: Mutex<UnixMillis>,
-    sent: Mutex<VecDeque<String>>,
-    over: CancellationToken,
+    created_at: UnixMillis,
+    last_used: Mutex<UnixMillis>,
+    submitted_forms: Mutex<VecDeque<String>>,
+    closed: CancellationToken,
 }
 
 /// There are as many visits as there may be.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct TooManyBrowserSessions;
 
-impl Visits {
+impl BrowserSessions {
     /// Returns no visits.
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, open: Arc::default() }
+        Self { clock, sessions: Arc::default() }
     }
 
     /// Opens a visit and returns what its cookie holds; nothing of that is kept but a hash.
     ///
     /// # Errors
     /// [`StoreError::Random`].
-    pub(super) fn open(&self, session: Session) -> Result<Result<String, Full>, StoreError> {
-        let cookie = draw()?;
+    pub(super) fn open(&self, session: Session) -> Result<Result<String, TooManyBrowserSessions>, StoreError> {
+        let cookie = random_token()?;
         let now = self.clock.now();
-        let visit = Arc::new(Visit {
+        let visit = Arc::new(BrowserSession {
             session,
-            csrf: draw()?,
-            since: now,
-            seen: Mutex::new(now),
-            sent: Mutex::default(),
-            over: CancellationToken::new(),
+            csrf: random_token()?,
+            created_at: now,
+            last_used: Mutex::new(now),
+            submitted_forms: Mutex::default(),
+            closed: CancellationToken::new(),
         });
-        let key = key(&cookie);
-        let mut open = self.open.lock();
-        make_room(&mut open, &visit);
-        if open.len() >= ALL {
-            return Ok(Err(Full));
+        let key = hash_cookie(&cookie);
+        let mut open = self.sessions.lock();
+        evict_oldest_of_user(&mut open, &visit);
+        if open.len() >= MAX_SESSIONS {
+            return Ok(Err(TooManyBrowserSessions));
         }
         open.insert(key, visit.clone());
         drop(open);
-        tokio::spawn(self.clone().attend(key, visit));
+        tokio::spawn(self.clone().remove_when_closed(key, visit));
         Ok(Ok(cookie))
     }
 
     /// Finds the visit that a cookie stands for, and notes that it was seen.
-    pub(super) fn find(&self, cookie: &str) -> Option<Arc<Visit>> {
-        let visit = self.open.lock().get(&key(cookie)).cloned()?;
+    pub(super) fn find(&self, cookie: &str) -> Option<Arc<BrowserSession>> {
+        let visit = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
         let now = self.clock.now();
-        if visit.over.is_cancelled() || visit.end() <= now {
+        if visit.closed.is_cancelled() || visit.expires_at() <= now {
             return None;
         }
-        *visit.seen.lock() = now;
+        *visit.last_used.lock() = now;
         Some(visit)
     }
 
     /// Waits for the end of a visit, and forgets it then.
-    async fn attend(self, key: Key, visit: Arc<Visit>) {
+    async fn remove_when_closed(self, key: CookieHash, visit: Arc<BrowserSession>) {
         loop {
             tokio::select! {
                 () = visit.session.closed() => break,
-                () = visit.over.cancelled() => break,
-                () = self.clock.sleep_until(visit.end()) => {
-                    if visit.end() <= self.clock.now() {
+                () = visit.closed.cancelled() => break,
+                () = self.clock.sleep_until(visit.expires_at()) => {
+                    if visit.expires_at() <= self.clock.now() {
                         break;
                     }
                 }
             }
         }
-        visit.over.cancel();
-        self.open.lock().remove(&key);
+        visit.closed.cancel();
+        self.sessions.lock().remove(&key);
     }
 }
 
-impl Visit {
+impl BrowserSession {
     /// Returns the session.
     pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
     /// Returns what the forms of this visit carry.
-    pub(super) fn csrf(&self) -> &str {
+    pub(super) fn csrf_token(&self) -> &str {
         &self.csrf
     }
 
     /// Tells whether a form carries what the forms of this visit do.
-    pub(super) fn fits(&self, csrf: &str) -> bool {
+    pub(super) fn is_csrf_token(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }
 
     /// Notes that a form was sent; `None` when it was before.
-    pub(super) fn first(self: &Arc<Self>, form: &str) -> Option<SentForm> {
+    pub(super) fn start_submission(self: &Arc<Self>, form: &str) -> Option<FormSubmission> {
         let form: String = form.chars().take(64).collect();
-        let mut sent = self.sent.lock();
+        let mut sent = self.submitted_forms.lock();
         if sent.contains(&form) {
             return None;
         }
-        if sent.len() == SENT {
+        if sent.len() == MAX_REMEMBERED_FORMS {
             sent.pop_front();
         }
         sent.push_back(form.clone());
-        Some(SentForm { visit: self.clone(), form, done: false })
+        Some(FormSubmission { browser_session: self.clone(), form_id: form, accepted: false })
     }
 
     /// Ends the visit.
     pub(super) fn close(&self) {
-        self.over.cancel();
+        self.closed.cancel();
     }
 
-    fn end(&self) -> UnixMillis {
-        self.seen.lock().saturating_add(IDLE).min(self.since.saturating_add(LONGEST))
+    fn expires_at(&self) -> UnixMillis {
+        self.last_used
+            .lock()
+            .saturating_add(SESSION_IDLE_TIMEOUT)
+            .min(self.created_at.saturating_add(SESSION_MAX_LIFETIME))
     }
 }
 
 /// A form that is being done; it may be sent again when this is dropped before anything was done.
-pub(super) struct SentForm {
-    visit: Arc<Visit>,
-    form: String,
-    done: bool,
+pub(super) struct FormSubmission {
+    browser_session: Arc<BrowserSession>,
+    form_id: String,
+    accepted: bool,
 }
 
-impl SentForm {
+impl FormSubmission {
     /// Notes that what it asks for is being done.
-    pub(super) fn is_done(&mut self) {
-        self.done = true;
+    pub(super) fn accept(&mut self) {
+        self.accepted = true;
     }
 }
 
-impl Drop for SentForm {
+impl Drop for FormSubmission {
     fn drop(&mut self) {
-        if !self.done {
-            self.visit.sent.lock().retain(|known| *known != self.form);
+        if !self.accepted {
+            self.browser_session.submitted_forms.lock().retain(|known| *known != self.form_id);
         }
     }
 }
@@ -179,22 +182,22 @@ impl Drop for SentForm {
 ///
 /// # Errors
 /// [`StoreError::Random`].
-pub(super) fn draw() -> Result<String, StoreError> {
+pub(super) fn random_token() -> Result<String, StoreError> {
     let mut bytes = [0; 32];
     fill_random(&mut bytes)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn key(cookie: &str) -> Key {
+fn hash_cookie(cookie: &str) -> CookieHash {
     *blake3::hash(cookie.as_bytes()).as_bytes()
 }
 
 /// Closes the visit of the same user that rested longest where there are too many.
-fn make_room(open: &mut HashMap<Key, Arc<Visit>>, next: &Visit) {
+fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, next: &BrowserSession) {
     let login = next.session.login();
     let own = open.iter().filter(|(_, visit)| visit.session.login() == login);
-    let own: Vec<(Key, UnixMillis)> = own.map(|(key, visit)| (*key, *visit.seen.lock())).collect();
-    if own.len() >= PER_USER
+    let own: Vec<(CookieHash, UnixMillis)> = own.map(|(key, visit)| (*key, *visit.last_used.lock())).collect();
+    if own.len() >= MAX_SESSIONS_PER_USER
         && let Some((key, _)) = own.iter().min_by_key(|(_, seen)| *seen)
         && let Some(visit) = open.remove(key)
     {

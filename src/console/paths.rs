@@ -3,17 +3,18 @@
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
-use super::fault::{Fault, Result};
+use super::error::{ConsoleError, Result};
 use crate::domain::{EntryName, TreePath};
 
 /// What RFC 3986 section 2.3 leaves as it is, and the slash.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const UNRESERVED_AND_SLASH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Reads the path of the tree that stands after the second part of a page's address: `/console/files/a/b`.
 ///
 /// # Errors
-/// [`Fault::Nothing`] for what is no path.
-pub(super) fn of(uri: &Uri) -> Result<TreePath> {
+/// [`ConsoleError::Nothing`] for what is no path.
+pub(super) fn from_uri(uri: &Uri) -> Result<TreePath> {
     let rest = uri.path().splitn(4, '/').nth(3).unwrap_or_default();
     decode(rest)
 }
@@ -26,19 +27,19 @@ pub(super) fn decode(text: &str) -> Result<TreePath> {
     let mut path = TreePath::root();
     for part in text.split('/').filter(|part| !part.is_empty()) {
         let bytes: Vec<u8> = percent_decode(part.as_bytes()).collect();
-        path = path.child(&EntryName::new(&bytes).map_err(|_| Fault::Nothing)?);
+        path = path.child(&EntryName::new(&bytes).map_err(|_| ConsoleError::NotFound)?);
     }
-    TreePath::parse(path.as_bytes()).map_err(|_| Fault::Nothing)
+    TreePath::parse(path.as_bytes()).map_err(|_| ConsoleError::NotFound)
 }
 
 /// Writes a path with a slash in front, but for the root, which is empty.
 pub(super) fn encode(path: &TreePath) -> String {
-    if path.is_root() { String::new() } else { format!("/{}", percent_encode(path.as_bytes(), PLAIN)) }
+    if path.is_root() { String::new() } else { format!("/{}", percent_encode(path.as_bytes(), UNRESERVED_AND_SLASH)) }
 }
 
 /// Writes any text for the query of an address.
-pub(super) fn query(bytes: &[u8]) -> String {
-    percent_encode(bytes, PLAIN).to_string()
+pub(super) fn encode_query(bytes: &[u8]) -> String {
+    percent_encode(bytes, UNRESERVED_AND_SLASH).to_string()
 }
 
 #[cfg(test)]
@@ -50,15 +51,15 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_any_bytes_go_there_and_back() {
+    fn encoded_path_decodes_to_the_same_bytes() {
         for bytes in [&b""[..], b"a/b", b"\xff\"<script>", b"100% #?&+", b"\xc3\xa4 \x01"] {
             let uri: Uri = format!("/console/files{}", encode(&path(bytes))).parse().expect("an address");
-            assert_eq!(of(&uri).ok(), Some(path(bytes)), "{bytes:?}");
+            assert_eq!(from_uri(&uri).ok(), Some(path(bytes)), "{bytes:?}");
         }
     }
 
     #[test]
-    fn no_spelling_leads_out() {
+    fn path_that_leaves_the_root_is_refused() {
         for text in ["a%2fb", "..", "a/../b", "%2e%2e", "a%00", ".patgate", "x/.PATGATE"] {
             assert!(decode(text).is_err(), "{text}");
         }

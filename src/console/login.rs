@@ -10,21 +10,21 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Shared;
-use super::assets::{ASSETS, Assets};
-use super::fault::{Fault, Result};
-use super::guard::{self, Caller, Sent, cookie_name};
-use super::page::render;
+use super::ConsoleState;
+use super::assets::{ASSET_URLS, AssetUrls};
+use super::error::{ConsoleError, Result};
+use super::guard::{self, ConsoleCaller, SubmittedForm, session_cookie_name};
+use super::layout::render_page;
 use crate::auth::{AuthError, Credential};
 use crate::http::{AuthenticatedSession, ConnectionHandle};
 
-const CLEARTEXT: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
+const UNENCRYPTED_CONNECTION_MESSAGE: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
     or from the server’s own machine.";
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct Page<'a> {
-    assets: &'a Assets,
+struct SignInPage<'a> {
+    assets: &'a AssetUrls,
     login: String,
     next: String,
     fault: Option<String>,
@@ -33,90 +33,93 @@ struct Page<'a> {
 
 /// What the address of the page asks for.
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct SignInQuery {
     next: Option<String>,
 }
 
 /// Leads to the first page.
-pub(super) async fn home(_: Caller) -> Redirect {
+pub(super) async fn redirect_to_tokens(_: ConsoleCaller) -> Redirect {
     Redirect::to("/console/tokens")
 }
 
 /// Asks for user name and token.
-pub(super) async fn ask(Query(asked): Query<Asked>, request: Request) -> Result<Response> {
+pub(super) async fn sign_in_form(Query(asked): Query<SignInQuery>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let open = guard::origin(&parts)?.is_confidential();
-    let fault = (!open).then(|| CLEARTEXT.to_owned());
-    let page = Page {
-        assets: &ASSETS,
+    let open = guard::request_origin(&parts)?.is_confidential();
+    let fault = (!open).then(|| UNENCRYPTED_CONNECTION_MESSAGE.to_owned());
+    let page = SignInPage {
+        assets: &ASSET_URLS,
         login: String::new(),
-        next: here(asked.next.as_deref().unwrap_or_default()),
+        next: local_redirect_target(asked.next.as_deref().unwrap_or_default()),
         fault,
         open,
     };
-    render(StatusCode::OK, &page)
+    render_page(StatusCode::OK, &page)
 }
 
 /// Takes user name and token.
-pub(super) async fn sign_in(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response> {
-    guard::at_home(request.extensions(), request.headers())?;
+pub(super) async fn sign_in(State(shared): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
+    guard::require_same_origin(request.extensions(), request.headers())?;
     let (parts, body) = request.into_parts();
-    let origin = guard::origin(&parts)?;
+    let origin = guard::request_origin(&parts)?;
     let peer = guard::peer(origin, &parts.headers);
     let extensions = parts.extensions.clone();
-    let fields = guard::fields(Request::from_parts(parts, body)).await?;
+    let fields = guard::read_form(Request::from_parts(parts, body)).await?;
     let login = fields.text("login").unwrap_or_default().to_owned();
-    let next = here(fields.text("next").unwrap_or_default());
+    let next = local_redirect_target(fields.text("next").unwrap_or_default());
     let again = |status, fault: String, open| {
-        render(status, &Page { assets: &ASSETS, login: login.clone(), next: next.clone(), fault: Some(fault), open })
+        render_page(
+            status,
+            &SignInPage { assets: &ASSET_URLS, login: login.clone(), next: next.clone(), fault: Some(fault), open },
+        )
     };
     if !origin.is_confidential() {
-        return again(StatusCode::FORBIDDEN, CLEARTEXT.to_owned(), false);
+        return again(StatusCode::FORBIDDEN, UNENCRYPTED_CONNECTION_MESSAGE.to_owned(), false);
     }
     let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
     let session = match shared.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
         Ok(session) => session,
         Err(AuthError::Store(error)) => return Err(error.into()),
         Err(refusal) => {
-            let text = Fault::Denied(refusal);
-            return again(text.status(), text.told(), true);
+            let text = ConsoleError::Authentication(refusal);
+            return again(text.status(), text.public_message(), true);
         }
     };
     ConnectionHandle::notify_authenticated(&extensions, &session)?;
     session.record_use();
-    let Ok(cookie) = shared.visits.open(session.clone())? else { return Err(AuthError::Busy.into()) };
+    let Ok(cookie) = shared.browser_sessions.open(session.clone())? else { return Err(AuthError::Busy.into()) };
     let mut response = Redirect::to(&next).into_response();
-    response.headers_mut().insert(header::SET_COOKIE, set_cookie(&cookie, origin.encrypted)?);
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header(&cookie, origin.encrypted)?);
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 
 /// Ends the visit, and with it the session.
-pub(super) async fn sign_out(sent: Sent) -> Result<Response> {
-    sent.caller.visit.close();
+pub(super) async fn sign_out(sent: SubmittedForm) -> Result<Response> {
+    sent.caller.browser_session.close();
     let mut response = Redirect::to("/console/sign-in").into_response();
-    response.headers_mut().insert(header::SET_COOKIE, set_cookie("", sent.caller.encrypted)?);
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header("", sent.caller.is_encrypted)?);
     Ok(response)
 }
 
 /// Returns what sets the cookie of a visit; takes it away for no value.
-fn set_cookie(value: &str, encrypted: bool) -> Result<HeaderValue> {
-    let (name, path) = cookie_name(encrypted);
+fn set_cookie_header(value: &str, encrypted: bool) -> Result<HeaderValue> {
+    let (name, path) = session_cookie_name(encrypted);
     let secure = if encrypted { "; Secure" } else { "" };
     let gone = if value.is_empty() { "; Max-Age=0" } else { "" };
     let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{gone}");
-    HeaderValue::try_from(cookie).map_err(|_| Fault::Lost)
+    HeaderValue::try_from(cookie).map_err(|_| ConsoleError::Internal)
 }
 
 /// Returns the page of this console that an address names; its first one for any other address.
-fn here(next: &str) -> String {
+fn local_redirect_target(next: &str) -> String {
     let named = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
-    let inside = named.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dots));
+    let inside = named.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dot_segment));
     inside.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
 }
 
 /// Tells whether browsers take a part of a path for the directory itself or the one above (URL standard, section 4.4).
-fn is_dots(part: &str) -> bool {
+fn is_dot_segment(part: &str) -> bool {
     matches!(&*percent_decode_str(part).collect::<Vec<u8>>(), b"." | b"..")
 }
 
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signing_in_leads_nowhere_else() {
+    fn sign_in_redirects_only_within_the_console() {
         let cases = [
             ("/console/files/a%20b?after=c", "/console/files/a%20b?after=c"),
             ("", "/console/"),
@@ -148,7 +151,7 @@ mod tests {
             ("/console/files/a%5Cb?x=../..", "/console/files/a%5Cb?x=../.."),
         ];
         for (next, expected) in cases {
-            assert_eq!(here(next), expected, "{next}");
+            assert_eq!(local_redirect_target(next), expected, "{next}");
         }
     }
 }

@@ -5,17 +5,17 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use serde::Serialize;
 
-use super::super::fault::{Result, on_tree};
-use super::super::guard::Caller;
-use super::super::place;
-use super::folder::{Block, From};
+use super::super::error::{Result, on_tree};
+use super::super::guard::ConsoleCaller;
+use super::super::paths;
+use super::entry_page::{EntryPage, PageStart};
 use crate::domain::TreePath;
 
 /// How many entries are looked at; who has more types the path.
-const MOST: usize = 500;
+const MAX_PICKER_ENTRIES: usize = 500;
 
 #[derive(Serialize)]
-struct Folder {
+struct PickerDirectory {
     /// What it is called.
     name: String,
     /// What a form takes for it; none where its path is no text.
@@ -27,32 +27,32 @@ struct Folder {
 }
 
 #[derive(Serialize)]
-struct Answer {
-    folders: Vec<Folder>,
+struct PickerResponse {
+    folders: Vec<PickerDirectory>,
     more: bool,
 }
 
 /// Answers with the folders in a folder that the caller may see.
-pub(in super::super) async fn answer(caller: Caller, uri: Uri) -> Result<Response> {
-    let path = place::of(&uri)?;
+pub(in super::super) async fn list_directories(caller: ConsoleCaller, uri: Uri) -> Result<Response> {
+    let path = paths::from_uri(&uri)?;
     let view = caller.view();
     on_tree(view, move |view| {
-        let block = Block::of(view.list(&path, true)?, &From::Start, "", MOST)?;
+        let block = EntryPage::from_listing(view.list(&path, true)?, &PageStart::Beginning, "", MAX_PICKER_ENTRIES)?;
         let folders = block.entries.iter().filter(|entry| entry.is_directory());
         let folders = folders.filter_map(|entry| {
             let name = entry.valid_name()?;
-            Some(folder(&path.child(&name), name.to_string(), entry.permission.to_string()))
+            Some(picker_directory(&path.child(&name), name.to_string(), entry.permission.to_string()))
         });
-        Ok(Json(Answer { folders: folders.collect(), more: block.later }).into_response())
+        Ok(Json(PickerResponse { folders: folders.collect(), more: block.has_next }).into_response())
     })
     .await
 }
 
-fn folder(path: &TreePath, name: String, permission: String) -> Folder {
-    Folder {
+fn picker_directory(path: &TreePath, name: String, permission: String) -> PickerDirectory {
+    PickerDirectory {
         name,
         path: std::str::from_utf8(path.as_bytes()).ok().map(|text| format!("/{text}")),
-        below: format!("/console/folders{}", place::encode(path)),
+        below: format!("/console/folders{}", paths::encode(path)),
         permission,
     }
 }

@@ -8,7 +8,7 @@ use crate::tree::Timestamp;
 
 /// An instant as a page shows it: how far away it is, and exactly when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(super) struct DisplayTime {
     /// RFC 3339, for programs.
     pub(super) iso: String,
     /// The same for people: `2026-05-05 08:00:00 UTC`.
@@ -17,27 +17,27 @@ pub(super) struct Moment {
     pub(super) words: String,
 }
 
-impl Moment {
+impl DisplayTime {
     /// Tells of an instant as seen from `now`.
     pub(super) fn new(at: UnixMillis, now: UnixMillis) -> Self {
         let iso = at.to_string();
         let exact = iso.replace('T', " ").replace('Z', " UTC");
         let words = match (at.saturating_duration_since(now), now.saturating_duration_since(at)) {
             (Duration::ZERO, past) if past < Duration::from_secs(5) => "just now".to_owned(),
-            (Duration::ZERO, past) => format!("{} ago", span(past)),
-            (ahead, _) => format!("in {}", span(ahead)),
+            (Duration::ZERO, past) => format!("{} ago", format_duration(past)),
+            (ahead, _) => format!("in {}", format_duration(ahead)),
         };
         Self { iso, exact, words }
     }
 
     /// Tells of a file's time.
-    pub(super) fn of_file(at: Timestamp, now: UnixMillis) -> Self {
+    pub(super) fn from_file_time(at: Timestamp, now: UnixMillis) -> Self {
         Self::new(UnixMillis::from_millis(at.seconds.saturating_mul(1000)), now)
     }
 }
 
 /// Writes a span of time in its largest whole unit: `3 days`.
-pub(super) fn span(span: Duration) -> String {
+pub(super) fn format_duration(span: Duration) -> String {
     let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
     let seconds = span.as_secs();
     // Up to two of a unit are told in the next smaller one, so that "in 1 day" never stands for 47 hours.
@@ -48,9 +48,9 @@ pub(super) fn span(span: Duration) -> String {
 }
 
 /// A number of bytes for people: `1.4 MB`.
-pub(super) struct Size(pub(super) u64);
+pub(super) struct DisplaySize(pub(super) u64);
 
-impl fmt::Display for Size {
+impl fmt::Display for DisplaySize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         match units.into_iter().find(|(size, _)| self.0 >= *size) {
@@ -68,7 +68,7 @@ impl fmt::Display for Size {
 }
 
 /// Says what a role is for.
-pub(super) fn role(name: &str) -> &'static str {
+pub(super) fn role_description(name: &str) -> &'static str {
     match name.parse() {
         Ok(Role::Admin) => "all of them",
         Ok(Role::GenerateTokens) => "make, narrow and rotate other users’ tokens",
@@ -82,7 +82,7 @@ pub(super) fn role(name: &str) -> &'static str {
 }
 
 /// A number with its thousands set apart: `10,000`.
-pub(super) fn grouped(number: usize) -> String {
+pub(super) fn format_grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -99,23 +99,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instants_are_told_from_now() {
+    fn times_are_shown_relative_to_now() {
         let now = UnixMillis::from_millis(1_777_968_000_000);
-        let words = |seconds: i64| Moment::new(UnixMillis::from_millis(now.as_millis() + seconds * 1000), now).words;
+        let words =
+            |seconds: i64| DisplayTime::new(UnixMillis::from_millis(now.as_millis() + seconds * 1000), now).words;
         assert_eq!(words(0), "just now");
         assert_eq!(words(-90), "90 seconds ago");
         assert_eq!(words(-7200), "2 hours ago");
         assert_eq!(words(47 * 3600), "in 47 hours");
         assert_eq!(words(90 * 86_400), "in 3 months");
-        assert_eq!(Moment::new(now, now).exact, "2026-05-05 08:00:00 UTC");
+        assert_eq!(DisplayTime::new(now, now).exact, "2026-05-05 08:00:00 UTC");
     }
 
     #[test]
-    fn sizes_are_short() {
+    fn sizes_are_shown_with_two_or_three_digits() {
         let sizes = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB"), (u64::MAX, "16777215 TiB")];
         for (bytes, text) in sizes {
-            assert_eq!(Size(bytes).to_string(), text);
+            assert_eq!(DisplaySize(bytes).to_string(), text);
         }
-        assert_eq!((grouped(7), grouped(1000), grouped(1_234_567)), ("7".into(), "1,000".into(), "1,234,567".into()));
+        assert_eq!(
+            (format_grouped(7), format_grouped(1000), format_grouped(1_234_567)),
+            ("7".into(), "1,000".into(), "1,234,567".into())
+        );
     }
 }

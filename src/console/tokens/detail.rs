@@ -1,0 +1,127 @@
+//! One token: all that is kept of it; another secret; its end.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::StatusCode;
+
+use super::super::browser_sessions::random_token;
+use super::super::error::{ConsoleError, Result, in_turn};
+use super::super::guard::{ConsoleCaller, SubmittedForm};
+use super::super::layout::{ConsoleSection, PageFrame, render_page};
+use super::{TokenDetails, created, form};
+use crate::domain::client_guides::{ClientGuide, GuideCode};
+use crate::domain::{Login, TokenId};
+use crate::store::TokenRecord;
+
+#[derive(Template)]
+#[template(path = "token.html")]
+struct TokenPage {
+    frame: PageFrame,
+    token: TokenDetails,
+    setups: Vec<ClientGuide>,
+}
+
+/// What a page asks before it does something that can't be undone.
+#[derive(Template)]
+#[template(path = "token_sure.html")]
+struct ConfirmTokenPage {
+    frame: PageFrame,
+    token: TokenDetails,
+    rotate: bool,
+    once: String,
+}
+
+#[derive(Template)]
+#[template(path = "revoke_all.html")]
+struct ConfirmRevokeAllPage {
+    frame: PageFrame,
+    owner: String,
+    own: bool,
+}
+
+/// Reads the id of an address.
+///
+/// # Errors
+/// [`ConsoleError::Nothing`].
+pub(super) fn parse_id(text: &str) -> Result<TokenId> {
+    text.parse().map_err(|_| ConsoleError::NotFound)
+}
+
+/// Finds a token that the caller may look at.
+///
+/// # Errors
+/// What `tokens` says.
+pub(super) async fn find_token(caller: &ConsoleCaller, id: TokenId) -> Result<TokenRecord> {
+    let (tokens, who) = (caller.state.tokens.clone(), caller.authority());
+    in_turn(caller.light(), move || Ok(tokens.find(&who, id)?)).await
+}
+
+/// Shows a token.
+pub(in super::super) async fn show(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
+    let record = find_token(&caller, parse_id(&text)?).await?;
+    let setups = created::client_guides(&caller, &record.login, &record);
+    let token = TokenDetails::new(&record, caller.session().token(), &caller.state.auth);
+    render_page(StatusCode::OK, &TokenPage { frame: PageFrame::new(&caller, ConsoleSection::Tokens), token, setups })
+}
+
+async fn confirm_page(caller: ConsoleCaller, text: &str, rotate: bool) -> Result<Response> {
+    let record = find_token(&caller, parse_id(text)?).await?;
+    let token = TokenDetails::new(&record, caller.session().token(), &caller.state.auth);
+    render_page(
+        StatusCode::OK,
+        &ConfirmTokenPage {
+            frame: PageFrame::new(&caller, ConsoleSection::Tokens),
+            token,
+            rotate,
+            once: random_token()?,
+        },
+    )
+}
+
+/// Asks whether a token is to get another secret.
+pub(in super::super) async fn confirm_rotate(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
+    confirm_page(caller, &text, true).await
+}
+
+/// Asks whether a token is to be taken back.
+pub(in super::super) async fn confirm_revoke(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
+    confirm_page(caller, &text, false).await
+}
+
+/// Gives a token another secret, and shows it for the one time.
+pub(in super::super) async fn rotate(Path(text): Path<String>, sent: SubmittedForm) -> Result<Response> {
+    let id = parse_id(&text)?;
+    let grace = form::parse_duration(&sent.fields, "grace")?;
+    let once = sent.fields.text("once").unwrap_or_default();
+    let mut form = sent.caller.browser_session.start_submission(once).ok_or(ConsoleError::AlreadySubmitted)?;
+    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
+    let rotated = tokens.rotate_queued(who, id, grace, || form.accept()).await?;
+    created::secret_page(&sent.caller, &rotated.text, &rotated.record, created::SecretReason::Rotated)
+}
+
+/// Takes a token back.
+pub(in super::super) async fn revoke(Path(text): Path<String>, sent: SubmittedForm) -> Result<Response> {
+    let id = parse_id(&text)?;
+    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
+    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke(&who, &[id])?)).await?;
+    Ok(Redirect::to(&format!("/console/tokens/{id}")).into_response())
+}
+
+/// Asks whether all tokens of a user are to be taken back.
+pub(in super::super) async fn confirm_revoke_all(caller: ConsoleCaller, Path(owner): Path<String>) -> Result<Response> {
+    let owner: Login = owner.parse().map_err(|_| ConsoleError::NotFound)?;
+    let own = owner == *caller.session().login();
+    render_page(
+        StatusCode::OK,
+        &ConfirmRevokeAllPage { frame: PageFrame::new(&caller, ConsoleSection::Tokens), owner: owner.to_string(), own },
+    )
+}
+
+/// Takes all tokens of a user back.
+pub(in super::super) async fn revoke_all(Path(owner): Path<String>, sent: SubmittedForm) -> Result<Response> {
+    let owner: Login = owner.parse().map_err(|_| ConsoleError::NotFound)?;
+    let (tokens, who, asked) = (sent.caller.state.tokens.clone(), sent.caller.authority(), owner.clone());
+    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke_all(&who, &asked)?)).await?;
+    Ok(Redirect::to(&format!("/console/tokens?owner={owner}")).into_response())
+}
