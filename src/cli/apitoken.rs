@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::site::Site;
-use super::token_flags::{BoundFlags, TokenFlags, asked};
-use super::{Failure, Result, output, token_view};
+use super::context::CommandContext;
+use super::token_flags::{NewTokenFlags, TokenRestrictionFlags, parse_lifetime};
+use super::{CommandError, Result, output, token_format};
 use crate::api::types::TokenWithSecret;
 use crate::auth::Clock;
 use crate::domain::{Lifetime, Login, TokenId};
@@ -15,24 +15,24 @@ use crate::tokens::{NarrowRequest, RequestedLifetime, StateFilter, TokenLabel, T
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate apitoken list --owner alice")]
-pub(super) struct Apitoken {
+pub(super) struct ApitokenCommand {
     #[command(subcommand)]
-    what: What,
+    what: ApitokenSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    Create(Box<Create>),
-    List(List),
+enum ApitokenSubcommand {
+    Create(Box<CreateTokenArgs>),
+    List(ListTokensArgs),
     /// Show a token; never its secret
     #[command(after_help = "Example:\n  patgate apitoken show JhxND7ci")]
     Show {
         /// The token's id
         id: TokenId,
     },
-    Edit(Box<Edit>),
-    Revoke(Revoke),
-    Rotate(Rotate),
+    Edit(Box<EditTokenArgs>),
+    Revoke(RevokeTokensArgs),
+    Rotate(RotateTokenArgs),
 }
 
 /// Make a token
@@ -40,15 +40,15 @@ enum What {
 #[command(after_help = "Examples:
   patgate apitoken create --owner alice --expiry-date 30d
   patgate apitoken create --owner alice --name laptop --protocol sftp --ip 192.0.2.0/24")]
-struct Create {
+struct CreateTokenArgs {
     /// The owner
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
     /// How long it lives, such as 30d [default: the policy's default-lifetime]
-    #[arg(long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
     expiry_date: Option<RequestedLifetime>,
     #[command(flatten)]
-    flags: TokenFlags,
+    flags: NewTokenFlags,
 }
 
 /// List tokens
@@ -56,7 +56,7 @@ struct Create {
 #[command(after_help = "Examples:
   patgate apitoken list
   patgate --state /var/lib/patgate apitoken list --owner alice --status live --json")]
-struct List {
+struct ListTokensArgs {
     /// Only those of this user
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
@@ -72,7 +72,7 @@ struct List {
   patgate apitoken edit JhxND7ci -s path:/projects:r --ip 192.0.2.0/24 --expiry-date 7d
 
 What is left out stays; a limit that is given takes the place of the present one.")]
-struct Edit {
+struct EditTokenArgs {
     /// The token's id
     id: TokenId,
     /// Another name
@@ -85,7 +85,7 @@ struct Edit {
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     expiry_date: Option<Lifetime>,
     #[command(flatten)]
-    bounds: BoundFlags,
+    bounds: TokenRestrictionFlags,
 }
 
 /// Take tokens back: refused from the next request on, open sessions end
@@ -93,7 +93,7 @@ struct Edit {
 #[command(after_help = "Examples:
   patgate apitoken revoke JhxND7ci
   patgate apitoken revoke --all --owner alice")]
-struct Revoke {
+struct RevokeTokensArgs {
     /// The tokens' ids
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<TokenId>,
@@ -110,7 +110,7 @@ struct Revoke {
 #[command(after_help = "Examples:
   patgate apitoken rotate JhxND7ci
   patgate apitoken rotate JhxND7ci --grace 1h")]
-struct Rotate {
+struct RotateTokenArgs {
     /// The token's id
     id: TokenId,
     /// How long the old secret is accepted still, 24h at most [default: not at all]
@@ -121,33 +121,33 @@ struct Rotate {
     quiet: bool,
 }
 
-impl Apitoken {
+impl ApitokenCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &Site) -> Result {
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
         match &self.what {
-            What::Create(create) => create.run(site),
-            What::List(list) => list.run(site),
-            What::Show { id } => show(site, *id),
-            What::Edit(edit) => edit.run(site),
-            What::Revoke(revoke) => revoke.run(site),
-            What::Rotate(rotate) => rotate.run(site),
+            ApitokenSubcommand::Create(create) => create.run(site),
+            ApitokenSubcommand::List(list) => list.run(site),
+            ApitokenSubcommand::Show { id } => print_token(site, *id),
+            ApitokenSubcommand::Edit(edit) => edit.run(site),
+            ApitokenSubcommand::Revoke(revoke) => revoke.run(site),
+            ApitokenSubcommand::Rotate(rotate) => rotate.run(site),
         }
     }
 }
 
-impl Create {
-    fn run(&self, site: &Site) -> Result {
+impl CreateTokenArgs {
+    fn run(&self, site: &CommandContext) -> Result {
         let nobody = || {
-            Failure::usage("the owner is missing")
-                .hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)")
+            CommandError::usage("the owner is missing")
+                .with_hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)")
         };
         if self.owner.is_none() && !site.is_remote()? {
             return Err(nobody());
         }
-        let desk = site.desk()?;
+        let desk = site.backend()?;
         let owner = match &self.owner {
             Some(owner) => owner.clone(),
-            None => desk.caller()?.ok_or_else(nobody)?,
+            None => desk.calling_user()?.ok_or_else(nobody)?,
         };
         let request = TokenRequest {
             name: self.flags.name.clone(),
@@ -158,12 +158,12 @@ impl Create {
             roles: self.flags.bounds.roles()?.unwrap_or_default(),
             ..TokenRequest::new(owner)
         };
-        reveal(site, &desk.create_token(request)?, self.flags.quiet, "created")
+        print_secret(site, &desk.create_token(request)?, self.flags.quiet, "created")
     }
 }
 
-impl Edit {
-    fn run(&self, site: &Site) -> Result {
+impl EditTokenArgs {
+    fn run(&self, site: &CommandContext) -> Result {
         let change = NarrowRequest {
             name: self.name.clone(),
             description: self.description.clone(),
@@ -173,62 +173,73 @@ impl Edit {
             expires_at: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
         };
         if change.is_empty() {
-            return Err(Failure::usage("nothing to change was named")
-                .hint("patgate apitoken edit --help shows what can be changed, with an example"));
+            return Err(CommandError::usage("nothing to change was named")
+                .with_hint("patgate apitoken edit --help shows what can be changed, with an example"));
         }
-        let token = site.desk()?.narrow(self.id, &change)?;
-        if site.json() { output::json(&token) } else { output::facts(&token_view::facts(token)) }
+        let token = site.backend()?.narrow(self.id, &change)?;
+        if site.prints_json() {
+            output::print_json(&token)
+        } else {
+            output::print_fields(&token_format::token_fields(token))
+        }
     }
 }
 
-impl Rotate {
-    fn run(&self, site: &Site) -> Result {
-        reveal(site, &site.desk()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
+impl RotateTokenArgs {
+    fn run(&self, site: &CommandContext) -> Result {
+        print_secret(site, &site.backend()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
     }
 }
 
 /// Shows a token, once.
-fn reveal(site: &Site, made: &TokenWithSecret, quiet: bool, done: &str) -> Result {
+fn print_secret(site: &CommandContext, made: &TokenWithSecret, quiet: bool, done: &str) -> Result {
     let (id, secret) = (made.record.id, made.token.as_str());
     if quiet {
-        return output::say(secret);
+        return output::print_line(secret);
     }
-    if site.json() {
-        return output::json(made);
+    if site.prints_json() {
+        return output::print_json(made);
     }
-    output::say(&format!("ApiToken with id: {id} has been {done}, your token is: {secret} please keep it safe"))
+    output::print_line(&format!("ApiToken with id: {id} has been {done}, your token is: {secret} please keep it safe"))
 }
 
-impl List {
-    fn run(&self, site: &Site) -> Result {
-        let tokens = site.desk()?.tokens(self.owner.as_ref(), self.status)?;
-        if site.json() {
-            return output::json(&tokens);
+impl ListTokensArgs {
+    fn run(&self, site: &CommandContext) -> Result {
+        let tokens = site.backend()?.list_tokens(self.owner.as_ref(), self.status)?;
+        if site.prints_json() {
+            return output::print_json(&tokens);
         }
-        output::table(token_view::HEADING, &tokens.into_iter().map(token_view::row).collect::<Vec<_>>())
+        output::print_table(
+            token_format::TOKEN_TABLE_HEADING,
+            &tokens.into_iter().map(token_format::token_row).collect::<Vec<_>>(),
+        )
     }
 }
 
-fn show(site: &Site, id: TokenId) -> Result {
-    let token = site.desk()?.token(id)?;
-    if site.json() { output::json(&token) } else { output::facts(&token_view::facts(token)) }
+fn print_token(site: &CommandContext, id: TokenId) -> Result {
+    let token = site.backend()?.token(id)?;
+    if site.prints_json() {
+        output::print_json(&token)
+    } else {
+        output::print_fields(&token_format::token_fields(token))
+    }
 }
 
-impl Revoke {
-    fn run(&self, site: &Site) -> Result {
-        let desk = site.desk()?;
+impl RevokeTokensArgs {
+    fn run(&self, site: &CommandContext) -> Result {
+        let desk = site.backend()?;
         if let Some(owner) = &self.owner {
             let count = desk.revoke_all(owner)?;
-            if site.json() {
-                return output::json(&json!({ "owner": owner, "revoked": count }));
+            if site.prints_json() {
+                return output::print_json(&json!({ "owner": owner, "revoked": count }));
             }
             let (tokens, have) = if count == 1 { ("token", "has") } else { ("tokens", "have") };
-            return output::say(&format!("{count} {tokens} of {owner} {have} been revoked"));
+            return output::print_line(&format!("{count} {tokens} of {owner} {have} been revoked"));
         }
         desk.revoke(&self.ids)?;
-        if site.json() {
-            return output::json(&json!({ "ids": self.ids, "revoked": self.ids.len() }));
+        if site.prints_json() {
+            return output::print_json(&json!({ "ids": self.ids, "revoked": self.ids.len() }));
         }
-        self.ids.iter().try_for_each(|id| output::say(&format!("ApiToken with id: {id} has been revoked")))
+        self.ids.iter().try_for_each(|id| output::print_line(&format!("ApiToken with id: {id} has been revoked")))
     }
 }

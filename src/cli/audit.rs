@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::desk::Desk;
-use super::site::Site;
-use super::{Failure, Result, output};
+use super::backend::ManagementBackend;
+use super::context::CommandContext;
+use super::{CommandError, Result, output};
 use crate::api::types::EventResponse;
 use crate::auth::Clock;
 use crate::domain::{EventKind, Lifetime, Login, TokenId, UnixMillis, escape_for_terminal};
 use crate::store::{EventCursor, EventFilter};
 
 /// How often `--follow` looks for more.
-const LOOK: Duration = Duration::from_millis(500);
+const FOLLOW_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How many events are read at once.
-const PAGE: usize = 500;
+const EVENTS_PER_READ: usize = 500;
 
 /// Show what happened to tokens, users and files: who made, used, was refused or changed what
 #[derive(Debug, Args)]
@@ -24,10 +24,10 @@ const PAGE: usize = 500;
   patgate audit --since 24h --user alice
   patgate audit --event attempt.refused --since 2026-05-05 --json
   patgate audit --token JhxND7ci --follow")]
-pub(super) struct Audit {
+pub(super) struct AuditCommand {
     /// Only from then on: how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)
-    #[arg(long, value_name = "WHEN", value_parser = Since::read)]
-    since: Option<Since>,
+    #[arg(long, value_name = "WHEN", value_parser = AuditStart::parse)]
+    since: Option<AuditStart>,
     /// Only what concerns this user
     #[arg(long, value_name = "LOGIN")]
     user: Option<Login>,
@@ -47,15 +47,15 @@ pub(super) struct Audit {
 
 /// From when on.
 #[derive(Clone, Copy, Debug)]
-enum Since {
-    Ago(Lifetime),
-    At(UnixMillis),
+enum AuditStart {
+    Age(Lifetime),
+    Instant(UnixMillis),
 }
 
-impl Since {
-    fn read(text: &str) -> std::result::Result<Self, String> {
+impl AuditStart {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
         if let Ok(ago) = text.parse() {
-            return Ok(Self::Ago(ago));
+            return Ok(Self::Age(ago));
         }
         let midnight =
             || text.parse::<jiff::civil::Date>()?.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp());
@@ -63,21 +63,21 @@ impl Since {
         let stamp = stamp.map_err(|_| {
             format!("{text:?} is no time: give how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)")
         })?;
-        Ok(Self::At(UnixMillis::from_millis(stamp.as_millisecond())))
+        Ok(Self::Instant(UnixMillis::from_millis(stamp.as_millisecond())))
     }
 
     fn time(self, now: UnixMillis) -> UnixMillis {
         match self {
-            Since::Ago(ago) => now.saturating_sub(ago.as_duration()),
-            Since::At(time) => time,
+            AuditStart::Age(ago) => now.saturating_sub(ago.as_duration()),
+            AuditStart::Instant(time) => time,
         }
     }
 }
 
-impl Audit {
+impl AuditCommand {
     /// Shows what was asked for.
-    pub(super) fn run(&self, site: &Site) -> Result {
-        let desk = site.desk()?;
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
+        let desk = site.backend()?;
         let filter = EventFilter {
             since: self.since.map(|since| since.time(Clock::system().now())),
             user: self.user.clone(),
@@ -85,33 +85,34 @@ impl Audit {
             kind: self.event,
         };
         // Asked first, so that nothing falls between what was and what comes.
-        let newest = desk.events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
-        let past = self.past(desk.as_ref(), &filter)?;
-        if site.json() && !self.follow {
-            return output::json(&past);
+        let newest =
+            desk.list_events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
+        let past = self.latest_events(desk.as_ref(), &filter)?;
+        if site.prints_json() && !self.follow {
+            return output::print_json(&past);
         }
-        past.iter().try_for_each(|event| say(site, event))?;
+        past.iter().try_for_each(|event| print_event(site, event))?;
         if !self.follow {
             return Ok(());
         }
         let mut seen = past.last().map_or(newest, |event| event.id.max(newest));
         loop {
-            let events = desk.events(&filter, EventCursor::After(seen), PAGE)?;
-            events.iter().try_for_each(|event| say(site, event))?;
+            let events = desk.list_events(&filter, EventCursor::After(seen), EVENTS_PER_READ)?;
+            events.iter().try_for_each(|event| print_event(site, event))?;
             seen = events.last().map_or(seen, |event| event.id);
-            if events.len() < PAGE {
-                std::thread::sleep(LOOK);
+            if events.len() < EVENTS_PER_READ {
+                std::thread::sleep(FOLLOW_POLL_INTERVAL);
             }
         }
     }
 
     /// Returns the latest events, oldest first.
-    fn past(&self, desk: &dyn Desk, filter: &EventFilter) -> Result<Vec<EventResponse>> {
+    fn latest_events(&self, desk: &dyn ManagementBackend, filter: &EventFilter) -> Result<Vec<EventResponse>> {
         let most = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
         let mut events: Vec<EventResponse> = Vec::new();
         let mut cursor = EventCursor::Latest;
         while events.len() < most {
-            let page = desk.events(filter, cursor, PAGE.min(most - events.len()))?;
+            let page = desk.list_events(filter, cursor, EVENTS_PER_READ.min(most - events.len()))?;
             let Some(oldest) = page.last() else { break };
             cursor = EventCursor::Before(oldest.id);
             events.extend(page);
@@ -121,18 +122,18 @@ impl Audit {
     }
 }
 
-fn say(site: &Site, event: &EventResponse) -> Result {
-    match site.json() {
+fn print_event(site: &CommandContext, event: &EventResponse) -> Result {
+    match site.prints_json() {
         true => {
-            let line = serde_json::to_string(event).map_err(|error| Failure::new(error.to_string()))?;
-            output::say(&line)
+            let line = serde_json::to_string(event).map_err(|error| CommandError::new(error.to_string()))?;
+            output::print_line(&line)
         }
-        false => output::say(&line(event)),
+        false => output::print_line(&event_line(event)),
     }
 }
 
 /// Writes an event on one line, whatever strangers put into it.
-fn line(shown: &EventResponse) -> String {
+fn event_line(shown: &EventResponse) -> String {
     let EventResponse { at, event, user, token, by, address, client, protocol, path, count, detail, .. } = shown;
     let mut parts = vec![at.0.to_string(), format!("{:22}", event.0.as_str())];
     let mut add = |word: &str, value: Option<String>| {
@@ -158,7 +159,7 @@ mod tests {
     use crate::store::RecordedEvent;
 
     #[test]
-    fn what_a_stranger_sent_tears_no_line_and_moves_no_cursor() {
+    fn control_characters_of_clients_are_escaped_in_event_lines() {
         let peer = Peer {
             protocol: Protocol::Webdav,
             address: "192.0.2.1".parse().expect("address"),
@@ -169,7 +170,7 @@ mod tests {
             .with_count(3)
             .with_detail("why");
         assert_eq!(
-            line(&EventResponse::from_stored(RecordedEvent { id: 1, event })),
+            event_line(&EventResponse::from_stored(RecordedEvent { id: 1, event })),
             "1970-01-01T00:00:00Z attempt.refused        from 192.0.2.1 over webdav with \\u{1b}[2J\\r\\nGET: why (3 times)"
         );
     }
@@ -179,11 +180,11 @@ mod tests {
         let now = UnixMillis::from_millis(1_777_968_000_000);
         let cases = [("24h", "2026-05-04T08:00:00Z"), ("2026-05-05", "2026-05-05T00:00:00Z")];
         for (text, time) in cases {
-            assert_eq!(Since::read(text).expect(text).time(now).to_string(), time);
+            assert_eq!(AuditStart::parse(text).expect(text).time(now).to_string(), time);
         }
-        assert_eq!(Since::read("2026-05-05T10:00:00+02:00").expect("offset").time(now), now);
+        assert_eq!(AuditStart::parse("2026-05-05T10:00:00+02:00").expect("offset").time(now), now);
         for text in ["", "yesterday", "24", "2026-13-01"] {
-            assert!(Since::read(text).is_err(), "{text}");
+            assert!(AuditStart::parse(text).is_err(), "{text}");
         }
     }
 }

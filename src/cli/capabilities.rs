@@ -12,7 +12,7 @@ use rustix::thread::{
 
 /// Capabilities that serving files of all users takes: their modes are passed over, their owners kept, the group that a
 /// directory hands down stays (FSETID), and a listener may have a port below 1024.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+const FILE_SERVING_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
@@ -22,7 +22,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Gives up all other capabilities, for this thread and those that it starts, and the way to get any by a program that
 /// is run. What a system does not let go is logged.
 pub(super) fn drop_unneeded() {
-    if let Err(error) = drop_all_but(KEPT) {
+    if let Err(error) = drop_all_but(FILE_SERVING_CAPABILITIES) {
         tracing::warn!(%error, "the server keeps rights of root that it does not need");
     }
 }

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::site::Site;
-use super::{Failure, Result, output};
+use super::context::CommandContext;
+use super::{CommandError, Result, output};
 use crate::domain::Login;
 use crate::domain::client_guides::{self, ClientGuide, ClientProgram, GuideCode};
 
@@ -34,33 +34,33 @@ pub(super) struct ClientCommand {
 
 impl ClientCommand {
     /// Prints them.
-    pub(super) fn run(self, site: &Site) -> Result {
+    pub(super) fn run(self, site: &CommandContext) -> Result {
         let (Some(client), Some(url), Some(login)) = (self.name, self.url, self.user) else {
-            return list(site);
+            return list_clients(site);
         };
         let reached = client_guides::ConnectionDetails::new(&url, self.sftp.as_deref(), login)
-            .map_err(|error| Failure::usage(error.to_string()).hint("give the address that clients use"))?;
+            .map_err(|error| CommandError::usage(error.to_string()).with_hint("give the address that clients use"))?;
         let guide = client_guides::client_guide(client, &reached);
-        if site.json() { output::json(&guide) } else { output::say(&page(&guide)) }
+        if site.prints_json() { output::print_json(&guide) } else { output::print_line(&format_guide(&guide)) }
     }
 }
 
-fn list(site: &Site) -> Result {
-    if site.json() {
+fn list_clients(site: &CommandContext) -> Result {
+    if site.prints_json() {
         let clients = ClientProgram::ALL
             .map(|client| json!({ "name": client.name(), "title": client.title(), "tried": client.is_tested() }));
-        return output::json(&clients);
+        return output::print_json(&clients);
     }
     let tried = |client: ClientProgram| if client.is_tested() { "yes" } else { "no" }.to_owned();
     let rows: Vec<_> = ClientProgram::ALL
         .into_iter()
         .map(|client| [client.name().to_owned(), tried(client), client.title().to_owned()])
         .collect();
-    output::table(["NAME", "TRIED", "CLIENT"], &rows)
+    output::print_table(["NAME", "TRIED", "CLIENT"], &rows)
 }
 
 /// Writes the steps for people: numbered, with what to type indented.
-fn page(guide: &ClientGuide) -> String {
+fn format_guide(guide: &ClientGuide) -> String {
     let tried = if guide.tried { "" } else { " (not tried by patgate's own checks)" };
     let mut lines = vec![format!("{}{tried}", guide.title)];
     for (number, step) in (1..).zip(&guide.steps) {
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn steps_are_numbered_with_what_to_type_below_them() {
-        let page = page(&guide(ClientProgram::Davfs2));
+        let page = format_guide(&guide(ClientProgram::Davfs2));
         let lines: Vec<_> = page.lines().collect();
         assert_eq!(lines[0], "davfs2");
         assert!(lines[2].starts_with("1. ") && lines[2].ends_with("(in ~/.davfs2/davfs2.conf):"), "{page}");
@@ -109,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_says_so() {
+    fn untested_client_guide_says_so() {
         for client in ClientProgram::ALL {
-            let says = page(&guide(client)).lines().next().is_some_and(|line| line.contains("not tried"));
+            let says = format_guide(&guide(client)).lines().next().is_some_and(|line| line.contains("not tried"));
             assert_eq!(says, !client.is_tested(), "{client}");
         }
     }

@@ -9,16 +9,16 @@ use super::{Result, output};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate completions bash > /etc/bash_completion.d/patgate")]
-pub(super) struct Completions {
+pub(super) struct CompletionsCommand {
     /// The shell
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsCommand {
     /// Prints them.
     pub(super) fn run(&self) -> Result {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut super::command(), "patgate", &mut text);
-        output::say(String::from_utf8_lossy(&text).trim_end())
+        output::print_line(String::from_utf8_lossy(&text).trim_end())
     }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::site::Site;
-use super::{Failure, Result, output};
+use super::context::CommandContext;
+use super::{CommandError, Result, output};
 use crate::domain::{AccessQuery, ByteSize, FileTag, Protocol, TokenId, TreeOperation, TreePath};
 
 /// Tell whether a token may do something, and which grant, scope, limit or expiry decides
@@ -14,7 +14,7 @@ use crate::domain::{AccessQuery, ByteSize, FileTag, Protocol, TokenId, TreeOpera
   patgate explain --token JhxND7ci write /alice/notes.txt
   patgate explain --token JhxND7ci move /alice/a --to /team/a --json
   patgate explain --token JhxND7ci create /alice/x.iso --size 5GiB --protocol sftp --ip 192.0.2.7")]
-pub(super) struct Explain {
+pub(super) struct ExplainCommand {
     /// The token's id
     #[arg(long, value_name = "ID")]
     token: TokenId,
@@ -22,10 +22,10 @@ pub(super) struct Explain {
     #[arg(value_name = "OP")]
     operation: TreeOperation,
     /// The path, from the root of the served tree
-    #[arg(value_parser = path)]
+    #[arg(value_parser = parse_path)]
     path: TreePath,
     /// Where to, for copy, move and link
-    #[arg(long, value_name = "PATH", value_parser = path)]
+    #[arg(long, value_name = "PATH", value_parser = parse_path)]
     to: Option<TreePath>,
     /// By this door: webdav, sftp or api
     #[arg(long)]
@@ -47,9 +47,9 @@ pub(super) struct Explain {
     tags: Vec<FileTag>,
 }
 
-impl Explain {
+impl ExplainCommand {
     /// Answers.
-    pub(super) fn run(&self, site: &Site) -> Result {
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
         let question = AccessQuery {
             operation: *operation,
@@ -63,13 +63,14 @@ impl Explain {
             tags: tags.clone(),
         };
         let question = question.with_target(to.clone()).map_err(|fault| {
-            Failure::usage(fault.to_string()).hint("patgate explain --token ID move /from --to /where, for one")
+            CommandError::usage(fault.to_string())
+                .with_hint("patgate explain --token ID move /from --to /where, for one")
         })?;
-        let verdict = site.desk()?.explain(self.token, &question)?;
-        if site.json() { output::json(&verdict) } else { output::say(&verdict.sentence) }
+        let verdict = site.backend()?.explain(self.token, &question)?;
+        if site.prints_json() { output::print_json(&verdict) } else { output::print_line(&verdict.sentence) }
     }
 }
 
-fn path(text: &str) -> std::result::Result<TreePath, String> {
+fn parse_path(text: &str) -> std::result::Result<TreePath, String> {
     TreePath::parse(text.as_bytes()).map_err(|why| format!("{text:?}: {why}"))
 }

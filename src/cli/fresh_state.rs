@@ -4,30 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is in a state directory that no server has used.
-const FILES: [&str; 7] =
+const STATE_FILES: [&str; 7] =
     ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch", "patgate.ballast", "pepper", "serve.lock"];
 
 /// How the names of the SSH host keys begin.
-const HOST_KEYS: &str = "ssh_host_";
+const HOST_KEY_PREFIX: &str = "ssh_host_";
 
 /// A state directory before a command makes a state in it.
 #[derive(Debug)]
 pub(super) struct FreshState {
     directory: PathBuf,
     /// The topmost directory that is made on the way, where any is.
-    topmost: Option<PathBuf>,
+    topmost_created: Option<PathBuf>,
 }
 
 impl FreshState {
     /// Looks at a state directory; returns nothing where a state is there already.
-    pub(super) fn look(directory: &Path) -> Option<Self> {
-        let is_state = |name: &str| FILES.contains(&name) || name.starts_with(HOST_KEYS);
+    pub(super) fn detect(directory: &Path) -> Option<Self> {
+        let is_state = |name: &str| STATE_FILES.contains(&name) || name.starts_with(HOST_KEY_PREFIX);
         let mut there = fs::read_dir(directory).into_iter().flatten().flatten();
         if there.any(|entry| entry.file_name().to_str().is_some_and(is_state)) {
             return None;
         }
         let missing = directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
-        Some(Self { directory: directory.to_owned(), topmost: missing.last().map(Path::to_owned) })
+        Some(Self { directory: directory.to_owned(), topmost_created: missing.last().map(Path::to_owned) })
     }
 
     /// Removes what was made since; nothing that was there before, nor a state that a server uses.
@@ -39,11 +39,11 @@ impl FreshState {
         }
         for name in names {
             let text = name.to_string_lossy();
-            if FILES.contains(&&*text) || text.starts_with(HOST_KEYS) {
+            if STATE_FILES.contains(&&*text) || text.starts_with(HOST_KEY_PREFIX) {
                 let _ = fs::remove_file(self.directory.join(&name));
             }
         }
-        let Some(topmost) = self.topmost else { return };
+        let Some(topmost) = self.topmost_created else { return };
         // Directories that are empty, and no others.
         for made in self.directory.ancestors().take_while(|path| path.starts_with(&topmost)) {
             if fs::remove_dir(made).is_err() {
@@ -58,19 +58,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_made_since_is_removed() {
+    fn discard_removes_only_what_was_created() {
         let folder = tempfile::tempdir().expect("folder");
         let state = folder.path().join("a/b/state");
-        let fresh = FreshState::look(&state).expect("nothing is there");
+        let fresh = FreshState::detect(&state).expect("nothing is there");
         fs::create_dir_all(&state).expect("made");
         fs::write(state.join("patgate.db"), "x").expect("made");
-        assert!(FreshState::look(&state).is_none());
+        assert!(FreshState::detect(&state).is_none());
         fresh.discard();
         assert!(folder.path().exists() && !folder.path().join("a").exists());
 
         fs::create_dir_all(&state).expect("made");
         fs::write(state.join("notes"), "x").expect("made");
-        let fresh = FreshState::look(&state).expect("no state is there");
+        let fresh = FreshState::detect(&state).expect("no state is there");
         fs::write(state.join("pepper"), "x").expect("made");
         fresh.discard();
         assert!(state.join("notes").exists() && !state.join("pepper").exists());

@@ -4,22 +4,22 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
 
 /// Write manual pages into a folder
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate man /usr/local/share/man/man1")]
-pub(super) struct Man {
+pub(super) struct ManCommand {
     /// The folder; made when it is not there
     dir: PathBuf,
 }
 
-impl Man {
+impl ManCommand {
     /// Writes them, one for each command.
     pub(super) fn run(&self) -> Result {
         let written =
             std::fs::create_dir_all(&self.dir).and_then(|()| clap_mangen::generate_to(super::command(), &self.dir));
-        written.map_err(|error| Failure::new(format!("{} can't be written to: {error}", self.dir.display())))
+        written.map_err(|error| CommandError::new(format!("{} can't be written to: {error}", self.dir.display())))
     }
 }

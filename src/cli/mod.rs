@@ -2,27 +2,27 @@
 
 mod apitoken;
 mod audit;
+mod backend;
 mod capabilities;
 mod client;
 mod completions;
-mod descriptors;
-mod desk;
+mod context;
 mod doctor;
+mod error;
 mod explain;
-mod failure;
 mod fresh_state;
 mod man;
 mod node;
 mod output;
 mod policy;
 mod quickstart;
+mod rlimit;
 mod serve;
-mod settings;
+mod setting_flags;
 mod signals;
-mod site;
 mod system_user;
 mod token_flags;
-mod token_view;
+mod token_format;
 mod user;
 mod user_token;
 
@@ -32,11 +32,11 @@ use std::process::ExitCode;
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use failure::Failure;
-use site::Site;
+use context::CommandContext;
+use error::CommandError;
 
 /// The result of a command.
-type Result<T = ()> = std::result::Result<T, Failure>;
+type Result<T = ()> = std::result::Result<T, CommandError>;
 
 /// One door in front of a folder: WebDAV and SFTP with scoped personal access tokens
 #[derive(Debug, Parser)]
@@ -48,73 +48,73 @@ type Result<T = ()> = std::result::Result<T, Failure>;
   patgate admin user token -u alice -e 24h")]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArgs,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
-struct Global {
+struct GlobalArgs {
     /// The configuration file [env: PATGATE_CONFIG]
-    #[arg(long, value_name = "FILE", global = true, help_heading = EVERYWHERE)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = COMMON_HEADING)]
     config: Option<PathBuf>,
-    /// The state directory, see [`with_state`].
+    /// The state directory, see [`add_state_option`].
     #[arg(skip)]
     state: Option<String>,
     /// Work over the network: the server's address, with a token of it in PATGATE_TOKEN [env: PATGATE_SERVER]
-    #[arg(long, value_name = "URL", global = true, help_heading = NETWORK)]
+    #[arg(long, value_name = "URL", global = true, help_heading = NETWORK_HEADING)]
     server: Option<String>,
     /// Trust the authority in this file (PEM) for --server and doctor --health, and no other [env: PATGATE_CA_FILE]
-    #[arg(long, value_name = "FILE", global = true, help_heading = NETWORK)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = NETWORK_HEADING)]
     ca_file: Option<PathBuf>,
     /// Let the token travel to --server unencrypted
-    #[arg(long, global = true, help_heading = NETWORK)]
+    #[arg(long, global = true, help_heading = NETWORK_HEADING)]
     cleartext: bool,
     /// Print JSON
-    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    #[arg(long, global = true, help_heading = COMMON_HEADING)]
     json: bool,
     /// Say more on stderr; twice for still more
-    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = EVERYWHERE)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = COMMON_HEADING)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Serve(serve::Serve),
-    Quickstart(quickstart::Quickstart),
-    Admin(Admin),
+enum CliCommand {
+    Serve(serve::ServeCommand),
+    Quickstart(quickstart::QuickstartCommand),
+    Admin(AdminArgs),
     /// Manage users: the same as `patgate admin user`, as the manual of Pydio Cells writes it
     #[command(hide = true)]
     User(user::UserCommand),
-    Apitoken(apitoken::Apitoken),
-    Node(node::Node),
+    Apitoken(apitoken::ApitokenCommand),
+    Node(node::NodeCommand),
     Policy(policy::PolicyCommand),
-    Audit(audit::Audit),
-    Explain(explain::Explain),
+    Audit(audit::AuditCommand),
+    Explain(explain::ExplainCommand),
     Client(client::ClientCommand),
-    Doctor(doctor::Doctor),
-    Completions(completions::Completions),
-    Man(man::Man),
+    Doctor(doctor::DoctorCommand),
+    Completions(completions::CompletionsCommand),
+    Man(man::ManCommand),
 }
 
-impl Command {
+impl CliCommand {
     /// Returns the name of a command that works on this machine alone.
-    fn local(&self) -> Option<&'static str> {
+    fn local_only_name(&self) -> Option<&'static str> {
         match self {
-            Command::Serve(_) => Some("serve"),
-            Command::Quickstart(_) => Some("quickstart"),
-            Command::Client(_) => Some("client"),
-            Command::Doctor(_) => Some("doctor"),
-            Command::Completions(_) => Some("completions"),
-            Command::Man(_) => Some("man"),
-            Command::Admin(_)
-            | Command::User(_)
-            | Command::Apitoken(_)
-            | Command::Node(_)
-            | Command::Policy(_)
-            | Command::Audit(_)
-            | Command::Explain(_) => None,
+            CliCommand::Serve(_) => Some("serve"),
+            CliCommand::Quickstart(_) => Some("quickstart"),
+            CliCommand::Client(_) => Some("client"),
+            CliCommand::Doctor(_) => Some("doctor"),
+            CliCommand::Completions(_) => Some("completions"),
+            CliCommand::Man(_) => Some("man"),
+            CliCommand::Admin(_)
+            | CliCommand::User(_)
+            | CliCommand::Apitoken(_)
+            | CliCommand::Node(_)
+            | CliCommand::Policy(_)
+            | CliCommand::Audit(_)
+            | CliCommand::Explain(_) => None,
         }
     }
 }
@@ -123,13 +123,13 @@ impl Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate admin user create alice")]
-struct Admin {
+struct AdminArgs {
     #[command(subcommand)]
-    what: AdminCommand,
+    what: AdminSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum AdminCommand {
+enum AdminSubcommand {
     User(user::UserCommand),
 }
 
@@ -137,60 +137,62 @@ enum AdminCommand {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let outcome = match parse(&arguments) {
-        Ok(cli) => obey(cli),
-        Err(error) => failure::misused(&error, &named(&arguments)),
+        Ok(cli) => execute(cli),
+        Err(error) => error::usage_error(&error, &named_command(&arguments)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.print(),
     }
 }
 
-fn obey(cli: Cli) -> Result {
-    let site = Site::new(cli.global);
+fn execute(cli: Cli) -> Result {
+    let site = CommandContext::new(cli.global);
     dispatch(cli.command, &site).map_err(|failure| {
-        site.discard();
-        failure.at_place(&site.place_flags())
+        site.discard_new_state();
+        failure.with_context_flags(&site.context_flags())
     })
 }
 
-fn dispatch(command: Command, site: &Site) -> Result {
-    if let Some(name) = command.local() {
-        site.refuse_server(name)?;
+fn dispatch(command: CliCommand, site: &CommandContext) -> Result {
+    if let Some(name) = command.local_only_name() {
+        site.reject_server_flag(name)?;
     }
     match command {
-        Command::Serve(command) => command.run(site),
-        Command::Quickstart(command) => command.run(site),
-        Command::Admin(Admin { what: AdminCommand::User(command) }) | Command::User(command) => command.run(site),
-        Command::Apitoken(command) => command.run(site),
-        Command::Node(command) => command.run(site),
-        Command::Policy(command) => command.run(site),
-        Command::Audit(command) => command.run(site),
-        Command::Explain(command) => command.run(site),
-        Command::Client(command) => command.run(site),
-        Command::Doctor(command) => command.run(site),
-        Command::Completions(command) => command.run(),
-        Command::Man(command) => command.run(),
+        CliCommand::Serve(command) => command.run(site),
+        CliCommand::Quickstart(command) => command.run(site),
+        CliCommand::Admin(AdminArgs { what: AdminSubcommand::User(command) }) | CliCommand::User(command) => {
+            command.run(site)
+        }
+        CliCommand::Apitoken(command) => command.run(site),
+        CliCommand::Node(command) => command.run(site),
+        CliCommand::Policy(command) => command.run(site),
+        CliCommand::Audit(command) => command.run(site),
+        CliCommand::Explain(command) => command.run(site),
+        CliCommand::Client(command) => command.run(site),
+        CliCommand::Doctor(command) => command.run(site),
+        CliCommand::Completions(command) => command.run(),
+        CliCommand::Man(command) => command.run(),
     }
 }
 
 /// Returns the whole command line, for completions and manual pages too.
 fn command() -> clap::Command {
-    with_state(with_notes(Cli::command()))
+    add_state_option(add_option_notes(Cli::command()))
 }
 
 /// What the help says of durations, where a command takes one.
-const DURATIONS: &str =
+const DURATION_NOTE: &str =
     "A duration is a whole number and a unit: s, m, h, d, w, M (30 days) or Y (365 days), such as 36h.";
 /// What the help says of sizes, likewise.
-const SIZES: &str = "A size is a whole number of bytes, or one with a unit: KiB, MiB, GiB, TiB, KB, MB, GB or TB.";
+const SIZE_NOTE: &str = "A size is a whole number of bytes, or one with a unit: KiB, MiB, GiB, TiB, KB, MB, GB or TB.";
 /// What the help says of lists that commas may separate, and of others.
-const LISTS: &str = "Repeat an option that is repeatable, or separate its values with commas.";
-const REPEATED: &str = "Repeat an option that is repeatable: its values may hold commas.";
+const COMMA_LIST_NOTE: &str = "Repeat an option that is repeatable, or separate its values with commas.";
+const REPEATABLE_NOTE: &str = "Repeat an option that is repeatable: its values may hold commas.";
 
 /// Ends the help of each command with what its options have in common: units, and how lists are written.
-fn with_notes(command: clap::Command) -> clap::Command {
-    let command = command.mut_subcommands(with_notes);
+fn add_option_notes(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(add_option_notes);
     let takes = |name: &str| {
         let mut names = command.get_arguments().filter_map(|argument| argument.get_value_names());
         names.any(|names| names.iter().any(|own| own.as_str() == name))
@@ -198,27 +200,30 @@ fn with_notes(command: clap::Command) -> clap::Command {
     let options: Vec<_> = command.get_arguments().filter(|argument| argument.get_long().is_some()).collect();
     let separated = options.iter().any(|option| option.get_value_delimiter().is_some());
     let repeated = options.iter().any(|option| matches!(option.get_action(), clap::ArgAction::Append));
-    let lists = if separated { LISTS } else { REPEATED };
-    let notes =
-        [(takes("DURATION") || takes("WHEN"), DURATIONS), (takes("SIZE"), SIZES), (separated || repeated, lists)];
+    let lists = if separated { COMMA_LIST_NOTE } else { REPEATABLE_NOTE };
+    let notes = [
+        (takes("DURATION") || takes("WHEN"), DURATION_NOTE),
+        (takes("SIZE"), SIZE_NOTE),
+        (separated || repeated, lists),
+    ];
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let notes: Vec<_> = notes.into_iter().filter(|(takes, _)| *takes).map(|(_, note)| note).collect();
     if notes.is_empty() { command } else { command.after_help(format!("{help}\n\n{}", notes.join("\n"))) }
 }
 
-const STATE: &str = "state_directory";
-const EVERYWHERE: &str = "Options of every command";
-const NETWORK: &str = "Over the network, for apitoken, admin, node, policy, audit and explain";
+const STATE_ARGUMENT: &str = "state_directory";
+const COMMON_HEADING: &str = "Options of every command";
+const NETWORK_HEADING: &str = "Over the network, for apitoken, admin, node, policy, audit and explain";
 
 /// Lets a command and those below it take `--state DIR`; the last one counts.
-fn with_state(command: clap::Command) -> clap::Command {
+fn add_state_option(command: clap::Command) -> clap::Command {
     let help = "The folder of database, pepper and SSH host keys [env: PATGATE_STATE]";
-    let state = Arg::new(STATE).long("state").value_name("DIR").help(help).help_heading(EVERYWHERE);
-    command.mut_subcommands(with_state).arg(state)
+    let state = Arg::new(STATE_ARGUMENT).long("state").value_name("DIR").help(help).help_heading(COMMON_HEADING);
+    command.mut_subcommands(add_state_option).arg(state)
 }
 
 /// Returns the command that the arguments name, as far as they name one: `patgate admin user`.
-fn named(arguments: &[OsString]) -> String {
+fn named_command(arguments: &[OsString]) -> String {
     let whole = command();
     let mut here = &whole;
     let mut path = here.get_name().to_owned();
@@ -238,7 +243,7 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
     let matches = command.try_get_matches_from_mut(arguments.iter())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, below)| below));
-    let states = levels.filter_map(|level| level.try_get_one::<String>(STATE).ok().flatten());
+    let states = levels.filter_map(|level| level.try_get_one::<String>(STATE_ARGUMENT).ok().flatten());
     cli.global.state = states.last().cloned();
     Ok(cli)
 }
@@ -251,7 +256,7 @@ mod tests {
         line.split_whitespace().map(OsString::from).collect()
     }
 
-    fn walk(command: &clap::Command, path: &str, seen: &mut Vec<String>) {
+    fn check_help(command: &clap::Command, path: &str, seen: &mut Vec<String>) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let path = format!("{path}{}", command.get_name());
         assert!(help.contains("Example") && help.contains(&path), "{path} has no example: {help}");
@@ -260,15 +265,15 @@ mod tests {
             assert!(argument.get_help().is_some(), "{path} {} says nothing", argument.get_id());
         }
         for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-            walk(below, &format!("{path} "), seen);
+            check_help(below, &format!("{path} "), seen);
         }
         seen.push(path);
     }
 
     #[test]
-    fn every_command_says_what_it_is_for_and_shows_an_example() {
+    fn every_command_has_a_description_and_an_example() {
         let mut seen = Vec::new();
-        walk(&command(), "", &mut seen);
+        check_help(&command(), "", &mut seen);
         assert!(seen.len() > 25, "{seen:?}");
         assert!(seen.contains(&"patgate admin user token".to_owned()));
     }
@@ -280,21 +285,23 @@ mod tests {
             error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
         };
         for (line, notes) in [
-            ("patgate admin user token", &[DURATIONS, SIZES, LISTS][..]),
-            ("patgate apitoken create", &[DURATIONS, SIZES, LISTS]),
-            ("patgate apitoken edit", &[DURATIONS, SIZES, LISTS]),
-            ("patgate apitoken rotate", &[DURATIONS]),
-            ("patgate admin user create", &[REPEATED]),
+            ("patgate admin user token", &[DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE][..]),
+            ("patgate apitoken create", &[DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE]),
+            ("patgate apitoken edit", &[DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE]),
+            ("patgate apitoken rotate", &[DURATION_NOTE]),
+            ("patgate admin user create", &[REPEATABLE_NOTE]),
             ("patgate apitoken show", &[]),
         ] {
-            let told: Vec<_> =
-                [DURATIONS, SIZES, LISTS, REPEATED].into_iter().filter(|note| help(line).contains(note)).collect();
+            let told: Vec<_> = [DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE, REPEATABLE_NOTE]
+                .into_iter()
+                .filter(|note| help(line).contains(note))
+                .collect();
             assert_eq!(told, notes, "{line}");
         }
     }
 
     #[test]
-    fn every_example_is_understood() {
+    fn every_example_parses() {
         fn examples(command: &clap::Command, found: &mut Vec<String>) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let lines = help.lines().map(str::trim).filter(|line| line.starts_with("patgate "));
@@ -321,20 +328,20 @@ mod tests {
 
     #[test]
     fn a_hint_names_the_command_that_was_meant() {
-        assert_eq!(named(&words("patgate --json admin user token -u alice -e x")), "patgate admin user token");
-        assert_eq!(named(&words("patgate admni user")), "patgate");
+        assert_eq!(named_command(&words("patgate --json admin user token -u alice -e x")), "patgate admin user token");
+        assert_eq!(named_command(&words("patgate admni user")), "patgate");
     }
 
     #[test]
     fn user_commands_are_known_without_admin() {
         let line = "patgate --state a user token -u alice -a 10m -q";
         let cli = parse(&words(line)).expect(line);
-        assert!(matches!(cli.command, Command::User(_)));
+        assert!(matches!(cli.command, CliCommand::User(_)));
         assert_eq!(cli.global.state, Some("a".into()));
     }
 
     #[test]
-    fn the_definition_holds() {
+    fn clap_definition_is_valid() {
         command().debug_assert();
     }
 }

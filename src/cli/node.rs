@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::site::Site;
-use super::{Failure, Result, output};
+use super::context::CommandContext;
+use super::{CommandError, Result, output};
 use crate::api::types;
 use crate::domain::{NodeId, TreePath};
 use crate::tree::{NodeMatch, NodeReattachment};
@@ -17,13 +17,13 @@ use crate::tree::{NodeMatch, NodeReattachment};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate node id /alice/backup")]
-pub(super) struct Node {
+pub(super) struct NodeCommand {
     #[command(subcommand)]
-    what: What,
+    what: NodeSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum NodeSubcommand {
     /// Print the id of the node at a path; names it on first use
     #[command(after_help = "Example:\n  patgate node id /alice/backup")]
     Id {
@@ -64,29 +64,29 @@ kind (missing). The server must not run.")]
     },
 }
 
-impl Node {
+impl NodeCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &Site) -> Result {
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
         match &self.what {
-            What::Id { path } => print(site, &site.desk()?.node_at(&tree_path(path)?)?),
-            What::Show { node } => {
-                let node = site.desk()?.node(*node)?;
-                if site.json() { print(site, &node) } else { output::say(&node.path) }
+            NodeSubcommand::Id { path } => print_node(site, &site.backend()?.node_at(&tree_path(path)?)?),
+            NodeSubcommand::Show { node } => {
+                let node = site.backend()?.node(*node)?;
+                if site.prints_json() { print_node(site, &node) } else { output::print_line(&node.path) }
             }
-            What::List { path } => {
+            NodeSubcommand::List { path } => {
                 let path = path.as_ref().map(tree_path).transpose()?.unwrap_or_default();
-                let mut nodes = site.desk()?.nodes(&path)?;
+                let mut nodes = site.backend()?.list_nodes(&path)?;
                 nodes.sort_by(|one, other| one.path.cmp(&other.path));
-                list(site, &nodes)
+                print_nodes(site, &nodes)
             }
-            What::Repair => {
-                site.here_only("repairing")?;
-                let repaired = site.open()?.tree()?.repair()?;
-                list(site, &repaired.iter().map(types::NodeResponse::from_named_node).collect::<Vec<_>>())
+            NodeSubcommand::Repair => {
+                site.require_local("repairing")?;
+                let repaired = site.open_state()?.tree()?.repair()?;
+                print_nodes(site, &repaired.iter().map(types::NodeResponse::from_named_node).collect::<Vec<_>>())
             }
-            What::Reattach { root, yes } => {
-                site.here_only("reattaching")?;
-                report(site, &site.open()?.reattach(root.clone(), *yes)?)
+            NodeSubcommand::Reattach { root, yes } => {
+                site.require_local("reattaching")?;
+                print_reattachments(site, &site.open_state()?.reattach(root.clone(), *yes)?)
             }
         }
     }
@@ -94,37 +94,38 @@ impl Node {
 
 fn tree_path(text: &OsString) -> Result<TreePath> {
     TreePath::parse(text.as_bytes()).map_err(|error| {
-        Failure::usage(format!("{}: {error}", text.display())).hint("give a path of the served folder, such as /alice")
+        CommandError::usage(format!("{}: {error}", text.display()))
+            .with_hint("give a path of the served folder, such as /alice")
     })
 }
 
-fn print(site: &Site, node: &types::NodeResponse) -> Result {
-    if site.json() {
-        return output::json(&json!({ "node": node.node, "path": node.path }));
+fn print_node(site: &CommandContext, node: &types::NodeResponse) -> Result {
+    if site.prints_json() {
+        return output::print_json(&json!({ "node": node.node, "path": node.path }));
     }
-    output::say(&node.node.to_string())
+    output::print_line(&node.node.to_string())
 }
 
-fn report(site: &Site, nodes: &[NodeReattachment]) -> Result {
+fn print_reattachments(site: &CommandContext, nodes: &[NodeReattachment]) -> Result {
     let state = |node: &NodeReattachment| match node.node_match {
         NodeMatch::Same => "same",
         NodeMatch::Different => "another",
         NodeMatch::Missing => "missing",
     };
-    if site.json() {
+    if site.prints_json() {
         let row =
             |node: &NodeReattachment| json!({ "node": node.id, "state": state(node), "path": node.path.to_string() });
-        return output::json(&nodes.iter().map(row).collect::<Vec<_>>());
+        return output::print_json(&nodes.iter().map(row).collect::<Vec<_>>());
     }
     let rows: Vec<_> = nodes.iter().map(|n| [n.id.to_string(), state(n).to_owned(), n.path.to_string()]).collect();
-    output::table(["NODE", "STATE", "PATH"], &rows)
+    output::print_table(["NODE", "STATE", "PATH"], &rows)
 }
 
-fn list(site: &Site, nodes: &[types::NodeResponse]) -> Result {
-    if site.json() {
-        return output::json(&nodes);
+fn print_nodes(site: &CommandContext, nodes: &[types::NodeResponse]) -> Result {
+    if site.prints_json() {
+        return output::print_json(&nodes);
     }
     let state = |dangling| if dangling { "dangling" } else { "there" }.to_owned();
     let rows: Vec<_> = nodes.iter().map(|n| [n.node.to_string(), state(n.dangling), n.path.clone()]).collect();
-    output::table(["NODE", "STATE", "PATH"], &rows)
+    output::print_table(["NODE", "STATE", "PATH"], &rows)
 }

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Failure, Result};
+use super::{CommandError, Result};
 
 /// Prints a text and a line break on stdout. A reader that went away is no failure.
-pub(super) fn say(text: &str) -> Result {
+pub(super) fn print_line(text: &str) -> Result {
     let mut stdout = io::stdout().lock();
     let written =
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
@@ -18,13 +18,13 @@ pub(super) fn say(text: &str) -> Result {
 }
 
 /// Prints a value as JSON.
-pub(super) fn json(value: &impl Serialize) -> Result {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(error.to_string()))?;
-    say(&text)
+pub(super) fn print_json(value: &impl Serialize) -> Result {
+    let text = serde_json::to_string_pretty(value).map_err(|error| CommandError::new(error.to_string()))?;
+    print_line(&text)
 }
 
 /// Prints rows in aligned columns below a heading.
-pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result {
+pub(super) fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result {
     let heading = heading.map(str::to_owned);
     let all = || std::iter::once(&heading).chain(rows);
     let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -33,19 +33,19 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
-    say(&lines.collect::<Vec<_>>().join("\n"))
+    print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Prints names and values, one a line, the values aligned.
-pub(super) fn facts(facts: &[(&str, String)]) -> Result {
+pub(super) fn print_fields(facts: &[(&str, String)]) -> Result {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let lines =
         facts.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:")).trim_end().to_owned());
-    say(&lines.collect::<Vec<_>>().join("\n"))
+    print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Writes a word as a shell reads it.
-pub(super) fn quoted(text: &str) -> String {
+pub(super) fn shell_quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%:".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()
@@ -59,9 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_words_are_quoted_for_the_shell() {
-        assert_eq!(quoted("/srv/files.patgate"), "/srv/files.patgate");
-        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
-        assert_eq!(quoted(""), "''");
+    fn shell_metacharacters_are_quoted() {
+        assert_eq!(shell_quote("/srv/files.patgate"), "/srv/files.patgate");
+        assert_eq!(shell_quote("/a b/it's"), "'/a b/it'\\''s'");
+        assert_eq!(shell_quote(""), "''");
     }
 }

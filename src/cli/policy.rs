@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::site::Site;
-use super::{Failure, Result, output};
+use super::context::CommandContext;
+use super::{CommandError, Result, output};
 use crate::api::types::PolicyResponse;
 use crate::domain::PolicySetting;
 
@@ -16,11 +16,11 @@ use crate::domain::PolicySetting;
 )]
 pub(super) struct PolicyCommand {
     #[command(subcommand)]
-    what: What,
+    what: PolicySubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum PolicySubcommand {
     /// Show every key
     #[command(after_help = "Example:\n  patgate policy show --json")]
     Show,
@@ -42,31 +42,31 @@ enum What {
 
 impl PolicyCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &Site) -> Result {
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
         let policy = match &self.what {
-            What::Show => site.desk()?.policy()?,
-            What::Set { key, value } => {
-                let setting = PolicySetting::parse(key, value).map_err(misused)?;
-                let policy = site.desk_or_make()?.set_policy(setting)?;
-                site.keeps();
+            PolicySubcommand::Show => site.backend()?.policy()?,
+            PolicySubcommand::Set { key, value } => {
+                let setting = PolicySetting::parse(key, value).map_err(invalid_setting)?;
+                let policy = site.backend_or_create()?.set_policy(setting)?;
+                site.keep_state();
                 policy
             }
         };
-        print(site, &policy)
+        print_policy(site, &policy)
     }
 }
 
-fn misused(why: String) -> Failure {
-    Failure::usage(why).hint("patgate policy set --help shows every key with a value")
+fn invalid_setting(why: String) -> CommandError {
+    CommandError::usage(why).with_hint("patgate policy set --help shows every key with a value")
 }
 
-fn print(site: &Site, policy: &PolicyResponse) -> Result {
-    if site.json() {
-        return output::json(policy);
+fn print_policy(site: &CommandContext, policy: &PolicyResponse) -> Result {
+    if site.prints_json() {
+        return output::print_json(policy);
     }
     let PolicyResponse { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;
     let PolicyResponse { token_retention, audit_retention, .. } = policy;
-    output::facts(&[
+    output::print_fields(&[
         ("max-tokens-per-user", max_tokens_per_user.to_string()),
         ("default-lifetime", default_lifetime.0.to_string()),
         ("max-lifetime", max_lifetime.0.to_string()),

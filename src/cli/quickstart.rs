@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::serve::{ready, run};
+use super::context::CommandContext;
+use super::serve::{ready_line, run_server};
 use super::signals::stop_on_signals;
-use super::site::Site;
-use super::{Failure, Result, descriptors, output, system_user, token_view};
+use super::{CommandError, Result, output, rlimit, system_user, token_format};
 use crate::api::types::TokenResponse;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
@@ -25,9 +25,9 @@ use crate::tokens::{Grant, HomeOption, IssuedToken, TokenRequest, TokenService, 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
 /// How many ports past the first are tried.
-const PORTS: u16 = 100;
+const MAX_PORTS_TRIED: u16 = 100;
 const WELCOME_FILE: &str = "welcome.txt";
-const WELCOME: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
+const WELCOME_TEXT: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
     Put files here, or delete this note; both show up everywhere at once.\n";
 
 /// Serve a folder on this machine at once, with a user and a token
@@ -35,7 +35,7 @@ const WELCOME: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
 #[command(after_help = "Examples:
   patgate quickstart
   patgate quickstart /srv/files --new-token")]
-pub(super) struct Quickstart {
+pub(super) struct QuickstartCommand {
     /// The folder; made with a welcome note when it is not there
     #[arg(default_value = "./files")]
     dir: PathBuf,
@@ -50,24 +50,24 @@ pub(super) struct Quickstart {
     sftp: Option<SocketAddr>,
 }
 
-impl Quickstart {
+impl QuickstartCommand {
     /// Serves until SIGTERM or SIGINT.
-    pub(super) fn run(self, site: &Site) -> Result {
-        telemetry::start_logging(site.log_level("warn"), LogFormat::Text).map_err(Failure::new)?;
-        let limit = descriptors::raise();
+    pub(super) fn run(self, site: &CommandContext) -> Result {
+        telemetry::start_logging(site.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
+        let limit = rlimit::raise_open_file_limit();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {
-            let fault = Failure::new(format!("{} is no folder", root.display()));
-            return Err(fault.hint("name the folder to serve: patgate quickstart DIR"));
+            let fault = CommandError::new(format!("{} is no folder", root.display()));
+            return Err(fault.with_hint("name the folder to serve: patgate quickstart DIR"));
         }
-        let state = site.told_state().map_or_else(|| beside(&root), std::path::absolute)?;
-        let made = make_folder(&root)?;
-        site.makes(&state);
-        let served = run(async {
-            let gateway = self.open(&root, &state, limit).await?;
+        let state = site.explicit_state().map_or_else(|| default_state_directory(&root), std::path::absolute)?;
+        let made = create_root(&root)?;
+        site.will_create_state(&state);
+        let served = run_server(async {
+            let gateway = self.open_gateway(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
-            self.welcome(site, &gateway, &root, &state)?;
-            site.keeps();
+            self.print_instructions(site, &gateway, &root, &state)?;
+            site.keep_state();
             gateway.run(stop).await;
             Ok(())
         });
@@ -80,11 +80,11 @@ impl Quickstart {
     }
 
     /// Opens the gateway on the first ports that are free.
-    async fn open(&self, root: &Path, state: &Path, limit: Option<u64>) -> Result<Gateway> {
+    async fn open_gateway(&self, root: &Path, state: &Path, limit: Option<u64>) -> Result<Gateway> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut settings = GatewaySettings::new(root, state);
         if let Some(limit) = limit {
-            descriptors::divide_of(limit, &settings).apply(&mut settings);
+            rlimit::descriptor_budget_of_settings(limit, &settings).limit_settings(&mut settings);
         }
         let (mut http, mut sftp) = (HTTP_PORT, SFTP_PORT);
         loop {
@@ -93,9 +93,9 @@ impl Quickstart {
             match Gateway::open(settings.clone(), GatewayDependencies::default()).await {
                 Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
                     let taken = Some(address);
-                    if taken == settings.http && self.http.is_none() && http < HTTP_PORT + PORTS {
+                    if taken == settings.http && self.http.is_none() && http < HTTP_PORT + MAX_PORTS_TRIED {
                         http += 1;
-                    } else if taken == settings.sftp && self.sftp.is_none() && sftp < SFTP_PORT + PORTS {
+                    } else if taken == settings.sftp && self.sftp.is_none() && sftp < SFTP_PORT + MAX_PORTS_TRIED {
                         sftp += 1;
                     } else {
                         return Err(StartError::Listen { address, source }.into());
@@ -107,34 +107,38 @@ impl Quickstart {
     }
 
     /// Sees to user and token, and prints how to connect.
-    fn welcome(&self, site: &Site, gateway: &Gateway, root: &Path, state: &Path) -> Result {
-        let login = login();
-        let issued = self.token(gateway, &login)?;
+    fn print_instructions(&self, site: &CommandContext, gateway: &Gateway, root: &Path, state: &Path) -> Result {
+        let login = current_login();
+        let issued = self.ensure_token(gateway, &login)?;
         let revealed = issued.as_ref().map(|issued| issued.text.reveal());
         let secret = revealed.as_ref().map(|secret| secret.as_str());
         let (Some(http), Some(sftp)) = (gateway.http_address(), gateway.sftp_address()) else {
-            return Err(Failure::new("a listener is gone"));
+            return Err(CommandError::new("a listener is gone"));
         };
         let fingerprints = HostKeys::open(state)?.fingerprints();
-        if site.json() {
-            return output::json(&json!({
+        if site.prints_json() {
+            return output::print_json(&json!({
                 "root": root, "state": state, "url": format!("http://{http}/dav/"), "sftp": sftp.to_string(),
                 "user": login, "token": secret, "fingerprints": fingerprints,
             }));
         }
         let kept = match &issued {
             Some(issued) => {
-                format!("shown only now; it dies {}", token_view::expires(&TokenResponse::from_record(&issued.record)))
+                format!(
+                    "shown only now; it dies {}",
+                    token_format::format_expiration(&TokenResponse::from_record(&issued.record))
+                )
             }
             None => "nobody keeps the secret: --new-token makes another".to_owned(),
         };
-        let page = Page { root, state, login: &login, secret, kept, http, sftp, fingerprints };
-        output::say(&page.text())?;
-        output::say(&ready(gateway))
+        let page =
+            QuickstartInstructions { root, state, login: &login, secret, secret_note: kept, http, sftp, fingerprints };
+        output::print_line(&page.text())?;
+        output::print_line(&ready_line(gateway))
     }
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
-    fn token(&self, gateway: &Gateway, login: &Login) -> Result<Option<IssuedToken>> {
+    fn ensure_token(&self, gateway: &Gateway, login: &Login) -> Result<Option<IssuedToken>> {
         let (tokens, who) = (TokenService::new(gateway.store().clone(), Clock::system()), &system_user::authority());
         let tokens = tokens.with_tree(gateway.tree().clone());
         if gateway.store().user(login)?.is_none() {
@@ -157,27 +161,27 @@ impl Quickstart {
 }
 
 /// What is printed for people.
-struct Page<'a> {
+struct QuickstartInstructions<'a> {
     root: &'a Path,
     state: &'a Path,
     login: &'a Login,
     secret: Option<&'a str>,
-    kept: String,
+    secret_note: String,
     http: SocketAddr,
     sftp: SocketAddr,
     fingerprints: Vec<String>,
 }
 
-impl Page<'_> {
+impl QuickstartInstructions<'_> {
     fn text(&self) -> String {
-        let Self { root, state, login, http, sftp, kept, .. } = self;
+        let Self { root, state, login, http, sftp, secret_note: kept, .. } = self;
         let (root, state, secret) =
-            (root.display(), output::quoted(&state.display().to_string()), self.secret.unwrap_or("TOKEN"));
+            (root.display(), output::shell_quote(&state.display().to_string()), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
         let (url, console) = (format!("http://{http}/dav/"), format!("http://{http}/console/"));
         let program = std::env::args_os()
             .next()
-            .map_or_else(|| "patgate".to_owned(), |name| output::quoted(&name.to_string_lossy()));
+            .map_or_else(|| "patgate".to_owned(), |name| output::shell_quote(&name.to_string_lossy()));
         let keys = self.fingerprints.join("\n               ");
         format!(
             "\
@@ -214,7 +218,7 @@ More users and tokens, while this runs or not:
 }
 
 /// Returns the state directory beside a folder: `DIR.patgate`.
-fn beside(root: &Path) -> io::Result<PathBuf> {
+fn default_state_directory(root: &Path) -> io::Result<PathBuf> {
     let root = if root.file_name().is_some() { root.to_owned() } else { root.canonicalize()? };
     match root.file_name() {
         Some(name) => {
@@ -227,22 +231,22 @@ fn beside(root: &Path) -> io::Result<PathBuf> {
 }
 
 /// Makes the folder to serve; tells whether it was not there.
-fn make_folder(root: &Path) -> Result<bool> {
+fn create_root(root: &Path) -> Result<bool> {
     if root.exists() {
         return Ok(false);
     }
     let made = fs::create_dir_all(root).and_then(|()| {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-        fs::File::create_new(root.join(WELCOME_FILE))?.write_all(WELCOME.as_bytes())
+        fs::File::create_new(root.join(WELCOME_FILE))?.write_all(WELCOME_TEXT.as_bytes())
     });
     made.map(|()| true).map_err(|error| {
-        Failure::new(format!("the folder {} can't be made: {error}", root.display()))
-            .hint("name one that you may make: patgate quickstart DIR")
+        CommandError::new(format!("the folder {} can't be made: {error}", root.display()))
+            .with_hint("name one that you may make: patgate quickstart DIR")
     })
 }
 
 /// Returns the login of whoever runs this, or `me` where that is none.
-fn login() -> Login {
+fn current_login() -> Login {
     let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
     named.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))
 }
@@ -252,9 +256,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_stands_beside_the_folder() {
-        assert_eq!(beside(Path::new("/srv/files")).expect("a place"), Path::new("/srv/files.patgate"));
-        assert_eq!(beside(Path::new("/srv/files/")).expect("a place"), Path::new("/srv/files.patgate"));
-        assert!(beside(Path::new("/")).is_err());
+    fn state_directory_defaults_to_a_sibling_of_the_root() {
+        assert_eq!(default_state_directory(Path::new("/srv/files")).expect("a place"), Path::new("/srv/files.patgate"));
+        assert_eq!(
+            default_state_directory(Path::new("/srv/files/")).expect("a place"),
+            Path::new("/srv/files.patgate")
+        );
+        assert!(default_state_directory(Path::new("/")).is_err());
     }
 }

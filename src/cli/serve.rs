@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::settings::SettingFlags;
+use super::context::{CommandContext, tree_durability};
+use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
-use super::site::{Site, durability};
-use super::{Failure, Result, capabilities, descriptors, output};
+use super::{CommandError, Result, capabilities, output, rlimit};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, ConfigSources, LoadedConfig};
 use crate::domain::StateLimits;
@@ -29,38 +29,38 @@ Prints one line on stdout when it is ready, with the addresses it got. SIGTERM, 
 transfers under way finish within drain_seconds; a second one cuts them. SIGHUP reads the configuration
 file, the certificate and the key again; settings that can't change while the server runs are named in
 the log.")]
-pub(super) struct Serve {
+pub(super) struct ServeCommand {
     #[command(flatten)]
     settings: SettingFlags,
 }
 
-impl Serve {
+impl ServeCommand {
     /// Serves until SIGTERM, SIGINT or SIGQUIT.
-    pub(super) fn run(self, site: &Site) -> Result {
-        let sources = site.sources(self.settings.0);
+    pub(super) fn run(self, site: &CommandContext) -> Result {
+        let sources = site.config_sources(self.settings.0);
         let loaded = Config::load(&sources)?;
-        let log = start_log(&loaded.config)?;
+        let log = start_logging(&loaded.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let (limit, doors) = (descriptors::raise(), loaded.config.listen_config());
-        if let Some(shortage) = descriptors::shortage(limit, &doors) {
+        let (limit, doors) = (rlimit::raise_open_file_limit(), loaded.config.listen_config());
+        if let Some(shortage) = rlimit::limit_warning(limit, &doors) {
             tracing::warn!("{shortage}");
         }
-        let mut settings = settings(loaded.config.clone());
+        let mut settings = gateway_settings(loaded.config.clone());
         if let Some(limit) = limit {
-            descriptors::divide(limit, &doors).apply(&mut settings);
+            rlimit::descriptor_budget(limit, &doors).limit_settings(&mut settings);
         }
-        run(async {
+        run_server(async {
             // Before the state is opened: a service manager may send SIGHUP at any time.
             let harmless = HarmlessSignals::register()?;
-            site.makes(&settings.state_directory);
+            site.will_create_state(&settings.state_directory);
             let gateway = Gateway::open(settings, GatewayDependencies::default()).await?;
-            site.keeps();
+            site.keep_state();
             let stop = stop_on_signals()?;
-            let mut reload = Reload { sources, loaded, log, gateway: gateway.reloader() };
+            let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: gateway.reloader() };
             tokio::spawn(harmless.reload_on_hangup(move || reload.run()));
-            output::say(&ready(&gateway))?;
+            output::print_line(&ready_line(&gateway))?;
             gateway.run(stop).await;
             Ok(())
         })
@@ -68,15 +68,15 @@ impl Serve {
 }
 
 /// Configuration of a running server, and the ways to change it.
-struct Reload {
+struct ConfigReload {
     sources: ConfigSources,
     /// The configuration that the server was started with: settings that need a restart are compared with it.
-    loaded: LoadedConfig,
+    started_with: LoadedConfig,
     log: LogControl,
-    gateway: GatewayReloader,
+    reloader: GatewayReloader,
 }
 
-impl Reload {
+impl ConfigReload {
     /// Reads the configuration again and applies it, or logs why it can't be applied and leaves all as it is.
     fn run(&mut self) {
         match self.apply() {
@@ -88,13 +88,13 @@ impl Reload {
     fn apply(&mut self) -> std::result::Result<(), String> {
         let newer = Config::load(&self.sources).map_err(|error| error.to_string().replace('\n', "; "))?;
         let filter = self.log.parse_log_filter(&newer.config.log)?;
-        self.gateway.reload(&settings(newer.config.clone())).map_err(|error| error.to_string())?;
+        self.reloader.reload(&gateway_settings(newer.config.clone())).map_err(|error| error.to_string())?;
         // Last, since it can't fail any more.
         self.log.set_filter(filter);
         for warning in &newer.warnings {
             tracing::warn!("{warning}");
         }
-        let restart = self.loaded.settings_needing_restart(&newer);
+        let restart = self.started_with.settings_needing_restart(&newer);
         if !restart.is_empty() {
             tracing::warn!("a restart is needed before these settings change: {}", restart.join(", "));
         }
@@ -103,7 +103,7 @@ impl Reload {
 }
 
 /// Runs a server to its end.
-pub(super) fn run(server: impl Future<Output = Result>) -> Result {
+pub(super) fn run_server(server: impl Future<Output = Result>) -> Result {
     // Before the runtime starts threads.
     capabilities::drop_unneeded();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -113,22 +113,22 @@ pub(super) fn run(server: impl Future<Output = Result>) -> Result {
 }
 
 /// Writes the line that says where a gateway is reached.
-pub(super) fn ready(gateway: &Gateway) -> String {
+pub(super) fn ready_line(gateway: &Gateway) -> String {
     let scheme = if gateway.is_tls() { "https" } else { "http" };
     let http = gateway.http_address().map(|address| format!(" http={scheme}://{address}"));
     let sftp = gateway.sftp_address().map(|address| format!(" sftp={address}"));
     format!("patgate ready{}{}", http.unwrap_or_default(), sftp.unwrap_or_default())
 }
 
-fn start_log(config: &Config) -> Result<LogControl> {
+fn start_logging(config: &Config) -> Result<LogControl> {
     let format = match config.log_format {
         config::LogFormatSetting::Text => LogFormat::Text,
         config::LogFormatSetting::Json => LogFormat::Json,
     };
-    telemetry::start_logging(&config.log, format).map_err(Failure::new)
+    telemetry::start_logging(&config.log, format).map_err(CommandError::new)
 }
 
-fn settings(config: Config) -> GatewaySettings {
+fn gateway_settings(config: Config) -> GatewaySettings {
     let gate = |connections, per_user| ConnectionLimits {
         connections,
         per_user,
@@ -170,7 +170,7 @@ fn settings(config: Config) -> GatewaySettings {
         cors_origins: config.cors_origins,
         api_options: ApiOptions { query_token: config.allow_query_token },
         proxy_protocol: ProxyProtocolListeners { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
-        durability: durability(config.durability),
+        durability: tree_durability(config.durability),
         open_file_limits: None,
         drain_timeout: config.drain_timeout,
     }
@@ -191,6 +191,9 @@ mod tests {
         let sources =
             ConfigSources { default_state_directory: state.clone(), flags: vec![flag], ..ConfigSources::default() };
         let loaded = Config::load(&sources).expect("loads");
-        assert_eq!(format!("{:?}", settings(loaded.config)), format!("{:?}", GatewaySettings::new(root, state)));
+        assert_eq!(
+            format!("{:?}", gateway_settings(loaded.config)),
+            format!("{:?}", GatewaySettings::new(root, state))
+        );
     }
 }

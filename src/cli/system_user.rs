@@ -12,12 +12,12 @@ pub(super) fn authority() -> Principal {
     // The real user: a program that is set to another one's rights was still started by this one.
     let uid = rustix::process::getuid().as_raw();
     let passwd = fs::read(PASSWD).unwrap_or_default();
-    let name = name_of(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
+    let name = user_name(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
     name.parse().or_else(|_| uid.to_string().parse()).map_or(Principal::Administrator, Principal::SystemUser)
 }
 
 /// Looks up the name of a user.
-fn name_of(uid: u32, passwd: &str) -> Option<String> {
+fn user_name(uid: u32, passwd: &str) -> Option<String> {
     let mut users = passwd.lines().map(|line| line.split(':'));
     users.find_map(|mut fields| {
         let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
@@ -30,10 +30,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_is_named_by_its_number() {
+    fn user_name_is_found_by_uid() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\ncarol:x:1001:1001::/home/carol:/bin/sh\n";
-        assert_eq!(name_of(1001, passwd).as_deref(), Some("carol"));
-        assert_eq!(name_of(0, passwd).as_deref(), Some("root"));
-        assert_eq!(name_of(7, passwd), None);
+        assert_eq!(user_name(1001, passwd).as_deref(), Some("carol"));
+        assert_eq!(user_name(0, passwd).as_deref(), Some("root"));
+        assert_eq!(user_name(7, passwd), None);
     }
 }

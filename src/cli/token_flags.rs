@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Failure;
+use super::CommandError;
 use crate::domain::{
     ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, TokenLimits, UserAgentPattern,
     parse_network,
@@ -11,9 +11,9 @@ use crate::tokens::{RequestedLifetime, TokenLabel};
 
 /// What names a new token and narrows it.
 #[derive(Clone, Debug, Args)]
-pub(super) struct TokenFlags {
+pub(super) struct NewTokenFlags {
     #[command(flatten)]
-    pub(super) bounds: BoundFlags,
+    pub(super) bounds: TokenRestrictionFlags,
     /// A name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<TokenLabel>,
@@ -27,7 +27,7 @@ pub(super) struct TokenFlags {
 
 /// What narrows a token, a new one or one that is there.
 #[derive(Clone, Debug, Args)]
-pub(super) struct BoundFlags {
+pub(super) struct TokenRestrictionFlags {
     /// Narrow it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
     #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<ScopeTarget>,
@@ -38,7 +38,7 @@ pub(super) struct BoundFlags {
     #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     ips: Vec<IpNet>,
     /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable, since it may hold commas
-    #[arg(long = "user-agent", value_name = "TEXT", value_parser = user_agent)]
+    #[arg(long = "user-agent", value_name = "TEXT", value_parser = parse_user_agent)]
     user_agents: Vec<UserAgentPattern>,
     /// Allow only uploads of this media type, such as image/png or image/*; repeatable
     #[arg(long = "mime", value_name = "TYPE", value_delimiter = ',')]
@@ -51,11 +51,11 @@ pub(super) struct BoundFlags {
     max_file_size: Option<ByteSize>,
     /// What it may do through the REST API and in the console beyond its own tokens: one of the roles that its
     /// owner has, such as admin or audit.read, or none; repeatable
-    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = role_or_none)]
-    roles: Vec<RoleWord>,
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = parse_role_or_none)]
+    roles: Vec<RoleOrNone>,
 }
 
-impl BoundFlags {
+impl TokenRestrictionFlags {
     /// Returns the scopes, where any were given.
     pub(super) fn scopes(&self) -> Option<Vec<ScopeTarget>> {
         (!self.scopes.is_empty()).then(|| self.scopes.clone())
@@ -64,12 +64,12 @@ impl BoundFlags {
     /// Returns the roles, where any or none were asked for.
     ///
     /// # Errors
-    /// [`Failure`] for `none` beside a role.
-    pub(super) fn roles(&self) -> Result<Option<Roles>, Failure> {
+    /// [`CommandError`] for `none` beside a role.
+    pub(super) fn roles(&self) -> Result<Option<Roles>, CommandError> {
         let roles: Roles = self.roles.iter().filter_map(|word| word.0).collect();
-        if !roles.is_empty() && self.roles.contains(&RoleWord(None)) {
-            return Err(Failure::usage(format!("--role none and --role {roles} contradict each other"))
-                .hint("give roles, or none alone"));
+        if !roles.is_empty() && self.roles.contains(&RoleOrNone(None)) {
+            return Err(CommandError::usage(format!("--role none and --role {roles} contradict each other"))
+                .with_hint("give roles, or none alone"));
         }
         Ok((!self.roles.is_empty()).then_some(roles))
     }
@@ -89,17 +89,17 @@ impl BoundFlags {
 
 /// A role, or the word `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct RoleWord(Option<Role>);
+struct RoleOrNone(Option<Role>);
 
-fn role_or_none(text: &str) -> Result<RoleWord, String> {
+fn parse_role_or_none(text: &str) -> Result<RoleOrNone, String> {
     match text.trim() {
-        "none" => Ok(RoleWord(None)),
-        role => role.parse().map(|role| RoleWord(Some(role))),
+        "none" => Ok(RoleOrNone(None)),
+        role => role.parse().map(|role| RoleOrNone(Some(role))),
     }
 }
 
 /// Reads a user agent; an empty one would allow nobody.
-fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
+fn parse_user_agent(text: &str) -> Result<UserAgentPattern, String> {
     match text.trim() {
         "" => Err("leave it out to allow every program".to_owned()),
         text if text.chars().count() > 256 => Err("a user agent has 256 characters at most".to_owned()),
@@ -108,7 +108,7 @@ fn user_agent(text: &str) -> Result<UserAgentPattern, String> {
 }
 
 /// Reads how long a token is to live: a duration, `never` or `default`.
-pub(super) fn asked(text: &str) -> Result<RequestedLifetime, String> {
+pub(super) fn parse_lifetime(text: &str) -> Result<RequestedLifetime, String> {
     match text {
         "never" => Ok(RequestedLifetime::Never),
         "default" => Ok(RequestedLifetime::Default),
@@ -117,6 +117,6 @@ pub(super) fn asked(text: &str) -> Result<RequestedLifetime, String> {
 }
 
 /// Reads a sliding window, in which a bare number is seconds.
-pub(super) fn window(text: &str) -> Result<Lifetime, String> {
+pub(super) fn parse_window(text: &str) -> Result<Lifetime, String> {
     Lifetime::parse_window(text).map_err(|error| error.to_string())
 }

@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::site::Site;
-use super::user_token::UserToken;
-use super::{Result, output, token_view};
+use super::context::CommandContext;
+use super::user_token::CreateUserTokenCommand;
+use super::{Result, output, token_format};
 use crate::api::types::{CreatedUserResponse, UserResponse};
 use crate::domain::{Login, Role, Roles};
 use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
@@ -15,35 +15,35 @@ use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
   patgate admin user list")]
 pub(super) struct UserCommand {
     #[command(subcommand)]
-    what: What,
+    what: UserSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    Create(Create),
+enum UserSubcommand {
+    Create(CreateUserArgs),
     /// List the users
     #[command(after_help = "Example:\n  patgate admin user list --json")]
     List,
     /// Show a user: state, roles, what it may reach
     #[command(after_help = "Example:\n  patgate admin user show alice")]
-    Show(Named),
+    Show(LoginArg),
     /// Refuse all tokens of a user from now on; open sessions end
     #[command(after_help = "Example:\n  patgate admin user disable alice")]
-    Disable(Named),
+    Disable(LoginArg),
     /// Accept the tokens of a disabled user again
     #[command(after_help = "Example:\n  patgate admin user enable alice")]
-    Enable(Named),
-    Roles(RolesCommand),
+    Enable(LoginArg),
+    Roles(SetRolesArgs),
     /// Delete a user with its tokens and grants; files stay
     #[command(after_help = "Example:\n  patgate admin user delete alice")]
-    Delete(Named),
+    Delete(LoginArg),
     /// Give a user a permission at a path, in place of the one it had there
     #[command(after_help = "Example:\n  patgate admin user grant alice /projects/apollo:r")]
-    Grant(GrantCommand),
+    Grant(GrantArgs),
     /// Take a grant back
     #[command(after_help = "Example:\n  patgate admin user revoke-grant alice /projects/apollo")]
-    RevokeGrant(RevokeGrant),
-    Token(Box<UserToken>),
+    RevokeGrant(RevokeGrantArgs),
+    Token(Box<CreateUserTokenCommand>),
 }
 
 /// Make a user, with a home unless grants are given
@@ -52,7 +52,7 @@ enum What {
   patgate admin user create alice
   patgate admin user create backup --grant /backup:rw --grant /projects:r
   patgate admin user create carol --role admin")]
-struct Create {
+struct CreateUserArgs {
     /// The login
     login: Login,
     /// What it may reach, /some/path:PERM with PERM r, w or rw; repeatable
@@ -69,7 +69,7 @@ struct Create {
 }
 
 #[derive(Debug, Args)]
-struct Named {
+struct LoginArg {
     /// The login
     login: Login,
 }
@@ -82,7 +82,7 @@ struct Named {
   patgate admin user roles carol --none
 
 A token has a role only where it is made with --role, too.")]
-struct RolesCommand {
+struct SetRolesArgs {
     /// The login
     login: Login,
     /// admin (everything), users.manage, policy.manage, audit.read, security.generate_tokens,
@@ -95,7 +95,7 @@ struct RolesCommand {
 }
 
 #[derive(Debug, Args)]
-struct GrantCommand {
+struct GrantArgs {
     /// The login
     login: Login,
     /// Where and what, with PERM r, w or rw
@@ -104,7 +104,7 @@ struct GrantCommand {
 }
 
 #[derive(Debug, Args)]
-struct RevokeGrant {
+struct RevokeGrantArgs {
     /// The login
     login: Login,
     /// The path, or node:UUID for a grant that dangles
@@ -114,64 +114,64 @@ struct RevokeGrant {
 
 impl UserCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &Site) -> Result {
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
         match &self.what {
-            What::Create(create) => create.run(site),
-            What::List => list(site),
-            What::Show(Named { login }) => show(site, login),
-            What::Disable(Named { login }) => {
-                site.desk()?.disable(login, true)?;
-                done(site, login, "is disabled: none of its tokens is accepted")
+            UserSubcommand::Create(create) => create.run(site),
+            UserSubcommand::List => list_users(site),
+            UserSubcommand::Show(LoginArg { login }) => show_user(site, login),
+            UserSubcommand::Disable(LoginArg { login }) => {
+                site.backend()?.set_disabled(login, true)?;
+                print_result(site, login, "is disabled: none of its tokens is accepted")
             }
-            What::Enable(Named { login }) => {
-                site.desk()?.disable(login, false)?;
-                done(site, login, "is enabled")
+            UserSubcommand::Enable(LoginArg { login }) => {
+                site.backend()?.set_disabled(login, false)?;
+                print_result(site, login, "is enabled")
             }
-            What::Roles(RolesCommand { login, roles, .. }) => {
+            UserSubcommand::Roles(SetRolesArgs { login, roles, .. }) => {
                 let roles: Roles = roles.iter().copied().collect();
-                site.desk()?.set_roles(login, &roles)?;
+                site.backend()?.set_roles(login, &roles)?;
                 let has = match roles.iter().count() {
                     0 => "no roles".to_owned(),
                     1 => format!("the role {roles}"),
                     _ => format!("the roles {roles}"),
                 };
-                done(site, login, &format!("has {has} now"))
+                print_result(site, login, &format!("has {has} now"))
             }
-            What::Delete(Named { login }) => {
-                site.desk()?.delete_user(login)?;
-                if site.json() {
-                    return output::json(&serde_json::json!({ "login": login, "deleted": true }));
+            UserSubcommand::Delete(LoginArg { login }) => {
+                site.backend()?.delete_user(login)?;
+                if site.prints_json() {
+                    return output::print_json(&serde_json::json!({ "login": login, "deleted": true }));
                 }
-                output::say(&format!("User {login} has been deleted with its tokens; its files are still there"))
+                output::print_line(&format!("User {login} has been deleted with its tokens; its files are still there"))
             }
-            What::Grant(GrantCommand { login, grant }) => {
-                site.desk()?.grant(login, grant)?;
-                done(site, login, &format!("may {} {}", verb(grant), grant.path))
+            UserSubcommand::Grant(GrantArgs { login, grant }) => {
+                site.backend()?.create_grant(login, grant)?;
+                print_result(site, login, &format!("may {} {}", permission_verb(grant), grant.path))
             }
-            What::RevokeGrant(RevokeGrant { login, place }) => {
-                site.desk()?.revoke_grant(login, place)?;
-                done(site, login, &format!("has no grant on {place} any more"))
+            UserSubcommand::RevokeGrant(RevokeGrantArgs { login, place }) => {
+                site.backend()?.revoke_grant(login, place)?;
+                print_result(site, login, &format!("has no grant on {place} any more"))
             }
-            What::Token(token) => token.run(site),
+            UserSubcommand::Token(token) => token.run(site),
         }
     }
 }
 
-impl Create {
-    fn run(&self, site: &Site) -> Result {
+impl CreateUserArgs {
+    fn run(&self, site: &CommandContext) -> Result {
         let home = if self.no_home || !self.grants.is_empty() { HomeOption::Skip } else { HomeOption::Create };
         let Self { login, roles, grants, .. } = self;
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
-        let created = site.desk_or_make()?.create_user(&request)?;
+        let created = site.backend_or_create()?.create_user(&request)?;
         // Whatever becomes of what is printed.
-        site.keeps();
-        done(site, login, &format!("has been created{}", welcome(&created)))
+        site.keep_state();
+        print_result(site, login, &format!("has been created{}", created_user_summary(&created)))
     }
 }
 
-fn welcome(created: &CreatedUserResponse) -> String {
-    let reaches: Vec<_> = created.user.grants.iter().map(token_view::reach).collect();
+fn created_user_summary(created: &CreatedUserResponse) -> String {
+    let reaches: Vec<_> = created.user.grants.iter().map(token_format::format_permission).collect();
     if reaches.is_empty() {
         return "; it reaches nothing yet".to_owned();
     }
@@ -182,7 +182,7 @@ fn welcome(created: &CreatedUserResponse) -> String {
     format!(" and reaches {}{home}", reaches.join(", "))
 }
 
-fn verb(grant: &Grant) -> &'static str {
+fn permission_verb(grant: &Grant) -> &'static str {
     match grant.permission.to_string().as_str() {
         "r" => "read",
         "w" => "write to",
@@ -191,27 +191,27 @@ fn verb(grant: &Grant) -> &'static str {
 }
 
 /// Tells that something was done to a user: a sentence, or the user as it is now.
-fn done(site: &Site, login: &Login, what: &str) -> Result {
-    if site.json() { show(site, login) } else { output::say(&format!("User {login} {what}")) }
+fn print_result(site: &CommandContext, login: &Login, what: &str) -> Result {
+    if site.prints_json() { show_user(site, login) } else { output::print_line(&format!("User {login} {what}")) }
 }
 
-fn list(site: &Site) -> Result {
-    let users = site.desk()?.users()?;
-    if site.json() {
-        return output::json(&users);
+fn list_users(site: &CommandContext) -> Result {
+    let users = site.backend()?.list_users()?;
+    if site.prints_json() {
+        return output::print_json(&users);
     }
-    let rows: Vec<_> = users.into_iter().map(row).collect();
-    output::table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
+    let rows: Vec<_> = users.into_iter().map(user_row).collect();
+    output::print_table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
 }
 
-fn show(site: &Site, login: &Login) -> Result {
-    let user = site.desk()?.user(login)?;
-    if site.json() {
-        return output::json(&user);
+fn show_user(site: &CommandContext, login: &Login) -> Result {
+    let user = site.backend()?.user(login)?;
+    if site.prints_json() {
+        return output::print_json(&user);
     }
     let created = user.created_at.clone();
-    let [login, state, live, roles, reaches] = row(user);
-    output::facts(&[
+    let [login, state, live, roles, reaches] = user_row(user);
+    output::print_fields(&[
         ("login", login),
         ("state", state),
         ("created", created),
@@ -221,9 +221,9 @@ fn show(site: &Site, login: &Login) -> Result {
     ])
 }
 
-fn row(user: UserResponse) -> [String; 5] {
+fn user_row(user: UserResponse) -> [String; 5] {
     let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-    let reaches = user.grants.iter().map(token_view::reach).collect::<Vec<_>>().join(", ");
+    let reaches = user.grants.iter().map(token_format::format_permission).collect::<Vec<_>>().join(", ");
     let state = user.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
     [user.login.to_string(), state, user.live_tokens.to_string(), none(user.roles.to_string()), none(reaches)]
 }

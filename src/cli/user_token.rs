@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::site::Site;
-use super::token_flags::{TokenFlags, asked, window};
-use super::{Result, output, token_view};
+use super::context::CommandContext;
+use super::token_flags::{NewTokenFlags, parse_lifetime, parse_window};
+use super::{Result, output, token_format};
 use crate::domain::{Lifetime, Login};
 use crate::tokens::{RequestedLifetime, TokenRequest};
 
@@ -14,25 +14,25 @@ use crate::tokens::{RequestedLifetime, TokenRequest};
   patgate admin user token -u alice -e 24h
   patgate admin user token -u backup -a 36h -s path:/backup:w -q
   patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r")]
-pub(super) struct UserToken {
+pub(super) struct CreateUserTokenCommand {
     /// The owner
     #[arg(short, long, value_name = "LOGIN")]
     user: Login,
     /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it) [default: the
     /// policy's default-lifetime; with --auto its max-lifetime]
-    #[arg(short, long, value_name = "DURATION", value_parser = asked, allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
     expire: Option<RequestedLifetime>,
     /// Sliding window: each use moves its expiry to now + this; a bare number is seconds
-    #[arg(short, long, value_name = "DURATION", value_parser = window, allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "DURATION", value_parser = parse_window, allow_hyphen_values = true)]
     auto: Option<Lifetime>,
     #[command(flatten)]
-    flags: TokenFlags,
+    flags: NewTokenFlags,
 }
 
-impl UserToken {
+impl CreateUserTokenCommand {
     /// Makes the token and shows it, once.
-    pub(super) fn run(&self, site: &Site) -> Result {
-        let desk = site.desk()?;
+    pub(super) fn run(&self, site: &CommandContext) -> Result {
+        let desk = site.backend()?;
         let request = TokenRequest {
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
@@ -46,30 +46,31 @@ impl UserToken {
         let made = desk.create_token(request)?;
         let (token, secret) = (&made.record, made.token.as_str());
         if self.flags.quiet {
-            return output::say(secret);
+            return output::print_line(secret);
         }
-        if site.json() {
-            return output::json(&made);
+        if site.prints_json() {
+            return output::print_json(&made);
         }
         let reaches = match (&token.scopes, token.parent) {
             (None, None) => {
-                let grants: Vec<_> = desk.grants(&self.user)?.iter().map(token_view::reach).collect();
+                let grants: Vec<_> =
+                    desk.list_grants(&self.user)?.iter().map(token_format::format_permission).collect();
                 if grants.is_empty() { "nothing yet".to_owned() } else { grants.join(", ") }
             }
-            _ => token_view::reaches(token),
+            _ => token_format::format_access(token),
         };
         let mut facts = vec![
             ("token", secret.to_owned()),
             ("id", token.id.to_string()),
             ("reaches", reaches),
-            ("expires", token_view::expires(token)),
+            ("expires", token_format::format_expiration(token)),
         ];
-        facts.extend(token_view::limits(&token.limits).map(|limits| ("limits", limits)));
-        facts.extend(token_view::roles(&token.roles).map(|roles| ("roles", roles)));
+        facts.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
+        facts.extend(token_format::format_roles(&token.roles).map(|roles| ("roles", roles)));
         facts.extend(
             token.parent.map(|parent| ("parent", format!("{parent}: this one is never wider, and dies with it"))),
         );
-        output::facts(&facts)?;
-        output::say("This is the only time that the token is shown: keep it safe.")
+        output::print_fields(&facts)?;
+        output::print_line("This is the only time that the token is shown: keep it safe.")
     }
 }

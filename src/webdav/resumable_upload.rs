@@ -5,7 +5,7 @@
 //! says `Upload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
 //! are judged then, by the session that completes it. A request that is cut keeps what has come of it.
 //!
-//! An offset is told only of what is written down ([`Open::note`]), so that it still holds after a restart; of a long
+//! An offset is told only of what is written down ([`OpenState::note`]), so that it still holds after a restart; of a long
 //! request this is done now and then, so that little is lost when the server is.
 //!
 //! No `104` is sent (hyper's server sends no interim answer but `100`), so that an upload that is complete in one

@@ -8,97 +8,104 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::redirect::Policy;
 
-use crate::cli::desk::{authorities, innermost};
-use crate::cli::site::Site;
-use crate::cli::{Failure, Result, output};
+use crate::cli::backend::{read_ca_certificates, root_cause};
+use crate::cli::context::CommandContext;
+use crate::cli::{CommandError, Result, output};
 use crate::config::ListenConfig;
 use crate::net::{self, TlsFailure};
 
-const PATIENCE: Duration = Duration::from_secs(3);
-const LONGEST: u64 = 4096;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_RESPONSE_BYTES: u64 = 4096;
 
 /// Asks at a URL, or else at every configured door.
-pub(super) fn ask(site: &Site, url: Option<&str>) -> Result {
+pub(super) fn check_health(site: &CommandContext, url: Option<&str>) -> Result {
     match url {
         Some(url) if url.starts_with("https://") => {
-            https_healthy(url, &Trust::Verified(site.ca_file()))?;
+            check_https(url, &CertificateTrust::Verified(site.ca_file()))?;
         }
         Some(url) => {
-            let (host, path) = split(url)?;
+            let (host, path) = parse_http_url(url)?;
             let address = host.to_socket_addrs().ok().and_then(|mut found| found.next());
-            let address = address.ok_or_else(|| Failure::new(format!("{host} can't be found")))?;
-            healthy(address, &host, &path).map_err(|error| unwell(&host, &error))?;
+            let address = address.ok_or_else(|| CommandError::new(format!("{host} can't be found")))?;
+            check_http(address, &host, &path).map_err(|error| unhealthy(&host, &error))?;
         }
         None => {
-            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&site.sources(Vec::new()))?;
-            if let Some(address) = http.map(near) {
+            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&site.config_sources(Vec::new()))?;
+            if let Some(address) = http.map(loopback_if_unspecified) {
                 if tls.is_some() {
                     // The certificate is that of the name that clients know, and not of this address.
-                    https_healthy(&format!("https://{address}/healthz"), &Trust::Anything)?;
+                    check_https(&format!("https://{address}/healthz"), &CertificateTrust::AnyCertificate)?;
                 } else {
-                    healthy(address, &address.to_string(), "/healthz")
-                        .map_err(|error| unwell(&address.to_string(), &error))?;
+                    check_http(address, &address.to_string(), "/healthz")
+                        .map_err(|error| unhealthy(&address.to_string(), &error))?;
                 }
             }
-            if let Some(address) = sftp.map(near) {
-                greets(address).map_err(|error| unwell(&address.to_string(), &error))?;
+            if let Some(address) = sftp.map(loopback_if_unspecified) {
+                check_ssh_banner(address).map_err(|error| unhealthy(&address.to_string(), &error))?;
             }
         }
     }
-    if site.json() { output::json(&serde_json::json!({ "healthy": true })) } else { output::say("healthy") }
+    if site.prints_json() {
+        output::print_json(&serde_json::json!({ "healthy": true }))
+    } else {
+        output::print_line("healthy")
+    }
 }
 
 /// Which certificates are taken.
-enum Trust {
+enum CertificateTrust {
     /// Those of this authority and no other, or of those that the system trusts.
     Verified(Option<PathBuf>),
     /// Any: whether the server lives is asked, and not who it is.
-    Anything,
+    AnyCertificate,
 }
 
 /// Asks over TLS; an address without a path is asked at `/healthz`.
-fn https_healthy(url: &str, trust: &Trust) -> Result {
+fn check_https(url: &str, trust: &CertificateTrust) -> Result {
     let mut url: Url = url.parse().map_err(|_| {
-        Failure::usage(format!("{url:?} is no https:// address")).hint("give one such as https://host:8443/healthz")
+        CommandError::usage(format!("{url:?} is no https:// address"))
+            .with_hint("give one such as https://host:8443/healthz")
     })?;
     if url.path() == "/" {
         url.set_path("/healthz");
     }
     net::install_default_crypto_provider();
-    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().redirect(Policy::none());
+    let client = reqwest::Client::builder().timeout(RESPONSE_TIMEOUT).no_proxy().redirect(Policy::none());
     let client = match trust {
-        Trust::Verified(Some(file)) => client.tls_certs_only(authorities(file)?),
-        Trust::Verified(None) => client,
-        Trust::Anything => client.tls_danger_accept_invalid_certs(true),
+        CertificateTrust::Verified(Some(file)) => client.tls_certs_only(read_ca_certificates(file)?),
+        CertificateTrust::Verified(None) => client,
+        CertificateTrust::AnyCertificate => client.tls_danger_accept_invalid_certs(true),
     };
     let client =
-        client.build().map_err(|error| Failure::new(format!("TLS can't be used here: {}", innermost(&error))))?;
+        client.build().map_err(|error| CommandError::new(format!("TLS can't be used here: {}", root_cause(&error))))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answered = runtime.block_on(async { client.get(url.clone()).send().await });
     match answered {
         Ok(answer) if answer.status() == reqwest::StatusCode::OK => Ok(()),
-        Ok(answer) => Err(unwell(url.as_str(), &io::Error::other(format!("it says {}", answer.status())))),
+        Ok(answer) => Err(unhealthy(url.as_str(), &io::Error::other(format!("it says {}", answer.status())))),
         Err(error) => Err(match TlsFailure::find_in(&error) {
-            Some(TlsFailure { problem: fault, remedy }) => Failure::new(format!("{url} {fault}")).hint(remedy),
-            None => unwell(url.as_str(), &io::Error::other(innermost(&error))),
+            Some(TlsFailure { problem: fault, remedy }) => {
+                CommandError::new(format!("{url} {fault}")).with_hint(remedy)
+            }
+            None => unhealthy(url.as_str(), &io::Error::other(root_cause(&error))),
         }),
     }
 }
 
-fn unwell(whom: &str, error: &io::Error) -> Failure {
-    Failure::new(format!("{whom} does not answer as it should: {error}")).hint("look at the server's log")
+fn unhealthy(whom: &str, error: &io::Error) -> CommandError {
+    CommandError::new(format!("{whom} does not answer as it should: {error}")).with_hint("look at the server's log")
 }
 
 /// Splits `http://host:port/path`; the path is `/healthz` when there is none.
-fn split(url: &str) -> Result<(String, String)> {
+fn parse_http_url(url: &str) -> Result<(String, String)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| {
-        Failure::usage(format!("{url} is neither http:// nor https://"))
-            .hint("give one such as http://127.0.0.1:8080/healthz")
+        CommandError::usage(format!("{url} is neither http:// nor https://"))
+            .with_hint("give one such as http://127.0.0.1:8080/healthz")
     })?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let path = if path.is_empty() { "/healthz".to_owned() } else { format!("/{path}") };
     if host.is_empty() || url.bytes().any(|b| b.is_ascii_control() || b == b' ') {
-        return Err(Failure::usage(format!("{url:?} is no http:// address")));
+        return Err(CommandError::usage(format!("{url:?} is no http:// address")));
     }
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let host = if has_port { host.to_owned() } else { format!("{host}:80") };
@@ -106,7 +113,7 @@ fn split(url: &str) -> Result<(String, String)> {
 }
 
 /// Returns where a listener is reached from this machine.
-fn near(address: SocketAddr) -> SocketAddr {
+fn loopback_if_unspecified(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
@@ -115,19 +122,19 @@ fn near(address: SocketAddr) -> SocketAddr {
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, RESPONSE_TIMEOUT)?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+    stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
     Ok(stream)
 }
 
-fn healthy(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
+fn check_http(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     let mut stream = connect(address)?;
     // In one piece: `write!` would send it in several.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut answer)?;
     let line = answer.split(|&b| b == b'\r').next().unwrap_or_default();
     if line.starts_with(b"HTTP/1.1 200 ") || line == b"HTTP/1.1 200" {
         return Ok(());
@@ -135,7 +142,7 @@ fn healthy(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     Err(io::Error::other(format!("it says {:?}", String::from_utf8_lossy(line))))
 }
 
-fn greets(address: SocketAddr) -> io::Result<()> {
+fn check_ssh_banner(address: SocketAddr) -> io::Result<()> {
     let mut greeting = [0; 8];
     connect(address)?.read_exact(&mut greeting)?;
     if &greeting == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not speak SSH")) }
@@ -146,7 +153,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn answering(answer: &'static [u8]) -> SocketAddr {
+    fn one_shot_server(answer: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || {
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_200_is_healthy() {
+    fn only_status_200_is_healthy() {
         let cases: [(&[u8], bool); 4] = [
             (b"HTTP/1.1 200 OK\r\n\r\nok", true),
             (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
@@ -168,13 +175,13 @@ mod tests {
             (b"", false),
         ];
         for (answer, good) in cases {
-            assert_eq!(healthy(answering(answer), "x", "/healthz").is_ok(), good, "{}", answer.escape_ascii());
+            assert_eq!(check_http(one_shot_server(answer), "x", "/healthz").is_ok(), good, "{}", answer.escape_ascii());
         }
     }
 
     #[test]
-    fn addresses_are_split() {
-        let split = |url| split(url).ok();
+    fn http_url_is_split_into_host_and_path() {
+        let split = |url| parse_http_url(url).ok();
         assert_eq!(split("http://h:1/x/y"), Some(("h:1".into(), "/x/y".into())));
         assert_eq!(split("http://h"), Some(("h:80".into(), "/healthz".into())));
         assert_eq!(split("http://[::1]:8080/"), Some(("[::1]:8080".into(), "/healthz".into())));

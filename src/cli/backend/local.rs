@@ -1,8 +1,8 @@
 //! Things are done on the state directory, as its administrator.
 
-use super::super::site::Open;
-use super::super::{Failure, Result};
-use super::{Desk, PAGE, nothing_at};
+use super::super::context::OpenState;
+use super::super::{CommandError, Result};
+use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
     CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, RevealedSecret,
     TokenResponse, TokenWithSecret, UserResponse,
@@ -16,28 +16,28 @@ use crate::tokens::{
 use crate::tree;
 
 /// The state directory.
-pub(in crate::cli) struct Here(pub(in crate::cli) Open);
+pub(in crate::cli) struct LocalBackend(pub(in crate::cli) OpenState);
 
-impl Desk for Here {
-    fn caller(&self) -> Result<Option<Login>> {
+impl ManagementBackend for LocalBackend {
+    fn calling_user(&self) -> Result<Option<Login>> {
         Ok(None)
     }
 
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
         let IssuedToken { text, record } = self.0.issue(request)?;
-        Ok(reveal(&text, &record))
+        Ok(token_with_secret(&text, &record))
     }
 
     fn token(&self, id: TokenId) -> Result<TokenResponse> {
-        Ok(TokenResponse::from_record(&self.0.looking().find(&self.0.authority, id)?))
+        Ok(TokenResponse::from_record(&self.0.tokens_with_optional_tree().find(&self.0.authority, id)?))
     }
 
-    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
-        let tokens = self.0.looking();
+    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
+        let tokens = self.0.tokens_with_optional_tree();
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
         let mut shown = Vec::new();
         loop {
-            let page = tokens.list(&self.0.authority, &query, PAGE)?;
+            let page = tokens.list(&self.0.authority, &query, ENTRIES_PER_REQUEST)?;
             shown.extend(page.items.iter().map(TokenResponse::from_record));
             query.after = page.next;
             if query.after.is_none() {
@@ -55,26 +55,27 @@ impl Desk for Here {
     }
 
     fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
-        let tokens = if change.scopes.is_none() { self.0.looking() } else { self.0.with_tree()? };
+        let tokens =
+            if change.scopes.is_none() { self.0.tokens_with_optional_tree() } else { self.0.tokens_with_tree()? };
         Ok(TokenResponse::from_record(&tokens.narrow(&self.0.authority, id, change, None)?))
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
-        let RotatedToken { text, record } = self.0.looking().rotate(&self.0.authority, id, grace)?;
-        Ok(reveal(&text, &record))
+        let RotatedToken { text, record } = self.0.tokens_with_optional_tree().rotate(&self.0.authority, id, grace)?;
+        Ok(token_with_secret(&text, &record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
         let alone = request.home == HomeOption::Skip && request.grants.is_empty();
-        let tokens = if alone { self.0.tokens.clone() } else { self.0.with_tree()? };
+        let tokens = if alone { self.0.tokens.clone() } else { self.0.tokens_with_tree()? };
         let created = tokens.create_user(&self.0.authority, request)?;
         Ok(CreatedUserResponse::new(self.user(&request.login)?, &created))
     }
 
-    fn users(&self) -> Result<Vec<UserResponse>> {
-        let (tokens, mut users, mut after) = (self.0.looking(), Vec::new(), None);
+    fn list_users(&self) -> Result<Vec<UserResponse>> {
+        let (tokens, mut users, mut after) = (self.0.tokens_with_optional_tree(), Vec::new(), None);
         loop {
-            let page = tokens.profiles(&self.0.authority, after.as_ref(), PAGE)?;
+            let page = tokens.profiles(&self.0.authority, after.as_ref(), ENTRIES_PER_REQUEST)?;
             users.extend(page.items.into_iter().map(UserResponse::from_profile));
             after = page.next;
             if after.is_none() {
@@ -84,10 +85,10 @@ impl Desk for Here {
     }
 
     fn user(&self, login: &Login) -> Result<UserResponse> {
-        Ok(UserResponse::from_profile(self.0.looking().profile(&self.0.authority, login)?))
+        Ok(UserResponse::from_profile(self.0.tokens_with_optional_tree().profile(&self.0.authority, login)?))
     }
 
-    fn disable(&self, login: &Login, disabled: bool) -> Result {
+    fn set_disabled(&self, login: &Login, disabled: bool) -> Result {
         match disabled {
             true => Ok(self.0.tokens.disable_user(&self.0.authority, login)?),
             false => Ok(self.0.tokens.enable_user(&self.0.authority, login)?),
@@ -102,12 +103,18 @@ impl Desk for Here {
         Ok(self.0.tokens.delete_user(&self.0.authority, login)?)
     }
 
-    fn grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
-        Ok(self.0.looking().grants(&self.0.authority, login)?.iter().map(NodePermission::from_located_scope).collect())
+    fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
+        Ok(self
+            .0
+            .tokens_with_optional_tree()
+            .grants(&self.0.authority, login)?
+            .iter()
+            .map(NodePermission::from_located_scope)
+            .collect())
     }
 
-    fn grant(&self, login: &Login, grant: &Grant) -> Result {
-        self.0.with_tree()?.grant(&self.0.authority, login, grant)?;
+    fn create_grant(&self, login: &Login, grant: &Grant) -> Result {
+        self.0.tokens_with_tree()?.grant(&self.0.authority, login, grant)?;
         Ok(())
     }
 
@@ -116,7 +123,7 @@ impl Desk for Here {
     }
 
     fn node_at(&self, path: &TreePath) -> Result<NodeResponse> {
-        let node = self.0.tree()?.assign_node_id(path).map_err(|error| refused(path, &error))?;
+        let node = self.0.tree()?.assign_node_id(path).map_err(|error| node_error(path, &error))?;
         Ok(NodeResponse { node, path: path.to_string(), dangling: false })
     }
 
@@ -125,7 +132,7 @@ impl Desk for Here {
         Ok(NodeResponse { node: id, path: path.to_string(), dangling: false })
     }
 
-    fn nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>> {
+    fn list_nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>> {
         Ok(self.0.tree()?.nodes(under)?.iter().map(NodeResponse::from_named_node).collect())
     }
 
@@ -137,29 +144,32 @@ impl Desk for Here {
         Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
     }
 
-    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
+    fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
         let events = self.0.tokens.events(&self.0.authority, filter, cursor, limit)?;
         Ok(events.into_iter().map(EventResponse::from_stored).collect())
     }
 
     fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse> {
-        Ok(ExplainResponse::from_explanation(&self.0.looking().explain(&self.0.authority, token, question)?))
+        Ok(ExplainResponse::from_explanation(&self.0.tokens_with_optional_tree().explain(
+            &self.0.authority,
+            token,
+            question,
+        )?))
     }
 }
 
-fn reveal(text: &TokenText, record: &TokenRecord) -> TokenWithSecret {
+fn token_with_secret(text: &TokenText, record: &TokenRecord) -> TokenWithSecret {
     TokenWithSecret {
         token: RevealedSecret::from(text.reveal().to_string()),
         record: TokenResponse::from_record(record),
     }
 }
 
-fn refused(path: &TreePath, error: &tree::Error) -> Failure {
+fn node_error(path: &TreePath, error: &tree::Error) -> CommandError {
     match error {
-        tree::Error::Absent | tree::Error::NotADirectory => nothing_at(path),
-        tree::Error::Unsupported => {
-            Failure::new(format!("{path} is neither a file nor a folder")).hint("give the path that the link leads to")
-        }
-        other => Failure::new(other.to_string()),
+        tree::Error::Absent | tree::Error::NotADirectory => no_such_path(path),
+        tree::Error::Unsupported => CommandError::new(format!("{path} is neither a file nor a folder"))
+            .with_hint("give the path that the link leads to"),
+        other => CommandError::new(other.to_string()),
     }
 }

@@ -9,18 +9,18 @@ use crate::config::{CONFIG_KEYS, CommandLineSetting, ConfigKey, ConfigValueType,
 #[derive(Clone, Debug, Default)]
 pub(super) struct SettingFlags(pub(super) Vec<CommandLineSetting>);
 
-const SET: &str = "set";
+const SET_ARGUMENT: &str = "set";
 
 /// Returns the settings that have a flag of their own here; the state directory's is global.
-fn keys() -> impl Iterator<Item = &'static ConfigKey> {
+fn flag_keys() -> impl Iterator<Item = &'static ConfigKey> {
     CONFIG_KEYS.iter().filter(|key| key.name != "state")
 }
 
 impl Args for SettingFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = keys().fold(command, |command, key| command.arg(argument(key)));
+        let command = flag_keys().fold(command, |command, key| command.arg(key_argument(key)));
         let command = RENAMED_KEYS.iter().fold(command, |command, key| command.arg(renamed_argument(key)));
-        let set = Arg::new(SET).long(SET).value_name("KEY=VALUE").action(ArgAction::Append);
+        let set = Arg::new(SET_ARGUMENT).long(SET_ARGUMENT).value_name("KEY=VALUE").action(ArgAction::Append);
         command.arg(set.help("Any setting by its key, as in the configuration file; repeatable"))
     }
 
@@ -35,7 +35,7 @@ fn renamed_argument(key: &'static RenamedKey) -> Arg {
     Arg::new(key.old).long(key.old_flag).num_args(0..=1).hide(true).help(help)
 }
 
-fn argument(key: &'static ConfigKey) -> Arg {
+fn key_argument(key: &'static ConfigKey) -> Arg {
     let default = key.default.filter(|text| !text.is_empty()).map(|text| format!(" [default: {text}]"));
     let help = format!("{} [env: {}]{}", key.description, key.environment_variable(), default.unwrap_or_default());
     let argument = Arg::new(key.name).long(key.flag).value_name(key.value_name).help(help);
@@ -49,7 +49,7 @@ fn argument(key: &'static ConfigKey) -> Arg {
 impl FromArgMatches for SettingFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut flags = Vec::new();
-        for set in matches.get_many::<String>(SET).unwrap_or_default() {
+        for set in matches.get_many::<String>(SET_ARGUMENT).unwrap_or_default() {
             let Some((key, value)) = set.split_once('=') else {
                 let text = format!("--set {set}: give KEY=VALUE, such as --set drain_seconds=30");
                 return Err(clap::Error::raw(clap::error::ErrorKind::ValueValidation, text));
@@ -57,7 +57,7 @@ impl FromArgMatches for SettingFlags {
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
             flags.push(CommandLineSetting { typed_name: format!("--set {key}"), key, value });
         }
-        for key in keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
+        for key in flag_keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
             let values: Vec<_> = matches.get_many::<String>(key.name).unwrap_or_default().cloned().collect();
             flags.push(CommandLineSetting {
                 typed_name: format!("--{}", key.flag),

@@ -1,11 +1,11 @@
 //! Where the commands that manage users and tokens get things done: on the state directory, or over the
 //! network through a server's REST API. What they show is the same.
 
-mod here;
-mod there;
+mod local;
+mod remote;
 
-use super::failure::FROM_THE_TOP;
-use super::{Failure, Result};
+use super::error::CREATE_PATH_HINT;
+use super::{CommandError, Result};
 use crate::api::types::{
     CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, TokenResponse,
     TokenWithSecret, UserResponse,
@@ -14,27 +14,27 @@ use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, 
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
-pub(super) use here::Here;
-pub(super) use there::{There, Way, authorities, innermost};
+pub(super) use local::LocalBackend;
+pub(super) use remote::{RemoteBackend, RemoteOptions, read_ca_certificates, root_cause};
 
 /// Says that nothing is at a path.
-fn nothing_at(path: &TreePath) -> Failure {
-    Failure::new(format!("nothing is at {path}")).hint(FROM_THE_TOP)
+fn no_such_path(path: &TreePath) -> CommandError {
+    CommandError::new(format!("nothing is at {path}")).with_hint(CREATE_PATH_HINT)
 }
 
 /// How many entries of a list are read at once.
-const PAGE: usize = 500;
+const ENTRIES_PER_REQUEST: usize = 500;
 
 /// Gets things done.
-pub(super) trait Desk {
+pub(super) trait ManagementBackend {
     /// Returns the user in whose name things are done, where they are done in anybody's.
-    fn caller(&self) -> Result<Option<Login>>;
+    fn calling_user(&self) -> Result<Option<Login>>;
     /// Makes a token.
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret>;
     /// Looks a token up.
     fn token(&self, id: TokenId) -> Result<TokenResponse>;
     /// Lists the tokens that fit.
-    fn tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>>;
+    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>>;
     /// Revokes tokens; none where one of them is not there.
     fn revoke(&self, ids: &[TokenId]) -> Result;
     /// Revokes all tokens of a user and returns how many had not been revoked before.
@@ -46,19 +46,19 @@ pub(super) trait Desk {
     /// Makes a user.
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse>;
     /// Lists the users.
-    fn users(&self) -> Result<Vec<UserResponse>>;
+    fn list_users(&self) -> Result<Vec<UserResponse>>;
     /// Looks a user up.
     fn user(&self, login: &Login) -> Result<UserResponse>;
     /// Disables a user, or enables it again.
-    fn disable(&self, login: &Login, disabled: bool) -> Result;
+    fn set_disabled(&self, login: &Login, disabled: bool) -> Result;
     /// Gives a user these roles and no others.
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result;
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
     /// Lists what a user may reach.
-    fn grants(&self, login: &Login) -> Result<Vec<NodePermission>>;
+    fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>>;
     /// Gives a user a permission at a path.
-    fn grant(&self, login: &Login, grant: &Grant) -> Result;
+    fn create_grant(&self, login: &Login, grant: &Grant) -> Result;
     /// Takes a grant back.
     fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result;
     /// Returns the node at a path; one without an id gets it.
@@ -66,13 +66,13 @@ pub(super) trait Desk {
     /// Returns where a node is.
     fn node(&self, id: NodeId) -> Result<NodeResponse>;
     /// Lists the nodes below a path that have an id.
-    fn nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>>;
+    fn list_nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>>;
     /// Returns the policy.
     fn policy(&self) -> Result<PolicyResponse>;
     /// Changes one key of the policy.
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse>;
     /// Returns events from a cursor on.
-    fn events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
+    fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
     /// Tells whether a token may do something, and which rule decides.
     fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse>;
 }

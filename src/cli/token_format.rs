@@ -5,7 +5,7 @@ use crate::domain::{Lifetime, Roles};
 use crate::store::TokenState;
 
 /// Writes a grant or scope: `rw /alice`.
-pub(super) fn reach(reach: &NodePermission) -> String {
+pub(super) fn format_permission(reach: &NodePermission) -> String {
     match &reach.path {
         Some(path) => format!("{} {path}", reach.permission),
         None => format!("{} node:{} (dangling)", reach.permission, reach.node),
@@ -13,36 +13,37 @@ pub(super) fn reach(reach: &NodePermission) -> String {
 }
 
 /// What [`row`] holds.
-pub(super) const HEADING: [&str; 8] = ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
+pub(super) const TOKEN_TABLE_HEADING: [&str; 8] =
+    ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
 
-/// Returns a row below [`HEADING`].
-pub(super) fn row(token: TokenResponse) -> [String; 8] {
-    let reaches = reaches(&token);
-    let state = state(token.state, token.dangling);
+/// Returns a row below [`TOKEN_TABLE_HEADING`].
+pub(super) fn token_row(token: TokenResponse) -> [String; 8] {
+    let reaches = format_access(&token);
+    let state = format_state(token.state, token.dangling);
     let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at);
     let expires = token.expires_at.unwrap_or_else(|| "never".to_owned());
-    let roles = roles(&token.roles).unwrap_or_else(|| "none".to_owned());
+    let roles = format_roles(&token.roles).unwrap_or_else(|| "none".to_owned());
     [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
 }
 
 /// Writes what a token reaches.
-pub(super) fn reaches(token: &TokenResponse) -> String {
+pub(super) fn format_access(token: &TokenResponse) -> String {
     match (&token.scopes, token.parent) {
         (None, Some(parent)) => format!("all that {parent} may reach"),
         (None, None) => format!("all that {} may reach", token.owner),
-        (Some(scopes), _) => scopes.iter().map(reach).collect::<Vec<_>>().join(", "),
+        (Some(scopes), _) => scopes.iter().map(format_permission).collect::<Vec<_>>().join(", "),
     }
 }
 
 /// Returns everything about a token.
-pub(super) fn facts(token: TokenResponse) -> Vec<(&'static str, String)> {
-    let (reaches, expires) = (reaches(&token), expires(&token));
+pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> {
+    let (reaches, expires) = (format_access(&token), format_expiration(&token));
     let mut facts = vec![
         ("id", token.id.to_string()),
         ("owner", token.owner.to_string()),
         ("name", token.name),
         ("description", token.description),
-        ("state", state(token.state, token.dangling)),
+        ("state", format_state(token.state, token.dangling)),
         ("reaches", reaches),
         ("created", token.created_at),
     ];
@@ -51,9 +52,9 @@ pub(super) fn facts(token: TokenResponse) -> Vec<(&'static str, String)> {
     optional("revoked", token.revoked_at);
     optional("parent", token.parent.map(|id| id.to_string()));
     optional("old secret until", token.old_secret_until);
-    optional("last used", token.last_use.map(last_use));
-    optional("limits", limits(&token.limits));
-    optional("roles", roles(&token.roles));
+    optional("last used", token.last_use.map(format_last_use));
+    optional("limits", format_limits(&token.limits));
+    optional("roles", format_roles(&token.roles));
     let foreign: Vec<_> = token.foreign_roles.iter().map(ToString::to_string).collect();
     optional("foreign roles", (!foreign.is_empty()).then(|| foreign.join(", ")));
     optional("expires", Some(expires));
@@ -61,11 +62,11 @@ pub(super) fn facts(token: TokenResponse) -> Vec<(&'static str, String)> {
 }
 
 /// Writes roles for people; nothing for none.
-pub(super) fn roles(roles: &Roles) -> Option<String> {
+pub(super) fn format_roles(roles: &Roles) -> Option<String> {
     (!roles.is_empty()).then(|| roles.to_string())
 }
 
-fn last_use(last: LastUseResponse) -> String {
+fn format_last_use(last: LastUseResponse) -> String {
     let from = last.from.map(|from| format!(" from {from}"));
     let by = last.protocol.map(|protocol| format!(" by {protocol}"));
     let with = last.client.map(|client| format!(" with {client}"));
@@ -73,7 +74,7 @@ fn last_use(last: LastUseResponse) -> String {
 }
 
 /// Writes when a token dies, as absolute dates.
-pub(super) fn expires(token: &TokenResponse) -> String {
+pub(super) fn format_expiration(token: &TokenResponse) -> String {
     match (&token.expires_at, token.window_seconds, &token.hard_limit) {
         (Some(at), Some(window), Some(cap)) => {
             let window = Lifetime::from_secs(window).map(|window| window.to_string()).unwrap_or_default();
@@ -85,7 +86,7 @@ pub(super) fn expires(token: &TokenResponse) -> String {
 }
 
 /// Returns a state's word.
-fn state(state: TokenState, dangling: bool) -> String {
+fn format_state(state: TokenState, dangling: bool) -> String {
     let word = match state {
         TokenState::Live => "live",
         TokenState::Expired => "expired",
@@ -95,7 +96,7 @@ fn state(state: TokenState, dangling: bool) -> String {
 }
 
 /// Writes limits for people; nothing for none.
-pub(super) fn limits(limits: &TokenLimitsJson) -> Option<String> {
+pub(super) fn format_limits(limits: &TokenLimitsJson) -> Option<String> {
     fn list<T: ToString>(word: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         (!values.is_empty()).then(|| format!("{word} {}", values.join(" or ")))

@@ -13,40 +13,40 @@ use crate::gateway::StartError;
 use crate::store::StoreError;
 use crate::{tokens, tree};
 
-const REFUSED: u8 = 1;
-const MISUSED: u8 = 2;
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct CommandError {
     message: String,
     hint: Option<String>,
-    code: u8,
+    exit_code: u8,
 }
 
-impl Failure {
+impl CommandError {
     /// Says that a command was refused or failed.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: REFUSED }
+        Self { message: message.into(), hint: None, exit_code: EXIT_FAILURE }
     }
 
     /// Says that a command makes no sense as it was typed.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: MISUSED }
+        Self { message: message.into(), hint: None, exit_code: EXIT_USAGE }
     }
 
     /// Adds what to do next.
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
     /// Adds what to do next, where there is something to say.
-    fn maybe_hint(self, hint: Option<String>) -> Self {
+    fn with_optional_hint(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
 
     /// Adds to the commands of the hint the flags that say where the refused one worked.
-    pub(super) fn at_place(self, flags: &str) -> Self {
+    pub(super) fn with_context_flags(self, flags: &str) -> Self {
         let Some(hint) = self.hint.as_deref().filter(|_| !flags.is_empty()) else { return self };
         let mut told = hint.to_owned();
         for command in ["admin", "apitoken", "node", "policy", "audit", "explain"] {
@@ -60,7 +60,7 @@ impl Failure {
     }
 
     /// Prints it and returns the exit code.
-    pub(super) fn report(&self) -> ExitCode {
+    pub(super) fn print(&self) -> ExitCode {
         let mut text = String::new();
         for line in self.message.lines() {
             let _ = writeln!(text, "error: {line}");
@@ -69,13 +69,13 @@ impl Failure {
             let _ = writeln!(text, "hint: {hint}");
         }
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
-        ExitCode::from(self.code)
+        ExitCode::from(self.exit_code)
     }
 }
 
 /// Turns what clap says of a misused command into one line and a hint; prints help and version where
 /// they were asked for, and help where nothing was.
-pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
+pub(super) fn usage_error(error: &clap::Error, command: &str) -> super::Result {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -86,7 +86,7 @@ pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
                 let _ = error.print();
             }
             let hint = format!("{command} --help shows what there is, with an example");
-            return Err(Failure::usage(format!("{command} needs to be told what to do")).hint(hint));
+            return Err(CommandError::usage(format!("{command} needs to be told what to do")).with_hint(hint));
         }
         _ => {}
     }
@@ -96,16 +96,16 @@ pub(super) fn misused(error: &clap::Error, command: &str) -> super::Result {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
     let hint = tip.unwrap_or_else(|| format!("{command} --help shows how it is used, with an example"));
-    Err(Failure::usage(line).hint(hint))
+    Err(CommandError::usage(line).with_hint(hint))
 }
 
-impl From<&ProblemDetails> for Failure {
+impl From<&ProblemDetails> for CommandError {
     fn from(problem: &ProblemDetails) -> Self {
-        Self::new(problem.detail.as_str()).maybe_hint(hint(problem))
+        Self::new(problem.detail.as_str()).with_optional_hint(problem_hint(problem))
     }
 }
 
-impl From<tokens::Error> for Failure {
+impl From<tokens::Error> for CommandError {
     fn from(error: tokens::Error) -> Self {
         match error {
             tokens::Error::Store(error) => error.into(),
@@ -116,7 +116,7 @@ impl From<tokens::Error> for Failure {
 }
 
 /// Says what to do about a problem: the same whether it was met here or at a server.
-fn hint(problem: &ProblemDetails) -> Option<String> {
+fn problem_hint(problem: &ProblemDetails) -> Option<String> {
     let user = problem.user.as_ref().map_or("LOGIN", Login::as_str);
     let hint = match problem.type_name() {
         "unknown-user" => "patgate admin user list shows who there is",
@@ -129,7 +129,7 @@ fn hint(problem: &ProblemDetails) -> Option<String> {
         "dead-token" => "make a new one: patgate admin user token -u LOGIN",
         "grace" => "give --grace 24h or less",
         "unknown-node" => "patgate node id PATH tells a node's id",
-        "no-path" => FROM_THE_TOP,
+        "no-path" => CREATE_PATH_HINT,
         "unnameable" => "name a file or a folder: a symbolic link, a device or a socket is nothing to name",
         "no-home" => "give --grant PATH:PERM or --no-home",
         "too-long" => {
@@ -164,7 +164,7 @@ fn hint(problem: &ProblemDetails) -> Option<String> {
 }
 
 /// What helps where a path leads nowhere.
-pub(super) const FROM_THE_TOP: &str = "make it first; paths start at the served folder, which is / itself";
+pub(super) const CREATE_PATH_HINT: &str = "make it first; paths start at the served folder, which is / itself";
 
 fn reach_hint(login: &str, reach: &[String]) -> String {
     match reach {
@@ -180,42 +180,42 @@ fn store_hint(error: &StoreError) -> String {
         StoreError::StateDirectory { .. } => {
             "run it as the user that it belongs to, or give another --state DIR".to_owned()
         }
-        _ => DOCTOR.to_owned(),
+        _ => DOCTOR_HINT.to_owned(),
     }
 }
 
 /// Who looks further.
-const DOCTOR: &str = "patgate doctor looks at state, served folder and system";
+const DOCTOR_HINT: &str = "patgate doctor looks at state, served folder and system";
 
 /// What helps where another folder is to be served than nodes were named in.
-pub(super) const OTHER_TREE: &str = "mount what belongs there; if this is the tree, patgate node reattach (with --root DIR \
+pub(super) const OTHER_TREE_HINT: &str = "mount what belongs there; if this is the tree, patgate node reattach (with --root DIR \
     where it is elsewhere now) tells what stands at the paths that were granted, and --yes binds them to that";
 
 /// What helps where an SSH host key is broken.
-pub(super) const NEW_HOST_KEY: &str =
+pub(super) const BROKEN_HOST_KEY_HINT: &str =
     "restore it from a backup, or remove it: the next start makes another, and clients ask whether to trust it";
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
-        Self::new(error.to_string()).hint(store_hint(&error))
+        Self::new(error.to_string()).with_hint(store_hint(&error))
     }
 }
 
-impl From<tree::Error> for Failure {
+impl From<tree::Error> for CommandError {
     fn from(error: tree::Error) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         let failure =
             if error.is_command_line_only() { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
-        failure.hint("patgate serve --help lists every setting, examples/patgate.toml shows them")
+        failure.with_hint("patgate serve --help lists every setting, examples/patgate.toml shows them")
     }
 }
 
-impl From<StartError> for Failure {
+impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
         let hint = match &error {
             StartError::Listen { source, .. } => match source.kind() {
@@ -228,7 +228,7 @@ impl From<StartError> for Failure {
                 io::ErrorKind::AddrNotAvailable => {
                     "this machine has no such address: give 0.0.0.0 or [::] for all it has"
                 }
-                _ => DOCTOR,
+                _ => DOCTOR_HINT,
             },
             StartError::Tree { path, source: tree::Error::Filesystem(fault) } => {
                 let hint = match fault.kind() {
@@ -239,23 +239,23 @@ impl From<StartError> for Failure {
                     io::ErrorKind::PermissionDenied => {
                         "let the user that this runs as read and write it, or give another --root"
                     }
-                    _ => DOCTOR,
+                    _ => DOCTOR_HINT,
                 };
-                return Self::new(format!("the folder {} can't be served: {fault}", path.display())).hint(hint);
+                return Self::new(format!("the folder {} can't be served: {fault}", path.display())).with_hint(hint);
             }
-            StartError::Tree { source: tree::Error::TreeMismatch, .. } => OTHER_TREE,
+            StartError::Tree { source: tree::Error::TreeMismatch, .. } => OTHER_TREE_HINT,
             StartError::Tls(_) => {
                 "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"
             }
-            StartError::HostKeys(_) => NEW_HOST_KEY,
-            StartError::Store(error) => return Self::new(error.to_string()).hint(store_hint(error)),
-            StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR,
+            StartError::HostKeys(_) => BROKEN_HOST_KEY_HINT,
+            StartError::Store(error) => return Self::new(error.to_string()).with_hint(store_hint(error)),
+            StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR_HINT,
         };
-        Self::new(error.to_string()).hint(hint)
+        Self::new(error.to_string()).with_hint(hint)
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::new(error.to_string())
     }

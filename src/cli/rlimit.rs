@@ -1,6 +1,6 @@
 //! How many files and sockets the process may have open, and who may have them.
 //!
-//! Of the limit, [`RESERVED`] descriptors are for the process itself: listeners, store, staging, accepting a connection,
+//! Of the limit, [`RESERVED_DESCRIPTORS`] descriptors are for the process itself: listeners, store, staging, accepting a connection,
 //! and reading what revokes a token. At most half of the rest is for connections: fewer are accepted than configured where
 //! they would need more. What is left is for the files and directories of the tree that are open, of which one user has
 //! a quarter at most, over all of his connections and both protocols.
@@ -13,17 +13,17 @@ use crate::gateway::GatewaySettings;
 use crate::net::ConnectionLimits;
 
 /// What an SFTP connection takes: its socket, and the thread that serves it.
-const SFTP: usize = 5;
+const DESCRIPTORS_PER_SFTP_CONNECTION: usize = 5;
 /// What an HTTP connection takes: its socket, and a file.
-const HTTP: usize = 2;
+const DESCRIPTORS_PER_HTTP_CONNECTION: usize = 2;
 /// What there is besides: the store, listeners, staging, files of SFTP sessions.
-const BESIDES: usize = 1024;
+const BASE_DESCRIPTORS: usize = 1024;
 
 /// Descriptors that no caller takes: about 60 are open in a server that nobody uses.
-const RESERVED: u64 = 192;
+const RESERVED_DESCRIPTORS: u64 = 192;
 /// Maximum number of descriptors of an open file or directory of the tree: of a staged upload, its own and that of its
 /// directory; and of a request on it, those by which its path is resolved.
-const PER_OPEN_FILE: u64 = 4;
+const DESCRIPTORS_PER_OPEN_FILE: u64 = 4;
 
 /// How the limit on open files is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// Lowers what a gateway accepts and opens to the budget.
-    pub(super) fn apply(self, settings: &mut GatewaySettings) {
+    pub(super) fn limit_settings(self, settings: &mut GatewaySettings) {
         let lower = |gate: &mut ConnectionLimits, connections: usize| {
             if connections < gate.connections {
                 let half = (connections / 2).max(1);
@@ -54,25 +54,25 @@ impl DescriptorBudget {
 }
 
 /// Divides a limit on open files.
-pub(super) fn divide(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
-    let usable = limit.saturating_sub(RESERVED);
-    let (http, sftp) = connections(doors);
-    let configured = count(http.saturating_add(sftp));
+pub(super) fn descriptor_budget(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
+    let usable = limit.saturating_sub(RESERVED_DESCRIPTORS);
+    let (http, sftp) = connection_descriptors(doors);
+    let configured = to_u64(http.saturating_add(sftp));
     let for_connections = configured.min(usable / 2);
     let scaled = |descriptors: usize, each: usize| {
-        let granted = u128::from(count(descriptors)) * u128::from(for_connections) / u128::from(configured.max(1));
+        let granted = u128::from(to_u64(descriptors)) * u128::from(for_connections) / u128::from(configured.max(1));
         (usize::try_from(granted).unwrap_or(usize::MAX) / each).max(1)
     };
-    let in_all = ((usable - for_connections) / PER_OPEN_FILE).max(4);
+    let in_all = ((usable - for_connections) / DESCRIPTORS_PER_OPEN_FILE).max(4);
     DescriptorBudget {
-        http_connections: scaled(http, HTTP),
-        sftp_connections: scaled(sftp, SFTP),
+        http_connections: scaled(http, DESCRIPTORS_PER_HTTP_CONNECTION),
+        sftp_connections: scaled(sftp, DESCRIPTORS_PER_SFTP_CONNECTION),
         open_files: UserQuotaLimits { per_user: in_all / 4, total: in_all },
     }
 }
 
-/// As [`divide`], for the doors of a gateway.
-pub(super) fn divide_of(limit: u64, settings: &GatewaySettings) -> DescriptorBudget {
+/// As [`descriptor_budget`], for the doors of a gateway.
+pub(super) fn descriptor_budget_of_settings(limit: u64, settings: &GatewaySettings) -> DescriptorBudget {
     let doors = ListenConfig {
         http: settings.http,
         tls: None,
@@ -80,22 +80,22 @@ pub(super) fn divide_of(limit: u64, settings: &GatewaySettings) -> DescriptorBud
         http_connections: settings.http_connection_limits.connections,
         sftp_connections: settings.sftp_connection_limits.connections,
     };
-    divide(limit, &doors)
+    descriptor_budget(limit, &doors)
 }
 
 /// Returns the descriptors that as many connections take as are configured: of HTTP, and of SFTP.
-fn connections(doors: &ListenConfig) -> (usize, usize) {
-    let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(HTTP));
-    let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(SFTP));
+fn connection_descriptors(doors: &ListenConfig) -> (usize, usize) {
+    let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(DESCRIPTORS_PER_HTTP_CONNECTION));
+    let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(DESCRIPTORS_PER_SFTP_CONNECTION));
     (http, sftp)
 }
 
-fn count(number: usize) -> u64 {
+fn to_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// Raises the limit on open files to what the system allows, and returns it; `None` where there is no limit.
-pub(super) fn raise() -> Option<u64> {
+pub(super) fn raise_open_file_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return current;
@@ -110,19 +110,19 @@ pub(super) fn raise() -> Option<u64> {
 }
 
 /// Returns the limit that a server started here would have; `None` where there is none.
-pub(super) fn allowed() -> Option<u64> {
+pub(super) fn hard_open_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
 /// Returns how many a server takes when as many connections are open as may be.
-pub(super) fn wanted(doors: &ListenConfig) -> u64 {
-    let (http, sftp) = connections(doors);
-    count(http.saturating_add(sftp).saturating_add(BESIDES))
+pub(super) fn required_descriptors(doors: &ListenConfig) -> u64 {
+    let (http, sftp) = connection_descriptors(doors);
+    to_u64(http.saturating_add(sftp).saturating_add(BASE_DESCRIPTORS))
 }
 
 /// Says what is wrong with a limit that is too low for a configuration.
-pub(super) fn shortage(limit: Option<u64>, doors: &ListenConfig) -> Option<String> {
-    let (limit, wanted) = (limit?, wanted(doors));
+pub(super) fn limit_warning(limit: Option<u64>, doors: &ListenConfig) -> Option<String> {
+    let (limit, wanted) = (limit?, required_descriptors(doors));
     (limit < wanted).then(|| {
         format!(
             "{limit} files may be open, and {wanted} would be with as many connections as are configured: \
@@ -145,16 +145,16 @@ mod tests {
             http_connections: 100,
             sftp_connections: 1000,
         };
-        assert_eq!(wanted(&doors), 200 + 5000 + 1024);
-        assert_eq!(shortage(Some(6224), &doors), None);
-        assert!(shortage(Some(6223), &doors).is_some_and(|text| text.contains("6224")));
-        assert_eq!(shortage(None, &doors), None);
+        assert_eq!(required_descriptors(&doors), 200 + 5000 + 1024);
+        assert_eq!(limit_warning(Some(6224), &doors), None);
+        assert!(limit_warning(Some(6223), &doors).is_some_and(|text| text.contains("6224")));
+        assert_eq!(limit_warning(None, &doors), None);
         doors.sftp = None;
-        assert_eq!(shortage(Some(6223), &doors), None);
+        assert_eq!(limit_warning(Some(6223), &doors), None);
     }
 
     #[test]
-    fn connections_and_open_files_leave_the_reserve() {
+    fn descriptor_budget_leaves_the_reserved_descriptors_free() {
         let doors = |connections: usize| ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
@@ -163,17 +163,19 @@ mod tests {
             sftp_connections: connections,
         };
         for (limit, connections) in [(256, 1024), (512, 1024), (1024, 1024), (8192, 1024), (1 << 30, 1024), (512, 4)] {
-            let budget = divide(limit, &doors(connections));
+            let budget = descriptor_budget(limit, &doors(connections));
             let DescriptorBudget { http_connections, sftp_connections, open_files } = budget;
             assert!(http_connections.max(sftp_connections) <= connections, "{limit}: {budget:?}");
-            let taken = count(http_connections * HTTP + sftp_connections * SFTP) + open_files.total * PER_OPEN_FILE;
-            assert!(taken + RESERVED <= limit, "{limit}: {budget:?}");
+            let taken = to_u64(
+                http_connections * DESCRIPTORS_PER_HTTP_CONNECTION + sftp_connections * DESCRIPTORS_PER_SFTP_CONNECTION,
+            ) + open_files.total * DESCRIPTORS_PER_OPEN_FILE;
+            assert!(taken + RESERVED_DESCRIPTORS <= limit, "{limit}: {budget:?}");
             assert!(open_files.per_user > 0 && open_files.per_user * 4 <= open_files.total, "{limit}: {budget:?}");
         }
-        assert_eq!(divide(1 << 20, &doors(1024)).http_connections, 1024);
-        let budget = divide(512, &doors(1024));
+        assert_eq!(descriptor_budget(1 << 20, &doors(1024)).http_connections, 1024);
+        let budget = descriptor_budget(512, &doors(1024));
         let mut settings = GatewaySettings::new("/files", "/state");
-        budget.apply(&mut settings);
+        budget.limit_settings(&mut settings);
         assert_eq!(settings.open_file_limits, Some(budget.open_files));
         assert_eq!(settings.http_connection_limits.connections, budget.http_connections);
         assert!(settings.sftp_options.max_connections_per_user * 2 <= settings.sftp_connection_limits.connections);
@@ -181,8 +183,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_raised_to_what_the_system_allows() {
-        let raised = raise();
+        let raised = raise_open_file_limit();
         assert_eq!(raised, getrlimit(Resource::Nofile).current);
-        assert_eq!(raised, allowed());
+        assert_eq!(raised, hard_open_file_limit());
     }
 }
