@@ -19,15 +19,15 @@ use reqwest::header::{COOKIE, SET_COOKIE};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-const MANY: u32 = 10_000;
+const TOKEN_COUNT: u32 = 10_000;
 
 /// Makes many tokens of the first user, a third of them with a scope.
-fn fill(state: &Path, now: i64) {
+fn fill_store(state: &Path, now: i64) {
     let database = rusqlite::Connection::open(state.join("patgate.db")).expect("the database");
     database
         .execute_batch(&format!(
             "BEGIN;
-             WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})
+             WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {TOKEN_COUNT})
              INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_at, scoped)
              SELECT printf('%08d', i * 797), (SELECT min(id) FROM users), printf('token %d', i),
                     '$argon2id$v=19$m=19456,t=2,p=1$' || hex(randomblob(11)) || '$' || hex(randomblob(21)),
@@ -49,10 +49,10 @@ fn settings(folder: &Path) -> GatewaySettings {
 }
 
 /// Serves a folder with much in it; returns where, and the cookie of one who is signed in.
-async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
+async fn start_with_many_tokens(folder: &Path, stop: CancellationToken) -> (String, String) {
     let many = folder.join("files/many");
     std::fs::create_dir_all(&many).expect("a folder");
-    for number in 0..MANY {
+    for number in 0..TOKEN_COUNT {
         std::fs::write(many.join(format!("file {number}")), "").expect("a file");
     }
     let parts = GatewayDependencies { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
@@ -78,7 +78,7 @@ async fn served(folder: &Path, stop: CancellationToken) -> (String, String) {
         foreign_roles: ForeignRoles::default(),
     };
     gateway.store().add_token(&known).expect("a token");
-    fill(&folder.join("state"), now.as_millis());
+    fill_store(&folder.join("state"), now.as_millis());
     let base = format!("http://{}", gateway.http_address().expect("an address"));
     tokio::spawn(gateway.run(stop));
     let client = client();
@@ -96,10 +96,10 @@ fn client() -> reqwest::Client {
     client.expect("a client")
 }
 
-fn pages(c: &mut Criterion) {
+fn bench_pages(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let (folder, stop) = (tempfile::tempdir().expect("a folder"), CancellationToken::new());
-    let (base, cookie) = runtime.block_on(served(folder.path(), stop.clone()));
+    let (base, cookie) = runtime.block_on(start_with_many_tokens(folder.path(), stop.clone()));
     let client = client();
     let mut group = c.benchmark_group("console");
     let cases = [
@@ -130,6 +130,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = pages
+    targets = bench_pages
 }
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 //! to one with 100,000 tokens of 1,000 users, five of them revoked, a twentieth expired, a tenth
 //! made with others and a third with a scope.
 //!
-//! `cargo bench --bench scale` prints the figures that the README shows.
+//! `cargo bench --bench bench_scale` prints the figures that the README shows.
 
 #![allow(missing_docs, clippy::expect_used)]
 
@@ -23,15 +23,15 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 /// A state directory with so much in it, and one token whose secret is known.
-struct Site {
+struct BenchState {
     folder: TempDir,
     store: Store,
     auth: Authenticator,
     tokens: TokenService,
-    known: TokenText,
+    known_token: TokenText,
 }
 
-impl Site {
+impl BenchState {
     fn new(tokens: u32, users: u32) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("files")).expect("a folder");
@@ -56,9 +56,9 @@ impl Site {
             foreign_roles: ForeignRoles::default(),
         };
         store.add_token(&new).expect("a token");
-        fill(&state, tokens - 1, users, clock.now().as_millis());
+        fill_store(&state, tokens - 1, users, clock.now().as_millis());
         let tokens = TokenService::new(store.clone(), clock);
-        Self { folder, store, auth, tokens, known }
+        Self { folder, store, auth, tokens, known_token: known }
     }
 
     fn settings(&self) -> GatewaySettings {
@@ -70,7 +70,7 @@ impl Site {
 }
 
 /// Fills a store by its rows, in one transaction.
-fn fill(state: &Path, tokens: u32, users: u32, now: i64) {
+fn fill_store(state: &Path, tokens: u32, users: u32, now: i64) {
     let database = rusqlite::Connection::open(state.join("patgate.db")).expect("the database");
     database
         .execute_batch(&format!(
@@ -105,28 +105,28 @@ fn credential(text: &TokenText) -> Credential {
 }
 
 /// A token of one that is kept, with a secret of nobody.
-fn wrong(number: u32) -> TokenText {
+fn wrong_secret(number: u32) -> TokenText {
     let id: TokenId = format!("{:08}", u64::from(number) * 797).parse().expect("id");
     TokenText::new(id, patgate::auth::generate_secret().expect("random"))
 }
 
-fn scale(c: &mut Criterion) {
+fn bench_scale(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     for (word, tokens, users) in [("10 tokens", 10, 1), ("100,000 tokens", 100_000, 1_000)] {
-        let site = Site::new(tokens, users);
+        let site = BenchState::new(tokens, users);
         let mut group = c.benchmark_group(word);
-        authenticating(&mut group, &runtime, &site, tokens);
-        looking(&mut group, &site);
-        starting(&mut group, &runtime, &site);
+        bench_authentication(&mut group, &runtime, &site, tokens);
+        bench_lookups(&mut group, &site);
+        bench_startup(&mut group, &runtime, &site);
         group.finish();
     }
 }
 
-type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
+type ScaleGroup<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
 
-fn authenticating(group: &mut Group<'_>, runtime: &Runtime, site: &Site, tokens: u32) {
+fn bench_authentication(group: &mut ScaleGroup<'_>, runtime: &Runtime, site: &BenchState, tokens: u32) {
     group.bench_function("authenticate, proven lately", |b| {
-        let login = || runtime.block_on(site.auth.authenticate(credential(&site.known), peer(1)));
+        let login = || runtime.block_on(site.auth.authenticate(credential(&site.known_token), peer(1)));
         login().expect("let in");
         b.iter(|| black_box(login().expect("let in")));
     });
@@ -135,7 +135,7 @@ fn authenticating(group: &mut Group<'_>, runtime: &Runtime, site: &Site, tokens:
         b.iter_batched(
             || {
                 number += 1;
-                (credential(&wrong(1 + number % (tokens - 1))), peer(number))
+                (credential(&wrong_secret(1 + number % (tokens - 1))), peer(number))
             },
             |(credential, peer)| match runtime.block_on(site.auth.authenticate(credential, peer)) {
                 Err(AuthError::Denied | AuthError::Throttled(_)) => {}
@@ -146,7 +146,7 @@ fn authenticating(group: &mut Group<'_>, runtime: &Runtime, site: &Site, tokens:
     });
 }
 
-fn looking(group: &mut Group<'_>, site: &Site) {
+fn bench_lookups(group: &mut ScaleGroup<'_>, site: &BenchState) {
     let all = TokenQuery { after: "5".repeat(8).parse().ok(), ..TokenQuery::default() };
     let of_one = TokenQuery { owner: "user00001".parse().ok(), ..TokenQuery::default() };
     let in_state = |state| TokenQuery { state: Some(state), ..all.clone() };
@@ -171,7 +171,7 @@ fn looking(group: &mut Group<'_>, site: &Site) {
     group.bench_function("clean-up with nothing to do", |b| b.iter(|| site.tokens.apply_retention().expect("tidied")));
 }
 
-fn starting(group: &mut Group<'_>, runtime: &Runtime, site: &Site) {
+fn bench_startup(group: &mut ScaleGroup<'_>, runtime: &Runtime, site: &BenchState) {
     let keys = HostKeys::ephemeral();
     group.bench_function("start", |b| {
         b.iter(|| {
@@ -188,6 +188,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = scale
+    targets = bench_scale
 }
 criterion_main!(benches);

@@ -11,7 +11,7 @@ use base64::Engine;
 
 /// Returns an example's path, beside the folder of the tests. `cargo test` builds examples before it
 /// runs anything; a run of this test alone has to build it first.
-fn example(name: &str) -> PathBuf {
+fn example_binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let path = test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join(name);
     if !path.exists() {
@@ -23,12 +23,12 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_gateway_runs_inside_another_program() {
+fn gateway_runs_embedded_in_another_program() {
     let folder = tempfile::tempdir().expect("a folder");
     let (root, state) = (folder.path().join("files"), folder.path().join("state"));
     std::fs::create_dir(&root).expect("a folder");
     std::fs::write(root.join("hello.txt"), "hello").expect("a file");
-    let mut process = Command::new(example("embed"))
+    let mut process = Command::new(example_binary("embed"))
         .args([&root, &state])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -35,7 +35,7 @@ pub(super) struct ListEventsQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `NavigationLink` of the page before.
+    /// Where to go on: from the `Link` of the page before.
     #[param(minimum = 0, maximum = 9223372036854775807u64)]
     cursor: Option<u64>,
     /// In place of `cursor`: those noted after this one, oldest first.

@@ -31,7 +31,7 @@ pub(super) struct ListNodesQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `NavigationLink` of the page before.
+    /// Where to go on: from the `Link` of the page before.
     #[param(value_type = Option<schema::NodeId>)]
     cursor: Option<TextValue<NodeId>>,
 }

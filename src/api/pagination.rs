@@ -1,4 +1,4 @@
-//! Lists in pages: `?limit` and `?cursor`, and a `NavigationLink` to the next page (RFC 8288).
+//! Lists in pages: `?limit` and `?cursor`, and a `Link` to the next page (RFC 8288).
 //!
 //! A cursor names the last entry that was shown, so that what is made or removed meanwhile shifts nothing.
 
@@ -25,7 +25,7 @@ pub(super) struct PageResponse<T> {
 /// Reads how many entries are asked for.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for none, or too many.
+/// [`Error::Malformed`] for none, or too many.
 pub(super) fn page_limit(asked: Option<usize>) -> Result<usize> {
     match asked.unwrap_or(DEFAULT_PAGE_ENTRIES) {
         limit @ 1..=MAX_PAGE_ENTRIES => Ok(limit),

@@ -38,7 +38,7 @@ pub(super) struct ListTokensQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `NavigationLink` of the page before.
+    /// Where to go on: from the `Link` of the page before.
     #[param(value_type = Option<schema::TokenId>)]
     cursor: Option<TokenId>,
 }

@@ -26,7 +26,7 @@ pub(super) struct ListUsersQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `NavigationLink` of the page before.
+    /// Where to go on: from the `Link` of the page before.
     #[param(value_type = Option<schema::Login>)]
     cursor: Option<Login>,
 }

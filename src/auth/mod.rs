@@ -272,7 +272,7 @@ impl Authenticator {
     /// they are known by checksum, id and prefilter, before anything that costs.
     ///
     /// # Errors
-    /// [`RefusedChange`], the same for every wrong credential.
+    /// [`AuthError`], the same for every wrong credential.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
         match self.core.verify_credential(&credential, &peer).await {
@@ -290,7 +290,7 @@ impl Authenticator {
     /// Tells which live token a text is; nobody is let in by it, and its limits are not asked.
     ///
     /// # Errors
-    /// [`RefusedChange::Busy`], [`RefusedChange::Store`].
+    /// [`AuthError::BusyToken`], [`AuthError::Store`].
     pub async fn identify_token(&self, text: &[u8]) -> Result<Option<TokenId>, AuthError> {
         let Ok(shown) = TokenText::parse(text) else { return Ok(None) };
         match self.core.verify_attempt(self.core.new_attempt(&shown, None, None)).await {
@@ -325,7 +325,7 @@ impl Authenticator {
     /// for a caller who does not wait for it.
     ///
     /// # Errors
-    /// [`RefusedChange::Busy`], [`RefusedChange::Store`].
+    /// [`AuthError::BusyToken`], [`AuthError::Store`].
     pub async fn hash_secret(&self, user: &Login, secret: &Secret) -> Result<SecretHash, AuthError> {
         let (core, secret) = (self.core.clone(), secret.clone());
         let seal = move |memory: &mut secret_hash::Argon2Memory| {

@@ -136,7 +136,7 @@ pub(super) fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
 /// Fills a buffer with random bytes from the operating system.
 ///
 /// # Errors
-/// [`StoreError::Random`] when it gives none.
+/// [`StoreError::SplitMix64`] when it gives none.
 pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
     getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
 }
@@ -144,7 +144,7 @@ pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
 /// Draws a new token.
 ///
 /// # Errors
-/// [`StoreError::Random`] when the operating system gives no random bytes.
+/// [`StoreError::SplitMix64`] when the operating system gives no random bytes.
 pub fn generate_token() -> Result<TokenText, StoreError> {
     generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
 }

@@ -227,7 +227,7 @@ impl TreeAccess {
     /// Explains a decision: the roots that allow it, or the first rule that doesn't.
     ///
     /// # Errors
-    /// The [`AccessDenial`], exactly when [`VerifyQuery::may`] is false.
+    /// The [`AccessDenial`], exactly when [`TreeAccess::may`] is false.
     pub fn explain(&self, path: &TreePath, needed: Permission) -> Result<Vec<&EffectiveGrant>, AccessDenial> {
         if self.may(path, needed) {
             return Ok(self.grants_covering(path).collect());

@@ -4,7 +4,7 @@
 //! constructor that refuses what breaks its rule, so that nothing later has to
 //! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
 //! ([`UnixMillis`], [`Lifetime`], [`TokenExpiry`]), where ([`TreePath`], [`NodeId`]), what
-//! ([`Permission`], [`Scope`], [`TokenLimitsJson`]), the rule that joins them ([`VerifyQuery`]), what happened
+//! ([`Permission`], [`Scope`], [`TokenLimits`]), the rule that joins them ([`TreeAccess`]), what happened
 //! ([`AuditEvent`], [`UsageCount`]); and how clients connect ([`setup`]).
 
 mod access;

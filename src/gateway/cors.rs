@@ -1,7 +1,7 @@
 //! Cross-origin resource sharing: which web applications a browser lets call the server (the Fetch standard, section 3.3).
 //!
 //! A browser asks first, by an OPTIONS request without credentials, and then wants the origin named in the answer itself,
-//! whatever its status. `VerifyQuery-Control-Allow-Credentials` is never sent: an application shows the token that it was
+//! whatever its status. `Access-Control-Allow-Credentials` is never sent: an application shows the token that it was
 //! given, and gets no use of a password that the browser keeps for somebody.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};

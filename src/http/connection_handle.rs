@@ -24,7 +24,7 @@ impl ConnectionHandle {
     /// Tells the connection of a request who its caller has proven to be. What came by no connection has none to tell.
     ///
     /// # Errors
-    /// [`RefusedChange::TooManyConnections`].
+    /// [`AuthError::TooManyConnections`].
     pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), AuthError> {
         match extensions.get::<Self>() {
             Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| AuthError::TooManyConnections),

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use super::PublicAddress;
 
 /// Tells whether a page of another origin had a browser send a request: by `Sec-Fetch-Site` (Fetch Metadata), or by
-/// `RequestSource` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
+/// `Origin` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
 ///
 /// A page that came in the clear is of another origin than a server which the browser reaches over TLS (`encrypted`):
 /// anybody on the way may have written it.

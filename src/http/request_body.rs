@@ -58,7 +58,7 @@ enum BodySource {
 /// Body of a request over HTTP/2.
 struct Http2Body {
     stream: RecvStream,
-    /// How much is still to come by `Content-Length`.
+    /// How much is still to come by `InodeContent-Length`.
     remaining: Option<u64>,
     /// Has `100 Continue` sent to a client that waits for it.
     send_continue: Option<oneshot::Sender<()>>,

@@ -75,7 +75,7 @@ impl WriteTimeoutStream<TcpStream> {
 }
 
 impl<S> WriteTimeoutStream<S> {
-    /// Wraps a stream; the pace is measured in windows of so much waiting, as [`ResolveMode`] says.
+    /// Wraps a stream; the pace is measured in windows of so much waiting, as [`MinTransferRate`] says.
     pub fn new(inner: S, window: Duration) -> Self {
         Self { inner, min_rate: MinTransferRate::new(window), abort: None, peer_shutdown: None }
     }

@@ -2,7 +2,7 @@
 //!
 //! Rows become domain values at this room's edge. Reads go through pooled read-only connections
 //! and never wait for a writer (WAL); writes go one at a time through one of two connections, one
-//! that syncs at every commit (`CommitDurability::Synced`: new tokens, revocations, whatever must not
+//! that syncs at every commit (`WriteDurability::Synced`: new tokens, revocations, whatever must not
 //! be lost once it was answered) and one that leaves syncing to the checkpoint.
 //!
 //! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that

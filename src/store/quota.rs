@@ -70,7 +70,7 @@ impl Store {
     /// Refuses so many more bytes of dead properties by a user.
     ///
     /// # Errors
-    /// [`StoreError::Budget`]; [`StoreError::TooManyBrowserSessions`] while nothing may grow.
+    /// [`StoreError::Budget`]; [`StoreError::DiskFull`] while nothing may grow.
     pub(crate) fn check_property_quota(&self, writer: &Login, more: u64) -> Result<()> {
         if more == 0 {
             return Ok(());

@@ -142,7 +142,7 @@ pub(crate) const NORMAL: i64 = 1;
 /// Notes how a transaction that is about to be committed is synced.
 ///
 /// # Errors
-/// [`StoreError::TooManyBrowserSessions`] as [`fill_disk`] has it.
+/// [`StoreError::DiskFull`] as [`fill_disk`] has it.
 pub(super) fn before_commit(connection: &Connection) -> Result<()> {
     let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     COMMITS.with_borrow_mut(|commits| commits.push(synchronous));

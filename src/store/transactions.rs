@@ -21,7 +21,7 @@ impl Store {
     /// Runs a write in one transaction, which is undone when the closure fails.
     ///
     /// # Errors
-    /// [`StoreError::TooManyBrowserSessions`] also while a part of the ballast is in use; [`StoreError::Busy`]; and what the closure says.
+    /// [`StoreError::DiskFull`] also while a part of the ballast is in use; [`StoreError::BusyToken`]; and what the closure says.
     pub(crate) fn write<T>(
         &self,
         durability: WriteDurability,
@@ -48,7 +48,7 @@ impl Store {
     /// Runs a write that must not fail for lack of space: it may use the ballast.
     ///
     /// # Errors
-    /// [`StoreError::TooManyBrowserSessions`] once the reserve is used up, and as [`Store::write`].
+    /// [`StoreError::DiskFull`] once the reserve is used up, and as [`Store::write`].
     pub(crate) fn write_with_ballast<T>(
         &self,
         durability: WriteDurability,
@@ -82,7 +82,7 @@ impl Store {
     /// Refuses what would grow while a part of the ballast is in use, so that the rest stays.
     ///
     /// # Errors
-    /// [`StoreError::TooManyBrowserSessions`].
+    /// [`StoreError::DiskFull`].
     pub(crate) fn check_may_grow(&self) -> Result<()> {
         if self.inner.ballast_file.is_in_use() { Err(StoreError::DiskFull) } else { Ok(()) }
     }

@@ -28,7 +28,7 @@ impl TokenService {
     /// one owner; `limit` of them by themselves.
     ///
     /// # Errors
-    /// As [`Tokens::page`].
+    /// As [`FullDiskTokens::page`].
     pub fn expiring(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
         let (caller, filter) = self.visible_filter(who, owner)?;
         self.summarize(&caller, self.flushed_store().expiring_tokens(&filter, self.clock.now())?, limit)
@@ -38,7 +38,7 @@ impl TokenService {
     /// scopes name others besides, there may be more.
     ///
     /// # Errors
-    /// As [`Tokens::page`].
+    /// As [`FullDiskTokens::page`].
     pub fn dangling(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
         let (caller, filter) = self.visible_filter(who, owner)?;
         let now = self.clock.now();

@@ -29,7 +29,7 @@ impl TokenService {
     /// Ends one open session of a token, or all of them; returns how many. The token lives on.
     ///
     /// # Errors
-    /// As [`Tokens::revoke`].
+    /// As [`FullDiskTokens::revoke`].
     pub fn close_sessions(
         &self,
         who: &Principal,

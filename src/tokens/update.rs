@@ -122,10 +122,10 @@ impl TokenService {
         self.replace_secret(who, id, grace, secret, &sealed)
     }
 
-    /// As [`Tokens::rotate`], for a server; compare [`Tokens::issue_queued`].
+    /// As [`FullDiskTokens::rotate`], for a server; compare [`FullDiskTokens::issue_queued`].
     ///
     /// # Errors
-    /// As [`Tokens::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
+    /// As [`FullDiskTokens::rotate`]; [`Error::BusyToken`] when as many secrets as may wait do so.
     pub async fn rotate_queued(
         &self,
         who: Principal,
@@ -222,7 +222,7 @@ impl TokenService {
     /// the role to look it up.
     ///
     /// # Errors
-    /// As [`Tokens::revoke`].
+    /// As [`FullDiskTokens::revoke`].
     pub fn revoke_one(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
         let caller = who.authorized_caller()?;
         self.revoke(who, &[id])?;

@@ -120,12 +120,12 @@ impl TokenService {
     /// Returns a user with its grants.
     ///
     /// # Errors
-    /// As [`Tokens::user`].
+    /// As [`FullDiskTokens::user`].
     pub fn profile(&self, who: &Principal, login: &Login) -> Result<UserProfile> {
         self.complete_profile(self.user(who, login)?)
     }
 
-    /// Returns up to `limit` users with their grants, as [`Tokens::users`].
+    /// Returns up to `limit` users with their grants, as [`FullDiskTokens::users`].
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -155,7 +155,7 @@ impl TokenService {
     /// Returns what a user may reach and where that is now, dangling grants too.
     ///
     /// # Errors
-    /// As [`Tokens::user`].
+    /// As [`FullDiskTokens::user`].
     pub fn grants(&self, who: &Principal, login: &Login) -> Result<Vec<LocatedScope>> {
         self.user(who, login)?;
         self.located_grants(login)
@@ -213,7 +213,7 @@ impl TokenService {
     /// Gives a user these roles and no others.
     ///
     /// # Errors
-    /// As [`Tokens::change_user`].
+    /// As [`FullDiskTokens::change_user`].
     pub fn set_roles(&self, who: &Principal, login: &Login, roles: &Roles) -> Result<()> {
         let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)
@@ -252,7 +252,7 @@ impl TokenService {
     /// Disables a user: none of its tokens are accepted until it is enabled.
     ///
     /// # Errors
-    /// As [`Tokens::change_user`].
+    /// As [`FullDiskTokens::change_user`].
     pub fn disable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)
@@ -261,7 +261,7 @@ impl TokenService {
     /// Enables a user again.
     ///
     /// # Errors
-    /// As [`Tokens::change_user`].
+    /// As [`FullDiskTokens::change_user`].
     pub fn enable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(false), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)

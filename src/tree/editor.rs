@@ -77,7 +77,7 @@ impl FileEditor {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`].
+    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.0 {
             EditorBackend::InPlace(editor) => editor.write_at(data, offset),
@@ -123,7 +123,7 @@ impl FileEditor {
     ///
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk; for a copy, what
-    /// [`Upload::commit`] says: the old content stands then.
+    /// [`ModelUpload::commit`] says: the old content stands then.
     pub fn close(self) -> Result<()> {
         match self.0 {
             EditorBackend::InPlace(editor) => editor.close(),

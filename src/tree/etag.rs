@@ -9,7 +9,7 @@
 //! ([`super::fine_times`]).
 //!
 //! While a file is open to be written in place, the writes so far are counted in; when one who writes it closes it, and
-//! when somebody locks it, it gets a mark of its own ([`EditTokenArgs::settle`]).
+//! when somebody locks it, it gets a mark of its own ([`EditGuard::settle`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -209,7 +209,7 @@ impl HandleLocks {
     /// Lets a change of the open file pass, after `access` has found where it is. `stat` asks the file.
     ///
     /// # Errors
-    /// [`super::Error::FlockGuard`].
+    /// [`super::Error::Locked`].
     pub(super) fn check(&self, access: &HandleAccess, stat: impl FnOnce() -> super::fs::Result<Stat>) -> Result<()> {
         let view = access.view();
         let locks = &view.shared().locks;

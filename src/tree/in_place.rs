@@ -113,7 +113,7 @@ impl InPlaceEdit {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::Replaced`], [`Error::SessionEnded`].
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::SessionEnded`].
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         if self.mode.append && self.view().limits_size() {

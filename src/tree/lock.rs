@@ -141,7 +141,7 @@ impl LockTable {
     /// of those of shared locks, and in each case one's own.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`].
+    /// [`Error::Locked`].
     pub(super) fn check_write(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -152,7 +152,7 @@ impl LockTable {
     /// Allows a change of an entry and all below it, as removing or moving it is.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`] for the first lock, on it, above it or below it, that is not satisfied.
+    /// [`Error::Locked`] for the first lock, on it, above it or below it, that is not satisfied.
     pub(super) fn check_subtree(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -168,7 +168,7 @@ impl LockTable {
     /// Takes a lock, on disk when this returns where durability asks for it.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`] when it or, for a deep one, a lock below excludes it, whoever holds that
+    /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
     /// (RFC 4918 section 6.1); [`Error::Store`] of a shortage when the user holds, or all hold, too many
     /// locks, or the owner element is too large.
     pub(super) fn acquire(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {

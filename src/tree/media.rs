@@ -3,7 +3,7 @@
 //! A type must fit twice. What the content is recognised as must be allowed, whatever the file is called;
 //! and what the name stands for must be allowed too, since a file is served as what its name says. Where
 //! the content says nothing (text mostly, and formats without a signature), the name decides alone: but
-//! one that promises a format with a signature (`.png_header`, `.pdf`, `.zip`) is not believed without it, and
+//! one that promises a format with a signature (`.png`, `.pdf`, `.zip`) is not believed without it, and
 //! such a file counts as `application/octet-stream`, as one does of which neither says anything. An empty
 //! file is judged by its name alone.
 

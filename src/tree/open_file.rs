@@ -136,7 +136,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`Error::WrongMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::WrongType`],
-    /// [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
+    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.handle {
             OpenFileHandle::Read(..) => Err(Error::WrongOpenMode),

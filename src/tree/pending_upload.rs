@@ -204,7 +204,7 @@ impl StagedUpload {
     /// Copies all of a part, which is `size` bytes, to an offset; returns where it ends.
     ///
     /// # Errors
-    /// As [`Upload::write_at`].
+    /// As [`ModelUpload::write_at`].
     pub fn copy_part(&self, StagedPart(kept): &StagedPart, size: u64, offset: u64) -> Result<u64> {
         self.copy_retained(kept, size, offset)
     }

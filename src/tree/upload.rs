@@ -303,7 +303,7 @@ impl StagedUpload {
     /// refused the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::FlockGuard`], [`Error::SessionEnded`]; [`Error::WrongType`] as
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::WrongType`] as
     /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write_checked(data, offset).inspect_err(|_| self.write_failed.store(true, Ordering::Release))
@@ -357,7 +357,7 @@ impl StagedUpload {
     /// Sets attributes of what will be committed; times set here survive the commit.
     ///
     /// # Errors
-    /// As [`Upload::write_at`].
+    /// As [`ModelUpload::write_at`].
     pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         self.check_writable()?;
         if let Some(size) = attributes.size {

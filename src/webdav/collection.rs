@@ -81,7 +81,7 @@ fn mkcol_response_body(steps: &[ProppatchInstruction], refused: bool) -> String 
 /// Answers DELETE.
 ///
 /// # Errors
-/// [`Error::EffectiveGrant`] for the client's root, [`Error::MalformedXml`] for a folder without all in it, and what the
+/// [`Error::EffectiveGrant`] for the client's root, [`Error::Malformed`] for a folder without all in it, and what the
 /// tree says.
 pub(super) async fn delete(call: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let depth = headers::depth(&call.headers)?;

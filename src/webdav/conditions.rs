@@ -72,7 +72,7 @@ impl RequestConditions {
     /// Reads the conditional headers.
     ///
     /// # Errors
-    /// [`Error::MalformedXml`] for an `If` or a list of tags that can't be read. A date that can't be read
+    /// [`Error::Malformed`] for an `If` or a list of tags that can't be read. A date that can't be read
     /// is passed over, as RFC 9110 has it.
     pub(super) fn parse(headers: &HeaderMap) -> Result<Self, Error> {
         let tags = |name: HeaderName| match joined_values(headers, &name) {

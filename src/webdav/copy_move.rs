@@ -40,11 +40,11 @@ pub(super) async fn handle(call: &Arc<RequestContext>) -> Result<Response<Respon
     .await
 }
 
-/// Tells whether a folder goes with all in it. `DepthHeader` matters to folders alone: what has nothing in it is copied and
+/// Tells whether a folder goes with all in it. `Depth` matters to folders alone: what has nothing in it is copied and
 /// moved with any (RFC 4918 sections 9.8.3 and 9.9.3).
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for a folder that would be moved without what is in it, or copied with a part of it;
+/// [`Error::Malformed`] for a folder that would be moved without what is in it, or copied with a part of it;
 /// [`tree::Error::Absent`].
 fn is_recursive(call: &RequestContext, depth: Option<DepthHeader>) -> Result<bool> {
     match (depth, call.method) {

@@ -143,7 +143,7 @@ pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Resul
 /// its connection is gone, the work is cancelled; what has had its effect is done.
 ///
 /// # Errors
-/// As [`blocking`]; [`Error::Busy`].
+/// As [`blocking`]; [`Error::BusyToken`].
 pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,

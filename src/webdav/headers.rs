@@ -18,7 +18,7 @@ const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
 /// Returns the one value of a header.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] where there are several: of those, a proxy in front may have judged another.
+/// [`Error::Malformed`] where there are several: of those, a proxy in front may have judged another.
 pub(super) fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Error> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -27,7 +27,7 @@ pub(super) fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Resu
     }
 }
 
-/// The value of `DepthHeader`.
+/// The value of `Depth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DepthHeader {
     /// The entry alone.
@@ -38,10 +38,10 @@ pub(super) enum DepthHeader {
     Infinity,
 }
 
-/// Reads `DepthHeader` (section 10.2).
+/// Reads `Depth` (section 10.2).
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for any value but the three.
+/// [`Error::Malformed`] for any value but the three.
 pub(super) fn depth(headers: &HeaderMap) -> Result<Option<DepthHeader>, Error> {
     let Some(value) = single_value(headers, "depth")? else { return Ok(None) };
     match value.as_bytes().trim_ascii() {
@@ -52,10 +52,10 @@ pub(super) fn depth(headers: &HeaderMap) -> Result<Option<DepthHeader>, Error> {
     }
 }
 
-/// Reads `OverwriteMode` (section 10.6); true when it is not there.
+/// Reads `Overwrite` (section 10.6); true when it is not there.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for any value but `T` and `F`.
+/// [`Error::Malformed`] for any value but `T` and `F`.
 pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
     match single_value(headers, "overwrite")?.map(|value| value.as_bytes().trim_ascii()) {
         None | Some(b"T" | b"t") => Ok(true),
@@ -82,10 +82,10 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Reads `Lock-Token` (section 10.5); a URL without the angle brackets, too, as some clients send it.
+/// Reads `ModelLock-SourceToken` (section 10.5); a URL without the angle brackets, too, as some clients send it.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] when it is not there or no URL.
+/// [`Error::Malformed`] when it is not there or no URL.
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     let inner =
         single_value(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
@@ -103,7 +103,7 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     brief || preferences.any(|one| one.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
-/// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
+/// Headers in which clients announce the length of a whole file beside `InodeContent-Length`, or in place of it where the
 /// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
 const FILE_LENGTH_HEADERS: [&str; 4] =
     [EXPECTED_ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
@@ -119,10 +119,10 @@ pub(super) enum AnnouncedLength {
     Part,
 }
 
-/// Returns the largest length that a request announces beside `Content-Length`: a shorter body was cut.
+/// Returns the largest length that a request announces beside `InodeContent-Length`: a shorter body was cut.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] when one is no number or there twice.
+/// [`Error::Malformed`] when one is no number or there twice.
 pub(super) fn expected_length(headers: &HeaderMap, of: AnnouncedLength) -> Result<Option<u64>, Error> {
     // In ownCloud's older kind of upload in parts, every part announces the length of the file.
     let is_part = of == AnnouncedLength::Part || headers.contains_key("oc-chunked");
@@ -139,17 +139,17 @@ pub(super) fn expected_length(headers: &HeaderMap, of: AnnouncedLength) -> Resul
 /// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] when it is there and no number.
+/// [`Error::Malformed`] when it is there and no number.
 pub(super) fn oc_mtime(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
     let Some(value) = single_value(headers, "x-oc-mtime")? else { return Ok(None) };
     let time = value.to_str().ok().and_then(date::parse_epoch_seconds);
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
-/// Reads `X-Patgate-EtagTracker`: the tags that an upload gets, none of them where it is empty.
+/// Reads `X-PatgateTarget-EtagTracker`: the tags that an upload gets, none of them where it is empty.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] when one of them is no tag.
+/// [`Error::Malformed`] when one of them is no tag.
 pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     if !headers.contains_key("x-patgate-tags") {
         return Ok(None);
@@ -165,7 +165,7 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
 /// Reads a list of tags with commas between; an empty text is an empty list.
 ///
 /// # Errors
-/// [`Error::MalformedXml`].
+/// [`Error::Malformed`].
 pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
     if text.trim().is_empty() {
         return Ok(Vec::new());

@@ -22,7 +22,7 @@ const LOCK_OWNER_MAX_BYTES: usize = 8 * 1024;
 /// Answers LOCK: a new lock, or with an empty body new life for one.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for a body or headers that can't be read, and what the tree says.
+/// [`Error::Malformed`] for a body or headers that can't be read, and what the tree says.
 pub(super) async fn lock(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let deep = match headers::depth(&call.headers)? {
         None | Some(DepthHeader::Infinity) => true,

@@ -1,6 +1,6 @@
 //! WebDAV (RFC 4918, class 1, 2 and 3): HTTP verbs in terms of a [`crate::tree::View`].
 //!
-//! Every request passes one guard first: [`restore_context`] proves the caller and reads the path, the destination,
+//! Every request passes one guard first: [`request_context`] proves the caller and reads the path, the destination,
 //! the conditions and the lock tokens; a verb is a file that turns them into one operation of the view;
 //! [`error`] turns what was refused into a status, last. What blocks runs off the runtime, in one step
 //! where one is enough, and long answers are made while they are sent ([`crate::http::streamed`]).

@@ -1,4 +1,4 @@
-//! Who a caller is, at the address that `current_validators-user-principal` names and that sync clients build themselves.
+//! Who a caller is, at the address that `current-user-principal` names and that sync clients build themselves.
 
 use http::Response;
 

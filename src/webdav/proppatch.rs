@@ -22,7 +22,7 @@ const MAX_PROPERTY_CHANGES: usize = 512;
 /// Answers PROPPATCH.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for a body that can't be read, and what the tree says.
+/// [`Error::Malformed`] for a body that can't be read, and what the tree says.
 pub(super) async fn handle(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let call = Arc::clone(call);

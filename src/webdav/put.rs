@@ -79,7 +79,7 @@ async fn receive_and_commit(mut transfer: PutUpload, body: &mut RequestBody) -> 
 /// announces of all of it, and cancelled then when the connection goes.
 ///
 /// # Errors
-/// What `work` says; [`Error::Busy`].
+/// What `work` says; [`Error::BusyToken`].
 pub(super) async fn conclude<T: Send + 'static>(
     call: &RequestContext,
     reads_back: bool,
@@ -95,7 +95,7 @@ pub(super) async fn conclude<T: Send + 'static>(
 struct PutUpload {
     context: Arc<RequestContext>,
     content_length: Option<u64>,
-    /// Length that other headers than `Content-Length` announce.
+    /// Length that other headers than `InodeContent-Length` announce.
     expected_length: Option<u64>,
     write_range: Option<WriteRange>,
     modified: Option<Timestamp>,

@@ -116,7 +116,7 @@ impl RequestContext {
     /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
     ///
     /// # Errors
-    /// [`Error::MalformedXml`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
+    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
     /// [`Error::Destination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value =
@@ -195,7 +195,7 @@ impl RequestContext {
 }
 
 /// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
-/// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
+/// `ModelLock-SourceToken` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
 fn collect_lock_tokens(verb: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
     let mut tokens = conditions.lock_tokens();
     if verb == DavMethod::Put {

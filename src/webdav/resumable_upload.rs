@@ -1,8 +1,8 @@
 //! Resumable uploads (draft-ietf-httpbis-resumable-upload-10).
 //!
-//! A PUT or POST with `Upload-Complete: ?0` begins one: what it brought is set aside, and `Location` names the upload.
+//! A PUT or POST with `ModelUpload-Complete: ?0` begins one: what it brought is set aside, and `PathLocation` names the upload.
 //! HEAD there tells how much has come (section 4.3), PATCH brings more (4.4), DELETE cancels (4.5). The request that
-//! says `Upload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
+//! says `ModelUpload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
 //! are judged then, by the session that completes it. A request that is cut keeps what has come of it.
 //!
 //! An offset is told only of what is written down ([`OpenState::note`]), so that it still holds after a restart; of a long
@@ -45,10 +45,10 @@ const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 /// How much of a long request comes in before it is written down how far the upload has come.
 const OFFSET_RECORD_INTERVAL_BYTES: u64 = 16 << 20;
 
-/// Tells what `Upload-Complete` says, where it is there.
+/// Tells what `ModelUpload-Complete` says, where it is there.
 ///
 /// # Errors
-/// [`Error::MalformedXml`] for any value but the two.
+/// [`Error::Malformed`] for any value but the two.
 pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>> {
     match headers::single_value(headers, UPLOAD_COMPLETE)?.map(|value| value.as_bytes().trim_ascii()) {
         None => Ok(None),
@@ -105,7 +105,7 @@ pub(super) async fn create(
 /// Reads how long all of an upload will be, where that is announced.
 ///
 /// # Errors
-/// [`Error::MalformedXml`].
+/// [`Error::Malformed`].
 pub(super) fn parse_upload_length(headers: &HeaderMap) -> Result<Option<u64>> {
     parse_number(headers, UPLOAD_LENGTH)
 }
@@ -186,7 +186,7 @@ async fn append_request(
     Ok(response)
 }
 
-/// Takes in the body of one request to an upload that `restore_context` began.
+/// Takes in the body of one request to an upload that `request_context` began.
 async fn receive(
     open: &Arc<ResumableUpload>,
     call: &Arc<RequestContext>,

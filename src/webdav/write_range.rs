@@ -1,4 +1,4 @@
-//! Which part of a file a request writes: `Content-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
+//! Which part of a file a request writes: `InodeContent-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
 //! PATCH, as SabreDAV's clients send it.
 
 use super::error::{Error, Result};
@@ -24,7 +24,7 @@ impl WriteRange {
     /// Reads `bytes 0-99/200`; the size of the whole may be `*`.
     ///
     /// # Errors
-    /// [`Error::MalformedXml`].
+    /// [`Error::Malformed`].
     pub(super) fn from_content_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
         let rest = text.strip_prefix("bytes").map(str::trim).ok_or(MALFORMED_RANGE)?;
@@ -46,7 +46,7 @@ impl WriteRange {
     /// Reads `append`, `bytes=0-99`, `bytes=100-` or `bytes=-10`, which begins ten bytes before the end.
     ///
     /// # Errors
-    /// [`Error::MalformedXml`].
+    /// [`Error::Malformed`].
     pub(super) fn from_update_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
         let part = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
@@ -86,7 +86,7 @@ impl WriteRange {
     /// Compares the length of what was sent with the range.
     ///
     /// # Errors
-    /// [`Error::MalformedXml`] when they differ.
+    /// [`Error::Malformed`] when they differ.
     pub(super) fn check_length(&self, sent: u64) -> Result<()> {
         match self.length {
             Some(length) if length != sent => Err(Error::Malformed("the body is not as long as its range")),

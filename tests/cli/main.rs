@@ -16,18 +16,18 @@ use assert_cmd::Command;
 use tempfile::TempDir;
 
 /// A state directory and a folder with `/alice/below/file` and `/bob`.
-struct Site {
+struct CliFixture {
     folder: TempDir,
 }
 
 /// What a command answered.
-struct Answer {
+struct CommandOutput {
     code: i32,
-    out: String,
-    err: String,
+    stdout: String,
+    stderr: String,
 }
 
-impl Site {
+impl CliFixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let root = folder.path().join("files");
@@ -40,7 +40,7 @@ impl Site {
     /// A site with the user alice, who has her home.
     fn with_alice() -> Self {
         let site = Self::new();
-        site.done("admin user create alice");
+        site.run_ok("admin user create alice");
         site
     }
 
@@ -58,20 +58,20 @@ impl Site {
         command
     }
 
-    fn run(&self, line: &str) -> Answer {
-        answer(self.command().args(line.split_whitespace()))
+    fn run(&self, line: &str) -> CommandOutput {
+        command_output(self.command().args(line.split_whitespace()))
     }
 
     /// Runs a command that is expected to do what it is told, and returns what it prints.
-    fn done(&self, line: &str) -> String {
-        let Answer { code, out, err } = self.run(line);
+    fn run_ok(&self, line: &str) -> String {
+        let CommandOutput { code, stdout: out, stderr: err } = self.run(line);
         assert_eq!((code, err.as_str()), (0, ""), "{line}");
         out
     }
 
     /// Runs a command that is expected to be refused, and returns why.
-    fn refused(&self, line: &str, wanted: i32) -> String {
-        let Answer { code, out, err } = self.run(line);
+    fn run_refused(&self, line: &str, wanted: i32) -> String {
+        let CommandOutput { code, stdout: out, stderr: err } = self.run(line);
         assert_eq!((code, out.as_str()), (wanted, ""), "{line}: {err}");
         let lines: Vec<_> = err.lines().collect();
         assert!(
@@ -81,27 +81,27 @@ impl Site {
         err
     }
 
-    fn json(&self, line: &str) -> serde_json::Value {
-        serde_json::from_str(&self.done(&format!("{line} --json"))).expect(line)
+    fn run_json(&self, line: &str) -> serde_json::Value {
+        serde_json::from_str(&self.run_ok(&format!("{line} --json"))).expect(line)
     }
 
     /// Makes a user and returns a new token of theirs.
-    fn token_of(&self, login: &str) -> String {
-        self.done(&format!("admin user create {login}"));
-        self.done(&format!("admin user token -u {login} -q")).trim().to_owned()
+    fn create_user_and_token(&self, login: &str) -> String {
+        self.run_ok(&format!("admin user create {login}"));
+        self.run_ok(&format!("admin user token -u {login} -q")).trim().to_owned()
     }
 
-    fn tokens(&self) -> usize {
-        self.json("apitoken list").as_array().expect("a list").len()
+    fn token_count(&self) -> usize {
+        self.run_json("apitoken list").as_array().expect("a list").len()
     }
 }
 
-fn answer(command: &mut Command) -> Answer {
+fn command_output(command: &mut Command) -> CommandOutput {
     let output = command.output().expect("the program runs");
-    Answer {
+    CommandOutput {
         code: output.status.code().expect("a code"),
-        out: String::from_utf8(output.stdout).expect("text"),
-        err: String::from_utf8(output.stderr).expect("text"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
     }
 }
 

@@ -4,15 +4,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
-use crate::{Site, is_token};
+use crate::{CliFixture, is_token};
 
 /// A server that this test started; ended with it.
-pub(crate) struct Server {
+pub(crate) struct ServerProcess {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
 }
 
-impl Server {
+impl ServerProcess {
     pub(crate) fn start(command: &mut std::process::Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
         let out = BufReader::new(child.stdout.take().expect("stdout"));
@@ -20,7 +20,7 @@ impl Server {
     }
 
     /// Returns all lines up to the one that says that it is ready.
-    pub(crate) fn ready(&mut self) -> Vec<String> {
+    pub(crate) fn wait_until_ready(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.out.by_ref().lines() {
             lines.push(line.expect("text"));
@@ -38,7 +38,7 @@ impl Server {
         self.signal("TERM");
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("text");
-        (self.wait(), rest)
+        (self.wait_for_exit(), rest)
     }
 
     /// Sends it a signal, named without `SIG`.
@@ -54,26 +54,26 @@ impl Server {
     }
 
     /// Waits for its end and returns its exit code.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-pub(crate) fn program() -> std::process::Command {
+pub(crate) fn patgate_command() -> std::process::Command {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("patgate"));
     command.env_clear().env("USER", "zoe");
     command
 }
 
 /// Sends the head of an HTTP request (`target` is method and path; `headers` end in CR LF each) with a user's token.
-pub(crate) fn request(address: &str, target: &str, login: &str, token: &str, headers: &str) -> TcpStream {
+pub(crate) fn send_request_head(address: &str, target: &str, login: &str, token: &str, headers: &str) -> TcpStream {
     use base64::Engine;
     let credential = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{token}"));
     let mut stream = TcpStream::connect(address).expect("it listens");
@@ -86,19 +86,19 @@ pub(crate) fn request(address: &str, target: &str, login: &str, token: &str, hea
 
 /// Asks for a path over HTTP with a user's token and returns the whole answer.
 fn get(address: &str, path: &str, login: &str, token: &str) -> String {
-    let mut stream = request(address, &format!("GET {path}"), login, token, "");
+    let mut stream = send_request_head(address, &format!("GET {path}"), login, token, "");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
 }
 
 #[test]
-fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
-    let site = Site::new();
-    let mut command = program();
+fn serve_prints_its_addresses_on_one_line_and_stops_on_sigterm() {
+    let site = CliFixture::new();
+    let mut command = patgate_command();
     command.args(["serve", "--http", "127.0.0.1:0", "--sftp=127.0.0.1:0", "--set", "drain_seconds=5"]);
-    let mut server = Server::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
-    let lines = server.ready();
+    let mut server = ServerProcess::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let lines = server.wait_until_ready();
     let (http, sftp) = lines[0]
         .strip_prefix("patgate ready http=http://127.0.0.1:")
         .and_then(|rest| rest.split_once(" sftp=127.0.0.1:"))
@@ -107,7 +107,7 @@ fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
 
     let health = format!("http://127.0.0.1:{http}/healthz");
     let beside = |line: &str| {
-        let output = program().env("PATGATE_STATE", site.state()).args(line.split_whitespace()).output();
+        let output = patgate_command().env("PATGATE_STATE", site.state()).args(line.split_whitespace()).output();
         let output = output.expect("the program runs");
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
@@ -121,7 +121,7 @@ fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
     beside(&format!("apitoken revoke {}", &token[4..12]));
     assert!(get(&address, "/dav/alice/below/file", "alice", &token).starts_with("HTTP/1.1 401 "));
 
-    let second = program()
+    let second = patgate_command()
         .args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"])
         .env("PATGATE_STATE", site.state())
         .env("PATGATE_ROOT", site.root())
@@ -134,30 +134,30 @@ fn serve_says_where_it_listens_in_one_line_and_ends_when_told() {
 }
 
 #[test]
-fn an_absent_door_is_left_out_of_the_line() {
-    let site = Site::new();
-    let mut command = program();
+fn disabled_listener_is_omitted_from_the_ready_line() {
+    let site = CliFixture::new();
+    let mut command = patgate_command();
     command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"]);
-    let mut server = Server::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
-    let line = server.ready().remove(0);
+    let mut server = ServerProcess::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let line = server.wait_until_ready().remove(0);
     assert!(line.starts_with("patgate ready http=") && !line.contains("sftp"), "{line}");
     assert_eq!(server.stop().0, Some(0));
 }
 
 #[test]
-fn quickstart_serves_a_new_folder_at_once_and_reuses_it() {
+fn quickstart_creates_a_directory_and_reuses_it() {
     let folder = tempfile::tempdir().expect("folder");
     let start = |more: &[&str]| {
-        let mut command = program();
+        let mut command = patgate_command();
         command.current_dir(folder.path()).args(["quickstart", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0"]);
-        Server::start(command.args(more))
+        ServerProcess::start(command.args(more))
     };
     let value = |lines: &[String], name: &str| {
         let line = lines.iter().find_map(|line| line.trim().strip_prefix(name)).expect(name);
         line.trim().to_owned()
     };
     let mut server = start(&[]);
-    let lines = server.ready();
+    let lines = server.wait_until_ready();
     let token = value(&lines, "password ");
     assert!(is_token(&token) && value(&lines, "user name") == "zoe", "{lines:?}");
     assert!(value(&lines, "host key").starts_with("ssh-ed25519 SHA256:"), "{lines:?}");
@@ -174,7 +174,7 @@ fn quickstart_serves_a_new_folder_at_once_and_reuses_it() {
     assert!(folder.path().join("files.patgate/patgate.db").exists());
 
     let mut again = start(&[]);
-    let lines = again.ready();
+    let lines = again.wait_until_ready();
     assert_eq!(value(&lines, "password "), "TOKEN");
     let url = value(&lines, "WebDAV");
     let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/dav/")).expect("an address");
@@ -182,7 +182,7 @@ fn quickstart_serves_a_new_folder_at_once_and_reuses_it() {
     assert_eq!(again.stop().0, Some(0));
 
     let mut another = start(&["--new-token"]);
-    let new = value(&another.ready(), "password ");
+    let new = value(&another.wait_until_ready(), "password ");
     assert!(is_token(&new) && new != token);
     assert_eq!(another.stop().0, Some(0));
 }

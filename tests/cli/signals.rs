@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::ChildStderr;
 
-use crate::Site;
-use crate::serving::{Server, program, request};
+use crate::CliFixture;
+use crate::serving::{ServerProcess, patgate_command, send_request_head};
 
 /// A server that reads `patgate.toml`, and its log.
 struct ConfiguredServer {
-    server: Server,
+    server: ServerProcess,
     log: BufReader<ChildStderr>,
     file: PathBuf,
     /// Address of the HTTP listener.
@@ -18,14 +18,14 @@ struct ConfiguredServer {
 }
 
 impl ConfiguredServer {
-    fn start(site: &Site, settings: &str) -> Self {
+    fn start(site: &CliFixture, settings: &str) -> Self {
         let file = site.state().with_extension("toml");
         std::fs::write(&file, settings).expect("written");
-        let mut command = program();
+        let mut command = patgate_command();
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off", "--config"]).arg(&file);
         command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root());
-        let mut server = Server::start(&mut command);
-        let line = server.ready().remove(0);
+        let mut server = ServerProcess::start(&mut command);
+        let line = server.wait_until_ready().remove(0);
         let http = line.rsplit_once("://").expect("an address").1.to_owned();
         Self { log: BufReader::new(server.stderr()), server, file, http }
     }
@@ -38,11 +38,11 @@ impl ConfiguredServer {
     fn reload(&mut self, settings: &str) -> String {
         std::fs::write(&self.file, settings).expect("written");
         self.signal("HUP");
-        self.log_until("reload")
+        self.read_log_until("reload")
     }
 
     /// Returns all lines of the log up to the first that contains `words`.
-    fn log_until(&mut self, words: &str) -> String {
+    fn read_log_until(&mut self, words: &str) -> String {
         let mut text = String::new();
         while !text.lines().last().is_some_and(|line| line.contains(words)) {
             assert_ne!(self.log.read_line(&mut text).expect("text"), 0, "the log ended: {text}");
@@ -50,8 +50,8 @@ impl ConfiguredServer {
         text
     }
 
-    /// Asks on an open connection whether a web application of `https://app.example` may call the server.
-    fn allows_application(connection: &mut TcpStream) -> bool {
+    /// Asks on an open connection whether a web application of `https_url://app.example_binary` may call the server.
+    fn allows_cors_origin(connection: &mut TcpStream) -> bool {
         let request = "OPTIONS /dav/ HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n\
                        Access-Control-Request-Method: GET\r\n\r\n";
         connection.write_all(request.as_bytes()).expect("sent");
@@ -65,43 +65,43 @@ impl ConfiguredServer {
     }
 }
 
-fn pem(name: &str) -> PathBuf {
+fn certificate_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/tls").join(format!("{name}.pem"))
 }
 
 #[test]
-fn sighup_reloads_settings_for_new_connections_and_breaks_no_open_one() {
-    let site = Site::new();
+fn sighup_applies_settings_to_new_requests_and_keeps_open_connections() {
+    let site = CliFixture::new();
     let mut server = ConfiguredServer::start(&site, "");
     let mut open = TcpStream::connect(&server.http).expect("it listens");
-    assert!(!ConfiguredServer::allows_application(&mut open));
+    assert!(!ConfiguredServer::allows_cors_origin(&mut open));
 
     let log = server.reload("cors_origins = [\"https://app.example\"]\n");
     assert!(log.contains("the configuration was reloaded"), "{log}");
     let mut new = TcpStream::connect(&server.http).expect("it listens");
-    assert!(ConfiguredServer::allows_application(&mut new));
-    assert!(!ConfiguredServer::allows_application(&mut open), "it keeps the settings that it began with");
+    assert!(ConfiguredServer::allows_cors_origin(&mut new));
+    assert!(!ConfiguredServer::allows_cors_origin(&mut open), "it keeps the settings that it began with");
 
     let log = server.reload("cors_origins = [\"https://other.example\"]\nhttp_connections = 99\n");
     assert!(log.contains("a restart is needed before these settings change: http_connections"), "{log}");
     let mut newer = TcpStream::connect(&server.http).expect("it listens");
-    assert!(!ConfiguredServer::allows_application(&mut newer));
+    assert!(!ConfiguredServer::allows_cors_origin(&mut newer));
 }
 
 #[test]
 fn sighup_reloads_the_log_filter() {
-    let site = Site::new();
+    let site = CliFixture::new();
     let mut server = ConfiguredServer::start(&site, "log = \"error\"\n");
     server.signal("USR1");
     let log = server.reload("log = \"info\"\n");
     assert!(!log.contains("SIGUSR1"), "{log}");
     server.signal("USR1");
-    server.log_until("SIGUSR1 has no effect");
+    server.read_log_until("SIGUSR1 has no effect");
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_refused_as_a_whole() {
-    let site = Site::new();
+fn invalid_configuration_is_rejected_on_sighup_as_a_whole() {
+    let site = CliFixture::new();
     let mut server = ConfiguredServer::start(&site, "cors_origins = [\"https://app.example\"]\n");
     for (settings, reason) in [
         ("cors_origins = []\ndrain_seconds = \"soon\"\n", "drain_seconds"),
@@ -113,28 +113,32 @@ fn a_configuration_that_cannot_be_used_is_refused_as_a_whole() {
         assert!(log.contains("the configuration was not reloaded, the old one stays: "), "{log}");
         assert!(log.contains(reason), "{log}");
         let mut connection = TcpStream::connect(&server.http).expect("it listens");
-        assert!(ConfiguredServer::allows_application(&mut connection), "{settings}");
+        assert!(ConfiguredServer::allows_cors_origin(&mut connection), "{settings}");
     }
 }
 
 #[test]
 fn sighup_replaces_the_certificate() {
-    let site = Site::new();
+    let site = CliFixture::new();
     let certificate = site.state().with_extension("pem");
-    std::fs::copy(pem("elsewhere"), &certificate).expect("copied");
-    let (certificate_text, key) = (certificate.display(), pem("key"));
+    std::fs::copy(certificate_path("elsewhere"), &certificate).expect("copied");
+    let (certificate_text, key) = (certificate.display(), certificate_path("key"));
     let settings = format!("tls_cert = \"{certificate_text}\"\ntls_key = \"{}\"\n", key.display());
     let mut server = ConfiguredServer::start(&site, &settings);
     let ask = |http: &str| {
-        let mut command = program();
-        command.env("SSL_CERT_FILE", pem("stranger")).env("PATGATE_TOKEN", "none").arg("--ca-file").arg(pem("ca"));
+        let mut command = patgate_command();
+        command
+            .env("SSL_CERT_FILE", certificate_path("stranger"))
+            .env("PATGATE_TOKEN", "none")
+            .arg("--ca-file")
+            .arg(certificate_path("ca"));
         let output = command.args(["policy", "show", "--server", &format!("https://{http}")]).output();
         String::from_utf8(output.expect("the program runs").stderr).expect("text")
     };
     let text = ask(&server.http);
     assert!(text.contains("shows a certificate of another name"), "{text}");
 
-    std::fs::copy(pem("server"), &certificate).expect("copied");
+    std::fs::copy(certificate_path("server"), &certificate).expect("copied");
     let log = server.reload(&settings);
     assert!(log.contains("the configuration was reloaded"), "{log}");
     let text = ask(&server.http);
@@ -150,17 +154,17 @@ fn sighup_replaces_the_certificate() {
 }
 
 #[test]
-fn sigquit_and_sigint_drain_as_sigterm_does_and_user_signals_have_no_effect() {
+fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
     for stop in ["QUIT", "INT", "TERM"] {
-        let site = Site::new();
+        let site = CliFixture::new();
         let mut server = ConfiguredServer::start(&site, "drain_seconds = 30\n");
         for harmless in ["USR1", "USR2", "HUP"] {
             server.signal(harmless);
         }
         // An upload under way is carried out and answered before the server ends.
-        let token = site.token_of("alice");
+        let token = site.create_user_and_token("alice");
         let headers = "Content-Length: 2\r\nExpect: 100-continue\r\n";
-        let mut upload = request(&server.http, "PUT /dav/alice/new", "alice", &token, headers);
+        let mut upload = send_request_head(&server.http, "PUT /dav/alice/new", "alice", &token, headers);
         let mut interim = [0; 25];
         upload.read_exact(&mut interim).expect("an answer");
         assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -173,7 +177,7 @@ fn sigquit_and_sigint_drain_as_sigterm_does_and_user_signals_have_no_effect() {
         let mut answer = String::new();
         upload.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 201 "), "{stop}: {answer}");
-        assert_eq!(server.server.wait(), Some(0), "{stop}");
+        assert_eq!(server.server.wait_for_exit(), Some(0), "{stop}");
         assert_eq!(std::fs::read(site.root().join("alice/new")).expect("the file"), b"ab");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use crate::{Answer, Site, answer};
+use crate::{CliFixture, CommandOutput, command_output};
 #[test]
-fn misuse_is_told_in_a_line_with_a_hint() {
-    let site = Site::new();
+fn usage_errors_are_one_line_with_a_hint() {
+    let site = CliFixture::new();
     for line in [
         "serve --http nope",
         "nonsense",
@@ -16,23 +16,23 @@ fn misuse_is_told_in_a_line_with_a_hint() {
         "serve --set x",
         "admin user token -u alice -e -1h",
     ] {
-        site.refused(line, 2);
+        site.run_refused(line, 2);
     }
-    assert!(site.refused("apitoken create", 2).contains("--owner LOGIN"));
-    assert!(site.refused("admin user token -u alice -e x", 2).contains("hint: patgate admin user token --help"));
+    assert!(site.run_refused("apitoken create", 2).contains("--owner LOGIN"));
+    assert!(site.run_refused("admin user token -u alice -e x", 2).contains("hint: patgate admin user token --help"));
     let bare = site.run("");
-    assert!(bare.code == 2 && bare.err.contains("Examples:"), "{}", bare.err);
+    assert!(bare.code == 2 && bare.stderr.contains("Examples:"), "{}", bare.stderr);
 }
 
 #[test]
-fn every_fault_of_a_configuration_is_told_at_once() {
-    let site = Site::new();
+fn all_configuration_errors_are_reported_at_once() {
+    let site = CliFixture::new();
     let file = site.folder.path().join("patgate.toml");
     fs::write(&file, "root = \"/nowhere\"\nhtpp = \"off\"\nsftp = 22\n").expect("file");
     let mut command = site.command();
     command.env_remove("PATGATE_ROOT").env("PATGATE_DURABILITY", "some").env("PATGATE_CONFIG", &file);
-    let Answer { code, out, err } =
-        answer(command.args(["serve", "--tls-cert", "x", "--unauthenticated-connections", "0"]));
+    let CommandOutput { code, stdout: out, stderr: err } =
+        command_output(command.args(["serve", "--tls-cert", "x", "--unauthenticated-connections", "0"]));
     assert_eq!((code, out.as_str()), (1, ""));
     let file = file.display();
     let wanted = [
@@ -49,10 +49,11 @@ fn every_fault_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
-fn an_empty_variable_is_as_good_as_none() {
-    let site = Site::with_alice();
+fn empty_environment_variable_counts_as_unset() {
+    let site = CliFixture::with_alice();
     for variable in ["PATGATE_CA_FILE", "PATGATE_CONFIG", "PATGATE_SERVER", "PATGATE_TOKEN"] {
-        let Answer { code, out, err } = answer(site.command().env(variable, "").args(["admin", "user", "list"]));
+        let CommandOutput { code, stdout: out, stderr: err } =
+            command_output(site.command().env(variable, "").args(["admin", "user", "list"]));
         assert_eq!((code, err.as_str()), (0, ""), "{variable}");
         assert!(out.contains("alice"), "{variable}: {out}");
     }
@@ -60,12 +61,12 @@ fn an_empty_variable_is_as_good_as_none() {
 
 #[test]
 fn completions_and_manual_pages_are_written() {
-    let site = Site::new();
+    let site = CliFixture::new();
     for shell in ["bash", "zsh", "fish"] {
-        assert!(site.done(&format!("completions {shell}")).contains("apitoken"), "{shell}");
+        assert!(site.run_ok(&format!("completions {shell}")).contains("apitoken"), "{shell}");
     }
     let man = site.folder.path().join("man");
-    site.done(&format!("man {}", man.display()));
+    site.run_ok(&format!("man {}", man.display()));
     let page = fs::read_to_string(man.join("patgate-admin-user-token.1")).expect("a page");
     assert!(page.contains("24h"), "{page}");
 }

@@ -1,91 +1,91 @@
 //! Users with what they may reach, nodes and the policy.
 
-use crate::Site;
+use crate::CliFixture;
 #[test]
-fn users_are_made_with_a_home_or_with_grants() {
-    let site = Site::new();
-    assert_eq!(site.done("admin user create carol"), "User carol has been created and reaches rw /carol\n");
+fn users_are_created_with_a_home_or_with_grants() {
+    let site = CliFixture::new();
+    assert_eq!(site.run_ok("admin user create carol"), "User carol has been created and reaches rw /carol\n");
     assert!(site.root().join("carol").is_dir());
-    assert!(site.done("admin user create bob").contains("was there before"));
-    site.done("admin user create backup --grant /alice:r --grant /bob:rw --role audit.read");
+    assert!(site.run_ok("admin user create bob").contains("was there before"));
+    site.run_ok("admin user create backup --grant /alice:r --grant /bob:rw --role audit.read");
     assert!(!site.root().join("backup").exists());
-    let backup = site.json("admin user show backup");
+    let backup = site.run_json("admin user show backup");
     assert_eq!(backup["grants"].as_array().map(Vec::len), Some(2));
     assert_eq!(backup["roles"], serde_json::json!(["audit.read"]));
-    site.done("admin user create nothing --no-home");
-    assert_eq!(site.json("admin user show nothing")["grants"].as_array().map(Vec::len), Some(0));
+    site.run_ok("admin user create nothing --no-home");
+    assert_eq!(site.run_json("admin user show nothing")["grants"].as_array().map(Vec::len), Some(0));
 
-    assert!(site.refused("admin user create carol", 1).contains("already exists"));
-    assert!(site.refused("admin user create erin --grant /none:r", 1).contains("nothing is at /none"));
+    assert!(site.run_refused("admin user create carol", 1).contains("already exists"));
+    assert!(site.run_refused("admin user create erin --grant /none:r", 1).contains("nothing is at /none"));
     for line in ["create ../x", "create a/b", "create x --role king", "create x --grant /alice", "show"] {
-        site.refused(&format!("admin user {line}"), 2);
+        site.run_refused(&format!("admin user {line}"), 2);
     }
-    let logins = site.json("admin user list");
+    let logins = site.run_json("admin user list");
     let logins: Vec<_> = logins.as_array().expect("a list").iter().map(|user| user["login"].clone()).collect();
     assert_eq!(logins, ["backup", "bob", "carol", "nothing"]);
 }
 
 #[test]
 fn users_are_changed_and_deleted() {
-    let site = Site::with_alice();
-    site.done("admin user token -u alice -q");
-    site.done("admin user disable alice");
-    assert!(site.done("admin user show alice").contains("disabled since 2"));
-    assert!(site.refused("admin user token -u alice", 1).contains("hint: patgate admin user enable alice"));
-    site.done("admin user enable alice");
-    site.done("admin user grant alice /bob:r");
-    assert!(site.done("admin user show alice").contains("r /bob"));
+    let site = CliFixture::with_alice();
+    site.run_ok("admin user token -u alice -q");
+    site.run_ok("admin user disable alice");
+    assert!(site.run_ok("admin user show alice").contains("disabled since 2"));
+    assert!(site.run_refused("admin user token -u alice", 1).contains("hint: patgate admin user enable alice"));
+    site.run_ok("admin user enable alice");
+    site.run_ok("admin user grant alice /bob:r");
+    assert!(site.run_ok("admin user show alice").contains("r /bob"));
     assert_eq!(
-        site.done("admin user roles alice audit.read users.manage"),
+        site.run_ok("admin user roles alice audit.read users.manage"),
         "User alice has the roles users.manage, audit.read now\n"
     );
-    let token = site.done("admin user token -u alice -e 1h --role audit.read --protocol api");
+    let token = site.run_ok("admin user token -u alice -e 1h --role audit.read --protocol api");
     assert!(token.contains("roles:   audit.read") && token.contains("limits:  by api"), "{token}");
-    assert_eq!(site.json("admin user roles alice audit.read")["roles"], serde_json::json!(["audit.read"]));
-    assert_eq!(site.done("admin user roles alice --none"), "User alice has no roles now\n");
-    assert!(site.refused("admin user token -u alice --role audit.read", 1).contains("admin user roles alice ROLE"));
+    assert_eq!(site.run_json("admin user roles alice audit.read")["roles"], serde_json::json!(["audit.read"]));
+    assert_eq!(site.run_ok("admin user roles alice --none"), "User alice has no roles now\n");
+    assert!(site.run_refused("admin user token -u alice --role audit.read", 1).contains("admin user roles alice ROLE"));
     for line in ["roles alice", "roles alice king", "roles alice admin --none"] {
-        site.refused(&format!("admin user {line}"), 2);
+        site.run_refused(&format!("admin user {line}"), 2);
     }
-    site.done("admin user revoke-grant alice /bob");
-    assert!(site.refused("admin user revoke-grant alice /bob", 1).contains("no grant on /bob"));
-    site.done("admin user delete alice");
-    assert_eq!(site.tokens(), 0);
+    site.run_ok("admin user revoke-grant alice /bob");
+    assert!(site.run_refused("admin user revoke-grant alice /bob", 1).contains("no grant on /bob"));
+    site.run_ok("admin user delete alice");
+    assert_eq!(site.token_count(), 0);
     assert!(site.root().join("alice/below/file").exists());
     for command in ["show", "disable", "enable", "roles --none", "delete"] {
-        assert!(site.refused(&format!("admin user {command} alice"), 1).contains("there is no user alice"));
+        assert!(site.run_refused(&format!("admin user {command} alice"), 1).contains("there is no user alice"));
     }
 }
 
 #[test]
-fn nodes_are_named_once_and_found_again() {
-    let site = Site::with_alice();
-    let id = site.done("node id /alice/below/file");
-    assert_eq!(site.done("node id alice/below/file"), id);
-    assert_eq!(site.done(&format!("node show {id}")), "/alice/below/file\n");
-    let listed = site.done("node list /alice");
+fn node_id_of_a_path_is_stable() {
+    let site = CliFixture::with_alice();
+    let id = site.run_ok("node id /alice/below/file");
+    assert_eq!(site.run_ok("node id alice/below/file"), id);
+    assert_eq!(site.run_ok(&format!("node show {id}")), "/alice/below/file\n");
+    let listed = site.run_ok("node list /alice");
     assert!(listed.contains(id.trim()) && !listed.contains("/bob"), "{listed}");
-    assert!(site.refused("node id /none", 1).contains("nothing is at /none"));
-    site.refused("node id /../etc", 2);
-    site.refused("node show 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11", 1);
-    site.refused("node show 5", 2);
+    assert!(site.run_refused("node id /none", 1).contains("nothing is at /none"));
+    site.run_refused("node id /../etc", 2);
+    site.run_refused("node show 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11", 1);
+    site.run_refused("node show 5", 2);
 }
 
 #[test]
-fn the_policy_is_shown_and_set() {
-    let site = Site::new();
-    let set = site.done("policy set max-tokens-per-user 1");
+fn policy_is_shown_and_changed() {
+    let site = CliFixture::new();
+    let set = site.run_ok("policy set max-tokens-per-user 1");
     assert!(set.contains("max-tokens-per-user: 1\n"), "{set}");
-    site.done("admin user create alice");
-    site.done("admin user token -u alice -q");
-    assert!(site.refused("admin user token -u alice", 1).contains("max-tokens-per-user"));
-    site.done("policy set allow-never true");
-    site.done("policy set max-tokens-per-user 2");
-    assert!(site.done("admin user token -u alice -e never").contains("expires: never"));
-    assert!(site.refused("policy set default-lifetime 2Y", 1).contains("may not exceed"));
+    site.run_ok("admin user create alice");
+    site.run_ok("admin user token -u alice -q");
+    assert!(site.run_refused("admin user token -u alice", 1).contains("max-tokens-per-user"));
+    site.run_ok("policy set allow-never true");
+    site.run_ok("policy set max-tokens-per-user 2");
+    assert!(site.run_ok("admin user token -u alice -e never").contains("expires: never"));
+    assert!(site.run_refused("policy set default-lifetime 2Y", 1).contains("may not exceed"));
     for (setting, why) in
         [("max-token 3", "unknown"), ("allow-never yes", "true or false"), ("max-tokens-per-user 0", "from 1")]
     {
-        assert!(site.refused(&format!("policy set {setting}"), 2).contains(why), "{setting}");
+        assert!(site.run_refused(&format!("policy set {setting}"), 2).contains(why), "{setting}");
     }
 }

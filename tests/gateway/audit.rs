@@ -4,68 +4,71 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::server::{Server, run};
-use crate::support::{Dav, Fixture, id_of};
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, Fixture, token_id};
 
 /// Long enough for any machine; what is awaited normally comes within a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The events that `patgate audit` shows with these options, once there are `least` of them: the server
 /// writes down what it sees within a second.
-async fn events(gateway: &Fixture, options: &[&str], least: usize) -> Vec<Value> {
+async fn wait_for_events(gateway: &Fixture, options: &[&str], least: usize) -> Vec<Value> {
     let arguments: Vec<&str> = ["audit", "--json"].iter().chain(options).copied().collect();
     let asked = Instant::now();
     loop {
-        let shown = gateway.patgate(&arguments);
+        let shown = gateway.run_cli(&arguments);
         let events: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
         if events.len() >= least {
             return events;
         }
-        assert!(asked.elapsed() < PATIENCE, "{arguments:?} shows only {events:?}");
+        assert!(asked.elapsed() < EVENT_TIMEOUT, "{arguments:?} shows only {events:?}");
         tokio::task::yield_now().await;
     }
 }
 
-fn text<'a>(event: &'a Value, field: &str) -> &'a str {
+fn event_field<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_use_is_told_with_address_client_and_protocol_on_both_protocols() {
+async fn first_use_is_audited_with_address_client_and_protocol() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
+    gateway.create_user("alice", &["/:rw"]);
     for protocol in ["webdav", "sftp"] {
-        let token = gateway.token("alice", &["-e", "1h"]);
+        let token = gateway.create_token("alice", &["-e", "1h"]);
         match protocol {
             "webdav" => assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207),
             _ => drop(gateway.sftp("alice", &token).await.list("/").await.expect("listed")),
         }
-        let told = events(&gateway, &["--token", id_of(&token), "--event", "token.first_used"], 1).await;
-        let (user, address) = (text(&told[0], "user"), text(&told[0], "address"));
-        assert_eq!((user, address, text(&told[0], "protocol")), ("alice", "127.0.0.1", protocol));
+        let told = wait_for_events(&gateway, &["--token", token_id(&token), "--event", "token.first_used"], 1).await;
+        let (user, address) = (event_field(&told[0], "user"), event_field(&told[0], "address"));
+        assert_eq!((user, address, event_field(&told[0], "protocol")), ("alice", "127.0.0.1", protocol));
         let shown: Value =
-            serde_json::from_str(&gateway.patgate(&["apitoken", "show", id_of(&token), "--json"])).expect("JSON");
-        assert_eq!((text(&shown["last_use"], "from"), text(&shown["last_use"], "protocol")), ("127.0.0.1", protocol));
+            serde_json::from_str(&gateway.run_cli(&["apitoken", "show", token_id(&token), "--json"])).expect("JSON");
+        assert_eq!(
+            (event_field(&shown["last_use"], "from"), event_field(&shown["last_use"], "protocol")),
+            ("127.0.0.1", protocol)
+        );
         assert_eq!(shown["last_use"]["client"], told[0]["client"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_attempts_and_dead_secrets_are_told_and_no_secret_is_kept() {
+async fn failed_logins_and_retired_secrets_are_audited_without_secrets() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
-    let other = gateway.token("alice", &["-e", "1h"]);
-    let wrong = format!("{}{}", &other[..13], &gateway.token("alice", &["-e", "1h"])[13..]);
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let other = gateway.create_token("alice", &["-e", "1h"]);
+    let wrong = format!("{}{}", &other[..13], &gateway.create_token("alice", &["-e", "1h"])[13..]);
     assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207);
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
     for (login, text) in [("alice", &token), ("bob", &other), ("alice", &wrong)] {
         assert_eq!(gateway.dav(login, text).status("PROPFIND", "/dav/").await, 401);
-        assert!(crate::support::Sftp::connect(gateway.sftp, login, text).await.is_none());
+        assert!(crate::support::SftpClient::connect(gateway.sftp, login, text).await.is_none());
     }
-    let dead = events(&gateway, &["--event", "token.dead_secret_used"], 2).await;
-    assert!(dead.iter().all(|event| text(event, "token") == id_of(&token)), "{dead:?}");
-    assert_eq!(events(&gateway, &["--event", "attempt.refused", "--user", "alice"], 2).await.len(), 2);
+    let dead = wait_for_events(&gateway, &["--event", "token.dead_secret_used"], 2).await;
+    assert!(dead.iter().all(|event| event_field(event, "token") == token_id(&token)), "{dead:?}");
+    assert_eq!(wait_for_events(&gateway, &["--event", "attempt.refused", "--user", "alice"], 2).await.len(), 2);
 
     for entry in std::fs::read_dir(gateway.state()).expect("state") {
         let path = entry.expect("entry").path();
@@ -78,76 +81,76 @@ async fn refused_attempts_and_dead_secrets_are_told_and_no_secret_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expiry_is_told_and_the_dead_leave_after_their_retention() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.user("alice", &["/:rw"]);
-    let token = gateway.token("alice", &["-e", "1h"]);
+async fn expiration_is_audited_and_expired_tokens_are_purged_after_retention() {
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.create_user("alice", &["/:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h"]);
     gateway.clock.advance(Duration::from_secs(3700));
-    let expired = events(&gateway, &["--event", "token.expired"], 1).await;
-    assert_eq!(text(&expired[0], "token"), id_of(&token));
-    assert!(gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success(), "kept for its retention");
+    let expired = wait_for_events(&gateway, &["--event", "token.expired"], 1).await;
+    assert_eq!(event_field(&expired[0], "token"), token_id(&token));
+    assert!(gateway.try_run_cli(&["apitoken", "show", token_id(&token)]).status.success(), "kept for its retention");
     gateway.clock.advance(30 * DAY);
-    let removed = events(&gateway, &["--event", "token.removed"], 1).await;
-    assert_eq!(text(&removed[0], "token"), id_of(&token));
-    assert!(!gateway.try_patgate(&["apitoken", "show", id_of(&token)]).status.success());
-    assert_eq!(events(&gateway, &["--token", id_of(&token), "--event", "token.expired"], 1).await.len(), 1);
+    let removed = wait_for_events(&gateway, &["--event", "token.removed"], 1).await;
+    assert_eq!(event_field(&removed[0], "token"), token_id(&token));
+    assert!(!gateway.try_run_cli(&["apitoken", "show", token_id(&token)]).status.success());
+    assert_eq!(wait_for_events(&gateway, &["--token", token_id(&token), "--event", "token.expired"], 1).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ended_session_is_told() {
+async fn closed_session_is_audited() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let mut sftp = gateway.sftp("alice", &token).await;
     sftp.list("/").await.expect("listed");
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
-    let told = events(&gateway, &["--event", "session.ended"], 1).await;
-    assert_eq!((text(&told[0], "token"), text(&told[0], "protocol")), (id_of(&token), "sftp"));
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
+    let told = wait_for_events(&gateway, &["--event", "session.ended"], 1).await;
+    assert_eq!((event_field(&told[0], "token"), event_field(&told[0], "protocol")), (token_id(&token), "sftp"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn denied_operations_are_told_on_both_protocols_and_explained() {
+async fn denied_operations_are_audited_on_both_protocols() {
     let gateway = Fixture::start().await;
-    gateway.write("/a/f", "text");
-    let token = gateway.login("alice", "/a:r");
+    gateway.write_host_file("/a/f", "text");
+    let token = gateway.create_user_and_token("alice", "/a:r");
     assert_eq!(gateway.dav("alice", &token).status("DELETE", "/dav/a/f").await, 403);
     let mut sftp = gateway.sftp("alice", &token).await;
     sftp.list("/a").await.expect("listed");
     assert!(sftp.put("/a/new", b"x").await.is_err());
-    let told = events(&gateway, &["--event", "access.denied"], 2).await;
-    let shown: Vec<_> = told.iter().map(|event| (text(event, "protocol"), text(event, "path"))).collect();
+    let told = wait_for_events(&gateway, &["--event", "access.denied"], 2).await;
+    let shown: Vec<_> = told.iter().map(|event| (event_field(event, "protocol"), event_field(event, "path"))).collect();
     assert!(shown.contains(&("webdav", "/a/f")) && shown.contains(&("sftp", "/a/new")), "{told:?}");
 
-    let verdict = gateway.patgate(&["explain", "--token", id_of(&token), "delete", "/a/f", "--json"]);
+    let verdict = gateway.run_cli(&["explain", "--token", token_id(&token), "delete", "/a/f", "--json"]);
     let verdict: Value = serde_json::from_str(&verdict).expect("JSON");
     assert_eq!(verdict["allowed"], false);
     assert_eq!(verdict["decided_by"], serde_json::json!({"rule": "no_grant", "at": "/a"}));
-    let sentence = gateway.patgate(&["explain", "--token", id_of(&token), "read", "/a/f"]);
-    assert_eq!(sentence, format!("alice may read /a/f with the token {}: it is granted r on /a", id_of(&token)));
+    let sentence = gateway.run_cli(&["explain", "--token", token_id(&token), "read", "/a/f"]);
+    assert_eq!(sentence, format!("alice may read /a/f with the token {}: it is granted r on /a", token_id(&token)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_does_not_fit_is_told() {
+async fn upload_refused_by_a_limit_is_audited() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
-    let token = gateway.token("alice", &["-e", "1h", "--max-file-size", "1KiB"]);
+    gateway.create_user("alice", &["/:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h", "--max-file-size", "1KiB"]);
     assert_eq!(gateway.dav("alice", &token).put("/dav/big", vec![b'x'; 2048]).await.status, 413);
-    let told = events(&gateway, &["--event", "access.denied"], 1).await;
-    assert!(text(&told[0], "detail").contains("1KiB"), "{told:?}");
+    let told = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
+    assert!(event_field(&told[0], "detail").contains("1KiB"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_holds_the_trail_as_json_lines_and_no_secret() {
+async fn json_log_contains_the_audit_trail_and_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let log = folder.path().join("log");
-    let server = Server::start_logging(folder.path(), &log);
-    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = || run(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let server = ServerProcess::start_logging(folder.path(), &log);
+    run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = || run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
     let (good, dead) = (token(), token());
-    run(folder.path(), &["apitoken", "revoke", id_of(&dead)]);
+    run_cli(folder.path(), &["apitoken", "revoke", token_id(&dead)]);
     for (text, status) in [(&good, 207), (&dead, 401)] {
-        assert_eq!(Dav::new(server.http, "alice", text).status("PROPFIND", "/dav/").await, status);
-        assert_eq!(crate::support::Sftp::connect(server.sftp, "alice", text).await.is_some(), status == 207);
+        assert_eq!(DavClient::new(server.http, "alice", text).status("PROPFIND", "/dav/").await, status);
+        assert_eq!(crate::support::SftpClient::connect(server.sftp, "alice", text).await.is_some(), status == 207);
     }
     server.stop();
     let log = std::fs::read_to_string(log).expect("the log");
@@ -157,17 +160,17 @@ async fn the_log_holds_the_trail_as_json_lines_and_no_secret() {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told: Vec<_> = lines.filter(|line| line["target"] == "patgate::audit").collect();
     let has = |kind: &str, token: &str| {
-        told.iter().any(|line| line["fields"]["event"] == kind && line["fields"]["token"] == id_of(token))
+        told.iter().any(|line| line["fields"]["event"] == kind && line["fields"]["token"] == token_id(token))
     };
     assert!(has("token.created", &good) && has("token.first_used", &good), "{log}");
     assert!(has("token.revoked", &dead) && has("token.dead_secret_used", &dead), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn walking_through_visible_directories_is_no_denial() {
+async fn traversing_visible_directories_is_not_audited_as_denied() {
     let gateway = Fixture::start().await;
-    gateway.write("/a/b/f", "text");
-    let token = gateway.login("alice", "/a/b:r");
+    gateway.write_host_file("/a/b/f", "text");
+    let token = gateway.create_user_and_token("alice", "/a/b:r");
     let alice = gateway.dav("alice", &token);
     for path in ["/dav/", "/dav/a/", "/dav/a", "/dav/a/b/"] {
         for (method, status) in [("GET", 200), ("HEAD", 200), ("PROPFIND", 207)] {
@@ -182,22 +185,22 @@ async fn walking_through_visible_directories_is_no_denial() {
     }
     // Told after all that came before it.
     assert_eq!(alice.status("DELETE", "/dav/a/").await, 403);
-    let told = events(&gateway, &["--event", "access.denied"], 1).await;
-    let shown: Vec<_> = told.iter().map(|event| (text(event, "path"), text(event, "detail"))).collect();
+    let told = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
+    let shown: Vec<_> = told.iter().map(|event| (event_field(event, "path"), event_field(event, "detail"))).collect();
     assert!(matches!(shown[..], [("/a", detail)] if detail.starts_with("delete: ")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_acted_is_named_on_the_state_directory_and_over_the_network() {
+async fn actor_is_audited_for_local_and_remote_commands() {
     let gateway = Fixture::start().await;
     let user = std::process::Command::new("id").arg("-un").output().expect("id runs");
     let user = String::from_utf8(user.stdout).expect("a name");
     let by = format!("administrator:{}", user.trim());
-    let alice = gateway.login("alice", "/:rw");
+    let alice = gateway.create_user_and_token("alice", "/:rw");
     gateway.rest("alice", &alice).send("POST", "/api/v1/tokens", serde_json::json!({})).await;
-    let told = events(&gateway, &["--event", "token.created"], 2).await;
-    let mut actors: Vec<_> = told.iter().map(|event| text(event, "by")).collect();
+    let told = wait_for_events(&gateway, &["--event", "token.created"], 2).await;
+    let mut actors: Vec<_> = told.iter().map(|event| event_field(event, "by")).collect();
     actors.sort_unstable();
-    assert_eq!(actors, [by.as_str(), &format!("alice/{}", id_of(&alice))]);
-    assert_eq!(text(&events(&gateway, &["--event", "user.created"], 1).await[0], "by"), by);
+    assert_eq!(actors, [by.as_str(), &format!("alice/{}", token_id(&alice))]);
+    assert_eq!(event_field(&wait_for_events(&gateway, &["--event", "user.created"], 1).await[0], "by"), by);
 }

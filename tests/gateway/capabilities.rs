@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::support::server::{Server, run};
-use crate::support::{Dav, Sftp};
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, SftpClient};
 
 /// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID and NET_BIND_SERVICE, by their numbers.
-const KEPT: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 10;
+const FILE_SERVING_CAPABILITY_MASK: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 10;
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -18,42 +18,47 @@ fn is_root() -> bool {
     root
 }
 
-fn field<'a>(status: &'a str, key: &str) -> &'a str {
+fn status_field<'a>(status: &'a str, key: &str) -> &'a str {
     status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("{key} in {status}")).trim()
 }
 
 /// The number that a line of `/proc/PID/status` has.
-fn set(status: &str, key: &str) -> u64 {
-    u64::from_str_radix(field(status, key), 16).expect("a set")
+fn capability_set(status: &str, key: &str) -> u64 {
+    u64::from_str_radix(status_field(status, key), 16).expect("a set")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_thread_of_a_server_of_root_has_few_capabilities() {
+async fn root_server_drops_unneeded_capabilities_on_every_thread() {
     if !is_root() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("files")).expect("a folder");
-    let server = Server::start(folder.path());
-    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let server = ServerProcess::start(folder.path());
+    run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
     // A connection has a thread of its own.
-    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+    let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let own = fs::read_to_string("/proc/self/status").expect("a status");
     let threads = server.thread_statuses();
-    assert!(threads.iter().any(|status| field(status, "Name:") == "sftp"), "{threads:?}");
+    assert!(threads.iter().any(|status| status_field(status, "Name:") == "sftp"), "{threads:?}");
     for status in &threads {
         for key in ["CapEff:", "CapPrm:", "CapBnd:"] {
-            assert_eq!(set(status, key), set(&own, key) & KEPT, "{key} of {}", field(status, "Name:"));
+            assert_eq!(
+                capability_set(status, key),
+                capability_set(&own, key) & FILE_SERVING_CAPABILITY_MASK,
+                "{key} of {}",
+                status_field(status, "Name:")
+            );
         }
-        assert_eq!((set(status, "CapInh:"), set(status, "CapAmb:")), (0, 0));
-        assert_eq!(field(status, "NoNewPrivs:"), "1");
+        assert_eq!((capability_set(status, "CapInh:"), capability_set(status, "CapAmb:")), (0, 0));
+        assert_eq!(status_field(status, "NoNewPrivs:"), "1");
     }
     sftp.put("/f", b"x").await.expect("it serves all the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn server_of_root_serves_files_of_other_users_and_keeps_their_owners() {
+async fn root_server_serves_files_of_other_users_and_keeps_their_owner() {
     if !is_root() {
         return;
     }
@@ -68,11 +73,11 @@ async fn server_of_root_serves_files_of_other_users_and_keeps_their_owners() {
     own(&files.join("private/f"), 0o400);
     own(&files.join("private"), 0o2700);
     fs::set_permissions(files.join("private"), fs::Permissions::from_mode(0o2700)).expect("mode");
-    let server = Server::start(folder.path());
-    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
-    let dav = Dav::new(server.http, "alice", &token);
-    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+    let server = ServerProcess::start(folder.path());
+    run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let dav = DavClient::new(server.http, "alice", &token);
+    let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
 
     assert_eq!(dav.get("/dav/private/f").await.text(), "secret");
     assert_eq!(dav.put("/dav/private/f", "new").await.status, 204);

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::support::browser::{Browser, encoded, hidden};
-use crate::support::{Fixture, id_of};
+use crate::support::browser::{Browser, form_urlencode, hidden_field};
+use crate::support::{Fixture, token_id};
 
 const SCRIPT: &str = "<script>alert(1)</script>";
-const SCRIPT_AS_TEXT: &str = "&#60;script&#62;alert(1)&#60;/script&#62;";
+const ESCAPED_SCRIPT: &str = "&#60;script&#62;alert(1)&#60;/script&#62;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_signs_in_and_signing_out_ends_it() {
+async fn sign_out_ends_the_browser_session() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let mut browser = Browser::new(&gateway);
     let stranger = browser.get("/console/files/a?after=b").await;
     let asked = "/console/sign-in?next=/console/files/a%3Fafter%3Db";
@@ -29,20 +29,20 @@ async fn a_token_signs_in_and_signing_out_ends_it() {
     }
     assert!(!cookie.contains("Secure"), "over loopback without TLS it could not be kept: {cookie}");
     assert!(!cookie.contains(&token) && cookie.len() > 60, "{cookie}");
-    assert!(browser.is_in().await);
+    assert!(browser.is_signed_in().await);
     assert_eq!(browser.submit("/console/files", "/console/sign-out", &[]).await.status, 303);
-    assert!(!browser.is_in().await, "the old cookie stands for nothing any more");
+    assert!(!browser.is_signed_in().await, "the old cookie stands for nothing any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_without_it_no_token_is_taken() {
+async fn cookie_is_secure_behind_tls_proxy_and_cleartext_sign_in_is_refused() {
     let proxied = |settings: &mut patgate::gateway::GatewaySettings| {
         settings.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
         settings.insecure_http = true;
     };
     let gateway = Fixture::start_with(patgate::auth::Clock::system(), proxied).await;
-    let token = gateway.login("alice", "/:rw");
-    let body = encoded(&[("login", "alice"), ("token", &token)]);
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let body = form_urlencode(&[("login", "alice"), ("token", &token)]);
     let form = ("content-type", "application/x-www-form-urlencoded");
     let from = ("x-forwarded-for", "192.0.2.7");
     let https = [form, from, ("x-forwarded-proto", "https")];
@@ -71,12 +71,12 @@ async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_without_it_no_token_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_of_another_site_or_without_its_secret_is_refused() {
+async fn cross_site_form_or_missing_csrf_token_is_refused() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a");
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
-    let csrf = browser.csrf().await;
+    gateway.create_host_directory("/a");
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
+    let csrf = browser.csrf_token().await;
     let name = ("name", "made");
     assert_eq!(browser.post("/console/folder/a", &[name]).await.status, 403);
     assert_eq!(browser.post("/console/folder/a", &[name, ("csrf", "wrong")]).await.status, 403);
@@ -86,67 +86,67 @@ async fn a_form_of_another_site_or_without_its_secret_is_refused() {
         assert_eq!(browser.post_from(site, "/console/sign-in", &login).await.status, 403, "{site}");
     }
     assert_eq!(browser.upload("/console/raw/a/file", "wrong", "x").await, 403);
-    let other = Browser::signed_in(&gateway, "alice", &token).await;
+    let other = Browser::sign_in_new(&gateway, "alice", &token).await;
     assert_eq!(
         other.post("/console/folder/a", &[name, ("csrf", &csrf)]).await.status,
         403,
         "a secret of another visit"
     );
-    assert!(!gateway.host("/a/made").exists() && !gateway.host("/a/file").exists());
+    assert!(!gateway.host_path("/a/made").exists() && !gateway.host_path("/a/file").exists());
     assert_eq!(browser.post("/console/folder/a", &[name, ("csrf", &csrf)]).await.status, 303);
-    assert!(gateway.host("/a/made").is_dir());
+    assert!(gateway.host_path("/a/made").is_dir());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cookie_holds_only_where_the_token_was_shown() {
+async fn session_cookie_is_bound_to_address_and_user_agent() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
-    let mut browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let mut browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     browser.agent = "curl/8".to_owned();
-    assert!(!browser.is_in().await);
+    assert!(!browser.is_signed_in().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_with_its_token_and_when_it_rests() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    let token = gateway.login("alice", "/:rw");
-    let revoked = Browser::signed_in(&gateway, "alice", &token).await;
-    assert!(revoked.is_in().await);
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
-    assert!(!revoked.is_in().await, "the next request after a revocation by another process");
-    let token = gateway.token("alice", &["-e", "30d"]);
-    let resting = Browser::signed_in(&gateway, "alice", &token).await;
+async fn browser_session_ends_with_its_token_and_when_idle() {
+    let gateway = Fixture::with_manual_clock().await;
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let revoked = Browser::sign_in_new(&gateway, "alice", &token).await;
+    assert!(revoked.is_signed_in().await);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
+    assert!(!revoked.is_signed_in().await, "the next request after a revocation by another process");
+    let token = gateway.create_token("alice", &["-e", "30d"]);
+    let resting = Browser::sign_in_new(&gateway, "alice", &token).await;
     for _ in 0..3 {
         gateway.clock.advance(Duration::from_secs(20 * 60));
-        assert!(resting.is_in().await, "each page begins the half hour anew");
+        assert!(resting.is_signed_in().await, "each page begins the half hour anew");
     }
     gateway.clock.advance(Duration::from_secs(31 * 60));
-    assert!(!resting.is_in().await);
-    let long = Browser::signed_in(&gateway, "alice", &token).await;
+    assert!(!resting.is_signed_in().await);
+    let long = Browser::sign_in_new(&gateway, "alice", &token).await;
     for _ in 0..35 {
         gateway.clock.advance(Duration::from_secs(20 * 60));
-        assert!(long.is_in().await);
+        assert!(long.is_signed_in().await);
     }
     gateway.clock.advance(Duration::from_secs(21 * 60));
-    assert!(!long.is_in().await, "half a day is the longest");
+    assert!(!long.is_signed_in().await, "half a day is the longest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_may_not_use_the_api_does_not_sign_in() {
+async fn token_without_api_protocol_cannot_sign_in() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
-    let token = gateway.token("alice", &["-e", "1h", "--protocol", "webdav"]);
+    gateway.create_user("alice", &["/:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h", "--protocol", "webdav"]);
     assert_eq!(Browser::new(&gateway).sign_in("alice", &token).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_is_shown_once_and_a_form_makes_one_token() {
+async fn secret_is_shown_once_and_resubmitted_form_creates_no_second_token() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a");
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    gateway.create_host_directory("/a");
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let page = browser.get("/console/tokens/new").await.text();
-    let (csrf, once) = (hidden(&page, "csrf"), hidden(&page, "once"));
+    let (csrf, once) = (hidden_field(&page, "csrf"), hidden_field(&page, "once"));
     let fields = [
         ("csrf", csrf.as_str()),
         ("once", &once),
@@ -164,20 +164,22 @@ async fn a_secret_is_shown_once_and_a_form_makes_one_token() {
     assert_eq!(gateway.dav("alice", &secret).status("PROPFIND", "/dav/a/").await, 207);
     assert_eq!(gateway.dav("alice", &secret).status("MKCOL", "/dav/a/b/").await, 403);
     assert_eq!(browser.post("/console/tokens/new", &fields).await.status, 409, "the form was sent before");
-    for path in ["/console/tokens".to_owned(), format!("/console/tokens/{}", id_of(&secret)), "/console/audit".into()] {
+    for path in
+        ["/console/tokens".to_owned(), format!("/console/tokens/{}", token_id(&secret)), "/console/audit".into()]
+    {
         assert!(!browser.get(&path).await.text().contains(&secret[13..40]), "{path}");
     }
     let list: serde_json::Value =
-        serde_json::from_str(&gateway.patgate(&["--json", "apitoken", "list", "--owner", "alice"])).expect("JSON");
+        serde_json::from_str(&gateway.run_cli(&["--json", "apitoken", "list", "--owner", "alice"])).expect("JSON");
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renamed_narrowed_rotated_and_revoked() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a/b");
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    gateway.create_host_directory("/a/b");
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let hard = [
         ("name", "one"),
         ("model", "hard"),
@@ -186,8 +188,8 @@ async fn a_token_is_renamed_narrowed_rotated_and_revoked() {
         ("scope_path", "/a"),
         ("scope_permission", "rw"),
     ];
-    let (secret, _) = browser.make(&hard).await;
-    let at = format!("/console/tokens/{}", id_of(&secret));
+    let (secret, _) = browser.create_token(&hard).await;
+    let at = format!("/console/tokens/{}", token_id(&secret));
     let dav = gateway.dav("alice", &secret);
     assert_eq!(dav.status("MKCOL", "/dav/a/c/").await, 201);
 
@@ -210,24 +212,27 @@ async fn a_token_is_renamed_narrowed_rotated_and_revoked() {
     let revoke = format!("{at}/revoke");
     assert_eq!(browser.submit(&revoke, &revoke, &[]).await.status, 303);
     assert_eq!(dav.status("PROPFIND", "/dav/a/b/").await, 401);
-    assert!(browser.is_in().await);
+    assert!(browser.is_signed_in().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ordinary_user_sees_nothing_of_others() {
+async fn user_without_roles_sees_no_other_users_data() {
     let gateway = Fixture::start().await;
-    gateway.folder("/secret-plans");
-    gateway.folder("/bob");
-    let alice = gateway.login("alice", "/secret-plans:rw");
-    gateway.user("bob", &["/bob:rw"]);
-    let bob = gateway.token("bob", &["-e", "1h"]);
-    let browser = Browser::signed_in(&gateway, "bob", &bob).await;
-    let _other = Browser::signed_in(&gateway, "alice", &alice).await;
+    gateway.create_host_directory("/secret-plans");
+    gateway.create_host_directory("/bob");
+    let alice = gateway.create_user_and_token("alice", "/secret-plans:rw");
+    gateway.create_user("bob", &["/bob:rw"]);
+    let bob = gateway.create_token("bob", &["-e", "1h"]);
+    let browser = Browser::sign_in_new(&gateway, "bob", &bob).await;
+    let _other = Browser::sign_in_new(&gateway, "alice", &alice).await;
     for path in
         ["/console/tokens", "/console/tokens?everybody=1", "/console/files", "/console/sessions", "/console/folders"]
     {
         let page = browser.get(path).await.text();
-        assert!(!page.contains("alice") && !page.contains(id_of(&alice)) && !page.contains("secret-plans"), "{path}");
+        assert!(
+            !page.contains("alice") && !page.contains(token_id(&alice)) && !page.contains("secret-plans"),
+            "{path}"
+        );
     }
     for path in
         ["/console/people", "/console/people/alice", "/console/policy", "/console/audit", "/console/tokens?owner=alice"]
@@ -235,13 +240,13 @@ async fn an_ordinary_user_sees_nothing_of_others() {
         assert_eq!(browser.get(path).await.status, 403, "{path}");
     }
     let missing = browser.get("/console/tokens/AAAAAAAA").await;
-    let hidden = browser.get(&format!("/console/tokens/{}", id_of(&alice))).await;
+    let hidden = browser.get(&format!("/console/tokens/{}", token_id(&alice))).await;
     assert_eq!((missing.status, hidden.status), (404, 404));
-    assert_eq!(hidden.text().replace(id_of(&alice), "AAAAAAAA"), missing.text());
+    assert_eq!(hidden.text().replace(token_id(&alice), "AAAAAAAA"), missing.text());
     let missing = browser.get("/console/files/nothing").await;
     let hidden = browser.get("/console/files/secret-plans").await;
     assert_eq!((missing.status, missing.text()), (404, hidden.text()));
-    let revoke = format!("/console/tokens/{}/revoke", id_of(&alice));
+    let revoke = format!("/console/tokens/{}/revoke", token_id(&alice));
     assert_eq!(browser.submit("/console/tokens", &revoke, &[]).await.status, 404);
     assert_eq!(
         browser.submit("/console/tokens", "/console/policy", &[("key", "allow-never"), ("value", "true")]).await.status,
@@ -251,12 +256,12 @@ async fn an_ordinary_user_sees_nothing_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_names_show_as_text() {
+async fn hostile_names_are_html_escaped() {
     let gateway = Fixture::start().await;
-    gateway.write("/<script>alert(1)<&script>", "x");
-    gateway.folder("/<script>alert(1)<");
-    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
-    let token = gateway.token("chief", &["-e", "1h", "--role", "admin", "--name", SCRIPT]);
+    gateway.write_host_file("/<script>alert(1)<&script>", "x");
+    gateway.create_host_directory("/<script>alert(1)<");
+    gateway.run_cli(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
+    let token = gateway.create_token("chief", &["-e", "1h", "--role", "admin", "--name", SCRIPT]);
     let mut browser = Browser::new(&gateway);
     browser.agent = SCRIPT.to_owned();
     assert_eq!(browser.sign_in("chief", &token).await.status, 303);
@@ -265,7 +270,7 @@ async fn hostile_names_show_as_text() {
     let pages = [
         "/console/files".to_owned(),
         "/console/tokens".to_owned(),
-        format!("/console/tokens/{}", id_of(&token)),
+        format!("/console/tokens/{}", token_id(&token)),
         "/console/sessions".to_owned(),
         "/console/audit".to_owned(),
         "/console/people".to_owned(),
@@ -277,21 +282,24 @@ async fn hostile_names_show_as_text() {
         let page = browser.get(&path).await.text();
         assert!(page.contains("Sign out"), "{path}: {page}");
         assert!(!page.contains("<script>"), "{path}: {page}");
-        shown += usize::from(page.contains(SCRIPT_AS_TEXT));
+        shown += usize::from(page.contains(ESCAPED_SCRIPT));
     }
     assert!(shown >= 4, "the names are there, as text: on {shown} pages");
     let refused = browser.post("/console/sign-in", &[("login", SCRIPT), ("token", "x")]).await.text();
-    assert!(refused.contains(SCRIPT_AS_TEXT) && !refused.contains(SCRIPT));
+    assert!(refused.contains(ESCAPED_SCRIPT) && !refused.contains(SCRIPT));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_is_stored_can_run() {
+async fn stored_files_cannot_execute_scripts() {
     let gateway = Fixture::start().await;
     for name in ["page.html", "picture.svg", "page.xhtml", "code.js", "none", "text.txt"] {
-        gateway.write(&format!("/{name}"), "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>");
+        gateway.write_host_file(
+            &format!("/{name}"),
+            "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        );
     }
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     for (name, kind) in [
         ("page.html", "text/plain; charset=utf-8"),
         ("picture.svg", "image/svg+xml"),
@@ -320,16 +328,16 @@ async fn nothing_that_is_stored_can_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_uploaded_renamed_and_deleted() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a");
-    gateway.folder("/read");
-    gateway.user("alice", &["/a:rw", "/read:r"]);
-    let token = gateway.token("alice", &["-e", "1h"]);
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
-    let csrf = browser.csrf().await;
+    gateway.create_host_directory("/a");
+    gateway.create_host_directory("/read");
+    gateway.create_user("alice", &["/a:rw", "/read:r"]);
+    let token = gateway.create_token("alice", &["-e", "1h"]);
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
+    let csrf = browser.csrf_token().await;
     let long = "0123456789".repeat(100_000);
     assert_eq!(browser.upload("/console/raw/a/caf%C3%A9", &csrf, &long).await, 201);
     assert_eq!(browser.upload("/console/raw/a/caf%C3%A9", &csrf, "other").await, 409);
-    assert_eq!(std::fs::read_to_string(gateway.host("/a/café")).expect("the file"), long);
+    assert_eq!(std::fs::read_to_string(gateway.host_path("/a/café")).expect("the file"), long);
     assert_eq!(browser.get("/console/raw/a/caf%C3%A9").await.body.len(), long.len());
     assert_eq!(browser.upload("/console/raw/a/caf%C3%A9?replace=1", &csrf, "other").await, 201);
     assert_eq!(browser.upload("/console/raw/read/new", &csrf, "x").await, 403);
@@ -338,9 +346,9 @@ async fn files_are_uploaded_renamed_and_deleted() {
     let rename = "/console/rename/a/caf%C3%A9";
     assert_eq!(browser.submit(rename, rename, &[("name", "../b")]).await.status, 422);
     assert_eq!(browser.submit(rename, rename, &[("name", "b")]).await.status, 303);
-    assert_eq!(std::fs::read_to_string(gateway.host("/a/b")).expect("the file"), "other");
+    assert_eq!(std::fs::read_to_string(gateway.host_path("/a/b")).expect("the file"), "other");
     assert_eq!(browser.submit("/console/delete/a/b", "/console/delete/a/b", &[]).await.status, 303);
-    assert!(!gateway.host("/a/b").exists());
+    assert!(!gateway.host_path("/a/b").exists());
     assert_eq!(
         browser.submit("/console/files", "/console/delete/a", &[]).await.status,
         403,
@@ -349,13 +357,13 @@ async fn files_are_uploaded_renamed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_folder_comes_in_pages_that_hold_every_name_once() {
+async fn directory_pages_show_every_name_once() {
     let gateway = Fixture::start().await;
     for number in 0..450 {
-        gateway.write(&format!("/a/file {number}"), "");
+        gateway.write_host_file(&format!("/a/file {number}"), "");
     }
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let names = |page: &str| -> Vec<String> {
         page.split("<span class=\"name\">")
             .skip(1)
@@ -382,35 +390,35 @@ async fn a_long_folder_comes_in_pages_that_hold_every_name_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_manages_people_policy_and_sessions() {
+async fn administrator_manages_users_policy_and_sessions() {
     let gateway = Fixture::start().await;
-    gateway.folder("/shared");
-    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
-    let token = gateway.token("chief", &["-e", "1h", "--role", "admin"]);
-    let browser = Browser::signed_in(&gateway, "chief", &token).await;
+    gateway.create_host_directory("/shared");
+    gateway.run_cli(&["admin", "user", "create", "chief", "--no-home", "--grant", "/:rw", "--role", "admin"]);
+    let token = gateway.create_token("chief", &["-e", "1h", "--role", "admin"]);
+    let browser = Browser::sign_in_new(&gateway, "chief", &token).await;
     let new = [("login", "bob"), ("home", "1"), ("scope_path", "/shared"), ("scope_permission", "r")];
     assert_eq!(browser.submit("/console/people/new", "/console/people/new", &new).await.status, 303);
     assert_eq!(browser.submit("/console/people/new", "/console/people/new", &new).await.status, 409);
     let at = "/console/people/bob";
     let page = browser.get(at).await.text();
     assert!(page.contains("/shared") && page.contains("/bob"));
-    let (bob, _) = browser.make(&[("owner", "bob"), ("model", "default")]).await;
+    let (bob, _) = browser.create_token(&[("owner", "bob"), ("model", "default")]).await;
     let dav = gateway.dav("bob", &bob);
     assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207);
 
-    let mine = Browser::signed_in(&gateway, "bob", &bob).await;
+    let mine = Browser::sign_in_new(&gateway, "bob", &bob).await;
     let sessions = browser.get("/console/sessions").await.text();
-    let row = sessions.split("<tr>").find(|row| row.contains(id_of(&bob))).expect("the session of bob").to_owned();
-    let fields = [("token", id_of(&bob)), ("number", &hidden(&row, "number"))];
+    let row = sessions.split("<tr>").find(|row| row.contains(token_id(&bob))).expect("the session of bob").to_owned();
+    let fields = [("token", token_id(&bob)), ("number", &hidden_field(&row, "number"))];
     assert_eq!(browser.submit("/console/sessions", "/console/sessions/end", &fields).await.status, 303);
-    assert!(!mine.is_in().await);
+    assert!(!mine.is_signed_in().await);
     assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207, "the token lives on");
 
-    let node = hidden(page.split("/shared").next().unwrap_or_default(), "node");
-    let node = if node.is_empty() { hidden(&page, "node") } else { node };
+    let node = hidden_field(page.split("/shared").next().unwrap_or_default(), "node");
+    let node = if node.is_empty() { hidden_field(&page, "node") } else { node };
     assert_eq!(browser.submit(at, &format!("{at}/revoke-grant"), &[("node", &node)]).await.status, 303);
     assert_eq!(browser.submit(at, &format!("{at}/roles"), &[("role", "audit.read")]).await.status, 303);
-    assert!(gateway.patgate(&["--json", "admin", "user", "show", "bob"]).contains("audit.read"));
+    assert!(gateway.run_cli(&["--json", "admin", "user", "show", "bob"]).contains("audit.read"));
     assert_eq!(browser.submit(at, &format!("{at}/disable"), &[]).await.status, 303);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
     assert_eq!(browser.submit(at, &format!("{at}/enable"), &[]).await.status, 303);
@@ -419,7 +427,7 @@ async fn an_administrator_manages_people_policy_and_sessions() {
     let set = |value| [("key", "max-tokens-per-user"), ("value", value)];
     assert_eq!(browser.submit("/console/policy", "/console/policy", &set("7")).await.status, 200);
     assert_eq!(browser.submit("/console/policy", "/console/policy", &set("many")).await.status, 422);
-    assert!(gateway.patgate(&["policy", "show"]).contains('7'));
+    assert!(gateway.run_cli(&["policy", "show"]).contains('7'));
     let audit = browser.get("/console/audit?span=day&event=user.disabled").await.text();
     assert!(audit.contains("bob") && audit.contains("chief"), "{audit}");
     assert_eq!(browser.submit(at, &format!("{at}/delete"), &[]).await.status, 303);
@@ -427,16 +435,17 @@ async fn an_administrator_manages_people_policy_and_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_beyond_its_page() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.folder("/a");
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "200"]);
-    let token = gateway.login("alice", "/:rw");
-    let tokens: Vec<_> = (0..60).map(|_| gateway.token("alice", &["-e", "2h", "--protocol", "webdav"])).collect();
-    let scoped = gateway.token("alice", &["-e", "30d", "-s", "path:/a:r", "--name", "last of all"]);
-    gateway.patgate(&["admin", "user", "create", "chief", "--no-home", "--role", "admin"]);
-    let chief = gateway.token("chief", &["-e", "30d", "--role", "admin"]);
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.create_host_directory("/a");
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "200"]);
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let tokens: Vec<_> =
+        (0..60).map(|_| gateway.create_token("alice", &["-e", "2h", "--protocol", "webdav"])).collect();
+    let scoped = gateway.create_token("alice", &["-e", "30d", "-s", "path:/a:r", "--name", "last of all"]);
+    gateway.run_cli(&["admin", "user", "create", "chief", "--no-home", "--role", "admin"]);
+    let chief = gateway.create_token("chief", &["-e", "30d", "--role", "admin"]);
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let link = |page: &str, rel: &str| -> Option<String> {
         let rest = page.split(&format!("rel=\"{rel}\" href=\"")).nth(1)?;
         Some(rest.split('"').next()?.replace("&#38;", "&"))
@@ -451,18 +460,18 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
     assert_eq!((rows(&first), rows(&second), table(&back)), (50, 12, table(&first)));
     assert!(link(&back, "prev").is_none() && link(&back, "next").is_some());
 
-    std::fs::remove_dir(gateway.host("/a")).expect("removed");
+    std::fs::remove_dir(gateway.host_path("/a")).expect("removed");
     gateway.clock.advance(Duration::from_secs(100 * 60));
-    let chief = Browser::signed_in(&gateway, "chief", &chief).await;
+    let chief = Browser::sign_in_new(&gateway, "chief", &chief).await;
     for path in ["/console/tokens", "/console/people"] {
         let page = chief.get(path).await.text();
         let notice = page.split("What needs your attention").nth(1).expect("a notice").split("</section>").next();
         let notice = notice.expect("its end");
         assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
-        assert!(notice.contains("is gone") && notice.contains(id_of(&scoped)), "{notice}");
+        assert!(notice.contains("is gone") && notice.contains(token_id(&scoped)), "{notice}");
     }
-    let revoked = tokens[..49].iter().map(|token| id_of(token));
-    gateway.patgate(&["apitoken", "revoke"].into_iter().chain(revoked).collect::<Vec<_>>());
+    let revoked = tokens[..49].iter().map(|token| token_id(token));
+    gateway.run_cli(&["apitoken", "revoke"].into_iter().chain(revoked).collect::<Vec<_>>());
     let page = chief.get("/console/people").await.text();
     assert!(page.contains("and 1 other<") && !page.contains("1 others"), "{page}");
     let all = chief.get("/console/tokens?everybody=1").await.text();
@@ -476,10 +485,10 @@ async fn a_list_of_tokens_is_turned_both_ways_and_tells_what_needs_attention_bey
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_cannot_be_shown_keeps_the_way_to_the_others() {
+async fn error_page_keeps_the_navigation() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let stranger = Browser::new(&gateway);
     let pages =
         [("/console/nothing", 404), ("/console/files/none", 404), ("/console/upload", 404), ("/console/policy", 403)];
@@ -490,12 +499,12 @@ async fn a_page_that_cannot_be_shown_keeps_the_way_to_the_others() {
         assert!(!stranger.get(path).await.text().contains("Sign out"), "{path}");
     }
     assert_eq!(browser.post("/console/folder", &[("name", "x")]).await.status, 403);
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
     assert!(!browser.get("/console/nothing").await.text().contains("Sign out"), "the session has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_from_another_site_leads_to_the_page_by_way_of_this_one() {
+async fn link_from_another_site_continues_through_a_console_page() {
     let gateway = Fixture::start().await;
     let navigation = |site: &'static str, to: &'static str| {
         [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", to)]

@@ -4,11 +4,11 @@ use crate::support::Fixture;
 use crate::support::browser::Browser;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_somewhere_is_explained_with_its_target_alone() {
+async fn explain_requires_a_target_for_copy_move_and_link() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a");
-    let token = gateway.login("alice", "/a:rw");
-    let browser = Browser::signed_in(&gateway, "alice", &token).await;
+    gateway.create_host_directory("/a");
+    let token = gateway.create_user_and_token("alice", "/a:rw");
+    let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     for (query, status, told) in [
         ("op=move&path=/a/x&to=/a/y", 200, "alice may move /a/x to /a/y"),
         ("op=move&path=/a/x&to=", 422, "goes somewhere"),

@@ -4,46 +4,46 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::browser::Browser;
-use crate::support::{Answer, Fixture, id_of};
+use crate::support::{Fixture, HttpResponse, token_id};
 
-const KIND: &str = "multipart/form-data; boundary=----x42";
+const MULTIPART_CONTENT_TYPE: &str = "multipart/form-data; boundary=----x42";
 
 /// The name of a field, that of the file where it is one, and what it holds.
-type Part<'a> = (&'a str, Option<&'a str>, &'a str);
+type FormPart<'a> = (&'a str, Option<&'a str>, &'a str);
 
 /// A form with files.
-fn form(parts: &[Part<'_>]) -> String {
-    let part = |(name, file, content): &Part<'_>| {
+fn encode_form(parts: &[FormPart<'_>]) -> String {
+    let part = |(name, file, content): &FormPart<'_>| {
         let file = file.map(|file| format!("; filename=\"{file}\"\r\nContent-Type: text/plain")).unwrap_or_default();
         format!("------x42\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{content}\r\n")
     };
     format!("{}------x42--\r\n", parts.iter().map(part).collect::<String>())
 }
 
-fn file<'a>(name: &'a str, content: &'a str) -> Part<'a> {
+fn file_part<'a>(name: &'a str, content: &'a str) -> FormPart<'a> {
     ("file", Some(name), content)
 }
 
-async fn sent(browser: &Browser, folder: &str, parts: &[Part<'_>]) -> Answer {
-    browser.post_as(KIND, &format!("/console/upload{folder}"), form(parts)).await
+async fn submit_upload(browser: &Browser, folder: &str, parts: &[FormPart<'_>]) -> HttpResponse {
+    browser.post_as(MULTIPART_CONTENT_TYPE, &format!("/console/upload{folder}"), encode_form(parts)).await
 }
 
 /// Alice, who reads and writes `/a`, reads `/read` and puts into `/drop`; and what her forms carry.
-async fn alice(gateway: &Fixture, options: &[&str]) -> (Browser, String, String) {
+async fn sign_in_alice(gateway: &Fixture, options: &[&str]) -> (Browser, String, String) {
     for folder in ["/a", "/read", "/drop", "/hidden"] {
-        gateway.folder(folder);
+        gateway.create_host_directory(folder);
     }
-    gateway.user("alice", &["/a:rw", "/read:r", "/drop:w"]);
-    let token = gateway.token("alice", &[&["-e", "1h"], options].concat());
-    let browser = Browser::signed_in(gateway, "alice", &token).await;
-    let csrf = browser.csrf().await;
+    gateway.create_user("alice", &["/a:rw", "/read:r", "/drop:w"]);
+    let token = gateway.create_token("alice", &[&["-e", "1h"], options].concat());
+    let browser = Browser::sign_in_new(gateway, "alice", &token).await;
+    let csrf = browser.csrf_token().await;
     (browser, csrf, token)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_uploads_several_files_and_replaces_only_what_it_is_told_to() {
+async fn form_upload_replaces_existing_files_only_on_request() {
     let gateway = Fixture::start().await;
-    let (browser, csrf, _) = alice(&gateway, &[]).await;
+    let (browser, csrf, _) = sign_in_alice(&gateway, &[]).await;
     let page = browser.get("/console/files/a").await.text();
     let form = page.split("<noscript>").nth(1).expect("a form").split("</noscript>").next().expect("its end");
     assert!(form.contains("action=\"/console/upload/a\"") && form.contains("multipart/form-data"), "{form}");
@@ -51,12 +51,22 @@ async fn a_form_uploads_several_files_and_replaces_only_what_it_is_told_to() {
 
     let csrf = ("csrf", None, csrf.as_str());
     let long = "0123456789\r\n--".repeat(200_000);
-    let stored = |name: &str| std::fs::read_to_string(gateway.host(name)).ok();
-    let answer = sent(&browser, "/a", &[csrf, file("caf\u{e9} 1.txt", "one"), file("long", &long), file("", "")]).await;
+    let stored = |name: &str| std::fs::read_to_string(gateway.host_path(name)).ok();
+    let answer = submit_upload(
+        &browser,
+        "/a",
+        &[csrf, file_part("caf\u{e9} 1.txt", "one"), file_part("long", &long), file_part("", "")],
+    )
+    .await;
     assert_eq!((answer.status, answer.header("location")), (303, "/console/files/a"), "{}", answer.text());
     assert_eq!((stored("/a/caf\u{e9} 1.txt").as_deref(), stored("/a/long")), (Some("one"), Some(long)));
 
-    let again = sent(&browser, "/a", &[csrf, file("long", "short"), file("<b>", "new"), file("..", "x")]).await;
+    let again = submit_upload(
+        &browser,
+        "/a",
+        &[csrf, file_part("long", "short"), file_part("<b>", "new"), file_part("..", "x")],
+    )
+    .await;
     let page = again.text();
     assert_eq!(again.status, 409, "{page}");
     assert!(page.contains("It already exists.") && page.contains("&#60;b&#62;") && !page.contains("<b>"), "{page}");
@@ -64,50 +74,53 @@ async fn a_form_uploads_several_files_and_replaces_only_what_it_is_told_to() {
     assert!(stored("/a/long").is_some_and(|kept| kept.len() > 100), "nothing is replaced unasked");
 
     let replace = ("replace", None, "1");
-    assert_eq!(sent(&browser, "/a", &[csrf, replace, file("long", "short")]).await.status, 303);
+    assert_eq!(submit_upload(&browser, "/a", &[csrf, replace, file_part("long", "short")]).await.status, 303);
     assert_eq!(stored("/a/long").as_deref(), Some("short"));
-    assert_eq!(sent(&browser, "/drop", &[csrf, file("in", "x")]).await.status, 303);
+    assert_eq!(submit_upload(&browser, "/drop", &[csrf, file_part("in", "x")]).await.status, 303);
     assert_eq!(stored("/drop/in").as_deref(), Some("x"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_form_may_not_upload_is_told_in_a_page() {
+async fn refused_form_upload_is_reported_on_a_page() {
     let gateway = Fixture::start().await;
-    let (browser, csrf, _) = alice(&gateway, &["--max-file-size", "1KiB"]).await;
-    let before = gateway.everything();
+    let (browser, csrf, _) = sign_in_alice(&gateway, &["--max-file-size", "1KiB"]).await;
+    let before = gateway.all_paths();
     let csrf = ("csrf", None, csrf.as_str());
     let long = "x".repeat(600_000);
-    let cases: [(&str, &[Part<'_>], u16); 9] = [
-        ("/read", &[csrf, file("new", "x")], 403),
-        ("/hidden", &[csrf, file("new", "x")], 404),
-        ("/a", &[csrf, file("big", &long)], 413),
-        ("/a", &[csrf, file(".patgate", "x")], 422),
-        ("/a", &[csrf, file("a/b", "x")], 422),
-        ("/a", &[csrf, file("", "")], 422),
-        ("/a", &[("csrf", None, "wrong"), file("new", "x")], 403),
-        ("/a", &[file("new", "x"), csrf], 403),
+    let cases: [(&str, &[FormPart<'_>], u16); 9] = [
+        ("/read", &[csrf, file_part("new", "x")], 403),
+        ("/hidden", &[csrf, file_part("new", "x")], 404),
+        ("/a", &[csrf, file_part("big", &long)], 413),
+        ("/a", &[csrf, file_part(".patgate", "x")], 422),
+        ("/a", &[csrf, file_part("a/b", "x")], 422),
+        ("/a", &[csrf, file_part("", "")], 422),
+        ("/a", &[("csrf", None, "wrong"), file_part("new", "x")], 403),
+        ("/a", &[file_part("new", "x"), csrf], 403),
         ("/a", &[], 403),
     ];
     for (folder, parts, status) in cases {
-        let answer = sent(&browser, folder, parts).await;
+        let answer = submit_upload(&browser, folder, parts).await;
         assert_eq!(answer.status, status, "{folder} {:?}: {}", parts.last(), answer.text());
         assert!(answer.text().contains("<h1>"), "a page");
     }
-    let cut = form(&[csrf, file("new", "short")]);
-    let answer = browser.post_as(KIND, "/console/upload/a", cut[..cut.len() - 5].to_owned()).await;
+    let cut = encode_form(&[csrf, file_part("new", "short")]);
+    let answer = browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", cut[..cut.len() - 5].to_owned()).await;
     assert_eq!(answer.status, 422, "{}", answer.text());
-    assert_eq!(browser.post_as("text/plain", "/console/upload/a", form(&[csrf, file("new", "x")])).await.status, 422);
-    assert_eq!(gateway.everything(), before, "nothing of it is there, whole or in parts");
+    assert_eq!(
+        browser.post_as("text/plain", "/console/upload/a", encode_form(&[csrf, file_part("new", "x")])).await.status,
+        422
+    );
+    assert_eq!(gateway.all_paths(), before, "nothing of it is there, whole or in parts");
 }
 
 /// Begins to send a form that never ends, and returns the connection.
-async fn begun(gateway: &Fixture, browser: &Browser, csrf: &str) -> TcpStream {
+async fn begin_upload(gateway: &Fixture, browser: &Browser, csrf: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.http).await.expect("a connection");
-    let whole = form(&[("csrf", None, csrf), file("new", &"x".repeat(600_000))]);
+    let whole = encode_form(&[("csrf", None, csrf), file_part("new", &"x".repeat(600_000))]);
     let head = format!(
-        "POST /console/upload/a HTTP/1.1\r\nhost: {}\r\n{}content-type: {KIND}\r\ncontent-length: 9999999\r\n\r\n",
+        "POST /console/upload/a HTTP/1.1\r\nhost: {}\r\n{}content-type: {MULTIPART_CONTENT_TYPE}\r\ncontent-length: 9999999\r\n\r\n",
         gateway.http,
-        browser.head()
+        browser.identifying_headers()
     );
     stream.write_all(head.as_bytes()).await.expect("sent");
     stream.write_all(&whole.as_bytes()[..whole.len() - 20]).await.expect("sent");
@@ -122,21 +135,21 @@ async fn first_line(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_of_a_form_is_looked_at_before_its_files_have_come() {
+async fn csrf_token_is_checked_before_files_are_received() {
     let gateway = Fixture::start().await;
-    let (browser, _, _) = alice(&gateway, &[]).await;
-    let stream = begun(&gateway, &browser, "wrong").await;
+    let (browser, _, _) = sign_in_alice(&gateway, &[]).await;
+    let stream = begin_upload(&gateway, &browser, "wrong").await;
     assert_eq!(first_line(stream).await, "HTTP/1.1 403");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_refused_while_sending_gets_to_see_why() {
+async fn upload_refused_early_still_receives_the_error_page() {
     let gateway = Fixture::start().await;
-    let (browser, csrf, _) = alice(&gateway, &[]).await;
-    let signed_in = browser.head();
+    let (browser, csrf, _) = sign_in_alice(&gateway, &[]).await;
+    let signed_in = browser.identifying_headers();
     let cases = [
-        ("POST /console/upload/a", KIND, String::new(), "401"),
-        ("POST /console/upload/a", KIND, format!("{signed_in}sec-fetch-site: cross-site\r\n"), "403"),
+        ("POST /console/upload/a", MULTIPART_CONTENT_TYPE, String::new(), "401"),
+        ("POST /console/upload/a", MULTIPART_CONTENT_TYPE, format!("{signed_in}sec-fetch-site: cross-site\r\n"), "403"),
         ("POST /console/upload/a", "text/plain", signed_in.clone(), "422"),
         ("PUT /console/raw/a/new", "text/plain", format!("x-csrf-token: {csrf}\r\n"), "401"),
         ("PUT /console/raw/a/new", "text/plain", signed_in.clone(), "403"),
@@ -157,12 +170,12 @@ async fn who_is_refused_while_sending_gets_to_see_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_by_a_form_ends_with_its_token() {
+async fn form_upload_is_aborted_when_its_token_is_revoked() {
     let gateway = Fixture::start().await;
-    let (browser, csrf, token) = alice(&gateway, &[]).await;
-    let stream = begun(&gateway, &browser, &csrf).await;
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    let (browser, csrf, token) = sign_in_alice(&gateway, &[]).await;
+    let stream = begin_upload(&gateway, &browser, &csrf).await;
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
     let answer = tokio::time::timeout(std::time::Duration::from_secs(20), first_line(stream)).await.expect("it ends");
     assert!(["", "HTTP/1.1 401"].contains(&answer.as_str()), "{answer}");
-    assert!(!gateway.host("/a/new").exists());
+    assert!(!gateway.host_path("/a/new").exists());
 }

@@ -3,28 +3,28 @@
 use patgate::auth::Clock;
 use patgate::gateway::GatewaySettings;
 
-use crate::support::{Answer, Dav, Fixture, id_of};
+use crate::support::{DavClient, Fixture, HttpResponse, token_id};
 
-const PAGE: &str = "https://evil.example";
-const FROM_ELSEWHERE: [&[(&str, &str)]; 5] = [
-    &[("sec-fetch-site", "cross-site"), ("origin", PAGE)],
+const ATTACKER_ORIGIN: &str = "https://evil.example";
+const CROSS_ORIGIN_HEADERS: [&[(&str, &str)]; 5] = [
+    &[("sec-fetch-site", "cross-site"), ("origin", ATTACKER_ORIGIN)],
     &[("sec-fetch-site", "same-site")],
-    &[("origin", PAGE)],
+    &[("origin", ATTACKER_ORIGIN)],
     &[("origin", "null")],
     &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
 ];
 
-async fn gateway(adapt: impl FnOnce(&mut GatewaySettings)) -> (Fixture, Dav, String) {
+async fn start_gateway(adapt: impl FnOnce(&mut GatewaySettings)) -> (Fixture, DavClient, String) {
     let gateway = Fixture::start_with(Clock::system(), adapt).await;
-    gateway.user("alice", &["/:rw"]);
-    let token = gateway.token("alice", &["-e", "1h"]);
-    gateway.write("a", "kept");
+    gateway.create_user("alice", &["/:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h"]);
+    gateway.write_host_file("a", "kept");
     let client = gateway.dav("alice", &token);
     (gateway, client, token)
 }
 
 /// A change by each method, at each prefix.
-fn changes(gateway: &Fixture, node: &str, token: &str) -> Vec<(&'static str, String)> {
+fn changing_requests(gateway: &Fixture, node: &str, token: &str) -> Vec<(&'static str, String)> {
     let url = |path: &str| format!("/dav/{path}");
     let mut changes = vec![
         ("PUT", "/remote.php/dav/files/alice/new".to_owned()),
@@ -36,49 +36,46 @@ fn changes(gateway: &Fixture, node: &str, token: &str) -> Vec<(&'static str, Str
         ("PATCH", "/upload/x".to_owned()),
         ("DELETE", "/upload/x".to_owned()),
         ("POST", "/api/v1/tokens".to_owned()),
-        ("PATCH", format!("/api/v1/tokens/{}", id_of(token))),
-        ("DELETE", format!("/api/v1/tokens/{}", id_of(token))),
+        ("PATCH", format!("/api/v1/tokens/{}", token_id(token))),
+        ("DELETE", format!("/api/v1/tokens/{}", token_id(token))),
         ("POST", "/auth/token/generate".to_owned()),
-        ("DELETE", format!("/auth/token/{}", id_of(token))),
+        ("DELETE", format!("/auth/token/{}", token_id(token))),
     ];
     let in_tree = ["PUT", "DELETE", "PATCH", "PROPPATCH", "COPY", "MOVE", "LOCK", "UNLOCK", "BREW"];
     changes.extend(in_tree.map(|method| (method, url("a"))));
     changes.push(("MKCOL", url("folder")));
-    assert!(gateway.host("/a").exists());
+    assert!(gateway.host_path("/a").exists());
     changes
 }
 
-async fn send(client: &Dav, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn send(client: &DavClient, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpResponse {
     let destination = client.url("/dav/b");
     let headers = [headers, &[("destination", destination.as_str()), ("content-type", "application/json")]].concat();
     client.send(method, path, &headers, "").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn page_of_another_origin_changes_nothing_with_a_remembered_password() {
-    let (gateway, client, token) = gateway(|_| {}).await;
-    let node = gateway.node("/");
-    for (method, path) in changes(&gateway, &node, &token) {
-        for headers in FROM_ELSEWHERE {
+async fn cross_origin_changes_with_browser_credentials_are_refused() {
+    let (gateway, client, token) = start_gateway(|_| {}).await;
+    let node = gateway.node_id("/");
+    for (method, path) in changing_requests(&gateway, &node, &token) {
+        for headers in CROSS_ORIGIN_HEADERS {
             let answer = send(&client, method, &path, headers).await;
             assert_eq!(answer.status, 403, "{method} {path} {headers:?}");
             if path.starts_with("/api") || path.starts_with("/auth") {
-                assert_eq!(answer.problem(), "cross-origin", "{method} {path}");
+                assert_eq!(answer.problem_kind(), "cross-origin", "{method} {path}");
             } else {
                 assert!(answer.text().contains("another origin"), "{method} {path}: {}", answer.text());
             }
         }
     }
-    assert_eq!(
-        gateway.everything().into_iter().filter(|path| !path.starts_with(".patgate")).collect::<Vec<_>>(),
-        ["a"]
-    );
+    assert_eq!(gateway.all_paths().into_iter().filter(|path| !path.starts_with(".patgate")).collect::<Vec<_>>(), ["a"]);
     assert_eq!(client.get("/dav/a").await.text(), "kept");
     assert_eq!(gateway.rest("alice", &token).get("/api/v1/tokens").await.json().as_array().map(Vec::len), Some(1));
 }
 
 /// Makes a token over REST, and revokes it.
-async fn make_and_revoke(client: &Dav, headers: &[(&str, &str)]) {
+async fn create_and_revoke_token(client: &DavClient, headers: &[(&str, &str)]) {
     let order = [headers, &[("content-type", "application/json")]].concat();
     let made = client.send("POST", "/api/v1/tokens", &order, "{}").await;
     assert_eq!(made.status, 201, "{headers:?}: {}", made.text());
@@ -87,9 +84,9 @@ async fn make_and_revoke(client: &Dav, headers: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_and_callers_without_a_remembered_password_pass() {
-    let (gateway, client, token) = gateway(|_| {}).await;
-    for headers in FROM_ELSEWHERE {
+async fn cross_origin_reads_and_bearer_requests_are_allowed() {
+    let (gateway, client, token) = start_gateway(|_| {}).await;
+    for headers in CROSS_ORIGIN_HEADERS {
         for (method, path, status) in [
             ("GET", "/dav/a", 200),
             ("HEAD", "/dav/a", 200),
@@ -100,10 +97,10 @@ async fn reads_and_callers_without_a_remembered_password_pass() {
         ] {
             assert_eq!(client.send(method, path, headers, "").await.status, status, "{method} {path} {headers:?}");
         }
-        let bearer = gateway.dav("alice", &token).bearing(&token);
+        let bearer = gateway.dav("alice", &token).with_bearer_token(&token);
         let put = bearer.send("PUT", "/dav/by-bearer", headers, "x").await;
         assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);
-        make_and_revoke(&bearer, headers).await;
+        create_and_revoke_token(&bearer, headers).await;
     }
     let own = client.url("");
     let programs_and_own_pages: [&[(&str, &str)]; 4] =
@@ -111,17 +108,17 @@ async fn reads_and_callers_without_a_remembered_password_pass() {
     for headers in programs_and_own_pages {
         let put = client.send("PUT", "/dav/b", headers, "x").await;
         assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);
-        make_and_revoke(&client, headers).await;
+        create_and_revoke_token(&client, headers).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn configured_origins_may_change_and_others_still_may_not() {
-    let (_gateway, client, _) = gateway(|settings| {
+async fn only_configured_cors_origins_may_make_changes() {
+    let (_gateway, client, _) = start_gateway(|settings| {
         settings.cors_origins = "https://app.example".parse().expect("origins");
     })
     .await;
-    for (origin, status) in [("https://app.example", 204), (PAGE, 403), ("null", 403)] {
+    for (origin, status) in [("https://app.example", 204), (ATTACKER_ORIGIN, 403), ("null", 403)] {
         let headers = [("origin", origin), ("sec-fetch-site", "cross-site")];
         assert_eq!(client.send("PUT", "/dav/a", &headers, "x").await.status, status, "{origin}");
     }
@@ -130,8 +127,8 @@ async fn configured_origins_may_change_and_others_still_may_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn public_url_is_the_own_origin_behind_a_trusted_proxy() {
-    let (_gateway, client, _) = gateway(|settings| {
+async fn public_url_counts_as_same_origin_behind_a_trusted_proxy() {
+    let (_gateway, client, _) = start_gateway(|settings| {
         settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
         settings.public_url = Some("https://files.example".parse().expect("a URL"));
     })

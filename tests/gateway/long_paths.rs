@@ -10,14 +10,14 @@ fn way(depth: usize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn move_and_copy_past_the_longest_path_are_refused_before_their_first_effect() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let (dav, mut sftp) = (gateway.dav("alice", &token), gateway.sftp("alice", &token).await);
-    gateway.folder(&format!("/a{}", way(10)));
-    gateway.write(&format!("/a{}/f", way(10)), "content");
-    gateway.folder(&format!("/b{}", way(11)));
-    gateway.folder("/c");
+    gateway.create_host_directory(&format!("/a{}", way(10)));
+    gateway.write_host_file(&format!("/a{}/f", way(10)), "content");
+    gateway.create_host_directory(&format!("/b{}", way(11)));
+    gateway.create_host_directory("/c");
     let far = format!("/b{}/a", way(11));
-    let before = gateway.everything();
+    let before = gateway.all_paths();
     for method in ["MOVE", "COPY"] {
         let destination = dav.url(&format!("/dav{far}"));
         let answer = dav.send(method, "/dav/a", &[("destination", &destination)], "").await;
@@ -28,7 +28,7 @@ async fn move_and_copy_past_the_longest_path_are_refused_before_their_first_effe
     for refused in renames {
         assert_eq!(refused.expect_err("refused").code(), 4);
     }
-    assert_eq!(gateway.everything(), before, "nothing has changed");
+    assert_eq!(gateway.all_paths(), before, "nothing has changed");
     let near = dav.url("/dav/c/a");
     assert_eq!(dav.send("MOVE", "/dav/a", &[("destination", &near)], "").await.status, 201);
     assert_eq!(dav.get(&format!("/dav/c/a{}/f", way(10))).await.text(), "content");

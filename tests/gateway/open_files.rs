@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
-use crate::support::server::{Server, run};
-use crate::support::{Dav, Fixture, Sftp, SftpError, string};
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, Fixture, SftpClient, SftpError, encode_string};
 
 const END: u32 = 1;
 const NO_SUCH_FILE: u32 = 2;
@@ -17,26 +17,26 @@ const PERMISSION_DENIED: u32 = 3;
 const FAILURE: u32 = 4;
 
 /// A gateway, and two sessions of one user beside a WebDAV client.
-struct Served {
+struct OpenFilesFixture {
     gateway: Fixture,
-    one: Sftp,
-    two: Sftp,
-    dav: Dav,
+    first_session: SftpClient,
+    second_session: SftpClient,
+    dav: DavClient,
 }
 
-impl Served {
+impl OpenFilesFixture {
     async fn start() -> Self {
         // What is cut is discarded: what is kept of it is tried by tests of its own.
         let nothing_kept = |settings: &mut GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
         let gateway = Fixture::start_with(Clock::system(), nothing_kept).await;
-        let token = gateway.login("alice", "/:rw");
+        let token = gateway.create_user_and_token("alice", "/:rw");
         let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
         let dav = gateway.dav("alice", &token);
-        Self { gateway, one, two, dav }
+        Self { gateway, first_session: one, second_session: two, dav }
     }
 
-    fn content(&self, path: &str) -> String {
-        std::fs::read_to_string(self.gateway.host(path)).unwrap_or_else(|error| format!("{error}"))
+    fn read_host(&self, path: &str) -> String {
+        std::fs::read_to_string(self.gateway.host_path(path)).unwrap_or_else(|error| format!("{error}"))
     }
 
     async fn lock(&self, path: &str, depth: &str) -> String {
@@ -66,9 +66,9 @@ impl Served {
     }
 
     /// Waits until something is staged.
-    async fn staged(&self) {
+    async fn wait_until_staged(&self) {
         for _ in 0..1000 {
-            if !self.gateway.staged().is_empty() {
+            if !self.gateway.staged_entries().is_empty() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -77,9 +77,9 @@ impl Served {
     }
 
     /// Waits until nothing is staged any more.
-    async fn swept(&self) {
+    async fn wait_until_unstaged(&self) {
         for _ in 0..1000 {
-            if self.gateway.staged().is_empty() {
+            if self.gateway.staged_entries().is_empty() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -88,308 +88,323 @@ impl Served {
     }
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
+fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
     result.expect_err("refused").code()
 }
 
-async fn upload(sftp: &mut Sftp, path: &str, content: &str) -> Vec<u8> {
+async fn upload(sftp: &mut SftpClient, path: &str, content: &str) -> Vec<u8> {
     let handle = sftp.open_file(path.as_bytes(), READ | REPLACE).await.expect(path);
     sftp.write_at(&handle, 0, content.as_bytes()).await.expect(path);
     handle
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_does_not_replace_what_another_session_has_finished_since_open() {
-    let mut served = Served::start().await;
+async fn close_fails_if_another_session_committed_since_open() {
+    let mut served = OpenFilesFixture::start().await;
     for (path, old) in [("/new", None), ("/old", Some("old"))] {
         if let Some(old) = old {
-            served.gateway.write(path, old);
+            served.gateway.write_host_file(path, old);
         }
-        let first = upload(&mut served.one, path, "first").await;
-        let second = upload(&mut served.two, path, "second").await;
-        served.one.close(&first).await.expect("nobody was before it");
+        let first = upload(&mut served.first_session, path, "first").await;
+        let second = upload(&mut served.second_session, path, "second").await;
+        served.first_session.close(&first).await.expect("nobody was before it");
         assert_eq!(
-            served.two.get(path).await,
+            served.second_session.get(path).await,
             Ok(b"first".to_vec()),
             "the second no longer stands there for its session"
         );
-        assert_eq!(code(served.two.ask(200, &[&string(b"fsync@openssh.com"), &string(&second)]).await), FAILURE);
-        let refused = served.two.close(&second).await.expect_err("refused");
+        assert_eq!(
+            status_code(
+                served
+                    .second_session
+                    .request(200, &[&encode_string(b"fsync@openssh.com"), &encode_string(&second)])
+                    .await
+            ),
+            FAILURE
+        );
+        let refused = served.second_session.close(&second).await.expect_err("refused");
         assert!(matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("somebody else")), "{refused:?}");
-        assert_eq!(served.content(path), "first");
+        assert_eq!(served.read_host(path), "first");
     }
-    served.gateway.write("/edited", "old");
-    let staged = upload(&mut served.one, "/edited", "whole").await;
-    let edit = served.two.open_file(b"/edited", WRITE).await.expect("opened");
-    served.two.write_at(&edit, 0, b"ed").await.expect("written");
-    assert_eq!(code(served.one.close(&staged).await), FAILURE);
-    served.two.write_at(&edit, 2, b"it").await.expect("written");
-    served.two.close(&edit).await.expect("closed");
-    assert_eq!(served.content("/edited"), "edit");
-    served.swept().await;
+    served.gateway.write_host_file("/edited", "old");
+    let staged = upload(&mut served.first_session, "/edited", "whole").await;
+    let edit = served.second_session.open_file(b"/edited", WRITE).await.expect("opened");
+    served.second_session.write_at(&edit, 0, b"ed").await.expect("written");
+    assert_eq!(status_code(served.first_session.close(&staged).await), FAILURE);
+    served.second_session.write_at(&edit, 2, b"it").await.expect("written");
+    served.second_session.close(&edit).await.expect("closed");
+    assert_eq!(served.read_host("/edited"), "edit");
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_puts_an_upload_where_nothing_stands_any_more() {
-    let mut served = Served::start().await;
-    served.gateway.write("/old", "old");
-    let handle = upload(&mut served.one, "/old", "new").await;
-    served.two.rename("/old", "/kept").await.expect("renamed");
-    assert_eq!(code(served.one.stat("/old").await), NO_SUCH_FILE);
-    served.one.close(&handle).await.expect("nothing is lost");
-    assert_eq!((served.content("/old"), served.content("/kept")), ("new".to_owned(), "old".to_owned()));
+async fn close_commits_to_a_name_that_was_removed() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/old", "old");
+    let handle = upload(&mut served.first_session, "/old", "new").await;
+    served.second_session.rename("/old", "/kept").await.expect("renamed");
+    assert_eq!(status_code(served.first_session.stat("/old").await), NO_SUCH_FILE);
+    served.first_session.close(&handle).await.expect("nothing is lost");
+    assert_eq!((served.read_host("/old"), served.read_host("/kept")), ("new".to_owned(), "old".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn close_commits_in_the_directory_that_was_opened() {
-    let mut served = Served::start().await;
-    served.one.mkdir("/in").await.expect("made");
-    let handle = upload(&mut served.one, "/in/f", "hello").await;
-    served.two.rename("/in", "/done").await.expect("renamed");
-    served.two.mkdir("/in").await.expect("made");
-    served.one.write_at(&handle, 5, b" there").await.expect("goes on");
-    assert_eq!(served.one.stat("/done/f").await.expect("seen there").size, Some(11));
-    assert_eq!(served.one.get("/done/f").await, Ok(b"hello there".to_vec()));
-    assert_eq!(code(served.one.stat("/in/f").await), NO_SUCH_FILE);
-    served.one.close(&handle).await.expect("committed");
-    assert_eq!(served.content("/done/f"), "hello there");
-    assert_eq!(served.two.list("/in").await, Ok(Vec::new()));
+    let mut served = OpenFilesFixture::start().await;
+    served.first_session.mkdir("/in").await.expect("made");
+    let handle = upload(&mut served.first_session, "/in/f", "hello").await;
+    served.second_session.rename("/in", "/done").await.expect("renamed");
+    served.second_session.mkdir("/in").await.expect("made");
+    served.first_session.write_at(&handle, 5, b" there").await.expect("goes on");
+    assert_eq!(served.first_session.stat("/done/f").await.expect("seen there").size, Some(11));
+    assert_eq!(served.first_session.get("/done/f").await, Ok(b"hello there".to_vec()));
+    assert_eq!(status_code(served.first_session.stat("/in/f").await), NO_SUCH_FILE);
+    served.first_session.close(&handle).await.expect("committed");
+    assert_eq!(served.read_host("/done/f"), "hello there");
+    assert_eq!(served.second_session.list("/in").await, Ok(Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_operation_commits_nothing() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "old");
-    served.gateway.write("/taken", "taken");
-    served.gateway.folder("/folder");
-    let handle = upload(&mut served.one, "/f", "new").await;
-    assert_eq!(code(served.one.rename("/f", "/taken").await), FAILURE);
-    assert_eq!(code(served.one.posix_rename("/f", "/folder").await), FAILURE);
+async fn refused_operation_commits_no_upload() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "old");
+    served.gateway.write_host_file("/taken", "taken");
+    served.gateway.create_host_directory("/folder");
+    let handle = upload(&mut served.first_session, "/f", "new").await;
+    assert_eq!(status_code(served.first_session.rename("/f", "/taken").await), FAILURE);
+    assert_eq!(status_code(served.first_session.posix_rename("/f", "/folder").await), FAILURE);
     let lock = served.lock("/folder", "0").await;
-    assert_eq!(code(served.one.posix_rename("/f", "/missing/f").await), NO_SUCH_FILE);
-    assert_eq!(code(served.one.posix_rename("/f", "/folder/f").await), PERMISSION_DENIED);
-    assert_eq!(code(served.one.hard_link("/f", "/taken").await), FAILURE);
-    assert_eq!(code(served.one.hard_link("/f", "/folder/f").await), PERMISSION_DENIED);
-    assert_eq!(code(served.one.open_file(b"/f", WRITE | CREATE | EXCLUSIVE).await), FAILURE);
-    assert_eq!(code(served.one.posix_rename("/folder", "/f").await), NO_SUCH_FILE);
-    assert_eq!(served.content("/f"), "old", "nothing was committed");
-    assert_eq!(served.one.get("/f").await, Ok(b"new".to_vec()), "and it is staged still");
+    assert_eq!(status_code(served.first_session.posix_rename("/f", "/missing/f").await), NO_SUCH_FILE);
+    assert_eq!(status_code(served.first_session.posix_rename("/f", "/folder/f").await), PERMISSION_DENIED);
+    assert_eq!(status_code(served.first_session.hard_link("/f", "/taken").await), FAILURE);
+    assert_eq!(status_code(served.first_session.hard_link("/f", "/folder/f").await), PERMISSION_DENIED);
+    assert_eq!(status_code(served.first_session.open_file(b"/f", WRITE | CREATE | EXCLUSIVE).await), FAILURE);
+    assert_eq!(status_code(served.first_session.posix_rename("/folder", "/f").await), NO_SUCH_FILE);
+    assert_eq!(served.read_host("/f"), "old", "nothing was committed");
+    assert_eq!(served.first_session.get("/f").await, Ok(b"new".to_vec()), "and it is staged still");
     served.unlock("/folder", &lock).await;
-    served.one.posix_rename("/f", "/folder/f").await.expect("renamed");
-    assert_eq!(served.content("/folder/f"), "new");
-    served.one.write_at(&handle, 3, b"er").await.expect("goes on");
-    served.one.close(&handle).await.expect("closed");
-    assert_eq!(served.content("/folder/f"), "newer");
-    assert_eq!(served.two.list("/").await, Ok(vec!["folder".to_owned(), "taken".to_owned()]));
-    served.swept().await;
+    served.first_session.posix_rename("/f", "/folder/f").await.expect("renamed");
+    assert_eq!(served.read_host("/folder/f"), "new");
+    served.first_session.write_at(&handle, 3, b"er").await.expect("goes on");
+    served.first_session.close(&handle).await.expect("closed");
+    assert_eq!(served.read_host("/folder/f"), "newer");
+    assert_eq!(served.second_session.list("/").await, Ok(vec!["folder".to_owned(), "taken".to_owned()]));
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_upload_of_a_session_supersedes_the_earlier() {
-    let mut served = Served::start().await;
-    let earlier = upload(&mut served.one, "/f", "earlier").await;
-    let later = upload(&mut served.one, "/f", "later").await;
-    assert_eq!(served.one.stat("/f").await.expect("there").size, Some(5));
-    assert_eq!(served.one.read_at(&earlier, 0, 100).await, Ok(b"earlier".to_vec()));
-    served.one.close(&later).await.expect("committed");
-    served.one.close(&earlier).await.expect("its data was replaced by the session itself");
-    assert_eq!(served.content("/f"), "later");
-    let earlier = upload(&mut served.one, "/f", "earlier").await;
-    let later = upload(&mut served.one, "/f", "latest").await;
-    assert_eq!(code(served.one.write_at(&earlier, 0, b"lost").await), FAILURE);
-    assert_eq!(code(served.one.close(&earlier).await), FAILURE, "what was refused is told again");
-    served.one.remove("/f").await.expect("removed");
-    served.one.close(&later).await.expect("closed");
-    assert_eq!(served.two.list("/").await, Ok(Vec::new()), "neither comes back");
+async fn later_upload_of_a_session_supersedes_the_earlier_one() {
+    let mut served = OpenFilesFixture::start().await;
+    let earlier = upload(&mut served.first_session, "/f", "earlier").await;
+    let later = upload(&mut served.first_session, "/f", "later").await;
+    assert_eq!(served.first_session.stat("/f").await.expect("there").size, Some(5));
+    assert_eq!(served.first_session.read_at(&earlier, 0, 100).await, Ok(b"earlier".to_vec()));
+    served.first_session.close(&later).await.expect("committed");
+    served.first_session.close(&earlier).await.expect("its data was replaced by the session itself");
+    assert_eq!(served.read_host("/f"), "later");
+    let earlier = upload(&mut served.first_session, "/f", "earlier").await;
+    let later = upload(&mut served.first_session, "/f", "latest").await;
+    assert_eq!(status_code(served.first_session.write_at(&earlier, 0, b"lost").await), FAILURE);
+    assert_eq!(status_code(served.first_session.close(&earlier).await), FAILURE, "what was refused is told again");
+    served.first_session.remove("/f").await.expect("removed");
+    served.first_session.close(&later).await.expect("closed");
+    assert_eq!(served.second_session.list("/").await, Ok(Vec::new()), "neither comes back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_handle_on_an_upload_goes_on_reading_it() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "old and longer");
-    let handle = upload(&mut served.one, "/f", "mine").await;
-    let reader = served.one.open_file(b"/f", READ).await.expect("opened");
-    served.one.close(&handle).await.expect("committed");
-    assert_eq!(served.one.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
-    served.two.put("/f", b"another file").await.expect("put");
-    assert_eq!(served.one.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
-    served.two.remove("/f").await.expect("removed");
-    assert_eq!(served.one.read_at(&reader, 1, 100).await, Ok(b"ine".to_vec()));
-    assert_eq!(code(served.one.read_at(&reader, 4, 100).await), END);
+async fn read_handle_keeps_reading_an_upload_after_commit() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "old and longer");
+    let handle = upload(&mut served.first_session, "/f", "mine").await;
+    let reader = served.first_session.open_file(b"/f", READ).await.expect("opened");
+    served.first_session.close(&handle).await.expect("committed");
+    assert_eq!(served.first_session.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
+    served.second_session.put("/f", b"another file").await.expect("put");
+    assert_eq!(served.first_session.read_at(&reader, 0, 100).await, Ok(b"mine".to_vec()));
+    served.second_session.remove("/f").await.expect("removed");
+    assert_eq!(served.first_session.read_at(&reader, 1, 100).await, Ok(b"ine".to_vec()));
+    assert_eq!(status_code(served.first_session.read_at(&reader, 4, 100).await), END);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_to_read_changes_neither_size_nor_content() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "content");
+async fn read_handle_cannot_change_size_or_content() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "content");
     let size = [&1u32.to_be_bytes()[..], &0u64.to_be_bytes()].concat();
     for flags in [READ, READ | APPEND, APPEND, READ | CREATE, 0] {
-        let handle = served.one.open_file(b"/f", flags).await.expect("opened");
-        assert_eq!(code(served.one.write_at(&handle, 0, b"x").await), FAILURE, "{flags}");
-        assert_eq!(code(served.one.ask(10, &[&string(&handle), &size]).await), FAILURE, "{flags}");
-        assert_eq!(served.one.read_at(&handle, 0, 100).await, Ok(b"content".to_vec()), "{flags}");
+        let handle = served.first_session.open_file(b"/f", flags).await.expect("opened");
+        assert_eq!(status_code(served.first_session.write_at(&handle, 0, b"x").await), FAILURE, "{flags}");
+        assert_eq!(
+            status_code(served.first_session.request(10, &[&encode_string(&handle), &size]).await),
+            FAILURE,
+            "{flags}"
+        );
+        assert_eq!(served.first_session.read_at(&handle, 0, 100).await, Ok(b"content".to_vec()), "{flags}");
         let mode = [4u32.to_be_bytes(), 0o600u32.to_be_bytes()].concat();
-        served.one.ask(10, &[&string(&handle), &mode]).await.expect("the mode is no content");
-        served.one.close(&handle).await.expect("closed");
+        served.first_session.request(10, &[&encode_string(&handle), &mode]).await.expect("the mode is no content");
+        served.first_session.close(&handle).await.expect("closed");
     }
-    assert_eq!(served.content("/f"), "content");
+    assert_eq!(served.read_host("/f"), "content");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_open_to_write_shares_the_file_and_appends_at_its_end() {
-    let mut served = Served::start().await;
-    let whole = upload(&mut served.one, "/f", "one").await;
-    let end = served.one.open_file(b"/f", WRITE | APPEND).await.expect("opened");
-    served.one.rename("/f", "/g").await.expect("renamed");
-    served.one.write_at(&end, 0, b" two").await.expect("appended");
-    served.one.write_at(&whole, 0, b"ONE").await.expect("written");
-    served.one.write_at(&end, 0, b" three").await.expect("appended");
-    served.one.close(&whole).await.expect("closed");
-    served.one.close(&end).await.expect("closed");
-    assert_eq!(served.content("/g"), "ONE two three");
+    let mut served = OpenFilesFixture::start().await;
+    let whole = upload(&mut served.first_session, "/f", "one").await;
+    let end = served.first_session.open_file(b"/f", WRITE | APPEND).await.expect("opened");
+    served.first_session.rename("/f", "/g").await.expect("renamed");
+    served.first_session.write_at(&end, 0, b" two").await.expect("appended");
+    served.first_session.write_at(&whole, 0, b"ONE").await.expect("written");
+    served.first_session.write_at(&end, 0, b" three").await.expect("appended");
+    served.first_session.close(&whole).await.expect("closed");
+    served.first_session.close(&end).await.expect("closed");
+    assert_eq!(served.read_host("/g"), "ONE two three");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edit_of_what_an_upload_has_replaced_is_refused() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "old");
-    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
-    served.two.put("/f", b"new").await.expect("put");
-    assert_eq!(code(served.one.write_at(&edit, 0, b"lost").await), FAILURE);
-    served.one.close(&edit).await.expect("nothing was written through it");
-    assert_eq!(served.content("/f"), "new");
-    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
-    served.two.remove("/f").await.expect("removed");
-    served.one.write_at(&edit, 0, b"gone").await.expect("as into any file without a name");
+async fn write_to_a_file_replaced_by_an_upload_is_refused() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "old");
+    let edit = served.first_session.open_file(b"/f", WRITE).await.expect("opened");
+    served.second_session.put("/f", b"new").await.expect("put");
+    assert_eq!(status_code(served.first_session.write_at(&edit, 0, b"lost").await), FAILURE);
+    served.first_session.close(&edit).await.expect("nothing was written through it");
+    assert_eq!(served.read_host("/f"), "new");
+    let edit = served.first_session.open_file(b"/f", WRITE).await.expect("opened");
+    served.second_session.remove("/f").await.expect("removed");
+    served.first_session.write_at(&edit, 0, b"gone").await.expect("as into any file without a name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_binds_the_file_and_not_its_old_name() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "content");
-    served.gateway.folder("/folder");
-    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
-    served.two.rename("/f", "/folder/g").await.expect("renamed");
+async fn lock_follows_the_open_file_through_a_rename() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "content");
+    served.gateway.create_host_directory("/folder");
+    let edit = served.first_session.open_file(b"/f", WRITE).await.expect("opened");
+    served.second_session.rename("/f", "/folder/g").await.expect("renamed");
     let old_name = served.lock("/f", "0").await;
-    served.one.write_at(&edit, 0, b"A").await.expect("another file is locked there");
+    served.first_session.write_at(&edit, 0, b"A").await.expect("another file is locked there");
     for (path, depth) in [("/folder/g", "0"), ("/folder", "infinity")] {
         let lock = served.lock(path, depth).await;
-        assert_eq!(code(served.one.write_at(&edit, 0, b"B").await), PERMISSION_DENIED, "{path}");
+        assert_eq!(status_code(served.first_session.write_at(&edit, 0, b"B").await), PERMISSION_DENIED, "{path}");
         served.unlock(path, &lock).await;
-        served.one.write_at(&edit, 0, b"C").await.expect("free again");
+        served.first_session.write_at(&edit, 0, b"C").await.expect("free again");
     }
     served.unlock("/f", &old_name).await;
-    served.one.hard_link("/folder/g", "/link").await.expect("linked");
+    served.first_session.hard_link("/folder/g", "/link").await.expect("linked");
     for (path, depth) in [("/link", "0"), ("/folder", "infinity")] {
         let lock = served.lock(path, depth).await;
-        let by_link = served.two.open_file(b"/link", WRITE).await;
-        assert_eq!(code(by_link), PERMISSION_DENIED, "{path}");
-        assert_eq!(code(served.one.write_at(&edit, 0, b"D").await), PERMISSION_DENIED, "{path}");
-        assert_eq!(code(served.two.chmod("/link", 0o600).await), PERMISSION_DENIED, "{path}");
+        let by_link = served.second_session.open_file(b"/link", WRITE).await;
+        assert_eq!(status_code(by_link), PERMISSION_DENIED, "{path}");
+        assert_eq!(status_code(served.first_session.write_at(&edit, 0, b"D").await), PERMISSION_DENIED, "{path}");
+        assert_eq!(status_code(served.second_session.chmod("/link", 0o600).await), PERMISSION_DENIED, "{path}");
         served.unlock(path, &lock).await;
     }
-    assert_eq!(served.content("/link"), "Content");
+    assert_eq!(served.read_host("/link"), "Content");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_of_a_finished_edit_moves_no_etag_under_a_lock() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "content");
-    let edit = served.one.open_file(b"/f", WRITE).await.expect("opened");
-    served.one.write_at(&edit, 0, b"C").await.expect("written");
+async fn close_does_not_change_the_etag_of_a_locked_file() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "content");
+    let edit = served.first_session.open_file(b"/f", WRITE).await.expect("opened");
+    served.first_session.write_at(&edit, 0, b"C").await.expect("written");
     let before = served.etag("/f").await;
     let lock = served.lock("/f", "0").await;
     let locked = served.etag("/f").await;
     assert_ne!(locked, before, "the lock gives what was written its tag");
-    served.one.close(&edit).await.expect("closed");
+    served.first_session.close(&edit).await.expect("closed");
     assert_eq!(served.etag("/f").await, locked);
     served.unlock("/f", &lock).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_moved_out_of_the_scope_is_out_of_reach_at_the_next_block() {
-    let mut served = Served::start().await;
-    served.gateway.write("/in/read", "content");
-    served.gateway.write("/in/write", "content");
-    served.gateway.write("/in/list/file", "");
-    served.gateway.folder("/in/upload");
-    served.gateway.folder("/out");
-    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+async fn file_moved_out_of_the_scope_fails_at_the_next_read() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/in/read", "content");
+    served.gateway.write_host_file("/in/write", "content");
+    served.gateway.write_host_file("/in/list/file", "");
+    served.gateway.create_host_directory("/in/upload");
+    served.gateway.create_host_directory("/out");
+    let token = served.gateway.create_token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
     let mut narrow = served.gateway.sftp("alice", &token).await;
     let read = narrow.open_file(b"/in/read", READ).await.expect("opened");
     let write = narrow.open_file(b"/in/write", READ | WRITE).await.expect("opened");
     let staged = upload(&mut narrow, "/in/upload/f", "new").await;
-    let (_, body) = narrow.ask(11, &[&string(b"/in/list")]).await.expect("opened");
+    let (_, body) = narrow.request(11, &[&encode_string(b"/in/list")]).await.expect("opened");
     let list = body[4..].to_vec();
     for name in ["read", "write", "list", "upload"] {
-        served.two.rename(&format!("/in/{name}"), &format!("/out/{name}")).await.expect("renamed");
+        served.second_session.rename(&format!("/in/{name}"), &format!("/out/{name}")).await.expect("renamed");
     }
-    assert_eq!(code(narrow.read_at(&read, 0, 10).await), PERMISSION_DENIED);
-    assert_eq!(code(narrow.read_at(&write, 0, 10).await), PERMISSION_DENIED);
-    assert_eq!(code(narrow.write_at(&write, 0, b"x").await), PERMISSION_DENIED);
-    assert_eq!(code(narrow.write_at(&staged, 0, b"x").await), PERMISSION_DENIED);
-    assert_eq!(code(narrow.ask(12, &[&string(&list)]).await), PERMISSION_DENIED);
+    assert_eq!(status_code(narrow.read_at(&read, 0, 10).await), PERMISSION_DENIED);
+    assert_eq!(status_code(narrow.read_at(&write, 0, 10).await), PERMISSION_DENIED);
+    assert_eq!(status_code(narrow.write_at(&write, 0, b"x").await), PERMISSION_DENIED);
+    assert_eq!(status_code(narrow.write_at(&staged, 0, b"x").await), PERMISSION_DENIED);
+    assert_eq!(status_code(narrow.request(12, &[&encode_string(&list)]).await), PERMISSION_DENIED);
     assert!(narrow.close(&staged).await.is_err());
-    assert_eq!(served.two.list("/out/upload").await, Ok(Vec::new()));
-    served.two.rename("/out/write", "/in/back").await.expect("renamed");
+    assert_eq!(served.second_session.list("/out/upload").await, Ok(Vec::new()));
+    served.second_session.rename("/out/write", "/in/back").await.expect("renamed");
     narrow.write_at(&write, 0, b"C").await.expect("it is back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rename_of_the_scopes_own_root_ends_nothing() {
-    let mut served = Served::start().await;
-    served.gateway.write("/in/f", "content");
-    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+async fn renaming_the_scope_root_keeps_open_handles() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/in/f", "content");
+    let token = served.gateway.create_token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
     let mut narrow = served.gateway.sftp("alice", &token).await;
     let edit = narrow.open_file(b"/in/f", READ | WRITE).await.expect("opened");
     let staged = upload(&mut narrow, "/in/new", "ne").await;
-    served.two.rename("/in", "/moved").await.expect("renamed");
+    served.second_session.rename("/in", "/moved").await.expect("renamed");
     narrow.write_at(&edit, 0, b"C").await.expect("goes on");
     narrow.write_at(&staged, 2, b"w").await.expect("goes on");
     narrow.close(&staged).await.expect("committed");
-    assert_eq!((served.content("/moved/f"), served.content("/moved/new")), ("Content".to_owned(), "new".to_owned()));
+    assert_eq!(
+        (served.read_host("/moved/f"), served.read_host("/moved/new")),
+        ("Content".to_owned(), "new".to_owned())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn posix_rename_of_two_names_of_one_file_leaves_both_with_their_nodes() {
-    let mut served = Served::start().await;
-    served.gateway.write("/a", "content");
-    served.one.hard_link("/a", "/b").await.expect("linked");
-    let nodes = (served.gateway.node("/a"), served.gateway.node("/b"));
-    served.one.posix_rename("/a", "/b").await.expect("nothing to do");
-    assert_eq!((served.gateway.node("/a"), served.gateway.node("/b")), nodes);
+async fn posix_rename_between_hard_links_keeps_both_names_and_nodes() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/a", "content");
+    served.first_session.hard_link("/a", "/b").await.expect("linked");
+    let nodes = (served.gateway.node_id("/a"), served.gateway.node_id("/b"));
+    served.first_session.posix_rename("/a", "/b").await.expect("nothing to do");
+    assert_eq!((served.gateway.node_id("/a"), served.gateway.node_id("/b")), nodes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_is_seen_and_written_through_links_that_lead_to_it() {
-    let mut served = Served::start().await;
-    served.gateway.folder("/d");
-    served.one.symlink("d", "/to-d").await.expect("made");
-    served.one.symlink("to-d/f", "/to-f").await.expect("made");
-    let handle = upload(&mut served.one, "/to-d/f", "new").await;
+async fn upload_is_accessible_through_symbolic_links() {
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.create_host_directory("/d");
+    served.first_session.symlink("d", "/to-d").await.expect("made");
+    served.first_session.symlink("to-d/f", "/to-f").await.expect("made");
+    let handle = upload(&mut served.first_session, "/to-d/f", "new").await;
     for path in ["/d/f", "/to-d/f", "/to-f"] {
-        assert_eq!(served.one.stat(path).await.expect(path).size, Some(3));
-        assert_eq!(served.one.get(path).await, Ok(b"new".to_vec()), "{path}");
-        assert_eq!(code(served.two.stat(path).await), NO_SUCH_FILE, "{path}");
+        assert_eq!(served.first_session.stat(path).await.expect(path).size, Some(3));
+        assert_eq!(served.first_session.get(path).await, Ok(b"new".to_vec()), "{path}");
+        assert_eq!(status_code(served.second_session.stat(path).await), NO_SUCH_FILE, "{path}");
     }
-    assert_eq!(served.one.list("/to-d").await, Ok(vec!["f".to_owned()]));
-    assert_eq!(served.one.lstat("/to-f").await.expect("the link").mode.map(|mode| mode >> 12), Some(0o12));
-    served.one.close(&handle).await.expect("committed");
-    served.two.remove("/d/f").await.expect("removed");
-    let handle = upload(&mut served.one, "/to-f", "made behind the link").await;
-    served.one.close(&handle).await.expect("committed");
-    assert_eq!(served.content("/d/f"), "made behind the link");
-    assert!(served.gateway.host("/to-f").is_symlink());
+    assert_eq!(served.first_session.list("/to-d").await, Ok(vec!["f".to_owned()]));
+    assert_eq!(served.first_session.lstat("/to-f").await.expect("the link").mode.map(|mode| mode >> 12), Some(0o12));
+    served.first_session.close(&handle).await.expect("committed");
+    served.second_session.remove("/d/f").await.expect("removed");
+    let handle = upload(&mut served.first_session, "/to-f", "made behind the link").await;
+    served.first_session.close(&handle).await.expect("committed");
+    assert_eq!(served.read_host("/d/f"), "made behind the link");
+    assert!(served.gateway.host_path("/to-f").is_symlink());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_over_http_ends_when_its_file_is_moved_out_of_the_scope() {
-    let mut served = Served::start().await;
+async fn http_download_aborts_when_its_file_leaves_the_scope() {
+    let mut served = OpenFilesFixture::start().await;
     let size = 64 << 20;
-    served.gateway.write("/in/large", vec![7; size]);
-    served.gateway.folder("/in/upload");
-    served.gateway.folder("/out");
-    let token = served.gateway.token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
+    served.gateway.write_host_file("/in/large", vec![7; size]);
+    served.gateway.create_host_directory("/in/upload");
+    served.gateway.create_host_directory("/out");
+    let token = served.gateway.create_token("alice", &["-e", "1h", "-s", "path:/in:rw"]);
     let narrow = served.gateway.dav("alice", &token);
     let begin = async |head: String| {
         let mut stream = TcpStream::connect(served.gateway.http).await.expect("connected");
@@ -401,9 +416,9 @@ async fn a_transfer_over_http_ends_when_its_file_is_moved_out_of_the_scope() {
     let mut put = begin(format!("PUT /dav/in/upload/f HTTP/1.1\r\nContent-Length: {}\r\n", 8 << 20)).await;
     get.read_exact(&mut vec![0; 1 << 20]).await.expect("it has begun");
     put.write_all(&vec![1; 4 << 20]).await.expect("sent");
-    served.staged().await;
-    served.one.rename("/in/large", "/out/large").await.expect("renamed");
-    served.one.rename("/in/upload", "/out/upload").await.expect("renamed");
+    served.wait_until_staged().await;
+    served.first_session.rename("/in/large", "/out/large").await.expect("renamed");
+    served.first_session.rename("/in/upload", "/out/upload").await.expect("renamed");
     let mut rest = Vec::new();
     let _ = get.read_to_end(&mut rest).await;
     assert!(rest.len() < size - (1 << 20), "it was cut");
@@ -412,59 +427,60 @@ async fn a_transfer_over_http_ends_when_its_file_is_moved_out_of_the_scope() {
     let mut answer = vec![0; 12];
     put.read_exact(&mut answer).await.expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(served.two.list("/out/upload").await, Ok(Vec::new()));
-    served.swept().await;
+    assert_eq!(served.second_session.list("/out/upload").await, Ok(Vec::new()));
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_of_an_open_file_moves_its_etag_before_close() {
-    let mut served = Served::start().await;
-    served.gateway.write("/f", "0123456789");
-    served.gateway.write("/source", "copied");
+    let mut served = OpenFilesFixture::start().await;
+    served.gateway.write_host_file("/f", "0123456789");
+    served.gateway.write_host_file("/source", "copied");
     let mut seen = std::collections::HashSet::from([served.etag("/f").await]);
-    let handle = served.one.open_file(b"/f", READ | WRITE).await.expect("opened");
+    let handle = served.first_session.open_file(b"/f", READ | WRITE).await.expect("opened");
     assert!(!seen.insert(served.etag("/f").await), "nothing was written");
     for byte in b"abc" {
-        served.one.write_at(&handle, 0, &[*byte]).await.expect("written");
+        served.first_session.write_at(&handle, 0, &[*byte]).await.expect("written");
         served.moved(&mut seen, "WRITE").await;
     }
     // FSETSTAT of a size, then of times, which are no content.
-    let size = [&string(&handle)[..], &1u32.to_be_bytes(), &5u64.to_be_bytes()];
-    served.one.ask(10, &size).await.expect("cut");
+    let size = [&encode_string(&handle)[..], &1u32.to_be_bytes(), &5u64.to_be_bytes()];
+    served.first_session.request(10, &size).await.expect("cut");
     served.moved(&mut seen, "FSETSTAT of a size").await;
-    let times = [&string(&handle)[..], &8u32.to_be_bytes(), &7u32.to_be_bytes(), &7u32.to_be_bytes()];
-    served.one.ask(10, &times).await.expect("set");
+    let times = [&encode_string(&handle)[..], &8u32.to_be_bytes(), &7u32.to_be_bytes(), &7u32.to_be_bytes()];
+    served.first_session.request(10, &times).await.expect("set");
     assert!(!seen.insert(served.etag("/f").await), "times are no content");
-    let size = [&string(b"/f")[..], &1u32.to_be_bytes(), &3u64.to_be_bytes()];
-    served.two.ask(9, &size).await.expect("cut");
+    let size = [&encode_string(b"/f")[..], &1u32.to_be_bytes(), &3u64.to_be_bytes()];
+    served.second_session.request(9, &size).await.expect("cut");
     served.moved(&mut seen, "SETSTAT of a size").await;
-    let source = served.one.open_file(b"/source", READ).await.expect("opened");
+    let source = served.first_session.open_file(b"/source", READ).await.expect("opened");
     let zero = 0u64.to_be_bytes();
-    let copy = [&string(b"copy-data")[..], &string(&source), &zero, &zero, &string(&handle), &zero];
-    served.one.ask(200, &copy).await.expect("copied");
+    let copy =
+        [&encode_string(b"copy-data")[..], &encode_string(&source), &zero, &zero, &encode_string(&handle), &zero];
+    served.first_session.request(200, &copy).await.expect("copied");
     served.moved(&mut seen, "copy-data").await;
-    served.one.close(&handle).await.expect("closed");
-    assert_eq!(served.content("/f"), "copied");
+    served.first_session.close(&handle).await.expect("closed");
+    assert_eq!(served.read_host("/f"), "copied");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_that_a_kill_cut_off_has_moved_the_etag() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
-    let server = Server::start(folder.path());
-    run(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
-    let etag = async |server: &Server| {
-        let dav = Dav::new(server.http, "alice", &token);
+    let server = ServerProcess::start(folder.path());
+    run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
+    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let etag = async |server: &ServerProcess| {
+        let dav = DavClient::new(server.http, "alice", &token);
         dav.send("HEAD", "/dav/f", &[], "").await.header("etag").to_owned()
     };
-    assert_eq!(Dav::new(server.http, "alice", &token).put("/dav/f", "content").await.status, 201);
+    assert_eq!(DavClient::new(server.http, "alice", &token).put("/dav/f", "content").await.status, 201);
     let before = etag(&server).await;
-    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+    let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let handle = sftp.open_file(b"/f", WRITE).await.expect("opened");
     sftp.write_at(&handle, 0, b"C").await.expect("written");
     server.kill();
-    let server = Server::start(folder.path());
+    let server = ServerProcess::start(folder.path());
     assert_ne!(etag(&server).await, before, "the content is another");
     server.kill();
 }

@@ -8,27 +8,27 @@ use patgate::gateway::ProxyProtocolListeners;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Dav, Fixture, Sftp, raw};
+use crate::support::{DavClient, Fixture, SftpClient, send_raw};
 
 /// A gateway behind proxies in these networks, and the token of somebody who may come from 192.0.2.0/24 alone.
-async fn behind(proxies: &str, protocol: ProxyProtocolListeners) -> (Fixture, String) {
+async fn start_behind_proxies(proxies: &str, protocol: ProxyProtocolListeners) -> (Fixture, String) {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.trusted_proxies = vec![proxies.parse().expect("a network")];
         settings.proxy_protocol = protocol;
         settings.insecure_http = true;
     })
     .await;
-    gateway.user("alice", &["/:rw"]);
-    let token = gateway.token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]);
+    gateway.create_user("alice", &["/:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]);
     (gateway, token)
 }
 
-const NONE: ProxyProtocolListeners = ProxyProtocolListeners { http: false, sftp: false };
-const BOTH: ProxyProtocolListeners = ProxyProtocolListeners { http: true, sftp: true };
+const PROXY_PROTOCOL_OFF: ProxyProtocolListeners = ProxyProtocolListeners { http: false, sftp: false };
+const PROXY_PROTOCOL_ON: ProxyProtocolListeners = ProxyProtocolListeners { http: true, sftp: true };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_that_a_trusted_proxy_forwards_count() {
-    let (gateway, token) = behind("127.0.0.0/8", NONE).await;
+async fn forwarded_address_of_a_trusted_proxy_is_used() {
+    let (gateway, token) = start_behind_proxies("127.0.0.0/8", PROXY_PROTOCOL_OFF).await;
     let client = gateway.dav("alice", &token);
     let cases: [(&[(&str, &str)], u16); 8] = [
         (&[], 401),
@@ -42,26 +42,26 @@ async fn addresses_that_a_trusted_proxy_forwards_count() {
         (&[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "192.0.2.7")], 207),
     ];
     for (fields, wanted) in cases {
-        assert_eq!(listed(&client, fields).await, wanted, "{fields:?}");
+        assert_eq!(propfind_status(&client, fields).await, wanted, "{fields:?}");
     }
 }
 
 /// Tells how a listing is answered that comes with these headers.
-async fn listed(client: &Dav, fields: &[(&str, &str)]) -> u16 {
+async fn propfind_status(client: &DavClient, fields: &[(&str, &str)]) -> u16 {
     let headers = [fields, &[("depth", "0")]].concat();
     client.send("PROPFIND", "/dav/", &headers, "").await.status
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forwarded_counts_where_the_proxies_write_it_and_nothing_else_then() {
+async fn forwarded_header_is_used_only_when_configured() {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
         settings.forwarding_headers = ForwardingHeaders::Forwarded;
         settings.insecure_http = true;
     })
     .await;
-    gateway.user("alice", &["/:rw"]);
-    let client = gateway.dav("alice", &gateway.token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]));
+    gateway.create_user("alice", &["/:rw"]);
+    let client = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "--ip", "192.0.2.0/24"]));
     let cases: [(&[(&str, &str)], u16); 6] = [
         (&[], 401),
         (&[("forwarded", "for=198.51.100.1, for=\"192.0.2.7:99\"")], 207),
@@ -71,45 +71,45 @@ async fn forwarded_counts_where_the_proxies_write_it_and_nothing_else_then() {
         (&[("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=192.0.2.7")], 207),
     ];
     for (fields, wanted) in cases {
-        assert_eq!(listed(&client, fields).await, wanted, "{fields:?}");
+        assert_eq!(propfind_status(&client, fields).await, wanted, "{fields:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_who_forwards_is_himself() {
-    let (gateway, token) = behind("10.0.0.0/8", BOTH).await;
+async fn forwarded_address_of_an_untrusted_peer_is_ignored() {
+    let (gateway, token) = start_behind_proxies("10.0.0.0/8", PROXY_PROTOCOL_ON).await;
     let client = gateway.dav("alice", &token);
     let headers = [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("depth", "0")];
     assert_eq!(client.send("PROPFIND", "/dav/", &headers, "").await.status, 401);
-    let request = [LINE.as_bytes(), options(client.authorization()).as_bytes()].concat();
-    assert!(!String::from_utf8_lossy(&raw(gateway.http, &request).await).contains(" 207 "));
-    assert!(Sftp::connect(gateway.sftp, "alice", &token).await.is_none());
-    let wide = gateway.token("alice", &["-e", "1h"]);
-    assert!(Sftp::connect(gateway.sftp, "alice", &wide).await.is_some(), "who is no proxy sends no header");
+    let request = [PROXY_V1_HEADER.as_bytes(), options_request(client.authorization()).as_bytes()].concat();
+    assert!(!String::from_utf8_lossy(&send_raw(gateway.http, &request).await).contains(" 207 "));
+    assert!(SftpClient::connect(gateway.sftp, "alice", &token).await.is_none());
+    let wide = gateway.create_token("alice", &["-e", "1h"]);
+    assert!(SftpClient::connect(gateway.sftp, "alice", &wide).await.is_some(), "who is no proxy sends no header");
 }
 
-const LINE: &str = "PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n";
+const PROXY_V1_HEADER: &str = "PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n";
 
-fn options(authorization: &str) -> String {
+fn options_request(authorization: &str) -> String {
     format!(
         "PROPFIND /dav/ HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\nDepth: 0\r\nX-Forwarded-For: 198.51.100.1\r\nConnection: close\r\n\r\n"
     )
 }
 
 /// Version 2: TCP over IPv4 from 192.0.2.7, over TLS.
-const BINARY: &[u8] =
+const PROXY_V2_HEADER: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x14\xc0\0\x02\x07\x7f\0\0\x01\x12\x67\x01\xbb\x20\0\x05\x01\0\0\0\0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_protocol_names_callers_of_http() {
-    let (gateway, token) = behind("127.0.0.0/8", BOTH).await;
-    let request = options(gateway.dav("alice", &token).authorization());
+async fn proxy_protocol_sets_the_http_client_address() {
+    let (gateway, token) = start_behind_proxies("127.0.0.0/8", PROXY_PROTOCOL_ON).await;
+    let request = options_request(gateway.dav("alice", &token).authorization());
     let answer = async |header: &[u8]| {
-        let answer = raw(gateway.http, &[header, request.as_bytes()].concat()).await;
+        let answer = send_raw(gateway.http, &[header, request.as_bytes()].concat()).await;
         String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned()
     };
-    assert_eq!(answer(LINE.as_bytes()).await, "207", "and the caller forwards for nobody");
-    assert_eq!(answer(BINARY).await, "207");
+    assert_eq!(answer(PROXY_V1_HEADER.as_bytes()).await, "207", "and the caller forwards for nobody");
+    assert_eq!(answer(PROXY_V2_HEADER).await, "207");
     assert_eq!(answer(b"PROXY TCP4 198.51.100.1 127.0.0.1 4711 443\r\n").await, "401");
     assert_eq!(answer(b"PROXY UNKNOWN\r\n").await, "401", "the proxy's own; it forwards for another");
     assert_eq!(answer(b"").await, "", "a proxy that says nothing of its caller");
@@ -117,21 +117,21 @@ async fn the_proxy_protocol_names_callers_of_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_protocol_names_callers_of_sftp() {
-    let (gateway, token) = behind("127.0.0.0/8", BOTH).await;
+async fn proxy_protocol_sets_the_sftp_client_address() {
+    let (gateway, token) = start_behind_proxies("127.0.0.0/8", PROXY_PROTOCOL_ON).await;
     for (header, wanted) in [
-        (LINE.as_bytes(), true),
-        (BINARY, true),
+        (PROXY_V1_HEADER.as_bytes(), true),
+        (PROXY_V2_HEADER, true),
         (b"PROXY TCP4 198.51.100.1 127.0.0.1 4711 22\r\n", false),
         (b"PROXY UNKNOWN\r\n", false),
     ] {
-        let relay = relay(gateway.sftp, header).await;
-        assert_eq!(Sftp::connect(relay, "alice", &token).await.is_some(), wanted, "{header:?}");
+        let relay = proxy_with_header(gateway.sftp, header).await;
+        assert_eq!(SftpClient::connect(relay, "alice", &token).await.is_some(), wanted, "{header:?}");
     }
 }
 
 /// A proxy that sends a header first.
-async fn relay(to: SocketAddr, header: &'static [u8]) -> SocketAddr {
+async fn proxy_with_header(to: SocketAddr, header: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {

@@ -2,32 +2,32 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, Rest, id_of};
+use crate::support::{Fixture, RestClient, token_id};
 
-const NOTHING: Value = Value::Null;
+const NO_BODY: Value = Value::Null;
 
 /// A gateway with an administrator, alice, who may read and write `/alice`, and bob.
-async fn gateway() -> (Fixture, Rest, Rest, Rest) {
+async fn start_gateway() -> (Fixture, RestClient, RestClient, RestClient) {
     let gateway = Fixture::start().await;
     for folder in ["/alice/docs", "/bob"] {
-        gateway.folder(folder);
+        gateway.create_host_directory(folder);
     }
-    gateway.patgate(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
-    let alice = gateway.login("alice", "/alice:rw");
-    let bob = gateway.login("bob", "/bob:rw");
-    let root = gateway.token("root", &["-e", "1h", "--role", "admin"]);
+    gateway.run_cli(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
+    let alice = gateway.create_user_and_token("alice", "/alice:rw");
+    let bob = gateway.create_user_and_token("bob", "/bob:rw");
+    let root = gateway.create_token("root", &["-e", "1h", "--role", "admin"]);
     let (root, alice, bob) = (gateway.rest("root", &root), gateway.rest("alice", &alice), gateway.rest("bob", &bob));
     (gateway, root, alice, bob)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_is_in_the_answer_that_makes_it_and_in_no_other() {
-    let (_gateway, root, alice, _) = gateway().await;
+async fn secret_appears_only_in_the_response_that_creates_it() {
+    let (_gateway, root, alice, _) = start_gateway().await;
     let made = alice.send("POST", "/api/v1/tokens", json!({ "name": "laptop", "window": "10m" })).await;
     assert_eq!((made.status, made.header("cache-control")), (201, "no-store"), "{}", made.text());
     let secret = made.json()["token"].as_str().expect("the secret").to_owned();
-    let id = id_of(&secret).to_owned();
+    let id = token_id(&secret).to_owned();
     assert_eq!((made.json()["id"].as_str(), made.header("location")), (Some(&*id), &*format!("/api/v1/tokens/{id}")));
     assert_eq!((made.json()["window_seconds"].as_u64(), made.json()["name"].as_str()), (Some(600), Some("laptop")));
     for path in [made.header("location"), "/api/v1/tokens", "/api/v1/audit", "/api/v1/tokens/self", "/auth/token/"] {
@@ -37,60 +37,60 @@ async fn a_secret_is_in_the_answer_that_makes_it_and_in_no_other() {
         assert!(!answer.text().contains(&secret[13..]), "{path}");
         assert_eq!(answer.header("cache-control"), "no-store", "{path}");
     }
-    let rotated = alice.send("POST", &format!("/api/v1/tokens/{id}/rotate"), NOTHING).await;
+    let rotated = alice.send("POST", &format!("/api/v1/tokens/{id}/rotate"), NO_BODY).await;
     let new = rotated.json()["token"].as_str().expect("another secret").to_owned();
-    assert!(rotated.status == 200 && new != secret && id_of(&new) == id);
+    assert!(rotated.status == 200 && new != secret && token_id(&new) == id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_ones_own_needs_a_role_and_a_hidden_token_is_a_missing_one() {
-    let (gateway, root, alice, bob) = gateway().await;
-    let theirs = gateway.token("bob", &["-e", "1h"]);
+async fn other_users_tokens_need_a_role_and_otherwise_answer_as_missing() {
+    let (gateway, root, alice, bob) = start_gateway().await;
+    let theirs = gateway.create_token("bob", &["-e", "1h"]);
     for (method, path, body) in [
-        ("GET", "", NOTHING),
+        ("GET", "", NO_BODY),
         ("PATCH", "", json!({ "name": "x" })),
-        ("POST", "/rotate", NOTHING),
-        ("DELETE", "", NOTHING),
+        ("POST", "/rotate", NO_BODY),
+        ("DELETE", "", NO_BODY),
     ] {
         let (hidden, missing) =
-            (format!("/api/v1/tokens/{}{path}", id_of(&theirs)), format!("/api/v1/tokens/00000000{path}"));
+            (format!("/api/v1/tokens/{}{path}", token_id(&theirs)), format!("/api/v1/tokens/00000000{path}"));
         let hidden = alice.send(method, &hidden, body.clone()).await;
         let missing = alice.send(method, &missing, body).await;
-        assert_eq!((hidden.status, hidden.problem()), (404, "unknown-token".to_owned()), "{method} {path}");
-        let text = hidden.text().replace(id_of(&theirs), "00000000");
+        assert_eq!((hidden.status, hidden.problem_kind()), (404, "unknown-token".to_owned()), "{method} {path}");
+        let text = hidden.text().replace(token_id(&theirs), "00000000");
         assert_eq!((text, hidden.status), (missing.text(), missing.status), "{method} {path}");
     }
-    assert_eq!(bob.get(&format!("/api/v1/tokens/{}", id_of(&theirs))).await.status, 200);
+    assert_eq!(bob.get(&format!("/api/v1/tokens/{}", token_id(&theirs))).await.status, 200);
     for (method, path, body) in [
-        ("GET", "/api/v1/users", NOTHING),
+        ("GET", "/api/v1/users", NO_BODY),
         ("POST", "/api/v1/users", json!({ "login": "eve" })),
         ("PATCH", "/api/v1/users/bob", json!({ "disabled": true })),
-        ("DELETE", "/api/v1/users/bob", NOTHING),
+        ("DELETE", "/api/v1/users/bob", NO_BODY),
         ("POST", "/api/v1/users/alice/grants", json!({ "path": "/bob", "permission": "r" })),
-        ("GET", "/api/v1/policy", NOTHING),
+        ("GET", "/api/v1/policy", NO_BODY),
         ("PATCH", "/api/v1/policy", json!({ "allow-never": true })),
-        ("GET", "/api/v1/audit", NOTHING),
-        ("GET", "/api/v1/tokens?owner=bob", NOTHING),
+        ("GET", "/api/v1/audit", NO_BODY),
+        ("GET", "/api/v1/tokens?owner=bob", NO_BODY),
         ("POST", "/api/v1/tokens", json!({ "owner": "bob" })),
     ] {
         let refused = alice.send(method, path, body.clone()).await;
-        assert_eq!((refused.status, refused.problem()), (403, "role-missing".to_owned()), "{method} {path}");
+        assert_eq!((refused.status, refused.problem_kind()), (403, "role-missing".to_owned()), "{method} {path}");
         assert!(refused.json()["detail"].as_str().is_some_and(|detail| detail.contains("the role ")), "{path}");
         assert!(root.send(method, path, body).await.status < 300, "{method} {path}");
         if path == "/api/v1/users/bob" && method == "PATCH" {
             root.send(method, path, json!({ "disabled": false })).await;
         }
         if method == "DELETE" {
-            gateway.user("bob", &["/bob:rw"]);
+            gateway.create_user("bob", &["/bob:rw"]);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_see_their_own_tokens_and_pages_stand_still_while_others_come() {
-    let (gateway, root, alice, _) = gateway().await;
+async fn token_pages_are_stable_while_tokens_are_created() {
+    let (gateway, root, alice, _) = start_gateway().await;
     for _ in 0..6 {
-        gateway.token("alice", &["-e", "1h"]);
+        gateway.create_token("alice", &["-e", "1h"]);
     }
     let ids = |answer: &Value| -> Vec<String> {
         let tokens = answer.as_array().expect("a list").iter();
@@ -104,7 +104,7 @@ async fn users_see_their_own_tokens_and_pages_stand_still_while_others_come() {
         let page = alice.get(&path).await;
         assert_eq!(page.status, 200, "{path}");
         seen.extend(ids(&page.json()));
-        gateway.token("alice", &["-e", "1h"]);
+        gateway.create_token("alice", &["-e", "1h"]);
         let link = page.header("link").to_owned();
         let Some(next) = link.strip_prefix('<').and_then(|link| link.split_once(">; rel=\"next\"")) else { break };
         path = next.0.to_owned();
@@ -123,45 +123,45 @@ async fn users_see_their_own_tokens_and_pages_stand_still_while_others_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_was_meant_for_another_version_is_refused() {
-    let (gateway, _, alice, _) = gateway().await;
-    let path = format!("/api/v1/tokens/{}", id_of(&gateway.token("alice", &["-e", "1h"])));
+async fn if_match_with_an_outdated_version_is_refused() {
+    let (gateway, _, alice, _) = start_gateway().await;
+    let path = format!("/api/v1/tokens/{}", token_id(&gateway.create_token("alice", &["-e", "1h"])));
     let seen = alice.get(&path).await;
     let first = seen.header("etag").to_owned();
     assert!(first.starts_with('"'), "{first}");
     let change = |name: &str| json!({ "name": name });
-    let changed = alice.with("PATCH", &path, &[("if-match", &first)], change("one")).await;
+    let changed = alice.send_with_headers("PATCH", &path, &[("if-match", &first)], change("one")).await;
     assert_eq!((changed.status, changed.json()["name"].as_str()), (200, Some("one")), "{}", changed.text());
     assert_ne!(changed.header("etag"), first);
-    let late = alice.with("PATCH", &path, &[("if-match", &first)], change("two")).await;
-    assert_eq!((late.status, late.problem()), (412, "changed".to_owned()));
+    let late = alice.send_with_headers("PATCH", &path, &[("if-match", &first)], change("two")).await;
+    assert_eq!((late.status, late.problem_kind()), (412, "changed".to_owned()));
     assert_eq!(alice.get(&path).await.json()["name"], "one");
-    assert_eq!(alice.with("PATCH", &path, &[("if-match", "*")], change("three")).await.status, 200);
-    assert_eq!(alice.with("PATCH", &path, &[], change("four")).await.status, 200);
-    let wider = alice.with("PATCH", &path, &[], json!({ "expires_at": "2999-01-01T00:00:00Z" })).await;
-    assert_eq!((wider.status, wider.problem()), (422, "widens".to_owned()));
+    assert_eq!(alice.send_with_headers("PATCH", &path, &[("if-match", "*")], change("three")).await.status, 200);
+    assert_eq!(alice.send_with_headers("PATCH", &path, &[], change("four")).await.status, 200);
+    let wider = alice.send_with_headers("PATCH", &path, &[], json!({ "expires_at": "2999-01-01T00:00:00Z" })).await;
+    assert_eq!((wider.status, wider.problem_kind()), (422, "widens".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoking_is_repeatable_and_takes_effect_on_the_next_request() {
-    let (gateway, _, alice, _) = gateway().await;
-    let token = gateway.token("alice", &["-e", "1h"]);
+async fn revocation_is_idempotent_and_applies_to_the_next_request() {
+    let (gateway, _, alice, _) = start_gateway().await;
+    let token = gateway.create_token("alice", &["-e", "1h"]);
     let other = gateway.rest("alice", &token);
     assert_eq!(other.get("/api/v1/tokens/self").await.status, 200);
-    let path = format!("/api/v1/tokens/{}", id_of(&token));
+    let path = format!("/api/v1/tokens/{}", token_id(&token));
     for _ in 0..2 {
-        assert_eq!(alice.send("DELETE", &path, NOTHING).await.status, 204);
+        assert_eq!(alice.send("DELETE", &path, NO_BODY).await.status, 204);
     }
     let refused = other.get("/api/v1/tokens/self").await;
-    assert_eq!((refused.status, refused.problem()), (401, "denied".to_owned()));
+    assert_eq!((refused.status, refused.problem_kind()), (401, "denied".to_owned()));
     assert!(refused.headers.get_all("www-authenticate").iter().count() == 2);
     assert_eq!(alice.get(&path).await.json()["state"], "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_are_shown_as_far_as_the_caller_can_see() {
-    let (gateway, root, alice, _) = gateway().await;
-    let (mine, theirs) = (gateway.node("/alice/docs"), gateway.node("/bob"));
+async fn only_visible_nodes_are_listed() {
+    let (gateway, root, alice, _) = start_gateway().await;
+    let (mine, theirs) = (gateway.node_id("/alice/docs"), gateway.node_id("/bob"));
     let found = alice.get("/api/v1/nodes?path=/alice/docs").await;
     assert_eq!(found.json(), json!([{ "node": mine, "path": "/alice/docs", "dangling": false }]));
     assert_eq!(alice.get(&format!("/api/v1/nodes/{mine}")).await.json()["path"], "/alice/docs");
@@ -175,14 +175,15 @@ async fn nodes_are_shown_as_far_as_the_caller_can_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_nodes_in_a_drop_box_are_not_listed() {
-    let (gateway, root, ..) = gateway().await;
-    gateway.folder("/drop/hidden/out/deep");
-    gateway.folder("/drop/way/shut");
-    let drop = gateway.node("/drop");
-    let [way, out, deep] = ["/drop/hidden", "/drop/hidden/out", "/drop/hidden/out/deep"].map(|path| gateway.node(path));
-    let [other, shut] = ["/drop/way", "/drop/way/shut"].map(|path| gateway.node(path));
-    let listed = async |rest: &Rest, under: &str| {
+async fn nodes_in_a_drop_box_are_not_listed() {
+    let (gateway, root, ..) = start_gateway().await;
+    gateway.create_host_directory("/drop/hidden/out/deep");
+    gateway.create_host_directory("/drop/way/shut");
+    let drop = gateway.node_id("/drop");
+    let [way, out, deep] =
+        ["/drop/hidden", "/drop/hidden/out", "/drop/hidden/out/deep"].map(|path| gateway.node_id(path));
+    let [other, shut] = ["/drop/way", "/drop/way/shut"].map(|path| gateway.node_id(path));
+    let listed = async |rest: &RestClient, under: &str| {
         let answer = rest.get(&format!("/api/v1/nodes?under={under}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let of = |node: &Value| node["node"].as_str().expect("an id").to_owned();
@@ -195,45 +196,45 @@ async fn the_nodes_in_a_drop_box_are_not_listed() {
         nodes.sort();
         nodes
     };
-    let writer = gateway.rest("carol", &gateway.login("carol", "/drop:w"));
+    let writer = gateway.rest("carol", &gateway.create_user_and_token("carol", "/drop:w"));
     assert_eq!(listed(&writer, "/drop").await, sorted(&[&drop]), "its root, and nothing in it");
     assert_eq!(writer.get("/api/v1/nodes?path=/drop/way").await.json()[0]["node"], *other, "by name it is found");
-    gateway.user("dora", &["/drop:w", "/drop/hidden/out:r"]);
-    let both = gateway.rest("dora", &gateway.token("dora", &["-e", "1h"]));
+    gateway.create_user("dora", &["/drop:w", "/drop/hidden/out:r"]);
+    let both = gateway.rest("dora", &gateway.create_token("dora", &["-e", "1h"]));
     assert_eq!(listed(&both, "/drop").await, sorted(&[&drop, &way, &out, &deep]), "the way down to what can be read");
     assert_eq!(listed(&root, "/drop").await, sorted(&[&drop, &way, &out, &deep, &other, &shut]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_made_changed_and_deleted() {
-    let (gateway, root, ..) = gateway().await;
+    let (gateway, root, ..) = start_gateway().await;
     let made = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
     assert_eq!((made.status, made.header("location")), (201, "/api/v1/users/eve"), "{}", made.text());
     assert_eq!(made.json()["home"], "/eve");
-    assert!(gateway.host("/eve").is_dir());
+    assert!(gateway.host_path("/eve").is_dir());
     let twice = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
-    assert_eq!((twice.status, twice.problem()), (409, "user-exists".to_owned()));
+    assert_eq!((twice.status, twice.problem_kind()), (409, "user-exists".to_owned()));
     let grant = json!({ "path": "/alice", "permission": "r" });
     let given = root.send("POST", "/api/v1/users/eve/grants", grant).await;
     assert_eq!((given.status, given.json()["permission"].as_str()), (201, Some("r")), "{}", given.text());
     let place = given.header("location").to_owned();
     assert_eq!(root.get(&place).await.json(), given.json());
-    let token = gateway.token("eve", &["-e", "1h"]);
+    let token = gateway.create_token("eve", &["-e", "1h"]);
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 207);
-    assert_eq!(root.send("DELETE", &place, NOTHING).await.status, 204);
+    assert_eq!(root.send("DELETE", &place, NO_BODY).await.status, 204);
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 404);
-    assert_eq!((root.get(&place).await.status, root.send("DELETE", &place, NOTHING).await.status), (404, 404));
+    assert_eq!((root.get(&place).await.status, root.send("DELETE", &place, NO_BODY).await.status), (404, 404));
     let disabled = root.send("PATCH", "/api/v1/users/eve", json!({ "disabled": true, "roles": ["audit.read"] })).await;
     assert!(disabled.json()["disabled_at"].is_string() && disabled.json()["roles"] == json!(["audit.read"]));
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/eve/").await, 401);
-    assert_eq!(root.send("DELETE", "/api/v1/users/eve", NOTHING).await.status, 204);
-    assert_eq!(root.get("/api/v1/users/eve").await.problem(), "unknown-user");
-    assert!(gateway.host("/eve").is_dir(), "its files stay");
+    assert_eq!(root.send("DELETE", "/api/v1/users/eve", NO_BODY).await.status, 204);
+    assert_eq!(root.get("/api/v1/users/eve").await.problem_kind(), "unknown-user");
+    assert!(gateway.host_path("/eve").is_dir(), "its files stay");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_lifetimes_of_the_policy_move_at_once() {
-    let (_gateway, root, ..) = gateway().await;
+async fn policy_lifetimes_are_changed_atomically() {
+    let (_gateway, root, ..) = start_gateway().await;
     for (default, max) in [("1d", "2d"), ("30d", "60d"), ("1h", "1h")] {
         let change = json!({ "default-lifetime": default, "max-lifetime": max });
         let changed = root.send("PATCH", "/api/v1/policy", change).await;
@@ -248,7 +249,7 @@ async fn both_lifetimes_of_the_policy_move_at_once() {
         json!({ "allow-never": true, "max-tokens-per-user": 7, "default-lifetime": "2d", "max-lifetime": "1d" }),
     ] {
         let refused = root.send("PATCH", "/api/v1/policy", change.clone()).await;
-        assert_eq!((refused.status, refused.problem()), (422, "unfit".to_owned()), "{change}");
+        assert_eq!((refused.status, refused.problem_kind()), (422, "unfit".to_owned()), "{change}");
     }
     let policy = root.get("/api/v1/policy").await.json();
     let kept = (&policy["allow-never"], &policy["max-tokens-per-user"], &policy["max-lifetime"]);
@@ -256,14 +257,14 @@ async fn both_lifetimes_of_the_policy_move_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_a_user_is_made_whole_and_told_even_where_it_ends_who_asks() {
-    let (gateway, root, ..) = gateway().await;
-    gateway.patgate(&["admin", "user", "create", "help", "--no-home", "--role", "users.manage"]);
-    let help = gateway.rest("help", &gateway.token("help", &["-e", "1h", "--role", "users.manage"]));
+async fn user_change_that_ends_the_callers_session_is_complete_and_answered() {
+    let (gateway, root, ..) = start_gateway().await;
+    gateway.run_cli(&["admin", "user", "create", "help", "--no-home", "--role", "users.manage"]);
+    let help = gateway.rest("help", &gateway.create_token("help", &["-e", "1h", "--role", "users.manage"]));
     let refused = help.send("PATCH", "/api/v1/users/bob", json!({ "disabled": true, "roles": ["audit.read"] })).await;
-    assert_eq!((refused.status, refused.problem()), (403, "role-missing".to_owned()));
+    assert_eq!((refused.status, refused.problem_kind()), (403, "role-missing".to_owned()));
     let bob = root.get("/api/v1/users/bob").await.json();
-    assert_eq!((&bob["disabled_at"], &bob["roles"]), (&NOTHING, &json!([])), "what is refused is refused whole");
+    assert_eq!((&bob["disabled_at"], &bob["roles"]), (&NO_BODY, &json!([])), "what is refused is refused whole");
     let last = help.send("PATCH", "/api/v1/users/help", json!({ "disabled": true, "roles": [] })).await;
     assert_eq!((last.status, &last.json()["roles"]), (200, &json!([])), "{}", last.text());
     assert!(last.json()["disabled_at"].is_string());
@@ -271,52 +272,52 @@ async fn a_change_of_a_user_is_made_whole_and_told_even_where_it_ends_who_asks()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_the_wrong_way_is_refused_as_http_has_it() {
-    let (gateway, root, ..) = gateway().await;
+async fn malformed_requests_get_the_http_status_for_their_fault() {
+    let (gateway, root, ..) = start_gateway().await;
     let stranger = gateway.rest("root", "pgt_nobody");
     for path in ["/api/v1/tokens", "/api", "/api/v1/nothing", "/auth/verify", "/auth/token/JhxND7ci"] {
         assert_eq!(stranger.get(path).await.status, 401, "{path}");
     }
     let document = stranger.get("/api/v1/openapi.json").await;
     assert_eq!((document.status, document.json()["openapi"].as_str()), (200, Some("3.1.0")));
-    assert_eq!(root.get("/api/v1/nothing").await.problem(), "nothing-here");
-    let wrong = root.send("PUT", "/api/v1/policy", NOTHING).await;
-    assert_eq!((wrong.status, wrong.problem()), (405, "method-not-allowed".to_owned()));
+    assert_eq!(root.get("/api/v1/nothing").await.problem_kind(), "nothing-here");
+    let wrong = root.send("PUT", "/api/v1/policy", NO_BODY).await;
+    assert_eq!((wrong.status, wrong.problem_kind()), (405, "method-not-allowed".to_owned()));
     assert!(wrong.header("allow").contains("PATCH"), "{}", wrong.header("allow"));
-    let accept = root.with("GET", "/api/v1/policy", &[("accept", "text/html")], NOTHING).await;
-    assert_eq!(accept.problem(), "not-acceptable");
-    assert_eq!(root.form("/api/v1/tokens", "name=x".to_owned()).await.problem(), "unsupported-type");
+    let accept = root.send_with_headers("GET", "/api/v1/policy", &[("accept", "text/html")], NO_BODY).await;
+    assert_eq!(accept.problem_kind(), "not-acceptable");
+    assert_eq!(root.post_form("/api/v1/tokens", "name=x".to_owned()).await.problem_kind(), "unsupported-type");
     let large = json!({ "description": "x".repeat(70_000) });
-    assert_eq!(root.send("POST", "/api/v1/tokens", large).await.problem(), "too-large");
+    assert_eq!(root.send("POST", "/api/v1/tokens", large).await.problem_kind(), "too-large");
     for body in [json!({ "nmae": "x" }), json!([]), json!({ "limits": [] }), json!({ "scopes": ["path:/../x:r"] })] {
         let refused = root.send("POST", "/api/v1/tokens", body.clone()).await;
-        assert_eq!((refused.status, refused.problem()), (422, "unfit".to_owned()), "{body}");
+        assert_eq!((refused.status, refused.problem_kind()), (422, "unfit".to_owned()), "{body}");
     }
-    let head = root.send("HEAD", "/api/v1/policy", NOTHING).await;
+    let head = root.send("HEAD", "/api/v1/policy", NO_BODY).await;
     assert_eq!((head.status, head.body.len(), head.header("content-type")), (200, 0, "application/json"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rule_that_decides_is_told() {
-    let (gateway, root, alice, _) = gateway().await;
-    let scoped = gateway.token("alice", &["-e", "1h", "-s", "path:/alice/docs:r"]);
-    let ask = |operation: &str, path: &str| json!({ "token": id_of(&scoped), "operation": operation, "path": path });
+async fn explain_names_the_deciding_rule() {
+    let (gateway, root, alice, _) = start_gateway().await;
+    let scoped = gateway.create_token("alice", &["-e", "1h", "-s", "path:/alice/docs:r"]);
+    let ask = |operation: &str, path: &str| json!({ "token": token_id(&scoped), "operation": operation, "path": path });
     let allowed = alice.send("POST", "/api/v1/explain", ask("read", "/alice/docs/x")).await.json();
     assert_eq!((&allowed["allowed"], &allowed["decided_by"]["rule"]), (&json!(true), &json!("granted")));
     let denied = alice.send("POST", "/api/v1/explain", ask("write", "/alice/docs/x")).await.json();
     assert_eq!((&denied["allowed"], &denied["decided_by"]["rule"]), (&json!(false), &json!("out_of_scope")));
-    let printed = gateway.patgate(&["explain", "--token", id_of(&scoped), "write", "/alice/docs/x", "--json"]);
+    let printed = gateway.run_cli(&["explain", "--token", token_id(&scoped), "write", "/alice/docs/x", "--json"]);
     let printed: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(printed, denied);
     assert_eq!(root.send("POST", "/api/v1/explain", ask("eat", "/")).await.status, 422);
     let aimed = |operation: &str, to: Value| json!({ "operation": operation, "path": "/alice/x", "to": to });
     for (operation, to, status) in [
-        ("move", NOTHING, 422),
-        ("copy", NOTHING, 422),
-        ("link", NOTHING, 422),
+        ("move", NO_BODY, 422),
+        ("copy", NO_BODY, 422),
+        ("link", NO_BODY, 422),
         ("read", json!("/alice/y"), 422),
         ("move", json!("/alice/y"), 200),
-        ("read", NOTHING, 200),
+        ("read", NO_BODY, 200),
     ] {
         let answer = alice.send("POST", "/api/v1/explain", aimed(operation, to.clone())).await;
         assert_eq!(answer.status, status, "{operation} {to}: {}", answer.text());

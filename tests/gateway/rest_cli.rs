@@ -3,16 +3,16 @@
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
-use crate::support::{Fixture, id_of};
+use crate::support::{Fixture, token_id};
 
 /// Runs the program against the gateway's address with a token.
-fn remote<S: AsRef<OsStr>>(gateway: &Fixture, token: &str, arguments: &[S]) -> Output {
+fn run_remote<S: AsRef<OsStr>>(gateway: &Fixture, token: &str, arguments: &[S]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     command.env_clear().env("PATGATE_SERVER", format!("http://{}", gateway.http)).env("PATGATE_TOKEN", token);
     command.args(arguments).output().expect("the program runs")
 }
 
-fn text(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).expect("text").trim().to_owned()
 }
@@ -21,23 +21,24 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-async fn gateway() -> (Fixture, String) {
+async fn start_gateway() -> (Fixture, String) {
     let gateway = Fixture::start().await;
-    gateway.folder("/projects");
-    gateway.patgate(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
-    let token = gateway.token("root", &["-e", "1h", "--role", "admin"]);
+    gateway.create_host_directory("/projects");
+    gateway.run_cli(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
+    let token = gateway.create_token("root", &["-e", "1h", "--role", "admin"]);
     // Used once, so that its last use changes no more while both are asked.
-    text(&remote(&gateway, &token, &["policy", "show"]));
+    output_text(&run_remote(&gateway, &token, &["policy", "show"]));
     (gateway, token)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_shown_over_the_network_is_what_is_shown_on_the_state_directory() {
-    let (gateway, token) = gateway().await;
-    gateway.user("alice", &["/projects:rw"]);
-    let other = gateway.token("alice", &["-e", "2h", "-a", "10m", "-s", "path:/projects:r", "--protocol", "sftp"]);
-    let (id, node) = (id_of(&other), gateway.node("/projects"));
+async fn remote_output_equals_local_output() {
+    let (gateway, token) = start_gateway().await;
+    gateway.create_user("alice", &["/projects:rw"]);
+    let other =
+        gateway.create_token("alice", &["-e", "2h", "-a", "10m", "-s", "path:/projects:r", "--protocol", "sftp"]);
+    let (id, node) = (token_id(&other), gateway.node_id("/projects"));
     for line in [
         format!("apitoken show {id}"),
         "apitoken list --owner alice".to_owned(),
@@ -54,7 +55,8 @@ async fn what_is_shown_over_the_network_is_what_is_shown_on_the_state_directory(
     ] {
         for json in ["", " --json"] {
             let line = format!("{line}{json}");
-            let (here, there) = (gateway.patgate(&words(&line)), text(&remote(&gateway, &token, &words(&line))));
+            let (here, there) =
+                (gateway.run_cli(&words(&line)), output_text(&run_remote(&gateway, &token, &words(&line))));
             assert_eq!(here, there, "{line}");
             assert!(!there.contains(&other[13..]), "{line}");
         }
@@ -63,8 +65,8 @@ async fn what_is_shown_over_the_network_is_what_is_shown_on_the_state_directory(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_tokens_are_managed_over_the_network() {
-    let (gateway, token) = gateway().await;
-    let run = |line: &str| text(&remote(&gateway, &token, &words(line)));
+    let (gateway, token) = start_gateway().await;
+    let run = |line: &str| output_text(&run_remote(&gateway, &token, &words(line)));
     assert_eq!(run("admin user create eve"), "User eve has been created and reaches rw /eve");
     assert_eq!(run("admin user grant eve /projects:r"), "User eve may read /projects");
     let secret = run("admin user token -u eve -e 1h -s path:/projects:r -q");
@@ -73,17 +75,17 @@ async fn users_and_tokens_are_managed_over_the_network() {
     assert!(shown.contains("rw /eve") && shown.contains("r /projects"), "{shown}");
     assert_eq!(run("admin user revoke-grant eve /projects"), "User eve has no grant on /projects any more");
     assert_eq!(gateway.dav("eve", &secret).status("PROPFIND", "/dav/projects/").await, 404);
-    let edited = run(&format!("apitoken edit {} --name narrow --tag x --expiry-date 30m", id_of(&secret)));
+    let edited = run(&format!("apitoken edit {} --name narrow --tag x --expiry-date 30m", token_id(&secret)));
     assert!(edited.contains("narrow") && edited.contains("tagged x"), "{edited}");
-    let rotated = run(&format!("apitoken rotate {} -q", id_of(&secret)));
-    assert!(id_of(&rotated) == id_of(&secret) && rotated != secret);
+    let rotated = run(&format!("apitoken rotate {} -q", token_id(&secret)));
+    assert!(token_id(&rotated) == token_id(&secret) && rotated != secret);
     assert_eq!(
-        run(&format!("apitoken revoke {}", id_of(&secret))),
-        format!("ApiToken with id: {} has been revoked", id_of(&secret))
+        run(&format!("apitoken revoke {}", token_id(&secret))),
+        format!("ApiToken with id: {} has been revoked", token_id(&secret))
     );
     assert_eq!(run("apitoken revoke --all --owner eve"), "1 token of eve has been revoked");
     let child = run("admin user token -u root -e 10m");
-    let parent = format!("parent:  {}: this one is never wider, and dies with it", id_of(&token));
+    let parent = format!("parent:  {}: this one is never wider, and dies with it", token_id(&token));
     assert!(child.contains(&parent), "{child}");
     let mine = run("apitoken create --name laptop");
     assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
@@ -96,12 +98,12 @@ async fn users_and_tokens_are_managed_over_the_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_over_the_network_is_one_line_and_a_hint() {
-    let (gateway, token) = gateway().await;
-    gateway.user("alice", &["/projects:r"]);
-    let weak = gateway.token("alice", &["-e", "1h"]);
-    let longer = gateway.token("root", &["-e", "2h", "--role", "admin"]);
-    let rotation = format!("apitoken rotate {}", id_of(&longer));
+async fn remote_refusal_is_one_line_and_a_hint() {
+    let (gateway, token) = start_gateway().await;
+    gateway.create_user("alice", &["/projects:r"]);
+    let weak = gateway.create_token("alice", &["-e", "1h"]);
+    let longer = gateway.create_token("root", &["-e", "2h", "--role", "admin"]);
+    let rotation = format!("apitoken rotate {}", token_id(&longer));
     let lives_longer = "error: a token is rotated only with one that is at least as wide: it lives longer\n\
         hint: ask with a token that is at least as wide and lives as long";
     for (token, line, message, code) in [
@@ -119,7 +121,7 @@ async fn a_refusal_over_the_network_is_one_line_and_a_hint() {
         (&String::new(), "policy show", "error: PATGATE_TOKEN is not set", 1),
         (&token, "--server http://192.0.2.1 policy show", "error: http://192.0.2.1/ is not encrypted", 1),
     ] {
-        let output = remote(&gateway, token, &words(line));
+        let output = run_remote(&gateway, token, &words(line));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{line}: {stderr}");
         assert!(stderr.starts_with(message), "{line}: {stderr}");
@@ -129,20 +131,20 @@ async fn a_refusal_over_the_network_is_one_line_and_a_hint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_same_hint() {
-    let (gateway, token) = gateway().await;
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "2"]);
-    gateway.user("alice", &["/projects:r"]);
+async fn remote_refusals_equal_local_refusals() {
+    let (gateway, token) = start_gateway().await;
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "2"]);
+    gateway.create_user("alice", &["/projects:r"]);
     std::os::unix::fs::symlink("nowhere", gateway.root().join("projects/link")).expect("a link");
-    gateway.user("off", &[]);
-    gateway.patgate(&["admin", "user", "disable", "off"]);
-    gateway.user("full", &[]);
-    let dead = gateway.token("alice", &["-e", "1h"]);
-    let dead = id_of(&dead);
-    gateway.patgate(&["apitoken", "revoke", dead]);
-    let live = gateway.token("full", &["-e", "1h"]);
-    let live = id_of(&live);
-    gateway.token("full", &["-e", "1h"]);
+    gateway.create_user("off", &[]);
+    gateway.run_cli(&["admin", "user", "disable", "off"]);
+    gateway.create_user("full", &[]);
+    let dead = gateway.create_token("alice", &["-e", "1h"]);
+    let dead = token_id(&dead);
+    gateway.run_cli(&["apitoken", "revoke", dead]);
+    let live = gateway.create_token("full", &["-e", "1h"]);
+    let live = token_id(&live);
+    gateway.create_token("full", &["-e", "1h"]);
     for line in [
         "admin user create alice",
         "admin user create eve --grant /none:r",
@@ -174,7 +176,7 @@ async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_
         "explain --token 00000000 read /",
         "explain --token 00000000 move /",
     ] {
-        let (here, there) = (gateway.try_patgate(&words(line)), remote(&gateway, &token, &words(line)));
+        let (here, there) = (gateway.try_run_cli(&words(line)), run_remote(&gateway, &token, &words(line)));
         let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((told(&here), here.status.code()), (told(&there), there.status.code()), "{line}");
         assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
@@ -189,14 +191,17 @@ async fn what_is_refused_over_the_network_is_refused_in_the_same_words_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_that_speak_to_no_server_refuse_one() {
-    let (gateway, token) = gateway().await;
+async fn local_commands_refuse_the_server_flag() {
+    let (gateway, token) = start_gateway().await;
     for line in ["serve --root .", "quickstart", "client", "doctor", "completions bash", "man /nowhere"] {
-        let output = remote(&gateway, &token, &words(&format!("--server http://127.0.0.1:1 {line}")));
+        let output = run_remote(&gateway, &token, &words(&format!("--server http://127.0.0.1:1 {line}")));
         let (code, text) = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
         let name = line.split(' ').next().expect("a word");
         let message = format!("error: patgate {name} works on this machine, not over the network\nhint: ");
         assert!(code == Some(2) && text.starts_with(&message) && output.stdout.is_empty(), "{line}: {text}");
     }
-    assert!(text(&remote(&gateway, &token, &["client"])).contains("rclone"), "one in the environment is for others");
+    assert!(
+        output_text(&run_remote(&gateway, &token, &["client"])).contains("rclone"),
+        "one in the environment is for others"
+    );
 }

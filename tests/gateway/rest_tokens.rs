@@ -6,12 +6,12 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
-use crate::support::{Fixture, id_of};
+use crate::support::{Fixture, token_id};
 
-const NOTHING: Value = Value::Null;
+const NO_BODY: Value = Value::Null;
 
 /// Runs the command line over the network with a token.
-fn over_network(gateway: &Fixture, token: &str, arguments: &[&str]) -> Output {
+fn run_remote(gateway: &Fixture, token: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     command.env_clear().env("PATGATE_SERVER", format!("http://{}", gateway.http)).env("PATGATE_TOKEN", token);
     command.args(arguments).output().expect("the program runs")
@@ -20,46 +20,46 @@ fn over_network(gateway: &Fixture, token: &str, arguments: &[&str]) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn role_to_revoke_tokens_needs_no_role_to_look_them_up() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
-    gateway.patgate(&["admin", "user", "create", "guard", "--role", "security.revoke_tokens", "--no-home"]);
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
-    let token = gateway.token("guard", &["-e", "1h", "--role", "security.revoke_tokens"]);
+    gateway.create_user("alice", &["/:rw"]);
+    gateway.run_cli(&["admin", "user", "create", "guard", "--role", "security.revoke_tokens", "--no-home"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
+    let token = gateway.create_token("guard", &["-e", "1h", "--role", "security.revoke_tokens"]);
     let guard = gateway.rest("guard", &token);
     let ids: Vec<String> =
-        (0..6).map(|_| id_of(&gateway.token("alice", &["-e", "1h", "--tag", "x"])).to_owned()).collect();
+        (0..6).map(|_| token_id(&gateway.create_token("alice", &["-e", "1h", "--tag", "x"])).to_owned()).collect();
     let state = |id: &str| {
         let shown: Value =
-            serde_json::from_str(&gateway.patgate(&["apitoken", "show", id, "--json"])).expect("a token in JSON");
+            serde_json::from_str(&gateway.run_cli(&["apitoken", "show", id, "--json"])).expect("a token in JSON");
         shown["state"].clone()
     };
 
     assert_eq!(guard.get(&format!("/api/v1/tokens/{}", ids[0])).await.status, 404, "it can't be looked up");
-    let dropped = guard.send("DELETE", &format!("/auth/token/{}", ids[0]), NOTHING).await;
+    let dropped = guard.send("DELETE", &format!("/auth/token/{}", ids[0]), NO_BODY).await;
     assert_eq!((dropped.status, &dropped.json()["tokenId"]), (200, &json!(ids[0])), "{}", dropped.text());
-    assert_eq!(guard.send("DELETE", &format!("/api/v1/tokens/{}", ids[1]), NOTHING).await.status, 204);
-    let revoked = over_network(&gateway, &token, &["apitoken", "revoke", &ids[2]]);
+    assert_eq!(guard.send("DELETE", &format!("/api/v1/tokens/{}", ids[1]), NO_BODY).await.status, 204);
+    let revoked = run_remote(&gateway, &token, &["apitoken", "revoke", &ids[2]]);
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
 
-    let none = over_network(&gateway, &token, &["apitoken", "revoke", &ids[3], "00000000"]);
+    let none = run_remote(&gateway, &token, &["apitoken", "revoke", &ids[3], "00000000"]);
     assert_eq!(none.status.code(), Some(1), "one of them is unknown");
     assert_eq!(state(&ids[3]), "live", "so none is revoked");
-    let both = over_network(&gateway, &token, &["apitoken", "revoke", &ids[3], &ids[4]]);
+    let both = run_remote(&gateway, &token, &["apitoken", "revoke", &ids[3], &ids[4]]);
     assert!(both.status.success(), "{}", String::from_utf8_lossy(&both.stderr));
     assert_eq!(ids.iter().map(|id| state(id)).collect::<Vec<_>>(), [&["revoked"; 5][..], &["live"]].concat());
 
-    let powerless = gateway.rest("guard", &gateway.token("guard", &["-e", "1h"]));
+    let powerless = gateway.rest("guard", &gateway.create_token("guard", &["-e", "1h"]));
     for path in ["/auth/token", "/api/v1/tokens"] {
-        let refused = powerless.send("DELETE", &format!("{path}/{}", ids[5]), NOTHING).await;
+        let refused = powerless.send("DELETE", &format!("{path}/{}", ids[5]), NO_BODY).await;
         assert_eq!(refused.status, 404, "{path}: hidden without the role");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.user("alice", &["/:rw"]);
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "20"]);
-    let token = gateway.token("alice", &["-e", "1h"]);
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.create_user("alice", &["/:rw"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
+    let token = gateway.create_token("alice", &["-e", "1h"]);
     let alice = gateway.rest("alice", &token);
     let expires = gateway.rest("alice", &token).get("/api/v1/tokens/self").await.json()["expires_at"].clone();
     for order in [
@@ -69,7 +69,7 @@ async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed()
         json!({ "expires_at": "2099-01-01T00:00:00Z" }),
     ] {
         let refused = alice.send("POST", "/api/v1/tokens", order.clone()).await;
-        assert_eq!((refused.status, refused.problem()), (422, "outlives".to_owned()), "{order}");
+        assert_eq!((refused.status, refused.problem_kind()), (422, "outlives".to_owned()), "{order}");
         let (most, detail) = (refused.json()["most"].clone(), refused.json()["detail"].clone());
         let seconds = most.as_str().and_then(|most| patgate::domain::Lifetime::parse_window(most).ok());
         assert!(seconds.is_some_and(|longest| (3500..=3600).contains(&longest.as_secs())), "{most}");
@@ -77,14 +77,14 @@ async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed()
         assert!(told, "{detail} tells until when: {expires}");
     }
     let refused = alice.send("POST", "/auth/token/generate", json!({ "expires": "2099-01-01 00:00:00" })).await;
-    assert_eq!((refused.status, refused.problem()), (422, "outlives".to_owned()));
+    assert_eq!((refused.status, refused.problem_kind()), (422, "outlives".to_owned()));
     for order in [json!({}), json!({ "lifetime": "default" }), json!({ "window": "10m" }), json!({ "lifetime": "10m" })]
     {
         let made = alice.send("POST", "/api/v1/tokens", order.clone()).await;
         assert_eq!(made.status, 201, "{order}: {}", made.text());
         assert!(made.json()["hard_limit"].as_str() <= expires.as_str(), "{order}: the default is bounded");
     }
-    let output = over_network(&gateway, &token, &["admin", "user", "token", "-u", "alice", "-e", "2h"]);
+    let output = run_remote(&gateway, &token, &["admin", "user", "token", "-u", "alice", "-e", "2h"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         !output.status.success() && told.contains("2h is longer than") && told.contains("hint: ask for "),
@@ -95,9 +95,9 @@ async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed()
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_service_roles_and_empty_values_are_accepted() {
     let gateway = Fixture::start().await;
-    gateway.patgate(&["admin", "user", "create", "carol", "--grant", "/:rw", "--role", "audit.read"]);
-    gateway.patgate(&["policy", "set", "max-tokens-per-user", "30"]);
-    let carol = gateway.rest("carol", &gateway.token("carol", &["-e", "1d", "--role", "audit.read"]));
+    gateway.run_cli(&["admin", "user", "create", "carol", "--grant", "/:rw", "--role", "audit.read"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "30"]);
+    let carol = gateway.rest("carol", &gateway.create_token("carol", &["-e", "1d", "--role", "audit.read"]));
     for order in [
         json!({ "data": [] }),
         json!({ "data": null }),
@@ -114,18 +114,18 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
     let (id, secret) = (made["tokenId"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
     let fields = carol.get(&format!("/auth/token/{id}")).await.json();
     assert_eq!(fields["roles"], json!(["audit.read", "collections.create_new", "upload.images"]));
-    assert_eq!(fields["revoked"], NOTHING, "only where it is");
+    assert_eq!(fields["revoked"], NO_BODY, "only where it is");
     let shown = carol.get(&format!("/api/v1/tokens/{id}")).await.json();
     assert_eq!(shown["roles"], json!(["audit.read"]));
     assert_eq!(shown["foreign_roles"], json!(["collections.create_new", "upload.images"]));
-    assert!(gateway.patgate(&["apitoken", "show", id]).contains("collections.create_new, upload.images"));
+    assert!(gateway.run_cli(&["apitoken", "show", id]).contains("collections.create_new, upload.images"));
     let made = gateway.rest("carol", secret);
     let verified = made.get("/auth/verify").await;
     assert_eq!(verified.header("x-patgate-foreign-roles"), "collections.create_new,upload.images");
     assert_eq!(carol.get("/auth/verify").await.header("x-patgate-foreign-roles"), "");
     assert_eq!(made.get("/api/v1/users").await.status, 403, "they grant nothing");
 
-    let dropped = carol.send("DELETE", &format!("/auth/token/{id}"), NOTHING).await.json();
+    let dropped = carol.send("DELETE", &format!("/auth/token/{id}"), NO_BODY).await.json();
     assert_eq!(dropped["revoked"], true);
     assert_eq!(carol.get(&format!("/auth/token/{id}")).await.json()["revoked"], true);
     assert_eq!(carol.get(&format!("/api/v1/tokens/{id}")).await.json()["state"], "revoked");
@@ -147,14 +147,14 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
     let gateway = Fixture::start().await;
-    gateway.folder("/a");
-    gateway.folder("/b");
-    gateway.patgate(&["admin", "user", "create", "dora", "--grant", "/:wr", "--role", "audit.read"]);
-    let (a, b) = (gateway.node("/a"), gateway.node("/b"));
+    gateway.create_host_directory("/a");
+    gateway.create_host_directory("/b");
+    gateway.run_cli(&["admin", "user", "create", "dora", "--grant", "/:wr", "--role", "audit.read"]);
+    let (a, b) = (gateway.node_id("/a"), gateway.node_id("/b"));
     let scopes = format!(" node:{a}:wr , path:/b:r");
     let options =
         ["-e", "1h", "-s", &scopes, "--protocol", "api, webdav", "--ip", "127.0.0.0/8, ::1", "--mime", "image/* , a/b"];
-    let token = gateway.token("dora", &[&options[..], &["--tag", "x, y", "--role", "audit.read "]].concat());
+    let token = gateway.create_token("dora", &[&options[..], &["--tag", "x, y", "--role", "audit.read "]].concat());
     let dora = gateway.rest("dora", &token);
     let shown = dora.get("/api/v1/tokens/self").await.json();
     let mut reached: Vec<_> = shown["scopes"]
@@ -173,20 +173,21 @@ async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_reader_shows_the_use_that_the_server_has_not_written_down() {
+async fn every_reader_shows_last_use_buffered_by_the_server() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
-    let (sliding, plain) = (gateway.token("alice", &["-e", "1d", "-a", "10m"]), gateway.token("alice", &["-e", "1d"]));
+    gateway.create_user("alice", &["/:rw"]);
+    let (sliding, plain) =
+        (gateway.create_token("alice", &["-e", "1d", "-a", "10m"]), gateway.create_token("alice", &["-e", "1d"]));
     let alice = gateway.rest("alice", &plain);
-    let browser = Browser::signed_in(&gateway, "alice", &plain).await;
-    let (dav, id) = (gateway.dav("alice", &sliding), id_of(&sliding));
+    let browser = Browser::sign_in_new(&gateway, "alice", &plain).await;
+    let (dav, id) = (gateway.dav("alice", &sliding), token_id(&sliding));
     let shown_by = async |reader: &str| {
         let shown: Value = match reader {
             "apitoken show" => {
-                serde_json::from_str(&gateway.patgate(&["apitoken", "show", id, "--json"])).expect("JSON")
+                serde_json::from_str(&gateway.run_cli(&["apitoken", "show", id, "--json"])).expect("JSON")
             }
             "apitoken list" => {
-                let all: Value = serde_json::from_str(&gateway.patgate(&["apitoken", "list", "--json"])).expect("JSON");
+                let all: Value = serde_json::from_str(&gateway.run_cli(&["apitoken", "list", "--json"])).expect("JSON");
                 all.as_array().expect("a list").iter().find(|token| token["id"] == id).expect("listed").clone()
             }
             "REST" => alice.get(&format!("/api/v1/tokens/{id}")).await.json(),

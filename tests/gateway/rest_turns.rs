@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::http2::{connect, request};
-use crate::support::{Dav, Fixture, id_of};
+use crate::support::{DavClient, Fixture, token_id};
 
 /// Lists all named nodes, each of which is looked at.
 const SLOW: &str = "/api/v1/nodes?limit=1";
@@ -26,7 +26,7 @@ const NEVER: Duration = Duration::from_secs(120);
 
 /// Names so many files, as `node id` would one by one.
 fn name_nodes(gateway: &Fixture, count: usize) {
-    gateway.node("/");
+    gateway.node_id("/");
     let store = Connection::open(gateway.state().join("patgate.db")).expect("the store");
     store.busy_timeout(Duration::from_secs(10)).expect("set");
     let name = "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
@@ -70,7 +70,7 @@ impl Flood {
 }
 
 /// Returns the median of the times that requests take, one after the other.
-async fn median(dav: &Dav, path: &str) -> Duration {
+async fn median(dav: &DavClient, path: &str) -> Duration {
     let mut times = Vec::new();
     for _ in 0..ASKED {
         let since = Instant::now();
@@ -84,9 +84,10 @@ async fn median(dav: &Dav, path: &str) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocation_holds() {
     let gateway = Fixture::start().await;
-    gateway.write("/file", "content");
-    let [mallory, stolen] = [gateway.login("mallory", "/:r"), gateway.token("mallory", &["-e", "1h"])];
-    let bob = gateway.dav("bob", &gateway.login("bob", "/:r"));
+    gateway.write_host_file("/file", "content");
+    let [mallory, stolen] =
+        [gateway.create_user_and_token("mallory", "/:r"), gateway.create_token("mallory", &["-e", "1h"])];
+    let bob = gateway.dav("bob", &gateway.create_user_and_token("bob", "/:r"));
     name_nodes(&gateway, 3000);
     // A user's share of the machine is his to use up: what counts is that a hundred connections take no more than it.
     let share = Flood::start(&gateway, &mallory, std::thread::available_parallelism().map_or(2, usize::from).max(2));
@@ -106,7 +107,7 @@ async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocat
     let victim = gateway.dav("mallory", &stolen);
     assert_eq!(victim.status("HEAD", "/dav/file").await, 200);
     let since = Instant::now();
-    let revoked = own.send("DELETE", &format!("/api/v1/tokens/{}", id_of(&stolen)), serde_json::Value::Null).await;
+    let revoked = own.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&stolen)), serde_json::Value::Null).await;
     let took = since.elapsed();
     assert_eq!(revoked.status, 204);
     assert_eq!(victim.status("HEAD", "/dav/file").await, 401);
@@ -122,9 +123,9 @@ async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocat
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_work_past_what_may_wait_is_refused_with_a_time_to_retry_and_others_go_on() {
     let gateway = Fixture::start().await;
-    gateway.write("/file", "content");
-    let mallory = gateway.dav("mallory", &gateway.login("mallory", "/:r"));
-    let bob = gateway.rest("bob", &gateway.login("bob", "/:r"));
+    gateway.write_host_file("/file", "content");
+    let mallory = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
+    let bob = gateway.rest("bob", &gateway.create_user_and_token("bob", "/:r"));
     name_nodes(&gateway, 1000);
     let (mut asking, mut kept) = (JoinSet::new(), Vec::new());
     let (connections, streams) = STREAMS;
@@ -157,7 +158,7 @@ async fn rest_work_past_what_may_wait_is_refused_with_a_time_to_retry_and_others
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_work_that_waits_for_a_turn_is_not_done_once_its_caller_has_hung_up() {
     let gateway = Fixture::start().await;
-    let dav = gateway.dav("mallory", &gateway.login("mallory", "/:r"));
+    let dav = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
     name_nodes(&gateway, 20_000);
     let one = {
         let since = Instant::now();

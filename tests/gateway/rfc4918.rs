@@ -5,47 +5,47 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Answer, Dav, Fixture};
+use crate::support::{DavClient, Fixture, HttpResponse};
 
-const LOCK: &str =
+const LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
-const SHARED: &str =
+const SHARED_LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><shared/></lockscope><locktype><write/></locktype></lockinfo>"#;
 
-async fn alice(gateway: &Fixture) -> Dav {
-    let token = gateway.login("alice", "/:rw");
+async fn dav_as_alice(gateway: &Fixture) -> DavClient {
+    let token = gateway.create_user_and_token("alice", "/:rw");
     gateway.dav("alice", &token)
 }
 
-async fn find(dav: &Dav, path: &str, names: &str) -> String {
+async fn propfind(dav: &DavClient, path: &str, names: &str) -> String {
     let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
     dav.send("PROPFIND", path, &[("depth", "0")], body).await.text()
 }
 
-async fn lock(dav: &Dav, path: &str, depth: &str, body: &'static str) -> Answer {
+async fn lock(dav: &DavClient, path: &str, depth: &str, body: &'static str) -> HttpResponse {
     dav.send("LOCK", path, &[("depth", depth), ("timeout", "Second-600")], body).await
 }
 
 /// Takes a lock and returns its token, with its brackets.
-async fn locked(dav: &Dav, path: &str, depth: &str) -> String {
-    let answer = lock(dav, path, depth, LOCK).await;
+async fn lock_token(dav: &DavClient, path: &str, depth: &str) -> String {
+    let answer = lock(dav, path, depth, LOCK_BODY).await;
     assert!(answer.status == 200 || answer.status == 201, "{}", answer.text());
     answer.header("lock-token").to_owned()
 }
 
 /// A method, a path, headers and a body.
-type Request<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a str);
+type WebdavRequest<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a str);
 
-async fn is_locked(dav: &Dav, path: &str) -> bool {
-    find(dav, path, "<lockdiscovery/>").await.contains("<D:activelock>")
+async fn is_locked(dav: &DavClient, path: &str) -> bool {
+    propfind(dav, path, "<lockdiscovery/>").await.contains("<D:activelock>")
 }
 
 /// The names of all functions in the Rust files below a folder.
-fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+fn collect_function_names(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         if path.is_dir() {
-            functions(&path, found);
+            collect_function_names(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).expect("text");
             let names = text.lines().filter_map(|line| line.split("fn ").nth(1)?.split(['(', '<']).next());
@@ -58,8 +58,8 @@ fn functions(folder: &Path, found: &mut BTreeSet<String>) {
 fn every_test_that_the_table_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut known = BTreeSet::new();
-    functions(&root.join("src"), &mut known);
-    functions(&root.join("tests"), &mut known);
+    collect_function_names(&root.join("src"), &mut known);
+    collect_function_names(&root.join("tests"), &mut known);
     let table = std::fs::read_to_string(root.join("tests/rfc4918.md")).expect("the table");
     let rows: Vec<&str> = table
         .lines()
@@ -77,11 +77,11 @@ fn every_test_that_the_table_names_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_maps_each_segment_once_and_hrefs_are_of_one_form() {
+async fn collection_lists_each_member_once_with_uniform_hrefs() {
     let gateway = Fixture::start().await;
-    gateway.write("/f/a b", "x");
-    gateway.write("/f/sub/c", "x");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/f/a b", "x");
+    gateway.write_host_file("/f/sub/c", "x");
+    let dav = dav_as_alice(&gateway).await;
     for path in ["/dav/f", "/dav/f/"] {
         let text = dav.send("PROPFIND", path, &[("depth", "infinity")], "").await.text();
         let mut hrefs: Vec<&str> =
@@ -92,16 +92,16 @@ async fn a_folder_maps_each_segment_once_and_hrefs_are_of_one_form() {
     }
     assert_eq!(dav.put("/dav/f/new", "x").await.status, 201);
     assert_eq!(dav.status("MKCOL", "/dav/f/made").await, 201);
-    let listed = dav.list("/dav/f/").await.expect("listed");
+    let listed = dav.list_hrefs("/dav/f/").await.expect("listed");
     assert_eq!(listed, ["/dav/f/a%20b", "/dav/f/made/", "/dav/f/new", "/dav/f/sub/"], "whatever is made is a member");
-    assert_eq!(dav.list("/dav/f/made/").await, Ok(vec![]), "a new folder has no members");
+    assert_eq!(dav.list_hrefs("/dav/f/made/").await, Ok(vec![]), "a new folder has no members");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn xml_that_is_not_well_formed_is_refused_and_what_is_unknown_is_passed_over() {
+async fn malformed_xml_is_refused_and_unknown_elements_are_ignored() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "x");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/a", "x");
+    let dav = dav_as_alice(&gateway).await;
     for method in ["PROPFIND", "PROPPATCH", "LOCK", "REPORT"] {
         for body in ["<propfind xmlns=\"DAV:\"><allprop></propfind>", "<x", "text", "<a:b/>"] {
             assert_eq!(dav.send(method, "/dav/a", &[("depth", "0")], body).await.status, 400, "{method} {body}");
@@ -117,23 +117,23 @@ async fn xml_that_is_not_well_formed_is_refused_and_what_is_unknown_is_passed_ov
         "<propertyupdate xmlns=\"DAV:\">{more}<set>{more}<prop><x xmlns=\"urn:x\">1</x></prop></set></propertyupdate>"
     );
     assert!(dav.send("PROPPATCH", "/dav/a", &[], body).await.text().contains("200 OK"));
-    let body = LOCK.replace("<lockscope>", &format!("{more}<lockscope>"));
+    let body = LOCK_BODY.replace("<lockscope>", &format!("{more}<lockscope>"));
     assert_eq!(dav.send("LOCK", "/dav/a", &[("depth", "0")], body).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_properties_are_kept_as_they_were() {
+async fn dead_property_values_are_preserved_verbatim() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "x");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/a", "x");
+    let dav = dav_as_alice(&gateway).await;
     let value = "<x:p xmlns:x=\"urn:x\" xml:lang=\"de\" x:k=\"&lt;v&gt;\"> mixed <y xmlns=\"urn:y\"/>\n and  spaced <x:z>&amp;</x:z></x:p>";
     let body = format!("<propertyupdate xmlns=\"DAV:\"><set><prop>{value}</prop></set></propertyupdate>");
     assert!(dav.send("PROPPATCH", "/dav/a", &[], body).await.text().contains("200 OK"));
-    let found = find(&dav, "/dav/a", "<p xmlns=\"urn:x\"/>").await;
+    let found = propfind(&dav, "/dav/a", "<p xmlns=\"urn:x\"/>").await;
     for part in ["xml:lang=\"de\"", "&lt;v&gt;", " mixed <y xmlns=\"urn:y\"/>", " and  spaced <x:z>&amp;</x:z></x:p>"] {
         assert!(found.contains(part), "{part} in {found}");
     }
-    let same_name = find(&dav, "/dav/a", "<p xmlns=\"urn:other\"/>").await;
+    let same_name = propfind(&dav, "/dav/a", "<p xmlns=\"urn:other\"/>").await;
     assert!(same_name.contains("404 Not Found"), "the namespace is part of a name");
     let all = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], "").await.text();
     assert!(all.contains("xml:lang=\"de\""), "allprop tells dead properties: {all}");
@@ -145,15 +145,15 @@ async fn values_of_properties_are_kept_as_they_were() {
 async fn a_locked_file_refuses_every_change_without_its_token() {
     let gateway = Fixture::start().await;
     for path in ["/f/a", "/f/sub/c", "/other"] {
-        gateway.write(path, "old");
+        gateway.write_host_file(path, "old");
     }
-    let dav = alice(&gateway).await;
-    let token = locked(&dav, "/dav/f/a", "0").await;
-    let folder = locked(&dav, "/dav/f/sub", "infinity").await;
+    let dav = dav_as_alice(&gateway).await;
+    let token = lock_token(&dav, "/dav/f/a", "0").await;
+    let folder = lock_token(&dav, "/dav/f/sub", "infinity").await;
     let patch = "<propertyupdate xmlns=\"DAV:\"><set><prop><x xmlns=\"u:\"/></prop></set></propertyupdate>";
     let to = |path: &'static str| vec![("destination", path)];
     let partial = vec![("content-type", "application/x-sabredav-partialupdate"), ("x-update-range", "append")];
-    let refused: Vec<Request<'_>> = vec![
+    let refused: Vec<WebdavRequest<'_>> = vec![
         ("PUT", "/dav/f/a", vec![], "new"),
         ("PATCH", "/dav/f/a", partial, "new"),
         ("PROPPATCH", "/dav/f/a", vec![], patch),
@@ -163,8 +163,8 @@ async fn a_locked_file_refuses_every_change_without_its_token() {
         ("MOVE", "/dav/f", to("/dav/g"), ""),
         ("MOVE", "/dav/other", to("/dav/f/a"), ""),
         ("COPY", "/dav/other", to("/dav/f/a"), ""),
-        ("LOCK", "/dav/f/a", vec![("depth", "0")], LOCK),
-        ("LOCK", "/dav/f", vec![("depth", "infinity")], LOCK),
+        ("LOCK", "/dav/f/a", vec![("depth", "0")], LOCK_BODY),
+        ("LOCK", "/dav/f", vec![("depth", "infinity")], LOCK_BODY),
         ("PUT", "/dav/f/sub/new", vec![], "new"),
         ("PUT", "/dav/f/sub/c", vec![], "new"),
         ("MKCOL", "/dav/f/sub/new", vec![], ""),
@@ -173,7 +173,7 @@ async fn a_locked_file_refuses_every_change_without_its_token() {
         ("MOVE", "/dav/f/sub/c", to("/dav/c"), ""),
         ("COPY", "/dav/other", to("/dav/f/sub/new"), ""),
         ("PROPPATCH", "/dav/f/sub/c", vec![], patch),
-        ("LOCK", "/dav/f/sub/new", vec![("depth", "0")], LOCK),
+        ("LOCK", "/dav/f/sub/new", vec![("depth", "0")], LOCK_BODY),
     ];
     for (method, path, headers, body) in &refused {
         let answer = dav.send(method, path, headers, *body).await;
@@ -183,7 +183,7 @@ async fn a_locked_file_refuses_every_change_without_its_token() {
         let element = if *method == "LOCK" { "no-conflicting-lock" } else { "lock-token-submitted" };
         assert!(named && text.contains(element), "{method} {path}: {text}");
     }
-    let here: Vec<String> = gateway.everything().into_iter().filter(|path| !path.starts_with(".patgate")).collect();
+    let here: Vec<String> = gateway.all_paths().into_iter().filter(|path| !path.starts_with(".patgate")).collect();
     assert_eq!(here, ["f", "f/a", "f/sub", "f/sub/c", "other"], "nothing has changed, not even a part");
     assert_eq!(dav.send("PUT", "/dav/f/a", &[("if", &format!("({token})"))], "new").await.status, 204);
     assert_eq!(
@@ -200,42 +200,48 @@ async fn a_locked_file_refuses_every_change_without_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_go_together_as_the_table_says_and_are_taken_whole_or_not_at_all() {
+async fn lock_compatibility_follows_the_rfc_and_locks_are_atomic() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    for (number, (held, asked, status)) in
-        [(LOCK, LOCK, 423), (LOCK, SHARED, 423), (SHARED, LOCK, 423), (SHARED, SHARED, 200)].into_iter().enumerate()
+    let dav = dav_as_alice(&gateway).await;
+    for (number, (held, asked, status)) in [
+        (LOCK_BODY, LOCK_BODY, 423),
+        (LOCK_BODY, SHARED_LOCK_BODY, 423),
+        (SHARED_LOCK_BODY, LOCK_BODY, 423),
+        (SHARED_LOCK_BODY, SHARED_LOCK_BODY, 200),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let path = format!("/dav/{number}");
-        gateway.write(&path["/dav".len()..], "x");
+        gateway.write_host_file(&path["/dav".len()..], "x");
         let first = lock(&dav, &path, "0", held).await;
         let second = lock(&dav, &path, "0", asked).await;
         assert_eq!((first.status, second.status), (200, status), "{held} {asked}");
         let tokens = [first.header("lock-token"), second.header("lock-token")];
         assert!(tokens[0].starts_with("<urn:uuid:") || tokens[0].starts_with("<opaquelocktoken:"), "{tokens:?}");
         assert_ne!(tokens[0], tokens[1], "every lock has a token of its own");
-        let shown = find(&dav, &path, "<lockdiscovery/><supportedlock/>").await;
+        let shown = propfind(&dav, &path, "<lockdiscovery/><supportedlock/>").await;
         assert_eq!(shown.matches("<D:activelock>").count(), if status == 200 { 2 } else { 1 });
         assert!(shown.contains("<D:lockentry>"), "{shown}");
     }
-    gateway.write("/f/a", "x");
-    gateway.write("/f/b", "x");
-    locked(&dav, "/dav/f/b", "0").await;
-    assert_eq!(lock(&dav, "/dav/f", "infinity", LOCK).await.status, 423);
+    gateway.write_host_file("/f/a", "x");
+    gateway.write_host_file("/f/b", "x");
+    lock_token(&dav, "/dav/f/b", "0").await;
+    assert_eq!(lock(&dav, "/dav/f", "infinity", LOCK_BODY).await.status, 423);
     for path in ["/dav/f", "/dav/f/a"] {
         assert!(!is_locked(&dav, path).await, "a lock that is refused locks nothing: {path}");
     }
-    assert_eq!(lock(&dav, "/dav/f", "0", LOCK).await.status, 200, "a lock of the folder alone is no conflict");
+    assert_eq!(lock(&dav, "/dav/f", "0", LOCK_BODY).await.status, 200, "a lock of the folder alone is no conflict");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_stay_where_they_were_taken() {
+async fn locks_do_not_move_with_the_resource() {
     let gateway = Fixture::start().await;
     for path in ["/a", "/b", "/f/x"] {
-        gateway.write(path, path);
+        gateway.write_host_file(path, path);
     }
-    let dav = alice(&gateway).await;
-    let token = locked(&dav, "/dav/a", "0").await;
+    let dav = dav_as_alice(&gateway).await;
+    let token = lock_token(&dav, "/dav/a", "0").await;
     assert_eq!(dav.send("COPY", "/dav/a", &[("destination", "/dav/copy")], "").await.status, 201);
     assert!(!is_locked(&dav, "/dav/copy").await, "a copy is not locked");
     let with = [("destination", "/dav/moved"), ("if", &format!("({token})"))];
@@ -243,26 +249,26 @@ async fn locks_stay_where_they_were_taken() {
     assert!(!is_locked(&dav, "/dav/moved").await, "a lock does not move along");
     assert_eq!(dav.put("/dav/a", "another").await.status, 201, "nor does it stay on what is made there");
     assert!(!is_locked(&dav, "/dav/a").await);
-    let folder = locked(&dav, "/dav/f", "infinity").await;
+    let folder = lock_token(&dav, "/dav/f", "infinity").await;
     let into = [("destination", "/dav/f/b"), ("if", &*format!("</dav/f> ({folder})"))];
     assert_eq!(dav.send("MOVE", "/dav/b", &into, "").await.status, 201);
     assert!(is_locked(&dav, "/dav/f/b").await, "what comes into a locked folder is locked with it");
-    let gone = locked(&dav, "/dav/moved", "0").await;
+    let gone = lock_token(&dav, "/dav/moved", "0").await;
     assert_eq!(dav.send("DELETE", "/dav/moved", &[("if", &format!("({gone})"))], "").await.status, 204);
     assert_eq!(dav.put("/dav/moved", "new").await.status, 201, "a lock ends with what it was taken on");
-    let target = locked(&dav, "/dav/moved", "0").await;
+    let target = lock_token(&dav, "/dav/moved", "0").await;
     let over = [("destination", "/dav/moved"), ("if", &*format!("</dav/moved> ({target})"))];
     assert_eq!(dav.send("MOVE", "/dav/copy", &over, "").await.status, 204);
     assert!(is_locked(&dav, "/dav/moved").await, "a lock at the target stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_is_refreshed_whole_and_ends_with_its_time() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.write("/f/a", "x");
-    gateway.user("alice", &["/:rw"]);
-    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "30d"]));
-    let token = locked(&dav, "/dav/f", "infinity").await;
+async fn lock_refresh_covers_the_whole_lock_and_lock_times_out() {
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.write_host_file("/f/a", "x");
+    gateway.create_user("alice", &["/:rw"]);
+    let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "30d"]));
+    let token = lock_token(&dav, "/dav/f", "infinity").await;
     gateway.clock.advance(Duration::from_secs(500));
     let with = [("if", &*format!("({token})")), ("depth", "0"), ("timeout", "Second-600")];
     let refreshed = dav.send("LOCK", "/dav/f/a", &with, "").await;
@@ -281,44 +287,44 @@ async fn a_lock_is_refreshed_whole_and_ends_with_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_on_nothing_makes_a_file_like_any_other() {
+async fn lock_on_unmapped_url_creates_an_ordinary_file() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    let answer = lock(&dav, "/dav/new", "infinity", LOCK).await;
+    let dav = dav_as_alice(&gateway).await;
+    let answer = lock(&dav, "/dav/new", "infinity", LOCK_BODY).await;
     assert_eq!(answer.status, 201);
     assert!(answer.text().contains("<D:lockdiscovery><D:activelock>"), "{}", answer.text());
     let token = answer.header("lock-token").to_owned();
     let listed = dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.text();
     assert!(listed.contains("<D:response><D:href>/dav/new</D:href>"), "it is a member of its folder: {listed}");
     assert_eq!(dav.send("MKCOL", "/dav/new", &[("if", &format!("({token})"))], "").await.status, 405);
-    assert!(!find(&dav, "/dav/new", "<resourcetype/>").await.contains("collection"));
+    assert!(!propfind(&dav, "/dav/new", "<resourcetype/>").await.contains("collection"));
     assert_eq!(dav.send("PUT", "/dav/new", &[("if", &format!("({token})"))], "content").await.status, 204);
     assert_eq!(dav.send("UNLOCK", "/dav/new", &[("lock-token", &token)], "").await.status, 204);
     assert_eq!(dav.get("/dav/new").await.text(), "content");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_is_told_so_before_a_condition_is_looked_at() {
+async fn authorization_is_checked_before_conditions() {
     let gateway = Fixture::start().await;
-    gateway.write("/open/a", "x");
-    gateway.write("/closed/a", "x");
-    gateway.user("alice", &["/open:r"]);
-    let dav = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    gateway.write_host_file("/open/a", "x");
+    gateway.write_host_file("/closed/a", "x");
+    gateway.create_user("alice", &["/open:r"]);
+    let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h"]));
     let stranger = gateway.dav("alice", "pgt_wrong");
     for condition in [("if-match", "\"other\""), ("if-none-match", "*"), ("if", "([\"other\"])")] {
         assert_eq!(stranger.send("GET", "/dav/open/a", &[condition], "").await.status, 401, "{condition:?}");
         assert_eq!(dav.send("GET", "/dav/closed/a", &[condition], "").await.status, 404, "{condition:?}");
         assert_eq!(dav.send("PUT", "/dav/closed/a", &[condition], "").await.status, 409, "{condition:?}");
-        for (method, body) in [("PUT", "new"), ("DELETE", ""), ("LOCK", LOCK)] {
+        for (method, body) in [("PUT", "new"), ("DELETE", ""), ("LOCK", LOCK_BODY)] {
             assert_eq!(dav.send(method, "/dav/open/a", &[condition], body).await.status, 403, "{method} {condition:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_is_never_given_twice_at_a_place() {
+async fn etag_is_never_reused_at_a_path() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let mut seen = BTreeSet::new();
     for round in 0..5 {
         assert_eq!(dav.put("/dav/a", "same").await.status, 201);
@@ -335,13 +341,13 @@ async fn a_tag_is_never_given_twice_at_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn properties_say_what_headers_say_and_what_a_target_was_is_gone() {
+async fn live_properties_equal_headers_and_overwritten_properties_are_removed() {
     let gateway = Fixture::start().await;
-    gateway.write("/a.txt", "content");
-    gateway.write("/old/inner", "x");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/a.txt", "content");
+    gateway.write_host_file("/old/inner", "x");
+    let dav = dav_as_alice(&gateway).await;
     let get = dav.get("/dav/a.txt").await;
-    let found = find(
+    let found = propfind(
         &dav,
         "/dav/a.txt",
         "<getcontentlength/><getcontenttype/><getetag/><getlastmodified/><resourcetype/><creationdate/><lockdiscovery/><supportedlock/>",
@@ -365,7 +371,7 @@ async fn properties_say_what_headers_say_and_what_a_target_was_is_gone() {
     for method in ["COPY", "MOVE"] {
         let to = [("destination", "/dav/old")];
         assert_eq!(dav.send(method, "/dav/a.txt", &to, "").await.status, 204);
-        let found = find(&dav, "/dav/old", "<own xmlns=\"u:\"/><mark xmlns=\"u:\"/>").await;
+        let found = propfind(&dav, "/dav/old", "<own xmlns=\"u:\"/><mark xmlns=\"u:\"/>").await;
         assert_eq!(
             (found.matches("200 OK").count(), found.matches("404 Not Found").count()),
             (1, 1),

@@ -2,26 +2,26 @@
 
 use russh::ChannelMsg;
 
-use crate::support::{Fixture, Sftp, SftpError, packet, string};
+use crate::support::{Fixture, SftpClient, SftpError, encode_packet, encode_string};
 
-const LOCK: &str =
+const LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 
-async fn started() -> (Fixture, String, Sftp) {
+async fn start_sftp() -> (Fixture, String, SftpClient) {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let sftp = gateway.sftp("alice", &token).await;
     (gateway, token, sftp)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_starts_in_the_deepest_folder_that_holds_all_it_may_reach() {
+async fn sftp_home_is_the_deepest_common_directory_of_all_permissions() {
     let gateway = Fixture::start().await;
-    gateway.write("/t/scope/a/file", "a");
-    gateway.folder("/t/scope/b");
-    gateway.user("alice", &["/:rw"]);
-    let one = gateway.token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r"]);
-    let two = gateway.token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r,path:/t/scope/b:rw"]);
+    gateway.write_host_file("/t/scope/a/file", "a");
+    gateway.create_host_directory("/t/scope/b");
+    gateway.create_user("alice", &["/:rw"]);
+    let one = gateway.create_token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r"]);
+    let two = gateway.create_token("alice", &["-e", "1h", "-s", "path:/t/scope/a:r,path:/t/scope/b:rw"]);
     let mut sftp = gateway.sftp("alice", &one).await;
     assert_eq!(sftp.realpath(".").await.as_deref(), Ok("/t/scope/a"));
     assert_eq!(sftp.get("file").await.as_deref(), Ok(&b"a"[..]));
@@ -31,29 +31,29 @@ async fn a_session_starts_in_the_deepest_folder_that_holds_all_it_may_reach() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_request_is_answered_with_its_id_and_harms_nothing() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/file", "content");
-    assert_eq!(sftp.ask(99, &[b"anything"]).await.map(drop).map_err(|e| e.code()), Err(8));
+async fn unknown_request_is_answered_with_its_id() {
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "content");
+    assert_eq!(sftp.request(99, &[b"anything"]).await.map(drop).map_err(|e| e.code()), Err(8));
     assert_eq!(sftp.extended("nobody@example.org", &[b"x"]).await.map(drop).map_err(|e| e.code()), Err(8));
-    assert_eq!(sftp.ask(17, &[&[0, 0, 0, 99], b"short"]).await.map(drop).map_err(|e| e.code()), Err(5));
-    assert_eq!(sftp.ask(4, &[&string(b"no such handle")]).await.map(drop).map_err(|e| e.code()), Err(4));
+    assert_eq!(sftp.request(17, &[&[0, 0, 0, 99], b"short"]).await.map(drop).map_err(|e| e.code()), Err(5));
+    assert_eq!(sftp.request(4, &[&encode_string(b"no such handle")]).await.map(drop).map_err(|e| e.code()), Err(4));
     assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"content"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_packet_without_or_beyond_all_length_ends_the_session() {
+async fn packet_of_zero_or_excessive_length_closes_the_session() {
     for length in [0u32, 1 << 20, u32::MAX] {
-        let (_gateway, _, mut sftp) = started().await;
+        let (_gateway, _, mut sftp) = start_sftp().await;
         let _ = sftp.send_raw(&length.to_be_bytes()).await;
-        assert_eq!(sftp.receive(7).await, Err(SftpError::Gone), "{length}");
+        assert_eq!(sftp.receive(7).await, Err(SftpError::ConnectionLost), "{length}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_is_seen_by_its_own_session_alone_until_it_is_closed() {
-    let (gateway, token, mut sftp) = started().await;
-    gateway.write("/file", "old");
+async fn upload_is_visible_only_to_its_session_until_close() {
+    let (gateway, token, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "old");
     let mut other = gateway.sftp("alice", &token).await;
     let handle = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("staged");
     let new = sftp.open_file(b"/new", 2 | 8 | 16).await.expect("staged");
@@ -71,13 +71,13 @@ async fn an_upload_is_seen_by_its_own_session_alone_until_it_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_session_discards_what_it_staged() {
-    let (gateway, token, mut sftp) = started().await;
-    gateway.write("/file", "old");
+async fn lost_session_discards_its_staged_uploads() {
+    let (gateway, token, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "old");
     let handle = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("staged");
     sftp.write_at(&handle, 0, b"half").await.expect("written");
-    sftp.cut();
-    while !gateway.staged().is_empty() {
+    sftp.drop_connection();
+    while !gateway.staged_entries().is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let mut sftp = gateway.sftp("alice", &token).await;
@@ -85,9 +85,9 @@ async fn a_lost_session_discards_what_it_staged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_in_place_append_resume_and_exclude() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/file", "0123456789");
+async fn open_flags_write_append_resume_and_exclusive_work() {
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "0123456789");
     let middle = sftp.open_file(b"/file", 2).await.expect("opened");
     sftp.write_at(&middle, 4, b"xx").await.expect("written");
     sftp.close(&middle).await.expect("closed");
@@ -97,15 +97,15 @@ async fn writes_in_place_append_resume_and_exclude() {
     assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"0123xx6789end"[..]));
     assert_eq!(sftp.open_file(b"/file", 2 | 8 | 32).await.map_err(|e| e.code()), Err(4));
     let lock = sftp.open_file(b"/lock", 2 | 8 | 32).await.expect("made");
-    assert!(gateway.host("/lock").exists(), "an exclusive file excludes from its opening on");
+    assert!(gateway.host_path("/lock").exists(), "an exclusive file excludes from its opening on");
     sftp.close(&lock).await.expect("closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_rename_refuses_what_posix_rename_replaces() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/a", "a");
-    gateway.write("/b", "b");
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/a", "a");
+    gateway.write_host_file("/b", "b");
     assert_eq!(sftp.rename("/a", "/b").await.map_err(|e| e.code()), Err(4));
     sftp.posix_rename("/a", "/b").await.expect("replaced");
     assert_eq!(sftp.get("/b").await.as_deref(), Ok(&b"a"[..]));
@@ -113,12 +113,12 @@ async fn plain_rename_refuses_what_posix_rename_replaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_stay_inside() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/folder/file", "content");
-    std::os::unix::fs::symlink("/etc/passwd", gateway.host("/absolute")).expect("a link");
-    std::os::unix::fs::symlink("../../../../etc/passwd", gateway.host("/outward")).expect("a link");
-    std::os::unix::fs::symlink(".patgate", gateway.host("/reserved")).expect("a link");
+async fn symbolic_links_cannot_leave_the_root() {
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/folder/file", "content");
+    std::os::unix::fs::symlink("/etc/passwd", gateway.host_path("/absolute")).expect("a link");
+    std::os::unix::fs::symlink("../../../../etc/passwd", gateway.host_path("/outward")).expect("a link");
+    std::os::unix::fs::symlink(".patgate", gateway.host_path("/reserved")).expect("a link");
     sftp.symlink("folder/file", "/inside").await.expect("made");
     assert_eq!(sftp.readlink("/inside").await.as_deref(), Ok("folder/file"));
     assert_eq!(sftp.get("/inside").await.as_deref(), Ok(&b"content"[..]));
@@ -134,13 +134,13 @@ async fn links_stay_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webdav_lock_stops_an_sftp_write_and_says_so() {
-    let (gateway, token, mut sftp) = started().await;
-    gateway.write("/file", "old");
+async fn webdav_lock_refuses_sftp_write_with_a_message() {
+    let (gateway, token, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "old");
     let dav = gateway.dav("alice", &token);
     let early = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("before the lock");
     sftp.write_at(&early, 0, b"new").await.expect("before the lock");
-    let lock = dav.send("LOCK", "/dav/file", &[("depth", "0")], LOCK).await;
+    let lock = dav.send("LOCK", "/dav/file", &[("depth", "0")], LOCK_BODY).await;
     assert_eq!(lock.status, 200);
     let refused = |result: Result<(), SftpError>| match result {
         Err(SftpError::Status(3, message)) => message.contains("lock"),
@@ -158,27 +158,29 @@ async fn a_webdav_lock_stops_an_sftp_write_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_no_text_are_carried_byte_for_byte() {
-    let (gateway, token, mut sftp) = started().await;
+async fn non_utf8_names_are_preserved_byte_for_byte() {
+    let (gateway, token, mut sftp) = start_sftp().await;
     let handle = sftp.open_file(b"/odd\xff\xfename", 2 | 8 | 16).await.expect("made");
     sftp.write_at(&handle, 0, b"odd").await.expect("written");
     sftp.close(&handle).await.expect("committed");
     let dav = gateway.dav("alice", &token);
-    assert_eq!(dav.list("/dav/").await, Ok(vec!["/dav/odd%FF%FEname".to_owned()]));
+    assert_eq!(dav.list_hrefs("/dav/").await, Ok(vec!["/dav/odd%FF%FEname".to_owned()]));
     assert_eq!(dav.get("/dav/odd%FF%FEname").await.text(), "odd");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_requests_may_be_under_way_at_once() {
-    let (gateway, _, mut sftp) = started().await;
+async fn pipelined_requests_are_answered() {
+    let (gateway, _, mut sftp) = start_sftp().await;
     let content: Vec<u8> = (0..2_000_000u32).flat_map(u32::to_be_bytes).collect();
-    gateway.write("/large", &content);
+    gateway.write_host_file("/large", &content);
     let handle = sftp.open_file(b"/large", 1).await.expect("opened");
     let mut ids = Vec::new();
     for block in 0..content.len().div_ceil(65536) {
         let offset = (block * 65536) as u64;
         ids.push(
-            sftp.send(5, &[&string(&handle), &offset.to_be_bytes(), &65536u32.to_be_bytes()]).await.expect("sent"),
+            sftp.send(5, &[&encode_string(&handle), &offset.to_be_bytes(), &65536u32.to_be_bytes()])
+                .await
+                .expect("sent"),
         );
     }
     let mut read = Vec::new();
@@ -192,19 +194,19 @@ async fn many_requests_may_be_under_way_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_may_come_in_any_pieces() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/file", "content");
-    let body = [&77u32.to_be_bytes()[..], &string(b"/file")].concat();
-    for byte in packet(17, &body) {
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "content");
+    let body = [&77u32.to_be_bytes()[..], &encode_string(b"/file")].concat();
+    for byte in encode_packet(17, &body) {
         sftp.send_raw(&[byte]).await.expect("sent");
     }
     assert_eq!(sftp.receive(77).await.map(|(kind, _)| kind), Ok(105));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_has_only_so_many_handles() {
-    let (gateway, _, mut sftp) = started().await;
-    gateway.write("/file", "content");
+async fn handles_per_session_are_limited() {
+    let (gateway, _, mut sftp) = start_sftp().await;
+    gateway.write_host_file("/file", "content");
     let mut handles = Vec::new();
     let refused = loop {
         match sftp.open_file(b"/file", 1).await {
@@ -219,8 +221,8 @@ async fn a_session_has_only_so_many_handles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_sftp_is_run_and_the_session_ends_with_status_0() {
-    let (_gateway, _, sftp) = started().await;
+async fn only_sftp_subsystem_runs_and_exit_status_is_0() {
+    let (_gateway, _, sftp) = start_sftp().await;
     for request in ["exec", "shell", "subsystem"] {
         let mut channel = sftp.channel().await;
         let asked = match request {
@@ -233,7 +235,7 @@ async fn nothing_but_sftp_is_run_and_the_session_ends_with_status_0() {
     }
     let mut channel = sftp.channel().await;
     channel.request_subsystem(true, "sftp").await.expect("sent");
-    channel.data_bytes(packet(1, &3u32.to_be_bytes())).await.expect("sent");
+    channel.data_bytes(encode_packet(1, &3u32.to_be_bytes())).await.expect("sent");
     channel.eof().await.expect("sent");
     let mut seen = Vec::new();
     while let Some(message) = channel.wait().await {
@@ -249,10 +251,10 @@ async fn nothing_but_sftp_is_run_and_the_session_ends_with_status_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_also_taken_at_a_prompt() {
+async fn token_is_accepted_by_keyboard_interactive() {
     let gateway = Fixture::start().await;
-    let token = gateway.login("alice", "/:rw");
-    assert!(Sftp::answer_prompt(gateway.sftp, "alice", &token).await);
-    assert!(!Sftp::answer_prompt(gateway.sftp, "alice", "wrong").await);
-    assert!(!Sftp::answer_prompt(gateway.sftp, "bob", &token).await);
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    assert!(SftpClient::answer_prompt(gateway.sftp, "alice", &token).await);
+    assert!(!SftpClient::answer_prompt(gateway.sftp, "alice", "wrong").await);
+    assert!(!SftpClient::answer_prompt(gateway.sftp, "bob", &token).await);
 }

@@ -5,36 +5,36 @@ use std::time::Duration;
 use patgate::auth::Clock;
 
 use crate::support::open_flags::{APPEND, CREATE, REPLACE, WRITE};
-use crate::support::{Fixture, Sftp, SftpError};
+use crate::support::{Fixture, SftpClient, SftpError};
 
 const NO_SUCH_FILE: u32 = 2;
 
-struct Served {
+struct SftpResumeFixture {
     gateway: Fixture,
     token: String,
 }
 
-impl Served {
+impl SftpResumeFixture {
     async fn start() -> Self {
-        Self::over(Fixture::with_clock_by_hand().await)
+        Self::with_gateway(Fixture::with_manual_clock().await)
     }
 
-    fn over(gateway: Fixture) -> Self {
-        gateway.user("alice", &["/:rw"]);
-        let token = gateway.token("alice", &["-e", "30d"]);
+    fn with_gateway(gateway: Fixture) -> Self {
+        gateway.create_user("alice", &["/:rw"]);
+        let token = gateway.create_token("alice", &["-e", "30d"]);
         Self { gateway, token }
     }
 
-    async fn session(&self) -> Sftp {
+    async fn session(&self) -> SftpClient {
         self.gateway.sftp("alice", &self.token).await
     }
 
     /// Uploads a part of a file and loses the connection; returns the next session, once the server has noticed.
-    async fn cut(&self, path: &str, content: &str) -> Sftp {
+    async fn interrupt_upload(&self, path: &str, content: &str) -> SftpClient {
         let mut lost = self.session().await;
         let handle = lost.open_file(path.as_bytes(), REPLACE).await.expect("staged");
         lost.write_at(&handle, 0, content.as_bytes()).await.expect("written");
-        lost.cut();
+        lost.drop_connection();
         let mut next = self.session().await;
         for _ in 0..1000 {
             if next.stat(path).await.is_ok() {
@@ -45,13 +45,13 @@ impl Served {
         next
     }
 
-    fn staged(&self) -> usize {
-        self.gateway.staged().len()
+    fn staged_count(&self) -> usize {
+        self.gateway.staged_entries().len()
     }
 
-    async fn swept(&self) {
+    async fn wait_until_unstaged(&self) {
         for _ in 0..1000 {
-            if self.staged() == 0 {
+            if self.staged_count() == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -60,56 +60,56 @@ impl Served {
     }
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
+fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
     result.expect_err("refused").code()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_upload_is_resumed_by_the_next_session_of_its_token() {
-    let served = Served::start().await;
+async fn interrupted_upload_is_resumed_by_the_next_session_of_its_token() {
+    let served = SftpResumeFixture::start().await;
     for (path, flags) in
         [("/a", WRITE), ("/b", WRITE | CREATE), ("/c", WRITE | APPEND), ("/d", WRITE | CREATE | APPEND)]
     {
-        let mut sftp = served.cut(path, "half").await;
+        let mut sftp = served.interrupt_upload(path, "half").await;
         assert_eq!(sftp.stat(path).await.expect(path).size, Some(4));
         assert!(sftp.list("/").await.expect("listed").contains(&path[1..].to_owned()));
-        assert!(!served.gateway.host(path).exists(), "nobody else sees it");
+        assert!(!served.gateway.host_path(path).exists(), "nobody else sees it");
         let handle = sftp.open_file(path.as_bytes(), flags).await.expect(path);
         sftp.write_at(&handle, 4, b" and whole").await.expect(path);
-        assert!(!served.gateway.host(path).exists(), "{path}: not before CLOSE");
+        assert!(!served.gateway.host_path(path).exists(), "{path}: not before CLOSE");
         sftp.close(&handle).await.expect(path);
-        assert_eq!(std::fs::read_to_string(served.gateway.host(path)).expect(path), "half and whole");
+        assert_eq!(std::fs::read_to_string(served.gateway.host_path(path)).expect(path), "half and whole");
     }
-    served.swept().await;
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_upload_is_renamed_begun_anew_or_removed() {
-    let served = Served::start().await;
-    let mut sftp = served.cut("/a.filepart", "all that there was").await;
+async fn interrupted_upload_can_be_renamed_restarted_or_removed() {
+    let served = SftpResumeFixture::start().await;
+    let mut sftp = served.interrupt_upload("/a.filepart", "all that there was").await;
     sftp.rename("/a.filepart", "/a").await.expect("renamed");
-    assert_eq!(std::fs::read_to_string(served.gateway.host("/a")).expect("there"), "all that there was");
-    let mut sftp = served.cut("/b", "half").await;
+    assert_eq!(std::fs::read_to_string(served.gateway.host_path("/a")).expect("there"), "all that there was");
+    let mut sftp = served.interrupt_upload("/b", "half").await;
     sftp.put("/b", b"anew").await.expect("put");
-    assert_eq!(std::fs::read_to_string(served.gateway.host("/b")).expect("there"), "anew");
-    let mut sftp = served.cut("/c", "half").await;
+    assert_eq!(std::fs::read_to_string(served.gateway.host_path("/b")).expect("there"), "anew");
+    let mut sftp = served.interrupt_upload("/c", "half").await;
     sftp.remove("/c").await.expect("removed");
-    assert_eq!(code(sftp.stat("/c").await), NO_SUCH_FILE);
-    served.swept().await;
+    assert_eq!(status_code(sftp.stat("/c").await), NO_SUCH_FILE);
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_upload_is_shown_to_its_token_alone_and_until_something_stands_there() {
-    let served = Served::start().await;
-    let mut sftp = served.cut("/a", "half").await;
-    let other = served.gateway.token("alice", &["-e", "1h"]);
+async fn interrupted_upload_is_visible_only_to_its_token_while_the_name_is_free() {
+    let served = SftpResumeFixture::start().await;
+    let mut sftp = served.interrupt_upload("/a", "half").await;
+    let other = served.gateway.create_token("alice", &["-e", "1h"]);
     let mut other = served.gateway.sftp("alice", &other).await;
-    assert_eq!(code(other.stat("/a").await), NO_SUCH_FILE);
+    assert_eq!(status_code(other.stat("/a").await), NO_SUCH_FILE);
     other.put("/a", b"another").await.expect("put");
     assert_eq!(sftp.get("/a").await, Ok(b"another".to_vec()));
     // One that asked and did not go on gives it back.
-    let sftp = served.cut("/b", "half").await;
-    sftp.end().await;
+    let sftp = served.interrupt_upload("/b", "half").await;
+    sftp.close_channel().await;
     let mut next = served.session().await;
     for _ in 0..1000 {
         if next.stat("/b").await.is_ok() {
@@ -121,26 +121,26 @@ async fn cut_upload_is_shown_to_its_token_alone_and_until_something_stands_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_upload_is_discarded_with_its_token_and_after_its_time() {
-    let served = Served::start().await;
-    drop(served.cut("/a", "half").await);
+async fn interrupted_upload_is_discarded_with_its_token_and_after_retention() {
+    let served = SftpResumeFixture::start().await;
+    drop(served.interrupt_upload("/a", "half").await);
     served.gateway.clock.advance(Duration::from_secs(86_400));
-    served.swept().await;
-    drop(served.cut("/b", "half").await);
-    served.gateway.patgate(&["apitoken", "revoke", crate::support::id_of(&served.token)]);
+    served.wait_until_unstaged().await;
+    drop(served.interrupt_upload("/b", "half").await);
+    served.gateway.run_cli(&["apitoken", "revoke", crate::support::token_id(&served.token)]);
     served.gateway.clock.advance(Duration::from_secs(60));
-    served.swept().await;
+    served.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_kept_where_that_is_configured() {
+async fn zero_retention_keeps_no_interrupted_upload() {
     let none =
         |settings: &mut patgate::gateway::GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
-    let served = Served::over(Fixture::start_with(Clock::system(), none).await);
+    let served = SftpResumeFixture::with_gateway(Fixture::start_with(Clock::system(), none).await);
     let mut lost = served.session().await;
     let handle = lost.open_file(b"/a", REPLACE).await.expect("staged");
     lost.write_at(&handle, 0, b"half").await.expect("written");
-    lost.cut();
-    served.swept().await;
-    assert_eq!(code(served.session().await.stat("/a").await), NO_SUCH_FILE);
+    lost.drop_connection();
+    served.wait_until_unstaged().await;
+    assert_eq!(status_code(served.session().await.stat("/a").await), NO_SUCH_FILE);
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::browser::Browser;
 use crate::support::http2::{connect, request};
-use crate::support::{Dav, Fixture};
+use crate::support::{DavClient, Fixture};
 
 const WINDOW: Duration = Duration::from_secs(2);
 /// Time between two pieces of what is sent or taken.
@@ -27,14 +27,14 @@ const LARGE: u64 = 64 << 20;
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
-async fn started(tls: bool) -> (Fixture, Dav) {
+async fn started(tls: bool) -> (Fixture, DavClient) {
     let pem = |name: &str| format!("{}/tests/gateway/tls/{name}.pem", env!("CARGO_MANIFEST_DIR")).into();
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.http_pace_window = WINDOW;
         settings.tls = tls.then(|| (pem("server"), pem("key")));
     });
     let gateway = gateway.await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let dav = gateway.dav("alice", &token);
     (gateway, dav)
 }
@@ -75,7 +75,7 @@ async fn trickled(mut socket: Box<dyn Socket>, head: String, body: &[u8], piece:
     String::from_utf8(answer).expect("text")
 }
 
-fn head(dav: &Dav, method: &str, path: &str, lines: &[&str]) -> String {
+fn head(dav: &DavClient, method: &str, path: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n{lines}\r\n", dav.authorization())
 }
@@ -84,7 +84,7 @@ fn head(dav: &Dav, method: &str, path: &str, lines: &[&str]) -> String {
 async fn upload_below_the_least_rate_is_refused_with_408_and_leaves_nothing() {
     for tls in [false, true] {
         let (gateway, dav) = started(tls).await;
-        gateway.write("/old", "old");
+        gateway.write_host_file("/old", "old");
         // So much that a part of it stands in staging when the rest fails to come.
         let begun = vec![b'x'; 2 << 20];
         for (path, framing) in [("/dav/old", "Content-Length: 9000000"), ("/dav/new", "Transfer-Encoding: chunked")] {
@@ -97,8 +97,8 @@ async fn upload_below_the_least_rate_is_refused_with_408_and_leaves_nothing() {
             let status = trickled(socket(&gateway, tls).await, head, &body, &piece).await;
             assert_eq!(status, "HTTP/1.1 408", "{path}, TLS: {tls}");
         }
-        assert_eq!(gateway.everything(), [".patgate", "old"], "neither file nor debris");
-        assert_eq!(std::fs::read(gateway.host("/old")).expect("a file"), b"old");
+        assert_eq!(gateway.all_paths(), [".patgate", "old"], "neither file nor debris");
+        assert_eq!(std::fs::read(gateway.host_path("/old")).expect("a file"), b"old");
     }
 }
 
@@ -118,7 +118,7 @@ async fn slow_upload_above_the_least_rate_goes_on() {
         let mut answer = vec![0; 12];
         socket.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(answer, b"HTTP/1.1 201", "TLS: {tls}");
-        assert_eq!(std::fs::metadata(gateway.host("/slow")).expect("a file").len(), (pieces * ENOUGH) as u64);
+        assert_eq!(std::fs::metadata(gateway.host_path("/slow")).expect("a file").len(), (pieces * ENOUGH) as u64);
     }
 }
 
@@ -146,14 +146,14 @@ async fn http2_upload_below_the_least_rate_is_refused_with_408_and_a_faster_one_
         statuses.push(response.await.expect("joined").expect("an answer").status().as_u16());
     }
     assert_eq!(statuses, [408, 201]);
-    assert_eq!(gateway.everything(), [".patgate", "fast"]);
+    assert_eq!(gateway.all_paths(), [".patgate", "fast"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_rest_and_of_the_console_that_come_too_slowly_are_refused_with_408() {
     let (gateway, dav) = started(false).await;
-    let browser = Browser::signed_in(&gateway, "alice", &gateway.token("alice", &["-e", "1h"])).await;
-    let cookie = browser.head();
+    let browser = Browser::sign_in_new(&gateway, "alice", &gateway.create_token("alice", &["-e", "1h"])).await;
+    let cookie = browser.identifying_headers();
     let rest = ["Content-Type: application/json", "Content-Length: 9000"];
     let shown = ["Content-Type: application/x-www-form-urlencoded", "Content-Length: 9000"];
     let form =
@@ -170,7 +170,7 @@ async fn bodies_of_rest_and_of_the_console_that_come_too_slowly_are_refused_with
 }
 
 /// Takes pieces of an answer of [`LARGE`] bytes for three windows, then all that comes at once; returns how much came.
-async fn taken(mut socket: Box<dyn Socket>, dav: &Dav, piece: usize) -> u64 {
+async fn taken(mut socket: Box<dyn Socket>, dav: &DavClient, piece: usize) -> u64 {
     socket.write_all(head(dav, "GET", "/dav/large", &[]).as_bytes()).await.expect("sent");
     let (until, mut block, mut taken) = (Instant::now() + 3 * WINDOW, vec![0; piece.max(1)], 0);
     while Instant::now() < until {
@@ -193,7 +193,7 @@ async fn taken(mut socket: Box<dyn Socket>, dav: &Dav, piece: usize) -> u64 {
 async fn download_is_cut_whose_reader_takes_nothing_or_too_little_and_goes_on_above_the_least_rate() {
     for tls in [false, true] {
         let (gateway, dav) = started(tls).await;
-        std::fs::File::create(gateway.host("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
+        std::fs::File::create(gateway.host_path("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
         let connect = async |_| socket(&gateway, tls).await;
         let (none, little, enough) = tokio::join!(
             async { taken(connect(0).await, &dav, 0).await },
@@ -208,7 +208,7 @@ async fn download_is_cut_whose_reader_takes_nothing_or_too_little_and_goes_on_ab
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_download_that_is_not_taken_is_reset_and_the_connection_goes_on() {
     let (gateway, dav) = started(false).await;
-    std::fs::File::create(gateway.host("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
+    std::fs::File::create(gateway.host_path("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
     let mut requests = connect(&gateway).await;
     let headers = [("authorization", dav.authorization())];
     let (response, _) = requests.send_request(request(&gateway, "GET", "/dav/large", &headers), true).expect("sent");

@@ -9,12 +9,12 @@ use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex, mac};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::ssh::{PATIENCE, next, started};
-use crate::support::{Fixture, SftpError, packet, string};
+use crate::support::ssh::{SSH_TIMEOUT, next_message, start_gateway};
+use crate::support::{Fixture, SftpError, encode_packet, encode_string};
 
-struct Trusting;
+struct AcceptAnyHostKey;
 
-impl client::Handler for Trusting {
+impl client::Handler for AcceptAnyHostKey {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
@@ -22,35 +22,35 @@ impl client::Handler for Trusting {
     }
 }
 
-async fn dial(gateway: &Fixture) -> Handle<Trusting> {
-    client::connect(Arc::new(client::Config::default()), gateway.sftp, Trusting).await.expect("connects")
+async fn connect_ssh(gateway: &Fixture) -> Handle<AcceptAnyHostKey> {
+    client::connect(Arc::new(client::Config::default()), gateway.sftp, AcceptAnyHostKey).await.expect("connects")
 }
 
-async fn login(gateway: &Fixture, token: &str) -> Handle<Trusting> {
-    let mut ssh = dial(gateway).await;
+async fn login(gateway: &Fixture, token: &str) -> Handle<AcceptAnyHostKey> {
+    let mut ssh = connect_ssh(gateway).await;
     assert!(ssh.authenticate_password("alice", token).await.expect("answers").success());
     ssh
 }
 
-async fn sftp_channel(ssh: &Handle<Trusting>) -> Channel<client::Msg> {
+async fn sftp_channel(ssh: &Handle<AcceptAnyHostKey>) -> Channel<client::Msg> {
     let mut channel = ssh.channel_open_session().await.expect("opens");
     channel.request_subsystem(true, "sftp").await.expect("sent");
-    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Success)));
+    assert!(matches!(next_message(&mut channel).await, Some(ChannelMsg::Success)));
     channel
 }
 
-fn init() -> Vec<u8> {
-    packet(1, &3u32.to_be_bytes())
+fn sftp_init_packet() -> Vec<u8> {
+    encode_packet(1, &3u32.to_be_bytes())
 }
 
-fn request(kind: u8, id: u32, body: &[&[u8]]) -> Vec<u8> {
-    packet(kind, &[&id.to_be_bytes()[..], &body.concat()].concat())
+fn sftp_request_packet(kind: u8, id: u32, body: &[&[u8]]) -> Vec<u8> {
+    encode_packet(kind, &[&id.to_be_bytes()[..], &body.concat()].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_a_password_or_the_answer_to_one_question() {
-    let (gateway, token) = started(|_| {}).await;
-    let mut ssh = dial(&gateway).await;
+async fn token_is_accepted_as_password_or_keyboard_interactive() {
+    let (gateway, token) = start_gateway(|_| {}).await;
+    let mut ssh = connect_ssh(&gateway).await;
     assert!(!ssh.authenticate_none("alice").await.expect("answers").success());
     let wrong = ssh.authenticate_password("alice", "wrong").await.expect("answers");
     let AuthResult::Failure { remaining_methods, .. } = wrong else { panic!("a wrong token was let in") };
@@ -66,8 +66,8 @@ async fn a_token_is_a_password_or_the_answer_to_one_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_sftp_fails_at_once_and_sftp_still_starts() {
-    let (gateway, token) = started(|_| {}).await;
+async fn exec_shell_and_unknown_subsystems_fail_and_sftp_still_starts() {
+    let (gateway, token) = start_gateway(|_| {}).await;
     let ssh = login(&gateway, &token).await;
     let mut channel = ssh.channel_open_session().await.expect("opens");
     channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.expect("sent");
@@ -78,28 +78,28 @@ async fn what_is_not_sftp_fails_at_once_and_sftp_still_starts() {
     channel.request_shell(true).await.expect("sent");
     channel.request_subsystem(true, "netconf").await.expect("sent");
     for what in ["pty", "env", "x11", "agent", "exec", "shell", "subsystem"] {
-        let answer = next(&mut channel).await;
+        let answer = next_message(&mut channel).await;
         assert!(matches!(answer, Some(ChannelMsg::Failure)), "{what}: {answer:?}");
     }
     channel.request_subsystem(true, "sftp").await.expect("sent");
-    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Success)));
+    assert!(matches!(next_message(&mut channel).await, Some(ChannelMsg::Success)));
     channel.request_subsystem(true, "sftp").await.expect("sent");
-    assert!(matches!(next(&mut channel).await, Some(ChannelMsg::Failure)), "once is enough");
+    assert!(matches!(next_message(&mut channel).await, Some(ChannelMsg::Failure)), "once is enough");
     assert!(ssh.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_err());
     assert!(ssh.tcpip_forward("127.0.0.1", 0).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_last_request_come_its_answer_exit_status_zero_eof_and_close() {
-    let (gateway, token) = started(|_| {}).await;
+async fn channel_end_sends_reply_exit_status_zero_eof_and_close() {
+    let (gateway, token) = start_gateway(|_| {}).await;
     let ssh = login(&gateway, &token).await;
     let mut channel = sftp_channel(&ssh).await;
-    let requests = (1..=300).flat_map(|id| request(16, id, &[&string(b"/")]));
-    let bytes: Vec<u8> = init().into_iter().chain(requests).collect();
+    let requests = (1..=300).flat_map(|id| sftp_request_packet(16, id, &[&encode_string(b"/")]));
+    let bytes: Vec<u8> = sftp_init_packet().into_iter().chain(requests).collect();
     channel.data_bytes(bytes).await.expect("sent");
     channel.eof().await.expect("sent");
     let (mut data, mut rest) = (Vec::new(), Vec::new());
-    while let Some(message) = next(&mut channel).await {
+    while let Some(message) = next_message(&mut channel).await {
         match message {
             ChannelMsg::Data { data: part } => data.extend_from_slice(&part),
             other => rest.push(other),
@@ -117,26 +117,29 @@ async fn after_the_last_request_come_its_answer_exit_status_zero_eof_and_close()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_of_a_connection_are_capped_and_share_uploads() {
-    let (gateway, token) = started(|options| options.max_channels = 2).await;
+    let (gateway, token) = start_gateway(|options| options.max_channels = 2).await;
     let ssh = login(&gateway, &token).await;
     let (mut one, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
     assert!(ssh.channel_open_session().await.is_err(), "a third");
-    let open = request(3, 1, &[&string(b"/f"), &26u32.to_be_bytes(), &[0; 4]]);
-    one.data_bytes([init(), open].concat()).await.expect("sent");
+    let open = sftp_request_packet(3, 1, &[&encode_string(b"/f"), &26u32.to_be_bytes(), &[0; 4]]);
+    one.data_bytes([sftp_init_packet(), open].concat()).await.expect("sent");
     let mut seen = Vec::new();
     while !seen.ends_with(&1u64.to_be_bytes()) {
-        let Some(ChannelMsg::Data { data }) = next(&mut one).await else { panic!("no handle") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut one).await else { panic!("no handle") };
         seen.extend_from_slice(&data);
     }
-    other.data_bytes([init(), request(17, 9, &[&string(b"/f")])].concat()).await.expect("sent");
+    other
+        .data_bytes([sftp_init_packet(), sftp_request_packet(17, 9, &[&encode_string(b"/f")])].concat())
+        .await
+        .expect("sent");
     let mut seen = Vec::new();
     while !seen.windows(5).any(|part| part == [105, 0, 0, 0, 9]) {
-        let Some(ChannelMsg::Data { data }) = next(&mut other).await else { panic!("no attributes") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut other).await else { panic!("no attributes") };
         seen.extend_from_slice(&data);
         assert!(!seen.windows(5).any(|part| part == [101, 0, 0, 0, 9]), "the other channel's upload is unseen");
     }
     one.eof().await.expect("sent");
-    while next(&mut one).await.is_some() {}
+    while next_message(&mut one).await.is_some() {}
     for _ in 0..500 {
         if ssh.channel_open_session().await.is_ok() {
             return;
@@ -147,35 +150,35 @@ async fn channels_of_a_connection_are_capped_and_share_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_cut_when_their_time_is_up() {
-    let (gateway, _) = started(|options| options.login_timeout = Duration::from_millis(300)).await;
+async fn unauthenticated_connections_are_closed_at_the_login_timeout() {
+    let (gateway, _) = start_gateway(|options| options.login_timeout = Duration::from_millis(300)).await;
     let mut silent = TcpStream::connect(gateway.sftp).await.expect("connects");
     let mut heard = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut heard)).await;
+    let ended = tokio::time::timeout(SSH_TIMEOUT, silent.read_to_end(&mut heard)).await;
     assert!(ended.is_ok(), "the silent one is still there");
-    let ssh = dial(&gateway).await;
+    let ssh = connect_ssh(&gateway).await;
     let gone = async {
         while !ssh.is_closed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the one without a token is cut");
+    tokio::time::timeout(SSH_TIMEOUT, gone).await.expect("the one without a token is cut");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_has_so_many_connections_and_no_more() {
-    let (gateway, token) = started(|options| options.max_connections_per_user = 1).await;
-    gateway.user("bob", &["/:r"]);
-    let bobs = gateway.token("bob", &["-e", "1h"]);
+async fn connections_per_user_are_limited() {
+    let (gateway, token) = start_gateway(|options| options.max_connections_per_user = 1).await;
+    gateway.create_user("bob", &["/:r"]);
+    let bobs = gateway.create_token("bob", &["-e", "1h"]);
     let first = gateway.sftp("alice", &token).await;
     assert!(
-        crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_none(),
+        crate::support::SftpClient::connect(gateway.sftp, "alice", &token).await.is_none(),
         "told so, in reports::sftp_login"
     );
     gateway.sftp("bob", &bobs).await;
-    first.cut();
+    first.drop_connection();
     for _ in 0..200 {
-        if crate::support::Sftp::connect(gateway.sftp, "alice", &token).await.is_some() {
+        if crate::support::SftpClient::connect(gateway.sftp, "alice", &token).await.is_some() {
             return;
         }
     }
@@ -183,22 +186,22 @@ async fn a_user_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_exchanged_anew_in_the_middle_of_transfers() {
-    let (gateway, token) = started(|options| options.rekey_bytes = 1 << 20).await;
+async fn transfers_survive_rekeying() {
+    let (gateway, token) = start_gateway(|options| options.rekey_bytes = 1 << 20).await;
     let content: Vec<u8> = (0..6u32 << 20).map(|n| (n / 3) as u8).collect();
     let mut sftp = gateway.sftp("alice", &token).await;
     let whole = async {
         sftp.put("/big", &content).await.expect("put");
         sftp.get("/big").await.expect("get")
     };
-    let found = tokio::time::timeout(PATIENCE, whole).await.expect("no transfer stalls");
+    let found = tokio::time::timeout(SSH_TIMEOUT, whole).await.expect("no transfer stalls");
     assert!(found == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_no_answers_is_cut() {
-    let (gateway, token) = started(|options| options.client_timeout = Duration::from_millis(500)).await;
-    gateway.write("/big", vec![7; 1 << 20]);
+async fn client_that_reads_no_replies_is_disconnected() {
+    let (gateway, token) = start_gateway(|options| options.client_timeout = Duration::from_millis(500)).await;
+    gateway.write_host_file("/big", vec![7; 1 << 20]);
     let tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
     let (mut from_server, mut to_server) = tcp.into_split();
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -207,56 +210,61 @@ async fn a_client_that_takes_no_answers_is_cut() {
         let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
     });
     let mut writing = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-    let mut ssh = client::connect_stream(Arc::new(client::Config::default()), near, Trusting).await.expect("connects");
+    let mut ssh =
+        client::connect_stream(Arc::new(client::Config::default()), near, AcceptAnyHostKey).await.expect("connects");
     assert!(ssh.authenticate_password("alice", &token).await.expect("answers").success());
     let mut channel = sftp_channel(&ssh).await;
-    let open = request(3, 1, &[&string(b"/big"), &1u32.to_be_bytes(), &[0; 4]]);
-    channel.data_bytes([init(), open].concat()).await.expect("sent");
+    let open = sftp_request_packet(3, 1, &[&encode_string(b"/big"), &1u32.to_be_bytes(), &[0; 4]]);
+    channel.data_bytes([sftp_init_packet(), open].concat()).await.expect("sent");
     let mut seen = Vec::new();
     while !seen.ends_with(&1u64.to_be_bytes()) {
-        let Some(ChannelMsg::Data { data }) = next(&mut channel).await else { panic!("no handle") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut channel).await else { panic!("no handle") };
         seen.extend_from_slice(&data);
     }
     // From here on nothing of what the server says is taken from the socket, which stays open.
     reading.abort();
-    let handle = string(&1u64.to_be_bytes());
-    let reads = (0..400).flat_map(|id| request(5, id, &[&handle, &[0; 8], &261_120u32.to_be_bytes()]));
+    let handle = encode_string(&1u64.to_be_bytes());
+    let reads = (0..400).flat_map(|id| sftp_request_packet(5, id, &[&handle, &[0; 8], &261_120u32.to_be_bytes()]));
     channel.data_bytes(reads.collect::<Vec<u8>>()).await.expect("sent");
     let cut = async {
         loop {
             tokio::select! {
                 _ = &mut writing => return,
                 () = tokio::time::sleep(Duration::from_millis(20)) => {
-                    let _ = channel.data_bytes(request(16, 1, &[&string(b"/")])).await;
+                    let _ = channel.data_bytes(sftp_request_packet(16, 1, &[&encode_string(b"/")])).await;
                 }
             }
         }
     };
-    tokio::time::timeout(PATIENCE, cut).await.expect("the session ends");
+    tokio::time::timeout(SSH_TIMEOUT, cut).await.expect("the session ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stops_lets_open_files_be_finished_and_opens_no_channels() {
-    let (mut gateway, token) = started(|_| {}).await;
+async fn draining_server_finishes_open_files_and_refuses_new_channels() {
+    let (mut gateway, token) = start_gateway(|_| {}).await;
     let mut busy = gateway.sftp("alice", &token).await;
     let mut idle = gateway.sftp("alice", &token).await;
     let ssh = login(&gateway, &token).await;
     let handle = busy.open_file(b"/f", 2 | 8 | 16).await.expect("opens");
     let halting = tokio::spawn(async move {
-        gateway.halt().await;
+        gateway.stop().await;
         gateway
     });
-    assert_eq!(tokio::time::timeout(PATIENCE, idle.receive(0)).await, Ok(Err(SftpError::Gone)), "it had nothing open");
+    assert_eq!(
+        tokio::time::timeout(SSH_TIMEOUT, idle.receive(0)).await,
+        Ok(Err(SftpError::ConnectionLost)),
+        "it had nothing open"
+    );
     assert!(ssh.channel_open_session().await.is_err());
     busy.write_at(&handle, 0, b"finished").await.expect("goes on");
     busy.close(&handle).await.expect("commits");
-    let gateway = tokio::time::timeout(PATIENCE, halting).await.expect("then all ends").expect("without a panic");
-    assert_eq!(std::fs::read(gateway.host("/f")).expect("a file"), b"finished");
+    let gateway = tokio::time::timeout(SSH_TIMEOUT, halting).await.expect("then all ends").expect("without a panic");
+    assert_eq!(std::fs::read(gateway.host_path("/f")).expect("a file"), b"finished");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_greeting_tells_clients_what_they_look_for_and_offers_nothing_weak() {
-    let (gateway, _) = started(|_| {}).await;
+async fn ssh_banner_and_kexinit_offer_no_weak_algorithms() {
+    let (gateway, _) = start_gateway(|_| {}).await;
     let mut tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
     tcp.write_all(b"SSH-2.0-Test\r\n").await.expect("sent");
     let mut greeting = Vec::new();
@@ -285,8 +293,8 @@ async fn the_greeting_tells_clients_what_they_look_for_and_offers_nothing_weak()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_know_only_older_algorithms_come_in() {
-    let (gateway, token) = started(|_| {}).await;
+async fn clients_with_only_older_algorithms_can_log_in() {
+    let (gateway, token) = start_gateway(|_| {}).await;
     for (who, kex, mac) in [
         ("libssh2 1.10", kex::CURVE25519, mac::HMAC_SHA256),
         ("libssh2 1.8", kex::DH_G14_SHA256, mac::HMAC_SHA512),
@@ -299,16 +307,16 @@ async fn clients_that_know_only_older_algorithms_come_in() {
             ..Preferred::default()
         };
         let config = client::Config { preferred, ..client::Config::default() };
-        let mut ssh = client::connect(Arc::new(config), gateway.sftp, Trusting).await.expect(who);
+        let mut ssh = client::connect(Arc::new(config), gateway.sftp, AcceptAnyHostKey).await.expect(who);
         assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{who}");
         sftp_channel(&ssh).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
-    let (gateway, token) = started(|_| {}).await;
-    gateway.write("/target", "x");
+async fn symlink_argument_order_follows_the_client() {
+    let (gateway, token) = start_gateway(|_| {}).await;
+    gateway.write_host_file("/target", "x");
     for (name, link_first) in [
         ("SSH-2.0-ssh2js1.17.0", true),
         ("SSH-2.0-WinSCP_release_6.5", true),
@@ -316,37 +324,41 @@ async fn a_symlink_is_made_the_right_way_round_for_clients_of_either_order() {
         ("SSH-2.0-Go", false),
     ] {
         let config = client::Config { client_id: SshId::Standard(name.into()), ..client::Config::default() };
-        let mut ssh = client::connect(Arc::new(config), gateway.sftp, Trusting).await.expect("connected");
+        let mut ssh = client::connect(Arc::new(config), gateway.sftp, AcceptAnyHostKey).await.expect("connected");
         assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{name}");
         let mut channel = sftp_channel(&ssh).await;
-        let (link, target) = (string(b"link"), string(b"target"));
+        let (link, target) = (encode_string(b"link"), encode_string(b"target"));
         let order = if link_first { [&link[..], &target] } else { [&target[..], &link] };
-        channel.data_bytes([init(), request(20, 1, &order)].concat()).await.expect("sent");
+        channel.data_bytes([sftp_init_packet(), sftp_request_packet(20, 1, &order)].concat()).await.expect("sent");
         channel.eof().await.expect("sent");
         while channel.wait().await.is_some() {}
-        assert_eq!(std::fs::read_link(gateway.host("/link")).expect(name).to_str(), Some("target"), "{name}");
-        std::fs::remove_file(gateway.host("/link")).expect("removed");
+        assert_eq!(std::fs::read_link(gateway.host_path("/link")).expect(name).to_str(), Some("target"), "{name}");
+        std::fs::remove_file(gateway.host_path("/link")).expect("removed");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hashes_of_a_large_file_hold_up_no_other_channel_and_end_with_the_connection() {
+async fn hashing_a_large_file_blocks_no_other_channel_and_stops_with_the_connection() {
     let long = |settings: &mut patgate::gateway::GatewaySettings| settings.drain_timeout = Duration::from_secs(3600);
     let mut gateway = Fixture::start_with(Clock::system(), long).await;
-    let token = gateway.login("alice", "/:rw");
-    let large = std::fs::File::create(gateway.host("/large")).expect("a file");
+    let token = gateway.create_user_and_token("alice", "/:rw");
+    let large = std::fs::File::create(gateway.host_path("/large")).expect("a file");
     large.set_len(64 << 30).expect("of nothing but holes");
     let ssh = login(&gateway, &token).await;
     let (hashing, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
-    let check = [&string(b"check-file-name")[..], &string(b"/large"), &string(b"sha512"), &[0; 20]];
-    hashing.data_bytes([init(), request(200, 1, &check)].concat()).await.expect("sent");
-    other.data_bytes([init(), request(17, 9, &[&string(b"/large")])].concat()).await.expect("sent");
+    let check =
+        [&encode_string(b"check-file-name")[..], &encode_string(b"/large"), &encode_string(b"sha512"), &[0; 20]];
+    hashing.data_bytes([sftp_init_packet(), sftp_request_packet(200, 1, &check)].concat()).await.expect("sent");
+    other
+        .data_bytes([sftp_init_packet(), sftp_request_packet(17, 9, &[&encode_string(b"/large")])].concat())
+        .await
+        .expect("sent");
     let mut seen = Vec::new();
     while !seen.windows(5).any(|part| part == [105, 0, 0, 0, 9]) {
-        let Some(ChannelMsg::Data { data }) = next(&mut other).await else { panic!("no attributes") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut other).await else { panic!("no attributes") };
         seen.extend_from_slice(&data);
     }
     ssh.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
-    let stopped = tokio::time::timeout(PATIENCE, gateway.halt()).await;
+    let stopped = tokio::time::timeout(SSH_TIMEOUT, gateway.stop()).await;
     assert!(stopped.is_ok(), "hashes are reckoned on for nobody");
 }

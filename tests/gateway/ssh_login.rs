@@ -11,46 +11,46 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::support::ssh::{Client, started};
-use crate::support::{Fixture, packet};
+use crate::support::ssh::{SshClient, start_gateway};
+use crate::support::{Fixture, encode_packet};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn end_of_login_attempts_is_told() {
-    let (gateway, _) = started(|options| options.max_login_attempts = 2).await;
-    let mut client = Client::dial(&gateway).await;
-    assert!(!client.password("wrong").await && !client.password("wrong").await);
-    let (reason, words) = client.end().await;
+async fn login_attempt_limit_is_reported_in_the_disconnect() {
+    let (gateway, _) = start_gateway(|options| options.max_login_attempts = 2).await;
+    let mut client = SshClient::connect(&gateway).await;
+    assert!(!client.try_password("wrong").await && !client.try_password("wrong").await);
+    let (reason, words) = client.wait_for_disconnect().await;
     assert!(matches!(reason, Disconnect::NoMoreAuthMethodsAvailable), "{reason:?}");
     assert!(words.contains("2 wrong tokens"), "{words}");
 
-    let mut client = Client::dial(&gateway).await;
+    let mut client = SshClient::connect(&gateway).await;
     let mut probes = 0;
-    while client.none().await.is_some() {
+    while client.try_none().await.is_some() {
         probes += 1;
         assert!(probes < 110, "attempts without a token are bounded, too");
     }
     assert!(probes >= 50, "no agent holds so many keys");
-    let (_, words) = client.end().await;
+    let (_, words) = client.wait_for_disconnect().await;
     assert!(words.contains("takes tokens alone"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_that_takes_its_time_between_attempts_is_not_ended() {
-    let (gateway, token) = started(|_| {}).await;
-    let mut client = Client::dial(&gateway).await;
+async fn slow_client_between_login_attempts_is_not_disconnected() {
+    let (gateway, token) = start_gateway(|_| {}).await;
+    let mut client = SshClient::connect(&gateway).await;
     tokio::time::sleep(Duration::from_millis(2200)).await;
-    assert!(!client.none().await.expect("answered").success());
+    assert!(!client.try_none().await.expect("answered").success());
     tokio::time::sleep(Duration::from_millis(2200)).await;
-    assert!(!client.password("wrong").await);
+    assert!(!client.try_password("wrong").await);
     tokio::time::sleep(Duration::from_millis(2200)).await;
-    assert!(client.password(&token).await);
+    assert!(client.try_password(&token).await);
     assert!(client.starts_sftp().await);
 }
 
 /// What russh computes before a login takes turns: who stops half way through a key exchange holds none.
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_stop_in_a_key_exchange_keep_nobody_out() {
-    let (gateway, token) = started(|_| {}).await;
+async fn stalled_key_exchanges_do_not_block_others() {
+    let (gateway, token) = start_gateway(|_| {}).await;
     let mut strangers = Vec::new();
     for number in 0..40 {
         let mut stranger = TcpStream::connect(gateway.sftp).await.expect("connects");
@@ -78,14 +78,14 @@ async fn strangers_who_stop_in_a_key_exchange_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn end_of_the_time_for_a_login_is_told() {
-    let (gateway, _) = started(|options| options.login_timeout = Duration::from_secs(1)).await;
-    let (_, words) = Client::dial(&gateway).await.end().await;
+async fn login_timeout_is_reported_in_the_disconnect() {
+    let (gateway, _) = start_gateway(|options| options.login_timeout = Duration::from_secs(1)).await;
+    let (_, words) = SshClient::connect(&gateway).await.wait_for_disconnect().await;
     assert!(words.contains("no login within 1 s"), "{words}");
 }
 
 /// A client that reads, and whose answers reach the server until the task is aborted.
-async fn silenced(gateway: &Fixture, token: &str) -> (Client, JoinHandle<()>) {
+async fn client_with_blockable_network(gateway: &Fixture, token: &str) -> (SshClient, JoinHandle<()>) {
     let (mut from_server, to_server) = TcpStream::connect(gateway.sftp).await.expect("connects").into_split();
     let (near, far) = tokio::io::duplex(1 << 16);
     let (mut from_client, mut to_client) = tokio::io::split(far);
@@ -106,26 +106,26 @@ async fn silenced(gateway: &Fixture, token: &str) -> (Client, JoinHandle<()>) {
             }
         }
     });
-    let mut client = Client::over(near, client::Config::default()).await;
-    assert!(client.password(token).await);
+    let mut client = SshClient::over_stream(near, client::Config::default()).await;
+    assert!(client.try_password(token).await);
     (client, writing)
 }
 
 /// Asks after two seconds of silence, and waits for so long after it.
-fn watchful(options: &mut SftpOptions, patience: Duration) {
+fn set_short_keepalive(options: &mut SftpOptions, patience: Duration) {
     (options.login_timeout, options.keepalive_interval) = (Duration::from_secs(2), Duration::from_secs(1));
     options.client_timeout = patience;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_that_answers_keepalives_stays_and_one_that_does_not_is_ended() {
-    let (gateway, token) = started(|options| watchful(options, Duration::from_secs(1))).await;
-    let mut resting = Client::dial(&gateway).await;
-    assert!(resting.password(&token).await);
-    let (asleep, writing) = silenced(&gateway, &token).await;
+async fn only_clients_that_answer_keepalives_stay_connected() {
+    let (gateway, token) = start_gateway(|options| set_short_keepalive(options, Duration::from_secs(1))).await;
+    let mut resting = SshClient::connect(&gateway).await;
+    assert!(resting.try_password(&token).await);
+    let (asleep, writing) = client_with_blockable_network(&gateway, &token).await;
     writing.abort();
     let begin = Instant::now();
-    let (reason, words) = asleep.end().await;
+    let (reason, words) = asleep.wait_for_disconnect().await;
     assert!(matches!(reason, Disconnect::ConnectionLost) && words.contains("keepalive"), "{reason:?}: {words}");
     let took = begin.elapsed();
     assert!(took > Duration::from_millis(2500), "ended after {took:?}, before it could answer");
@@ -134,21 +134,21 @@ async fn client_that_answers_keepalives_stays_and_one_that_does_not_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn session_without_requests_ends_where_a_setting_says_so() {
-    let (gateway, token) = started(|options| options.idle_timeout = Duration::from_secs(1)).await;
-    let mut idle = Client::dial(&gateway).await;
-    assert!(idle.password(&token).await);
+async fn idle_session_is_closed_only_if_configured() {
+    let (gateway, token) = start_gateway(|options| options.idle_timeout = Duration::from_secs(1)).await;
+    let mut idle = SshClient::connect(&gateway).await;
+    assert!(idle.try_password(&token).await);
     let mut busy = gateway.sftp("alice", &token).await;
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        busy.send_raw(&packet(16, &[0, 0, 0, 1, 0, 0, 0, 1, b'/'])).await.expect("it goes on");
+        busy.send_raw(&encode_packet(16, &[0, 0, 0, 1, 0, 0, 0, 1, b'/'])).await.expect("it goes on");
     }
-    let (_, words) = idle.end().await;
+    let (_, words) = idle.wait_for_disconnect().await;
     assert!(words.contains("sftp_idle_seconds"), "{words}");
 }
 
 #[test]
-fn defaults_are_as_patient_as_openssh() {
+fn default_timeouts_match_openssh() {
     let options = SftpOptions::default();
     assert_eq!(options.login_timeout, Duration::from_secs(120), "LoginGraceTime");
     assert_eq!(options.max_login_attempts, 6, "MaxAuthTries");

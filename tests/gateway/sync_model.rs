@@ -13,7 +13,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-use crate::support::{Answer, Dav, Fixture, id_of};
+use crate::support::{DavClient, Fixture, HttpResponse, token_id};
 
 const SEQUENCES: u32 = 8;
 const SEQUENCES_AT_ONCE: u32 = 2;
@@ -45,23 +45,23 @@ const MIRRORS: [(usize, &str, &str); 7] = [
     (0, "/dav/s/box/", "1"),
 ];
 /// Where links lead, from where they are.
-const TARGETS: [&str; 8] =
+const LINK_TARGETS: [&str; 8] =
     ["nothing", "a", "../open", "../box/shown", "../../aside", "../../../state", "file/below", "link"];
 
 /// Where a step is done: at one of the entries there are, or at a name in one of the directories there are.
 #[derive(Clone, Copy, Debug)]
-struct Place(usize, Option<&'static str>);
+struct StepPath(usize, Option<&'static str>);
 
 #[derive(Clone, Debug)]
-enum Step {
-    Put(Place),
-    Mkcol(Place),
-    Delete(Place),
-    Move(Place, Place),
+enum SyncStep {
+    Put(StepPath),
+    Mkcol(StepPath),
+    Delete(StepPath),
+    Move(StepPath, StepPath),
     /// Renames on the host.
-    Rename(Place, Place),
+    Rename(StepPath, StepPath),
     /// Puts a link in the place of what stands there, which goes aside.
-    Link(Place, usize),
+    Link(StepPath, usize),
     /// Puts back what a link took the place of.
     Unlink(usize),
     Grant(usize),
@@ -77,70 +77,70 @@ enum Step {
     Forget(usize),
 }
 
-fn there() -> impl Strategy<Value = Place> {
-    (0..1000_usize).prop_map(|index| Place(index, None))
+fn existing_path() -> impl Strategy<Value = StepPath> {
+    (0..1000_usize).prop_map(|index| StepPath(index, None))
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn any_path() -> impl Strategy<Value = StepPath> {
     let name = prop_oneof![Just("a"), Just("b"), Just("file"), Just("link")];
-    prop_oneof![1 => there(), 2 => (0..1000_usize, name).prop_map(|(index, name)| Place(index, Some(name)))]
+    prop_oneof![1 => existing_path(), 2 => (0..1000_usize, name).prop_map(|(index, name)| StepPath(index, Some(name)))]
 }
 
 fn limit() -> impl Strategy<Value = Option<usize>> {
     prop_oneof![Just(None), Just(Some(1)), Just(Some(2)), Just(Some(3))]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = SyncStep> {
     prop_oneof![
-        6 => place().prop_map(Step::Put),
-        4 => place().prop_map(Step::Mkcol),
-        3 => there().prop_map(Step::Delete),
-        4 => (there(), place()).prop_map(|(from, to)| Step::Move(from, to)),
-        2 => (there(), place()).prop_map(|(from, to)| Step::Rename(from, to)),
-        3 => (place(), 0..TARGETS.len()).prop_map(|(path, target)| Step::Link(path, target)),
-        3 => (0..1000_usize).prop_map(Step::Unlink),
-        1 => (0..GRANTS.len()).prop_map(Step::Grant),
-        1 => (0..GRANTS.len()).prop_map(Step::Revoke),
-        1 => (0..SCOPES.len()).prop_map(Step::Narrow),
-        1 => Just(Step::Restart),
-        8 => (0..MIRRORS.len(), limit()).prop_map(|(mirror, limit)| Step::Page(mirror, limit)),
-        6 => (0..MIRRORS.len(), limit()).prop_map(|(mirror, limit)| Step::Sync(mirror, limit)),
-        1 => (0..MIRRORS.len()).prop_map(Step::Forget),
+        6 => any_path().prop_map(SyncStep::Put),
+        4 => any_path().prop_map(SyncStep::Mkcol),
+        3 => existing_path().prop_map(SyncStep::Delete),
+        4 => (existing_path(), any_path()).prop_map(|(from, to)| SyncStep::Move(from, to)),
+        2 => (existing_path(), any_path()).prop_map(|(from, to)| SyncStep::Rename(from, to)),
+        3 => (any_path(), 0..LINK_TARGETS.len()).prop_map(|(path, target)| SyncStep::Link(path, target)),
+        3 => (0..1000_usize).prop_map(SyncStep::Unlink),
+        1 => (0..GRANTS.len()).prop_map(SyncStep::Grant),
+        1 => (0..GRANTS.len()).prop_map(SyncStep::Revoke),
+        1 => (0..SCOPES.len()).prop_map(SyncStep::Narrow),
+        1 => Just(SyncStep::Restart),
+        8 => (0..MIRRORS.len(), limit()).prop_map(|(mirror, limit)| SyncStep::Page(mirror, limit)),
+        6 => (0..MIRRORS.len(), limit()).prop_map(|(mirror, limit)| SyncStep::Sync(mirror, limit)),
+        1 => (0..MIRRORS.len()).prop_map(SyncStep::Forget),
     ]
 }
 
 /// A copy that a client keeps: of each member, by its href without the slash at its end, the href and the entity tag.
 #[derive(Clone, Default)]
-struct Mirror {
+struct MirrorCopy {
     token: String,
     members: BTreeMap<String, (String, String)>,
 }
 
-struct World {
+struct SyncModelEnv {
     gateway: Fixture,
     writer: String,
     tokens: [String; 2],
     scopes: BTreeSet<usize>,
-    mirrors: Vec<Mirror>,
+    mirrors: Vec<MirrorCopy>,
     /// What links took the place of, by their paths.
-    aside: BTreeMap<String, usize>,
+    replaced_by_links: BTreeMap<String, usize>,
     count: usize,
 }
 
-fn inner<'a>(part: &'a str, name: &str) -> Option<&'a str> {
+fn element_text<'a>(part: &'a str, name: &str) -> Option<&'a str> {
     part.split(&format!("<D:{name}>")).nth(1)?.split('<').next()
 }
 
 /// Hrefs, each with an entity tag or a status.
-type Responses = Vec<(String, String)>;
+type HrefStatuses = Vec<(String, String)>;
 
 /// Members of a multistatus with their entity tags; those without properties apart.
-fn members(answer: &Answer) -> (Responses, Responses) {
+fn members(answer: &HttpResponse) -> (HrefStatuses, HrefStatuses) {
     let text = answer.text();
     let responses = text.split("<D:response>").skip(1).map(|response| {
-        let href = inner(response, "href").expect("an href").to_owned();
+        let href = element_text(response, "href").expect("an href").to_owned();
         let status = response.contains("</D:href><D:status>");
-        let rest = if status { inner(response, "status") } else { inner(response, "getetag") };
+        let rest = if status { element_text(response, "status") } else { element_text(response, "getetag") };
         (status, (href, rest.unwrap_or_default().to_owned()))
     });
     let (plain, listed): (Vec<_>, Vec<_>) = responses.partition(|(status, _)| *status);
@@ -148,43 +148,43 @@ fn members(answer: &Answer) -> (Responses, Responses) {
     (members(listed), members(plain))
 }
 
-fn key(href: &str) -> String {
+fn href_key(href: &str) -> String {
     href.trim_end_matches('/').to_owned()
 }
 
-impl World {
+impl SyncModelEnv {
     async fn new() -> Self {
         let gateway = Fixture::start().await;
         for path in ["/s/open/a/b", "/s/open/file", "/s/read/a", "/s/box/shown/a/file", "/s/box/file", "/s/blind"] {
-            gateway.write(path, path);
+            gateway.write_host_file(path, path);
         }
-        gateway.folder("/aside");
+        gateway.create_host_directory("/aside");
         let grants: Vec<String> = GRANTS.iter().map(|(path, permission)| format!("{path}:{permission}")).collect();
-        gateway.user("alice", &grants.iter().map(String::as_str).collect::<Vec<_>>());
-        let writer = gateway.login("bob", "/:rw");
+        gateway.create_user("alice", &grants.iter().map(String::as_str).collect::<Vec<_>>());
+        let writer = gateway.create_user_and_token("bob", "/:rw");
         let scopes: Vec<String> = SCOPES.iter().map(|scope| format!("path:{scope}")).collect();
         let mut options = vec!["-e", "1h"];
-        let all = gateway.token("alice", &options);
+        let all = gateway.create_token("alice", &options);
         for scope in &scopes {
             options.extend(["-s", scope]);
         }
-        let tokens = [all, gateway.token("alice", &options)];
+        let tokens = [all, gateway.create_token("alice", &options)];
         let scopes = (0..SCOPES.len()).collect();
-        let mirrors = vec![Mirror::default(); MIRRORS.len()];
-        Self { gateway, writer, tokens, scopes, mirrors, aside: BTreeMap::new(), count: 0 }
+        let mirrors = vec![MirrorCopy::default(); MIRRORS.len()];
+        Self { gateway, writer, tokens, scopes, mirrors, replaced_by_links: BTreeMap::new(), count: 0 }
     }
 
-    fn dav(&self, mirror: usize) -> Dav {
+    fn dav(&self, mirror: usize) -> DavClient {
         self.gateway.dav("alice", &self.tokens[MIRRORS[mirror].0])
     }
 
     /// The path of a place, as things are.
-    fn path(&self, Place(index, name): Place) -> String {
+    fn path(&self, StepPath(index, name): StepPath) -> String {
         let (mut all, mut directories) = (vec!["/s".to_owned()], vec!["/s".to_owned()]);
         let mut walked = 0;
         while let Some(directory) = directories.get(walked).cloned() {
             walked += 1;
-            let Ok(entries) = std::fs::read_dir(self.gateway.host(&directory)) else { continue };
+            let Ok(entries) = std::fs::read_dir(self.gateway.host_path(&directory)) else { continue };
             for entry in entries.flatten().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
                 let path = format!("{directory}/{}", entry.file_name().display());
                 if entry.file_type().is_ok_and(|found| found.is_dir()) && path.matches('/').count() < MAX_DEPTH {
@@ -200,39 +200,39 @@ impl World {
         name.map_or_else(|| path.clone(), |name| format!("{path}/{name}"))
     }
 
-    fn url(&self, place: Place) -> String {
+    fn url(&self, place: StepPath) -> String {
         format!("/dav{}", self.path(place))
     }
 
-    async fn act(&mut self, step: &Step) -> Result<(), String> {
+    async fn apply(&mut self, step: &SyncStep) -> Result<(), String> {
         let bob = self.gateway.dav("bob", &self.writer);
         self.count += 1;
         match step {
-            Step::Put(place) => drop(bob.put(&self.url(*place), format!("{}", self.count)).await),
-            Step::Mkcol(place) => drop(bob.status("MKCOL", &self.url(*place)).await),
-            Step::Delete(place) => drop(bob.status("DELETE", &self.url(*place)).await),
-            Step::Move(from, to) => {
+            SyncStep::Put(place) => drop(bob.put(&self.url(*place), format!("{}", self.count)).await),
+            SyncStep::Mkcol(place) => drop(bob.status("MKCOL", &self.url(*place)).await),
+            SyncStep::Delete(place) => drop(bob.status("DELETE", &self.url(*place)).await),
+            SyncStep::Move(from, to) => {
                 let to = self.url(*to);
                 drop(bob.send("MOVE", &self.url(*from), &[("destination", &to)], "").await);
             }
-            Step::Rename(from, to) => {
-                let host = |place: &Place| self.gateway.host(&self.path(*place));
+            SyncStep::Rename(from, to) => {
+                let host = |place: &StepPath| self.gateway.host_path(&self.path(*place));
                 drop(std::fs::rename(host(from), host(to)));
             }
-            Step::Link(place, target) => self.link(&self.path(*place), TARGETS[*target]),
-            Step::Unlink(index) => self.unlink(*index),
-            Step::Grant(grant) => {
+            SyncStep::Link(place, target) => self.link(&self.path(*place), LINK_TARGETS[*target]),
+            SyncStep::Unlink(index) => self.unlink(*index),
+            SyncStep::Grant(grant) => {
                 let (path, permission) = GRANTS[*grant];
-                drop(self.gateway.try_patgate(&["admin", "user", "grant", "alice", &format!("{path}:{permission}")]));
+                drop(self.gateway.try_run_cli(&["admin", "user", "grant", "alice", &format!("{path}:{permission}")]));
             }
-            Step::Revoke(grant) => {
-                drop(self.gateway.try_patgate(&["admin", "user", "revoke-grant", "alice", GRANTS[*grant].0]));
+            SyncStep::Revoke(grant) => {
+                drop(self.gateway.try_run_cli(&["admin", "user", "revoke-grant", "alice", GRANTS[*grant].0]));
             }
-            Step::Narrow(scope) => self.narrow(*scope),
-            Step::Restart => self.gateway.restart().await,
-            Step::Page(mirror, limit) => drop(self.page(*mirror, *limit).await?),
-            Step::Sync(mirror, limit) => self.sync(*mirror, *limit).await?,
-            Step::Forget(mirror) => self.mirrors[*mirror] = Mirror::default(),
+            SyncStep::Narrow(scope) => self.narrow(*scope),
+            SyncStep::Restart => self.gateway.restart().await,
+            SyncStep::Page(mirror, limit) => drop(self.sync_page(*mirror, *limit).await?),
+            SyncStep::Sync(mirror, limit) => self.sync(*mirror, *limit).await?,
+            SyncStep::Forget(mirror) => self.mirrors[*mirror] = MirrorCopy::default(),
         }
         Ok(())
     }
@@ -242,23 +242,25 @@ impl World {
     }
 
     fn link(&mut self, path: &str, target: &str) {
-        let host = self.gateway.host(path);
+        let host = self.gateway.host_path(path);
         if Self::is_link(&host) {
             drop(std::fs::remove_file(&host));
-        } else if std::fs::rename(&host, self.gateway.host(&format!("/aside/{}", self.count))).is_ok() {
-            self.aside.insert(path.to_owned(), self.count);
+        } else if std::fs::rename(&host, self.gateway.host_path(&format!("/aside/{}", self.count))).is_ok() {
+            self.replaced_by_links.insert(path.to_owned(), self.count);
         }
         drop(std::os::unix::fs::symlink(target, host));
     }
 
     fn unlink(&mut self, index: usize) {
-        let Some(path) = self.aside.keys().nth(index % self.aside.len().max(1)).cloned() else { return };
-        let (host, aside) = (self.gateway.host(&path), self.aside.remove(&path));
+        let Some(path) = self.replaced_by_links.keys().nth(index % self.replaced_by_links.len().max(1)).cloned() else {
+            return;
+        };
+        let (host, aside) = (self.gateway.host_path(&path), self.replaced_by_links.remove(&path));
         if Self::is_link(&host) {
             drop(std::fs::remove_file(&host));
         }
         if let Some(aside) = aside {
-            drop(std::fs::rename(self.gateway.host(&format!("/aside/{aside}")), host));
+            drop(std::fs::rename(self.gateway.host_path(&format!("/aside/{aside}")), host));
         }
     }
 
@@ -267,17 +269,17 @@ impl World {
             return;
         }
         let left: Vec<String> = self.scopes.iter().map(|scope| format!("path:{}", SCOPES[*scope])).collect();
-        let mut arguments = vec!["apitoken", "edit", id_of(&self.tokens[1])];
+        let mut arguments = vec!["apitoken", "edit", token_id(&self.tokens[1])];
         for scope in &left {
             arguments.extend(["-s", scope]);
         }
-        if !self.gateway.try_patgate(&arguments).status.success() {
+        if !self.gateway.try_run_cli(&arguments).status.success() {
             // A scope whose directory is gone can't be named any more; it stays.
             self.scopes.insert(scope);
         }
     }
 
-    async fn list(&self, mirror: usize) -> Answer {
+    async fn list(&self, mirror: usize) -> HttpResponse {
         let (_, path, level) = MIRRORS[mirror];
         let depth = if level == "1" { "1" } else { "infinity" };
         let body = "<propfind xmlns=\"DAV:\"><prop><getetag/></prop></propfind>";
@@ -285,11 +287,11 @@ impl World {
     }
 
     /// Takes a page into a mirror; tells whether there is more, none where there is nothing to synchronize.
-    async fn page(&mut self, mirror: usize, limit: Option<usize>) -> Result<Option<bool>, String> {
+    async fn sync_page(&mut self, mirror: usize, limit: Option<usize>) -> Result<Option<bool>, String> {
         let (_, path, level) = MIRRORS[mirror];
         let old = self.mirrors[mirror].token.clone();
         let dav = self.dav(mirror);
-        let answer = super::sync::ask(&dav, path, &old, level, limit).await;
+        let answer = super::sync_collection::sync_request(&dav, path, &old, level, limit).await;
         if answer.status != 207 {
             let there = dav.send("PROPFIND", path, &[("depth", "0")], "").await;
             let folder = there.status == 207 && there.text().contains("<D:collection/>");
@@ -300,8 +302,8 @@ impl World {
         let count = removed.len();
         removed.retain(|(href, status)| !(href == path && status.contains("507")));
         let more = removed.len() < count;
-        let told: BTreeSet<String> = changed.iter().chain(&removed).map(|(href, _)| key(href)).collect();
-        let token = inner(&answer.text(), "sync-token").expect("a token").to_owned();
+        let told: BTreeSet<String> = changed.iter().chain(&removed).map(|(href, _)| href_key(href)).collect();
+        let token = element_text(&answer.text(), "sync-token").expect("a token").to_owned();
         if told.len() < changed.len() + removed.len() {
             return Err(format!("one member twice: {}", answer.text()));
         }
@@ -319,10 +321,10 @@ impl World {
         }
         let mirror = &mut self.mirrors[mirror];
         for (href, etag) in changed {
-            mirror.members.insert(key(&href), (href, etag));
+            mirror.members.insert(href_key(&href), (href, etag));
         }
         for (href, _) in removed {
-            mirror.members.remove(&key(&href));
+            mirror.members.remove(&href_key(&href));
         }
         mirror.token = token;
         Ok(Some(more))
@@ -332,7 +334,7 @@ impl World {
     async fn sync(&mut self, mirror: usize, limit: Option<usize>) -> Result<(), String> {
         let mut pages = 0;
         loop {
-            match self.page(mirror, limit).await? {
+            match self.sync_page(mirror, limit).await? {
                 None => return Ok(()),
                 Some(false) => break,
                 Some(true) => pages += 1,
@@ -346,7 +348,7 @@ impl World {
             return Err(format!("the listing says {}", listing.status));
         }
         let (mut listed, _) = members(&listing);
-        listed.retain(|(href, _)| key(href) != key(MIRRORS[mirror].1));
+        listed.retain(|(href, _)| href_key(href) != href_key(MIRRORS[mirror].1));
         let listed: BTreeSet<(String, String)> = listed.into_iter().collect();
         let copy: BTreeSet<(String, String)> = self.mirrors[mirror].members.values().cloned().collect();
         if copy == listed {
@@ -358,19 +360,19 @@ impl World {
     }
 }
 
-async fn run(steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new().await;
+async fn run(steps: &[SyncStep]) -> Result<(), String> {
+    let mut world = SyncModelEnv::new().await;
     for (number, step) in steps.iter().enumerate() {
-        world.act(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
+        world.apply(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
     }
     for mirror in 0..MIRRORS.len() {
         world.sync(mirror, Some(2)).await.map_err(|why| format!("at the end: {why}"))?;
     }
-    world.gateway.halt().await;
+    world.gateway.stop().await;
     Ok(())
 }
 
-fn number(variable: &str) -> Option<u64> {
+fn env_number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
@@ -387,7 +389,7 @@ fn explore<T: std::fmt::Debug>(
         ..Config::default()
     };
     let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&number("SYNC_SEED").unwrap_or(SEED).to_le_bytes());
+    bytes[..8].copy_from_slice(&env_number("SYNC_SEED").unwrap_or(SEED).to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let result = runner.run(&steps, |steps| run(&steps).map_err(TestCaseError::fail));
     if let Err(TestError::Fail(why, steps)) = result {
@@ -398,7 +400,7 @@ fn explore<T: std::fmt::Debug>(
 }
 
 fn sequences(default: u32) -> u32 {
-    number("SYNC_SEQUENCES").map_or(default, |cases| u32::try_from(cases).expect("small"))
+    env_number("SYNC_SEQUENCES").map_or(default, |cases| u32::try_from(cases).expect("small"))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -412,9 +414,9 @@ fn mirrors_kept_by_sync_collection_equal_the_listing() {
 }
 
 /// A change while others synchronize: what is done, at two of the places.
-type Change = (u8, usize, usize);
+type RandomChange = (u8, usize, usize);
 
-const PLACES: [&str; 8] = [
+const CHANGED_PATHS: [&str; 8] = [
     "/s/open/a",
     "/s/open/b",
     "/s/open/a/c",
@@ -425,8 +427,8 @@ const PLACES: [&str; 8] = [
     "/elsewhere",
 ];
 
-async fn change(bob: &Dav, root: &Path, number: usize, (what, one, other): Change) {
-    let (from, to) = (PLACES[one], PLACES[other]);
+async fn apply_change(bob: &DavClient, root: &Path, number: usize, (what, one, other): RandomChange) {
+    let (from, to) = (CHANGED_PATHS[one], CHANGED_PATHS[other]);
     let url = format!("/dav{from}");
     match what {
         0 => drop(bob.put(&url, number.to_string()).await),
@@ -441,18 +443,18 @@ async fn change(bob: &Dav, root: &Path, number: usize, (what, one, other): Chang
 }
 
 /// Synchronizes while members change, and once more afterwards.
-async fn run_at_once(changes: &[Change]) -> Result<(), String> {
-    let mut world = World::new().await;
+async fn run_concurrently(changes: &[RandomChange]) -> Result<(), String> {
+    let mut world = SyncModelEnv::new().await;
     let (bob, root) = (world.gateway.dav("bob", &world.writer), world.gateway.root());
     let changes = changes.to_vec();
     let writer = tokio::spawn(async move {
         for (number, step) in changes.into_iter().enumerate() {
-            change(&bob, &root, number, step).await;
+            apply_change(&bob, &root, number, step).await;
         }
     });
     let limits = [None, Some(1), Some(2), Some(3), Some(5)];
     for number in 0.. {
-        world.page(number % MIRRORS.len(), limits[number % limits.len()]).await?;
+        world.sync_page(number % MIRRORS.len(), limits[number % limits.len()]).await?;
         if writer.is_finished() {
             break;
         }
@@ -461,15 +463,15 @@ async fn run_at_once(changes: &[Change]) -> Result<(), String> {
     for mirror in 0..MIRRORS.len() {
         world.sync(mirror, Some(2)).await?;
     }
-    world.gateway.halt().await;
+    world.gateway.stop().await;
     Ok(())
 }
 
 #[test]
 fn mirrors_that_synchronize_while_members_change_equal_the_listing_afterwards() {
     let runtime = runtime();
-    let change = (0..6_u8, 0..PLACES.len(), 0..PLACES.len());
+    let change = (0..6_u8, 0..CHANGED_PATHS.len(), 0..CHANGED_PATHS.len());
     explore(sequences(SEQUENCES_AT_ONCE), proptest::collection::vec(change, 200..400), |changes| {
-        runtime.block_on(run_at_once(changes))
+        runtime.block_on(run_concurrently(changes))
     });
 }

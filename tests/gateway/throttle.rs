@@ -2,26 +2,26 @@
 
 use patgate::domain::{Secret, TokenId, TokenText};
 
-use crate::support::server::{Server, run};
-use crate::support::{Dav, Fixture, id_of};
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, Fixture, token_id};
 
 /// Writes a token that was never issued, with a right checksum.
-fn guess() -> String {
+fn unissued_token() -> String {
     let mut zeros = |buffer: &mut [u8]| buffer.fill(0);
     TokenText::new(TokenId::generate(&mut zeros), Secret::generate(&mut zeros)).reveal().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn right_token_gets_in_on_both_protocols_while_strangers_guess_from_its_address() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.user("alice", &["/:rw"]);
-    let [http, sftp, dead] = [(); 3].map(|()| gateway.token("alice", &["-e", "1h"]));
-    gateway.patgate(&["apitoken", "revoke", id_of(&dead)]);
+async fn valid_token_is_accepted_while_guesses_from_its_address_are_throttled() {
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.create_user("alice", &["/:rw"]);
+    let [http, sftp, dead] = [(); 3].map(|()| gateway.create_token("alice", &["-e", "1h"]));
+    gateway.run_cli(&["apitoken", "revoke", token_id(&dead)]);
     let revoked = gateway.dav("alice", &dead);
     for _ in 0..50 {
         assert_eq!(revoked.status("PROPFIND", "/dav/").await, 401, "a revoked token is no guess");
     }
-    for text in ["junk", &guess()] {
+    for text in ["junk", &unissued_token()] {
         let stranger = gateway.dav("alice", text);
         let mut last = 0;
         for _ in 0..50 {
@@ -40,10 +40,10 @@ async fn untrusted_proxy_on_loopback_is_warned_about() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let log = folder.path().join("log");
-    let server = Server::start_logging(folder.path(), &log);
-    run(folder.path(), &["admin", "user", "create", "alice"]);
-    let token = run(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
-    let alice = Dav::new(server.http, "alice", token.trim());
+    let server = ServerProcess::start_logging(folder.path(), &log);
+    run_cli(folder.path(), &["admin", "user", "create", "alice"]);
+    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let alice = DavClient::new(server.http, "alice", token.trim());
     let relayed = [("x-forwarded-for", "203.0.113.7")];
     for _ in 0..2 {
         assert_eq!(alice.send("PROPFIND", "/dav/", &relayed, String::new()).await.status, 207);

@@ -8,13 +8,13 @@ use patgate::domain::{Login, Peer, Protocol, TokenLimits};
 use patgate::store::Store;
 use patgate::tokens::{NarrowRequest, Principal, TokenRequest, TokenService};
 
-use crate::support::{Fixture, SftpError, id_of, program};
+use crate::support::{Fixture, SftpError, patgate_command, token_id};
 
 /// Long enough for any machine; what is awaited normally comes within a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes a token with a token, as a caller of the API would, in a process that is not the server's.
-async fn child_of(gateway: &Fixture, token: &str) -> (TokenService, Principal, String) {
+async fn create_child_token(gateway: &Fixture, token: &str) -> (TokenService, Principal, String) {
     let store = Store::open(&gateway.state()).expect("opens");
     let auth = Authenticator::new(store.clone(), Clock::system()).expect("opens");
     let credential = Credential { login: None, token: token.as_bytes().to_vec().into() };
@@ -27,16 +27,16 @@ async fn child_of(gateway: &Fixture, token: &str) -> (TokenService, Principal, S
     (tokens, who, issued.text.reveal().to_string())
 }
 
-fn facts(gateway: &Fixture, id: &str) -> serde_json::Value {
-    serde_json::from_str(&gateway.patgate(&["--json", "apitoken", "show", id])).expect("JSON")
+fn token_json(gateway: &Fixture, id: &str) -> serde_json::Value {
+    serde_json::from_str(&gateway.run_cli(&["--json", "apitoken", "show", id])).expect("JSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_processes_at_once_never_pass_the_tokens_per_user() {
+async fn concurrent_processes_never_exceed_max_tokens_per_user() {
     let gateway = Fixture::start().await;
-    gateway.user("alice", &["/:rw"]);
+    gateway.create_user("alice", &["/:rw"]);
     let begin = |_| -> Child {
-        let mut command = program(&gateway.state());
+        let mut command = patgate_command(&gateway.state());
         command.args(["apitoken", "create", "--owner", "alice", "-q"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
     };
@@ -51,7 +51,7 @@ async fn four_processes_at_once_never_pass_the_tokens_per_user() {
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.stdout.is_empty() && told.contains("max-tokens-per-user"), "{told}");
     }
-    let live = gateway.patgate(&["--json", "apitoken", "list", "--owner", "alice"]);
+    let live = gateway.run_cli(&["--json", "apitoken", "list", "--owner", "alice"]);
     let live: Vec<serde_json::Value> = serde_json::from_str(&live).expect("JSON");
     assert_eq!(live.len(), 5);
     let token = String::from_utf8(given[0].stdout.clone()).expect("text");
@@ -59,47 +59,47 @@ async fn four_processes_at_once_never_pass_the_tokens_per_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lowering_a_lifetime_lengthens_no_token() {
-    let gateway = Fixture::with_clock_by_hand().await;
-    gateway.user("alice", &["/:rw"]);
+async fn lowering_max_lifetime_extends_no_token() {
+    let gateway = Fixture::with_manual_clock().await;
+    gateway.create_user("alice", &["/:rw"]);
     let tokens = [&[][..], &["-e", "30d"], &["-a", "10d"], &["-a", "1d", "-e", "20d"]];
-    let tokens = tokens.map(|options| gateway.token("alice", options));
+    let tokens = tokens.map(|options| gateway.create_token("alice", options));
     let ends = || {
         tokens.clone().map(|token| {
-            let facts = facts(&gateway, id_of(&token));
+            let facts = token_json(&gateway, token_id(&token));
             (facts["expires_at"].clone(), facts["hard_limit"].clone())
         })
     };
     let before = ends();
     for setting in [["default-lifetime", "5d"], ["max-lifetime", "6d"], ["default-lifetime", "1s"]] {
-        gateway.patgate(&["policy", "set", setting[0], setting[1]]);
+        gateway.run_cli(&["policy", "set", setting[0], setting[1]]);
         assert_eq!(ends(), before, "{setting:?}");
     }
-    let rotated = gateway.patgate(&["apitoken", "rotate", id_of(&tokens[0]), "-q"]);
+    let rotated = gateway.run_cli(&["apitoken", "rotate", token_id(&tokens[0]), "-q"]);
     assert_eq!(ends(), before, "a rotation");
     assert_eq!(gateway.dav("alice", &rotated).status("PROPFIND", "/dav/").await, 207);
-    let refused = gateway.try_patgate(&["policy", "set", "default-lifetime", "7d"]);
+    let refused = gateway.try_run_cli(&["policy", "set", "default-lifetime", "7d"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("may not exceed max-lifetime"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_media_types_and_tags_are_given_shown_and_refused() {
     let gateway = Fixture::start().await;
-    gateway.patgate(&["admin", "user", "create", "helen", "--no-home", "--role", "security.revoke_tokens"]);
+    gateway.run_cli(&["admin", "user", "create", "helen", "--no-home", "--role", "security.revoke_tokens"]);
     let limits = ["--mime", "image/*,text/plain", "--tag", "holiday 2026", "--tag", "work"];
     let role = ["--role", "security.revoke_tokens"];
     let create = ["apitoken", "create", "--owner", "helen", "-q"];
-    let token = gateway.patgate(&[&create[..], &limits, &role].concat());
-    let shown = facts(&gateway, id_of(&token));
+    let token = gateway.run_cli(&[&create[..], &limits, &role].concat());
+    let shown = token_json(&gateway, token_id(&token));
     assert_eq!(shown["roles"], serde_json::json!(["security.revoke_tokens"]));
     assert_eq!(shown["limits"]["mimes"], serde_json::json!(["image/*", "text/plain"]));
     assert_eq!(shown["limits"]["tags"], serde_json::json!(["holiday 2026", "work"]));
-    let text = gateway.patgate(&["apitoken", "show", id_of(&token)]);
+    let text = gateway.run_cli(&["apitoken", "show", token_id(&token)]);
     for part in ["security.revoke_tokens", "image/* or text/plain", "holiday 2026 or work"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let same = gateway.token("helen", &[&limits[..], &role].concat());
-    assert_eq!(facts(&gateway, id_of(&same))["roles"], shown["roles"], "both commands take the same flags");
+    let same = gateway.create_token("helen", &[&limits[..], &role].concat());
+    assert_eq!(token_json(&gateway, token_id(&same))["roles"], shown["roles"], "both commands take the same flags");
 
     let refused = [
         (&["--role", "admin"][..], 1, "does not hold the role admin"),
@@ -108,44 +108,44 @@ async fn roles_media_types_and_tags_are_given_shown_and_refused() {
         (&["--tag", "a\nb"], 2, "is no tag"),
     ];
     for (flags, code, told) in refused {
-        let output = gateway.try_patgate(&[&create[..], flags].concat());
+        let output = gateway.try_run_cli(&[&create[..], flags].concat());
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(code) && words.contains(told), "{flags:?}: {words}");
     }
-    let all = gateway.patgate(&["--json", "apitoken", "list", "--owner", "helen"]);
+    let all = gateway.run_cli(&["--json", "apitoken", "list", "--owner", "helen"]);
     assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&all).expect("JSON").len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parents_death_ends_its_childs_open_session() {
+async fn revoking_a_parent_closes_its_childs_open_session() {
     let gateway = Fixture::start().await;
-    let parent = gateway.login("alice", "/:rw");
-    gateway.write("/file", "content");
-    let (_, _, child) = child_of(&gateway, &parent).await;
+    let parent = gateway.create_user_and_token("alice", "/:rw");
+    gateway.write_host_file("/file", "content");
+    let (_, _, child) = create_child_token(&gateway, &parent).await;
     let dav = gateway.dav("alice", &child);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
     let mut sftp = gateway.sftp("alice", &child).await;
     assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"content"[..]));
-    gateway.patgate(&["apitoken", "revoke", id_of(&parent)]);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&parent)]);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
-    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::Gone));
-    assert_eq!(facts(&gateway, id_of(&child))["state"], "revoked");
+    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    assert_eq!(token_json(&gateway, token_id(&child))["state"], "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parent_that_is_narrowed_narrows_its_childs_open_session() {
+async fn narrowing_a_parent_narrows_its_childs_open_session() {
     let gateway = Fixture::start().await;
-    let parent = gateway.login("alice", "/:rw");
-    let (tokens, who, child) = child_of(&gateway, &parent).await;
+    let parent = gateway.create_user_and_token("alice", "/:rw");
+    let (tokens, who, child) = create_child_token(&gateway, &parent).await;
     let dav = gateway.dav("alice", &child);
     let mut sftp = gateway.sftp("alice", &child).await;
     assert_eq!(sftp.list("/").await, Ok(Vec::new()));
     let limits = TokenLimits { protocols: vec![Protocol::Webdav, Protocol::Api], ..TokenLimits::default() };
-    let id = id_of(&parent).parse().expect("id");
+    let id = token_id(&parent).parse().expect("id");
     tokens.narrow(&who, id, &NarrowRequest { limits, ..NarrowRequest::default() }, None).expect("narrowed");
-    let ended = tokio::time::timeout(PATIENCE, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::Gone));
+    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(ended, Err(SftpError::ConnectionLost));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "that door is open still");
 
     let soon = Clock::system().now();

@@ -2,44 +2,44 @@
 
 use std::time::UNIX_EPOCH;
 
-use crate::support::{Answer, Dav, Fixture, id_of, raw};
+use crate::support::{DavClient, Fixture, HttpResponse, send_raw, token_id};
 
-const LOCK: &str = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner>me</owner></lockinfo>"#;
-const SHARED: &str =
+const LOCK_BODY: &str = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner>me</owner></lockinfo>"#;
+const SHARED_LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><shared/></lockscope><locktype><write/></locktype></lockinfo>"#;
 
-async fn alice(gateway: &Fixture) -> Dav {
-    let token = gateway.login("alice", "/:rw");
+async fn dav_as_alice(gateway: &Fixture) -> DavClient {
+    let token = gateway.create_user_and_token("alice", "/:rw");
     gateway.dav("alice", &token)
 }
 
 /// A client whose token may write files of a mebibyte at most.
-fn limited(gateway: &Fixture) -> Dav {
-    gateway.user("alice", &["/:rw"]);
-    gateway.dav("alice", &gateway.token("alice", &["-e", "1h", "--max-file-size", "1MiB"]))
+fn dav_with_size_limit(gateway: &Fixture) -> DavClient {
+    gateway.create_user("alice", &["/:rw"]);
+    gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "--max-file-size", "1MiB"]))
 }
 
-fn named(names: &str) -> String {
+fn propfind_body(names: &str) -> String {
     format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>")
 }
 
-async fn find(dav: &Dav, path: &str, depth: &str, names: &str) -> Answer {
-    dav.send("PROPFIND", path, &[("depth", depth)], named(names)).await
+async fn propfind(dav: &DavClient, path: &str, depth: &str, names: &str) -> HttpResponse {
+    dav.send("PROPFIND", path, &[("depth", depth)], propfind_body(names)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn options_tells_a_stranger_the_same_whatever_the_path() {
+async fn unauthenticated_options_answers_the_same_for_every_path() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "content");
+    gateway.write_host_file("/a", "content");
     let mut answers = Vec::new();
     for path in ["/dav/", "/dav/a", "/dav/nothing", "/dav/a/../b", "/node/6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11/"] {
         let request = format!("OPTIONS {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", gateway.http);
-        let answer = String::from_utf8_lossy(&raw(gateway.http, request.as_bytes()).await).into_owned();
+        let answer = String::from_utf8_lossy(&send_raw(gateway.http, request.as_bytes()).await).into_owned();
         let lines: Vec<String> = answer.lines().filter(|line| !line.starts_with("date:")).map(str::to_owned).collect();
         answers.push(lines);
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let answer = dav.send("OPTIONS", "/dav/", &[], "").await;
     assert_eq!(
         (answer.status, answer.header("dav"), answer.header("ms-author-via")),
@@ -51,9 +51,9 @@ async fn options_tells_a_stranger_the_same_whatever_the_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_is_strong_and_the_same_wherever_it_is_told() {
+async fn etag_is_strong_and_identical_in_put_get_and_propfind() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let put = dav.put("/dav/a.txt", "one").await;
     assert_eq!(put.status, 201);
     let tag = put.header("etag").to_owned();
@@ -65,7 +65,7 @@ async fn a_tag_is_strong_and_the_same_wherever_it_is_told() {
         assert_eq!(head.header(name), get.header(name), "{name}");
     }
     assert!(
-        find(&dav, "/dav/a.txt", "0", "<getetag/>").await.text().contains(&format!("<D:getetag>{tag}</D:getetag>"))
+        propfind(&dav, "/dav/a.txt", "0", "<getetag/>").await.text().contains(&format!("<D:getetag>{tag}</D:getetag>"))
     );
     for name in ["content-security-policy", "x-content-type-options"] {
         assert!(!get.header(name).is_empty(), "{name}");
@@ -88,9 +88,9 @@ async fn a_tag_is_strong_and_the_same_wherever_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_uploads_that_want_to_be_first_one_is() {
+async fn one_of_concurrent_if_none_match_uploads_wins() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     for round in 0..20 {
         let path = format!("/dav/file-{round}");
         let one = |content: &'static str| {
@@ -108,9 +108,9 @@ async fn of_two_uploads_that_want_to_be_first_one_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_are_kept_to_on_reads_and_writes() {
+async fn conditional_headers_are_honoured_on_reads_and_writes() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let tag = dav.put("/dav/a", "one").await.header("etag").to_owned();
     let date = dav.get("/dav/a").await.header("last-modified").to_owned();
     let read = [
@@ -157,11 +157,11 @@ async fn conditions_are_kept_to_on_reads_and_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ranges_are_given_to_the_byte() {
+async fn byte_ranges_are_exact() {
     let gateway = Fixture::start().await;
     let content: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
-    gateway.write("/a", &content);
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/a", &content);
+    let dav = dav_as_alice(&gateway).await;
     let tag = dav.send("HEAD", "/dav/a", &[], "").await.header("etag").to_owned();
     for (range, wanted) in [
         ("bytes=0-0", 0..1),
@@ -185,9 +185,9 @@ async fn ranges_are_given_to_the_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_and_checksums_of_sync_clients_are_kept_to() {
+async fn x_oc_mtime_and_oc_checksum_are_honoured() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let sum = [("oc-checksum", "SHA1:a9993e364706816aba3e25717850c26c9cd0d89d"), ("x-oc-mtime", "981173106")];
     let put = dav.send("PUT", "/dav/a", &sum, "abc").await;
     assert_eq!((put.status, put.header("x-oc-mtime")), (201, "accepted"));
@@ -201,7 +201,7 @@ async fn times_and_checksums_of_sync_clients_are_kept_to() {
     let made = dav.send("MKCOL", "/dav/f", &[("x-oc-mtime", "981173106")], "").await;
     assert_eq!((made.status, made.header("x-oc-mtime")), (201, "accepted"));
     let modified = |path: &str| {
-        let time = gateway.host(path).metadata().and_then(|m| m.modified()).expect("a time");
+        let time = gateway.host_path(path).metadata().and_then(|m| m.modified()).expect("a time");
         time.duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
     };
     assert_eq!(modified("/f"), 981_173_106);
@@ -213,17 +213,17 @@ async fn times_and_checksums_of_sync_clients_are_kept_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_come_before_the_body_is_asked_for() {
+async fn expect_100_is_refused_before_the_body() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "old");
-    gateway.folder("/folder");
-    let dav = limited(&gateway);
+    gateway.write_host_file("/a", "old");
+    gateway.create_host_directory("/folder");
+    let dav = dav_with_size_limit(&gateway);
     let ask = async |path: &str, authorization: &str, more: &str| {
         let request = format!(
             "PUT {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\nExpect: 100-continue\r\n{more}\r\n\r\n",
             gateway.http
         );
-        first_line(&gateway, &request).await
+        first_line_status(&gateway, &request).await
     };
     let small = "Content-Length: 3";
     assert_eq!(ask("/dav/a", "Basic d3Jvbmc6d3Jvbmc=", small).await, 401);
@@ -237,7 +237,7 @@ async fn refusals_come_before_the_body_is_asked_for() {
 }
 
 /// The status of the first line that comes back.
-async fn first_line(gateway: &Fixture, request: &str) -> u16 {
+async fn first_line_status(gateway: &Fixture, request: &str) -> u16 {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     let mut stream = tokio::net::TcpStream::connect(gateway.http).await.expect("a connection");
     stream.write_all(request.as_bytes()).await.expect("sent");
@@ -247,10 +247,10 @@ async fn first_line(gateway: &Fixture, request: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_longer_than_the_token_may_write_changes_nothing() {
+async fn body_above_the_size_limit_changes_nothing() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "old");
-    let dav = limited(&gateway);
+    gateway.write_host_file("/a", "old");
+    let dav = dav_with_size_limit(&gateway);
     let long = vec![0u8; 1_100_000];
     assert_eq!(dav.put("/dav/a", long.clone()).await.status, 413);
     let chunked = [
@@ -261,17 +261,17 @@ async fn a_body_longer_than_the_token_may_write_changes_nothing() {
         b"\r\n0\r\n\r\n".to_vec(),
     ]
     .concat();
-    let answer = raw(gateway.http, &chunked).await;
+    let answer = send_raw(gateway.http, &chunked).await;
     assert!(answer.starts_with(b"HTTP/1.1 413"), "{:.100}", String::from_utf8_lossy(&answer));
     assert_eq!(dav.get("/dav/a").await.text(), "old");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn properties_are_found_missing_and_named() {
+async fn propfind_returns_found_missing_and_property_names() {
     let gateway = Fixture::start().await;
-    gateway.write("/f/a&b.txt", "content");
-    let dav = alice(&gateway).await;
-    let answer = find(
+    gateway.write_host_file("/f/a&b.txt", "content");
+    let dav = dav_as_alice(&gateway).await;
+    let answer = propfind(
         &dav,
         "/dav/f",
         "1",
@@ -296,33 +296,33 @@ async fn properties_are_found_missing_and_named() {
     for (depth, status) in [("2", 400), ("", 400), ("0", 207), ("1", 207), ("infinity", 207)] {
         assert_eq!(dav.send("PROPFIND", "/dav/f", &[("depth", depth)], "").await.status, status, "{depth}");
     }
-    let id = find(&dav, "/dav/f", "0", "<node-id xmlns=\"urn:patgate\"/>").await.text();
-    assert!(id.contains(&format!("<P:node-id>{}</P:node-id>", gateway.node("/f"))), "{id}");
+    let id = propfind(&dav, "/dav/f", "0", "<node-id xmlns=\"urn:patgate\"/>").await.text();
+    assert!(id.contains(&format!("<P:node-id>{}</P:node-id>", gateway.node_id("/f"))), "{id}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_listing_is_whole_and_an_endless_one_is_refused() {
+async fn long_listing_is_complete_and_depth_infinity_beyond_the_limit_is_refused() {
     let gateway = Fixture::start().await;
-    gateway.folder("/long");
+    gateway.create_host_directory("/long");
     for number in 0..10_001 {
-        std::fs::write(gateway.host(&format!("/long/file-{number}")), "").expect("a file");
+        std::fs::write(gateway.host_path(&format!("/long/file-{number}")), "").expect("a file");
     }
-    let dav = alice(&gateway).await;
-    assert_eq!(dav.list("/dav/long").await.map(|list| list.len()), Ok(10_001));
+    let dav = dav_as_alice(&gateway).await;
+    assert_eq!(dav.list_hrefs("/dav/long").await.map(|list| list.len()), Ok(10_001));
     let endless = dav.send("PROPFIND", "/dav/", &[("depth", "infinity")], "").await;
     assert_eq!(endless.status, 403);
     assert!(endless.text().contains("<D:propfind-finite-depth/>"), "{}", endless.text());
-    gateway.write("/short/a/b/c", "");
-    std::os::unix::fs::symlink("..", gateway.host("/short/a/up")).expect("a link");
+    gateway.write_host_file("/short/a/b/c", "");
+    std::os::unix::fs::symlink("..", gateway.host_path("/short/a/up")).expect("a link");
     let deep = dav.send("PROPFIND", "/dav/short", &[], "").await;
     assert_eq!((deep.status, deep.text().matches("<D:response>").count()), (207, 5), "{}", deep.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_properties_are_all_or_none() {
+async fn proppatch_is_atomic() {
     let gateway = Fixture::start().await;
-    gateway.write("/a", "content");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/a", "content");
+    let dav = dav_as_alice(&gateway).await;
     let update = |inner: &str| format!("<propertyupdate xmlns=\"DAV:\" xmlns:x=\"u:x\">{inner}</propertyupdate>");
     let set = update("<set><prop><x:a><b>1 &lt; 2</b></x:a></prop></set>");
     assert_eq!(dav.send("PROPPATCH", "/dav/a", &[], set).await.status, 207);
@@ -334,32 +334,32 @@ async fn changes_of_properties_are_all_or_none() {
     assert_eq!(text.matches("424 Failed Dependency").count(), 2, "{text}");
     assert!(text.contains("403 Forbidden") && text.contains("<D:cannot-modify-protected-property/>"), "{text}");
     assert_ne!(dav.get("/dav/a").await.header("last-modified"), "Sat, 03 Feb 2001 04:05:06 GMT");
-    let found = find(&dav, "/dav/a", "0", "<a xmlns=\"u:x\"/>").await.text();
+    let found = propfind(&dav, "/dav/a", "0", "<a xmlns=\"u:x\"/>").await.text();
     assert!(found.contains("<x:a xmlns:x=\"u:x\"><b xmlns=\"DAV:\">1 &lt; 2</b></x:a>"), "{found}");
     assert_eq!(dav.send("COPY", "/dav/a", &[("destination", "/dav/b")], "").await.status, 201);
-    assert!(find(&dav, "/dav/b", "0", "<a xmlns=\"u:x\"/>").await.text().contains("1 &lt; 2"), "copied along");
+    assert!(propfind(&dav, "/dav/b", "0", "<a xmlns=\"u:x\"/>").await.text().contains("1 &lt; 2"), "copied along");
     let removed = update("<remove><prop><x:a/></prop></remove>");
     assert_eq!(dav.send("PROPPATCH", "/dav/a", &[], removed).await.status, 207);
-    assert!(find(&dav, "/dav/a", "0", "<a xmlns=\"u:x\"/>").await.text().contains("404 Not Found"));
+    assert!(propfind(&dav, "/dav/a", "0", "<a xmlns=\"u:x\"/>").await.text().contains("404 Not Found"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_bind_others_and_are_refreshed_and_ended_by_their_token() {
+async fn lock_excludes_others_and_its_token_refreshes_and_unlocks_it() {
     let gateway = Fixture::start().await;
-    gateway.write("/f/a", "content");
-    let dav = alice(&gateway).await;
-    let bob = gateway.dav("bob", &gateway.login("bob", "/:rw"));
-    let taken = dav.send("LOCK", "/dav/f/a", &[("depth", "0"), ("timeout", "Second-600")], LOCK).await;
+    gateway.write_host_file("/f/a", "content");
+    let dav = dav_as_alice(&gateway).await;
+    let bob = gateway.dav("bob", &gateway.create_user_and_token("bob", "/:rw"));
+    let taken = dav.send("LOCK", "/dav/f/a", &[("depth", "0"), ("timeout", "Second-600")], LOCK_BODY).await;
     assert_eq!(taken.status, 200);
     let token = taken.header("lock-token").to_owned();
     assert!(taken.text().contains("Second-600") || taken.text().contains("Second-599"), "{}", taken.text());
     assert!(taken.text().contains(">me</"), "{}", taken.text());
-    let conflict = bob.send("LOCK", "/dav/f/a", &[("depth", "0")], LOCK).await;
+    let conflict = bob.send("LOCK", "/dav/f/a", &[("depth", "0")], LOCK_BODY).await;
     assert_eq!(conflict.status, 423);
     assert!(conflict.text().contains("<D:no-conflicting-lock>"), "{}", conflict.text());
     let bare = token.trim_matches(['<', '>']);
-    assert!(!find(&bob, "/dav/f/a", "0", "<lockdiscovery/>").await.text().contains(bare), "another's token");
-    assert!(find(&dav, "/dav/f/a", "0", "<lockdiscovery/>").await.text().contains(bare), "one's own token");
+    assert!(!propfind(&bob, "/dav/f/a", "0", "<lockdiscovery/>").await.text().contains(bare), "another's token");
+    assert!(propfind(&dav, "/dav/f/a", "0", "<lockdiscovery/>").await.text().contains(bare), "one's own token");
     let with = format!("({token})");
     for (client, header, status) in
         [(&bob, None, 423), (&bob, Some(&with), 423), (&dav, None, 423), (&dav, Some(&with), 204)]
@@ -377,45 +377,45 @@ async fn locks_bind_others_and_are_refreshed_and_ended_by_their_token() {
     assert_eq!(dav.send("UNLOCK", "/dav/f/a", &[("lock-token", &token)], "").await.status, 204);
     assert_eq!(bob.put("/dav/f/a", "bob's").await.status, 204);
     for client in [&dav, &bob] {
-        assert_eq!(client.send("LOCK", "/dav/f", &[("depth", "infinity")], SHARED).await.status, 200);
+        assert_eq!(client.send("LOCK", "/dav/f", &[("depth", "infinity")], SHARED_LOCK_BODY).await.status, 200);
     }
-    assert_eq!(dav.send("LOCK", "/dav/f/a", &[("depth", "0")], LOCK).await.status, 423);
+    assert_eq!(dav.send("LOCK", "/dav/f/a", &[("depth", "0")], LOCK_BODY).await.status, 423);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_on_nothing_makes_an_empty_file() {
+async fn lock_on_unmapped_url_creates_an_empty_file() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
-    let answer = dav.send("LOCK", "/dav/new", &[("depth", "0")], LOCK).await;
+    let dav = dav_as_alice(&gateway).await;
+    let answer = dav.send("LOCK", "/dav/new", &[("depth", "0")], LOCK_BODY).await;
     assert_eq!(answer.status, 201);
     assert_eq!(dav.get("/dav/new").await.body.len(), 0);
-    assert_eq!(dav.send("LOCK", "/dav/none/new", &[("depth", "0")], LOCK).await.status, 409);
-    assert_eq!(dav.send("LOCK", "/dav/new", &[("depth", "1")], LOCK).await.status, 400);
+    assert_eq!(dav.send("LOCK", "/dav/none/new", &[("depth", "0")], LOCK_BODY).await.status, 409);
+    assert_eq!(dav.send("LOCK", "/dav/new", &[("depth", "1")], LOCK_BODY).await.status, 400);
     assert_eq!(dav.send("LOCK", "/dav/other", &[], "<lockinfo xmlns=\"DAV:\"/>").await.status, 400);
     assert_eq!(dav.get("/dav/other").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_above_the_root_shows_as_the_root() {
+async fn lockroot_above_the_scope_is_shown_as_the_root() {
     let gateway = Fixture::start().await;
-    gateway.write("/t/f/a", "content");
-    let dav = alice(&gateway).await;
-    assert_eq!(dav.send("LOCK", "/dav/t", &[("depth", "infinity")], LOCK).await.status, 200);
-    let root = format!("/node/{}", gateway.node("/t/f"));
+    gateway.write_host_file("/t/f/a", "content");
+    let dav = dav_as_alice(&gateway).await;
+    assert_eq!(dav.send("LOCK", "/dav/t", &[("depth", "infinity")], LOCK_BODY).await.status, 200);
+    let root = format!("/node/{}", gateway.node_id("/t/f"));
     let refused = dav.put(&format!("{root}/a"), "new").await;
     assert_eq!(refused.status, 423);
     assert!(refused.text().contains(&format!("<D:href>{root}/</D:href>")), "{}", refused.text());
-    let found = find(&dav, &format!("{root}/a"), "0", "<lockdiscovery/>").await.text();
+    let found = propfind(&dav, &format!("{root}/a"), "0", "<lockdiscovery/>").await.text();
     assert!(found.contains(&format!("<D:lockroot><D:href>{root}/</D:href></D:lockroot>")), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_and_moves_answer_as_rfc_4918_says() {
+async fn copy_and_move_statuses_follow_rfc_4918() {
     let gateway = Fixture::start().await;
-    gateway.write("/f/a", "a");
-    gateway.write("/f/sub/b", "b");
-    gateway.write("/other", "other");
-    let dav = alice(&gateway).await;
+    gateway.write_host_file("/f/a", "a");
+    gateway.write_host_file("/f/sub/b", "b");
+    gateway.write_host_file("/other", "other");
+    let dav = dav_as_alice(&gateway).await;
     let send = async |method: &str, from: &str, to: &str, more: &[(&str, &str)]| {
         let to = dav.url(to);
         let headers: Vec<_> = more.iter().copied().chain([("destination", to.as_str())]).collect();
@@ -425,7 +425,7 @@ async fn copies_and_moves_answer_as_rfc_4918_says() {
     assert_eq!(dav.get("/dav/g/sub/b").await.text(), "b");
     assert_eq!(send("COPY", "/dav/f/", "/dav/g", &[("overwrite", "F")]).await, 412);
     assert_eq!(send("COPY", "/dav/f", "/dav/h", &[("depth", "0")]).await, 201);
-    assert_eq!(dav.list("/dav/h").await, Ok(vec![]));
+    assert_eq!(dav.list_hrefs("/dav/h").await, Ok(vec![]));
     assert_eq!(send("COPY", "/dav/f", "/dav/h", &[("depth", "1")]).await, 400);
     assert_eq!(send("COPY", "/dav/f", "/dav/h", &[("overwrite", "X")]).await, 400);
     assert_eq!(send("MOVE", "/dav/f", "/dav/h", &[("depth", "0")]).await, 400);
@@ -448,14 +448,14 @@ async fn copies_and_moves_answer_as_rfc_4918_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_no_text_or_no_xml_are_listed_and_reached() {
+async fn names_invalid_in_utf8_or_xml_are_listed_and_accessible() {
     use std::os::unix::ffi::OsStrExt;
     let gateway = Fixture::start().await;
     for name in [&b"a\xffb"[..], b"c\x01d", "\u{fffe}".as_bytes(), b"<&\">"] {
         std::fs::write(gateway.root().join(std::ffi::OsStr::from_bytes(name)), name).expect("a file");
     }
-    let dav = alice(&gateway).await;
-    let listed = dav.list("/dav/").await.expect("a listing");
+    let dav = dav_as_alice(&gateway).await;
+    let listed = dav.list_hrefs("/dav/").await.expect("a listing");
     assert_eq!(listed, ["/dav/%3C%26%22%3E", "/dav/%EF%BF%BE", "/dav/a%FFb", "/dav/c%01d"]);
     for href in listed {
         assert_eq!(dav.get(&href).await.status, 200, "{href}");
@@ -469,29 +469,29 @@ async fn names_that_are_no_text_or_no_xml_are_listed_and_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_token_ends_an_upload_that_waits_for_more() {
+async fn revoked_token_aborts_a_stalled_upload() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let gateway = Fixture::start().await;
-    gateway.write("/a", "old");
-    let token = gateway.login("alice", "/:rw");
+    gateway.write_host_file("/a", "old");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     let dav = gateway.dav("alice", &token);
     let mut stream = tokio::net::TcpStream::connect(gateway.http).await.expect("a connection");
     let head = format!("PUT /dav/a HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n", gateway.http, dav.authorization());
     let part = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
     stream.write_all((head + &part).as_bytes()).await.expect("sent");
-    gateway.patgate(&["apitoken", "revoke", id_of(&token)]);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
     let mut line = [0; 12];
     let answered = tokio::time::timeout(std::time::Duration::from_secs(2), stream.read_exact(&mut line)).await;
     answered.expect("within a second, and one to spare").expect("an answer");
     assert_eq!(&line, b"HTTP/1.1 401");
-    let other = gateway.dav("alice", &gateway.token("alice", &["-e", "1h"]));
+    let other = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h"]));
     assert_eq!(other.get("/dav/a").await.text(), "old");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_is_spoken_too() {
+async fn http2_requests_are_answered() {
     let gateway = Fixture::start().await;
-    let dav = alice(&gateway).await;
+    let dav = dav_as_alice(&gateway).await;
     let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
     let send = async |method: &str, path: &str, destination: &str, body: Vec<u8>| {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");

@@ -1,18 +1,18 @@
 //! Sequences that are written down: one for every rule, and those that once went wrong.
 
-use crate::operations::{AttributeChange, OpenFlags, Request, Step, WebDav};
-use crate::rules::Rule;
+use crate::rules::PatgateRule;
+use crate::steps::{AttributeChange, ModelStep, OpenFlags, SftpRequest, WebDavRequest};
 
 /// A sequence that is run against every server.
-pub(crate) struct Case {
+pub(crate) struct HandleCase {
     pub(crate) name: &'static str,
     /// The rule without which the model says something else.
-    pub(crate) rule: Option<Rule>,
-    pub(crate) steps: fn() -> Vec<Step>,
+    pub(crate) rule: Option<PatgateRule>,
+    pub(crate) steps: fn() -> Vec<ModelStep>,
 }
 
-impl Case {
-    pub(crate) fn steps(&self) -> Vec<Step> {
+impl HandleCase {
+    pub(crate) fn steps(&self) -> Vec<ModelStep> {
         (self.steps)()
     }
 }
@@ -23,75 +23,75 @@ const READ_WRITE: u32 = READ | WRITE;
 const UPLOAD: u32 = WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
 const NEW: u32 = WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
 
-fn open(channel: usize, path: &str, flags: u32) -> Step {
+fn open(channel: usize, path: &str, flags: u32) -> ModelStep {
     open_with_mode(channel, path, flags, None)
 }
 
-fn open_with_mode(channel: usize, path: &str, flags: u32, mode: Option<u32>) -> Step {
-    Step::Sftp(channel, Request::Open { path: path.to_owned(), flags: OpenFlags(flags), mode })
+fn open_with_mode(channel: usize, path: &str, flags: u32, mode: Option<u32>) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Open { path: path.to_owned(), flags: OpenFlags(flags), mode })
 }
 
-fn write(channel: usize, handle: usize, data: &str) -> Step {
-    Step::Sftp(channel, Request::Write { handle, offset: 0, data: data.to_owned() })
+fn write(channel: usize, handle: usize, data: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Write { handle, offset: 0, data: data.to_owned() })
 }
 
-fn close(channel: usize, handle: usize) -> Step {
-    Step::Sftp(channel, Request::Close { handle })
+fn close(channel: usize, handle: usize) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Close { handle })
 }
 
-fn stat(channel: usize, path: &str) -> Step {
-    Step::Sftp(channel, Request::Stat { path: path.to_owned() })
+fn stat(channel: usize, path: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Stat { path: path.to_owned() })
 }
 
-fn set_handle(channel: usize, handle: usize, change: AttributeChange) -> Step {
-    Step::Sftp(channel, Request::HandleSetStat { handle, change })
+fn set_handle(channel: usize, handle: usize, change: AttributeChange) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::HandleSetStat { handle, change })
 }
 
-fn handle_stat(channel: usize, handle: usize) -> Step {
-    Step::Sftp(channel, Request::HandleStat { handle })
+fn handle_stat(channel: usize, handle: usize) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::HandleStat { handle })
 }
 
-fn set(channel: usize, path: &str, change: AttributeChange) -> Step {
-    Step::Sftp(channel, Request::SetStat { path: path.to_owned(), change })
+fn set(channel: usize, path: &str, change: AttributeChange) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::SetStat { path: path.to_owned(), change })
 }
 
-fn rename(channel: usize, from: &str, to: &str) -> Step {
-    Step::Sftp(channel, Request::Rename { from: from.to_owned(), to: to.to_owned() })
+fn rename(channel: usize, from: &str, to: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Rename { from: from.to_owned(), to: to.to_owned() })
 }
 
-fn posix_rename(channel: usize, from: &str, to: &str) -> Step {
-    Step::Sftp(channel, Request::PosixRename { from: from.to_owned(), to: to.to_owned() })
+fn posix_rename(channel: usize, from: &str, to: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::PosixRename { from: from.to_owned(), to: to.to_owned() })
 }
 
-fn hard_link(channel: usize, from: &str, to: &str) -> Step {
-    Step::Sftp(channel, Request::HardLink { from: from.to_owned(), to: to.to_owned() })
+fn hard_link(channel: usize, from: &str, to: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::HardLink { from: from.to_owned(), to: to.to_owned() })
 }
 
-fn symbolic_link(channel: usize, target: &str, path: &str) -> Step {
-    Step::Sftp(channel, Request::SymbolicLink { target: target.to_owned(), path: path.to_owned() })
+fn symbolic_link(channel: usize, target: &str, path: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::SymbolicLink { target: target.to_owned(), path: path.to_owned() })
 }
 
-fn remove(channel: usize, path: &str) -> Step {
-    Step::Sftp(channel, Request::Remove { path: path.to_owned() })
+fn remove(channel: usize, path: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::Remove { path: path.to_owned() })
 }
 
-fn make_directory(channel: usize, path: &str) -> Step {
-    Step::Sftp(channel, Request::MakeDirectory { path: path.to_owned(), mode: None })
+fn make_directory(channel: usize, path: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::MakeDirectory { path: path.to_owned(), mode: None })
 }
 
-fn remove_directory(channel: usize, path: &str) -> Step {
-    Step::Sftp(channel, Request::RemoveDirectory { path: path.to_owned() })
+fn remove_directory(channel: usize, path: &str) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::RemoveDirectory { path: path.to_owned() })
 }
 
-fn delete(path: &str) -> Step {
-    Step::WebDav(WebDav::Delete { path: path.to_owned() })
+fn delete(path: &str) -> ModelStep {
+    ModelStep::WebDav(WebDavRequest::Delete { path: path.to_owned() })
 }
 
-fn lock(path: &str) -> Step {
-    Step::WebDav(WebDav::Lock { path: path.to_owned(), deep: false })
+fn lock(path: &str) -> ModelStep {
+    ModelStep::WebDav(WebDavRequest::Lock { path: path.to_owned(), deep: false })
 }
 
-const UNLOCK: Step = Step::WebDav(WebDav::Unlock { lock: 0 });
+const UNLOCK: ModelStep = ModelStep::WebDav(WebDavRequest::Unlock { lock: 0 });
 
 fn size(size: u64) -> AttributeChange {
     AttributeChange { size: Some(size), ..AttributeChange::default() }
@@ -105,62 +105,62 @@ fn modified(seconds: u32) -> AttributeChange {
     AttributeChange { modified: Some(seconds), ..AttributeChange::default() }
 }
 
-fn copy_data(channel: usize, from: usize, to: usize) -> Step {
-    Step::Sftp(channel, Request::CopyData { from, offset: 0, length: 1, to, to_offset: 1 })
+fn copy_data(channel: usize, from: usize, to: usize) -> ModelStep {
+    ModelStep::Sftp(channel, SftpRequest::CopyData { from, offset: 0, length: 1, to, to_offset: 1 })
 }
 
 /// All cases. Channels 0 and 1 are of one session, 2 and 3 of others.
-pub(crate) const CASES: &[Case] = &[
-    Case {
+pub(crate) const CASES: &[HandleCase] = &[
+    HandleCase {
         name: "an upload is shown to its own session alone",
-        rule: Some(Rule::StagedUntilClose),
+        rule: Some(PatgateRule::StagedUntilClose),
         steps: || vec![open(0, "a", UPLOAD), stat(1, "a"), stat(2, "a"), close(0, 0), stat(2, "a")],
     },
-    Case {
+    HandleCase {
         name: "a rename of an upload commits it",
-        rule: Some(Rule::EarlyCommit),
+        rule: Some(PatgateRule::EarlyCommit),
         steps: || vec![open(0, "a", UPLOAD), rename(0, "a", "b"), write(0, 0, "late"), close(0, 0)],
     },
-    Case {
+    HandleCase {
         name: "a second upload to a name supersedes the first",
-        rule: Some(Rule::Superseded),
+        rule: Some(PatgateRule::Superseded),
         steps: || {
             let begin = vec![open(0, "a", UPLOAD), open(1, "a", UPLOAD), write(1, 0, "second"), write(0, 0, "first")];
             [begin, vec![close(0, 0), close(1, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a directory with an upload in it can't be removed",
-        rule: Some(Rule::BusyDirectory),
+        rule: Some(PatgateRule::BusyDirectory),
         steps: || vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), remove_directory(2, "d"), close(0, 0)],
     },
-    Case {
+    HandleCase {
         name: "a file that was replaced by an upload takes no more writes",
-        rule: Some(Rule::ReplacedFile),
+        rule: Some(PatgateRule::ReplacedFile),
         steps: || vec![open(2, "a", NEW), open(0, "a", UPLOAD), close(0, 0), write(2, 0, "lost"), close(2, 0)],
     },
-    Case {
+    HandleCase {
         name: "an upload with a refused write is not committed",
-        rule: Some(Rule::SpoiledUpload),
+        rule: Some(PatgateRule::WriteFailedUpload),
         steps: || {
             let begin = vec![open(0, "a", NEW), close(0, 0), open(0, "a", UPLOAD)];
             [begin, vec![lock("a"), write(0, 0, "gone"), UNLOCK, close(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "copy-data between two names of one file is refused",
-        rule: Some(Rule::SameFileCopy),
+        rule: Some(PatgateRule::SameFileCopy),
         steps: || {
             let begin = vec![open(0, "a", NEW), write(0, 0, "data"), close(0, 0), hard_link(0, "a", "b")];
             [begin, vec![open(0, "a", READ), open(0, "b", READ_WRITE), copy_data(0, 1, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "an absolute link can't be made",
-        rule: Some(Rule::LinksStayInside),
+        rule: Some(PatgateRule::LinksCannotEscape),
         steps: || vec![symbolic_link(0, "/absent/of/the/handles/test", "l"), remove(0, "l")],
     },
-    Case {
+    HandleCase {
         name: "what comes with a size that a directory can't have is set",
         rule: None,
         steps: || {
@@ -168,40 +168,40 @@ pub(crate) const CASES: &[Case] = &[
             vec![make_directory(0, "d"), set(0, "d", change)]
         },
     },
-    Case {
+    HandleCase {
         name: "a locked file can't be removed or written to",
-        rule: Some(Rule::LockBinds),
+        rule: Some(PatgateRule::LocksApplyToSftp),
         steps: || {
             let begin = vec![open(0, "a", NEW), lock("a"), write(0, 0, "no"), remove(0, "a")];
             [begin, vec![UNLOCK, write(0, 0, "yes"), remove(0, "a")]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "an edit is seen by others when it is closed, where a token is limited to types",
-        rule: Some(Rule::EditsAreCopies),
+        rule: Some(PatgateRule::EditsAreCopies),
         steps: || vec![open(0, "a", NEW), write(0, 0, "text"), stat(2, "a"), close(0, 0), stat(2, "a")],
     },
-    Case {
+    HandleCase {
         name: "a file that is read-only for the server is replaced",
-        rule: Some(Rule::ReplacesReadOnly),
+        rule: Some(PatgateRule::ReplacesReadOnly),
         steps: || vec![open_with_mode(0, "a", NEW, Some(0o444)), close(0, 0), open(0, "a", UPLOAD), close(0, 0)],
     },
-    Case {
+    HandleCase {
         name: "a directory can't be opened as a file",
-        rule: Some(Rule::NoOpenDirectory),
+        rule: Some(PatgateRule::OpenDirectoryRefused),
         steps: || vec![make_directory(0, "d"), open(0, "d", READ)],
     },
-    Case {
+    HandleCase {
         name: "a rename of a link replaces no link that leads nowhere",
-        rule: Some(Rule::RenameNeverReplaces),
+        rule: Some(PatgateRule::RenameNeverReplaces),
         steps: || vec![symbolic_link(0, "a", "l"), symbolic_link(0, "c", "m"), rename(0, "l", "m")],
     },
-    Case {
+    HandleCase {
         name: "a hard link of a link leads to the file",
-        rule: Some(Rule::HardLinkFollows),
+        rule: Some(PatgateRule::HardLinkFollows),
         steps: || vec![open(0, "a", NEW), symbolic_link(0, "a", "l"), hard_link(0, "l", "b")],
     },
-    Case {
+    HandleCase {
         name: "a time that was set after the last write stands after CLOSE",
         rule: None,
         steps: || {
@@ -209,17 +209,17 @@ pub(crate) const CASES: &[Case] = &[
             vec![open(0, "a", NEW), set_handle(0, 0, size(0)), set, close(0, 0)]
         },
     },
-    Case {
+    HandleCase {
         name: "an exclusive OPEN of a link that leads nowhere is refused, as of anything that exists",
         rule: None,
         steps: || vec![symbolic_link(0, "a", "l"), open(0, "l", NEW)],
     },
-    Case {
+    HandleCase {
         name: "a handle to an upload without a name shows the mode that it had",
         rule: None,
         steps: || vec![open(0, "a", UPLOAD), open(1, "a", READ), remove(0, "a"), close(0, 0), handle_stat(1, 0)],
     },
-    Case {
+    HandleCase {
         name: "an OPEN that creates a file and does not write leads to that file",
         rule: None,
         steps: || {
@@ -227,7 +227,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![write(2, 0, "data"), close(2, 0), handle_stat(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a refused FSETSTAT of a superseded upload does not fail its CLOSE",
         rule: None,
         steps: || {
@@ -235,7 +235,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![close(0, 0), close(1, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a handle whose name is gone does not write into a file that others see",
         rule: None,
         steps: || {
@@ -243,7 +243,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![write(0, 0, "more"), close(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a handle to read shows the upload that it reads, and not a later copy",
         rule: None,
         steps: || {
@@ -251,7 +251,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![handle_stat(0, 1)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a handle to a copy that was closed unchanged shows the mode of the file",
         rule: None,
         steps: || {
@@ -259,7 +259,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![close(0, 0), handle_stat(1, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a directory can be removed when the upload in it has lost its name",
         rule: None,
         steps: || {
@@ -267,7 +267,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![remove_directory(0, "d"), close(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a copy that was made again is shown where it goes, and nowhere else",
         rule: None,
         steps: || {
@@ -275,7 +275,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![rename(2, "d/a", "a"), stat(0, "a"), close(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "an OPEN that creates a read-only file is let through, whoever serves",
         rule: None,
         steps: || {
@@ -283,7 +283,7 @@ pub(crate) const CASES: &[Case] = &[
             vec![open_with_mode(0, "a", flags, Some(0o444)), handle_stat(0, 0), close(0, 0)]
         },
     },
-    Case {
+    HandleCase {
         name: "a lock that has refused an upload does not bind what still reads it",
         rule: None,
         steps: || {
@@ -291,7 +291,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![close(0, 1), set_handle(0, 0, mode(0o644))]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a read-only file that was made is written after all of its names are gone",
         rule: None,
         steps: || {
@@ -300,7 +300,7 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![delete("a"), delete("b"), write(0, 0, "text"), close(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "a handle to a copy shows the mode of the file after the copy's own early commit",
         rule: None,
         steps: || {
@@ -308,12 +308,12 @@ pub(crate) const CASES: &[Case] = &[
             [begin, vec![posix_rename(0, "a", "b"), handle_stat(0, 0)]].concat()
         },
     },
-    Case {
+    HandleCase {
         name: "an upload of a new name is taken back although its directory is locked",
         rule: None,
         steps: || vec![make_directory(0, "d"), open(0, "d/a", UPLOAD), lock("d"), remove(0, "d/a"), close(0, 0)],
     },
-    Case {
+    HandleCase {
         name: "CLOSE of a superseded upload tells that a write was refused before",
         rule: None,
         steps: || {

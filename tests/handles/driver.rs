@@ -5,101 +5,109 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::file_system::{Content, FileSystem, InodeNumber, ModificationTime, ROOT};
-use crate::model::{Attributes, Outcome};
-use crate::operations::{AttributeChange, CHANNELS, Request, handle_at};
-use crate::support::sftp::{Attrs, Sftp, SftpError, string, take_string};
+use crate::file_system::{FileSystem, InodeContent, InodeNumber, ModificationTime, ROOT};
+use crate::model::{ExpectedAttributes, StepOutcome};
+use crate::steps::{AttributeChange, CHANNELS, SftpRequest, handle_index};
+use crate::support::sftp::{SftpAttributes, SftpClient, SftpError, encode_string, take_string};
 
 /// Times before this were set by a client.
-const RECENT_SECONDS: u32 = 1_000_000_000;
+const CLIENT_TIME_BEFORE_SECONDS: u32 = 1_000_000_000;
 
 /// The handles that a channel has open, as the server names them.
-pub(crate) type Handles = [Vec<Vec<u8>>; CHANNELS];
+pub(crate) type OpenHandles = [Vec<Vec<u8>>; CHANNELS];
 
 /// Sends a request and reads its answer. Paths begin with `prefix`.
 pub(crate) async fn perform(
-    sftp: &mut Sftp,
+    sftp: &mut SftpClient,
     handles: &mut Vec<Vec<u8>>,
     prefix: &str,
-    request: &Request,
-) -> Result<Outcome, SftpError> {
+    request: &SftpRequest,
+) -> Result<StepOutcome, SftpError> {
     let full = |path: &str| format!("{prefix}{path}");
-    let at = |number: usize| handles[handle_at(number, handles.len())].clone();
+    let at = |number: usize| handles[handle_index(number, handles.len())].clone();
     match request {
-        Request::Open { path, flags, mode } => {
-            let body = [string(full(path).as_bytes()), flags.0.to_be_bytes().to_vec(), mode_attributes(*mode)].concat();
-            let (_, body) = sftp.ask(3, &[&body]).await?;
+        SftpRequest::Open { path, flags, mode } => {
+            let body =
+                [encode_string(full(path).as_bytes()), flags.0.to_be_bytes().to_vec(), mode_attributes(*mode)].concat();
+            let (_, body) = sftp.request(3, &[&body]).await?;
             handles.push(take_string(&mut &body[..]).to_vec());
         }
-        Request::Read { handle, offset, length } => {
-            return Ok(Outcome::Data(sftp.read_at(&at(*handle), *offset, *length).await?));
+        SftpRequest::Read { handle, offset, length } => {
+            return Ok(StepOutcome::Data(sftp.read_at(&at(*handle), *offset, *length).await?));
         }
-        Request::Write { handle, offset, data } => sftp.write_at(&at(*handle), *offset, data.as_bytes()).await?,
-        Request::Close { handle } => {
-            let number = handle_at(*handle, handles.len());
+        SftpRequest::Write { handle, offset, data } => sftp.write_at(&at(*handle), *offset, data.as_bytes()).await?,
+        SftpRequest::Close { handle } => {
+            let number = handle_index(*handle, handles.len());
             sftp.close(&handles.remove(number)).await?;
         }
-        Request::HandleStat { handle } => {
-            let (_, body) = sftp.ask(8, &[&string(&at(*handle))]).await?;
-            return Ok(Outcome::Attributes(shown(crate::support::sftp::take_attrs(&mut &body[..]))));
+        SftpRequest::HandleStat { handle } => {
+            let (_, body) = sftp.request(8, &[&encode_string(&at(*handle))]).await?;
+            return Ok(StepOutcome::Attributes(sftp_attributes(crate::support::sftp::take_attrs(&mut &body[..]))));
         }
-        Request::HandleSetStat { handle, change } => {
-            sftp.ask(10, &[&string(&at(*handle)), &attributes(*change)]).await?;
+        SftpRequest::HandleSetStat { handle, change } => {
+            sftp.request(10, &[&encode_string(&at(*handle)), &attributes(*change)]).await?;
         }
-        Request::Sync { handle } => {
+        SftpRequest::Sync { handle } => {
             sftp.extended("fsync@openssh.com", &[&at(*handle)]).await?;
         }
-        Request::CopyData { from, offset, length, to, to_offset } => {
-            let source = [string(&at(*from)), offset.to_be_bytes().to_vec(), length.to_be_bytes().to_vec()].concat();
-            let target = [string(&at(*to)), to_offset.to_be_bytes().to_vec()].concat();
-            sftp.ask(200, &[&string(b"copy-data"), &source, &target]).await?;
+        SftpRequest::CopyData { from, offset, length, to, to_offset } => {
+            let source =
+                [encode_string(&at(*from)), offset.to_be_bytes().to_vec(), length.to_be_bytes().to_vec()].concat();
+            let target = [encode_string(&at(*to)), to_offset.to_be_bytes().to_vec()].concat();
+            sftp.request(200, &[&encode_string(b"copy-data"), &source, &target]).await?;
         }
         _ => return perform_on_names(sftp, &full, request).await,
     }
-    Ok(Outcome::Done)
+    Ok(StepOutcome::Done)
 }
 
 async fn perform_on_names(
-    sftp: &mut Sftp,
+    sftp: &mut SftpClient,
     full: &impl Fn(&str) -> String,
-    request: &Request,
-) -> Result<Outcome, SftpError> {
+    request: &SftpRequest,
+) -> Result<StepOutcome, SftpError> {
     match request {
-        Request::Stat { path } => return Ok(Outcome::Attributes(shown(sftp.stat(&full(path)).await?))),
-        Request::LinkStat { path } => return Ok(Outcome::Attributes(shown(sftp.lstat(&full(path)).await?))),
-        Request::SetStat { path, change } => {
-            sftp.ask(9, &[&string(full(path).as_bytes()), &attributes(*change)]).await?;
+        SftpRequest::Stat { path } => {
+            return Ok(StepOutcome::Attributes(sftp_attributes(sftp.stat(&full(path)).await?)));
         }
-        Request::LinkSetStat { path, change } => {
-            let body = [string(full(path).as_bytes()), attributes(*change)].concat();
-            sftp.ask(200, &[&string(b"lsetstat@openssh.com"), &body]).await?;
+        SftpRequest::LinkStat { path } => {
+            return Ok(StepOutcome::Attributes(sftp_attributes(sftp.lstat(&full(path)).await?)));
         }
-        Request::Rename { from, to } => sftp.rename(&full(from), &full(to)).await?,
-        Request::PosixRename { from, to } => sftp.posix_rename(&full(from), &full(to)).await?,
-        Request::HardLink { from, to } => sftp.hard_link(&full(from), &full(to)).await?,
-        Request::SymbolicLink { target, path } => sftp.symlink(target, &full(path)).await?,
-        Request::ReadLink { path } => return Ok(Outcome::Target(sftp.readlink(&full(path)).await?)),
-        Request::Remove { path } => sftp.remove(&full(path)).await?,
-        Request::MakeDirectory { path, mode } => {
-            sftp.ask(14, &[&string(full(path).as_bytes()), &mode_attributes(*mode)]).await?;
+        SftpRequest::SetStat { path, change } => {
+            sftp.request(9, &[&encode_string(full(path).as_bytes()), &attributes(*change)]).await?;
         }
-        Request::RemoveDirectory { path } => sftp.rmdir(&full(path)).await?,
-        Request::List { path } => {
+        SftpRequest::LinkSetStat { path, change } => {
+            let body = [encode_string(full(path).as_bytes()), attributes(*change)].concat();
+            sftp.request(200, &[&encode_string(b"lsetstat@openssh.com"), &body]).await?;
+        }
+        SftpRequest::Rename { from, to } => sftp.rename(&full(from), &full(to)).await?,
+        SftpRequest::PosixRename { from, to } => sftp.posix_rename(&full(from), &full(to)).await?,
+        SftpRequest::HardLink { from, to } => sftp.hard_link(&full(from), &full(to)).await?,
+        SftpRequest::SymbolicLink { target, path } => sftp.symlink(target, &full(path)).await?,
+        SftpRequest::ReadLink { path } => return Ok(StepOutcome::Target(sftp.readlink(&full(path)).await?)),
+        SftpRequest::Remove { path } => sftp.remove(&full(path)).await?,
+        SftpRequest::MakeDirectory { path, mode } => {
+            sftp.request(14, &[&encode_string(full(path).as_bytes()), &mode_attributes(*mode)]).await?;
+        }
+        SftpRequest::RemoveDirectory { path } => sftp.rmdir(&full(path)).await?,
+        SftpRequest::List { path } => {
             let entries = sftp.entries(&full(path)).await?;
-            return Ok(Outcome::Entries(entries.into_iter().map(|(name, attrs)| (name, shown(attrs))).collect()));
+            return Ok(StepOutcome::Entries(
+                entries.into_iter().map(|(name, attrs)| (name, sftp_attributes(attrs))).collect(),
+            ));
         }
         _ => unreachable!("a request on a handle"),
     }
-    Ok(Outcome::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// Turns an answer into an outcome.
-pub(crate) fn outcome(answer: Result<Outcome, SftpError>) -> Result<Outcome, String> {
+pub(crate) fn outcome(answer: Result<StepOutcome, SftpError>) -> Result<StepOutcome, String> {
     match answer {
         Ok(outcome) => Ok(outcome),
-        Err(SftpError::Status(1, _)) => Ok(Outcome::EndOfFile),
-        Err(SftpError::Status(..)) => Ok(Outcome::Refused),
-        Err(SftpError::Gone) => Err("the server ended the session".to_owned()),
+        Err(SftpError::Status(1, _)) => Ok(StepOutcome::EndOfFile),
+        Err(SftpError::Status(..)) => Ok(StepOutcome::Refused),
+        Err(SftpError::ConnectionLost) => Err("the server ended the session".to_owned()),
     }
 }
 
@@ -125,43 +133,43 @@ fn attributes(change: AttributeChange) -> Vec<u8> {
     [flags.to_be_bytes().to_vec(), fields].concat()
 }
 
-fn time(seconds: u32) -> ModificationTime {
-    if seconds < RECENT_SECONDS { ModificationTime::Set(seconds) } else { ModificationTime::Recent }
+fn modification_time(seconds: u32) -> ModificationTime {
+    if seconds < CLIENT_TIME_BEFORE_SECONDS { ModificationTime::Set(seconds) } else { ModificationTime::Recent }
 }
 
-fn shown(attrs: Attrs) -> Attributes {
+fn sftp_attributes(attrs: SftpAttributes) -> ExpectedAttributes {
     let mode = attrs.mode.unwrap_or_default();
     attributes_of(mode, attrs.size.unwrap_or_default(), attrs.times.unwrap_or_default().1)
 }
 
-fn attributes_of(mode: u32, size: u64, seconds: u32) -> Attributes {
+fn attributes_of(mode: u32, size: u64, seconds: u32) -> ExpectedAttributes {
     let kind = match mode & 0o170_000 {
         0o040_000 => 'd',
         0o120_000 => 'l',
         _ => '-',
     };
-    Attributes {
+    ExpectedAttributes {
         kind,
         size: if kind == '-' { size } else { 0 },
         mode: if kind == 'l' { 0o777 } else { mode & 0o7777 },
-        modified: if kind == 'd' { ModificationTime::Unknown } else { time(seconds) },
+        modified: if kind == 'd' { ModificationTime::Unknown } else { modification_time(seconds) },
     }
 }
 
 /// One entry of a tree: its attributes, its content or target, and the first path of the same inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TreeEntry {
-    attributes: Attributes,
+    attributes: ExpectedAttributes,
     content: Vec<u8>,
     links: u64,
     same_as: String,
 }
 
-pub(crate) type Tree = BTreeMap<String, TreeEntry>;
+pub(crate) type TreeSnapshot = BTreeMap<String, TreeEntry>;
 
 /// Reads what is below a directory of the host.
-pub(crate) fn host_tree(root: &Path) -> Tree {
-    let mut found = Tree::new();
+pub(crate) fn host_tree(root: &Path) -> TreeSnapshot {
+    let mut found = TreeSnapshot::new();
     let mut first = BTreeMap::new();
     let mut paths = vec![String::new()];
     while let Some(path) = paths.pop() {
@@ -172,7 +180,7 @@ pub(crate) fn host_tree(root: &Path) -> Tree {
             paths.extend(host_entry(&entry.path(), join(&path, &name), &mut found, &mut first));
         }
     }
-    name_first(&mut found, &first);
+    set_first_paths(&mut found, &first);
     found
 }
 
@@ -181,7 +189,12 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// Adds an entry to a tree; returns its path when it is a directory.
-fn host_entry(host: &Path, path: String, found: &mut Tree, first: &mut BTreeMap<String, String>) -> Option<String> {
+fn host_entry(
+    host: &Path,
+    path: String,
+    found: &mut TreeSnapshot,
+    first: &mut BTreeMap<String, String>,
+) -> Option<String> {
     let metadata = fs::symlink_metadata(host).expect("metadata");
     let kind = metadata.file_type();
     let content = match (kind.is_file(), kind.is_symlink()) {
@@ -206,13 +219,13 @@ fn remember_first(first: &mut BTreeMap<String, String>, inode: &str, path: &str)
 }
 
 /// Names every inode by the first of its paths.
-fn name_first(found: &mut Tree, first: &BTreeMap<String, String>) {
+fn set_first_paths(found: &mut TreeSnapshot, first: &BTreeMap<String, String>) {
     found.values_mut().for_each(|entry| entry.same_as = first[&entry.same_as].clone());
 }
 
 /// Reads the tree of a model.
-pub(crate) fn model_tree(files: &FileSystem, attributes: impl Fn(InodeNumber) -> Attributes) -> Tree {
-    let mut found = Tree::new();
+pub(crate) fn model_tree(files: &FileSystem, attributes: impl Fn(InodeNumber) -> ExpectedAttributes) -> TreeSnapshot {
+    let mut found = TreeSnapshot::new();
     let mut first = BTreeMap::new();
     let mut directories = vec![(ROOT, String::new())];
     while let Some((directory, path)) = directories.pop() {
@@ -220,9 +233,9 @@ pub(crate) fn model_tree(files: &FileSystem, attributes: impl Fn(InodeNumber) ->
             let path = join(&path, &name);
             let inode = files.inode(number);
             let content = match &inode.content {
-                Content::File(content) => content.clone(),
-                Content::Link(target) => target.clone().into_bytes(),
-                Content::Directory { .. } => Vec::new(),
+                InodeContent::File(content) => content.clone(),
+                InodeContent::Link(target) => target.clone().into_bytes(),
+                InodeContent::Directory { .. } => Vec::new(),
             };
             if files.is_directory(number) {
                 directories.push((number, path.clone()));
@@ -233,26 +246,26 @@ pub(crate) fn model_tree(files: &FileSystem, attributes: impl Fn(InodeNumber) ->
             found.insert(path, entry);
         }
     }
-    name_first(&mut found, &first);
+    set_first_paths(&mut found, &first);
     found
 }
 
 /// Tells whether attributes are as the model has them.
-fn agrees(expected: &Attributes, found: &Attributes) -> bool {
+fn attributes_match(expected: &ExpectedAttributes, found: &ExpectedAttributes) -> bool {
     let modified = match expected.modified {
         ModificationTime::Unknown => expected.modified,
         ModificationTime::Set(_) | ModificationTime::Recent => found.modified,
     };
-    *expected == Attributes { modified, ..*found }
+    *expected == ExpectedAttributes { modified, ..*found }
 }
 
 /// Returns the differences between two trees, as text.
-pub(crate) fn differences(expected: &Tree, found: &Tree) -> Vec<String> {
+pub(crate) fn differences(expected: &TreeSnapshot, found: &TreeSnapshot) -> Vec<String> {
     let paths: std::collections::BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
     let differs = |path: &&String| match (expected.get(*path), found.get(*path)) {
         (Some(expected), Some(found)) => {
             let same = TreeEntry { attributes: expected.attributes, ..found.clone() };
-            *expected != same || !agrees(&expected.attributes, &found.attributes)
+            *expected != same || !attributes_match(&expected.attributes, &found.attributes)
         }
         _ => true,
     };
@@ -262,8 +275,8 @@ pub(crate) fn differences(expected: &Tree, found: &Tree) -> Vec<String> {
 }
 
 /// Tells whether two trees differ in numbers of links alone.
-pub(crate) fn is_same_but_links(expected: &Tree, found: &Tree) -> bool {
-    let without = |tree: &Tree| -> Tree {
+pub(crate) fn differs_only_in_link_counts(expected: &TreeSnapshot, found: &TreeSnapshot) -> bool {
+    let without = |tree: &TreeSnapshot| -> TreeSnapshot {
         let entries = tree.iter().map(|(path, entry)| (path.clone(), TreeEntry { links: 1, ..entry.clone() }));
         entries.collect()
     };
@@ -271,12 +284,12 @@ pub(crate) fn is_same_but_links(expected: &Tree, found: &Tree) -> bool {
 }
 
 /// Tells whether an answer is as the model has it.
-pub(crate) fn answers(expected: &Outcome, found: &Outcome) -> bool {
+pub(crate) fn outcome_matches(expected: &StepOutcome, found: &StepOutcome) -> bool {
     match (expected, found) {
-        (Outcome::Attributes(expected), Outcome::Attributes(found)) => agrees(expected, found),
-        (Outcome::Entries(expected), Outcome::Entries(found)) => {
-            let same = |((name, one), (other, two)): (&(String, Attributes), &(String, Attributes))| {
-                name == other && agrees(one, two)
+        (StepOutcome::Attributes(expected), StepOutcome::Attributes(found)) => attributes_match(expected, found),
+        (StepOutcome::Entries(expected), StepOutcome::Entries(found)) => {
+            let same = |((name, one), (other, two)): (&(String, ExpectedAttributes), &(String, ExpectedAttributes))| {
+                name == other && attributes_match(one, two)
             };
             expected.len() == found.len() && expected.iter().zip(found).all(same)
         }

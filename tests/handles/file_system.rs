@@ -10,9 +10,9 @@ const MAX_LINKS_FOLLOWED: usize = 40;
 
 /// An operation was refused; the reason makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused;
+pub(crate) struct OperationRefused;
 
-pub(crate) type Result<T> = std::result::Result<T, Refused>;
+pub(crate) type Result<T> = std::result::Result<T, OperationRefused>;
 
 /// When a file was changed, as far as a test can predict it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum ModificationTime {
 
 /// What an inode is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum InodeContent {
     File(Vec<u8>),
     Directory { entries: BTreeMap<String, InodeNumber>, parent: InodeNumber },
     Link(String),
@@ -35,8 +35,8 @@ pub(crate) enum Content {
 
 /// A file, directory or symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Inode {
-    pub(crate) content: Content,
+pub(crate) struct InodeRecord {
+    pub(crate) content: InodeContent,
     pub(crate) mode: u32,
     pub(crate) modified: ModificationTime,
     /// Number of names; a directory has one until it is removed.
@@ -49,23 +49,23 @@ pub(crate) struct Inode {
 
 /// Where a path leads: the directory, the name in it, and the entry under that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
+pub(crate) struct PathLocation {
     pub(crate) directory: InodeNumber,
     pub(crate) name: String,
     pub(crate) entry: Option<InodeNumber>,
 }
 
-impl Location {
+impl PathLocation {
     /// Returns the entry, which has to be there.
     pub(crate) fn existing(&self) -> Result<InodeNumber> {
-        self.entry.ok_or(Refused)
+        self.entry.ok_or(OperationRefused)
     }
 }
 
 /// The file system of one sequence. Paths start in `base`, which is the only entry of the root at first.
 #[derive(Clone, Debug)]
 pub(crate) struct FileSystem {
-    inodes: Vec<Inode>,
+    inodes: Vec<InodeRecord>,
 }
 
 /// The name of the directory in which paths start.
@@ -77,71 +77,71 @@ impl FileSystem {
     pub(crate) fn new() -> Self {
         let mut files = Self { inodes: Vec::new() };
         for _ in [ROOT, BASE] {
-            files.create(Content::Directory { entries: BTreeMap::new(), parent: ROOT }, 0o755);
+            files.create(InodeContent::Directory { entries: BTreeMap::new(), parent: ROOT }, 0o755);
         }
         files.insert(ROOT, BASE_NAME, BASE);
         files
     }
 
     /// Makes an inode that has no name yet.
-    pub(crate) fn create(&mut self, content: Content, mode: u32) -> InodeNumber {
+    pub(crate) fn create(&mut self, content: InodeContent, mode: u32) -> InodeNumber {
         let modified = ModificationTime::Recent;
-        self.inodes.push(Inode { content, mode, modified, links: 0, version: 0, dirty: false });
+        self.inodes.push(InodeRecord { content, mode, modified, links: 0, version: 0, dirty: false });
         self.inodes.len() - 1
     }
 
     /// Returns how many inodes there ever were.
-    pub(crate) fn count(&self) -> usize {
+    pub(crate) fn inode_count(&self) -> usize {
         self.inodes.len()
     }
 
-    pub(crate) fn inode(&self, number: InodeNumber) -> &Inode {
+    pub(crate) fn inode(&self, number: InodeNumber) -> &InodeRecord {
         &self.inodes[number]
     }
 
-    pub(crate) fn inode_mut(&mut self, number: InodeNumber) -> &mut Inode {
+    pub(crate) fn inode_mut(&mut self, number: InodeNumber) -> &mut InodeRecord {
         &mut self.inodes[number]
     }
 
     pub(crate) fn is_directory(&self, number: InodeNumber) -> bool {
-        matches!(self.inode(number).content, Content::Directory { .. })
+        matches!(self.inode(number).content, InodeContent::Directory { .. })
     }
 
     pub(crate) fn is_file(&self, number: InodeNumber) -> bool {
-        matches!(self.inode(number).content, Content::File(_))
+        matches!(self.inode(number).content, InodeContent::File(_))
     }
 
     /// Returns the entries of a directory; none for anything else.
     pub(crate) fn entries(&self, directory: InodeNumber) -> BTreeMap<String, InodeNumber> {
         match &self.inode(directory).content {
-            Content::Directory { entries, .. } => entries.clone(),
-            Content::File(_) | Content::Link(_) => BTreeMap::new(),
+            InodeContent::Directory { entries, .. } => entries.clone(),
+            InodeContent::File(_) | InodeContent::Link(_) => BTreeMap::new(),
         }
     }
 
     pub(crate) fn entry(&self, directory: InodeNumber, name: &str) -> Option<InodeNumber> {
         match &self.inode(directory).content {
-            Content::Directory { entries, .. } => entries.get(name).copied(),
-            Content::File(_) | Content::Link(_) => None,
+            InodeContent::Directory { entries, .. } => entries.get(name).copied(),
+            InodeContent::File(_) | InodeContent::Link(_) => None,
         }
     }
 
     /// Gives an inode a name in a directory, in place of what is there.
     pub(crate) fn insert(&mut self, directory: InodeNumber, name: &str, number: InodeNumber) {
         self.remove(directory, name);
-        if let Content::Directory { entries, .. } = &mut self.inode_mut(directory).content {
+        if let InodeContent::Directory { entries, .. } = &mut self.inode_mut(directory).content {
             entries.insert(name.to_owned(), number);
         }
         let inode = self.inode_mut(number);
         inode.links += 1;
-        if let Content::Directory { parent, .. } = &mut inode.content {
+        if let InodeContent::Directory { parent, .. } = &mut inode.content {
             *parent = directory;
         }
     }
 
     /// Takes a name away.
     pub(crate) fn remove(&mut self, directory: InodeNumber, name: &str) -> Option<InodeNumber> {
-        let Content::Directory { entries, .. } = &mut self.inode_mut(directory).content else { return None };
+        let InodeContent::Directory { entries, .. } = &mut self.inode_mut(directory).content else { return None };
         let removed = entries.remove(name)?;
         self.inode_mut(removed).links -= 1;
         Some(removed)
@@ -149,8 +149,8 @@ impl FileSystem {
 
     pub(crate) fn parent(&self, directory: InodeNumber) -> InodeNumber {
         match self.inode(directory).content {
-            Content::Directory { parent, .. } => parent,
-            Content::File(_) | Content::Link(_) => ROOT,
+            InodeContent::Directory { parent, .. } => parent,
+            InodeContent::File(_) | InodeContent::Link(_) => ROOT,
         }
     }
 
@@ -185,14 +185,14 @@ impl FileSystem {
         path: &str,
         follow: bool,
         look: impl Fn(InodeNumber, &str) -> Option<InodeNumber>,
-    ) -> Result<Location> {
+    ) -> Result<PathLocation> {
         let mut directory = BASE;
         let mut rest: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
         let mut followed = 0;
         loop {
-            let name = rest.pop().ok_or(Refused)?;
+            let name = rest.pop().ok_or(OperationRefused)?;
             if !self.is_directory(directory) {
-                return Err(Refused);
+                return Err(OperationRefused);
             }
             if name == ".." {
                 directory = self.parent(directory);
@@ -200,19 +200,19 @@ impl FileSystem {
             }
             let entry = look(directory, &name);
             let link = entry.and_then(|number| match &self.inode(number).content {
-                Content::Link(target) if follow || !rest.is_empty() => Some(target.clone()),
+                InodeContent::Link(target) if follow || !rest.is_empty() => Some(target.clone()),
                 _ => None,
             });
             if let Some(target) = link {
                 followed += 1;
                 if followed > MAX_LINKS_FOLLOWED {
-                    return Err(Refused);
+                    return Err(OperationRefused);
                 }
                 rest.extend(target.rsplit('/').map(str::to_owned));
             } else if rest.is_empty() {
-                return Ok(Location { directory, name, entry });
+                return Ok(PathLocation { directory, name, entry });
             } else {
-                directory = entry.ok_or(Refused)?;
+                directory = entry.ok_or(OperationRefused)?;
             }
         }
     }
@@ -220,7 +220,7 @@ impl FileSystem {
     /// Cuts or extends a file.
     pub(crate) fn truncate(&mut self, number: InodeNumber, size: u64) {
         let inode = self.inode_mut(number);
-        let Content::File(content) = &mut inode.content else { return };
+        let InodeContent::File(content) = &mut inode.content else { return };
         let size = usize::try_from(size).expect("small");
         if size != content.len() {
             content.resize(size, 0);
@@ -233,7 +233,7 @@ impl FileSystem {
     /// Writes at an offset.
     pub(crate) fn write(&mut self, number: InodeNumber, offset: u64, data: &[u8]) {
         let inode = self.inode_mut(number);
-        let Content::File(content) = &mut inode.content else { return };
+        let InodeContent::File(content) = &mut inode.content else { return };
         let start = usize::try_from(offset).expect("small");
         let end = start + data.len();
         content.resize(content.len().max(end), 0);
@@ -246,8 +246,8 @@ impl FileSystem {
     /// Returns the content of a file; empty for anything else.
     pub(crate) fn content(&self, number: InodeNumber) -> &[u8] {
         match &self.inode(number).content {
-            Content::File(content) => content,
-            Content::Directory { .. } | Content::Link(_) => &[],
+            InodeContent::File(content) => content,
+            InodeContent::Directory { .. } | InodeContent::Link(_) => &[],
         }
     }
 

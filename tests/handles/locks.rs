@@ -1,13 +1,13 @@
 //! The model of WebDAV locks, and of what they refuse.
 
-use crate::file_system::{InodeNumber, Location, ROOT, Refused, Result};
-use crate::model::Model;
-use crate::rules::Rule;
+use crate::file_system::{InodeNumber, OperationRefused, PathLocation, ROOT, Result};
+use crate::model::HandleModel;
+use crate::rules::PatgateRule;
 use crate::uploads::UploadState;
 
 /// An exclusive lock on a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lock {
+pub(crate) struct ModelLock {
     pub(crate) directory: InodeNumber,
     pub(crate) name: String,
     pub(crate) deep: bool,
@@ -15,16 +15,16 @@ pub(crate) struct Lock {
 
 /// The locks in force, in the order in which they were taken.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Locks(pub(crate) Vec<Lock>);
+pub(crate) struct ModelLocks(pub(crate) Vec<ModelLock>);
 
-impl Model {
-    fn binding_locks(&self) -> &[Lock] {
-        if self.has(Rule::LockBinds) { &self.locks.0 } else { &[] }
+impl HandleModel {
+    fn binding_locks(&self) -> &[ModelLock] {
+        if self.has(PatgateRule::LocksApplyToSftp) { &self.locks.0 } else { &[] }
     }
 
     /// Tells whether a lock covers a location: its own, or a deep one above.
     pub(crate) fn is_covered(&self, directory: InodeNumber, name: &str) -> bool {
-        let covers = |lock: &Lock| {
+        let covers = |lock: &ModelLock| {
             let own = lock.directory == directory && lock.name == name;
             let root = self.files.entry(lock.directory, &lock.name);
             own || lock.deep && root.is_some_and(|root| self.files.is_within(directory, root))
@@ -34,7 +34,7 @@ impl Model {
 
     /// Tells whether a directory is locked itself, at any depth.
     fn is_locked_directory(&self, directory: InodeNumber) -> bool {
-        let locks_it = |lock: &Lock| {
+        let locks_it = |lock: &ModelLock| {
             let root = self.files.entry(lock.directory, &lock.name);
             root.is_some_and(|root| root == directory || lock.deep && self.files.is_within(directory, root))
         };
@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// Tells whether a lock is on something below a directory.
-    pub(crate) fn holds_locked(&self, directory: InodeNumber) -> bool {
+    pub(crate) fn contains_lock(&self, directory: InodeNumber) -> bool {
         self.binding_locks().iter().any(|lock| self.files.is_within(lock.directory, directory))
     }
 
@@ -51,20 +51,20 @@ impl Model {
         let below = self.files.entry(directory, name).filter(|entry| self.files.is_directory(*entry));
         let locked = self.is_covered(directory, name)
             || self.is_locked_directory(directory)
-            || below.is_some_and(|below| self.holds_locked(below));
-        if locked { Err(Refused) } else { Ok(()) }
+            || below.is_some_and(|below| self.contains_lock(below));
+        if locked { Err(OperationRefused) } else { Ok(()) }
     }
 
     /// Checks that an upload may go to a location: one that is free, or where there is a file.
-    pub(crate) fn may_put(&self, location: &Location) -> Result<()> {
+    pub(crate) fn may_put(&self, location: &PathLocation) -> Result<()> {
         let entry = self.files.entry(location.directory, &location.name);
         let locked = self.is_covered(location.directory, &location.name)
             || entry.is_none() && self.is_locked_directory(location.directory);
-        if locked { Err(Refused) } else { Ok(()) }
+        if locked { Err(OperationRefused) } else { Ok(()) }
     }
 
     /// Checks that both ends of a rename may change.
-    pub(crate) fn may_relocate_locked(&self, from: &Location, to: &Location) -> Result<()> {
+    pub(crate) fn may_relocate_locked(&self, from: &PathLocation, to: &PathLocation) -> Result<()> {
         self.may_change_entry(from.directory, &from.name)?;
         self.may_change_entry(to.directory, &to.name)
     }
@@ -76,15 +76,15 @@ impl Model {
             let refused = match upload.state {
                 UploadState::Named => self.is_covered(upload.location.directory, &upload.location.name),
                 UploadState::Superseded => true,
-                UploadState::Nameless | UploadState::Over => false,
+                UploadState::Nameless | UploadState::Ended => false,
             };
-            return if refused { Err(Refused) } else { Ok(()) };
+            return if refused { Err(OperationRefused) } else { Ok(()) };
         }
         let mut directories = vec![ROOT];
         while let Some(directory) = directories.pop() {
             for (name, entry) in self.files.entries(directory) {
                 if entry == file && self.is_covered(directory, &name) {
-                    return Err(Refused);
+                    return Err(OperationRefused);
                 }
                 if self.files.is_directory(entry) {
                     directories.push(entry);

@@ -6,17 +6,17 @@
 #![allow(clippy::expect_used)]
 
 mod cases;
-mod descriptions;
 mod driver;
 mod file_system;
+mod handle_requests;
 mod locks;
 mod model;
-mod names;
+mod name_requests;
 mod openssh;
-mod operations;
 mod patgate;
 mod rules;
 mod runner;
+mod steps;
 mod support;
 mod uploads;
 mod webdav;
@@ -28,27 +28,32 @@ use std::time::Duration;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use cases::{CASES, Case};
-use model::{Model, Outcome, Setting};
-use openssh::OpenSsh;
-use operations::{Shape, Step, sequence};
-use patgate::Patgate;
-use rules::{Rule, RuleSet};
-use runner::{Names, Target};
+use cases::{CASES, HandleCase};
+use model::{HandleModel, ModelConfig, StepOutcome};
+use openssh::OpenSshTarget;
+use patgate::PatgateTarget;
+use rules::{PatgateRule, RuleSet};
+use runner::{ObservedNames, SftpTarget};
+use steps::{ModelStep, SequenceShape, step_sequence};
 
 const SEED: u64 = 0x5eed;
 /// A user without rights, as whom servers are run beside root.
-const ORDINARY_USER: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 
-fn number(variable: &str) -> Option<u64> {
+fn env_number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// Runs the cases that are written down, and tells all that fail.
-fn run_cases<T: Target>(runtime: &tokio::runtime::Runtime, target: &mut T, setting: Setting, suffix: &'static str) {
-    let names = Names::new(suffix);
-    let failed = CASES.iter().filter_map(|Case { name, steps, .. }| {
-        let steps: Vec<_> = steps().iter().map(|step| operations::step_with_suffix(step, suffix)).collect();
+fn run_cases<T: SftpTarget>(
+    runtime: &tokio::runtime::Runtime,
+    target: &mut T,
+    setting: ModelConfig,
+    suffix: &'static str,
+) {
+    let names = ObservedNames::new(suffix);
+    let failed = CASES.iter().filter_map(|HandleCase { name, steps, .. }| {
+        let steps: Vec<_> = steps().iter().map(|step| steps::step_with_suffix(step, suffix)).collect();
         let result = runtime.block_on(runner::run(target, setting, &names, &steps));
         result.err().map(|reason| format!("{name}: {reason}"))
     });
@@ -57,9 +62,15 @@ fn run_cases<T: Target>(runtime: &tokio::runtime::Runtime, target: &mut T, setti
 }
 
 /// Draws sequences and runs them; a failure is shrunk, and told with its steps.
-fn explore<T: Target>(runtime: &tokio::runtime::Runtime, mut target: T, setting: Setting, shape: Shape, cases: u32) {
+fn run_random_sequences<T: SftpTarget>(
+    runtime: &tokio::runtime::Runtime,
+    mut target: T,
+    setting: ModelConfig,
+    shape: SequenceShape,
+    cases: u32,
+) {
     run_cases(runtime, &mut target, setting, shape.suffix);
-    let seed = number("HANDLES_SEED").unwrap_or(SEED);
+    let seed = env_number("HANDLES_SEED").unwrap_or(SEED);
     let config = Config {
         cases,
         failure_persistence: None,
@@ -71,14 +82,14 @@ fn explore<T: Target>(runtime: &tokio::runtime::Runtime, mut target: T, setting:
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let target = RefCell::new(target);
-    let names = Names::new(shape.suffix);
-    let run = |steps: &[Step]| {
+    let names = ObservedNames::new(shape.suffix);
+    let run = |steps: &[ModelStep]| {
         let mut target = target.borrow_mut();
         let run = runner::run(&mut *target, setting, &names, steps);
         let limited = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run).await });
         limited.unwrap_or_else(|_| Err("no end within a minute".to_owned()))
     };
-    match runner.run(&sequence(shape), |steps| run(&steps).map_err(TestCaseError::fail)) {
+    match runner.run(&step_sequence(shape), |steps| run(&steps).map_err(TestCaseError::fail)) {
         Ok(()) => {}
         Err(TestError::Fail(reason, steps)) => {
             let (reason, steps) = without_idle_steps(reason.to_string(), steps, run);
@@ -91,9 +102,9 @@ fn explore<T: Target>(runtime: &tokio::runtime::Runtime, mut target: T, setting:
 /// Leaves out of a sequence that fails every step without which it fails too: shrinking tries each of them once only.
 fn without_idle_steps(
     mut reason: String,
-    mut steps: Vec<Step>,
-    run: impl Fn(&[Step]) -> Result<(), String>,
-) -> (String, Vec<Step>) {
+    mut steps: Vec<ModelStep>,
+    run: impl Fn(&[ModelStep]) -> Result<(), String>,
+) -> (String, Vec<ModelStep>) {
     let mut at = 0;
     while at < steps.len() {
         let mut fewer = steps.clone();
@@ -111,41 +122,47 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn sequences(usual: u32) -> u32 {
-    number("HANDLES_SEQUENCES").map_or(usual, |number| u32::try_from(number).expect("a small number"))
+    env_number("HANDLES_SEQUENCES").map_or(usual, |number| u32::try_from(number).expect("a small number"))
 }
 
-fn openssh_is_the_model(superuser: bool) {
+fn assert_openssh_matches_model(superuser: bool) {
     let runtime = runtime();
     // Connections end by tasks of their own.
     let _context = runtime.enter();
-    let user = (!superuser && rustix::process::geteuid().is_root()).then_some(ORDINARY_USER);
-    let target = runtime.block_on(OpenSsh::start(&openssh::program(), user));
-    let setting = Setting { rules: RuleSet::NONE, superuser, text: false };
-    explore(&runtime, target, setting, Shape { suffix: "", webdav: false, length: 60 }, sequences(1000));
+    let user = (!superuser && rustix::process::geteuid().is_root()).then_some(UNPRIVILEGED_UID);
+    let target = runtime.block_on(OpenSshTarget::start(&openssh::sftp_server_program(), user));
+    let setting = ModelConfig { rules: RuleSet::NONE, superuser, text: false };
+    run_random_sequences(
+        &runtime,
+        target,
+        setting,
+        SequenceShape { suffix: "", webdav: false, length: 60 },
+        sequences(1000),
+    );
 }
 
 #[test]
 #[ignore = "needs OpenSSH's sftp-server"]
-fn openssh_is_the_model_without_rules_for_root() {
+fn openssh_matches_the_model_without_rules_as_root() {
     if rustix::process::geteuid().is_root() {
-        openssh_is_the_model(true);
+        assert_openssh_matches_model(true);
     }
 }
 
 #[test]
 #[ignore = "needs OpenSSH's sftp-server"]
-fn openssh_is_the_model_without_rules_for_an_ordinary_user() {
-    openssh_is_the_model(false);
+fn openssh_matches_the_model_without_rules_as_unprivileged_user() {
+    assert_openssh_matches_model(false);
 }
 
 /// The rules of a gateway that serves as root or not, by a token that is limited to text or not.
-fn rules(superuser: bool, text: bool) -> RuleSet {
+fn patgate_rules(superuser: bool, text: bool) -> RuleSet {
     let all = RuleSet::all();
-    let all = if text { all } else { all.without(Rule::EditsAreCopies) };
-    if superuser { all.without(Rule::ReplacesReadOnly) } else { all }
+    let all = if text { all } else { all.without(PatgateRule::EditsAreCopies) };
+    if superuser { all.without(PatgateRule::ReplacesReadOnly) } else { all }
 }
 
-fn patgate_is_the_model(superuser: bool, text: bool) {
+fn assert_patgate_matches_model(superuser: bool, text: bool) {
     let is_root = rustix::process::geteuid().is_root();
     if superuser && !is_root {
         return;
@@ -153,43 +170,44 @@ fn patgate_is_the_model(superuser: bool, text: bool) {
     let runtime = runtime();
     // Connections end by tasks of their own.
     let _context = runtime.enter();
-    let user = (!superuser && is_root).then_some(ORDINARY_USER);
+    let user = (!superuser && is_root).then_some(UNPRIVILEGED_UID);
     let options: &[&str] = if text { &["--mime", "text/plain"] } else { &[] };
-    let target = runtime.block_on(Patgate::start(user, options));
-    let setting = Setting { rules: rules(superuser, text), superuser, text };
+    let target = runtime.block_on(PatgateTarget::start(user, options));
+    let setting = ModelConfig { rules: patgate_rules(superuser, text), superuser, text };
     let suffix = if text { ".txt" } else { "" };
-    explore(&runtime, target, setting, Shape { suffix, webdav: true, length: 60 }, sequences(500));
+    run_random_sequences(&runtime, target, setting, SequenceShape { suffix, webdav: true, length: 60 }, sequences(500));
 }
 
 #[test]
-fn patgate_is_the_model_for_root() {
-    patgate_is_the_model(true, false);
+fn patgate_matches_the_model_as_root() {
+    assert_patgate_matches_model(true, false);
 }
 
 #[test]
-fn patgate_is_the_model_for_root_and_a_token_limited_to_text() {
-    patgate_is_the_model(true, true);
+fn patgate_matches_the_model_as_root_with_mime_limit() {
+    assert_patgate_matches_model(true, true);
 }
 
 #[test]
-fn patgate_is_the_model_for_an_ordinary_user() {
-    patgate_is_the_model(false, false);
+fn patgate_matches_the_model_as_unprivileged_user() {
+    assert_patgate_matches_model(false, false);
 }
 
 #[test]
-fn patgate_is_the_model_for_an_ordinary_user_and_a_token_limited_to_text() {
-    patgate_is_the_model(false, true);
+fn patgate_matches_the_model_as_unprivileged_user_with_mime_limit() {
+    assert_patgate_matches_model(false, true);
 }
 
 #[test]
 fn every_rule_has_a_case_that_needs_it() {
-    for rule in Rule::ALL {
+    for rule in PatgateRule::ALL {
         let case = CASES.iter().find(|case| case.rule == Some(rule));
         let case = case.unwrap_or_else(|| panic!("{rule:?} has no case"));
-        let text = rule == Rule::EditsAreCopies;
-        let all = rules(rule != Rule::ReplacesReadOnly, text);
+        let text = rule == PatgateRule::EditsAreCopies;
+        let all = patgate_rules(rule != PatgateRule::ReplacesReadOnly, text);
         let results = |rules| {
-            let mut model = Model::new(Setting { rules, superuser: rule != Rule::ReplacesReadOnly, text });
+            let mut model =
+                HandleModel::new(ModelConfig { rules, superuser: rule != PatgateRule::ReplacesReadOnly, text });
             let outcomes: Vec<_> = case.steps().iter().map(|step| model.apply(step)).collect();
             (outcomes, driver::model_tree(&model.files, |number| model.attributes(number)))
         };
@@ -199,28 +217,29 @@ fn every_rule_has_a_case_that_needs_it() {
 }
 
 /// The kind of a step's request, and whether it was let through.
-fn answer_of(step: &Step, outcome: &Outcome) -> (String, bool) {
+fn request_kind_and_success(step: &ModelStep, outcome: &StepOutcome) -> (String, bool) {
     let text = match step {
-        Step::Sftp(_, request) => format!("{request:?}"),
-        Step::WebDav(request) => format!("WebDav{request:?}"),
-        Step::Cut(_) | Step::EndChannel(_) => format!("{step:?}"),
+        ModelStep::Sftp(_, request) => format!("{request:?}"),
+        ModelStep::WebDav(request) => format!("WebDav{request:?}"),
+        ModelStep::DropSession(_) | ModelStep::EndChannel(_) => format!("{step:?}"),
     };
     let kind = text.split([' ', '(']).next().unwrap_or_default().to_owned();
-    (kind, *outcome != Outcome::Refused)
+    (kind, *outcome != StepOutcome::Refused)
 }
 
 #[test]
-fn random_sequences_are_let_through_and_refused_in_every_kind_of_request() {
-    let shape = Shape { suffix: "", webdav: true, length: 60 };
+fn random_sequences_cover_success_and_refusal_of_every_request_kind() {
+    let shape = SequenceShape { suffix: "", webdav: true, length: 60 };
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let mut counts = BTreeMap::<(String, bool), u32>::new();
     for _ in 0..2000 {
-        let steps = sequence(shape).new_tree(&mut runner).expect("a sequence").current();
-        let mut model = Model::new(Setting { rules: rules(true, false), superuser: true, text: false });
+        let steps = step_sequence(shape).new_tree(&mut runner).expect("a sequence").current();
+        let mut model =
+            HandleModel::new(ModelConfig { rules: patgate_rules(true, false), superuser: true, text: false });
         for step in steps {
             let step = model.resolve(&step);
             if let Some(outcome) = model.apply(&step) {
-                *counts.entry(answer_of(&step, &outcome)).or_default() += 1;
+                *counts.entry(request_kind_and_success(&step, &outcome)).or_default() += 1;
             }
         }
     }

@@ -9,15 +9,15 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::driver::{self, Handles};
+use crate::driver::{self, OpenHandles};
 use crate::file_system::BASE_NAME;
-use crate::model::Outcome;
-use crate::operations::{CHANNELS, Request, WebDav, session_of};
-use crate::runner::Target;
-use crate::support::sftp::Sftp;
+use crate::model::StepOutcome;
+use crate::runner::SftpTarget;
+use crate::steps::{CHANNELS, SftpRequest, WebDavRequest, session_of};
+use crate::support::sftp::SftpClient;
 
 /// Where Linux distributions put the program.
-const USUAL_PLACES: [&str; 4] = [
+const SFTP_SERVER_PATHS: [&str; 4] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
     "/usr/lib/ssh/sftp-server",
@@ -25,21 +25,21 @@ const USUAL_PLACES: [&str; 4] = [
 ];
 
 /// Finds the program: `SFTP_SERVER`, or where it usually is.
-pub(crate) fn program() -> PathBuf {
+pub(crate) fn sftp_server_program() -> PathBuf {
     let named = std::env::var_os("SFTP_SERVER").map(PathBuf::from);
-    let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+    let usual = || SFTP_SERVER_PATHS.iter().map(PathBuf::from).find(|path| path.exists());
     named.or_else(usual).expect("OpenSSH's sftp-server: install openssh-sftp-server or set SFTP_SERVER")
 }
 
-struct Channel {
-    process: Process,
-    sftp: Sftp,
+struct SftpServerChannel {
+    process: KilledOnDrop,
+    sftp: SftpClient,
 }
 
 /// A process that is killed when it is dropped.
-struct Process(Child);
+struct KilledOnDrop(Child);
 
-impl Drop for Process {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -47,15 +47,15 @@ impl Drop for Process {
 }
 
 /// Three sessions of OpenSSH.
-pub(crate) struct OpenSsh {
+pub(crate) struct OpenSshTarget {
     folder: TempDir,
     program: PathBuf,
     user: Option<u32>,
-    channels: Vec<Channel>,
-    handles: Handles,
+    channels: Vec<SftpServerChannel>,
+    handles: OpenHandles,
 }
 
-impl OpenSsh {
+impl OpenSshTarget {
     /// Starts the processes, as the user with this number where one is given.
     pub(crate) async fn start(program: &Path, user: Option<u32>) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
@@ -75,7 +75,7 @@ impl OpenSsh {
         target
     }
 
-    async fn channel(&self) -> Result<Channel, String> {
+    async fn channel(&self) -> Result<SftpServerChannel, String> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
         let other = theirs.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.program);
@@ -84,12 +84,12 @@ impl OpenSsh {
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
-        let process = Process(command.spawn().map_err(|error| error.to_string())?);
+        let process = KilledOnDrop(command.spawn().map_err(|error| error.to_string())?);
         drop(command);
         ours.set_nonblocking(true).map_err(|error| error.to_string())?;
         let stream = tokio::net::UnixStream::from_std(ours).map_err(|error| error.to_string())?;
-        let sftp = Sftp::over(stream).await.map_err(|error| format!("{error:?}"))?;
-        Ok(Channel { process, sftp })
+        let sftp = SftpClient::over_stream(stream).await.map_err(|error| format!("{error:?}"))?;
+        Ok(SftpServerChannel { process, sftp })
     }
 
     async fn replace(&mut self, number: usize) -> Result<(), String> {
@@ -100,8 +100,8 @@ impl OpenSsh {
     }
 }
 
-impl Target for OpenSsh {
-    async fn begin(&mut self) -> Result<(), String> {
+impl SftpTarget for OpenSshTarget {
+    async fn reset(&mut self) -> Result<(), String> {
         let clear = |directory: &Path, keep: &str| -> std::io::Result<()> {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
@@ -122,12 +122,12 @@ impl Target for OpenSsh {
         self.folder.path().to_owned()
     }
 
-    async fn request(&mut self, channel: usize, request: &Request) -> Result<Outcome, String> {
+    async fn request(&mut self, channel: usize, request: &SftpRequest) -> Result<StepOutcome, String> {
         let sftp = &mut self.channels[channel].sftp;
         driver::outcome(driver::perform(sftp, &mut self.handles[channel], "", request).await)
     }
 
-    async fn cut(&mut self, session: usize) -> Result<(), String> {
+    async fn drop_session(&mut self, session: usize) -> Result<(), String> {
         for channel in (0..CHANNELS).filter(|channel| session_of(*channel) == session) {
             self.replace(channel).await?;
         }
@@ -138,8 +138,8 @@ impl Target for OpenSsh {
         let fresh = self.channel().await?;
         let old = std::mem::replace(&mut self.channels[channel], fresh);
         self.handles[channel].clear();
-        let Channel { mut process, sftp } = old;
-        sftp.end().await;
+        let SftpServerChannel { mut process, sftp } = old;
+        sftp.close_channel().await;
         process.0.wait().map(drop).map_err(|error| error.to_string())
     }
 
@@ -147,7 +147,7 @@ impl Target for OpenSsh {
         false
     }
 
-    async fn web_dav(&mut self, _request: &WebDav, _expected: &Outcome) -> Result<Outcome, String> {
+    async fn web_dav(&mut self, _request: &WebDavRequest, _expected: &StepOutcome) -> Result<StepOutcome, String> {
         Err("sftp-server has no WebDAV".to_owned())
     }
 }

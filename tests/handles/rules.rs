@@ -2,7 +2,7 @@
 
 /// A difference between patgate and OpenSSH, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub(crate) enum PatgateRule {
     /// A file that is opened to be replaced is staged until its CLOSE, and shown to its own session alone: other
     /// clients never read half a file, and a connection that breaks leaves the old content.
     StagedUntilClose,
@@ -18,19 +18,19 @@ pub(crate) enum Rule {
     /// without notice.
     ReplacedFile,
     /// An upload of which a write was refused is not committed: it would have a gap.
-    SpoiledUpload,
+    WriteFailedUpload,
     /// copy-data within one file is refused by the identity of the file; OpenSSH compares the names that were opened.
     SameFileCopy,
     /// Links that are absolute or lead out of the tree are not followed: the tree is all that a session may reach.
-    LinksStayInside,
+    LinksCannotEscape,
     /// A WebDAV lock binds SFTP clients too, also through handles that were open before.
-    LockBinds,
+    LocksApplyToSftp,
     /// A token that is limited to media types edits copies: a file of the wrong type must not be seen half written.
     EditsAreCopies,
     /// An upload may replace a file that is read-only for the server: a rename needs no permission on the file.
     ReplacesReadOnly,
     /// OPEN of a directory is refused: a handle to it could do nothing that one of OPENDIR can't.
-    NoOpenDirectory,
+    OpenDirectoryRefused,
     /// A plain RENAME replaces nothing. OpenSSH asks whether the new path leads somewhere when the old is no file, and
     /// so replaces a link that leads nowhere.
     RenameNeverReplaces,
@@ -39,23 +39,23 @@ pub(crate) enum Rule {
     HardLinkFollows,
 }
 
-impl Rule {
+impl PatgateRule {
     /// All rules, in the order of their numbers.
-    pub(crate) const ALL: [Rule; 14] = [
-        Rule::StagedUntilClose,
-        Rule::EarlyCommit,
-        Rule::Superseded,
-        Rule::BusyDirectory,
-        Rule::ReplacedFile,
-        Rule::SpoiledUpload,
-        Rule::SameFileCopy,
-        Rule::LinksStayInside,
-        Rule::LockBinds,
-        Rule::EditsAreCopies,
-        Rule::ReplacesReadOnly,
-        Rule::NoOpenDirectory,
-        Rule::RenameNeverReplaces,
-        Rule::HardLinkFollows,
+    pub(crate) const ALL: [PatgateRule; 14] = [
+        PatgateRule::StagedUntilClose,
+        PatgateRule::EarlyCommit,
+        PatgateRule::Superseded,
+        PatgateRule::BusyDirectory,
+        PatgateRule::ReplacedFile,
+        PatgateRule::WriteFailedUpload,
+        PatgateRule::SameFileCopy,
+        PatgateRule::LinksCannotEscape,
+        PatgateRule::LocksApplyToSftp,
+        PatgateRule::EditsAreCopies,
+        PatgateRule::ReplacesReadOnly,
+        PatgateRule::OpenDirectoryRefused,
+        PatgateRule::RenameNeverReplaces,
+        PatgateRule::HardLinkFollows,
     ];
 }
 
@@ -69,22 +69,22 @@ impl RuleSet {
 
     /// Every rule.
     pub(crate) fn all() -> Self {
-        Rule::ALL.into_iter().fold(Self::NONE, Self::with)
+        PatgateRule::ALL.into_iter().fold(Self::NONE, Self::with)
     }
 
-    pub(crate) fn has(self, rule: Rule) -> bool {
+    pub(crate) fn has(self, rule: PatgateRule) -> bool {
         self.0 & Self::bit(rule) != 0
     }
 
-    pub(crate) fn with(self, rule: Rule) -> Self {
+    pub(crate) fn with(self, rule: PatgateRule) -> Self {
         Self(self.0 | Self::bit(rule))
     }
 
-    pub(crate) fn without(self, rule: Rule) -> Self {
+    pub(crate) fn without(self, rule: PatgateRule) -> Self {
         Self(self.0 & !Self::bit(rule))
     }
 
-    fn bit(rule: Rule) -> u16 {
+    fn bit(rule: PatgateRule) -> u16 {
         1 << rule as u16
     }
 }

@@ -12,23 +12,23 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::bystander::Bystander;
-use crate::connection::KeptConnection;
-use crate::support::Dav;
-use crate::support::server::{Server, run};
+use crate::persistent_connection::PersistentConnection;
+use crate::support::DavClient;
+use crate::support::server::{ServerProcess, run_cli};
 
 /// Connections of strangers, as many as there may be in all by default, from as many addresses as that takes.
 const STRANGERS: (u8, usize) = (4, 64);
 
-fn served() -> (TempDir, Server) {
+fn served() -> (TempDir, ServerProcess) {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
-    let server = Server::start(folder.path());
+    let server = ServerProcess::start(folder.path());
     (folder, server)
 }
 
 fn user(folder: &Path, login: &str) -> String {
-    run(folder, &["admin", "user", "create", login]);
-    run(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+    run_cli(folder, &["admin", "user", "create", login]);
+    run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
 }
 
 async fn connect(last: u8, to: SocketAddr) -> TcpStream {
@@ -99,7 +99,7 @@ async fn guesses_from_the_same_address_keep_no_right_token_out() {
     for number in 0..8 {
         let (stop, to) = (Arc::clone(&stop), server.http);
         guessing.spawn(async move {
-            let mut connection = KeptConnection::open("127.0.0.9", to, &format!("pgt_guess{number}")).await;
+            let mut connection = PersistentConnection::open("127.0.0.9", to, &format!("pgt_guess{number}")).await;
             let mut throttled = 0;
             while !stop.load(Ordering::Relaxed) {
                 match connection.send("PROPFIND", "/dav/", "").await.status {
@@ -130,7 +130,7 @@ async fn reports_of_a_folder_that_was_emptied_end_and_keep_nobody_waiting() {
     for number in 0..2000 {
         std::fs::write(many.join(number.to_string()), "").expect("a file");
     }
-    let dav = Dav::new(server.http, "mallory", &mallory);
+    let dav = DavClient::new(server.http, "mallory", &mallory);
     let body = "<sync-collection xmlns='DAV:'><sync-token/><sync-level>1</sync-level><prop><getetag/></prop></sync-collection>";
     assert_eq!(dav.send("REPORT", "/dav/mallory/d", &[("depth", "0")], body).await.status, 207);
     std::fs::remove_dir_all(&many).expect("removed");

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::connection::KeptConnection;
-use crate::support::id_of;
-use crate::support::server::{Server, run};
+use crate::persistent_connection::PersistentConnection;
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::token_id;
 
 /// Requests of which the median time is taken.
 const ASKED: usize = 40;
@@ -24,9 +24,9 @@ pub(crate) struct Bystander {
 
 impl Bystander {
     /// Makes a user, and takes the time of his requests while nothing else goes on.
-    pub(crate) async fn at(folder: &Path, server: &Server) -> Self {
-        run(folder, &["admin", "user", "create", "bystander"]);
-        let token = run(folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
+    pub(crate) async fn at(folder: &Path, server: &ServerProcess) -> Self {
+        run_cli(folder, &["admin", "user", "create", "bystander"]);
+        let token = run_cli(folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
         let mut bystander = Self { folder: folder.to_owned(), to: server.http, token, alone: Duration::ZERO };
         // The first use of a token proves its secret, which takes longer.
         bystander.median().await;
@@ -39,7 +39,7 @@ impl Bystander {
         let mut times = Vec::new();
         for _ in 0..ASKED {
             let since = Instant::now();
-            let mut connection = KeptConnection::open("127.0.0.9", self.to, &self.token).await;
+            let mut connection = PersistentConnection::open("127.0.0.9", self.to, &self.token).await;
             assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);
             times.push(since.elapsed());
         }
@@ -51,10 +51,10 @@ impl Bystander {
     pub(crate) async fn goes_on(&self) {
         let beside = self.median().await;
         assert!(beside < 2 * self.alone + NOISE, "{beside:?} beside the attack, {:?} alone", self.alone);
-        let revoked = run(&self.folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
-        let mut connection = KeptConnection::open("127.0.0.9", self.to, &revoked).await;
+        let revoked = run_cli(&self.folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
+        let mut connection = PersistentConnection::open("127.0.0.9", self.to, &revoked).await;
         assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);
-        run(&self.folder, &["apitoken", "revoke", id_of(&revoked)]);
+        run_cli(&self.folder, &["apitoken", "revoke", token_id(&revoked)]);
         let since = Instant::now();
         while connection.send("PROPFIND", "/dav/bystander/", "").await.status != 401 {
             assert!(since.elapsed() < HOLDS_WITHIN, "the revoked token still works");

@@ -4,25 +4,25 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::mounts::{Mounted, image, may_mount};
-use crate::support::server::{Server, run, staged};
-use crate::support::{Dav, Sftp};
+use crate::mounts::{MountGuard, can_mount, create_image};
+use crate::support::server::{ServerProcess, run_cli, staged_entries};
+use crate::support::{DavClient, SftpClient};
 
 /// A folder whose `files` are served.
-fn folder() -> Option<tempfile::TempDir> {
-    may_mount().then(|| {
+fn mounted_directory() -> Option<tempfile::TempDir> {
+    can_mount().then(|| {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("files")).expect("a folder");
         folder
     })
 }
 
-fn user(folder: &Path, login: &str, grant: &str) -> String {
-    run(folder, &["admin", "user", "create", login, "--no-home", "--grant", grant]);
-    run(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+fn create_user_and_token(folder: &Path, login: &str, grant: &str) -> String {
+    run_cli(folder, &["admin", "user", "create", login, "--no-home", "--grant", grant]);
+    run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
 }
 
-async fn etag(dav: &Dav, path: &str) -> String {
+async fn etag(dav: &DavClient, path: &str) -> String {
     let answer = dav.send("HEAD", path, &[], "").await;
     assert_eq!(answer.status, 200, "{path}");
     answer.header("etag").to_owned()
@@ -30,23 +30,23 @@ async fn etag(dav: &Dav, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn file_system_that_is_mounted_twice_and_within_itself_is_served() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = mounted_directory() else { return };
     let folder = folder.path();
     let disk = folder.join("disk");
     std::fs::create_dir_all(disk.join("inner")).expect("folders");
     let files = folder.join("files");
-    let _one = Mounted::bind(&disk, &files.join("one"));
-    let _two = Mounted::bind(&disk, &files.join("two"));
-    let _memory = Mounted::tmpfs(&files.join("one/inner"));
-    let _itself = Mounted::bind(&files.join("one/inner"), &files.join("inner"));
+    let _one = MountGuard::bind(&disk, &files.join("one"));
+    let _two = MountGuard::bind(&disk, &files.join("two"));
+    let _memory = MountGuard::tmpfs(&files.join("one/inner"));
+    let _itself = MountGuard::bind(&files.join("one/inner"), &files.join("inner"));
     // Left by an earlier run.
     std::fs::create_dir(disk.join(".patgate")).expect("a folder");
     std::fs::write(disk.join(".patgate/debris"), "left").expect("written");
     let mut token = None;
     for round in 0..2 {
-        let server = Server::start(folder);
-        let token = token.get_or_insert_with(|| user(folder, "alice", "/:rw"));
-        let dav = Dav::new(server.http, "alice", token);
+        let server = ServerProcess::start(folder);
+        let token = token.get_or_insert_with(|| create_user_and_token(folder, "alice", "/:rw"));
+        let dav = DavClient::new(server.http, "alice", token);
         for place in ["", "one/", "two/", "one/inner/", "inner/"] {
             let path = format!("/dav/{place}file-{round}");
             assert!([201, 204].contains(&dav.put(&path, "content").await.status), "{path}");
@@ -60,16 +60,19 @@ async fn file_system_that_is_mounted_twice_and_within_itself_is_served() {
         assert_eq!(dav.send("MOVE", &format!("/dav/moved-{round}"), &across, "").await.status, 201);
         assert_eq!(dav.status("DELETE", &format!("/dav/one/across-{round}")).await, 204);
         assert_eq!(dav.get("/readyz").await.status, 200);
-        crate::mounts::until("debris goes", async || staged(&disk).is_empty() && staged(&files).is_empty()).await;
+        crate::mounts::wait_until("debris goes", async || {
+            staged_entries(&disk).is_empty() && staged_entries(&files).is_empty()
+        })
+        .await;
         server.stop();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn overlay_locks_nobody_out_when_it_copies_a_directory_up() {
-    let Some(folder) = folder() else { return };
+async fn overlayfs_copy_up_of_a_directory_keeps_access() {
+    let Some(folder) = mounted_directory() else { return };
     let folder = folder.path();
-    let _memory = Mounted::tmpfs(&folder.join("layers"));
+    let _memory = MountGuard::tmpfs(&folder.join("layers"));
     let layer = |name: &str| folder.join("layers").join(name);
     for name in ["lower/alice/deep", "upper", "work"] {
         std::fs::create_dir_all(layer(name)).expect("folders");
@@ -81,17 +84,17 @@ async fn overlay_locks_nobody_out_when_it_copies_a_directory_up() {
         layer("upper").display(),
         layer("work").display()
     );
-    let mount = || Mounted::with(&["-t", "overlay", "overlay", "-o", &options], &folder.join("files"));
+    let mount = || MountGuard::with_arguments(&["-t", "overlay", "overlay", "-o", &options], &folder.join("files"));
     let mounted = mount();
-    let server = Server::start(folder);
-    let token = user(folder, "alice", "/alice:rw");
-    let deep = user(folder, "bob", "/alice/deep:rw");
-    let dav = Dav::new(server.http, "alice", &token);
-    let bob = Dav::new(server.http, "bob", &deep);
+    let server = ServerProcess::start(folder);
+    let token = create_user_and_token(folder, "alice", "/alice:rw");
+    let deep = create_user_and_token(folder, "bob", "/alice/deep:rw");
+    let dav = DavClient::new(server.http, "alice", &token);
+    let bob = DavClient::new(server.http, "bob", &deep);
     assert_eq!(dav.get("/dav/alice/old").await.text(), "from below");
     assert_eq!(dav.put("/dav/alice/new", "new").await.status, 201);
     assert_eq!(bob.put("/dav/alice/deep/file", "new").await.status, 201);
-    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+    let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let before = etag(&dav, "/dav/alice/old").await;
     let handle = sftp.open_file(b"/alice/old", 2).await.expect("opened");
     sftp.write_at(&handle, 0, b"FROM").await.expect("written");
@@ -104,18 +107,18 @@ async fn overlay_locks_nobody_out_when_it_copies_a_directory_up() {
     // The same layers, mounted anew: another device, and the same tree.
     drop(mounted);
     let _mounted = mount();
-    let server = Server::start(folder);
-    let (dav, bob) = (Dav::new(server.http, "alice", &token), Dav::new(server.http, "bob", &deep));
+    let server = ServerProcess::start(folder);
+    let (dav, bob) = (DavClient::new(server.http, "alice", &token), DavClient::new(server.http, "bob", &deep));
     assert_eq!(dav.get("/dav/alice/old").await.text(), "FROM below");
     assert_eq!(bob.get("/dav/alice/deep/file").await.text(), "new");
 }
 
 /// Changes one file in every way with the same size and time; every content has a tag of its own, also over a restart.
-async fn tags_tell_contents_apart(folder: &Path) {
-    let server = Server::start(folder);
-    let token = user(folder, "alice", "/:rw");
-    let dav = Dav::new(server.http, "alice", &token);
-    let mut sftp = Sftp::connect(server.sftp, "alice", &token).await.expect("logged in");
+async fn assert_etags_distinguish_contents(folder: &Path) {
+    let server = ServerProcess::start(folder);
+    let token = create_user_and_token(folder, "alice", "/:rw");
+    let dav = DavClient::new(server.http, "alice", &token);
+    let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let mut seen = HashSet::new();
     let time = [("x-oc-mtime", "1600000000")];
     for round in 0..20_u8 {
@@ -142,57 +145,61 @@ async fn tags_tell_contents_apart(folder: &Path) {
     let unchanged = dav.send("GET", "/dav/file", &[("if-none-match", &*last)], "").await;
     assert_eq!(unchanged.status, 304);
     server.stop();
-    let server = Server::start(folder);
-    let dav = Dav::new(server.http, "alice", &token);
+    let server = ServerProcess::start(folder);
+    let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(etag(&dav, "/dav/file").await, last, "the same content after a restart");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_differ_where_the_file_system_keeps_whole_seconds() {
-    let Some(folder) = folder() else { return };
-    let Some(image) = image(folder.path(), 16, &["mkfs.ext2", "-q", "-I", "128"]) else { return };
+async fn etags_differ_on_a_file_system_with_one_second_timestamps() {
+    let Some(folder) = mounted_directory() else { return };
+    let Some(image) = create_image(folder.path(), 16, &["mkfs.ext2", "-q", "-I", "128"]) else { return };
     let files = folder.path().join("files");
-    let _mounted = Mounted::image(&image, &files);
+    let _mounted = MountGuard::image_file(&image, &files);
     std::fs::write(files.join("probe"), "").expect("written");
     let probe = std::fs::metadata(files.join("probe")).expect("there");
     assert_eq!(std::os::unix::fs::MetadataExt::mtime_nsec(&probe), 0, "it keeps whole seconds");
-    tags_tell_contents_apart(folder.path()).await;
+    assert_etags_distinguish_contents(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_differ_where_the_file_system_keeps_nanoseconds() {
+async fn etags_differ_on_a_file_system_with_nanosecond_timestamps() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
-    tags_tell_contents_apart(folder.path()).await;
+    assert_etags_distinguish_contents(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fat_is_served_where_the_kernel_has_it() {
-    let Some(folder) = folder() else { return };
+async fn fat_file_system_is_served() {
+    let Some(folder) = mounted_directory() else { return };
     let kernel = std::fs::read_to_string("/proc/filesystems").expect("Linux tells");
     if !kernel.lines().any(|line| line.trim() == "vfat") {
         eprintln!("not tested: the kernel has no vfat");
         return;
     }
-    let Some(image) = image(folder.path(), 16, &["mkfs.vfat"]) else { return };
-    let _mounted = Mounted::image(&image, &folder.path().join("files"));
-    tags_tell_contents_apart(folder.path()).await;
+    let Some(image) = create_image(folder.path(), 16, &["mkfs.vfat"]) else { return };
+    let _mounted = MountGuard::image_file(&image, &folder.path().join("files"));
+    assert_etags_distinguish_contents(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subvolumes_are_parts_of_one_tree() {
-    let Some(folder) = folder() else { return };
-    let Some(image) = image(folder.path(), 128, &["mkfs.btrfs", "-q"]) else { return };
+async fn btrfs_subvolumes_are_served_as_one_tree() {
+    let Some(folder) = mounted_directory() else { return };
+    let Some(image) = create_image(folder.path(), 128, &["mkfs.btrfs", "-q"]) else { return };
     let files = folder.path().join("files");
-    let _mounted = Mounted::image(&image, &files);
+    let _mounted = MountGuard::image_file(&image, &files);
     let made = Command::new("btrfs").args(["subvolume", "create"]).arg(files.join("sub")).output().expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let mut kept = None;
     for round in 0..2 {
-        let server = Server::start(folder.path());
-        let (token, sub) =
-            kept.get_or_insert_with(|| (user(folder.path(), "alice", "/:rw"), user(folder.path(), "bob", "/sub:rw")));
-        let (dav, bob) = (Dav::new(server.http, "alice", token), Dav::new(server.http, "bob", sub));
+        let server = ServerProcess::start(folder.path());
+        let (token, sub) = kept.get_or_insert_with(|| {
+            (
+                create_user_and_token(folder.path(), "alice", "/:rw"),
+                create_user_and_token(folder.path(), "bob", "/sub:rw"),
+            )
+        });
+        let (dav, bob) = (DavClient::new(server.http, "alice", token), DavClient::new(server.http, "bob", sub));
         assert_eq!(dav.status("MKCOL", &format!("/dav/folder-{round}")).await, 201);
         assert_eq!(dav.put(&format!("/dav/folder-{round}/file"), "content").await.status, 201);
         let to = format!("/dav/sub/folder-{round}");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::server::{Server, run};
-use crate::support::{Dav, id_of};
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, token_id};
 
 const FILES: usize = 1000;
 /// Properties that nobody has, which each entry of the answer names: their number, and the length of their namespaces.
@@ -53,7 +53,7 @@ async fn time_of(address: SocketAddr, request: &[u8]) -> Duration {
 }
 
 /// Returns the median of the times that a small request takes.
-async fn median(dav: &Dav) -> Duration {
+async fn median(dav: &DavClient) -> Duration {
     let mut times = Vec::new();
     for _ in 0..ASKED {
         let since = Instant::now();
@@ -72,14 +72,14 @@ async fn hang_up_leaves_no_work_behind_that_others_or_its_user_would_wait_for() 
     for number in 0..FILES {
         std::fs::write(many.join(number.to_string()), "").expect("a file");
     }
-    let server = Server::start(folder.path());
-    let run = |arguments: &[&str]| run(folder.path(), arguments);
+    let server = ServerProcess::start(folder.path());
+    let run = |arguments: &[&str]| run_cli(folder.path(), arguments);
     let token = |login: &str| run(&["admin", "user", "token", "-u", login, "-e", "1h", "-q"]);
     run(&["admin", "user", "create", "mallory"]);
     run(&["admin", "user", "create", "alice"]);
     let (mallory, victim, alice) = (token("mallory"), token("mallory"), token("alice"));
-    let alice = Dav::new(server.http, "alice", &alice);
-    let victim_dav = Dav::new(server.http, "mallory", &victim);
+    let alice = DavClient::new(server.http, "alice", &alice);
+    let victim_dav = DavClient::new(server.http, "mallory", &victim);
     let request = listing(&mallory);
 
     let one = time_of(server.http, &request).await;
@@ -90,7 +90,7 @@ async fn hang_up_leaves_no_work_behind_that_others_or_its_user_would_wait_for() 
     }
     let hung_up = Instant::now();
     let meanwhile = median(&alice).await;
-    run(&["apitoken", "revoke", id_of(&victim)]);
+    run(&["apitoken", "revoke", token_id(&victim)]);
     assert_eq!(victim_dav.status("HEAD", "/dav/mallory/many/1").await, 401, "revoked meanwhile");
     let again = time_of(server.http, &request).await;
     let after = hung_up.elapsed();

@@ -4,19 +4,19 @@
 
 #![allow(clippy::expect_used)]
 
-mod all_at_once;
-mod argon2;
+mod argon2_flood;
 mod attacks;
 mod bystander;
-mod connection;
+mod combined_attacks;
 mod file_systems;
 mod full_disk;
 mod hang_up;
 mod mounts;
-mod old_state;
-mod overlap;
-mod store_held;
+mod overlapping_roots;
+mod persistent_connection;
+mod state_migration;
+mod store_locked;
 #[allow(dead_code, unused_imports, reason = "shared with tests/gateway, which uses all of it")]
 #[path = "../gateway/support/mod.rs"]
 mod support;
-mod unmounted;
+mod unmounted_root;

@@ -1,7 +1,7 @@
 //! Host paths: the one place that names them, always beneath an open folder.
 //!
 //! The served folder is held open and served while its host path shows it ([`served`]). [`open`] resolves paths in it,
-//! [`PickerDirectory`] changes names in a folder that is open, [`FileFd`] holds bytes, and [`StagingDirectory`] is where things wait that
+//! [`DirectoryFd`] changes names in a folder that is open, [`FileFd`] holds bytes, and [`StagingDirectory`] is where things wait that
 //! have no name yet, or none any more.
 
 mod backup;

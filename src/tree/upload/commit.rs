@@ -77,7 +77,7 @@ impl StagedUpload {
     /// entry under its name, or has changed the one there, since it began. On an error the old content stands.
     ///
     /// # Errors
-    /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`Upload::commit`].
+    /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`ModelUpload::commit`].
     pub(in crate::tree) fn commit_in_directory(mut self) -> Result<()> {
         if self.is_unchanged_copy() {
             self.access.authorize_use(&*self.file)?;
@@ -94,11 +94,11 @@ impl StagedUpload {
         committed.view.sync_directory(&committed.directory)
     }
 
-    /// As [`Upload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
+    /// As [`ModelUpload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
     /// and on an error the upload can go on.
     ///
     /// # Errors
-    /// As [`Upload::commit_in_directory`].
+    /// As [`ModelUpload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
         let committed = self.commit_with(1, |upload, view, spot, replaced| {
             let note = upload.staged.note_early(&spot.path)?;

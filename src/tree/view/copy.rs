@@ -21,7 +21,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Forbidden`], [`Error::Overlap`],
-    /// [`Error::FlockGuard`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
+    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
     /// anything in it.
     pub fn copy(
         &self,

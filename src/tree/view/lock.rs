@@ -16,7 +16,7 @@ impl View {
     /// Takes a lock; makes an empty file where nothing is (RFC 4918 section 7.3). Returns whether it did.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
+    /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
     /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
     /// many; [`Error::WrongType`] for the name of a file that would be made.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &WriteConditions<'_>) -> Result<(DavLock, bool)> {
@@ -45,7 +45,7 @@ impl View {
     /// change of the file, which was reached by `path`.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`].
+    /// [`Error::Locked`].
     pub(in crate::tree) fn check_hard_link_locks(
         &self,
         file: &Stat,

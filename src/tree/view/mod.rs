@@ -151,7 +151,7 @@ impl View {
     /// Tells that no lock on a path, or above it where it is deep, stands in the way.
     ///
     /// # Errors
-    /// [`Error::FlockGuard`], with the lock's place as far as the session may see it.
+    /// [`Error::Locked`], with the lock's place as far as the session may see it.
     pub(super) fn check_locks(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         let result = self.tree.locks.check_write(path, self.session.login(), tokens);
         self.redact_lock(path, result)

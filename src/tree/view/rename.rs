@@ -15,7 +15,7 @@ impl View {
     /// Between file systems it is copied whole and then removed; whatever was named stays named.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::FlockGuard`],
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
     /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`], [`Error::WrongType`] and
     /// [`Error::PathTooLong`], of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;

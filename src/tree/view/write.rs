@@ -15,7 +15,7 @@ impl View {
     /// that was announced, if any: too large and no space are refused at once.
     ///
     /// # Errors
-    /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsFolder`], [`Error::FlockGuard`],
+    /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsFolder`], [`Error::Locked`],
     /// [`Error::TooLarge`], [`Error::WrongType`] for the name alone, [`Error::NoSpace`].
     pub fn stage(&self, path: &TreePath, size: Option<u64>, claim: &WriteConditions<'_>) -> Result<StagedUpload> {
         let (spot, stat) = self.write_slot(path)?;
@@ -107,7 +107,7 @@ impl View {
     /// Makes a folder.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::FlockGuard`].
+    /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn create_directory(
         &self,
         path: &TreePath,
@@ -171,7 +171,7 @@ impl View {
     /// Removes a file or link (not what the link leads to).
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::IsFolder`], [`Error::Forbidden`], [`Error::FlockGuard`].
+    /// [`Error::Absent`], [`Error::IsFolder`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn remove_file(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, claim, |spot, stat| match stat.kind {
             Some(EntryKind::Directory) => Err(Error::IsADirectory),
@@ -196,7 +196,7 @@ impl View {
     /// Removes a file, a link, or a folder with all in it, in one step.
     ///
     /// # Errors
-    /// [`Error::Absent`]; [`Error::FlockGuard`], with a lock anywhere in it; [`Error::Forbidden`], also when a
+    /// [`Error::Absent`]; [`Error::Locked`], with a lock anywhere in it; [`Error::Forbidden`], also when a
     /// file system is mounted in it.
     pub fn remove_all(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, claim, |spot, stat| match stat.kind {
@@ -237,7 +237,7 @@ impl View {
     /// and mode when the host likes: SFTP clients set them of every file, and ask for FSYNC where it matters.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::Forbidden`], [`Error::FlockGuard`], [`Error::TooLarge`];
+    /// [`Error::Absent`], [`Error::Forbidden`], [`Error::Locked`], [`Error::TooLarge`];
     /// [`Error::Unsupported`] for what a link itself doesn't have.
     pub fn set_attributes(
         &self,
@@ -324,7 +324,7 @@ impl View {
     /// Makes a hard link to a file.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::FlockGuard`];
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::Locked`];
     /// [`Error::Forbidden`], also when source and new folder are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         let source = self.open_authorized(TreeOperation::Link, from, OpenMode::Path)?;
@@ -368,7 +368,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it doesn't, or nothing may be made there; [`Error::NoParent`],
-    /// [`Error::Exists`], [`Error::FlockGuard`].
+    /// [`Error::Exists`], [`Error::Locked`].
     pub fn symlink(&self, target: &[u8], path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         let spot = self.create_slot(path)?;
         self.check_new_link(&spot, target)?;

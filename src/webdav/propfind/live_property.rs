@@ -44,7 +44,7 @@ pub(in crate::webdav) enum LiveProperty {
     SupportedPrivilegeSet,
     /// `owner` (RFC 3744 section 5.1): the session's own user, whoever owns it on the host
     Owner,
-    /// `current_validators-user-principal` (RFC 5397)
+    /// `current-user-principal` (RFC 5397)
     CurrentUserPrincipal,
     /// `lastmodified`, by which some clients set the time
     WritableLastModified,

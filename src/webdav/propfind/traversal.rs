@@ -98,7 +98,7 @@ impl PropfindTraversal {
     /// Writes the next entries, up to about a block.
     ///
     /// # Errors
-    /// What the tree says while it is listed, [`Error::Endless`].
+    /// What the tree says while it is listed, [`Error::EndlessBody`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
         while self.out.len() < PROPFIND_BLOCK_BYTES {
             self.context.view.cancellation().check()?;

@@ -1,10 +1,10 @@
 //! A browser at the console, as far as its rules are about cookies, forms and pages.
 
-use super::{Answer, Dav, Fixture};
+use super::{DavClient, Fixture, HttpResponse};
 
 /// A browser: it keeps its cookie, and finds what forms carry.
 pub(crate) struct Browser {
-    http: Dav,
+    http: DavClient,
     pub(crate) agent: String,
     cookie: String,
 }
@@ -17,59 +17,59 @@ impl Browser {
     }
 
     /// Signs in, and must be let in.
-    pub(crate) async fn signed_in(gateway: &Fixture, login: &str, token: &str) -> Self {
+    pub(crate) async fn sign_in_new(gateway: &Fixture, login: &str, token: &str) -> Self {
         let mut browser = Self::new(gateway);
         let answer = browser.sign_in(login, token).await;
         assert_eq!(answer.status, 303, "{}", answer.text());
         browser
     }
 
-    pub(crate) async fn sign_in(&mut self, login: &str, token: &str) -> Answer {
+    pub(crate) async fn sign_in(&mut self, login: &str, token: &str) -> HttpResponse {
         let answer = self.post("/console/sign-in", &[("login", login), ("token", token)]).await;
         self.cookie = answer.header("set-cookie").split(';').next().unwrap_or_default().to_owned();
         answer
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> HttpResponse {
         self.http.send("GET", path, &[("cookie", &self.cookie), ("user-agent", &self.agent)], "").await
     }
 
-    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
         self.post_from("same-origin", path, fields).await
     }
 
-    pub(crate) async fn post_from(&self, site: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post_from(&self, site: &str, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
         let headers = [
             ("cookie", self.cookie.as_str()),
             ("user-agent", &self.agent),
             ("sec-fetch-site", site),
             ("content-type", "application/x-www-form-urlencoded"),
         ];
-        self.http.send("POST", path, &headers, encoded(fields)).await
+        self.http.send("POST", path, &headers, form_urlencode(fields)).await
     }
 
     /// Sends a body of some type.
-    pub(crate) async fn post_as(&self, kind: &str, path: &str, body: String) -> Answer {
+    pub(crate) async fn post_as(&self, kind: &str, path: &str, body: String) -> HttpResponse {
         let headers = [("cookie", self.cookie.as_str()), ("user-agent", &self.agent), ("content-type", kind)];
         self.http.send("POST", path, &headers, body).await
     }
 
     /// The header fields that tell who it is, for a request by hand.
-    pub(crate) fn head(&self) -> String {
+    pub(crate) fn identifying_headers(&self) -> String {
         format!("cookie: {}\r\nuser-agent: {}\r\n", self.cookie, self.agent)
     }
 
     /// Sends a form as its page has it: with what the page's hidden fields carry.
-    pub(crate) async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
         let text = self.get(page).await.text();
-        let (csrf, once) = (hidden(&text, "csrf"), hidden(&text, "once"));
+        let (csrf, once) = (hidden_field(&text, "csrf"), hidden_field(&text, "once"));
         let mut all = vec![("csrf", csrf.as_str()), ("once", once.as_str())];
         all.extend(fields);
         self.post(path, &all).await
     }
 
-    pub(crate) async fn csrf(&self) -> String {
-        hidden(&self.get("/console/files").await.text(), "csrf")
+    pub(crate) async fn csrf_token(&self) -> String {
+        hidden_field(&self.get("/console/files").await.text(), "csrf")
     }
 
     pub(crate) async fn upload(&self, path: &str, csrf: &str, content: &str) -> u16 {
@@ -78,12 +78,12 @@ impl Browser {
     }
 
     /// Tells whether pages are shown, and not the way to sign in.
-    pub(crate) async fn is_in(&self) -> bool {
+    pub(crate) async fn is_signed_in(&self) -> bool {
         self.get("/console/tokens").await.text().contains("Sign out")
     }
 
     /// Makes a token by the form, and returns its text and the page it stood on.
-    pub(crate) async fn make(&self, fields: &[(&str, &str)]) -> (String, Answer) {
+    pub(crate) async fn create_token(&self, fields: &[(&str, &str)]) -> (String, HttpResponse) {
         let answer = self.submit("/console/tokens/new", "/console/tokens/new", fields).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         let text = answer.text();
@@ -93,14 +93,14 @@ impl Browser {
 }
 
 /// Writes fields as a form does.
-pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
+pub(crate) fn form_urlencode(fields: &[(&str, &str)]) -> String {
     let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
     let pairs = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
     pairs.collect::<Vec<_>>().join("&")
 }
 
 /// What a hidden field of a page carries; empty where there is none.
-pub(crate) fn hidden(page: &str, name: &str) -> String {
+pub(crate) fn hidden_field(page: &str, name: &str) -> String {
     let start = format!("name=\"{name}\" value=\"");
     let rest = page.split(&start).nth(1).unwrap_or_default();
     rest.split('"').next().unwrap_or_default().to_owned()

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// A WebDAV client of one user.
 #[derive(Clone)]
-pub(crate) struct Dav {
+pub(crate) struct DavClient {
     client: reqwest::Client,
     address: SocketAddr,
     authorization: String,
@@ -18,13 +18,13 @@ pub(crate) struct Dav {
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -36,13 +36,13 @@ impl Answer {
     }
 
     /// The answer without what tells nothing: its date.
-    pub(crate) fn comparable(mut self) -> Self {
+    pub(crate) fn without_date(mut self) -> Self {
         self.headers.remove("date");
         self
     }
 }
 
-impl Dav {
+impl DavClient {
     pub(crate) fn new(address: SocketAddr, login: &str, token: &str) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
@@ -55,13 +55,13 @@ impl Dav {
     }
 
     /// Calls from another address of this machine: failures are counted by address.
-    pub(crate) fn calling_from(self, address: IpAddr) -> Self {
+    pub(crate) fn with_local_address(self, address: IpAddr) -> Self {
         let client = reqwest::Client::builder().no_proxy().local_address(address).build().expect("a client");
         Self { client, ..self }
     }
 
     /// Shows a token as Bearer, as programs do and browsers never of their own accord.
-    pub(crate) fn bearing(self, token: &str) -> Self {
+    pub(crate) fn with_bearer_token(self, token: &str) -> Self {
         Self { authorization: format!("Bearer {token}"), ..self }
     }
 
@@ -82,25 +82,25 @@ impl Dav {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
-    ) -> Answer {
-        let response = self.begin(method, path, headers, body).await;
+    ) -> HttpResponse {
+        let response = self.send_streaming(method, path, headers, body).await;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer { status, headers, body: response.bytes().await.expect("a whole body").to_vec() }
+        HttpResponse { status, headers, body: response.bytes().await.expect("a whole body").to_vec() }
     }
 
     /// Sends a request and returns the response before its body was read.
-    pub(crate) async fn begin(
+    pub(crate) async fn send_streaming(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> reqwest::Response {
-        self.attempt(method, path, headers, body).await.expect("an answer")
+        self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
     /// Likewise, to a server that may be killed meanwhile.
-    pub(crate) async fn attempt(
+    pub(crate) async fn try_send(
         &self,
         method: &str,
         path: &str,
@@ -121,23 +121,23 @@ impl Dav {
     }
 
     /// Reads a file.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> HttpResponse {
         self.send("GET", path, &[], "").await
     }
 
     /// Writes a file.
-    pub(crate) async fn put(&self, path: &str, content: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn put(&self, path: &str, content: impl Into<reqwest::Body>) -> HttpResponse {
         self.send("PUT", path, &[], content).await
     }
 
     /// Lists a folder: the paths of all hrefs, without the folder's own, still percent-encoded.
-    pub(crate) async fn list(&self, path: &str) -> Result<Vec<String>, u16> {
+    pub(crate) async fn list_hrefs(&self, path: &str) -> Result<Vec<String>, u16> {
         let answer = self.send("PROPFIND", path, &[("depth", "1")], "").await;
         if answer.status == 207 { Ok(answer.hrefs(path)) } else { Err(answer.status) }
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// The paths in a listing of a folder, without the folder's own, still percent-encoded.
     pub(crate) fn hrefs(&self, path: &str) -> Vec<String> {
         let text = self.text();
@@ -154,7 +154,7 @@ impl Answer {
 }
 
 /// Sends bytes over a socket of their own, ends the sending side when told, and returns all that came back.
-pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+pub(crate) async fn send_raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request).await.expect("sent");
     let mut answer = Vec::new();

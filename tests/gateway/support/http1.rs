@@ -4,15 +4,15 @@ use reqwest::header::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Answer, Dav, Fixture};
+use super::{DavClient, Fixture, HttpResponse};
 
 /// A connection on which requests are written by hand.
-pub(crate) struct Connection {
+pub(crate) struct Http1Connection {
     pub(crate) stream: TcpStream,
     received: Vec<u8>,
 }
 
-impl Connection {
+impl Http1Connection {
     pub(crate) async fn open(gateway: &Fixture) -> Self {
         Self { stream: TcpStream::connect(gateway.http).await.expect("a connection"), received: Vec::new() }
     }
@@ -22,17 +22,17 @@ impl Connection {
     }
 
     /// Sends a request and reads its response.
-    pub(crate) async fn ask(&mut self, head: String, body: impl AsRef<[u8]>) -> Answer {
+    pub(crate) async fn send_request(&mut self, head: String, body: impl AsRef<[u8]>) -> HttpResponse {
         self.send([head.as_bytes(), b"\r\n", body.as_ref()].concat()).await;
         match head.starts_with("HEAD ") {
-            true => self.response_head().await,
-            false => self.response().await,
+            true => self.read_response_head().await,
+            false => self.read_response().await,
         }
     }
 
     /// Reads a response and its body.
-    pub(crate) async fn response(&mut self) -> Answer {
-        let mut answer = self.response_head().await;
+    pub(crate) async fn read_response(&mut self) -> HttpResponse {
+        let mut answer = self.read_response_head().await;
         if answer.header("transfer-encoding").eq_ignore_ascii_case("chunked") {
             loop {
                 let line = self.take_line().await;
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// Reads a response that has no body whatever its head says: one to HEAD.
-    pub(crate) async fn response_head(&mut self) -> Answer {
+    pub(crate) async fn read_response_head(&mut self) -> HttpResponse {
         let status = self.take_line().await;
         let mut headers = HeaderMap::new();
         loop {
@@ -59,7 +59,7 @@ impl Connection {
             let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).expect("a name");
             headers.append(name, value.parse().expect("a value"));
         }
-        Answer { status: status[9..12].parse().expect("a status"), headers, body: Vec::new() }
+        HttpResponse { status: status[9..12].parse().expect("a status"), headers, body: Vec::new() }
     }
 
     async fn take_line(&mut self) -> String {
@@ -67,19 +67,19 @@ impl Connection {
             if let Some(end) = self.received.windows(2).position(|window| window == b"\r\n") {
                 break end + 2;
             }
-            self.more().await;
+            self.read_more().await;
         };
         String::from_utf8(self.received.drain(..end).collect()).expect("text")
     }
 
     async fn take(&mut self, length: usize) -> Vec<u8> {
         while self.received.len() < length {
-            self.more().await;
+            self.read_more().await;
         }
         self.received.drain(..length).collect()
     }
 
-    async fn more(&mut self) {
+    async fn read_more(&mut self) {
         let mut block = [0; 16 * 1024];
         let count = self.stream.read(&mut block).await.expect("an answer and not a reset");
         assert_ne!(count, 0, "closed without an answer");
@@ -88,12 +88,12 @@ impl Connection {
 }
 
 /// The head of a request, without the empty line behind it.
-pub(crate) fn head(gateway: &Fixture, method: &str, path: &str, lines: &[&str]) -> String {
+pub(crate) fn request_head(gateway: &Fixture, method: &str, path: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{lines}", gateway.http)
 }
 
 /// The line that says who a client is.
-pub(crate) fn authorization(dav: &Dav) -> String {
+pub(crate) fn authorization_line(dav: &DavClient) -> String {
     format!("Authorization: {}", dav.authorization())
 }

@@ -22,9 +22,9 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use dav::{Answer, Dav, raw};
-pub(crate) use rest::Rest;
-pub(crate) use sftp::{Sftp, SftpError, open_flags, packet, string, take_string, take_u32};
+pub(crate) use dav::{DavClient, HttpResponse, send_raw};
+pub(crate) use rest::RestClient;
+pub(crate) use sftp::{SftpClient, SftpError, encode_packet, encode_string, open_flags, take_string, take_u32};
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct Fixture {
@@ -43,7 +43,7 @@ impl Fixture {
     }
 
     /// Starts a gateway whose clock stands at the present until it is turned.
-    pub(crate) async fn with_clock_by_hand() -> Self {
+    pub(crate) async fn with_manual_clock() -> Self {
         Self::start_with(Clock::manual(Clock::system().now()), |_| {}).await
     }
 
@@ -65,12 +65,12 @@ impl Fixture {
 
     /// Stops the gateway as SIGTERM does, and starts another over the same folders.
     pub(crate) async fn restart(&mut self) {
-        self.halt().await;
+        self.stop().await;
         self.run(|_| {}).await;
     }
 
     /// Stops the gateway as SIGTERM does and waits for its end.
-    pub(crate) async fn halt(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
             running.await.expect("the gateway ends without a panic");
@@ -101,85 +101,85 @@ impl Fixture {
     }
 
     /// A path of the host below the served folder.
-    pub(crate) fn host(&self, path: &str) -> PathBuf {
+    pub(crate) fn host_path(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
     }
 
     /// Writes a file on the host, with the folders above it.
-    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
-        let path = self.host(path);
+    pub(crate) fn write_host_file(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.host_path(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
         std::fs::write(path, content).expect("a file");
     }
 
     /// Makes a folder on the host.
-    pub(crate) fn folder(&self, path: &str) {
-        std::fs::create_dir_all(self.host(path)).expect("a folder");
+    pub(crate) fn create_host_directory(&self, path: &str) {
+        std::fs::create_dir_all(self.host_path(path)).expect("a folder");
     }
 
     /// Runs the program on the state directory as another process and returns what it printed.
-    pub(crate) fn patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
-        let output = self.try_patgate(arguments);
+    pub(crate) fn run_cli<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
+        let output = self.try_run_cli(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     /// Likewise, whatever comes of it.
-    pub(crate) fn try_patgate<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
-        program(&self.state()).args(arguments).output().expect("the program runs")
+    pub(crate) fn try_run_cli<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        patgate_command(&self.state()).args(arguments).output().expect("the program runs")
     }
 
     /// Makes a user without a home and with these grants (`/path:rw`).
-    pub(crate) fn user(&self, login: &str, grants: &[&str]) {
+    pub(crate) fn create_user(&self, login: &str, grants: &[&str]) {
         let mut arguments = vec!["admin", "user", "create", login, "--no-home"];
         for grant in grants {
             arguments.extend(["--grant", grant]);
         }
-        self.patgate(&arguments);
+        self.run_cli(&arguments);
     }
 
     /// Makes a token with these options besides its owner, and returns it.
-    pub(crate) fn token(&self, login: &str, options: &[&str]) -> String {
+    pub(crate) fn create_token(&self, login: &str, options: &[&str]) -> String {
         let mut arguments = vec!["admin", "user", "token", "-u", login, "-q"];
         arguments.extend(options);
-        self.patgate(&arguments)
+        self.run_cli(&arguments)
     }
 
     /// Makes a user with one grant and an unscoped token of an hour.
-    pub(crate) fn login(&self, login: &str, grant: &str) -> String {
-        self.user(login, &[grant]);
-        self.token(login, &["-e", "1h"])
+    pub(crate) fn create_user_and_token(&self, login: &str, grant: &str) -> String {
+        self.create_user(login, &[grant]);
+        self.create_token(login, &["-e", "1h"])
     }
 
     /// The node id of a path.
-    pub(crate) fn node(&self, path: &str) -> String {
-        self.patgate(&["node", "id", path])
+    pub(crate) fn node_id(&self, path: &str) -> String {
+        self.run_cli(&["node", "id", path])
     }
 
     /// A WebDAV client with a user's token.
-    pub(crate) fn dav(&self, login: &str, token: &str) -> Dav {
-        Dav::new(self.http, login, token)
+    pub(crate) fn dav(&self, login: &str, token: &str) -> DavClient {
+        DavClient::new(self.http, login, token)
     }
 
     /// A REST client with a user's token.
-    pub(crate) fn rest(&self, login: &str, token: &str) -> Rest {
-        Rest::new(self.dav(login, token))
+    pub(crate) fn rest(&self, login: &str, token: &str) -> RestClient {
+        RestClient::new(self.dav(login, token))
     }
 
     /// An SFTP session with a user's token.
-    pub(crate) async fn sftp(&self, login: &str, token: &str) -> Sftp {
-        Sftp::connect(self.sftp, login, token).await.expect("the login is accepted")
+    pub(crate) async fn sftp(&self, login: &str, token: &str) -> SftpClient {
+        SftpClient::connect(self.sftp, login, token).await.expect("the login is accepted")
     }
 
     /// What waits in staging.
-    pub(crate) fn staged(&self) -> Vec<PathBuf> {
-        server::staged(&self.root())
+    pub(crate) fn staged_entries(&self) -> Vec<PathBuf> {
+        server::staged_entries(&self.root())
     }
 
     /// Everything below the served folder, reserved folders included but not the tree's marker, as sorted relative paths.
-    pub(crate) fn everything(&self) -> Vec<String> {
+    pub(crate) fn all_paths(&self) -> Vec<String> {
         let mut found = Vec::new();
-        walk(&self.root(), &self.root(), &mut found);
+        collect_paths(&self.root(), &self.root(), &mut found);
         found.retain(|path| path != ".patgate/tree.id");
         found.sort();
         found
@@ -193,23 +193,23 @@ impl Drop for Fixture {
 }
 
 /// The program under test, on a state directory.
-pub(crate) fn program(state: &Path) -> Command {
+pub(crate) fn patgate_command(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     command.env_clear().env("PATGATE_STATE", state);
     command
 }
 
 /// The id of a token's text.
-pub(crate) fn id_of(token: &str) -> &str {
+pub(crate) fn token_id(token: &str) -> &str {
     &token[4..12]
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
+fn collect_paths(root: &Path, folder: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         found.push(path.strip_prefix(root).expect("below").display().to_string());
         if entry.file_type().expect("a type").is_dir() {
-            walk(root, &path, found);
+            collect_paths(root, &path, found);
         }
     }
 }

@@ -2,23 +2,29 @@
 
 use serde_json::Value;
 
-use super::{Answer, Dav};
+use super::{DavClient, HttpResponse};
 
 /// A REST client with one token.
-pub(crate) struct Rest(Dav);
+pub(crate) struct RestClient(DavClient);
 
-impl Rest {
-    pub(crate) fn new(client: Dav) -> Self {
+impl RestClient {
+    pub(crate) fn new(client: DavClient) -> Self {
         Self(client)
     }
 
     /// Sends a request with a body of JSON.
-    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
-        self.with(method, path, &[], body).await
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> HttpResponse {
+        self.send_with_headers(method, path, &[], body).await
     }
 
     /// Likewise, with headers.
-    pub(crate) async fn with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+    pub(crate) async fn send_with_headers(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> HttpResponse {
         let mut all = headers.to_vec();
         let body = if body.is_null() { String::new() } else { body.to_string() };
         if !body.is_empty() {
@@ -28,24 +34,24 @@ impl Rest {
     }
 
     /// Sends a request without a body.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> HttpResponse {
         self.send("GET", path, Value::Null).await
     }
 
     /// Sends a form.
-    pub(crate) async fn form(&self, path: &str, body: String) -> Answer {
+    pub(crate) async fn post_form(&self, path: &str, body: String) -> HttpResponse {
         self.0.send("POST", path, &[("content-type", "application/x-www-form-urlencoded")], body).await
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The kind of problem it is, without what all have in common; empty for none.
-    pub(crate) fn problem(&self) -> String {
+    pub(crate) fn problem_kind(&self) -> String {
         if self.header("content-type") != "application/problem+json" {
             return String::new();
         }

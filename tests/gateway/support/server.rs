@@ -5,31 +5,31 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use super::program;
+use super::patgate_command;
 
 /// A gateway in a process of its own.
-pub(crate) struct Server {
+pub(crate) struct ServerProcess {
     process: Child,
     pub(crate) http: SocketAddr,
     pub(crate) sftp: SocketAddr,
 }
 
-impl Server {
+impl ServerProcess {
     /// Serves `files` below a folder, with the state beside it.
     pub(crate) fn start(folder: &Path) -> Self {
-        Self::start_by(program(&folder.join("state")), folder)
+        Self::start_with_command(patgate_command(&folder.join("state")), folder)
     }
 
     /// Likewise, writing all that it ever logs to a file, as JSON lines.
     pub(crate) fn start_logging(folder: &Path, log: &Path) -> Self {
-        let mut command = program(&folder.join("state"));
+        let mut command = patgate_command(&folder.join("state"));
         command.env("PATGATE_LOG", "trace").env("PATGATE_LOG_FORMAT", "json");
         command.stderr(std::fs::File::create(log).expect("a file"));
-        Self::start_by(command, folder)
+        Self::start_with_command(command, folder)
     }
 
     /// Likewise, by a command that ends in the program's own.
-    pub(crate) fn start_by(mut command: std::process::Command, folder: &Path) -> Self {
+    pub(crate) fn start_with_command(mut command: std::process::Command, folder: &Path) -> Self {
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
         let mut line = String::new();
@@ -43,7 +43,7 @@ impl Server {
 
     /// What it logs, where its command pipes that.
     #[allow(dead_code, reason = "for tests/handles")]
-    pub(crate) fn errors(&mut self) -> Option<std::process::ChildStderr> {
+    pub(crate) fn take_stderr(&mut self) -> Option<std::process::ChildStderr> {
         self.process.stderr.take()
     }
 
@@ -73,7 +73,7 @@ impl Server {
     }
 
     /// How many files it may have open: as it is, and at most.
-    pub(crate) fn open_files(&self) -> (String, String) {
+    pub(crate) fn open_file_limits(&self) -> (String, String) {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.process.id())).expect("it runs");
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the line");
         let mut numbers = line.split_whitespace().map(str::to_owned);
@@ -82,7 +82,7 @@ impl Server {
 
     /// How many files it has open.
     #[allow(dead_code, reason = "for tests/gateway")]
-    pub(crate) fn descriptors(&self) -> usize {
+    pub(crate) fn open_descriptor_count(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count()
     }
 
@@ -91,7 +91,7 @@ impl Server {
     pub(crate) fn limit_descriptors(&self, most: usize) {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let process = Some(Pid::from_child(&self.process));
-        let (_, maximum) = self.open_files();
+        let (_, maximum) = self.open_file_limits();
         let limit = Rlimit { current: Some(u64::try_from(most).expect("a number")), maximum: maximum.parse().ok() };
         prlimit(process, Resource::Nofile, limit).expect("set");
     }
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -123,15 +123,15 @@ impl Drop for Server {
 }
 
 /// What waits in the staging of a served folder: all in it but the marker of the tree.
-pub(crate) fn staged(root: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn staged_entries(root: &Path) -> Vec<std::path::PathBuf> {
     let Ok(staging) = std::fs::read_dir(root.join(".patgate")) else { return Vec::new() };
     let entries = staging.map(|entry| entry.expect("an entry"));
     entries.filter(|entry| entry.file_name() != "tree.id").map(|entry| entry.path()).collect()
 }
 
 /// Runs the program on the state below a folder and returns what it printed.
-pub(crate) fn run(folder: &Path, arguments: &[&str]) -> String {
-    let output = program(&folder.join("state")).args(arguments).output().expect("the program runs");
+pub(crate) fn run_cli(folder: &Path, arguments: &[&str]) -> String {
+    let output = patgate_command(&folder.join("state")).args(arguments).output().expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }

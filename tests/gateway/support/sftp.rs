@@ -24,7 +24,7 @@ pub(crate) enum SftpError {
     /// SSH_FX_…
     Status(u32, String),
     /// The channel or connection is gone.
-    Gone,
+    ConnectionLost,
 }
 
 impl SftpError {
@@ -32,7 +32,7 @@ impl SftpError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             SftpError::Status(code, _) => *code,
-            SftpError::Gone => 0,
+            SftpError::ConnectionLost => 0,
         }
     }
 }
@@ -41,15 +41,15 @@ type Result<T> = std::result::Result<T, SftpError>;
 
 /// The attributes of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attrs {
+pub(crate) struct SftpAttributes {
     pub(crate) size: Option<u64>,
     pub(crate) mode: Option<u32>,
     pub(crate) times: Option<(u32, u32)>,
 }
 
-struct Trusting;
+struct AcceptAnyServerKey;
 
-impl client::Handler for Trusting {
+impl client::Handler for AcceptAnyServerKey {
     type Error = russh::Error;
 
     async fn check_server_key(
@@ -61,8 +61,8 @@ impl client::Handler for Trusting {
 }
 
 /// An SSH connection, and its socket, to be cut.
-struct Connection {
-    ssh: client::Handle<Trusting>,
+struct SshConnection {
+    ssh: client::Handle<AcceptAnyServerKey>,
     socket: std::net::TcpStream,
 }
 
@@ -72,56 +72,58 @@ pub(crate) trait PacketStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> PacketStream for S {}
 
 /// One SFTP channel: of an SSH connection, which other channels may share, or over a stream of its own.
-pub(crate) struct Sftp {
-    connection: Option<Arc<Connection>>,
+pub(crate) struct SftpClient {
+    connection: Option<Arc<SshConnection>>,
     stream: Box<dyn PacketStream>,
-    next: u32,
+    next_request_id: u32,
     /// The extensions that the server announced.
     pub(crate) extensions: Vec<String>,
-    early: VecDeque<(u32, u8, Vec<u8>)>,
+    unmatched_replies: VecDeque<(u32, u8, Vec<u8>)>,
 }
 
-impl Sftp {
+impl SftpClient {
     /// Logs in with a password; `None` when it is refused, or its user has too many connections.
     pub(crate) async fn connect(address: SocketAddr, login: &str, token: &str) -> Option<Self> {
-        let (mut ssh, socket) = Self::dial(address).await.ok()?;
+        let (mut ssh, socket) = Self::connect_ssh(address).await.ok()?;
         let accepted = ssh.authenticate_password(login, token).await.ok()?.success();
         if !accepted {
             return None;
         }
-        Self::open(Arc::new(Connection { ssh, socket })).await.ok()
+        Self::open(Arc::new(SshConnection { ssh, socket })).await.ok()
     }
 
     /// Opens another SFTP channel of the same connection.
-    pub(crate) async fn beside(&self) -> Result<Self> {
+    pub(crate) async fn open_second_channel(&self) -> Result<Self> {
         Self::open(self.connection().clone()).await
     }
 
     /// Starts SFTP over a stream that leads to a server without SSH between.
-    pub(crate) async fn over(stream: impl PacketStream + 'static) -> Result<Self> {
-        Self::start(None, Box::new(stream)).await
+    pub(crate) async fn over_stream(stream: impl PacketStream + 'static) -> Result<Self> {
+        Self::start_on_stream(None, Box::new(stream)).await
     }
 
-    async fn dial(
+    async fn connect_ssh(
         address: SocketAddr,
-    ) -> std::result::Result<(client::Handle<Trusting>, std::net::TcpStream), russh::Error> {
+    ) -> std::result::Result<(client::Handle<AcceptAnyServerKey>, std::net::TcpStream), russh::Error> {
         let stream = tokio::net::TcpStream::connect(address).await?.into_std()?;
         let socket = stream.try_clone()?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
-        let connection = client::connect_stream(Arc::new(client::Config::default()), stream, Trusting).await?;
+        let connection =
+            client::connect_stream(Arc::new(client::Config::default()), stream, AcceptAnyServerKey).await?;
         Ok((connection, socket))
     }
 
-    async fn open(connection: Arc<Connection>) -> Result<Self> {
-        let gone = |_| SftpError::Gone;
+    async fn open(connection: Arc<SshConnection>) -> Result<Self> {
+        let gone = |_| SftpError::ConnectionLost;
         let channel = connection.ssh.channel_open_session().await.map_err(gone)?;
         channel.request_subsystem(true, "sftp").await.map_err(gone)?;
-        Self::start(Some(connection), Box::new(channel.into_stream())).await
+        Self::start_on_stream(Some(connection), Box::new(channel.into_stream())).await
     }
 
-    async fn start(connection: Option<Arc<Connection>>, stream: Box<dyn PacketStream>) -> Result<Self> {
-        let mut sftp = Self { connection, stream, next: 0, extensions: Vec::new(), early: VecDeque::new() };
-        sftp.send_raw(&packet(1, &3u32.to_be_bytes())).await?;
+    async fn start_on_stream(connection: Option<Arc<SshConnection>>, stream: Box<dyn PacketStream>) -> Result<Self> {
+        let mut sftp =
+            Self { connection, stream, next_request_id: 0, extensions: Vec::new(), unmatched_replies: VecDeque::new() };
+        sftp.send_raw(&encode_packet(1, &3u32.to_be_bytes())).await?;
         let (kind, body) = sftp.read_packet().await?;
         assert_eq!((kind, &body[..4]), (2, &3u32.to_be_bytes()[..]), "VERSION 3");
         let mut pairs = &body[4..];
@@ -135,7 +137,7 @@ impl Sftp {
     /// Logs in by keyboard-interactive; tells whether that was accepted.
     pub(crate) async fn answer_prompt(address: SocketAddr, login: &str, token: &str) -> bool {
         use client::KeyboardInteractiveAuthResponse::{Failure, InfoRequest, Success};
-        let (mut connection, _) = Self::dial(address).await.expect("connected");
+        let (mut connection, _) = Self::connect_ssh(address).await.expect("connected");
         let mut answer = connection.authenticate_keyboard_interactive_start(login, None).await.expect("answered");
         loop {
             let prompts = match answer {
@@ -154,7 +156,7 @@ impl Sftp {
     }
 
     /// Cuts the connection, as a network that fails does.
-    pub(crate) fn cut(self) {
+    pub(crate) fn drop_connection(self) {
         self.connection().socket.shutdown(std::net::Shutdown::Both).expect("cut");
     }
 
@@ -164,37 +166,37 @@ impl Sftp {
     }
 
     /// Ends the channel in order (SSH_MSG_CHANNEL_EOF) and waits for the server to close it.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn close_channel(mut self) {
         self.stream.shutdown().await.expect("sent");
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).await.expect("closed");
         assert!(rest.is_empty(), "{rest:?}");
     }
 
-    fn connection(&self) -> &Arc<Connection> {
+    fn connection(&self) -> &Arc<SshConnection> {
         self.connection.as_ref().expect("an SSH connection")
     }
 
     /// Sends bytes as they are.
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).await.map_err(|_| SftpError::Gone)?;
-        self.stream.flush().await.map_err(|_| SftpError::Gone)
+        self.stream.write_all(bytes).await.map_err(|_| SftpError::ConnectionLost)?;
+        self.stream.flush().await.map_err(|_| SftpError::ConnectionLost)
     }
 
     /// Sends a request without waiting for its answer; returns its id.
     pub(crate) async fn send(&mut self, kind: u8, body: &[&[u8]]) -> Result<u32> {
-        self.next += 1;
-        let id = self.next;
+        self.next_request_id += 1;
+        let id = self.next_request_id;
         let mut whole = id.to_be_bytes().to_vec();
         whole.extend(body.concat());
-        self.send_raw(&packet(kind, &whole)).await?;
+        self.send_raw(&encode_packet(kind, &whole)).await?;
         Ok(id)
     }
 
     /// Waits for the answer with this id: its type and what follows the id.
     pub(crate) async fn receive(&mut self, id: u32) -> Result<(u8, Vec<u8>)> {
-        if let Some(at) = self.early.iter().position(|(other, ..)| *other == id)
-            && let Some((_, kind, body)) = self.early.remove(at)
+        if let Some(at) = self.unmatched_replies.iter().position(|(other, ..)| *other == id)
+            && let Some((_, kind, body)) = self.unmatched_replies.remove(at)
         {
             return Ok((kind, body));
         }
@@ -204,12 +206,12 @@ impl Sftp {
             if other == id {
                 return Ok((kind, body[4..].to_vec()));
             }
-            self.early.push_back((other, kind, body[4..].to_vec()));
+            self.unmatched_replies.push_back((other, kind, body[4..].to_vec()));
         }
     }
 
     /// Sends a request and waits for its answer; a status other than OK is an error.
-    pub(crate) async fn ask(&mut self, kind: u8, body: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
+    pub(crate) async fn request(&mut self, kind: u8, body: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
         let id = self.send(kind, body).await?;
         let (kind, body) = self.receive(id).await?;
         if kind == 101 {
@@ -226,8 +228,8 @@ impl Sftp {
     pub(crate) async fn exchange(&mut self, requests: &[u8], answers: usize) -> Result<Vec<(u32, u8, Vec<u8>)>> {
         let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
         let sending = async {
-            writing.write_all(requests).await.map_err(|_| SftpError::Gone)?;
-            writing.flush().await.map_err(|_| SftpError::Gone)
+            writing.write_all(requests).await.map_err(|_| SftpError::ConnectionLost)?;
+            writing.flush().await.map_err(|_| SftpError::ConnectionLost)
         };
         let receiving = async {
             let mut received = Vec::new();
@@ -246,21 +248,22 @@ impl Sftp {
 
     /// Opens a file: SSH_FXF_ flags READ 1, WRITE 2, APPEND 4, CREAT 8, TRUNC 16, EXCL 32.
     pub(crate) async fn open_file(&mut self, path: &[u8], flags: u32) -> Result<Vec<u8>> {
-        let (_, body) = self.ask(3, &[&string(path), &flags.to_be_bytes(), &[0; 4]]).await?;
+        let (_, body) = self.request(3, &[&encode_string(path), &flags.to_be_bytes(), &[0; 4]]).await?;
         Ok(take_string(&mut &body[..]).to_vec())
     }
 
     pub(crate) async fn close(&mut self, handle: &[u8]) -> Result<()> {
-        self.ask(4, &[&string(handle)]).await.map(drop)
+        self.request(4, &[&encode_string(handle)]).await.map(drop)
     }
 
     pub(crate) async fn read_at(&mut self, handle: &[u8], offset: u64, length: u32) -> Result<Vec<u8>> {
-        let (_, body) = self.ask(5, &[&string(handle), &offset.to_be_bytes(), &length.to_be_bytes()]).await?;
+        let (_, body) =
+            self.request(5, &[&encode_string(handle), &offset.to_be_bytes(), &length.to_be_bytes()]).await?;
         Ok(take_string(&mut &body[..]).to_vec())
     }
 
     pub(crate) async fn write_at(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Result<()> {
-        self.ask(6, &[&string(handle), &offset.to_be_bytes(), &string(data)]).await.map(drop)
+        self.request(6, &[&encode_string(handle), &offset.to_be_bytes(), &encode_string(data)]).await.map(drop)
     }
 
     /// Reads a whole file.
@@ -293,12 +296,12 @@ impl Sftp {
     }
 
     /// The entries of a folder with their attributes, without `.` and `..`, sorted by name.
-    pub(crate) async fn entries(&mut self, path: &str) -> Result<Vec<(String, Attrs)>> {
-        let (_, body) = self.ask(11, &[&string(path.as_bytes())]).await?;
+    pub(crate) async fn entries(&mut self, path: &str) -> Result<Vec<(String, SftpAttributes)>> {
+        let (_, body) = self.request(11, &[&encode_string(path.as_bytes())]).await?;
         let handle = take_string(&mut &body[..]).to_vec();
         let mut entries = Vec::new();
         loop {
-            match self.ask(12, &[&string(&handle)]).await {
+            match self.request(12, &[&encode_string(&handle)]).await {
                 Ok((_, body)) => entries.extend(take_entries(&body)),
                 Err(SftpError::Status(1, _)) => break,
                 Err(error) => return Err(error),
@@ -310,55 +313,55 @@ impl Sftp {
         Ok(entries)
     }
 
-    pub(crate) async fn stat(&mut self, path: &str) -> Result<Attrs> {
-        self.ask(17, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
+    pub(crate) async fn stat(&mut self, path: &str) -> Result<SftpAttributes> {
+        self.request(17, &[&encode_string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
     }
 
-    pub(crate) async fn lstat(&mut self, path: &str) -> Result<Attrs> {
-        self.ask(7, &[&string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
+    pub(crate) async fn lstat(&mut self, path: &str) -> Result<SftpAttributes> {
+        self.request(7, &[&encode_string(path.as_bytes())]).await.map(|(_, body)| take_attrs(&mut &body[..]))
     }
 
     /// Sets the permission bits.
     pub(crate) async fn chmod(&mut self, path: &str, mode: u32) -> Result<()> {
-        self.ask(9, &[&string(path.as_bytes()), &4u32.to_be_bytes(), &mode.to_be_bytes()]).await.map(drop)
+        self.request(9, &[&encode_string(path.as_bytes()), &4u32.to_be_bytes(), &mode.to_be_bytes()]).await.map(drop)
     }
 
     pub(crate) async fn mkdir(&mut self, path: &str) -> Result<()> {
-        self.ask(14, &[&string(path.as_bytes()), &[0; 4]]).await.map(drop)
+        self.request(14, &[&encode_string(path.as_bytes()), &[0; 4]]).await.map(drop)
     }
 
     pub(crate) async fn remove(&mut self, path: &str) -> Result<()> {
-        self.ask(13, &[&string(path.as_bytes())]).await.map(drop)
+        self.request(13, &[&encode_string(path.as_bytes())]).await.map(drop)
     }
 
     pub(crate) async fn rmdir(&mut self, path: &str) -> Result<()> {
-        self.ask(15, &[&string(path.as_bytes())]).await.map(drop)
+        self.request(15, &[&encode_string(path.as_bytes())]).await.map(drop)
     }
 
     pub(crate) async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
-        self.ask(18, &[&string(from.as_bytes()), &string(to.as_bytes())]).await.map(drop)
+        self.request(18, &[&encode_string(from.as_bytes()), &encode_string(to.as_bytes())]).await.map(drop)
     }
 
     pub(crate) async fn realpath(&mut self, path: &str) -> Result<String> {
-        let (_, body) = self.ask(16, &[&string(path.as_bytes())]).await?;
+        let (_, body) = self.request(16, &[&encode_string(path.as_bytes())]).await?;
         Ok(take_names(&body).swap_remove(0))
     }
 
     pub(crate) async fn readlink(&mut self, path: &str) -> Result<String> {
-        let (_, body) = self.ask(19, &[&string(path.as_bytes())]).await?;
+        let (_, body) = self.request(19, &[&encode_string(path.as_bytes())]).await?;
         Ok(take_names(&body).swap_remove(0))
     }
 
     /// Makes a symbolic link, with OpenSSH's order of arguments.
     pub(crate) async fn symlink(&mut self, target: &str, link: &str) -> Result<()> {
-        self.ask(20, &[&string(target.as_bytes()), &string(link.as_bytes())]).await.map(drop)
+        self.request(20, &[&encode_string(target.as_bytes()), &encode_string(link.as_bytes())]).await.map(drop)
     }
 
     /// An extended request whose arguments are strings.
     pub(crate) async fn extended(&mut self, name: &str, arguments: &[&[u8]]) -> Result<(u8, Vec<u8>)> {
-        let mut body = string(name.as_bytes());
-        arguments.iter().for_each(|argument| body.extend(string(argument)));
-        self.ask(200, &[&body]).await
+        let mut body = encode_string(name.as_bytes());
+        arguments.iter().for_each(|argument| body.extend(encode_string(argument)));
+        self.request(200, &[&body]).await
     }
 
     pub(crate) async fn posix_rename(&mut self, from: &str, to: &str) -> Result<()> {
@@ -371,7 +374,7 @@ impl Sftp {
 }
 
 async fn read_packet(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u8>)> {
-    let gone = |_| SftpError::Gone;
+    let gone = |_| SftpError::ConnectionLost;
     let length = stream.read_u32().await.map_err(gone)?;
     let mut body = vec![0; length as usize];
     stream.read_exact(&mut body).await.map_err(gone)?;
@@ -379,13 +382,13 @@ async fn read_packet(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u
 }
 
 /// A packet: its length, type and body.
-pub(crate) fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_packet(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 1).expect("short");
     [&length.to_be_bytes()[..], &[kind], body].concat()
 }
 
 /// A string of the protocol: its length and bytes.
-pub(crate) fn string(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_string(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
 
@@ -402,9 +405,9 @@ pub(crate) fn take_string<'a>(body: &mut &'a [u8]) -> &'a [u8] {
     value
 }
 
-pub(crate) fn take_attrs(body: &mut &[u8]) -> Attrs {
+pub(crate) fn take_attrs(body: &mut &[u8]) -> SftpAttributes {
     let flags = take_u32(body);
-    let mut attrs = Attrs::default();
+    let mut attrs = SftpAttributes::default();
     if flags & 1 != 0 {
         attrs.size = Some(u64::from(take_u32(body)) << 32 | u64::from(take_u32(body)));
     }
@@ -425,7 +428,7 @@ fn take_names(body: &[u8]) -> Vec<String> {
     take_entries(body).into_iter().map(|(name, _)| name).collect()
 }
 
-fn take_entries(mut body: &[u8]) -> Vec<(String, Attrs)> {
+fn take_entries(mut body: &[u8]) -> Vec<(String, SftpAttributes)> {
     let count = take_u32(&mut body);
     (0..count)
         .map(|_| {

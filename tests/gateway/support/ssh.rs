@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use super::Fixture;
 
 /// Long enough for any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a server said with SSH_MSG_DISCONNECT.
 #[derive(Clone, Default)]
-pub(crate) struct Farewell(Arc<Mutex<Option<RemoteDisconnectInfo>>>);
+pub(crate) struct DisconnectRecorder(Arc<Mutex<Option<RemoteDisconnectInfo>>>);
 
-impl client::Handler for Farewell {
+impl client::Handler for DisconnectRecorder {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
@@ -38,58 +38,58 @@ impl client::Handler for Farewell {
 }
 
 /// A client, and what it is told at its end.
-pub(crate) struct Client {
-    pub(crate) ssh: Handle<Farewell>,
-    farewell: Farewell,
+pub(crate) struct SshClient {
+    pub(crate) ssh: Handle<DisconnectRecorder>,
+    disconnect: DisconnectRecorder,
 }
 
-impl Client {
-    pub(crate) async fn dial(gateway: &Fixture) -> Self {
-        Self::dial_with(gateway, client::Config::default()).await
+impl SshClient {
+    pub(crate) async fn connect(gateway: &Fixture) -> Self {
+        Self::connect_with(gateway, client::Config::default()).await
     }
 
-    pub(crate) async fn dial_with(gateway: &Fixture, config: client::Config) -> Self {
+    pub(crate) async fn connect_with(gateway: &Fixture, config: client::Config) -> Self {
         let stream = TcpStream::connect(gateway.sftp).await.expect("connects");
-        Self::over(stream, config).await
+        Self::over_stream(stream, config).await
     }
 
     /// Connects over a stream that leads to the server.
-    pub(crate) async fn over(
+    pub(crate) async fn over_stream(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         config: client::Config,
     ) -> Self {
-        let farewell = Farewell::default();
+        let farewell = DisconnectRecorder::default();
         let ssh = client::connect_stream(Arc::new(config), stream, farewell.clone()).await.expect("connects");
-        Self { ssh, farewell }
+        Self { ssh, disconnect: farewell }
     }
 
-    pub(crate) async fn password(&mut self, token: &str) -> bool {
+    pub(crate) async fn try_password(&mut self, token: &str) -> bool {
         self.ssh.authenticate_password("alice", token).await.is_ok_and(|answer| answer.success())
     }
 
-    pub(crate) async fn none(&mut self) -> Option<AuthResult> {
+    pub(crate) async fn try_none(&mut self) -> Option<AuthResult> {
         self.ssh.authenticate_none("alice").await.ok()
     }
 
     /// Offers a key that no other test has.
-    pub(crate) async fn key(&mut self, number: u8) -> bool {
+    pub(crate) async fn try_new_key(&mut self, number: u8) -> bool {
         let key = Arc::new(PrivateKey::from(Ed25519Keypair::from_seed(&[number; 32])));
         let answer = self.ssh.authenticate_publickey("alice", PrivateKeyWithHashAlg::new(key, None)).await;
         answer.is_ok_and(|answer| answer.success())
     }
 
     /// Waits for the server's end of the connection; returns the reason and words it gave.
-    pub(crate) async fn end(&self) -> (Disconnect, String) {
+    pub(crate) async fn wait_for_disconnect(&self) -> (Disconnect, String) {
         // The handler is told after the connection counts as closed.
         let told = async {
             loop {
-                if let Some(info) = self.farewell.0.lock().expect("no panic").take() {
+                if let Some(info) = self.disconnect.0.lock().expect("no panic").take() {
                     return info;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let info = tokio::time::timeout(PATIENCE, told).await.expect("the server ends the connection with a reason");
+        let info = tokio::time::timeout(SSH_TIMEOUT, told).await.expect("the server ends the connection with a reason");
         (info.reason_code, info.message)
     }
 
@@ -101,13 +101,13 @@ impl Client {
 
 /// A client on a network that can be stopped in both directions, as a program that is stopped does not read.
 pub(crate) struct PausableClient {
-    pub(crate) client: Client,
+    pub(crate) client: SshClient,
     pub(crate) running: Arc<Semaphore>,
 }
 
 impl PausableClient {
     /// Connects; while a permit of `running` is held, nothing reaches the client.
-    pub(crate) async fn dial(gateway: &Fixture) -> Self {
+    pub(crate) async fn connect(gateway: &Fixture) -> Self {
         let (mut from_server, mut to_server) = TcpStream::connect(gateway.sftp).await.expect("connects").into_split();
         let (near, far) = tokio::io::duplex(1 << 16);
         let (mut from_client, mut to_client) = tokio::io::split(far);
@@ -121,23 +121,23 @@ impl PausableClient {
                 let _ = to_client.write_all(&buffer[..size]).await;
             }
         });
-        Self { client: Client::over(near, client::Config::default()).await, running }
+        Self { client: SshClient::over_stream(near, client::Config::default()).await, running }
     }
 }
 
 /// Starts a gateway with settings of its SFTP side, and a user `alice` who may write everywhere; returns her token.
-pub(crate) async fn started(adapt: impl FnOnce(&mut SftpOptions)) -> (Fixture, String) {
+pub(crate) async fn start_gateway(adapt: impl FnOnce(&mut SftpOptions)) -> (Fixture, String) {
     let mut options = SftpOptions::default();
     adapt(&mut options);
     let gateway = Fixture::start_with(Clock::system(), |settings| settings.sftp_options = options).await;
-    let token = gateway.login("alice", "/:rw");
+    let token = gateway.create_user_and_token("alice", "/:rw");
     (gateway, token)
 }
 
 /// Waits for the next message of a channel that isn't about windows.
-pub(crate) async fn next(channel: &mut Channel<client::Msg>) -> Option<ChannelMsg> {
+pub(crate) async fn next_message(channel: &mut Channel<client::Msg>) -> Option<ChannelMsg> {
     loop {
-        match tokio::time::timeout(PATIENCE, channel.wait()).await.expect("something comes") {
+        match tokio::time::timeout(SSH_TIMEOUT, channel.wait()).await.expect("something comes") {
             Some(ChannelMsg::WindowAdjusted { .. }) => {}
             message => return message,
         }

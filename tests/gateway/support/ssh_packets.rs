@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Fixture, string};
+use super::{Fixture, encode_string};
 
 pub(crate) const DISCONNECT: u8 = 1;
 pub(crate) const IGNORE: u8 = 2;
@@ -41,28 +41,28 @@ const CHANNEL_REQUEST: u8 = 98;
 pub(crate) const CHANNEL_SUCCESS: u8 = 99;
 
 /// Long enough for any machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PACKET_TIMEOUT: Duration = Duration::from_secs(30);
 const VERSION: &[u8] = b"SSH-2.0-packets";
 
 /// One direction of an encrypted connection.
-struct Cipher {
+struct PacketCipher {
     key: Box<dyn PacketKey>,
     /// The counter of the first packet: the last eight bytes of the initial vector.
-    first: u64,
+    initial_counter: u64,
     packets: u64,
 }
 
-impl Cipher {
+impl PacketCipher {
     fn new(iv: [u8; 32], key: [u8; 32]) -> Self {
         let suite = TLS13_AES_256_GCM_SHA384.tls13().and_then(|suite| suite.quic).expect("AES-GCM");
         let iv: [u8; 12] = iv[..12].try_into().expect("12 bytes");
         let first = u64::from_be_bytes(iv[4..].try_into().expect("8 bytes"));
-        Self { key: suite.packet_key(AeadKey::from(key), Iv::new(iv)), first, packets: 0 }
+        Self { key: suite.packet_key(AeadKey::from(key), Iv::new(iv)), initial_counter: first, packets: 0 }
     }
 
     /// The number that makes QUIC's nonce (the vector XOR a number) that of SSH (the vector plus the packets before).
-    fn next(&mut self) -> u64 {
-        let number = self.first.wrapping_add(self.packets) ^ self.first;
+    fn next_sequence_number(&mut self) -> u64 {
+        let number = self.initial_counter.wrapping_add(self.packets) ^ self.initial_counter;
         self.packets += 1;
         number
     }
@@ -71,7 +71,7 @@ impl Cipher {
 /// An SSH connection, packet by packet.
 pub(crate) struct RawSsh {
     stream: TcpStream,
-    ciphers: Option<(Cipher, Cipher)>,
+    ciphers: Option<(PacketCipher, PacketCipher)>,
 }
 
 impl RawSsh {
@@ -85,26 +85,26 @@ impl RawSsh {
         }
         let (aead, mac) = ("aes256-gcm@openssh.com", "hmac-sha2-256");
         let lists = ["curve25519-sha256", "ssh-ed25519", aead, aead, mac, mac, "none", "none", "", ""];
-        let lists = lists.map(|list| string(list.as_bytes())).concat();
+        let lists = lists.map(|list| encode_string(list.as_bytes())).concat();
         let ours = [&[7; 16][..], &lists, &[0; 5]].concat();
         ssh.send(KEXINIT, &[&ours]).await;
         let theirs = ssh.expect(KEXINIT).await;
         let exchange = X25519.start().expect("a key");
         let public = exchange.pub_key().to_vec();
-        ssh.send(KEX_ECDH_INIT, &[&string(&public)]).await;
+        ssh.send(KEX_ECDH_INIT, &[&encode_string(&public)]).await;
         let reply = ssh.expect(KEX_ECDH_REPLY).await;
         let mut rest = &reply[..];
         let (host_key, server_public) = (super::take_string(&mut rest), super::take_string(&mut rest));
         let shared = exchange.complete(server_public).expect("a shared secret");
-        let shared = multiple_precision(shared.secret_bytes());
+        let shared = encode_mpint(shared.secret_bytes());
         let hash = [
-            string(VERSION),
-            string(version.trim_ascii_end()),
-            string(&[&[KEXINIT], &ours[..]].concat()),
-            string(&[&[KEXINIT], &theirs[..]].concat()),
-            string(host_key),
-            string(&public),
-            string(server_public),
+            encode_string(VERSION),
+            encode_string(version.trim_ascii_end()),
+            encode_string(&[&[KEXINIT], &ours[..]].concat()),
+            encode_string(&[&[KEXINIT], &theirs[..]].concat()),
+            encode_string(host_key),
+            encode_string(&public),
+            encode_string(server_public),
             shared.clone(),
         ];
         let hash = Sha256::digest(hash.concat());
@@ -112,29 +112,32 @@ impl RawSsh {
             |letter: u8| -> [u8; 32] { Sha256::digest([&shared[..], &hash[..], &[letter], &hash[..]].concat()).into() };
         ssh.send(NEWKEYS, &[]).await;
         ssh.expect(NEWKEYS).await;
-        let outgoing = Cipher::new(derived(b'A'), derived(b'C'));
-        ssh.ciphers = Some((outgoing, Cipher::new(derived(b'B'), derived(b'D'))));
+        let outgoing = PacketCipher::new(derived(b'A'), derived(b'C'));
+        ssh.ciphers = Some((outgoing, PacketCipher::new(derived(b'B'), derived(b'D'))));
         ssh
     }
 
     /// Connects and has the login service accepted.
-    pub(crate) async fn at_login(gateway: &Fixture) -> Self {
+    pub(crate) async fn connect_to_userauth(gateway: &Fixture) -> Self {
         let mut ssh = Self::connect(gateway).await;
-        ssh.send(SERVICE_REQUEST, &[&string(b"ssh-userauth")]).await;
+        ssh.send(SERVICE_REQUEST, &[&encode_string(b"ssh-userauth")]).await;
         ssh.expect(SERVICE_ACCEPT).await;
         ssh
     }
 
     /// Connects and logs in with a token.
     pub(crate) async fn logged_in(gateway: &Fixture, token: &str) -> Self {
-        let mut ssh = Self::at_login(gateway).await;
-        assert_eq!(ssh.attempt(b"password", &[&[0], &string(token.as_bytes())]).await, USERAUTH_SUCCESS);
+        let mut ssh = Self::connect_to_userauth(gateway).await;
+        assert_eq!(
+            ssh.userauth_attempt(b"password", &[&[0], &encode_string(token.as_bytes())]).await,
+            USERAUTH_SUCCESS
+        );
         ssh
     }
 
     /// Makes an attempt to log in as `alice`; returns the kind of the answer.
-    pub(crate) async fn attempt(&mut self, method: &[u8], rest: &[&[u8]]) -> u8 {
-        let names = [&b"alice"[..], b"ssh-connection", method].map(string).concat();
+    pub(crate) async fn userauth_attempt(&mut self, method: &[u8], rest: &[&[u8]]) -> u8 {
+        let names = [&b"alice"[..], b"ssh-connection", method].map(encode_string).concat();
         self.send(USERAUTH_REQUEST, &[&names, &rest.concat()]).await;
         loop {
             match self.receive().await.expect("an answer").0 {
@@ -156,7 +159,7 @@ impl RawSsh {
         let mut packet = [&head[..], &body, &vec![0; padding]].concat();
         let mut sealed = length.to_vec();
         if let Some((cipher, _)) = &mut self.ciphers {
-            let number = cipher.next();
+            let number = cipher.next_sequence_number();
             let tag = cipher.key.encrypt_in_place(number, &length, &mut packet).expect("encrypted");
             packet.extend(tag.as_ref());
         }
@@ -168,7 +171,7 @@ impl RawSsh {
     /// Reads a packet: its kind and body; `None` at the end of the connection.
     pub(crate) async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         let read = self.read();
-        tokio::time::timeout(PATIENCE, read).await.expect("the server says something")
+        tokio::time::timeout(PACKET_TIMEOUT, read).await.expect("the server says something")
     }
 
     async fn read(&mut self) -> Option<(u8, Vec<u8>)> {
@@ -179,7 +182,7 @@ impl RawSsh {
         let mut packet = vec![0; size + tag];
         self.stream.read_exact(&mut packet).await.ok()?;
         if let Some((_, cipher)) = &mut self.ciphers {
-            let number = cipher.next();
+            let number = cipher.next_sequence_number();
             cipher.key.decrypt_in_place(number, &length, &mut packet).expect("decrypted");
         }
         let padding = usize::from(packet[0]);
@@ -200,14 +203,14 @@ impl RawSsh {
     /// Opens a session channel that takes so many bytes at once and in a packet; returns the server's number for it.
     pub(crate) async fn open_session(&mut self, window: u32, packet: u32) -> u32 {
         let numbers = [7, window, packet].map(u32::to_be_bytes).concat();
-        self.send(CHANNEL_OPEN, &[&string(b"session"), &numbers]).await;
+        self.send(CHANNEL_OPEN, &[&encode_string(b"session"), &numbers]).await;
         let body = self.expect(CHANNEL_OPEN_CONFIRMATION).await;
         super::take_u32(&mut &body[4..])
     }
 
     /// Asks for SFTP on a channel; with or without wanting an answer.
     pub(crate) async fn request_sftp(&mut self, channel: u32, reply: bool) {
-        let subsystem = [string(b"subsystem"), vec![u8::from(reply)], string(b"sftp")].concat();
+        let subsystem = [encode_string(b"subsystem"), vec![u8::from(reply)], encode_string(b"sftp")].concat();
         self.send(CHANNEL_REQUEST, &[&channel.to_be_bytes(), &subsystem]).await;
         if reply {
             self.expect(CHANNEL_SUCCESS).await;
@@ -215,23 +218,23 @@ impl RawSsh {
     }
 
     /// Sends bytes on a channel.
-    pub(crate) async fn data(&mut self, channel: u32, bytes: &[u8]) {
-        self.send(CHANNEL_DATA, &[&channel.to_be_bytes(), &string(bytes)]).await;
+    pub(crate) async fn send_channel_data(&mut self, channel: u32, bytes: &[u8]) {
+        self.send(CHANNEL_DATA, &[&channel.to_be_bytes(), &encode_string(bytes)]).await;
     }
 
     /// Takes so many more bytes on a channel.
-    pub(crate) async fn widen(&mut self, channel: u32, bytes: u32) {
+    pub(crate) async fn adjust_window(&mut self, channel: u32, bytes: u32) {
         self.send(CHANNEL_WINDOW_ADJUST, &[&channel.to_be_bytes(), &bytes.to_be_bytes()]).await;
     }
 
     /// Reads the next bytes of the only channel.
-    pub(crate) async fn bytes(&mut self) -> Vec<u8> {
+    pub(crate) async fn read_channel_data(&mut self) -> Vec<u8> {
         let body = self.expect(CHANNEL_DATA).await;
         super::take_string(&mut &body[4..]).to_vec()
     }
 
     /// Reads the next whole SFTP packet of the only channel: its type and what follows.
-    pub(crate) async fn sftp_packet(&mut self, received: &mut Vec<u8>) -> (u8, Vec<u8>) {
+    pub(crate) async fn read_sftp_packet(&mut self, received: &mut Vec<u8>) -> (u8, Vec<u8>) {
         loop {
             if let Some((length, rest)) = received.split_first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;
@@ -241,7 +244,7 @@ impl RawSsh {
                     return (packet[0], packet[1..].to_vec());
                 }
             }
-            let bytes = self.bytes().await;
+            let bytes = self.read_channel_data().await;
             received.extend(bytes);
         }
     }
@@ -253,11 +256,11 @@ impl RawSsh {
 }
 
 /// A positive number as SSH writes it (RFC 4251 section 5, `mpint`).
-fn multiple_precision(bytes: &[u8]) -> Vec<u8> {
+fn encode_mpint(bytes: &[u8]) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     let digits = &bytes[zeros..];
     match digits.first() {
-        Some(128..) => string(&[&[0], digits].concat()),
-        _ => string(digits),
+        Some(128..) => encode_string(&[&[0], digits].concat()),
+        _ => encode_string(digits),
     }
 }

@@ -18,7 +18,7 @@ use std::process::Command;
 pub(crate) const PROGRAM_COPY: &str = "patgate";
 
 /// The program under test, on a state directory, as the owner of the directory above it.
-pub(crate) fn program(state: &Path) -> Command {
+pub(crate) fn patgate_command(state: &Path) -> Command {
     let above = state.parent().expect("a directory");
     let owner = above.metadata().expect("metadata").uid();
     let copy = above.join(PROGRAM_COPY);

@@ -1,0 +1,163 @@
+//! Open files are bounded: who has his share, and a process that may open no more, keep nobody from being served and no
+//! token from being revoked.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::server::{ServerProcess, run_cli};
+use crate::support::{DavClient, SftpClient, SftpError, token_id};
+
+const READ: u32 = 1;
+const REPLACE: u32 = 2 | 8 | 16;
+const FAILURE: u32 = 4;
+/// Limit on the open files of the server.
+const OPEN_FILE_LIMIT: usize = 512;
+
+struct OpenFileLimitFixture {
+    folder: TempDir,
+    server: ServerProcess,
+}
+
+impl OpenFileLimitFixture {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("files")).expect("a folder");
+        std::fs::write(folder.path().join("files/f"), vec![b'x'; 8 << 20]).expect("a file");
+        let mut command = std::process::Command::new("/bin/sh");
+        let limited = format!("ulimit -n {OPEN_FILE_LIMIT} && exec \"$@\"");
+        command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_patgate")]);
+        command.env("PATGATE_STATE", folder.path().join("state"));
+        let server = ServerProcess::start_with_command(command, folder.path());
+        for login in ["alice", "bob"] {
+            run_cli(folder.path(), &["admin", "user", "create", login, "--no-home", "--grant", "/:rw"]);
+        }
+        Self { folder, server }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn token(&self, login: &str) -> String {
+        run_cli(self.path(), &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+    }
+
+    async fn sftp(&self, login: &str, token: &str) -> SftpClient {
+        SftpClient::connect(self.server.sftp, login, token).await.expect("the login is accepted")
+    }
+
+    fn dav(&self, login: &str, token: &str) -> DavClient {
+        DavClient::new(self.server.http, login, token)
+    }
+}
+
+/// Opens a file until that is refused; returns the handles and how it was refused.
+async fn open_until_refused(sftp: &mut SftpClient, path: &str, flags: u32) -> (Vec<Vec<u8>>, SftpError) {
+    let mut open = Vec::new();
+    loop {
+        match sftp.open_file(path.as_bytes(), flags).await {
+            Ok(handle) => open.push(handle),
+            Err(error) => return (open, error),
+        }
+        assert!(open.len() < OPEN_FILE_LIMIT, "no bound below the limit of the process");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_at_his_open_file_limit_blocks_nobody_else() {
+    let served = OpenFileLimitFixture::start();
+    let token = served.token("alice");
+    let (mut one, mut two) = (served.sftp("alice", &token).await, served.sftp("alice", &token).await);
+    let (mut open, refused) = open_until_refused(&mut one, "/f", READ).await;
+    assert!(open.len() > 2, "{}", open.len());
+    assert!(
+        matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("too many open files")),
+        "{refused:?}"
+    );
+    let (none, _) = open_until_refused(&mut two, "/f", READ).await;
+    assert!(none.is_empty(), "the bound is of the user, not of a connection");
+    assert_eq!(open_until_refused(&mut two, "/new", REPLACE).await.0.len(), 0, "uploads count too");
+    assert!(two.list("/").await.is_err(), "and directories");
+    let dav = served.dav("alice", &token);
+    for (method, path) in [("GET", "/dav/f"), ("PUT", "/dav/new"), ("PROPFIND", "/dav/")] {
+        let answer = dav.send(method, path, &[("Depth", "1")], "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{method}: {answer:?}");
+    }
+    assert!(!served.path().join("files/new").exists(), "a refusal makes nothing");
+    assert!(
+        served.server.open_descriptor_count() + 64 <= OPEN_FILE_LIMIT,
+        "{} are open",
+        served.server.open_descriptor_count()
+    );
+
+    // Another user logs in, transfers, and revokes: his own token by REST, hers on the command line.
+    let bobs = served.token("bob");
+    let mut bob = served.sftp("bob", &bobs).await;
+    bob.put("/bobs", b"by SFTP").await.expect("put");
+    assert_eq!(bob.get("/bobs").await, Ok(b"by SFTP".to_vec()));
+    let dav = served.dav("bob", &bobs);
+    assert_eq!(dav.send("PUT", "/dav/bobs", &[], "by WebDAV").await.status, 204);
+    assert_eq!(dav.send("GET", "/dav/bobs", &[], "").await.body, b"by WebDAV");
+    let gone = dav.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&bobs)), &[], "").await;
+    assert!(gone.status < 300, "{gone:?}");
+    assert_eq!(dav.send("GET", "/dav/bobs", &[], "").await.status, 401);
+
+    // What is closed can be opened again, and what a lost connection had open, too.
+    one.close(&open.pop().expect("open")).await.expect("closed");
+    let again = two.open_file(b"/f", READ).await.expect("room again");
+    two.close(&again).await.expect("closed");
+    run_cli(served.path(), &["apitoken", "revoke", token_id(&token)]);
+    while one.stat("/f").await.is_ok() {}
+    let token = served.token("alice");
+    let mut anew = served.sftp("alice", &token).await;
+    let fresh = async {
+        while open_until_refused(&mut anew, "/f", READ).await.0.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), fresh).await.expect("all of the old session is closed");
+}
+
+/// Asks for a file on a connection that is kept; returns the head of the answer, which has no body.
+async fn send_on_connection(connection: &mut TcpStream, method: &str, dav: &DavClient) -> String {
+    let request =
+        format!("{method} /dav/f HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n", dav.authorization());
+    connection.write_all(request.as_bytes()).await.expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.expect("an answer"));
+    }
+    String::from_utf8(head).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_out_of_descriptors_still_revokes_and_recovers() {
+    let served = OpenFileLimitFixture::start();
+    let token = served.token("alice");
+    let mut alice = served.sftp("alice", &token).await;
+    let dav = served.dav("alice", &token);
+    let mut kept = tokio::net::TcpStream::connect(served.server.http).await.expect("connected");
+    let first = send_on_connection(&mut kept, "OPTIONS", &dav).await;
+    assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+    served.server.limit_descriptors(1);
+    let refused = alice.open_file(b"/f", READ).await.expect_err("no descriptor is left");
+    assert!(
+        matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("too many open files")),
+        "{refused:?}"
+    );
+    let answer = send_on_connection(&mut kept, "HEAD", &dav).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1\r\n"), "{answer}");
+    // The listener has a connection that it can't accept; meanwhile a revoked token ends its session.
+    let waiting = TcpStream::connect(served.server.http).await.expect("queued by the system");
+    run_cli(served.path(), &["apitoken", "revoke", token_id(&token)]);
+    while alice.stat("/f").await.is_ok() {}
+    served.server.limit_descriptors(OPEN_FILE_LIMIT);
+    drop(waiting);
+    assert_eq!(dav.send("GET", "/dav/f", &[], "").await.status, 401);
+    let token = served.token("bob");
+    assert_eq!(served.sftp("bob", &token).await.get("/f").await.map(|content| content.len()), Ok(8 << 20));
+    assert_eq!(served.dav("bob", &token).send("HEAD", "/dav/f", &[], "").await.status, 200);
+}

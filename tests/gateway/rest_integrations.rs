@@ -1,0 +1,224 @@
+//! What other servers ask: introspection, `/auth/verify`, and the upload service's calls.
+
+use serde_json::{Value, json};
+
+use patgate::auth::Clock;
+
+use crate::support::{Fixture, RestClient, token_id};
+
+const NO_BODY: Value = Value::Null;
+
+async fn introspect(who: &RestClient, token: &str) -> Value {
+    let answer = who.post_form("/api/v1/oauth/introspect", format!("token={token}&token_type_hint=access_token")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn introspection_of_inactive_unknown_or_hidden_token_tells_only_inactive() {
+    let gateway = Fixture::start().await;
+    let alice = gateway.create_user_and_token("alice", "/:rw");
+    let bob = gateway.create_user_and_token("bob", "/:r");
+    gateway.run_cli(&["admin", "user", "create", "lookup", "--role", "security.authentication_lookup", "--no-home"]);
+    let lookup = gateway.create_token("lookup", &["-e", "1h", "--role", "security.authentication_lookup"]);
+    let (own, all) = (gateway.rest("bob", &bob), gateway.rest("lookup", &lookup));
+    let seen = introspect(&all, &alice).await;
+    assert_eq!(
+        (&seen["active"], &seen["username"], &seen["jti"]),
+        (&json!(true), &json!("alice"), &json!(token_id(&alice)))
+    );
+    assert!(seen["exp"].as_i64() > seen["iat"].as_i64());
+    assert_eq!(introspect(&own, &bob).await["active"], true);
+
+    let dead = gateway.create_token("alice", &["-e", "1h"]);
+    gateway.run_cli(&["apitoken", "revoke", token_id(&dead)]);
+    let wrong = format!("{}{}", &alice[..45], &dead[45..]);
+    let other = format!("pgt_{}{}", token_id(&alice), &bob[12..]);
+    let inactive = json!({ "active": false });
+    for token in [&dead, &wrong, &other, "pgt_JhxND7ci.x", "nothing"] {
+        assert_eq!(introspect(&all, token).await, inactive, "{token}");
+    }
+    assert_eq!(introspect(&own, &alice).await, inactive, "hidden from one without the role");
+    assert_eq!(all.post_form("/api/v1/oauth/introspect", String::new()).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn introspection_returns_effective_scopes_and_roles() {
+    let gateway = Fixture::start().await;
+    gateway.create_host_directory("/a/b");
+    let (a, b) = (gateway.node_id("/a"), gateway.node_id("/a/b"));
+    gateway.run_cli(&["admin", "user", "create", "root", "--grant", "/:rw", "--role", "admin"]);
+    gateway.run_cli(&[
+        "admin",
+        "user",
+        "create",
+        "help",
+        "--grant",
+        "/:rw",
+        "--role",
+        "audit.read",
+        "--role",
+        "policy.manage",
+    ]);
+    let root = gateway.rest("root", &gateway.create_token("root", &["-e", "1h", "--role", "admin"]));
+    let parent = gateway.create_token("help", &["-e", "1h", "-s", "path:/a:r", "--role", "audit.read,policy.manage"]);
+    let parent_rest = gateway.rest("help", &parent);
+    let order = json!({ "roles": ["audit.read", "policy.manage"] });
+    let child = parent_rest.send("POST", "/api/v1/tokens", order).await.json()["token"].clone();
+    let child = child.as_str().expect("a token").to_owned();
+    let scope = async |token: &str| introspect(&root, token).await["scope"].clone();
+    assert_eq!(scope(&parent).await, format!("node:{a}:r policy.manage audit.read"));
+    assert_eq!(scope(&child).await, format!("node:{a}:r policy.manage audit.read"), "those of its parent");
+
+    let narrower = json!({ "scopes": ["path:/a/b:r"], "roles": ["audit.read"] });
+    let path = format!("/api/v1/tokens/{}", token_id(&parent));
+    assert_eq!(root.send("PATCH", &path, narrower).await.status, 200);
+    assert_eq!(scope(&child).await, format!("node:{b}:r audit.read"));
+    assert_eq!(root.send("PATCH", "/api/v1/users/help", json!({ "roles": [] })).await.status, 200);
+    assert_eq!(scope(&child).await, format!("node:{b}:r"), "roles count only while the owner has them");
+    gateway.run_cli(&["admin", "user", "revoke-grant", "help", "/"]);
+    assert_eq!(scope(&child).await, "", "nothing is left, which is not the same as no scopes");
+    let whole = gateway.create_token("help", &["-e", "1h"]);
+    assert_eq!(scope(&whole).await, NO_BODY);
+    let scopes = async |token: &str| introspect(&root, token).await["scopes"].clone();
+    assert_eq!((scopes(&child).await, scopes(&whole).await), (json!([]), NO_BODY));
+    let ended = gateway.create_token("root", &["-e", "1h", "--role", "admin", "-s", "path:/a:r"]);
+    assert_eq!(scopes(&ended).await, json!([format!("node:{a}:r")]), "roles are no scopes");
+    gateway.run_cli(&["admin", "user", "revoke-grant", "root", "/"]);
+    let admin = gateway.create_token("root", &["-e", "1h", "--role", "admin"]);
+    assert_eq!((scope(&ended).await, scope(&admin).await), (json!("admin"), json!("admin")));
+    assert_eq!((scopes(&ended).await, scopes(&admin).await), (json!([]), NO_BODY), "nothing, and all that there is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_a_token_may_revoke_it() {
+    let gateway = Fixture::start().await;
+    let alice = gateway.create_user_and_token("alice", "/:rw");
+    let bob = gateway.create_user_and_token("bob", "/:r");
+    let (finder, owner) = (gateway.rest("bob", &bob), gateway.rest("alice", &alice));
+    for token in ["pgt_JhxND7ci.x", &alice, &alice] {
+        assert_eq!(finder.post_form("/api/v1/oauth/revoke", format!("token={token}")).await.status, 200, "{token}");
+    }
+    assert_eq!(owner.get("/api/v1/tokens/self").await.status, 401);
+    assert_eq!(finder.get("/api/v1/tokens/self").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auth_verify_returns_the_user_and_checks_node_access() {
+    let gateway = Fixture::start().await;
+    gateway.write_host_file("/alice/docs/x", "x");
+    gateway.create_user("alice", &["/alice:rw"]);
+    let token = gateway.create_token("alice", &["-e", "1h", "-s", "path:/alice/docs:r"]);
+    let alice = gateway.rest("alice", &token);
+    let passed = alice.send_with_headers("GET", "/auth/verify", &[("accept", "text/html")], NO_BODY).await;
+    assert_eq!((passed.status, passed.body.len()), (200, 0));
+    let told = ["x-patgate-user", "remote-user", "x-patgate-token"].map(|name| passed.header(name).to_owned());
+    assert_eq!(told, ["alice", "alice", token_id(&token)]);
+    for (query, status) in [
+        ("?op=read&path=/alice/docs/x", 200),
+        ("?op=stat&path=/alice", 200),
+        ("?op=write&path=/alice/docs/x", 403),
+        ("?op=read&path=/alice", 403),
+        ("?op=read&path=/elsewhere", 403),
+        ("?op=read", 422),
+        ("?op=eat&path=/", 422),
+    ] {
+        assert_eq!(alice.get(&format!("/auth/verify{query}")).await.status, status, "{query}");
+    }
+    for (login, options) in [("alice", ["--protocol", "sftp"]), ("alice", ["--ip", "192.0.2.1"])] {
+        let limited = gateway.create_token(login, &[&["-e", "1h"], &options[..]].concat());
+        assert_eq!(gateway.rest(login, &limited).get("/auth/verify").await.status, 401, "{options:?}");
+    }
+    gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
+    assert_eq!(alice.get("/auth/verify").await.problem_kind(), "denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_auth_verify_answers_401_with_retry_after() {
+    let gateway = Fixture::with_manual_clock().await;
+    let stranger = gateway.rest("alice", "pgt_nobody");
+    let mut refused = stranger.get("/auth/verify").await;
+    assert_eq!(refused.problem_kind(), "denied");
+    for _ in 0..50 {
+        refused = stranger.get("/auth/verify").await;
+        assert_eq!(refused.status, 401);
+    }
+    assert!(refused.problem_kind() == "throttled" && !refused.header("retry-after").is_empty(), "{}", refused.text());
+    assert_eq!(stranger.get("/api/v1/tokens").await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_service_calls_are_compatible_with_its_clients() {
+    let gateway = Fixture::start().await;
+    gateway.run_cli(&["policy", "set", "max-lifetime", "100Y"]);
+    gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
+    let alice = gateway.rest("alice", &gateway.create_user_and_token("alice", "/:rw"));
+    gateway.run_cli(&["policy", "set", "allow-never", "true"]);
+    let order = json!({
+        "roles": [],
+        "data": {
+            "tags": ["holiday"], "allowedMimeTypes": ["image/*"], "maxAllowedFileSize": 1000,
+            "allowedUserAgents": ["curl/*"], "allowedIpAddresses": ["192.0.2.1"]
+        },
+        "expires": "auto"
+    });
+    let made = alice.send("POST", "/auth/token/generate", order).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let (id, token) = (made.json()["tokenId"].clone(), made.json()["token"].clone());
+    assert_eq!(token.as_str().map(token_id), id.as_str());
+    let path = format!("/auth/token/{}", id.as_str().expect("an id"));
+    let fields = alice.get(&path).await.json();
+    let wanted = json!({
+        "tokenId": id, "expires": made.json()["expires"], "roles": [], "tags": ["holiday"], "mimes": ["image/*"],
+        "max_file_size": 1000
+    });
+    assert_eq!(fields, wanted);
+    let shown = alice.get(&format!("/api/v1/tokens/{}", id.as_str().expect("an id"))).await.json();
+    assert_eq!(
+        (&shown["limits"]["user_agents"], &shown["limits"]["ips"]),
+        (&json!(["curl/*"]), &json!(["192.0.2.1/32"]))
+    );
+    let mut revoked = wanted;
+    revoked["revoked"] = json!(true);
+    assert_eq!(alice.send("DELETE", &path, NO_BODY).await.json(), revoked);
+    assert_eq!(gateway.run_cli(&["apitoken", "list", "--status", "revoked"]).lines().count(), 2);
+    let refused = [json!({ "expires": "soon" }), json!({ "expires": "2001-01-01 00:00:00" }), json!({ "expire": "" })];
+    for order in refused {
+        assert_eq!(alice.send("POST", "/auth/token/generate", order.clone()).await.status, 422, "{order}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_service_times_are_exact_and_in_utc() {
+    let gateway = Fixture::start().await;
+    gateway.create_user("alice", &["/:rw"]);
+    for (key, value) in [("max-lifetime", "900Y"), ("allow-never", "true"), ("max-tokens-per-user", "20")] {
+        gateway.run_cli(&["policy", "set", key, value]);
+    }
+    let alice = gateway.rest("alice", &gateway.create_token("alice", &["-e", "never"]));
+    let usual = alice.send("POST", "/auth/token/generate", json!({})).await.json()["expires"].clone();
+    for (asked, answered) in [("2099-05-05 08:00:00", json!("2099-05-05 08:00:00")), ("never", json!("never"))] {
+        let made = alice.send("POST", "/auth/token/generate", json!({ "expires": asked })).await;
+        assert_eq!((made.status, &made.json()["expires"]), (200, &answered), "{}", made.text());
+    }
+    for asked in ["auto", "automatic", ""] {
+        let made = alice.send("POST", "/auth/token/generate", json!({ "expires": asked })).await.json();
+        assert_eq!(made["expires"].as_str().map(|at| &at[..10]), usual.as_str().map(|at| &at[..10]), "{asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn query_token_is_accepted_only_when_allowed_and_only_on_upload_calls() {
+    for allowed in [false, true] {
+        let gateway = Fixture::start_with(Clock::system(), |settings| settings.api_options.query_token = allowed).await;
+        let token = gateway.create_user_and_token("alice", "/:rw");
+        let id = token_id(&token);
+        let get = async |path: &str| reqwest::get(format!("http://{}{path}", gateway.http)).await.expect("sent");
+        gateway.dav("alice", &token); // readies the crypto library
+        let expected = if allowed { 200 } else { 401 };
+        assert_eq!(get(&format!("/auth/token/{id}?_token={token}")).await.status(), expected, "{allowed}");
+        for path in ["/api/v1/tokens/self", "/auth/verify", "/dav/", "/api/v1/tokens"] {
+            assert_eq!(get(&format!("{path}?_token={token}")).await.status(), 401, "{path}");
+        }
+    }
+}
