@@ -1,5 +1,5 @@
-//! Holds the house to its plan: which room may import which, which room owns which library, and what
-//! every file looks like.
+//! Holds the code to ARCHITECTURE.md: which module may import which, which module owns which library, what every file
+//! looks like, and that the pages name files that exist.
 //!
 //! The walker reads the tokens of each file under `src/`, not only its `use` lines, so that a path
 //! written out in the middle of a function counts as well.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const MAX_FILE_LINES: usize = 600;
 
-/// Every room, and the rooms it may import.
+/// Every module, and the modules that it may import.
 const MODULE_IMPORTS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain"]),
@@ -65,7 +65,7 @@ const MODULE_IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// Libraries that any room may name.
+/// Libraries that any module may name.
 const COMMON_LIBRARIES: &[&str] = &[
     "arc_swap",
     "base64",
@@ -82,7 +82,7 @@ const COMMON_LIBRARIES: &[&str] = &[
     "zeroize",
 ];
 
-/// Every other library, and the rooms that may name it. A folder stands for all below it.
+/// Every other library, and the modules that may name it. A directory stands for all below it.
 const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["main", "cli"]),
     ("argon2", &["auth"]),
@@ -263,12 +263,12 @@ fn path_roots<'a>(tokens: &[SourceToken<'a>]) -> Vec<SourceToken<'a>> {
     }
 }
 
-/// What a file names: rooms of the house by `crate::`, `patgate::` or `super::`, and libraries.
+/// What a file names: modules of the crate by `crate::`, `patgate::` or `super::`, and libraries.
 fn referenced_modules_and_libraries<'a>(
     module: &[&'a str],
     tokens: &[SourceToken<'a>],
 ) -> (Vec<SourceToken<'a>>, Vec<SourceToken<'a>>) {
-    let (mut rooms, mut libraries) = (Vec::new(), Vec::new());
+    let (mut modules, mut libraries) = (Vec::new(), Vec::new());
     let (mut depth, mut inner) = (0_usize, Vec::new());
     for (at, token) in tokens.iter().enumerate() {
         let before = at.checked_sub(1).map_or("", |i| tokens[i].text);
@@ -280,11 +280,11 @@ fn referenced_modules_and_libraries<'a>(
                 inner.retain(|opened| *opened <= depth);
             }
             "mod" if next(2) == "{" => inner.push(depth + 1),
-            "crate" | "patgate" if before != "::" && next(1) == "::" => rooms.extend(path_roots(&tokens[at + 2..])),
+            "crate" | "patgate" if before != "::" && next(1) == "::" => modules.extend(path_roots(&tokens[at + 2..])),
             "super" if before != "::" && next(1) == "::" => {
                 let ups = (0..).take_while(|n| next(2 * n) == "super" && next(2 * n + 1) == "::").count();
                 if ups == module.len() + inner.len() {
-                    rooms.extend(path_roots(&tokens[at + 2 * ups..]));
+                    modules.extend(path_roots(&tokens[at + 2 * ups..]));
                 }
             }
             "use" | "crate" if next(2) == ";" || next(2) == "as" => libraries.extend(tokens.get(at + 1)),
@@ -296,7 +296,7 @@ fn referenced_modules_and_libraries<'a>(
     }
     libraries.sort_by_key(|token| (token.line, token.text));
     libraries.dedup();
-    (rooms, libraries)
+    (modules, libraries)
 }
 
 /// The module path of a file below `src/`: `["tree", "host"]` for `tree/fs/mod.rs`, none for `lib.rs`.
@@ -317,7 +317,7 @@ fn is_owner(path: &str, owner: &str) -> bool {
 /// All that is wrong with a file; its path is relative to `src/`.
 fn violations(path: &str, source: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let room = top_level_module(path);
+    let module = top_level_module(path);
     let lines = source.lines().count();
     if !source.starts_with("//!") {
         found.push(format!("{path}:1: does not begin with a `//!` that says what the module is for"));
@@ -335,15 +335,15 @@ fn violations(path: &str, source: &str) -> Vec<String> {
             found.push(format!("{path}:{line}: {text}!"));
         }
     }
-    let Some((_, allowed)) = MODULE_IMPORTS.iter().find(|(name, _)| *name == room) else {
-        found.push(format!("{path}: the room `{room}` is not in the plan"));
+    let Some((_, allowed)) = MODULE_IMPORTS.iter().find(|(name, _)| *name == module) else {
+        found.push(format!("{path}: the module `{module}` is not in the plan"));
         return found;
     };
-    let (rooms, libraries) = referenced_modules_and_libraries(&module_path(path), &tokens);
-    for SourceToken { text, line } in rooms {
-        let is_room = MODULE_IMPORTS.iter().any(|(name, _)| *name == text);
-        if is_room && text != room && !allowed.contains(&text) {
-            found.push(format!("{path}:{line}: `{room}` may not import `{text}`"));
+    let (modules, libraries) = referenced_modules_and_libraries(&module_path(path), &tokens);
+    for SourceToken { text, line } in modules {
+        let is_module = MODULE_IMPORTS.iter().any(|(name, _)| *name == text);
+        if is_module && text != module && !allowed.contains(&text) {
+            found.push(format!("{path}:{line}: `{module}` may not import `{text}`"));
         }
         if text == "*" || text == "self" {
             found.push(format!("{path}:{line}: imports the whole crate"));
@@ -400,8 +400,8 @@ fn every_file_follows_the_architecture() {
         found.extend(violations(&path, &fs::read_to_string(&file).expect("a readable file")));
         seen.insert(top_level_module(&path).to_owned());
     }
-    for room in ["domain", "store", "auth", "tree", "tokens", "webdav", "sftp"] {
-        assert!(seen.contains(room), "the walker saw no file of `{room}`, but {seen:?}");
+    for module in ["domain", "store", "auth", "tree", "tokens", "webdav", "sftp"] {
+        assert!(seen.contains(module), "the walker saw no file of `{module}`, but {seen:?}");
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
@@ -417,7 +417,7 @@ fn every_dependency_has_an_owning_module() {
         .map(|&name| name.to_owned())
         .collect();
     let strangers: Vec<_> = used.difference(&planned).collect();
-    assert!(strangers.is_empty(), "say in this test which rooms may name {strangers:?}");
+    assert!(strangers.is_empty(), "say in this test which modules may name {strangers:?}");
     let gone: Vec<_> = planned.difference(&used).collect();
     assert!(gone.is_empty(), "no longer a dependency: {gone:?}");
 }
@@ -448,7 +448,7 @@ fn import_against_the_layer_order_is_a_violation() {
         ("tokens/mod.rs", "use crate::config::Config;", "`tokens` may not import `config`"),
         ("main.rs", "use patgate::store::Store;", "`main` may not import `store`"),
         ("store/mod.rs", "use crate::*;", "imports the whole crate"),
-        ("cellar/mod.rs", "", "the room `cellar` is not in the plan"),
+        ("cellar/mod.rs", "", "the module `cellar` is not in the plan"),
     ];
     for (path, line, expected) in table {
         let found = violations(path, &format!("//! A module.\n{line}\n"));
@@ -521,4 +521,28 @@ fn manifest_dependencies_are_parsed() {
     let manifest = "[package]\nname = \"a\"\n\n[dependencies]\n# a-note = 1\na-b = \"1\"\nc = { version = \"2\" }\n\n\
                     [dev-dependencies]\nd = \"1\"\n";
     assert_eq!(dependencies(manifest), BTreeSet::from(["a_b".to_owned(), "c".to_owned()]));
+}
+
+#[test]
+fn pages_name_files_that_exist() {
+    let mut files: Vec<String> = Vec::new();
+    for folder in ["src", "tests", "benches", "examples"] {
+        let found = rust_files(&repository().join(folder)).expect("a readable folder");
+        files.extend(found.iter().map(|file| file.display().to_string()));
+    }
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/limits.md", "docs/russh-login.md"] {
+        let text = fs::read_to_string(repository().join(page)).expect("a page");
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
+            // russh's own files are named beside ours.
+            let is_ours = is_path && !name.starts_with("src/server/");
+            let is_known = match name.ends_with(".rs") {
+                true => files.iter().any(|file| file.ends_with(&format!("/{name}"))),
+                false => {
+                    ["src/", "tests/"].iter().all(|top| !name.starts_with(top)) || repository().join(name).exists()
+                }
+            };
+            assert!(!is_ours || is_known, "{page} names {name}, which does not exist");
+        }
+    }
 }
