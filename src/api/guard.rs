@@ -106,7 +106,7 @@ pub(super) async fn set_security_headers(mut response: Response) -> Response {
 /// Proves the caller of a request.
 ///
 /// # Errors
-/// [`super::Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
+/// [`super::Error::Authentication`]; the same for a credential that is missing, unreadable or wrong.
 async fn authenticate_request(room: &ApiState, request: &mut Request, origin: RequestSource) -> Result<Session> {
     let from_query = take_query_token(request.uri_mut()).filter(|_| room.options.query_token);
     let headers = request.headers();

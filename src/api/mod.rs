@@ -1,8 +1,8 @@
 //! REST: JSON in terms of [`crate::tokens`] and a [`crate::tree::View`].
 //!
 //! Every request but that for the OpenAPI document passes [`guard`] first, which proves the caller. A
-//! handler reads what is asked for ([`extract`]), calls the rooms to its left off the runtime, and shows
-//! what they say ([`shape`]); [`error`] turns what was refused into a problem (RFC 9457), last. No rule is
+//! handler reads the request ([`extract`]), calls the modules to its left off the runtime, and returns their
+//! results as JSON ([`types`]); [`error`] turns a refusal into a problem (RFC 9457), last. No rule is
 //! known here: who may do what is for `tokens` to say.
 
 mod audit;

@@ -4,9 +4,9 @@
 //! only after a day of running time, in which an administrator can set the clock right again:
 //!
 //! * requests are judged by the wall clock at once;
-//! * what is made final because it has expired (the note of a token's expiration) goes by [`ClockJumps::steady`], which
+//! * what is made final because it has expired (the note of a token's expiration) goes by [`ClockJumps::steady_time`], which
 //!   leaves jumps out that are not trusted yet and is never ahead of the wall clock;
-//! * what is deleted by age goes by [`ClockJumps::retention`], which waits as long as any jump is not trusted. A machine
+//! * what is deleted by age goes by [`ClockJumps::retention_time`], which waits as long as any jump is not trusted. A machine
 //!   that is off every night jumps at every start: after a week of running time in which retention had to wait without a
 //!   break, it goes by the steady time rather than never.
 

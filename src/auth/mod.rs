@@ -290,7 +290,7 @@ impl Authenticator {
     /// Tells which live token a text is; nobody is let in by it, and its limits are not asked.
     ///
     /// # Errors
-    /// [`AuthError::BusyToken`], [`AuthError::Store`].
+    /// [`AuthError::Busy`], [`AuthError::Store`].
     pub async fn identify_token(&self, text: &[u8]) -> Result<Option<TokenId>, AuthError> {
         let Ok(shown) = TokenText::parse(text) else { return Ok(None) };
         match self.core.verify_attempt(self.core.new_attempt(&shown, None, None)).await {
@@ -321,11 +321,11 @@ impl Authenticator {
         &self.core.hasher
     }
 
-    /// Seals a secret as [`SecretHasher::seal`] does, when the turn of the user who asks for it comes. Nothing is computed
+    /// Seals a secret as [`SecretHasher::hash`] does, when the turn of the user who asks for it comes. Nothing is computed
     /// for a caller who does not wait for it.
     ///
     /// # Errors
-    /// [`AuthError::BusyToken`], [`AuthError::Store`].
+    /// [`AuthError::Busy`], [`AuthError::Store`].
     pub async fn hash_secret(&self, user: &Login, secret: &Secret) -> Result<SecretHash, AuthError> {
         let (core, secret) = (self.core.clone(), secret.clone());
         let seal = move |memory: &mut secret_hash::Argon2Memory| {
@@ -335,7 +335,7 @@ impl Authenticator {
         Ok(self.core.hashing_pool.run(user, seal).await.map_err(|hashing_pool::HashingBusy| AuthError::Busy)??)
     }
 
-    /// Returns how often argon2 has run for a new secret in [`Authenticator::seal`].
+    /// Returns how often argon2 has run for a new secret in [`Authenticator::hash_secret`].
     pub fn secret_hash_runs(&self) -> u64 {
         self.core.secret_hash_runs.load(Ordering::Relaxed)
     }

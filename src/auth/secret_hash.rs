@@ -39,7 +39,7 @@ impl SecretHasher {
         self.hash_with(secret, &mut Argon2Memory::default())
     }
 
-    /// As [`SecretHasher::seal`], in memory that is there already.
+    /// As [`SecretHasher::hash`], in memory that is there already.
     pub(super) fn hash_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<SecretHash, StoreError> {
         let mut salt = [0u8; 16];
         fill_random(&mut salt)?;
@@ -136,7 +136,7 @@ pub(super) fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
 /// Fills a buffer with random bytes from the operating system.
 ///
 /// # Errors
-/// [`StoreError::SplitMix64`] when it gives none.
+/// [`StoreError::Random`] when it gives none.
 pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
     getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
 }
@@ -144,7 +144,7 @@ pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
 /// Draws a new token.
 ///
 /// # Errors
-/// [`StoreError::SplitMix64`] when the operating system gives no random bytes.
+/// [`StoreError::Random`] when the operating system gives no random bytes.
 pub fn generate_token() -> Result<TokenText, StoreError> {
     generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
 }
@@ -152,7 +152,7 @@ pub fn generate_token() -> Result<TokenText, StoreError> {
 /// Draws the id of a new token.
 ///
 /// # Errors
-/// As [`mint`].
+/// As [`generate_token`].
 pub fn generate_token_id() -> Result<TokenId, StoreError> {
     generate_with(|draw| TokenId::generate(draw))
 }
@@ -160,7 +160,7 @@ pub fn generate_token_id() -> Result<TokenId, StoreError> {
 /// Draws a new secret.
 ///
 /// # Errors
-/// As [`mint`].
+/// As [`generate_token`].
 pub fn generate_secret() -> Result<Secret, StoreError> {
     generate_with(|draw| Secret::generate(draw))
 }

@@ -213,7 +213,7 @@ impl Session {
         self.handle.core.work_permits.heavy.acquire_followup(self.login()).await
     }
 
-    /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::ended`] it keeps no
+    /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::closed`] it keeps no
     /// session open.
     pub fn credential_invalidated(&self) -> impl Future<Output = ()> + Send + 'static {
         let SessionHandle { core, cached_token: life, peer, secret_digest: proven, .. } = &*self.handle;

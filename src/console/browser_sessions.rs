@@ -60,7 +60,7 @@ impl BrowserSessions {
     /// Opens a visit and returns what its cookie holds; nothing of that is kept but a hash.
     ///
     /// # Errors
-    /// [`StoreError::SplitMix64`].
+    /// [`StoreError::Random`].
     pub(super) fn open(&self, session: Session) -> Result<Result<String, TooManyBrowserSessions>, StoreError> {
         let cookie = random_token()?;
         let now = self.clock.now();
@@ -181,7 +181,7 @@ impl Drop for FormSubmission {
 /// Draws 256 random bits, as text.
 ///
 /// # Errors
-/// [`StoreError::SplitMix64`].
+/// [`StoreError::Random`].
 pub(super) fn random_token() -> Result<String, StoreError> {
     let mut bytes = [0; 32];
     fill_random(&mut bytes)?;

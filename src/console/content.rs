@@ -1,7 +1,7 @@
 //! The bytes of files: shown in a page, downloaded.
 //!
 //! Whatever is stored, nothing of it runs: pictures and text alone are named as what they are, all under
-//! `InodeContent-Security-Policy: sandbox`, and everything else is a download.
+//! `Content-Security-Policy: sandbox`, and everything else is a download.
 
 use axum::body::Body;
 use axum::extract::Query;

@@ -77,7 +77,7 @@ pub(super) async fn not_found() -> ConsoleError {
 /// Runs work that blocks where blocking is allowed: the blocks of a file, one at a time for each connection.
 ///
 /// # Errors
-/// What the work says; [`ConsoleError::Lost`] when it panicked.
+/// What the work says; [`ConsoleError::Internal`] when it panicked.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ConsoleError::Internal))
 }

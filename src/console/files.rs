@@ -247,7 +247,7 @@ fn breadcrumbs(path: &TreePath) -> Vec<PathBreadcrumb> {
 /// Refuses to rename, remove or make what can't be named.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(super) fn parse_name(text: &str) -> Result<crate::domain::EntryName> {
     crate::domain::EntryName::new(text.as_bytes())
         .map_err(|why| ConsoleError::InvalidForm(format!("This name can’t be used: {why}.")))

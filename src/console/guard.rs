@@ -102,7 +102,7 @@ impl FormFields {
     /// Reads a field.
     ///
     /// # Errors
-    /// [`ConsoleError::Form`] with what the value's own reader says.
+    /// [`ConsoleError::InvalidForm`] with what the value's own reader says.
     pub(super) fn parse<T>(&self, name: &str) -> Result<Option<T>>
     where
         T: std::str::FromStr,
@@ -171,7 +171,7 @@ impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
 /// Reads a form.
 ///
 /// # Errors
-/// [`ConsoleError::Form`], [`ConsoleError::TooSlow`].
+/// [`ConsoleError::InvalidForm`], [`ConsoleError::TooSlow`].
 pub(super) async fn read_form(request: Request) -> Result<FormFields> {
     match Form::<Vec<(String, String)>>::from_request(request, &()).await {
         Ok(Form(pairs)) => Ok(FormFields(pairs)),
@@ -183,7 +183,7 @@ pub(super) async fn read_form(request: Request) -> Result<FormFields> {
 /// Refuses what a page of another origin sent.
 ///
 /// # Errors
-/// [`ConsoleError::Foreign`].
+/// [`ConsoleError::CrossSite`].
 pub(super) fn require_same_origin(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
     let origin = extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)?;
     if is_cross_origin(&public_address(extensions), origin.encrypted, headers) {
@@ -233,7 +233,7 @@ pub(super) fn peer(origin: RequestSource, headers: &HeaderMap) -> Peer {
 /// Returns where a request came from.
 ///
 /// # Errors
-/// [`ConsoleError::Nothing`] when it did not come through the gateway.
+/// [`ConsoleError::NotFound`] when it did not come through the gateway.
 pub(super) fn request_origin(parts: &Parts) -> Result<RequestSource> {
     parts.extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)
 }

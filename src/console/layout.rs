@@ -115,7 +115,7 @@ impl ConsoleSection {
 /// Answers with a page.
 ///
 /// # Errors
-/// [`ConsoleError::Lost`] when it can't be written.
+/// [`ConsoleError::Internal`] when it can't be written.
 pub(super) fn render_page(status: StatusCode, page: &impl Template) -> Result<Response> {
     let text = page.render().map_err(|_| ConsoleError::Internal)?;
     let mut response = (status, text).into_response();

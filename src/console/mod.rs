@@ -2,7 +2,7 @@
 //!
 //! It knows no rule of its own. A request passes [`guard`] first, which proves the caller and, for
 //! whatever changes something, that a page of this console asked for it; a page is a file that turns
-//! it into calls of [`crate::tokens`] and [`crate::tree`]; [`fault`] turns a refusal into a page, last.
+//! it into calls of [`crate::tokens`] and [`crate::tree`]; [`error`] turns a refusal into a page, last.
 
 mod assets;
 mod audit;

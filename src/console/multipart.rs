@@ -44,7 +44,7 @@ impl MultipartForm {
     /// Returns the boundary that the head of a form names.
     ///
     /// # Errors
-    /// [`ConsoleError::Form`] for what is no such form.
+    /// [`ConsoleError::InvalidForm`] for what is no such form.
     pub(super) fn boundary_from_headers(headers: &HeaderMap) -> Result<String> {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let boundary = parse_boundary(kind)
@@ -55,7 +55,7 @@ impl MultipartForm {
     /// Returns the next part; what is left of the one before is passed over.
     ///
     /// # Errors
-    /// [`ConsoleError::Form`] when the form is cut or is none.
+    /// [`ConsoleError::InvalidForm`] when the form is cut or is none.
     pub(super) async fn next_part(&mut self) -> Result<Option<MultipartPart>> {
         loop {
             match self.parser.next_event()? {
@@ -70,7 +70,7 @@ impl MultipartForm {
     /// Returns the next piece of what the part holds; `None` at its end.
     ///
     /// # Errors
-    /// As [`MultipartForm::part`].
+    /// As [`MultipartForm::next_part`].
     pub(super) async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.parser.next_event()? {
@@ -84,7 +84,7 @@ impl MultipartForm {
     /// Returns what the part holds as text, which is refused where it is longer than `most` bytes.
     ///
     /// # Errors
-    /// As [`MultipartForm::part`].
+    /// As [`MultipartForm::next_part`].
     pub(super) async fn read_text(&mut self, most: usize) -> Result<String> {
         let mut text = Vec::new();
         while let Some(piece) = self.read_chunk().await? {
@@ -106,7 +106,7 @@ impl MultipartForm {
 /// Returns the next piece of what a browser sends; `None` at its end.
 ///
 /// # Errors
-/// [`ConsoleError::Form`] when it is cut; [`ConsoleError::TooSlow`].
+/// [`ConsoleError::InvalidForm`] when it is cut; [`ConsoleError::TooSlow`].
 pub(super) async fn read_body_chunk(body: &mut Body) -> Result<Option<Bytes>> {
     loop {
         let frame = tokio::time::timeout(BODY_READ_TIMEOUT, body.frame()).await.map_err(|_| ConsoleError::TooSlow)?;

@@ -13,7 +13,7 @@ const UNRESERVED_AND_SLASH: &AsciiSet =
 /// Reads the path of the tree that stands after the second part of a page's address: `/console/files/a/b`.
 ///
 /// # Errors
-/// [`ConsoleError::Nothing`] for what is no path.
+/// [`ConsoleError::NotFound`] for what is no path.
 pub(super) fn from_uri(uri: &Uri) -> Result<TreePath> {
     let rest = uri.path().splitn(4, '/').nth(3).unwrap_or_default();
     decode(rest)

@@ -99,7 +99,7 @@ struct UserPage {
 /// Reads the login of an address.
 ///
 /// # Errors
-/// [`ConsoleError::Nothing`].
+/// [`ConsoleError::NotFound`].
 fn parse_login(text: &str) -> Result<Login> {
     text.parse().map_err(|_| ConsoleError::NotFound)
 }

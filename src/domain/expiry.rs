@@ -144,7 +144,7 @@ impl Policy {
     /// Returns [`TokenExpiry::Never`] where the policy allows it.
     ///
     /// # Errors
-    /// [`PolicyViolation::Never`] where it doesn't.
+    /// [`PolicyViolation::NoExpirationNotAllowed`] where it doesn't.
     pub fn unlimited_expiry(&self) -> Result<TokenExpiry, PolicyViolation> {
         if self.allow_never { Ok(TokenExpiry::Never) } else { Err(PolicyViolation::NoExpirationNotAllowed) }
     }

@@ -5,7 +5,7 @@
 //! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
 //! ([`UnixMillis`], [`Lifetime`], [`TokenExpiry`]), where ([`TreePath`], [`NodeId`]), what
 //! ([`Permission`], [`Scope`], [`TokenLimits`]), the rule that joins them ([`TreeAccess`]), what happened
-//! ([`AuditEvent`], [`UsageCount`]); and how clients connect ([`setup`]).
+//! ([`AuditEvent`], [`UsageCount`]); and how clients connect ([`client_guides`]).
 
 mod access;
 mod access_explanation;

@@ -67,7 +67,7 @@ impl PolicySetting {
         }
     }
 
-    /// Writes the value as [`ModelConfig::parse`] reads it.
+    /// Writes the value as [`PolicySetting::parse`] reads it.
     pub fn value(self) -> String {
         match self {
             Self::MaxTokensPerUser(count) => count.to_string(),

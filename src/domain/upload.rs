@@ -103,7 +103,7 @@ pub struct UploadSpaces {
 }
 
 impl UploadSpaces {
-    /// Returns how many bytes they may hold, as [`UploadSpace::most`] does.
+    /// Returns how many bytes they may hold, as [`UploadSpace::limit_bytes`] does.
     pub fn most(self, free: u64, written: u64) -> UserQuotaLimits {
         UserQuotaLimits {
             per_user: self.per_user.limit_bytes(free, written),

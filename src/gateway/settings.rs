@@ -22,7 +22,7 @@ pub struct ProxyProtocolListeners {
     pub sftp: bool,
 }
 
-/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::ResolveMode`] asks
+/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::MinTransferRate`] asks
 /// for, unless a program that embeds the gateway says otherwise.
 pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::net::{DrainLimits, MinTransferRate};
 
-/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`ResolveMode`] asks for. Dropped
+/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`MinTransferRate`] asks for. Dropped
 /// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
 pub struct RequestBody {
     source: Option<BodySource>,
@@ -58,7 +58,7 @@ enum BodySource {
 /// Body of a request over HTTP/2.
 struct Http2Body {
     stream: RecvStream,
-    /// How much is still to come by `InodeContent-Length`.
+    /// How much is still to come by `Content-Length`.
     remaining: Option<u64>,
     /// Has `100 Continue` sent to a client that waits for it.
     send_continue: Option<oneshot::Sender<()>>,

@@ -34,7 +34,7 @@ impl SftpAttributes {
     /// OpenSSH's server does, for clients that ask for owner, mode and times in one request.
     ///
     /// # Errors
-    /// What `set` says of the last that it refused; [`Error::Owner`] when another owner than is shown is asked for.
+    /// What `set` says of the last that it refused; [`Error::OwnerChange`] when another owner than is shown is asked for.
     pub(super) fn apply(&self, mut set: impl FnMut(&AttributeChanges) -> Result<()>) -> Result<()> {
         let none = AttributeChanges::default();
         let at = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };

@@ -35,7 +35,7 @@ impl SftpHandle {
     /// Returns the file.
     ///
     /// # Errors
-    /// [`Error::WrongHandle`] for a directory.
+    /// [`Error::WrongHandleKind`] for a directory.
     pub(super) fn file(&self) -> Result<&OpenFile> {
         match &self.target {
             HandleTarget::File(file) => Ok(file),
@@ -46,7 +46,7 @@ impl SftpHandle {
     /// Writes at an offset (at the end, where the file was opened to append).
     ///
     /// # Errors
-    /// [`Error::WrongHandle`] for a directory; as [`OpenFile::write_at`].
+    /// [`Error::WrongHandleKind`] for a directory; as [`OpenFile::write_at`].
     pub(super) fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
         self.bytes_written = self.bytes_written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         Ok(self.file()?.write_at(data, offset)?)
@@ -96,7 +96,7 @@ impl SftpHandleTable {
     /// Returns something open.
     ///
     /// # Errors
-    /// [`Error::NoHandle`] when the id names nothing.
+    /// [`Error::InvalidHandle`] when the id names nothing.
     pub(super) fn get(&mut self, id: HandleId) -> Result<&mut SftpHandle> {
         self.open.get_mut(&id).ok_or(Error::InvalidHandle)
     }
@@ -104,7 +104,7 @@ impl SftpHandleTable {
     /// Returns an open file.
     ///
     /// # Errors
-    /// [`Error::NoHandle`] when the id names nothing, [`Error::WrongHandle`] for a directory.
+    /// [`Error::InvalidHandle`] when the id names nothing, [`Error::WrongHandleKind`] for a directory.
     pub(super) fn file(&self, id: HandleId) -> Result<&OpenFile> {
         self.open.get(&id).ok_or(Error::InvalidHandle)?.file()
     }
@@ -117,7 +117,7 @@ impl SftpHandleTable {
     /// Returns two different open things.
     ///
     /// # Errors
-    /// [`Error::NoHandle`] when an id names nothing, [`Error::SameFile`] when both name one.
+    /// [`Error::InvalidHandle`] when an id names nothing, [`Error::SameFile`] when both name one.
     pub(super) fn get_pair(&mut self, one: HandleId, other: HandleId) -> Result<(&mut SftpHandle, &mut SftpHandle)> {
         if one == other {
             return self.get(one).and(Err(Error::SameFile));
@@ -131,7 +131,7 @@ impl SftpHandleTable {
     /// Gives up an id.
     ///
     /// # Errors
-    /// [`Error::NoHandle`] when it names nothing.
+    /// [`Error::InvalidHandle`] when it names nothing.
     pub(super) fn remove(&mut self, id: HandleId) -> Result<SftpHandle> {
         self.open.remove(&id).ok_or(Error::InvalidHandle)
     }

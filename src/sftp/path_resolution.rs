@@ -23,7 +23,7 @@ impl ChannelWorker {
     /// Resolves the path of a file or directory; a link at its end is followed by whoever uses it.
     ///
     /// # Errors
-    /// [`tree::Error::NotFolder`] for a slash, or `..`, behind a file; what is missing before them is missing.
+    /// [`tree::Error::NotADirectory`] for a slash, or `..`, behind a file; what is missing before them is missing.
     pub(super) fn resolve_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
         let EntryPath { path, has_trailing_slash: slash, .. } = self.parse_path(bytes)?;
         if !slash || path.is_root() {
@@ -35,7 +35,7 @@ impl ChannelWorker {
     /// Resolves the path of an entry that is to be created, removed, renamed or linked.
     ///
     /// # Errors
-    /// [`Error::Dots`] for `.` and `..`, which name no entry; as [`ChannelWorker::path`], but for what a slash is behind:
+    /// [`Error::DotEntry`] for `.` and `..`, which name no entry; as [`ChannelWorker::resolve_path`], but for what a slash is behind:
     /// whether a directory is there, or will be, is the request's own question.
     pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         let last = bytes.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());

@@ -47,7 +47,7 @@ pub(super) fn create_database_file(state: &Path) -> Result<PathBuf> {
 /// Brings the schema up to date, where that is to be done.
 ///
 /// # Errors
-/// [`StoreError::Newer`], [`StoreError::Older`].
+/// [`StoreError::SchemaTooNew`], [`StoreError::SchemaTooOld`].
 pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: MigrationMode) -> Result<()> {
     let (found, latest) = (schema_version(connection)?, MIGRATION_STEPS.len());
     // One that is new, or too new, is for the migrations themselves.

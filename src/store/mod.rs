@@ -155,7 +155,7 @@ impl Store {
     /// Likewise, for whoever works beside a server or only looks: one of an older patgate is left as it is.
     ///
     /// # Errors
-    /// As [`Store::open`]; [`StoreError::Older`].
+    /// As [`Store::open`]; [`StoreError::SchemaTooOld`].
     pub fn open_without_migration(state: &Path) -> Result<Self> {
         Self::open_with(state, MigrationMode::Refuse)
     }

@@ -14,7 +14,7 @@ impl Store {
     /// Changes one key of the policy, as it is typed, and returns what holds then.
     ///
     /// # Errors
-    /// [`StoreError::ModelConfig`] for an unknown key or a bad value, and as [`Store::change_policy`].
+    /// [`StoreError::InvalidSetting`] for an unknown key or a bad value, and as [`Store::change_policy`].
     pub fn set_policy(&self, key: &str, value: &str) -> Result<Policy> {
         self.change_policy(&[PolicySetting::parse(key, value).map_err(StoreError::InvalidSetting)?])
     }
@@ -22,7 +22,7 @@ impl Store {
     /// Changes keys of the policy, all of them or none, and returns what holds then.
     ///
     /// # Errors
-    /// [`StoreError::ModelConfig`] when the default lifetime would be above the maximum.
+    /// [`StoreError::InvalidSetting`] when the default lifetime would be above the maximum.
     pub fn change_policy(&self, settings: &[PolicySetting]) -> Result<Policy> {
         self.write(WriteDurability::Synced, |t| {
             let before = read_policy(t)?;

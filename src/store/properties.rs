@@ -81,10 +81,10 @@ impl Store {
     /// space: the change may use the ballast then.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the node has ended, [`StoreError::Budget`] for more than the user may set.
+    /// [`StoreError::NotFound`] when the node has ended, [`StoreError::QuotaExceeded`] for more than the user may set.
     ///
-    /// [`StoreError::Missing`]: super::StoreError::Missing
-    /// [`StoreError::Budget`]: super::StoreError::Budget
+    /// [`StoreError::NotFound`]: super::StoreError::Missing
+    /// [`StoreError::QuotaExceeded`]: super::StoreError::Budget
     pub(crate) fn update_properties(
         &self,
         node: NodeId,

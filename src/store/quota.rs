@@ -25,7 +25,7 @@ impl Store {
     /// longest go before their time.
     ///
     /// # Errors
-    /// [`StoreError::Budget`] where none of his is dead.
+    /// [`StoreError::QuotaExceeded`] where none of his is dead.
     pub(super) fn make_room_for_token(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
         let UserQuotaLimits { per_user, total: in_all } = self.state_limits().tokens;
         let rows = |sql: &str, bound: u64| -> Result<bool> {
@@ -48,7 +48,7 @@ impl Store {
     /// within a transaction.
     ///
     /// # Errors
-    /// [`StoreError::Budget`].
+    /// [`StoreError::QuotaExceeded`].
     pub(super) fn fits_named_nodes(&self, c: &Connection, namer: Option<&Login>, more: u64) -> Result<()> {
         let UserQuotaLimits { per_user, total: in_all } = self.state_limits().named_nodes;
         if let Some(namer) = namer
@@ -70,7 +70,7 @@ impl Store {
     /// Refuses so many more bytes of dead properties by a user.
     ///
     /// # Errors
-    /// [`StoreError::Budget`]; [`StoreError::DiskFull`] while nothing may grow.
+    /// [`StoreError::QuotaExceeded`]; [`StoreError::DiskFull`] while nothing may grow.
     pub(crate) fn check_property_quota(&self, writer: &Login, more: u64) -> Result<()> {
         if more == 0 {
             return Ok(());
@@ -95,7 +95,7 @@ impl Store {
     /// Refuses so many more rows of nodes that a user has named.
     ///
     /// # Errors
-    /// [`StoreError::Budget`].
+    /// [`StoreError::QuotaExceeded`].
     pub(crate) fn may_name_nodes(&self, namer: &Login, more: usize) -> Result<()> {
         let more = u64::try_from(more).unwrap_or(u64::MAX);
         self.read(|c| self.fits_named_nodes(c, Some(namer), more))

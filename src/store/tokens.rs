@@ -248,8 +248,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Policy`] when the owner has as many live tokens as the policy gives,
-    /// [`StoreError::Missing`] for an unknown owner, parent or node, [`StoreError::Exists`] for a
-    /// taken id, [`StoreError::Chain`] when too many tokens stand above it.
+    /// [`StoreError::NotFound`] for an unknown owner, parent or node, [`StoreError::AlreadyExists`] for a
+    /// taken id, [`StoreError::ChainTooLong`] when too many tokens stand above it.
     pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
@@ -348,7 +348,7 @@ impl Store {
     /// Returns how many live tokens a user has.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn count_live_tokens(&self, login: &Login, now: UnixMillis) -> Result<u32> {
         self.snapshot(|c| count_live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW_SQL))
     }

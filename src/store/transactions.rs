@@ -21,7 +21,7 @@ impl Store {
     /// Runs a write in one transaction, which is undone when the closure fails.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] also while a part of the ballast is in use; [`StoreError::BusyToken`]; and what the closure says.
+    /// [`StoreError::DiskFull`] also while a part of the ballast is in use; [`StoreError::Busy`]; and what the closure says.
     pub(crate) fn write<T>(
         &self,
         durability: WriteDurability,

@@ -119,7 +119,7 @@ impl Store {
     /// Keeps what waits of an upload, in place of what is called alike.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the upload has ended.
+    /// [`StoreError::NotFound`] when the upload has ended.
     pub(crate) fn put_upload_part(
         &self,
         upload: i64,

@@ -34,7 +34,7 @@ impl Store {
     /// Makes a user that reaches nothing.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the login is taken.
+    /// [`StoreError::AlreadyExists`] when the login is taken.
     pub fn create_user(&self, login: &Login, roles: &[Role], now: UnixMillis) -> Result<()> {
         self.create_user_with_grants(login, &roles.iter().copied().collect(), &[], now)
     }
@@ -42,7 +42,7 @@ impl Store {
     /// Makes a user with its grants, or neither.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the login is taken, [`StoreError::Missing`] for an unknown node.
+    /// [`StoreError::AlreadyExists`] when the login is taken, [`StoreError::NotFound`] for an unknown node.
     pub fn create_user_with_grants(
         &self,
         login: &Login,
@@ -71,7 +71,7 @@ impl Store {
     /// Changes a user, all of it or nothing.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn update_user(&self, login: &Login, change: &UserUpdate, now: UnixMillis) -> Result<()> {
         // What gives anything is no reason to use the ballast.
         let gives = Cell::new(true);
@@ -123,7 +123,7 @@ impl Store {
     /// Disables a user: none of its tokens are accepted until it is enabled. One already disabled stays so.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn disable_user(&self, login: &Login, now: UnixMillis) -> Result<()> {
         let disable = |t: &Transaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, disable)
@@ -132,7 +132,7 @@ impl Store {
     /// Enables a user again.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn enable_user(&self, login: &Login) -> Result<()> {
         self.write(WriteDurability::Synced, |t| self.enable(t, (user_id(t, login)?, login)))
     }
@@ -140,7 +140,7 @@ impl Store {
     /// Deletes a user with its grants and tokens.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn delete_user(&self, login: &Login) -> Result<()> {
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
@@ -152,7 +152,7 @@ impl Store {
     /// Gives a user a permission on a node, in place of the one it had there.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login or node.
+    /// [`StoreError::NotFound`] for an unknown login or node.
     pub fn grant(&self, login: &Login, scope: Scope, now: UnixMillis) -> Result<()> {
         self.write(WriteDurability::Synced, |t| self.insert_grant(t, (user_id(t, login)?, login), scope, now))
     }
@@ -160,7 +160,7 @@ impl Store {
     /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn revoke_grant(&self, login: &Login, node: NodeId) -> Result<bool> {
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
@@ -179,7 +179,7 @@ impl Store {
     /// Returns a user's grants and where their nodes are now.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] for an unknown login.
+    /// [`StoreError::NotFound`] for an unknown login.
     pub fn grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         self.snapshot(|c| {
             let user = user_id(c, login)?;

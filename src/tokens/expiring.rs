@@ -24,11 +24,11 @@ pub struct TokenListSummary {
 }
 
 impl TokenService {
-    /// Returns the live tokens that end soon ([`crate::domain::TokenExpiry::ends_soon`]) and that the caller may look at, all or those of
+    /// Returns the live tokens that end soon ([`crate::domain::TokenExpiry::expires_soon`]) and that the caller may look at, all or those of
     /// one owner; `limit` of them by themselves.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::page`].
+    /// As [`TokenService::list`].
     pub fn expiring(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
         let (caller, filter) = self.visible_filter(who, owner)?;
         self.summarize(&caller, self.flushed_store().expiring_tokens(&filter, self.clock.now())?, limit)
@@ -38,7 +38,7 @@ impl TokenService {
     /// scopes name others besides, there may be more.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::page`].
+    /// As [`TokenService::list`].
     pub fn dangling(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
         let (caller, filter) = self.visible_filter(who, owner)?;
         let now = self.clock.now();

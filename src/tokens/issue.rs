@@ -124,7 +124,7 @@ impl TokenService {
     /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
     /// child: never wider, and dead with it. Made with roles for another user, it lives no longer than the
     /// token that asks. Its secret is sealed on the calling thread; where a server answers many callers, use
-    /// [`FullDiskTokens::issue_queued`].
+    /// [`TokenService::issue_queued`].
     ///
     /// # Errors
     /// [`Error`] for an unknown or disabled owner, one that is not the caller's to make tokens for, a
@@ -137,12 +137,12 @@ impl TokenService {
         self.store_issued(who, request, &secret, &sealed)
     }
 
-    /// As [`FullDiskTokens::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
+    /// As [`TokenService::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
     /// turn of the caller's user comes. Nothing is made when the future is dropped before `begin` was called, which
     /// is when the secret is sealed.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::issue`]; [`Error::BusyToken`] when as many secrets as may wait do so.
+    /// As [`TokenService::issue`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn issue_queued(
         &self,
         who: Principal,
@@ -279,7 +279,7 @@ impl TokenService {
         targets.iter().map(scope).collect()
     }
 
-    /// Makes sure that [`FullDiskTokens::resolve`] can turn scopes into nodes; names none.
+    /// Makes sure that [`TokenService::resolve_scopes`] can turn scopes into nodes; names none.
     fn check_scopes(
         &self,
         owner: &Login,

@@ -78,7 +78,7 @@ impl TokenService {
     /// Returns a token with what its owner and the tokens above it leave of its scopes and roles.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::find`].
+    /// As [`TokenService::find`].
     pub fn find_effective(&self, who: &Principal, id: TokenId) -> Result<EffectiveToken> {
         let record = self.find(who, id)?;
         let width = self.store.effective_access(id)?.ok_or(Error::UnknownToken(id))?.into_privileges();

@@ -78,7 +78,7 @@ impl TokenService {
     }
 
     /// Takes what holds the last uses of tokens in memory, so that what is shown is in force, and what runs argon2 for
-    /// all callers in turn ([`FullDiskTokens::issue_queued`], [`FullDiskTokens::rotate_queued`]).
+    /// all callers in turn ([`TokenService::issue_queued`], [`TokenService::rotate_queued`]).
     #[must_use]
     pub fn with_authenticator(self, auth: Authenticator) -> Self {
         Self { auth: Some(auth), ..self }
@@ -104,7 +104,7 @@ impl TokenService {
     /// Changes one key of the policy, as it is typed, and returns what holds then.
     ///
     /// # Errors
-    /// [`Error::ModelConfig`] for an unknown key or a bad value, and as [`FullDiskTokens::change_policy`].
+    /// [`Error::InvalidSetting`] for an unknown key or a bad value, and as [`TokenService::change_policy`].
     pub fn set_policy(&self, who: &Principal, key: &str, value: &str) -> Result<Policy> {
         who.authorized_caller()?.require_role(Role::ManagePolicy)?;
         self.change_policy(who, &[PolicySetting::parse(key, value).map_err(Error::InvalidSetting)?])
@@ -113,7 +113,7 @@ impl TokenService {
     /// Changes keys of the policy, all of them or none, and returns what holds then.
     ///
     /// # Errors
-    /// [`Error::Forbidden`]; [`Error::ModelConfig`] for a default lifetime above the maximum.
+    /// [`Error::Forbidden`]; [`Error::InvalidSetting`] for a default lifetime above the maximum.
     pub fn change_policy(&self, who: &Principal, settings: &[PolicySetting]) -> Result<Policy> {
         who.authorized_caller()?.require_role(Role::ManagePolicy)?;
         match self.audited_store(who).change_policy(settings) {

@@ -71,7 +71,7 @@ impl Principal {
     /// Waits for a turn of a call of the store; who has no session needs none.
     ///
     /// # Errors
-    /// [`Error::BusyToken`].
+    /// [`Error::Busy`].
     pub(super) async fn light_turn(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
@@ -80,7 +80,7 @@ impl Principal {
     /// Waits for another one, of work that has begun.
     ///
     /// # Errors
-    /// [`Error::BusyToken`] where all users together have too much waiting.
+    /// [`Error::Busy`] where all users together have too much waiting.
     pub(super) async fn light_turn_again(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)

@@ -47,9 +47,9 @@ impl TokenService {
     /// Does one round of clean-up: notes tokens that have expired, ends graces, removes tokens that have been dead for
     /// the policy's `token-retention`, and forgets events older than its `audit-retention`, counts a day later, and
     /// what is left of the sync journals of dead tokens, and of those that nobody asks for any more. Nothing is deleted
-    /// by age while the clock has just jumped ([`Clock::retention`]).
+    /// by age while the clock has just jumped ([`Clock::retention_time`]).
     ///
-    /// [`Clock::retention`]: crate::auth::Clock::retention
+    /// [`Clock::retention_time`]: crate::auth::Clock::retention_time
     ///
     /// # Errors
     /// [`super::Error::Store`]; what was done by then stays done.

@@ -29,7 +29,7 @@ impl TokenService {
     /// Ends one open session of a token, or all of them; returns how many. The token lives on.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::revoke`].
+    /// As [`TokenService::revoke`].
     pub fn close_sessions(
         &self,
         who: &Principal,

@@ -54,8 +54,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to change,
-    /// [`Error::ChangedMember`] when it is not as expected any more, [`Error::Dead`], and whatever would make it
-    /// wider: [`Error::Widens`], [`Error::OutsideReach`], [`Error::Longer`]; nothing is changed then.
+    /// [`Error::VersionConflict`] when it is not as expected any more, [`Error::TokenInactive`], and whatever would make it
+    /// wider: [`Error::WidensToken`], [`Error::OutsideAccess`], [`Error::ExtendsLifetime`]; nothing is changed then.
     pub fn narrow(
         &self,
         who: &Principal,
@@ -113,8 +113,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
-    /// [`Error::PreviousSecret`] for more than a day, [`Error::Dead`] for a token that is not accepted any more,
-    /// [`Error::Narrower`] for a token of the caller's own user that is wider than the calling one, and for any
+    /// [`Error::GraceTooLong`] for more than a day, [`Error::TokenInactive`] for a token that is not accepted any more,
+    /// [`Error::ExceedsCaller`] for a token of the caller's own user that is wider than the calling one, and for any
     /// with roles that lives longer. No secret was sealed then.
     pub fn rotate(&self, who: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
         self.authorize_rotation(&who.authorized_caller()?, id, grace)?;
@@ -122,10 +122,10 @@ impl TokenService {
         self.replace_secret(who, id, grace, secret, &sealed)
     }
 
-    /// As [`FullDiskTokens::rotate`], for a server; compare [`FullDiskTokens::issue_queued`].
+    /// As [`TokenService::rotate`], for a server; compare [`TokenService::issue_queued`].
     ///
     /// # Errors
-    /// As [`FullDiskTokens::rotate`]; [`Error::BusyToken`] when as many secrets as may wait do so.
+    /// As [`TokenService::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn rotate_queued(
         &self,
         who: Principal,
@@ -222,7 +222,7 @@ impl TokenService {
     /// the role to look it up.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::revoke`].
+    /// As [`TokenService::revoke`].
     pub fn revoke_one(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
         let caller = who.authorized_caller()?;
         self.revoke(who, &[id])?;

@@ -120,12 +120,12 @@ impl TokenService {
     /// Returns a user with its grants.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::user`].
+    /// As [`TokenService::user`].
     pub fn profile(&self, who: &Principal, login: &Login) -> Result<UserProfile> {
         self.complete_profile(self.user(who, login)?)
     }
 
-    /// Returns up to `limit` users with their grants, as [`FullDiskTokens::users`].
+    /// Returns up to `limit` users with their grants, as [`TokenService::users`].
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -155,7 +155,7 @@ impl TokenService {
     /// Returns what a user may reach and where that is now, dangling grants too.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::user`].
+    /// As [`TokenService::user`].
     pub fn grants(&self, who: &Principal, login: &Login) -> Result<Vec<LocatedScope>> {
         self.user(who, login)?;
         self.located_grants(login)
@@ -165,8 +165,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::Forbidden`], also for a grant of more than the caller itself may do there, and for a home that
-    /// was there before; [`Error::UserExists`], [`Error::NoPath`] for a grant on what is not there or hidden
-    /// from the caller, [`Error::NoHome`] where no home can be made.
+    /// was there before; [`Error::UserExists`], [`Error::PathNotFound`] for a grant on what is not there or hidden
+    /// from the caller, [`Error::HomeNotDirectory`] where no home can be made.
     pub fn create_user(&self, who: &Principal, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
         let caller = who.authorized_caller()?;
@@ -213,7 +213,7 @@ impl TokenService {
     /// Gives a user these roles and no others.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::change_user`].
+    /// As [`TokenService::update_user`].
     pub fn set_roles(&self, who: &Principal, login: &Login, roles: &Roles) -> Result<()> {
         let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)
@@ -222,7 +222,7 @@ impl TokenService {
     /// Gives a user a permission at a path, in place of the one it had there.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::NoPath`], [`Error::Forbidden`] without each role that the user has, and
+    /// [`Error::UnknownUser`], [`Error::PathNotFound`], [`Error::Forbidden`] without each role that the user has, and
     /// for more than the caller itself may do there.
     pub fn grant(&self, who: &Principal, login: &Login, grant: &Grant) -> Result<NodeId> {
         self.require_managed(who, login)?;
@@ -235,7 +235,7 @@ impl TokenService {
     /// Takes a grant back, a dangling one too.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::NoGrant`] when there is none, [`Error::Forbidden`] without each
+    /// [`Error::UnknownUser`], [`Error::GrantNotFound`] when there is none, [`Error::Forbidden`] without each
     /// role that the user has.
     pub fn revoke_grant(&self, who: &Principal, login: &Login, place: &GrantTarget) -> Result<()> {
         self.require_managed(who, login)?;
@@ -252,7 +252,7 @@ impl TokenService {
     /// Disables a user: none of its tokens are accepted until it is enabled.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::change_user`].
+    /// As [`TokenService::update_user`].
     pub fn disable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)
@@ -261,7 +261,7 @@ impl TokenService {
     /// Enables a user again.
     ///
     /// # Errors
-    /// As [`FullDiskTokens::change_user`].
+    /// As [`TokenService::update_user`].
     pub fn enable_user(&self, who: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(false), ..UserUpdate::default() };
         self.update_user(who, login, &change).map(drop)

@@ -120,7 +120,7 @@ impl View {
         self.open_with_permissions(&grounds, path, needed, how)
     }
 
-    /// As [`View::open`], by permissions that were looked up before.
+    /// As [`View::open_entry`], by permissions that were looked up before.
     pub(super) fn open_with_permissions(
         &self,
         grounds: &PermissionSet,
@@ -153,7 +153,7 @@ impl View {
         Ok(OpenEntry { file, stat, path: at, permission })
     }
 
-    /// As [`View::open`] to read, of a file that is reached without links and without waiting for a disk;
+    /// As [`View::open_entry`] to read, of a file that is reached without links and without waiting for a disk;
     /// none otherwise, and wherever it is not allowed.
     pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<OpenEntry> {
         let grounds = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
@@ -238,13 +238,13 @@ impl View {
     /// replaced itself.
     ///
     /// # Errors
-    /// [`Error::IsFolder`]; [`Error::Forbidden`] when path or folder can be seen but not written,
+    /// [`Error::IsADirectory`]; [`Error::Forbidden`] when path or folder can be seen but not written,
     /// [`Error::NoParent`] when the folder is absent.
     pub(super) fn write_slot(&self, path: &TreePath) -> Result<(EntrySlot, Option<Stat>)> {
         self.resolve_write_slot(path, MAX_SYMLINKS).inspect_err(|_| self.audit_denial(TreeOperation::Write, path))
     }
 
-    /// As [`View::writable`], over at most so many links that lead nowhere.
+    /// As [`View::write_slot`], over at most so many links that lead nowhere.
     fn resolve_write_slot(&self, path: &TreePath, links: usize) -> Result<(EntrySlot, Option<Stat>)> {
         let spot = match self.slot_for_operation(TreeOperation::Create, path) {
             Ok(spot) => spot,

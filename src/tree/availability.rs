@@ -1,6 +1,6 @@
 //! Whether the tree is the one that nodes were named in, and is there.
 //!
-//! At start the served folder is recognised by its marker; while it is served, [`Tree::look`] compares what its path
+//! At start the served folder is recognised by its marker; while it is served, [`Tree::check_availability`] compares what its path
 //! shows with what is held open, and lets nothing be served meanwhile that is gone ([`TreeOutage`]). Nothing that would end a
 //! node, or conclude an intent, is done by what stands there in its place. A file system that is mounted in the tree is
 //! recognised in the same way once a node was named in it.
@@ -30,7 +30,7 @@ struct MountFingerprint {
 /// Tells that the served folder is the one that nodes were named in. One without nodes may be any.
 ///
 /// # Errors
-/// [`Error::OtherTree`].
+/// [`Error::TreeMismatch`].
 pub(super) fn verify_root(host: &ServedFs, index: &NodeIndex) -> Result<()> {
     let store = index.store();
     let Some(row) = store.node_at(&TreePath::root())? else { return Ok(()) };

@@ -64,7 +64,7 @@ impl FileEditor {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
             EditorBackend::InPlace(editor) => editor.read_at(buffer, offset),
@@ -77,7 +77,7 @@ impl FileEditor {
     /// token's life are checked each time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
+    /// [`Error::TooLarge`], [`Error::TypeNotAllowed`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.0 {
             EditorBackend::InPlace(editor) => editor.write_at(data, offset),
@@ -110,7 +110,7 @@ impl FileEditor {
     /// Writes to disk what is in place; a copy is written when it is closed.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
+    /// [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.0 {
             EditorBackend::InPlace(editor) => editor.sync(),
@@ -122,8 +122,8 @@ impl FileEditor {
     /// does the same to a file in place without telling of errors, and discards a copy.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk; for a copy, what
-    /// [`ModelUpload::commit`] says: the old content stands then.
+    /// [`Error::NoSpace`] or [`Error::Filesystem`] when what was written may not be on disk; for a copy, what
+    /// [`StagedUpload::commit`] says: the old content stands then.
     pub fn close(self) -> Result<()> {
         match self.0 {
             EditorBackend::InPlace(editor) => editor.close(),

@@ -349,7 +349,7 @@ fn mark_of(time: Timestamp) -> u64 {
     (u64::from(time.nanos) + second_shift(time.seconds)) % NANOS_PER_SECOND.cast_unsigned()
 }
 
-/// Spreads seconds over a second (the finaliser of SplitMix64).
+/// Spreads seconds over a second (the finaliser of Random).
 fn second_shift(seconds: i64) -> u64 {
     let mut z = seconds.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

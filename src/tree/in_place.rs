@@ -100,7 +100,7 @@ impl InPlaceEdit {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] where it was not opened to be read, [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         if !self.mode.read {
@@ -157,7 +157,7 @@ impl InPlaceEdit {
     /// Writes to disk.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
+    /// [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
     pub(super) fn sync(&self) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.file.sync()?)
@@ -167,7 +167,7 @@ impl InPlaceEdit {
     /// Dropping does the same without telling of errors.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Host`] when what was written may not be on disk.
+    /// [`Error::NoSpace`] or [`Error::Filesystem`] when what was written may not be on disk.
     pub(super) fn close(self) -> Result<()> {
         self.settle_and_sync()
     }

@@ -102,7 +102,7 @@ impl NodeIndex {
     ///
     /// # Errors
     /// [`Error::Absent`] when nothing is there, [`Error::Unsupported`] for a symbolic link,
-    /// [`Error::OtherTree`] when the served folder is not the one that nodes were named in.
+    /// [`Error::TreeMismatch`] when the served folder is not the one that nodes were named in.
     pub(super) fn assign_id(&self, path: &TreePath) -> Result<NodeId> {
         self.mint_for(path, None)
     }
@@ -214,7 +214,7 @@ impl NodeIndex {
     }
 
     /// Announces a move in one step; to be followed at once by the rename on the host and
-    /// [`RandomChange::finish`]. The thread must not name nodes in between.
+    /// [`IndexChange::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_move(&self, from: &TreePath, to: &TreePath) -> Result<IndexChange<'_>> {
         self.begin_change(from, IntentAction::Move(to.clone()))
     }
@@ -233,7 +233,7 @@ impl NodeIndex {
     }
 
     /// Announces a removal, be it for ever or into staging; to be followed at once by the host's change
-    /// and [`RandomChange::finish`]. The thread must not name nodes in between.
+    /// and [`IndexChange::finish`]. The thread must not name nodes in between.
     pub(super) fn begin_remove(&self, path: &TreePath) -> Result<IndexChange<'_>> {
         self.begin_change(path, IntentAction::Remove)
     }
@@ -488,7 +488,7 @@ impl NodeIndex {
     }
 }
 
-/// A move or removal under way. Dropped without [`RandomChange::finish`], it is concluded by what the host
+/// A move or removal under way. Dropped without [`IndexChange::finish`], it is concluded by what the host
 /// shows: mostly that it refused.
 #[must_use = "the host changes next, and then the change is finished"]
 pub(super) struct IndexChange<'a> {

@@ -229,7 +229,7 @@ impl LockTable {
     /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
     ///
     /// # Errors
-    /// [`Error::Precondition`] when the token names no such lock.
+    /// [`Error::PreconditionFailed`] when the token names no such lock.
     pub(super) fn refresh(
         &self,
         path: &TreePath,
@@ -258,7 +258,7 @@ impl LockTable {
     /// Ends a lock of the user that covers the path (RFC 4918 section 9.11).
     ///
     /// # Errors
-    /// [`Error::Precondition`] when the token names no lock there, [`Error::Forbidden`] when it is
+    /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it is
     /// another user's.
     pub(super) fn release(&self, path: &TreePath, token: &LockToken, login: &Login) -> Result<()> {
         let _request = self.requests.lock();

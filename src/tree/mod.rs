@@ -157,7 +157,7 @@ impl Tree {
     /// uploads.
     ///
     /// # Errors
-    /// [`Error::OtherTree`] when it is not the folder that nodes were named in, [`Error::Host`] when the folder can't be
+    /// [`Error::TreeMismatch`] when it is not the folder that nodes were named in, [`Error::Filesystem`] when the folder can't be
     /// used or another server uses it or the state, [`Error::Store`] when the store can't.
     pub fn open(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
         let alone = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
@@ -268,7 +268,7 @@ impl Tree {
     /// whether it is this that made it.
     ///
     /// # Errors
-    /// [`Error::Exists`] when something else stands there or on the way.
+    /// [`Error::AlreadyExists`] when something else stands there or on the way.
     pub fn ensure_directory(&self, path: &TreePath) -> Result<bool> {
         let host = &self.shared.fs;
         host.check_available()?;
@@ -306,7 +306,7 @@ impl Tree {
     /// Tells that a folder is the one that the nodes of a store were named in.
     ///
     /// # Errors
-    /// [`Error::OtherTree`]; [`Error::Host`], [`Error::Store`].
+    /// [`Error::TreeMismatch`]; [`Error::Filesystem`], [`Error::Store`].
     pub fn verify_root(root: &Path, store: &Store) -> Result<()> {
         let host = Arc::new(ServedFs::open(root, None).map_err(Error::Filesystem)?);
         let hands = FsHostAccess::new(Arc::clone(&host), BackgroundDeletes::default());

@@ -120,7 +120,7 @@ impl OpenFile {
     /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a file that was not opened to be read; [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] for a file that was not opened to be read; [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.handle {
             OpenFileHandle::Read(reader, _) => reader.read_at(buffer, offset),
@@ -135,7 +135,7 @@ impl OpenFile {
     /// Writes all of `data` at an offset, or at the end where the file was opened to append.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::WrongType`],
+    /// [`Error::WrongOpenMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::TypeNotAllowed`],
     /// [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.handle {
@@ -176,7 +176,7 @@ impl OpenFile {
     /// Sets attributes, now or with the commit.
     ///
     /// # Errors
-    /// As [`OpenFile::write_at`]; [`Error::WrongMode`] for the size of a file that was opened only to be read;
+    /// As [`OpenFile::write_at`]; [`Error::WrongOpenMode`] for the size of a file that was opened only to be read;
     /// [`Error::Forbidden`].
     pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         match &self.handle {
@@ -197,7 +197,7 @@ impl OpenFile {
     /// Writes to disk what is in place; of what is staged, tells whether its commit would still be let through.
     ///
     /// # Errors
-    /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Host`], [`Error::SessionEnded`].
+    /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.handle {
             OpenFileHandle::Read(..) => Ok(()),
@@ -212,7 +212,7 @@ impl OpenFile {
     /// Returns the room on the file system of the file.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::Filesystem`].
     pub fn space(&self) -> Result<FilesystemSpace> {
         match &self.handle {
             OpenFileHandle::Read(reader, _) => Ok(filesystem_space(reader.file())?),
@@ -226,7 +226,7 @@ impl OpenFile {
     /// Tells whether both are one file.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::Filesystem`].
     pub fn is_same_file(&self, other: &OpenFile) -> Result<bool> {
         Ok(self.file_stat()?.is_same_file(&other.file_stat()?))
     }

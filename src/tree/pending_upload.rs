@@ -141,7 +141,7 @@ impl Tree {
     /// Ends an unfinished upload, with all that waits of it.
     ///
     /// # Errors
-    /// [`Error::Store`]: it stays then, and the next start finds it again. [`Error::Host`]: it has ended, and the next
+    /// [`Error::Store`]: it stays then, and the next start finds it again. [`Error::Filesystem`]: it has ended, and the next
     /// start removes what is left in staging.
     pub fn discard_upload<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a StagedPart>) -> Result<()> {
         self.shared.index.store().delete_upload(upload)?;
@@ -151,7 +151,7 @@ impl Tree {
     /// Discards one part of an unfinished upload.
     ///
     /// # Errors
-    /// As [`Tree::discard`].
+    /// As [`Tree::discard_upload`].
     pub fn discard_part(&self, upload: i64, name: &[u8], StagedPart(kept): &StagedPart) -> Result<()> {
         self.shared.index.store().delete_upload_part(upload, name)?;
         Ok(kept.discard()?)
@@ -160,7 +160,7 @@ impl Tree {
     /// Returns how many bytes are free on the file system of the served folder.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::Filesystem`].
     pub fn free_bytes(&self) -> Result<u64> {
         Ok(self.shared.fs.root()?.space()?.available)
     }
@@ -177,7 +177,7 @@ impl StagedPart {
     /// Discards a part of which nothing is written down any more: another has its name.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::Filesystem`].
     pub fn discard(&self) -> Result<()> {
         Ok(self.0.discard()?)
     }
@@ -188,7 +188,7 @@ impl StagedUpload {
     /// client calls it and which request began it. Returns the number of the upload.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Host`]; it is discarded then.
+    /// [`Error::Store`], [`Error::Filesystem`]; it is discarded then.
     pub fn suspend(self, name: &[u8], request: &[u8], now: UnixMillis) -> Result<(i64, StagedPart)> {
         self.persist_with(|view, kept| {
             let part = upload_part(&kept, b"", 0);
@@ -204,7 +204,7 @@ impl StagedUpload {
     /// Copies all of a part, which is `size` bytes, to an offset; returns where it ends.
     ///
     /// # Errors
-    /// As [`ModelUpload::write_at`].
+    /// As [`StagedUpload::write_at`].
     pub fn copy_part(&self, StagedPart(kept): &StagedPart, size: u64, offset: u64) -> Result<u64> {
         self.copy_retained(kept, size, offset)
     }
@@ -217,7 +217,7 @@ impl View {
     ///
     /// # Errors
     /// As for [`View::stage`]; [`Error::Forbidden`] also where what is there may not be read. Its commit fails with
-    /// [`Error::Precondition`] when the file has changed meanwhile.
+    /// [`Error::PreconditionFailed`] when the file has changed meanwhile.
     pub fn stage_existing(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<(StagedUpload, u64)> {
         let (spot, stat) = self.write_slot(path)?;
         self.check_create_locks(&spot, stat.as_ref(), claim)?;
@@ -297,7 +297,7 @@ impl View {
     /// Writes a deposit to disk, where durability asks for it.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::Filesystem`].
     pub fn sync_part(&self, deposit: IncomingPart) -> Result<SyncedPart> {
         let IncomingPart { file, staged, size } = deposit;
         if self.is_synced() {
@@ -322,7 +322,7 @@ impl View {
     /// Writes down that the first `size` bytes of an upload are there.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Host`]; [`Error::Absent`] where it has ended.
+    /// [`Error::Store`], [`Error::Filesystem`]; [`Error::Absent`] where it has ended.
     pub fn record_progress(
         &self,
         upload: i64,

@@ -51,7 +51,7 @@ impl FileReader {
     /// Returns what the file is now.
     ///
     /// # Errors
-    /// As [`AuditPageReader::read_at`].
+    /// As [`FileReader::read_at`].
     pub fn stat(&self) -> Result<Entry> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.access.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
@@ -66,11 +66,11 @@ impl FileReader {
         Ok(self.file.read_at(buffer, offset)?)
     }
 
-    /// As [`AuditPageReader::read_at`] for bytes that the file has, if they are in memory: it never waits for a
+    /// As [`FileReader::read_at`] for bytes that the file has, if they are in memory: it never waits for a
     /// disk, so that a runtime may call it.
     ///
     /// # Errors
-    /// As [`AuditPageReader::read_at`]; [`super::Error::Host`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
+    /// As [`FileReader::read_at`]; [`super::Error::Filesystem`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
     pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_cached_at(buffer, offset)?)
@@ -79,7 +79,7 @@ impl FileReader {
     /// Sets mode and times of the file, where the session may write it.
     ///
     /// # Errors
-    /// [`Error::WrongMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::SessionEnded`].
     pub(super) fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         if attributes.size.is_some() {

@@ -38,7 +38,7 @@ impl Tree {
     /// that were under way in the old one are forgotten.
     ///
     /// # Errors
-    /// [`Error::Host`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
+    /// [`Error::Filesystem`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
     /// can't be written to; [`Error::Store`].
     pub fn reattach(options: &TreeOptions, store: &Store, bind: bool) -> Result<Vec<NodeReattachment>> {
         let _alone =

@@ -169,7 +169,7 @@ impl StagedUpload {
     /// Goes on with an upload that was cut, for a slot that the check let through and where nothing stands.
     ///
     /// # Errors
-    /// [`super::Error::Host`] when its content can't be opened; it is discarded then.
+    /// [`super::Error::Filesystem`] when its content can't be opened; it is discarded then.
     pub(super) fn resume_interrupted(view: &View, spot: &EntrySlot, cut: InterruptedUpload) -> Result<Option<Self>> {
         let (mode, cut_at) = (cut.mode, Some(cut.interrupted_at));
         let Some(content) = cut.into_content() else { return Ok(None) };
@@ -303,7 +303,7 @@ impl StagedUpload {
     /// refused the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::WrongType`] as
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::TypeNotAllowed`] as
     /// soon as the first bytes tell.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write_checked(data, offset).inspect_err(|_| self.write_failed.store(true, Ordering::Release))
@@ -357,7 +357,7 @@ impl StagedUpload {
     /// Sets attributes of what will be committed; times set here survive the commit.
     ///
     /// # Errors
-    /// As [`ModelUpload::write_at`].
+    /// As [`StagedUpload::write_at`].
     pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         self.check_writable()?;
         if let Some(size) = attributes.size {
@@ -377,7 +377,7 @@ impl StagedUpload {
     /// Labels what will be committed with these tags, in place of those that stand there.
     ///
     /// # Errors
-    /// [`Error::WrongTag`].
+    /// [`Error::TagNotAllowed`].
     pub fn set_tags(&self, tags: Vec<FileTag>) -> Result<()> {
         self.access.view().check_tags(&tags)?;
         *self.tags.lock() = Some(tags);

@@ -33,7 +33,7 @@ impl UploadRegistry {
     /// Removes a directory that has to be empty, unless an upload is under way into it. None begins meanwhile.
     ///
     /// # Errors
-    /// [`Error::NotEmpty`], as if the file were there already; what `remove` says.
+    /// [`Error::DirectoryNotEmpty`], as if the file were there already; what `remove` says.
     pub(super) fn remove_empty<T>(&self, directory: &Stat, remove: impl FnOnce() -> Result<T>) -> Result<T> {
         let under_way = self.0.lock();
         if under_way.contains_key(&(directory.device, directory.inode)) {
@@ -46,7 +46,7 @@ impl UploadRegistry {
     /// meanwhile.
     ///
     /// # Errors
-    /// [`Error::UploadUnderWay`]; what `remove` says.
+    /// [`Error::UploadInProgress`]; what `remove` says.
     pub(super) fn remove_all<T>(
         &self,
         host: &ServedFs,
@@ -61,7 +61,7 @@ impl UploadRegistry {
     /// Tells whether an upload is under way anywhere in a directory.
     ///
     /// # Errors
-    /// [`Error::UploadUnderWay`].
+    /// [`Error::UploadInProgress`].
     pub(super) fn check_no_uploads(&self, host: &ServedFs, path: &TreePath) -> Result<()> {
         self.check_none_below(&self.0.lock(), host, path)
     }

@@ -1,5 +1,5 @@
 //! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530, `Digest` of
-//! RFC 3230, `InodeContent-MD5`), reckoned while the content comes in, and those that they ask for.
+//! RFC 3230, `Content-MD5`), reckoned while the content comes in, and those that they ask for.
 //!
 //! A digest that nobody here can reckon is passed over, as RFC 9530 section 6 has it; one that can be must hold.
 
@@ -94,7 +94,7 @@ impl ContentChecksums {
     /// `oc:checksums` has it.
     ///
     /// # Errors
-    /// [`Error::Checksum`].
+    /// [`Error::ChecksumMismatch`].
     pub(super) fn verify(self) -> Result<Option<String>> {
         if !self.expected.into_iter().all(|one| one.hasher.finish() == one.digest) {
             return Err(Error::ChecksumMismatch);

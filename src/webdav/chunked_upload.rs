@@ -54,7 +54,7 @@ impl UnfinishedUploadContext<'_> {
 /// Answers a request below `/remote.php/dav/uploads/USER/`: for an upload, or a part of it.
 ///
 /// # Errors
-/// [`Error::Elsewhere`] for one that is not there or another token's, and what the tree says.
+/// [`Error::NotFound`] for one that is not there or another token's, and what the tree says.
 pub(super) async fn handle(
     verb: DavMethod,
     place: &ChunkPath,

@@ -15,7 +15,7 @@ use crate::tree::{self, AttributeChanges, PropertyChange, WriteConditions};
 /// Answers MKCOL.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a body of any kind, and what the tree says.
+/// [`Error::UnsupportedMediaType`] for a body of any kind, and what the tree says.
 pub(super) async fn mkcol(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let modified = headers::oc_mtime(&call.headers)?;
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;

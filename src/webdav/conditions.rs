@@ -153,7 +153,7 @@ impl RequestConditions {
     /// Judges the `If` header.
     ///
     /// # Errors
-    /// [`tree::Error::Precondition`] when none of its lists holds.
+    /// [`tree::Error::PreconditionFailed`] when none of its lists holds.
     pub(super) fn evaluate_if_header(&self, around: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         let Some(listed) = &self.if_header else { return Ok(()) };
         let look = |resource: Option<&[u8]>| match resource {
@@ -172,7 +172,7 @@ impl RequestConditions {
     /// Judges all conditions of a request that changes something at `path`.
     ///
     /// # Errors
-    /// [`tree::Error::Precondition`] when one does not hold.
+    /// [`tree::Error::PreconditionFailed`] when one does not hold.
     pub(super) fn evaluate_write(&self, around: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         if !self.apply_to_writes() {
             return Ok(());

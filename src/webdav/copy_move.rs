@@ -16,7 +16,7 @@ use crate::tree::{self, OverwriteMode};
 /// Answers COPY and MOVE.
 ///
 /// # Errors
-/// [`Error::Foreign`], [`Error::EffectiveGrant`] and [`Error::Destination`] for destinations that can't be, and what the tree
+/// [`Error::ForeignDestination`], [`Error::EffectiveGrant`] and [`Error::InvalidDestination`] for destinations that can't be, and what the tree
 /// says of the source.
 pub(super) async fn handle(call: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let below = call.destination()?;

@@ -134,7 +134,7 @@ impl From<RequestBodyError> for Error {
 /// Runs work that blocks where blocking is allowed.
 ///
 /// # Errors
-/// What the work says; [`Error::Lost`] when it panicked.
+/// What the work says; [`Error::TaskPanicked`] when it panicked.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::TaskPanicked))
 }
@@ -143,7 +143,7 @@ pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Resul
 /// its connection is gone, the work is cancelled; what has had its effect is done.
 ///
 /// # Errors
-/// As [`blocking`]; [`Error::BusyToken`].
+/// As [`blocking`]; [`Error::Busy`].
 pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -169,6 +169,13 @@ pub(super) struct DavErrorContext<'a> {
     pub(super) target: Option<(&'a ClientRoot, &'a TreePath)>,
     /// Whether the place that the error names is a folder.
     pub(super) names_directory: bool,
+}
+
+impl DavErrorContext<'_> {
+    /// Returns the context of a request that was refused before its target was known.
+    pub(super) fn without_target(method: Option<DavMethod>) -> Self {
+        Self { method, target: None, names_directory: false }
+    }
 }
 
 impl Error {

@@ -25,7 +25,7 @@ const WANT_REPR_DIGEST: &str = "want-repr-digest";
 /// Answers GET and HEAD.
 ///
 /// # Errors
-/// What the tree says, and [`tree::Error::Precondition`].
+/// What the tree says, and [`tree::Error::PreconditionFailed`].
 pub(super) async fn handle(call: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     if let Some(response) = respond_from_cache(call) {
         return Ok(response);

@@ -82,7 +82,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Reads `ModelLock-SourceToken` (section 10.5); a URL without the angle brackets, too, as some clients send it.
+/// Reads `Lock-Token` (section 10.5); a URL without the angle brackets, too, as some clients send it.
 ///
 /// # Errors
 /// [`Error::Malformed`] when it is not there or no URL.
@@ -103,7 +103,7 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     brief || preferences.any(|one| one.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
-/// Headers in which clients announce the length of a whole file beside `InodeContent-Length`, or in place of it where the
+/// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
 /// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
 const FILE_LENGTH_HEADERS: [&str; 4] =
     [EXPECTED_ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
@@ -119,7 +119,7 @@ pub(super) enum AnnouncedLength {
     Part,
 }
 
-/// Returns the largest length that a request announces beside `InodeContent-Length`: a shorter body was cut.
+/// Returns the largest length that a request announces beside `Content-Length`: a shorter body was cut.
 ///
 /// # Errors
 /// [`Error::Malformed`] when one is no number or there twice.
@@ -146,7 +146,7 @@ pub(super) fn oc_mtime(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> 
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
-/// Reads `X-PatgateTarget-EtagTracker`: the tags that an upload gets, none of them where it is empty.
+/// Reads `X-Patgate-Tags`: the tags that an upload gets, none of them where it is empty.
 ///
 /// # Errors
 /// [`Error::Malformed`] when one of them is no tag.

@@ -3,7 +3,7 @@
 //! Every request passes one guard first: [`request_context`] proves the caller and reads the path, the destination,
 //! the conditions and the lock tokens; a verb is a file that turns them into one operation of the view;
 //! [`error`] turns what was refused into a status, last. What blocks runs off the runtime, in one step
-//! where one is enough, and long answers are made while they are sent ([`crate::http::streamed`]).
+//! where one is enough, and long answers are made while they are sent ([`crate::http::streamed_body`]).
 
 mod adaptive_blocking;
 mod checksum;
@@ -36,6 +36,8 @@ mod unfinished_uploads;
 mod upload_quota;
 mod write_range;
 mod xml;
+
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
@@ -109,9 +111,7 @@ impl Webdav {
                     response.extensions_mut().insert(AuthenticatedSession(session));
                     response
                 }
-                Err(error) => {
-                    error.into_response(DavErrorContext { method: verb, target: None, names_directory: false })
-                }
+                Err(error) => error.into_response(DavErrorContext::without_target(verb)),
             }
         };
         set_security_headers(response.headers_mut());
@@ -126,18 +126,10 @@ impl Webdav {
         session: Session,
     ) -> Response<ResponseBody> {
         let Some(verb) = verb else {
-            return unsupported_method(&head).into_response(DavErrorContext {
-                method: verb,
-                target: None,
-                names_directory: false,
-            });
+            return unsupported_method(&head).into_response(DavErrorContext::without_target(None));
         };
         if !body.is_end_stream() && has_content_coding(&head.headers) {
-            return Error::UnsupportedContentCoding.into_response(DavErrorContext {
-                method: Some(verb),
-                target: None,
-                names_directory: false,
-            });
+            return Error::UnsupportedContentCoding.into_response(DavErrorContext::without_target(Some(verb)));
         }
         if verb == DavMethod::Options {
             session.record_use();
@@ -150,45 +142,16 @@ impl Webdav {
             }
             Ok(OutsideTreeOutcome::InTree(head)) => head,
             Err(error) => {
-                return error.into_response(DavErrorContext {
-                    method: Some(verb),
-                    target: None,
-                    names_directory: false,
-                });
+                return error.into_response(DavErrorContext::without_target(Some(verb)));
             }
         };
         let call = match RequestContext::new(verb, head, &self.tree, session.clone(), self.auth.now()).await {
             Ok(call) => call,
             Err(error) => {
-                return error.into_response(DavErrorContext {
-                    method: Some(verb),
-                    target: None,
-                    names_directory: false,
-                });
+                return error.into_response(DavErrorContext::without_target(Some(verb)));
             }
         };
-        let result = match verb {
-            // Answered above, whatever the path is: the answer tells nothing of it.
-            DavMethod::Options => Ok(options_response()),
-            DavMethod::Get | DavMethod::Head => get::handle(&call).await,
-            DavMethod::Put if call.headers.contains_key("upload-complete") => {
-                resumable_upload::create(&call, body, &self.uploads, &self.adaptive_blocking).await
-            }
-            DavMethod::Post if !call.headers.contains_key("upload-complete") => {
-                Err(Error::MethodNotAllowed(method::TREE_METHODS))
-            }
-            DavMethod::Post => resumable_upload::create(&call, body, &self.uploads, &self.adaptive_blocking).await,
-            DavMethod::Put => put::handle(&call, body, &self.adaptive_blocking).await,
-            DavMethod::Patch => put::patch(&call, body).await,
-            DavMethod::Delete => collection::delete(&call).await,
-            DavMethod::Mkcol => collection::mkcol(&call, body).await,
-            DavMethod::Propfind => propfind::handle(&call, body, self.options).await,
-            DavMethod::Report => report::handle(&call, body).await,
-            DavMethod::Proppatch => proppatch::handle(&call, body).await,
-            DavMethod::Copy | DavMethod::Move => copy_move::handle(&call).await,
-            DavMethod::Lock => lock::lock(&call, body).await,
-            DavMethod::Unlock => lock::unlock(&call).await,
-        };
+        let result = self.handle_in_tree(verb, &call, body).await;
         match result {
             Ok(response) => {
                 session.record_use();
@@ -202,6 +165,37 @@ impl Webdav {
                     names_directory: folder,
                 })
             }
+        }
+    }
+
+    /// Has the file of the method answer a request for the tree.
+    async fn handle_in_tree(
+        &self,
+        verb: DavMethod,
+        call: &Arc<RequestContext>,
+        body: &mut RequestBody,
+    ) -> Result<Response<ResponseBody>> {
+        match verb {
+            // Answered above, whatever the path is: the answer tells nothing of it.
+            DavMethod::Options => Ok(options_response()),
+            DavMethod::Get | DavMethod::Head => get::handle(call).await,
+            DavMethod::Put if call.headers.contains_key("upload-complete") => {
+                resumable_upload::create(call, body, &self.uploads, &self.adaptive_blocking).await
+            }
+            DavMethod::Post if !call.headers.contains_key("upload-complete") => {
+                Err(Error::MethodNotAllowed(method::TREE_METHODS))
+            }
+            DavMethod::Post => resumable_upload::create(call, body, &self.uploads, &self.adaptive_blocking).await,
+            DavMethod::Put => put::handle(call, body, &self.adaptive_blocking).await,
+            DavMethod::Patch => put::patch(call, body).await,
+            DavMethod::Delete => collection::delete(call).await,
+            DavMethod::Mkcol => collection::mkcol(call, body).await,
+            DavMethod::Propfind => propfind::handle(call, body, self.options).await,
+            DavMethod::Report => report::handle(call, body).await,
+            DavMethod::Proppatch => proppatch::handle(call, body).await,
+            DavMethod::Copy | DavMethod::Move => copy_move::handle(call).await,
+            DavMethod::Lock => lock::lock(call, body).await,
+            DavMethod::Unlock => lock::unlock(call).await,
         }
     }
 }
@@ -291,7 +285,7 @@ fn set_security_headers(headers: &mut HeaderMap) {
 /// Reads a body of XML; `limit` is as much as is taken of it.
 ///
 /// # Errors
-/// [`Error::TooLong`] past the limit, [`Error::Cut`] when it ends before its end, [`Error::TooSlow`].
+/// [`Error::BodyTooLarge`] past the limit, [`Error::Truncated`] when it ends before its end, [`Error::TooSlow`].
 async fn read_small_body(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::BodyTooLarge);

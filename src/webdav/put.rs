@@ -45,7 +45,7 @@ pub(super) async fn handle(
 /// Answers PATCH of a part of a file (`X-Update-Range`).
 ///
 /// # Errors
-/// As [`answer`]; [`Error::Unsupported`] for any other kind of body.
+/// As [`answer`]; [`Error::UnsupportedMediaType`] for any other kind of body.
 pub(super) async fn patch(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some(PARTIAL_UPDATE_MEDIA_TYPE) {
@@ -79,7 +79,7 @@ async fn receive_and_commit(mut transfer: PutUpload, body: &mut RequestBody) -> 
 /// announces of all of it, and cancelled then when the connection goes.
 ///
 /// # Errors
-/// What `work` says; [`Error::BusyToken`].
+/// What `work` says; [`Error::Busy`].
 pub(super) async fn conclude<T: Send + 'static>(
     call: &RequestContext,
     reads_back: bool,
@@ -95,7 +95,7 @@ pub(super) async fn conclude<T: Send + 'static>(
 struct PutUpload {
     context: Arc<RequestContext>,
     content_length: Option<u64>,
-    /// Length that other headers than `InodeContent-Length` announce.
+    /// Length that other headers than `Content-Length` announce.
     expected_length: Option<u64>,
     write_range: Option<WriteRange>,
     modified: Option<Timestamp>,
@@ -197,7 +197,7 @@ impl BodySink for PutUpload {
 /// are to be kept. It reads the whole file: see [`conclude`].
 ///
 /// # Errors
-/// [`Error::Checksum`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
+/// [`Error::ChecksumMismatch`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
 pub(super) fn verify_checksums(call: &RequestContext, upload: &StagedUpload) -> Result<Option<String>> {
     let mut sums = ContentChecksums::from_headers(&call.headers, ChecksumScope::File);
     if sums.is_empty() {

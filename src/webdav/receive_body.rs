@@ -36,7 +36,7 @@ pub(super) trait BodySink: Sized + Send + 'static {
 /// and the transfer finished in one step. Ends with the session, and when `stopped` says so.
 ///
 /// # Errors
-/// What the sink says; [`Error::Cut`] when the body ends before its end, [`Error::TooSlow`].
+/// What the sink says; [`Error::Truncated`] when the body ends before its end, [`Error::TooSlow`].
 pub(super) async fn receive_body<S: BodySink>(
     body: &mut RequestBody,
     session: &Session,

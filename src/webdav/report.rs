@@ -44,8 +44,8 @@ fn parse_sync_token(text: &str) -> Option<SyncPoint> {
 /// Answers REPORT.
 ///
 /// # Errors
-/// [`Error::NoSuchReport`] for any but `sync-collection` on a directory, [`Error::StaleToken`],
-/// [`Error::TooManyMembers`], [`Error::BusyToken`], and what the tree says.
+/// [`Error::UnsupportedReport`] for any but `sync-collection` on a directory, [`Error::InvalidSyncToken`],
+/// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
 pub(super) async fn handle(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let work = Arc::clone(call);

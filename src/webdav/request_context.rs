@@ -18,7 +18,7 @@ use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 /// Proves the caller of a request.
 ///
 /// # Errors
-/// [`Error::Denied`]; the same for a credential that is missing, unreadable or wrong.
+/// [`Error::AuthenticationFailed`]; the same for a credential that is missing, unreadable or wrong.
 pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
     let headers = &head.headers;
     let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
@@ -116,8 +116,8 @@ impl RequestContext {
     /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Foreign`]; [`Error::EffectiveGrant`] when it is the client's root, and
-    /// [`Error::Destination`] when nothing can be there.
+    /// [`Error::Malformed`], [`Error::ForeignDestination`]; [`Error::EffectiveGrant`] when it is the client's root, and
+    /// [`Error::InvalidDestination`] when nothing can be there.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value =
             headers::single_value(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
@@ -144,7 +144,7 @@ impl RequestContext {
     /// Judges the conditions of a change now; they are judged again at the commit.
     ///
     /// # Errors
-    /// [`tree::Error::Precondition`] when one does not hold.
+    /// [`tree::Error::PreconditionFailed`] when one does not hold.
     pub(super) fn evaluate_conditions(&self) -> tree::Result<()> {
         self.conditions.evaluate_write(self.if_context(), &self.path)
     }
@@ -153,7 +153,7 @@ impl RequestContext {
     /// section 8.1); then a condition that does not hold is told of before a lock that stands in the way.
     ///
     /// # Errors
-    /// [`tree::Error::Precondition`], and what the operation says.
+    /// [`tree::Error::PreconditionFailed`], and what the operation says.
     pub(super) fn with_preconditions<T>(
         &self,
         work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
@@ -168,10 +168,10 @@ impl RequestContext {
         }
     }
 
-    /// As [`RequestContext::claiming`], for what is only begun: conditions are judged now, and again when it is committed.
+    /// As [`RequestContext::with_preconditions`], for what is only begun: conditions are judged now, and again when it is committed.
     ///
     /// # Errors
-    /// As [`RequestContext::claiming`].
+    /// As [`RequestContext::with_preconditions`].
     pub(super) fn stage_with_preconditions<T>(
         &self,
         work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
@@ -195,7 +195,7 @@ impl RequestContext {
 }
 
 /// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
-/// `ModelLock-SourceToken` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
+/// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
 fn collect_lock_tokens(verb: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
     let mut tokens = conditions.lock_tokens();
     if verb == DavMethod::Put {

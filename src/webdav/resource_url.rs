@@ -28,7 +28,7 @@ pub(super) enum UrlPrefix {
 /// What lies below `/remote.php/dav/` besides files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OutsideTreeResource {
-    /// `uploads/USER/UPLOAD` and `uploads/USER/UPLOAD/PARTIAL_UPDATE_CONTENT_TYPE`
+    /// `uploads/USER/UPLOAD` and `uploads/USER/UPLOAD/PART`
     ChunkedUpload(ChunkPath),
     /// `principals/users/USER`: who a caller is
     Principal,
@@ -47,7 +47,7 @@ impl OutsideTreeResource {
     /// Reads the path of a URL that names something of one's own besides files; none for any other.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for escapes that can't be read, [`Error::Elsewhere`] for what is another user's; as
+    /// [`Error::Malformed`] for escapes that can't be read, [`Error::NotFound`] for what is another user's; as
     /// [`ResourceUrl::parse`] for an upload or part of a name that no file could have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
         let Some(rest) = path.strip_prefix(NEXTCLOUD_DAV_PREFIX) else { return Ok(None) };
@@ -88,8 +88,8 @@ impl ResourceUrl {
     /// Reads the path of a URL, as it was sent.
     ///
     /// # Errors
-    /// [`Error::Elsewhere`] for a path of another room, [`Error::Malformed`] for one that can't be read,
-    /// [`Error::Unnameable`] for one at which nothing can ever be.
+    /// [`Error::NotFound`] for a path of another room, [`Error::Malformed`] for one that can't be read,
+    /// [`Error::InvalidName`] for one at which nothing can ever be.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
         let (anchor, user, rest) = split_prefix(path).ok_or(Error::NotFound)?;
         let user = user.map(percent_decode).transpose()?;
@@ -235,8 +235,8 @@ pub(super) fn percent_encode(name: &[u8], out: &mut String) {
 /// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
-/// [`Error::Destination`] for what [`ResourceUrl::parse`] says.
+/// [`Error::ForeignDestination`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
+/// [`Error::InvalidDestination`] for what [`ResourceUrl::parse`] says.
 pub(super) fn resolve_in_prefix(url: &[u8], server: &PublicAddress, anchor: UrlPrefix) -> Result<ResourceUrl, Error> {
     let address = parse_header_path(&path_on_this_server(url, server)?)?;
     if address.prefix == anchor { Ok(address) } else { Err(Error::ForeignDestination) }
@@ -253,7 +253,7 @@ fn parse_header_path(path: &[u8]) -> Result<ResourceUrl, Error> {
 /// Returns the path of an absolute URL that leads to this server, as the target of a request.
 ///
 /// # Errors
-/// [`Error::Foreign`] when it leads to another one or to no file, [`Error::Malformed`], [`Error::Destination`].
+/// [`Error::ForeignDestination`] when it leads to another one or to no file, [`Error::Malformed`], [`Error::InvalidDestination`].
 pub(super) fn destination_uri(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
     let path = path_on_this_server(url, server)?;
     parse_header_path(&path)?;

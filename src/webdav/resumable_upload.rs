@@ -1,8 +1,8 @@
 //! Resumable uploads (draft-ietf-httpbis-resumable-upload-10).
 //!
-//! A PUT or POST with `ModelUpload-Complete: ?0` begins one: what it brought is set aside, and `PathLocation` names the upload.
+//! A PUT or POST with `Upload-Complete: ?0` begins one: what it brought is set aside, and `Location` names the upload.
 //! HEAD there tells how much has come (section 4.3), PATCH brings more (4.4), DELETE cancels (4.5). The request that
-//! says `ModelUpload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
+//! says `Upload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
 //! are judged then, by the session that completes it. A request that is cut keeps what has come of it.
 //!
 //! An offset is told only of what is written down ([`OpenState::note`]), so that it still holds after a restart; of a long
@@ -45,7 +45,7 @@ const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 /// How much of a long request comes in before it is written down how far the upload has come.
 const OFFSET_RECORD_INTERVAL_BYTES: u64 = 16 << 20;
 
-/// Tells what `ModelUpload-Complete` says, where it is there.
+/// Tells what `Upload-Complete` says, where it is there.
 ///
 /// # Errors
 /// [`Error::Malformed`] for any value but the two.
@@ -61,7 +61,7 @@ pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>>
 /// Answers a PUT or POST that begins an upload (section 4.2).
 ///
 /// # Errors
-/// As PUT; [`Error::Crowded`].
+/// As PUT; [`Error::TooManyUploads`].
 pub(super) async fn create(
     call: &Arc<RequestContext>,
     body: &mut RequestBody,
@@ -113,7 +113,7 @@ pub(super) fn parse_upload_length(headers: &HeaderMap) -> Result<Option<u64>> {
 /// Answers a request for an upload's own address.
 ///
 /// # Errors
-/// [`Error::Elsewhere`] for one that is not there, or another token's.
+/// [`Error::NotFound`] for one that is not there, or another token's.
 pub(super) async fn handle(
     verb: DavMethod,
     head: &Parts,

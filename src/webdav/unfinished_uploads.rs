@@ -161,7 +161,7 @@ impl UnfinishedUploads {
     /// Lets one more upload begin, of so many bytes where that is known; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when the token or its user has too many, [`Error::TooManyBrowserSessions`] when the user's, or all, hold too much.
+    /// [`Error::TooManyUploads`] when the token or its user has too many, [`Error::TooManyBrowserSessions`] when the user's, or all, hold too much.
     pub(super) fn check_limits(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.revocation_epoch()?;
         let old = self.0.table.lock().has_expired(self.0.clock.retention_time());
@@ -176,7 +176,7 @@ impl UnfinishedUploads {
     /// Begins an upload of which nothing has come yet; may block.
     ///
     /// # Errors
-    /// [`Error::Crowded`]; what the tree says.
+    /// [`Error::TooManyUploads`]; what the tree says.
     pub(super) fn create(
         &self,
         call: &RequestContext,
@@ -228,7 +228,7 @@ impl UnfinishedUploads {
     /// Begins an upload in parts, of so many bytes where that is known; false when there is one of that name. May block.
     ///
     /// # Errors
-    /// As [`UnfinishedUploads::admit`], and what the tree says.
+    /// As [`UnfinishedUploads::check_limits`], and what the tree says.
     pub(super) fn create_chunked(
         &self,
         view: &View,
@@ -290,7 +290,7 @@ impl UnfinishedUploads {
     /// Keeps a part of an upload, in place of one of the same name; true when there was one. May block.
     ///
     /// # Errors
-    /// [`Error::Crowded`] when all uploads of the token together have too many; what the tree says.
+    /// [`Error::TooManyUploads`] when all uploads of the token together have too many; what the tree says.
     pub(super) fn store_chunk(
         &self,
         view: &View,
@@ -498,7 +498,7 @@ impl ResumableUpload {
     /// Takes hold of the content; a request that works on it is told to stop, and waited for.
     ///
     /// # Errors
-    /// [`Error::InUse`] when that one does not stop in time; [`Error::Elsewhere`] when it has ended meanwhile.
+    /// [`Error::UploadInUse`] when that one does not stop in time; [`Error::NotFound`] when it has ended meanwhile.
     pub(super) async fn take_over(&self, now: UnixMillis) -> Result<(ResumableProgress, CancellationToken)> {
         let taken = tokio::time::timeout(TAKEOVER_TIMEOUT, async {
             loop {

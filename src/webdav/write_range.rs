@@ -1,4 +1,4 @@
-//! Which part of a file a request writes: `InodeContent-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
+//! Which part of a file a request writes: `Content-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
 //! PATCH, as SabreDAV's clients send it.
 
 use super::error::{Error, Result};
@@ -74,7 +74,7 @@ impl WriteRange {
     /// Returns where it begins in a file of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::Unsatisfiable`] when that is beyond its end: nobody knows what would lie between.
+    /// [`Error::RangeNotSatisfiable`] when that is beyond its end: nobody knows what would lie between.
     pub(super) fn start_offset(&self, size: u64) -> Result<u64> {
         match self.start {
             WriteStart::FromStart(start) if start > size => Err(Error::RangeNotSatisfiable(size)),

@@ -74,7 +74,7 @@ impl CreateTokenRequest {
     /// Reads what is asked for by a caller.
     ///
     /// # Errors
-    /// [`Error::Unfit`].
+    /// [`Error::InvalidValue`].
     pub(in crate::api) fn into_token_request(self, caller: &Login) -> Result<TokenRequest> {
         let lifetime = match (self.lifetime.as_deref(), self.expires_at) {
             (None | Some("default"), None) => RequestedLifetime::Default,

@@ -93,7 +93,7 @@ pub(super) fn write_cursor(entry: &Entry) -> String {
 /// Reads what [`write_cursor`] wrote.
 ///
 /// # Errors
-/// [`ConsoleError::Nothing`].
+/// [`ConsoleError::NotFound`].
 pub(super) fn parse_cursor(cursor: &str) -> Result<EntrySortKey> {
     let (file, rest) = match cursor.split_at_checked(1) {
         Some(("d", rest)) => (false, rest),

@@ -38,7 +38,7 @@ struct TokenSecretPage {
 /// Shows a secret.
 ///
 /// # Errors
-/// [`ConsoleError::Lost`].
+/// [`ConsoleError::Internal`].
 pub(super) fn secret_page(
     caller: &ConsoleCaller,
     text: &TokenText,

@@ -43,7 +43,7 @@ struct ConfirmRevokeAllPage {
 /// Reads the id of an address.
 ///
 /// # Errors
-/// [`ConsoleError::Nothing`].
+/// [`ConsoleError::NotFound`].
 pub(super) fn parse_id(text: &str) -> Result<TokenId> {
     text.parse().map_err(|_| ConsoleError::NotFound)
 }

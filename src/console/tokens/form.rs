@@ -44,7 +44,7 @@ impl ScopeLine {
 /// Reads a length of time: a number and a unit in two fields.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(super) fn parse_duration(fields: &FormFields, name: &str) -> Result<Option<Lifetime>> {
     let Some(number) = fields.text(name) else { return Ok(None) };
     let unit = format!("{name}_unit");
@@ -55,7 +55,7 @@ pub(super) fn parse_duration(fields: &FormFields, name: &str) -> Result<Option<L
 /// Reads how a token is to end.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime, Option<Lifetime>)> {
     let missing = |what| ConsoleError::InvalidForm(format!("say how long: {what} is empty"));
     match fields.text("model").unwrap_or("default") {
@@ -79,7 +79,7 @@ pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime
 /// Reads scopes: paths (or `node:UUID`) and permissions, line by line; `None` when none is filled in.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(in super::super) fn parse_scopes(fields: &FormFields) -> Result<Option<Vec<ScopeTarget>>> {
     let places = fields.raw_values("scope_path").map(str::trim);
     let filled = places.zip(fields.raw_values("scope_permission")).filter(|(place, _)| !place.is_empty());
@@ -90,7 +90,7 @@ pub(in super::super) fn parse_scopes(fields: &FormFields) -> Result<Option<Vec<S
 /// Reads one scope.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 fn parse_scope(place: &str, permission: &str) -> Result<ScopeTarget> {
     let permission: Permission = permission.parse().map_err(ConsoleError::InvalidForm)?;
     match place.strip_prefix("node:") {
@@ -105,7 +105,7 @@ fn parse_scope(place: &str, permission: &str) -> Result<ScopeTarget> {
 /// Reads a path as it is typed.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(in super::super) fn parse_path(text: &str) -> Result<TreePath> {
     TreePath::parse(text.as_bytes()).map_err(|why| ConsoleError::InvalidForm(format!("{text}: {why}")))
 }
@@ -113,7 +113,7 @@ pub(in super::super) fn parse_path(text: &str) -> Result<TreePath> {
 /// Reads limits; what is left empty limits nothing.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(super) fn parse_limits(fields: &FormFields) -> Result<TokenLimits> {
     Ok(TokenLimits {
         protocols: fields
@@ -133,7 +133,7 @@ pub(super) fn parse_limits(fields: &FormFields) -> Result<TokenLimits> {
 /// Reads roles, of which each has a box.
 ///
 /// # Errors
-/// [`ConsoleError::Form`].
+/// [`ConsoleError::InvalidForm`].
 pub(in super::super) fn parse_roles(fields: &FormFields) -> Result<Roles> {
     fields.values("role").map(|text| text.parse::<Role>().map_err(ConsoleError::InvalidForm)).collect()
 }

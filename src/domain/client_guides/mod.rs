@@ -2,7 +2,7 @@
 //!
 //! Pure text, for `patgate client` and the console. No step holds a secret: a command takes the token
 //! from the shell variable `TOKEN`, which its first step reads, and a program with windows asks for it as
-//! the password. The commands and files of what is [`is_tested`](Setup::tried) are run as they stand by the
+//! the password. The commands and files of what is [`is_tested`](ClientGuide::tried) are run as they stand by the
 //! checks with real clients, so that they can't go stale.
 
 mod connection_details;

@@ -42,7 +42,7 @@ impl Store {
     /// changes nothing leaves the version.
     ///
     /// # Errors
-    /// [`crate::store::StoreError::Missing`] for an unknown node.
+    /// [`crate::store::StoreError::NotFound`] for an unknown node.
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &NarrowedToken) -> Result<bool> {
         // A new name alone is no reason to use the ballast.
         let narrows = Cell::new(false);
@@ -89,7 +89,7 @@ impl Store {
     /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
     ///
     /// # Errors
-    /// [`crate::store::StoreError::Missing`] for an unknown id; none is revoked then.
+    /// [`crate::store::StoreError::NotFound`] for an unknown id; none is revoked then.
     pub fn revoke_tokens(&self, ids: &[TokenId], now: UnixMillis) -> Result<()> {
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             ids.iter().try_for_each(|id| self.revoke_one(t, *id, now))?;
@@ -100,7 +100,7 @@ impl Store {
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     ///
     /// # Errors
-    /// [`crate::store::StoreError::Missing`] for an unknown login.
+    /// [`crate::store::StoreError::NotFound`] for an unknown login.
     pub fn revoke_user_tokens(&self, login: &Login, now: UnixMillis) -> Result<usize> {
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             let user = user_id(t, login)?;
@@ -127,7 +127,7 @@ impl Store {
     /// It is on disk when this returns.
     ///
     /// # Errors
-    /// [`crate::store::StoreError::Missing`] for an unknown or revoked token.
+    /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token.
     pub fn rotate_token(&self, id: TokenId, sealed: &SecretHash, grace: Option<UnixMillis>) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             let rotated = t.execute(

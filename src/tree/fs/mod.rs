@@ -60,7 +60,7 @@ pub(crate) struct ServedFs {
 }
 
 impl ServedFs {
-    /// Opens the served folder; to be claimed with [`ServedFs::claim`] by the server that keeps these names in staging.
+    /// Opens the served folder; to be claimed with [`ServedFs::lock_for_serving`] by the server that keeps these names in staging.
     ///
     /// # Errors
     /// What the host says.
@@ -94,7 +94,7 @@ impl ServedFs {
         self.open_directory_with(path, ResolveMode::Blocking)
     }
 
-    /// As [`ServedFs::folder`], at a pace.
+    /// As [`ServedFs::open_directory`], at a pace.
     ///
     /// # Errors
     /// `EAGAIN` where [`ResolveMode::Cached`] would have to wait.

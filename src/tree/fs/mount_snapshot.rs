@@ -2,7 +2,7 @@
 //! shows it.
 //!
 //! Everything is resolved from the root that is held open here, never by the folder's path: where that shows something
-//! else, because the file system was unmounted or another mounted over it, no request sees it. [`ServedFs::look`] compares
+//! else, because the file system was unmounted or another mounted over it, no request sees it. [`ServedFs::check_mounts`] compares
 //! both; what it finds to be gone is let go of, so that the kernel can be done with it, and opened anew once it is back.
 //! A mount below the root is compared by its number on each resolution that leads into it.
 

@@ -171,7 +171,7 @@ impl ServedFs {
     /// Returns the path in the tree of a path of the host.
     ///
     /// # Errors
-    /// Where else it is: [`PathLocation::Reserved`] or [`PathLocation::Outside`].
+    /// Where else it is: [`FdLocation::Reserved`] or [`FdLocation::Outside`].
     fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, FdLocation> {
         let root = self.root().ok().and_then(host_path).ok_or(FdLocation::Outside)?;
         let below = match root.as_slice() {

@@ -290,7 +290,7 @@ impl SessionFiles {
     /// Makes a directory.
     ///
     /// # Errors
-    /// As [`View::make_folder`].
+    /// As [`View::create_directory`].
     pub fn create_directory(&self, path: &TreePath, attributes: &AttributeChanges) -> Result<()> {
         self.check_no_staged_upload(path)?;
         self.view().create_directory(path, attributes, &WriteConditions::none()).map(drop)

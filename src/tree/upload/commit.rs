@@ -42,8 +42,8 @@ impl StagedUpload {
     /// the claim's judgement are asked again just before. On an error the old content stands.
     ///
     /// # Errors
-    /// As for [`View::stage`], and what the claim's judgement says; [`Error::Spoilt`], [`Error::WrongType`];
-    /// [`Error::Precondition`] where somebody else has changed what was copied to be edited.
+    /// As for [`View::stage`], and what the claim's judgement says; [`Error::WriteFailed`], [`Error::TypeNotAllowed`];
+    /// [`Error::PreconditionFailed`] where somebody else has changed what was copied to be edited.
     pub fn commit(mut self, claim: &WriteConditions<'_>) -> Result<CommittedUpload> {
         self.access.authorize_use(&*self.file)?;
         if self.is_unchanged_copy() {
@@ -77,7 +77,7 @@ impl StagedUpload {
     /// entry under its name, or has changed the one there, since it began. On an error the old content stands.
     ///
     /// # Errors
-    /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`ModelUpload::commit`].
+    /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`StagedUpload::commit`].
     pub(in crate::tree) fn commit_in_directory(mut self) -> Result<()> {
         if self.is_unchanged_copy() {
             self.access.authorize_use(&*self.file)?;
@@ -94,11 +94,11 @@ impl StagedUpload {
         committed.view.sync_directory(&committed.directory)
     }
 
-    /// As [`ModelUpload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
+    /// As [`StagedUpload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
     /// and on an error the upload can go on.
     ///
     /// # Errors
-    /// As [`ModelUpload::commit_in_directory`].
+    /// As [`StagedUpload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
         let committed = self.commit_with(1, |upload, view, spot, replaced| {
             let note = upload.staged.note_early(&spot.path)?;
@@ -340,7 +340,7 @@ impl StagedUpload {
     /// Asks before CLOSE what its commit would say of the name: for FSYNC, whose success says that the file is safe.
     ///
     /// # Errors
-    /// [`Error::Replaced`], [`Error::NoParent`], [`Error::Spoilt`], [`Error::SessionEnded`].
+    /// [`Error::Replaced`], [`Error::NoParent`], [`Error::WriteFailed`], [`Error::SessionEnded`].
     pub(in crate::tree) fn check_committable(&self) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         self.current_location()?;

@@ -72,7 +72,7 @@ impl View {
     /// the point is none of this token, directory and depth, or too old (RFC 6578 section 3.2, DAV:valid-sync-token).
     ///
     /// # Errors
-    /// As [`View::compare`].
+    /// As [`View::compare_with_journal`].
     pub fn changes_since(
         &self,
         folder: &TreePath,
@@ -141,7 +141,7 @@ impl SyncChanges {
     /// Returns the next change, or the end of the page. Nothing follows the end.
     ///
     /// # Errors
-    /// As [`View::compare`].
+    /// As [`View::compare_with_journal`].
     pub fn next_item(&mut self) -> Result<SyncItem> {
         loop {
             self.view.cancellation().check()?;

@@ -20,8 +20,8 @@ impl View {
     /// Sockets and devices are left out, and links that are absolute or lead out of the folder.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Forbidden`], [`Error::Overlap`],
-    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::WrongType`] and [`Error::WrongTag`] for
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::Forbidden`], [`Error::Overlap`],
+    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::TypeNotAllowed`] and [`Error::TagNotAllowed`] for
     /// anything in it.
     pub fn copy(
         &self,

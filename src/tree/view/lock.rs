@@ -18,7 +18,7 @@ impl View {
     /// # Errors
     /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
     /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
-    /// many; [`Error::WrongType`] for the name of a file that would be made.
+    /// many; [`Error::TypeNotAllowed`] for the name of a file that would be made.
     pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &WriteConditions<'_>) -> Result<(DavLock, bool)> {
         let place = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
             Ok(found) => found.path,
@@ -119,7 +119,7 @@ impl View {
     /// Gives a lock of the session's user, that covers the path, a new life.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when the token names no such lock, [`Error::Forbidden`] when the session
+    /// [`Error::PreconditionFailed`] when the token names no such lock, [`Error::Forbidden`] when the session
     /// may not write where it is rooted.
     pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: Duration) -> Result<DavLock> {
         let place = self.lock_path(path)?;
@@ -130,7 +130,7 @@ impl View {
     /// Ends a lock of the session's user that covers the path.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when the token names no lock there, [`Error::Forbidden`] when it is
+    /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it is
     /// another user's, or the session may not write where it is rooted.
     pub fn unlock(&self, path: &TreePath, token: &LockToken) -> Result<()> {
         let place = self.lock_path(path)?;

@@ -62,7 +62,7 @@ impl WriteConditions<'static> {
 pub enum OverwriteMode {
     /// Replace it; a folder and all in it.
     Replace,
-    /// Refuse with [`super::Error::Exists`].
+    /// Refuse with [`super::Error::AlreadyExists`].
     Refuse,
     /// Replace as POSIX rename does: a file by a file, an empty folder by a folder.
     Posix,

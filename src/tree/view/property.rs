@@ -46,7 +46,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more
-    /// than 1000 properties or 1 MiB of them; [`Error::WrongTag`].
+    /// than 1000 properties or 1 MiB of them; [`Error::TagNotAllowed`].
     pub fn set_properties(
         &self,
         path: &TreePath,
@@ -120,7 +120,7 @@ impl View {
     /// Puts a file at a spot, labelled with these tags and no others: both, or neither.
     ///
     /// # Errors
-    /// [`Error::WrongTag`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
+    /// [`Error::TagNotAllowed`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
     pub(in crate::tree) fn put_with_tags(
         &self,
         spot: &EntrySlot,
@@ -145,7 +145,7 @@ impl View {
     /// Lets what is at a path (and below it, where `deep`) be copied with its tags.
     ///
     /// # Errors
-    /// [`Error::WrongTag`].
+    /// [`Error::TagNotAllowed`].
     pub(in crate::tree) fn check_copied_tags(&self, path: &TreePath, deep: bool) -> Result<()> {
         if !self.limits_tags() {
             return Ok(());

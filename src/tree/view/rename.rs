@@ -15,11 +15,11 @@ impl View {
     /// Between file systems it is copied whole and then removed; whatever was named stays named.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::Overlap`], [`Error::Locked`],
-    /// [`Error::IsFolder`], [`Error::NotFolder`], [`Error::NotEmpty`]; [`Error::TooLarge`], [`Error::WrongType`] and
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::Overlap`], [`Error::Locked`],
+    /// [`Error::IsADirectory`], [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`]; [`Error::TooLarge`], [`Error::TypeNotAllowed`] and
     /// [`Error::PathTooLong`], of anything in it;
     /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
-    /// [`Error::Precondition`], where something in a directory changed meanwhile, again and again.
+    /// [`Error::PreconditionFailed`], where something in a directory changed meanwhile, again and again.
     pub fn rename(
         &self,
         from: &TreePath,

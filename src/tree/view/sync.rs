@@ -50,7 +50,7 @@ impl View {
     /// never holds a number that a power cut takes back and that is given again to another change.
     ///
     /// # Errors
-    /// [`Error::NotFolder`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
+    /// [`Error::NotADirectory`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
     /// [`Error::SessionEnded`] once it was cancelled.
     pub fn compare_with_journal(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<SyncPoint> {
         self.list(folder, true)?;
@@ -63,7 +63,7 @@ impl View {
     /// is told again: a listing waits for nobody's comparison.
     ///
     /// # Errors
-    /// As [`View::compare`].
+    /// As [`View::compare_with_journal`].
     pub fn sync_point(&self, folder: &TreePath, now: UnixMillis) -> Result<SyncPoint> {
         self.list(folder, true)?;
         let Some(_alone) = self.shared().journal_locks.try_lock(&self.journal_lock_path(folder)) else {

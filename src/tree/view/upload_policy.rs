@@ -25,7 +25,7 @@ impl View {
     /// Lets files be labelled with tags.
     ///
     /// # Errors
-    /// [`Error::WrongTag`].
+    /// [`Error::TagNotAllowed`].
     pub fn check_tags(&self, tags: &[FileTag]) -> Result<()> {
         match self.upload_rule().first_denied_tag(tags) {
             Some(tag) => Err(self.audit_refused_upload(Error::TagNotAllowed(tag.clone()))),
@@ -51,7 +51,7 @@ impl View {
     /// Lets a name be given to a file that has no content yet, or to a link.
     ///
     /// # Errors
-    /// [`Error::WrongType`].
+    /// [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_name_type(&self, name: &EntryName) -> Result<()> {
         let rule = self.upload_rule();
         if rule.restricts_mime_types() {
@@ -64,7 +64,7 @@ impl View {
     /// Lets a file be called `name` as it is.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`].
+    /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_file(&self, name: &EntryName, file: &FileFd) -> Result<()> {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
@@ -77,7 +77,7 @@ impl View {
     /// Lets a file be called `name` by its type, as it is with its first `size` bytes, or padded to that.
     ///
     /// # Errors
-    /// [`Error::WrongType`].
+    /// [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_content_type(&self, name: &EntryName, file: &FileFd, size: u64) -> Result<()> {
         let rule = self.upload_rule();
         if !rule.restricts_mime_types() {
@@ -91,7 +91,7 @@ impl View {
     /// Lets a file go on that has its first `size` bytes, though it is not whole.
     ///
     /// # Errors
-    /// [`Error::WrongType`].
+    /// [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_content_type_early(&self, name: &EntryName, file: &FileFd, size: u64) -> Result<()> {
         let rule = self.upload_rule();
         if !rule.restricts_mime_types() {
@@ -107,7 +107,7 @@ impl View {
     /// was uploaded under the limits fitted by its content already.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::WrongType`].
+    /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_move_limits(&self, source: &EntrySlot, stat: &Stat, name: &EntryName) -> Result<()> {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());

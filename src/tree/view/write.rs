@@ -15,8 +15,8 @@ impl View {
     /// that was announced, if any: too large and no space are refused at once.
     ///
     /// # Errors
-    /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsFolder`], [`Error::Locked`],
-    /// [`Error::TooLarge`], [`Error::WrongType`] for the name alone, [`Error::NoSpace`].
+    /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsADirectory`], [`Error::Locked`],
+    /// [`Error::TooLarge`], [`Error::TypeNotAllowed`] for the name alone, [`Error::NoSpace`].
     pub fn stage(&self, path: &TreePath, size: Option<u64>, claim: &WriteConditions<'_>) -> Result<StagedUpload> {
         let (spot, stat) = self.write_slot(path)?;
         self.check_create_locks(&spot, stat.as_ref(), claim)?;
@@ -37,7 +37,7 @@ impl View {
     /// read, so that a drop box takes whole files alone from such a token.
     ///
     /// # Errors
-    /// As [`View::stage`]; [`Error::Forbidden`] for content that may not be read; [`Error::Absent`] unless it may be made, [`Error::Exists`] where it must be.
+    /// As [`View::stage`]; [`Error::Forbidden`] for content that may not be read; [`Error::Absent`] unless it may be made, [`Error::AlreadyExists`] where it must be.
     pub fn edit(&self, path: &TreePath, mode: EditMode, claim: &WriteConditions<'_>) -> Result<FileEditor> {
         let (spot, stat) = match self.write_slot(path) {
             Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
@@ -107,7 +107,7 @@ impl View {
     /// Makes a folder.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
+    /// [`Error::AlreadyExists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn create_directory(
         &self,
         path: &TreePath,
@@ -133,7 +133,7 @@ impl View {
     /// Lets a folder be made and its properties be set, and makes none.
     ///
     /// # Errors
-    /// As [`View::make_folder`]; [`Error::WrongTag`].
+    /// As [`View::create_directory`]; [`Error::TagNotAllowed`].
     pub fn check_create_directory(
         &self,
         path: &TreePath,
@@ -171,7 +171,7 @@ impl View {
     /// Removes a file or link (not what the link leads to).
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::IsFolder`], [`Error::Forbidden`], [`Error::Locked`].
+    /// [`Error::Absent`], [`Error::IsADirectory`], [`Error::Forbidden`], [`Error::Locked`].
     pub fn remove_file(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, claim, |spot, stat| match stat.kind {
             Some(EntryKind::Directory) => Err(Error::IsADirectory),
@@ -182,7 +182,7 @@ impl View {
     /// Removes an empty folder.
     ///
     /// # Errors
-    /// As [`View::remove_file`]; [`Error::NotFolder`], [`Error::NotEmpty`].
+    /// As [`View::remove_file`]; [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`].
     pub fn remove_directory(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, claim, |spot, stat| match stat.kind {
             Some(EntryKind::Directory) => {
@@ -324,7 +324,7 @@ impl View {
     /// Makes a hard link to a file.
     ///
     /// # Errors
-    /// [`Error::Absent`], [`Error::NoParent`], [`Error::Exists`], [`Error::IsFolder`], [`Error::Locked`];
+    /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::IsADirectory`], [`Error::Locked`];
     /// [`Error::Forbidden`], also when source and new folder are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         let source = self.open_authorized(TreeOperation::Link, from, OpenMode::Path)?;
@@ -368,7 +368,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it doesn't, or nothing may be made there; [`Error::NoParent`],
-    /// [`Error::Exists`], [`Error::Locked`].
+    /// [`Error::AlreadyExists`], [`Error::Locked`].
     pub fn symlink(&self, target: &[u8], path: &TreePath, claim: &WriteConditions<'_>) -> Result<()> {
         let spot = self.create_slot(path)?;
         self.check_new_link(&spot, target)?;

@@ -26,7 +26,7 @@ const PROPFIND_BUFFER_BYTES: usize = 4 << 20;
 /// Answers PROPFIND.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a body that can't be read, [`Error::EndlessBody`], and what the tree says.
+/// [`Error::Malformed`] for a body that can't be read, [`Error::InfiniteDepth`], and what the tree says.
 pub(super) async fn handle(
     call: &Arc<RequestContext>,
     body: &mut RequestBody,

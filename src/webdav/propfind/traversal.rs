@@ -88,7 +88,7 @@ impl PropfindTraversal {
     /// Goes on to the end without writing: whether the listing has an end is known before any of it is sent.
     ///
     /// # Errors
-    /// As [`PropfindTraversal::block`].
+    /// As [`PropfindTraversal::fill_block`].
     pub(super) fn count_remaining(&mut self) -> Result<()> {
         self.count_only = true;
         self.out.clear();
@@ -98,7 +98,7 @@ impl PropfindTraversal {
     /// Writes the next entries, up to about a block.
     ///
     /// # Errors
-    /// What the tree says while it is listed, [`Error::EndlessBody`].
+    /// What the tree says while it is listed, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
         while self.out.len() < PROPFIND_BLOCK_BYTES {
             self.context.view.cancellation().check()?;

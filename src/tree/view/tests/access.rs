@@ -52,88 +52,82 @@ fn copy(view: &View, from: &str, to: &str) -> Result<()> {
 const TOUCH_MODIFIED: AttributeChanges =
     AttributeChanges { mode: None, size: None, accessed: None, modified: Some(Timestamp { seconds: 9, nanos: 0 }) };
 
+const ALLOWED: &str = "ok";
+const ABSENT: &str = "absent";
+const FORBIDDEN: &str = "forbidden";
+/// What each operation answers to each of [`CALLERS`].
+const OPERATION_CASES: [OperationCase; 30] = [
+    ("stat file", |v| stat(v, "/top/box/file"), [ABSENT, ABSENT, ALLOWED, ALLOWED, ALLOWED]),
+    ("stat folder", |v| stat(v, "/top/box"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
+    ("stat missing", |v| stat(v, "/top/box/none"), [ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
+    ("stat above", |v| stat(v, "/top"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
+    ("stat beside", |v| stat(v, "/top/beside"), [ABSENT; 5]),
+    ("list", |v| list_names(v, "/top/box").map(drop), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
+    (
+        "list file",
+        |v| list_names(v, "/top/box/file").map(drop),
+        [ABSENT, ABSENT, "not folder", FORBIDDEN, "not folder"],
+    ),
+    ("read", |v| get(v, "/top/box/file").map(drop), [ABSENT, ABSENT, ALLOWED, FORBIDDEN, ALLOWED]),
+    ("read missing", |v| get(v, "/top/box/none").map(drop), [ABSENT; 5]),
+    ("read folder", |v| get(v, "/top/box/sub").map(drop), [ABSENT, FORBIDDEN, "is folder", FORBIDDEN, "is folder"]),
+    ("put new", |v| put(v, "/top/box/new", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
+    ("put over", |v| put(v, "/top/box/file", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
+    ("put over folder", |v| put(v, "/top/box/sub", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"]),
+    ("put over root", |v| put(v, "/top/box", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"]),
+    ("put in nowhere", |v| put(v, "/top/box/none/new", "x"), ["no parent"; 5]),
+    ("put beside", |v| put(v, "/top/beside/new", "x"), ["no parent"; 5]),
+    ("edit", |v| edit(v, "/top/box/file", EditMode::default()), [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED]),
+    (
+        "edit and read",
+        |v| edit(v, "/top/box/file", EditMode { read: true, ..EditMode::default() }),
+        [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED],
+    ),
+    ("make folder", |v| create_directory(v, "/top/box/new"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
+    (
+        "remove file",
+        |v| v.remove_file(&tree_path("/top/box/file"), &NO_CONDITIONS),
+        [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
+    ),
+    (
+        "remove folder",
+        |v| v.remove_directory(&tree_path("/top/box/empty"), &NO_CONDITIONS),
+        [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
+    ),
+    (
+        "remove all",
+        |v| v.remove_all(&tree_path("/top/box/empty"), &NO_CONDITIONS),
+        [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
+    ),
+    (
+        "remove root",
+        |v| v.remove_all(&tree_path("/top/box"), &NO_CONDITIONS),
+        [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, FORBIDDEN],
+    ),
+    ("rename", |v| rename(v, "/top/box/file", "/top/box/new"), [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED]),
+    ("rename root", |v| rename(v, "/top/box", "/top/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
+    ("rename out", |v| rename(v, "/top/box/file", "/top/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
+    ("copy", |v| copy(v, "/top/box/file", "/top/box/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED]),
+    ("copy folder", |v| copy(v, "/top/box/sub", "/top/box/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED]),
+    (
+        "set attributes",
+        |v| v.set_attributes(&tree_path("/top/box/file"), &TOUCH_MODIFIED, true, &NO_CONDITIONS),
+        [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
+    ),
+    (
+        "hard link",
+        |v| v.hard_link(&tree_path("/top/box/file"), &tree_path("/top/box/new"), &NO_CONDITIONS),
+        [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED],
+    ),
+];
+
 #[test]
 fn every_operation_needs_the_documented_permission() {
-    const ALLOWED: &str = "ok";
-    const ABSENT: &str = "absent";
-    const FORBIDDEN: &str = "forbidden";
-    let table: [OperationCase; 30] = [
-        ("stat file", |v| stat(v, "/top/box/file"), [ABSENT, ABSENT, ALLOWED, ALLOWED, ALLOWED]),
-        ("stat folder", |v| stat(v, "/top/box"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
-        ("stat missing", |v| stat(v, "/top/box/none"), [ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
-        ("stat above", |v| stat(v, "/top"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
-        ("stat beside", |v| stat(v, "/top/beside"), [ABSENT; 5]),
-        ("list", |v| list_names(v, "/top/box").map(drop), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
-        (
-            "list file",
-            |v| list_names(v, "/top/box/file").map(drop),
-            [ABSENT, ABSENT, "not folder", FORBIDDEN, "not folder"],
-        ),
-        ("read", |v| get(v, "/top/box/file").map(drop), [ABSENT, ABSENT, ALLOWED, FORBIDDEN, ALLOWED]),
-        ("read missing", |v| get(v, "/top/box/none").map(drop), [ABSENT; 5]),
-        ("read folder", |v| get(v, "/top/box/sub").map(drop), [ABSENT, FORBIDDEN, "is folder", FORBIDDEN, "is folder"]),
-        ("put new", |v| put(v, "/top/box/new", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
-        ("put over", |v| put(v, "/top/box/file", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
-        (
-            "put over folder",
-            |v| put(v, "/top/box/sub", "x"),
-            ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"],
-        ),
-        ("put over root", |v| put(v, "/top/box", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"]),
-        ("put in nowhere", |v| put(v, "/top/box/none/new", "x"), ["no parent"; 5]),
-        ("put beside", |v| put(v, "/top/beside/new", "x"), ["no parent"; 5]),
-        ("edit", |v| edit(v, "/top/box/file", EditMode::default()), [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED]),
-        (
-            "edit and read",
-            |v| edit(v, "/top/box/file", EditMode { read: true, ..EditMode::default() }),
-            [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED],
-        ),
-        ("make folder", |v| create_directory(v, "/top/box/new"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
-        (
-            "remove file",
-            |v| v.remove_file(&tree_path("/top/box/file"), &NO_CONDITIONS),
-            [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
-        ),
-        (
-            "remove folder",
-            |v| v.remove_directory(&tree_path("/top/box/empty"), &NO_CONDITIONS),
-            [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
-        ),
-        (
-            "remove all",
-            |v| v.remove_all(&tree_path("/top/box/empty"), &NO_CONDITIONS),
-            [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
-        ),
-        (
-            "remove root",
-            |v| v.remove_all(&tree_path("/top/box"), &NO_CONDITIONS),
-            [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, FORBIDDEN],
-        ),
-        ("rename", |v| rename(v, "/top/box/file", "/top/box/new"), [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED]),
-        ("rename root", |v| rename(v, "/top/box", "/top/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
-        ("rename out", |v| rename(v, "/top/box/file", "/top/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
-        ("copy", |v| copy(v, "/top/box/file", "/top/box/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED]),
-        (
-            "copy folder",
-            |v| copy(v, "/top/box/sub", "/top/box/new"),
-            [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED],
-        ),
-        (
-            "set attributes",
-            |v| v.set_attributes(&tree_path("/top/box/file"), &TOUCH_MODIFIED, true, &NO_CONDITIONS),
-            [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
-        ),
-        (
-            "hard link",
-            |v| v.hard_link(&tree_path("/top/box/file"), &tree_path("/top/box/new"), &NO_CONDITIONS),
-            [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED],
-        ),
-    ];
     for (caller, (name, path, permission)) in CALLERS.into_iter().enumerate() {
         let house = fixture();
         house.create_user(name, &[(path, permission)]);
         let view = house.view(name);
-        for (operation, run, expected) in &table {
+        for (operation, run, expected) in &OPERATION_CASES {
             restore_entries(&house);
             assert_eq!(outcome_name(run(&view)), expected[caller], "{operation} by {name}");
             if expected[caller] != "ok" {

@@ -167,14 +167,8 @@ impl ModelFixture {
             }
             ModelAction::Move(from, to) if model.can_move(from, to) => {
                 model.rename(from, to);
-                admin
-                    .rename(
-                        &tree_path(&path_text(from)),
-                        &tree_path(&path_text(to)),
-                        OverwriteMode::Refuse,
-                        &NO_CONDITIONS,
-                    )
-                    .expect("moved");
+                let (source, target) = (tree_path(&path_text(from)), tree_path(&path_text(to)));
+                admin.rename(&source, &target, OverwriteMode::Refuse, &NO_CONDITIONS).expect("moved");
             }
             ModelAction::MoveOutsideGateway(from, to) if model.can_move(from, to) => {
                 model.move_entries(from, to);
