@@ -116,7 +116,7 @@ impl Store {
     /// intent would move something to there.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`](super::StoreError::Budget) where `namer`, or all together, have as many named as may be.
+    /// [`StoreError::QuotaExceeded`](super::StoreError::QuotaExceeded) where `namer`, or all together, have as many named as may be.
     pub(crate) fn create_nodes(
         &self,
         path: &TreePath,

@@ -83,8 +83,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when the node has ended, [`StoreError::QuotaExceeded`] for more than the user may set.
     ///
-    /// [`StoreError::NotFound`]: super::StoreError::Missing
-    /// [`StoreError::QuotaExceeded`]: super::StoreError::Budget
+    /// [`StoreError::NotFound`]: super::StoreError::NotFound
+    /// [`StoreError::QuotaExceeded`]: super::StoreError::QuotaExceeded
     pub(crate) fn update_properties(
         &self,
         node: NodeId,

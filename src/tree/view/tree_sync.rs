@@ -33,8 +33,8 @@ impl View {
     /// Writes a staged directory, and every file and directory below it, to disk.
     ///
     /// # Errors
-    /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Filesystem`](crate::tree::Error::Host);
-    /// [`Error::SessionEnded`](crate::tree::Error::Ended) when the session or the request ends meanwhile.
+    /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Filesystem`](crate::tree::Error::Filesystem);
+    /// [`Error::SessionEnded`](crate::tree::Error::SessionEnded) when the session or the request ends meanwhile.
     pub(super) fn sync_tree(&self, top: &DirectoryFd) -> Result<()> {
         let (sender, receiver) = sync_channel(SYNC_QUEUE);
         let receiver = Mutex::new(receiver);
