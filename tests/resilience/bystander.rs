@@ -9,8 +9,9 @@ use crate::support::token_id;
 
 /// Requests of which the median time is taken.
 const ASKED: usize = 40;
-/// What a scheduler may add to a request of less than a millisecond on a machine that is busy with the attack.
-const NOISE: Duration = Duration::from_millis(5);
+/// What a scheduler may add to a request of less than a millisecond on a machine all of whose processors are busy, with the
+/// attackers of this test among others. Whoever waits in line behind an attack waits for several times as long.
+pub(crate) const SCHEDULER_DELAY: Duration = Duration::from_millis(50);
 /// As long as a revocation may take to hold.
 const HOLDS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -50,7 +51,7 @@ impl Bystander {
     /// Makes sure that his requests go on, and that a token that is revoked now is refused at once.
     pub(crate) async fn goes_on(&self) {
         let beside = self.median().await;
-        assert!(beside < 2 * self.alone + NOISE, "{beside:?} beside the attack, {:?} alone", self.alone);
+        assert!(beside < 2 * self.alone + SCHEDULER_DELAY, "{beside:?} beside the attack, {:?} alone", self.alone);
         let revoked = run_cli(&self.folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
         let mut connection = PersistentConnection::open("127.0.0.9", self.to, &revoked).await;
         assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);

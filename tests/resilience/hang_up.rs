@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::bystander::SCHEDULER_DELAY;
 use crate::support::server::{ServerProcess, run_cli};
 use crate::support::{DavClient, token_id};
 
@@ -99,6 +100,6 @@ async fn hang_up_leaves_no_work_behind_that_others_or_its_user_would_wait_for() 
     );
     // Worked off by as many threads as there are processors, they would take half their number times as long.
     assert!(again < 4 * one + Duration::from_secs(2), "{again:?} in place of {one:?}");
-    assert!(meanwhile < 2 * before + Duration::from_millis(5), "{meanwhile:?} in place of {before:?}");
+    assert!(meanwhile < 2 * before + SCHEDULER_DELAY, "{meanwhile:?} in place of {before:?}");
     server.stop();
 }
