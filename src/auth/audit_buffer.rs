@@ -14,8 +14,8 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
 /// How many different things are told apart at once.
 const MAX_DISTINCT_EVENTS: usize = 2048;
-/// How many more there may be that are told by user and kind alone.
-const TOGETHER: usize = 2048;
+/// Maximum number of further events that are told apart by user and kind alone.
+const MAX_AGGREGATED_EVENTS: usize = 2048;
 
 /// Who made something happen: how much room it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +35,23 @@ pub(super) struct AuditBuffer {
 #[derive(Default)]
 struct BufferedEvents {
     repeated: HashMap<EventKey, RepeatedEvent>,
-    rooms: Rooms,
+    budgets: EventRowBudgets,
 }
 
-/// The room for rows: of each user, of all of them, and of strangers.
+/// Budgets of rows: of each user, of all users together, and of unauthenticated callers.
 #[derive(Default)]
-struct Rooms {
+struct EventRowBudgets {
     users: HashMap<Login, EventRowBudget>,
-    known: EventRowBudget,
-    strangers: EventRowBudget,
+    authenticated: EventRowBudget,
+    unauthenticated: EventRowBudget,
 }
 
-/// Rows that a room has at once, and the time after which one comes back.
-type RoomSize = (u64, Duration);
+/// Number of rows that a budget has at once, and the time after which one comes back.
+type RowBudgetSize = (u64, Duration);
 
-const USER_ROOM: RoomSize = (256, Duration::from_secs(20));
-const KNOWN_ROOM: RoomSize = (4096, Duration::from_secs(1));
-const STRANGERS_ROOM: RoomSize = (256, Duration::from_secs(10));
+const USER_BUDGET: RowBudgetSize = (256, Duration::from_secs(20));
+const AUTHENTICATED_BUDGET: RowBudgetSize = (4096, Duration::from_secs(1));
+const UNAUTHENTICATED_BUDGET: RowBudgetSize = (256, Duration::from_secs(10));
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EventKey {
@@ -72,7 +72,7 @@ struct RepeatedEvent {
     reported_at: Option<UnixMillis>,
 }
 
-/// The room for rows that one kind of source has: it runs out, and comes back with time.
+/// Rows that one holder may have written: they run out, and come back with time.
 #[derive(Default)]
 struct EventRowBudget {
     used: u64,
@@ -112,7 +112,9 @@ impl BufferedEvents {
         let key = EventKey::from_event(&event);
         if let Some(tally) = self.repeated.get_mut(&key) {
             tally.add(event);
-        } else if self.repeated.len() < MAX_DISTINCT_EVENTS && self.rooms.take(source, event.user.as_ref(), event.at) {
+        } else if self.repeated.len() < MAX_DISTINCT_EVENTS
+            && self.budgets.try_acquire(source, event.user.as_ref(), event.at)
+        {
             self.insert(key, source, event);
         } else {
             self.aggregate(source, event);
@@ -122,8 +124,9 @@ impl BufferedEvents {
     /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
     fn aggregate(&mut self, source: EventOrigin, event: AuditEvent) {
         let AuditEvent { at, kind, count, user, .. } = event;
-        let user = user
-            .filter(|_| source == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + TOGETHER);
+        let user = user.filter(|_| {
+            source == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + MAX_AGGREGATED_EVENTS
+        });
         let event = AuditEvent::new(at, kind).with_count(count).with_detail("and more of them, not told apart");
         let event = AuditEvent { user, ..event };
         let key = EventKey::from_event(&event);
@@ -141,18 +144,18 @@ impl BufferedEvents {
     fn take(&mut self, now: UnixMillis, all: bool) -> Vec<AuditEvent> {
         let mut told = Vec::new();
         let mut crowded = Vec::new();
-        let Self { repeated: tallies, rooms } = self;
+        let Self { repeated: tallies, budgets } = self;
         for tally in tallies.values_mut().filter(|tally| tally.unreported > 0 && (all || tally.is_due(now))) {
             let event = tally.event.clone().with_count(std::mem::take(&mut tally.unreported));
             let first = tally.reported_at.replace(now).is_none();
-            // The room of the first telling was taken when it began.
-            match all || first || tally.is_aggregate() || rooms.take(tally.origin, event.user.as_ref(), now) {
+            // The row of the first report was taken when the event was recorded.
+            match all || first || tally.is_aggregate() || budgets.try_acquire(tally.origin, event.user.as_ref(), now) {
                 true => told.push(event),
                 false => crowded.push((tally.origin, event)),
             }
         }
         tallies.retain(|_, tally| tally.unreported > 0 || !tally.is_due(now));
-        rooms.users.retain(|_, room| !room.is_empty(USER_ROOM, now));
+        budgets.users.retain(|_, budget| !budget.is_full(USER_BUDGET, now));
         for (source, event) in crowded {
             self.aggregate(source, event);
         }
@@ -178,16 +181,16 @@ impl RepeatedEvent {
     }
 }
 
-impl Rooms {
+impl EventRowBudgets {
     /// Takes room for one row, if there is any.
-    fn take(&mut self, source: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
+    fn try_acquire(&mut self, source: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
         match (source, user) {
-            (EventOrigin::Unauthenticated, _) => self.strangers.try_acquire(STRANGERS_ROOM, now),
-            (EventOrigin::Authenticated, None) => self.known.try_acquire(KNOWN_ROOM, now),
+            (EventOrigin::Unauthenticated, _) => self.unauthenticated.try_acquire(UNAUTHENTICATED_BUDGET, now),
+            (EventOrigin::Authenticated, None) => self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now),
             // The user's own first: who has used that up takes none of what all have.
             (EventOrigin::Authenticated, Some(user)) => {
                 let of_user = self.users.entry(user.clone()).or_default();
-                of_user.try_acquire(USER_ROOM, now) && self.known.try_acquire(KNOWN_ROOM, now)
+                of_user.try_acquire(USER_BUDGET, now) && self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now)
             }
         }
     }
@@ -195,7 +198,7 @@ impl Rooms {
 
 impl EventRowBudget {
     /// Takes room for one row, if there is any.
-    fn try_acquire(&mut self, size: RoomSize, now: UnixMillis) -> bool {
+    fn try_acquire(&mut self, size: RowBudgetSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         let free = self.used < size.0;
         self.used += u64::from(free);
@@ -203,12 +206,12 @@ impl EventRowBudget {
     }
 
     /// Tells whether all of it has come back.
-    fn is_empty(&mut self, size: RoomSize, now: UnixMillis) -> bool {
+    fn is_full(&mut self, size: RowBudgetSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         self.used == 0
     }
 
-    fn refill(&mut self, (_, one_in): RoomSize, now: UnixMillis) {
+    fn refill(&mut self, (_, one_in): RowBudgetSize, now: UnixMillis) {
         let freed_at = *self.refilled_at.get_or_insert(now);
         let freed =
             u64::try_from(now.saturating_duration_since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
@@ -313,9 +316,9 @@ mod tests {
         assert!(bobs.len() == 1 && bobs[0].path.as_deref() == Some("/1"), "told apart: {bobs:?}");
         assert_eq!(of("mallory").count(), 256 + 1);
         assert_eq!(of("mallory").map(|event| event.count).sum::<u64>(), 5000, "and none of it is uncounted");
-        assert_eq!(trail.events.lock().rooms.users.len(), 2);
+        assert_eq!(trail.events.lock().budgets.users.len(), 2);
         trail.take_due(seconds_in(256 * 20));
-        assert!(trail.events.lock().rooms.users.is_empty(), "released");
+        assert!(trail.events.lock().budgets.users.is_empty(), "released");
     }
 
     #[test]
