@@ -95,14 +95,20 @@ fn parse(text: &[u8]) -> Option<TreeMarker> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn marker_is_written_once_and_read_again() {
+    /// Returns a directory that ends with the test, opened, and its reserved directory.
+    fn served_directory() -> (tempfile::TempDir, DirectoryFd, DirectoryFd) {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join(".patgate")).expect("made");
         let host = super::super::ServedFs::open(folder.path(), None).expect("opened");
         let top = host.root().expect("there");
         let reserved =
             DirectoryFd::from(open_no_symlinks(&top, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"));
+        (folder, top, reserved)
+    }
+
+    #[test]
+    fn marker_is_written_once_and_read_again() {
+        let (folder, top, reserved) = served_directory();
         assert_eq!(read(&top).expect("read"), None);
         let marker = read_or_create(&top, &reserved).expect("made");
         assert_eq!(read_or_create(&top, &reserved).expect("read"), marker);
@@ -113,12 +119,7 @@ mod tests {
 
     #[test]
     fn marker_lock_excludes_second_server() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(folder.path().join(".patgate")).expect("made");
-        let host = super::super::ServedFs::open(folder.path(), None).expect("opened");
-        let top = host.root().expect("there");
-        let reserved =
-            DirectoryFd::from(open_no_symlinks(&top, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"));
+        let (_folder, top, reserved) = served_directory();
         read_or_create(&top, &reserved).expect("made");
         assert!(!is_locked(&top));
         let (lock, works) = lock(&reserved).expect("locked");
