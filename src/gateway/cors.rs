@@ -6,9 +6,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::http_connection::is_path_within;
 use crate::domain::AllowedOrigins;
-use crate::http::{ResponseBody, empty};
+use crate::http::{ResponseBody, empty, is_path_within};
 
 /// Prefixes that web applications may call. The console is for its own pages alone.
 const CORS_PATH_PREFIXES: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload", "/api", "/auth"];

@@ -32,7 +32,8 @@ use crate::console::Console;
 use crate::domain::AllowedOrigins;
 use crate::http::{
     AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, RequestBody, RequestSource, ResponseBody,
-    TrustedProxies, UnreadBody, UnreadBodyRest, empty, full, has_content_coding, set_retry_after, text_response,
+    TrustedProxies, UnreadBody, UnreadBodyRest, empty, full, has_content_coding, is_path_within, set_retry_after,
+    text_response,
 };
 use crate::net::{
     AcceptedConnection, ConnectionPermit, DrainLimits, LingeringStream, PeerShutdown, RewindStream, TooManyConnections,
@@ -424,11 +425,6 @@ impl HttpConnection {
 /// Tells whether a request of this method is given up when its caller is gone.
 fn is_cancellable(method: &Method) -> bool {
     CANCELLABLE_METHODS.contains(&method.as_str())
-}
-
-/// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
-pub(super) fn is_path_within(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Has browsers that were shown a page over TLS come back over TLS alone (RFC 6797 section 7.1).

@@ -20,5 +20,5 @@ pub use cross_origin::is_cross_origin;
 pub use forwarded::{RequestSource, TrustedProxies};
 pub use public_address::{ForwardedAddress, PublicAddress, ServerName};
 pub use request_body::{RequestBody, RequestBodyError, UnreadBody, UnreadBodyRest};
-pub use request_target::{normalized_path, normalized_target};
+pub use request_target::{is_path_within, normalized_path, normalized_target};
 pub use streamed_body::{BlockBufferPool, BlockProducer, streamed_body};

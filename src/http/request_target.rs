@@ -5,6 +5,11 @@ use std::borrow::Cow;
 use http::Uri;
 use http::uri::PathAndQuery;
 
+/// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
+pub fn is_path_within(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Returns a path without empty segments, and with escaped unreserved characters written plainly (RFC 3986 sections
 /// 6.2.2.2 and 6.2.3). All else stays as it was sent: an escaped slash, or a malformed escape, is for the reader to judge.
 pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {

@@ -55,6 +55,7 @@ use crate::auth::{Authenticator, Session};
 use crate::domain::UploadSpaces;
 use crate::http::{
     AuthenticatedSession, PublicAddress, RequestBody, RequestSource, ResponseBody, empty, has_content_coding,
+    is_path_within,
 };
 use crate::tree::Tree;
 
@@ -91,11 +92,10 @@ impl Webdav {
         Self { tree, auth, options, uploads, adaptive_blocking: AdaptiveBlocking::default() }
     }
 
-    /// Tells whether a path belongs to this room: to the tree, or to an upload into it. `/davx` does not.
+    /// Tells whether a path is served here: of the tree, or of an upload into it. `/davx` is not.
     pub fn serves_path(path: &str) -> bool {
-        let within =
-            |prefix| path.strip_prefix(prefix).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
-        ["/dav", "/node", "/upload", "/remote.php/dav", "/remote.php/webdav"].into_iter().any(within)
+        let prefixes = ["/dav", "/node", "/upload", "/remote.php/dav", "/remote.php/webdav"];
+        prefixes.into_iter().any(|prefix| is_path_within(path, prefix))
     }
 
     /// Answers one request.
