@@ -82,8 +82,13 @@ pub async fn accept(
                     tracing::debug!(%peer, %error, "connection lost before it began");
                     continue;
                 }
-                if let Some(pass) = gate.acquire(peer.ip()) {
-                    serve(AcceptedConnection { stream, peer, encrypted: false, permit: pass });
+                if let Some(permit) = gate.acquire(peer.ip()) {
+                    serve(AcceptedConnection { stream, peer, encrypted: false, permit });
+                    // A client whose request is here already can authenticate, or turn out to be gone, before the next
+                    // connection is counted against it. Without this, a burst that gathered in the backlog while the
+                    // process was busy fills the bounds of its address although nobody is idle, and the last ones of
+                    // it are refused.
+                    tokio::task::yield_now().await;
                     continue;
                 }
                 let from = address_network(peer.ip());
@@ -151,7 +156,51 @@ fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::net::ConnectionLimits;
+
+    #[tokio::test]
+    async fn burst_of_clients_that_authenticate_is_not_refused() {
+        // Fewer than the smallest backlog that systems allow, and more than may have a permit or wait for one.
+        const CLIENTS: usize = 100;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        // All of them are in the backlog, with their request, before the first is accepted.
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = TcpStream::connect(address).await.expect("connects");
+            client.write_all(b"?").await.expect("sent");
+            clients.push(client);
+        }
+        let (connections, unauthenticated) = (2 * CLIENTS, 4);
+        let limits = ConnectionLimits {
+            connections,
+            per_user: connections,
+            unauthenticated,
+            unauthenticated_per_address: unauthenticated,
+        };
+        let (limiter, stop) = (ConnectionLimiter::new(limits), CancellationToken::new());
+        let serve = |mut connection: AcceptedConnection| {
+            tokio::spawn(async move {
+                connection.stream.read_u8().await.expect("a request");
+                connection.permit.assign_user("alice").expect("below the bound of a user");
+                connection.stream.write_all(b"!").await.expect("answered");
+                // Kept open, as a client does that has more to ask.
+                connection.stream.read_u8().await.expect_err("nothing more");
+            });
+        };
+        let check = async {
+            for mut client in clients {
+                assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
+            }
+        };
+        tokio::select! {
+            () = accept(listener, limiter, stop, serve) => panic!("it was not stopped"),
+            () = check => {}
+        }
+    }
 
     #[tokio::test]
     async fn peer_timeout_outlasts_keepalive_probes_and_retransmissions() {
