@@ -7,8 +7,8 @@ use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, capabilities, output, rlimit};
 use crate::api::ApiOptions;
-use crate::config::{self, Config, ConfigSources, LoadedConfig};
-use crate::domain::StateLimits;
+use crate::config::{self, Config, ConfigSources, Count, LoadedConfig};
+use crate::domain::{PropertyQuota, StateLimits, UploadSpaces};
 use crate::gateway::{
     Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners,
 };
@@ -87,7 +87,7 @@ impl ConfigReload {
 
     fn apply(&mut self) -> std::result::Result<(), String> {
         let newer = Config::load(&self.sources).map_err(|error| error.to_string().replace('\n', "; "))?;
-        let filter = self.log.parse_log_filter(&newer.config.log)?;
+        let filter = self.log.parse_log_filter(&newer.config.settings.log.0)?;
         self.reloader.reload(&gateway_settings(newer.config.clone())).map_err(|error| error.to_string())?;
         // Last, since it can't fail any more.
         self.log.set_filter(filter);
@@ -121,58 +121,69 @@ pub(super) fn ready_line(gateway: &Gateway) -> String {
 }
 
 fn start_logging(config: &Config) -> Result<LogControl> {
-    let format = match config.log_format {
+    let format = match config.settings.log_format {
         config::LogFormatSetting::Text => LogFormat::Text,
         config::LogFormatSetting::Json => LogFormat::Json,
     };
-    telemetry::start_logging(&config.log, format).map_err(CommandError::new)
+    telemetry::start_logging(&config.settings.log.0, format).map_err(CommandError::new)
 }
 
 fn gateway_settings(config: Config) -> GatewaySettings {
-    let gate = |connections, per_user| ConnectionLimits {
-        connections,
-        per_user,
-        unauthenticated: config.unauthenticated_connections,
-        unauthenticated_per_address: config.unauthenticated_connections_per_address,
+    let Config { root, state, settings, tls } = config;
+    let connection_limits = |connections: Count<1>, per_user: Count<1>| ConnectionLimits {
+        connections: connections.0,
+        per_user: per_user.0,
+        unauthenticated: settings.unauthenticated_connections.0,
+        unauthenticated_per_address: settings.unauthenticated_connections_per_address.0,
     };
     GatewaySettings {
-        http_connection_limits: gate(config.http_connections, config.http_connections_per_user),
-        sftp_connection_limits: gate(config.sftp_connections, config.sftp_connections),
-        http_idle_timeout: config.http_idle_timeout,
+        http_connection_limits: connection_limits(settings.http_connections, settings.http_connections_per_user),
+        // SFTP bounds the connections of a user itself, at login, with a message of its own.
+        sftp_connection_limits: connection_limits(settings.sftp_connections, settings.sftp_connections),
+        http_idle_timeout: settings.http_idle_seconds.0,
         http_pace_window: HTTP_PACE_WINDOW,
-        property_space: config.property_space,
+        property_space: PropertyQuota {
+            per_user: settings.property_space_per_user.bytes(),
+            total: settings.property_space.bytes(),
+        },
         state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
-            propfind_infinity_entries: config.propfind_infinity_entries,
-            upload_space: config.unfinished_upload_space,
+            propfind_infinity_entries: settings.propfind_infinity_entries.0,
+            upload_space: UploadSpaces {
+                per_user: settings.unfinished_upload_space_per_user,
+                all: settings.unfinished_upload_space,
+            },
         },
         sftp_options: SftpOptions {
-            login_timeout: config.sftp_login_timeout,
-            max_channels: config.sftp_channels,
-            max_handles: config.sftp_handles,
-            max_connections_per_user: config.sftp_connections_per_user,
-            max_login_attempts: config.sftp_login_attempts,
-            keepalive_interval: config.sftp_keepalive_interval,
-            client_timeout: config.sftp_unanswered_timeout,
-            idle_timeout: config.sftp_idle_timeout,
-            upload_retention: config.sftp_resume_retention,
+            login_timeout: settings.sftp_login_seconds.0,
+            max_channels: settings.sftp_channels.0,
+            max_handles: settings.sftp_handles.0,
+            max_connections_per_user: settings.sftp_connections_per_user.0,
+            max_login_attempts: settings.sftp_login_attempts.0,
+            keepalive_interval: settings.sftp_keepalive_seconds.0,
+            client_timeout: settings.sftp_unanswered_seconds.0,
+            idle_timeout: settings.sftp_idle_seconds.0,
+            upload_retention: settings.sftp_resume_seconds.0,
             ..SftpOptions::default()
         },
-        root: config.root,
-        state_directory: config.state,
-        http: config.http,
-        sftp: config.sftp,
-        tls: config.tls.map(|tls| (tls.certificate, tls.key)),
-        insecure_http: config.insecure_http,
-        trusted_proxies: config.trusted_proxies,
-        forwarding_headers: config.forwarding_headers,
-        public_url: config.public_url,
-        cors_origins: config.cors_origins,
-        api_options: ApiOptions { query_token: config.allow_query_token },
-        proxy_protocol: ProxyProtocolListeners { http: config.proxy_protocol.http, sftp: config.proxy_protocol.sftp },
-        durability: tree_durability(config.durability),
+        root,
+        state_directory: state,
+        http: settings.http.0,
+        sftp: settings.sftp.0,
+        tls: tls.map(|tls| (tls.certificate, tls.key)),
+        insecure_http: settings.insecure_http,
+        trusted_proxies: settings.trusted_proxies.0,
+        forwarding_headers: settings.forwarding_headers,
+        public_url: settings.public_url,
+        cors_origins: settings.cors_origins,
+        api_options: ApiOptions { query_token: settings.allow_query_token },
+        proxy_protocol: ProxyProtocolListeners {
+            http: settings.proxy_protocol.http,
+            sftp: settings.proxy_protocol.sftp,
+        },
+        durability: tree_durability(settings.durability),
         open_file_limits: None,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: settings.drain_seconds.0,
     }
 }
 

@@ -36,9 +36,9 @@ fn renamed_argument(key: &'static RenamedKey) -> Arg {
 }
 
 fn key_argument(key: &'static ConfigKey) -> Arg {
-    let default = key.default.filter(|text| !text.is_empty()).map(|text| format!(" [default: {text}]"));
-    let help = format!("{} [env: {}]{}", key.description, key.environment_variable(), default.unwrap_or_default());
-    let argument = Arg::new(key.name).long(key.flag).value_name(key.value_name).help(help);
+    let default = key.default().filter(|text| !text.is_empty()).map(|text| format!(" [default: {text}]"));
+    let help = format!("{} [env: {}]{}", key.description(), key.environment_variable(), default.unwrap_or_default());
+    let argument = Arg::new(key.name).long(key.flag()).value_name(key.value_name).help(help);
     match key.value_type {
         ConfigValueType::Boolean => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
         ConfigValueType::List => argument.action(ArgAction::Append),
@@ -60,7 +60,7 @@ impl FromArgMatches for SettingFlags {
         for key in flag_keys().filter(|key| matches.value_source(key.name) == Some(ValueSource::CommandLine)) {
             let values: Vec<_> = matches.get_many::<String>(key.name).unwrap_or_default().cloned().collect();
             flags.push(CommandLineSetting {
-                typed_name: format!("--{}", key.flag),
+                typed_name: format!("--{}", key.flag()),
                 key: key.name.to_owned(),
                 value: values.join(","),
             });

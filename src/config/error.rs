@@ -24,6 +24,14 @@ pub(super) enum SettingLocation {
 }
 
 impl ConfigError {
+    /// Returns the fault of a configuration that names no directory to serve.
+    pub(super) fn missing_root() -> Self {
+        Self(vec![InvalidSetting {
+            location: SettingLocation::BuiltIn,
+            message: "root is missing: name the directory to serve".to_owned(),
+        }])
+    }
+
     /// Tells whether the command line alone is at fault.
     pub fn is_command_line_only(&self) -> bool {
         self.0.iter().all(|fault| match &fault.location {

@@ -1,5 +1,9 @@
 //! What a configuration refuses, and which source wins.
 
+use std::time::Duration;
+
+use super::example::example_line;
+use super::settings::find_key;
 use super::*;
 
 fn sources(file: &str) -> (tempfile::TempDir, ConfigSources) {
@@ -69,8 +73,15 @@ fn flags_win_over_environment_over_file_over_default() {
     .to_vec();
     sources.flags = vec![flag("unauthenticated_connections", "3")];
     let LoadedConfig { config, warnings, .. } = Config::load(&sources).expect("loads");
-    assert_eq!((config.unauthenticated_connections, config.sftp_connections, config.http_connections), (3, 2, 1));
-    assert_eq!(config.unauthenticated_connections_per_address, 64);
+    assert_eq!(
+        (
+            config.settings.unauthenticated_connections.0,
+            config.settings.sftp_connections.0,
+            config.settings.http_connections.0
+        ),
+        (3, 2, 1)
+    );
+    assert_eq!(config.settings.unauthenticated_connections_per_address, Count(64));
     assert_eq!(warnings, Vec::<String>::new());
 }
 
@@ -87,9 +98,7 @@ fn a_renamed_key_is_refused_with_its_new_name() {
     ] {
         assert!(faults.contains(sentence), "{faults}");
     }
-    assert!(
-        super::RENAMED_KEYS.iter().all(|key| ConfigKey::find(key.old).is_none() && ConfigKey::find(key.new).is_some())
-    );
+    assert!(RENAMED_KEYS.iter().all(|key| find_key(key.old).is_none() && find_key(key.new).is_some()));
 }
 
 #[test]
@@ -117,10 +126,10 @@ fn state_and_root_may_not_contain_each_other_even_through_links() {
 fn root_and_at_least_one_listener_are_required() {
     let (_dir, mut sources) = sources("http = \"off\"\nsftp = \"off\"\n");
     let found = load_errors(&sources);
-    assert_eq!(found[0], "root is missing: name the folder to serve");
+    assert_eq!(found[0], "root is missing: name the directory to serve");
     assert!(found[1].starts_with("patgate.toml:1: ") && found.len() == 2, "{found:?}");
     sources.flags = vec![flag("root", "/nowhere/at/all")];
-    assert!(load_errors(&sources)[0].starts_with("--root: root: /nowhere/at/all is no folder"));
+    assert!(load_errors(&sources)[0].starts_with("--root: root: /nowhere/at/all is not a directory"));
 }
 
 #[test]
@@ -131,7 +140,7 @@ fn cleartext_http_off_loopback_warns() {
     sources.flags = vec![flag("trusted_proxies", "10.0.0.0/8, 192.0.2.1")];
     let loaded = Config::load(&sources).expect("loads");
     assert!(loaded.warnings[0].contains("trusted proxies"), "{:?}", loaded.warnings);
-    assert_eq!(loaded.config.trusted_proxies.len(), 2);
+    assert_eq!(loaded.config.settings.trusted_proxies.0.len(), 2);
     sources.flags = vec![flag("insecure_http", "true")];
     assert!(Config::load(&sources).expect("loads").warnings.is_empty());
 }
@@ -148,10 +157,13 @@ fn local_commands_need_no_root() {
 
 #[test]
 fn the_example_shows_every_key_with_its_default_and_loads() {
-    let example = include_str!("../../examples/patgate.toml");
-    assert_eq!(example, super::example_file());
-    assert!(CONFIG_KEYS.iter().all(|key| key.flag == key.name.replace('_', "-")));
-    assert!(CONFIG_KEYS.iter().all(|key| example.lines().any(|line| line == key.example_line())));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/patgate.toml");
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(&path, example_file()).expect("written");
+    }
+    let example = std::fs::read_to_string(&path).expect("the example");
+    assert_eq!(example, example_file(), "write it anew with UPDATE_EXAMPLE=1");
+    assert!(CONFIG_KEYS.iter().all(|key| example.lines().any(|line| line == example_line(key))));
 
     let (dir, sources) = sources(&example.replace("/srv/files", "ROOT"));
     let shown = Config::load(&sources).expect("loads");
@@ -166,7 +178,7 @@ fn proxy_protocol_requires_trusted_proxies() {
     assert!(load_errors(&sources).iter().any(|fault| fault.contains("needs trusted_proxies")));
     sources.flags.push(flag("trusted_proxies", "10.0.0.0/8"));
     let loaded = Config::load(&sources).expect("loads");
-    assert_eq!(loaded.config.proxy_protocol, ProxyProtocolSetting { http: false, sftp: true });
+    assert_eq!(loaded.config.settings.proxy_protocol, ProxyProtocolSetting { http: false, sftp: true });
     sources.flags.push(flag("proxy_protocol", "ftp"));
     assert!(load_errors(&sources).iter().any(|fault| fault.contains("give http, sftp or both")));
 }
@@ -176,10 +188,10 @@ fn sftp_timeouts_outside_their_range_are_refused() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\nsftp_idle_seconds = 0\nsftp_keepalive_seconds = 0\n");
     let config = Config::load(&sources).expect("0 is never").config;
     assert_eq!(
-        (config.sftp_login_timeout, config.sftp_unanswered_timeout),
-        (Duration::from_secs(120), Duration::from_secs(3600))
+        (config.settings.sftp_login_seconds, config.settings.sftp_unanswered_seconds),
+        (Seconds(Duration::from_secs(120)), Seconds(Duration::from_secs(3600)))
     );
-    assert!(config.sftp_idle_timeout.is_zero() && config.sftp_keepalive_interval.is_zero());
+    assert!(config.settings.sftp_idle_seconds.0.is_zero() && config.settings.sftp_keepalive_seconds.0.is_zero());
     for (key, value, range) in [
         ("sftp_login_seconds", "0", "from 1 to 600"),
         ("sftp_unanswered_seconds", "0", "from 1 to 604800"),

@@ -2,7 +2,7 @@
 
 use strsim::levenshtein;
 
-use super::CONFIG_KEYS;
+use super::settings::CONFIG_KEYS;
 
 /// A key that had another name once.
 #[derive(Debug)]

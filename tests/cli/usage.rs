@@ -40,7 +40,7 @@ fn all_configuration_errors_are_reported_at_once() {
         format!("error: {file}:3: sftp: give a text in quotation marks"),
         "error: PATGATE_DURABILITY: durability = \"some\": give full or fast".to_owned(),
         "error: --unauthenticated-connections: unauthenticated_connections = \"0\": give a whole number from 1 to 1000000".to_owned(),
-        format!("error: {file}:1: root: /nowhere is no folder"),
+        format!("error: {file}:1: root: /nowhere is not a directory"),
         "error: --tls-cert: tls_cert needs tls_key".to_owned(),
     ];
     let lines: Vec<_> = err.lines().collect();

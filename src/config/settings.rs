@@ -1,0 +1,155 @@
+//! Every setting, declared once: the file's keys, the environment's variables, the flags of `serve` with their help, the
+//! example file and the typed values all come from the list in this file.
+//!
+//! A new setting needs an entry here and the line in `cli/serve.rs` that hands it to the module that uses it.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, UploadSpace};
+
+use super::keys::{ConfigKey, InitialValue};
+use super::values::{
+    Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilter, LogFormatSetting,
+    NetworkList, ProxyProtocolSetting, Seconds, SettingValue,
+};
+
+/// Declares the settings: `/// documentation`, `name: Type = Default("text"),`, with `[reloadable]` in front
+/// where a running server takes a new value on SIGHUP.
+macro_rules! declare_settings {
+    ($($(#[doc = $doc:literal])+ $([$reload:ident])? $name:ident: $type:ty = $initial:ident($text:literal),)+) => {
+        /// Values of all settings, each valid by itself.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        /// All settings, in the order of the example file.
+        pub const CONFIG_KEYS: &[ConfigKey] = &[$(ConfigKey {
+            name: stringify!($name),
+            value_type: <$type as SettingValue>::VALUE_TYPE,
+            value_name: <$type as SettingValue>::VALUE_NAME,
+            initial: InitialValue::$initial($text),
+            is_reloadable: declare_settings!(@is_reloadable $($reload)?),
+            documentation: concat!($($doc,)+),
+            check: |text| <$type as SettingValue>::parse_setting(text).map(drop),
+        },)+];
+
+        impl Settings {
+            /// Reads the values from their texts, by name; a setting without one holds none.
+            ///
+            /// # Errors
+            /// The name of a setting and what is wrong with its text.
+            pub(super) fn from_texts(texts: &BTreeMap<&'static str, String>) -> Result<Self, String> {
+                Ok(Self {
+                    $($name: match texts.get(stringify!($name)) {
+                        Some(text) => <$type as SettingValue>::parse_setting(text)
+                            .map_err(|message| format!("{} = {text:?}: {message}", stringify!($name)))?,
+                        None => <$type as SettingValue>::absent()
+                            .ok_or_else(|| format!("{} is missing", stringify!($name)))?,
+                    },)+
+                })
+            }
+        }
+    };
+    (@is_reloadable reloadable) => { true };
+    (@is_reloadable) => { false };
+}
+
+declare_settings! {
+    /// Directory to serve. Mandatory.
+    root: Option<DirectoryPath> = Mandatory("/srv/files"),
+    /// Directory of the database, pepper and SSH host keys, created with mode 0700. It defaults to /var/lib/patgate for
+    /// root and to patgate in the XDG data directory for others.
+    state: Option<DirectoryPath> = Example("/var/lib/patgate"),
+    /// Address on which WebDAV listens; "off" for none. Port 0 takes any free one.
+    http: ListenAddress = Default("127.0.0.1:8080"),
+    /// Address on which SFTP listens; "off" for none. Port 0 takes any free one.
+    sftp: ListenAddress = Default("127.0.0.1:2022"),
+    /// Certificate chain for HTTPS, PEM. Needs tls_key.
+    [reloadable] tls_cert: Option<FilePath> = Example("/etc/patgate/cert.pem"),
+    /// Private key of tls_cert, PEM.
+    [reloadable] tls_key: Option<FilePath> = Example("/etc/patgate/key.pem"),
+    /// Whether tokens are accepted over unencrypted HTTP from other machines. Anybody on the network path can read them.
+    insecure_http: bool = Default("false"),
+    /// Networks of reverse proxies that are believed about the clients they forward, by the headers that
+    /// forwarding_headers names.
+    trusted_proxies: NetworkList = Default(""),
+    /// Headers that the trusted proxies write: "x-forwarded" for X-Forwarded-For, -Proto, -Host, -Port and -Prefix,
+    /// "forwarded" for Forwarded (RFC 7239). The others are ignored: a proxy hands them on as its client sent them.
+    forwarding_headers: ForwardingHeaders = Default("x-forwarded"),
+    /// URL at which clients see the server, where a proxy hands on neither its Host nor X-Forwarded-Host: a WebDAV client
+    /// that moves or copies names it. A path in it is one that the proxy cuts off, and is put in front of every link that
+    /// WebDAV gives.
+    [reloadable] public_url: Option<PublicUrl> = Example("https://files.example.org"),
+    /// Origins of web applications that browsers let call /dav/, /node/, /remote.php/, /upload/, /api/ and /auth/ (CORS),
+    /// such as https://app.example.org; "*" for every one. They need a token all the same, but may change things with one
+    /// that the browser keeps as a password.
+    [reloadable] cors_origins: AllowedOrigins = Default(""),
+    /// Listeners, of http and sftp, at which every connection of a trusted proxy begins with a PROXY header, version 1 or 2:
+    /// the client is then the one that the header names.
+    proxy_protocol: ProxyProtocolSetting = Default(""),
+    /// Whether /auth/token/... also accepts a token in ?_token=. Addresses end up in the logs of proxies.
+    allow_query_token: bool = Default("false"),
+    /// When an upload, a copy, a property or a lock is answered: "full" once it is on disk, "fast" at once, so that a power
+    /// cut may lose what was just written.
+    durability: DurabilitySetting = Default("full"),
+    /// Maximum number of open HTTP connections.
+    http_connections: Count<1> = Default("1024"),
+    /// Maximum number of open HTTP connections of one user: an idle one is closed for a new one, else 503 is answered.
+    http_connections_per_user: Count<1> = Default("256"),
+    /// Maximum number of open SFTP connections.
+    sftp_connections: Count<1> = Default("1024"),
+    /// Maximum number of open SFTP connections of one user.
+    sftp_connections_per_user: Count<1> = Default("64"),
+    /// Maximum number of open channels of one SFTP connection.
+    sftp_channels: Count<1> = Default("10"),
+    /// Maximum number of open files and directories of one SFTP connection.
+    sftp_handles: Count<1> = Default("1024"),
+    /// Time in which an SFTP client must log in, from 1 to 600 seconds.
+    sftp_login_seconds: Seconds<1, 600> = Default("120"),
+    /// Maximum number of wrong tokens that an SFTP connection may try before it is closed. Keys that a client offers first
+    /// don't count.
+    sftp_login_attempts: Count<1> = Default("6"),
+    /// Silence, in seconds, after which an SFTP client is asked whether it is still connected, up to 86400; never sooner
+    /// than sftp_login_seconds. 0 asks never.
+    sftp_keepalive_seconds: Seconds<0, 86_400> = Default("300"),
+    /// Seconds for which an SFTP client may leave that question unanswered, or what it asked for unread, before its session
+    /// is closed, from 1 to 604800: a laptop asleep, a download that pauses.
+    sftp_unanswered_seconds: Seconds<1, 604_800> = Default("3600"),
+    /// Seconds without a request after which an HTTP connection is closed, from 1 to 86400.
+    http_idle_seconds: Seconds<1, 86_400> = Default("75"),
+    /// Seconds without a request after which an SFTP session is closed although its client is still connected, up to 604800.
+    /// 0 closes none.
+    sftp_idle_seconds: Seconds<0, 604_800> = Default("0"),
+    /// Seconds for which the received part of an upload to a new name is kept for its token after its SFTP connection was
+    /// lost, to be resumed, up to 604800. 0 keeps none.
+    sftp_resume_seconds: Seconds<0, 604_800> = Default("86400"),
+    /// Maximum number of connections of each listener whose clients have not authenticated.
+    unauthenticated_connections: Count<1> = Default("256"),
+    /// Maximum number of those from one address (one /64 of IPv6).
+    unauthenticated_connections_per_address: Count<1> = Default("64"),
+    /// Maximum number of entries in a WebDAV listing of infinite depth; a client that asks for more is told to list
+    /// directory by directory. 0 refuses them all.
+    propfind_infinity_entries: EntryCount = Default("10000"),
+    /// Space that all unfinished WebDAV uploads together may take: a size such as 10GiB, or a share of what would be free
+    /// without them. More is refused with 507.
+    unfinished_upload_space: UploadSpace = Default("50%"),
+    /// Part of that space that the unfinished uploads of one user may take.
+    unfinished_upload_space_per_user: UploadSpace = Default("25%"),
+    /// Space that the dead properties of all files together may take in the state directory, 256 bytes for each beside its
+    /// texts. More is refused with 507.
+    property_space: ByteSize = Default("1GiB"),
+    /// Part of that space that the properties set by one user may take.
+    property_space_per_user: ByteSize = Default("64MiB"),
+    /// Seconds for which transfers in progress may continue after SIGTERM.
+    [reloadable] drain_seconds: Seconds<0, 3600> = Default("10"),
+    /// Level of the log on stderr: error, warn, info, debug or trace, also by module ("info,patgate::sftp=debug").
+    [reloadable] log: LogFilter = Default("info"),
+    /// Format of the log: "text" for people, "json" for one object a line.
+    log_format: LogFormatSetting = Default("text"),
+}
+
+/// Returns the setting of that name.
+pub(super) fn find_key(name: &str) -> Option<&'static ConfigKey> {
+    CONFIG_KEYS.iter().find(|key| key.name == name)
+}
