@@ -10,12 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Time in which a stranger's request is answered unless its sender is slow; after that he counts as one who waits.
 const UNAUTHENTICATED_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a connection has for its first request, or its next, before another may take its place.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
+/// Connections of an address that may wait for a permit, for each that it may have open unauthenticated. The first use of a
+/// token takes a run of argon2; what arrives from its address meanwhile waits and is not refused.
+const PENDING_PER_UNAUTHENTICATED_OF_ADDRESS: usize = 2;
+/// The same for all addresses together: so much more that it takes eight addresses to fill it.
+const PENDING_PER_UNAUTHENTICATED: usize = 4;
 /// Maximum number of connections that were told to end and have not ended yet, beyond the bound on all connections.
 const MAX_CLOSING_CONNECTIONS: usize = 64;
 
@@ -32,11 +38,32 @@ pub struct ConnectionLimits {
     pub unauthenticated_per_address: usize,
 }
 
+/// Bounds on the connections of a listener that wait for a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PendingLimits {
+    /// In all.
+    pub(super) total: usize,
+    /// From one address.
+    pub(super) per_address: usize,
+}
+
+impl ConnectionLimits {
+    /// Returns how many connections may wait for a permit.
+    pub(super) fn pending(&self) -> PendingLimits {
+        // Each takes a descriptor: never more than the connections for which descriptors were set aside.
+        let total = (self.unauthenticated * PENDING_PER_UNAUTHENTICATED).min(self.connections);
+        let per_address = self.unauthenticated_per_address * PENDING_PER_UNAUTHENTICATED_OF_ADDRESS;
+        PendingLimits { total, per_address: per_address.min(total) }
+    }
+}
+
 /// Table of the connections of a listener. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
     table: Arc<Mutex<ConnectionTable>>,
+    /// Notified for each permit of an unauthenticated connection that is given back.
+    freed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +111,7 @@ impl OpenConnection {
 impl ConnectionLimiter {
     /// Returns a gate that nobody has passed.
     pub fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, table: Arc::default() }
+        Self { limits, table: Arc::default(), freed: Arc::default() }
     }
 
     /// Lets a connection in, as a stranger. At a bound it takes the place of another, which is told to end.
@@ -114,6 +141,17 @@ impl ConnectionLimiter {
             OpenConnection { owner: holder, idle_since: since, active_requests: 0, eviction: end_of_place },
         );
         Some(ConnectionPermit { limiter: self.clone(), connection_id: number, eviction: end })
+    }
+
+    /// Returns the bounds on connections.
+    pub(super) fn limits(&self) -> ConnectionLimits {
+        self.limits
+    }
+
+    /// Waits until a permit may be free. One of those that wait is woken for each permit that is given back, the one that
+    /// has waited longest first.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Returns how many connections are open.
@@ -163,6 +201,8 @@ impl ConnectionPermit {
             table.evict_longest_idle(of_user).ok_or(TooManyConnections)?;
         }
         table.change_owner(self.connection_id, OpenConnectionOwner::User(user));
+        drop(table);
+        self.limiter.freed.notify_one();
         Ok(())
     }
 
@@ -206,6 +246,8 @@ impl Drop for ConnectionPermit {
         if let Some(place) = table.connections.remove(&self.connection_id) {
             table.uncount_owner(&place.owner);
         }
+        drop(table);
+        self.limiter.freed.notify_one();
     }
 }
 

@@ -29,8 +29,6 @@ const UNSENT_BYTES: u32 = 256 << 10;
 /// How long a connection waits for a place at most, and how often it asks for one.
 const PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL: (Duration, Duration) =
     (Duration::from_secs(5), Duration::from_millis(100));
-/// Maximum number of connections that wait for a place: in all, and from one address.
-const MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS: (usize, usize) = (256, 32);
 
 /// Largest number of probes that Linux takes.
 const TCP_KEEPALIVE_MAX_PROBES: u32 = 127;
@@ -57,7 +55,7 @@ pub async fn accept(
     stop: CancellationToken,
     serve: impl Fn(AcceptedConnection),
 ) {
-    let mut pause = Duration::from_millis(5);
+    let (mut pause, pending) = (Duration::from_millis(5), gate.limits().pending());
     let mut waiting: JoinSet<(IpAddr, Option<AcceptedConnection>)> = JoinSet::new();
     let mut from_address: HashMap<IpAddr, usize> = HashMap::new();
     loop {
@@ -93,9 +91,7 @@ pub async fn accept(
                 }
                 let from = address_network(peer.ip());
                 let here = from_address.get(&from).copied().unwrap_or(0);
-                if waiting.len() < MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS.0
-                    && here < MAX_PENDING_CONNECTIONS_TOTAL_AND_PER_ADDRESS.1
-                {
+                if waiting.len() < pending.total && here < pending.per_address {
                     from_address.insert(from, here + 1);
                     let gate = gate.clone();
                     waiting.spawn(async move { (from, wait_for_permit(gate, stream, peer).await) });
@@ -119,7 +115,9 @@ pub async fn accept(
 async fn wait_for_permit(gate: ConnectionLimiter, stream: TcpStream, peer: SocketAddr) -> Option<AcceptedConnection> {
     let deadline = Instant::now() + PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.0;
     while Instant::now() < deadline {
-        tokio::time::sleep(PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.1).await;
+        // A permit that is given back may be of use only to another address, and one that can be evicted now has waited
+        // for its client longer than before: neither is told to everyone, so each asks now and then.
+        let _ = tokio::time::timeout(PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.1, gate.freed()).await;
         if let Some(pass) = gate.acquire(peer.ip()) {
             return Some(AcceptedConnection { stream, peer, encrypted: false, permit: pass });
         }
@@ -160,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::net::ConnectionLimits;
+    use crate::net::connection_limit::PendingLimits;
 
     #[tokio::test]
     async fn burst_of_clients_that_authenticate_is_not_refused() {
@@ -192,6 +191,44 @@ mod tests {
             });
         };
         let check = async {
+            for mut client in clients {
+                assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
+            }
+        };
+        tokio::select! {
+            () = accept(listener, limiter, stop, serve) => panic!("it was not stopped"),
+            () = check => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_wait_for_permit_up_to_bound() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let limits =
+            ConnectionLimits { connections: 100, per_user: 100, unauthenticated: 10, unauthenticated_per_address: 2 };
+        assert_eq!(limits.pending(), PendingLimits { total: 40, per_address: 4 });
+        let (limiter, stop, authenticate) =
+            (ConnectionLimiter::new(limits), CancellationToken::new(), CancellationToken::new());
+        let serve = |mut connection: AcceptedConnection| {
+            let authenticate = authenticate.clone();
+            tokio::spawn(async move {
+                // The request came at once; what proves its token takes its time.
+                let _answering = connection.permit.begin_request();
+                authenticate.cancelled().await;
+                connection.permit.assign_user("alice").expect("below the bound of a user");
+                connection.stream.write_all(b"!").await.expect("answered");
+                connection.stream.read_u8().await.expect_err("nothing more");
+            });
+        };
+        let check = async {
+            let mut clients = Vec::new();
+            for _ in 0..7 {
+                clients.push(TcpStream::connect(address).await.expect("connects"));
+            }
+            let mut last = clients.pop().expect("one");
+            assert_eq!(last.read(&mut [0]).await.expect("closed without a reset"), 0, "two are served, four wait");
+            authenticate.cancel();
             for mut client in clients {
                 assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
             }
