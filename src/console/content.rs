@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use serde::Deserialize;
 
-use super::error::{ConsoleError, Result, run_blocking};
+use super::blocking::run_blocking;
+use super::error::{ConsoleError, Result};
 use super::guard::ConsoleCaller;
 use super::paths;
 use crate::domain::TreePath;

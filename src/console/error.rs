@@ -1,17 +1,10 @@
-//! Why a page can't be shown or a form not be done, and, as the very last step, the page that says so.
+//! Reasons why a page can't be shown or a form not be carried out, each with its status and message. [`super::error_page`]
+//! renders them.
 
-use askama::Template;
-use axum::response::{IntoResponse, Redirect, Response};
 use http::{StatusCode, Uri};
 
-use super::assets::{ASSET_URLS, AssetUrls};
-use super::layout::{PageFrame, render_page};
-use super::paths;
-use crate::auth::{AuthError, TooMuchWork, WorkPermit};
-use crate::domain::redact_tokens_in_text;
-use crate::http::set_retry_after;
+use crate::auth::{AuthError, TooMuchWork};
 use crate::store::{ClientStoreError, StoreError};
-use crate::tree::View;
 use crate::{tokens, tree};
 
 /// The result of a page.
@@ -74,86 +67,6 @@ pub(super) async fn not_found() -> ConsoleError {
     ConsoleError::NotFound
 }
 
-/// Runs work that blocks where blocking is allowed: the blocks of a file, one at a time for each connection.
-///
-/// # Errors
-/// What the work says; [`ConsoleError::Internal`] when it panicked.
-pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ConsoleError::Internal))
-}
-
-/// Runs work that blocks in a turn of the caller's. Nothing of it is begun for a caller who has hung up while he waited.
-///
-/// # Errors
-/// As [`run_blocking`]; [`ConsoleError::TooMuchWork`].
-pub(super) async fn in_turn<T: Send + 'static>(
-    turn: impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>>,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let turn = turn.await?;
-    run_blocking(move || {
-        // Until the work has ended, also where nobody waits for it any more.
-        let _turn = turn;
-        work()
-    })
-    .await
-}
-
-/// Runs work on the tree that keeps a processor busy for long, likewise; it is cancelled when the connection goes.
-///
-/// # Errors
-/// As [`in_turn`].
-pub(super) async fn on_tree<T: Send + 'static>(
-    view: View,
-    work: impl FnOnce(&View) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let session = view.session().clone();
-    let gone = view.cancellation().cancel_on_drop();
-    let done = in_turn(async move { session.acquire_work_permit().await }, move || work(&view)).await;
-    gone.disarm();
-    done
-}
-
-/// What a page says of a fault: set as an extension of a response, which becomes that page.
-#[derive(Clone, Debug)]
-pub(super) struct ErrorMessage {
-    title: &'static str,
-    text: String,
-}
-
-#[derive(Template)]
-#[template(path = "fault.html")]
-struct ErrorPage {
-    frame: PageFrame,
-    said: ErrorMessage,
-}
-
-/// The page for one who is not signed in.
-#[derive(Template)]
-#[template(path = "fault_alone.html")]
-struct SignedOutErrorPage {
-    assets: &'static AssetUrls,
-    said: ErrorMessage,
-}
-
-#[derive(Template)]
-#[template(path = "elsewhere.html")]
-struct CrossSiteLinkPage {
-    assets: &'static AssetUrls,
-    next: String,
-}
-
-impl ErrorMessage {
-    /// Writes the page, with what stands around the pages of one who is signed in.
-    pub(super) fn into_page(self, status: StatusCode, frame: Option<PageFrame>) -> Response {
-        let page = match frame {
-            Some(frame) => render_page(status, &ErrorPage { frame, said: self }),
-            None => render_page(status, &SignedOutErrorPage { assets: &ASSET_URLS, said: self }),
-        };
-        page.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
-    }
-}
-
 impl ConsoleError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -203,7 +116,8 @@ impl ConsoleError {
         }
     }
 
-    fn title(&self) -> &'static str {
+    /// Returns the heading of the page that reports the error.
+    pub(super) fn title(&self) -> &'static str {
         match self.status() {
             StatusCode::NOT_FOUND => "Nothing is here",
             StatusCode::UNAUTHORIZED => "Sign in first",
@@ -293,32 +207,4 @@ fn to_sentence(text: &str) -> String {
     let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", characters.as_str())
-}
-
-impl IntoResponse for ConsoleError {
-    fn into_response(self) -> Response {
-        if let ConsoleError::NotSignedIn { next: Some(next) } = &self {
-            let path = next.path_and_query().map_or("", |path| path.as_str());
-            return Redirect::to(&format!("/console/sign-in?next={}", paths::encode_query(path.as_bytes())))
-                .into_response();
-        }
-        if let ConsoleError::CrossSiteLink { next } = &self {
-            let next = next.path_and_query().map_or("/console/", |path| path.as_str()).to_owned();
-            return render_page(StatusCode::OK, &CrossSiteLinkPage { assets: &ASSET_URLS, next })
-                .unwrap_or_else(ConsoleError::into_response);
-        }
-        let status = self.status();
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self, "a page of the console failed");
-        }
-        let mut response = status.into_response();
-        if let ConsoleError::Tree(error) | ConsoleError::Tokens(tokens::Error::Tree(error)) = &self
-            && error.is_outage()
-        {
-            set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY_AFTER);
-        }
-        let text = redact_tokens_in_text(&self.public_message()).into_owned();
-        response.extensions_mut().insert(ErrorMessage { title: self.title(), text });
-        response
-    }
 }

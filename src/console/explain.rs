@@ -5,7 +5,8 @@ use axum::extract::Query;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{ConsoleError, Result, in_turn};
+use super::blocking::in_turn;
+use super::error::{ConsoleError, Result};
 use super::guard::{ConsoleCaller, FormFields};
 use super::layout::{ConsoleSection, PageFrame, render_page};
 use super::paths;

@@ -14,8 +14,9 @@ use serde::Deserialize;
 
 pub(super) use edit::{confirm_delete, create_directory, delete, rename, rename_form};
 
+use super::blocking::on_tree;
 use super::content::{self, PreviewKind};
-use super::error::{ConsoleError, Result, on_tree};
+use super::error::{ConsoleError, Result};
 use super::format::{DisplaySize, DisplayTime, format_grouped};
 use super::guard::ConsoleCaller;
 use super::layout::{ConsoleSection, PageFrame, render_page};

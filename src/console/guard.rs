@@ -7,8 +7,9 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, header};
 
 use super::ConsoleState;
+use super::blocking::in_turn;
 use super::browser_sessions::BrowserSession;
-use super::error::{ConsoleError, Result, in_turn};
+use super::error::{ConsoleError, Result};
 use crate::auth::{Session, TooMuchWork, WorkPermit};
 use crate::domain::{Peer, Protocol, Role};
 use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};

@@ -2,13 +2,15 @@
 //!
 //! It knows no rule of its own. A request passes [`guard`] first, which proves the caller and, for
 //! whatever changes something, that a page of this console asked for it; a page is a file that turns
-//! it into calls of [`crate::tokens`] and [`crate::tree`]; [`error`] turns a refusal into a page, last.
+//! it into calls of [`crate::tokens`] and [`crate::tree`]; [`error_page`] turns a refusal into a page, last.
 
 mod assets;
 mod audit;
+mod blocking;
 mod browser_sessions;
 mod content;
 mod error;
+mod error_page;
 mod explain;
 mod files;
 mod format;
@@ -40,7 +42,7 @@ use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 use browser_sessions::BrowserSessions;
-use error::ErrorMessage;
+use error_page::ErrorMessage;
 use layout::PageFrame;
 
 /// The longest form that is read.

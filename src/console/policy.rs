@@ -4,7 +4,8 @@ use askama::Template;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{Result, in_turn};
+use super::blocking::in_turn;
+use super::error::Result;
 use super::guard::{ConsoleCaller, SubmittedForm};
 use super::layout::{ConsoleSection, PageFrame, render_page};
 use crate::domain::Policy;

@@ -4,7 +4,8 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::error::{ConsoleError, Result, in_turn};
+use super::blocking::in_turn;
+use super::error::{ConsoleError, Result};
 use super::format::{DisplayTime, format_grouped};
 use super::guard::{ConsoleCaller, SubmittedForm};
 use super::layout::{ConsoleSection, PageFrame, render_page};

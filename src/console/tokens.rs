@@ -16,7 +16,8 @@ pub(super) use create::{create, create_form};
 pub(super) use detail::{confirm_revoke, confirm_revoke_all, confirm_rotate, revoke, revoke_all, rotate, show};
 pub(super) use edit::{edit_form, update};
 
-use super::error::{ConsoleError, Result, in_turn};
+use super::blocking::in_turn;
+use super::error::{ConsoleError, Result};
 use super::format::{DisplayTime, format_duration, format_grouped};
 use super::guard::ConsoleCaller;
 use super::layout::{ConsoleSection, PageFrame, render_page};

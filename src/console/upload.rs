@@ -14,7 +14,8 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use super::ConsoleState;
-use super::error::{ConsoleError, Result, run_blocking};
+use super::blocking::run_blocking;
+use super::error::{ConsoleError, Result};
 use super::files::parse_name;
 use super::guard::{ConsoleCaller, ScriptRequest, require_same_origin};
 use super::layout::{self, PageFrame, render_page};

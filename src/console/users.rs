@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 pub(super) use edit::{confirm_delete, create, create_form, delete, update};
 
-use super::error::{ConsoleError, Result, in_turn};
+use super::blocking::in_turn;
+use super::error::{ConsoleError, Result};
 use super::format::DisplayTime;
 use super::guard::ConsoleCaller;
 use super::layout::{ConsoleSection, PageFrame, render_page};

@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use serde::Serialize;
 
-use super::super::error::{Result, on_tree};
+use super::super::blocking::on_tree;
+use super::super::error::Result;
 use super::super::guard::ConsoleCaller;
 use super::super::paths;
 use super::entry_page::{EntryPage, PageStart};

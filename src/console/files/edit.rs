@@ -4,7 +4,8 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{StatusCode, Uri};
 
-use super::super::error::{ConsoleError, Result, in_turn, on_tree};
+use super::super::blocking::{in_turn, on_tree};
+use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
 use super::super::paths;

@@ -6,8 +6,9 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::super::blocking::in_turn;
 use super::super::browser_sessions::random_token;
-use super::super::error::{ConsoleError, Result, in_turn};
+use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, FormFields, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
 use super::super::paths;

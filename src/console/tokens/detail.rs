@@ -5,8 +5,9 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
+use super::super::blocking::in_turn;
 use super::super::browser_sessions::random_token;
-use super::super::error::{ConsoleError, Result, in_turn};
+use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
 use super::{TokenDetails, created, form};

@@ -5,7 +5,8 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::error::{ConsoleError, Result, in_turn};
+use super::super::blocking::in_turn;
+use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, FormFields, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
 use super::super::paths;
