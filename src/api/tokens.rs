@@ -7,13 +7,16 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
 use super::schema;
-use super::types::{CreateTokenRequest, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdateTokenRequest};
+use super::types::{
+    CreateTokenRequest, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret,
+    UpdateTokenRequest,
+};
 use super::{ApiCaller, ApiState, Error, Result, created};
 use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
@@ -187,15 +190,6 @@ pub(super) async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tokens to be revoked together.
-#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeTokensRequest {
-    /// Their ids.
-    #[schema(value_type = Vec<schema::TokenId>, max_items = 1000)]
-    pub ids: Vec<TokenId>,
-}
-
 /// Revokes several tokens, all of them or, where one is unknown or not the caller's to revoke, none.
 #[utoipa::path(
     post, path = "/api/v1/tokens/revoke", tag = "tokens", operation_id = "revokeTokens",
@@ -212,16 +206,6 @@ pub(super) async fn revoke_many(
     }
     room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// How many tokens were revoked.
-#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
-pub struct RevokedTokensResponse {
-    /// Whose.
-    #[schema(value_type = schema::Login)]
-    pub owner: Login,
-    /// How many had not been revoked before.
-    pub revoked: usize,
 }
 
 /// Revokes all tokens of a user.

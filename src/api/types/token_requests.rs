@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::super::{Error, Result, schema};
 use super::{TextValue, TokenLimitsJson, deserialize_object};
-use crate::domain::{Lifetime, Login, Roles, ScopeTarget, UnixMillis};
+use crate::domain::{Lifetime, Login, Roles, ScopeTarget, TokenId, UnixMillis};
 use crate::tokens::{NarrowRequest, RequestedLifetime, TokenLabel, TokenRequest};
 
 /// A token to be made; all that is left out is as the policy has it, or not narrowed.
@@ -161,6 +161,25 @@ pub struct RotateTokenRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub grace: Option<TextValue<Lifetime>>,
+}
+
+/// Tokens to be revoked together.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeTokensRequest {
+    /// Their ids.
+    #[schema(value_type = Vec<schema::TokenId>, max_items = 1000)]
+    pub ids: Vec<TokenId>,
+}
+
+/// How many tokens were revoked.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RevokedTokensResponse {
+    /// Whose.
+    #[schema(value_type = schema::Login)]
+    pub owner: Login,
+    /// How many had not been revoked before.
+    pub revoked: usize,
 }
 
 fn scope_targets(scopes: Vec<TextValue<ScopeTarget>>) -> Vec<ScopeTarget> {
