@@ -11,8 +11,9 @@ use clap::Args;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
-use super::context::{CommandContext, has_state};
+use super::context::CommandContext;
 use super::error::{BROKEN_HOST_KEY_HINT, OTHER_TREE_HINT};
+use super::open_state::has_state;
 use super::{CommandError, Result, output, rlimit};
 use crate::auth::{Clock, SecretHasher};
 use crate::config::{ListenConfig, LocalConfig, TlsFiles};

@@ -13,6 +13,7 @@ mod explain;
 mod fresh_state;
 mod man;
 mod node;
+mod open_state;
 mod output;
 mod policy;
 mod quickstart;

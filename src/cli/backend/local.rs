@@ -1,6 +1,6 @@
 //! Things are done on the state directory, as its administrator.
 
-use super::super::context::OpenState;
+use super::super::open_state::OpenState;
 use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
