@@ -53,30 +53,32 @@ pub(super) struct ListEventsQuery {
     )
 )]
 pub(super) async fn list(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     uri: Uri,
-    QueryParams(listed): QueryParams<ListEventsQuery>,
+    QueryParams(params): QueryParams<ListEventsQuery>,
 ) -> Result<PageResponse<EventResponse>> {
-    let limit = pagination::page_limit(listed.limit)?;
-    if listed.cursor.max(listed.after).is_some_and(|number| i64::try_from(number).is_err()) {
+    let limit = pagination::page_limit(params.limit)?;
+    if params.cursor.max(params.after).is_some_and(|number| i64::try_from(number).is_err()) {
         return Err(Error::InvalidValue("no event has so high a number".to_owned()));
     }
-    let cursor = match (listed.after, listed.cursor) {
+    let cursor = match (params.after, params.cursor) {
         (Some(after), _) => EventCursor::After(after),
         (None, Some(before)) => EventCursor::Before(before),
         (None, None) => EventCursor::Latest,
     };
     let filter = EventFilter {
-        since: listed.since.map(|since| since.0),
-        user: listed.user,
-        token: listed.token,
-        kind: listed.event.map(|event| event.0),
+        since: params.since.map(|since| since.0),
+        user: params.user,
+        token: params.token,
+        kind: params.event.map(|event| event.0),
     };
-    let turn = who.light();
-    let read = move |room: &ApiState| Ok(room.tokens.events(&who.authority(), &filter, cursor, limit + 1)?);
-    let mut page = tokens::ResultPage::from_items(room.run_blocking(turn, read).await?, limit, |noted| noted.id);
+    let permit = caller.light_permit();
+    let read_events =
+        move |state: &ApiState| Ok(state.tokens.events(&caller.principal(), &filter, cursor, limit + 1)?);
+    let mut page =
+        tokens::ResultPage::from_items(state.run_blocking(permit, read_events).await?, limit, |recorded| recorded.id);
     // Whoever follows what happens goes on after the last event, and not back.
-    page.next = page.next.filter(|_| listed.after.is_none());
+    page.next = page.next.filter(|_| params.after.is_none());
     Ok(PageResponse::new(&uri, page, |id| id.to_string(), EventResponse::from_stored))
 }

@@ -215,7 +215,7 @@ impl Error {
 
     fn retry_delay(&self) -> Option<Duration> {
         match self {
-            Self::Authentication(AuthError::Throttled(wait)) | Self::VerifyThrottled(wait) => Some(*wait),
+            Self::Authentication(AuthError::Throttled(delay)) | Self::VerifyThrottled(delay) => Some(*delay),
             Self::Authentication(AuthError::Busy | AuthError::TooManyConnections)
             | Self::TooMuchWork(_)
             | Self::Tokens(tokens::Error::Busy) => Some(Duration::from_secs(1)),
@@ -309,8 +309,8 @@ impl IntoResponse for Error {
         if status == StatusCode::UNAUTHORIZED {
             add_challenges(headers);
         }
-        if let Some(wait) = self.retry_delay() {
-            set_retry_after(headers, wait);
+        if let Some(delay) = self.retry_delay() {
+            set_retry_after(headers, delay);
         }
         response
     }

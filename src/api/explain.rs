@@ -16,14 +16,16 @@ use crate::domain::AccessQuery;
     responses((status = 200, description = "The answer", body = ExplainResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn explain(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    extract::JsonBody(order): extract::JsonBody<ExplainRequest>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    extract::JsonBody(request): extract::JsonBody<ExplainRequest>,
 ) -> Result<Json<ExplainResponse>> {
-    let token = order.token.unwrap_or_else(|| who.token_id());
-    let question = AccessQuery::try_from(order).map_err(|fault| Error::InvalidValue(fault.to_string()))?;
-    let verdict = room
-        .run_blocking(who.light(), move |room| Ok(room.tokens.explain(&who.authority(), token, &question)?))
+    let token = request.token.unwrap_or_else(|| caller.token_id());
+    let query = AccessQuery::try_from(request).map_err(|error| Error::InvalidValue(error.to_string()))?;
+    let explanation = state
+        .run_blocking(caller.light_permit(), move |state| {
+            Ok(state.tokens.explain(&caller.principal(), token, &query)?)
+        })
         .await?;
-    Ok(Json(ExplainResponse::from_explanation(&verdict)))
+    Ok(Json(ExplainResponse::from_explanation(&explanation)))
 }

@@ -110,13 +110,13 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
     let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     ranges.map(str::trim).any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let fits = ["*/*", "application/*", "application/json", "application/problem+json"].contains(&&*kind);
+        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let matches = ["*/*", "application/*", "application/json", "application/problem+json"].contains(&&*media_type);
         let refused = parts.any(|part| {
             let quality = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
             quality.is_some_and(|quality| quality.parse() == Ok(0.0))
         });
-        fits && !refused
+        matches && !refused
     })
 }
 
@@ -134,15 +134,15 @@ mod tests {
 
     #[test]
     fn accept_header_with_json_range_is_accepted() {
-        let takes = |accept: &[&str]| {
+        let accepts = |accept: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in accept {
                 headers.append(header::ACCEPT, value.parse().expect("a value"));
             }
             accepts_json(&headers)
         };
-        assert!(takes(&[]) && takes(&["*/*"]) && takes(&["text/html", "Application/JSON;q=0.1"]));
-        assert!(takes(&["text/html, application/*; q=0.5"]));
-        assert!(!takes(&["text/html"]) && !takes(&["application/json;q=0"]) && !takes(&[""]));
+        assert!(accepts(&[]) && accepts(&["*/*"]) && accepts(&["text/html", "Application/JSON;q=0.1"]));
+        assert!(accepts(&["text/html, application/*; q=0.5"]));
+        assert!(!accepts(&["text/html"]) && !accepts(&["application/json;q=0"]) && !accepts(&[""]));
     }
 }

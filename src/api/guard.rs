@@ -22,24 +22,24 @@ pub(super) struct ApiCaller(pub(super) Session);
 
 impl ApiCaller {
     /// Returns whom `tokens` is to ask what is allowed.
-    pub(super) fn authority(&self) -> Principal {
+    pub(super) fn principal(&self) -> Principal {
         Principal::Session(self.0.clone())
     }
 
     /// Waits for a turn of a call of the store.
-    pub(super) fn light(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
+    pub(super) fn light_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.light_turn().await?) }
     }
 
     /// Waits for a turn of work that keeps a processor busy for long.
-    pub(super) fn heavy(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
+    pub(super) fn heavy_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.acquire_work_permit().await?) }
     }
 
     /// Waits for a turn of ending what lets somebody in.
-    pub(super) fn revoking(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
+    pub(super) fn revocation_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.revoking_turn().await?) }
     }
@@ -73,15 +73,15 @@ const UPLOAD_SERVICE_PATH_PREFIX: &str = "/auth/token/";
 
 /// Proves the caller, or refuses.
 pub(super) async fn authenticate(
-    State(room): State<ApiState>,
-    Extension(origin): Extension<RequestSource>,
+    State(state): State<ApiState>,
+    Extension(source): Extension<RequestSource>,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
     let verifies = request.uri().path() == VERIFY_PATH;
-    let session = match authenticate_request(&room, &mut request, origin).await {
+    let session = match authenticate_request(&state, &mut request, source).await {
         Err(Error::Authentication(AuthError::Throttled(wait))) if verifies => return Err(Error::VerifyThrottled(wait)),
-        admitted => admitted?,
+        result => result?,
     };
     if request.uri().path().starts_with(REST_PATH_PREFIX) && !extract::accepts_json(request.headers()) {
         return Err(Error::NotAcceptable);
@@ -107,13 +107,13 @@ pub(super) async fn set_security_headers(mut response: Response) -> Response {
 ///
 /// # Errors
 /// [`super::Error::Authentication`]; the same for a credential that is missing, unreadable or wrong.
-async fn authenticate_request(room: &ApiState, request: &mut Request, origin: RequestSource) -> Result<Session> {
-    let from_query = take_query_token(request.uri_mut()).filter(|_| room.options.query_token);
+async fn authenticate_request(state: &ApiState, request: &mut Request, source: RequestSource) -> Result<Session> {
+    let from_query = take_query_token(request.uri_mut()).filter(|_| state.options.query_token);
     let headers = request.headers();
     let credential = parse_credential(headers).or(from_query).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let peer = Peer { protocol: Protocol::Api, address: origin.address, user_agent };
-    let session = room.auth.authenticate(credential, peer).await?;
+    let peer = Peer { protocol: Protocol::Api, address: source.address, user_agent };
+    let session = state.auth.authenticate(credential, peer).await?;
     ConnectionHandle::notify_authenticated(request.extensions(), &session)?;
     Ok(session)
 }
@@ -125,10 +125,10 @@ fn take_query_token(uri: &mut Uri) -> Option<Credential> {
     if !path.starts_with(UPLOAD_SERVICE_PATH_PREFIX) {
         return None;
     }
-    let (shown, kept): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("_token="));
-    let token = Zeroizing::new(shown.first()?.strip_prefix("_token=")?.as_bytes().to_vec());
-    let kept = kept.join("&");
-    *uri = if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") }.parse().ok()?;
+    let (tokens, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("_token="));
+    let token = Zeroizing::new(tokens.first()?.strip_prefix("_token=")?.as_bytes().to_vec());
+    let rest = rest.join("&");
+    *uri = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") }.parse().ok()?;
     Some(Credential { login: None, token })
 }
 
@@ -138,15 +138,16 @@ mod tests {
 
     #[test]
     fn query_token_is_removed_from_the_uri() {
-        let struck = |text: &str| {
+        let take_token = |text: &str| {
             let mut uri: Uri = text.parse().expect("uri");
-            let token = take_query_token(&mut uri).map(|shown| String::from_utf8_lossy(&shown.token).into_owned());
+            let token =
+                take_query_token(&mut uri).map(|credential| String::from_utf8_lossy(&credential.token).into_owned());
             (uri.to_string(), token)
         };
         let secret = Some("pgt_x.y".to_owned());
-        assert_eq!(struck("/auth/token/a?_token=pgt_x.y"), ("/auth/token/a".to_owned(), secret.clone()));
-        assert_eq!(struck("/auth/token/a?b=1&_token=pgt_x.y&_token=z"), ("/auth/token/a?b=1".to_owned(), secret));
-        assert_eq!(struck("/auth/token/a?b=1"), ("/auth/token/a?b=1".to_owned(), None));
-        assert_eq!(struck("/auth/verify?_token=x"), ("/auth/verify?_token=x".to_owned(), None));
+        assert_eq!(take_token("/auth/token/a?_token=pgt_x.y"), ("/auth/token/a".to_owned(), secret.clone()));
+        assert_eq!(take_token("/auth/token/a?b=1&_token=pgt_x.y&_token=z"), ("/auth/token/a?b=1".to_owned(), secret));
+        assert_eq!(take_token("/auth/token/a?b=1"), ("/auth/token/a?b=1".to_owned(), None));
+        assert_eq!(take_token("/auth/verify?_token=x"), ("/auth/verify?_token=x".to_owned(), None));
     }
 }

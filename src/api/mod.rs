@@ -75,14 +75,14 @@ impl ApiState {
     /// while he waited.
     async fn run_blocking<T: Send + 'static>(
         &self,
-        turn: impl Future<Output = Result<WorkPermit>>,
+        permit: impl Future<Output = Result<WorkPermit>>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (turn, room) = (turn.await?, self.clone());
+        let (permit, state) = (permit.await?, self.clone());
         let work = move || {
             // Until the work has ended, also where nobody waits for it any more.
-            let _turn = turn;
-            work(&room)
+            let _permit = permit;
+            work(&state)
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal)?
     }
@@ -91,29 +91,29 @@ impl ApiState {
 impl Api {
     /// Answers callers that `auth` proves.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
-        let room = ApiState { tokens, tree, auth, options };
-        let (calls, document) = authenticated_routes().split_for_parts();
+        let state = ApiState { tokens, tree, auth, options };
+        let (routes, document) = authenticated_routes().split_for_parts();
         let document = Bytes::from(document.to_json().unwrap_or_default());
-        let router = calls
+        let router = routes
             .fallback(async || Error::RouteNotFound)
             .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-            .layer(middleware::from_fn_with_state(room.clone(), guard::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), guard::authenticate))
             .route("/api/v1/openapi.json", get(async move || extract::json_response(document)))
             .layer(DefaultBodyLimit::max(REQUEST_BODY_BYTES))
             .layer(middleware::map_response(guard::set_security_headers))
-            .with_state(room);
+            .with_state(state);
         Self { router }
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, mut request: Request<B>, origin: RequestSource) -> Response<ResponseBody>
+    pub async fn handle<B>(&self, mut request: Request<B>, source: RequestSource) -> Response<ResponseBody>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        request.extensions_mut().insert(origin);
-        let answer: std::result::Result<_, Infallible> = self.router.clone().call(request).await;
-        let Ok(response) = answer;
+        request.extensions_mut().insert(source);
+        let result: std::result::Result<_, Infallible> = self.router.clone().call(request).await;
+        let Ok(response) = result;
         box_body(response)
     }
 

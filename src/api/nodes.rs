@@ -46,24 +46,25 @@ pub(super) struct ListNodesQuery {
     )
 )]
 pub(super) async fn list(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     uri: Uri,
-    QueryParams(sought): QueryParams<ListNodesQuery>,
+    QueryParams(params): QueryParams<ListNodesQuery>,
 ) -> Result<Response> {
-    let ListNodesQuery { path, under, limit, cursor } = sought;
+    let ListNodesQuery { path, under, limit, cursor } = params;
     let limit = pagination::page_limit(limit)?;
     if let Some(TextValue(path)) = path {
         if under.is_some() || cursor.is_some() {
             return Err(Error::InvalidValue("give path, or under and cursor".to_owned()));
         }
-        let node = room.run_blocking(who.light(), move |room| node_at_path(room, &who, path)).await?;
+        let node = state.run_blocking(caller.light_permit(), move |state| node_at_path(state, &caller, path)).await?;
         return Ok(Json([node]).into_response());
     }
     let under = under.map(|under| under.0).unwrap_or_default();
     let after = cursor.map(|cursor| cursor.0);
-    let nodes =
-        room.run_blocking(who.heavy(), move |room| listed_nodes_below(room, &who, &under, after, limit)).await?;
+    let nodes = state
+        .run_blocking(caller.heavy_permit(), move |state| listed_nodes_below(state, &caller, &under, after, limit))
+        .await?;
     Ok(PageResponse::new(&uri, nodes, |id| id.to_string(), |named| NodeResponse::from_named_node(&named))
         .into_response())
 }
@@ -75,35 +76,35 @@ pub(super) async fn list(
     responses((status = 200, description = "The node", body = NodeResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(TextValue(node)): PathParam<TextValue<NodeId>>,
 ) -> Result<Json<NodeResponse>> {
-    let turn = who.light();
-    let find = move |room: &ApiState| {
-        let path = room.tree.locate(node)?.ok_or(tree::Error::Absent)?;
-        room.tree.view(who.0.clone()).stat(&path)?;
+    let permit = caller.light_permit();
+    let find_node = move |state: &ApiState| {
+        let path = state.tree.locate(node)?.ok_or(tree::Error::Absent)?;
+        state.tree.view(caller.0.clone()).stat(&path)?;
         Ok(NodeResponse { node, path: path.to_string(), dangling: false })
     };
-    Ok(Json(room.run_blocking(turn, find).await?))
+    Ok(Json(state.run_blocking(permit, find_node).await?))
 }
 
-fn node_at_path(room: &ApiState, who: &ApiCaller, path: TreePath) -> Result<NodeResponse> {
-    let view = room.tree.view(who.0.clone());
+fn node_at_path(state: &ApiState, caller: &ApiCaller, path: TreePath) -> Result<NodeResponse> {
+    let view = state.tree.view(caller.0.clone());
     view.stat(&path)?;
     Ok(NodeResponse { node: view.node_id(&path)?, path: path.to_string(), dangling: false })
 }
 
 /// Returns the named nodes below a path that the caller can see in a listing.
 fn listed_nodes_below(
-    room: &ApiState,
-    who: &ApiCaller,
+    state: &ApiState,
+    caller: &ApiCaller,
     under: &TreePath,
     after: Option<NodeId>,
     limit: usize,
 ) -> Result<tokens::ResultPage<NamedNode, NodeId>> {
-    let access = who.0.access()?;
-    let mut nodes = room.tree.nodes(under)?;
+    let access = caller.0.access()?;
+    let mut nodes = state.tree.nodes(under)?;
     nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));
     nodes.sort_by_key(|node| node.id);
     Ok(tokens::ResultPage::from_items(nodes, limit, |node| node.id))

@@ -93,20 +93,20 @@ impl IntrospectionResponse {
     responses((status = 200, description = "What there is to know", body = IntrospectionResponse), CommonResponses, BodyResponses)
 )]
 pub(super) async fn introspect(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    FormBody(shown): FormBody<TokenForm>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    FormBody(form): FormBody<TokenForm>,
 ) -> Result<Json<IntrospectionResponse>> {
-    let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else {
+    let Some(id) = state.auth.identify_token(form.token.as_str().as_bytes()).await? else {
         return Ok(Json(IntrospectionResponse::default()));
     };
-    let turn = who.light();
-    let find = move |room: &ApiState| match room.tokens.find_effective(&who.authority(), id) {
+    let permit = caller.light_permit();
+    let find = move |state: &ApiState| match state.tokens.find_effective(&caller.principal(), id) {
         Ok(found) if found.record.state != TokenState::Revoked => Ok(IntrospectionResponse::from_effective(&found)),
         Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(IntrospectionResponse::default()),
         Err(other) => Err(other.into()),
     };
-    Ok(Json(room.run_blocking(turn, find).await?))
+    Ok(Json(state.run_blocking(permit, find).await?))
 }
 
 /// Revokes the token that is shown (RFC 7009): whoever holds it may, and one that is dead stays so.
@@ -116,27 +116,28 @@ pub(super) async fn introspect(
     responses((status = 200, description = "It is not accepted any more"), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    FormBody(shown): FormBody<TokenForm>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    FormBody(form): FormBody<TokenForm>,
 ) -> Result<StatusCode> {
-    let Some(id) = room.auth.identify_token(shown.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
-    let peer = who.0.peer().clone();
-    let (asks, again) = (who.revoking(), who.revoking());
-    let asked = room.run_blocking(asks, move |room| Ok(room.tokens.revoke(&who.authority(), &[id]))).await?;
-    match asked {
+    let Some(id) = state.auth.identify_token(form.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
+    let peer = caller.0.peer().clone();
+    let (caller_permit, token_permit) = (caller.revocation_permit(), caller.revocation_permit());
+    let result =
+        state.run_blocking(caller_permit, move |state| Ok(state.tokens.revoke(&caller.principal(), &[id]))).await?;
+    match result {
         Ok(()) => return Ok(StatusCode::OK),
         Err(tokens::Error::UnknownToken(_) | tokens::Error::Forbidden(_)) => {}
         Err(other) => return Err(other.into()),
     }
-    let token = zeroize::Zeroizing::new(shown.token.as_str().as_bytes().to_vec());
-    let itself = match room.auth.authenticate(Credential { login: None, token }, peer).await {
+    let token = zeroize::Zeroizing::new(form.token.as_str().as_bytes().to_vec());
+    let principal = match state.auth.authenticate(Credential { login: None, token }, peer).await {
         Ok(session) => Principal::Session(session),
         Err(AuthError::Denied) => {
             return Err(Error::Forbidden("the token's limits don't allow to revoke it from here".into()));
         }
         Err(other) => return Err(other.into()),
     };
-    room.run_blocking(again, move |room| Ok(room.tokens.revoke(&itself, &[id])?)).await?;
+    state.run_blocking(token_permit, move |state| Ok(state.tokens.revoke(&principal, &[id])?)).await?;
     Ok(StatusCode::OK)
 }

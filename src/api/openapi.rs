@@ -81,11 +81,14 @@ impl IntoResponses for ResourceResponses {
 }
 
 fn problem_responses(statuses: &[(&str, &str)]) -> ResponsesByStatus {
-    let answer = |about: &str| {
+    let problem_response = |description: &str| {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA_NAME))).build();
-        ResponseBuilder::new().description(about).content("application/problem+json", problem).build()
+        ResponseBuilder::new().description(description).content("application/problem+json", problem).build()
     };
-    statuses.iter().map(|(status, about)| ((*status).to_owned(), RefOr::T(answer(about)))).collect()
+    statuses
+        .iter()
+        .map(|(status, description)| ((*status).to_owned(), RefOr::T(problem_response(description))))
+        .collect()
 }
 
 /// Returns the document without its paths.
@@ -100,10 +103,13 @@ pub(super) fn base_document() -> OpenApi {
         .schema_from::<ProblemDetails>()
         .security_scheme("bearer", http(HttpAuthScheme::Bearer))
         .security_scheme("basic", http(HttpAuthScheme::Basic));
-    let none = Vec::<String>::new;
+    let no_scopes = Vec::<String>::new;
     OpenApiBuilder::new()
         .info(info)
         .components(Some(components.build()))
-        .security(Some([SecurityRequirement::new("bearer", none()), SecurityRequirement::new("basic", none())]))
+        .security(Some([
+            SecurityRequirement::new("bearer", no_scopes()),
+            SecurityRequirement::new("basic", no_scopes()),
+        ]))
         .build()
 }

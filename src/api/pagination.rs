@@ -26,8 +26,8 @@ pub(super) struct PageResponse<T> {
 ///
 /// # Errors
 /// [`Error::Malformed`] for none, or too many.
-pub(super) fn page_limit(asked: Option<usize>) -> Result<usize> {
-    match asked.unwrap_or(DEFAULT_PAGE_ENTRIES) {
+pub(super) fn page_limit(requested: Option<usize>) -> Result<usize> {
+    match requested.unwrap_or(DEFAULT_PAGE_ENTRIES) {
         limit @ 1..=MAX_PAGE_ENTRIES => Ok(limit),
         _ => Err(Error::Malformed(format!("limit is from 1 to {MAX_PAGE_ENTRIES}"))),
     }
@@ -39,10 +39,10 @@ impl<T> PageResponse<T> {
         uri: &Uri,
         page: tokens::ResultPage<U, K>,
         cursor: impl Fn(K) -> String,
-        show: impl Fn(U) -> T,
+        convert: impl Fn(U) -> T,
     ) -> Self {
         let link = page.next.map(|next| next_page_link(uri, &cursor(next)));
-        Self { entries: page.items.into_iter().map(show).collect(), next_link: link }
+        Self { entries: page.items.into_iter().map(convert).collect(), next_link: link }
     }
 }
 
@@ -58,12 +58,13 @@ impl<T: Serialize> IntoResponse for PageResponse<T> {
 
 /// Links to the page after this one: the same address with another cursor.
 fn next_page_link(uri: &Uri, cursor: &str) -> String {
-    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    let kept = kept.filter(|pair| !pair.starts_with("cursor="));
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
-    let cursor = cursor.chars().map(|c| if plain(c) { c.to_string() } else { format!("%{:02X}", u32::from(c)) });
+    let other_pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let other_pairs = other_pairs.filter(|pair| !pair.starts_with("cursor="));
+    let is_unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
+    let cursor =
+        cursor.chars().map(|c| if is_unreserved(c) { c.to_string() } else { format!("%{:02X}", u32::from(c)) });
     let cursor = format!("cursor={}", cursor.collect::<String>());
-    let query = kept.chain([cursor.as_str()]).collect::<Vec<_>>().join("&");
+    let query = other_pairs.chain([cursor.as_str()]).collect::<Vec<_>>().join("&");
     format!("<{}?{query}>; rel=\"next\"", uri.path())
 }
 
@@ -82,9 +83,10 @@ mod tests {
     #[test]
     fn last_page_has_no_next_link() {
         let page = |next| tokens::ResultPage { items: vec![1, 2], next };
-        let show = |page| PageResponse::new(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
-        assert_eq!(show(page(None)), PageResponse { entries: vec![10, 20], next_link: None });
-        assert_eq!(show(page(Some(2))).next_link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));
+        let convert =
+            |page| PageResponse::new(&Uri::from_static("/x"), page, |key: u8| key.to_string(), |item| item * 10);
+        assert_eq!(convert(page(None)), PageResponse { entries: vec![10, 20], next_link: None });
+        assert_eq!(convert(page(Some(2))).next_link.as_deref(), Some("</x?cursor=2>; rel=\"next\""));
     }
 
     #[test]

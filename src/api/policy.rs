@@ -13,8 +13,9 @@ use super::{ApiCaller, ApiState, Result};
     get, path = "/api/v1/policy", tag = "policy", operation_id = "policy",
     responses((status = 200, description = "All of it", body = PolicyResponse), CommonResponses, ResourceResponses)
 )]
-pub(super) async fn show(State(room): State<ApiState>, who: ApiCaller) -> Result<Json<PolicyResponse>> {
-    let policy = room.run_blocking(who.light(), move |room| Ok(room.tokens.policy(&who.authority())?)).await?;
+pub(super) async fn show(State(state): State<ApiState>, caller: ApiCaller) -> Result<Json<PolicyResponse>> {
+    let policy =
+        state.run_blocking(caller.light_permit(), move |state| Ok(state.tokens.policy(&caller.principal())?)).await?;
     Ok(Json(policy.into()))
 }
 
@@ -24,12 +25,15 @@ pub(super) async fn show(State(room): State<ApiState>, who: ApiCaller) -> Result
     responses((status = 200, description = "The policy as it is now", body = PolicyResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn change(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     extract::JsonBody(change): extract::JsonBody<UpdatePolicyRequest>,
 ) -> Result<Json<PolicyResponse>> {
     let settings = change.into_settings();
-    let policy =
-        room.run_blocking(who.light(), move |room| Ok(room.tokens.change_policy(&who.authority(), &settings)?)).await?;
+    let policy = state
+        .run_blocking(caller.light_permit(), move |state| {
+            Ok(state.tokens.change_policy(&caller.principal(), &settings)?)
+        })
+        .await?;
     Ok(Json(policy.into()))
 }

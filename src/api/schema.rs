@@ -8,15 +8,15 @@ use crate::domain;
 
 /// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
 macro_rules! string_schemas {
-    ($($name:ident: $about:literal, $pattern:literal, $longest:literal, $example:literal;)*) => {
+    ($($name:ident: $description:literal, $pattern:literal, $max_length:literal, $example:literal;)*) => {
     $(
-        #[doc = $about]
+        #[doc = $description]
         pub(super) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                let text = ObjectBuilder::new().schema_type(Type::String).description(Some($about));
-                text.pattern(Some($pattern)).max_length(Some($longest)).examples([$example]).into()
+                let text = ObjectBuilder::new().schema_type(Type::String).description(Some($description));
+                text.pattern(Some($pattern)).max_length(Some($max_length)).examples([$example]).into()
             }
         }
 
@@ -24,7 +24,7 @@ macro_rules! string_schemas {
     )*
 
     /// Returns every kind of text by its name.
-    fn texts() -> Vec<(&'static str, RefOr<Schema>)> {
+    fn string_schema_list() -> Vec<(&'static str, RefOr<Schema>)> {
         vec![$((stringify!($name), $name::schema())),*]
     }
     };
@@ -32,14 +32,14 @@ macro_rules! string_schemas {
 
 /// Describes texts of which there are so many: what they are, and each of them.
 macro_rules! enum_schemas {
-    ($($name:ident: $about:literal, $all:expr;)*) => {
+    ($($name:ident: $description:literal, $all:expr;)*) => {
         $(
-            #[doc = $about]
+            #[doc = $description]
             pub(super) enum $name {}
 
             impl PartialSchema for $name {
                 fn schema() -> RefOr<Schema> {
-                    let text = ObjectBuilder::new().schema_type(Type::String).description(Some($about));
+                    let text = ObjectBuilder::new().schema_type(Type::String).description(Some($description));
                     text.enum_values(Some($all)).into()
                 }
             }
@@ -48,7 +48,7 @@ macro_rules! enum_schemas {
         )*
 
         /// Returns every kind of word by its name.
-        fn words() -> Vec<(&'static str, RefOr<Schema>)> {
+        fn enum_schema_list() -> Vec<(&'static str, RefOr<Schema>)> {
             vec![$((stringify!($name), $name::schema())),*]
         }
     };
@@ -56,7 +56,7 @@ macro_rules! enum_schemas {
 
 /// Returns every kind of text by its name.
 pub(super) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
-    texts().into_iter().chain(words()).chain(numbers())
+    string_schema_list().into_iter().chain(enum_schema_list()).chain(number_schemas())
 }
 
 enum_schemas! {
@@ -70,28 +70,28 @@ enum_schemas! {
 }
 
 /// Describes whole numbers: what they are, the least and the largest.
-macro_rules! numbers {
-    ($($name:ident: $about:literal, $least:literal, $largest:expr;)*) => {
-        $(#[doc = $about]
+macro_rules! number_schemas {
+    ($($name:ident: $description:literal, $minimum:literal, $maximum:expr;)*) => {
+        $(#[doc = $description]
         pub(super) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                let number = ObjectBuilder::new().schema_type(Type::Integer).description(Some($about));
-                number.minimum(Some($least)).maximum($largest).into()
+                let number = ObjectBuilder::new().schema_type(Type::Integer).description(Some($description));
+                number.minimum(Some($minimum)).maximum($maximum).into()
             }
         }
 
         impl ToSchema for $name {})*
 
         /// Returns every kind of number by its name.
-        fn numbers() -> Vec<(&'static str, RefOr<Schema>)> {
+        fn number_schemas() -> Vec<(&'static str, RefOr<Schema>)> {
             vec![$((stringify!($name), $name::schema())),*]
         }
     };
 }
 
-numbers! {
+number_schemas! {
     Bytes: "A number of bytes.", 0, None::<u64>;
     Count: "How many.", 1, Some(u32::MAX);
 }

@@ -58,12 +58,12 @@ pub(super) struct ListTokensQuery {
     )
 )]
 pub(super) async fn create(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    extract::JsonBody(order): extract::JsonBody<CreateTokenRequest>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    extract::JsonBody(request): extract::JsonBody<CreateTokenRequest>,
 ) -> Result<Response> {
-    let request = order.into_token_request(who.login())?;
-    let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
+    let request = request.into_token_request(caller.login())?;
+    let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
     Ok(created(&location, secret_response(issued.text.reveal().as_str(), &issued.record)))
 }
@@ -78,17 +78,18 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn list(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     uri: Uri,
-    QueryParams(listed): QueryParams<ListTokensQuery>,
+    QueryParams(params): QueryParams<ListTokensQuery>,
 ) -> Result<PageResponse<TokenResponse>> {
-    let ListTokensQuery { owner, state, text, limit, cursor } = listed;
-    let state = state.map(|state| StateFilter::from_str(&state)).transpose().map_err(Error::Malformed)?;
+    let ListTokensQuery { owner, state: state_filter, text, limit, cursor } = params;
+    let state_filter = state_filter.map(|text| StateFilter::from_str(&text)).transpose().map_err(Error::Malformed)?;
     let (query, limit) =
-        (TokenQuery { owner, state, text, after: cursor, before: None }, pagination::page_limit(limit)?);
-    let found =
-        room.run_blocking(who.light(), move |room| Ok(room.tokens.list(&who.authority(), &query, limit)?)).await?;
+        (TokenQuery { owner, state: state_filter, text, after: cursor, before: None }, pagination::page_limit(limit)?);
+    let found = state
+        .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.list(&caller.principal(), &query, limit)?))
+        .await?;
     Ok(PageResponse::new(&uri, found, |id| id.to_string(), |record| TokenResponse::from_record(&record)))
 }
 
@@ -97,10 +98,10 @@ pub(super) async fn list(
     get, path = "/api/v1/tokens/self", tag = "tokens", operation_id = "ownToken",
     responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses)
 )]
-pub(super) async fn find_self(State(room): State<ApiState>, who: ApiCaller) -> Result<Response> {
-    let turn = who.light();
-    let find = move |room: &ApiState| Ok(room.tokens.find(&who.authority(), who.token_id())?);
-    Ok(token_response(&room.run_blocking(turn, find).await?))
+pub(super) async fn find_self(State(state): State<ApiState>, caller: ApiCaller) -> Result<Response> {
+    let permit = caller.light_permit();
+    let find = move |state: &ApiState| Ok(state.tokens.find(&caller.principal(), caller.token_id())?);
+    Ok(token_response(&state.run_blocking(permit, find).await?))
 }
 
 /// Looks up a token; one that the caller may not look at is not there.
@@ -110,11 +111,15 @@ pub(super) async fn find_self(State(room): State<ApiState>, who: ApiCaller) -> R
     responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
 ) -> Result<Response> {
-    Ok(token_response(&room.run_blocking(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?))
+    Ok(token_response(
+        &state
+            .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.find(&caller.principal(), id)?))
+            .await?,
+    ))
 }
 
 /// Changes a token's name, and makes it narrower: fewer scopes, tighter limits, fewer roles, an earlier
@@ -134,25 +139,27 @@ pub(super) async fn find(
     )
 )]
 pub(super) async fn narrow(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
     headers: HeaderMap,
-    extract::JsonBody(change): extract::JsonBody<UpdateTokenRequest>,
+    extract::JsonBody(update): extract::JsonBody<UpdateTokenRequest>,
 ) -> Result<Response> {
-    let expected = parse_if_match(&headers);
-    let change = change.into_narrowing();
-    let turn = who.revoking();
-    let narrow = move |room: &ApiState| {
-        let who = who.authority();
-        let IfMatch::Versions(versions) = expected else { return Ok(room.tokens.narrow(&who, id, &change, None)?) };
-        let version = room.tokens.find(&who, id)?.version;
+    let if_match = parse_if_match(&headers);
+    let update = update.into_narrowing();
+    let permit = caller.revocation_permit();
+    let narrow = move |state: &ApiState| {
+        let principal = caller.principal();
+        let IfMatch::Versions(versions) = if_match else {
+            return Ok(state.tokens.narrow(&principal, id, &update, None)?);
+        };
+        let version = state.tokens.find(&principal, id)?.version;
         match versions.contains(&version) {
-            true => Ok(room.tokens.narrow(&who, id, &change, Some(version))?),
+            true => Ok(state.tokens.narrow(&principal, id, &update, Some(version))?),
             false => Err(Error::PreconditionFailed),
         }
     };
-    Ok(token_response(&room.run_blocking(turn, narrow).await?))
+    Ok(token_response(&state.run_blocking(permit, narrow).await?))
 }
 
 /// Gives a token a new secret; the old one is dead at once, or after a grace of 24 h at most.
@@ -165,13 +172,13 @@ pub(super) async fn narrow(
     )
 )]
 pub(super) async fn rotate(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
-    rotation: Option<extract::JsonBody<RotateTokenRequest>>,
+    request: Option<extract::JsonBody<RotateTokenRequest>>,
 ) -> Result<Response> {
-    let grace = rotation.and_then(|extract::JsonBody(rotation)| rotation.grace).map(|grace| grace.0);
-    let rotated = room.tokens.rotate_queued(who.authority(), id, grace, || ()).await?;
+    let grace = request.and_then(|extract::JsonBody(request)| request.grace).map(|grace| grace.0);
+    let rotated = state.tokens.rotate_queued(caller.principal(), id, grace, || ()).await?;
     Ok(secret_response(rotated.text.reveal().as_str(), &rotated.record))
 }
 
@@ -182,11 +189,13 @@ pub(super) async fn rotate(
     responses((status = 204, description = "Revoked"), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
 ) -> Result<StatusCode> {
-    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &[id])?)).await?;
+    state
+        .run_blocking(caller.revocation_permit(), move |state| Ok(state.tokens.revoke(&caller.principal(), &[id])?))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -197,14 +206,16 @@ pub(super) async fn revoke(
     responses((status = 204, description = "Revoked"), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn revoke_many(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     extract::JsonBody(RevokeTokensRequest { ids }): extract::JsonBody<RevokeTokensRequest>,
 ) -> Result<StatusCode> {
     if ids.len() > MAX_TOKENS_PER_REVOCATION {
         return Err(Error::InvalidValue(format!("{MAX_TOKENS_PER_REVOCATION} tokens at most are revoked together")));
     }
-    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke(&who.authority(), &ids)?)).await?;
+    state
+        .run_blocking(caller.revocation_permit(), move |state| Ok(state.tokens.revoke(&caller.principal(), &ids)?))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -215,16 +226,16 @@ pub(super) async fn revoke_many(
     responses((status = 200, description = "Revoked", body = RevokedTokensResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke_all(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(owner): PathParam<Login>,
 ) -> Result<Json<RevokedTokensResponse>> {
-    let turn = who.revoking();
-    let revoke = move |room: &ApiState| {
-        let revoked = room.tokens.revoke_all(&who.authority(), &owner)?;
+    let permit = caller.revocation_permit();
+    let revoke = move |state: &ApiState| {
+        let revoked = state.tokens.revoke_all(&caller.principal(), &owner)?;
         Ok(RevokedTokensResponse { owner, revoked })
     };
-    Ok(Json(room.run_blocking(turn, revoke).await?))
+    Ok(Json(state.run_blocking(permit, revoke).await?))
 }
 
 /// Which versions a change is meant for.
@@ -256,8 +267,8 @@ fn token_response(record: &TokenRecord) -> Response {
 }
 
 fn secret_response(text: &str, record: &TokenRecord) -> Response {
-    let made = TokenWithSecret { token: text.to_owned().into(), record: TokenResponse::from_record(record) };
-    with_etag(record, Json(made).into_response())
+    let body = TokenWithSecret { token: text.to_owned().into(), record: TokenResponse::from_record(record) };
+    with_etag(record, Json(body).into_response())
 }
 
 /// Adds the token's version, which moves with all but its last use.

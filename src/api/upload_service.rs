@@ -109,38 +109,38 @@ pub(super) struct UploadTokenResponse {
 }
 
 impl GenerateTokenRequest {
-    fn into_token_request(self, who: &ApiCaller) -> Result<TokenRequest> {
-        let unfit = |why: String| Error::InvalidValue(why);
+    fn into_token_request(self, caller: &ApiCaller) -> Result<TokenRequest> {
+        let invalid_value = |why: String| Error::InvalidValue(why);
         let lifetime = match self.expires.trim() {
             "" | "auto" | "automatic" => RequestedLifetime::Default,
             "never" => RequestedLifetime::Never,
-            text => RequestedLifetime::Until(UnixMillis::parse_utc(text).map_err(unfit)?),
+            text => RequestedLifetime::Until(UnixMillis::parse_utc(text).map_err(invalid_value)?),
         };
-        let (roles, foreign_roles) = split_foreign_roles(&self.roles).map_err(unfit)?;
+        let (roles, foreign_roles) = split_foreign_roles(&self.roles).map_err(invalid_value)?;
         let data = self.data;
         let ips = data.allowed_ip_addresses.iter().map(|text| parse_network(text));
         let limits = TokenLimits {
-            ips: ips.collect::<std::result::Result<_, _>>().map_err(unfit)?,
+            ips: ips.collect::<std::result::Result<_, _>>().map_err(invalid_value)?,
             user_agents: data.allowed_user_agents,
             mimes: data.allowed_mime_types,
             tags: data.tags,
             max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
             ..TokenLimits::default()
         };
-        Ok(TokenRequest { lifetime, roles, foreign_roles, limits, ..TokenRequest::new(who.login().clone()) })
+        Ok(TokenRequest { lifetime, roles, foreign_roles, limits, ..TokenRequest::new(caller.login().clone()) })
     }
 }
 
 /// Sorts names of roles into ours and those of another service.
 fn split_foreign_roles(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
-    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    let (mut own_roles, mut other_roles) = (Vec::new(), Vec::new());
     for name in names.iter().map(|name| name.trim()) {
         match name.parse::<Role>() {
-            Ok(role) => ours.push(role),
-            Err(_) => foreign.push(name.parse::<ForeignRole>()?),
+            Ok(role) => own_roles.push(role),
+            Err(_) => other_roles.push(name.parse::<ForeignRole>()?),
         }
     }
-    Ok((ours.into_iter().collect(), ForeignRoles::new(foreign)?))
+    Ok((own_roles.into_iter().collect(), ForeignRoles::new(other_roles)?))
 }
 
 /// Reads a field for which null stands for nothing.
@@ -152,11 +152,11 @@ fn deserialize_null_as_default<'de, T: Default + Deserialize<'de>, D: Deserializ
 
 impl UploadTokenResponse {
     fn from_record(record: TokenRecord) -> Self {
-        let ours = record.roles.iter().map(|role| role.to_string());
+        let own_roles = record.roles.iter().map(|role| role.to_string());
         Self {
             token_id: record.id,
             expires: format_expiration(&record),
-            roles: ours.chain(record.foreign_roles.iter().map(ToString::to_string)).collect(),
+            roles: own_roles.chain(record.foreign_roles.iter().map(ToString::to_string)).collect(),
             revoked: record.state == TokenState::Revoked,
             tags: record.limits.tags,
             mimes: record.limits.mimes,
@@ -178,12 +178,12 @@ fn format_expiration(record: &TokenRecord) -> String {
     responses((status = 200, description = "Made", body = GenerateTokenResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn generate(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    extract::JsonBody(order): extract::JsonBody<GenerateTokenRequest>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    extract::JsonBody(request): extract::JsonBody<GenerateTokenRequest>,
 ) -> Result<Json<GenerateTokenResponse>> {
-    let request = order.into_token_request(&who)?;
-    let issued = room.tokens.issue_queued(who.authority(), request, || ()).await?;
+    let request = request.into_token_request(&caller)?;
+    let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let token = issued.text.reveal().to_string().into();
     Ok(Json(GenerateTokenResponse { token_id: issued.record.id, expires: format_expiration(&issued.record), token }))
 }
@@ -195,11 +195,12 @@ pub(super) async fn generate(
     responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
 ) -> Result<Json<UploadTokenResponse>> {
-    let record = room.run_blocking(who.light(), move |room| Ok(room.tokens.find(&who.authority(), id)?)).await?;
+    let record =
+        state.run_blocking(caller.light_permit(), move |state| Ok(state.tokens.find(&caller.principal(), id)?)).await?;
     Ok(Json(UploadTokenResponse::from_record(record)))
 }
 
@@ -210,11 +211,12 @@ pub(super) async fn find(
     responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
 ) -> Result<Json<UploadTokenResponse>> {
-    let record =
-        room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke_one(&who.authority(), id)?)).await?;
+    let record = state
+        .run_blocking(caller.revocation_permit(), move |state| Ok(state.tokens.revoke_one(&caller.principal(), id)?))
+        .await?;
     Ok(Json(UploadTokenResponse::from_record(record)))
 }

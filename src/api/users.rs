@@ -41,17 +41,17 @@ pub(super) struct ListUsersQuery {
     )
 )]
 pub(super) async fn list(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     uri: Uri,
-    QueryParams(listed): QueryParams<ListUsersQuery>,
+    QueryParams(params): QueryParams<ListUsersQuery>,
 ) -> Result<PageResponse<UserResponse>> {
-    let limit = pagination::page_limit(listed.limit)?;
-    let turn = who.light();
-    let read = move |room: &ApiState| Ok(room.tokens.profiles(&who.authority(), listed.cursor.as_ref(), limit)?);
+    let limit = pagination::page_limit(params.limit)?;
+    let permit = caller.light_permit();
+    let read = move |state: &ApiState| Ok(state.tokens.profiles(&caller.principal(), params.cursor.as_ref(), limit)?);
     Ok(PageResponse::new(
         &uri,
-        room.run_blocking(turn, read).await?,
+        state.run_blocking(permit, read).await?,
         |login| login.to_string(),
         UserResponse::from_profile,
     ))
@@ -67,17 +67,17 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn create(
-    State(room): State<ApiState>,
-    who: ApiCaller,
-    extract::JsonBody(order): extract::JsonBody<CreateUserRequest>,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
+    extract::JsonBody(request): extract::JsonBody<CreateUserRequest>,
 ) -> Result<Response> {
-    let turn = who.light();
-    let create = move |room: &ApiState| {
-        let (who, login) = (who.authority(), order.login.clone());
-        let created = room.tokens.create_user(&who, &order.into())?;
-        Ok(CreatedUserResponse::new(UserResponse::from_profile(room.tokens.profile(&who, &login)?), &created))
+    let permit = caller.light_permit();
+    let create = move |state: &ApiState| {
+        let (principal, login) = (caller.principal(), request.login.clone());
+        let created = state.tokens.create_user(&principal, &request.into())?;
+        Ok(CreatedUserResponse::new(UserResponse::from_profile(state.tokens.profile(&principal, &login)?), &created))
     };
-    let user = room.run_blocking(turn, create).await?;
+    let user = state.run_blocking(permit, create).await?;
     let location = format!("/api/v1/users/{}", user.user.login);
     Ok(created(&location, axum::Json(user)))
 }
@@ -89,11 +89,13 @@ pub(super) async fn create(
     responses((status = 200, description = "The user", body = UserResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(login): PathParam<Login>,
 ) -> Result<axum::Json<UserResponse>> {
-    let user = room.run_blocking(who.light(), move |room| Ok(room.tokens.profile(&who.authority(), &login)?)).await?;
+    let user = state
+        .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.profile(&caller.principal(), &login)?))
+        .await?;
     Ok(axum::Json(UserResponse::from_profile(user)))
 }
 
@@ -104,14 +106,16 @@ pub(super) async fn find(
     responses((status = 200, description = "The user as it is now", body = UserResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn change(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(login): PathParam<Login>,
-    extract::JsonBody(change): extract::JsonBody<UpdateUserRequest>,
+    extract::JsonBody(update): extract::JsonBody<UpdateUserRequest>,
 ) -> Result<axum::Json<UserResponse>> {
-    let change = change.into();
-    let user = room
-        .run_blocking(who.revoking(), move |room| Ok(room.tokens.update_user(&who.authority(), &login, &change)?))
+    let update = update.into();
+    let user = state
+        .run_blocking(caller.revocation_permit(), move |state| {
+            Ok(state.tokens.update_user(&caller.principal(), &login, &update)?)
+        })
         .await?;
     Ok(axum::Json(UserResponse::from_profile(user)))
 }
@@ -123,11 +127,15 @@ pub(super) async fn change(
     responses((status = 204, description = "Deleted"), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn delete(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(login): PathParam<Login>,
 ) -> Result<StatusCode> {
-    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.delete_user(&who.authority(), &login)?)).await?;
+    state
+        .run_blocking(caller.revocation_permit(), move |state| {
+            Ok(state.tokens.delete_user(&caller.principal(), &login)?)
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -138,11 +146,13 @@ pub(super) async fn delete(
     responses((status = 200, description = "All of them", body = [NodePermission]), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn list_grants(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(login): PathParam<Login>,
 ) -> Result<axum::Json<Vec<NodePermission>>> {
-    let grants = room.run_blocking(who.light(), move |room| Ok(room.tokens.grants(&who.authority(), &login)?)).await?;
+    let grants = state
+        .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.grants(&caller.principal(), &login)?))
+        .await?;
     Ok(axum::Json(grants.iter().map(NodePermission::from_located_scope).collect()))
 }
 
@@ -157,20 +167,20 @@ pub(super) async fn list_grants(
     )
 )]
 pub(super) async fn create_grant(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam(login): PathParam<Login>,
-    extract::JsonBody(order): extract::JsonBody<CreateGrantRequest>,
+    extract::JsonBody(request): extract::JsonBody<CreateGrantRequest>,
 ) -> Result<Response> {
-    let above = format!("/api/v1/users/{login}/grants");
-    let turn = who.light();
-    let give = move |room: &ApiState| {
-        let (who, grant) = (who.authority(), Grant::from(order));
-        let node = room.tokens.grant(&who, &login, &grant)?;
+    let grants_url = format!("/api/v1/users/{login}/grants");
+    let permit = caller.light_permit();
+    let create_grant = move |state: &ApiState| {
+        let (principal, grant) = (caller.principal(), Grant::from(request));
+        let node = state.tokens.grant(&principal, &login, &grant)?;
         Ok(NodePermission { node, permission: grant.permission, path: Some(grant.path.to_string()) })
     };
-    let reach = room.run_blocking(turn, give).await?;
-    Ok(created(&format!("{above}/{}", reach.node), axum::Json(reach)))
+    let created_grant = state.run_blocking(permit, create_grant).await?;
+    Ok(created(&format!("{grants_url}/{}", created_grant.node), axum::Json(created_grant)))
 }
 
 /// Looks a grant up.
@@ -180,17 +190,17 @@ pub(super) async fn create_grant(
     responses((status = 200, description = "The grant", body = NodePermission), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find_grant(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam((login, TextValue(node))): PathParam<(Login, TextValue<NodeId>)>,
 ) -> Result<axum::Json<NodePermission>> {
-    let turn = who.light();
-    let find = move |room: &ApiState| {
-        let grants = room.tokens.grants(&who.authority(), &login)?;
+    let permit = caller.light_permit();
+    let find = move |state: &ApiState| {
+        let grants = state.tokens.grants(&caller.principal(), &login)?;
         let found = grants.iter().find(|grant| grant.scope.node == node).map(NodePermission::from_located_scope);
         Ok(found.ok_or_else(|| Error::GrantNotFound { login, place: GrantTarget::Node(node).to_string() })?)
     };
-    Ok(axum::Json(room.run_blocking(turn, find).await?))
+    Ok(axum::Json(state.run_blocking(permit, find).await?))
 }
 
 /// Takes a grant back, a dangling one too.
@@ -200,12 +210,15 @@ pub(super) async fn find_grant(
     responses((status = 204, description = "Taken back"), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke_grant(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     PathParam((login, TextValue(node))): PathParam<(Login, TextValue<NodeId>)>,
 ) -> Result<StatusCode> {
-    let place = GrantTarget::Node(node);
-    room.run_blocking(who.revoking(), move |room| Ok(room.tokens.revoke_grant(&who.authority(), &login, &place)?))
+    let target = GrantTarget::Node(node);
+    state
+        .run_blocking(caller.revocation_permit(), move |state| {
+            Ok(state.tokens.revoke_grant(&caller.principal(), &login, &target)?)
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

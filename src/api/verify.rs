@@ -46,27 +46,28 @@ pub(super) struct VerifyQuery {
     )
 )]
 pub(super) async fn verify(
-    State(room): State<ApiState>,
-    who: ApiCaller,
+    State(state): State<ApiState>,
+    caller: ApiCaller,
     QueryParams(access): QueryParams<VerifyQuery>,
 ) -> Result<Response> {
     match (access.op, access.path) {
         (None, None) => {}
         (Some(TextValue(operation)), Some(TextValue(path))) => {
-            let access = who.0.access()?;
-            let judged = operation.authorize(&access, &path);
-            judged.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} there")))?;
+            let access = caller.0.access()?;
+            let decision = operation.authorize(&access, &path);
+            decision.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} there")))?;
         }
         _ => return Err(Error::InvalidValue("op and path go together".to_owned())),
     }
-    let asker = who.authority();
-    let foreign_roles = room.run_blocking(who.light(), move |room| Ok(room.tokens.foreign_roles(&asker)?)).await?;
+    let principal = caller.principal();
+    let foreign_roles =
+        state.run_blocking(caller.light_permit(), move |state| Ok(state.tokens.foreign_roles(&principal)?)).await?;
     let foreign_roles = foreign_roles.iter().map(ForeignRole::as_str).collect::<Vec<_>>().join(",");
     let mut response = StatusCode::OK.into_response();
-    let (user, token) = (who.login().as_str(), who.token_id());
-    let told = [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())];
-    let foreign = (!foreign_roles.is_empty()).then_some(("x-patgate-foreign-roles", foreign_roles.as_str()));
-    for (name, value) in told.into_iter().chain(foreign) {
+    let (user, token) = (caller.login().as_str(), caller.token_id());
+    let identity = [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())];
+    let foreign_header = (!foreign_roles.is_empty()).then_some(("x-patgate-foreign-roles", foreign_roles.as_str()));
+    for (name, value) in identity.into_iter().chain(foreign_header) {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }

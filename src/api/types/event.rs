@@ -57,10 +57,10 @@ pub struct EventResponse {
 
 impl EventResponse {
     /// Shows an event.
-    pub fn from_stored(noted: RecordedEvent) -> Self {
-        let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = noted.event;
+    pub fn from_stored(recorded: RecordedEvent) -> Self {
+        let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = recorded.event;
         Self {
-            id: noted.id,
+            id: recorded.id,
             at: TextValue(at),
             event: TextValue(kind),
             user,

@@ -57,27 +57,27 @@ pub struct ExplainRequest {
 impl TryFrom<ExplainRequest> for AccessQuery {
     type Error = TargetError;
 
-    fn try_from(order: ExplainRequest) -> Result<Self, TargetError> {
-        let question = Self {
-            operation: order.operation.0,
-            path: order.path.0,
+    fn try_from(request: ExplainRequest) -> Result<Self, TargetError> {
+        let query = Self {
+            operation: request.operation.0,
+            path: request.path.0,
             target: None,
-            protocol: order.protocol,
-            address: order.address,
-            user_agent: order.user_agent,
-            size: order.size,
-            mime: order.mime,
-            tags: order.tags,
+            protocol: request.protocol,
+            address: request.address,
+            user_agent: request.user_agent,
+            size: request.size,
+            mime: request.mime,
+            tags: request.tags,
         };
-        question.with_target(order.to.map(|to| to.0))
+        query.with_target(request.to.map(|to| to.0))
     }
 }
 
 impl ExplainRequest {
     /// Writes down what is asked of a token.
-    pub fn from_query(token: TokenId, question: &AccessQuery) -> Self {
+    pub fn from_query(token: TokenId, query: &AccessQuery) -> Self {
         let AccessQuery { operation, path, target: to, protocol, address, user_agent, size, mime, tags } =
-            question.clone();
+            query.clone();
         let (operation, path, to) = (TextValue(operation), TextValue(path), to.map(TextValue));
         Self { token: Some(token), operation, path, to, protocol, address, user_agent, size, mime, tags }
     }
@@ -125,20 +125,20 @@ pub struct ExplainSource {
 
 impl ExplainResponse {
     /// Shows an answer.
-    pub fn from_explanation(verdict: &AccessExplanation) -> Self {
-        let by = verdict.by.iter();
+    pub fn from_explanation(explanation: &AccessExplanation) -> Self {
+        let by = explanation.by.iter();
         let by = by.map(|by| ExplainSource { scope: by.scope.to_string(), path: by.path.to_string() });
         Self {
-            allowed: verdict.allowed,
-            sentence: verdict.sentence.clone(),
-            decided_by: serde_json::to_value(&verdict.decided_by).unwrap_or_default(),
-            token: verdict.token,
-            user: verdict.user.clone(),
-            operation: TextValue(verdict.operation),
-            path: verdict.path.to_string(),
-            needs: verdict.needs.to_string(),
+            allowed: explanation.allowed,
+            sentence: explanation.sentence.clone(),
+            decided_by: serde_json::to_value(&explanation.decided_by).unwrap_or_default(),
+            token: explanation.token,
+            user: explanation.user.clone(),
+            operation: TextValue(explanation.operation),
+            path: explanation.path.to_string(),
+            needs: explanation.needs.to_string(),
             by: by.collect(),
-            provided: verdict.provided.clone(),
+            provided: explanation.provided.clone(),
         }
     }
 }

@@ -27,9 +27,9 @@ pub struct NodePermission {
 
 impl NodePermission {
     /// Shows a grant or scope.
-    pub fn from_located_scope(placed: &LocatedScope) -> Self {
-        let path = placed.path.as_ref().map(ToString::to_string);
-        Self { node: placed.scope.node, permission: placed.scope.permission, path }
+    pub fn from_located_scope(located: &LocatedScope) -> Self {
+        let path = located.path.as_ref().map(ToString::to_string);
+        Self { node: located.scope.node, permission: located.scope.permission, path }
     }
 }
 
@@ -185,7 +185,7 @@ impl TokenResponse {
             client: last.client.clone(),
             protocol: last.protocol,
         });
-        let ends = record.expiry != TokenExpiry::Never;
+        let expires = record.expiry != TokenExpiry::Never;
         Self {
             id: record.id,
             owner: record.login.clone(),
@@ -195,7 +195,7 @@ impl TokenResponse {
             dangling: record.has_dangling_scopes(),
             created_at: record.created_at.to_string(),
             expires_at: record.expires_at().map(|at| at.to_string()),
-            hard_limit: ends.then(|| record.expiry.hard_limit().to_string()),
+            hard_limit: expires.then(|| record.expiry.hard_limit().to_string()),
             window_seconds: match record.expiry {
                 TokenExpiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
                 TokenExpiry::Hard(_) | TokenExpiry::Never => None,

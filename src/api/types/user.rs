@@ -81,8 +81,8 @@ pub struct CreateGrantRequest {
 }
 
 impl From<CreateGrantRequest> for Grant {
-    fn from(order: CreateGrantRequest) -> Self {
-        Self { path: order.path.0, permission: order.permission }
+    fn from(request: CreateGrantRequest) -> Self {
+        Self { path: request.path.0, permission: request.permission }
     }
 }
 
@@ -124,12 +124,12 @@ impl CreateUserRequest {
 }
 
 impl From<CreateUserRequest> for UserRequest {
-    fn from(order: CreateUserRequest) -> Self {
-        let home = order.home.unwrap_or(order.grants.is_empty());
+    fn from(request: CreateUserRequest) -> Self {
+        let home = request.home.unwrap_or(request.grants.is_empty());
         Self {
-            login: order.login,
-            roles: order.roles,
-            grants: order.grants.into_iter().map(Grant::from).collect(),
+            login: request.login,
+            roles: request.roles,
+            grants: request.grants.into_iter().map(Grant::from).collect(),
             home: if home { HomeOption::Create } else { HomeOption::Skip },
         }
     }
