@@ -17,7 +17,7 @@ use crate::tokens::{NarrowRequest, RequestedLifetime, StateFilter, TokenLabel, T
   patgate apitoken list --owner alice")]
 pub(super) struct ApitokenCommand {
     #[command(subcommand)]
-    what: ApitokenSubcommand,
+    subcommand: ApitokenSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +85,7 @@ struct EditTokenArgs {
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     expiry_date: Option<Lifetime>,
     #[command(flatten)]
-    bounds: TokenRestrictionFlags,
+    restrictions: TokenRestrictionFlags,
 }
 
 /// Take tokens back: refused from the next request on, open sessions end
@@ -123,61 +123,61 @@ struct RotateTokenArgs {
 
 impl ApitokenCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        match &self.what {
-            ApitokenSubcommand::Create(create) => create.run(site),
-            ApitokenSubcommand::List(list) => list.run(site),
-            ApitokenSubcommand::Show { id } => print_token(site, *id),
-            ApitokenSubcommand::Edit(edit) => edit.run(site),
-            ApitokenSubcommand::Revoke(revoke) => revoke.run(site),
-            ApitokenSubcommand::Rotate(rotate) => rotate.run(site),
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        match &self.subcommand {
+            ApitokenSubcommand::Create(create) => create.run(context),
+            ApitokenSubcommand::List(list) => list.run(context),
+            ApitokenSubcommand::Show { id } => print_token(context, *id),
+            ApitokenSubcommand::Edit(edit) => edit.run(context),
+            ApitokenSubcommand::Revoke(revoke) => revoke.run(context),
+            ApitokenSubcommand::Rotate(rotate) => rotate.run(context),
         }
     }
 }
 
 impl CreateTokenArgs {
-    fn run(&self, site: &CommandContext) -> Result {
-        let nobody = || {
+    fn run(&self, context: &CommandContext) -> Result {
+        let missing_owner = || {
             CommandError::usage("the owner is missing")
                 .with_hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)")
         };
-        if self.owner.is_none() && !site.is_remote()? {
-            return Err(nobody());
+        if self.owner.is_none() && !context.is_remote()? {
+            return Err(missing_owner());
         }
-        let desk = site.backend()?;
+        let backend = context.backend()?;
         let owner = match &self.owner {
             Some(owner) => owner.clone(),
-            None => desk.calling_user()?.ok_or_else(nobody)?,
+            None => backend.calling_user()?.ok_or_else(missing_owner)?,
         };
         let request = TokenRequest {
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
             lifetime: self.expiry_date.unwrap_or_default(),
-            scopes: self.flags.bounds.scopes(),
-            limits: self.flags.bounds.limits(),
-            roles: self.flags.bounds.roles()?.unwrap_or_default(),
+            scopes: self.flags.restrictions.scopes(),
+            limits: self.flags.restrictions.limits(),
+            roles: self.flags.restrictions.roles()?.unwrap_or_default(),
             ..TokenRequest::new(owner)
         };
-        print_secret(site, &desk.create_token(request)?, self.flags.quiet, "created")
+        print_secret(context, &backend.create_token(request)?, self.flags.quiet, "created")
     }
 }
 
 impl EditTokenArgs {
-    fn run(&self, site: &CommandContext) -> Result {
-        let change = NarrowRequest {
+    fn run(&self, context: &CommandContext) -> Result {
+        let request = NarrowRequest {
             name: self.name.clone(),
             description: self.description.clone(),
-            scopes: self.bounds.scopes(),
-            limits: self.bounds.limits(),
-            roles: self.bounds.roles()?,
+            scopes: self.restrictions.scopes(),
+            limits: self.restrictions.limits(),
+            roles: self.restrictions.roles()?,
             expires_at: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
         };
-        if change.is_empty() {
+        if request.is_empty() {
             return Err(CommandError::usage("nothing to change was named")
                 .with_hint("patgate apitoken edit --help shows what can be changed, with an example"));
         }
-        let token = site.backend()?.narrow(self.id, &change)?;
-        if site.prints_json() {
+        let token = context.backend()?.narrow(self.id, &request)?;
+        if context.prints_json() {
             output::print_json(&token)
         } else {
             output::print_fields(&token_format::token_fields(token))
@@ -186,27 +186,29 @@ impl EditTokenArgs {
 }
 
 impl RotateTokenArgs {
-    fn run(&self, site: &CommandContext) -> Result {
-        print_secret(site, &site.backend()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
+    fn run(&self, context: &CommandContext) -> Result {
+        print_secret(context, &context.backend()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
     }
 }
 
 /// Shows a token, once.
-fn print_secret(site: &CommandContext, made: &TokenWithSecret, quiet: bool, done: &str) -> Result {
-    let (id, secret) = (made.record.id, made.token.as_str());
+fn print_secret(context: &CommandContext, token: &TokenWithSecret, quiet: bool, outcome: &str) -> Result {
+    let (id, secret) = (token.record.id, token.token.as_str());
     if quiet {
         return output::print_line(secret);
     }
-    if site.prints_json() {
-        return output::print_json(made);
+    if context.prints_json() {
+        return output::print_json(token);
     }
-    output::print_line(&format!("ApiToken with id: {id} has been {done}, your token is: {secret} please keep it safe"))
+    output::print_line(&format!(
+        "ApiToken with id: {id} has been {outcome}, your token is: {secret} please keep it safe"
+    ))
 }
 
 impl ListTokensArgs {
-    fn run(&self, site: &CommandContext) -> Result {
-        let tokens = site.backend()?.list_tokens(self.owner.as_ref(), self.status)?;
-        if site.prints_json() {
+    fn run(&self, context: &CommandContext) -> Result {
+        let tokens = context.backend()?.list_tokens(self.owner.as_ref(), self.status)?;
+        if context.prints_json() {
             return output::print_json(&tokens);
         }
         output::print_table(
@@ -216,9 +218,9 @@ impl ListTokensArgs {
     }
 }
 
-fn print_token(site: &CommandContext, id: TokenId) -> Result {
-    let token = site.backend()?.token(id)?;
-    if site.prints_json() {
+fn print_token(context: &CommandContext, id: TokenId) -> Result {
+    let token = context.backend()?.token(id)?;
+    if context.prints_json() {
         output::print_json(&token)
     } else {
         output::print_fields(&token_format::token_fields(token))
@@ -226,18 +228,18 @@ fn print_token(site: &CommandContext, id: TokenId) -> Result {
 }
 
 impl RevokeTokensArgs {
-    fn run(&self, site: &CommandContext) -> Result {
-        let desk = site.backend()?;
+    fn run(&self, context: &CommandContext) -> Result {
+        let backend = context.backend()?;
         if let Some(owner) = &self.owner {
-            let count = desk.revoke_all(owner)?;
-            if site.prints_json() {
+            let count = backend.revoke_all(owner)?;
+            if context.prints_json() {
                 return output::print_json(&json!({ "owner": owner, "revoked": count }));
             }
             let (tokens, have) = if count == 1 { ("token", "has") } else { ("tokens", "have") };
             return output::print_line(&format!("{count} {tokens} of {owner} {have} been revoked"));
         }
-        desk.revoke(&self.ids)?;
-        if site.prints_json() {
+        backend.revoke(&self.ids)?;
+        if context.prints_json() {
             return output::print_json(&json!({ "ids": self.ids, "revoked": self.ids.len() }));
         }
         self.ids.iter().try_for_each(|id| output::print_line(&format!("ApiToken with id: {id} has been revoked")))

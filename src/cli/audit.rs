@@ -54,21 +54,21 @@ enum AuditStart {
 
 impl AuditStart {
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        if let Ok(ago) = text.parse() {
-            return Ok(Self::Age(ago));
+        if let Ok(age) = text.parse() {
+            return Ok(Self::Age(age));
         }
         let midnight =
             || text.parse::<jiff::civil::Date>()?.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp());
-        let stamp = text.parse::<jiff::Timestamp>().or_else(|_| midnight());
-        let stamp = stamp.map_err(|_| {
+        let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| midnight());
+        let timestamp = timestamp.map_err(|_| {
             format!("{text:?} is no time: give how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)")
         })?;
-        Ok(Self::Instant(UnixMillis::from_millis(stamp.as_millisecond())))
+        Ok(Self::Instant(UnixMillis::from_millis(timestamp.as_millisecond())))
     }
 
     fn time(self, now: UnixMillis) -> UnixMillis {
         match self {
-            AuditStart::Age(ago) => now.saturating_sub(ago.as_duration()),
+            AuditStart::Age(age) => now.saturating_sub(age.as_duration()),
             AuditStart::Instant(time) => time,
         }
     }
@@ -76,8 +76,8 @@ impl AuditStart {
 
 impl AuditCommand {
     /// Shows what was asked for.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        let desk = site.backend()?;
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        let backend = context.backend()?;
         let filter = EventFilter {
             since: self.since.map(|since| since.time(Clock::system().now())),
             user: self.user.clone(),
@@ -85,21 +85,21 @@ impl AuditCommand {
             kind: self.event,
         };
         // Asked first, so that nothing falls between what was and what comes.
-        let newest =
-            desk.list_events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
-        let past = self.latest_events(desk.as_ref(), &filter)?;
-        if site.prints_json() && !self.follow {
-            return output::print_json(&past);
+        let newest_id =
+            backend.list_events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
+        let events = self.latest_events(backend.as_ref(), &filter)?;
+        if context.prints_json() && !self.follow {
+            return output::print_json(&events);
         }
-        past.iter().try_for_each(|event| print_event(site, event))?;
+        events.iter().try_for_each(|event| print_event(context, event))?;
         if !self.follow {
             return Ok(());
         }
-        let mut seen = past.last().map_or(newest, |event| event.id.max(newest));
+        let mut last_id = events.last().map_or(newest_id, |event| event.id.max(newest_id));
         loop {
-            let events = desk.list_events(&filter, EventCursor::After(seen), EVENTS_PER_READ)?;
-            events.iter().try_for_each(|event| print_event(site, event))?;
-            seen = events.last().map_or(seen, |event| event.id);
+            let events = backend.list_events(&filter, EventCursor::After(last_id), EVENTS_PER_READ)?;
+            events.iter().try_for_each(|event| print_event(context, event))?;
+            last_id = events.last().map_or(last_id, |event| event.id);
             if events.len() < EVENTS_PER_READ {
                 std::thread::sleep(FOLLOW_POLL_INTERVAL);
             }
@@ -107,12 +107,12 @@ impl AuditCommand {
     }
 
     /// Returns the latest events, oldest first.
-    fn latest_events(&self, desk: &dyn ManagementBackend, filter: &EventFilter) -> Result<Vec<EventResponse>> {
-        let most = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
+    fn latest_events(&self, backend: &dyn ManagementBackend, filter: &EventFilter) -> Result<Vec<EventResponse>> {
+        let limit = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
         let mut events: Vec<EventResponse> = Vec::new();
         let mut cursor = EventCursor::Latest;
-        while events.len() < most {
-            let page = desk.list_events(filter, cursor, EVENTS_PER_READ.min(most - events.len()))?;
+        while events.len() < limit {
+            let page = backend.list_events(filter, cursor, EVENTS_PER_READ.min(limit - events.len()))?;
             let Some(oldest) = page.last() else { break };
             cursor = EventCursor::Before(oldest.id);
             events.extend(page);
@@ -122,8 +122,8 @@ impl AuditCommand {
     }
 }
 
-fn print_event(site: &CommandContext, event: &EventResponse) -> Result {
-    match site.prints_json() {
+fn print_event(context: &CommandContext, event: &EventResponse) -> Result {
+    match context.prints_json() {
         true => {
             let line = serde_json::to_string(event).map_err(|error| CommandError::new(error.to_string()))?;
             output::print_line(&line)
@@ -133,19 +133,20 @@ fn print_event(site: &CommandContext, event: &EventResponse) -> Result {
 }
 
 /// Writes an event on one line, whatever strangers put into it.
-fn event_line(shown: &EventResponse) -> String {
-    let EventResponse { at, event, user, token, by, address, client, protocol, path, count, detail, .. } = shown;
+fn event_line(event_response: &EventResponse) -> String {
+    let EventResponse { at, event, user, token, by, address, client, protocol, path, count, detail, .. } =
+        event_response;
     let mut parts = vec![at.0.to_string(), format!("{:22}", event.0.as_str())];
-    let mut add = |word: &str, value: Option<String>| {
-        parts.extend(value.map(|value| if word.is_empty() { value } else { format!("{word} {value}") }));
+    let mut push_part = |label: &str, value: Option<String>| {
+        parts.extend(value.map(|value| if label.is_empty() { value } else { format!("{label} {value}") }));
     };
-    add("", user.as_ref().map(ToString::to_string));
-    add("", token.map(|token| token.to_string()));
-    add("at", path.as_deref().map(escape_for_terminal));
-    add("by", by.as_ref().map(|by| by.0.to_string()));
-    add("from", address.as_deref().map(escape_for_terminal));
-    add("over", protocol.map(|protocol| protocol.to_string()));
-    add("with", client.as_deref().map(escape_for_terminal));
+    push_part("", user.as_ref().map(ToString::to_string));
+    push_part("", token.map(|token| token.to_string()));
+    push_part("at", path.as_deref().map(escape_for_terminal));
+    push_part("by", by.as_ref().map(|by| by.0.to_string()));
+    push_part("from", address.as_deref().map(escape_for_terminal));
+    push_part("over", protocol.map(|protocol| protocol.to_string()));
+    push_part("with", client.as_deref().map(escape_for_terminal));
     let text = parts.join(" ");
     let detail = detail.as_deref().map(|detail| format!(": {}", escape_for_terminal(detail))).unwrap_or_default();
     let count = if *count == 1 { String::new() } else { format!(" ({count} times)") };

@@ -27,19 +27,19 @@ pub(super) fn drop_unneeded() {
     }
 }
 
-fn drop_all_but(kept: CapabilitySet) -> io::Result<()> {
+fn drop_all_but(retained: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
     // While SETPCAP is there. A kernel may not know all, and who lacks SETPCAP is not root.
-    for (_, capability) in CapabilitySet::all().difference(kept).iter_names() {
+    for (_, capability) in CapabilitySet::all().difference(retained).iter_names() {
         let _ = remove_capability_from_bounding_set(capability);
     }
     let _ = clear_ambient_capability_set();
-    let now = capabilities(None)?;
+    let current = capabilities(None)?;
     set_capabilities(
         None,
         CapabilitySets {
-            effective: now.effective & kept,
-            permitted: now.permitted & kept,
+            effective: current.effective & retained,
+            permitted: current.permitted & retained,
             inheritable: CapabilitySet::empty(),
         },
     )

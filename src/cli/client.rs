@@ -34,35 +34,35 @@ pub(super) struct ClientCommand {
 
 impl ClientCommand {
     /// Prints them.
-    pub(super) fn run(self, site: &CommandContext) -> Result {
+    pub(super) fn run(self, context: &CommandContext) -> Result {
         let (Some(client), Some(url), Some(login)) = (self.name, self.url, self.user) else {
-            return list_clients(site);
+            return list_clients(context);
         };
-        let reached = client_guides::ConnectionDetails::new(&url, self.sftp.as_deref(), login)
+        let connection = client_guides::ConnectionDetails::new(&url, self.sftp.as_deref(), login)
             .map_err(|error| CommandError::usage(error.to_string()).with_hint("give the address that clients use"))?;
-        let guide = client_guides::client_guide(client, &reached);
-        if site.prints_json() { output::print_json(&guide) } else { output::print_line(&format_guide(&guide)) }
+        let guide = client_guides::client_guide(client, &connection);
+        if context.prints_json() { output::print_json(&guide) } else { output::print_line(&format_guide(&guide)) }
     }
 }
 
-fn list_clients(site: &CommandContext) -> Result {
-    if site.prints_json() {
+fn list_clients(context: &CommandContext) -> Result {
+    if context.prints_json() {
         let clients = ClientProgram::ALL
             .map(|client| json!({ "name": client.name(), "title": client.title(), "tried": client.is_tested() }));
         return output::print_json(&clients);
     }
-    let tried = |client: ClientProgram| if client.is_tested() { "yes" } else { "no" }.to_owned();
+    let tested = |client: ClientProgram| if client.is_tested() { "yes" } else { "no" }.to_owned();
     let rows: Vec<_> = ClientProgram::ALL
         .into_iter()
-        .map(|client| [client.name().to_owned(), tried(client), client.title().to_owned()])
+        .map(|client| [client.name().to_owned(), tested(client), client.title().to_owned()])
         .collect();
     output::print_table(["NAME", "TRIED", "CLIENT"], &rows)
 }
 
 /// Writes the steps for people: numbered, with what to type indented.
 fn format_guide(guide: &ClientGuide) -> String {
-    let tried = if guide.tried { "" } else { " (not tried by patgate's own checks)" };
-    let mut lines = vec![format!("{}{tried}", guide.title)];
+    let note = if guide.tried { "" } else { " (not tried by patgate's own checks)" };
+    let mut lines = vec![format!("{}{note}", guide.title)];
     for (number, step) in (1..).zip(&guide.steps) {
         lines.push(String::new());
         lines.push(match &step.code {

@@ -32,9 +32,9 @@ impl CommandContext {
     }
 
     /// Returns what to log: `usual`, or more when asked for.
-    pub(super) fn log_level(&self, usual: &'static str) -> &'static str {
+    pub(super) fn log_level(&self, default: &'static str) -> &'static str {
         match self.arguments.verbose {
-            0 => usual,
+            0 => default,
             1 => "info,patgate=debug",
             _ => "debug,patgate=trace",
         }
@@ -48,12 +48,12 @@ impl CommandContext {
     /// Gathers all that says how to run, with flags of the command's own.
     pub(super) fn config_sources(&self, flags: Vec<CommandLineSetting>) -> ConfigSources {
         let state = self.arguments.state.iter().map(|value| setting_flag("state", value));
-        let level = (self.arguments.verbose > 0).then(|| setting_flag("log", self.log_level("info")));
+        let log_flag = (self.arguments.verbose > 0).then(|| setting_flag("log", self.log_level("info")));
         ConfigSources {
             default_state_directory: default_state_directory(),
             file: flag_or_variable(self.arguments.config.clone(), "PATGATE_CONFIG"),
             environment: std::env::vars_os().collect(),
-            flags: state.chain(flags).chain(level).collect(),
+            flags: state.chain(flags).chain(log_flag).collect(),
         }
     }
 
@@ -97,8 +97,8 @@ impl CommandContext {
         let Some(server) = self.server_url()? else { return Ok(Box::new(LocalBackend(open(self)?))) };
         let token = std::env::var("PATGATE_TOKEN").ok();
         let ca_file = self.ca_file();
-        let way = RemoteOptions { ca_file: ca_file.as_deref(), allow_cleartext: self.arguments.cleartext };
-        Ok(Box::new(RemoteBackend::new(&server, token, way)?))
+        let options = RemoteOptions { ca_file: ca_file.as_deref(), allow_cleartext: self.arguments.cleartext };
+        Ok(Box::new(RemoteBackend::new(&server, token, options)?))
     }
 
     /// Returns the server that is named. A state directory that is named on the command line comes before
@@ -179,13 +179,13 @@ impl CommandContext {
             ("--server", server.clone()),
             ("--ca-file", path(ca_file)),
         ];
-        let mut text = String::new();
+        let mut flags_text = String::new();
         for (name, value) in flags {
             if let Some(value) = value {
-                text += &format!(" {name} {}", output::shell_quote(&value));
+                flags_text += &format!(" {name} {}", output::shell_quote(&value));
             }
         }
-        text + if *cleartext { " --cleartext" } else { "" }
+        flags_text + if *cleartext { " --cleartext" } else { "" }
     }
 }
 
@@ -202,7 +202,8 @@ fn default_state_directory() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/patgate");
     }
-    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
+    let absolute_variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data =
+        absolute_variable("XDG_DATA_HOME").or_else(|| absolute_variable("HOME").map(|home| home.join(".local/share")));
     data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("patgate")
 }

@@ -53,81 +53,86 @@ enum CheckStatus {
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 struct DoctorCheck {
-    what: &'static str,
-    verdict: CheckStatus,
-    text: String,
+    #[serde(rename = "what")]
+    name: &'static str,
+    #[serde(rename = "verdict")]
+    status: CheckStatus,
+    #[serde(rename = "text")]
+    detail: String,
 }
 
 impl DoctorCommand {
     /// Looks at everything; fails when something is bad.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
         if let Some(url) = &self.health {
-            return health::check_health(site, url.as_deref());
+            return health::check_health(context, url.as_deref());
         }
-        let (local, doors) = (site.local_config()?, ListenConfig::load(&site.config_sources(Vec::new()))?);
-        let mut findings = vec![check_state_directory(&local.state)];
+        let (local, listen_config) =
+            (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
+        let mut checks = vec![check_state_directory(&local.state)];
         // Opening the state of another user, or an open one, would change it.
-        let sound = findings.iter().all(|finding| finding.verdict != CheckStatus::Bad);
-        let there = sound && has_state(&local.state);
+        let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Bad);
+        let state_exists = is_safe_to_open && has_state(&local.state);
         // Nothing is migrated by looking.
-        let store = there.then(|| Store::open_without_migration(&local.state));
-        findings.extend(sound.then(|| check_database(store.as_ref())));
+        let store = state_exists.then(|| Store::open_without_migration(&local.state));
+        checks.extend(is_safe_to_open.then(|| check_database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
-        findings.extend(store.as_ref().map(check_pepper));
-        findings.extend(store.as_ref().map(check_state_disk));
-        findings.extend(sound.then(|| check_host_keys(&local.state)));
-        findings.extend(check_secret_modes(&local.state));
-        findings.extend(check_served_directory(store.as_ref(), &local));
-        findings.extend(doors.tls.as_ref().map(check_certificate));
-        findings.push(check_openat2());
-        findings.push(check_open_file_limit(&doors));
-        let seen = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
-        findings.push(check_clock(Clock::system().now(), seen.as_ref()));
-        print_checks(site, &findings)?;
-        match findings.iter().filter(|finding| finding.verdict == CheckStatus::Bad).count() {
+        checks.extend(store.as_ref().map(check_pepper));
+        checks.extend(store.as_ref().map(check_state_disk));
+        checks.extend(is_safe_to_open.then(|| check_host_keys(&local.state)));
+        checks.extend(check_secret_modes(&local.state));
+        checks.extend(check_served_directory(store.as_ref(), &local));
+        checks.extend(listen_config.tls.as_ref().map(check_certificate));
+        checks.push(check_openat2());
+        checks.push(check_open_file_limit(&listen_config));
+        let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
+        checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
+        print_checks(context, &checks)?;
+        match checks.iter().filter(|check| check.status == CheckStatus::Bad).count() {
             0 => Ok(()),
-            bad => Err(CommandError::new(format!("{bad} of {} findings are bad", findings.len()))
+            failed => Err(CommandError::new(format!("{failed} of {} findings are bad", checks.len()))
                 .with_hint("they are marked BAD above, each with what to do")),
         }
     }
 }
 
-fn print_checks(site: &CommandContext, findings: &[DoctorCheck]) -> Result {
-    if site.prints_json() {
-        return output::print_json(&findings);
+fn print_checks(context: &CommandContext, checks: &[DoctorCheck]) -> Result {
+    if context.prints_json() {
+        return output::print_json(&checks);
     }
-    let mark = |verdict| match verdict {
+    let label = |status| match status {
         CheckStatus::Good => "good",
         CheckStatus::Odd => "odd",
         CheckStatus::Bad => "BAD",
     };
     let rows: Vec<_> =
-        findings.iter().map(|f| [f.what.to_owned(), mark(f.verdict).to_owned(), f.text.clone()]).collect();
+        checks.iter().map(|f| [f.name.to_owned(), label(f.status).to_owned(), f.detail.clone()]).collect();
     output::print_table(["WHAT", "IS", "BECAUSE"], &rows)
 }
 
-fn check(what: &'static str, verdict: CheckStatus, text: impl Into<String>) -> DoctorCheck {
-    DoctorCheck { what, verdict, text: text.into() }
+fn check(name: &'static str, status: CheckStatus, detail: impl Into<String>) -> DoctorCheck {
+    DoctorCheck { name, status, detail: detail.into() }
 }
 
 fn check_state_directory(state: &Path) -> DoctorCheck {
-    let shown = state.display();
-    let what = "state directory";
+    let display_path = state.display();
+    let name = "state directory";
     match fs::metadata(state) {
         Err(error) => {
-            check(what, CheckStatus::Odd, format!("{shown}: {error}; the first start of the server makes it"))
+            check(name, CheckStatus::Odd, format!("{display_path}: {error}; the first start of the server makes it"))
         }
-        Ok(there) if !there.is_dir() => check(what, CheckStatus::Bad, format!("{shown} is no folder")),
-        Ok(there) => {
-            let (mode, owner, us) =
-                (there.permissions().mode() & 0o777, there.uid(), rustix::process::geteuid().as_raw());
-            if owner != us {
-                let text = format!("{shown} belongs to the user id {owner}: run the server and this as that user");
-                check(what, CheckStatus::Bad, text)
+        Ok(metadata) if !metadata.is_dir() => check(name, CheckStatus::Bad, format!("{display_path} is no folder")),
+        Ok(metadata) => {
+            let (mode, owner_uid, euid) =
+                (metadata.permissions().mode() & 0o777, metadata.uid(), rustix::process::geteuid().as_raw());
+            if owner_uid != euid {
+                let detail =
+                    format!("{display_path} belongs to the user id {owner_uid}: run the server and this as that user");
+                check(name, CheckStatus::Bad, detail)
             } else if mode & 0o077 != 0 {
-                check(what, CheckStatus::Bad, format!("{shown} has mode {mode:03o}: chmod 700 it"))
+                check(name, CheckStatus::Bad, format!("{display_path} has mode {mode:03o}: chmod 700 it"))
             } else {
-                check(what, CheckStatus::Good, format!("{shown} is ours alone"))
+                check(name, CheckStatus::Good, format!("{display_path} is ours alone"))
             }
         }
     }
@@ -156,49 +161,49 @@ fn check_pepper(store: &Store) -> DoctorCheck {
 }
 
 fn check_state_disk(store: &Store) -> DoctorCheck {
-    let what = "state disk";
+    let name = "state disk";
     match store.disk_fault() {
-        None => check(what, CheckStatus::Good, "there is room, and a reserve for revocations when there is none"),
+        None => check(name, CheckStatus::Good, "there is room, and a reserve for revocations when there is none"),
         Some(DiskFault::BallastMissing) if !store.has_been_served().unwrap_or(true) => {
-            check(what, CheckStatus::Odd, "the first start of the server makes the reserve for when it is full")
+            check(name, CheckStatus::Odd, "the first start of the server makes the reserve for when it is full")
         }
-        Some(fault @ DiskFault::BallastMissing) => check(what, CheckStatus::Odd, fault.message()),
-        Some(fault) => check(what, CheckStatus::Bad, fault.message()),
+        Some(problem @ DiskFault::BallastMissing) => check(name, CheckStatus::Odd, problem.message()),
+        Some(problem) => check(name, CheckStatus::Bad, problem.message()),
     }
 }
 
 fn check_host_keys(state: &Path) -> DoctorCheck {
-    let what = "SSH host keys";
+    let name = "SSH host keys";
     match HostKeys::open_existing(state) {
         Ok(Some(_)) => {
-            check(what, CheckStatus::Good, "they are there; keep them in backups, clients know the server by them")
+            check(name, CheckStatus::Good, "they are there; keep them in backups, clients know the server by them")
         }
-        Ok(None) => check(what, CheckStatus::Odd, "not all are there yet; the next start of the server makes them"),
-        Err(error) => check(what, CheckStatus::Bad, format!("{error}; {BROKEN_HOST_KEY_HINT}")),
+        Ok(None) => check(name, CheckStatus::Odd, "not all are there yet; the next start of the server makes them"),
+        Err(error) => check(name, CheckStatus::Bad, format!("{error}; {BROKEN_HOST_KEY_HINT}")),
     }
 }
 
 /// Looks for secrets that others could read, were they let into the state directory.
 fn check_secret_modes(state: &Path) -> Option<DoctorCheck> {
-    let secret = |name: &str| name == "pepper" || name.starts_with("ssh_host_");
-    let open = |entry: fs::DirEntry| {
+    let is_secret_file = |name: &str| name == "pepper" || name.starts_with("ssh_host_");
+    let readable_secret = |entry: fs::DirEntry| {
         let (name, mode) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?.mode());
-        (secret(&name) && mode & 0o077 != 0).then_some(name)
+        (is_secret_file(&name) && mode & 0o077 != 0).then_some(name)
     };
-    let mut names: Vec<_> = fs::read_dir(state).ok()?.flatten().filter_map(open).collect();
+    let mut names: Vec<_> = fs::read_dir(state).ok()?.flatten().filter_map(readable_secret).collect();
     names.sort();
-    let text = format!("others may read {}: chmod 600 them", names.join(", "));
-    (!names.is_empty()).then(|| check("secrets", CheckStatus::Bad, text))
+    let detail = format!("others may read {}: chmod 600 them", names.join(", "));
+    (!names.is_empty()).then(|| check("secrets", CheckStatus::Bad, detail))
 }
 
 fn check_certificate(files: &TlsFiles) -> DoctorCheck {
-    let fault = net::server_config(&files.certificate, &files.key, &[]);
-    let shown = files.certificate.display();
-    match fault.and_then(|_| net::check_certificate(&files.certificate)) {
-        Ok(None) => check("certificate", CheckStatus::Good, format!("{shown} and its key can be used")),
-        Ok(Some(fault)) => {
-            let text = format!("{shown}: {fault}: clients refuse it; give tls_cert another one");
-            check("certificate", CheckStatus::Bad, text)
+    let problem = net::server_config(&files.certificate, &files.key, &[]);
+    let display_path = files.certificate.display();
+    match problem.and_then(|_| net::check_certificate(&files.certificate)) {
+        Ok(None) => check("certificate", CheckStatus::Good, format!("{display_path} and its key can be used")),
+        Ok(Some(problem)) => {
+            let detail = format!("{display_path}: {problem}: clients refuse it; give tls_cert another one");
+            check("certificate", CheckStatus::Bad, detail)
         }
         Err(error) => check("certificate", CheckStatus::Bad, error.to_string()),
     }
@@ -209,44 +214,46 @@ fn check_served_directory(store: Option<&Store>, local: &LocalConfig) -> Vec<Doc
     let Some(root) = stored.or_else(|| local.root.clone()) else {
         return vec![check("served folder", CheckStatus::Odd, "none yet: patgate serve --root DIR names it")];
     };
-    let shown = root.display();
+    let display_path = root.display();
     match fs::metadata(&root) {
-        Err(error) => vec![check("served folder", CheckStatus::Bad, format!("{shown}: {error}"))],
-        Ok(there) if !there.is_dir() => vec![check("served folder", CheckStatus::Bad, format!("{shown} is no folder"))],
-        Ok(there) => {
-            let mut findings = vec![check_root_access(&root), check_birth_times(&there)];
-            findings.extend(store.and_then(|store| check_tree_marker(&root, store)));
-            findings.extend(check_staging(&root));
-            findings.extend(Tree::supports_flock(&root).map(report_locks));
-            findings
+        Err(error) => vec![check("served folder", CheckStatus::Bad, format!("{display_path}: {error}"))],
+        Ok(metadata) if !metadata.is_dir() => {
+            vec![check("served folder", CheckStatus::Bad, format!("{display_path} is no folder"))]
+        }
+        Ok(metadata) => {
+            let mut checks = vec![check_root_access(&root), check_birth_times(&metadata)];
+            checks.extend(store.and_then(|store| check_tree_marker(&root, store)));
+            checks.extend(check_staging(&root));
+            checks.extend(Tree::supports_flock(&root).map(report_locks));
+            checks
         }
     }
 }
 
 fn check_root_access(root: &PathBuf) -> DoctorCheck {
     use rustix::fs::Access;
-    let shown = root.display();
-    let may = |access| rustix::fs::access(root, access).is_ok();
-    if !may(Access::READ_OK | Access::EXEC_OK) {
-        return check("served folder", CheckStatus::Bad, format!("{shown} can't be read by this user"));
+    let display_path = root.display();
+    let can_access = |access| rustix::fs::access(root, access).is_ok();
+    if !can_access(Access::READ_OK | Access::EXEC_OK) {
+        return check("served folder", CheckStatus::Bad, format!("{display_path} can't be read by this user"));
     }
-    if !may(Access::WRITE_OK) {
+    if !can_access(Access::WRITE_OK) {
         return check(
             "served folder",
             CheckStatus::Odd,
-            format!("{shown} can't be written to by this user: uploads fail"),
+            format!("{display_path} can't be written to by this user: uploads fail"),
         );
     }
-    check("served folder", CheckStatus::Good, format!("{shown} can be read and written to"))
+    check("served folder", CheckStatus::Good, format!("{display_path} can be read and written to"))
 }
 
 /// Looks whether it is the folder that grants and scopes were made for.
 fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
-    let what = "tree";
+    let name = "tree";
     match Tree::verify_root(root, store) {
-        Ok(()) => Some(check(what, CheckStatus::Good, "it is the folder that grants and scopes were made for")),
+        Ok(()) => Some(check(name, CheckStatus::Good, "it is the folder that grants and scopes were made for")),
         Err(error @ tree::Error::TreeMismatch) => {
-            Some(check(what, CheckStatus::Bad, format!("{error}; {OTHER_TREE_HINT}")))
+            Some(check(name, CheckStatus::Bad, format!("{error}; {OTHER_TREE_HINT}")))
         }
         // Told of by the folder's other findings.
         Err(_) => None,
@@ -254,12 +261,12 @@ fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
 }
 
 fn check_staging(root: &Path) -> Option<DoctorCheck> {
-    let fault = Tree::reserved_directory_fault(root)?;
-    Some(check("staging", CheckStatus::Bad, format!("{} {fault}", root.join(".patgate").display())))
+    let problem = Tree::reserved_directory_fault(root)?;
+    Some(check("staging", CheckStatus::Bad, format!("{} {problem}", root.join(".patgate").display())))
 }
 
-fn report_locks(work: bool) -> DoctorCheck {
-    match work {
+fn report_locks(supported: bool) -> DoctorCheck {
+    match supported {
         true => check("locks", CheckStatus::Good, "they work on its file system: a second server on it is refused"),
         false => check(
             "locks",
@@ -292,42 +299,42 @@ fn check_openat2() -> DoctorCheck {
     match opened {
         Ok(_) => check("kernel", CheckStatus::Good, "openat2 works"),
         Err(error) => {
-            let text =
+            let detail =
                 format!("openat2 fails ({error}): Linux 5.6 or later is needed, and a sandbox must allow the call");
-            check("kernel", CheckStatus::Bad, text)
+            check("kernel", CheckStatus::Bad, detail)
         }
     }
 }
 
 /// Looks whether as many files may be open as the configured connections take.
-fn check_open_file_limit(doors: &ListenConfig) -> DoctorCheck {
+fn check_open_file_limit(listen_config: &ListenConfig) -> DoctorCheck {
     let allowed = rlimit::hard_open_file_limit();
-    match (rlimit::limit_warning(allowed, doors), allowed) {
+    match (rlimit::limit_warning(allowed, listen_config), allowed) {
         (Some(shortage), _) => check("open files", CheckStatus::Odd, shortage),
         (None, Some(allowed)) => check("open files", CheckStatus::Good, format!("{allowed} are allowed from here")),
         (None, None) => check("open files", CheckStatus::Good, "any number is allowed from here"),
     }
 }
 
-fn check_clock(now: UnixMillis, memory: Option<&ClockCheckpoint>) -> DoctorCheck {
+fn check_clock(now: UnixMillis, checkpoint: Option<&ClockCheckpoint>) -> DoctorCheck {
     if now.as_millis() < EARLIEST_PLAUSIBLE_MILLIS {
         return check("clock", CheckStatus::Bad, format!("it shows {now}: tokens would live too long; set it"));
     }
     let hours = |millis: u64| millis.div_ceil(3_600_000);
-    let Some(memory) = memory else { return check("clock", CheckStatus::Good, format!("it shows {now}")) };
-    if let Some(last) = memory.jumps.last() {
-        let way = if last.by_ms < 0 { "back" } else { "forward" };
-        let text = format!(
-            "it shows {now} and went {way} by {} h: if that is wrong, set it; nothing is deleted by age for {} h of \
+    let Some(checkpoint) = checkpoint else { return check("clock", CheckStatus::Good, format!("it shows {now}")) };
+    if let Some(last_jump) = checkpoint.jumps.last() {
+        let direction = if last_jump.by_ms < 0 { "back" } else { "forward" };
+        let detail = format!(
+            "it shows {now} and went {direction} by {} h: if that is wrong, set it; nothing is deleted by age for {} h of \
              running time",
-            hours(last.by_ms.unsigned_abs()),
-            hours(last.left_ms)
+            hours(last_jump.by_ms.unsigned_abs()),
+            hours(last_jump.left_ms)
         );
-        return check("clock", CheckStatus::Odd, text);
+        return check("clock", CheckStatus::Odd, detail);
     }
-    if now.saturating_add(CLOCK_TOLERANCE) < memory.wall_time {
-        let text = format!("it shows {now}, and the server saw it show {} already: set it", memory.wall_time);
-        return check("clock", CheckStatus::Odd, text);
+    if now.saturating_add(CLOCK_TOLERANCE) < checkpoint.wall_time {
+        let detail = format!("it shows {now}, and the server saw it show {} already: set it", checkpoint.wall_time);
+        return check("clock", CheckStatus::Odd, detail);
     }
     check("clock", CheckStatus::Good, format!("it shows {now}"))
 }
@@ -341,15 +348,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("mode");
         set(0o755);
-        assert_eq!(check_state_directory(folder.path()).verdict, CheckStatus::Bad);
+        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Bad);
         set(0o700);
-        assert_eq!(check_state_directory(folder.path()).verdict, CheckStatus::Good);
-        assert_eq!(check_state_directory(&folder.path().join("none")).verdict, CheckStatus::Odd);
+        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Good);
+        assert_eq!(check_state_directory(&folder.path().join("none")).status, CheckStatus::Odd);
     }
 
     #[test]
     fn clock_before_2026_fails() {
-        assert_eq!(check_clock(UnixMillis::from_millis(0), None).verdict, CheckStatus::Bad);
-        assert_eq!(check_clock(UnixMillis::from_millis(EARLIEST_PLAUSIBLE_MILLIS), None).verdict, CheckStatus::Good);
+        assert_eq!(check_clock(UnixMillis::from_millis(0), None).status, CheckStatus::Bad);
+        assert_eq!(check_clock(UnixMillis::from_millis(EARLIEST_PLAUSIBLE_MILLIS), None).status, CheckStatus::Good);
     }
 }

@@ -48,15 +48,15 @@ impl CommandError {
     /// Adds to the commands of the hint the flags that say where the refused one worked.
     pub(super) fn with_context_flags(self, flags: &str) -> Self {
         let Some(hint) = self.hint.as_deref().filter(|_| !flags.is_empty()) else { return self };
-        let mut told = hint.to_owned();
+        let mut text = hint.to_owned();
         for command in ["admin", "apitoken", "node", "policy", "audit", "explain"] {
-            told = told.replace(&format!("patgate {command} "), &format!("patgate{flags} {command} "));
+            text = text.replace(&format!("patgate {command} "), &format!("patgate{flags} {command} "));
         }
         // Those work on this machine alone, and say so where a server is named.
         if !flags.contains("--server") {
-            told = told.replace("patgate doctor ", &format!("patgate{flags} doctor "));
+            text = text.replace("patgate doctor ", &format!("patgate{flags} doctor "));
         }
-        Self { hint: Some(told), ..self }
+        Self { hint: Some(text), ..self }
     }
 
     /// Prints it and returns the exit code.
@@ -91,8 +91,8 @@ pub(super) fn usage_error(error: &clap::Error, command: &str) -> super::Result {
         _ => {}
     }
     let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or(&text);
-    let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraph = text.split("\n\n").next().unwrap_or(&text);
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
     let hint = tip.unwrap_or_else(|| format!("{command} --help shows how it is used, with an example"));
@@ -133,12 +133,12 @@ fn problem_hint(problem: &ProblemDetails) -> Option<String> {
         "unnameable" => "name a file or a folder: a symbolic link, a device or a socket is nothing to name",
         "no-home" => "give --grant PATH:PERM or --no-home",
         "too-long" => {
-            let most = problem.most.as_deref().unwrap_or("less");
-            return Some(format!("ask for {most} or less, or raise it: patgate policy set max-lifetime DURATION"));
+            let longest = problem.most.as_deref().unwrap_or("less");
+            return Some(format!("ask for {longest} or less, or raise it: patgate policy set max-lifetime DURATION"));
         }
         "outlives" => {
-            let most = problem.most.as_deref().unwrap_or("less");
-            return Some(format!("ask for {most} or less, leave it out, or ask with a token that lives longer"));
+            let longest = problem.most.as_deref().unwrap_or("less");
+            return Some(format!("ask for {longest} or less, leave it out, or ask with a token that lives longer"));
         }
         "never" => "give -e DURATION, or allow it: patgate policy set allow-never true",
         "never-slides" => "give -e never alone, or -a DURATION with an end: -e DURATION",
@@ -230,8 +230,8 @@ impl From<StartError> for CommandError {
                 }
                 _ => DOCTOR_HINT,
             },
-            StartError::Tree { path, source: tree::Error::Filesystem(fault) } => {
-                let hint = match fault.kind() {
+            StartError::Tree { path, source: tree::Error::Filesystem(io_error) } => {
+                let hint = match io_error.kind() {
                     io::ErrorKind::WouldBlock => {
                         "stop that one first; two servers need a folder and a state directory (--state DIR) each, and none \
                          of the folders lies in another"
@@ -241,7 +241,7 @@ impl From<StartError> for CommandError {
                     }
                     _ => DOCTOR_HINT,
                 };
-                return Self::new(format!("the folder {} can't be served: {fault}", path.display())).with_hint(hint);
+                return Self::new(format!("the folder {} can't be served: {io_error}", path.display())).with_hint(hint);
             }
             StartError::Tree { source: tree::Error::TreeMismatch, .. } => OTHER_TREE_HINT,
             StartError::Tls(_) => {

@@ -49,9 +49,9 @@ pub(super) struct ExplainCommand {
 
 impl ExplainCommand {
     /// Answers.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
-        let question = AccessQuery {
+        let query = AccessQuery {
             operation: *operation,
             path: path.clone(),
             target: None,
@@ -62,12 +62,12 @@ impl ExplainCommand {
             mime: mime.clone(),
             tags: tags.clone(),
         };
-        let question = question.with_target(to.clone()).map_err(|fault| {
-            CommandError::usage(fault.to_string())
+        let query = query.with_target(to.clone()).map_err(|error| {
+            CommandError::usage(error.to_string())
                 .with_hint("patgate explain --token ID move /from --to /where, for one")
         })?;
-        let verdict = site.backend()?.explain(self.token, &question)?;
-        if site.prints_json() { output::print_json(&verdict) } else { output::print_line(&verdict.sentence) }
+        let explanation = context.backend()?.explain(self.token, &query)?;
+        if context.prints_json() { output::print_json(&explanation) } else { output::print_line(&explanation.sentence) }
     }
 }
 

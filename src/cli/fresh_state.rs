@@ -22,8 +22,8 @@ impl FreshState {
     /// Looks at a state directory; returns nothing where a state is there already.
     pub(super) fn detect(directory: &Path) -> Option<Self> {
         let is_state = |name: &str| STATE_FILES.contains(&name) || name.starts_with(HOST_KEY_PREFIX);
-        let mut there = fs::read_dir(directory).into_iter().flatten().flatten();
-        if there.any(|entry| entry.file_name().to_str().is_some_and(is_state)) {
+        let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        if entries.any(|entry| entry.file_name().to_str().is_some_and(is_state)) {
             return None;
         }
         let missing = directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
@@ -45,8 +45,8 @@ impl FreshState {
         }
         let Some(topmost) = self.topmost_created else { return };
         // Directories that are empty, and no others.
-        for made in self.directory.ancestors().take_while(|path| path.starts_with(&topmost)) {
-            if fs::remove_dir(made).is_err() {
+        for directory in self.directory.ancestors().take_while(|path| path.starts_with(&topmost)) {
+            if fs::remove_dir(directory).is_err() {
                 break;
             }
         }

@@ -18,8 +18,8 @@ pub(super) struct ManCommand {
 impl ManCommand {
     /// Writes them, one for each command.
     pub(super) fn run(&self) -> Result {
-        let written =
+        let result =
             std::fs::create_dir_all(&self.dir).and_then(|()| clap_mangen::generate_to(super::command(), &self.dir));
-        written.map_err(|error| CommandError::new(format!("{} can't be written to: {error}", self.dir.display())))
+        result.map_err(|error| CommandError::new(format!("{} can't be written to: {error}", self.dir.display())))
     }
 }

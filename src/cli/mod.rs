@@ -126,7 +126,7 @@ impl CliCommand {
   patgate admin user create alice")]
 struct AdminArgs {
     #[command(subcommand)]
-    what: AdminSubcommand,
+    subcommand: AdminSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,30 +148,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result {
-    let site = CommandContext::new(cli.global);
-    dispatch(cli.command, &site).map_err(|failure| {
-        site.discard_new_state();
-        failure.with_context_flags(&site.context_flags())
+    let context = CommandContext::new(cli.global);
+    dispatch(cli.command, &context).map_err(|failure| {
+        context.discard_new_state();
+        failure.with_context_flags(&context.context_flags())
     })
 }
 
-fn dispatch(command: CliCommand, site: &CommandContext) -> Result {
+fn dispatch(command: CliCommand, context: &CommandContext) -> Result {
     if let Some(name) = command.local_only_name() {
-        site.reject_server_flag(name)?;
+        context.reject_server_flag(name)?;
     }
     match command {
-        CliCommand::Serve(command) => command.run(site),
-        CliCommand::Quickstart(command) => command.run(site),
-        CliCommand::Admin(AdminArgs { what: AdminSubcommand::User(command) }) | CliCommand::User(command) => {
-            command.run(site)
+        CliCommand::Serve(command) => command.run(context),
+        CliCommand::Quickstart(command) => command.run(context),
+        CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::User(command) }) | CliCommand::User(command) => {
+            command.run(context)
         }
-        CliCommand::Apitoken(command) => command.run(site),
-        CliCommand::Node(command) => command.run(site),
-        CliCommand::Policy(command) => command.run(site),
-        CliCommand::Audit(command) => command.run(site),
-        CliCommand::Explain(command) => command.run(site),
-        CliCommand::Client(command) => command.run(site),
-        CliCommand::Doctor(command) => command.run(site),
+        CliCommand::Apitoken(command) => command.run(context),
+        CliCommand::Node(command) => command.run(context),
+        CliCommand::Policy(command) => command.run(context),
+        CliCommand::Audit(command) => command.run(context),
+        CliCommand::Explain(command) => command.run(context),
+        CliCommand::Client(command) => command.run(context),
+        CliCommand::Doctor(command) => command.run(context),
         CliCommand::Completions(command) => command.run(),
         CliCommand::Man(command) => command.run(),
     }
@@ -226,14 +226,16 @@ fn add_state_option(command: clap::Command) -> clap::Command {
 /// Returns the command that the arguments name, as far as they name one: `patgate admin user`.
 fn named_command(arguments: &[OsString]) -> String {
     let whole = command();
-    let mut here = &whole;
-    let mut path = here.get_name().to_owned();
+    let mut current = &whole;
+    let mut path = current.get_name().to_owned();
     for argument in arguments.iter().skip(1) {
-        let below = argument.to_str().and_then(|word| here.find_subcommand(word));
+        let subcommand = argument.to_str().and_then(|word| current.find_subcommand(word));
         // `patgate admni user` misspells `admin`, and does not mean the hidden `user`.
-        if let Some(below) = below.filter(|below| !below.is_hide_set() || arguments.get(1) == Some(argument)) {
-            here = below;
-            path = format!("{path} {}", here.get_name());
+        if let Some(subcommand) =
+            subcommand.filter(|subcommand| !subcommand.is_hide_set() || arguments.get(1) == Some(argument))
+        {
+            current = subcommand;
+            path = format!("{path} {}", current.get_name());
         }
     }
     path
@@ -243,7 +245,7 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(arguments.iter())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, below)| below));
+    let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, subcommand)| subcommand));
     let states = levels.filter_map(|level| level.try_get_one::<String>(STATE_ARGUMENT).ok().flatten());
     cli.global.state = states.last().cloned();
     Ok(cli)
@@ -265,8 +267,8 @@ mod tests {
         for argument in command.get_arguments() {
             assert!(argument.get_help().is_some(), "{path} {} says nothing", argument.get_id());
         }
-        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-            check_help(below, &format!("{path} "), seen);
+        for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+            check_help(subcommand, &format!("{path} "), seen);
         }
         seen.push(path);
     }
@@ -293,11 +295,11 @@ mod tests {
             ("patgate admin user create", &[REPEATABLE_NOTE]),
             ("patgate apitoken show", &[]),
         ] {
-            let told: Vec<_> = [DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE, REPEATABLE_NOTE]
+            let notes_found: Vec<_> = [DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE, REPEATABLE_NOTE]
                 .into_iter()
                 .filter(|note| help(line).contains(note))
                 .collect();
-            assert_eq!(told, notes, "{line}");
+            assert_eq!(notes_found, notes, "{line}");
         }
     }
 
@@ -307,7 +309,7 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let lines = help.lines().map(str::trim).filter(|line| line.starts_with("patgate "));
             found.extend(lines.map(|line| line.split(" > ").next().unwrap_or(line).to_owned()));
-            command.get_subcommands().for_each(|below| examples(below, found));
+            command.get_subcommands().for_each(|subcommand| examples(subcommand, found));
         }
         let mut found = Vec::new();
         examples(&command(), &mut found);

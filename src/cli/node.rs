@@ -19,7 +19,7 @@ use crate::tree::{NodeMatch, NodeReattachment};
   patgate node id /alice/backup")]
 pub(super) struct NodeCommand {
     #[command(subcommand)]
-    what: NodeSubcommand,
+    subcommand: NodeSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,27 +66,27 @@ kind (missing). The server must not run.")]
 
 impl NodeCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        match &self.what {
-            NodeSubcommand::Id { path } => print_node(site, &site.backend()?.node_at(&tree_path(path)?)?),
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        match &self.subcommand {
+            NodeSubcommand::Id { path } => print_node(context, &context.backend()?.node_at(&tree_path(path)?)?),
             NodeSubcommand::Show { node } => {
-                let node = site.backend()?.node(*node)?;
-                if site.prints_json() { print_node(site, &node) } else { output::print_line(&node.path) }
+                let node = context.backend()?.node(*node)?;
+                if context.prints_json() { print_node(context, &node) } else { output::print_line(&node.path) }
             }
             NodeSubcommand::List { path } => {
                 let path = path.as_ref().map(tree_path).transpose()?.unwrap_or_default();
-                let mut nodes = site.backend()?.list_nodes(&path)?;
+                let mut nodes = context.backend()?.list_nodes(&path)?;
                 nodes.sort_by(|one, other| one.path.cmp(&other.path));
-                print_nodes(site, &nodes)
+                print_nodes(context, &nodes)
             }
             NodeSubcommand::Repair => {
-                site.require_local("repairing")?;
-                let repaired = site.open_state()?.tree()?.repair()?;
-                print_nodes(site, &repaired.iter().map(types::NodeResponse::from_named_node).collect::<Vec<_>>())
+                context.require_local("repairing")?;
+                let repaired = context.open_state()?.tree()?.repair()?;
+                print_nodes(context, &repaired.iter().map(types::NodeResponse::from_named_node).collect::<Vec<_>>())
             }
             NodeSubcommand::Reattach { root, yes } => {
-                site.require_local("reattaching")?;
-                print_reattachments(site, &site.open_state()?.reattach(root.clone(), *yes)?)
+                context.require_local("reattaching")?;
+                print_reattachments(context, &context.open_state()?.reattach(root.clone(), *yes)?)
             }
         }
     }
@@ -99,20 +99,20 @@ fn tree_path(text: &OsString) -> Result<TreePath> {
     })
 }
 
-fn print_node(site: &CommandContext, node: &types::NodeResponse) -> Result {
-    if site.prints_json() {
+fn print_node(context: &CommandContext, node: &types::NodeResponse) -> Result {
+    if context.prints_json() {
         return output::print_json(&json!({ "node": node.node, "path": node.path }));
     }
     output::print_line(&node.node.to_string())
 }
 
-fn print_reattachments(site: &CommandContext, nodes: &[NodeReattachment]) -> Result {
+fn print_reattachments(context: &CommandContext, nodes: &[NodeReattachment]) -> Result {
     let state = |node: &NodeReattachment| match node.node_match {
         NodeMatch::Same => "same",
         NodeMatch::Different => "another",
         NodeMatch::Missing => "missing",
     };
-    if site.prints_json() {
+    if context.prints_json() {
         let row =
             |node: &NodeReattachment| json!({ "node": node.id, "state": state(node), "path": node.path.to_string() });
         return output::print_json(&nodes.iter().map(row).collect::<Vec<_>>());
@@ -121,8 +121,8 @@ fn print_reattachments(site: &CommandContext, nodes: &[NodeReattachment]) -> Res
     output::print_table(["NODE", "STATE", "PATH"], &rows)
 }
 
-fn print_nodes(site: &CommandContext, nodes: &[types::NodeResponse]) -> Result {
-    if site.prints_json() {
+fn print_nodes(context: &CommandContext, nodes: &[types::NodeResponse]) -> Result {
+    if context.prints_json() {
         return output::print_json(&nodes);
     }
     let state = |dangling| if dangling { "dangling" } else { "there" }.to_owned();

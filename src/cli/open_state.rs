@@ -18,7 +18,7 @@ pub(super) struct OpenState {
     /// Users, tokens and policy.
     pub(super) tokens: TokenService,
     /// Who works on it.
-    pub(super) authority: Principal,
+    pub(super) principal: Principal,
     store: Store,
     config: LocalConfig,
     tree: OnceCell<Tree>,
@@ -35,7 +35,7 @@ impl OpenState {
         // What is shown is in force, also where a server holds the latest use in memory.
         request_usage_flush(&local.state);
         let tokens = TokenService::new(store.clone(), Clock::system());
-        Ok(Self { tokens, authority: system_user::authority(), store, config: local, tree: OnceCell::new() })
+        Ok(Self { tokens, principal: system_user::principal(), store, config: local, tree: OnceCell::new() })
     }
 
     /// Returns what manages users and tokens, with the served folder where that can be looked at.
@@ -51,7 +51,7 @@ impl OpenState {
     /// Makes a token; opens the served folder only where scopes need it.
     pub(super) fn issue(&self, request: TokenRequest) -> Result<IssuedToken> {
         let tokens = if request.scopes.is_none() { self.tokens.clone() } else { self.tokens_with_tree()? };
-        Ok(tokens.issue(&self.authority, request)?)
+        Ok(tokens.issue(&self.principal, request)?)
     }
 
     /// Opens the served folder: the one that `serve` was last told, or else the configured one.
@@ -77,8 +77,8 @@ impl OpenState {
     }
 
     /// Returns how the folder is served that is named, or that `serve` was last told, or else that is configured.
-    fn tree_options(&self, named: Option<PathBuf>) -> Result<tree::TreeOptions> {
-        let root = match named {
+    fn tree_options(&self, explicit_root: Option<PathBuf>) -> Result<tree::TreeOptions> {
+        let root = match explicit_root {
             Some(root) => std::path::absolute(root)?,
             None => self.store.served_root()?.or_else(|| self.config.root.clone()).ok_or_else(|| {
                 CommandError::new("no folder is served from this state yet")
@@ -90,8 +90,8 @@ impl OpenState {
 }
 
 fn served_directory_error(root: &Path, error: &tree::Error) -> CommandError {
-    let failure = CommandError::new(format!("the served folder {} can't be used: {error}", root.display()));
-    if matches!(error, tree::Error::TreeMismatch) { failure.with_hint(OTHER_TREE_HINT) } else { failure }
+    let command_error = CommandError::new(format!("the served folder {} can't be used: {error}", root.display()));
+    if matches!(error, tree::Error::TreeMismatch) { command_error.with_hint(OTHER_TREE_HINT) } else { command_error }
 }
 
 /// Tells whether there is a state, if only a part of one.
@@ -101,18 +101,18 @@ pub(super) fn has_state(state: &Path) -> bool {
 
 /// Refuses the state of another user, which files of ours would lock out.
 pub(super) fn require_owner(state: &Path) -> Result {
-    let (Ok(there), us) = (fs::metadata(state), rustix::process::geteuid().as_raw()) else { return Ok(()) };
-    if there.uid() == us {
+    let (Ok(metadata), euid) = (fs::metadata(state), rustix::process::geteuid().as_raw()) else { return Ok(()) };
+    if metadata.uid() == euid {
         return Ok(());
     }
-    let (state, owner) = (state.display(), there.uid());
-    Err(CommandError::new(format!("the state in {state} belongs to the user id {owner}, not to {us}"))
+    let (state, owner) = (state.display(), metadata.uid());
+    Err(CommandError::new(format!("the state in {state} belongs to the user id {owner}, not to {euid}"))
         .with_hint(format!("run it as that user: sudo -u '#{owner}' patgate …")))
 }
 
 /// Says when success is answered in the words of the tree.
-pub(super) fn tree_durability(configured: config::DurabilitySetting) -> tree::CommitDurability {
-    match configured {
+pub(super) fn tree_durability(setting: config::DurabilitySetting) -> tree::CommitDurability {
+    match setting {
         config::DurabilitySetting::Full => tree::CommitDurability::Full,
         config::DurabilitySetting::Fast => tree::CommitDurability::Fast,
     }

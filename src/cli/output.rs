@@ -9,9 +9,8 @@ use super::{CommandError, Result};
 /// Prints a text and a line break on stdout. A reader that went away is no failure.
 pub(super) fn print_line(text: &str) -> Result {
     let mut stdout = io::stdout().lock();
-    let written =
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
-    match written {
+    let result = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
@@ -26,10 +25,10 @@ pub(super) fn print_json(value: &impl Serialize) -> Result {
 /// Prints rows in aligned columns below a heading.
 pub(super) fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result {
     let heading = heading.map(str::to_owned);
-    let all = || std::iter::once(&heading).chain(rows);
-    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let all_rows = || std::iter::once(&heading).chain(rows);
+    let width = |column: usize| all_rows().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
-    let lines = all().map(|row| {
+    let lines = all_rows().map(|row| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
@@ -37,17 +36,17 @@ pub(super) fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N
 }
 
 /// Prints names and values, one a line, the values aligned.
-pub(super) fn print_fields(facts: &[(&str, String)]) -> Result {
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+pub(super) fn print_fields(fields: &[(&str, String)]) -> Result {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let lines =
-        facts.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:")).trim_end().to_owned());
+        fields.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:")).trim_end().to_owned());
     print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Writes a word as a shell reads it.
 pub(super) fn shell_quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%:".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
+    let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%:".contains(&b);
+    if !text.is_empty() && text.bytes().all(is_safe) {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))

@@ -16,7 +16,7 @@ use crate::domain::PolicySetting;
 )]
 pub(super) struct PolicyCommand {
     #[command(subcommand)]
-    what: PolicySubcommand,
+    subcommand: PolicySubcommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,17 +42,17 @@ enum PolicySubcommand {
 
 impl PolicyCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        let policy = match &self.what {
-            PolicySubcommand::Show => site.backend()?.policy()?,
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        let policy = match &self.subcommand {
+            PolicySubcommand::Show => context.backend()?.policy()?,
             PolicySubcommand::Set { key, value } => {
                 let setting = PolicySetting::parse(key, value).map_err(invalid_setting)?;
-                let policy = site.backend_or_create()?.set_policy(setting)?;
-                site.keep_state();
+                let policy = context.backend_or_create()?.set_policy(setting)?;
+                context.keep_state();
                 policy
             }
         };
-        print_policy(site, &policy)
+        print_policy(context, &policy)
     }
 }
 
@@ -60,8 +60,8 @@ fn invalid_setting(why: String) -> CommandError {
     CommandError::usage(why).with_hint("patgate policy set --help shows every key with a value")
 }
 
-fn print_policy(site: &CommandContext, policy: &PolicyResponse) -> Result {
-    if site.prints_json() {
+fn print_policy(context: &CommandContext, policy: &PolicyResponse) -> Result {
+    if context.prints_json() {
         return output::print_json(policy);
     }
     let PolicyResponse { max_tokens_per_user, default_lifetime, max_lifetime, allow_never, .. } = policy;

@@ -52,31 +52,31 @@ pub(super) struct QuickstartCommand {
 
 impl QuickstartCommand {
     /// Serves until SIGTERM or SIGINT.
-    pub(super) fn run(self, site: &CommandContext) -> Result {
-        telemetry::start_logging(site.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
+    pub(super) fn run(self, context: &CommandContext) -> Result {
+        telemetry::start_logging(context.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
         let limit = rlimit::raise_open_file_limit();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {
-            let fault = CommandError::new(format!("{} is no folder", root.display()));
-            return Err(fault.with_hint("name the folder to serve: patgate quickstart DIR"));
+            let error = CommandError::new(format!("{} is no folder", root.display()));
+            return Err(error.with_hint("name the folder to serve: patgate quickstart DIR"));
         }
-        let state = site.explicit_state().map_or_else(|| default_state_directory(&root), std::path::absolute)?;
-        let made = create_root(&root)?;
-        site.will_create_state(&state);
-        let served = run_server(async {
+        let state = context.explicit_state().map_or_else(|| default_state_directory(&root), std::path::absolute)?;
+        let created_root = create_root(&root)?;
+        context.will_create_state(&state);
+        let result = run_server(async {
             let gateway = self.open_gateway(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
-            self.print_instructions(site, &gateway, &root, &state)?;
-            site.keep_state();
+            self.print_instructions(context, &gateway, &root, &state)?;
+            context.keep_state();
             gateway.run(stop).await;
             Ok(())
         });
-        if served.is_err() && made {
+        if result.is_err() && created_root {
             // What is served by nobody leaves no note that it is.
             let _ = fs::remove_file(root.join(WELCOME_FILE));
             let _ = fs::remove_dir(&root);
         }
-        served
+        result
     }
 
     /// Opens the gateway on the first ports that are free.
@@ -92,10 +92,11 @@ impl QuickstartCommand {
             settings.sftp = Some(self.sftp.unwrap_or_else(|| local(sftp)));
             match Gateway::open(settings.clone(), GatewayDependencies::default()).await {
                 Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
-                    let taken = Some(address);
-                    if taken == settings.http && self.http.is_none() && http < HTTP_PORT + MAX_PORTS_TRIED {
+                    let busy_address = Some(address);
+                    if busy_address == settings.http && self.http.is_none() && http < HTTP_PORT + MAX_PORTS_TRIED {
                         http += 1;
-                    } else if taken == settings.sftp && self.sftp.is_none() && sftp < SFTP_PORT + MAX_PORTS_TRIED {
+                    } else if busy_address == settings.sftp && self.sftp.is_none() && sftp < SFTP_PORT + MAX_PORTS_TRIED
+                    {
                         sftp += 1;
                     } else {
                         return Err(StartError::Listen { address, source }.into());
@@ -107,7 +108,7 @@ impl QuickstartCommand {
     }
 
     /// Sees to user and token, and prints how to connect.
-    fn print_instructions(&self, site: &CommandContext, gateway: &Gateway, root: &Path, state: &Path) -> Result {
+    fn print_instructions(&self, context: &CommandContext, gateway: &Gateway, root: &Path, state: &Path) -> Result {
         let login = current_login();
         let issued = self.ensure_token(gateway, &login)?;
         let revealed = issued.as_ref().map(|issued| issued.text.reveal());
@@ -116,13 +117,13 @@ impl QuickstartCommand {
             return Err(CommandError::new("a listener is gone"));
         };
         let fingerprints = HostKeys::open(state)?.fingerprints();
-        if site.prints_json() {
+        if context.prints_json() {
             return output::print_json(&json!({
                 "root": root, "state": state, "url": format!("http://{http}/dav/"), "sftp": sftp.to_string(),
                 "user": login, "token": secret, "fingerprints": fingerprints,
             }));
         }
-        let kept = match &issued {
+        let secret_note = match &issued {
             Some(issued) => {
                 format!(
                     "shown only now; it dies {}",
@@ -131,32 +132,33 @@ impl QuickstartCommand {
             }
             None => "nobody keeps the secret: --new-token makes another".to_owned(),
         };
-        let page =
-            QuickstartInstructions { root, state, login: &login, secret, secret_note: kept, http, sftp, fingerprints };
-        output::print_line(&page.text())?;
+        let instructions =
+            QuickstartInstructions { root, state, login: &login, secret, secret_note, http, sftp, fingerprints };
+        output::print_line(&instructions.text())?;
         output::print_line(&ready_line(gateway))
     }
 
     /// Makes the user where there is none, and a token where there is no live one or another was asked for.
     fn ensure_token(&self, gateway: &Gateway, login: &Login) -> Result<Option<IssuedToken>> {
-        let (tokens, who) = (TokenService::new(gateway.store().clone(), Clock::system()), &system_user::authority());
+        let (tokens, principal) =
+            (TokenService::new(gateway.store().clone(), Clock::system()), &system_user::principal());
         let tokens = tokens.with_tree(gateway.tree().clone());
         if gateway.store().user(login)?.is_none() {
-            let everything = Grant { path: TreePath::root(), permission: Permission::RW };
+            let root_grant = Grant { path: TreePath::root(), permission: Permission::RW };
             let request = UserRequest {
                 login: login.clone(),
                 roles: Roles::none(),
-                grants: vec![everything],
+                grants: vec![root_grant],
                 home: HomeOption::Skip,
             };
-            tokens.create_user(who, &request)?;
+            tokens.create_user(principal, &request)?;
         }
-        if !self.new_token && tokens.count_live_tokens(who, login)? > 0 {
+        if !self.new_token && tokens.count_live_tokens(principal, login)? > 0 {
             return Ok(None);
         }
         let mut request = TokenRequest::new(login.clone());
         request.name = "quickstart".parse().ok();
-        Ok(Some(tokens.issue(who, request)?))
+        Ok(Some(tokens.issue(principal, request)?))
     }
 }
 
@@ -174,7 +176,7 @@ struct QuickstartInstructions<'a> {
 
 impl QuickstartInstructions<'_> {
     fn text(&self) -> String {
-        let Self { root, state, login, http, sftp, secret_note: kept, .. } = self;
+        let Self { root, state, login, http, sftp, secret_note, .. } = self;
         let (root, state, secret) =
             (root.display(), output::shell_quote(&state.display().to_string()), self.secret.unwrap_or("TOKEN"));
         let (host, port) = (sftp.ip(), sftp.port());
@@ -191,7 +193,7 @@ patgate serves {root}
   SFTP         {host} port {port}
   user name    {login}
   password     {secret}
-               ({kept})
+               ({secret_note})
   host key     {keys}
 
 In a browser, open {url} for the files, or {console} to manage
@@ -235,11 +237,11 @@ fn create_root(root: &Path) -> Result<bool> {
     if root.exists() {
         return Ok(false);
     }
-    let made = fs::create_dir_all(root).and_then(|()| {
+    let created_root = fs::create_dir_all(root).and_then(|()| {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
         fs::File::create_new(root.join(WELCOME_FILE))?.write_all(WELCOME_TEXT.as_bytes())
     });
-    made.map(|()| true).map_err(|error| {
+    created_root.map(|()| true).map_err(|error| {
         CommandError::new(format!("the folder {} can't be made: {error}", root.display()))
             .with_hint("name one that you may make: patgate quickstart DIR")
     })
@@ -247,8 +249,8 @@ fn create_root(root: &Path) -> Result<bool> {
 
 /// Returns the login of whoever runs this, or `me` where that is none.
 fn current_login() -> Login {
-    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
-    named.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))
+    let login = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
+    login.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))
 }
 
 #[cfg(test)]

@@ -36,57 +36,61 @@ pub(super) struct DescriptorBudget {
 impl DescriptorBudget {
     /// Lowers what a gateway accepts and opens to the budget.
     pub(super) fn limit_settings(self, settings: &mut GatewaySettings) {
-        let lower = |gate: &mut ConnectionLimits, connections: usize| {
-            if connections < gate.connections {
+        let lower = |limits: &mut ConnectionLimits, connections: usize| {
+            if connections < limits.connections {
                 let half = (connections / 2).max(1);
-                gate.connections = connections;
-                gate.per_user = gate.per_user.min(half);
-                gate.unauthenticated = gate.unauthenticated.min(half);
-                gate.unauthenticated_per_address = gate.unauthenticated_per_address.min(half);
+                limits.connections = connections;
+                limits.per_user = limits.per_user.min(half);
+                limits.unauthenticated = limits.unauthenticated.min(half);
+                limits.unauthenticated_per_address = limits.unauthenticated_per_address.min(half);
             }
         };
         lower(&mut settings.http_connection_limits, self.http_connections);
         lower(&mut settings.sftp_connection_limits, self.sftp_connections);
-        let of_user = &mut settings.sftp_options.max_connections_per_user;
-        *of_user = (*of_user).min(settings.sftp_connection_limits.per_user);
+        let per_user = &mut settings.sftp_options.max_connections_per_user;
+        *per_user = (*per_user).min(settings.sftp_connection_limits.per_user);
         settings.open_file_limits = Some(self.open_files);
     }
 }
 
 /// Divides a limit on open files.
-pub(super) fn descriptor_budget(limit: u64, doors: &ListenConfig) -> DescriptorBudget {
+pub(super) fn descriptor_budget(limit: u64, listen_config: &ListenConfig) -> DescriptorBudget {
     let usable = limit.saturating_sub(RESERVED_DESCRIPTORS);
-    let (http, sftp) = connection_descriptors(doors);
+    let (http, sftp) = connection_descriptors(listen_config);
     let configured = to_u64(http.saturating_add(sftp));
-    let for_connections = configured.min(usable / 2);
+    let connection_share = configured.min(usable / 2);
     let scaled = |descriptors: usize, each: usize| {
-        let granted = u128::from(to_u64(descriptors)) * u128::from(for_connections) / u128::from(configured.max(1));
-        (usize::try_from(granted).unwrap_or(usize::MAX) / each).max(1)
+        let share = u128::from(to_u64(descriptors)) * u128::from(connection_share) / u128::from(configured.max(1));
+        (usize::try_from(share).unwrap_or(usize::MAX) / each).max(1)
     };
-    let in_all = ((usable - for_connections) / DESCRIPTORS_PER_OPEN_FILE).max(4);
+    let total_files = ((usable - connection_share) / DESCRIPTORS_PER_OPEN_FILE).max(4);
     DescriptorBudget {
         http_connections: scaled(http, DESCRIPTORS_PER_HTTP_CONNECTION),
         sftp_connections: scaled(sftp, DESCRIPTORS_PER_SFTP_CONNECTION),
-        open_files: UserQuotaLimits { per_user: in_all / 4, total: in_all },
+        open_files: UserQuotaLimits { per_user: total_files / 4, total: total_files },
     }
 }
 
 /// As [`descriptor_budget`], for the doors of a gateway.
 pub(super) fn descriptor_budget_of_settings(limit: u64, settings: &GatewaySettings) -> DescriptorBudget {
-    let doors = ListenConfig {
+    let listen_config = ListenConfig {
         http: settings.http,
         tls: None,
         sftp: settings.sftp,
         http_connections: settings.http_connection_limits.connections,
         sftp_connections: settings.sftp_connection_limits.connections,
     };
-    descriptor_budget(limit, &doors)
+    descriptor_budget(limit, &listen_config)
 }
 
 /// Returns the descriptors that as many connections take as are configured: of HTTP, and of SFTP.
-fn connection_descriptors(doors: &ListenConfig) -> (usize, usize) {
-    let http = doors.http.map_or(0, |_| doors.http_connections.saturating_mul(DESCRIPTORS_PER_HTTP_CONNECTION));
-    let sftp = doors.sftp.map_or(0, |_| doors.sftp_connections.saturating_mul(DESCRIPTORS_PER_SFTP_CONNECTION));
+fn connection_descriptors(listen_config: &ListenConfig) -> (usize, usize) {
+    let http = listen_config
+        .http
+        .map_or(0, |_| listen_config.http_connections.saturating_mul(DESCRIPTORS_PER_HTTP_CONNECTION));
+    let sftp = listen_config
+        .sftp
+        .map_or(0, |_| listen_config.sftp_connections.saturating_mul(DESCRIPTORS_PER_SFTP_CONNECTION));
     (http, sftp)
 }
 
@@ -115,17 +119,17 @@ pub(super) fn hard_open_file_limit() -> Option<u64> {
 }
 
 /// Returns how many a server takes when as many connections are open as may be.
-pub(super) fn required_descriptors(doors: &ListenConfig) -> u64 {
-    let (http, sftp) = connection_descriptors(doors);
+pub(super) fn required_descriptors(listen_config: &ListenConfig) -> u64 {
+    let (http, sftp) = connection_descriptors(listen_config);
     to_u64(http.saturating_add(sftp).saturating_add(BASE_DESCRIPTORS))
 }
 
 /// Says what is wrong with a limit that is too low for a configuration.
-pub(super) fn limit_warning(limit: Option<u64>, doors: &ListenConfig) -> Option<String> {
-    let (limit, wanted) = (limit?, required_descriptors(doors));
-    (limit < wanted).then(|| {
+pub(super) fn limit_warning(limit: Option<u64>, listen_config: &ListenConfig) -> Option<String> {
+    let (limit, required) = (limit?, required_descriptors(listen_config));
+    (limit < required).then(|| {
         format!(
-            "{limit} files may be open, and {wanted} would be with as many connections as are configured: \
+            "{limit} files may be open, and {required} would be with as many connections as are configured: \
              raise the limit (LimitNOFILE of a service) or lower http_connections and sftp_connections; \
              until then fewer connections are accepted where they would take more than half of it"
         )
@@ -138,24 +142,24 @@ mod tests {
 
     #[test]
     fn a_limit_below_what_the_connections_take_is_a_shortage() {
-        let mut doors = ListenConfig {
+        let mut listen_config = ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
             sftp: Some(([127, 0, 0, 1], 2).into()),
             http_connections: 100,
             sftp_connections: 1000,
         };
-        assert_eq!(required_descriptors(&doors), 200 + 5000 + 1024);
-        assert_eq!(limit_warning(Some(6224), &doors), None);
-        assert!(limit_warning(Some(6223), &doors).is_some_and(|text| text.contains("6224")));
-        assert_eq!(limit_warning(None, &doors), None);
-        doors.sftp = None;
-        assert_eq!(limit_warning(Some(6223), &doors), None);
+        assert_eq!(required_descriptors(&listen_config), 200 + 5000 + 1024);
+        assert_eq!(limit_warning(Some(6224), &listen_config), None);
+        assert!(limit_warning(Some(6223), &listen_config).is_some_and(|text| text.contains("6224")));
+        assert_eq!(limit_warning(None, &listen_config), None);
+        listen_config.sftp = None;
+        assert_eq!(limit_warning(Some(6223), &listen_config), None);
     }
 
     #[test]
     fn descriptor_budget_leaves_the_reserved_descriptors_free() {
-        let doors = |connections: usize| ListenConfig {
+        let listen_config = |connections: usize| ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
             sftp: Some(([127, 0, 0, 1], 2).into()),
@@ -163,7 +167,7 @@ mod tests {
             sftp_connections: connections,
         };
         for (limit, connections) in [(256, 1024), (512, 1024), (1024, 1024), (8192, 1024), (1 << 30, 1024), (512, 4)] {
-            let budget = descriptor_budget(limit, &doors(connections));
+            let budget = descriptor_budget(limit, &listen_config(connections));
             let DescriptorBudget { http_connections, sftp_connections, open_files } = budget;
             assert!(http_connections.max(sftp_connections) <= connections, "{limit}: {budget:?}");
             let taken = to_u64(
@@ -172,8 +176,8 @@ mod tests {
             assert!(taken + RESERVED_DESCRIPTORS <= limit, "{limit}: {budget:?}");
             assert!(open_files.per_user > 0 && open_files.per_user * 4 <= open_files.total, "{limit}: {budget:?}");
         }
-        assert_eq!(descriptor_budget(1 << 20, &doors(1024)).http_connections, 1024);
-        let budget = descriptor_budget(512, &doors(1024));
+        assert_eq!(descriptor_budget(1 << 20, &listen_config(1024)).http_connections, 1024);
+        let budget = descriptor_budget(512, &listen_config(1024));
         let mut settings = GatewaySettings::new("/files", "/state");
         budget.limit_settings(&mut settings);
         assert_eq!(settings.open_file_limits, Some(budget.open_files));

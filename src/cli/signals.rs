@@ -43,17 +43,17 @@ pub(super) fn stop_on_signals() -> Result<CancellationToken> {
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            let mut next = async || {
+            let mut next_signal = async || {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                     _ = quit.recv() => {}
                 }
             };
-            next().await;
+            next_signal().await;
             tracing::info!("told to stop");
             stop.cancel();
-            next().await;
+            next_signal().await;
             tracing::warn!("told to stop again: what is under way is cut");
             std::process::exit(1);
         }

@@ -8,7 +8,7 @@ use crate::tokens::Principal;
 const PASSWD: &str = "/etc/passwd";
 
 /// Returns the authority of the user that runs this program.
-pub(super) fn authority() -> Principal {
+pub(super) fn principal() -> Principal {
     // The real user: a program that is set to another one's rights was still started by this one.
     let uid = rustix::process::getuid().as_raw();
     let passwd = fs::read(PASSWD).unwrap_or_default();
@@ -20,8 +20,8 @@ pub(super) fn authority() -> Principal {
 fn user_name(uid: u32, passwd: &str) -> Option<String> {
     let mut users = passwd.lines().map(|line| line.split(':'));
     users.find_map(|mut fields| {
-        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
-        (number.parse() == Ok(uid)).then(|| name.to_owned())
+        let (name, _, uid_field) = (fields.next()?, fields.next()?, fields.next()?);
+        (uid_field.parse() == Ok(uid)).then(|| name.to_owned())
     })
 }
 

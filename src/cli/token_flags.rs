@@ -13,7 +13,7 @@ use crate::tokens::{RequestedLifetime, TokenLabel};
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewTokenFlags {
     #[command(flatten)]
-    pub(super) bounds: TokenRestrictionFlags,
+    pub(super) restrictions: TokenRestrictionFlags,
     /// A name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<TokenLabel>,
@@ -66,7 +66,7 @@ impl TokenRestrictionFlags {
     /// # Errors
     /// [`CommandError`] for `none` beside a role.
     pub(super) fn roles(&self) -> Result<Option<Roles>, CommandError> {
-        let roles: Roles = self.roles.iter().filter_map(|word| word.0).collect();
+        let roles: Roles = self.roles.iter().filter_map(|role| role.0).collect();
         if !roles.is_empty() && self.roles.contains(&RoleOrNone(None)) {
             return Err(CommandError::usage(format!("--role none and --role {roles} contradict each other"))
                 .with_hint("give roles, or none alone"));

@@ -5,10 +5,10 @@ use crate::domain::{Lifetime, Roles};
 use crate::store::TokenState;
 
 /// Writes a grant or scope: `rw /alice`.
-pub(super) fn format_permission(reach: &NodePermission) -> String {
-    match &reach.path {
-        Some(path) => format!("{} {path}", reach.permission),
-        None => format!("{} node:{} (dangling)", reach.permission, reach.node),
+pub(super) fn format_permission(permission: &NodePermission) -> String {
+    match &permission.path {
+        Some(path) => format!("{} {path}", permission.permission),
+        None => format!("{} node:{} (dangling)", permission.permission, permission.node),
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) fn format_access(token: &TokenResponse) -> String {
 /// Returns everything about a token.
 pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> {
     let (reaches, expires) = (format_access(&token), format_expiration(&token));
-    let mut facts = vec![
+    let mut fields = vec![
         ("id", token.id.to_string()),
         ("owner", token.owner.to_string()),
         ("name", token.name),
@@ -47,8 +47,8 @@ pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> 
         ("reaches", reaches),
         ("created", token.created_at),
     ];
-    facts.retain(|(_, value)| !value.is_empty());
-    let mut optional = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
+    fields.retain(|(_, value)| !value.is_empty());
+    let mut optional = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
     optional("revoked", token.revoked_at);
     optional("parent", token.parent.map(|id| id.to_string()));
     optional("old secret until", token.old_secret_until);
@@ -58,7 +58,7 @@ pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> 
     let foreign: Vec<_> = token.foreign_roles.iter().map(ToString::to_string).collect();
     optional("foreign roles", (!foreign.is_empty()).then(|| foreign.join(", ")));
     optional("expires", Some(expires));
-    facts
+    fields
 }
 
 /// Writes roles for people; nothing for none.
@@ -87,19 +87,19 @@ pub(super) fn format_expiration(token: &TokenResponse) -> String {
 
 /// Returns a state's word.
 fn format_state(state: TokenState, dangling: bool) -> String {
-    let word = match state {
+    let label = match state {
         TokenState::Live => "live",
         TokenState::Expired => "expired",
         TokenState::Revoked => "revoked",
     };
-    if dangling { format!("{word}, dangling") } else { word.to_owned() }
+    if dangling { format!("{label}, dangling") } else { label.to_owned() }
 }
 
 /// Writes limits for people; nothing for none.
 pub(super) fn format_limits(limits: &TokenLimitsJson) -> Option<String> {
-    fn list<T: ToString>(word: &str, values: &[T]) -> Option<String> {
+    fn list<T: ToString>(label: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
-        (!values.is_empty()).then(|| format!("{word} {}", values.join(" or ")))
+        (!values.is_empty()).then(|| format!("{label} {}", values.join(" or ")))
     }
     let size = limits.max_file_size.map(|size| format!("files up to {size}"));
     let all = [

@@ -15,7 +15,7 @@ use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
   patgate admin user list")]
 pub(super) struct UserCommand {
     #[command(subcommand)]
-    what: UserSubcommand,
+    subcommand: UserSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,64 +109,64 @@ struct RevokeGrantArgs {
     login: Login,
     /// The path, or node:UUID for a grant that dangles
     #[arg(value_name = "PATH")]
-    place: GrantTarget,
+    target: GrantTarget,
 }
 
 impl UserCommand {
     /// Does what was asked.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        match &self.what {
-            UserSubcommand::Create(create) => create.run(site),
-            UserSubcommand::List => list_users(site),
-            UserSubcommand::Show(LoginArg { login }) => show_user(site, login),
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        match &self.subcommand {
+            UserSubcommand::Create(create) => create.run(context),
+            UserSubcommand::List => list_users(context),
+            UserSubcommand::Show(LoginArg { login }) => show_user(context, login),
             UserSubcommand::Disable(LoginArg { login }) => {
-                site.backend()?.set_disabled(login, true)?;
-                print_result(site, login, "is disabled: none of its tokens is accepted")
+                context.backend()?.set_disabled(login, true)?;
+                print_result(context, login, "is disabled: none of its tokens is accepted")
             }
             UserSubcommand::Enable(LoginArg { login }) => {
-                site.backend()?.set_disabled(login, false)?;
-                print_result(site, login, "is enabled")
+                context.backend()?.set_disabled(login, false)?;
+                print_result(context, login, "is enabled")
             }
             UserSubcommand::Roles(SetRolesArgs { login, roles, .. }) => {
                 let roles: Roles = roles.iter().copied().collect();
-                site.backend()?.set_roles(login, &roles)?;
-                let has = match roles.iter().count() {
+                context.backend()?.set_roles(login, &roles)?;
+                let held_roles = match roles.iter().count() {
                     0 => "no roles".to_owned(),
                     1 => format!("the role {roles}"),
                     _ => format!("the roles {roles}"),
                 };
-                print_result(site, login, &format!("has {has} now"))
+                print_result(context, login, &format!("has {held_roles} now"))
             }
             UserSubcommand::Delete(LoginArg { login }) => {
-                site.backend()?.delete_user(login)?;
-                if site.prints_json() {
+                context.backend()?.delete_user(login)?;
+                if context.prints_json() {
                     return output::print_json(&serde_json::json!({ "login": login, "deleted": true }));
                 }
                 output::print_line(&format!("User {login} has been deleted with its tokens; its files are still there"))
             }
             UserSubcommand::Grant(GrantArgs { login, grant }) => {
-                site.backend()?.create_grant(login, grant)?;
-                print_result(site, login, &format!("may {} {}", permission_verb(grant), grant.path))
+                context.backend()?.create_grant(login, grant)?;
+                print_result(context, login, &format!("may {} {}", permission_verb(grant), grant.path))
             }
-            UserSubcommand::RevokeGrant(RevokeGrantArgs { login, place }) => {
-                site.backend()?.revoke_grant(login, place)?;
-                print_result(site, login, &format!("has no grant on {place} any more"))
+            UserSubcommand::RevokeGrant(RevokeGrantArgs { login, target }) => {
+                context.backend()?.revoke_grant(login, target)?;
+                print_result(context, login, &format!("has no grant on {target} any more"))
             }
-            UserSubcommand::Token(token) => token.run(site),
+            UserSubcommand::Token(token) => token.run(context),
         }
     }
 }
 
 impl CreateUserArgs {
-    fn run(&self, site: &CommandContext) -> Result {
+    fn run(&self, context: &CommandContext) -> Result {
         let home = if self.no_home || !self.grants.is_empty() { HomeOption::Skip } else { HomeOption::Create };
         let Self { login, roles, grants, .. } = self;
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
-        let created = site.backend_or_create()?.create_user(&request)?;
+        let created = context.backend_or_create()?.create_user(&request)?;
         // Whatever becomes of what is printed.
-        site.keep_state();
-        print_result(site, login, &format!("has been created{}", created_user_summary(&created)))
+        context.keep_state();
+        print_result(context, login, &format!("has been created{}", created_user_summary(&created)))
     }
 }
 
@@ -191,22 +191,26 @@ fn permission_verb(grant: &Grant) -> &'static str {
 }
 
 /// Tells that something was done to a user: a sentence, or the user as it is now.
-fn print_result(site: &CommandContext, login: &Login, what: &str) -> Result {
-    if site.prints_json() { show_user(site, login) } else { output::print_line(&format!("User {login} {what}")) }
+fn print_result(context: &CommandContext, login: &Login, outcome: &str) -> Result {
+    if context.prints_json() {
+        show_user(context, login)
+    } else {
+        output::print_line(&format!("User {login} {outcome}"))
+    }
 }
 
-fn list_users(site: &CommandContext) -> Result {
-    let users = site.backend()?.list_users()?;
-    if site.prints_json() {
+fn list_users(context: &CommandContext) -> Result {
+    let users = context.backend()?.list_users()?;
+    if context.prints_json() {
         return output::print_json(&users);
     }
     let rows: Vec<_> = users.into_iter().map(user_row).collect();
     output::print_table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
 }
 
-fn show_user(site: &CommandContext, login: &Login) -> Result {
-    let user = site.backend()?.user(login)?;
-    if site.prints_json() {
+fn show_user(context: &CommandContext, login: &Login) -> Result {
+    let user = context.backend()?.user(login)?;
+    if context.prints_json() {
         return output::print_json(&user);
     }
     let created = user.created_at.clone();
@@ -222,8 +226,8 @@ fn show_user(site: &CommandContext, login: &Login) -> Result {
 }
 
 fn user_row(user: UserResponse) -> [String; 5] {
-    let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
     let reaches = user.grants.iter().map(token_format::format_permission).collect::<Vec<_>>().join(", ");
     let state = user.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
-    [user.login.to_string(), state, user.live_tokens.to_string(), none(user.roles.to_string()), none(reaches)]
+    [user.login.to_string(), state, user.live_tokens.to_string(), or_none(user.roles.to_string()), or_none(reaches)]
 }

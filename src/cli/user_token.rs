@@ -31,46 +31,46 @@ pub(super) struct CreateUserTokenCommand {
 
 impl CreateUserTokenCommand {
     /// Makes the token and shows it, once.
-    pub(super) fn run(&self, site: &CommandContext) -> Result {
-        let desk = site.backend()?;
+    pub(super) fn run(&self, context: &CommandContext) -> Result {
+        let backend = context.backend()?;
         let request = TokenRequest {
             name: self.flags.name.clone(),
             description: self.flags.description.clone(),
             lifetime: self.expire.unwrap_or_default(),
             window: self.auto,
-            scopes: self.flags.bounds.scopes(),
-            limits: self.flags.bounds.limits(),
-            roles: self.flags.bounds.roles()?.unwrap_or_default(),
+            scopes: self.flags.restrictions.scopes(),
+            limits: self.flags.restrictions.limits(),
+            roles: self.flags.restrictions.roles()?.unwrap_or_default(),
             ..TokenRequest::new(self.user.clone())
         };
-        let made = desk.create_token(request)?;
-        let (token, secret) = (&made.record, made.token.as_str());
+        let created = backend.create_token(request)?;
+        let (token, secret) = (&created.record, created.token.as_str());
         if self.flags.quiet {
             return output::print_line(secret);
         }
-        if site.prints_json() {
-            return output::print_json(&made);
+        if context.prints_json() {
+            return output::print_json(&created);
         }
         let reaches = match (&token.scopes, token.parent) {
             (None, None) => {
                 let grants: Vec<_> =
-                    desk.list_grants(&self.user)?.iter().map(token_format::format_permission).collect();
+                    backend.list_grants(&self.user)?.iter().map(token_format::format_permission).collect();
                 if grants.is_empty() { "nothing yet".to_owned() } else { grants.join(", ") }
             }
             _ => token_format::format_access(token),
         };
-        let mut facts = vec![
+        let mut fields = vec![
             ("token", secret.to_owned()),
             ("id", token.id.to_string()),
             ("reaches", reaches),
             ("expires", token_format::format_expiration(token)),
         ];
-        facts.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
-        facts.extend(token_format::format_roles(&token.roles).map(|roles| ("roles", roles)));
-        facts.extend(
+        fields.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
+        fields.extend(token_format::format_roles(&token.roles).map(|roles| ("roles", roles)));
+        fields.extend(
             token.parent.map(|parent| ("parent", format!("{parent}: this one is never wider, and dies with it"))),
         );
-        output::print_fields(&facts)?;
+        output::print_fields(&fields)?;
         output::print_line("This is the only time that the token is shown: keep it safe.")
     }
 }

@@ -29,53 +29,53 @@ impl ManagementBackend for LocalBackend {
     }
 
     fn token(&self, id: TokenId) -> Result<TokenResponse> {
-        Ok(TokenResponse::from_record(&self.0.tokens_with_optional_tree().find(&self.0.authority, id)?))
+        Ok(TokenResponse::from_record(&self.0.tokens_with_optional_tree().find(&self.0.principal, id)?))
     }
 
     fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
         let tokens = self.0.tokens_with_optional_tree();
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
-        let mut shown = Vec::new();
+        let mut responses = Vec::new();
         loop {
-            let page = tokens.list(&self.0.authority, &query, ENTRIES_PER_REQUEST)?;
-            shown.extend(page.items.iter().map(TokenResponse::from_record));
+            let page = tokens.list(&self.0.principal, &query, ENTRIES_PER_REQUEST)?;
+            responses.extend(page.items.iter().map(TokenResponse::from_record));
             query.after = page.next;
             if query.after.is_none() {
-                return Ok(shown);
+                return Ok(responses);
             }
         }
     }
 
     fn revoke(&self, ids: &[TokenId]) -> Result {
-        Ok(self.0.tokens.revoke(&self.0.authority, ids)?)
+        Ok(self.0.tokens.revoke(&self.0.principal, ids)?)
     }
 
     fn revoke_all(&self, owner: &Login) -> Result<usize> {
-        Ok(self.0.tokens.revoke_all(&self.0.authority, owner)?)
+        Ok(self.0.tokens.revoke_all(&self.0.principal, owner)?)
     }
 
     fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
         let tokens =
             if change.scopes.is_none() { self.0.tokens_with_optional_tree() } else { self.0.tokens_with_tree()? };
-        Ok(TokenResponse::from_record(&tokens.narrow(&self.0.authority, id, change, None)?))
+        Ok(TokenResponse::from_record(&tokens.narrow(&self.0.principal, id, change, None)?))
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
-        let RotatedToken { text, record } = self.0.tokens_with_optional_tree().rotate(&self.0.authority, id, grace)?;
+        let RotatedToken { text, record } = self.0.tokens_with_optional_tree().rotate(&self.0.principal, id, grace)?;
         Ok(token_with_secret(&text, &record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
-        let alone = request.home == HomeOption::Skip && request.grants.is_empty();
-        let tokens = if alone { self.0.tokens.clone() } else { self.0.tokens_with_tree()? };
-        let created = tokens.create_user(&self.0.authority, request)?;
+        let needs_no_tree = request.home == HomeOption::Skip && request.grants.is_empty();
+        let tokens = if needs_no_tree { self.0.tokens.clone() } else { self.0.tokens_with_tree()? };
+        let created = tokens.create_user(&self.0.principal, request)?;
         Ok(CreatedUserResponse::new(self.user(&request.login)?, &created))
     }
 
     fn list_users(&self) -> Result<Vec<UserResponse>> {
         let (tokens, mut users, mut after) = (self.0.tokens_with_optional_tree(), Vec::new(), None);
         loop {
-            let page = tokens.profiles(&self.0.authority, after.as_ref(), ENTRIES_PER_REQUEST)?;
+            let page = tokens.profiles(&self.0.principal, after.as_ref(), ENTRIES_PER_REQUEST)?;
             users.extend(page.items.into_iter().map(UserResponse::from_profile));
             after = page.next;
             if after.is_none() {
@@ -85,41 +85,41 @@ impl ManagementBackend for LocalBackend {
     }
 
     fn user(&self, login: &Login) -> Result<UserResponse> {
-        Ok(UserResponse::from_profile(self.0.tokens_with_optional_tree().profile(&self.0.authority, login)?))
+        Ok(UserResponse::from_profile(self.0.tokens_with_optional_tree().profile(&self.0.principal, login)?))
     }
 
     fn set_disabled(&self, login: &Login, disabled: bool) -> Result {
         match disabled {
-            true => Ok(self.0.tokens.disable_user(&self.0.authority, login)?),
-            false => Ok(self.0.tokens.enable_user(&self.0.authority, login)?),
+            true => Ok(self.0.tokens.disable_user(&self.0.principal, login)?),
+            false => Ok(self.0.tokens.enable_user(&self.0.principal, login)?),
         }
     }
 
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
-        Ok(self.0.tokens.set_roles(&self.0.authority, login, roles)?)
+        Ok(self.0.tokens.set_roles(&self.0.principal, login, roles)?)
     }
 
     fn delete_user(&self, login: &Login) -> Result {
-        Ok(self.0.tokens.delete_user(&self.0.authority, login)?)
+        Ok(self.0.tokens.delete_user(&self.0.principal, login)?)
     }
 
     fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
         Ok(self
             .0
             .tokens_with_optional_tree()
-            .grants(&self.0.authority, login)?
+            .grants(&self.0.principal, login)?
             .iter()
             .map(NodePermission::from_located_scope)
             .collect())
     }
 
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result {
-        self.0.tokens_with_tree()?.grant(&self.0.authority, login, grant)?;
+        self.0.tokens_with_tree()?.grant(&self.0.principal, login, grant)?;
         Ok(())
     }
 
-    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result {
-        Ok(self.0.tokens.revoke_grant(&self.0.authority, login, place)?)
+    fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result {
+        Ok(self.0.tokens.revoke_grant(&self.0.principal, login, target)?)
     }
 
     fn node_at(&self, path: &TreePath) -> Result<NodeResponse> {
@@ -137,23 +137,23 @@ impl ManagementBackend for LocalBackend {
     }
 
     fn policy(&self) -> Result<PolicyResponse> {
-        Ok(self.0.tokens.policy(&self.0.authority)?.into())
+        Ok(self.0.tokens.policy(&self.0.principal)?.into())
     }
 
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse> {
-        Ok(self.0.tokens.change_policy(&self.0.authority, &[setting])?.into())
+        Ok(self.0.tokens.change_policy(&self.0.principal, &[setting])?.into())
     }
 
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
-        let events = self.0.tokens.events(&self.0.authority, filter, cursor, limit)?;
+        let events = self.0.tokens.events(&self.0.principal, filter, cursor, limit)?;
         Ok(events.into_iter().map(EventResponse::from_stored).collect())
     }
 
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse> {
+    fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse> {
         Ok(ExplainResponse::from_explanation(&self.0.tokens_with_optional_tree().explain(
-            &self.0.authority,
+            &self.0.principal,
             token,
-            question,
+            query,
         )?))
     }
 }

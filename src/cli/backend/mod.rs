@@ -60,7 +60,7 @@ pub(super) trait ManagementBackend {
     /// Gives a user a permission at a path.
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result;
     /// Takes a grant back.
-    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result;
+    fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result;
     /// Returns the node at a path; one without an id gets it.
     fn node_at(&self, path: &TreePath) -> Result<NodeResponse>;
     /// Returns where a node is.
@@ -74,5 +74,5 @@ pub(super) trait ManagementBackend {
     /// Returns events from a cursor on.
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
     /// Tells whether a token may do something, and which rule decides.
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse>;
+    fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse>;
 }

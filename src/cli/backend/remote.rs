@@ -49,8 +49,8 @@ pub(in crate::cli) struct RemoteOptions<'a> {
 impl RemoteBackend {
     /// Takes a server's address (`https://host:port`) and a token. Over cleartext nothing is sent to another
     /// machine unless that is asked for.
-    pub(in crate::cli) fn new(server: &str, token: Option<String>, way: RemoteOptions<'_>) -> Result<Self> {
-        let base = parse_server_url(server, way.allow_cleartext)?;
+    pub(in crate::cli) fn new(server: &str, token: Option<String>, options: RemoteOptions<'_>) -> Result<Self> {
+        let base = parse_server_url(server, options.allow_cleartext)?;
         let token = token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| {
             CommandError::new("PATGATE_TOKEN is not set")
@@ -59,7 +59,7 @@ impl RemoteBackend {
         net::install_default_crypto_provider();
         let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
         let client = reqwest::Client::builder().user_agent(agent).timeout(RESPONSE_TIMEOUT).no_proxy();
-        let client = match way.ca_file {
+        let client = match options.ca_file {
             Some(file) => client.tls_certs_only(read_ca_certificates(file)?),
             // Where nothing is encrypted no authority is needed, and a machine may have none.
             None if base.scheme() == "http" => client.tls_certs_only([]),
@@ -119,8 +119,8 @@ impl RemoteBackend {
     /// Says why there was no answer; nothing of it holds a secret.
     fn connection_error(&self, error: &reqwest::Error) -> CommandError {
         let base = &self.base;
-        if let Some(TlsFailure { problem: fault, remedy }) = TlsFailure::find_in(error) {
-            return CommandError::new(format!("{base} {fault}")).with_hint(remedy);
+        if let Some(TlsFailure { problem: tls_problem, remedy }) = TlsFailure::find_in(error) {
+            return CommandError::new(format!("{base} {tls_problem}")).with_hint(remedy);
         }
         if error.is_timeout() {
             return CommandError::new(format!("{base} did not answer within {} s", RESPONSE_TIMEOUT.as_secs()))
@@ -153,14 +153,14 @@ impl RemoteBackend {
 
     /// Reads a list to its end.
     fn get_all_pages<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Vec<T>> {
-        let mut whole = Vec::new();
+        let mut entries = Vec::new();
         let mut next = Some(format!("{path}{}", query_string(query)));
         while let Some(path) = next {
             let mut answer = self.request_success(Method::GET, &path, None)?;
             next = answer.next_page.take();
-            whole.extend(answer.parse_json::<Vec<T>>()?);
+            entries.extend(answer.parse_json::<Vec<T>>()?);
         }
-        Ok(whole)
+        Ok(entries)
     }
 }
 
@@ -211,8 +211,8 @@ impl ManagementBackend for RemoteBackend {
         match ids {
             [id] => self.delete(&format!("/tokens/{id}")),
             ids => {
-                let order = RevokeTokensRequest { ids: ids.to_vec() };
-                let body = serde_json::to_string(&order).map_err(|error| CommandError::new(error.to_string()))?;
+                let request = RevokeTokensRequest { ids: ids.to_vec() };
+                let body = serde_json::to_string(&request).map_err(|error| CommandError::new(error.to_string()))?;
                 self.request_success(Method::POST, "/tokens/revoke", Some(body)).map(drop)
             }
         }
@@ -269,8 +269,8 @@ impl ManagementBackend for RemoteBackend {
         self.send_json::<NodePermission>(Method::POST, &path, &CreateGrantRequest::from(grant)).map(drop)
     }
 
-    fn revoke_grant(&self, login: &Login, place: &GrantTarget) -> Result {
-        let node = match place {
+    fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result {
+        let node = match target {
             GrantTarget::Node(node) => Some(*node),
             GrantTarget::Path(path) => {
                 let path = path.to_string();
@@ -278,7 +278,7 @@ impl ManagementBackend for RemoteBackend {
                 grants.iter().find(|grant| grant.path.as_ref() == Some(&path)).map(|grant| grant.node)
             }
         };
-        let missing = || tokens::Error::GrantNotFound { login: login.clone(), place: place.to_string() };
+        let missing = || tokens::Error::GrantNotFound { login: login.clone(), place: target.to_string() };
         self.delete(&format!("{}/grants/{}", user_path(login), node.ok_or_else(missing)?))
     }
 
@@ -318,8 +318,8 @@ impl ManagementBackend for RemoteBackend {
         self.get(&format!("/audit{}", query_string(&query)))
     }
 
-    fn explain(&self, token: TokenId, question: &AccessQuery) -> Result<ExplainResponse> {
-        self.send_json(Method::POST, "/explain", &ExplainRequest::from_query(token, question))
+    fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse> {
+        self.send_json(Method::POST, "/explain", &ExplainRequest::from_query(token, query))
     }
 }
 
@@ -357,7 +357,7 @@ fn is_json(value: &HeaderValue) -> bool {
 }
 
 /// Reads a server's address.
-fn parse_server_url(server: &str, cleartext: bool) -> Result<Url> {
+fn parse_server_url(server: &str, allow_cleartext: bool) -> Result<Url> {
     let example = "give one such as https://host:8443";
     let base: Url = server
         .parse()
@@ -367,11 +367,11 @@ fn parse_server_url(server: &str, cleartext: bool) -> Result<Url> {
             .with_hint("leave them out, and set PATGATE_TOKEN to a token of the server's"));
     }
     let host = base.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match base.scheme() {
         "https" => Ok(base),
-        "http" if here || cleartext => Ok(base),
+        "http" if is_loopback || allow_cleartext => Ok(base),
         "http" => Err(CommandError::new(format!("{base} is not encrypted: anybody on the way could read the token"))
             .with_hint("give an https:// address, or --cleartext where the way is safe")),
         _ => Err(CommandError::usage(format!("{base} is neither https:// nor http://")).with_hint(example)),
@@ -380,13 +380,13 @@ fn parse_server_url(server: &str, cleartext: bool) -> Result<Url> {
 
 /// Reads the authorities to trust.
 pub(in crate::cli) fn read_ca_certificates(file: &Path) -> Result<Vec<Certificate>> {
-    let unusable = |why: String| {
+    let invalid_file = |why: String| {
         CommandError::new(format!("the authority in {} can't be used: {why}", file.display()))
             .with_hint("--ca-file (PATGATE_CA_FILE) names a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
     };
-    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(root_cause(&error)))?;
-    if found.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(found) }
+    let pem = fs::read(file).map_err(|error| invalid_file(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| invalid_file(root_cause(&error)))?;
+    if found.is_empty() { Err(invalid_file("it holds no certificate".to_owned())) } else { Ok(found) }
 }
 
 /// Returns the cause at the bottom of an error.
@@ -400,8 +400,10 @@ mod tests {
 
     #[test]
     fn token_is_sent_in_cleartext_only_to_loopback() {
-        let way = |cleartext| RemoteOptions { allow_cleartext: cleartext, ..RemoteOptions::default() };
-        let refused = |server, cleartext| RemoteBackend::new(server, Some("pgt_x".to_owned()), way(cleartext)).is_err();
+        let options = |allow_cleartext| RemoteOptions { allow_cleartext, ..RemoteOptions::default() };
+        let refused = |server, allow_cleartext| {
+            RemoteBackend::new(server, Some("pgt_x".to_owned()), options(allow_cleartext)).is_err()
+        };
         for server in ["http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost", "https://files.example.org"] {
             assert!(!refused(server, false), "{server}");
         }
@@ -415,7 +417,7 @@ mod tests {
             assert!(refused(server, false), "{server}");
         }
         assert!(!refused("http://192.0.2.1", true) && refused("ftp://127.0.0.1", true));
-        assert!(RemoteBackend::new("http://127.0.0.1", None, way(false)).is_err());
+        assert!(RemoteBackend::new("http://127.0.0.1", None, options(false)).is_err());
     }
 
     #[test]

@@ -18,10 +18,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_RESPONSE_BYTES: u64 = 4096;
 
 /// Asks at a URL, or else at every configured door.
-pub(super) fn check_health(site: &CommandContext, url: Option<&str>) -> Result {
+pub(super) fn check_health(context: &CommandContext, url: Option<&str>) -> Result {
     match url {
         Some(url) if url.starts_with("https://") => {
-            check_https(url, &CertificateTrust::Verified(site.ca_file()))?;
+            check_https(url, &CertificateTrust::Verified(context.ca_file()))?;
         }
         Some(url) => {
             let (host, path) = parse_http_url(url)?;
@@ -30,7 +30,7 @@ pub(super) fn check_health(site: &CommandContext, url: Option<&str>) -> Result {
             check_http(address, &host, &path).map_err(|error| unhealthy(&host, &error))?;
         }
         None => {
-            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&site.config_sources(Vec::new()))?;
+            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&context.config_sources(Vec::new()))?;
             if let Some(address) = http.map(loopback_if_unspecified) {
                 if tls.is_some() {
                     // The certificate is that of the name that clients know, and not of this address.
@@ -45,7 +45,7 @@ pub(super) fn check_health(site: &CommandContext, url: Option<&str>) -> Result {
             }
         }
     }
-    if site.prints_json() {
+    if context.prints_json() {
         output::print_json(&serde_json::json!({ "healthy": true }))
     } else {
         output::print_line("healthy")
@@ -79,21 +79,19 @@ fn check_https(url: &str, trust: &CertificateTrust) -> Result {
     let client =
         client.build().map_err(|error| CommandError::new(format!("TLS can't be used here: {}", root_cause(&error))))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answered = runtime.block_on(async { client.get(url.clone()).send().await });
-    match answered {
-        Ok(answer) if answer.status() == reqwest::StatusCode::OK => Ok(()),
-        Ok(answer) => Err(unhealthy(url.as_str(), &io::Error::other(format!("it says {}", answer.status())))),
+    let result = runtime.block_on(async { client.get(url.clone()).send().await });
+    match result {
+        Ok(response) if response.status() == reqwest::StatusCode::OK => Ok(()),
+        Ok(response) => Err(unhealthy(url.as_str(), &io::Error::other(format!("it says {}", response.status())))),
         Err(error) => Err(match TlsFailure::find_in(&error) {
-            Some(TlsFailure { problem: fault, remedy }) => {
-                CommandError::new(format!("{url} {fault}")).with_hint(remedy)
-            }
+            Some(TlsFailure { problem, remedy }) => CommandError::new(format!("{url} {problem}")).with_hint(remedy),
             None => unhealthy(url.as_str(), &io::Error::other(root_cause(&error))),
         }),
     }
 }
 
-fn unhealthy(whom: &str, error: &io::Error) -> CommandError {
-    CommandError::new(format!("{whom} does not answer as it should: {error}")).with_hint("look at the server's log")
+fn unhealthy(target: &str, error: &io::Error) -> CommandError {
+    CommandError::new(format!("{target} does not answer as it should: {error}")).with_hint("look at the server's log")
 }
 
 /// Splits `http://host:port/path`; the path is `/healthz` when there is none.
@@ -133,19 +131,19 @@ fn check_http(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     // In one piece: `write!` would send it in several.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut answer)?;
-    let line = answer.split(|&b| b == b'\r').next().unwrap_or_default();
-    if line.starts_with(b"HTTP/1.1 200 ") || line == b"HTTP/1.1 200" {
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
+    let status_line = response.split(|&b| b == b'\r').next().unwrap_or_default();
+    if status_line.starts_with(b"HTTP/1.1 200 ") || status_line == b"HTTP/1.1 200" {
         return Ok(());
     }
-    Err(io::Error::other(format!("it says {:?}", String::from_utf8_lossy(line))))
+    Err(io::Error::other(format!("it says {:?}", String::from_utf8_lossy(status_line))))
 }
 
 fn check_ssh_banner(address: SocketAddr) -> io::Result<()> {
-    let mut greeting = [0; 8];
-    connect(address)?.read_exact(&mut greeting)?;
-    if &greeting == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not speak SSH")) }
+    let mut banner = [0; 8];
+    connect(address)?.read_exact(&mut banner)?;
+    if &banner == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not speak SSH")) }
 }
 
 #[cfg(test)]
@@ -153,7 +151,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn one_shot_server(answer: &'static [u8]) -> SocketAddr {
+    fn one_shot_server(response: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || {
@@ -161,7 +159,7 @@ mod tests {
             let mut request = [0; 1024];
             let length = stream.read(&mut request).expect("a request");
             assert!(request[..length].starts_with(b"GET /healthz HTTP/1.1\r\n"));
-            stream.write_all(answer).expect("an answer");
+            stream.write_all(response).expect("an answer");
         });
         address
     }
@@ -174,8 +172,13 @@ mod tests {
             (b"HTTP/1.1 2000 OK\r\n\r\n", false),
             (b"", false),
         ];
-        for (answer, good) in cases {
-            assert_eq!(check_http(one_shot_server(answer), "x", "/healthz").is_ok(), good, "{}", answer.escape_ascii());
+        for (response, good) in cases {
+            assert_eq!(
+                check_http(one_shot_server(response), "x", "/healthz").is_ok(),
+                good,
+                "{}",
+                response.escape_ascii()
+            );
         }
     }
 
