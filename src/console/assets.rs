@@ -29,21 +29,22 @@ pub(super) static ASSET_URLS: LazyLock<AssetUrls> = LazyLock::new(|| AssetUrls {
     icon: asset_url(ICON, "svg"),
 });
 
-fn asset_url(content: &str, kind: &str) -> String {
+fn asset_url(content: &str, extension: &str) -> String {
     let hash = blake3::hash(content.as_bytes()).to_hex();
-    format!("/console/assets/{}.{kind}", &hash[..16])
+    format!("/console/assets/{}.{extension}", &hash[..16])
 }
 
 /// Answers with a file of the console's own.
 pub(super) async fn serve(Path(name): Path<String>) -> Result<Response, ConsoleError> {
-    let asked = format!("/console/assets/{name}");
-    let known = [
+    let requested_url = format!("/console/assets/{name}");
+    let assets = [
         (&ASSET_URLS.style, STYLE_SHEET, "text/css; charset=utf-8"),
         (&ASSET_URLS.script, SCRIPT, "text/javascript; charset=utf-8"),
         (&ASSET_URLS.icon, ICON, "image/svg+xml"),
     ];
-    let (_, content, kind) =
-        known.into_iter().find(|(address, ..)| **address == asked).ok_or(ConsoleError::NotFound)?;
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    let (_, content, content_type) =
+        assets.into_iter().find(|(address, ..)| **address == requested_url).ok_or(ConsoleError::NotFound)?;
+    let headers =
+        [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
     Ok((headers, content).into_response())
 }

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
 use super::format::DisplayTime;
 use super::guard::ConsoleCaller;
@@ -62,7 +62,7 @@ pub(super) struct AuditQuery {
 struct AuditEventRow {
     at: DisplayTime,
     kind: &'static str,
-    bad: bool,
+    is_refusal: bool,
     user: String,
     token: String,
     by: String,
@@ -80,7 +80,7 @@ impl AuditEventRow {
         Self {
             at: DisplayTime::new(event.at, now),
             kind: event.kind.as_str(),
-            bad: is_refusal(event.kind),
+            is_refusal: is_refusal(event.kind),
             user: event.user.as_ref().map(ToString::to_string).unwrap_or_default(),
             token: event.token.map(|token| token.to_string()).unwrap_or_default(),
             by: event.by.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -119,13 +119,13 @@ struct AuditPage {
     /// Whether a filter leaves events alone; uses are counted of everybody.
     filtered: bool,
     /// Whether the chart lacks the older ones of the events that fit.
-    cut: bool,
+    truncated: bool,
     spans: &'static [ChartSpan],
     span: &'static ChartSpan,
-    typed: AuditFilterForm,
+    form: AuditFilterForm,
     kinds: Vec<&'static str>,
-    next: Option<String>,
-    first: Option<String>,
+    next_page: Option<String>,
+    first_page: Option<String>,
 }
 
 /// What a form asks for, as it was typed.
@@ -136,9 +136,9 @@ struct AuditFilterForm {
 }
 
 impl AuditFilterForm {
-    fn from_query(asked: &AuditQuery) -> Self {
-        let given = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
-        Self { user: given(&asked.user), token: given(&asked.token), event: given(&asked.event) }
+    fn from_query(params: &AuditQuery) -> Self {
+        let trimmed = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
+        Self { user: trimmed(&params.user), token: trimmed(&params.token), event: trimmed(&params.event) }
     }
 
     /// Reads which events are asked for.
@@ -148,8 +148,10 @@ impl AuditFilterForm {
             T: FromStr,
             T::Err: ToString,
         {
-            let some = Some(text).filter(|text| !text.is_empty());
-            some.map(|text| text.parse().map_err(|why: T::Err| ConsoleError::InvalidForm(why.to_string()))).transpose()
+            let non_empty = Some(text).filter(|text| !text.is_empty());
+            non_empty
+                .map(|text| text.parse().map_err(|why: T::Err| ConsoleError::InvalidForm(why.to_string())))
+                .transpose()
         }
         let (user, token, kind) = (read(&self.user)?, read(&self.token)?, read(&self.event)?);
         Ok(EventFilter { since: Some(since), user, token, kind })
@@ -174,7 +176,7 @@ impl AuditFilterForm {
 /// What a chart is drawn from.
 struct ChartSource {
     tokens: TokenService,
-    authority: Principal,
+    principal: Principal,
     auth: Authenticator,
     span: &'static ChartSpan,
     now: UnixMillis,
@@ -183,52 +185,58 @@ struct ChartSource {
 impl ChartSource {
     /// Draws how often everybody came in or was refused.
     fn usage_chart(&self) -> Result<AuditChart> {
-        let written = self.tokens.usage_counts(&self.authority, self.span.start(self.now))?;
-        let counts = written.into_iter().chain(self.auth.unflushed_counts());
-        let happened = counts.map(|count| (count.hour, usage_series_index(&count), count.count));
-        Ok(AuditChart::new([("Uses", "uses"), ("Refusals", "refusals")], USAGE_SERIES, happened, self.span, self.now))
+        let flushed = self.tokens.usage_counts(&self.principal, self.span.start(self.now))?;
+        let counts = flushed.into_iter().chain(self.auth.unflushed_counts());
+        let occurrences = counts.map(|count| (count.hour, usage_series_index(&count), count.count));
+        Ok(AuditChart::new(
+            [("Uses", "uses"), ("Refusals", "refusals")],
+            USAGE_SERIES,
+            occurrences,
+            self.span,
+            self.now,
+        ))
     }
 
     /// Draws the events that fit a filter; tells whether there are older ones.
     fn event_chart(&self, filter: &EventFilter) -> Result<(AuditChart, bool)> {
-        let events = self.tokens.events(&self.authority, filter, EventCursor::Latest, MAX_CHART_EVENTS)?;
-        let happened = events.iter().map(|RecordedEvent { event, .. }| {
-            let column = usize::from(is_refusal(event.kind));
-            (event.at, column, event.count)
+        let events = self.tokens.events(&self.principal, filter, EventCursor::Latest, MAX_CHART_EVENTS)?;
+        let occurrences = events.iter().map(|RecordedEvent { event, .. }| {
+            let series = usize::from(is_refusal(event.kind));
+            (event.at, series, event.count)
         });
         let panels = [("Events", "uses"), ("Refusals", "refusals")];
-        Ok((AuditChart::new(panels, EVENT_SERIES, happened, self.span, self.now), events.len() == MAX_CHART_EVENTS))
+        Ok((AuditChart::new(panels, EVENT_SERIES, occurrences, self.span, self.now), events.len() == MAX_CHART_EVENTS))
     }
 }
 
 /// Shows what happened.
-pub(super) async fn show(caller: ConsoleCaller, Query(asked): Query<AuditQuery>) -> Result<Response> {
+pub(super) async fn show(caller: ConsoleCaller, Query(params): Query<AuditQuery>) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Audit);
-    let typed = AuditFilterForm::from_query(&asked);
-    let span = CHART_SPANS.iter().find(|span| asked.span.as_deref() == Some(span.name)).unwrap_or(&CHART_SPANS[1]);
+    let form = AuditFilterForm::from_query(&params);
+    let span = CHART_SPANS.iter().find(|span| params.span.as_deref() == Some(span.name)).unwrap_or(&CHART_SPANS[1]);
     let now = caller.state.auth.now();
-    let filter = typed.event_filter(span.start(now))?;
+    let filter = form.event_filter(span.start(now))?;
     let (tokens, auth) = (caller.state.tokens.clone(), caller.state.auth.clone());
-    let source = ChartSource { tokens, authority: caller.authority(), auth, span, now };
-    in_turn(caller.light(), move || {
-        let cursor = asked.before.map_or(EventCursor::Latest, EventCursor::Before);
-        let mut events = source.tokens.events(&source.authority, &filter, cursor, EVENTS_PER_PAGE + 1)?;
-        let more = events.len() > EVENTS_PER_PAGE;
+    let source = ChartSource { tokens, principal: caller.principal(), auth, span, now };
+    run_with_permit(caller.light_permit(), move || {
+        let cursor = params.before.map_or(EventCursor::Latest, EventCursor::Before);
+        let mut events = source.tokens.events(&source.principal, &filter, cursor, EVENTS_PER_PAGE + 1)?;
+        let has_more = events.len() > EVENTS_PER_PAGE;
         events.truncate(EVENTS_PER_PAGE);
-        let filtered = !typed.is_empty();
-        let (chart, cut) = if filtered { source.event_chart(&filter)? } else { (source.usage_chart()?, false) };
-        let address = typed.page_url(span);
+        let filtered = !form.is_empty();
+        let (chart, truncated) = if filtered { source.event_chart(&filter)? } else { (source.usage_chart()?, false) };
+        let address = form.page_url(span);
         let page = AuditPage {
             frame,
             chart,
             filtered,
-            cut,
-            next: events.last().filter(|_| more).map(|last| format!("{address}&before={}", last.id)),
-            first: asked.before.map(|_| address),
-            rows: events.iter().map(|noted| AuditEventRow::new(&noted.event, now)).collect(),
+            truncated,
+            next_page: events.last().filter(|_| has_more).map(|last| format!("{address}&before={}", last.id)),
+            first_page: params.before.map(|_| address),
+            rows: events.iter().map(|recorded| AuditEventRow::new(&recorded.event, now)).collect(),
             spans: &CHART_SPANS,
             span,
-            typed,
+            form,
             kinds: EventKind::ALL.iter().map(|kind| kind.as_str()).collect(),
         };
         render_page(StatusCode::OK, &page)

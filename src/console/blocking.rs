@@ -16,14 +16,14 @@ pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Resul
 ///
 /// # Errors
 /// As [`run_blocking`]; [`ConsoleError::TooMuchWork`].
-pub(super) async fn in_turn<T: Send + 'static>(
-    turn: impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>>,
+pub(super) async fn run_with_permit<T: Send + 'static>(
+    permit: impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let turn = turn.await?;
+    let permit = permit.await?;
     run_blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
-        let _turn = turn;
+        let _permit = permit;
         work()
     })
     .await
@@ -33,13 +33,13 @@ pub(super) async fn in_turn<T: Send + 'static>(
 ///
 /// # Errors
 /// As [`in_turn`].
-pub(super) async fn on_tree<T: Send + 'static>(
+pub(super) async fn run_on_tree<T: Send + 'static>(
     view: View,
     work: impl FnOnce(&View) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let session = view.session().clone();
-    let gone = view.cancellation().cancel_on_drop();
-    let done = in_turn(async move { session.acquire_work_permit().await }, move || work(&view)).await;
-    gone.disarm();
-    done
+    let cancel_guard = view.cancellation().cancel_on_drop();
+    let result = run_with_permit(async move { session.acquire_work_permit().await }, move || work(&view)).await;
+    cancel_guard.disarm();
+    result
 }

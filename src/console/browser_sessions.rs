@@ -64,7 +64,7 @@ impl BrowserSessions {
     pub(super) fn open(&self, session: Session) -> Result<Result<String, TooManyBrowserSessions>, StoreError> {
         let cookie = random_token()?;
         let now = self.clock.now();
-        let visit = Arc::new(BrowserSession {
+        let browser_session = Arc::new(BrowserSession {
             session,
             csrf: random_token()?,
             created_at: now,
@@ -72,44 +72,44 @@ impl BrowserSessions {
             submitted_forms: Mutex::default(),
             closed: CancellationToken::new(),
         });
-        let key = hash_cookie(&cookie);
+        let cookie_hash = hash_cookie(&cookie);
         let mut open = self.sessions.lock();
-        evict_oldest_of_user(&mut open, &visit);
+        evict_oldest_of_user(&mut open, &browser_session);
         if open.len() >= MAX_SESSIONS {
             return Ok(Err(TooManyBrowserSessions));
         }
-        open.insert(key, visit.clone());
+        open.insert(cookie_hash, browser_session.clone());
         drop(open);
-        tokio::spawn(self.clone().remove_when_closed(key, visit));
+        tokio::spawn(self.clone().remove_when_closed(cookie_hash, browser_session));
         Ok(Ok(cookie))
     }
 
     /// Finds the visit that a cookie stands for, and notes that it was seen.
     pub(super) fn find(&self, cookie: &str) -> Option<Arc<BrowserSession>> {
-        let visit = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
+        let browser_session = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
         let now = self.clock.now();
-        if visit.closed.is_cancelled() || visit.expires_at() <= now {
+        if browser_session.closed.is_cancelled() || browser_session.expires_at() <= now {
             return None;
         }
-        *visit.last_used.lock() = now;
-        Some(visit)
+        *browser_session.last_used.lock() = now;
+        Some(browser_session)
     }
 
     /// Waits for the end of a visit, and forgets it then.
-    async fn remove_when_closed(self, key: CookieHash, visit: Arc<BrowserSession>) {
+    async fn remove_when_closed(self, cookie_hash: CookieHash, browser_session: Arc<BrowserSession>) {
         loop {
             tokio::select! {
-                () = visit.session.closed() => break,
-                () = visit.closed.cancelled() => break,
-                () = self.clock.sleep_until(visit.expires_at()) => {
-                    if visit.expires_at() <= self.clock.now() {
+                () = browser_session.session.closed() => break,
+                () = browser_session.closed.cancelled() => break,
+                () = self.clock.sleep_until(browser_session.expires_at()) => {
+                    if browser_session.expires_at() <= self.clock.now() {
                         break;
                     }
                 }
             }
         }
-        visit.closed.cancel();
-        self.sessions.lock().remove(&key);
+        browser_session.closed.cancel();
+        self.sessions.lock().remove(&cookie_hash);
     }
 }
 
@@ -130,17 +130,17 @@ impl BrowserSession {
     }
 
     /// Notes that a form was sent; `None` when it was before.
-    pub(super) fn start_submission(self: &Arc<Self>, form: &str) -> Option<FormSubmission> {
-        let form: String = form.chars().take(64).collect();
-        let mut sent = self.submitted_forms.lock();
-        if sent.contains(&form) {
+    pub(super) fn start_submission(self: &Arc<Self>, form_id: &str) -> Option<FormSubmission> {
+        let form_id: String = form_id.chars().take(64).collect();
+        let mut submitted = self.submitted_forms.lock();
+        if submitted.contains(&form_id) {
             return None;
         }
-        if sent.len() == MAX_REMEMBERED_FORMS {
-            sent.pop_front();
+        if submitted.len() == MAX_REMEMBERED_FORMS {
+            submitted.pop_front();
         }
-        sent.push_back(form.clone());
-        Some(FormSubmission { browser_session: self.clone(), form_id: form, accepted: false })
+        submitted.push_back(form_id.clone());
+        Some(FormSubmission { browser_session: self.clone(), form_id, accepted: false })
     }
 
     /// Ends the visit.
@@ -173,7 +173,7 @@ impl FormSubmission {
 impl Drop for FormSubmission {
     fn drop(&mut self) {
         if !self.accepted {
-            self.browser_session.submitted_forms.lock().retain(|known| *known != self.form_id);
+            self.browser_session.submitted_forms.lock().retain(|submitted| *submitted != self.form_id);
         }
     }
 }
@@ -193,14 +193,16 @@ fn hash_cookie(cookie: &str) -> CookieHash {
 }
 
 /// Closes the visit of the same user that rested longest where there are too many.
-fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, next: &BrowserSession) {
-    let login = next.session.login();
-    let own = open.iter().filter(|(_, visit)| visit.session.login() == login);
-    let own: Vec<(CookieHash, UnixMillis)> = own.map(|(key, visit)| (*key, *visit.last_used.lock())).collect();
-    if own.len() >= MAX_SESSIONS_PER_USER
-        && let Some((key, _)) = own.iter().min_by_key(|(_, seen)| *seen)
-        && let Some(visit) = open.remove(key)
+fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, new_session: &BrowserSession) {
+    let login = new_session.session.login();
+    let sessions_of_user = open.iter().filter(|(_, browser_session)| browser_session.session.login() == login);
+    let sessions_of_user: Vec<(CookieHash, UnixMillis)> = sessions_of_user
+        .map(|(cookie_hash, browser_session)| (*cookie_hash, *browser_session.last_used.lock()))
+        .collect();
+    if sessions_of_user.len() >= MAX_SESSIONS_PER_USER
+        && let Some((cookie_hash, _)) = sessions_of_user.iter().min_by_key(|(_, last_used)| *last_used)
+        && let Some(browser_session) = open.remove(cookie_hash)
     {
-        visit.close();
+        browser_session.close();
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn preview_kind(name: &[u8]) -> PreviewKind {
     match media_type(name) {
         "image/png" | "image/jpeg" | "image/gif" | "image/webp" | "image/avif" | "image/bmp" | "image/x-icon"
         | "image/svg+xml" => PreviewKind::Image,
-        kind if kind.starts_with("text/") => PreviewKind::Text,
+        content_type if content_type.starts_with("text/") => PreviewKind::Text,
         "application/json"
         | "application/xml"
         | "application/javascript"
@@ -64,24 +64,24 @@ pub(super) struct ContentQuery {
 }
 
 /// Sends a file: a picture or text to be looked at, anything else (and what is asked for so) to be kept.
-pub(super) async fn get(uri: Uri, Query(asked): Query<ContentQuery>, caller: ConsoleCaller) -> Result<Response> {
+pub(super) async fn get(uri: Uri, Query(params): Query<ContentQuery>, caller: ConsoleCaller) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let view = caller.view();
     let session = caller.session().clone();
     let name = path.name().ok_or(ConsoleError::NotFound)?;
     let (content, first) = run_blocking(move || FileContent::open(&view, &path)).await?;
-    let look = preview_kind(name.as_bytes());
-    let shown = look != PreviewKind::Other && asked.download.is_none();
-    let kind = match look {
-        PreviewKind::Image if shown => media_type(name.as_bytes()),
-        PreviewKind::Text if shown => "text/plain; charset=utf-8",
+    let preview = preview_kind(name.as_bytes());
+    let is_inline = preview != PreviewKind::Other && params.download.is_none();
+    let content_type = match preview {
+        PreviewKind::Image if is_inline => media_type(name.as_bytes()),
+        PreviewKind::Text if is_inline => "text/plain; charset=utf-8",
         PreviewKind::Image | PreviewKind::Text | PreviewKind::Other => "application/octet-stream",
     };
-    let manner = if shown { "inline" } else { "attachment" };
+    let disposition_type = if is_inline { "inline" } else { "attachment" };
     let disposition =
-        format!("{manner}; filename*=UTF-8''{}", paths::encode_query(name.as_bytes()).replace('/', "%2F"));
+        format!("{disposition_type}; filename*=UTF-8''{}", paths::encode_query(name.as_bytes()).replace('/', "%2F"));
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.reader.entry().size));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(STORED_FILE_CSP));
     headers
@@ -102,14 +102,15 @@ impl FileContent {
     /// Opens a file; returns also its first block.
     fn open(view: &View, path: &TreePath) -> Result<(Self, Bytes)> {
         let reader = view.read(path)?;
-        let left = reader.entry().size;
-        let mut content = Self { reader, offset: 0, remaining: left };
+        let remaining = reader.entry().size;
+        let mut content = Self { reader, offset: 0, remaining };
         let first = content.next_block()?.unwrap_or_default();
         Ok((content, first))
     }
 
     fn next_block(&mut self) -> tree::Result<Option<Bytes>> {
-        let length = usize::try_from(self.remaining).map_or(READ_BLOCK_BYTES, |left| left.min(READ_BLOCK_BYTES));
+        let length =
+            usize::try_from(self.remaining).map_or(READ_BLOCK_BYTES, |remaining| remaining.min(READ_BLOCK_BYTES));
         if length == 0 {
             return Ok(None);
         }

@@ -20,22 +20,22 @@ pub(super) struct ErrorMessage {
 }
 
 #[derive(Template)]
-#[template(path = "fault.html")]
+#[template(path = "error.html")]
 struct ErrorPage {
     frame: PageFrame,
-    said: ErrorMessage,
+    message: ErrorMessage,
 }
 
 /// The page for one who is not signed in.
 #[derive(Template)]
-#[template(path = "fault_alone.html")]
+#[template(path = "signed_out_error.html")]
 struct SignedOutErrorPage {
     assets: &'static AssetUrls,
-    said: ErrorMessage,
+    message: ErrorMessage,
 }
 
 #[derive(Template)]
-#[template(path = "elsewhere.html")]
+#[template(path = "cross_site_link.html")]
 struct CrossSiteLinkPage {
     assets: &'static AssetUrls,
     next: String,
@@ -45,8 +45,8 @@ impl ErrorMessage {
     /// Writes the page, with what stands around the pages of one who is signed in.
     pub(super) fn into_page(self, status: StatusCode, frame: Option<PageFrame>) -> Response {
         let page = match frame {
-            Some(frame) => render_page(status, &ErrorPage { frame, said: self }),
-            None => render_page(status, &SignedOutErrorPage { assets: &ASSET_URLS, said: self }),
+            Some(frame) => render_page(status, &ErrorPage { frame, message: self }),
+            None => render_page(status, &SignedOutErrorPage { assets: &ASSET_URLS, message: self }),
         };
         page.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }

@@ -5,7 +5,7 @@ use axum::extract::Query;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
 use super::guard::{ConsoleCaller, FormFields};
 use super::layout::{ConsoleSection, PageFrame, render_page};
@@ -28,7 +28,7 @@ const OPERATION_LABELS: [(TreeOperation, &str); 9] = [
 
 /// A grant or scope that allows.
 struct ExplainSourceRow {
-    place: String,
+    path: String,
     href: String,
     permission: String,
 }
@@ -44,19 +44,19 @@ struct ExplainAnswer {
 }
 
 impl From<AccessExplanation> for ExplainAnswer {
-    fn from(verdict: AccessExplanation) -> Self {
+    fn from(explanation: AccessExplanation) -> Self {
         let source = |source: &crate::domain::AccessSource| ExplainSourceRow {
-            place: source.path.to_string(),
+            path: source.path.to_string(),
             href: format!("/console/files{}", paths::encode(&source.path)),
             permission: source.scope.permission.to_string(),
         };
         Self {
-            allowed: verdict.allowed,
-            rule: verdict.decided_by.to_string(),
-            needs: verdict.needs.to_string(),
-            by: verdict.by.iter().map(source).collect(),
-            provided: verdict.provided,
-            sentence: verdict.sentence,
+            allowed: explanation.allowed,
+            rule: explanation.decided_by.to_string(),
+            needs: explanation.needs.to_string(),
+            by: explanation.by.iter().map(source).collect(),
+            provided: explanation.provided,
+            sentence: explanation.sentence,
         }
     }
 }
@@ -69,7 +69,7 @@ struct ExplainPage {
     token: String,
     operations: Vec<(&'static str, &'static str)>,
     answer: Option<ExplainAnswer>,
-    fault: Option<String>,
+    error: Option<String>,
 }
 
 impl ExplainPage {
@@ -84,7 +84,7 @@ fn path_field(fields: &FormFields, name: &str) -> Result<Option<TreePath>> {
 
 fn access_query(fields: &FormFields) -> Result<AccessQuery> {
     let operation = fields.parse("op")?.unwrap_or(TreeOperation::Read);
-    let question = AccessQuery {
+    let query = AccessQuery {
         operation,
         path: path_field(fields, "path")?.unwrap_or_default(),
         target: None,
@@ -95,30 +95,30 @@ fn access_query(fields: &FormFields) -> Result<AccessQuery> {
         mime: fields.text("mime").map(str::to_owned),
         tags: fields.parse("tag")?.into_iter().collect(),
     };
-    question.with_target(path_field(fields, "to")?).map_err(|fault| ConsoleError::InvalidForm(fault.to_string()))
+    query.with_target(path_field(fields, "to")?).map_err(|error| ConsoleError::InvalidForm(error.to_string()))
 }
 
 /// Asks, and answers once it was asked.
 pub(super) async fn show(caller: ConsoleCaller, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response> {
     let fields = FormFields::from(pairs);
     let frame = PageFrame::new(&caller, ConsoleSection::Explain);
-    let (tokens, who, own) = (caller.state.tokens.clone(), caller.authority(), caller.session().token());
-    let token = fields.text("token").unwrap_or(own.as_str()).to_owned();
-    let operations = OPERATION_LABELS.iter().map(|(operation, text)| (operation.as_str(), *text)).collect();
-    in_turn(caller.light(), move || {
-        let asked = fields.text("path").is_some();
-        let ask = || -> Result<ExplainAnswer> {
+    let (tokens, principal, own_token) = (caller.state.tokens.clone(), caller.principal(), caller.session().token());
+    let token = fields.text("token").unwrap_or(own_token.as_str()).to_owned();
+    let operations = OPERATION_LABELS.iter().map(|(operation, label)| (operation.as_str(), *label)).collect();
+    run_with_permit(caller.light_permit(), move || {
+        let is_submitted = fields.text("path").is_some();
+        let explain = || -> Result<ExplainAnswer> {
             let id: TokenId =
                 token.parse().map_err(|why: crate::domain::TokenError| ConsoleError::InvalidForm(why.to_string()))?;
-            Ok(tokens.explain(&who, id, &access_query(&fields)?)?.into())
+            Ok(tokens.explain(&principal, id, &access_query(&fields)?)?.into())
         };
-        let answer = asked.then(ask).transpose();
-        let (status, answer, fault) = match answer {
+        let answer = is_submitted.then(explain).transpose();
+        let (status, answer, error) = match answer {
             Ok(answer) => (StatusCode::OK, answer, None),
-            Err(fault) if fault.status().is_server_error() => return Err(fault),
-            Err(fault) => (fault.status(), None, Some(fault.public_message())),
+            Err(error) if error.status().is_server_error() => return Err(error),
+            Err(error) => (error.status(), None, Some(error.public_message())),
         };
-        render_page(status, &ExplainPage { frame, fields, token, operations, answer, fault })
+        render_page(status, &ExplainPage { frame, fields, token, operations, answer, error })
     })
     .await
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 pub(super) use edit::{confirm_delete, create_directory, delete, rename, rename_form};
 
-use super::blocking::on_tree;
+use super::blocking::run_on_tree;
 use super::content::{self, PreviewKind};
 use super::error::{ConsoleError, Result};
 use super::format::{DisplaySize, DisplayTime, format_grouped};
@@ -49,29 +49,29 @@ struct PathBreadcrumb {
 struct DirectoryEntryRow {
     name: String,
     href: String,
-    folder: bool,
-    picture: bool,
+    is_directory: bool,
+    is_image: bool,
     size: String,
-    changed: Option<DisplayTime>,
+    modified: Option<DisplayTime>,
     permission: Permission,
     rename: Option<String>,
     delete: Option<String>,
 }
 
 #[derive(Template)]
-#[template(path = "folder.html")]
+#[template(path = "directory.html")]
 struct DirectoryPage {
     frame: PageFrame,
     title: String,
     crumbs: Vec<PathBreadcrumb>,
-    place: String,
+    url_path: String,
     permission: Permission,
     rows: Vec<DirectoryEntryRow>,
     count: String,
     find: String,
-    previous: Option<String>,
-    next: Option<String>,
-    changes: bool,
+    previous_page: Option<String>,
+    next_page: Option<String>,
+    writable: bool,
 }
 
 #[derive(Template)]
@@ -80,27 +80,27 @@ struct FilePage {
     frame: PageFrame,
     title: String,
     crumbs: Vec<PathBreadcrumb>,
-    place: String,
+    url_path: String,
     size: String,
     bytes: String,
-    changed: DisplayTime,
+    modified: DisplayTime,
     kind: &'static str,
     permission: Permission,
-    picture: bool,
+    is_image: bool,
     text: Option<String>,
-    cut: bool,
-    removable: bool,
+    truncated: bool,
+    is_removable: bool,
 }
 
 /// Shows a folder or a file.
-pub(super) async fn show(caller: ConsoleCaller, Query(asked): Query<DirectoryQuery>, uri: Uri) -> Result<Response> {
+pub(super) async fn show(caller: ConsoleCaller, Query(params): Query<DirectoryQuery>, uri: Uri) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Files);
     let (view, now) = (caller.view(), caller.state.auth.now());
-    on_tree(view, move |view| {
+    run_on_tree(view, move |view| {
         let entry = view.stat(&path)?;
         if entry.is_directory() {
-            render_page(StatusCode::OK, &directory_page(frame, view, &path, &entry, &asked, now)?)
+            render_page(StatusCode::OK, &directory_page(frame, view, &path, &entry, &params, now)?)
         } else {
             render_page(StatusCode::OK, &file_page(frame, view, &path, &entry, now)?)
         }
@@ -113,63 +113,63 @@ fn directory_page(
     view: &View,
     path: &TreePath,
     entry: &Entry,
-    asked: &DirectoryQuery,
+    params: &DirectoryQuery,
     now: UnixMillis,
 ) -> Result<DirectoryPage> {
-    let from = match (&asked.after, &asked.before) {
+    let start = match (&params.after, &params.before) {
         (Some(after), _) => PageStart::After(entry_page::parse_cursor(after)?),
         (None, Some(before)) => PageStart::Before(entry_page::parse_cursor(before)?),
         (None, None) => PageStart::Beginning,
     };
-    let find = asked.find.as_deref().unwrap_or_default().trim().to_owned();
-    let block = EntryPage::from_listing(view.list(path, true)?, &from, &find, ENTRIES_PER_PAGE)?;
-    let base = format!("/console/files{}", paths::encode(path));
-    let sought =
+    let find = params.find.as_deref().unwrap_or_default().trim().to_owned();
+    let page = EntryPage::from_listing(view.list(path, true)?, &start, &find, ENTRIES_PER_PAGE)?;
+    let base_url = format!("/console/files{}", paths::encode(path));
+    let find_param =
         if find.is_empty() { String::new() } else { format!("&find={}", paths::encode_query(find.as_bytes())) };
-    let turn = |name: &str, entry: Option<&Entry>| {
+    let page_url = |name: &str, entry: Option<&Entry>| {
         entry.map(|entry| {
-            format!("{base}?{name}={}{sought}", paths::encode_query(entry_page::write_cursor(entry).as_bytes()))
+            format!("{base_url}?{name}={}{find_param}", paths::encode_query(entry_page::write_cursor(entry).as_bytes()))
         })
     };
-    let changes = entry.permission.allows(Permission::W);
+    let writable = entry.permission.allows(Permission::W);
     Ok(DirectoryPage {
         frame,
         title: page_title(path),
         crumbs: breadcrumbs(path),
-        place: paths::encode(path),
+        url_path: paths::encode(path),
         permission: entry.permission,
-        count: format_grouped(block.total),
-        previous: turn("before", block.entries.first().filter(|_| block.has_previous)),
-        next: turn("after", block.entries.last().filter(|_| block.has_next)),
-        rows: block.entries.iter().filter_map(|entry| entry_row(path, entry, changes, now)).collect(),
+        count: format_grouped(page.total),
+        previous_page: page_url("before", page.entries.first().filter(|_| page.has_previous)),
+        next_page: page_url("after", page.entries.last().filter(|_| page.has_next)),
+        rows: page.entries.iter().filter_map(|entry| entry_row(path, entry, writable, now)).collect(),
         find,
-        changes,
+        writable,
     })
 }
 
-fn entry_row(folder: &TreePath, entry: &Entry, changes: bool, now: UnixMillis) -> Option<DirectoryEntryRow> {
+fn entry_row(parent: &TreePath, entry: &Entry, writable: bool, now: UnixMillis) -> Option<DirectoryEntryRow> {
     let name = entry.valid_name()?;
-    let at = paths::encode(&folder.child(&name));
-    let known = entry.permission != Permission::NONE;
+    let url_path = paths::encode(&parent.child(&name));
+    let is_accessible = entry.permission != Permission::NONE;
     Some(DirectoryEntryRow {
         name: name.to_string(),
-        href: format!("/console/files{at}"),
-        folder: entry.is_directory(),
-        picture: content::preview_kind(name.as_bytes()) == PreviewKind::Image,
+        href: format!("/console/files{url_path}"),
+        is_directory: entry.is_directory(),
+        is_image: content::preview_kind(name.as_bytes()) == PreviewKind::Image,
         size: if entry.is_directory() { String::new() } else { DisplaySize(entry.size).to_string() },
-        changed: known.then(|| DisplayTime::from_file_time(entry.modified, now)),
+        modified: is_accessible.then(|| DisplayTime::from_file_time(entry.modified, now)),
         permission: entry.permission,
-        rename: changes.then(|| format!("/console/rename{at}")),
-        delete: changes.then(|| format!("/console/delete{at}")),
+        rename: writable.then(|| format!("/console/rename{url_path}")),
+        delete: writable.then(|| format!("/console/delete{url_path}")),
     })
 }
 
 fn file_page(frame: PageFrame, view: &View, path: &TreePath, entry: &Entry, now: UnixMillis) -> Result<FilePage> {
-    let look = content::preview_kind(&entry.name);
+    let preview = content::preview_kind(&entry.name);
     let readable = entry.permission.allows(Permission::R);
-    let (text, cut) = match look {
+    let (text, truncated) = match preview {
         PreviewKind::Image => (None, false),
-        PreviewKind::Text | PreviewKind::Other if readable => text_preview(view, path, look)?,
+        PreviewKind::Text | PreviewKind::Other if readable => text_preview(view, path, preview)?,
         PreviewKind::Text | PreviewKind::Other => (None, false),
     };
     let parent = path.parent().unwrap_or_default();
@@ -177,21 +177,21 @@ fn file_page(frame: PageFrame, view: &View, path: &TreePath, entry: &Entry, now:
         frame,
         title: page_title(path),
         crumbs: breadcrumbs(path),
-        place: paths::encode(path),
+        url_path: paths::encode(path),
         size: DisplaySize(entry.size).to_string(),
         bytes: format_grouped(usize::try_from(entry.size).unwrap_or(usize::MAX)),
-        changed: DisplayTime::from_file_time(entry.modified, now),
+        modified: DisplayTime::from_file_time(entry.modified, now),
         kind: content::media_type(&entry.name),
         permission: entry.permission,
-        picture: readable && look == PreviewKind::Image,
+        is_image: readable && preview == PreviewKind::Image,
         text,
-        cut,
-        removable: view.stat(&parent).is_ok_and(|folder| folder.permission.allows(Permission::W)),
+        truncated,
+        is_removable: view.stat(&parent).is_ok_and(|parent| parent.permission.allows(Permission::W)),
     })
 }
 
 /// Reads the beginning of a file that may be text; tells whether there is more of it.
-fn text_preview(view: &View, path: &TreePath, look: PreviewKind) -> Result<(Option<String>, bool)> {
+fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(Option<String>, bool)> {
     let reader = match view.read(path) {
         Err(tree::Error::Forbidden) => return Ok((None, false)),
         other => other?,
@@ -199,28 +199,28 @@ fn text_preview(view: &View, path: &TreePath, look: PreviewKind) -> Result<(Opti
     let mut buffer = vec![0; PREVIEW_TEXT_BYTES];
     let count = reader.read_at(&mut buffer, 0)?;
     buffer.truncate(count);
-    let cut = reader.entry().size > count as u64;
+    let truncated = reader.entry().size > count as u64;
     if buffer.contains(&0) {
         return Ok((None, false));
     }
     let text = match std::str::from_utf8(&buffer) {
         Ok(text) => text.to_owned(),
         // The cut may have gone through a character.
-        Err(error) if cut && buffer.len() - error.valid_up_to() < 4 => {
+        Err(error) if truncated && buffer.len() - error.valid_up_to() < 4 => {
             String::from_utf8_lossy(&buffer[..error.valid_up_to()]).into_owned()
         }
-        Err(_) if look == PreviewKind::Text => String::from_utf8_lossy(&buffer).into_owned(),
+        Err(_) if preview == PreviewKind::Text => String::from_utf8_lossy(&buffer).into_owned(),
         Err(_) => return Ok((None, false)),
     };
-    Ok((Some(escape_control_characters(&text)), cut))
+    Ok((Some(escape_control_characters(&text)), truncated))
 }
 
 /// Shows control characters, and those that turn the direction of writing, as escapes.
 fn escape_control_characters(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || turns {
+        let is_bidi_control = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || is_bidi_control {
             // Writing to a string does not fail.
             let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
         } else {
@@ -236,11 +236,14 @@ fn page_title(path: &TreePath) -> String {
 
 /// Returns the way to a path, from the root to itself.
 fn breadcrumbs(path: &TreePath) -> Vec<PathBreadcrumb> {
-    let mut at = TreePath::root();
+    let mut ancestor = TreePath::root();
     let mut crumbs = vec![PathBreadcrumb { name: "Files".to_owned(), href: "/console/files".to_owned() }];
     for name in path.names() {
-        at = at.child(&name);
-        crumbs.push(PathBreadcrumb { name: name.to_string(), href: format!("/console/files{}", paths::encode(&at)) });
+        ancestor = ancestor.child(&name);
+        crumbs.push(PathBreadcrumb {
+            name: name.to_string(),
+            href: format!("/console/files{}", paths::encode(&ancestor)),
+        });
     }
     crumbs
 }

@@ -19,30 +19,30 @@ pub(super) struct DisplayTime {
 
 impl DisplayTime {
     /// Tells of an instant as seen from `now`.
-    pub(super) fn new(at: UnixMillis, now: UnixMillis) -> Self {
-        let iso = at.to_string();
+    pub(super) fn new(time: UnixMillis, now: UnixMillis) -> Self {
+        let iso = time.to_string();
         let exact = iso.replace('T', " ").replace('Z', " UTC");
-        let words = match (at.saturating_duration_since(now), now.saturating_duration_since(at)) {
-            (Duration::ZERO, past) if past < Duration::from_secs(5) => "just now".to_owned(),
-            (Duration::ZERO, past) => format!("{} ago", format_duration(past)),
-            (ahead, _) => format!("in {}", format_duration(ahead)),
+        let words = match (time.saturating_duration_since(now), now.saturating_duration_since(time)) {
+            (Duration::ZERO, elapsed) if elapsed < Duration::from_secs(5) => "just now".to_owned(),
+            (Duration::ZERO, elapsed) => format!("{} ago", format_duration(elapsed)),
+            (remaining, _) => format!("in {}", format_duration(remaining)),
         };
         Self { iso, exact, words }
     }
 
     /// Tells of a file's time.
-    pub(super) fn from_file_time(at: Timestamp, now: UnixMillis) -> Self {
-        Self::new(UnixMillis::from_millis(at.seconds.saturating_mul(1000)), now)
+    pub(super) fn from_file_time(time: Timestamp, now: UnixMillis) -> Self {
+        Self::new(UnixMillis::from_millis(time.seconds.saturating_mul(1000)), now)
     }
 }
 
 /// Writes a span of time in its largest whole unit: `3 days`.
-pub(super) fn format_duration(span: Duration) -> String {
+pub(super) fn format_duration(duration: Duration) -> String {
     let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
-    let seconds = span.as_secs();
+    let seconds = duration.as_secs();
     // Up to two of a unit are told in the next smaller one, so that "in 1 day" never stands for 47 hours.
-    let fit = units.into_iter().find(|(size, _)| seconds >= 2 * size);
-    let (size, unit) = fit.unwrap_or((1, "second"));
+    let fitting_unit = units.into_iter().find(|(size, _)| seconds >= 2 * size);
+    let (size, unit) = fitting_unit.unwrap_or((1, "second"));
     let count = seconds / size;
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
@@ -84,14 +84,14 @@ pub(super) fn role_description(name: &str) -> &'static str {
 /// A number with its thousands set apart: `10,000`.
 pub(super) fn format_grouped(number: usize) -> String {
     let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
         }
-        out.push(digit);
+        grouped.push(digit);
     }
-    out
+    grouped
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, header};
 
 use super::ConsoleState;
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::browser_sessions::BrowserSession;
 use super::error::{ConsoleError, Result};
 use crate::auth::{Session, TooMuchWork, WorkPermit};
@@ -41,18 +41,20 @@ impl ConsoleCaller {
     }
 
     /// Returns who asks, for the rooms that decide what is theirs to ask.
-    pub(super) fn authority(&self) -> Principal {
+    pub(super) fn principal(&self) -> Principal {
         Principal::Session(self.session().clone())
     }
 
     /// Waits for a turn of a call of the store.
-    pub(super) fn light(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
+    pub(super) fn light_permit(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
         async move { session.light_turn().await }
     }
 
     /// Waits for a turn of ending what lets somebody in.
-    pub(super) fn revoking(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
+    pub(super) fn revocation_permit(
+        &self,
+    ) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
         async move { session.revoking_turn().await }
     }
@@ -110,7 +112,7 @@ impl FormFields {
         T::Err: std::fmt::Display,
     {
         self.text(name)
-            .map(|text| text.parse().map_err(|why: T::Err| ConsoleError::InvalidForm(why.to_string())))
+            .map(|text| text.parse().map_err(|error: T::Err| ConsoleError::InvalidForm(error.to_string())))
             .transpose()
     }
 }
@@ -124,20 +126,20 @@ impl From<Vec<(String, String)>> for FormFields {
 impl FromRequestParts<Arc<ConsoleState>> for ConsoleCaller {
     type Rejection = ConsoleError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<Self> {
-        let origin = request_origin(parts)?;
-        let stranger = || match (parts.method == Method::GET).then(|| parts.uri.clone()) {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<Self> {
+        let source = request_origin(parts)?;
+        let not_signed_in = || match (parts.method == Method::GET).then(|| parts.uri.clone()) {
             Some(next) if is_cross_site_link(&parts.headers) => ConsoleError::CrossSiteLink { next },
             next => ConsoleError::NotSignedIn { next },
         };
-        let visit = find_browser_session(shared, origin, &parts.headers).await?.ok_or_else(stranger)?;
-        ConnectionHandle::notify_authenticated(&parts.extensions, visit.session())?;
-        visit.session().record_use();
+        let browser_session = find_browser_session(state, source, &parts.headers).await?.ok_or_else(not_signed_in)?;
+        ConnectionHandle::notify_authenticated(&parts.extensions, browser_session.session())?;
+        browser_session.session().record_use();
         Ok(Self {
             public_address: public_address(&parts.extensions),
-            is_encrypted: origin.encrypted,
-            browser_session: visit,
-            state: shared.clone(),
+            is_encrypted: source.encrypted,
+            browser_session,
+            state: state.clone(),
         })
     }
 }
@@ -145,21 +147,21 @@ impl FromRequestParts<Arc<ConsoleState>> for ConsoleCaller {
 impl FromRequestParts<Arc<ConsoleState>> for ScriptRequest {
     type Rejection = ConsoleError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<Self> {
         require_same_origin(&parts.extensions, &parts.headers)?;
-        let caller = ConsoleCaller::from_request_parts(parts, shared).await?;
-        let csrf = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if caller.browser_session.is_csrf_token(csrf) { Ok(Self(caller)) } else { Err(ConsoleError::CrossSite) }
+        let caller = ConsoleCaller::from_request_parts(parts, state).await?;
+        let csrf_token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if caller.browser_session.is_csrf_token(csrf_token) { Ok(Self(caller)) } else { Err(ConsoleError::CrossSite) }
     }
 }
 
 impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
     type Rejection = ConsoleError;
 
-    async fn from_request(request: Request, shared: &Arc<ConsoleState>) -> Result<Self> {
+    async fn from_request(request: Request, state: &Arc<ConsoleState>) -> Result<Self> {
         require_same_origin(request.extensions(), request.headers())?;
         let (mut parts, body) = request.into_parts();
-        let caller = ConsoleCaller::from_request_parts(&mut parts, shared).await?;
+        let caller = ConsoleCaller::from_request_parts(&mut parts, state).await?;
         let fields = read_form(Request::from_parts(parts, body)).await?;
         if caller.browser_session.is_csrf_token(fields.text("csrf").unwrap_or_default()) {
             Ok(Self { caller, fields })
@@ -176,8 +178,8 @@ impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
 pub(super) async fn read_form(request: Request) -> Result<FormFields> {
     match Form::<Vec<(String, String)>>::from_request(request, &()).await {
         Ok(Form(pairs)) => Ok(FormFields(pairs)),
-        Err(why) if RequestBodyError::is_too_slow(&why) => Err(ConsoleError::TooSlow),
-        Err(why) => Err(ConsoleError::InvalidForm(why.body_text())),
+        Err(rejection) if RequestBodyError::is_too_slow(&rejection) => Err(ConsoleError::TooSlow),
+        Err(rejection) => Err(ConsoleError::InvalidForm(rejection.body_text())),
     }
 }
 
@@ -186,8 +188,8 @@ pub(super) async fn read_form(request: Request) -> Result<FormFields> {
 /// # Errors
 /// [`ConsoleError::CrossSite`].
 pub(super) fn require_same_origin(extensions: &Extensions, headers: &HeaderMap) -> Result<()> {
-    let origin = extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)?;
-    if is_cross_origin(&public_address(extensions), origin.encrypted, headers) {
+    let source = extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)?;
+    if is_cross_origin(&public_address(extensions), source.encrypted, headers) {
         Err(ConsoleError::CrossSite)
     } else {
         Ok(())
@@ -205,30 +207,34 @@ fn is_cross_site_link(headers: &HeaderMap) -> bool {
 /// # Errors
 /// [`ConsoleError::TooMuchWork`].
 pub(super) async fn find_browser_session(
-    shared: &ConsoleState,
-    origin: RequestSource,
+    state: &ConsoleState,
+    source: RequestSource,
     headers: &HeaderMap,
 ) -> Result<Option<Arc<BrowserSession>>> {
-    let found = session_cookie(headers, origin.encrypted).and_then(|cookie| shared.browser_sessions.find(cookie));
+    let found = session_cookie(headers, source.encrypted).and_then(|cookie| state.browser_sessions.find(cookie));
     // The cookie stands for a token, and so holds only where the token was shown.
-    let Some(visit) = found.filter(|visit| peer(origin, headers) == *visit.session().peer()) else { return Ok(None) };
-    let session = visit.session().clone();
-    let turn = visit.session().clone();
+    let Some(browser_session) =
+        found.filter(|browser_session| peer(source, headers) == *browser_session.session().peer())
+    else {
+        return Ok(None);
+    };
+    let session = browser_session.session().clone();
+    let permit_session = browser_session.session().clone();
     // In a turn of revoking: the form that revokes passes here first.
-    match in_turn(async move { turn.revoking_turn().await }, move || Ok(session.revalidate())).await {
-        Ok(Ok(_)) => Ok(Some(visit)),
-        Err(ConsoleError::TooMuchWork(full)) => Err(full.into()),
+    match run_with_permit(async move { permit_session.revoking_turn().await }, move || Ok(session.revalidate())).await {
+        Ok(Ok(_)) => Ok(Some(browser_session)),
+        Err(ConsoleError::TooMuchWork(error)) => Err(error.into()),
         Ok(Err(_)) | Err(_) => {
-            visit.close();
+            browser_session.close();
             Ok(None)
         }
     }
 }
 
 /// Returns who is at the door.
-pub(super) fn peer(origin: RequestSource, headers: &HeaderMap) -> Peer {
+pub(super) fn peer(source: RequestSource, headers: &HeaderMap) -> Peer {
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Peer { protocol: Protocol::Api, address: origin.address, user_agent }
+    Peer { protocol: Protocol::Api, address: source.address, user_agent }
 }
 
 /// Returns where a request came from.
@@ -246,8 +252,8 @@ pub(super) fn public_address(extensions: &Extensions) -> PublicAddress {
 
 fn session_cookie(headers: &HeaderMap, encrypted: bool) -> Option<&str> {
     let (name, _) = session_cookie_name(encrypted);
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+    let cookie_headers = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    cookie_headers.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]

@@ -40,9 +40,9 @@ pub(super) struct NavigationLink {
     /// Its icon, as SVG.
     pub(super) icon: &'static str,
     /// Whether a new group begins with it.
-    pub(super) gap: bool,
+    pub(super) starts_group: bool,
     /// Whether the page belongs to it.
-    pub(super) here: bool,
+    pub(super) is_current: bool,
 }
 
 /// What stands around a page of a caller who is signed in.
@@ -54,7 +54,7 @@ pub(super) struct PageFrame {
     /// With which token.
     pub(super) token: String,
     /// When that dies unless it is used before.
-    pub(super) ends: DisplayTime,
+    pub(super) expires: DisplayTime,
     /// What forms carry.
     pub(super) csrf: String,
     /// The parts of the console that the caller is offered.
@@ -63,36 +63,44 @@ pub(super) struct PageFrame {
 
 impl PageFrame {
     /// Frames a page.
-    pub(super) fn new(caller: &ConsoleCaller, part: ConsoleSection) -> Self {
-        Self::for_browser_session(&caller.state, &caller.browser_session, Some(part))
+    pub(super) fn new(caller: &ConsoleCaller, section: ConsoleSection) -> Self {
+        Self::for_browser_session(&caller.state, &caller.browser_session, Some(section))
     }
 
     /// Frames a page of a visit that belongs to a part of the console, or to none.
     pub(super) fn for_browser_session(
-        shared: &ConsoleState,
-        visit: &BrowserSession,
-        part: Option<ConsoleSection>,
+        state: &ConsoleState,
+        browser_session: &BrowserSession,
+        section: Option<ConsoleSection>,
     ) -> Self {
-        let session = visit.session();
-        let has = |role: Role| session.roles().is_ok_and(|roles| roles.includes(role));
-        let kept = [
+        let session = browser_session.session();
+        let has_role = |role: Role| session.roles().is_ok_and(|roles| roles.includes(role));
+        let sections_by_role = [
             (ConsoleSection::Users, Role::ManageUsers),
             (ConsoleSection::Policy, Role::ManagePolicy),
             (ConsoleSection::Audit, Role::ReadAudit),
         ];
-        let kept = kept.into_iter().filter(|(_, role)| has(*role)).map(|(own, _)| own);
-        let own = [ConsoleSection::Tokens, ConsoleSection::Files, ConsoleSection::Sessions, ConsoleSection::Explain];
-        let link = |(at, own_part): (usize, ConsoleSection)| {
-            let (href, text, icon) = own_part.navigation();
-            NavigationLink { href, text, icon, gap: at == own.len(), here: Some(own_part) == part }
+        let sections_by_role =
+            sections_by_role.into_iter().filter(|(_, role)| has_role(*role)).map(|(section, _)| section);
+        let sections_of_everybody =
+            [ConsoleSection::Tokens, ConsoleSection::Files, ConsoleSection::Sessions, ConsoleSection::Explain];
+        let link = |(index, linked): (usize, ConsoleSection)| {
+            let (href, text, icon) = linked.navigation();
+            NavigationLink {
+                href,
+                text,
+                icon,
+                starts_group: index == sections_of_everybody.len(),
+                is_current: Some(linked) == section,
+            }
         };
         Self {
             assets: &ASSET_URLS,
             login: session.login().to_string(),
             token: session.token().to_string(),
-            ends: DisplayTime::new(session.deadline(), shared.auth.now()),
-            csrf: visit.csrf_token().to_owned(),
-            links: own.into_iter().chain(kept).enumerate().map(link).collect(),
+            expires: DisplayTime::new(session.deadline(), state.auth.now()),
+            csrf: browser_session.csrf_token().to_owned(),
+            links: sections_of_everybody.into_iter().chain(sections_by_role).enumerate().map(link).collect(),
         }
     }
 }
@@ -105,7 +113,7 @@ impl ConsoleSection {
             ConsoleSection::Files => ("/console/files", "Files", include_str!("templates/icons/folder.svg")),
             ConsoleSection::Sessions => ("/console/sessions", "Sessions", include_str!("templates/icons/live.svg")),
             ConsoleSection::Explain => ("/console/explain", "Explain", include_str!("templates/icons/explain.svg")),
-            ConsoleSection::Users => ("/console/people", "People", include_str!("templates/icons/people.svg")),
+            ConsoleSection::Users => ("/console/people", "People", include_str!("templates/icons/users.svg")),
             ConsoleSection::Policy => ("/console/policy", "Policy", include_str!("templates/icons/policy.svg")),
             ConsoleSection::Audit => ("/console/audit", "Audit", include_str!("templates/icons/audit.svg")),
         }

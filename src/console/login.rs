@@ -27,8 +27,8 @@ struct SignInPage<'a> {
     assets: &'a AssetUrls,
     login: String,
     next: String,
-    fault: Option<String>,
-    open: bool,
+    error: Option<String>,
+    is_confidential: bool,
 }
 
 /// What the address of the page asks for.
@@ -43,62 +43,68 @@ pub(super) async fn redirect_to_tokens(_: ConsoleCaller) -> Redirect {
 }
 
 /// Asks for user name and token.
-pub(super) async fn sign_in_form(Query(asked): Query<SignInQuery>, request: Request) -> Result<Response> {
+pub(super) async fn sign_in_form(Query(params): Query<SignInQuery>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let open = guard::request_origin(&parts)?.is_confidential();
-    let fault = (!open).then(|| UNENCRYPTED_CONNECTION_MESSAGE.to_owned());
+    let is_confidential = guard::request_origin(&parts)?.is_confidential();
+    let error = (!is_confidential).then(|| UNENCRYPTED_CONNECTION_MESSAGE.to_owned());
     let page = SignInPage {
         assets: &ASSET_URLS,
         login: String::new(),
-        next: local_redirect_target(asked.next.as_deref().unwrap_or_default()),
-        fault,
-        open,
+        next: local_redirect_target(params.next.as_deref().unwrap_or_default()),
+        error,
+        is_confidential,
     };
     render_page(StatusCode::OK, &page)
 }
 
 /// Takes user name and token.
-pub(super) async fn sign_in(State(shared): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
+pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
     guard::require_same_origin(request.extensions(), request.headers())?;
     let (parts, body) = request.into_parts();
-    let origin = guard::request_origin(&parts)?;
-    let peer = guard::peer(origin, &parts.headers);
+    let source = guard::request_origin(&parts)?;
+    let peer = guard::peer(source, &parts.headers);
     let extensions = parts.extensions.clone();
     let fields = guard::read_form(Request::from_parts(parts, body)).await?;
     let login = fields.text("login").unwrap_or_default().to_owned();
     let next = local_redirect_target(fields.text("next").unwrap_or_default());
-    let again = |status, fault: String, open| {
+    let retry_page = |status, error: String, is_confidential| {
         render_page(
             status,
-            &SignInPage { assets: &ASSET_URLS, login: login.clone(), next: next.clone(), fault: Some(fault), open },
+            &SignInPage {
+                assets: &ASSET_URLS,
+                login: login.clone(),
+                next: next.clone(),
+                error: Some(error),
+                is_confidential,
+            },
         )
     };
-    if !origin.is_confidential() {
-        return again(StatusCode::FORBIDDEN, UNENCRYPTED_CONNECTION_MESSAGE.to_owned(), false);
+    if !source.is_confidential() {
+        return retry_page(StatusCode::FORBIDDEN, UNENCRYPTED_CONNECTION_MESSAGE.to_owned(), false);
     }
     let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
-    let session = match shared.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
+    let session = match state.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
         Ok(session) => session,
         Err(AuthError::Store(error)) => return Err(error.into()),
         Err(refusal) => {
-            let text = ConsoleError::Authentication(refusal);
-            return again(text.status(), text.public_message(), true);
+            let refusal = ConsoleError::Authentication(refusal);
+            return retry_page(refusal.status(), refusal.public_message(), true);
         }
     };
     ConnectionHandle::notify_authenticated(&extensions, &session)?;
     session.record_use();
-    let Ok(cookie) = shared.browser_sessions.open(session.clone())? else { return Err(AuthError::Busy.into()) };
+    let Ok(cookie) = state.browser_sessions.open(session.clone())? else { return Err(AuthError::Busy.into()) };
     let mut response = Redirect::to(&next).into_response();
-    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header(&cookie, origin.encrypted)?);
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header(&cookie, source.encrypted)?);
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
 
 /// Ends the visit, and with it the session.
-pub(super) async fn sign_out(sent: SubmittedForm) -> Result<Response> {
-    sent.caller.browser_session.close();
+pub(super) async fn sign_out(submitted: SubmittedForm) -> Result<Response> {
+    submitted.caller.browser_session.close();
     let mut response = Redirect::to("/console/sign-in").into_response();
-    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header("", sent.caller.is_encrypted)?);
+    response.headers_mut().insert(header::SET_COOKIE, set_cookie_header("", submitted.caller.is_encrypted)?);
     Ok(response)
 }
 
@@ -106,21 +112,21 @@ pub(super) async fn sign_out(sent: SubmittedForm) -> Result<Response> {
 fn set_cookie_header(value: &str, encrypted: bool) -> Result<HeaderValue> {
     let (name, path) = session_cookie_name(encrypted);
     let secure = if encrypted { "; Secure" } else { "" };
-    let gone = if value.is_empty() { "; Max-Age=0" } else { "" };
-    let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{gone}");
+    let expiry = if value.is_empty() { "; Max-Age=0" } else { "" };
+    let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{expiry}");
     HeaderValue::try_from(cookie).map_err(|_| ConsoleError::Internal)
 }
 
 /// Returns the page of this console that an address names; its first one for any other address.
 fn local_redirect_target(next: &str) -> String {
-    let named = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
-    let inside = named.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dot_segment));
-    inside.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
+    let local_uri = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
+    let safe_uri = local_uri.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dot_segment));
+    safe_uri.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
 }
 
 /// Tells whether browsers take a part of a path for the directory itself or the one above (URL standard, section 4.4).
-fn is_dot_segment(part: &str) -> bool {
-    matches!(&*percent_decode_str(part).collect::<Vec<u8>>(), b"." | b"..")
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(&*percent_decode_str(segment).collect::<Vec<u8>>(), b"." | b"..")
 }
 
 #[cfg(test)]

@@ -73,26 +73,29 @@ impl Console {
     /// Shows tokens and a tree to callers that `auth` proves. `sftp` is where SFTP is answered, for
     /// the set-ups of clients.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
-        let shared = Arc::new(ConsoleState {
+        let state = Arc::new(ConsoleState {
             tree,
             auth,
             tokens,
             browser_sessions: BrowserSessions::new(clock),
             sftp_address: sftp,
         });
-        Self { router: router().with_state(shared.clone()), state: shared }
+        Self { router: router().with_state(state.clone()), state }
     }
 
     /// Answers one request.
-    pub async fn handle(&self, mut request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
-        request.extensions_mut().insert(origin);
+    pub async fn handle(&self, mut request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
+        request.extensions_mut().insert(source);
         let headers = request.headers().clone();
         // The router never fails.
         let Ok(mut response) = self.router.clone().call(request).await;
-        if let Some(said) = response.extensions_mut().remove::<ErrorMessage>() {
-            let visit = guard::find_browser_session(&self.state, origin, &headers).await;
-            let frame = visit.ok().flatten().map(|visit| PageFrame::for_browser_session(&self.state, &visit, None));
-            response = said.into_page(response.status(), frame);
+        if let Some(message) = response.extensions_mut().remove::<ErrorMessage>() {
+            let browser_session = guard::find_browser_session(&self.state, source, &headers).await;
+            let frame = browser_session
+                .ok()
+                .flatten()
+                .map(|browser_session| PageFrame::for_browser_session(&self.state, &browser_session, None));
+            response = message.into_page(response.status(), frame);
         }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
         set_security_headers(response.headers_mut());

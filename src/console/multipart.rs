@@ -46,8 +46,9 @@ impl MultipartForm {
     /// # Errors
     /// [`ConsoleError::InvalidForm`] for what is no such form.
     pub(super) fn boundary_from_headers(headers: &HeaderMap) -> Result<String> {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let boundary = parse_boundary(kind)
+        let content_type =
+            headers.get(header::CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok()).unwrap_or_default();
+        let boundary = parse_boundary(content_type)
             .ok_or_else(|| ConsoleError::InvalidForm("a form with files was expected".to_owned()))?;
         Ok(boundary.to_owned())
     }
@@ -74,7 +75,7 @@ impl MultipartForm {
     pub(super) async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.parser.next_event()? {
-                MultipartEvent::Chunk(piece) => return Ok(Some(piece)),
+                MultipartEvent::Chunk(chunk) => return Ok(Some(chunk)),
                 MultipartEvent::Part(_) | MultipartEvent::PartEnd | MultipartEvent::FormEnd => return Ok(None),
                 MultipartEvent::NeedsInput => self.read_more().await?,
             }
@@ -85,11 +86,11 @@ impl MultipartForm {
     ///
     /// # Errors
     /// As [`MultipartForm::next_part`].
-    pub(super) async fn read_text(&mut self, most: usize) -> Result<String> {
+    pub(super) async fn read_text(&mut self, max_bytes: usize) -> Result<String> {
         let mut text = Vec::new();
-        while let Some(piece) = self.read_chunk().await? {
-            text.extend_from_slice(&piece);
-            if text.len() > most {
+        while let Some(chunk) = self.read_chunk().await? {
+            text.extend_from_slice(&chunk);
+            if text.len() > max_bytes {
                 return Err(malformed_form());
             }
         }
@@ -97,8 +98,8 @@ impl MultipartForm {
     }
 
     async fn read_more(&mut self) -> Result<()> {
-        let data = read_body_chunk(&mut self.body).await?.ok_or_else(truncated_upload)?;
-        self.parser.push(&data);
+        let chunk = read_body_chunk(&mut self.body).await?.ok_or_else(truncated_upload)?;
+        self.parser.push(&chunk);
         Ok(())
     }
 }
@@ -110,12 +111,12 @@ impl MultipartForm {
 pub(super) async fn read_body_chunk(body: &mut Body) -> Result<Option<Bytes>> {
     loop {
         let frame = tokio::time::timeout(BODY_READ_TIMEOUT, body.frame()).await.map_err(|_| ConsoleError::TooSlow)?;
-        let unread = |error: axum::Error| {
+        let read_error = |error: axum::Error| {
             if RequestBodyError::is_too_slow(&error) { ConsoleError::TooSlow } else { truncated_upload() }
         };
-        match frame.transpose().map_err(unread)?.map(|frame| frame.into_data()) {
+        match frame.transpose().map_err(read_error)?.map(|frame| frame.into_data()) {
             None => return Ok(None),
-            Some(Ok(piece)) => return Ok(Some(piece)),
+            Some(Ok(chunk)) => return Ok(Some(chunk)),
             // Trailers.
             Some(Err(_)) => {}
         }
@@ -132,8 +133,8 @@ fn malformed_form() -> ConsoleError {
 }
 
 /// Reads the boundary that a media type names.
-fn parse_boundary(kind: &str) -> Option<&str> {
-    let (essence, parameters) = kind.split_once(';')?;
+fn parse_boundary(content_type: &str) -> Option<&str> {
+    let (essence, parameters) = content_type.split_once(';')?;
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
@@ -180,39 +181,35 @@ enum MultipartEvent {
 impl MultipartParser {
     fn new(boundary: &str) -> Self {
         // The first delimiter has no line before it.
-        let held = BytesMut::from(&b"\r\n"[..]);
-        Self {
-            delimiter: format!("\r\n--{boundary}").into_bytes(),
-            buffer: held,
-            state: MultipartParserState::Preamble,
-        }
+        let buffer = BytesMut::from(&b"\r\n"[..]);
+        Self { delimiter: format!("\r\n--{boundary}").into_bytes(), buffer, state: MultipartParserState::Preamble }
     }
 
-    fn push(&mut self, data: &[u8]) {
+    fn push(&mut self, chunk: &[u8]) {
         if self.state != MultipartParserState::Finished {
-            self.buffer.extend_from_slice(data);
+            self.buffer.extend_from_slice(chunk);
         }
     }
 
     fn next_event(&mut self) -> Result<MultipartEvent> {
         loop {
-            let step = match self.state {
+            let event = match self.state {
                 MultipartParserState::Preamble => self.parse_preamble(),
                 MultipartParserState::Delimiter => self.parse_delimiter()?,
                 MultipartParserState::Headers => self.parse_headers()?,
                 MultipartParserState::Content => Some(self.parse_content()),
                 MultipartParserState::Finished => Some(MultipartEvent::FormEnd),
             };
-            if let Some(step) = step {
-                return Ok(step);
+            if let Some(event) = event {
+                return Ok(event);
             }
         }
     }
 
     fn parse_preamble(&mut self) -> Option<MultipartEvent> {
         match memmem::find(&self.buffer, &self.delimiter) {
-            Some(found) => {
-                let _ = self.buffer.split_to(found + self.delimiter.len());
+            Some(index) => {
+                let _ = self.buffer.split_to(index + self.delimiter.len());
                 self.state = MultipartParserState::Delimiter;
                 None
             }
@@ -238,9 +235,9 @@ impl MultipartParser {
     fn parse_headers(&mut self) -> Result<Option<MultipartEvent>> {
         match memmem::find(&self.buffer, b"\r\n\r\n") {
             Some(end) if end <= PART_HEADER_BYTES => {
-                let head = self.buffer.split_to(end + 4);
+                let headers = self.buffer.split_to(end + 4);
                 self.state = MultipartParserState::Content;
-                Ok(Some(MultipartEvent::Part(parse_part_headers(&head[..end]).ok_or_else(malformed_form)?)))
+                Ok(Some(MultipartEvent::Part(parse_part_headers(&headers[..end]).ok_or_else(malformed_form)?)))
             }
             None if self.buffer.len() <= PART_HEADER_BYTES + 4 => Ok(Some(MultipartEvent::NeedsInput)),
             Some(_) | None => Err(malformed_form()),
@@ -254,7 +251,7 @@ impl MultipartParser {
                 self.state = MultipartParserState::Delimiter;
                 MultipartEvent::PartEnd
             }
-            Some(found) => MultipartEvent::Chunk(self.buffer.split_to(found).freeze()),
+            Some(index) => MultipartEvent::Chunk(self.buffer.split_to(index).freeze()),
             None if self.len_before_delimiter() > 0 => {
                 MultipartEvent::Chunk(self.buffer.split_to(self.len_before_delimiter()).freeze())
             }
@@ -269,14 +266,14 @@ impl MultipartParser {
 }
 
 /// Reads the head of a part.
-fn parse_part_headers(head: &[u8]) -> Option<MultipartPart> {
-    let head = std::str::from_utf8(head).ok()?;
-    let disposition = head.split("\r\n").find_map(|line| {
+fn parse_part_headers(headers: &[u8]) -> Option<MultipartPart> {
+    let headers = std::str::from_utf8(headers).ok()?;
+    let disposition = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
     })?;
-    let (kind, mut rest) = disposition.split_once(';')?;
-    if !kind.trim().eq_ignore_ascii_case("form-data") {
+    let (disposition_type, mut rest) = disposition.split_once(';')?;
+    if !disposition_type.trim().eq_ignore_ascii_case("form-data") {
         return None;
     }
     let (mut name, mut file) = (None, None);
@@ -305,23 +302,23 @@ mod tests {
     const CONTENT_TYPE: &str = "multipart/form-data; boundary=----x42";
 
     fn encode_form(parts: &[(&str, &str)]) -> Vec<u8> {
-        let parts = parts.iter().map(|(head, content)| format!("------x42\r\n{head}\r\n\r\n{content}\r\n"));
+        let parts = parts.iter().map(|(headers, content)| format!("------x42\r\n{headers}\r\n\r\n{content}\r\n"));
         format!("{}------x42--\r\n", parts.collect::<String>()).into_bytes()
     }
 
     /// Reads a form that comes in blocks of a size: each part, and what it holds.
     fn parse_in_blocks(form: &[u8], block: usize) -> Result<Vec<(MultipartPart, Vec<u8>)>> {
-        let mut sieve = MultipartParser::new(parse_boundary(CONTENT_TYPE).expect("a boundary"));
+        let mut parser = MultipartParser::new(parse_boundary(CONTENT_TYPE).expect("a boundary"));
         let (mut blocks, mut parts) = (form.chunks(block), Vec::new());
         loop {
-            match sieve.next_event()? {
-                MultipartEvent::NeedsInput => sieve.push(blocks.next().ok_or_else(truncated_upload)?),
+            match parser.next_event()? {
+                MultipartEvent::NeedsInput => parser.push(blocks.next().ok_or_else(truncated_upload)?),
                 MultipartEvent::Part(part) => parts.push((part, Vec::new())),
-                MultipartEvent::Chunk(piece) => parts.last_mut().expect("a part").1.extend_from_slice(&piece),
+                MultipartEvent::Chunk(chunk) => parts.last_mut().expect("a part").1.extend_from_slice(&chunk),
                 MultipartEvent::PartEnd => {}
                 MultipartEvent::FormEnd => return Ok(parts),
             }
-            assert!(sieve.buffer.len() < block + PART_HEADER_BYTES + 100, "what came is not heaped up");
+            assert!(parser.buffer.len() < block + PART_HEADER_BYTES + 100, "what came is not heaped up");
         }
     }
 
@@ -346,8 +343,8 @@ mod tests {
         for block in 1..=form.len() {
             assert_eq!(parse_in_blocks(&form, block).expect("read"), expected, "in blocks of {block}");
         }
-        let early: Vec<u8> = [b"a preamble\r\n--\r\n".as_slice(), &form].concat();
-        assert_eq!(parse_in_blocks(&early, 7).expect("read"), expected);
+        let with_preamble: Vec<u8> = [b"a preamble\r\n--\r\n".as_slice(), &form].concat();
+        assert_eq!(parse_in_blocks(&with_preamble, 7).expect("read"), expected);
     }
 
     #[test]
@@ -357,14 +354,14 @@ mod tests {
             assert!(parse_in_blocks(&whole[..end], 8).is_err(), "{:?}", String::from_utf8_lossy(&whole[..end]));
         }
         let long = "x".repeat(PART_HEADER_BYTES);
-        for head in [
+        for headers in [
             "",
             "Content-Type: text/plain",
             "Content-Disposition: attachment; name=\"a\"",
             "Content-Disposition: form-data",
             &long,
         ] {
-            assert!(parse_in_blocks(&encode_form(&[(head, "b")]), 1000).is_err(), "{head}");
+            assert!(parse_in_blocks(&encode_form(&[(headers, "b")]), 1000).is_err(), "{headers}");
         }
         assert!(parse_in_blocks(b"------x42garbage", 100).is_err());
     }
@@ -388,8 +385,10 @@ mod tests {
     #[test]
     fn boundary_length_is_bounded() {
         let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
-        for kind in ["", "text/plain; boundary=x", "multipart/form-data", "multipart/form-data; boundary=", &long] {
-            assert_eq!(parse_boundary(kind), None, "{kind}");
+        for content_type in
+            ["", "text/plain; boundary=x", "multipart/form-data", "multipart/form-data; boundary=", &long]
+        {
+            assert_eq!(parse_boundary(content_type), None, "{content_type}");
         }
         assert_eq!(parse_boundary("Multipart/Form-Data; charset=utf-8; boundary=\"a b\""), Some("a b"));
     }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::Result;
 use super::guard::{ConsoleCaller, SubmittedForm};
 use super::layout::{ConsoleSection, PageFrame, render_page};
@@ -22,8 +22,8 @@ struct PolicyField {
 struct PolicyPage {
     frame: PageFrame,
     keys: Vec<PolicyField>,
-    fault: Option<String>,
-    done: Option<String>,
+    error: Option<String>,
+    success_message: Option<String>,
 }
 
 fn policy_fields(policy: &Policy) -> Vec<PolicyField> {
@@ -71,28 +71,28 @@ fn policy_fields(policy: &Policy) -> Vec<PolicyField> {
 /// Shows the policy.
 pub(super) async fn show(caller: ConsoleCaller) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Policy);
-    let (tokens, who) = (caller.state.tokens.clone(), caller.authority());
-    let policy = in_turn(caller.light(), move || Ok(tokens.policy(&who)?)).await?;
-    render_page(StatusCode::OK, &PolicyPage { frame, keys: policy_fields(&policy), fault: None, done: None })
+    let (tokens, principal) = (caller.state.tokens.clone(), caller.principal());
+    let policy = run_with_permit(caller.light_permit(), move || Ok(tokens.policy(&principal)?)).await?;
+    render_page(StatusCode::OK, &PolicyPage { frame, keys: policy_fields(&policy), error: None, success_message: None })
 }
 
 /// Changes one key.
-pub(super) async fn update(sent: SubmittedForm) -> Result<Response> {
-    let frame = PageFrame::new(&sent.caller, ConsoleSection::Policy);
-    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
-    let key = sent.fields.text("key").unwrap_or_default().to_owned();
-    let value = sent.fields.text("value").unwrap_or_default().to_owned();
-    in_turn(sent.caller.light(), move || {
-        let (status, policy, fault) = match tokens.set_policy(&who, &key, &value) {
+pub(super) async fn update(submitted: SubmittedForm) -> Result<Response> {
+    let frame = PageFrame::new(&submitted.caller, ConsoleSection::Policy);
+    let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
+    let key = submitted.fields.text("key").unwrap_or_default().to_owned();
+    let value = submitted.fields.text("value").unwrap_or_default().to_owned();
+    run_with_permit(submitted.caller.light_permit(), move || {
+        let (status, policy, error) = match tokens.set_policy(&principal, &key, &value) {
             Ok(policy) => (StatusCode::OK, policy, None),
             Err(error @ crate::tokens::Error::InvalidSetting(_)) => {
-                let fault = super::error::ConsoleError::from(error);
-                (fault.status(), tokens.policy(&who)?, Some(fault.public_message()))
+                let error = super::error::ConsoleError::from(error);
+                (error.status(), tokens.policy(&principal)?, Some(error.public_message()))
             }
             Err(error) => return Err(error.into()),
         };
-        let done = fault.is_none().then(|| format!("{key} is {value} now."));
-        render_page(status, &PolicyPage { frame, keys: policy_fields(&policy), fault, done })
+        let success_message = error.is_none().then(|| format!("{key} is {value} now."));
+        render_page(status, &PolicyPage { frame, keys: policy_fields(&policy), error, success_message })
     })
     .await
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
 use super::format::{DisplayTime, format_grouped};
 use super::guard::{ConsoleCaller, SubmittedForm};
@@ -21,8 +21,8 @@ struct SessionRow {
     protocol: String,
     address: String,
     program: String,
-    since: DisplayTime,
-    own: bool,
+    opened: DisplayTime,
+    is_own: bool,
 }
 
 #[derive(Template)]
@@ -31,16 +31,16 @@ struct SessionListPage {
     frame: PageFrame,
     rows: Vec<SessionRow>,
     count: String,
-    cut: bool,
+    truncated: bool,
 }
 
 /// Shows the open sessions that the caller may see.
 pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Sessions);
-    let (shared, who, own) = (caller.state.clone(), caller.authority(), caller.session().number());
-    in_turn(caller.light(), move || {
-        let sessions = shared.tokens.sessions(&who, &shared.auth)?;
-        let now = shared.auth.now();
+    let (state, principal, own_number) = (caller.state.clone(), caller.principal(), caller.session().number());
+    run_with_permit(caller.light_permit(), move || {
+        let sessions = state.tokens.sessions(&principal, &state.auth)?;
+        let now = state.auth.now();
         let row = |session: &crate::auth::OpenSession| SessionRow {
             number: session.number,
             token: session.token.to_string(),
@@ -48,8 +48,8 @@ pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
             protocol: session.peer.protocol.to_string(),
             address: session.peer.address.to_string(),
             program: session.peer.user_agent.clone().unwrap_or_default(),
-            since: DisplayTime::new(session.opened_at, now),
-            own: session.number == own,
+            opened: DisplayTime::new(session.opened_at, now),
+            is_own: session.number == own_number,
         };
         let rows = sessions.iter().take(MAX_LISTED_SESSIONS).map(row).collect();
         render_page(
@@ -58,7 +58,7 @@ pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
                 frame,
                 rows,
                 count: format_grouped(sessions.len()),
-                cut: sessions.len() > MAX_LISTED_SESSIONS,
+                truncated: sessions.len() > MAX_LISTED_SESSIONS,
             },
         )
     })
@@ -66,11 +66,13 @@ pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
 }
 
 /// Ends one session, or all of a token.
-pub(super) async fn close(sent: SubmittedForm) -> Result<Response> {
-    let token: TokenId = sent.fields.parse("token")?.ok_or(ConsoleError::NotFound)?;
-    let number = sent.fields.parse("number")?;
-    let (shared, who) = (sent.caller.state.clone(), sent.caller.authority());
-    in_turn(sent.caller.revoking(), move || Ok(shared.tokens.close_sessions(&who, &shared.auth, token, number)?))
-        .await?;
+pub(super) async fn close(submitted: SubmittedForm) -> Result<Response> {
+    let token: TokenId = submitted.fields.parse("token")?.ok_or(ConsoleError::NotFound)?;
+    let number = submitted.fields.parse("number")?;
+    let (state, principal) = (submitted.caller.state.clone(), submitted.caller.principal());
+    run_with_permit(submitted.caller.revocation_permit(), move || {
+        Ok(state.tokens.close_sessions(&principal, &state.auth, token, number)?)
+    })
+    .await?;
     Ok(Redirect::to("/console/sessions").into_response())
 }

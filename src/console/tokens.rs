@@ -16,7 +16,7 @@ pub(super) use create::{create, create_form};
 pub(super) use detail::{confirm_revoke, confirm_revoke_all, confirm_rotate, revoke, revoke_all, rotate, show};
 pub(super) use edit::{edit_form, update};
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
 use super::format::{DisplayTime, format_duration, format_grouped};
 use super::guard::ConsoleCaller;
@@ -46,7 +46,7 @@ pub(super) struct TokenListQuery {
 /// A place that a scope or grant names.
 pub(super) struct NodePermissionRow {
     /// The path, or the node where that has ended.
-    pub(super) place: String,
+    pub(super) target: String,
     /// Where the files of it are shown.
     pub(super) href: Option<String>,
     /// What is allowed there.
@@ -54,18 +54,18 @@ pub(super) struct NodePermissionRow {
     /// The node.
     pub(super) node: String,
     /// Whether the node has ended.
-    pub(super) dangles: bool,
+    pub(super) dangling: bool,
 }
 
 impl NodePermissionRow {
     /// Tells of a scope or grant.
-    pub(super) fn new(placed: &LocatedScope) -> Self {
-        let node = placed.scope.node.to_string();
+    pub(super) fn new(located: &LocatedScope) -> Self {
+        let node = located.scope.node.to_string();
         Self {
-            place: placed.path.as_ref().map_or_else(|| format!("node:{node}"), ToString::to_string),
-            href: placed.path.as_ref().map(|path| format!("/console/files{}", paths::encode(path))),
-            permission: placed.scope.permission.to_string(),
-            dangles: placed.path.is_none(),
+            target: located.path.as_ref().map_or_else(|| format!("node:{node}"), ToString::to_string),
+            href: located.path.as_ref().map(|path| format!("/console/files{}", paths::encode(path))),
+            permission: located.scope.permission.to_string(),
+            dangling: located.path.is_none(),
             node,
         }
     }
@@ -88,30 +88,30 @@ struct TokenDetails {
     parent: Option<String>,
     roles: Vec<String>,
     state: &'static str,
-    live: bool,
-    dangles: bool,
-    soon: bool,
+    is_live: bool,
+    dangling: bool,
+    expires_soon: bool,
     /// `None`: all that the owner may reach.
-    reach: Option<Vec<NodePermissionRow>>,
+    scopes: Option<Vec<NodePermissionRow>>,
     limits: Vec<(&'static str, String)>,
-    made: DisplayTime,
-    ends: Option<DisplayTime>,
+    created: DisplayTime,
+    expires: Option<DisplayTime>,
     revoked: Option<DisplayTime>,
-    model: String,
-    last: Option<LastUseDetails>,
-    old_until: Option<DisplayTime>,
-    own: bool,
+    expiration: String,
+    last_use: Option<LastUseDetails>,
+    old_secret_until: Option<DisplayTime>,
+    is_own: bool,
 }
 
 impl TokenDetails {
     fn new(record: &TokenRecord, caller: TokenId, auth: &Authenticator) -> Self {
         let now = auth.now();
-        let used = record.last_use.as_ref().map(|last| last.at);
-        let last = record.last_use.as_ref().map(|last| LastUseDetails {
-            at: DisplayTime::new(last.at, now),
-            from: last.address.clone().unwrap_or_default(),
-            client: last.client.clone().unwrap_or_default(),
-            protocol: last.protocol.map(|protocol| protocol.to_string()).unwrap_or_default(),
+        let used = record.last_use.as_ref().map(|last_use| last_use.at);
+        let last_use = record.last_use.as_ref().map(|last_use| LastUseDetails {
+            at: DisplayTime::new(last_use.at, now),
+            from: last_use.address.clone().unwrap_or_default(),
+            client: last_use.client.clone().unwrap_or_default(),
+            protocol: last_use.protocol.map(|protocol| protocol.to_string()).unwrap_or_default(),
         });
         Self {
             id: record.id.to_string(),
@@ -121,18 +121,18 @@ impl TokenDetails {
             parent: record.parent.map(|parent| parent.to_string()),
             roles: record.roles.iter().map(|role| role.to_string()).collect(),
             state: state_label(record.state),
-            live: record.state == TokenState::Live,
-            dangles: record.has_dangling_scopes(),
-            soon: record.state == TokenState::Live && record.expiry.expires_soon(record.created_at, used, now),
-            reach: record.scopes.as_ref().map(|scopes| scopes.iter().map(NodePermissionRow::new).collect()),
+            is_live: record.state == TokenState::Live,
+            dangling: record.has_dangling_scopes(),
+            expires_soon: record.state == TokenState::Live && record.expiry.expires_soon(record.created_at, used, now),
+            scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(NodePermissionRow::new).collect()),
             limits: limit_labels(&record.limits),
-            made: DisplayTime::new(record.created_at, now),
-            ends: record.expires_at().map(|at| DisplayTime::new(at, now)),
+            created: DisplayTime::new(record.created_at, now),
+            expires: record.expires_at().map(|at| DisplayTime::new(at, now)),
             revoked: record.revoked_at.map(|at| DisplayTime::new(at, now)),
-            model: expiration_label(record, now),
-            last,
-            old_until: record.grace_until.filter(|until| *until > now).map(|until| DisplayTime::new(until, now)),
-            own: record.id == caller,
+            expiration: expiration_label(record, now),
+            last_use,
+            old_secret_until: record.grace_until.filter(|until| *until > now).map(|until| DisplayTime::new(until, now)),
+            is_own: record.id == caller,
         }
     }
 }
@@ -178,26 +178,26 @@ fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
 struct TokenListPage {
     frame: PageFrame,
     rows: Vec<TokenDetails>,
-    attention: Vec<TokenWarning>,
+    warnings: Vec<TokenWarning>,
     looks_up: bool,
     everybody: bool,
     owner: String,
     find: String,
     state: String,
-    previous: Option<String>,
-    next: Option<String>,
-    first: Option<String>,
+    previous_page: Option<String>,
+    next_page: Option<String>,
+    first_page: Option<String>,
     filtered: bool,
 }
 
 /// Tokens that somebody should look after, for one reason.
 pub(super) struct TokenWarning {
     /// The reason.
-    pub(super) why: &'static str,
+    pub(super) reason: &'static str,
     /// The first of them.
-    pub(super) first: Vec<WarnedToken>,
+    pub(super) first_tokens: Vec<WarnedToken>,
     /// How many others there are, in words; empty for none.
-    pub(super) others: String,
+    pub(super) other_count: String,
     /// Where all of them are shown, where there is such a list.
     pub(super) href: Option<String>,
 }
@@ -208,46 +208,46 @@ pub(super) struct WarnedToken {
     pub(super) name: String,
     pub(super) owner: String,
     /// When it ends, where that is soon.
-    pub(super) ends: Option<DisplayTime>,
+    pub(super) expires: Option<DisplayTime>,
 }
 
 impl WarnedToken {
     fn new(record: &TokenRecord, now: UnixMillis) -> Self {
-        let soon =
+        let deadline =
             Some(record.deadline()).filter(|at| at.saturating_duration_since(now) <= TokenExpiry::EXPIRES_SOON_WINDOW);
         Self {
             id: record.id.to_string(),
             name: record.name.clone(),
             owner: record.login.to_string(),
-            ends: soon.map(|at| DisplayTime::new(at, now)),
+            expires: deadline.map(|at| DisplayTime::new(at, now)),
         }
     }
 }
 
 /// Returns the tokens that end soon and those that name what is gone: of one user, or of all.
 pub(super) fn token_warnings(caller: &TokenReader, owner: Option<&Login>) -> Result<Vec<TokenWarning>> {
-    let TokenReader { tokens, authority: who, auth, .. } = caller;
+    let TokenReader { tokens, principal, auth, .. } = caller;
     let kinds = [
-        ("These end within a week", None, tokens.expiring(who, owner, MAX_TOKENS_PER_WARNING)?),
+        ("These end within a week", None, tokens.expiring(principal, owner, MAX_TOKENS_PER_WARNING)?),
         (
             "These name a folder or file that is gone",
             Some("dangling"),
-            tokens.dangling(who, owner, MAX_TOKENS_PER_WARNING)?,
+            tokens.dangling(principal, owner, MAX_TOKENS_PER_WARNING)?,
         ),
     ];
     let everybody = if owner.is_none() { "&everybody=1" } else { "" };
-    let warning = |(why, state, found): (&'static str, Option<&str>, TokenListSummary)| {
-        let others = found.count - found.records.len();
+    let warning = |(reason, state, found): (&'static str, Option<&str>, TokenListSummary)| {
+        let other_count = found.count - found.records.len();
         TokenWarning {
-            why,
+            reason,
             href: state.map(|state| format!("/console/tokens?state={state}{everybody}")),
-            others: match (others, found.may_have_more) {
+            other_count: match (other_count, found.may_have_more) {
                 (0, _) => String::new(),
                 (1, false) => "1 other".to_owned(),
-                (others, false) => format!("{} others", format_grouped(others)),
-                (others, true) => format!("more than {} others", format_grouped(others)),
+                (other_count, false) => format!("{} others", format_grouped(other_count)),
+                (other_count, true) => format!("more than {} others", format_grouped(other_count)),
             },
-            first: found.records.iter().map(|record| WarnedToken::new(record, auth.now())).collect(),
+            first_tokens: found.records.iter().map(|record| WarnedToken::new(record, auth.now())).collect(),
         }
     };
     Ok(kinds.into_iter().filter(|(.., found)| found.count > 0).map(warning).collect())
@@ -262,24 +262,25 @@ struct TokenFilterForm {
 }
 
 impl TokenFilterForm {
-    fn from_query(asked: &TokenListQuery) -> Self {
-        let given = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
-        let (find, state, owner) = (given(&asked.find), given(&asked.state), given(&asked.owner));
-        Self { everybody: asked.everybody.is_some() && owner.is_empty(), find, state, owner }
+    fn from_query(params: &TokenListQuery) -> Self {
+        let trimmed = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
+        let (find, state, owner) = (trimmed(&params.find), trimmed(&params.state), trimmed(&params.owner));
+        Self { everybody: params.everybody.is_some() && owner.is_empty(), find, state, owner }
     }
 
-    fn token_query(&self, asked: &TokenListQuery, own: &Login) -> Result<TokenQuery> {
+    fn token_query(&self, params: &TokenListQuery, caller: &Login) -> Result<TokenQuery> {
         let id =
             |text: &Option<String>| text.as_deref().map(str::parse).transpose().map_err(|_| ConsoleError::NotFound);
-        let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
-        let owner = some(&self.owner).map(|text| text.parse::<Login>()).transpose();
-        let owner = owner.map_err(|why| ConsoleError::InvalidForm(why.to_string()))?.unwrap_or_else(|| own.clone());
+        let non_empty = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
+        let owner = non_empty(&self.owner).map(|text| text.parse::<Login>()).transpose();
+        let owner =
+            owner.map_err(|error| ConsoleError::InvalidForm(error.to_string()))?.unwrap_or_else(|| caller.clone());
         Ok(TokenQuery {
             owner: (!self.everybody).then_some(owner),
-            state: some(&self.state).map(|text| text.parse()).transpose().map_err(ConsoleError::InvalidForm)?,
-            text: some(&self.find),
-            after: id(&asked.after)?,
-            before: id(&asked.before)?,
+            state: non_empty(&self.state).map(|text| text.parse()).transpose().map_err(ConsoleError::InvalidForm)?,
+            text: non_empty(&self.find),
+            after: id(&params.after)?,
+            before: id(&params.before)?,
         })
     }
 
@@ -301,7 +302,7 @@ impl TokenFilterForm {
 /// Who looks at tokens.
 pub(super) struct TokenReader {
     tokens: TokenService,
-    authority: Principal,
+    principal: Principal,
     auth: Authenticator,
     /// The token that it is signed in with.
     current_token: TokenId,
@@ -310,50 +311,51 @@ pub(super) struct TokenReader {
 impl TokenReader {
     /// Returns the caller as one who looks.
     pub(super) fn new(caller: &ConsoleCaller) -> Self {
-        let shared = &caller.state;
-        let (tokens, auth) = (shared.tokens.clone(), shared.auth.clone());
-        Self { tokens, authority: caller.authority(), auth, current_token: caller.session().token() }
+        let state = &caller.state;
+        let (tokens, auth) = (state.tokens.clone(), state.auth.clone());
+        Self { tokens, principal: caller.principal(), auth, current_token: caller.session().token() }
     }
 }
 
 /// Shows tokens: one's own, or those of others where a role allows it.
-pub(super) async fn list(caller: ConsoleCaller, Query(asked): Query<TokenListQuery>) -> Result<Response> {
-    let own = caller.session().login().clone();
-    let typed = TokenFilterForm::from_query(&asked);
-    let query = typed.token_query(&asked, &own)?;
+pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<TokenListQuery>) -> Result<Response> {
+    let own_login = caller.session().login().clone();
+    let form = TokenFilterForm::from_query(&params);
+    let query = form.token_query(&params, &own_login)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Tokens);
     let looks_up = caller.has_role(Role::AuthenticationLookup);
-    let looker = TokenReader::new(&caller);
-    in_turn(caller.light(), move || {
-        let found = looker.tokens.list(&looker.authority, &query, TOKENS_PER_PAGE)?;
+    let reader = TokenReader::new(&caller);
+    run_with_permit(caller.light_permit(), move || {
+        let found = reader.tokens.list(&reader.principal, &query, TOKENS_PER_PAGE)?;
         let rows: Vec<TokenDetails> =
-            found.items.iter().map(|record| TokenDetails::new(record, looker.current_token, &looker.auth)).collect();
-        let address = typed.list_url();
-        let turn = |name: &str, id: &str| format!("{address}{name}={id}");
+            found.items.iter().map(|record| TokenDetails::new(record, reader.current_token, &reader.auth)).collect();
+        let address = form.list_url();
+        let page_url = |name: &str, id: &str| format!("{address}{name}={id}");
         let (first, last) = (rows.first().map(|row| &row.id), rows.last().map(|row| &row.id));
-        let further = found.next.is_some();
-        let (previous, next) = match (query.before, query.after) {
-            (Some(_), _) => (first.filter(|_| further), last),
-            (None, Some(_)) => (first, last.filter(|_| further)),
-            (None, None) => (None, last.filter(|_| further)),
+        let has_more = found.next.is_some();
+        let (previous_page, next_page) = match (query.before, query.after) {
+            (Some(_), _) => (first.filter(|_| has_more), last),
+            (None, Some(_)) => (first, last.filter(|_| has_more)),
+            (None, None) => (None, last.filter(|_| has_more)),
         };
-        let filtered = !(typed.find.is_empty() && typed.state.is_empty() && typed.owner.is_empty());
+        let filtered = !(form.find.is_empty() && form.state.is_empty() && form.owner.is_empty());
         // What is asked for by itself, and any page but the first, is shown without them: they cost more than it.
-        let begins = !filtered && query.after.is_none() && query.before.is_none();
-        let attention = if begins { token_warnings(&looker, (!looks_up).then_some(&own))? } else { Vec::new() };
+        let is_first_page = !filtered && query.after.is_none() && query.before.is_none();
+        let warnings =
+            if is_first_page { token_warnings(&reader, (!looks_up).then_some(&own_login))? } else { Vec::new() };
         let page = TokenListPage {
             frame,
-            attention,
+            warnings,
             looks_up,
-            everybody: typed.everybody,
-            previous: previous.map(|id| turn("before", id)),
-            next: next.map(|id| turn("after", id)),
-            first: query.after.or(query.before).map(|_| address.trim_end_matches(['?', '&']).to_owned()),
+            everybody: form.everybody,
+            previous_page: previous_page.map(|id| page_url("before", id)),
+            next_page: next_page.map(|id| page_url("after", id)),
+            first_page: query.after.or(query.before).map(|_| address.trim_end_matches(['?', '&']).to_owned()),
             filtered,
             rows,
-            owner: typed.owner,
-            find: typed.find,
-            state: typed.state,
+            owner: form.owner,
+            find: form.find,
+            state: form.state,
         };
         render_page(StatusCode::OK, &page)
     })

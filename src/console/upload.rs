@@ -67,7 +67,7 @@ struct UploadTarget {
 struct UploadResultRow {
     name: String,
     /// Why it was not taken; `None` where it was.
-    fault: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Template)]
@@ -75,38 +75,37 @@ struct UploadResultRow {
 struct UploadResultPage {
     frame: PageFrame,
     rows: Vec<UploadResultRow>,
-    back: String,
+    directory_url: String,
 }
 
 /// Takes a file from the page's script.
 pub(super) async fn put(
     uri: Uri,
-    Query(asked): Query<UploadQuery>,
+    Query(params): Query<UploadQuery>,
     headers: HeaderMap,
     caller: Result<ScriptRequest>,
     mut body: Body,
 ) -> Result<StatusCode> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let taken = async {
+    let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let result = async {
         let ScriptRequest(caller) = caller?;
-        let target =
-            UploadTarget { path: paths::from_uri(&uri)?, content_length: announced, replace: asked.replace.is_some() };
+        let target = UploadTarget { path: paths::from_uri(&uri)?, content_length, replace: params.replace.is_some() };
         until_session_ends(&caller, receive_file(&caller, target, &mut body)).await
     };
-    taken.await.map(|()| StatusCode::CREATED)
+    result.await.map(|()| StatusCode::CREATED)
 }
 
 /// Takes files from a form, which says who sent it before the first of them.
-pub(super) async fn post(uri: Uri, State(shared): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
+pub(super) async fn post(uri: Uri, State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let (caller, boundary) = authenticate_form(&mut parts, &shared).await?;
+    let (caller, boundary) = authenticate_form(&mut parts, &state).await?;
     receive_form(&caller, &uri, &mut MultipartForm::new(&boundary, body)).await
 }
 
 /// Returns who sends a form with files, and what stands between its parts.
-async fn authenticate_form(parts: &mut Parts, shared: &Arc<ConsoleState>) -> Result<(ConsoleCaller, String)> {
+async fn authenticate_form(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<(ConsoleCaller, String)> {
     require_same_origin(&parts.extensions, &parts.headers)?;
-    let caller = ConsoleCaller::from_request_parts(parts, shared).await?;
+    let caller = ConsoleCaller::from_request_parts(parts, state).await?;
     Ok((caller, MultipartForm::boundary_from_headers(&parts.headers)?))
 }
 
@@ -115,15 +114,15 @@ async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartFor
     if first.file_name.is_some() || !caller.browser_session.is_csrf_token(&form.read_text(FIELD_VALUE_BYTES).await?) {
         return Err(ConsoleError::CrossSite);
     }
-    let folder = paths::from_uri(uri)?;
-    let back = format!("/console/files{}", paths::encode(&folder));
-    let (rows, status) = until_session_ends(caller, receive_files(caller, &folder, form)).await?;
+    let directory = paths::from_uri(uri)?;
+    let directory_url = format!("/console/files{}", paths::encode(&directory));
+    let (rows, status) = until_session_ends(caller, receive_files(caller, &directory, form)).await?;
     match status {
         None if rows.is_empty() => Err(ConsoleError::InvalidForm("Choose a file first.".to_owned())),
-        None => Ok(Redirect::to(&back).into_response()),
+        None => Ok(Redirect::to(&directory_url).into_response()),
         Some(status) => render_page(
             status,
-            &UploadResultPage { frame: PageFrame::new(caller, layout::ConsoleSection::Files), rows, back },
+            &UploadResultPage { frame: PageFrame::new(caller, layout::ConsoleSection::Files), rows, directory_url },
         ),
     }
 }
@@ -131,34 +130,34 @@ async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartFor
 /// Takes the files of a form one after the other; returns what became of each, and the status of the first refusal.
 async fn receive_files(
     caller: &ConsoleCaller,
-    folder: &TreePath,
+    directory: &TreePath,
     form: &mut MultipartForm,
 ) -> Result<(Vec<UploadResultRow>, Option<StatusCode>)> {
     let (mut rows, mut status, mut replace) = (Vec::new(), None, false);
-    while let Some(MultipartPart { field_name: field, file_name: file }) = form.next_part().await? {
-        match file {
-            None if field == "replace" => replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
-            Some(file) if field == "file" && !file.is_empty() => {
+    while let Some(MultipartPart { field_name, file_name }) = form.next_part().await? {
+        match file_name {
+            None if field_name == "replace" => replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
+            Some(file_name) if field_name == "file" && !file_name.is_empty() => {
                 if rows.len() == MAX_FILES_PER_FORM {
                     return Err(ConsoleError::InvalidForm(format!(
                         "A form takes {MAX_FILES_PER_FORM} files at most: the others were not looked at."
                     )));
                 }
-                let taken = match parse_name(&file) {
+                let result = match parse_name(&file_name) {
                     Ok(name) => {
-                        let target = UploadTarget { path: folder.child(&name), content_length: None, replace };
+                        let target = UploadTarget { path: directory.child(&name), content_length: None, replace };
                         receive_file(caller, target, form).await
                     }
-                    Err(fault) => Err(fault),
+                    Err(error) => Err(error),
                 };
                 // What failed inside the server, or with the session, concerns what comes after it, too.
-                let fault = match taken {
-                    Err(fault) if fault.status().is_server_error() => return Err(fault),
-                    Err(fault @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(fault),
+                let error = match result {
+                    Err(error) if error.status().is_server_error() => return Err(error),
+                    Err(error @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(error),
                     other => other.err(),
                 };
-                status = status.or(fault.as_ref().map(ConsoleError::status));
-                rows.push(UploadResultRow { name: file, fault: fault.as_ref().map(ConsoleError::public_message) });
+                status = status.or(error.as_ref().map(ConsoleError::status));
+                rows.push(UploadResultRow { name: file_name, error: error.as_ref().map(ConsoleError::public_message) });
             }
             Some(_) | None => {}
         }
@@ -168,19 +167,24 @@ async fn receive_files(
 
 /// Takes one file, which appears whole or not at all.
 async fn receive_file(caller: &ConsoleCaller, target: UploadTarget, source: &mut impl ChunkSource) -> Result<()> {
-    let UploadTarget { path, content_length: announced, replace } = target;
+    let UploadTarget { path, content_length, replace } = target;
     let view = caller.view();
-    let (begun, path) = {
+    let (upload, path) = {
         let view = view.clone();
         run_blocking(move || {
             let path = view.existing_spelling(&TreePath::root(), &path);
-            let begun = with_overwrite_check(&view, &path, replace, |claim| view.stage(&path, announced, claim))?;
-            Ok((begun, path))
+            let upload = with_overwrite_check(&view, &path, replace, |conditions| {
+                view.stage(&path, content_length, conditions)
+            })?;
+            Ok((upload, path))
         })
         .await?
     };
-    let staged = write_content(caller, source, begun).await?;
-    run_blocking(move || Ok(with_overwrite_check(&view, &path, replace, |claim| staged.commit(claim).map(drop))?)).await
+    let upload = write_content(caller, source, upload).await?;
+    run_blocking(move || {
+        Ok(with_overwrite_check(&view, &path, replace, |conditions| upload.commit(conditions).map(drop))?)
+    })
+    .await
 }
 
 /// Runs an operation under the condition that nothing is replaced that was not to be.
@@ -188,21 +192,21 @@ fn with_overwrite_check<T>(
     view: &View,
     path: &TreePath,
     replace: bool,
-    work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
+    operation: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
 ) -> tree::Result<T> {
-    let judge = || match view.stat(path) {
+    let check_overwrite = || match view.stat(path) {
         Ok(_) if !replace => Err(tree::Error::AlreadyExists),
         _ => Ok(()),
     };
-    judge()?;
-    work(&WriteConditions { lock_tokens: &[], evaluate: &judge })
+    check_overwrite()?;
+    operation(&WriteConditions { lock_tokens: &[], evaluate: &check_overwrite })
 }
 
 /// Works as long as the session lives; what was not committed by its end is discarded.
-async fn until_session_ends<T>(caller: &ConsoleCaller, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn until_session_ends<T>(caller: &ConsoleCaller, operation: impl Future<Output = Result<T>>) -> Result<T> {
     let session = caller.session().clone();
     tokio::select! {
-        done = work => done,
+        result = operation => result,
         () = session.closed() => Err(tree::Error::SessionEnded(SessionEnded).into()),
     }
 }
@@ -215,23 +219,23 @@ async fn write_content(
 ) -> Result<StagedUpload> {
     let mut written = 0u64;
     loop {
-        let (mut block, mut last) = (Vec::new(), false);
-        while block.len() < WRITE_BLOCK_BYTES && !last {
+        let (mut block, mut is_last) = (Vec::new(), false);
+        while block.len() < WRITE_BLOCK_BYTES && !is_last {
             match source.next_chunk().await? {
-                None => last = true,
-                Some(piece) => block.extend_from_slice(&piece),
+                None => is_last = true,
+                Some(chunk) => block.extend_from_slice(&chunk),
             }
         }
-        let length = block.len() as u64;
-        let at = written;
+        let block_length = block.len() as u64;
+        let offset = written;
         upload = run_blocking(move || {
-            upload.write_at(&block, at)?;
+            upload.write_at(&block, offset)?;
             Ok(upload)
         })
         .await?;
         caller.session().record_use();
-        written += length;
-        if last {
+        written += block_length;
+        if is_last {
             return Ok(upload);
         }
     }

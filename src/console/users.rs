@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 pub(super) use edit::{confirm_delete, create, create_form, delete, update};
 
-use super::blocking::in_turn;
+use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
 use super::format::DisplayTime;
 use super::guard::ConsoleCaller;
@@ -35,104 +35,105 @@ struct UserDetails {
     href: String,
     roles: Vec<&'static str>,
     disabled: Option<DisplayTime>,
-    made: DisplayTime,
-    live: u32,
+    created: DisplayTime,
+    live_tokens: u32,
 }
 
 impl UserDetails {
-    fn new(user: &User, live: u32, now: UnixMillis) -> Self {
+    fn new(user: &User, live_tokens: u32, now: UnixMillis) -> Self {
         Self {
             login: user.login.to_string(),
             href: format!("/console/people/{}", paths::encode_query(user.login.as_str().as_bytes())),
             roles: user.roles.iter().map(Role::as_str).collect(),
             disabled: user.disabled_at.map(|at| DisplayTime::new(at, now)),
-            made: DisplayTime::new(user.created_at, now),
-            live,
+            created: DisplayTime::new(user.created_at, now),
+            live_tokens,
         }
     }
 }
 
 #[derive(Template)]
-#[template(path = "people.html")]
+#[template(path = "users.html")]
 struct UserListPage {
     frame: PageFrame,
     rows: Vec<UserDetails>,
-    attention: Vec<TokenWarning>,
-    next: Option<String>,
-    first: bool,
+    warnings: Vec<TokenWarning>,
+    next_page: Option<String>,
+    is_first_page: bool,
 }
 
 /// Shows the users.
-pub(super) async fn list(caller: ConsoleCaller, Query(asked): Query<UserListQuery>) -> Result<Response> {
+pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<UserListQuery>) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Users);
     let after: Option<Login> =
-        asked.after.as_deref().map(str::parse).transpose().map_err(|_| ConsoleError::NotFound)?;
-    let looker = TokenReader::new(&caller);
+        params.after.as_deref().map(str::parse).transpose().map_err(|_| ConsoleError::NotFound)?;
+    let reader = TokenReader::new(&caller);
     let looks_up = caller.has_role(Role::AuthenticationLookup);
-    let (tokens, who, now) = (caller.state.tokens.clone(), caller.authority(), caller.state.auth.now());
-    in_turn(caller.light(), move || {
-        let page = tokens.users(&who, after.as_ref(), USERS_PER_PAGE)?;
+    let (tokens, principal, now) = (caller.state.tokens.clone(), caller.principal(), caller.state.auth.now());
+    run_with_permit(caller.light_permit(), move || {
+        let page = tokens.users(&principal, after.as_ref(), USERS_PER_PAGE)?;
         let mut rows = Vec::new();
         for user in &page.items {
-            rows.push(UserDetails::new(user, tokens.count_live_tokens(&who, &user.login)?, now));
+            rows.push(UserDetails::new(user, tokens.count_live_tokens(&principal, &user.login)?, now));
         }
-        let attention = if looks_up && after.is_none() { token_warnings(&looker, None)? } else { Vec::new() };
-        let next =
-            page.next.map(|next| format!("/console/people?after={}", paths::encode_query(next.as_str().as_bytes())));
-        render_page(StatusCode::OK, &UserListPage { frame, rows, attention, next, first: after.is_none() })
+        let warnings = if looks_up && after.is_none() { token_warnings(&reader, None)? } else { Vec::new() };
+        let next_page =
+            page.next.map(|login| format!("/console/people?after={}", paths::encode_query(login.as_str().as_bytes())));
+        render_page(StatusCode::OK, &UserListPage { frame, rows, warnings, next_page, is_first_page: after.is_none() })
     })
     .await
 }
 
 #[derive(Template)]
-#[template(path = "person.html")]
+#[template(path = "user.html")]
 struct UserPage {
     frame: PageFrame,
-    person: UserDetails,
+    user: UserDetails,
     grants: Vec<NodePermissionRow>,
-    dangles: bool,
+    dangling: bool,
     roles: Vec<(&'static str, bool)>,
-    own: bool,
+    is_own: bool,
     looks_up: bool,
-    fault: Option<String>,
+    error: Option<String>,
 }
 
 /// Reads the login of an address.
 ///
 /// # Errors
 /// [`ConsoleError::NotFound`].
-fn parse_login(text: &str) -> Result<Login> {
-    text.parse().map_err(|_| ConsoleError::NotFound)
+fn parse_login(login_text: &str) -> Result<Login> {
+    login_text.parse().map_err(|_| ConsoleError::NotFound)
 }
 
 /// Shows a user.
-pub(super) async fn show(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
-    user_page(&caller, parse_login(&text)?, None).await
+pub(super) async fn show(caller: ConsoleCaller, Path(login_text): Path<String>) -> Result<Response> {
+    user_page(&caller, parse_login(&login_text)?, None).await
 }
 
 /// Shows a user, with what was wrong with a form of this page.
-async fn user_page(caller: &ConsoleCaller, login: Login, fault: Option<ConsoleError>) -> Result<Response> {
+async fn user_page(caller: &ConsoleCaller, login: Login, error: Option<ConsoleError>) -> Result<Response> {
     let frame = PageFrame::new(caller, ConsoleSection::Users);
-    let own = login == *caller.session().login();
-    let given: Vec<Role> = Role::ALL.into_iter().filter(|role| caller.has_role(*role)).collect();
-    let looks_up = caller.has_role(Role::AuthenticationLookup) || own;
-    let (tokens, who, now) = (caller.state.tokens.clone(), caller.authority(), caller.state.auth.now());
-    in_turn(caller.light(), move || {
-        let user = tokens.user(&who, &login)?;
-        let grants: Vec<NodePermissionRow> = tokens.grants(&who, &login)?.iter().map(NodePermissionRow::new).collect();
+    let is_own = login == *caller.session().login();
+    let assignable: Vec<Role> = Role::ALL.into_iter().filter(|role| caller.has_role(*role)).collect();
+    let looks_up = caller.has_role(Role::AuthenticationLookup) || is_own;
+    let (tokens, principal, now) = (caller.state.tokens.clone(), caller.principal(), caller.state.auth.now());
+    run_with_permit(caller.light_permit(), move || {
+        let user = tokens.user(&principal, &login)?;
+        let grants: Vec<NodePermissionRow> =
+            tokens.grants(&principal, &login)?.iter().map(NodePermissionRow::new).collect();
         let held: Vec<Role> = user.roles.iter().collect();
-        let offered = Role::ALL.into_iter().filter(|role| given.contains(role) || held.contains(role));
+        let offered = Role::ALL.into_iter().filter(|role| assignable.contains(role) || held.contains(role));
         let page = UserPage {
             frame,
-            person: UserDetails::new(&user, tokens.count_live_tokens(&who, &login)?, now),
-            dangles: grants.iter().any(|grant| grant.dangles),
+            user: UserDetails::new(&user, tokens.count_live_tokens(&principal, &login)?, now),
+            dangling: grants.iter().any(|grant| grant.dangling),
             grants,
             roles: offered.map(|role| (role.as_str(), held.contains(&role))).collect(),
-            own,
+            is_own,
             looks_up,
-            fault: fault.as_ref().map(ConsoleError::public_message),
+            error: error.as_ref().map(ConsoleError::public_message),
         };
-        render_page(fault.map_or(StatusCode::OK, |fault| fault.status()), &page)
+        render_page(error.map_or(StatusCode::OK, |error| error.status()), &page)
     })
     .await
 }

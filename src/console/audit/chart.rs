@@ -65,7 +65,7 @@ pub(super) struct ChartPanel {
     /// How often it happened in all.
     pub(super) total: String,
     /// What the highest bar stands for.
-    pub(super) most: String,
+    pub(super) max: String,
     /// The bars that stand for something, from the past to now.
     pub(super) bars: Vec<ChartBar>,
 }
@@ -99,7 +99,7 @@ pub(super) struct AuditChart {
     /// The lines of the table: the parts of the span in which something happened, the latest first.
     pub(super) lines: Vec<ChartTableRow>,
     /// When it begins.
-    pub(super) begin: String,
+    pub(super) start: String,
     /// The size of a drawing.
     pub(super) size: (u64, u64),
     /// How wide a bar is.
@@ -111,41 +111,41 @@ impl AuditChart {
     pub(super) fn new(
         panels: [(&'static str, &'static str); 2],
         series: &'static [ChartSeries],
-        happened: impl Iterator<Item = (UnixMillis, usize, u64)>,
+        occurrences: impl Iterator<Item = (UnixMillis, usize, u64)>,
         span: &ChartSpan,
         now: UnixMillis,
     ) -> Self {
-        let begin = span.start(now);
-        let parts = usize::try_from(span.bars + 1).unwrap_or(1);
-        let mut counts = vec![vec![0u64; series.len()]; parts];
-        for (at, of, count) in happened.filter(|(at, ..)| *at >= begin) {
-            let part = at.saturating_duration_since(begin).as_millis() / span.bar_duration().as_millis().max(1);
-            let part = usize::try_from(part).unwrap_or(usize::MAX).min(parts - 1);
-            if let Some(cell) = counts[part].get_mut(of) {
+        let start = span.start(now);
+        let bar_count = usize::try_from(span.bars + 1).unwrap_or(1);
+        let mut counts = vec![vec![0u64; series.len()]; bar_count];
+        for (at, series_index, count) in occurrences.filter(|(at, ..)| *at >= start) {
+            let bar_index = at.saturating_duration_since(start).as_millis() / span.bar_duration().as_millis().max(1);
+            let bar_index = usize::try_from(bar_index).unwrap_or(usize::MAX).min(bar_count - 1);
+            if let Some(cell) = counts[bar_index].get_mut(series_index) {
                 *cell = cell.saturating_add(count);
             }
         }
-        let label = |part: usize| {
-            span.bar_label(begin.saturating_add(span.bar_duration() * u32::try_from(part).unwrap_or(u32::MAX)))
+        let label = |bar_index: usize| {
+            span.bar_label(start.saturating_add(span.bar_duration() * u32::try_from(bar_index).unwrap_or(u32::MAX)))
         };
         let panel = |(at, (title, class))| {
-            let of = |part: &Vec<u64>| -> u64 {
-                let own = series.iter().zip(part).filter(|(series, _)| series.panel == at);
+            let panel_total = |cells: &Vec<u64>| -> u64 {
+                let own = series.iter().zip(cells).filter(|(series, _)| series.panel == at);
                 own.map(|(_, count)| *count).fold(0, u64::saturating_add)
             };
-            let sums: Vec<u64> = counts.iter().map(of).collect();
+            let sums: Vec<u64> = counts.iter().map(panel_total).collect();
             ChartPanel::new(title, class, &sums, label)
         };
-        let line = |(part, cells): (usize, &Vec<u64>)| {
+        let line = |(bar_index, cells): (usize, &Vec<u64>)| {
             let text = |count: &u64| if *count == 0 { String::new() } else { format_count(*count) };
-            ChartTableRow { from: label(part), cells: cells.iter().map(text).collect() }
+            ChartTableRow { from: label(bar_index), cells: cells.iter().map(text).collect() }
         };
         let lines = counts.iter().enumerate().rev().filter(|(_, cells)| cells.iter().any(|count| *count > 0));
         Self {
             panels: panels.into_iter().enumerate().map(panel).collect(),
             series,
             lines: lines.map(line).collect(),
-            begin: label(0),
+            start: label(0),
             size: (BAR_PITCH * (span.bars + 1), CHART_HEIGHT),
             width: BAR_PITCH - BAR_GAP,
         }
@@ -154,22 +154,22 @@ impl AuditChart {
 
 impl ChartPanel {
     fn new(title: &'static str, class: &'static str, sums: &[u64], label: impl Fn(usize) -> String) -> Self {
-        let most = sums.iter().copied().max().unwrap_or(0);
-        let bar = |(part, sum): (usize, &u64)| {
+        let max = sums.iter().copied().max().unwrap_or(0);
+        let bar = |(bar_index, sum): (usize, &u64)| {
             let height = u128::from(*sum) * u128::from(CHART_HEIGHT);
-            let height = u64::try_from(height.div_ceil(u128::from(most.max(1)))).unwrap_or(CHART_HEIGHT);
+            let height = u64::try_from(height.div_ceil(u128::from(max.max(1)))).unwrap_or(CHART_HEIGHT);
             ChartBar {
-                x: part as u64 * BAR_PITCH + BAR_GAP / 2,
+                x: bar_index as u64 * BAR_PITCH + BAR_GAP / 2,
                 y: CHART_HEIGHT - height,
                 height,
-                title: format!("from {}: {}", label(part), format_count(*sum)),
+                title: format!("from {}: {}", label(bar_index), format_count(*sum)),
             }
         };
         Self {
             title,
             class,
             total: format_count(sums.iter().copied().fold(0, u64::saturating_add)),
-            most: format_count(most),
+            max: format_count(max),
             bars: sums.iter().enumerate().filter(|(_, sum)| **sum > 0).map(bar).collect(),
         }
     }
@@ -203,20 +203,20 @@ mod tests {
     #[test]
     fn events_are_counted_in_the_bar_of_their_time() {
         let now = hours_after_epoch(7 * 24 + 3);
-        let happened = [
+        let occurrences = [
             (hours_after_epoch(0), 0, 6),
             (hours_after_epoch(1), 1, 2),
             (hours_after_epoch(5), 0, 2),
             (hours_after_epoch(6), 2, 1),
             (now, 0, 4),
         ];
-        let chart = AuditChart::new(PANELS, SERIES, happened.into_iter(), &WEEK, now);
+        let chart = AuditChart::new(PANELS, SERIES, occurrences.into_iter(), &WEEK, now);
         let [uses, refusals] = &chart.panels[..] else { panic!("two drawings") };
         assert_eq!((bar_heights(uses), bar_heights(refusals)), (vec![(0, 100), (1, 25), (42, 50)], vec![(1, 100)]));
-        assert_eq!((uses.total.as_str(), uses.most.as_str(), refusals.total.as_str()), ("14", "8", "1"));
+        assert_eq!((uses.total.as_str(), uses.max.as_str(), refusals.total.as_str()), ("14", "8", "1"));
         assert!(uses.bars.iter().all(|bar| bar.y + bar.height == CHART_HEIGHT));
         assert_eq!(
-            (chart.begin.as_str(), uses.bars[1].title.as_str()),
+            (chart.start.as_str(), uses.bars[1].title.as_str()),
             ("2026-05-05 08:00", "from 2026-05-05 12:00: 2")
         );
         let lines: Vec<_> = chart.lines.iter().map(|line| line.cells.join("|")).collect();
@@ -229,12 +229,12 @@ mod tests {
             let span = ChartSpan { hours, bars, ..WEEK };
             for minute in 0..3000 {
                 let now = hours_after_epoch(0).saturating_add(Duration::from_secs(minute * 60));
-                let (begin, whole) = (span.start(now), span.bar_duration() * u32::try_from(bars).expect("few"));
+                let (start, whole) = (span.start(now), span.bar_duration() * u32::try_from(bars).expect("few"));
                 assert!(
-                    now.saturating_duration_since(begin) >= whole
-                        && now.saturating_duration_since(begin) < whole + span.bar_duration()
+                    now.saturating_duration_since(start) >= whole
+                        && now.saturating_duration_since(start) < whole + span.bar_duration()
                 );
-                assert_eq!(begin.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
+                assert_eq!(start.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
             }
         }
     }
@@ -243,9 +243,9 @@ mod tests {
     fn empty_chart_is_valid_and_a_single_event_stays_visible() {
         let none = AuditChart::new(PANELS, SERIES, std::iter::empty(), &WEEK, hours_after_epoch(0));
         assert!(none.lines.is_empty() && none.panels.iter().all(|panel| panel.bars.is_empty() && panel.total == "0"));
-        let happened =
+        let occurrences =
             [(hours_after_epoch(0), 0, u64::MAX), (hours_after_epoch(0), 1, 1), (hours_after_epoch(4), 1, 1)];
-        let chart = AuditChart::new(PANELS, SERIES, happened.into_iter(), &WEEK, hours_after_epoch(4));
+        let chart = AuditChart::new(PANELS, SERIES, occurrences.into_iter(), &WEEK, hours_after_epoch(4));
         assert_eq!(bar_heights(&chart.panels[0]), [(41, 100), (42, 1)]);
     }
 }

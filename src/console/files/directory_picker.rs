@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use serde::Serialize;
 
-use super::super::blocking::on_tree;
+use super::super::blocking::run_on_tree;
 use super::super::error::Result;
 use super::super::guard::ConsoleCaller;
 use super::super::paths;
@@ -37,14 +37,14 @@ struct PickerResponse {
 pub(in super::super) async fn list_directories(caller: ConsoleCaller, uri: Uri) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let view = caller.view();
-    on_tree(view, move |view| {
-        let block = EntryPage::from_listing(view.list(&path, true)?, &PageStart::Beginning, "", MAX_PICKER_ENTRIES)?;
-        let folders = block.entries.iter().filter(|entry| entry.is_directory());
+    run_on_tree(view, move |view| {
+        let page = EntryPage::from_listing(view.list(&path, true)?, &PageStart::Beginning, "", MAX_PICKER_ENTRIES)?;
+        let folders = page.entries.iter().filter(|entry| entry.is_directory());
         let folders = folders.filter_map(|entry| {
             let name = entry.valid_name()?;
             Some(picker_directory(&path.child(&name), name.to_string(), entry.permission.to_string()))
         });
-        Ok(Json(PickerResponse { folders: folders.collect(), more: block.has_next }).into_response())
+        Ok(Json(PickerResponse { folders: folders.collect(), more: page.has_next }).into_response())
     })
     .await
 }

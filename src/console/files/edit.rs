@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{StatusCode, Uri};
 
-use super::super::blocking::{in_turn, on_tree};
+use super::super::blocking::{run_on_tree, run_with_permit};
 use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
@@ -18,9 +18,9 @@ use crate::tree::{self, AttributeChanges, OverwriteMode, WriteConditions};
 struct RenameEntryPage {
     frame: PageFrame,
     crumbs: Vec<PathBreadcrumb>,
-    place: String,
+    url_path: String,
     name: String,
-    back: String,
+    parent_url: String,
 }
 
 #[derive(Template)]
@@ -28,18 +28,18 @@ struct RenameEntryPage {
 struct DeleteEntryPage {
     frame: PageFrame,
     crumbs: Vec<PathBreadcrumb>,
-    place: String,
+    url_path: String,
     name: String,
-    folder: bool,
-    back: String,
+    is_directory: bool,
+    parent_url: String,
 }
 
 /// Makes a folder.
-pub(in super::super) async fn create_directory(uri: Uri, sent: SubmittedForm) -> Result<Response> {
-    let folder = paths::from_uri(&uri)?;
-    let path = folder.child(&parse_name(sent.fields.text("name").unwrap_or_default())?);
-    let view = sent.caller.view();
-    let path = in_turn(sent.caller.light(), move || {
+pub(in super::super) async fn create_directory(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
+    let directory = paths::from_uri(&uri)?;
+    let path = directory.child(&parse_name(submitted.fields.text("name").unwrap_or_default())?);
+    let view = submitted.caller.view();
+    let path = run_with_permit(submitted.caller.light_permit(), move || {
         let path = view.existing_spelling(&TreePath::root(), &path);
         view.create_directory(&path, &AttributeChanges::default(), &WriteConditions::none())?;
         Ok(path)
@@ -53,7 +53,7 @@ pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Re
     let path = paths::from_uri(&uri)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Files);
     let view = caller.view();
-    in_turn(caller.light(), move || {
+    run_with_permit(caller.light_permit(), move || {
         view.link_stat(&path)?;
         let name = path.name().ok_or(ConsoleError::NotFound)?;
         // A name that is no text can be replaced, but not be written into a field.
@@ -61,9 +61,9 @@ pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Re
         let page = RenameEntryPage {
             frame,
             crumbs: breadcrumbs(&path),
-            place: paths::encode(&path),
+            url_path: paths::encode(&path),
             name,
-            back: parent_url(&path),
+            parent_url: parent_url(&path),
         };
         render_page(StatusCode::OK, &page)
     })
@@ -71,20 +71,23 @@ pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Re
 }
 
 /// Gives an entry another name in its folder; never in place of another entry.
-pub(in super::super) async fn rename(uri: Uri, sent: SubmittedForm) -> Result<Response> {
-    let from = paths::from_uri(&uri)?;
-    let to =
-        from.parent().ok_or(ConsoleError::NotFound)?.child(&parse_name(sent.fields.text("name").unwrap_or_default())?);
-    let view = sent.caller.view();
-    let back = parent_url(&from);
-    if from != to {
-        on_tree(view, move |view| {
-            let to = tree::move_destination(&from, view.existing_spelling(&TreePath::root(), &to), &to);
-            Ok(view.rename(&from, &to, OverwriteMode::Refuse, &WriteConditions::none())?)
+pub(in super::super) async fn rename(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
+    let source = paths::from_uri(&uri)?;
+    let destination = source
+        .parent()
+        .ok_or(ConsoleError::NotFound)?
+        .child(&parse_name(submitted.fields.text("name").unwrap_or_default())?);
+    let view = submitted.caller.view();
+    let parent_url = parent_url(&source);
+    if source != destination {
+        run_on_tree(view, move |view| {
+            let destination =
+                tree::move_destination(&source, view.existing_spelling(&TreePath::root(), &destination), &destination);
+            Ok(view.rename(&source, &destination, OverwriteMode::Refuse, &WriteConditions::none())?)
         })
         .await?;
     }
-    Ok(Redirect::to(&back).into_response())
+    Ok(Redirect::to(&parent_url).into_response())
 }
 
 /// Asks whether an entry is to be removed.
@@ -92,22 +95,25 @@ pub(in super::super) async fn confirm_delete(uri: Uri, caller: ConsoleCaller) ->
     let path = paths::from_uri(&uri)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Files);
     let view = caller.view();
-    in_turn(caller.light(), move || {
-        let folder = view.link_stat(&path)?.is_directory();
+    run_with_permit(caller.light_permit(), move || {
+        let is_directory = view.link_stat(&path)?.is_directory();
         let name = path.name().ok_or(ConsoleError::NotFound)?.to_string();
-        let (crumbs, back) = (breadcrumbs(&path), parent_url(&path));
-        render_page(StatusCode::OK, &DeleteEntryPage { frame, crumbs, place: paths::encode(&path), name, folder, back })
+        let (crumbs, parent_url) = (breadcrumbs(&path), parent_url(&path));
+        render_page(
+            StatusCode::OK,
+            &DeleteEntryPage { frame, crumbs, url_path: paths::encode(&path), name, is_directory, parent_url },
+        )
     })
     .await
 }
 
 /// Removes an entry; a folder with all in it.
-pub(in super::super) async fn delete(uri: Uri, sent: SubmittedForm) -> Result<Response> {
+pub(in super::super) async fn delete(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
-    let view = sent.caller.view();
-    let back = parent_url(&path);
-    on_tree(view, move |view| Ok(view.remove_all(&path, &WriteConditions::none())?)).await?;
-    Ok(Redirect::to(&back).into_response())
+    let view = submitted.caller.view();
+    let parent_url = parent_url(&path);
+    run_on_tree(view, move |view| Ok(view.remove_all(&path, &WriteConditions::none())?)).await?;
+    Ok(Redirect::to(&parent_url).into_response())
 }
 
 fn redirect_to_directory(path: &TreePath) -> Response {

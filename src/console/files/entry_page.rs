@@ -17,8 +17,8 @@ pub(super) struct EntrySortKey {
 }
 
 impl EntrySortKey {
-    fn new(file: bool, name: Vec<u8>) -> Self {
-        Self { is_file: file, lowercase_name: name.to_ascii_lowercase(), name }
+    fn new(is_file: bool, name: Vec<u8>) -> Self {
+        Self { is_file, lowercase_name: name.to_ascii_lowercase(), name }
     }
 }
 
@@ -51,32 +51,37 @@ impl EntryPage {
     ///
     /// # Errors
     /// What the tree says.
-    pub(super) fn from_listing(listing: DirectoryListing, from: &PageStart, find: &str, page: usize) -> Result<Self> {
+    pub(super) fn from_listing(
+        listing: DirectoryListing,
+        start: &PageStart,
+        find: &str,
+        page_size: usize,
+    ) -> Result<Self> {
         let find = find.to_lowercase();
-        let mut kept: BTreeMap<EntrySortKey, Entry> = BTreeMap::new();
-        let (mut count, mut earlier, mut later) = (0, false, false);
+        let mut entries_by_key: BTreeMap<EntrySortKey, Entry> = BTreeMap::new();
+        let (mut total, mut has_previous, mut has_next) = (0, false, false);
         for entry in listing {
             let entry = entry?;
             if !find.is_empty() && !String::from_utf8_lossy(&entry.name).to_lowercase().contains(&find) {
                 continue;
             }
-            count += 1;
+            total += 1;
             let key = sort_key(&entry);
-            match from {
-                PageStart::After(after) if key <= *after => earlier = true,
-                PageStart::Before(before) if key >= *before => later = true,
+            match start {
+                PageStart::After(after) if key <= *after => has_previous = true,
+                PageStart::Before(before) if key >= *before => has_next = true,
                 PageStart::Beginning | PageStart::After(_) | PageStart::Before(_) => {
-                    kept.insert(key, entry);
+                    entries_by_key.insert(key, entry);
                 }
             }
-            if kept.len() > page {
-                match from {
-                    PageStart::Before(_) => (earlier, _) = (true, kept.pop_first()),
-                    PageStart::Beginning | PageStart::After(_) => (later, _) = (true, kept.pop_last()),
+            if entries_by_key.len() > page_size {
+                match start {
+                    PageStart::Before(_) => (has_previous, _) = (true, entries_by_key.pop_first()),
+                    PageStart::Beginning | PageStart::After(_) => (has_next, _) = (true, entries_by_key.pop_last()),
                 }
             }
         }
-        Ok(Self { entries: kept.into_values().collect(), total: count, has_previous: earlier, has_next: later })
+        Ok(Self { entries: entries_by_key.into_values().collect(), total, has_previous, has_next })
     }
 }
 
@@ -95,12 +100,12 @@ pub(super) fn write_cursor(entry: &Entry) -> String {
 /// # Errors
 /// [`ConsoleError::NotFound`].
 pub(super) fn parse_cursor(cursor: &str) -> Result<EntrySortKey> {
-    let (file, rest) = match cursor.split_at_checked(1) {
+    let (is_file, rest) = match cursor.split_at_checked(1) {
         Some(("d", rest)) => (false, rest),
         Some(("f", rest)) => (true, rest),
         _ => return Err(ConsoleError::NotFound),
     };
-    Ok(EntrySortKey::new(file, URL_SAFE_NO_PAD.decode(rest).map_err(|_| ConsoleError::NotFound)?))
+    Ok(EntrySortKey::new(is_file, URL_SAFE_NO_PAD.decode(rest).map_err(|_| ConsoleError::NotFound)?))
 }
 
 #[cfg(test)]
@@ -109,7 +114,7 @@ mod tests {
 
     #[test]
     fn directories_sort_before_files_and_case_breaks_ties() {
-        let key = |file, name: &str| EntrySortKey::new(file, name.as_bytes().to_vec());
+        let key = |is_file, name: &str| EntrySortKey::new(is_file, name.as_bytes().to_vec());
         let sorted = [key(false, "b"), key(false, "Z"), key(true, "A"), key(true, "a"), key(true, "B")];
         assert!(sorted.is_sorted());
     }

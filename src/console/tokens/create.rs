@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::super::blocking::in_turn;
+use super::super::blocking::run_with_permit;
 use super::super::browser_sessions::random_token;
 use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, FormFields, SubmittedForm};
@@ -26,13 +26,13 @@ pub(in super::super) struct CreateTokenQuery {
 }
 
 #[derive(Template)]
-#[template(path = "token_new.html")]
+#[template(path = "token_create.html")]
 struct CreateTokenPage {
     frame: PageFrame,
-    fault: Option<String>,
+    error: Option<String>,
     fields: FormFields,
-    lines: Vec<ScopeLine>,
-    once: String,
+    scope_lines: Vec<ScopeLine>,
+    form_id: String,
     for_others: bool,
     owner: String,
     roles: Vec<&'static str>,
@@ -40,13 +40,18 @@ struct CreateTokenPage {
 }
 
 impl CreateTokenPage {
-    fn new(caller: &ConsoleCaller, fields: FormFields, lines: Vec<ScopeLine>, fault: Option<String>) -> Result<Self> {
+    fn new(
+        caller: &ConsoleCaller,
+        fields: FormFields,
+        scope_lines: Vec<ScopeLine>,
+        error: Option<String>,
+    ) -> Result<Self> {
         let own = caller.session().login().to_string();
         Ok(Self {
             frame: PageFrame::new(caller, ConsoleSection::Tokens),
-            fault,
-            lines,
-            once: random_token()?,
+            error,
+            scope_lines,
+            form_id: random_token()?,
             for_others: caller.has_role(Role::GenerateTokens),
             owner: fields.text("owner").map_or(own, str::to_owned),
             roles: Role::ALL.into_iter().filter(|role| caller.has_role(*role)).map(Role::as_str).collect(),
@@ -77,27 +82,31 @@ impl CreateTokenPage {
 /// Asks for a new token.
 pub(in super::super) async fn create_form(
     caller: ConsoleCaller,
-    Query(asked): Query<CreateTokenQuery>,
+    Query(params): Query<CreateTokenQuery>,
 ) -> Result<Response> {
     let view = caller.view();
-    let folder = asked.folder.as_deref().map(paths::decode).transpose()?;
-    let lines = in_turn(caller.light(), move || folder.map(|folder| scope_line(&view, &folder)).transpose()).await?;
-    let fields = FormFields::from(asked.owner.map(|owner| ("owner".to_owned(), owner)).into_iter().collect::<Vec<_>>());
+    let directory = params.folder.as_deref().map(paths::decode).transpose()?;
+    let scope_lines = run_with_permit(caller.light_permit(), move || {
+        directory.map(|directory| scope_line(&view, &directory)).transpose()
+    })
+    .await?;
+    let fields =
+        FormFields::from(params.owner.map(|owner| ("owner".to_owned(), owner)).into_iter().collect::<Vec<_>>());
     render_page(
         StatusCode::OK,
-        &CreateTokenPage::new(&caller, fields, ScopeLine::pad_with_empty(lines.into_iter().collect()), None)?,
+        &CreateTokenPage::new(&caller, fields, ScopeLine::pad_with_empty(scope_lines.into_iter().collect()), None)?,
     )
 }
 
 /// Returns the line for a folder: its path, or its node where the path is no text.
-fn scope_line(view: &View, folder: &TreePath) -> Result<ScopeLine> {
-    let permission = view.stat(folder)?.permission;
+fn scope_line(view: &View, directory: &TreePath) -> Result<ScopeLine> {
+    let permission = view.stat(directory)?.permission;
     let permission = if permission == Permission::NONE { "rw".to_owned() } else { permission.to_string() };
-    let place = match std::str::from_utf8(folder.as_bytes()) {
+    let target = match std::str::from_utf8(directory.as_bytes()) {
         Ok(text) => format!("/{text}"),
-        Err(_) => format!("node:{}", view.node_id(folder)?),
+        Err(_) => format!("node:{}", view.node_id(directory)?),
     };
-    Ok(ScopeLine { place, permission })
+    Ok(ScopeLine { target, permission })
 }
 
 fn token_request(caller: &ConsoleCaller, fields: &FormFields) -> Result<TokenRequest> {
@@ -116,23 +125,27 @@ fn token_request(caller: &ConsoleCaller, fields: &FormFields) -> Result<TokenReq
 }
 
 /// Makes a token, and shows its secret for the one time.
-pub(in super::super) async fn create(sent: SubmittedForm) -> Result<Response> {
-    let SubmittedForm { caller, fields } = sent;
-    let issued = match token_request(&caller, &fields) {
-        Err(fault) => Err(fault),
+pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Response> {
+    let SubmittedForm { caller, fields } = submitted;
+    let result = match token_request(&caller, &fields) {
+        Err(error) => Err(error),
         Ok(request) => {
-            let once = fields.text("once").unwrap_or_default();
-            let mut form = caller.browser_session.start_submission(once).ok_or(ConsoleError::AlreadySubmitted)?;
-            let issued = caller.state.tokens.issue_queued(caller.authority(), request, || form.accept()).await;
-            issued.map_err(ConsoleError::from)
+            let form_id = fields.text("once").unwrap_or_default();
+            let mut submission =
+                caller.browser_session.start_submission(form_id).ok_or(ConsoleError::AlreadySubmitted)?;
+            let result = caller.state.tokens.issue_queued(caller.principal(), request, || submission.accept()).await;
+            result.map_err(ConsoleError::from)
         }
     };
-    match issued {
+    match result {
         Ok(issued) => created::secret_page(&caller, &issued.text, &issued.record, created::SecretReason::Created),
-        Err(fault) if fault.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(fault),
-        Err(fault) => {
-            let lines = ScopeLine::from_fields(&fields);
-            render_page(fault.status(), &CreateTokenPage::new(&caller, fields, lines, Some(fault.public_message()))?)
+        Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(error),
+        Err(error) => {
+            let scope_lines = ScopeLine::from_fields(&fields);
+            render_page(
+                error.status(),
+                &CreateTokenPage::new(&caller, fields, scope_lines, Some(error.public_message()))?,
+            )
         }
     }
 }

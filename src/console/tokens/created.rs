@@ -25,14 +25,14 @@ pub(super) enum SecretReason {
 }
 
 #[derive(Template)]
-#[template(path = "token_made.html")]
+#[template(path = "token_created.html")]
 struct TokenSecretPage {
     frame: PageFrame,
     token: TokenDetails,
     rotated: bool,
     secret: Zeroizing<String>,
     code: String,
-    setups: Vec<ClientGuide>,
+    client_guides: Vec<ClientGuide>,
 }
 
 /// Shows a secret.
@@ -43,7 +43,7 @@ pub(super) fn secret_page(
     caller: &ConsoleCaller,
     text: &TokenText,
     record: &TokenRecord,
-    birth: SecretReason,
+    reason: SecretReason,
 ) -> Result<Response> {
     let secret = Zeroizing::new(text.reveal().to_string());
     let code = QrCode::new(secret.as_bytes()).map_err(|_| ConsoleError::Internal)?;
@@ -53,12 +53,12 @@ pub(super) fn secret_page(
     let page = TokenSecretPage {
         frame: PageFrame::new(caller, ConsoleSection::Tokens),
         token: TokenDetails::new(record, caller.session().token(), &caller.state.auth),
-        rotated: birth == SecretReason::Rotated,
+        rotated: reason == SecretReason::Rotated,
         secret,
         code,
-        setups: client_guides(caller, &record.login, record),
+        client_guides: client_guides(caller, &record.login, record),
     };
-    render_page(if birth == SecretReason::Created { StatusCode::CREATED } else { StatusCode::OK }, &page)
+    render_page(if reason == SecretReason::Created { StatusCode::CREATED } else { StatusCode::OK }, &page)
 }
 
 /// Returns how to connect with each client, where the browser's own address can be made one of the gateway.
@@ -70,9 +70,12 @@ pub(super) fn client_guides(caller: &ConsoleCaller, login: &Login, record: &Toke
     };
     let Some(server) = caller.public_address.names().first() else { return Vec::new() };
     let url = format!("{scheme}://{server}{}{path}", caller.public_address.prefix());
-    let name = server.host();
-    let sftp = caller.state.sftp_address.map(|address| format!("{name}:{}", address.port()));
-    let site = ConnectionDetails::new(&url, sftp.as_deref(), login.clone());
-    site.map(|site| ClientProgram::ALL.into_iter().map(|client| client_guides::client_guide(client, &site)).collect())
+    let host = server.host();
+    let sftp = caller.state.sftp_address.map(|address| format!("{host}:{}", address.port()));
+    let connection = ConnectionDetails::new(&url, sftp.as_deref(), login.clone());
+    connection
+        .map(|connection| {
+            ClientProgram::ALL.into_iter().map(|client| client_guides::client_guide(client, &connection)).collect()
+        })
         .unwrap_or_default()
 }

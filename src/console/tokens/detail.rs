@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::blocking::in_turn;
+use super::super::blocking::run_with_permit;
 use super::super::browser_sessions::random_token;
 use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, SubmittedForm};
@@ -20,17 +20,17 @@ use crate::store::TokenRecord;
 struct TokenPage {
     frame: PageFrame,
     token: TokenDetails,
-    setups: Vec<ClientGuide>,
+    client_guides: Vec<ClientGuide>,
 }
 
 /// What a page asks before it does something that can't be undone.
 #[derive(Template)]
-#[template(path = "token_sure.html")]
+#[template(path = "token_confirm.html")]
 struct ConfirmTokenPage {
     frame: PageFrame,
     token: TokenDetails,
     rotate: bool,
-    once: String,
+    form_id: String,
 }
 
 #[derive(Template)]
@@ -45,8 +45,8 @@ struct ConfirmRevokeAllPage {
 ///
 /// # Errors
 /// [`ConsoleError::NotFound`].
-pub(super) fn parse_id(text: &str) -> Result<TokenId> {
-    text.parse().map_err(|_| ConsoleError::NotFound)
+pub(super) fn parse_id(id_text: &str) -> Result<TokenId> {
+    id_text.parse().map_err(|_| ConsoleError::NotFound)
 }
 
 /// Finds a token that the caller may look at.
@@ -54,20 +54,23 @@ pub(super) fn parse_id(text: &str) -> Result<TokenId> {
 /// # Errors
 /// What `tokens` says.
 pub(super) async fn find_token(caller: &ConsoleCaller, id: TokenId) -> Result<TokenRecord> {
-    let (tokens, who) = (caller.state.tokens.clone(), caller.authority());
-    in_turn(caller.light(), move || Ok(tokens.find(&who, id)?)).await
+    let (tokens, principal) = (caller.state.tokens.clone(), caller.principal());
+    run_with_permit(caller.light_permit(), move || Ok(tokens.find(&principal, id)?)).await
 }
 
 /// Shows a token.
-pub(in super::super) async fn show(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
-    let record = find_token(&caller, parse_id(&text)?).await?;
-    let setups = created::client_guides(&caller, &record.login, &record);
+pub(in super::super) async fn show(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
+    let record = find_token(&caller, parse_id(&id_text)?).await?;
+    let client_guides = created::client_guides(&caller, &record.login, &record);
     let token = TokenDetails::new(&record, caller.session().token(), &caller.state.auth);
-    render_page(StatusCode::OK, &TokenPage { frame: PageFrame::new(&caller, ConsoleSection::Tokens), token, setups })
+    render_page(
+        StatusCode::OK,
+        &TokenPage { frame: PageFrame::new(&caller, ConsoleSection::Tokens), token, client_guides },
+    )
 }
 
-async fn confirm_page(caller: ConsoleCaller, text: &str, rotate: bool) -> Result<Response> {
-    let record = find_token(&caller, parse_id(text)?).await?;
+async fn confirm_page(caller: ConsoleCaller, id_text: &str, rotate: bool) -> Result<Response> {
+    let record = find_token(&caller, parse_id(id_text)?).await?;
     let token = TokenDetails::new(&record, caller.session().token(), &caller.state.auth);
     render_page(
         StatusCode::OK,
@@ -75,37 +78,38 @@ async fn confirm_page(caller: ConsoleCaller, text: &str, rotate: bool) -> Result
             frame: PageFrame::new(&caller, ConsoleSection::Tokens),
             token,
             rotate,
-            once: random_token()?,
+            form_id: random_token()?,
         },
     )
 }
 
 /// Asks whether a token is to get another secret.
-pub(in super::super) async fn confirm_rotate(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
-    confirm_page(caller, &text, true).await
+pub(in super::super) async fn confirm_rotate(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
+    confirm_page(caller, &id_text, true).await
 }
 
 /// Asks whether a token is to be taken back.
-pub(in super::super) async fn confirm_revoke(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
-    confirm_page(caller, &text, false).await
+pub(in super::super) async fn confirm_revoke(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
+    confirm_page(caller, &id_text, false).await
 }
 
 /// Gives a token another secret, and shows it for the one time.
-pub(in super::super) async fn rotate(Path(text): Path<String>, sent: SubmittedForm) -> Result<Response> {
-    let id = parse_id(&text)?;
-    let grace = form::parse_duration(&sent.fields, "grace")?;
-    let once = sent.fields.text("once").unwrap_or_default();
-    let mut form = sent.caller.browser_session.start_submission(once).ok_or(ConsoleError::AlreadySubmitted)?;
-    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
-    let rotated = tokens.rotate_queued(who, id, grace, || form.accept()).await?;
-    created::secret_page(&sent.caller, &rotated.text, &rotated.record, created::SecretReason::Rotated)
+pub(in super::super) async fn rotate(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
+    let id = parse_id(&id_text)?;
+    let grace = form::parse_duration(&submitted.fields, "grace")?;
+    let form_id = submitted.fields.text("once").unwrap_or_default();
+    let mut submission =
+        submitted.caller.browser_session.start_submission(form_id).ok_or(ConsoleError::AlreadySubmitted)?;
+    let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
+    let rotated = tokens.rotate_queued(principal, id, grace, || submission.accept()).await?;
+    created::secret_page(&submitted.caller, &rotated.text, &rotated.record, created::SecretReason::Rotated)
 }
 
 /// Takes a token back.
-pub(in super::super) async fn revoke(Path(text): Path<String>, sent: SubmittedForm) -> Result<Response> {
-    let id = parse_id(&text)?;
-    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
-    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke(&who, &[id])?)).await?;
+pub(in super::super) async fn revoke(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
+    let id = parse_id(&id_text)?;
+    let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
+    run_with_permit(submitted.caller.revocation_permit(), move || Ok(tokens.revoke(&principal, &[id])?)).await?;
     Ok(Redirect::to(&format!("/console/tokens/{id}")).into_response())
 }
 
@@ -120,9 +124,10 @@ pub(in super::super) async fn confirm_revoke_all(caller: ConsoleCaller, Path(own
 }
 
 /// Takes all tokens of a user back.
-pub(in super::super) async fn revoke_all(Path(owner): Path<String>, sent: SubmittedForm) -> Result<Response> {
+pub(in super::super) async fn revoke_all(Path(owner): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let owner: Login = owner.parse().map_err(|_| ConsoleError::NotFound)?;
-    let (tokens, who, asked) = (sent.caller.state.tokens.clone(), sent.caller.authority(), owner.clone());
-    in_turn(sent.caller.revoking(), move || Ok(tokens.revoke_all(&who, &asked)?)).await?;
+    let (tokens, principal, login) =
+        (submitted.caller.state.tokens.clone(), submitted.caller.principal(), owner.clone());
+    run_with_permit(submitted.caller.revocation_permit(), move || Ok(tokens.revoke_all(&principal, &login)?)).await?;
     Ok(Redirect::to(&format!("/console/tokens?owner={owner}")).into_response())
 }

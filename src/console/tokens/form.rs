@@ -19,7 +19,7 @@ const INITIAL_SCOPE_LINES: usize = 3;
 
 /// A scope as it stands in the form.
 pub(in super::super) struct ScopeLine {
-    pub(in super::super) place: String,
+    pub(in super::super) target: String,
     pub(in super::super) permission: String,
 }
 
@@ -28,14 +28,14 @@ impl ScopeLine {
     pub(in super::super) fn from_fields(fields: &FormFields) -> Vec<Self> {
         let filled = fields.raw_values("scope_path").zip(fields.raw_values("scope_permission"));
         let filled =
-            filled.map(|(place, permission)| Self { place: place.to_owned(), permission: permission.to_owned() });
-        Self::pad_with_empty(filled.filter(|line| !line.place.is_empty()).collect())
+            filled.map(|(target, permission)| Self { target: target.to_owned(), permission: permission.to_owned() });
+        Self::pad_with_empty(filled.filter(|line| !line.target.is_empty()).collect())
     }
 
     /// Adds empty lines up to as many as there are from the start.
     pub(in super::super) fn pad_with_empty(mut lines: Vec<Self>) -> Vec<Self> {
         while lines.len() < INITIAL_SCOPE_LINES {
-            lines.push(Self { place: String::new(), permission: "rw".to_owned() });
+            lines.push(Self { target: String::new(), permission: "rw".to_owned() });
         }
         lines
     }
@@ -49,7 +49,7 @@ pub(super) fn parse_duration(fields: &FormFields, name: &str) -> Result<Option<L
     let Some(number) = fields.text(name) else { return Ok(None) };
     let unit = format!("{name}_unit");
     let text = format!("{number}{}", fields.text(&unit).unwrap_or("d"));
-    text.parse().map(Some).map_err(|why: crate::domain::LifetimeError| ConsoleError::InvalidForm(why.to_string()))
+    text.parse().map(Some).map_err(|error: crate::domain::LifetimeError| ConsoleError::InvalidForm(error.to_string()))
 }
 
 /// Reads how a token is to end.
@@ -81,9 +81,9 @@ pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
 pub(in super::super) fn parse_scopes(fields: &FormFields) -> Result<Option<Vec<ScopeTarget>>> {
-    let places = fields.raw_values("scope_path").map(str::trim);
-    let filled = places.zip(fields.raw_values("scope_permission")).filter(|(place, _)| !place.is_empty());
-    let scopes = filled.map(|(place, permission)| parse_scope(place, permission)).collect::<Result<Vec<_>>>()?;
+    let targets = fields.raw_values("scope_path").map(str::trim);
+    let filled = targets.zip(fields.raw_values("scope_permission")).filter(|(target, _)| !target.is_empty());
+    let scopes = filled.map(|(target, permission)| parse_scope(target, permission)).collect::<Result<Vec<_>>>()?;
     Ok((!scopes.is_empty()).then_some(scopes))
 }
 
@@ -91,14 +91,14 @@ pub(in super::super) fn parse_scopes(fields: &FormFields) -> Result<Option<Vec<S
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
-fn parse_scope(place: &str, permission: &str) -> Result<ScopeTarget> {
+fn parse_scope(target: &str, permission: &str) -> Result<ScopeTarget> {
     let permission: Permission = permission.parse().map_err(ConsoleError::InvalidForm)?;
-    match place.strip_prefix("node:") {
+    match target.strip_prefix("node:") {
         Some(node) => {
             let node: NodeId = node.parse().map_err(ConsoleError::InvalidForm)?;
             Ok(ScopeTarget::Node(Scope { node, permission }))
         }
-        None => Ok(ScopeTarget::Path(parse_path(place)?, permission)),
+        None => Ok(ScopeTarget::Path(parse_path(target)?, permission)),
     }
 }
 
@@ -107,7 +107,7 @@ fn parse_scope(place: &str, permission: &str) -> Result<ScopeTarget> {
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
 pub(in super::super) fn parse_path(text: &str) -> Result<TreePath> {
-    TreePath::parse(text.as_bytes()).map_err(|why| ConsoleError::InvalidForm(format!("{text}: {why}")))
+    TreePath::parse(text.as_bytes()).map_err(|error| ConsoleError::InvalidForm(format!("{text}: {error}")))
 }
 
 /// Reads limits; what is left empty limits nothing.
@@ -144,7 +144,7 @@ fn field_lines<'a>(fields: &'a FormFields, name: &'a str) -> impl Iterator<Item 
 
 fn field_items<'a>(fields: &'a FormFields, name: &'a str) -> impl Iterator<Item = &'a str> {
     let parts = field_lines(fields, name).flat_map(|line| line.split(','));
-    parts.map(str::trim).filter(|word| !word.is_empty())
+    parts.map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn parse_list<T: FromStr<Err = String>>(fields: &FormFields, name: &str) -> Result<Vec<T>> {

@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::super::blocking::in_turn;
+use super::super::blocking::run_with_permit;
 use super::super::error::{ConsoleError, Result};
 use super::super::guard::{ConsoleCaller, FormFields, SubmittedForm};
 use super::super::layout::{ConsoleSection, PageFrame, render_page};
@@ -16,33 +16,33 @@ use crate::domain::{Login, Role, ScopeTarget};
 use crate::tokens::{Error, Grant, GrantTarget, HomeOption, Principal, TokenService, UserRequest};
 
 #[derive(Template)]
-#[template(path = "person_new.html")]
+#[template(path = "user_create.html")]
 struct CreateUserPage {
     frame: PageFrame,
-    fault: Option<String>,
+    error: Option<String>,
     login: String,
     home: bool,
-    lines: Vec<form::ScopeLine>,
+    scope_lines: Vec<form::ScopeLine>,
     roles: Vec<(&'static str, bool)>,
 }
 
 impl CreateUserPage {
-    fn new(caller: &ConsoleCaller, fields: &FormFields, fault: Option<String>) -> Self {
-        let chosen = |role: Role| fields.values("role").any(|chosen| chosen == role.as_str());
+    fn new(caller: &ConsoleCaller, fields: &FormFields, error: Option<String>) -> Self {
+        let is_chosen = |role: Role| fields.values("role").any(|chosen| chosen == role.as_str());
         let offered = Role::ALL.into_iter().filter(|role| caller.has_role(*role));
         Self {
             frame: PageFrame::new(caller, ConsoleSection::Users),
             login: fields.text("login").unwrap_or_default().to_owned(),
-            home: fault.is_none() || fields.text("home").is_some(),
-            lines: form::ScopeLine::from_fields(fields),
-            roles: offered.map(|role| (role.as_str(), chosen(role))).collect(),
-            fault,
+            home: error.is_none() || fields.text("home").is_some(),
+            scope_lines: form::ScopeLine::from_fields(fields),
+            roles: offered.map(|role| (role.as_str(), is_chosen(role))).collect(),
+            error,
         }
     }
 }
 
 #[derive(Template)]
-#[template(path = "person_delete.html")]
+#[template(path = "user_delete.html")]
 struct DeleteUserPage {
     frame: PageFrame,
     login: String,
@@ -73,31 +73,34 @@ fn path_grant(target: ScopeTarget) -> Result<Grant> {
 }
 
 /// Makes a user.
-pub(in super::super) async fn create(sent: SubmittedForm) -> Result<Response> {
-    let SubmittedForm { caller, fields } = sent;
-    let made = match user_request(&fields) {
-        Err(fault) => Err(fault),
+pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Response> {
+    let SubmittedForm { caller, fields } = submitted;
+    let result = match user_request(&fields) {
+        Err(error) => Err(error),
         Ok(request) => {
-            let (tokens, who) = (caller.state.tokens.clone(), caller.authority());
-            in_turn(caller.light(), move || {
-                tokens.create_user(&who, &request)?;
+            let (tokens, principal) = (caller.state.tokens.clone(), caller.principal());
+            run_with_permit(caller.light_permit(), move || {
+                tokens.create_user(&principal, &request)?;
                 Ok(request.login)
             })
             .await
         }
     };
-    match made {
+    match result {
         Ok(login) => Ok(redirect_to_user(&login)),
-        Err(fault) if fault.status().is_server_error() => Err(fault),
-        Err(fault) => render_page(fault.status(), &CreateUserPage::new(&caller, &fields, Some(fault.public_message()))),
+        Err(error) if error.status().is_server_error() => Err(error),
+        Err(error) => render_page(error.status(), &CreateUserPage::new(&caller, &fields, Some(error.public_message()))),
     }
 }
 
 /// Asks whether a user is to be deleted.
-pub(in super::super) async fn confirm_delete(caller: ConsoleCaller, Path(text): Path<String>) -> Result<Response> {
-    let login = parse_login(&text)?;
-    let (tokens, who, asked) = (caller.state.tokens.clone(), caller.authority(), login.clone());
-    in_turn(caller.light(), move || Ok(tokens.user(&who, &asked)?)).await?;
+pub(in super::super) async fn confirm_delete(
+    caller: ConsoleCaller,
+    Path(login_text): Path<String>,
+) -> Result<Response> {
+    let login = parse_login(&login_text)?;
+    let (tokens, principal, target_login) = (caller.state.tokens.clone(), caller.principal(), login.clone());
+    run_with_permit(caller.light_permit(), move || Ok(tokens.user(&principal, &target_login)?)).await?;
     let href = paths::encode_query(login.as_str().as_bytes());
     render_page(
         StatusCode::OK,
@@ -106,46 +109,56 @@ pub(in super::super) async fn confirm_delete(caller: ConsoleCaller, Path(text): 
 }
 
 /// Deletes a user.
-pub(in super::super) async fn delete(Path(text): Path<String>, sent: SubmittedForm) -> Result<Response> {
-    let login = parse_login(&text)?;
-    let (tokens, who) = (sent.caller.state.tokens.clone(), sent.caller.authority());
-    in_turn(sent.caller.revoking(), move || Ok(tokens.delete_user(&who, &login)?)).await?;
+pub(in super::super) async fn delete(Path(login_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
+    let login = parse_login(&login_text)?;
+    let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
+    run_with_permit(submitted.caller.revocation_permit(), move || Ok(tokens.delete_user(&principal, &login)?)).await?;
     Ok(Redirect::to("/console/people").into_response())
 }
 
 /// Changes something about a user: grants, roles, whether it may come in.
 pub(in super::super) async fn update(
-    Path((text, what)): Path<(String, String)>,
-    sent: SubmittedForm,
+    Path((login_text, action)): Path<(String, String)>,
+    submitted: SubmittedForm,
 ) -> Result<Response> {
-    let SubmittedForm { caller, fields } = sent;
-    let login = parse_login(&text)?;
-    let (tokens, who, asked) = (caller.state.tokens.clone(), caller.authority(), login.clone());
-    match in_turn(caller.revoking(), move || apply_action(&tokens, &who, &asked, &what, &fields)).await {
+    let SubmittedForm { caller, fields } = submitted;
+    let login = parse_login(&login_text)?;
+    let (tokens, principal, target_login) = (caller.state.tokens.clone(), caller.principal(), login.clone());
+    match run_with_permit(caller.revocation_permit(), move || {
+        apply_action(&tokens, &principal, &target_login, &action, &fields)
+    })
+    .await
+    {
         Ok(()) => Ok(redirect_to_user(&login)),
         Err(ConsoleError::NotFound) => Err(ConsoleError::NotFound),
         Err(ConsoleError::Tokens(error @ (Error::UnknownUser(_) | Error::SessionEnded))) => Err(error.into()),
-        Err(fault) if fault.status().is_server_error() => Err(fault),
-        Err(fault) => user_page(&caller, login, Some(fault)).await,
+        Err(error) if error.status().is_server_error() => Err(error),
+        Err(error) => user_page(&caller, login, Some(error)).await,
     }
 }
 
-fn apply_action(tokens: &TokenService, who: &Principal, login: &Login, what: &str, fields: &FormFields) -> Result<()> {
-    match what {
+fn apply_action(
+    tokens: &TokenService,
+    principal: &Principal,
+    login: &Login,
+    action: &str,
+    fields: &FormFields,
+) -> Result<()> {
+    match action {
         "grant" => {
             let targets = form::parse_scopes(fields)?
                 .ok_or_else(|| ConsoleError::InvalidForm("give the path of a folder or file".into()))?;
             for target in targets {
-                tokens.grant(who, login, &path_grant(target)?)?;
+                tokens.grant(principal, login, &path_grant(target)?)?;
             }
         }
         "revoke-grant" => {
             let node = fields.parse("node")?.ok_or(ConsoleError::NotFound)?;
-            tokens.revoke_grant(who, login, &GrantTarget::Node(node))?;
+            tokens.revoke_grant(principal, login, &GrantTarget::Node(node))?;
         }
-        "roles" => tokens.set_roles(who, login, &form::parse_roles(fields)?)?,
-        "disable" => tokens.disable_user(who, login)?,
-        "enable" => tokens.enable_user(who, login)?,
+        "roles" => tokens.set_roles(principal, login, &form::parse_roles(fields)?)?,
+        "disable" => tokens.disable_user(principal, login)?,
+        "enable" => tokens.enable_user(principal, login)?,
         _ => return Err(ConsoleError::NotFound),
     }
     Ok(())
