@@ -1,4 +1,4 @@
-//! The style sheet, the script and the icon, served from the program itself.
+//! The style sheet, the script and the icon, compiled into the program.
 
 use std::sync::LazyLock;
 
@@ -12,17 +12,17 @@ const STYLE_SHEET: &str = include_str!("assets/console.css");
 const SCRIPT: &str = include_str!("assets/console.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
-/// The addresses of what pages load; they change with the content, so that a browser may keep it for ever.
+/// URLs of the assets. Each holds a hash of the content, so that browsers may cache the asset for ever.
 pub(super) struct AssetUrls {
-    /// The style sheet.
+    /// URL of the style sheet.
     pub(super) style: String,
-    /// The script.
+    /// URL of the script.
     pub(super) script: String,
-    /// The icon.
+    /// URL of the icon.
     pub(super) icon: String,
 }
 
-/// What this program's pages load.
+/// URLs of the assets of this build.
 pub(super) static ASSET_URLS: LazyLock<AssetUrls> = LazyLock::new(|| AssetUrls {
     style: asset_url(STYLE_SHEET, "css"),
     script: asset_url(SCRIPT, "js"),
@@ -34,7 +34,7 @@ fn asset_url(content: &str, extension: &str) -> String {
     format!("/console/assets/{}.{extension}", &hash[..16])
 }
 
-/// Answers with a file of the console's own.
+/// Serves an asset. An URL with the hash of another build is answered with 404.
 pub(super) async fn serve(Path(name): Path<String>) -> Result<Response, ConsoleError> {
     let requested_url = format!("/console/assets/{name}");
     let assets = [

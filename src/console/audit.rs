@@ -1,4 +1,4 @@
-//! The audit trail: what happened, filtered, and how much of it over time.
+//! The audit trail: events that match a filter, and a chart of counts over time.
 
 mod chart;
 
@@ -23,18 +23,18 @@ use crate::tokens::{Principal, TokenService};
 
 use chart::{AuditChart, ChartSeries, ChartSpan};
 
-/// Events on a page.
+/// Number of events on a page.
 const EVENTS_PER_PAGE: usize = 100;
-/// How many events that fit a filter the chart is made of; of more, the latest.
+/// Maximum number of matching events that the chart counts; of more, the latest.
 const MAX_CHART_EVENTS: usize = 20_000;
-/// The spans that can be looked at.
+/// Time spans that the chart can cover.
 const CHART_SPANS: [ChartSpan; 4] = [
     ChartSpan { name: "day", text: "24 hours", step: "hour", hours: 1, bars: 24 },
     ChartSpan { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 },
     ChartSpan { name: "month", text: "30 days", step: "day", hours: 24, bars: 30 },
     ChartSpan { name: "quarter", text: "90 days", step: "day", hours: 24, bars: 90 },
 ];
-/// What is counted of everybody.
+/// Series of the chart without a filter: usage counters of all users.
 const USAGE_SERIES: &[ChartSeries] = &[
     ChartSeries { title: "WebDAV", label: "WebDAV", panel: 0 },
     ChartSeries { title: "SFTP", label: "SFTP", panel: 0 },
@@ -43,13 +43,13 @@ const USAGE_SERIES: &[ChartSeries] = &[
     ChartSeries { title: "SFTP", label: "SFTP, refused", panel: 1 },
     ChartSeries { title: "API, console", label: "API and console, refused", panel: 1 },
 ];
-/// What is counted where a filter leaves only events.
+/// Series of the chart with a filter: matching events.
 const EVENT_SERIES: &[ChartSeries] = &[
     ChartSeries { title: "Events", label: "Events", panel: 0 },
     ChartSeries { title: "Refusals", label: "Refusals", panel: 1 },
 ];
 
-/// What the address of the page asks for.
+/// Query parameters of the page.
 #[derive(Deserialize)]
 pub(super) struct AuditQuery {
     span: Option<String>,
@@ -92,12 +92,12 @@ impl AuditEventRow {
     }
 }
 
-/// Tells whether an event is a refusal.
+/// Tells whether an event counts as a refusal.
 fn is_refusal(kind: EventKind) -> bool {
     matches!(kind, EventKind::AttemptRefused | EventKind::AccessDenied | EventKind::DeadSecretUsed)
 }
 
-/// Returns the column of [`USAGE_SERIES`] that a count belongs to.
+/// Returns the index in [`USAGE_SERIES`] that a usage counter belongs to.
 fn usage_series_index(count: &UsageCount) -> usize {
     let protocol = match count.protocol {
         Protocol::Webdav => 0,
@@ -116,9 +116,9 @@ struct AuditPage {
     frame: PageFrame,
     rows: Vec<AuditEventRow>,
     chart: AuditChart,
-    /// Whether a filter leaves events alone; uses are counted of everybody.
+    /// Whether a filter is set, so that the chart counts events instead of uses.
     filtered: bool,
-    /// Whether the chart lacks the older ones of the events that fit.
+    /// Whether the chart leaves out older matching events.
     truncated: bool,
     spans: &'static [ChartSpan],
     span: &'static ChartSpan,
@@ -128,7 +128,7 @@ struct AuditPage {
     first_page: Option<String>,
 }
 
-/// What a form asks for, as it was typed.
+/// Values of the filter form, as typed.
 struct AuditFilterForm {
     user: String,
     token: String,
@@ -141,7 +141,7 @@ impl AuditFilterForm {
         Self { user: trimmed(&params.user), token: trimmed(&params.token), event: trimmed(&params.event) }
     }
 
-    /// Reads which events are asked for.
+    /// Parses the values.
     fn event_filter(&self, since: UnixMillis) -> Result<EventFilter> {
         fn read<T>(text: &str) -> Result<Option<T>>
         where
@@ -161,7 +161,7 @@ impl AuditFilterForm {
         self.user.is_empty() && self.token.is_empty() && self.event.is_empty()
     }
 
-    /// Returns the address of the page that shows the same.
+    /// Returns the URL of the first page with this filter.
     fn page_url(&self, span: &ChartSpan) -> String {
         let mut address = format!("/console/audit?span={}", span.name);
         for (name, value) in [("user", &self.user), ("token", &self.token), ("event", &self.event)] {
@@ -173,7 +173,7 @@ impl AuditFilterForm {
     }
 }
 
-/// What a chart is drawn from.
+/// Data sources of the chart.
 struct ChartSource {
     tokens: TokenService,
     principal: Principal,
@@ -183,7 +183,7 @@ struct ChartSource {
 }
 
 impl ChartSource {
-    /// Draws how often everybody came in or was refused.
+    /// Returns the chart of uses and refusals of all users.
     fn usage_chart(&self) -> Result<AuditChart> {
         let flushed = self.tokens.usage_counts(&self.principal, self.span.start(self.now))?;
         let counts = flushed.into_iter().chain(self.auth.unflushed_counts());
@@ -197,7 +197,7 @@ impl ChartSource {
         ))
     }
 
-    /// Draws the events that fit a filter; tells whether there are older ones.
+    /// Returns the chart of the events that match a filter, and whether older ones are left out.
     fn event_chart(&self, filter: &EventFilter) -> Result<(AuditChart, bool)> {
         let events = self.tokens.events(&self.principal, filter, EventCursor::Latest, MAX_CHART_EVENTS)?;
         let occurrences = events.iter().map(|RecordedEvent { event, .. }| {
@@ -209,7 +209,7 @@ impl ChartSource {
     }
 }
 
-/// Shows what happened.
+/// Shows the audit trail.
 pub(super) async fn show(caller: ConsoleCaller, Query(params): Query<AuditQuery>) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Audit);
     let form = AuditFilterForm::from_query(&params);

@@ -4,15 +4,16 @@ use super::error::{ConsoleError, Result};
 use crate::auth::{TooMuchWork, WorkPermit};
 use crate::tree::View;
 
-/// Runs work that blocks where blocking is allowed: the blocks of a file, one at a time for each connection.
+/// Runs work on a blocking thread, without a permit: for the blocks of a file, one at a time for each connection.
 ///
 /// # Errors
-/// What the work says; [`ConsoleError::Internal`] when it panicked.
+/// The error of the work; [`ConsoleError::Internal`] when it panicked.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ConsoleError::Internal))
 }
 
-/// Runs work that blocks in a turn of the caller's. Nothing of it is begun for a caller who has hung up while he waited.
+/// Runs work on a blocking thread under a work permit of the caller. Work whose caller has disconnected while it waited
+/// for the permit is not started.
 ///
 /// # Errors
 /// As [`run_blocking`]; [`ConsoleError::TooMuchWork`].
@@ -22,17 +23,17 @@ pub(super) async fn run_with_permit<T: Send + 'static>(
 ) -> Result<T> {
     let permit = permit.await?;
     run_blocking(move || {
-        // Until the work has ended, also where nobody waits for it any more.
+        // Held until the work has ended, even if the caller has disconnected: the limit is on running work.
         let _permit = permit;
         work()
     })
     .await
 }
 
-/// Runs work on the tree that keeps a processor busy for long, likewise; it is cancelled when the connection goes.
+/// Runs long work on the tree under a work permit of the caller; it is cancelled when the connection closes.
 ///
 /// # Errors
-/// As [`in_turn`].
+/// As [`run_with_permit`].
 pub(super) async fn run_on_tree<T: Send + 'static>(
     view: View,
     work: impl FnOnce(&View) -> Result<T> + Send + 'static,

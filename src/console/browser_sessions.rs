@@ -1,7 +1,7 @@
-//! Browsers that are signed in: a cookie stands for a visit, and a visit for a session.
+//! Browser sessions: each maps a cookie to an authenticated [`Session`].
 //!
-//! Memory alone holds them, under the hash of what the cookie holds. A visit ends with its session,
-//! when it was idle for long, at the latest after half a day, and when its user signs out.
+//! They are kept in memory only, by the hash of the cookie's value. A browser session ends with its [`Session`], after
+//! 30 minutes without a request, 12 hours after sign-in at the latest, and at sign-out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::auth::{Clock, Session, fill_random};
 use crate::domain::UnixMillis;
 use crate::store::StoreError;
 
-/// How long a visit may rest.
+/// Time without a request after which a browser session ends.
 const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// How long a visit may last.
+/// Maximum lifetime of a browser session.
 const SESSION_MAX_LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// How many visits a user may have; the one that rested longest makes room.
+/// Maximum number of browser sessions of a user; a further sign-in closes the one that has been idle longest.
 const MAX_SESSIONS_PER_USER: usize = 32;
-/// How many visits there may be.
+/// Maximum number of browser sessions of all users; a further sign-in is refused.
 const MAX_SESSIONS: usize = 8192;
-/// How many forms that make a secret are remembered as sent.
+/// Maximum number of ids of submitted forms that a browser session remembers.
 const MAX_REMEMBERED_FORMS: usize = 128;
 
 type CookieHash = [u8; 32];
 
-/// The visits that are open; clones share them.
+/// The table of open browser sessions; clones share it.
 #[derive(Clone)]
 pub(super) struct BrowserSessions {
     clock: Clock,
@@ -47,17 +47,17 @@ pub(super) struct BrowserSession {
     closed: CancellationToken,
 }
 
-/// There are as many visits as there may be.
+/// The table of browser sessions is full.
 #[derive(Debug)]
 pub(super) struct TooManyBrowserSessions;
 
 impl BrowserSessions {
-    /// Returns no visits.
+    /// Returns an empty table.
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, sessions: Arc::default() }
     }
 
-    /// Opens a visit and returns what its cookie holds; nothing of that is kept but a hash.
+    /// Opens a browser session and returns the value of its cookie, of which only a hash is kept.
     ///
     /// # Errors
     /// [`StoreError::Random`].
@@ -84,7 +84,7 @@ impl BrowserSessions {
         Ok(Ok(cookie))
     }
 
-    /// Finds the visit that a cookie stands for, and notes that it was seen.
+    /// Looks up the browser session of a cookie, and resets its idle timer.
     pub(super) fn find(&self, cookie: &str) -> Option<Arc<BrowserSession>> {
         let browser_session = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
         let now = self.clock.now();
@@ -95,7 +95,7 @@ impl BrowserSessions {
         Some(browser_session)
     }
 
-    /// Waits for the end of a visit, and forgets it then.
+    /// Waits until a browser session ends, and removes it from the table.
     async fn remove_when_closed(self, cookie_hash: CookieHash, browser_session: Arc<BrowserSession>) {
         loop {
             tokio::select! {
@@ -114,22 +114,22 @@ impl BrowserSessions {
 }
 
 impl BrowserSession {
-    /// Returns the session.
+    /// Returns the authenticated session.
     pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Returns what the forms of this visit carry.
+    /// Returns the CSRF token of the forms.
     pub(super) fn csrf_token(&self) -> &str {
         &self.csrf
     }
 
-    /// Tells whether a form carries what the forms of this visit do.
+    /// Compares a CSRF token in constant time.
     pub(super) fn is_csrf_token(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }
 
-    /// Notes that a form was sent; `None` when it was before.
+    /// Records the id of a submitted form; returns `None` if the form was submitted before.
     pub(super) fn start_submission(self: &Arc<Self>, form_id: &str) -> Option<FormSubmission> {
         let form_id: String = form_id.chars().take(64).collect();
         let mut submitted = self.submitted_forms.lock();
@@ -143,7 +143,7 @@ impl BrowserSession {
         Some(FormSubmission { browser_session: self.clone(), form_id, accepted: false })
     }
 
-    /// Ends the visit.
+    /// Closes the browser session.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
@@ -156,7 +156,7 @@ impl BrowserSession {
     }
 }
 
-/// A form that is being done; it may be sent again when this is dropped before anything was done.
+/// A form under processing. Unless it was accepted, the form may be submitted again once this is dropped.
 pub(super) struct FormSubmission {
     browser_session: Arc<BrowserSession>,
     form_id: String,
@@ -164,7 +164,7 @@ pub(super) struct FormSubmission {
 }
 
 impl FormSubmission {
-    /// Notes that what it asks for is being done.
+    /// Marks the form as carried out: a second submission is refused from here on.
     pub(super) fn accept(&mut self) {
         self.accepted = true;
     }
@@ -178,7 +178,7 @@ impl Drop for FormSubmission {
     }
 }
 
-/// Draws 256 random bits, as text.
+/// Returns 256 random bits in base64url.
 ///
 /// # Errors
 /// [`StoreError::Random`].
@@ -192,7 +192,7 @@ fn hash_cookie(cookie: &str) -> CookieHash {
     *blake3::hash(cookie.as_bytes()).as_bytes()
 }
 
-/// Closes the visit of the same user that rested longest where there are too many.
+/// Closes the browser session of the same user that has been idle longest, if the user has the maximum number.
 fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, new_session: &BrowserSession) {
     let login = new_session.session.login();
     let sessions_of_user = open.iter().filter(|(_, browser_session)| browser_session.session.login() == login);

@@ -1,7 +1,7 @@
-//! The bytes of files: shown in a page, downloaded.
+//! File content, shown inline or downloaded.
 //!
-//! Whatever is stored, nothing of it runs: pictures and text alone are named as what they are, all under
-//! `Content-Security-Policy: sandbox`, and everything else is a download.
+//! No stored file may run as a script on the console's origin. Only images are sent under their own media type, text is
+//! sent as `text/plain`, anything else is a download, and all of it carries `Content-Security-Policy: sandbox`.
 
 use axum::body::Body;
 use axum::extract::Query;
@@ -18,23 +18,23 @@ use crate::domain::TreePath;
 use crate::http::{AuthenticatedSession, BlockProducer, BodyError, streamed_body};
 use crate::tree::{self, FileReader, View};
 
-/// As much of a file as is read at once.
+/// Number of bytes that are read from a file at once.
 const READ_BLOCK_BYTES: usize = 256 * 1024;
-/// What a stored file may do in a browser: nothing.
+/// Content security policy of stored files: no script, no origin, no subresources except inline ones.
 const STORED_FILE_CSP: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
-/// How a file can be looked at.
+/// How the console shows the content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreviewKind {
-    /// As a picture.
+    /// Shown as an image.
     Image,
-    /// As text.
+    /// Shown as text.
     Text,
-    /// By its name, not at all.
+    /// Not shown, as far as the name tells.
     Other,
 }
 
-/// Tells how a file of this name can be looked at.
+/// Returns how the content of a file of this name is shown.
 pub(super) fn preview_kind(name: &[u8]) -> PreviewKind {
     match media_type(name) {
         "image/png" | "image/jpeg" | "image/gif" | "image/webp" | "image/avif" | "image/bmp" | "image/x-icon"
@@ -50,20 +50,20 @@ pub(super) fn preview_kind(name: &[u8]) -> PreviewKind {
     }
 }
 
-/// Returns the media type that a name stands for.
+/// Guesses the media type from the extension of a file name.
 pub(super) fn media_type(name: &[u8]) -> &'static str {
     let extension = memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok());
     let guess = extension.and_then(|extension| mime_guess::from_ext(extension).first_raw());
     guess.unwrap_or("application/octet-stream")
 }
 
-/// What the address of a file asks for.
+/// Query parameters of a file's URL.
 #[derive(Deserialize)]
 pub(super) struct ContentQuery {
     download: Option<String>,
 }
 
-/// Sends a file: a picture or text to be looked at, anything else (and what is asked for so) to be kept.
+/// Sends a file: images and text inline, anything else, or all with `?download`, as an attachment.
 pub(super) async fn get(uri: Uri, Query(params): Query<ContentQuery>, caller: ConsoleCaller) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let view = caller.view();
@@ -91,7 +91,7 @@ pub(super) async fn get(uri: Uri, Query(params): Query<ContentQuery>, caller: Co
     Ok(response)
 }
 
-/// A file that is read block by block.
+/// A file under transfer, read block by block.
 struct FileContent {
     reader: FileReader,
     offset: u64,
@@ -99,7 +99,7 @@ struct FileContent {
 }
 
 impl FileContent {
-    /// Opens a file; returns also its first block.
+    /// Opens a file and reads its first block.
     fn open(view: &View, path: &TreePath) -> Result<(Self, Bytes)> {
         let reader = view.read(path)?;
         let remaining = reader.entry().size;

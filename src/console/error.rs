@@ -7,62 +7,62 @@ use crate::auth::{AuthError, TooMuchWork};
 use crate::store::{ClientStoreError, StoreError};
 use crate::{tokens, tree};
 
-/// The result of a page.
+/// The result of a handler.
 pub(super) type Result<T> = std::result::Result<T, ConsoleError>;
 
-/// A refusal, or a fault of what stands behind the page.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConsoleError {
-    /// No page has that address.
+    /// No page has this URL.
     #[error("No page has this address.")]
     NotFound,
-    /// Nobody is signed in, or not any more; `next` is the page to come back to.
+    /// The request has no valid browser session; `next` is the page to return to after sign-in.
     #[error("You are not signed in, or your session has ended.")]
     NotSignedIn {
-        /// The page that was asked for.
+        /// The requested page.
         next: Option<Uri>,
     },
-    /// A link on another site's page led to `next`, for which browsers leave out what tells who is signed in.
+    /// A link on another site led to `next`, so that the browser did not send the `SameSite=Strict` cookie.
     #[error("Follow the link to go on.")]
     CrossSiteLink {
-        /// The page that was asked for.
+        /// The requested page.
         next: Uri,
     },
-    /// The form was sent by another site's page, or by one from before the last sign-in.
+    /// The form was sent by a page of another site or of another browser session.
     #[error("This form did not come from a page of this session. Go back, reload the page, and try again.")]
     CrossSite,
-    /// A form that can't be done as it was filled in.
+    /// The form has a missing or invalid value.
     #[error("{0}")]
     InvalidForm(String),
-    /// A form or file that came more slowly than it has to.
+    /// The request body arrived too slowly.
     #[error("It came too slowly.")]
     TooSlow,
-    /// A form that makes something was sent a second time.
+    /// A form that creates a secret was submitted a second time.
     #[error(
         "This form was sent before, and what it asked for is done. A secret is shown only once: rotate the token if it was lost."
     )]
     AlreadySubmitted,
-    /// The tree refused.
+    /// The tree refused the operation.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// What has to do with tokens and users was refused.
+    /// The management of tokens and users refused the operation.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
-    /// Nobody was let in.
+    /// Authentication failed.
     #[error(transparent)]
     Authentication(#[from] AuthError),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The caller has as much work waiting as may wait.
+    /// The caller's queue of work is full.
     #[error(transparent)]
     TooMuchWork(#[from] TooMuchWork),
-    /// Work was lost inside the server.
+    /// A task panicked, or a template failed.
     #[error("work was lost inside the server")]
     Internal,
 }
 
-/// Answers an address that no page has, or that only forms are sent to.
+/// Answers an unknown URL, or a method that the URL does not support.
 pub(super) async fn not_found() -> ConsoleError {
     ConsoleError::NotFound
 }
@@ -90,7 +90,7 @@ impl ConsoleError {
         }
     }
 
-    /// Returns what the caller is told; what is for the log alone is not.
+    /// Returns the message for the user. Details of internal errors are for the log only.
     pub(super) fn public_message(&self) -> String {
         match self {
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
@@ -105,7 +105,7 @@ impl ConsoleError {
         }
     }
 
-    /// Returns what the store is short of, where that is why.
+    /// Returns the shortage of the store that caused the error, if any.
     fn store_shortage(&self) -> Option<ClientStoreError> {
         match self {
             ConsoleError::Authentication(AuthError::Store(error))
@@ -201,7 +201,7 @@ fn token_error_status(error: &tokens::Error) -> StatusCode {
     }
 }
 
-/// Writes what the rooms say as a sentence.
+/// Turns the message of another module into a sentence.
 fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::domain::redact_tokens_in_text;
 use crate::http::set_retry_after;
 use crate::{tokens, tree};
 
-/// What a page says of a fault: set as an extension of a response, which becomes that page.
+/// Title and text of an error, attached to a response as an extension; [`super::Console::handle`] renders it as a page.
 #[derive(Clone, Debug)]
 pub(super) struct ErrorMessage {
     title: &'static str,
@@ -26,7 +26,7 @@ struct ErrorPage {
     message: ErrorMessage,
 }
 
-/// The page for one who is not signed in.
+/// The error page for a browser that is not signed in.
 #[derive(Template)]
 #[template(path = "signed_out_error.html")]
 struct SignedOutErrorPage {
@@ -42,7 +42,7 @@ struct CrossSiteLinkPage {
 }
 
 impl ErrorMessage {
-    /// Writes the page, with what stands around the pages of one who is signed in.
+    /// Renders the page, within the frame of a caller who is signed in.
     pub(super) fn into_page(self, status: StatusCode, frame: Option<PageFrame>) -> Response {
         let page = match frame {
             Some(frame) => render_page(status, &ErrorPage { frame, message: self }),

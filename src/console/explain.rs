@@ -1,4 +1,4 @@
-//! Explain: why a token may, or may not, do something.
+//! The page that explains why a token may, or may not, carry out an operation.
 
 use askama::Template;
 use axum::extract::Query;
@@ -13,7 +13,7 @@ use super::paths;
 use super::tokens::form;
 use crate::domain::{AccessExplanation, AccessQuery, Protocol, TokenId, TreeOperation, TreePath};
 
-/// What an operation is called in the form.
+/// Names of the operations in the form.
 const OPERATION_LABELS: [(TreeOperation, &str); 9] = [
     (TreeOperation::Stat, "see that it is there"),
     (TreeOperation::List, "list a folder"),
@@ -26,14 +26,14 @@ const OPERATION_LABELS: [(TreeOperation, &str); 9] = [
     (TreeOperation::Link, "link"),
 ];
 
-/// A grant or scope that allows.
+/// A grant or scope that allows the operation.
 struct ExplainSourceRow {
     path: String,
     href: String,
     permission: String,
 }
 
-/// An answer.
+/// The explanation as the page shows it.
 struct ExplainAnswer {
     allowed: bool,
     sentence: String,
@@ -98,7 +98,7 @@ fn access_query(fields: &FormFields) -> Result<AccessQuery> {
     query.with_target(path_field(fields, "to")?).map_err(|error| ConsoleError::InvalidForm(error.to_string()))
 }
 
-/// Asks, and answers once it was asked.
+/// Shows the form, with the explanation below it once the form has been submitted.
 pub(super) async fn show(caller: ConsoleCaller, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response> {
     let fields = FormFields::from(pairs);
     let frame = PageFrame::new(&caller, ConsoleSection::Explain);

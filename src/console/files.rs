@@ -1,4 +1,4 @@
-//! Files: a folder page by page, a file with its preview, and what can be done with either.
+//! Files: a folder page by page, and a file with its preview.
 
 pub(super) mod directory_picker;
 mod edit;
@@ -26,12 +26,12 @@ use crate::tree::{self, Entry, View};
 
 use entry_page::{EntryPage, PageStart};
 
-/// Entries on a page.
+/// Number of entries on a page.
 const ENTRIES_PER_PAGE: usize = 200;
-/// As much of a text as a page shows.
+/// Number of bytes of a text that its preview shows.
 const PREVIEW_TEXT_BYTES: usize = 64 * 1024;
 
-/// What the address of a folder asks for.
+/// Query parameters of a folder's URL.
 #[derive(Deserialize)]
 pub(super) struct DirectoryQuery {
     after: Option<String>,
@@ -39,13 +39,13 @@ pub(super) struct DirectoryQuery {
     find: Option<String>,
 }
 
-/// A step of the way to a folder or file.
+/// An ancestor of the entry that is shown, or the entry itself.
 struct PathBreadcrumb {
     name: String,
     href: String,
 }
 
-/// An entry as the page shows it.
+/// A directory entry as the page shows it.
 struct DirectoryEntryRow {
     name: String,
     href: String,
@@ -190,7 +190,7 @@ fn file_page(frame: PageFrame, view: &View, path: &TreePath, entry: &Entry, now:
     })
 }
 
-/// Reads the beginning of a file that may be text; tells whether there is more of it.
+/// Reads the beginning of a file that may be text. Returns the text, if it is one, and whether it is truncated.
 fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(Option<String>, bool)> {
     let reader = match view.read(path) {
         Err(tree::Error::Forbidden) => return Ok((None, false)),
@@ -205,7 +205,7 @@ fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(O
     }
     let text = match std::str::from_utf8(&buffer) {
         Ok(text) => text.to_owned(),
-        // The cut may have gone through a character.
+        // Truncation may have split the last character.
         Err(error) if truncated && buffer.len() - error.valid_up_to() < 4 => {
             String::from_utf8_lossy(&buffer[..error.valid_up_to()]).into_owned()
         }
@@ -215,7 +215,7 @@ fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(O
     Ok((Some(escape_control_characters(&text)), truncated))
 }
 
-/// Shows control characters, and those that turn the direction of writing, as escapes.
+/// Escapes control characters, and those that change the direction of writing.
 fn escape_control_characters(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -234,7 +234,7 @@ fn page_title(path: &TreePath) -> String {
     path.name().map_or_else(|| "Files".to_owned(), |name| name.to_string())
 }
 
-/// Returns the way to a path, from the root to itself.
+/// Returns the ancestors of a path from the root on, and the path itself.
 fn breadcrumbs(path: &TreePath) -> Vec<PathBreadcrumb> {
     let mut ancestor = TreePath::root();
     let mut crumbs = vec![PathBreadcrumb { name: "Files".to_owned(), href: "/console/files".to_owned() }];
@@ -248,7 +248,7 @@ fn breadcrumbs(path: &TreePath) -> Vec<PathBreadcrumb> {
     crumbs
 }
 
-/// Refuses to rename, remove or make what can't be named.
+/// Parses the name of an entry from a form.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].

@@ -1,4 +1,4 @@
-//! Sizes and instants, in words for people.
+//! Formats times, durations, sizes and counts for people.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::domain::{Role, UnixMillis};
 use crate::tree::Timestamp;
 
-/// An instant as a page shows it: how far away it is, and exactly when.
+/// A time as a page shows it: relative to now, and exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DisplayTime {
-    /// RFC 3339, for programs.
+    /// RFC 3339, for `datetime` attributes.
     pub(super) iso: String,
-    /// The same for people: `2026-05-05 08:00:00 UTC`.
+    /// The exact time for people: `2026-05-05 08:00:00 UTC`.
     pub(super) exact: String,
-    /// `in 3 days`, `2 hours ago`.
+    /// The relative time: `in 3 days`, `2 hours ago`.
     pub(super) words: String,
 }
 
 impl DisplayTime {
-    /// Tells of an instant as seen from `now`.
+    /// Formats a time relative to `now`.
     pub(super) fn new(time: UnixMillis, now: UnixMillis) -> Self {
         let iso = time.to_string();
         let exact = iso.replace('T', " ").replace('Z', " UTC");
@@ -30,24 +30,24 @@ impl DisplayTime {
         Self { iso, exact, words }
     }
 
-    /// Tells of a file's time.
+    /// Formats the modification time of a file.
     pub(super) fn from_file_time(time: Timestamp, now: UnixMillis) -> Self {
         Self::new(UnixMillis::from_millis(time.seconds.saturating_mul(1000)), now)
     }
 }
 
-/// Writes a span of time in its largest whole unit: `3 days`.
+/// Formats a duration in its largest whole unit: `3 days`.
 pub(super) fn format_duration(duration: Duration) -> String {
     let units = [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
     let seconds = duration.as_secs();
-    // Up to two of a unit are told in the next smaller one, so that "in 1 day" never stands for 47 hours.
+    // Less than two of a unit are given in the next smaller one, so that "in 1 day" never means 47 hours.
     let fitting_unit = units.into_iter().find(|(size, _)| seconds >= 2 * size);
     let (size, unit) = fitting_unit.unwrap_or((1, "second"));
     let count = seconds / size;
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A number of bytes for people: `1.4 MB`.
+/// A number of bytes that is displayed in binary units: `1.4 MiB`.
 pub(super) struct DisplaySize(pub(super) u64);
 
 impl fmt::Display for DisplaySize {
@@ -67,7 +67,7 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// Says what a role is for.
+/// Returns a description of a role; empty for an unknown one.
 pub(super) fn role_description(name: &str) -> &'static str {
     match name.parse() {
         Ok(Role::Admin) => "all of them",
@@ -81,7 +81,7 @@ pub(super) fn role_description(name: &str) -> &'static str {
     }
 }
 
-/// A number with its thousands set apart: `10,000`.
+/// Formats a number with thousands separators: `10,000`.
 pub(super) fn format_grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

@@ -1,4 +1,4 @@
-//! What every request passes first: who asks, and whether a page of this console does.
+//! Authentication and protection against cross-site requests, which every request passes first.
 
 use std::sync::Arc;
 
@@ -16,42 +16,42 @@ use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSour
 use crate::tokens::Principal;
 use crate::tree::View;
 
-/// Returns the name of the cookie that stands for a visit, and its path. Over TLS only an answer of this very host that
-/// came over TLS can have set a cookie of this name (RFC 6265bis section 4.1.3.2), which asks for the root as its path.
+/// Returns name and path of the session cookie. Over TLS the name has the prefix `__Host-`, which browsers accept only
+/// from this very host over TLS and with the path `/` (RFC 6265bis section 4.1.3.2).
 pub(super) fn session_cookie_name(encrypted: bool) -> (&'static str, &'static str) {
     if encrypted { ("__Host-patgate_console", "/") } else { ("patgate_console", "/console") }
 }
 
-/// A caller who is signed in, and whose token lives at this moment.
+/// A caller who is signed in, and whose token is valid at this moment.
 pub(super) struct ConsoleCaller {
-    /// The visit.
+    /// The browser session.
     pub(super) browser_session: Arc<BrowserSession>,
-    /// What all pages share.
+    /// State that all pages share.
     pub(super) state: Arc<ConsoleState>,
-    /// The server as the browser knows it.
+    /// Public address of the server, as the browser knows it.
     pub(super) public_address: PublicAddress,
-    /// Whether the browser talks to it over TLS.
+    /// Whether the browser's connection is encrypted.
     pub(super) is_encrypted: bool,
 }
 
 impl ConsoleCaller {
-    /// Returns the session.
+    /// Returns the authenticated session.
     pub(super) fn session(&self) -> &Session {
         self.browser_session.session()
     }
 
-    /// Returns who asks, for the rooms that decide what is theirs to ask.
+    /// Returns the principal that the `tokens` module authorizes.
     pub(super) fn principal(&self) -> Principal {
         Principal::Session(self.session().clone())
     }
 
-    /// Waits for a turn of a call of the store.
+    /// Waits for a permit for a call of the store.
     pub(super) fn light_permit(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
         async move { session.light_turn().await }
     }
 
-    /// Waits for a turn of ending what lets somebody in.
+    /// Waits for a permit for revoking, narrowing or disabling, which no other work delays.
     pub(super) fn revocation_permit(
         &self,
     ) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
@@ -59,53 +59,52 @@ impl ConsoleCaller {
         async move { session.revoking_turn().await }
     }
 
-    /// Tells whether a role is the caller's, so that a page offers what it may do; what it may do is decided
-    /// elsewhere.
+    /// Tells whether the caller has a role, to decide what a page offers. Authorization itself is up to `tokens`.
     pub(super) fn has_role(&self, role: Role) -> bool {
         self.session().roles().is_ok_and(|roles| roles.includes(role))
     }
 
-    /// Returns the tree as the caller may see it.
+    /// Returns the view of the tree with the caller's access.
     pub(super) fn view(&self) -> View {
         self.state.tree.view(self.session().clone())
     }
 }
 
-/// A form of this console, sent by a caller who is signed in.
+/// A form with a valid CSRF token, submitted by a caller who is signed in.
 pub(super) struct SubmittedForm {
-    /// Who sent it.
+    /// The caller.
     pub(super) caller: ConsoleCaller,
-    /// What stands in it.
+    /// The fields of the form.
     pub(super) fields: FormFields,
 }
 
-/// A request of this console's script, by a caller who is signed in.
+/// A request of this console's script with a valid CSRF token, by a caller who is signed in.
 pub(super) struct ScriptRequest(pub(super) ConsoleCaller);
 
-/// The fields of a form; those left empty count as not there.
+/// The fields of a form; empty ones count as absent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FormFields(Vec<(String, String)>);
 
 impl FormFields {
-    /// Returns the first value of a field.
+    /// Returns the first non-empty value of a field, trimmed.
     pub(super) fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.values(name).next()
     }
 
-    /// Returns all values of a field.
+    /// Returns all non-empty values of a field, trimmed.
     pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, value)| key == name && !value.trim().is_empty()).map(|(_, value)| value.trim())
     }
 
-    /// Returns all values of a field as they are, empty ones too.
+    /// Returns all values of a field unchanged, empty ones too.
     pub(super) fn raw_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Reads a field.
+    /// Parses a field; `None` if it is absent.
     ///
     /// # Errors
-    /// [`ConsoleError::InvalidForm`] with what the value's own reader says.
+    /// [`ConsoleError::InvalidForm`] with the message of the value's own parser.
     pub(super) fn parse<T>(&self, name: &str) -> Result<Option<T>>
     where
         T: std::str::FromStr,
@@ -171,7 +170,7 @@ impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
     }
 }
 
-/// Reads a form.
+/// Parses a form without files.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`], [`ConsoleError::TooSlow`].
@@ -183,7 +182,7 @@ pub(super) async fn read_form(request: Request) -> Result<FormFields> {
     }
 }
 
-/// Refuses what a page of another origin sent.
+/// Refuses a request that a page of another origin sent.
 ///
 /// # Errors
 /// [`ConsoleError::CrossSite`].
@@ -196,13 +195,13 @@ pub(super) fn require_same_origin(extensions: &Extensions, headers: &HeaderMap) 
     }
 }
 
-/// Tells whether a link on another site's page led here: browsers leave a `SameSite=Strict` cookie out then.
+/// Tells whether a link on another site led here, in which case browsers don't send a `SameSite=Strict` cookie.
 fn is_cross_site_link(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|given| given == value);
     is("sec-fetch-site", "cross-site") && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
-/// Returns the visit that a request's cookie stands for, while its token lives.
+/// Returns the browser session of a request's cookie, if its token is still valid.
 ///
 /// # Errors
 /// [`ConsoleError::TooMuchWork`].
@@ -212,7 +211,8 @@ pub(super) async fn find_browser_session(
     headers: &HeaderMap,
 ) -> Result<Option<Arc<BrowserSession>>> {
     let found = session_cookie(headers, source.encrypted).and_then(|cookie| state.browser_sessions.find(cookie));
-    // The cookie stands for a token, and so holds only where the token was shown.
+    // A stolen cookie must not be worth more than the token: limits on address and user agent were checked for the peer
+    // that signed in, so any other peer has to sign in itself.
     let Some(browser_session) =
         found.filter(|browser_session| peer(source, headers) == *browser_session.session().peer())
     else {
@@ -220,7 +220,8 @@ pub(super) async fn find_browser_session(
     };
     let session = browser_session.session().clone();
     let permit_session = browser_session.session().clone();
-    // In a turn of revoking: the form that revokes passes here first.
+    // The permit is one for revocations, because the form that revokes a token passes here first and must not wait for
+    // other work.
     match run_with_permit(async move { permit_session.revoking_turn().await }, move || Ok(session.revalidate())).await {
         Ok(Ok(_)) => Ok(Some(browser_session)),
         Err(ConsoleError::TooMuchWork(error)) => Err(error.into()),
@@ -231,21 +232,21 @@ pub(super) async fn find_browser_session(
     }
 }
 
-/// Returns who is at the door.
+/// Returns the peer of a request, as sessions record it.
 pub(super) fn peer(source: RequestSource, headers: &HeaderMap) -> Peer {
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     Peer { protocol: Protocol::Api, address: source.address, user_agent }
 }
 
-/// Returns where a request came from.
+/// Returns the source of a request.
 ///
 /// # Errors
-/// [`ConsoleError::NotFound`] when it did not come through the gateway.
+/// [`ConsoleError::NotFound`] if the gateway did not attach it.
 pub(super) fn request_origin(parts: &Parts) -> Result<RequestSource> {
     parts.extensions.get::<RequestSource>().copied().ok_or(ConsoleError::NotFound)
 }
 
-/// Returns the server as the browser knows it.
+/// Returns the public address of the server.
 pub(super) fn public_address(extensions: &Extensions) -> PublicAddress {
     extensions.get::<PublicAddress>().cloned().unwrap_or_default()
 }

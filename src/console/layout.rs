@@ -1,4 +1,4 @@
-//! What stands around every page.
+//! The frame of every page: navigation, session and assets.
 
 use askama::Template;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +12,7 @@ use super::format::DisplayTime;
 use super::guard::ConsoleCaller;
 use crate::domain::Role;
 
-/// The parts of the console, in the order in which they are offered.
+/// Sections of the console, in the order of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConsoleSection {
     /// Tokens.
@@ -21,7 +21,7 @@ pub(super) enum ConsoleSection {
     Files,
     /// Open sessions.
     Sessions,
-    /// Which rule decides.
+    /// The page that explains access decisions.
     Explain,
     /// Users.
     Users,
@@ -31,43 +31,43 @@ pub(super) enum ConsoleSection {
     Audit,
 }
 
-/// A link to a part of the console.
+/// A link of the navigation.
 pub(super) struct NavigationLink {
-    /// Where it leads.
+    /// URL of the section.
     pub(super) href: &'static str,
-    /// What it says.
+    /// Label.
     pub(super) text: &'static str,
     /// Its icon, as SVG.
     pub(super) icon: &'static str,
-    /// Whether a new group begins with it.
+    /// Whether it starts a group.
     pub(super) starts_group: bool,
-    /// Whether the page belongs to it.
+    /// Whether the page belongs to this section.
     pub(super) is_current: bool,
 }
 
-/// What stands around a page of a caller who is signed in.
+/// The frame of a page for a caller who is signed in.
 pub(super) struct PageFrame {
-    /// What pages load.
+    /// URLs of the assets.
     pub(super) assets: &'static AssetUrls,
-    /// Who is signed in.
+    /// Login of the caller.
     pub(super) login: String,
-    /// With which token.
+    /// Id of the token that the caller signed in with.
     pub(super) token: String,
-    /// When that dies unless it is used before.
+    /// Expiration of that token, unless its sliding window moves.
     pub(super) expires: DisplayTime,
-    /// What forms carry.
+    /// CSRF token of the forms.
     pub(super) csrf: String,
-    /// The parts of the console that the caller is offered.
+    /// Sections that the caller's roles open.
     pub(super) links: Vec<NavigationLink>,
 }
 
 impl PageFrame {
-    /// Frames a page.
+    /// Returns the frame of a page in a section.
     pub(super) fn new(caller: &ConsoleCaller, section: ConsoleSection) -> Self {
         Self::for_browser_session(&caller.state, &caller.browser_session, Some(section))
     }
 
-    /// Frames a page of a visit that belongs to a part of the console, or to none.
+    /// Returns the frame of a page for a browser session, in a section or in none.
     pub(super) fn for_browser_session(
         state: &ConsoleState,
         browser_session: &BrowserSession,
@@ -106,7 +106,7 @@ impl PageFrame {
 }
 
 impl ConsoleSection {
-    /// Returns where it is, what it is called, and its icon.
+    /// Returns URL, label and icon of the section.
     fn navigation(self) -> (&'static str, &'static str, &'static str) {
         match self {
             ConsoleSection::Tokens => ("/console/tokens", "Tokens", include_str!("templates/icons/key.svg")),
@@ -120,10 +120,10 @@ impl ConsoleSection {
     }
 }
 
-/// Answers with a page.
+/// Renders a page as a response.
 ///
 /// # Errors
-/// [`ConsoleError::Internal`] when it can't be written.
+/// [`ConsoleError::Internal`] when the template fails.
 pub(super) fn render_page(status: StatusCode, page: &impl Template) -> Result<Response> {
     let text = page.render().map_err(|_| ConsoleError::Internal)?;
     let mut response = (status, text).into_response();

@@ -1,4 +1,4 @@
-//! Signing in with user name and token, and out.
+//! Sign-in with user name and token, and sign-out.
 
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ struct SignInPage<'a> {
     is_confidential: bool,
 }
 
-/// What the address of the page asks for.
+/// Query parameters of the page.
 #[derive(Deserialize)]
 pub(super) struct SignInQuery {
     next: Option<String>,
 }
 
-/// Leads to the first page.
+/// Redirects to the first page.
 pub(super) async fn redirect_to_tokens(_: ConsoleCaller) -> Redirect {
     Redirect::to("/console/tokens")
 }
 
-/// Asks for user name and token.
+/// Shows the sign-in form.
 pub(super) async fn sign_in_form(Query(params): Query<SignInQuery>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let is_confidential = guard::request_origin(&parts)?.is_confidential();
@@ -57,7 +57,7 @@ pub(super) async fn sign_in_form(Query(params): Query<SignInQuery>, request: Req
     render_page(StatusCode::OK, &page)
 }
 
-/// Takes user name and token.
+/// Authenticates user name and token, and opens a browser session.
 pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
     guard::require_same_origin(request.extensions(), request.headers())?;
     let (parts, body) = request.into_parts();
@@ -100,7 +100,7 @@ pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Req
     Ok(response)
 }
 
-/// Ends the visit, and with it the session.
+/// Closes the browser session, and with it the authenticated session.
 pub(super) async fn sign_out(submitted: SubmittedForm) -> Result<Response> {
     submitted.caller.browser_session.close();
     let mut response = Redirect::to("/console/sign-in").into_response();
@@ -108,7 +108,7 @@ pub(super) async fn sign_out(submitted: SubmittedForm) -> Result<Response> {
     Ok(response)
 }
 
-/// Returns what sets the cookie of a visit; takes it away for no value.
+/// Returns the `Set-Cookie` header of a browser session; an empty value deletes the cookie.
 fn set_cookie_header(value: &str, encrypted: bool) -> Result<HeaderValue> {
     let (name, path) = session_cookie_name(encrypted);
     let secure = if encrypted { "; Secure" } else { "" };
@@ -117,14 +117,14 @@ fn set_cookie_header(value: &str, encrypted: bool) -> Result<HeaderValue> {
     HeaderValue::try_from(cookie).map_err(|_| ConsoleError::Internal)
 }
 
-/// Returns the page of this console that an address names; its first one for any other address.
+/// Returns `next` if it is a URL of this console, else the first page: no open redirect.
 fn local_redirect_target(next: &str) -> String {
     let local_uri = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
     let safe_uri = local_uri.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dot_segment));
     safe_uri.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
 }
 
-/// Tells whether browsers take a part of a path for the directory itself or the one above (URL standard, section 4.4).
+/// Tells whether browsers resolve a path segment as `.` or `..` (URL standard, section 4.4).
 fn is_dot_segment(segment: &str) -> bool {
     matches!(&*percent_decode_str(segment).collect::<Vec<u8>>(), b"." | b"..")
 }

@@ -1,8 +1,8 @@
 //! The web console at `/console/`: server-rendered pages over the same calls as the REST API.
 //!
-//! It knows no rule of its own. A request passes [`guard`] first, which proves the caller and, for
-//! whatever changes something, that a page of this console asked for it; a page is a file that turns
-//! it into calls of [`crate::tokens`] and [`crate::tree`]; [`error_page`] turns a refusal into a page, last.
+//! It has no access rules of its own. A request passes [`guard`] first, which authenticates the caller and, for a
+//! state-changing request, checks that a page of this console sent it. Each page is a file that translates the request
+//! into calls of [`crate::tokens`] and [`crate::tree`]. [`error_page`] turns an error into a page, last.
 
 mod assets;
 mod audit;
@@ -45,22 +45,22 @@ use browser_sessions::BrowserSessions;
 use error_page::ErrorMessage;
 use layout::PageFrame;
 
-/// The longest form that is read.
+/// Maximum size of a form without files.
 const FORM_BYTES: usize = 256 * 1024;
-/// How long a browser is told to wait when the server is busy.
+/// `Retry-After` of answers with status 503.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// What a page of the console may load and do: what this server serves, and nothing inline.
+/// Content security policy of pages: resources of this origin only, and nothing inline.
 const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Answers `/console/`; clones share all state.
+/// The handler of `/console/`; clones share all state.
 #[derive(Clone)]
 pub struct Console {
     router: Router,
     state: Arc<ConsoleState>,
 }
 
-/// What all pages share.
+/// State that all pages share.
 struct ConsoleState {
     tree: Tree,
     auth: Authenticator,
@@ -70,8 +70,7 @@ struct ConsoleState {
 }
 
 impl Console {
-    /// Shows tokens and a tree to callers that `auth` proves. `sftp` is where SFTP is answered, for
-    /// the set-ups of clients.
+    /// Creates the handler. `sftp` is the address of the SFTP listener, which the client guides name.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, clock: Clock, sftp: Option<SocketAddr>) -> Self {
         let state = Arc::new(ConsoleState {
             tree,
@@ -83,11 +82,11 @@ impl Console {
         Self { router: router().with_state(state.clone()), state }
     }
 
-    /// Answers one request.
+    /// Answers one request. `source` is the peer of the connection.
     pub async fn handle(&self, mut request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         request.extensions_mut().insert(source);
         let headers = request.headers().clone();
-        // The router never fails.
+        // The router's error type is infallible.
         let Ok(mut response) = self.router.clone().call(request).await;
         if let Some(message) = response.extensions_mut().remove::<ErrorMessage>() {
             let browser_session = guard::find_browser_session(&self.state, source, &headers).await;
@@ -146,7 +145,7 @@ fn router() -> Router<Arc<ConsoleState>> {
         .layer(DefaultBodyLimit::max(FORM_BYTES))
 }
 
-/// Keeps pages out of caches and frames, and browsers from guessing types.
+/// Adds headers that keep pages out of caches and frames, and browsers from sniffing types.
 fn set_security_headers(headers: &mut HeaderMap) {
     let defaults = [
         (header::CONTENT_SECURITY_POLICY, PAGE_CSP),

@@ -1,6 +1,6 @@
-//! Forms with files (`multipart/form-data`, RFC 7578), read as they come: what a part holds is handed on in
-//! pieces, and never held whole. The reader that axum brings takes in all that the sender has ready before it hands a
-//! piece on, without bound; this one holds the head of a part, or a block.
+//! A streaming parser of forms with files (`multipart/form-data`, RFC 7578): content is passed on in chunks and never
+//! held whole. The parser that axum brings buffers without bound whatever the sender has ready; this one holds the
+//! headers of a part, or a block.
 
 use std::time::Duration;
 
@@ -13,38 +13,38 @@ use memchr::memmem;
 use super::error::{ConsoleError, Result};
 use crate::http::RequestBodyError;
 
-/// How long a browser may send nothing of an upload.
+/// Time without data after which an upload is aborted.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(300);
-/// The longest head of a part.
+/// Maximum size of the headers of a part.
 const PART_HEADER_BYTES: usize = 8 * 1024;
-/// The longest boundary (RFC 2046, section 5.1.1).
+/// Maximum length of a boundary (RFC 2046 section 5.1.1).
 const BOUNDARY_MAX_BYTES: usize = 70;
 
-/// What the head of a part says.
+/// The headers of a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MultipartPart {
     /// The name of the field.
     pub(super) field_name: String,
-    /// The name of the file, where it is one; empty where none was chosen.
+    /// The name of the file, for a part with a file; empty if the user chose none.
     pub(super) file_name: Option<String>,
 }
 
-/// A form that is being read.
+/// A form under parsing.
 pub(super) struct MultipartForm {
     body: Body,
     parser: MultipartParser,
 }
 
 impl MultipartForm {
-    /// Begins to read a form whose parts stand between lines with this boundary.
+    /// Starts to parse a body whose parts are separated by this boundary.
     pub(super) fn new(boundary: &str, body: Body) -> Self {
         Self { body, parser: MultipartParser::new(boundary) }
     }
 
-    /// Returns the boundary that the head of a form names.
+    /// Returns the boundary in the `Content-Type` header.
     ///
     /// # Errors
-    /// [`ConsoleError::InvalidForm`] for what is no such form.
+    /// [`ConsoleError::InvalidForm`] for another media type, or a boundary that is missing or too long.
     pub(super) fn boundary_from_headers(headers: &HeaderMap) -> Result<String> {
         let content_type =
             headers.get(header::CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok()).unwrap_or_default();
@@ -53,10 +53,10 @@ impl MultipartForm {
         Ok(boundary.to_owned())
     }
 
-    /// Returns the next part; what is left of the one before is passed over.
+    /// Returns the next part; unread content of the previous one is skipped.
     ///
     /// # Errors
-    /// [`ConsoleError::InvalidForm`] when the form is cut or is none.
+    /// [`ConsoleError::InvalidForm`] when the body is truncated or malformed; [`ConsoleError::TooSlow`].
     pub(super) async fn next_part(&mut self) -> Result<Option<MultipartPart>> {
         loop {
             match self.parser.next_event()? {
@@ -68,7 +68,7 @@ impl MultipartForm {
         }
     }
 
-    /// Returns the next piece of what the part holds; `None` at its end.
+    /// Returns the next chunk of the part's content; `None` at its end.
     ///
     /// # Errors
     /// As [`MultipartForm::next_part`].
@@ -82,7 +82,7 @@ impl MultipartForm {
         }
     }
 
-    /// Returns what the part holds as text, which is refused where it is longer than `most` bytes.
+    /// Returns the part's content as text of at most `max_bytes` bytes.
     ///
     /// # Errors
     /// As [`MultipartForm::next_part`].
@@ -104,10 +104,10 @@ impl MultipartForm {
     }
 }
 
-/// Returns the next piece of what a browser sends; `None` at its end.
+/// Returns the next chunk of a request body; `None` at its end.
 ///
 /// # Errors
-/// [`ConsoleError::InvalidForm`] when it is cut; [`ConsoleError::TooSlow`].
+/// [`ConsoleError::InvalidForm`] when the body is truncated; [`ConsoleError::TooSlow`].
 pub(super) async fn read_body_chunk(body: &mut Body) -> Result<Option<Bytes>> {
     loop {
         let frame = tokio::time::timeout(BODY_READ_TIMEOUT, body.frame()).await.map_err(|_| ConsoleError::TooSlow)?;
@@ -117,13 +117,12 @@ pub(super) async fn read_body_chunk(body: &mut Body) -> Result<Option<Bytes>> {
         match frame.transpose().map_err(read_error)?.map(|frame| frame.into_data()) {
             None => return Ok(None),
             Some(Ok(chunk)) => return Ok(Some(chunk)),
-            // Trailers.
+            // Trailers carry no content.
             Some(Err(_)) => {}
         }
     }
 }
 
-/// Says that not all came.
 fn truncated_upload() -> ConsoleError {
     ConsoleError::InvalidForm("The upload was cut.".to_owned())
 }
@@ -132,7 +131,7 @@ fn malformed_form() -> ConsoleError {
     ConsoleError::InvalidForm("This form can’t be read.".to_owned())
 }
 
-/// Reads the boundary that a media type names.
+/// Parses the boundary parameter of a media type.
 fn parse_boundary(content_type: &str) -> Option<&str> {
     let (essence, parameters) = content_type.split_once(';')?;
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -145,15 +144,15 @@ fn parse_boundary(content_type: &str) -> Option<&str> {
     (1..=BOUNDARY_MAX_BYTES).contains(&boundary.len()).then_some(boundary)
 }
 
-/// Finds parts in what is pushed into it; no I/O.
+/// The parser proper: data is pushed in, events are pulled out; no I/O.
 struct MultipartParser {
-    /// What stands in front of each part but the head's own end: line break, two hyphens, boundary.
+    /// Line break, two hyphens and the boundary: precedes each part, and the end of the form.
     delimiter: Vec<u8>,
     buffer: BytesMut,
     state: MultipartParserState,
 }
 
-/// Where a sieve is.
+/// Position of the parser in the form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MultipartParserState {
     Preamble,
@@ -163,24 +162,24 @@ enum MultipartParserState {
     Finished,
 }
 
-/// What a sieve found.
+/// An event of the parser.
 #[derive(Debug, PartialEq, Eq)]
 enum MultipartEvent {
-    /// Nothing yet.
+    /// More data is needed.
     NeedsInput,
-    /// A part begins.
+    /// A part starts.
     Part(MultipartPart),
-    /// A piece of what it holds.
+    /// A chunk of the part's content.
     Chunk(Bytes),
-    /// It ends.
+    /// The part ends.
     PartEnd,
-    /// So does the form.
+    /// The form ends.
     FormEnd,
 }
 
 impl MultipartParser {
     fn new(boundary: &str) -> Self {
-        // The first delimiter has no line before it.
+        // The first delimiter may stand at the very start of the body, without a line break before it.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self { delimiter: format!("\r\n--{boundary}").into_bytes(), buffer, state: MultipartParserState::Preamble }
     }
@@ -220,7 +219,7 @@ impl MultipartParser {
         }
     }
 
-    /// Reads what follows a delimiter: the line's end before another part, two hyphens at the form's end.
+    /// Parses the two bytes after a delimiter: a line break before another part, two hyphens at the end of the form.
     fn parse_delimiter(&mut self) -> Result<Option<MultipartEvent>> {
         let Some((next, _)) = self.buffer.split_at_checked(2) else { return Ok(Some(MultipartEvent::NeedsInput)) };
         self.state = match next {
@@ -259,13 +258,13 @@ impl MultipartParser {
         }
     }
 
-    /// Returns how much is held that no delimiter begins in, which is not there whole.
+    /// Returns the number of buffered bytes that can't belong to a delimiter whose end has not arrived yet.
     fn len_before_delimiter(&self) -> usize {
         self.buffer.len().saturating_sub(self.delimiter.len() - 1)
     }
 }
 
-/// Reads the head of a part.
+/// Parses the headers of a part.
 fn parse_part_headers(headers: &[u8]) -> Option<MultipartPart> {
     let headers = std::str::from_utf8(headers).ok()?;
     let disposition = headers.split("\r\n").find_map(|line| {
@@ -289,8 +288,8 @@ fn parse_part_headers(headers: &[u8]) -> Option<MultipartPart> {
     Some(MultipartPart { field_name: name?, file_name: file })
 }
 
-/// Undoes what browsers do to names: they write quotes and line breaks percent-encoded, and nothing else (HTML
-/// standard, section 4.10.21.8).
+/// Decodes a name as browsers encode it: only quotes and line breaks are percent-encoded (HTML standard, section
+/// 4.10.21.8).
 fn unescape_name(text: &str) -> String {
     text.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
 }
@@ -306,7 +305,7 @@ mod tests {
         format!("{}------x42--\r\n", parts.collect::<String>()).into_bytes()
     }
 
-    /// Reads a form that comes in blocks of a size: each part, and what it holds.
+    /// Parses a form that arrives in blocks of a fixed size, and returns each part with its content.
     fn parse_in_blocks(form: &[u8], block: usize) -> Result<Vec<(MultipartPart, Vec<u8>)>> {
         let mut parser = MultipartParser::new(parse_boundary(CONTENT_TYPE).expect("a boundary"));
         let (mut blocks, mut parts) = (form.chunks(block), Vec::new());

@@ -1,4 +1,4 @@
-//! Paths of the tree in the addresses of pages: percent-encoded bytes.
+//! Tree paths in URLs of the console: percent-encoded bytes.
 
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
@@ -6,23 +6,23 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encod
 use super::error::{ConsoleError, Result};
 use crate::domain::{EntryName, TreePath};
 
-/// What RFC 3986 section 2.3 leaves as it is, and the slash.
+/// Characters that are encoded: all but the unreserved ones (RFC 3986 section 2.3) and the slash.
 const UNRESERVED_AND_SLASH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// Reads the path of the tree that stands after the second part of a page's address: `/console/files/a/b`.
+/// Parses the tree path that follows the second segment of a URL: `/console/files/a/b`.
 ///
 /// # Errors
-/// [`ConsoleError::NotFound`] for what is no path.
+/// [`ConsoleError::NotFound`] for a path that is not valid in a tree.
 pub(super) fn from_uri(uri: &Uri) -> Result<TreePath> {
     let rest = uri.path().splitn(4, '/').nth(3).unwrap_or_default();
     decode(rest)
 }
 
-/// Reads an encoded path; each part by itself, so that an encoded slash is none.
+/// Parses an encoded path. Each segment is decoded by itself, so that `%2F` is no separator.
 ///
 /// # Errors
-/// As [`of`].
+/// As [`from_uri`].
 pub(super) fn decode(text: &str) -> Result<TreePath> {
     let mut path = TreePath::root();
     for part in text.split('/').filter(|part| !part.is_empty()) {
@@ -32,12 +32,12 @@ pub(super) fn decode(text: &str) -> Result<TreePath> {
     TreePath::parse(path.as_bytes()).map_err(|_| ConsoleError::NotFound)
 }
 
-/// Writes a path with a slash in front, but for the root, which is empty.
+/// Encodes a path with a leading slash; the root is the empty string.
 pub(super) fn encode(path: &TreePath) -> String {
     if path.is_root() { String::new() } else { format!("/{}", percent_encode(path.as_bytes(), UNRESERVED_AND_SLASH)) }
 }
 
-/// Writes any text for the query of an address.
+/// Percent-encodes a value for the query of a URL.
 pub(super) fn encode_query(bytes: &[u8]) -> String {
     percent_encode(bytes, UNRESERVED_AND_SLASH).to_string()
 }

@@ -1,4 +1,4 @@
-//! The policy: what tokens may ask for.
+//! The policy that bounds new tokens.
 
 use askama::Template;
 use axum::response::Response;
@@ -76,7 +76,7 @@ pub(super) async fn show(caller: ConsoleCaller) -> Result<Response> {
     render_page(StatusCode::OK, &PolicyPage { frame, keys: policy_fields(&policy), error: None, success_message: None })
 }
 
-/// Changes one key.
+/// Changes one key of the policy.
 pub(super) async fn update(submitted: SubmittedForm) -> Result<Response> {
     let frame = PageFrame::new(&submitted.caller, ConsoleSection::Policy);
     let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());

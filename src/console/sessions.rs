@@ -1,4 +1,4 @@
-//! Sessions that are open, each with a button that ends it.
+//! The list of open sessions, each with a button that closes it.
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -11,7 +11,7 @@ use super::guard::{ConsoleCaller, SubmittedForm};
 use super::layout::{ConsoleSection, PageFrame, render_page};
 use crate::domain::TokenId;
 
-/// Sessions on the page: the latest ones.
+/// Maximum number of sessions on the page, the latest first.
 const MAX_LISTED_SESSIONS: usize = 500;
 
 struct SessionRow {
@@ -34,7 +34,7 @@ struct SessionListPage {
     truncated: bool,
 }
 
-/// Shows the open sessions that the caller may see.
+/// Lists the open sessions that the caller may see.
 pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Sessions);
     let (state, principal, own_number) = (caller.state.clone(), caller.principal(), caller.session().number());
@@ -65,7 +65,7 @@ pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
     .await
 }
 
-/// Ends one session, or all of a token.
+/// Closes one session, or all sessions of a token.
 pub(super) async fn close(submitted: SubmittedForm) -> Result<Response> {
     let token: TokenId = submitted.fields.parse("token")?.ok_or(ConsoleError::NotFound)?;
     let number = submitted.fields.parse("number")?;

@@ -1,4 +1,4 @@
-//! Tokens: the list, page by page, and what is shown of each.
+//! Tokens: the list, page by page, and the details of each.
 
 mod create;
 mod created;
@@ -27,12 +27,12 @@ use crate::domain::{Login, Role, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 use crate::store::{LocatedScope, TokenRecord, TokenState};
 use crate::tokens::{Principal, TokenListSummary, TokenQuery, TokenService};
 
-/// Tokens on a page.
+/// Number of tokens on a page.
 const TOKENS_PER_PAGE: usize = 50;
-/// How many tokens that need attention are named, of each kind.
+/// Maximum number of tokens that a warning names.
 const MAX_TOKENS_PER_WARNING: usize = 10;
 
-/// What the address of the list asks for.
+/// Query parameters of the list.
 #[derive(Deserialize)]
 pub(super) struct TokenListQuery {
     find: Option<String>,
@@ -43,22 +43,22 @@ pub(super) struct TokenListQuery {
     before: Option<String>,
 }
 
-/// A place that a scope or grant names.
+/// A scope or grant as a page shows it.
 pub(super) struct NodePermissionRow {
-    /// The path, or the node where that has ended.
+    /// The path, or `node:UUID` if the node is gone.
     pub(super) target: String,
-    /// Where the files of it are shown.
+    /// URL that shows the node; `None` if it is gone.
     pub(super) href: Option<String>,
-    /// What is allowed there.
+    /// The permission.
     pub(super) permission: String,
-    /// The node.
+    /// The id of the node.
     pub(super) node: String,
-    /// Whether the node has ended.
+    /// Whether the node is gone.
     pub(super) dangling: bool,
 }
 
 impl NodePermissionRow {
-    /// Tells of a scope or grant.
+    /// Returns the row of a scope or grant.
     pub(super) fn new(located: &LocatedScope) -> Self {
         let node = located.scope.node.to_string();
         Self {
@@ -71,7 +71,7 @@ impl NodePermissionRow {
     }
 }
 
-/// What a token's last use was.
+/// The last use of a token.
 struct LastUseDetails {
     at: DisplayTime,
     from: String,
@@ -79,7 +79,7 @@ struct LastUseDetails {
     protocol: String,
 }
 
-/// A token as pages show it.
+/// A token as a page shows it.
 struct TokenDetails {
     id: String,
     name: String,
@@ -91,7 +91,7 @@ struct TokenDetails {
     is_live: bool,
     dangling: bool,
     expires_soon: bool,
-    /// `None`: all that the owner may reach.
+    /// `None` for a token without scopes, which reaches all that its owner may.
     scopes: Option<Vec<NodePermissionRow>>,
     limits: Vec<(&'static str, String)>,
     created: DisplayTime,
@@ -145,7 +145,7 @@ fn state_label(state: TokenState) -> &'static str {
     }
 }
 
-/// Says in words how a token ends.
+/// Describes the expiration of a token in words.
 fn expiration_label(record: &TokenRecord, now: UnixMillis) -> String {
     match record.expiry {
         TokenExpiry::Hard(_) => "Hard limit".to_owned(),
@@ -157,7 +157,7 @@ fn expiration_label(record: &TokenRecord, now: UnixMillis) -> String {
     }
 }
 
-/// Lists what a token is limited to, kind by kind.
+/// Returns the limits of a token, each with its label.
 fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
     fn joined<T: ToString>(list: &[T]) -> String {
         list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -190,24 +190,24 @@ struct TokenListPage {
     filtered: bool,
 }
 
-/// Tokens that somebody should look after, for one reason.
+/// A warning about tokens that need attention for one reason.
 pub(super) struct TokenWarning {
     /// The reason.
     pub(super) reason: &'static str,
-    /// The first of them.
+    /// The first of the tokens.
     pub(super) first_tokens: Vec<WarnedToken>,
-    /// How many others there are, in words; empty for none.
+    /// Number of further tokens, in words; empty for none.
     pub(super) other_count: String,
-    /// Where all of them are shown, where there is such a list.
+    /// URL that lists all of them, if there is one.
     pub(super) href: Option<String>,
 }
 
-/// One of them.
+/// A token that a warning names.
 pub(super) struct WarnedToken {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) owner: String,
-    /// When it ends, where that is soon.
+    /// Expiration, if it is soon.
     pub(super) expires: Option<DisplayTime>,
 }
 
@@ -224,7 +224,7 @@ impl WarnedToken {
     }
 }
 
-/// Returns the tokens that end soon and those that name what is gone: of one user, or of all.
+/// Returns warnings about tokens that expire soon and about dangling scopes, of one user or of all.
 pub(super) fn token_warnings(caller: &TokenReader, owner: Option<&Login>) -> Result<Vec<TokenWarning>> {
     let TokenReader { tokens, principal, auth, .. } = caller;
     let kinds = [
@@ -253,7 +253,7 @@ pub(super) fn token_warnings(caller: &TokenReader, owner: Option<&Login>) -> Res
     Ok(kinds.into_iter().filter(|(.., found)| found.count > 0).map(warning).collect())
 }
 
-/// What a list is asked for, as it was typed.
+/// Values of the filter form, as typed.
 struct TokenFilterForm {
     find: String,
     state: String,
@@ -284,7 +284,7 @@ impl TokenFilterForm {
         })
     }
 
-    /// Returns the address of the list, to which a place in it may be added.
+    /// Returns the URL of the list, ready for a cursor to be appended.
     fn list_url(&self) -> String {
         let mut address = String::from("/console/tokens?");
         for (name, value) in [("find", &self.find), ("state", &self.state), ("owner", &self.owner)] {
@@ -299,17 +299,17 @@ impl TokenFilterForm {
     }
 }
 
-/// Who looks at tokens.
+/// The caller's access to tokens, for use on a blocking thread.
 pub(super) struct TokenReader {
     tokens: TokenService,
     principal: Principal,
     auth: Authenticator,
-    /// The token that it is signed in with.
+    /// The token that the caller signed in with.
     current_token: TokenId,
 }
 
 impl TokenReader {
-    /// Returns the caller as one who looks.
+    /// Takes the access of a caller.
     pub(super) fn new(caller: &ConsoleCaller) -> Self {
         let state = &caller.state;
         let (tokens, auth) = (state.tokens.clone(), state.auth.clone());
@@ -317,7 +317,7 @@ impl TokenReader {
     }
 }
 
-/// Shows tokens: one's own, or those of others where a role allows it.
+/// Lists tokens: the caller's own, or those of others if a role allows it.
 pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<TokenListQuery>) -> Result<Response> {
     let own_login = caller.session().login().clone();
     let form = TokenFilterForm::from_query(&params);
@@ -339,7 +339,7 @@ pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<TokenListQu
             (None, None) => (None, last.filter(|_| has_more)),
         };
         let filtered = !(form.find.is_empty() && form.state.is_empty() && form.owner.is_empty());
-        // What is asked for by itself, and any page but the first, is shown without them: they cost more than it.
+        // Warnings cost more than the list itself, so only the first page without a filter has them.
         let is_first_page = !filtered && query.after.is_none() && query.before.is_none();
         let warnings =
             if is_first_page { token_warnings(&reader, (!looks_up).then_some(&own_login))? } else { Vec::new() };

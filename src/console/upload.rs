@@ -1,6 +1,6 @@
-//! Uploads: a file by itself from the page's script, or any number of them from a form.
+//! Uploads: one file in a PUT request of the page's script, or several in a multipart form.
 //!
-//! Either way each file is staged, appears whole or not at all, and replaces another only where that was asked for.
+//! Either way each file is staged, appears whole or not at all, and replaces an existing one only if `replace` is set.
 
 use std::sync::Arc;
 
@@ -25,22 +25,22 @@ use crate::auth::SessionEnded;
 use crate::domain::TreePath;
 use crate::tree::{self, StagedUpload, View, WriteConditions};
 
-/// As much of a file as is written at once.
+/// Number of bytes that are written to a file at once.
 const WRITE_BLOCK_BYTES: usize = 256 * 1024;
-/// The longest value of a field beside the files.
+/// Maximum size of the value of a form field that is not a file.
 const FIELD_VALUE_BYTES: usize = 1024;
-/// How many files a form may hold.
+/// Maximum number of files in one form.
 const MAX_FILES_PER_FORM: usize = 1000;
 
-/// What the address of a file asks for.
+/// Query parameters of an upload by script.
 #[derive(Deserialize)]
 pub(super) struct UploadQuery {
     replace: Option<String>,
 }
 
-/// What a file comes from, piece by piece.
+/// A source of file content.
 trait ChunkSource {
-    /// Returns the next piece; `None` at the end.
+    /// Returns the next chunk; `None` at the end.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>>;
 }
 
@@ -56,17 +56,17 @@ impl ChunkSource for MultipartForm {
     }
 }
 
-/// A file that is to be made.
+/// A file to be created.
 struct UploadTarget {
     path: TreePath,
     content_length: Option<u64>,
     replace: bool,
 }
 
-/// What became of a file.
+/// The outcome for one file of a form.
 struct UploadResultRow {
     name: String,
-    /// Why it was not taken; `None` where it was.
+    /// The reason for a failure; `None` if the file was uploaded.
     error: Option<String>,
 }
 
@@ -78,7 +78,7 @@ struct UploadResultPage {
     directory_url: String,
 }
 
-/// Takes a file from the page's script.
+/// Receives one file from the page's script.
 pub(super) async fn put(
     uri: Uri,
     Query(params): Query<UploadQuery>,
@@ -95,14 +95,14 @@ pub(super) async fn put(
     result.await.map(|()| StatusCode::CREATED)
 }
 
-/// Takes files from a form, which says who sent it before the first of them.
+/// Receives the files of a form, whose first field is the CSRF token.
 pub(super) async fn post(uri: Uri, State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let (caller, boundary) = authenticate_form(&mut parts, &state).await?;
     receive_form(&caller, &uri, &mut MultipartForm::new(&boundary, body)).await
 }
 
-/// Returns who sends a form with files, and what stands between its parts.
+/// Authenticates the sender of a multipart form, and returns the boundary of its parts as well.
 async fn authenticate_form(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<(ConsoleCaller, String)> {
     require_same_origin(&parts.extensions, &parts.headers)?;
     let caller = ConsoleCaller::from_request_parts(parts, state).await?;
@@ -127,7 +127,7 @@ async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartFor
     }
 }
 
-/// Takes the files of a form one after the other; returns what became of each, and the status of the first refusal.
+/// Receives the files of a form one after the other. Returns the outcome of each, and the status of the first failure.
 async fn receive_files(
     caller: &ConsoleCaller,
     directory: &TreePath,
@@ -165,7 +165,7 @@ async fn receive_files(
     Ok((rows, status))
 }
 
-/// Takes one file, which appears whole or not at all.
+/// Receives one file, which appears whole or not at all.
 async fn receive_file(caller: &ConsoleCaller, target: UploadTarget, source: &mut impl ChunkSource) -> Result<()> {
     let UploadTarget { path, content_length, replace } = target;
     let view = caller.view();
@@ -187,7 +187,7 @@ async fn receive_file(caller: &ConsoleCaller, target: UploadTarget, source: &mut
     .await
 }
 
-/// Runs an operation under the condition that nothing is replaced that was not to be.
+/// Runs an operation under the condition that an existing file is replaced only if `replace` is set.
 fn with_overwrite_check<T>(
     view: &View,
     path: &TreePath,
@@ -202,7 +202,7 @@ fn with_overwrite_check<T>(
     operation(&WriteConditions { lock_tokens: &[], evaluate: &check_overwrite })
 }
 
-/// Works as long as the session lives; what was not committed by its end is discarded.
+/// Runs an upload until the session ends; an upload that has not been committed by then is discarded.
 async fn until_session_ends<T>(caller: &ConsoleCaller, operation: impl Future<Output = Result<T>>) -> Result<T> {
     let session = caller.session().clone();
     tokio::select! {
@@ -211,7 +211,7 @@ async fn until_session_ends<T>(caller: &ConsoleCaller, operation: impl Future<Ou
     }
 }
 
-/// Receives a file into an upload, block by block.
+/// Copies a source into a staged upload, block by block.
 async fn write_content(
     caller: &ConsoleCaller,
     source: &mut impl ChunkSource,

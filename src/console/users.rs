@@ -1,4 +1,4 @@
-//! People: users, what they may reach and do, and whether they may come in.
+//! Users: the list, and one user with its grants and roles.
 
 mod edit;
 
@@ -20,16 +20,16 @@ use super::tokens::{NodePermissionRow, TokenReader, TokenWarning, token_warnings
 use crate::domain::{Login, Role, UnixMillis};
 use crate::store::User;
 
-/// Users on a page.
+/// Number of users on a page.
 const USERS_PER_PAGE: usize = 50;
 
-/// What the address of the list asks for.
+/// Query parameters of the list.
 #[derive(Deserialize)]
 pub(super) struct UserListQuery {
     after: Option<String>,
 }
 
-/// A user as pages show it.
+/// A user as a page shows it.
 struct UserDetails {
     login: String,
     href: String,
@@ -62,7 +62,7 @@ struct UserListPage {
     is_first_page: bool,
 }
 
-/// Shows the users.
+/// Lists the users.
 pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<UserListQuery>) -> Result<Response> {
     let frame = PageFrame::new(&caller, ConsoleSection::Users);
     let after: Option<Login> =
@@ -97,7 +97,7 @@ struct UserPage {
     error: Option<String>,
 }
 
-/// Reads the login of an address.
+/// Parses the login in a URL.
 ///
 /// # Errors
 /// [`ConsoleError::NotFound`].
@@ -110,7 +110,7 @@ pub(super) async fn show(caller: ConsoleCaller, Path(login_text): Path<String>) 
     user_page(&caller, parse_login(&login_text)?, None).await
 }
 
-/// Shows a user, with what was wrong with a form of this page.
+/// Shows a user, with the error of a form of this page.
 async fn user_page(caller: &ConsoleCaller, login: Login, error: Option<ConsoleError>) -> Result<Response> {
     let frame = PageFrame::new(caller, ConsoleSection::Users);
     let is_own = login == *caller.session().login();

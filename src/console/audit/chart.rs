@@ -1,27 +1,27 @@
-//! What happened over time, as bars and as a table.
+//! Counts over time, as a bar chart and as a table.
 
 use std::time::Duration;
 
 use super::super::format::format_grouped;
 use crate::domain::UnixMillis;
 
-/// The size of a drawing, and how far bars stand apart; the page stretches it to its own width.
+/// Height of a panel in units of the SVG view box, which the page stretches to its own width.
 const CHART_HEIGHT: u64 = 100;
 const BAR_PITCH: u64 = 20;
 const BAR_GAP: u64 = 4;
 
-/// A span of time that is looked at, and what a bar of it stands for.
+/// A time span that the chart can cover, and how it is divided into bars.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChartSpan {
-    /// What the address calls it.
+    /// Value of the query parameter `span`.
     pub(super) name: &'static str,
-    /// What people call it.
+    /// Label of the span.
     pub(super) text: &'static str,
-    /// What people call a bar's part of it.
+    /// Label of the time that one bar covers.
     pub(super) step: &'static str,
-    /// The hours of a bar.
+    /// Hours that one bar covers.
     pub(super) hours: u64,
-    /// How many whole bars it has; one more stands for the present, which is not over.
+    /// Number of completed bars; one more covers the current hours, which are not over.
     pub(super) bars: u64,
 }
 
@@ -30,14 +30,14 @@ impl ChartSpan {
         Duration::from_secs(self.hours * 3600)
     }
 
-    /// Returns where the first bar begins: so long ago, at a full hour or day (UTC).
+    /// Returns the start of the first bar, at a full hour or day (UTC).
     pub(super) fn start(&self, now: UnixMillis) -> UnixMillis {
         let step = i64::try_from(self.bar_duration().as_millis()).unwrap_or(i64::MAX);
         let present = UnixMillis::from_millis(now.as_millis().saturating_sub(now.as_millis().rem_euclid(step)));
         present.saturating_sub(self.bar_duration() * u32::try_from(self.bars).unwrap_or(u32::MAX))
     }
 
-    /// Writes when a bar begins.
+    /// Formats the start of a bar.
     fn bar_label(&self, at: UnixMillis) -> String {
         let plain = at.format_utc();
         let length = if self.hours < 24 { 16 } else { 10 };
@@ -45,69 +45,69 @@ impl ChartSpan {
     }
 }
 
-/// Something that is counted: a column of the table.
+/// A data series: one column of the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChartSeries {
-    /// What it is called beside the others of its drawing.
+    /// Heading within its panel.
     pub(super) title: &'static str,
-    /// What it is called by itself.
+    /// Label that tells it from the series of all panels.
     pub(super) label: &'static str,
-    /// The drawing that it is part of.
+    /// Index of the panel that sums it up.
     pub(super) panel: usize,
 }
 
-/// A drawing of one kind of thing, with a scale of its own.
+/// A bar chart with a scale of its own.
 pub(super) struct ChartPanel {
-    /// What it shows.
+    /// Title of the panel.
     pub(super) title: &'static str,
-    /// What the style sheet calls it.
+    /// CSS class of the bars.
     pub(super) class: &'static str,
-    /// How often it happened in all.
+    /// Total of all bars.
     pub(super) total: String,
-    /// What the highest bar stands for.
+    /// Count of the highest bar.
     pub(super) max: String,
-    /// The bars that stand for something, from the past to now.
+    /// Bars with a count above zero, the oldest first.
     pub(super) bars: Vec<ChartBar>,
 }
 
-/// One part of a span.
+/// One bar, in units of the view box.
 pub(super) struct ChartBar {
-    /// Where it begins, from the left.
+    /// Left edge.
     pub(super) x: u64,
-    /// Its top.
+    /// Top edge.
     pub(super) y: u64,
-    /// How high it is.
+    /// Height.
     pub(super) height: u64,
-    /// What it says.
+    /// Tooltip: time and count.
     pub(super) title: String,
 }
 
-/// A line of the table.
+/// A row of the table.
 pub(super) struct ChartTableRow {
-    /// When it begins.
+    /// Start of the time that it covers.
     pub(super) from: String,
-    /// How often each series happened; empty for not at all.
+    /// Count of each series; empty for zero.
     pub(super) cells: Vec<String>,
 }
 
-/// What happened in a span.
+/// The chart of a time span.
 pub(super) struct AuditChart {
-    /// The drawings.
+    /// The panels.
     pub(super) panels: Vec<ChartPanel>,
     /// The columns of the table.
     pub(super) series: &'static [ChartSeries],
-    /// The lines of the table: the parts of the span in which something happened, the latest first.
+    /// The rows of the table that have a count above zero, the latest first.
     pub(super) lines: Vec<ChartTableRow>,
-    /// When it begins.
+    /// Start of the span.
     pub(super) start: String,
-    /// The size of a drawing.
+    /// Width and height of the view box of a panel.
     pub(super) size: (u64, u64),
-    /// How wide a bar is.
+    /// Width of a bar.
     pub(super) width: u64,
 }
 
 impl AuditChart {
-    /// Draws what happened: when, of which series, and how often. What was before the span is left out.
+    /// Sums up occurrences (time, index of the series, count) in bars. Those before the span are left out.
     pub(super) fn new(
         panels: [(&'static str, &'static str); 2],
         series: &'static [ChartSeries],
@@ -191,7 +191,7 @@ mod tests {
     const PANELS: [(&str, &str); 2] = [("Uses", "uses"), ("Refusals", "refusals")];
     const WEEK: ChartSpan = ChartSpan { name: "week", text: "7 days", step: "4 hours", hours: 4, bars: 42 };
 
-    /// 2026-05-05 08:00:00 UTC, and some time after it.
+    /// Returns 2026-05-05 08:00:00 UTC plus a number of hours.
     fn hours_after_epoch(hours: u64) -> UnixMillis {
         UnixMillis::from_millis(1_777_968_000_000).saturating_add(Duration::from_secs(hours * 3600))
     }

@@ -1,4 +1,4 @@
-//! The folders in a folder, for the script that picks one in a tree.
+//! The subfolders of a folder in JSON, for the script's folder picker.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -12,18 +12,18 @@ use super::super::paths;
 use super::entry_page::{EntryPage, PageStart};
 use crate::domain::TreePath;
 
-/// How many entries are looked at; who has more types the path.
+/// Maximum number of entries that are looked at; in a larger folder the user types the path.
 const MAX_PICKER_ENTRIES: usize = 500;
 
 #[derive(Serialize)]
 struct PickerDirectory {
-    /// What it is called.
+    /// Name of the folder.
     name: String,
-    /// What a form takes for it; none where its path is no text.
+    /// Value for a form field; `None` if the path is not UTF-8.
     path: Option<String>,
-    /// Where the folders in it are asked for.
+    /// URL that lists its subfolders.
     below: String,
-    /// What may be done there.
+    /// Permission of the caller there.
     permission: String,
 }
 
@@ -33,7 +33,7 @@ struct PickerResponse {
     more: bool,
 }
 
-/// Answers with the folders in a folder that the caller may see.
+/// Lists the subfolders that the caller may see.
 pub(in super::super) async fn list_directories(caller: ConsoleCaller, uri: Uri) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let view = caller.view();

@@ -1,4 +1,4 @@
-//! New folders, new names, and removal, each also without script.
+//! Creates folders, renames and deletes entries; each works without script.
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -34,7 +34,7 @@ struct DeleteEntryPage {
     parent_url: String,
 }
 
-/// Makes a folder.
+/// Creates a folder.
 pub(in super::super) async fn create_directory(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
     let directory = paths::from_uri(&uri)?;
     let path = directory.child(&parse_name(submitted.fields.text("name").unwrap_or_default())?);
@@ -48,7 +48,7 @@ pub(in super::super) async fn create_directory(uri: Uri, submitted: SubmittedFor
     Ok(redirect_to_directory(&path))
 }
 
-/// Asks for the new name of an entry.
+/// Shows the form for a new name.
 pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Files);
@@ -56,7 +56,7 @@ pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Re
     run_with_permit(caller.light_permit(), move || {
         view.link_stat(&path)?;
         let name = path.name().ok_or(ConsoleError::NotFound)?;
-        // A name that is no text can be replaced, but not be written into a field.
+        // A name that is not UTF-8 can be changed, but can't be the value of a form field.
         let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
         let page = RenameEntryPage {
             frame,
@@ -70,7 +70,7 @@ pub(in super::super) async fn rename_form(uri: Uri, caller: ConsoleCaller) -> Re
     .await
 }
 
-/// Gives an entry another name in its folder; never in place of another entry.
+/// Renames an entry within its folder; never replaces another entry.
 pub(in super::super) async fn rename(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
     let source = paths::from_uri(&uri)?;
     let destination = source
@@ -90,7 +90,7 @@ pub(in super::super) async fn rename(uri: Uri, submitted: SubmittedForm) -> Resu
     Ok(Redirect::to(&parent_url).into_response())
 }
 
-/// Asks whether an entry is to be removed.
+/// Asks for confirmation before an entry is deleted.
 pub(in super::super) async fn confirm_delete(uri: Uri, caller: ConsoleCaller) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let frame = PageFrame::new(&caller, ConsoleSection::Files);
@@ -107,7 +107,7 @@ pub(in super::super) async fn confirm_delete(uri: Uri, caller: ConsoleCaller) ->
     .await
 }
 
-/// Removes an entry; a folder with all in it.
+/// Deletes an entry; a folder with all its content.
 pub(in super::super) async fn delete(uri: Uri, submitted: SubmittedForm) -> Result<Response> {
     let path = paths::from_uri(&uri)?;
     let view = submitted.caller.view();

@@ -1,4 +1,5 @@
-//! One page of a folder: folders first, then by name, in memory for one page however long the folder is.
+//! One page of a directory listing, sorted: directories first, then by name. Memory holds one page however long the
+//! directory is.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::super::error::{ConsoleError, Result};
 use crate::tree::{DirectoryListing, Entry};
 
-/// Where an entry stands: folders before files, then by the name without regard to case, then by its bytes.
+/// Sort key of an entry: directories before files, then by name ignoring ASCII case, then by bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EntrySortKey {
     is_file: bool,
@@ -22,35 +23,35 @@ impl EntrySortKey {
     }
 }
 
-/// From where on entries are shown.
+/// Position at which a page starts.
 #[derive(Clone, Debug)]
 pub(super) enum PageStart {
-    /// The first.
+    /// At the first entry.
     Beginning,
-    /// Those after one.
+    /// After this entry.
     After(EntrySortKey),
-    /// The last ones before one.
+    /// With the entries that end just before this one.
     Before(EntrySortKey),
 }
 
-/// One page of a folder.
+/// One page of a directory listing.
 #[derive(Debug)]
 pub(super) struct EntryPage {
-    /// Its entries, in order.
+    /// Entries of the page, sorted.
     pub(super) entries: Vec<Entry>,
-    /// How many there are in all.
+    /// Number of matching entries on all pages.
     pub(super) total: usize,
-    /// Whether there are any before these.
+    /// Whether there is a page before this one.
     pub(super) has_previous: bool,
-    /// Whether there are any after these.
+    /// Whether there is a page after this one.
     pub(super) has_next: bool,
 }
 
 impl EntryPage {
-    /// Reads a folder and keeps one page of the entries whose name holds `find`.
+    /// Reads a listing to its end and keeps one page of the entries whose name contains `find`, ignoring case.
     ///
     /// # Errors
-    /// What the tree says.
+    /// [`ConsoleError::Tree`] when the directory can't be read.
     pub(super) fn from_listing(
         listing: DirectoryListing,
         start: &PageStart,
@@ -89,13 +90,13 @@ fn sort_key(entry: &Entry) -> EntrySortKey {
     EntrySortKey::new(!entry.is_directory(), entry.name.clone())
 }
 
-/// Writes where an entry stands, for an address.
+/// Encodes the sort key of an entry for a URL.
 pub(super) fn write_cursor(entry: &Entry) -> String {
     let kind = if entry.is_directory() { 'd' } else { 'f' };
     format!("{kind}{}", URL_SAFE_NO_PAD.encode(&entry.name))
 }
 
-/// Reads what [`write_cursor`] wrote.
+/// Decodes a cursor of [`write_cursor`].
 ///
 /// # Errors
 /// [`ConsoleError::NotFound`].

@@ -1,4 +1,4 @@
-//! Making a token.
+//! Creates a token.
 
 use askama::Template;
 use axum::extract::Query;
@@ -18,7 +18,7 @@ use crate::domain::{Permission, Role, TreePath};
 use crate::tokens::TokenRequest;
 use crate::tree::View;
 
-/// What the address of the form asks for.
+/// Query parameters of the form.
 #[derive(Deserialize)]
 pub(in super::super) struct CreateTokenQuery {
     folder: Option<String>,
@@ -79,7 +79,7 @@ impl CreateTokenPage {
     }
 }
 
-/// Asks for a new token.
+/// Shows the form for a new token.
 pub(in super::super) async fn create_form(
     caller: ConsoleCaller,
     Query(params): Query<CreateTokenQuery>,
@@ -98,7 +98,7 @@ pub(in super::super) async fn create_form(
     )
 }
 
-/// Returns the line for a folder: its path, or its node where the path is no text.
+/// Returns the scope line of a folder: its path, or its node if the path is not UTF-8.
 fn scope_line(view: &View, directory: &TreePath) -> Result<ScopeLine> {
     let permission = view.stat(directory)?.permission;
     let permission = if permission == Permission::NONE { "rw".to_owned() } else { permission.to_string() };
@@ -124,7 +124,7 @@ fn token_request(caller: &ConsoleCaller, fields: &FormFields) -> Result<TokenReq
     })
 }
 
-/// Makes a token, and shows its secret for the one time.
+/// Creates a token and shows its secret, once.
 pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Response> {
     let SubmittedForm { caller, fields } = submitted;
     let result = match token_request(&caller, &fields) {

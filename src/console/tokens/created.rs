@@ -1,4 +1,4 @@
-//! A secret, for the one time that it is shown, and how to connect with it.
+//! The page that shows a secret, once, with guides for clients.
 
 use askama::Template;
 use axum::response::Response;
@@ -15,12 +15,12 @@ use crate::domain::client_guides::{self, ClientGuide, ClientProgram, ConnectionD
 use crate::domain::{Login, TokenText};
 use crate::store::TokenRecord;
 
-/// How a secret came to be.
+/// How a secret was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecretReason {
-    /// With its token.
+    /// With a new token.
     Created,
-    /// In place of another.
+    /// By rotation.
     Rotated,
 }
 
@@ -35,10 +35,10 @@ struct TokenSecretPage {
     client_guides: Vec<ClientGuide>,
 }
 
-/// Shows a secret.
+/// Renders the secret of a token, with a QR code.
 ///
 /// # Errors
-/// [`ConsoleError::Internal`].
+/// [`ConsoleError::Internal`] when the QR code can't be made.
 pub(super) fn secret_page(
     caller: &ConsoleCaller,
     text: &TokenText,
@@ -48,7 +48,7 @@ pub(super) fn secret_page(
     let secret = Zeroizing::new(text.reveal().to_string());
     let code = QrCode::new(secret.as_bytes()).map_err(|_| ConsoleError::Internal)?;
     let code = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(true).build();
-    // The declaration in front of it has no place within a page.
+    // An XML declaration is not allowed within HTML.
     let code = code.split_once("?>").map_or(code.clone(), |(_, code)| code.to_owned());
     let page = TokenSecretPage {
         frame: PageFrame::new(caller, ConsoleSection::Tokens),
@@ -61,7 +61,7 @@ pub(super) fn secret_page(
     render_page(if reason == SecretReason::Created { StatusCode::CREATED } else { StatusCode::OK }, &page)
 }
 
-/// Returns how to connect with each client, where the browser's own address can be made one of the gateway.
+/// Returns the guides for all clients; none if the server's public address is unknown.
 pub(super) fn client_guides(caller: &ConsoleCaller, login: &Login, record: &TokenRecord) -> Vec<ClientGuide> {
     let scheme = if caller.is_encrypted { "https" } else { "http" };
     let path = match record.scopes.as_deref() {

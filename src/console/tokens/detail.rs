@@ -1,4 +1,4 @@
-//! One token: all that is kept of it; another secret; its end.
+//! One token: its details, rotation and revocation.
 
 use askama::Template;
 use axum::extract::Path;
@@ -23,7 +23,7 @@ struct TokenPage {
     client_guides: Vec<ClientGuide>,
 }
 
-/// What a page asks before it does something that can't be undone.
+/// Asks for confirmation of a rotation or a revocation, which can't be undone.
 #[derive(Template)]
 #[template(path = "token_confirm.html")]
 struct ConfirmTokenPage {
@@ -41,7 +41,7 @@ struct ConfirmRevokeAllPage {
     own: bool,
 }
 
-/// Reads the id of an address.
+/// Parses the token id in a URL.
 ///
 /// # Errors
 /// [`ConsoleError::NotFound`].
@@ -49,10 +49,10 @@ pub(super) fn parse_id(id_text: &str) -> Result<TokenId> {
     id_text.parse().map_err(|_| ConsoleError::NotFound)
 }
 
-/// Finds a token that the caller may look at.
+/// Looks up a token that the caller may see.
 ///
 /// # Errors
-/// What `tokens` says.
+/// [`ConsoleError::Tokens`] when it is unknown or not the caller's to see; [`ConsoleError::TooMuchWork`].
 pub(super) async fn find_token(caller: &ConsoleCaller, id: TokenId) -> Result<TokenRecord> {
     let (tokens, principal) = (caller.state.tokens.clone(), caller.principal());
     run_with_permit(caller.light_permit(), move || Ok(tokens.find(&principal, id)?)).await
@@ -83,17 +83,17 @@ async fn confirm_page(caller: ConsoleCaller, id_text: &str, rotate: bool) -> Res
     )
 }
 
-/// Asks whether a token is to get another secret.
+/// Asks for confirmation before a token is rotated.
 pub(in super::super) async fn confirm_rotate(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
     confirm_page(caller, &id_text, true).await
 }
 
-/// Asks whether a token is to be taken back.
+/// Asks for confirmation before a token is revoked.
 pub(in super::super) async fn confirm_revoke(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
     confirm_page(caller, &id_text, false).await
 }
 
-/// Gives a token another secret, and shows it for the one time.
+/// Rotates a token and shows its new secret, once.
 pub(in super::super) async fn rotate(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let id = parse_id(&id_text)?;
     let grace = form::parse_duration(&submitted.fields, "grace")?;
@@ -105,7 +105,7 @@ pub(in super::super) async fn rotate(Path(id_text): Path<String>, submitted: Sub
     created::secret_page(&submitted.caller, &rotated.text, &rotated.record, created::SecretReason::Rotated)
 }
 
-/// Takes a token back.
+/// Revokes a token.
 pub(in super::super) async fn revoke(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let id = parse_id(&id_text)?;
     let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
@@ -113,7 +113,7 @@ pub(in super::super) async fn revoke(Path(id_text): Path<String>, submitted: Sub
     Ok(Redirect::to(&format!("/console/tokens/{id}")).into_response())
 }
 
-/// Asks whether all tokens of a user are to be taken back.
+/// Asks for confirmation before all tokens of a user are revoked.
 pub(in super::super) async fn confirm_revoke_all(caller: ConsoleCaller, Path(owner): Path<String>) -> Result<Response> {
     let owner: Login = owner.parse().map_err(|_| ConsoleError::NotFound)?;
     let own = owner == *caller.session().login();
@@ -123,7 +123,7 @@ pub(in super::super) async fn confirm_revoke_all(caller: ConsoleCaller, Path(own
     )
 }
 
-/// Takes all tokens of a user back.
+/// Revokes all tokens of a user.
 pub(in super::super) async fn revoke_all(Path(owner): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let owner: Login = owner.parse().map_err(|_| ConsoleError::NotFound)?;
     let (tokens, principal, login) =

@@ -1,4 +1,4 @@
-//! Changing a token: its name, and whatever makes it narrower.
+//! Changes the name of a token, and narrows it.
 
 use askama::Template;
 use axum::extract::Path;
@@ -70,7 +70,7 @@ impl EditTokenPage {
     }
 }
 
-/// Asks for what to change about a token.
+/// Shows the form for changes of a token.
 pub(in super::super) async fn edit_form(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
     let record = find_token(&caller, parse_id(&id_text)?).await?;
     render_page(StatusCode::OK, &EditTokenPage::new(&caller, &record, FormFields::default(), None))
@@ -90,7 +90,8 @@ fn narrowing(caller: &ConsoleCaller, record: &TokenRecord, fields: &FormFields) 
     Ok(NarrowRequest {
         name: fields.parse("name")?,
         description: Some(fields.parse("description")?.unwrap_or_default()),
-        // What was left as it was is not asked for again: a scope that dangles stays with the others.
+        // Scopes that the user left unchanged are not requested again: the form does not show dangling ones, which
+        // would get lost.
         scopes: if requested == unchanged { None } else { form::parse_scopes(fields)? },
         limits: form::parse_limits(fields)?,
         roles: if record.roles.is_empty() { None } else { Some(form::parse_roles(fields)?) },
@@ -99,7 +100,7 @@ fn narrowing(caller: &ConsoleCaller, record: &TokenRecord, fields: &FormFields) 
     })
 }
 
-/// Changes a token.
+/// Applies the changes.
 pub(in super::super) async fn update(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let SubmittedForm { caller, fields } = submitted;
     let id = parse_id(&id_text)?;

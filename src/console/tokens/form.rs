@@ -1,4 +1,4 @@
-//! What a form says of a token: its reach, its end, its limits and roles.
+//! Parses the fields of a token in a form: scopes, expiration, limits and roles.
 
 use std::str::FromStr;
 
@@ -10,21 +10,21 @@ use crate::domain::{
 };
 use crate::tokens::RequestedLifetime;
 
-/// Units that a length of time is given in.
+/// Units of a duration.
 pub(super) const DURATION_UNITS: [(&str, &str); 6] =
     [("m", "minutes"), ("h", "hours"), ("d", "days"), ("w", "weeks"), ("M", "months"), ("Y", "years")];
 
-/// Lines for scopes that are there from the start; the script adds more.
+/// Number of scope lines that a form starts with; the script adds more.
 const INITIAL_SCOPE_LINES: usize = 3;
 
-/// A scope as it stands in the form.
+/// A scope as it is typed in a form.
 pub(in super::super) struct ScopeLine {
     pub(in super::super) target: String,
     pub(in super::super) permission: String,
 }
 
 impl ScopeLine {
-    /// Returns the lines of a form that was filled in, or as many empty ones.
+    /// Returns the scope lines of a submitted form, filled up with empty ones.
     pub(in super::super) fn from_fields(fields: &FormFields) -> Vec<Self> {
         let filled = fields.raw_values("scope_path").zip(fields.raw_values("scope_permission"));
         let filled =
@@ -32,7 +32,7 @@ impl ScopeLine {
         Self::pad_with_empty(filled.filter(|line| !line.target.is_empty()).collect())
     }
 
-    /// Adds empty lines up to as many as there are from the start.
+    /// Adds empty lines up to [`INITIAL_SCOPE_LINES`].
     pub(in super::super) fn pad_with_empty(mut lines: Vec<Self>) -> Vec<Self> {
         while lines.len() < INITIAL_SCOPE_LINES {
             lines.push(Self { target: String::new(), permission: "rw".to_owned() });
@@ -41,7 +41,7 @@ impl ScopeLine {
     }
 }
 
-/// Reads a length of time: a number and a unit in two fields.
+/// Parses a duration: a number and a unit in two fields.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -52,7 +52,7 @@ pub(super) fn parse_duration(fields: &FormFields, name: &str) -> Result<Option<L
     text.parse().map(Some).map_err(|error: crate::domain::LifetimeError| ConsoleError::InvalidForm(error.to_string()))
 }
 
-/// Reads how a token is to end.
+/// Parses the expiration: lifetime and sliding window.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -76,7 +76,7 @@ pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime
     }
 }
 
-/// Reads scopes: paths (or `node:UUID`) and permissions, line by line; `None` when none is filled in.
+/// Parses the scope lines: a path or `node:UUID`, and a permission. Returns `None` if all lines are empty.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -87,7 +87,7 @@ pub(in super::super) fn parse_scopes(fields: &FormFields) -> Result<Option<Vec<S
     Ok((!scopes.is_empty()).then_some(scopes))
 }
 
-/// Reads one scope.
+/// Parses one scope.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -102,7 +102,7 @@ fn parse_scope(target: &str, permission: &str) -> Result<ScopeTarget> {
     }
 }
 
-/// Reads a path as it is typed.
+/// Parses a path as it is typed.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -110,7 +110,7 @@ pub(in super::super) fn parse_path(text: &str) -> Result<TreePath> {
     TreePath::parse(text.as_bytes()).map_err(|error| ConsoleError::InvalidForm(format!("{text}: {error}")))
 }
 
-/// Reads limits; what is left empty limits nothing.
+/// Parses the limits; an empty field limits nothing.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
@@ -130,7 +130,7 @@ pub(super) fn parse_limits(fields: &FormFields) -> Result<TokenLimits> {
     })
 }
 
-/// Reads roles, of which each has a box.
+/// Parses the roles, each of which has a checkbox.
 ///
 /// # Errors
 /// [`ConsoleError::InvalidForm`].

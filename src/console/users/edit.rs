@@ -1,4 +1,4 @@
-//! Making a user, and whatever is changed about one.
+//! Creates, changes and deletes users.
 
 use askama::Template;
 use axum::extract::Path;
@@ -49,7 +49,7 @@ struct DeleteUserPage {
     href: String,
 }
 
-/// Asks for a new user.
+/// Shows the form for a new user.
 pub(in super::super) async fn create_form(caller: ConsoleCaller) -> Result<Response> {
     render_page(StatusCode::OK, &CreateUserPage::new(&caller, &FormFields::default(), None))
 }
@@ -72,7 +72,7 @@ fn path_grant(target: ScopeTarget) -> Result<Grant> {
     }
 }
 
-/// Makes a user.
+/// Creates a user.
 pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Response> {
     let SubmittedForm { caller, fields } = submitted;
     let result = match user_request(&fields) {
@@ -93,7 +93,7 @@ pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Respons
     }
 }
 
-/// Asks whether a user is to be deleted.
+/// Asks for confirmation before a user is deleted.
 pub(in super::super) async fn confirm_delete(
     caller: ConsoleCaller,
     Path(login_text): Path<String>,
@@ -116,7 +116,7 @@ pub(in super::super) async fn delete(Path(login_text): Path<String>, submitted: 
     Ok(Redirect::to("/console/people").into_response())
 }
 
-/// Changes something about a user: grants, roles, whether it may come in.
+/// Changes a user: adds or removes a grant, sets its roles, disables or enables it.
 pub(in super::super) async fn update(
     Path((login_text, action)): Path<(String, String)>,
     submitted: SubmittedForm,
