@@ -14,7 +14,7 @@ pub(super) type Result<T> = std::result::Result<T, ConsoleError>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConsoleError {
     /// No page has this URL.
-    #[error("No page has this address.")]
+    #[error("There is no page at this address.")]
     NotFound,
     /// The request has no valid browser session; `next` is the page to return to after sign-in.
     #[error("You are not signed in, or your session has ended.")]
@@ -23,7 +23,7 @@ pub(super) enum ConsoleError {
         next: Option<Uri>,
     },
     /// A link on another site led to `next`, so that the browser did not send the `SameSite=Strict` cookie.
-    #[error("Follow the link to go on.")]
+    #[error("Follow the link to continue.")]
     CrossSiteLink {
         /// The requested page.
         next: Uri,
@@ -35,11 +35,11 @@ pub(super) enum ConsoleError {
     #[error("{0}")]
     InvalidForm(String),
     /// The request body arrived too slowly.
-    #[error("It came too slowly.")]
+    #[error("The data arrived too slowly. Try again.")]
     TooSlow,
     /// A form that creates a secret was submitted a second time.
     #[error(
-        "This form was sent before, and what it asked for is done. A secret is shown only once: rotate the token if it was lost."
+        "This form was already submitted and carried out. A secret is shown only once: rotate the token if it was lost."
     )]
     AlreadySubmitted,
     /// The tree refused the operation.
@@ -58,7 +58,7 @@ pub(super) enum ConsoleError {
     #[error(transparent)]
     TooMuchWork(#[from] TooMuchWork),
     /// A task panicked, or a template failed.
-    #[error("work was lost inside the server")]
+    #[error("a task of the server failed")]
     Internal,
 }
 
@@ -94,7 +94,7 @@ impl ConsoleError {
     pub(super) fn public_message(&self) -> String {
         match self {
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
-                "The server has a fault. Its log says more.".to_owned()
+                "Internal server error. The server’s log has the details.".to_owned()
             }
             ConsoleError::Tokens(error @ tokens::Error::OutsideAccess { reach, .. }) if !reach.is_empty() => {
                 to_sentence(&format!("{error}: that is {}", reach.join(", ")))
@@ -119,12 +119,12 @@ impl ConsoleError {
     /// Returns the heading of the page that reports the error.
     pub(super) fn title(&self) -> &'static str {
         match self.status() {
-            StatusCode::NOT_FOUND => "Nothing is here",
+            StatusCode::NOT_FOUND => "Not found",
             StatusCode::UNAUTHORIZED => "Sign in first",
             StatusCode::FORBIDDEN => "Not allowed",
             StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
-            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE => "The server can’t do that now",
-            _ => "That can’t be done",
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE => "The server can’t do this now",
+            _ => "Request refused",
         }
     }
 }

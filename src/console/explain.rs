@@ -15,11 +15,11 @@ use crate::domain::{AccessExplanation, AccessQuery, Protocol, TokenId, TreeOpera
 
 /// Names of the operations in the form.
 const OPERATION_LABELS: [(TreeOperation, &str); 9] = [
-    (TreeOperation::Stat, "see that it is there"),
+    (TreeOperation::Stat, "see that it exists"),
     (TreeOperation::List, "list a folder"),
     (TreeOperation::Read, "read or download"),
     (TreeOperation::Write, "replace or change"),
-    (TreeOperation::Create, "make or upload a new one"),
+    (TreeOperation::Create, "create or upload"),
     (TreeOperation::Delete, "delete"),
     (TreeOperation::Move, "rename or move"),
     (TreeOperation::Copy, "copy"),

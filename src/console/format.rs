@@ -70,9 +70,9 @@ impl fmt::Display for DisplaySize {
 /// Returns a description of a role; empty for an unknown one.
 pub(super) fn role_description(name: &str) -> &'static str {
     match name.parse() {
-        Ok(Role::Admin) => "all of them",
-        Ok(Role::GenerateTokens) => "make, narrow and rotate other users’ tokens",
-        Ok(Role::AuthenticationLookup) => "look at other users’ tokens",
+        Ok(Role::Admin) => "all roles",
+        Ok(Role::GenerateTokens) => "create, narrow and rotate other users’ tokens",
+        Ok(Role::AuthenticationLookup) => "list and show other users’ tokens",
         Ok(Role::RevokeTokens) => "revoke other users’ tokens",
         Ok(Role::ManageUsers) => "manage users and grants",
         Ok(Role::ManagePolicy) => "change the policy",

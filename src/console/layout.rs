@@ -113,7 +113,7 @@ impl ConsoleSection {
             ConsoleSection::Files => ("/console/files", "Files", include_str!("templates/icons/folder.svg")),
             ConsoleSection::Sessions => ("/console/sessions", "Sessions", include_str!("templates/icons/live.svg")),
             ConsoleSection::Explain => ("/console/explain", "Explain", include_str!("templates/icons/explain.svg")),
-            ConsoleSection::Users => ("/console/people", "People", include_str!("templates/icons/users.svg")),
+            ConsoleSection::Users => ("/console/people", "Users", include_str!("templates/icons/users.svg")),
             ConsoleSection::Policy => ("/console/policy", "Policy", include_str!("templates/icons/policy.svg")),
             ConsoleSection::Audit => ("/console/audit", "Audit", include_str!("templates/icons/audit.svg")),
         }

@@ -18,7 +18,7 @@ use super::layout::render_page;
 use crate::auth::{AuthError, Credential};
 use crate::http::{AuthenticatedSession, ConnectionHandle};
 
-const UNENCRYPTED_CONNECTION_MESSAGE: &str = "This page can’t take a token: it came over an unencrypted connection. Connect with https://, \
+const UNENCRYPTED_CONNECTION_MESSAGE: &str = "Sign-in is disabled because this connection is not encrypted. Connect with https://, \
     or from the server’s own machine.";
 
 #[derive(Template)]

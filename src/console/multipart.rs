@@ -49,7 +49,7 @@ impl MultipartForm {
         let content_type =
             headers.get(header::CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok()).unwrap_or_default();
         let boundary = parse_boundary(content_type)
-            .ok_or_else(|| ConsoleError::InvalidForm("a form with files was expected".to_owned()))?;
+            .ok_or_else(|| ConsoleError::InvalidForm("expected a form of type multipart/form-data".to_owned()))?;
         Ok(boundary.to_owned())
     }
 
@@ -124,11 +124,11 @@ pub(super) async fn read_body_chunk(body: &mut Body) -> Result<Option<Bytes>> {
 }
 
 fn truncated_upload() -> ConsoleError {
-    ConsoleError::InvalidForm("The upload was cut.".to_owned())
+    ConsoleError::InvalidForm("The upload was interrupted before its end. Upload again.".to_owned())
 }
 
 fn malformed_form() -> ConsoleError {
-    ConsoleError::InvalidForm("This form can’t be read.".to_owned())
+    ConsoleError::InvalidForm("The form data is malformed.".to_owned())
 }
 
 /// Parses the boundary parameter of a media type.
@@ -317,7 +317,7 @@ mod tests {
                 MultipartEvent::PartEnd => {}
                 MultipartEvent::FormEnd => return Ok(parts),
             }
-            assert!(parser.buffer.len() < block + PART_HEADER_BYTES + 100, "what came is not heaped up");
+            assert!(parser.buffer.len() < block + PART_HEADER_BYTES + 100, "the parser buffers without bound");
         }
     }
 

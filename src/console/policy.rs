@@ -32,38 +32,33 @@ fn policy_fields(policy: &Policy) -> Vec<PolicyField> {
         key(
             "max-tokens-per-user",
             policy.max_tokens_per_user.to_string(),
-            "Tokens a user may have",
-            "Live ones count. Who has more already keeps them.",
+            "Maximum tokens per user",
+            "Counts live tokens. A user who has more already keeps them.",
         ),
         key(
             "default-lifetime",
             policy.default_lifetime.to_string(),
-            "Life of a token that asks for none",
-            "Such as 90d; no longer than the longest life.",
+            "Default lifetime of a token",
+            "Such as 90d; not longer than the maximum lifetime.",
         ),
         key(
             "max-lifetime",
             policy.max_lifetime.to_string(),
-            "Longest life of a token",
-            "Such as 1Y; auto refresh ends here, too.",
+            "Maximum lifetime of a token",
+            "Such as 1Y; also limits sliding windows.",
         ),
-        key(
-            "allow-never",
-            policy.allow_never.to_string(),
-            "Tokens that live until they are revoked",
-            "Those that there are live on.",
-        ),
+        key("allow-never", policy.allow_never.to_string(), "Tokens without expiration", "Existing ones stay valid."),
         key(
             "token-retention",
             policy.token_retention.to_string(),
-            "How long dead tokens are kept",
-            "Then they leave the lists.",
+            "Retention of expired and revoked tokens",
+            "After that they are deleted from the lists.",
         ),
         key(
             "audit-retention",
             policy.audit_retention.to_string(),
-            "How long the audit trail is kept",
-            "Then its events are forgotten.",
+            "Retention of the audit trail",
+            "After that its events are deleted.",
         ),
     ]
 }
@@ -91,7 +86,7 @@ pub(super) async fn update(submitted: SubmittedForm) -> Result<Response> {
             }
             Err(error) => return Err(error.into()),
         };
-        let success_message = error.is_none().then(|| format!("{key} is {value} now."));
+        let success_message = error.is_none().then(|| format!("{key} is now {value}."));
         render_page(status, &PolicyPage { frame, keys: policy_fields(&policy), error, success_message })
     })
     .await

@@ -151,9 +151,12 @@ fn expiration_label(record: &TokenRecord, now: UnixMillis) -> String {
         TokenExpiry::Hard(_) => "Hard limit".to_owned(),
         TokenExpiry::Sliding { window_ms, cap } => {
             let window = format_duration(std::time::Duration::from_millis(window_ms));
-            format!("Auto refresh: used at least every {window}, until {}", DisplayTime::new(cap, now).exact)
+            format!(
+                "Sliding window: expires {window} after its last use, at the latest {}",
+                DisplayTime::new(cap, now).exact
+            )
         }
-        TokenExpiry::Never => "Lives until it is revoked".to_owned(),
+        TokenExpiry::Never => "No expiration".to_owned(),
     }
 }
 
@@ -164,11 +167,11 @@ fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
     }
     let all = [
         ("Protocols", joined(&limits.protocols)),
-        ("Addresses", joined(&limits.ips)),
-        ("Programs", joined(&limits.user_agents)),
+        ("Client addresses", joined(&limits.ips)),
+        ("User agents", joined(&limits.user_agents)),
         ("Media types", joined(&limits.mimes)),
         ("Tags", joined(&limits.tags)),
-        ("Largest file", limits.max_file_size.map(|size| size.to_string()).unwrap_or_default()),
+        ("Maximum file size", limits.max_file_size.map(|size| size.to_string()).unwrap_or_default()),
     ];
     all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
 }
@@ -228,9 +231,9 @@ impl WarnedToken {
 pub(super) fn token_warnings(caller: &TokenReader, owner: Option<&Login>) -> Result<Vec<TokenWarning>> {
     let TokenReader { tokens, principal, auth, .. } = caller;
     let kinds = [
-        ("These end within a week", None, tokens.expiring(principal, owner, MAX_TOKENS_PER_WARNING)?),
+        ("These expire within a week", None, tokens.expiring(principal, owner, MAX_TOKENS_PER_WARNING)?),
         (
-            "These name a folder or file that is gone",
+            "A folder or file in the scopes of these is gone",
             Some("dangling"),
             tokens.dangling(principal, owner, MAX_TOKENS_PER_WARNING)?,
         ),

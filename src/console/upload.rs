@@ -140,7 +140,7 @@ async fn receive_files(
             Some(file_name) if field_name == "file" && !file_name.is_empty() => {
                 if rows.len() == MAX_FILES_PER_FORM {
                     return Err(ConsoleError::InvalidForm(format!(
-                        "A form takes {MAX_FILES_PER_FORM} files at most: the others were not looked at."
+                        "A form may hold at most {MAX_FILES_PER_FORM} files; the others were not uploaded."
                     )));
                 }
                 let result = match parse_name(&file_name) {

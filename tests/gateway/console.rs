@@ -163,7 +163,7 @@ async fn secret_is_shown_once_and_resubmitted_form_creates_no_second_token() {
     let secret = text[text.find("pgt_").expect("a secret")..][..51].to_owned();
     assert_eq!(gateway.dav("alice", &secret).status("PROPFIND", "/dav/a/").await, 207);
     assert_eq!(gateway.dav("alice", &secret).status("MKCOL", "/dav/a/b/").await, 403);
-    assert_eq!(browser.post("/console/tokens/new", &fields).await.status, 409, "the form was sent before");
+    assert_eq!(browser.post("/console/tokens/new", &fields).await.status, 409, "the form was already submitted");
     for path in
         ["/console/tokens".to_owned(), format!("/console/tokens/{}", token_id(&secret)), "/console/audit".into()]
     {
@@ -452,7 +452,7 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
     };
     let rows = |page: &str| page.matches("<th scope=\"row\">").count();
     let first = browser.get("/console/tokens").await.text();
-    assert!(!first.contains("What needs your attention") && link(&first, "prev").is_none());
+    assert!(!first.contains("Token warnings") && link(&first, "prev").is_none());
     let second = browser.get(&link(&first, "next").expect("a second page")).await.text();
     assert!(link(&second, "next").is_none());
     let back = browser.get(&link(&second, "prev").expect("the first page")).await.text();
@@ -465,7 +465,7 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
     let chief = Browser::sign_in_new(&gateway, "chief", &chief).await;
     for path in ["/console/tokens", "/console/people"] {
         let page = chief.get(path).await.text();
-        let notice = page.split("What needs your attention").nth(1).expect("a notice").split("</section>").next();
+        let notice = page.split("Token warnings").nth(1).expect("a notice").split("</section>").next();
         let notice = notice.expect("its end");
         assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
         assert!(notice.contains("is gone") && notice.contains(token_id(&scoped)), "{notice}");
@@ -477,10 +477,10 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
     let all = chief.get("/console/tokens?everybody=1").await.text();
     let further = link(&all, "next").expect("a second page");
     let back = link(&chief.get(&further).await.text(), "prev").expect("the first page");
-    assert!(all.contains("What needs your attention"));
+    assert!(all.contains("Token warnings"));
     for path in [further.as_str(), &back, "/console/tokens?everybody=1&find=last", "/console/tokens?owner=alice"] {
         let page = chief.get(path).await.text();
-        assert!(page.contains("<tbody>") && !page.contains("What needs your attention"), "{path}: {page}");
+        assert!(page.contains("<tbody>") && !page.contains("Token warnings"), "{path}: {page}");
     }
 }
 

@@ -27,8 +27,7 @@ impl AuditPageReader {
     /// What the table beside the chart adds up to, by column, and how many lines it has.
     async fn column_totals(&self, gateway: &Fixture) -> (BTreeMap<String, u64>, usize) {
         let page = self.page(gateway, "/console/audit?span=day").await;
-        let table =
-            page.split("The same as a table").nth(1).expect("a table").split("</table>").next().expect("its end");
+        let table = page.split("Show as a table").nth(1).expect("a table").split("</table>").next().expect("its end");
         let mut sums = BTreeMap::new();
         for cell in table.split("data-label=\"").skip(1) {
             let (column, rest) = cell.split_once("\">").expect("a cell");
@@ -81,7 +80,7 @@ async fn audit_chart_counts_uses_and_refusals_per_protocol() {
     assert_eq!((of(&after, "WebDAV"), of(&after, "SFTP")), (3, 2), "a restart forgets nothing");
 
     let page = reader.page(&gateway, "/console/audit?span=day&user=alice").await;
-    assert!(page.contains("Events that fit the filter") && !page.contains("Uses: "), "uses are of everybody: {page}");
+    assert!(page.contains("Events that match the filter") && !page.contains("Uses: "), "uses are of everybody: {page}");
     gateway.clock.advance(25 * HOUR);
     let (figures, _) = reader.column_totals(&gateway).await;
     assert_eq!(of(&figures, "WebDAV"), 0, "what is older than a day is not of the last day");

@@ -1,4 +1,4 @@
-// What pages can do besides what their forms do: uploads with progress, copying, the folder picker.
+// Extras of the pages: uploads with progress, copying, the folder picker.
 // Every page works without it.
 "use strict";
 (() => {
@@ -16,7 +16,7 @@
     button.addEventListener("click", () => history.back());
   }
 
-  // On a narrow screen the parts are a strip to be moved: to the one that is open.
+  // On a narrow screen the sections are a strip that scrolls: scroll to the current one.
   const here = document.querySelector(".parts [aria-current]");
   const strip = here?.closest(".parts");
   if (strip && strip.scrollWidth > strip.clientWidth) {
@@ -53,7 +53,7 @@
     button.addEventListener("click", () => copy(button.previousElementSibling, button));
   }
 
-  // Lines for scopes: more of them, and a tree to pick folders in
+  // Scope lines: adding more, and a tree to pick folders in
   const pick = (from, field) => {
     const dialog = make("dialog", {});
     dialog.setAttribute("aria-label", "Pick a folder");
@@ -86,7 +86,7 @@
           if (permission && folder.permission !== "rw") permission.value = folder.permission;
           close();
         });
-        const mark = make("span", { className: "perm", textContent: folder.permission === "none" ? "way" : folder.permission });
+        const mark = make("span", { className: "perm", textContent: folder.permission === "none" ? "path only" : folder.permission });
         list.append(make("li", {}, make("div", { className: "node" }, opener, name, mark), below));
       }
       if (answer.more) list.append(make("li", { className: "faint", textContent: "There are more: type the path." }));
@@ -110,7 +110,7 @@
     };
     all(".line", lines).forEach(browsing);
     if ("single" in lines.dataset) continue;
-    // One empty line is enough to begin with where more can be had.
+    // With script more lines can be added, so one empty line is enough to start with.
     const empty = all(".line", lines).filter(line => !line.querySelector("input").value);
     empty.slice(all(".line", lines).length === empty.length ? 1 : 0).forEach(line => line.remove());
     const more = make("button", { type: "button", className: "quiet", textContent: "Add another" });
@@ -161,7 +161,7 @@
           state.textContent = "done";
           say(`${file.name} was uploaded`);
           done(true);
-        } else if (request.status === 409 && !replace && confirm(`${file.name} is there already. Replace it?`)) {
+        } else if (request.status === 409 && !replace && confirm(`${file.name} already exists. Replace it?`)) {
           line.remove();
           send(file, true).then(done);
         } else {

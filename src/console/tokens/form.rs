@@ -57,7 +57,7 @@ pub(super) fn parse_duration(fields: &FormFields, name: &str) -> Result<Option<L
 /// # Errors
 /// [`ConsoleError::InvalidForm`].
 pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime, Option<Lifetime>)> {
-    let missing = |what| ConsoleError::InvalidForm(format!("say how long: {what} is empty"));
+    let missing = |what| ConsoleError::InvalidForm(format!("{what} is empty: enter a duration"));
     match fields.text("model").unwrap_or("default") {
         "default" => Ok((RequestedLifetime::Default, None)),
         "hard" => Ok((
@@ -65,14 +65,14 @@ pub(super) fn parse_expiration(fields: &FormFields) -> Result<(RequestedLifetime
             None,
         )),
         "auto" => {
-            let window = parse_duration(fields, "window")?.ok_or_else(|| missing("the time between uses"))?;
+            let window = parse_duration(fields, "window")?.ok_or_else(|| missing("the sliding window"))?;
             Ok((
                 parse_duration(fields, "cap")?.map_or(RequestedLifetime::Default, RequestedLifetime::For),
                 Some(window),
             ))
         }
         "never" => Ok((RequestedLifetime::Never, None)),
-        _ => Err(ConsoleError::InvalidForm("choose one of the ways to end".to_owned())),
+        _ => Err(ConsoleError::InvalidForm("choose an expiration".to_owned())),
     }
 }
 

@@ -58,7 +58,7 @@ fn user_request(fields: &FormFields) -> Result<UserRequest> {
     let login: Option<Login> = fields.parse("login")?;
     let grants = form::parse_scopes(fields)?.unwrap_or_default().into_iter().map(path_grant).collect::<Result<_>>()?;
     Ok(UserRequest {
-        login: login.ok_or_else(|| ConsoleError::InvalidForm("give a login".to_owned()))?,
+        login: login.ok_or_else(|| ConsoleError::InvalidForm("enter a login".to_owned()))?,
         roles: form::parse_roles(fields)?,
         grants,
         home: if fields.text("home").is_some() { HomeOption::Create } else { HomeOption::Skip },
@@ -68,7 +68,7 @@ fn user_request(fields: &FormFields) -> Result<UserRequest> {
 fn path_grant(target: ScopeTarget) -> Result<Grant> {
     match target {
         ScopeTarget::Path(path, permission) => Ok(Grant { path, permission }),
-        ScopeTarget::Node(_) => Err(ConsoleError::InvalidForm("give the path of a folder or file".to_owned())),
+        ScopeTarget::Node(_) => Err(ConsoleError::InvalidForm("enter the path of a folder or file".to_owned())),
     }
 }
 
@@ -147,7 +147,7 @@ fn apply_action(
     match action {
         "grant" => {
             let targets = form::parse_scopes(fields)?
-                .ok_or_else(|| ConsoleError::InvalidForm("give the path of a folder or file".into()))?;
+                .ok_or_else(|| ConsoleError::InvalidForm("enter the path of a folder or file".into()))?;
             for target in targets {
                 tokens.grant(principal, login, &path_grant(target)?)?;
             }

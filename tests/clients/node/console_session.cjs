@@ -73,11 +73,11 @@ async function makeToken(page, name, model, folder) {
   await page.getByLabel("Name", { exact: true }).fill(name);
   if (model === "hard") {
     await page.getByRole("radio", { name: "Hard limit" }).check();
-    await page.getByLabel("Dies after").fill("20");
+    await page.getByLabel("Expires in").fill("20");
     await page.locator("[name=life_unit]").selectOption("m");
   } else {
-    await page.getByRole("radio", { name: "Auto refresh" }).check();
-    await page.getByLabel("Lives while it is used at least every").fill("10");
+    await page.getByRole("radio", { name: "Sliding window" }).check();
+    await page.getByLabel("Expires if it is not used for").fill("10");
     await page.locator("[name=window_unit]").selectOption("m");
   }
   await page.getByRole("button", { name: /^Browse/ }).first().click();
@@ -88,7 +88,7 @@ async function makeToken(page, name, model, folder) {
   await dialog.getByRole("button", { name: folder.at(-1), exact: true }).click();
   assert.equal(await page.locator("[name=scope_path]").first().inputValue(), `/${folder.join("/")}`);
   await judged(page);
-  await page.getByRole("button", { name: "Make the token" }).click();
+  await page.getByRole("button", { name: "Create token" }).click();
   await page.getByRole("heading", { name: "Copy the secret now" }).waitFor();
   await judged(page);
   return copied(page);
@@ -152,11 +152,11 @@ async function life(page, { login, home }) {
     assert.equal(listed(login, secret, `${home}/Private`), null, "what is beside the scope");
     assert.match(await lastUsed(page, secret), /webdav from .*rclone/s, "the use is shown");
 
-    await page.getByRole("link", { name: "Rename or narrow" }).click();
+    await page.getByRole("link", { name: "Edit", exact: true }).click();
     await judged(page);
     await page.getByLabel("Name", { exact: true }).fill(`${model}, narrowed`);
     await page.locator("[name=scope_permission]").first().selectOption("r");
-    await page.getByRole("button", { name: "Change it" }).click();
+    await page.getByRole("button", { name: "Save changes" }).click();
     await page.getByRole("heading", { name: `${model}, narrowed` }).waitFor();
 
     await mounted(login, secret, `${home}/Photos`, async point => {
@@ -165,9 +165,9 @@ async function life(page, { login, home }) {
     });
     assert.match(await lastUsed(page, secret), /sftp from/, "the last use has moved");
 
-    await page.getByRole("link", { name: "New secret" }).click();
+    await page.getByRole("link", { name: "Rotate", exact: true }).click();
     await judged(page);
-    await page.getByRole("button", { name: "Make a new secret" }).click();
+    await page.getByRole("button", { name: "Rotate token" }).click();
     const next = await copied(page);
     assert.equal(id(next), id(secret));
     assert.equal(listed(login, secret, `${home}/Photos`), null, "the old secret is dead");
@@ -176,7 +176,7 @@ async function life(page, { login, home }) {
       assert.deepEqual(names(point), ["Summer"]);
       await page.goto(`${base}/console/tokens/${id(next)}/revoke`);
       await judged(page);
-      await page.getByRole("button", { name: "Revoke it" }).click();
+      await page.getByRole("button", { name: "Revoke token" }).click();
       await page.locator(".chip.revoked").first().waitFor();
       await new Promise(done => setTimeout(done, 1500));
       assert.ok(!(names(point) || []).includes("Summer"), "the mount of a revoked token still answers");
@@ -220,7 +220,7 @@ async function files(page, { login, home }) {
 
   await page.getByText("New folder").click();
   await page.getByLabel("Name", { exact: true }).fill("Ünï folder");
-  await page.getByRole("button", { name: "Make it" }).click();
+  await page.getByRole("button", { name: "Create folder" }).click();
   await page.getByRole("heading", { name: "Ünï folder" }).waitFor();
   await page.goto(base + place);
   await page.getByRole("link", { name: "Rename Ünï folder" }).click();
@@ -235,7 +235,7 @@ async function files(page, { login, home }) {
   await page.getByRole("link", { name: "page.html", exact: true }).waitFor();
   assert.equal(await page.getByRole("link", { name: `letter of ${login}.txt`, exact: true }).count(), 0);
   await opened(page, `${place}/Photos/Summer`);
-  await page.getByRole("link", { name: "Make a token for this folder" }).click();
+  await page.getByRole("link", { name: "Create token for this folder" }).click();
   assert.equal(await page.locator("[name=scope_path]").first().inputValue(), `${home}/Photos/Summer`);
 }
 
@@ -247,17 +247,17 @@ async function administers(page) {
   await picture(page, "people");
   await opened(page, "/console/people/new");
   await opened(page, `/console/people/${user.login}`);
-  await page.getByText("Grant another folder or file").click();
+  await page.getByText("Grant access to a folder or file").click();
   await page.getByLabel("Folder or file", { exact: true }).fill(`/${admin.login}/Photos`);
   await page.getByLabel("Permission", { exact: true }).selectOption("r");
-  await page.getByRole("button", { name: "Grant it" }).click();
-  await page.getByRole("button", { name: `Take back the grant on /${admin.login}/Photos` }).click();
-  await page.getByRole("heading", { name: "May reach" }).waitFor();
-  assert.equal(await page.getByRole("button", { name: `Take back the grant on /${admin.login}/Photos` }).count(), 0);
+  await page.getByRole("button", { name: "Grant access", exact: true }).click();
+  await page.getByRole("button", { name: `Remove access to /${admin.login}/Photos` }).click();
+  await page.getByRole("heading", { name: "Access", exact: true }).waitFor();
+  assert.equal(await page.getByRole("button", { name: `Remove access to /${admin.login}/Photos` }).count(), 0);
   await opened(page, "/console/policy");
   await opened(page, "/console/audit?span=day");
   await picture(page, "audit");
-  await page.getByText("The same as a table").click();
+  await page.getByText("Show as a table").click();
   await judged(page);
   for (const column of ["WebDAV", "SFTP", "API and console", "WebDAV, refused", "SFTP, refused"]) {
     const cells = await page.locator(`.counts td[data-label="${column}"]`).allInnerTexts();
@@ -293,7 +293,7 @@ async function withoutScript(browser, { login, token, home }) {
     assert.ok(readFileSync(file).equals(await raw.body()), `${file} came back as something else`);
   }
   await upload(false);
-  await page.getByRole("heading", { name: "Not all was uploaded" }).waitFor();
+  await page.getByRole("heading", { name: "Upload incomplete" }).waitFor();
   assert.equal(await page.getByText("It already exists.").count(), 2);
   await page.getByRole("link", { name: "Back to the folder" }).click();
   await upload(true);
@@ -376,7 +376,7 @@ async function main() {
   // Another's session is ended by its button, one's own by signing out.
   await opened(admin, "/console/sessions");
   await picture(admin, "sessions");
-  await admin.getByRole("button", { name: `End the session of ${users.user.login} over api` }).first().click();
+  await admin.getByRole("button", { name: `Close the session of ${users.user.login} over api` }).first().click();
   await user.goto(`${base}/console/tokens`);
   await user.getByRole("heading", { name: "Sign in" }).waitFor();
   await admin.getByRole("button", { name: "Sign out" }).click();
