@@ -1,4 +1,4 @@
-//! `/audit`: what happened, newest first.
+//! `/audit`: the events of the audit trail, newest first.
 
 use axum::extract::State;
 use http::Uri;
@@ -15,40 +15,40 @@ use crate::domain::{EventKind, Login, TokenId, UnixMillis};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens;
 
-/// Which events to list.
+/// Filter and page of the audit trail.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListEventsQuery {
-    /// Those at this instant or later.
+    /// Only events at this time or later.
     #[param(value_type = Option<schema::Time>)]
     since: Option<TextValue<UnixMillis>>,
-    /// Those that concern this user.
+    /// Only events that concern this user.
     #[param(value_type = Option<schema::Login>)]
     user: Option<Login>,
-    /// Those that concern this token.
+    /// Only events that concern this token.
     #[param(value_type = Option<schema::TokenId>)]
     token: Option<TokenId>,
-    /// Those of this kind.
+    /// Only events of this kind.
     #[param(value_type = Option<schema::EventKind>)]
     event: Option<TextValue<EventKind>>,
-    /// How many at most.
+    /// Maximum number of events.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `Link` of the page before.
+    /// Start of the page, from the `Link` header of the previous one.
     #[param(minimum = 0, maximum = 9223372036854775807u64)]
     cursor: Option<u64>,
-    /// In place of `cursor`: those noted after this one, oldest first.
+    /// In place of `cursor`: only events that were recorded after this one, oldest first.
     #[param(minimum = 0, maximum = 9223372036854775807u64)]
     after: Option<u64>,
 }
 
-/// Lists what happened, newest first.
+/// Lists the events of the audit trail, newest first.
 #[utoipa::path(
     get, path = "/api/v1/audit", tag = "audit", operation_id = "audit", params(ListEventsQuery),
     responses(
-        (status = 200, description = "A page", body = [EventResponse],
-            headers(("Link" = String, description = "The next page, where there is one"))),
+        (status = 200, description = "A page of events", body = [EventResponse],
+            headers(("Link" = String, description = "The next page, if there is one"))),
         CommonResponses, QueryResponses, ResourceResponses
     )
 )]
@@ -60,7 +60,7 @@ pub(super) async fn list(
 ) -> Result<PageResponse<EventResponse>> {
     let limit = pagination::page_limit(params.limit)?;
     if params.cursor.max(params.after).is_some_and(|number| i64::try_from(number).is_err()) {
-        return Err(Error::InvalidValue("no event has so high a number".to_owned()));
+        return Err(Error::InvalidValue("cursor and after are at most 9223372036854775807".to_owned()));
     }
     let cursor = match (params.after, params.cursor) {
         (Some(after), _) => EventCursor::After(after),
@@ -78,7 +78,7 @@ pub(super) async fn list(
         move |state: &ApiState| Ok(state.tokens.events(&caller.principal(), &filter, cursor, limit + 1)?);
     let mut page =
         tokens::ResultPage::from_items(state.run_blocking(permit, read_events).await?, limit, |recorded| recorded.id);
-    // Whoever follows what happens goes on after the last event, and not back.
+    // A client that follows with `after` continues at its last event; a `Link` would lead it back in time.
     page.next = page.next.filter(|_| params.after.is_none());
     Ok(PageResponse::new(&uri, page, |id| id.to_string(), EventResponse::from_stored))
 }

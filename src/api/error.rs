@@ -1,4 +1,4 @@
-//! Why a request was refused, and the problem (RFC 9457) that says so.
+//! Errors of the REST API, and the problem details (RFC 9457) that report them.
 
 use std::time::Duration;
 
@@ -14,66 +14,66 @@ use crate::http::{add_challenges, set_retry_after};
 use crate::store::{ClientStoreError, StoreError};
 use crate::{tokens, tree};
 
-/// The result of answering a request.
+/// The result of a handler.
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
-/// What every problem's type begins with.
+/// Prefix of the `type` of every problem.
 const PROBLEM_TYPE_PREFIX: &str = "urn:patgate:problem:";
 
-/// A refusal, or a fault of this server.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The caller is not proven.
+    /// The caller is not authenticated.
     #[error(transparent)]
     Authentication(#[from] AuthError),
-    /// The caller has to wait, told as one that is not proven: web servers that ask whether a request may
-    /// pass take no other answer for a refusal.
+    /// The caller is throttled, which the verify call reports as 401: web servers that delegate authentication treat no
+    /// other status but 401 and 403 as a refusal.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
     VerifyThrottled(Duration),
-    /// What tokens and users say.
+    /// The management of tokens and users refused the request.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
-    /// What the tree says.
+    /// The tree refused the request.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// The caller has as much work waiting as may wait.
+    /// The caller's queue of work is full.
     #[error(transparent)]
     TooMuchWork(#[from] TooMuchWork),
-    /// The caller was proven, and may not.
+    /// The caller is authenticated, but not authorized.
     #[error("{0}")]
     Forbidden(String),
-    /// A change that a page of another origin asks for.
+    /// A state-changing request that a page of another origin sent.
     #[error("{0}")]
     CrossOrigin(String),
-    /// An address that nothing has.
-    #[error("nothing is at this address")]
+    /// No route has this path.
+    #[error("no resource has this path")]
     RouteNotFound,
-    /// A method that this address does not take.
-    #[error("this address does not take the method")]
+    /// The path does not support the method.
+    #[error("this path does not support the method")]
     MethodNotAllowed,
-    /// A form of answer that there is none of.
+    /// The `Accept` header excludes JSON.
     #[error("the answer is application/json, which the request does not accept")]
     NotAcceptable,
-    /// A query or body that can't be read.
+    /// The query or body can't be parsed.
     #[error("{0}")]
     Malformed(String),
-    /// A value that can't be.
+    /// A value of the query or body is invalid.
     #[error("{0}")]
     InvalidValue(String),
-    /// A body that is too large.
+    /// The body exceeds the maximum size.
     #[error("the body is larger than 64 KiB")]
     BodyTooLarge,
-    /// A body that comes more slowly than it has to.
+    /// The body arrived too slowly.
     #[error("the body came too slowly")]
     TooSlow,
-    /// A body of another type.
+    /// The body has another media type.
     #[error("the body must be {0}")]
     UnsupportedMediaType(&'static str),
-    /// What the request relies on has changed.
-    #[error("it has changed since: look it up again")]
+    /// The version in `If-Match` is outdated.
+    #[error("the version in If-Match is outdated: look the token up again")]
     PreconditionFailed,
-    /// Work was lost inside the server.
-    #[error("the server has a fault")]
+    /// A task of the server panicked, or an invariant was broken.
+    #[error("internal server error")]
     Internal,
 }
 
@@ -83,35 +83,35 @@ impl From<SessionEnded> for Error {
     }
 }
 
-/// What went wrong (RFC 9457).
+/// Problem details of a failed request (RFC 9457).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemDetails {
-    /// A stable name of this kind of problem.
+    /// Stable identifier of the kind of problem.
     #[serde(rename = "type")]
     #[schema(pattern = "^urn:patgate:problem:[a-z-]+$", example = "urn:patgate:problem:unknown-token")]
     pub kind: String,
-    /// The kind in words.
+    /// Short summary of the kind of problem.
     #[schema(example = "Not Found")]
     pub title: String,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What is wrong with this request, for people.
+    /// Explanation of this occurrence, for people.
     #[schema(example = "there is no token JhxND7ci")]
     pub detail: String,
-    /// The user that it concerns, where that helps.
+    /// The user that the problem concerns, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
     pub user: Option<Login>,
-    /// The role that is missing.
+    /// The role that the caller lacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Role>)]
     pub role: Option<Role>,
-    /// What may be reached instead, each a permission and a path.
+    /// Access that would be allowed instead, each a permission and a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reach: Option<Vec<String>>,
-    /// The most that may be asked for.
+    /// The largest value that would be allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most: Option<String>,
 }
@@ -130,7 +130,7 @@ impl ProblemDetails {
         }
     }
 
-    /// Adds what a refusal concerns.
+    /// Adds user, role and allowed values of a refusal.
     fn with_context(self, error: &tokens::Error) -> Self {
         use tokens::Error;
         match error {
@@ -149,7 +149,7 @@ impl ProblemDetails {
         }
     }
 
-    /// Returns the name of the kind: what its type ends with.
+    /// Returns the type without its prefix.
     pub fn type_name(&self) -> &str {
         self.kind.strip_prefix(PROBLEM_TYPE_PREFIX).unwrap_or(&self.kind)
     }
@@ -162,7 +162,7 @@ impl From<&tokens::Error> for ProblemDetails {
 }
 
 impl Error {
-    /// Returns the status and the stable name of the kind of problem.
+    /// Returns the status and the type of the problem.
     fn status_and_type(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Authentication(AuthError::Denied) => (StatusCode::UNAUTHORIZED, "denied"),
@@ -190,7 +190,7 @@ impl Error {
         }
     }
 
-    /// Returns what the caller is told; what the host or the store said goes to the log alone.
+    /// Returns the message for the caller. Details of the host and the store are for the log only.
     fn public_detail(&self, status: StatusCode) -> String {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a REST request failed");
@@ -203,7 +203,7 @@ impl Error {
         self.to_string()
     }
 
-    /// Returns what the store is short of, where that is why.
+    /// Returns the shortage of the store that caused the error, if any.
     fn store_shortage(&self) -> Option<ClientStoreError> {
         match self {
             Self::Authentication(AuthError::Store(error))
@@ -278,7 +278,8 @@ fn classify_store_error(error: &StoreError) -> (StatusCode, &'static str) {
     }
 }
 
-/// Says what of a fault of the tree the store is at fault for; anything else is for the log.
+/// Classifies an error of the tree within an operation on tokens or users: only a shortage of the store is the caller's
+/// concern, anything else is an internal error.
 fn classify_nested_tree_error(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
         tree::Error::Store(error) => classify_store_error(error),

@@ -1,4 +1,4 @@
-//! `POST /explain`: whether a token may do something, and which rule decides.
+//! `POST /explain`: whether a token may carry out an operation, and which rule decides.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,11 +9,11 @@ use super::types::{ExplainRequest, ExplainResponse};
 use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::AccessQuery;
 
-/// Tells whether a token may do something, and which grant, scope, limit or expiry decides. What is not said
-/// of the caller and the upload is left open.
+/// Tells whether a token may carry out an operation, and which grant, scope, limit or expiration decides. Limits on
+/// properties that the request leaves out are not evaluated, but listed.
 #[utoipa::path(
     post, path = "/api/v1/explain", tag = "explain", operation_id = "explain", request_body = ExplainRequest,
-    responses((status = 200, description = "The answer", body = ExplainResponse), CommonResponses, BodyResponses, ResourceResponses)
+    responses((status = 200, description = "The explanation", body = ExplainResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn explain(
     State(state): State<ApiState>,

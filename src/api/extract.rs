@@ -1,4 +1,4 @@
-//! What a request brings: body, form, query and place, each refused in words when it can't be read.
+//! Extractors of body, form, query and path parameters, each with a readable error.
 
 use axum::Form;
 use axum::body::{Bytes, HttpBody};
@@ -13,16 +13,16 @@ use super::types::JsonObject;
 use super::{Error, Result};
 use crate::http::RequestBodyError;
 
-/// A body of JSON.
+/// A JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-/// A body of a form.
+/// A URL-encoded form body.
 pub(super) struct FormBody<T>(pub(super) T);
 
-/// What stands behind the `?`.
+/// The query parameters.
 pub(super) struct QueryParams<T>(pub(super) T);
 
-/// What the path names; what can't be is not there.
+/// The path parameters; invalid ones are answered with 404.
 pub(super) struct PathParam<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -41,7 +41,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// A body of JSON that may be left out.
+/// A JSON body that may be left out.
 impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
@@ -95,13 +95,13 @@ fn unreadable_body(status: StatusCode, text: &str) -> Error {
     }
 }
 
-/// Returns the reason alone of a library's sentence.
+/// Strips the prefix and the position from an error message of `serde`.
 fn strip_error_prefix(text: &str) -> String {
     let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
     reason.split(" at line ").next().unwrap_or(reason).to_owned()
 }
 
-/// Tells whether an `Accept` header (RFC 9110 section 12.5.1) takes JSON; none takes everything.
+/// Tells whether the `Accept` headers (RFC 9110 section 12.5.1) accept JSON; a request without one accepts everything.
 pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     if values.peek().is_none() {
@@ -120,7 +120,7 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Returns an answer whose body is JSON that was made already.
+/// Returns a response with a serialized JSON body.
 pub(super) fn json_response(text: Bytes) -> Response {
     let mut response = Response::new(text.into());
     let json = http::HeaderValue::from_static("application/json");

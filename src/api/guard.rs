@@ -1,6 +1,6 @@
-//! What every request passes first: the caller is proven, and noted on the answer.
+//! Authentication, which every request passes first.
 //!
-//! Nothing is told to one who is not proven, not even which addresses there are.
+//! An unauthenticated caller learns nothing, not even which paths exist.
 
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
@@ -16,40 +16,40 @@ use crate::domain::{Login, Peer, Protocol, TokenId};
 use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
 use crate::tokens::Principal;
 
-/// The proven caller of a request.
+/// The authenticated caller of a request.
 #[derive(Clone)]
 pub(super) struct ApiCaller(pub(super) Session);
 
 impl ApiCaller {
-    /// Returns whom `tokens` is to ask what is allowed.
+    /// Returns the principal that the `tokens` module authorizes.
     pub(super) fn principal(&self) -> Principal {
         Principal::Session(self.0.clone())
     }
 
-    /// Waits for a turn of a call of the store.
+    /// Waits for a permit for a call of the store.
     pub(super) fn light_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.light_turn().await?) }
     }
 
-    /// Waits for a turn of work that keeps a processor busy for long.
+    /// Waits for a permit for work that keeps a processor busy for long.
     pub(super) fn heavy_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.acquire_work_permit().await?) }
     }
 
-    /// Waits for a turn of ending what lets somebody in.
+    /// Waits for a permit for revoking, narrowing or disabling, which no other work delays.
     pub(super) fn revocation_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
         async move { Ok(session.revoking_turn().await?) }
     }
 
-    /// Returns the user.
+    /// Returns the login of the caller.
     pub(super) fn login(&self) -> &Login {
         self.0.login()
     }
 
-    /// Returns the token's id.
+    /// Returns the id of the caller's token.
     pub(super) fn token_id(&self) -> TokenId {
         self.0.token()
     }
@@ -63,15 +63,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ApiCaller {
     }
 }
 
-/// Where the calls that take JSON and nothing else begin; those below `/auth/` are asked by programs that
-/// pass on what somebody else accepts.
+/// Prefix of the paths at which `Accept` is evaluated. Web servers that call `/auth/` forward the `Accept` header of
+/// somebody else's request.
 const REST_PATH_PREFIX: &str = "/api/";
-/// Where web servers ask whether a request may pass.
+/// Path of the verify call.
 const VERIFY_PATH: &str = "/auth/verify";
-/// Where the upload service's calls begin.
+/// Prefix of the calls of the upload service.
 const UPLOAD_SERVICE_PATH_PREFIX: &str = "/auth/token/";
 
-/// Proves the caller, or refuses.
+/// Authenticates the caller, or refuses the request.
 pub(super) async fn authenticate(
     State(state): State<ApiState>,
     Extension(source): Extension<RequestSource>,
@@ -95,7 +95,7 @@ pub(super) async fn authenticate(
     Ok(response)
 }
 
-/// Keeps answers from being kept, and a browser from guessing types.
+/// Adds headers that keep responses out of caches, and browsers from sniffing types.
 pub(super) async fn set_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -103,7 +103,7 @@ pub(super) async fn set_security_headers(mut response: Response) -> Response {
     response
 }
 
-/// Proves the caller of a request.
+/// Authenticates the caller of a request.
 ///
 /// # Errors
 /// [`super::Error::Authentication`]; the same for a credential that is missing, unreadable or wrong.
@@ -118,8 +118,7 @@ async fn authenticate_request(state: &ApiState, request: &mut Request, source: R
     Ok(session)
 }
 
-/// Takes `?_token=` out of the address of one of the upload service's calls, so that nothing that comes
-/// later sees it.
+/// Removes `?_token=` from the URI of a call of the upload service, so that no later step, handler or log sees it.
 fn take_query_token(uri: &mut Uri) -> Option<Credential> {
     let (path, query) = (uri.path(), uri.query()?);
     if !path.starts_with(UPLOAD_SERVICE_PATH_PREFIX) {

@@ -1,9 +1,9 @@
-//! REST: JSON in terms of [`crate::tokens`] and a [`crate::tree::View`].
+//! The REST API: JSON over [`crate::tokens`] and [`crate::tree::View`].
 //!
-//! Every request but that for the OpenAPI document passes [`guard`] first, which proves the caller. A
-//! handler reads the request ([`extract`]), calls the modules to its left off the runtime, and returns their
-//! results as JSON ([`types`]); [`error`] turns a refusal into a problem (RFC 9457), last. No rule is
-//! known here: who may do what is for `tokens` to say.
+//! Every request but that for the OpenAPI document passes [`guard`] first, which authenticates the caller. A handler
+//! parses the request ([`extract`]), calls the modules to its left on a blocking thread, and returns their results as
+//! JSON ([`types`]); [`error`] turns an error into problem details (RFC 9457), last. There are no access rules here:
+//! `tokens` decides who may do what.
 
 mod audit;
 mod error;
@@ -45,23 +45,23 @@ use crate::tree::Tree;
 use error::{Error, Result};
 use guard::ApiCaller;
 
-/// How much of a body is read.
+/// Maximum size of a request body.
 const REQUEST_BODY_BYTES: usize = 64 * 1024;
 
-/// Answers `/api/…` and `/auth/…`; clones share all state.
+/// The handler of `/api/…` and `/auth/…`; clones share all state.
 #[derive(Clone)]
 pub struct Api {
     router: Router,
 }
 
-/// How REST is set up.
+/// Options of the REST API.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ApiOptions {
-    /// Whether the upload service's calls take a token from `?_token=`.
+    /// Whether the calls of the upload service accept a token in `?_token=`.
     pub query_token: bool,
 }
 
-/// What the handlers work with.
+/// State that all handlers share.
 #[derive(Clone)]
 struct ApiState {
     tokens: TokenService,
@@ -71,8 +71,8 @@ struct ApiState {
 }
 
 impl ApiState {
-    /// Does what blocks, off the runtime, in a turn of the caller's. Nothing of it is begun for a caller who has hung up
-    /// while he waited.
+    /// Runs work on a blocking thread under a work permit of the caller. Work whose caller has disconnected while it
+    /// waited for the permit is not started.
     async fn run_blocking<T: Send + 'static>(
         &self,
         permit: impl Future<Output = Result<WorkPermit>>,
@@ -80,7 +80,7 @@ impl ApiState {
     ) -> Result<T> {
         let (permit, state) = (permit.await?, self.clone());
         let work = move || {
-            // Until the work has ended, also where nobody waits for it any more.
+            // Held until the work has ended, even if the caller has disconnected: the limit is on running work.
             let _permit = permit;
             work(&state)
         };
@@ -89,7 +89,7 @@ impl ApiState {
 }
 
 impl Api {
-    /// Answers callers that `auth` proves.
+    /// Creates the handler.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
         let state = ApiState { tokens, tree, auth, options };
         let (routes, document) = authenticated_routes().split_for_parts();
@@ -105,7 +105,7 @@ impl Api {
         Self { router }
     }
 
-    /// Answers one request.
+    /// Answers one request. `source` is the peer of the connection.
     pub async fn handle<B>(&self, mut request: Request<B>, source: RequestSource) -> Response<ResponseBody>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -117,7 +117,7 @@ impl Api {
         box_body(response)
     }
 
-    /// Refuses a change that a page of another origin asks for, as a problem of REST.
+    /// Returns the problem that refuses a state-changing request of a page of another origin.
     pub fn cross_origin_response(words: &str) -> Response<ResponseBody> {
         box_body(Error::CrossOrigin(words.to_owned()).into_response())
     }
@@ -127,7 +127,7 @@ fn box_body(response: axum::response::Response) -> Response<ResponseBody> {
     response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
 }
 
-/// Every call that needs a proven caller.
+/// Returns all routes that need an authenticated caller.
 fn authenticated_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(openapi::base_document())
         .routes(routes!(tokens::create, tokens::list))
@@ -152,7 +152,7 @@ fn authenticated_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(upload_service::find, upload_service::revoke))
 }
 
-/// Answers that something was made, and where it is looked up.
+/// Returns a response with status 201 and a `Location` header.
 fn created(location: &str, body: impl IntoResponse) -> axum::response::Response {
     let mut response = (StatusCode::CREATED, body).into_response();
     if let Ok(location) = HeaderValue::try_from(location) {

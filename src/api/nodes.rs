@@ -1,4 +1,4 @@
-//! `/nodes`: the ids of files and folders, as far as the caller can see them.
+//! `/nodes`: the ids of files and directories that the caller can see.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,31 +17,32 @@ use crate::domain::{NodeId, TreePath};
 use crate::tokens;
 use crate::tree::{self, NamedNode};
 
-/// Which nodes to look up.
+/// A path to look up, or a page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListNodesQuery {
-    /// The one at this path, which gets an id if it has none.
+    /// Only the node at this path, which gets an id if it has none.
     #[param(value_type = Option<schema::Path>)]
     path: Option<TextValue<TreePath>>,
-    /// Those below this path that have an id already, and that a listing shows: nothing of what lies in a drop box.
+    /// Only nodes at or below this path that have an id already and that a listing shows, which excludes the content of
+    /// a drop box.
     #[param(value_type = Option<schema::Path>)]
     under: Option<TextValue<TreePath>>,
-    /// How many at most.
+    /// Maximum number of nodes.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `Link` of the page before.
+    /// Start of the page, from the `Link` header of the previous one.
     #[param(value_type = Option<schema::NodeId>)]
     cursor: Option<TextValue<NodeId>>,
 }
 
-/// Looks up the node at a path, or lists the nodes below one, in the order of their ids.
+/// Looks up the node at a path, or lists the nodes below one, ordered by id.
 #[utoipa::path(
     get, path = "/api/v1/nodes", tag = "nodes", operation_id = "listNodes", params(ListNodesQuery),
     responses(
         (status = 200, description = "The nodes", body = [NodeResponse],
-            headers(("Link" = String, description = "The next page, where there is one"))),
+            headers(("Link" = String, description = "The next page, if there is one"))),
         CommonResponses, QueryResponses, ResourceResponses
     )
 )]
@@ -55,7 +56,7 @@ pub(super) async fn list(
     let limit = pagination::page_limit(limit)?;
     if let Some(TextValue(path)) = path {
         if under.is_some() || cursor.is_some() {
-            return Err(Error::InvalidValue("give path, or under and cursor".to_owned()));
+            return Err(Error::InvalidValue("path can't be combined with under or cursor".to_owned()));
         }
         let node = state.run_blocking(caller.light_permit(), move |state| node_at_path(state, &caller, path)).await?;
         return Ok(Json([node]).into_response());
@@ -69,7 +70,7 @@ pub(super) async fn list(
         .into_response())
 }
 
-/// Looks a node up by its id.
+/// Looks up a node by its id.
 #[utoipa::path(
     get, path = "/api/v1/nodes/{uuid}", tag = "nodes", operation_id = "findNode",
     params(("uuid" = schema::NodeId, Path, description = "The node")),

@@ -1,4 +1,4 @@
-//! `/oauth`: whether a token is live (RFC 7662), and taking one back by showing it (RFC 7009).
+//! `/oauth`: token introspection (RFC 7662) and token revocation (RFC 7009).
 
 use axum::Json;
 use axum::extract::State;
@@ -16,52 +16,52 @@ use crate::domain::{ForeignRoles, Login, TokenId};
 use crate::store::TokenState;
 use crate::tokens::{self, EffectiveToken, Principal};
 
-/// A token that is shown.
+/// A token with its secret.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct TokenForm {
     /// The token.
     #[schema(value_type = String)]
     token: RevealedSecret,
-    /// What kind of token it is thought to be; there is one kind.
+    /// Hint about the type of the token; ignored, since there is one type.
     #[serde(default, rename = "token_type_hint")]
     _hint: Option<String>,
 }
 
-/// What there is to know of a token; of one that is dead, unknown, mistyped or hidden, only that it is
+/// State of a token. An expired, revoked, unknown or mistyped token, and one that the caller may not look up, is just
 /// not active.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct IntrospectionResponse {
-    /// Whether it is accepted.
+    /// Whether the token is accepted.
     active: bool,
-    /// What is left of its scopes, and of its roles, once those of its owner and of the tokens above it are
-    /// counted in; none where it has neither. `scopes` tells what it reaches.
+    /// Effective scopes and roles, intersected with those of its owner and its parents; absent if it has neither.
+    /// `scopes` tells its access.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// What is left of its scopes alone. None: it reaches all that its owner may; empty: nothing.
+    /// Effective scopes alone. Absent: it has all access of its owner; empty: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<Vec<String>>,
-    /// Roles of another service that are kept on it and grant nothing here.
+    /// Roles of another service, which grant nothing here.
     #[serde(skip_serializing_if = "ForeignRoles::is_empty")]
     #[schema(value_type = Option<Vec<schema::ForeignRole>>)]
     foreign_roles: ForeignRoles,
-    /// Its owner.
+    /// Login of its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
     username: Option<Login>,
-    /// Its owner.
+    /// Login of its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
     sub: Option<Login>,
-    /// `Bearer`.
+    /// Always `Bearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
-    /// When it dies unless it is used before, in seconds since 1970; none: never.
+    /// Expiration in seconds since 1970, unless a use moves it; absent for a token without expiration.
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
-    /// When it was made, in seconds since 1970.
+    /// Time of creation in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
-    /// Its id.
+    /// Id of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TokenId>)]
     jti: Option<TokenId>,
@@ -86,11 +86,11 @@ impl IntrospectionResponse {
     }
 }
 
-/// Tells whether a token is live, to one who may look it up (RFC 7662).
+/// Tells a caller who may look up the token whether it is active (RFC 7662).
 #[utoipa::path(
     post, path = "/api/v1/oauth/introspect", tag = "oauth", operation_id = "introspect",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, description = "What there is to know", body = IntrospectionResponse), CommonResponses, BodyResponses)
+    responses((status = 200, description = "State of the token", body = IntrospectionResponse), CommonResponses, BodyResponses)
 )]
 pub(super) async fn introspect(
     State(state): State<ApiState>,
@@ -109,11 +109,12 @@ pub(super) async fn introspect(
     Ok(Json(state.run_blocking(permit, find).await?))
 }
 
-/// Revokes the token that is shown (RFC 7009): whoever holds it may, and one that is dead stays so.
+/// Revokes a token by its secret (RFC 7009), which is authorization enough. An expired, revoked or unknown token is no
+/// error.
 #[utoipa::path(
     post, path = "/api/v1/oauth/revoke", tag = "oauth", operation_id = "revokeShown",
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, description = "It is not accepted any more"), CommonResponses, BodyResponses, ResourceResponses)
+    responses((status = 200, description = "The token is not accepted any more"), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
     State(state): State<ApiState>,
@@ -134,7 +135,7 @@ pub(super) async fn revoke(
     let principal = match state.auth.authenticate(Credential { login: None, token }, peer).await {
         Ok(session) => Principal::Session(session),
         Err(AuthError::Denied) => {
-            return Err(Error::Forbidden("the token's limits don't allow to revoke it from here".into()));
+            return Err(Error::Forbidden("the token's limits don't allow its use from this client: revoke it from an allowed one, or with a role".into()));
         }
         Err(other) => return Err(other.into()),
     };

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what every call has in common, and how it is put together.
+//! The OpenAPI document: its frame, and the responses that calls have in common.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Header, InfoBuilder, Op
 use super::error::ProblemDetails;
 use super::schema;
 
-/// What every call may answer.
+/// Error responses of every call.
 pub(super) struct CommonResponses;
 
-/// What a call with a query may answer besides.
+/// Further error responses of a call with a query.
 pub(super) struct QueryResponses;
 
-/// What a call with a body may answer besides.
+/// Further error responses of a call with a body.
 pub(super) struct BodyResponses;
 
-/// What a call that names something may answer besides.
+/// Further error responses of a call on a named resource.
 pub(super) struct ResourceResponses;
 
-/// The name of the problem's schema.
+/// Name of the schema of [`ProblemDetails`].
 const PROBLEM_SCHEMA_NAME: &str = "Problem";
 
 type ResponsesByStatus = BTreeMap<String, RefOr<Response>>;
@@ -31,17 +31,16 @@ type ResponsesByStatus = BTreeMap<String, RefOr<Response>>;
 impl IntoResponses for CommonResponses {
     fn responses() -> ResponsesByStatus {
         let mut responses = problem_responses(&[
-            ("401", "The caller is not proven"),
-            ("403", "A page of another origin asks for a change with a password that the browser keeps"),
+            ("401", "The caller is not authenticated"),
+            ("403", "A page of another origin sent a state-changing request with the browser's stored password"),
             ("406", "The request does not accept JSON"),
             ("429", "Too many failed attempts from this address"),
-            ("500", "The server has a fault"),
+            ("500", "Internal server error"),
             (
                 "503",
-                "Too many secrets, shown for the first time or to be made, wait to be hashed, the store is busy, or the \
-                 served folder is not there now",
+                "The queue of secrets to hash is full, the store is busy, or the served directory is not available",
             ),
-            ("507", "There is no space for it in the store"),
+            ("507", "The store has no space left"),
         ]);
         for (status, name) in [("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")] {
             if let Some(RefOr::T(response)) = responses.get_mut(status) {
@@ -54,18 +53,18 @@ impl IntoResponses for CommonResponses {
 
 impl IntoResponses for QueryResponses {
     fn responses() -> ResponsesByStatus {
-        problem_responses(&[("400", "The query can't be read"), ("422", "A value of the query can't be")])
+        problem_responses(&[("400", "The query can't be parsed"), ("422", "A value of the query is invalid")])
     }
 }
 
 impl IntoResponses for BodyResponses {
     fn responses() -> ResponsesByStatus {
         problem_responses(&[
-            ("400", "The body can't be read"),
-            ("409", "What is there stands against it"),
+            ("400", "The body can't be parsed"),
+            ("409", "Conflicts with the present state"),
             ("413", "The body is larger than 64 KiB"),
-            ("415", "The body is of another type"),
-            ("422", "A value can't be"),
+            ("415", "The body has another media type"),
+            ("422", "A value is invalid"),
         ])
     }
 }
@@ -73,9 +72,12 @@ impl IntoResponses for BodyResponses {
 impl IntoResponses for ResourceResponses {
     fn responses() -> ResponsesByStatus {
         problem_responses(&[
-            ("403", "A role, or access to the node, is missing, or a page of another origin asks for a change"),
-            ("404", "There is no such thing, or none that the caller may see"),
-            ("409", "What is there stands against it"),
+            (
+                "403",
+                "The caller lacks a role or access to the node, or a page of another origin sent a state-changing request",
+            ),
+            ("404", "The resource does not exist, or the caller may not see it"),
+            ("409", "Conflicts with the present state"),
         ])
     }
 }
@@ -91,12 +93,12 @@ fn problem_responses(statuses: &[(&str, &str)]) -> ResponsesByStatus {
         .collect()
 }
 
-/// Returns the document without its paths.
+/// Returns the document without paths.
 pub(super) fn base_document() -> OpenApi {
     let info = InfoBuilder::new()
         .title("patgate")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Personal access tokens, their owners, and what they may reach."));
+        .description(Some("Personal access tokens, their owners, and their access."));
     let http = |scheme| SecurityScheme::Http(Http::new(scheme));
     let components = schema::all_schemas()
         .fold(ComponentsBuilder::new(), |components, (name, schema)| components.schema(name, schema))

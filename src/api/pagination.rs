@@ -1,6 +1,6 @@
 //! Lists in pages: `?limit` and `?cursor`, and a `Link` to the next page (RFC 8288).
 //!
-//! A cursor names the last entry that was shown, so that what is made or removed meanwhile shifts nothing.
+//! A cursor names the last entry of a page, so that entries that are created or deleted meanwhile shift nothing.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -10,31 +10,31 @@ use serde::Serialize;
 use super::{Error, Result};
 use crate::tokens;
 
-/// How many entries a page has unless told otherwise.
+/// Number of entries of a page by default.
 const DEFAULT_PAGE_ENTRIES: usize = 100;
-/// How many entries a page has at most.
+/// Maximum number of entries of a page.
 const MAX_PAGE_ENTRIES: usize = 500;
 
-/// A page of a list, as it is answered.
+/// The response with one page of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PageResponse<T> {
     entries: Vec<T>,
     next_link: Option<String>,
 }
 
-/// Reads how many entries are asked for.
+/// Checks the requested number of entries.
 ///
 /// # Errors
-/// [`Error::Malformed`] for none, or too many.
+/// [`Error::Malformed`] for zero, or more than [`MAX_PAGE_ENTRIES`].
 pub(super) fn page_limit(requested: Option<usize>) -> Result<usize> {
     match requested.unwrap_or(DEFAULT_PAGE_ENTRIES) {
         limit @ 1..=MAX_PAGE_ENTRIES => Ok(limit),
-        _ => Err(Error::Malformed(format!("limit is from 1 to {MAX_PAGE_ENTRIES}"))),
+        _ => Err(Error::Malformed(format!("limit must be from 1 to {MAX_PAGE_ENTRIES}"))),
     }
 }
 
 impl<T> PageResponse<T> {
-    /// Answers a page that was asked for at `uri`; `cursor` writes what the next one is asked for by.
+    /// Converts a page that was requested at `uri`. `cursor` formats the cursor of the next page, `convert` each item.
     pub(super) fn new<U, K>(
         uri: &Uri,
         page: tokens::ResultPage<U, K>,
@@ -56,7 +56,7 @@ impl<T: Serialize> IntoResponse for PageResponse<T> {
     }
 }
 
-/// Links to the page after this one: the same address with another cursor.
+/// Returns the `Link` header to the next page: the same URI with another cursor.
 fn next_page_link(uri: &Uri, cursor: &str) -> String {
     let other_pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let other_pairs = other_pairs.filter(|pair| !pair.starts_with("cursor="));

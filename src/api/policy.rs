@@ -1,4 +1,4 @@
-//! `/policy`: what tokens may ask for.
+//! `/policy`: limits for new tokens.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,10 +8,10 @@ use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
 use super::types::{PolicyResponse, UpdatePolicyRequest};
 use super::{ApiCaller, ApiState, Result};
 
-/// Shows the policy.
+/// Returns the policy.
 #[utoipa::path(
     get, path = "/api/v1/policy", tag = "policy", operation_id = "policy",
-    responses((status = 200, description = "All of it", body = PolicyResponse), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The policy", body = PolicyResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn show(State(state): State<ApiState>, caller: ApiCaller) -> Result<Json<PolicyResponse>> {
     let policy =
@@ -19,10 +19,10 @@ pub(super) async fn show(State(state): State<ApiState>, caller: ApiCaller) -> Re
     Ok(Json(policy.into()))
 }
 
-/// Changes the policy, all that is asked for or nothing; tokens that live already stay as they are.
+/// Changes the policy, all given keys or none. Existing tokens are not changed.
 #[utoipa::path(
     patch, path = "/api/v1/policy", tag = "policy", operation_id = "changePolicy", request_body = UpdatePolicyRequest,
-    responses((status = 200, description = "The policy as it is now", body = PolicyResponse), CommonResponses, BodyResponses, ResourceResponses)
+    responses((status = 200, description = "The changed policy", body = PolicyResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn change(
     State(state): State<ApiState>,

@@ -1,4 +1,4 @@
-//! The texts of the wire in the OpenAPI document: what each looks like, with a bound and an example.
+//! Schemas of scalar values in the OpenAPI document, each with a bound and an example.
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -6,7 +6,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain;
 
-/// Describes kinds of text: what it is, the pattern that it fits, its longest, an example.
+/// Declares schemas of strings: description, pattern, maximum length, example.
 macro_rules! string_schemas {
     ($($name:ident: $description:literal, $pattern:literal, $max_length:literal, $example:literal;)*) => {
     $(
@@ -23,14 +23,14 @@ macro_rules! string_schemas {
         impl ToSchema for $name {}
     )*
 
-    /// Returns every kind of text by its name.
+    /// Returns the schemas of strings by name.
     fn string_schema_list() -> Vec<(&'static str, RefOr<Schema>)> {
         vec![$((stringify!($name), $name::schema())),*]
     }
     };
 }
 
-/// Describes texts of which there are so many: what they are, and each of them.
+/// Declares schemas of enumerations: description, values.
 macro_rules! enum_schemas {
     ($($name:ident: $description:literal, $all:expr;)*) => {
         $(
@@ -47,29 +47,29 @@ macro_rules! enum_schemas {
             impl ToSchema for $name {}
         )*
 
-        /// Returns every kind of word by its name.
+        /// Returns the schemas of enumerations by name.
         fn enum_schema_list() -> Vec<(&'static str, RefOr<Schema>)> {
             vec![$((stringify!($name), $name::schema())),*]
         }
     };
 }
 
-/// Returns every kind of text by its name.
+/// Returns all schemas of scalar values by name.
 pub(super) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
     string_schema_list().into_iter().chain(enum_schema_list()).chain(number_schemas())
 }
 
 enum_schemas! {
-    Permission: "List and read, change, or both.", ["r", "w", "rw"];
-    Role: "What a token may do beyond its own tokens.", domain::Role::ALL.map(domain::Role::as_str);
-    State: "Whether a token is accepted.", ["live", "expired", "revoked"];
+    Permission: "Permission to list and read (r), to change (w), or both.", ["r", "w", "rw"];
+    Role: "A role: what a token may do beyond its own tokens.", domain::Role::ALL.map(domain::Role::as_str);
+    State: "State of a token.", ["live", "expired", "revoked"];
     StateFilter: "A state to look for.", ["live", "expired", "revoked", "dangling"];
-    Protocol: "A door.", ["webdav", "sftp", "api"];
-    Operation: "Something to be done.", domain::TreeOperation::ALL.map(domain::TreeOperation::as_str);
-    EventKind: "What happened.", domain::EventKind::ALL.iter().map(|kind| kind.as_str());
+    Protocol: "A protocol.", ["webdav", "sftp", "api"];
+    Operation: "An operation on the tree.", domain::TreeOperation::ALL.map(domain::TreeOperation::as_str);
+    EventKind: "Kind of an event.", domain::EventKind::ALL.iter().map(|kind| kind.as_str());
 }
 
-/// Describes whole numbers: what they are, the least and the largest.
+/// Declares schemas of integers: description, minimum, maximum.
 macro_rules! number_schemas {
     ($($name:ident: $description:literal, $minimum:literal, $maximum:expr;)*) => {
         $(#[doc = $description]
@@ -84,7 +84,7 @@ macro_rules! number_schemas {
 
         impl ToSchema for $name {})*
 
-        /// Returns every kind of number by its name.
+        /// Returns the schemas of integers by name.
         fn number_schemas() -> Vec<(&'static str, RefOr<Schema>)> {
             vec![$((stringify!($name), $name::schema())),*]
         }
@@ -93,7 +93,7 @@ macro_rules! number_schemas {
 
 number_schemas! {
     Bytes: "A number of bytes.", 0, None::<u64>;
-    Count: "How many.", 1, Some(u32::MAX);
+    Count: "A positive number.", 1, Some(u32::MAX);
 }
 
 string_schemas! {
@@ -102,26 +102,26 @@ string_schemas! {
         "pgt_JhxND7ci.0000000000000000000000000000000000aaaaaa";
     Login: "The name that a user logs in with.", "^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,63}$", 64, "alice";
     Label: "A name or description for people, on one line.", "^[^\\u0000-\\u001F\\u007F]*$", 200, "laptop";
-    Time: "An instant: RFC 3339 in UTC, whole seconds.",
+    Time: "A time: RFC 3339 in UTC, whole seconds.",
         "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$", 20, "2030-05-05T08:00:00Z";
-    UploadTime: "An instant in UTC, or never.",
+    UploadTime: "A time in UTC, or never.",
         "^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}|never)$", 19, "2030-05-05 08:00:00";
     Duration: "A whole number above zero and a unit: s, m, h, d, w, M (30 days) or Y (365 days).",
         "^[1-9][0-9]{0,5}[sSmhHdDwWMY]$", 20, "24h";
     Lifetime: "A duration, never where the policy allows it, or default.",
         "^([1-9][0-9]{0,5}[sSmhHdDwWMY]|never|default)$", 20, "30d";
-    NodeId: "The stable id of a file or folder.",
+    NodeId: "The stable id of a file or directory.",
         "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36, "6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11";
     Path: "A path of the served tree.", "^[^\\u0000]*$", 4096, "/projects/apollo";
-    Scope: "What narrows a token: a node by id or path, and a permission.",
+    Scope: "A scope: a node by id or path, and a permission.",
         "^(node:[0-9a-fA-F-]{36}|path:/[^\\u0000]*):(r|w|rw|wr)$", 4096, "path:/projects:r";
     Network: "An address or a network.", "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", 43, "192.0.2.0/24";
     ForeignRole: "A role of another service, which grants nothing here.",
         "^[a-z0-9_-]+(\\.[a-z0-9_-]+)+$", 64, "upload.images";
-    AnyRole: "What a token may do beyond its own tokens, or a role of another service, which grants nothing here.",
+    AnyRole: "A role, or one of another service, which grants nothing here.",
         "^(admin|[a-z0-9_-]+(\\.[a-z0-9_-]+)+)$", 64, "upload.images";
-    UserAgent: "A program, in which * stands for anything.", "[^\\s]", 256, "rclone/*";
-    Mime: "A media type, or all of a kind.",
+    UserAgent: "A user agent; * matches anything.", "[^\\s]", 256, "rclone/*";
+    Mime: "A media type, or a range such as image/*.",
         "^(\\*/\\*|[A-Za-z0-9!#$&^_.+-]+/(\\*|[A-Za-z0-9!#$&^_.+-]+))$", 255, "image/*";
-    Tag: "A label of a file.", "^[^, \\u0000-\\u001F\\u007F]([^,\\u0000-\\u001F\\u007F]{0,62}[^, \\u0000-\\u001F\\u007F])?$", 64, "holiday";
+    Tag: "A tag of a file.", "^[^, \\u0000-\\u001F\\u007F]([^,\\u0000-\\u001F\\u007F]{0,62}[^, \\u0000-\\u001F\\u007F])?$", 64, "holiday";
 }

@@ -1,4 +1,4 @@
-//! `/tokens`: made, listed, looked up, narrowed, given new secrets and revoked.
+//! `/tokens`: create, list, look up, narrow, rotate and revoke tokens.
 
 use std::str::FromStr;
 
@@ -25,34 +25,34 @@ use crate::tokens::{StateFilter, TokenQuery};
 /// Maximum number of tokens that one request revokes.
 const MAX_TOKENS_PER_REVOCATION: usize = 1000;
 
-/// Which tokens to list.
+/// Filter and page of the list of tokens.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListTokensQuery {
-    /// Those of this user.
+    /// Only tokens of this user.
     #[param(value_type = Option<schema::Login>)]
     owner: Option<Login>,
-    /// Those in this state.
+    /// Only tokens in this state.
     #[param(value_type = Option<schema::StateFilter>)]
     state: Option<String>,
-    /// Those with this text in their id, name, description or owner.
+    /// Only tokens with this text in id, name, description or owner.
     text: Option<String>,
-    /// How many at most.
+    /// Maximum number of tokens.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `Link` of the page before.
+    /// Start of the page, from the `Link` header of the previous one.
     #[param(value_type = Option<schema::TokenId>)]
     cursor: Option<TokenId>,
 }
 
-/// Makes a token: for oneself the child of the one that asks, for somebody else with the role
-/// `security.generate_tokens`. The answer is the only one that ever holds the secret.
+/// Creates a token: for the caller a child of the caller's token, for another user with the role
+/// `security.generate_tokens`. No other response ever holds the secret.
 #[utoipa::path(
     post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = CreateTokenRequest,
     responses(
-        (status = 201, description = "Made", body = TokenWithSecret,
-            headers(("Location" = String, description = "Where the token is looked up"),
+        (status = 201, description = "Created", body = TokenWithSecret,
+            headers(("Location" = String, description = "URI of the token"),
                     ("ETag" = String, description = "Its version"))),
         CommonResponses, BodyResponses, ResourceResponses
     )
@@ -68,12 +68,12 @@ pub(super) async fn create(
     Ok(created(&location, secret_response(issued.text.reveal().as_str(), &issued.record)))
 }
 
-/// Lists the tokens that the caller may look at, in the order of their ids.
+/// Lists the tokens that the caller may look up, ordered by id.
 #[utoipa::path(
     get, path = "/api/v1/tokens", tag = "tokens", operation_id = "listTokens", params(ListTokensQuery),
     responses(
-        (status = 200, description = "A page", body = [TokenResponse],
-            headers(("Link" = String, description = "The next page, where there is one"))),
+        (status = 200, description = "A page of tokens", body = [TokenResponse],
+            headers(("Link" = String, description = "The next page, if there is one"))),
         CommonResponses, QueryResponses, ResourceResponses
     )
 )]
@@ -93,7 +93,7 @@ pub(super) async fn list(
     Ok(PageResponse::new(&uri, found, |id| id.to_string(), |record| TokenResponse::from_record(&record)))
 }
 
-/// Looks up the token that asks.
+/// Looks up the caller's token.
 #[utoipa::path(
     get, path = "/api/v1/tokens/self", tag = "tokens", operation_id = "ownToken",
     responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses)
@@ -104,7 +104,7 @@ pub(super) async fn find_self(State(state): State<ApiState>, caller: ApiCaller) 
     Ok(token_response(&state.run_blocking(permit, find).await?))
 }
 
-/// Looks up a token; one that the caller may not look at is not there.
+/// Looks up a token. One that the caller may not look up is answered like an unknown one.
 #[utoipa::path(
     get, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "findToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
@@ -122,18 +122,18 @@ pub(super) async fn find(
     ))
 }
 
-/// Changes a token's name, and makes it narrower: fewer scopes, tighter limits, fewer roles, an earlier
-/// end. What is left out stays.
+/// Changes the name of a token, and narrows it: fewer scopes, tighter limits, fewer roles, an earlier expiration.
+/// Omitted fields are not changed.
 #[utoipa::path(
     patch, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "narrowToken", request_body = UpdateTokenRequest,
     params(
         ("id" = schema::TokenId, Path, description = "The token"),
-        ("If-Match" = Option<String>, Header, description = "The version that the change is meant for, or *",
+        ("If-Match" = Option<String>, Header, description = "The version that the change applies to, or *",
             example = "\"1\"")
     ),
     responses(
-        (status = 200, description = "The token as it is now", body = TokenResponse, headers(("ETag" = String))),
-        (status = 412, description = "It has another version", content_type = "application/problem+json",
+        (status = 200, description = "The changed token", body = TokenResponse, headers(("ETag" = String))),
+        (status = 412, description = "The token has another version", content_type = "application/problem+json",
             body = super::error::ProblemDetails),
         CommonResponses, BodyResponses, ResourceResponses
     )
@@ -162,7 +162,7 @@ pub(super) async fn narrow(
     Ok(token_response(&state.run_blocking(permit, narrow).await?))
 }
 
-/// Gives a token a new secret; the old one is dead at once, or after a grace of 24 h at most.
+/// Rotates a token: it gets a new secret, and the old one is refused at once or after a grace period of 24 h at most.
 #[utoipa::path(
     post, path = "/api/v1/tokens/{id}/rotate", tag = "tokens", operation_id = "rotateToken",
     request_body = Option<RotateTokenRequest>, params(("id" = schema::TokenId, Path, description = "The token")),
@@ -182,7 +182,7 @@ pub(super) async fn rotate(
     Ok(secret_response(rotated.text.reveal().as_str(), &rotated.record))
 }
 
-/// Revokes a token, and with it those made with it; one that is revoked already stays so.
+/// Revokes a token and its children. Revoking a revoked token is no error.
 #[utoipa::path(
     delete, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "revokeToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
@@ -199,7 +199,7 @@ pub(super) async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Revokes several tokens, all of them or, where one is unknown or not the caller's to revoke, none.
+/// Revokes several tokens; none if one of them is unknown or not the caller's to revoke.
 #[utoipa::path(
     post, path = "/api/v1/tokens/revoke", tag = "tokens", operation_id = "revokeTokens",
     request_body = RevokeTokensRequest,
@@ -211,7 +211,7 @@ pub(super) async fn revoke_many(
     extract::JsonBody(RevokeTokensRequest { ids }): extract::JsonBody<RevokeTokensRequest>,
 ) -> Result<StatusCode> {
     if ids.len() > MAX_TOKENS_PER_REVOCATION {
-        return Err(Error::InvalidValue(format!("{MAX_TOKENS_PER_REVOCATION} tokens at most are revoked together")));
+        return Err(Error::InvalidValue(format!("at most {MAX_TOKENS_PER_REVOCATION} tokens can be revoked together")));
     }
     state
         .run_blocking(caller.revocation_permit(), move |state| Ok(state.tokens.revoke(&caller.principal(), &ids)?))
@@ -238,13 +238,13 @@ pub(super) async fn revoke_all(
     Ok(Json(state.run_blocking(permit, revoke).await?))
 }
 
-/// Which versions a change is meant for.
+/// The precondition of a change.
 enum IfMatch {
     Any,
     Versions(Vec<u64>),
 }
 
-/// Reads `If-Match` (RFC 9110 section 13.1.1); a tag that is none of ours matches nothing.
+/// Parses `If-Match` (RFC 9110 section 13.1.1); a foreign entity tag matches no version.
 fn parse_if_match(headers: &HeaderMap) -> IfMatch {
     let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
     if values.peek().is_none() {
@@ -271,7 +271,7 @@ fn secret_response(text: &str, record: &TokenRecord) -> Response {
     with_etag(record, Json(body).into_response())
 }
 
-/// Adds the token's version, which moves with all but its last use.
+/// Adds the version of the token as an entity tag. Every change moves it, uses don't.
 fn with_etag(record: &TokenRecord, mut response: Response) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", record.version)) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -1,5 +1,5 @@
-//! The token calls of an upload service, as its clients know them: `/auth/token/generate` and
-//! `/auth/token/{id}`. Its words are its own, and times are `2030-05-05 08:00:00` in UTC.
+//! The token calls of an upload service, compatible with its clients: `/auth/token/generate` and `/auth/token/{id}`.
+//! Field names are those of that service, and times are `2030-05-05 08:00:00` in UTC.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,19 +18,19 @@ use crate::domain::{
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{RequestedLifetime, TokenRequest};
 
-/// A token to be made.
+/// A token to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GenerateTokenRequest {
-    /// What it may do beyond its own tokens; roles of that service are kept on it and grant nothing here.
+    /// Roles; those of the upload service are kept on the token and grant nothing here.
     #[serde(default, deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::AnyRole>>)]
     roles: Vec<String>,
-    /// What to limit it to; null or an empty list limits nothing.
+    /// Limits; null or an empty array limits nothing.
     #[serde(default, deserialize_with = "deserialize_object_or_empty")]
     #[schema(value_type = Option<GenerateTokenLimits>)]
     data: GenerateTokenLimits,
-    /// When it expires: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic`, null or nothing for the default.
+    /// Expiration: `2030-05-05 08:00:00`, `never`, or `auto`, `automatic`, an empty string or null for the default.
     #[serde(default, deserialize_with = "deserialize_null_as_default")]
     #[schema(
         value_type = Option<String>,
@@ -40,69 +40,69 @@ pub(super) struct GenerateTokenRequest {
     expires: String,
 }
 
-/// What to limit a token to; an empty list limits nothing.
+/// Limits on a token; an empty array limits nothing.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct GenerateTokenLimits {
-    /// The tags that its uploads may bear.
+    /// Tags that its uploads may have.
     #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Tag>>)]
     tags: Vec<FileTag>,
-    /// The media types of what it may upload.
+    /// Media types that it may upload.
     #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Mime>>)]
     allowed_mime_types: Vec<MimePattern>,
-    /// The largest file it may make, in bytes; 0 limits nothing.
+    /// Maximum size of a file that it writes, in bytes; 0 limits nothing.
     #[schema(value_type = Option<schema::Bytes>)]
     max_allowed_file_size: Option<ByteSize>,
-    /// The programs it may be used by.
+    /// User agents that may use it.
     #[serde(deserialize_with = "deserialize_user_agents")]
     #[schema(value_type = Option<Vec<schema::UserAgent>>)]
     allowed_user_agents: Vec<UserAgentPattern>,
-    /// The addresses it may be used from.
+    /// Addresses and networks that it may be used from.
     #[serde(deserialize_with = "deserialize_null_as_default")]
     #[schema(value_type = Option<Vec<schema::Network>>)]
     allowed_ip_addresses: Vec<String>,
 }
 
-/// A token that was made.
+/// A token that was created.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct GenerateTokenResponse {
-    /// Its public id.
+    /// Public id.
     #[schema(value_type = schema::TokenId)]
     token_id: TokenId,
-    /// When it dies.
+    /// Expiration.
     #[schema(value_type = schema::UploadTime)]
     expires: String,
-    /// Its secret form, for the one time that it is shown.
+    /// The token with its secret, which no later response reveals.
     #[schema(value_type = schema::TokenText)]
     token: RevealedSecret,
 }
 
-/// A token's fields.
+/// The fields of a token.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UploadTokenResponse {
-    /// Its public id.
+    /// Public id.
     #[serde(rename = "tokenId")]
     #[schema(value_type = schema::TokenId)]
     token_id: TokenId,
-    /// When it dies.
+    /// Expiration.
     #[schema(value_type = schema::UploadTime)]
     expires: String,
-    /// What it may do beyond its own tokens.
+    /// Roles.
     #[schema(value_type = Vec<schema::AnyRole>)]
     roles: Vec<String>,
-    /// The tags that its uploads may bear.
+    /// Tags that its uploads may have.
     #[schema(value_type = Vec<schema::Tag>)]
     tags: Vec<FileTag>,
-    /// The media types of what it may upload.
+    /// Media types that it may upload.
     #[schema(value_type = Vec<schema::Mime>)]
     mimes: Vec<MimePattern>,
-    /// The largest file it may make, in bytes.
+    /// Maximum size of a file that it writes, in bytes.
     #[schema(value_type = Option<schema::Bytes>)]
     max_file_size: Option<ByteSize>,
-    /// Whether it, or one above it, was revoked; left out where it was not.
+    /// Whether the token or one of its parents was revoked; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     revoked: bool,
@@ -131,7 +131,7 @@ impl GenerateTokenRequest {
     }
 }
 
-/// Sorts names of roles into ours and those of another service.
+/// Splits role names into those of this server and those of another service.
 fn split_foreign_roles(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
     let (mut own_roles, mut other_roles) = (Vec::new(), Vec::new());
     for name in names.iter().map(|name| name.trim()) {
@@ -143,7 +143,7 @@ fn split_foreign_roles(names: &[String]) -> std::result::Result<(Roles, ForeignR
     Ok((own_roles.into_iter().collect(), ForeignRoles::new(other_roles)?))
 }
 
-/// Reads a field for which null stands for nothing.
+/// Deserializes a field, null as its default.
 fn deserialize_null_as_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
@@ -172,10 +172,10 @@ fn format_expiration(record: &TokenRecord) -> String {
     }
 }
 
-/// Makes a token for the caller.
+/// Creates a token for the caller.
 #[utoipa::path(
     post, path = "/auth/token/generate", tag = "upload", operation_id = "generateToken", request_body = GenerateTokenRequest,
-    responses((status = 200, description = "Made", body = GenerateTokenResponse), CommonResponses, BodyResponses, ResourceResponses)
+    responses((status = 200, description = "Created", body = GenerateTokenResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn generate(
     State(state): State<ApiState>,
@@ -188,11 +188,11 @@ pub(super) async fn generate(
     Ok(Json(GenerateTokenResponse { token_id: issued.record.id, expires: format_expiration(&issued.record), token }))
 }
 
-/// Looks a token up.
+/// Looks up a token.
 #[utoipa::path(
     get, path = "/auth/token/{id}", tag = "upload", operation_id = "tokenFields",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The fields of the token", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
     State(state): State<ApiState>,
@@ -204,11 +204,11 @@ pub(super) async fn find(
     Ok(Json(UploadTokenResponse::from_record(record)))
 }
 
-/// Revokes a token and returns its fields; the role to revoke is enough, without the one to look it up.
+/// Revokes a token and returns its fields. The role to revoke tokens is enough, without the one to look them up.
 #[utoipa::path(
     delete, path = "/auth/token/{id}", tag = "upload", operation_id = "dropToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "Its fields", body = UploadTokenResponse), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The fields of the token", body = UploadTokenResponse), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke(
     State(state): State<ApiState>,

@@ -1,4 +1,4 @@
-//! `/users`: made, listed, looked up, changed and deleted, and what they may reach.
+//! `/users`: create, list, look up, change and delete users, and their grants.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -18,25 +18,25 @@ use super::{ApiCaller, ApiState, Result, created};
 use crate::domain::{Login, NodeId};
 use crate::tokens::{Error, Grant, GrantTarget};
 
-/// Which users to list.
+/// Page of the list of users.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListUsersQuery {
-    /// How many at most.
+    /// Maximum number of users.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
-    /// Where to go on: from the `Link` of the page before.
+    /// Start of the page, from the `Link` header of the previous one.
     #[param(value_type = Option<schema::Login>)]
     cursor: Option<Login>,
 }
 
-/// Lists the users in the order of their logins.
+/// Lists the users, ordered by login.
 #[utoipa::path(
     get, path = "/api/v1/users", tag = "users", operation_id = "listUsers", params(ListUsersQuery),
     responses(
-        (status = 200, description = "A page", body = [UserResponse],
-            headers(("Link" = String, description = "The next page, where there is one"))),
+        (status = 200, description = "A page of users", body = [UserResponse],
+            headers(("Link" = String, description = "The next page, if there is one"))),
         CommonResponses, QueryResponses, ResourceResponses
     )
 )]
@@ -57,12 +57,12 @@ pub(super) async fn list(
     ))
 }
 
-/// Makes a user.
+/// Creates a user.
 #[utoipa::path(
     post, path = "/api/v1/users", tag = "users", operation_id = "createUser", request_body = CreateUserRequest,
     responses(
-        (status = 201, description = "Made", body = CreatedUserResponse,
-            headers(("Location" = String, description = "Where the user is looked up"))),
+        (status = 201, description = "Created", body = CreatedUserResponse,
+            headers(("Location" = String, description = "URI of the user"))),
         CommonResponses, BodyResponses, ResourceResponses
     )
 )]
@@ -82,7 +82,7 @@ pub(super) async fn create(
     Ok(created(&location, axum::Json(user)))
 }
 
-/// Looks a user up.
+/// Looks up a user.
 #[utoipa::path(
     get, path = "/api/v1/users/{login}", tag = "users", operation_id = "findUser",
     params(("login" = schema::Login, Path, description = "The user")),
@@ -99,11 +99,11 @@ pub(super) async fn find(
     Ok(axum::Json(UserResponse::from_profile(user)))
 }
 
-/// Disables or enables a user, or gives it other roles: all that is asked for, or nothing.
+/// Disables or enables a user, or sets its roles: all given changes or none.
 #[utoipa::path(
     patch, path = "/api/v1/users/{login}", tag = "users", operation_id = "changeUser", request_body = UpdateUserRequest,
     params(("login" = schema::Login, Path, description = "The user")),
-    responses((status = 200, description = "The user as it is now", body = UserResponse), CommonResponses, BodyResponses, ResourceResponses)
+    responses((status = 200, description = "The changed user", body = UserResponse), CommonResponses, BodyResponses, ResourceResponses)
 )]
 pub(super) async fn change(
     State(state): State<ApiState>,
@@ -139,11 +139,11 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lists what a user may reach, dangling grants too.
+/// Lists the grants of a user, dangling ones included.
 #[utoipa::path(
     get, path = "/api/v1/users/{login}/grants", tag = "users", operation_id = "listGrants",
     params(("login" = schema::Login, Path, description = "The user")),
-    responses((status = 200, description = "All of them", body = [NodePermission]), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The grants", body = [NodePermission]), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn list_grants(
     State(state): State<ApiState>,
@@ -156,13 +156,13 @@ pub(super) async fn list_grants(
     Ok(axum::Json(grants.iter().map(NodePermission::from_located_scope).collect()))
 }
 
-/// Gives a user a permission at a path, in place of the one it had there.
+/// Grants a user a permission on a path, in place of its present grant there.
 #[utoipa::path(
     post, path = "/api/v1/users/{login}/grants", tag = "users", operation_id = "grant", request_body = CreateGrantRequest,
     params(("login" = schema::Login, Path, description = "The user")),
     responses(
-        (status = 201, description = "Given", body = NodePermission,
-            headers(("Location" = String, description = "Where the grant is looked up"))),
+        (status = 201, description = "Created", body = NodePermission,
+            headers(("Location" = String, description = "URI of the grant"))),
         CommonResponses, BodyResponses, ResourceResponses
     )
 )]
@@ -183,10 +183,10 @@ pub(super) async fn create_grant(
     Ok(created(&format!("{grants_url}/{}", created_grant.node), axum::Json(created_grant)))
 }
 
-/// Looks a grant up.
+/// Looks up a grant.
 #[utoipa::path(
     get, path = "/api/v1/users/{login}/grants/{node}", tag = "users", operation_id = "findGrant",
-    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Its node")),
+    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Id of its node")),
     responses((status = 200, description = "The grant", body = NodePermission), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find_grant(
@@ -203,11 +203,11 @@ pub(super) async fn find_grant(
     Ok(axum::Json(state.run_blocking(permit, find).await?))
 }
 
-/// Takes a grant back, a dangling one too.
+/// Removes a grant, which may be dangling.
 #[utoipa::path(
     delete, path = "/api/v1/users/{login}/grants/{node}", tag = "users", operation_id = "revokeGrant",
-    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Its node")),
-    responses((status = 204, description = "Taken back"), CommonResponses, ResourceResponses)
+    params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Id of its node")),
+    responses((status = 204, description = "Removed"), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn revoke_grant(
     State(state): State<ApiState>,

@@ -1,7 +1,7 @@
-//! `GET /auth/verify`: asked by a web server in front of something else whether a request may pass.
+//! `GET /auth/verify`: authentication for another web server (nginx `auth_request`, Traefik, Caddy).
 //!
-//! It judges the credential and the limits of its token, and where `op` and `path` are given the access to
-//! that node as well. The answer is 200 with headers that say who it is, or 401 or 403.
+//! It checks the credential and the limits of its token and, with `op` and `path`, the access to that node. The
+//! response is 200 with headers that identify the user, or 401 or 403.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -16,31 +16,30 @@ use super::types::TextValue;
 use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{ForeignRole, TreeOperation, TreePath};
 
-/// What is to be done, and where.
+/// Operation and path to authorize, or nothing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct VerifyQuery {
-    /// What is to be done with the node: stat, list, read, copy, write, create, delete, move or link; goes with
-    /// `path`.
+    /// Operation: stat, list, read, copy, write, create, delete, move or link; requires `path`.
     #[param(value_type = Option<schema::Operation>)]
     op: Option<TextValue<TreeOperation>>,
-    /// The node; goes with `op`.
+    /// Path of the node; requires `op`.
     #[param(value_type = Option<schema::Path>)]
     path: Option<TextValue<TreePath>>,
 }
 
-/// Tells a web server whether a request with this `Authorization` may pass, and whose it is.
+/// Authenticates a request by its `Authorization` header, and returns the user in headers.
 #[utoipa::path(
     get, path = "/auth/verify", tag = "verify", operation_id = "verify", params(VerifyQuery),
     responses(
-        (status = 200, description = "It may", headers(
+        (status = 200, description = "The request is allowed", headers(
             ("X-Patgate-User" = String, description = "The user"),
             ("Remote-User" = String, description = "The user"),
             ("X-Patgate-Token" = String, description = "The token's id"),
             ("X-Patgate-Foreign-Roles" = Option<String>, description = "Roles of another service that the token was \
                 created with, separated by commas; patgate has not checked that its owner holds them"))),
-        (status = 403, description = "Not this node", content_type = "application/problem+json",
+        (status = 403, description = "No access to this node", content_type = "application/problem+json",
             body = super::error::ProblemDetails),
         CommonResponses, QueryResponses
     )
@@ -55,9 +54,9 @@ pub(super) async fn verify(
         (Some(TextValue(operation)), Some(TextValue(path))) => {
             let access = caller.0.access()?;
             let decision = operation.authorize(&access, &path);
-            decision.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} there")))?;
+            decision.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} at this path")))?;
         }
-        _ => return Err(Error::InvalidValue("op and path go together".to_owned())),
+        _ => return Err(Error::InvalidValue("op and path require each other".to_owned())),
     }
     let principal = caller.principal();
     let foreign_roles =

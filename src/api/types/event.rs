@@ -1,4 +1,4 @@
-//! What happened.
+//! Events of the audit trail.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,55 +8,55 @@ use super::TextValue;
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
 use crate::store::RecordedEvent;
 
-/// Something that happened, or several like it.
+/// An event, or several alike that were recorded as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventResponse {
-    /// Its number: later ones have higher ones.
+    /// Number of the event, which increases with time.
     #[schema(minimum = 1)]
     pub id: u64,
-    /// When; of several, when the last of them.
+    /// Time of the event; of several, of the last.
     #[schema(value_type = schema::Time)]
     pub at: TextValue<UnixMillis>,
-    /// What.
+    /// Kind of the event.
     #[schema(value_type = schema::EventKind)]
     pub event: TextValue<EventKind>,
-    /// To which user, or to whose token.
+    /// The user concerned, or the owner of the token concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
     pub user: Option<Login>,
-    /// To which token.
+    /// The token concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TokenId>)]
     pub token: Option<TokenId>,
-    /// By whom: `administrator:NAME` for a user of the operating system who works on the state directory, `server`, or
-    /// `LOGIN/TOKEN`.
+    /// The actor: `administrator:NAME` for a user of the operating system who works on the state directory, `server`,
+    /// or `LOGIN/TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub by: Option<TextValue<Actor>>,
-    /// From which address.
+    /// Address of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// With which program, as it says.
+    /// User agent of the client, as it identified itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// By which door.
+    /// Protocol of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Protocol>)]
     pub protocol: Option<Protocol>,
-    /// At which path.
+    /// Path concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// How often.
+    /// Number of events that are recorded as this one.
     #[schema(minimum = 1)]
     pub count: u64,
-    /// What else there is to know.
+    /// Further details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
 impl EventResponse {
-    /// Shows an event.
+    /// Converts a stored event.
     pub fn from_stored(recorded: RecordedEvent) -> Self {
         let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = recorded.event;
         Self {

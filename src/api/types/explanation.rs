@@ -1,4 +1,4 @@
-//! Whether a token may do something, as it is asked and answered.
+//! Request and response of the explain call.
 
 use std::net::IpAddr;
 
@@ -11,44 +11,44 @@ use crate::domain::{
     AccessExplanation, AccessQuery, ByteSize, FileTag, Login, Protocol, TargetError, TokenId, TreeOperation, TreePath,
 };
 
-/// A question; what is left out is left open.
+/// An operation to explain. Limits on omitted properties are not evaluated.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Question)]
 pub struct ExplainRequest {
-    /// The token; the one that asks unless given.
+    /// The token; by default the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TokenId>)]
     pub token: Option<TokenId>,
-    /// What is to be done.
+    /// The operation.
     #[schema(value_type = schema::Operation)]
     pub operation: TextValue<TreeOperation>,
-    /// Where.
+    /// Path of the operation.
     #[schema(value_type = schema::Path)]
     pub path: TextValue<TreePath>,
-    /// Where to: needed for copy, move and link, and for nothing else.
+    /// Target path: required for copy, move and link, not allowed for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Path>)]
     pub to: Option<TextValue<TreePath>>,
-    /// By which door.
+    /// Protocol of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Protocol>)]
     pub protocol: Option<Protocol>,
-    /// From which address.
+    /// Address of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "192.0.2.7")]
     pub address: Option<IpAddr>,
-    /// With which program.
+    /// User agent of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
-    /// How large a file, in bytes.
+    /// Size of the uploaded file in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Bytes>)]
     pub size: Option<ByteSize>,
-    /// Of which media type.
+    /// Media type of the uploaded file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime: Option<String>,
-    /// Labelled how.
+    /// Tags of the uploaded file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Tag>)]
     pub tags: Vec<FileTag>,
@@ -74,7 +74,7 @@ impl TryFrom<ExplainRequest> for AccessQuery {
 }
 
 impl ExplainRequest {
-    /// Writes down what is asked of a token.
+    /// Converts a query about a token.
     pub fn from_query(token: TokenId, query: &AccessQuery) -> Self {
         let AccessQuery { operation, path, target: to, protocol, address, user_agent, size, mime, tags } =
             query.clone();
@@ -83,48 +83,48 @@ impl ExplainRequest {
     }
 }
 
-/// The answer.
+/// The explanation of an access decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Verdict)]
 pub struct ExplainResponse {
-    /// Whether it is allowed.
+    /// Whether the operation is allowed.
     pub allowed: bool,
-    /// The answer as a sentence.
+    /// The explanation as a sentence.
     pub sentence: String,
-    /// What decides: a `rule`, and what it concerns.
+    /// The deciding `rule`, and the object that it concerns.
     #[schema(value_type = Object)]
     pub decided_by: serde_json::Value,
     /// The token.
     #[schema(value_type = schema::TokenId)]
     pub token: TokenId,
-    /// Its owner.
+    /// The owner of the token.
     #[schema(value_type = schema::Login)]
     pub user: Login,
-    /// What was asked.
+    /// The operation.
     #[schema(value_type = schema::Operation)]
     pub operation: TextValue<TreeOperation>,
-    /// Where.
+    /// Path of the operation.
     pub path: String,
-    /// The permission that it needs, or `none`.
+    /// The required permission, or `none`.
     pub needs: String,
-    /// The grants, and the scopes that narrow them, that allow it.
+    /// Grants and scopes that allow the operation.
     pub by: Vec<ExplainSource>,
-    /// Limits that were not asked about and have to be met as well.
+    /// Limits that were not evaluated and have to be met as well.
     pub provided: Vec<String>,
 }
 
-/// A grant or scope that allows something.
+/// A grant or scope that allows the operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Source)]
 pub struct ExplainSource {
-    /// The node and what is allowed there.
+    /// Node and permission, as `node:UUID:PERMISSION`.
     pub scope: String,
-    /// Where it is.
+    /// Path of the node.
     pub path: String,
 }
 
 impl ExplainResponse {
-    /// Shows an answer.
+    /// Converts an explanation.
     pub fn from_explanation(explanation: &AccessExplanation) -> Self {
         let by = explanation.by.iter();
         let by = by.map(|by| ExplainSource { scope: by.scope.to_string(), path: by.path.to_string() });

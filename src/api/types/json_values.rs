@@ -1,4 +1,4 @@
-//! Values that go over the wire as the text that people type.
+//! Serialization of values as strings, and strict deserialization of objects.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// A value that is written and read as text, with what its parser says where it can't be read.
+/// A value that is serialized by `Display` and parsed by `FromStr`, whose error message the caller gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextValue<T>(pub T);
 
@@ -25,8 +25,8 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for TextValue<T> {
     }
 }
 
-/// A value that is read from an object of JSON and from nothing else; by itself a list of its fields would
-/// be taken too.
+/// A value that is deserialized from a JSON object and from nothing else; `serde` by itself would accept an array of
+/// its fields, too.
 #[derive(Clone, Debug)]
 pub struct JsonObject<T>(pub T);
 
@@ -50,14 +50,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     }
 }
 
-/// Reads a field that is an object.
+/// Deserializes a field that is an object.
 pub(in crate::api) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     deserializer.deserialize_map(ObjectVisitor(PhantomData))
 }
 
-/// Reads a field that is an object, null, or an empty list, which is how PHP writes an object without fields.
+/// Deserializes a field that is an object, null, or an empty array, which is how PHP serializes an object without
+/// fields.
 pub(in crate::api) fn deserialize_object_or_empty<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -70,7 +71,7 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for ObjectOrEmptyVisitor<T
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object, an empty list or null")
+        f.write_str("an object, an empty array or null")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -84,12 +85,12 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for ObjectOrEmptyVisitor<T
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<T, A::Error> {
         match list.next_element::<IgnoredAny>()? {
             None => Ok(T::default()),
-            Some(_) => Err(serde::de::Error::custom("a list that is not empty is no object")),
+            Some(_) => Err(serde::de::Error::custom("expected an object, got an array with elements")),
         }
     }
 }
 
-/// Reads a field that is a list of objects.
+/// Deserializes a field that is an array of objects.
 pub(super) fn deserialize_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -97,7 +98,7 @@ pub(super) fn deserialize_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>
     Ok(list.into_iter().map(|item| item.0).collect())
 }
 
-/// A token's text, for the one time that it is shown; wiped when dropped.
+/// The text of a token with its secret, for the one response that reveals it. Memory is wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RevealedSecret(Zeroizing<String>);
 
@@ -116,7 +117,7 @@ impl From<String> for RevealedSecret {
 
 impl fmt::Debug for RevealedSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Revealed(redacted)")
+        f.write_str("RevealedSecret(redacted)")
     }
 }
 

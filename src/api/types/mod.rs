@@ -1,4 +1,4 @@
-//! What goes over the wire in JSON, both ways: one shape for REST and for the command line.
+//! Requests and responses in JSON: one type for the REST API and for `--json` of the command line.
 
 mod event;
 mod explanation;

@@ -10,47 +10,47 @@ use super::TextValue;
 use crate::domain::{Lifetime, NodeId, Policy, PolicySetting};
 use crate::tree::NamedNode;
 
-/// A named node.
+/// A node that has an id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeResponse {
-    /// Its id.
+    /// Id of the node.
     #[schema(value_type = schema::NodeId)]
     pub node: NodeId,
-    /// Where it is.
+    /// Path of the node.
     #[schema(value_type = schema::Path)]
     pub path: String,
-    /// Whether nothing is there any more.
+    /// Whether the file or directory is gone.
     #[serde(default)]
     pub dangling: bool,
 }
 
 impl NodeResponse {
-    /// Shows a named node.
+    /// Converts a named node.
     pub fn from_named_node(named: &NamedNode) -> Self {
         Self { node: named.id, path: named.path.to_string(), dangling: named.dangling }
     }
 }
 
-/// What tokens may ask for.
+/// Limits for new tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schema(as = Policy)]
 pub struct PolicyResponse {
-    /// How many live tokens a user may own.
+    /// Maximum number of live tokens of a user.
     #[schema(value_type = schema::Count)]
     pub max_tokens_per_user: NonZeroU32,
-    /// How long a token lives that asks for nothing.
+    /// Lifetime of a token that requests none.
     #[schema(value_type = schema::Duration)]
     pub default_lifetime: TextValue<Lifetime>,
-    /// How long a token may live.
+    /// Maximum lifetime of a token.
     #[schema(value_type = schema::Duration)]
     pub max_lifetime: TextValue<Lifetime>,
-    /// Whether a token may live until it is revoked.
+    /// Whether tokens without expiration are allowed.
     pub allow_never: bool,
-    /// How long a token is kept that has expired or was revoked.
+    /// Time after which an expired or revoked token is deleted.
     #[schema(value_type = schema::Duration)]
     pub token_retention: TextValue<Lifetime>,
-    /// How long an event of the audit trail is kept.
+    /// Time after which an event of the audit trail is deleted.
     #[schema(value_type = schema::Duration)]
     pub audit_retention: TextValue<Lifetime>,
 }
@@ -68,37 +68,37 @@ impl From<Policy> for PolicyResponse {
     }
 }
 
-/// What to change about the policy; what is left out stays.
+/// Changes of the policy; omitted keys are not changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpdatePolicyRequest {
-    /// How many live tokens a user may own.
+    /// Maximum number of live tokens of a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Count>)]
     pub max_tokens_per_user: Option<NonZeroU32>,
-    /// How long a token lives that asks for nothing.
+    /// Lifetime of a token that requests none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub default_lifetime: Option<TextValue<Lifetime>>,
-    /// How long a token may live.
+    /// Maximum lifetime of a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub max_lifetime: Option<TextValue<Lifetime>>,
-    /// Whether a token may live until it is revoked.
+    /// Whether tokens without expiration are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_never: Option<bool>,
-    /// How long a token is kept that has expired or was revoked.
+    /// Time after which an expired or revoked token is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub token_retention: Option<TextValue<Lifetime>>,
-    /// How long an event of the audit trail is kept.
+    /// Time after which an event of the audit trail is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub audit_retention: Option<TextValue<Lifetime>>,
 }
 
 impl UpdatePolicyRequest {
-    /// Asks for one key to be changed.
+    /// Converts the change of one key.
     pub fn from_setting(setting: PolicySetting) -> Self {
         let mut change = Self::default();
         match setting {
@@ -112,7 +112,7 @@ impl UpdatePolicyRequest {
         change
     }
 
-    /// Returns the keys to change.
+    /// Returns the changed keys.
     pub(in crate::api) fn into_settings(self) -> Vec<PolicySetting> {
         let lifetime = |value: Option<TextValue<Lifetime>>| value.map(|value| value.0);
         let settings = [

@@ -1,4 +1,4 @@
-//! Tokens and what they reach in JSON: one shape for REST and for the command line.
+//! Tokens, their limits and their access in JSON.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,53 +11,53 @@ use crate::domain::{
 };
 use crate::store::{LocatedScope, TokenRecord, TokenState};
 
-/// A grant or scope, and where its node is; without a path it dangles.
+/// A grant or scope; without a path it is dangling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodePermission {
-    /// The node.
+    /// Id of the node.
     #[schema(value_type = schema::NodeId)]
     pub node: NodeId,
-    /// What is allowed there and below.
+    /// Permission on the node and below it.
     #[schema(value_type = schema::Permission)]
     pub permission: Permission,
-    /// Where the node is now.
+    /// Present path of the node.
     #[schema(value_type = Option<schema::Path>)]
     pub path: Option<String>,
 }
 
 impl NodePermission {
-    /// Shows a grant or scope.
+    /// Converts a grant or scope.
     pub fn from_located_scope(located: &LocatedScope) -> Self {
         let path = located.path.as_ref().map(ToString::to_string);
         Self { node: located.scope.node, permission: located.scope.permission, path }
     }
 }
 
-/// The limits on a token; an empty list, or none, limits nothing.
+/// Limits on a token; an absent or empty field limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenLimitsJson {
-    /// The doors it opens.
+    /// Protocols that the token may be used over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Protocol>)]
     pub protocols: Vec<Protocol>,
-    /// The addresses it may be used from.
+    /// Addresses and networks that it may be used from.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_networks")]
     #[schema(value_type = Vec<schema::Network>)]
     pub ips: Vec<IpNet>,
-    /// The programs it may be used by.
+    /// User agents that may use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_user_agents")]
     #[schema(value_type = Vec<schema::UserAgent>)]
     pub user_agents: Vec<UserAgentPattern>,
-    /// The media types of what it may upload.
+    /// Media types that it may upload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Mime>)]
     pub mimes: Vec<MimePattern>,
-    /// The tags that its uploads may bear.
+    /// Tags that its uploads may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Tag>)]
     pub tags: Vec<FileTag>,
-    /// The largest file it may make, in bytes.
+    /// Maximum size of a file that it writes, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Bytes>)]
     pub max_file_size: Option<ByteSize>,
@@ -77,71 +77,71 @@ impl From<TokenLimitsJson> for domain::TokenLimits {
     }
 }
 
-/// Reads networks; an address stands for the network of itself.
+/// Deserializes networks; an address is a network of one.
 fn deserialize_networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| domain::parse_network(text).map_err(serde::de::Error::custom)).collect()
 }
 
-/// Reads user agents; an empty one would allow nobody, and none is so long.
+/// Deserializes user agents. An empty one, which would match no client, and one of more than 256 characters are refused.
 pub(in crate::api) fn deserialize_user_agents<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<UserAgentPattern>, D::Error> {
     let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     match texts.iter().any(|text| text.trim().is_empty() || text.chars().count() > 256) {
-        true => {
-            Err(serde::de::Error::custom("a user agent has 1 to 256 characters: leave it out to allow every program"))
-        }
+        true => Err(serde::de::Error::custom(
+            "a user agent has 1 to 256 characters: leave the field out to allow all clients",
+        )),
         false => Ok(texts.into_iter().map(UserAgentPattern::new).collect()),
     }
 }
 
-/// A token; never its secret.
+/// A token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenResponse {
-    /// The public id.
+    /// Public id.
     #[schema(value_type = schema::TokenId)]
     pub id: TokenId,
-    /// The owner.
+    /// Login of the owner.
     #[schema(value_type = schema::Login)]
     pub owner: Login,
-    /// Its name for people.
+    /// Name for people.
     pub name: String,
-    /// Its description for people.
+    /// Description for people.
     pub description: String,
-    /// Whether it is accepted, as far as it and those above it decide.
+    /// State of the token, which depends on its parents, too.
     #[schema(value_type = schema::State)]
     pub state: TokenState,
-    /// Whether a scope's node has ended.
+    /// Whether the node of a scope is gone.
     pub dangling: bool,
-    /// When it was made.
+    /// Time of creation.
     #[schema(value_type = schema::Time)]
     pub created_at: String,
-    /// When it dies unless it is used before; none: never.
+    /// Expiration, unless a use moves it; absent for a token without expiration.
     #[schema(value_type = Option<schema::Time>)]
     pub expires_at: Option<String>,
-    /// The latest it can live by being used; none: without end.
+    /// Latest expiration that uses can move it to; absent for a token without expiration.
     #[schema(value_type = Option<schema::Time>)]
     pub hard_limit: Option<String>,
-    /// Its sliding window.
+    /// Sliding window in seconds; absent for a token without one.
     #[schema(minimum = 1)]
     pub window_seconds: Option<u64>,
-    /// When it was revoked.
+    /// Time of its revocation.
     #[schema(value_type = Option<schema::Time>)]
     pub revoked_at: Option<String>,
-    /// Until when the secret before the last rotation is accepted.
+    /// End of the grace period of the secret before the last rotation.
     #[schema(value_type = Option<schema::Time>)]
     pub old_secret_until: Option<String>,
-    /// The token it was made with.
+    /// The token that it was created with.
     #[schema(value_type = Option<schema::TokenId>)]
     pub parent: Option<TokenId>,
-    /// Its last use.
+    /// Last use.
     pub last_use: Option<LastUseResponse>,
-    /// What it is narrowed to; none: all that its owner may reach.
+    /// Scopes; absent for a token with all access of its owner.
     pub scopes: Option<Vec<NodePermission>>,
-    /// What it is limited to.
+    /// Limits.
     pub limits: TokenLimitsJson,
-    /// What it may do beyond its own tokens, while its owner holds that.
+    /// Roles, which count only while its owner holds them.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
@@ -150,34 +150,34 @@ pub struct TokenResponse {
     pub foreign_roles: ForeignRoles,
 }
 
-/// A token and its secret, for the one time that it is shown.
+/// A token with its secret, which no later response reveals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenWithSecret {
-    /// The secret.
+    /// The token with its secret.
     #[schema(value_type = schema::TokenText)]
     pub token: RevealedSecret,
-    /// What is kept.
+    /// The token without its secret.
     #[serde(flatten)]
     pub record: TokenResponse,
 }
 
-/// When, whence and with what a token was last used.
+/// The last use of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastUseResponse {
-    /// When.
+    /// Time of the use.
     #[schema(value_type = schema::Time)]
     pub at: String,
-    /// From which address.
+    /// Address of the client.
     pub from: Option<String>,
-    /// With which program.
+    /// User agent of the client.
     pub client: Option<String>,
-    /// By which door.
+    /// Protocol of the client.
     #[schema(value_type = Option<schema::Protocol>)]
     pub protocol: Option<Protocol>,
 }
 
 impl TokenResponse {
-    /// Shows what is kept of a token.
+    /// Converts the record of a token.
     pub fn from_record(record: &TokenRecord) -> Self {
         let last_use = record.last_use.as_ref().map(|last| LastUseResponse {
             at: last.at.to_string(),

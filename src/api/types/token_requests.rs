@@ -1,4 +1,4 @@
-//! What is asked for: a token to be made, narrowed or given a new secret.
+//! Requests to create, narrow, rotate and revoke tokens.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,49 +8,49 @@ use super::{TextValue, TokenLimitsJson, deserialize_object};
 use crate::domain::{Lifetime, Login, Roles, ScopeTarget, TokenId, UnixMillis};
 use crate::tokens::{NarrowRequest, RequestedLifetime, TokenLabel, TokenRequest};
 
-/// A token to be made; all that is left out is as the policy has it, or not narrowed.
+/// A token to create. Omitted fields take the default of the policy, or narrow nothing.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTokenRequest {
-    /// The owner; the caller unless given.
+    /// Login of the owner; by default the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Login>)]
     pub owner: Option<Login>,
-    /// A name for people; `OWNER_api_token` unless given.
+    /// Name for people; by default `OWNER_api_token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
     pub name: Option<TextValue<TokenLabel>>,
-    /// A description for people.
+    /// Description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
     pub description: Option<TextValue<TokenLabel>>,
-    /// How long it lives, `never`, or `default` for as long as the policy has it.
+    /// Lifetime: a duration, `never` for no expiration, or `default` for the default of the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Lifetime>)]
     pub lifetime: Option<String>,
-    /// When it dies, in place of `lifetime`.
+    /// Expiration, in place of `lifetime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Time>)]
     pub expires_at: Option<TextValue<UnixMillis>>,
-    /// The sliding window: each use moves its expiry to now + window.
+    /// Sliding window: each use moves the expiration to now + window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub window: Option<TextValue<Lifetime>>,
-    /// What to narrow it to.
+    /// Scopes; by default all access of the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Scope>>)]
     pub scopes: Option<Vec<TextValue<ScopeTarget>>>,
-    /// What to limit it to.
+    /// Limits.
     #[serde(default, deserialize_with = "deserialize_object")]
     pub limits: TokenLimitsJson,
-    /// What it may do beyond its own tokens.
+    /// Roles.
     #[serde(default, skip_serializing_if = "Roles::is_empty")]
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
 }
 
 impl CreateTokenRequest {
-    /// Writes down what is asked for in full.
+    /// Converts a request, with all fields given.
     pub fn from_token_request(request: &TokenRequest) -> Self {
         let (lifetime, expires_at) = match request.lifetime {
             RequestedLifetime::Default => (None, None),
@@ -71,17 +71,21 @@ impl CreateTokenRequest {
         }
     }
 
-    /// Reads what is asked for by a caller.
+    /// Converts to a request of a caller, who is the default owner.
     ///
     /// # Errors
-    /// [`Error::InvalidValue`].
+    /// [`Error::InvalidValue`] for an unparsable lifetime, or for both `lifetime` and `expires_at`.
     pub(in crate::api) fn into_token_request(self, caller: &Login) -> Result<TokenRequest> {
         let lifetime = match (self.lifetime.as_deref(), self.expires_at) {
             (None | Some("default"), None) => RequestedLifetime::Default,
             (Some("never"), None) => RequestedLifetime::Never,
             (Some(text), None) => RequestedLifetime::For(text.parse().map_err(invalid_value)?),
             (None, Some(TextValue(at))) => RequestedLifetime::Until(at),
-            (Some(_), Some(_)) => return Err(Error::InvalidValue("give lifetime or expires_at, not both".to_owned())),
+            (Some(_), Some(_)) => {
+                return Err(Error::InvalidValue(
+                    "lifetime and expires_at can't be combined: give one of them".to_owned(),
+                ));
+            }
         };
         let owner = self.owner.unwrap_or_else(|| caller.clone());
         Ok(TokenRequest {
@@ -97,37 +101,37 @@ impl CreateTokenRequest {
     }
 }
 
-/// What to change about a token; what is left out stays, and nothing makes it wider.
+/// Changes of a token. Omitted fields are not changed, and no field may widen the token.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateTokenRequest {
-    /// Another name.
+    /// New name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
     pub name: Option<TextValue<TokenLabel>>,
-    /// Another description.
+    /// New description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Label>)]
     pub description: Option<TextValue<TokenLabel>>,
-    /// What to narrow it to, in place of its scopes.
+    /// Scopes in place of the present ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Scope>>)]
     pub scopes: Option<Vec<TextValue<ScopeTarget>>>,
-    /// Limits to set; each that is given takes the place of the present one.
+    /// Limits, each in place of the present one.
     #[serde(default, deserialize_with = "deserialize_object")]
     pub limits: TokenLimitsJson,
-    /// The roles to leave it.
+    /// Roles to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
-    /// When it is to die at the latest.
+    /// Earlier expiration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Time>)]
     pub expires_at: Option<TextValue<UnixMillis>>,
 }
 
 impl UpdateTokenRequest {
-    /// Writes down what is asked for.
+    /// Converts a request to narrow a token.
     pub fn from_narrowing(change: &NarrowRequest) -> Self {
         let NarrowRequest { name, description, scopes, limits, roles, expires_at: expires } = change.clone();
         Self {
@@ -140,7 +144,7 @@ impl UpdateTokenRequest {
         }
     }
 
-    /// Reads what is asked for.
+    /// Converts to a request to narrow a token.
     pub(in crate::api) fn into_narrowing(self) -> NarrowRequest {
         NarrowRequest {
             name: self.name.map(|name| name.0),
@@ -153,32 +157,32 @@ impl UpdateTokenRequest {
     }
 }
 
-/// A new secret to be made.
+/// Options of a rotation.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateTokenRequest {
-    /// How long the old secret is accepted still, 24 h at most; not at all unless given.
+    /// Grace period during which the old secret is still accepted, 24 h at most; by default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub grace: Option<TextValue<Lifetime>>,
 }
 
-/// Tokens to be revoked together.
+/// Tokens to revoke together.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeTokensRequest {
-    /// Their ids.
+    /// Ids of the tokens.
     #[schema(value_type = Vec<schema::TokenId>, max_items = 1000)]
     pub ids: Vec<TokenId>,
 }
 
-/// How many tokens were revoked.
+/// Number of revoked tokens.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RevokedTokensResponse {
-    /// Whose.
+    /// Login of the owner.
     #[schema(value_type = schema::Login)]
     pub owner: Login,
-    /// How many had not been revoked before.
+    /// Number of tokens that had not been revoked before.
     pub revoked: usize,
 }
 

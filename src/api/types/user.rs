@@ -1,4 +1,4 @@
-//! Users, and what is asked for of them.
+//! Users and grants in JSON, and requests to create and change them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,24 +17,24 @@ pub struct UserResponse {
     /// The login.
     #[schema(value_type = schema::Login)]
     pub login: Login,
-    /// When it was made.
+    /// Time of creation.
     #[schema(value_type = schema::Time)]
     pub created_at: String,
-    /// Since when none of its tokens is accepted.
+    /// Time since which the user is disabled, so that none of its tokens is accepted.
     #[schema(value_type = Option<schema::Time>)]
     pub disabled_at: Option<String>,
-    /// What its tokens may be given.
+    /// Roles that its tokens may have.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
-    /// What it may reach.
+    /// Grants.
     pub grants: Vec<NodePermission>,
-    /// How many of its tokens are live.
+    /// Number of its live tokens.
     #[schema(minimum = 0)]
     pub live_tokens: u32,
 }
 
 impl UserResponse {
-    /// Shows a user.
+    /// Converts a user.
     pub fn from_profile(UserProfile { user, grants, live_tokens }: UserProfile) -> Self {
         Self {
             created_at: user.created_at.to_string(),
@@ -47,35 +47,35 @@ impl UserResponse {
     }
 }
 
-/// A user that was made.
+/// A user that was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreatedUserResponse {
     /// The user.
     #[serde(flatten)]
     pub user: UserResponse,
-    /// Its home, where it was given one.
+    /// Path of its home, if it has one.
     #[schema(value_type = Option<schema::Path>)]
     pub home: Option<String>,
-    /// Whether the home, with all that is in it, was there before.
+    /// Whether the home existed before, with all its content.
     pub home_was_there: bool,
 }
 
 impl CreatedUserResponse {
-    /// Shows a user that was made.
+    /// Combines a user and the outcome of its creation.
     pub fn new(user: UserResponse, created: &CreatedUser) -> Self {
         let home = created.home.as_ref().map(ToString::to_string);
         Self { user, home, home_was_there: created.home_existed }
     }
 }
 
-/// A grant to be given.
+/// A grant to create.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateGrantRequest {
-    /// Where.
+    /// Path of the node.
     #[schema(value_type = schema::Path)]
     pub path: TextValue<TreePath>,
-    /// What.
+    /// Permission on the node and below it.
     #[schema(value_type = schema::Permission)]
     pub permission: Permission,
 }
@@ -92,27 +92,27 @@ impl From<&Grant> for CreateGrantRequest {
     }
 }
 
-/// A user to be made.
+/// A user to create.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUserRequest {
     /// The login.
     #[schema(value_type = schema::Login)]
     pub login: Login,
-    /// What its tokens may be given.
+    /// Roles that its tokens may have.
     #[serde(default, skip_serializing_if = "Roles::is_empty")]
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
-    /// What it may reach.
+    /// Grants.
     #[serde(default, deserialize_with = "deserialize_objects")]
     pub grants: Vec<CreateGrantRequest>,
-    /// Whether it gets a home of its own, `/LOGIN`; unless told, it does where no grants are given.
+    /// Whether to create a home, `/LOGIN`; by default only if no grants are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<bool>,
 }
 
 impl CreateUserRequest {
-    /// Writes down what is asked for.
+    /// Converts a request to create a user.
     pub fn from_user_request(request: &UserRequest) -> Self {
         Self {
             login: request.login.clone(),
@@ -135,14 +135,14 @@ impl From<CreateUserRequest> for UserRequest {
     }
 }
 
-/// What to change about a user; what is left out stays.
+/// Changes of a user; omitted fields are not changed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateUserRequest {
-    /// Whether none of its tokens is accepted.
+    /// Whether the user is disabled, so that none of its tokens is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
-    /// What its tokens may be given, in place of its roles.
+    /// Roles in place of the present ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
