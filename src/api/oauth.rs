@@ -30,6 +30,7 @@ pub(super) struct TokenForm {
 /// State of a token. An expired, revoked, unknown or mistyped token, and one that the caller may not look up, is just
 /// not active.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Introspection)]
 pub(super) struct IntrospectionResponse {
     /// Whether the token is accepted.
     active: bool,

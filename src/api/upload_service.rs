@@ -68,6 +68,7 @@ pub(super) struct GenerateTokenLimits {
 /// A token that was created.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = GeneratedToken)]
 pub(super) struct GenerateTokenResponse {
     /// Public id.
     #[schema(value_type = schema::TokenId)]
@@ -82,6 +83,7 @@ pub(super) struct GenerateTokenResponse {
 
 /// The fields of a token.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UploadToken)]
 pub(super) struct UploadTokenResponse {
     /// Public id.
     #[serde(rename = "tokenId")]

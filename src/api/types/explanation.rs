@@ -14,7 +14,6 @@ use crate::domain::{
 /// An operation to explain. Limits on omitted properties are not evaluated.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = Question)]
 pub struct ExplainRequest {
     /// The token; by default the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +84,7 @@ impl ExplainRequest {
 
 /// The explanation of an access decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Verdict)]
+#[schema(as = Explanation)]
 pub struct ExplainResponse {
     /// Whether the operation is allowed.
     pub allowed: bool,
@@ -115,7 +114,7 @@ pub struct ExplainResponse {
 
 /// A grant or scope that allows the operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Source)]
+#[schema(as = AccessSource)]
 pub struct ExplainSource {
     /// Node and permission, as `node:UUID:PERMISSION`.
     pub scope: String,

@@ -12,6 +12,7 @@ use crate::tree::NamedNode;
 
 /// A node that has an id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Node)]
 pub struct NodeResponse {
     /// Id of the node.
     #[schema(value_type = schema::NodeId)]

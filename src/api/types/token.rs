@@ -36,6 +36,7 @@ impl NodePermission {
 /// Limits on a token; an absent or empty field limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = TokenLimits)]
 pub struct TokenLimitsJson {
     /// Protocols that the token may be used over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,6 +99,7 @@ pub(in crate::api) fn deserialize_user_agents<'de, D: serde::Deserializer<'de>>(
 
 /// A token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Token)]
 pub struct TokenResponse {
     /// Public id.
     #[schema(value_type = schema::TokenId)]
@@ -163,6 +165,7 @@ pub struct TokenWithSecret {
 
 /// The last use of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = LastUse)]
 pub struct LastUseResponse {
     /// Time of the use.
     #[schema(value_type = schema::Time)]

@@ -178,6 +178,7 @@ pub struct RevokeTokensRequest {
 
 /// Number of revoked tokens.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = RevokedTokens)]
 pub struct RevokedTokensResponse {
     /// Login of the owner.
     #[schema(value_type = schema::Login)]

@@ -49,6 +49,7 @@ impl UserResponse {
 
 /// A user that was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = CreatedUser)]
 pub struct CreatedUserResponse {
     /// The user.
     #[serde(flatten)]
