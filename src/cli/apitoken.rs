@@ -1,4 +1,4 @@
-//! `patgate apitoken`: tokens made, listed, shown, revoked and given new secrets.
+//! `patgate apitoken`: creates, lists, shows, edits, revokes and rotates tokens.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -35,7 +35,7 @@ enum ApitokenSubcommand {
     Rotate(RotateTokenArgs),
 }
 
-/// Make a token
+/// Create a token
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken create --owner alice --expiry-date 30d
@@ -44,7 +44,7 @@ struct CreateTokenArgs {
     /// The owner
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
-    /// How long it lives, such as 30d [default: the policy's default-lifetime]
+    /// Lifetime, such as 30d [default: the policy's default-lifetime]
     #[arg(long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
     expiry_date: Option<RequestedLifetime>,
     #[command(flatten)]
@@ -57,38 +57,38 @@ struct CreateTokenArgs {
   patgate apitoken list
   patgate --state /var/lib/patgate apitoken list --owner alice --status live --json")]
 struct ListTokensArgs {
-    /// Only those of this user
+    /// Only tokens of this user
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
-    /// Only those of this status: live, expired, revoked or dangling (with a scope whose node has ended)
+    /// Only tokens with this status: live, expired, revoked or dangling (with a scope whose node is gone)
     #[arg(long, value_name = "STATUS")]
     status: Option<StateFilter>,
 }
 
-/// Change a token's name, or make it narrower: nothing makes it wider again
+/// Change the name of a token, or narrow it: it can't be widened again
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken edit JhxND7ci --name laptop --tag holiday
   patgate apitoken edit JhxND7ci -s path:/projects:r --ip 192.0.2.0/24 --expiry-date 7d
 
-What is left out stays; a limit that is given takes the place of the present one.")]
+Omitted options are not changed; a given limit replaces the present one.")]
 struct EditTokenArgs {
     /// The token's id
     id: TokenId,
-    /// Another name
+    /// New name
     #[arg(long, value_name = "NAME")]
     name: Option<TokenLabel>,
-    /// Another description
+    /// New description
     #[arg(long, value_name = "TEXT")]
     description: Option<TokenLabel>,
-    /// Expire this long from now, such as 7d, sooner than it would
+    /// Expire in this time, such as 7d; only earlier than now
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     expiry_date: Option<Lifetime>,
     #[command(flatten)]
     restrictions: TokenRestrictionFlags,
 }
 
-/// Take tokens back: refused from the next request on, open sessions end
+/// Revoke tokens: they are refused from the next request on, and their open sessions are closed
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken revoke JhxND7ci
@@ -100,12 +100,12 @@ struct RevokeTokensArgs {
     /// All tokens of --owner
     #[arg(long, requires = "owner")]
     all: bool,
-    /// Whose tokens
+    /// The owner of the tokens
     #[arg(long, value_name = "LOGIN", requires = "all")]
     owner: Option<Login>,
 }
 
-/// Give a token a new secret; its id, expiry and scopes stay
+/// Rotate a token: it gets a new secret, and keeps id, expiration and scopes
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken rotate JhxND7ci
@@ -113,16 +113,16 @@ struct RevokeTokensArgs {
 struct RotateTokenArgs {
     /// The token's id
     id: TokenId,
-    /// How long the old secret is accepted still, 24h at most [default: not at all]
+    /// Grace period during which the old secret is still accepted, 24h at most [default: none]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     grace: Option<Lifetime>,
-    /// Print the token alone
+    /// Print only the token
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
 }
 
 impl ApitokenCommand {
-    /// Does what was asked.
+    /// Runs the subcommand.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         match &self.subcommand {
             ApitokenSubcommand::Create(create) => create.run(context),
@@ -173,7 +173,7 @@ impl EditTokenArgs {
             expires_at: self.expiry_date.map(|lifetime| Clock::system().now().saturating_add(lifetime.as_duration())),
         };
         if request.is_empty() {
-            return Err(CommandError::usage("nothing to change was named")
+            return Err(CommandError::usage("no change is given")
                 .with_hint("patgate apitoken edit --help shows what can be changed, with an example"));
         }
         let token = context.backend()?.narrow(self.id, &request)?;
@@ -191,7 +191,7 @@ impl RotateTokenArgs {
     }
 }
 
-/// Shows a token, once.
+/// Prints a token with its secret, once.
 fn print_secret(context: &CommandContext, token: &TokenWithSecret, quiet: bool, outcome: &str) -> Result {
     let (id, secret) = (token.record.id, token.token.as_str());
     if quiet {

@@ -1,4 +1,4 @@
-//! `patgate audit`: what happened, as the audit trail has it.
+//! `patgate audit`: prints the audit trail.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::auth::Clock;
 use crate::domain::{EventKind, Lifetime, Login, TokenId, UnixMillis, escape_for_terminal};
 use crate::store::{EventCursor, EventFilter};
 
-/// How often `--follow` looks for more.
+/// Interval at which `--follow` polls for new events.
 const FOLLOW_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How many events are read at once.
+/// Number of events that are read at once.
 const EVENTS_PER_READ: usize = 500;
 
-/// Show what happened to tokens, users and files: who made, used, was refused or changed what
+/// Show the audit trail: who created, used, changed or was refused which token, user or file
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate audit
@@ -25,27 +25,27 @@ const EVENTS_PER_READ: usize = 500;
   patgate audit --event attempt.refused --since 2026-05-05 --json
   patgate audit --token JhxND7ci --follow")]
 pub(super) struct AuditCommand {
-    /// Only from then on: how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)
+    /// Only events since then: an age (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)
     #[arg(long, value_name = "WHEN", value_parser = AuditStart::parse)]
     since: Option<AuditStart>,
-    /// Only what concerns this user
+    /// Only events that concern this user
     #[arg(long, value_name = "LOGIN")]
     user: Option<Login>,
-    /// Only what concerns this token
+    /// Only events that concern this token
     #[arg(long, value_name = "ID")]
     token: Option<TokenId>,
     /// Only this kind of event, such as token.first_used or attempt.refused
     #[arg(long, value_name = "EVENT")]
     event: Option<EventKind>,
-    /// The latest so many [default: 100, or with --since all]
+    /// Maximum number of events, the latest [default: 100, or with --since all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Go on with what happens from now on; with --json one object a line
+    /// Continue with new events as they occur; with --json one object per line
     #[arg(short, long)]
     follow: bool,
 }
 
-/// From when on.
+/// The start of the period.
 #[derive(Clone, Copy, Debug)]
 enum AuditStart {
     Age(Lifetime),
@@ -61,7 +61,7 @@ impl AuditStart {
             || text.parse::<jiff::civil::Date>()?.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp());
         let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| midnight());
         let timestamp = timestamp.map_err(|_| {
-            format!("{text:?} is no time: give how long ago (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)")
+            format!("{text:?} is not a time: give an age (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)")
         })?;
         Ok(Self::Instant(UnixMillis::from_millis(timestamp.as_millisecond())))
     }
@@ -75,7 +75,7 @@ impl AuditStart {
 }
 
 impl AuditCommand {
-    /// Shows what was asked for.
+    /// Prints the matching events.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         let backend = context.backend()?;
         let filter = EventFilter {
@@ -84,7 +84,7 @@ impl AuditCommand {
             token: self.token,
             kind: self.event,
         };
-        // Asked first, so that nothing falls between what was and what comes.
+        // Queried first: an event that is recorded between the two queries is then printed by --follow, and not lost.
         let newest_id =
             backend.list_events(&EventFilter::default(), EventCursor::Latest, 1)?.first().map_or(0, |event| event.id);
         let events = self.latest_events(backend.as_ref(), &filter)?;
@@ -106,7 +106,7 @@ impl AuditCommand {
         }
     }
 
-    /// Returns the latest events, oldest first.
+    /// Returns the latest matching events, oldest first.
     fn latest_events(&self, backend: &dyn ManagementBackend, filter: &EventFilter) -> Result<Vec<EventResponse>> {
         let limit = self.limit.unwrap_or(if self.since.is_some() { usize::MAX } else { 100 });
         let mut events: Vec<EventResponse> = Vec::new();
@@ -132,7 +132,7 @@ fn print_event(context: &CommandContext, event: &EventResponse) -> Result {
     }
 }
 
-/// Writes an event on one line, whatever strangers put into it.
+/// Formats an event on one line. Text that comes from clients is escaped.
 fn event_line(event_response: &EventResponse) -> String {
     let EventResponse { at, event, user, token, by, address, client, protocol, path, count, detail, .. } =
         event_response;

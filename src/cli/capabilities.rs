@@ -1,8 +1,8 @@
-//! What a server that was started by root may do besides serving files.
+//! Drops the capabilities (`capabilities(7)`) that a server that was started by root does not need.
 //!
-//! Root serves the files of all users, and so keeps what passes over their modes and owners. The rest, such as loading
-//! modules, reading the memory of other processes, or opening raw sockets, is given up before the first thread starts:
-//! capabilities are those of a thread, and new threads have their maker's.
+//! Root serves the files of all users, and so keeps the capabilities that override their modes and owners. The rest,
+//! such as loading kernel modules, tracing other processes or opening raw sockets, is dropped before the first thread
+//! starts: capabilities belong to a thread, and new threads inherit them.
 
 use rustix::io;
 use rustix::thread::{
@@ -10,8 +10,8 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
-/// Capabilities that serving files of all users takes: their modes are passed over, their owners kept, the group that a
-/// directory hands down stays (FSETID), and a listener may have a port below 1024.
+/// Capabilities that are kept: to override modes, to preserve owners, to keep the set-group-id bit (FSETID), and to
+/// listen on a port below 1024.
 const FILE_SERVING_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
@@ -19,17 +19,18 @@ const FILE_SERVING_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::NET_BIND_SERVICE);
 
-/// Gives up all other capabilities, for this thread and those that it starts, and the way to get any by a program that
-/// is run. What a system does not let go is logged.
+/// Drops all other capabilities, for this thread and those that it starts, and the ability to gain any by executing a
+/// program. A failure is logged.
 pub(super) fn drop_unneeded() {
     if let Err(error) = drop_all_but(FILE_SERVING_CAPABILITIES) {
-        tracing::warn!(%error, "the server keeps rights of root that it does not need");
+        tracing::warn!(%error, "the server keeps capabilities of root that it does not need");
     }
 }
 
 fn drop_all_but(retained: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
-    // While SETPCAP is there. A kernel may not know all, and who lacks SETPCAP is not root.
+    // The bounding set comes first, since it takes SETPCAP. Errors are ignored: a kernel may not know all capabilities,
+    // and a process without SETPCAP is not root.
     for (_, capability) in CapabilitySet::all().difference(retained).iter_names() {
         let _ = remove_capability_from_bounding_set(capability);
     }

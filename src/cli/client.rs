@@ -1,4 +1,4 @@
-//! `patgate client`: how to connect with a client.
+//! `patgate client`: guides for connecting with a client.
 
 use clap::Args;
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::{CommandError, Result, output};
 use crate::domain::Login;
 use crate::domain::client_guides::{self, ClientGuide, ClientProgram, GuideCode};
 
-/// Print how to connect with a client; alone, list the clients
+/// Print how to connect with a client; without a name, list the clients
 #[derive(Debug, Args)]
 #[command(
     name = "client",
@@ -18,22 +18,22 @@ use crate::domain::client_guides::{self, ClientGuide, ClientProgram, GuideCode};
   patgate client sshfs --url https://files.example.org/dav/ --user alice --sftp files.example.org:2022"
 )]
 pub(super) struct ClientCommand {
-    /// The client; `patgate client` lists them
+    /// Name of the client; `patgate client` lists them
     #[arg(requires_all = ["url", "user"])]
     name: Option<ClientProgram>,
     /// The gateway's WebDAV address, as clients reach it
     #[arg(long, value_name = "URL", requires = "name")]
     url: Option<String>,
-    /// Who connects
+    /// The user that connects
     #[arg(short, long, value_name = "LOGIN", requires = "name")]
     user: Option<Login>,
-    /// Where SFTP listens [default: the host of --url, port 2022]
+    /// Address of the SFTP server [default: the host of --url, port 2022]
     #[arg(long, value_name = "HOST:PORT", requires = "name")]
     sftp: Option<String>,
 }
 
 impl ClientCommand {
-    /// Prints them.
+    /// Prints the guide, or the list.
     pub(super) fn run(self, context: &CommandContext) -> Result {
         let (Some(client), Some(url), Some(login)) = (self.name, self.url, self.user) else {
             return list_clients(context);
@@ -56,12 +56,12 @@ fn list_clients(context: &CommandContext) -> Result {
         .into_iter()
         .map(|client| [client.name().to_owned(), tested(client), client.title().to_owned()])
         .collect();
-    output::print_table(["NAME", "TRIED", "CLIENT"], &rows)
+    output::print_table(["NAME", "TESTED", "CLIENT"], &rows)
 }
 
-/// Writes the steps for people: numbered, with what to type indented.
+/// Formats a guide for people: numbered steps, with commands and files indented.
 fn format_guide(guide: &ClientGuide) -> String {
-    let note = if guide.tried { "" } else { " (not tried by patgate's own checks)" };
+    let note = if guide.tried { "" } else { " (not tested by patgate's own checks)" };
     let mut lines = vec![format!("{}{note}", guide.title)];
     for (number, step) in (1..).zip(&guide.steps) {
         lines.push(String::new());
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn untested_client_guide_says_so() {
         for client in ClientProgram::ALL {
-            let says = format_guide(&guide(client)).lines().next().is_some_and(|line| line.contains("not tried"));
+            let says = format_guide(&guide(client)).lines().next().is_some_and(|line| line.contains("not tested"));
             assert_eq!(says, !client.is_tested(), "{client}");
         }
     }

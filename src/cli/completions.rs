@@ -1,11 +1,11 @@
-//! `patgate completions`: what a shell needs to complete arguments.
+//! `patgate completions`: completion scripts for shells.
 
 use clap::Args;
 use clap_complete::Shell;
 
 use super::{Result, output};
 
-/// Print completions for a shell
+/// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate completions bash > /etc/bash_completion.d/patgate")]
@@ -15,7 +15,7 @@ pub(super) struct CompletionsCommand {
 }
 
 impl CompletionsCommand {
-    /// Prints them.
+    /// Prints the script.
     pub(super) fn run(&self) -> Result {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut super::command(), "patgate", &mut text);

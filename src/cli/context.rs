@@ -1,4 +1,4 @@
-//! Where a command works: the state directory, what is kept there, and the folder that is served.
+//! The context of a command: global options, and the state directory or server that it works on.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use crate::config::{CommandLineSetting, ConfigSources, LocalConfig};
 use crate::telemetry::{self, LogFormat};
 use crate::tokens::StateFilter;
 
-/// Where a command works, and how it prints.
+/// The context of a command.
 #[derive(Debug)]
 pub(super) struct CommandContext {
     arguments: GlobalArgs,
-    /// What a refused command leaves nothing of.
+    /// State that the command created, which is removed if the command fails.
     new_state: RefCell<Option<FreshState>>,
 }
 
 impl CommandContext {
-    /// Takes what every command takes.
+    /// Creates the context from the global options.
     pub(super) fn new(global: GlobalArgs) -> Self {
         Self { arguments: global, new_state: RefCell::default() }
     }
@@ -31,7 +31,7 @@ impl CommandContext {
         self.arguments.json
     }
 
-    /// Returns what to log: `usual`, or more when asked for.
+    /// Returns the log filter: `default`, or more with `-v`.
     pub(super) fn log_level(&self, default: &'static str) -> &'static str {
         match self.arguments.verbose {
             0 => default,
@@ -40,12 +40,12 @@ impl CommandContext {
         }
     }
 
-    /// Returns the state directory where a flag or the environment names one.
+    /// Returns the state directory that a flag or the environment names, if any.
     pub(super) fn explicit_state(&self) -> Option<PathBuf> {
         flag_or_variable(self.arguments.state.as_ref().map(PathBuf::from), "PATGATE_STATE")
     }
 
-    /// Gathers all that says how to run, with flags of the command's own.
+    /// Returns the sources of the configuration, including the command's own flags.
     pub(super) fn config_sources(&self, flags: Vec<CommandLineSetting>) -> ConfigSources {
         let state = self.arguments.state.iter().map(|value| setting_flag("state", value));
         let log_flag = (self.arguments.verbose > 0).then(|| setting_flag("log", self.log_level("info")));
@@ -57,23 +57,23 @@ impl CommandContext {
         }
     }
 
-    /// Finds state and served folder, for a command beside the server.
+    /// Loads the configuration of a command that works beside the server.
     pub(super) fn local_config(&self) -> Result<LocalConfig> {
         telemetry::start_logging(self.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
         Ok(LocalConfig::load(&self.config_sources(Vec::new()))?)
     }
 
-    /// Opens a state that is there.
+    /// Opens an existing state directory.
     pub(super) fn open_state(&self) -> Result<OpenState> {
         let local = self.local_config()?;
         require_owner(&local.state)?;
         if !has_state(&local.state) {
             let state = local.state.display();
-            // `--state` was once how a list of tokens was narrowed.
+            // `--state` was once the filter that is called `--status` now.
             let is_status = self.arguments.state.as_deref().is_some_and(|state| state.parse::<StateFilter>().is_ok());
             if is_status {
                 return Err(CommandError::new(format!("there is no patgate state in {state}"))
-                    .with_hint("tokens of one status are listed by --status; --state names the state directory"));
+                    .with_hint("--status filters a list of tokens; --state names the state directory"));
             }
             return Err(CommandError::new(format!("there is no patgate state in {state}")).with_hint(
                 "name the server's with --state DIR or PATGATE_STATE, or start one: patgate serve --root DIR",
@@ -82,13 +82,12 @@ impl CommandContext {
         OpenState::open(local)
     }
 
-    /// Returns where users and tokens are managed: at a server, where one is named, or on the state that
-    /// is there.
+    /// Returns the backend: the named server, or else the existing state directory.
     pub(super) fn backend(&self) -> Result<Box<dyn ManagementBackend>> {
         self.backend_with(Self::open_state)
     }
 
-    /// As [`Site::backend`]; makes the state where there is none.
+    /// As [`CommandContext::backend`], but creates the state directory if there is none.
     pub(super) fn backend_or_create(&self) -> Result<Box<dyn ManagementBackend>> {
         self.backend_with(Self::open_or_create_state)
     }
@@ -101,12 +100,12 @@ impl CommandContext {
         Ok(Box::new(RemoteBackend::new(&server, token, options)?))
     }
 
-    /// Returns the server that is named. A state directory that is named on the command line comes before
-    /// a server in the environment.
+    /// Returns the URL of the named server. A state directory on the command line takes precedence over a server in the
+    /// environment.
     fn server_url(&self) -> Result<Option<String>> {
         match (&self.arguments.server, &self.arguments.state) {
             (Some(_), Some(_)) => {
-                Err(CommandError::usage("--server and --state name two places").with_hint("give one of them"))
+                Err(CommandError::usage("--server and --state exclude each other").with_hint("give one of them"))
             }
             (Some(server), None) => Ok(Some(server.clone())),
             (None, Some(_)) => Ok(None),
@@ -114,18 +113,18 @@ impl CommandContext {
         }
     }
 
-    /// Returns the file of the authority to trust, where one is named.
+    /// Returns the file of the certificate authority to trust, if one is named.
     pub(super) fn ca_file(&self) -> Option<PathBuf> {
         flag_or_variable(self.arguments.ca_file.clone(), "PATGATE_CA_FILE")
     }
 
-    /// Tells whether things are done over the network.
+    /// Tells whether the command works over the network.
     pub(super) fn is_remote(&self) -> Result<bool> {
         Ok(self.server_url()?.is_some())
     }
 
-    /// Refuses a server that a flag names, for a command that speaks to none. One in the environment is for
-    /// others.
+    /// Refuses `--server` for a command that works on this machine only. A server in the environment is ignored, since
+    /// it is meant for other commands.
     pub(super) fn reject_server_flag(&self, command: &str) -> Result {
         match &self.arguments.server {
             Some(_) => {
@@ -136,7 +135,7 @@ impl CommandContext {
         }
     }
 
-    /// Refuses a server, for what is done on the state directory alone.
+    /// Refuses a server for an operation that works on the state directory only.
     pub(super) fn require_local(&self, what: &str) -> Result {
         match self.server_url()? {
             Some(_) => Err(CommandError::usage(format!("{what} works on the state directory, not over the network"))
@@ -145,31 +144,31 @@ impl CommandContext {
         }
     }
 
-    /// Opens the state; makes it where there is none.
+    /// Opens the state directory, and creates it if there is none.
     pub(super) fn open_or_create_state(&self) -> Result<OpenState> {
         let local = self.local_config()?;
         self.will_create_state(&local.state);
         OpenState::open(local)
     }
 
-    /// Notes that the command makes a state where there is none.
+    /// Records that the command creates a state directory, if there is none.
     pub(super) fn will_create_state(&self, state: &Path) {
         *self.new_state.borrow_mut() = FreshState::detect(state);
     }
 
-    /// Notes that what the command has made is in use, and stays.
+    /// Keeps the state directory that the command created.
     pub(super) fn keep_state(&self) {
         self.new_state.take();
     }
 
-    /// Removes the state that a refused command has made.
+    /// Removes the state directory that a failed command created.
     pub(super) fn discard_new_state(&self) {
         if let Some(fresh) = self.new_state.take() {
             fresh.discard();
         }
     }
 
-    /// Returns the flags of this call that say where it works, as a shell reads them.
+    /// Returns the flags of this call that select state directory or server, quoted for a shell.
     pub(super) fn context_flags(&self) -> String {
         let GlobalArgs { config, state, server, ca_file, cleartext, .. } = &self.arguments;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -189,7 +188,7 @@ impl CommandContext {
     }
 }
 
-/// Returns the path that a flag names, or else a variable; an empty one names none.
+/// Returns the path in a flag, or else in an environment variable; an empty one counts as absent.
 fn flag_or_variable(flag: Option<PathBuf>, variable: &str) -> Option<PathBuf> {
     flag.or_else(|| std::env::var_os(variable).map(PathBuf::from)).filter(|path| !path.as_os_str().is_empty())
 }

@@ -1,4 +1,4 @@
-//! `patgate doctor`: looks at state, served folder and system, and says what is wrong with them.
+//! `patgate doctor`: checks state directory, served directory and system.
 
 mod health;
 
@@ -23,12 +23,12 @@ use crate::sftp::HostKeys;
 use crate::store::{ClockCheckpoint, DiskFault, Store, StoreError};
 use crate::tree::{self, Tree};
 
-/// 2026-01-01: no clock is right that shows less.
+/// 2026-01-01 in milliseconds since 1970; a clock that shows less is wrong.
 const EARLIEST_PLAUSIBLE_MILLIS: i64 = 1_767_225_600_000;
-/// The server may have seen a clock that is this far ahead without one of the two being wrong.
+/// Time that a clock may lie behind the last one that the server saw without a warning.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 
-/// Look at state, served folder and system
+/// Check state directory, served folder and system
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate doctor
@@ -36,12 +36,12 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
   patgate doctor --health http://127.0.0.1:8080/healthz
   patgate doctor --health https://files.example.org:8443/healthz")]
 pub(super) struct DoctorCommand {
-    /// Ask a running server whether it answers, at /healthz of its configured address unless told otherwise
+    /// Check whether a running server answers, by default at /healthz of its configured address
     #[arg(long, value_name = "URL")]
     health: Option<Option<String>>,
 }
 
-/// How something was found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum CheckStatus {
@@ -50,7 +50,7 @@ enum CheckStatus {
     Bad,
 }
 
-/// One thing that was looked at.
+/// A check and its result.
 #[derive(Debug, Serialize)]
 struct DoctorCheck {
     #[serde(rename = "what")]
@@ -62,7 +62,7 @@ struct DoctorCheck {
 }
 
 impl DoctorCommand {
-    /// Looks at everything; fails when something is bad.
+    /// Runs all checks, and fails if one of them fails.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         if let Some(url) = &self.health {
             return health::check_health(context, url.as_deref());
@@ -70,10 +70,10 @@ impl DoctorCommand {
         let (local, listen_config) =
             (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
         let mut checks = vec![check_state_directory(&local.state)];
-        // Opening the state of another user, or an open one, would change it.
+        // Opening the state directory of another user, or one that others may write to, would change it.
         let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Bad);
         let state_exists = is_safe_to_open && has_state(&local.state);
-        // Nothing is migrated by looking.
+        // A check must not migrate the database.
         let store = state_exists.then(|| Store::open_without_migration(&local.state));
         checks.extend(is_safe_to_open.then(|| check_database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
@@ -183,7 +183,7 @@ fn check_host_keys(state: &Path) -> DoctorCheck {
     }
 }
 
-/// Looks for secrets that others could read, were they let into the state directory.
+/// Looks for secrets whose own modes let other users read them, should the state directory be opened to them.
 fn check_secret_modes(state: &Path) -> Option<DoctorCheck> {
     let is_secret_file = |name: &str| name == "pepper" || name.starts_with("ssh_host_");
     let readable_secret = |entry: fs::DirEntry| {
@@ -247,7 +247,7 @@ fn check_root_access(root: &PathBuf) -> DoctorCheck {
     check("served folder", CheckStatus::Good, format!("{display_path} can be read and written to"))
 }
 
-/// Looks whether it is the folder that grants and scopes were made for.
+/// Checks whether the served directory is the one that grants and scopes were created for.
 fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
     let name = "tree";
     match Tree::verify_root(root, store) {
@@ -255,7 +255,7 @@ fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
         Err(error @ tree::Error::TreeMismatch) => {
             Some(check(name, CheckStatus::Bad, format!("{error}; {OTHER_TREE_HINT}")))
         }
-        // Told of by the folder's other findings.
+        // Other checks of the served directory report this.
         Err(_) => None,
     }
 }
@@ -293,7 +293,7 @@ fn check_birth_times(root: &fs::Metadata) -> DoctorCheck {
     }
 }
 
-/// Looks whether the kernel keeps paths beneath a folder (`openat2`, Linux 5.6).
+/// Checks whether the kernel supports `openat2` with `RESOLVE_BENEATH` (Linux 5.6).
 fn check_openat2() -> DoctorCheck {
     let opened = rustix::fs::openat2(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH);
     match opened {
@@ -306,7 +306,7 @@ fn check_openat2() -> DoctorCheck {
     }
 }
 
-/// Looks whether as many files may be open as the configured connections take.
+/// Checks whether the limit on open files suffices for the configured connections.
 fn check_open_file_limit(listen_config: &ListenConfig) -> DoctorCheck {
     let allowed = rlimit::hard_open_file_limit();
     match (rlimit::limit_warning(allowed, listen_config), allowed) {

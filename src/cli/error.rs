@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked: one line for people, then a hint on what to do next.
+//! Errors of commands: a message for people, a hint on what to do next, and an exit code.
 
 use std::fmt::Write as _;
 use std::io;
@@ -16,7 +16,7 @@ use crate::{tokens, tree};
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
-/// Why a command did not do what it was asked.
+/// The error of a command.
 #[derive(Debug)]
 pub(super) struct CommandError {
     message: String,
@@ -25,41 +25,41 @@ pub(super) struct CommandError {
 }
 
 impl CommandError {
-    /// Says that a command was refused or failed.
+    /// Creates the error of a command that was refused or failed (exit code 1).
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, exit_code: EXIT_FAILURE }
     }
 
-    /// Says that a command makes no sense as it was typed.
+    /// Creates the error of a misused command (exit code 2).
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, exit_code: EXIT_USAGE }
     }
 
-    /// Adds what to do next.
+    /// Adds a hint on what to do next.
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// Adds what to do next, where there is something to say.
+    /// Adds a hint, if there is one.
     fn with_optional_hint(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
 
-    /// Adds to the commands of the hint the flags that say where the refused one worked.
+    /// Adds to the commands in the hint the flags that selected state directory or server of the failed one.
     pub(super) fn with_context_flags(self, flags: &str) -> Self {
         let Some(hint) = self.hint.as_deref().filter(|_| !flags.is_empty()) else { return self };
         let mut text = hint.to_owned();
         for command in ["admin", "apitoken", "node", "policy", "audit", "explain"] {
             text = text.replace(&format!("patgate {command} "), &format!("patgate{flags} {command} "));
         }
-        // Those work on this machine alone, and say so where a server is named.
+        // `doctor` works on this machine only, and would refuse `--server`.
         if !flags.contains("--server") {
             text = text.replace("patgate doctor ", &format!("patgate{flags} doctor "));
         }
         Self { hint: Some(text), ..self }
     }
 
-    /// Prints it and returns the exit code.
+    /// Prints message and hint on stderr, and returns the exit code.
     pub(super) fn print(&self) -> ExitCode {
         let mut text = String::new();
         for line in self.message.lines() {
@@ -73,8 +73,8 @@ impl CommandError {
     }
 }
 
-/// Turns what clap says of a misused command into one line and a hint; prints help and version where
-/// they were asked for, and help where nothing was.
+/// Converts an error of clap into one line and a hint; prints help and version if requested, and help if no command is
+/// given.
 pub(super) fn usage_error(error: &clap::Error, command: &str) -> super::Result {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -85,8 +85,8 @@ pub(super) fn usage_error(error: &clap::Error, command: &str) -> super::Result {
             if command == "patgate" {
                 let _ = error.print();
             }
-            let hint = format!("{command} --help shows what there is, with an example");
-            return Err(CommandError::usage(format!("{command} needs to be told what to do")).with_hint(hint));
+            let hint = format!("{command} --help lists the subcommands, with an example");
+            return Err(CommandError::usage(format!("{command} needs a subcommand")).with_hint(hint));
         }
         _ => {}
     }
@@ -115,22 +115,22 @@ impl From<tokens::Error> for CommandError {
     }
 }
 
-/// Says what to do about a problem: the same whether it was met here or at a server.
+/// Returns the hint for a problem, the same whether it occurred here or at a server.
 fn problem_hint(problem: &ProblemDetails) -> Option<String> {
     let user = problem.user.as_ref().map_or("LOGIN", Login::as_str);
     let hint = match problem.type_name() {
-        "unknown-user" => "patgate admin user list shows who there is",
+        "unknown-user" => "patgate admin user list shows the users",
         "user-exists" => return Some(format!("patgate admin user show {user} shows it")),
         "user-disabled" => return Some(format!("patgate admin user enable {user}")),
-        "role-not-held" => return Some(format!("patgate admin user roles {user} ROLE… gives them to the user first")),
+        "role-not-held" => return Some(format!("give the user the role first: patgate admin user roles {user} ROLE…")),
         "no-grant" => return Some(format!("patgate admin user show {user} shows its grants")),
         "outside-reach" => return Some(reach_hint(user, problem.reach.as_deref().unwrap_or_default())),
         "unknown-token" => "patgate apitoken list shows the ids",
-        "dead-token" => "make a new one: patgate admin user token -u LOGIN",
+        "dead-token" => "create a new one: patgate admin user token -u LOGIN",
         "grace" => "give --grace 24h or less",
-        "unknown-node" => "patgate node id PATH tells a node's id",
+        "unknown-node" => "patgate node id PATH prints the id of a node",
         "no-path" => CREATE_PATH_HINT,
-        "unnameable" => "name a file or a folder: a symbolic link, a device or a socket is nothing to name",
+        "unnameable" => "give the path of a file or directory: symbolic links, devices and sockets have no ids",
         "no-home" => "give --grant PATH:PERM or --no-home",
         "too-long" => {
             let longest = problem.most.as_deref().unwrap_or("less");
@@ -138,45 +138,49 @@ fn problem_hint(problem: &ProblemDetails) -> Option<String> {
         }
         "outlives" => {
             let longest = problem.most.as_deref().unwrap_or("less");
-            return Some(format!("ask for {longest} or less, leave it out, or ask with a token that lives longer"));
+            return Some(format!("ask for {longest} or less, leave it out, or use a token with a longer lifetime"));
         }
         "never" => "give -e DURATION, or allow it: patgate policy set allow-never true",
-        "never-slides" => "give -e never alone, or -a DURATION with an end: -e DURATION",
+        "never-slides" => "give -e never alone, or -a DURATION with -e DURATION",
         "too-many-tokens" => {
             "revoke one (patgate apitoken revoke ID), or raise it: patgate policy set max-tokens-per-user N"
         }
-        "unfit" => "patgate policy show tells what tokens may ask for",
+        "unfit" => "patgate policy show prints the limits for tokens",
         "role-missing" => {
             let role = problem.role.map_or("ROLE", Role::as_str);
             return Some(format!(
-                "ask with a token that has the role: patgate admin user token -u LOGIN --role {role} makes one"
+                "use a token with the role: patgate admin user token -u LOGIN --role {role} creates one"
             ));
         }
-        "wider" => "ask with a token that is at least as wide and lives as long: best without scopes, limits or parent",
-        "widens" => "make a new token: patgate admin user token -u LOGIN",
+        "wider" => "use a token with at least the same access and lifetime, best one without scopes, limits or parent",
+        "widens" => "create a new token: patgate admin user token -u LOGIN",
         "changed" => "look it up again, and try again",
-        "denied" => "PATGATE_TOKEN must be a live token of that server's that allows the protocol api and this address",
+        "denied" => {
+            "PATGATE_TOKEN must be a live token of that server that allows the protocol api and this client address"
+        }
         "throttled" | "busy" => "wait, and try again",
-        "fault" => "the server's log says more",
+        "fault" => "the server's log has the details",
         _ => return None,
     };
     Some(hint.to_owned())
 }
 
-/// What helps where a path leads nowhere.
-pub(super) const CREATE_PATH_HINT: &str = "make it first; paths start at the served folder, which is / itself";
+/// Hint for a path without a file or directory.
+pub(super) const CREATE_PATH_HINT: &str = "create it first; paths start at the served folder, which is /";
 
 fn reach_hint(login: &str, reach: &[String]) -> String {
     match reach {
-        [] => format!("{login} reaches nothing: patgate admin user grant {login} PATH:PERM"),
-        reach => format!("{login} reaches {}", reach.join(", ")),
+        [] => format!("{login} has no access yet: patgate admin user grant {login} PATH:PERM"),
+        reach => format!("{login} has access to {}", reach.join(", ")),
     }
 }
 
 fn store_hint(error: &StoreError) -> String {
     match error {
         StoreError::SchemaTooOld { .. } => "start the server once with this version: patgate serve".to_owned(),
-        StoreError::DiskFull => "revoking, disabling and narrowing go on; patgate doctor looks at the disk".to_owned(),
+        StoreError::DiskFull => {
+            "revoking, disabling and narrowing still work; patgate doctor checks the disk".to_owned()
+        }
         StoreError::StateDirectory { .. } => {
             "run it as the user that it belongs to, or give another --state DIR".to_owned()
         }
@@ -184,16 +188,16 @@ fn store_hint(error: &StoreError) -> String {
     }
 }
 
-/// Who looks further.
-const DOCTOR_HINT: &str = "patgate doctor looks at state, served folder and system";
+/// Hint to the command that finds out more.
+const DOCTOR_HINT: &str = "patgate doctor checks state directory, served folder and system";
 
-/// What helps where another folder is to be served than nodes were named in.
-pub(super) const OTHER_TREE_HINT: &str = "mount what belongs there; if this is the tree, patgate node reattach (with --root DIR \
-    where it is elsewhere now) tells what stands at the paths that were granted, and --yes binds them to that";
+/// Hint for a served directory that is not the one that nodes were created in.
+pub(super) const OTHER_TREE_HINT: &str = "mount the right file system; if this is the tree, patgate node reattach (with --root DIR \
+    if it has moved) lists what is at the granted paths now, and --yes binds the grants to that";
 
-/// What helps where an SSH host key is broken.
+/// Hint for an SSH host key that can't be read.
 pub(super) const BROKEN_HOST_KEY_HINT: &str =
-    "restore it from a backup, or remove it: the next start makes another, and clients ask whether to trust it";
+    "restore it from a backup, or remove it: the next start creates another one, and clients ask whether to trust it";
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
@@ -220,21 +224,21 @@ impl From<StartError> for CommandError {
         let hint = match &error {
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => {
-                    "something listens there already: stop it, or give another --http or --sftp"
+                    "the port is in use: stop the other server, or give another --http or --sftp"
                 }
                 io::ErrorKind::PermissionDenied => {
                     "ports below 1024 need CAP_NET_BIND_SERVICE: give another --http or --sftp"
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    "this machine has no such address: give 0.0.0.0 or [::] for all it has"
+                    "this machine does not have the address: give 0.0.0.0 or [::] for all of its addresses"
                 }
                 _ => DOCTOR_HINT,
             },
             StartError::Tree { path, source: tree::Error::Filesystem(io_error) } => {
                 let hint = match io_error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        "stop that one first; two servers need a folder and a state directory (--state DIR) each, and none \
-                         of the folders lies in another"
+                        "stop that one first; each server needs its own folder and state directory (--state DIR), and none \
+                         of them may contain another"
                     }
                     io::ErrorKind::PermissionDenied => {
                         "let the user that this runs as read and write it, or give another --root"

@@ -1,4 +1,4 @@
-//! `patgate explain`: may a token do something, and which rule decides.
+//! `patgate explain`: explains whether a token may carry out an operation.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::context::CommandContext;
 use super::{CommandError, Result, output};
 use crate::domain::{AccessQuery, ByteSize, FileTag, Protocol, TokenId, TreeOperation, TreePath};
 
-/// Tell whether a token may do something, and which grant, scope, limit or expiry decides
+/// Tell whether a token may carry out an operation, and which grant, scope, limit or expiration decides
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate explain --token JhxND7ci write /alice/notes.txt
@@ -24,16 +24,16 @@ pub(super) struct ExplainCommand {
     /// The path, from the root of the served tree
     #[arg(value_parser = parse_path)]
     path: TreePath,
-    /// Where to, for copy, move and link
+    /// The target path, for copy, move and link
     #[arg(long, value_name = "PATH", value_parser = parse_path)]
     to: Option<TreePath>,
-    /// By this door: webdav, sftp or api
+    /// Over this protocol: webdav, sftp or api
     #[arg(long)]
     protocol: Option<Protocol>,
-    /// From this address
+    /// From this client address
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<IpAddr>,
-    /// With this program
+    /// With this user agent
     #[arg(long, value_name = "TEXT")]
     user_agent: Option<String>,
     /// A file of this size
@@ -48,7 +48,7 @@ pub(super) struct ExplainCommand {
 }
 
 impl ExplainCommand {
-    /// Answers.
+    /// Prints the explanation.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         let Self { operation, path, to, protocol, ip, user_agent, size, mime, tags, .. } = self;
         let query = AccessQuery {
@@ -64,7 +64,7 @@ impl ExplainCommand {
         };
         let query = query.with_target(to.clone()).map_err(|error| {
             CommandError::usage(error.to_string())
-                .with_hint("patgate explain --token ID move /from --to /where, for one")
+                .with_hint("for example: patgate explain --token ID move /from --to /where")
         })?;
         let explanation = context.backend()?.explain(self.token, &query)?;
         if context.prints_json() { output::print_json(&explanation) } else { output::print_line(&explanation.sentence) }

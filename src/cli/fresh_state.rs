@@ -1,25 +1,25 @@
-//! State that a command makes where there was none: it is removed again when the command is refused.
+//! A state directory that a command creates: it is removed again if the command fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is in a state directory that no server has used.
+/// Files of a state directory that no server has used.
 const STATE_FILES: [&str; 7] =
     ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch", "patgate.ballast", "pepper", "serve.lock"];
 
-/// How the names of the SSH host keys begin.
+/// Prefix of the names of SSH host keys.
 const HOST_KEY_PREFIX: &str = "ssh_host_";
 
-/// A state directory before a command makes a state in it.
+/// A state directory before a command initializes it.
 #[derive(Debug)]
 pub(super) struct FreshState {
     directory: PathBuf,
-    /// The topmost directory that is made on the way, where any is.
+    /// Topmost missing parent, which initialization creates as well.
     topmost_created: Option<PathBuf>,
 }
 
 impl FreshState {
-    /// Looks at a state directory; returns nothing where a state is there already.
+    /// Inspects a state directory; returns `None` if it has been initialized already.
     pub(super) fn detect(directory: &Path) -> Option<Self> {
         let is_state = |name: &str| STATE_FILES.contains(&name) || name.starts_with(HOST_KEY_PREFIX);
         let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -30,7 +30,7 @@ impl FreshState {
         Some(Self { directory: directory.to_owned(), topmost_created: missing.last().map(Path::to_owned) })
     }
 
-    /// Removes what was made since; nothing that was there before, nor a state that a server uses.
+    /// Removes all files that were created since. Spares files that existed before, and a state that a server uses.
     pub(super) fn discard(self) {
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
         let names: Vec<_> = names.collect();
@@ -44,7 +44,7 @@ impl FreshState {
             }
         }
         let Some(topmost) = self.topmost_created else { return };
-        // Directories that are empty, and no others.
+        // `remove_dir` removes empty directories only, which is all that may go.
         for directory in self.directory.ancestors().take_while(|path| path.starts_with(&topmost)) {
             if fs::remove_dir(directory).is_err() {
                 break;

@@ -6,17 +6,17 @@ use clap::Args;
 
 use super::{CommandError, Result};
 
-/// Write manual pages into a folder
+/// Write manual pages into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate man /usr/local/share/man/man1")]
 pub(super) struct ManCommand {
-    /// The folder; made when it is not there
+    /// The directory; created if it is missing
     dir: PathBuf,
 }
 
 impl ManCommand {
-    /// Writes them, one for each command.
+    /// Writes one page for each command.
     pub(super) fn run(&self) -> Result {
         let result =
             std::fs::create_dir_all(&self.dir).and_then(|()| clap_mangen::generate_to(super::command(), &self.dir));

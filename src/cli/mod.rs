@@ -1,4 +1,4 @@
-//! The command line: one file a command. Each speaks to tokens, tree or gateway and prints what they say.
+//! The command line: one file per command. Each calls tokens, tree or gateway and prints the result.
 
 mod apitoken;
 mod audit;
@@ -39,7 +39,7 @@ use error::CommandError;
 /// The result of a command.
 type Result<T = ()> = std::result::Result<T, CommandError>;
 
-/// One door in front of a folder: WebDAV and SFTP with scoped personal access tokens
+/// A gateway in front of a folder: WebDAV and SFTP with scoped personal access tokens
 #[derive(Debug, Parser)]
 #[command(name = "patgate", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
@@ -54,7 +54,7 @@ struct Cli {
     command: CliCommand,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct GlobalArgs {
     /// The configuration file [env: PATGATE_CONFIG]
@@ -69,13 +69,13 @@ struct GlobalArgs {
     /// Trust the authority in this file (PEM) for --server and doctor --health, and no other [env: PATGATE_CA_FILE]
     #[arg(long, value_name = "FILE", global = true, help_heading = NETWORK_HEADING)]
     ca_file: Option<PathBuf>,
-    /// Let the token travel to --server unencrypted
+    /// Allow sending the token to --server unencrypted
     #[arg(long, global = true, help_heading = NETWORK_HEADING)]
     cleartext: bool,
     /// Print JSON
     #[arg(long, global = true, help_heading = COMMON_HEADING)]
     json: bool,
-    /// Say more on stderr; twice for still more
+    /// Log more on stderr; repeat for still more
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = COMMON_HEADING)]
     verbose: u8,
 }
@@ -100,7 +100,7 @@ enum CliCommand {
 }
 
 impl CliCommand {
-    /// Returns the name of a command that works on this machine alone.
+    /// Returns the name of a command that works on this machine only.
     fn local_only_name(&self) -> Option<&'static str> {
         match self {
             CliCommand::Serve(_) => Some("serve"),
@@ -134,7 +134,7 @@ enum AdminSubcommand {
     User(user::UserCommand),
 }
 
-/// Runs the command that the arguments name; the program's name is the first of them.
+/// Runs the command in the arguments, of which the first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let outcome = match parse(&arguments) {
@@ -177,21 +177,21 @@ fn dispatch(command: CliCommand, context: &CommandContext) -> Result {
     }
 }
 
-/// Returns the whole command line, for completions and manual pages too.
+/// Returns the definition of the command line, also for completions and manual pages.
 fn command() -> clap::Command {
     add_state_option(add_option_notes(Cli::command()))
 }
 
-/// What the help says of durations, where a command takes one.
+/// Note on durations in the help of commands that accept one.
 const DURATION_NOTE: &str =
     "A duration is a whole number and a unit: s, m, h, d, w, M (30 days) or Y (365 days), such as 36h.";
-/// What the help says of sizes, likewise.
+/// Note on sizes, likewise.
 const SIZE_NOTE: &str = "A size is a whole number of bytes, or one with a unit: KiB, MiB, GiB, TiB, KB, MB, GB or TB.";
-/// What the help says of lists that commas may separate, and of others.
+/// Note on repeatable options whose values commas may separate.
 const COMMA_LIST_NOTE: &str = "Repeat an option that is repeatable, or separate its values with commas.";
 const REPEATABLE_NOTE: &str = "Repeat an option that is repeatable: its values may hold commas.";
 
-/// Ends the help of each command with what its options have in common: units, and how lists are written.
+/// Appends notes on units and lists to the help of each command that needs them.
 fn add_option_notes(command: clap::Command) -> clap::Command {
     let command = command.mut_subcommands(add_option_notes);
     let takes = |name: &str| {
@@ -216,21 +216,21 @@ const STATE_ARGUMENT: &str = "state_directory";
 const COMMON_HEADING: &str = "Options of every command";
 const NETWORK_HEADING: &str = "Over the network, for apitoken, admin, node, policy, audit and explain";
 
-/// Lets a command and those below it take `--state DIR`; the last one counts.
+/// Adds `--state DIR` to a command and its subcommands; the last one given counts.
 fn add_state_option(command: clap::Command) -> clap::Command {
     let help = "The folder of database, pepper and SSH host keys [env: PATGATE_STATE]";
     let state = Arg::new(STATE_ARGUMENT).long("state").value_name("DIR").help(help).help_heading(COMMON_HEADING);
     command.mut_subcommands(add_state_option).arg(state)
 }
 
-/// Returns the command that the arguments name, as far as they name one: `patgate admin user`.
+/// Returns the command in the arguments, as far as they name one: `patgate admin user`.
 fn named_command(arguments: &[OsString]) -> String {
     let whole = command();
     let mut current = &whole;
     let mut path = current.get_name().to_owned();
     for argument in arguments.iter().skip(1) {
         let subcommand = argument.to_str().and_then(|word| current.find_subcommand(word));
-        // `patgate admni user` misspells `admin`, and does not mean the hidden `user`.
+        // In `patgate admni user`, which misspells `admin`, the hidden command `user` is not meant.
         if let Some(subcommand) =
             subcommand.filter(|subcommand| !subcommand.is_hide_set() || arguments.get(1) == Some(argument))
         {

@@ -1,4 +1,4 @@
-//! `patgate node`: the stable names of files and folders.
+//! `patgate node`: the stable ids of files and directories.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use crate::api::types;
 use crate::domain::{NodeId, TreePath};
 use crate::tree::{NodeMatch, NodeReattachment};
 
-/// Look up and repair the stable names of files and folders
+/// Look up and repair the stable ids of files and folders
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate node id /alice/backup")]
@@ -24,13 +24,13 @@ pub(super) struct NodeCommand {
 
 #[derive(Debug, Subcommand)]
 enum NodeSubcommand {
-    /// Print the id of the node at a path; names it on first use
+    /// Print the id of the node at a path; assigns one on first use
     #[command(after_help = "Example:\n  patgate node id /alice/backup")]
     Id {
         /// The path in the served folder
         path: OsString,
     },
-    /// Show where a node is
+    /// Show the path of a node
     #[command(after_help = "Example:\n  patgate node show 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11")]
     Show {
         /// The node's id
@@ -43,29 +43,29 @@ enum NodeSubcommand {
         /// Only this path and below
         path: Option<OsString>,
     },
-    /// Look at every node again: finish what a stopped server left, drop ids that nothing needs
+    /// Check every node: complete or undo interrupted changes, drop ids that nothing refers to
     #[command(after_help = "Example:\n  patgate node repair")]
     Repair,
-    /// Say that a folder is the tree: bind nodes to what stands at their paths now, after a restore or a move
+    /// Bind nodes to the entries that are at their paths now, after a restore or a move of the tree
     #[command(after_help = "Examples:
   patgate node reattach
   patgate node reattach --yes
   patgate node reattach --root /srv/restored --yes
 
-Without --yes it only tells what stands at the path of each node: the same file or folder, another one, or nothing of its
+Without --yes it only lists what is at the path of each node: the same file or folder, another one, or nothing of its
 kind (missing). The server must not run.")]
     Reattach {
-        /// The folder, where it is not the one that was served last
+        /// The folder, if it is not the one that was served last
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
-        /// Do it
+        /// Carry it out
         #[arg(long)]
         yes: bool,
     },
 }
 
 impl NodeCommand {
-    /// Does what was asked.
+    /// Runs the subcommand.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         match &self.subcommand {
             NodeSubcommand::Id { path } => print_node(context, &context.backend()?.node_at(&tree_path(path)?)?),

@@ -1,4 +1,4 @@
-//! The state directory once it is open: users, tokens, policy, and the folder that is served from it.
+//! An open state directory: users, tokens, policy, and the served directory.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -13,11 +13,11 @@ use crate::store::Store;
 use crate::tokens::{IssuedToken, Principal, TokenRequest, TokenService};
 use crate::tree::{self, Tree};
 
-/// What is kept, and where the served folder is.
+/// An open state directory.
 pub(super) struct OpenState {
-    /// Users, tokens and policy.
+    /// Management of users, tokens and policy, without the served directory.
     pub(super) tokens: TokenService,
-    /// Who works on it.
+    /// The system user that runs the command.
     pub(super) principal: Principal,
     store: Store,
     config: LocalConfig,
@@ -32,29 +32,30 @@ impl OpenState {
     pub(super) fn open(local: LocalConfig) -> Result<Self> {
         require_owner(&local.state)?;
         let store = Store::open_without_migration(&local.state)?;
-        // What is shown is in force, also where a server holds the latest use in memory.
+        // A running server holds the latest uses in memory: it must write them first, so that this process shows
+        // expirations in force.
         request_usage_flush(&local.state);
         let tokens = TokenService::new(store.clone(), Clock::system());
         Ok(Self { tokens, principal: system_user::principal(), store, config: local, tree: OnceCell::new() })
     }
 
-    /// Returns what manages users and tokens, with the served folder where that can be looked at.
+    /// Returns the management of users and tokens, with the served directory if that can be opened.
     pub(super) fn tokens_with_optional_tree(&self) -> TokenService {
         self.tree().map_or_else(|_| self.tokens.clone(), |tree| self.tokens.clone().with_tree(tree))
     }
 
-    /// Returns what manages users and tokens, with the served folder.
+    /// Returns the management of users and tokens, with the served directory.
     pub(super) fn tokens_with_tree(&self) -> Result<TokenService> {
         Ok(self.tokens.clone().with_tree(self.tree()?))
     }
 
-    /// Makes a token; opens the served folder only where scopes need it.
+    /// Creates a token; opens the served directory only if it has scopes.
     pub(super) fn issue(&self, request: TokenRequest) -> Result<IssuedToken> {
         let tokens = if request.scopes.is_none() { self.tokens.clone() } else { self.tokens_with_tree()? };
         Ok(tokens.issue(&self.principal, request)?)
     }
 
-    /// Opens the served folder: the one that `serve` was last told, or else the configured one.
+    /// Opens the served directory: the one of the last `serve`, or else the configured one.
     pub(super) fn tree(&self) -> Result<Tree> {
         if let Some(tree) = self.tree.get() {
             return Ok(tree.clone());
@@ -70,13 +71,14 @@ impl OpenState {
             .map_err(|error| served_directory_error(&root, &error))
     }
 
-    /// Tells what stands at the path of each node, and binds them to that where it is to.
+    /// Compares each node with the entry at its path, and binds it to that entry if `bind` is set.
     pub(super) fn reattach(&self, root: Option<PathBuf>, bind: bool) -> Result<Vec<tree::NodeReattachment>> {
         let options = self.tree_options(root)?;
         Tree::reattach(&options, &self.store, bind).map_err(|error| served_directory_error(&options.root, &error))
     }
 
-    /// Returns how the folder is served that is named, or that `serve` was last told, or else that is configured.
+    /// Returns the options of the served directory: the named one, that of the last `serve`, or else the configured
+    /// one.
     fn tree_options(&self, explicit_root: Option<PathBuf>) -> Result<tree::TreeOptions> {
         let root = match explicit_root {
             Some(root) => std::path::absolute(root)?,
@@ -94,12 +96,12 @@ fn served_directory_error(root: &Path, error: &tree::Error) -> CommandError {
     if matches!(error, tree::Error::TreeMismatch) { command_error.with_hint(OTHER_TREE_HINT) } else { command_error }
 }
 
-/// Tells whether there is a state, if only a part of one.
+/// Tells whether a state directory has been initialized, even if only in part.
 pub(super) fn has_state(state: &Path) -> bool {
     ["patgate.db", "pepper"].iter().any(|name| state.join(name).exists())
 }
 
-/// Refuses the state of another user, which files of ours would lock out.
+/// Refuses the state directory of another user: files that this process creates there would lock that user out.
 pub(super) fn require_owner(state: &Path) -> Result {
     let (Ok(metadata), euid) = (fs::metadata(state), rustix::process::geteuid().as_raw()) else { return Ok(()) };
     if metadata.uid() == euid {
@@ -110,7 +112,7 @@ pub(super) fn require_owner(state: &Path) -> Result {
         .with_hint(format!("run it as that user: sudo -u '#{owner}' patgate …")))
 }
 
-/// Says when success is answered in the words of the tree.
+/// Converts the durability setting.
 pub(super) fn tree_durability(setting: config::DurabilitySetting) -> tree::CommitDurability {
     match setting {
         config::DurabilitySetting::Full => tree::CommitDurability::Full,

@@ -1,4 +1,4 @@
-//! What commands print: plain aligned columns, or JSON.
+//! Output of commands: aligned columns, or JSON.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{CommandError, Result};
 
-/// Prints a text and a line break on stdout. A reader that went away is no failure.
+/// Prints a text and a line break on stdout. A closed pipe is no error.
 pub(super) fn print_line(text: &str) -> Result {
     let mut stdout = io::stdout().lock();
     let result = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
@@ -35,7 +35,7 @@ pub(super) fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N
     print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Prints names and values, one a line, the values aligned.
+/// Prints names and values, one per line, with aligned values.
 pub(super) fn print_fields(fields: &[(&str, String)]) -> Result {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let lines =
@@ -43,7 +43,7 @@ pub(super) fn print_fields(fields: &[(&str, String)]) -> Result {
     print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Writes a word as a shell reads it.
+/// Quotes a word for a shell.
 pub(super) fn shell_quote(text: &str) -> String {
     let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"/._-+,@%:".contains(&b);
     if !text.is_empty() && text.bytes().all(is_safe) {

@@ -1,4 +1,4 @@
-//! `patgate policy`: what tokens may ask for.
+//! `patgate policy`: limits for new tokens.
 
 use clap::{Args, Subcommand};
 
@@ -7,7 +7,7 @@ use super::{CommandError, Result, output};
 use crate::api::types::PolicyResponse;
 use crate::domain::PolicySetting;
 
-/// Show or change what tokens may ask for
+/// Show or change the limits for new tokens
 #[derive(Debug, Args)]
 #[command(
     name = "policy",
@@ -24,7 +24,7 @@ enum PolicySubcommand {
     /// Show every key
     #[command(after_help = "Example:\n  patgate policy show --json")]
     Show,
-    /// Change a key; tokens that live already stay as they are
+    /// Change a key; existing tokens are not changed
     #[command(after_help = "Examples:
   patgate policy set max-tokens-per-user 20
   patgate policy set default-lifetime 30d
@@ -41,7 +41,7 @@ enum PolicySubcommand {
 }
 
 impl PolicyCommand {
-    /// Does what was asked.
+    /// Runs the subcommand.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         let policy = match &self.subcommand {
             PolicySubcommand::Show => context.backend()?.policy()?,

@@ -1,5 +1,4 @@
-//! `patgate quickstart`: a folder served at once on this machine, with a user, a token and the commands
-//! to connect with.
+//! `patgate quickstart`: serves a directory at once on this machine, with a user, a token and the commands to connect.
 
 use std::fs;
 use std::io::{self, Write};
@@ -24,7 +23,7 @@ use crate::tokens::{Grant, HomeOption, IssuedToken, TokenRequest, TokenService, 
 
 const HTTP_PORT: u16 = 8080;
 const SFTP_PORT: u16 = 2022;
-/// How many ports past the first are tried.
+/// Number of ports past the first that are tried.
 const MAX_PORTS_TRIED: u16 = 100;
 const WELCOME_FILE: &str = "welcome.txt";
 const WELCOME_TEXT: &str = "This folder is served by patgate over WebDAV and SFTP.\n\
@@ -36,16 +35,16 @@ const WELCOME_TEXT: &str = "This folder is served by patgate over WebDAV and SFT
   patgate quickstart
   patgate quickstart /srv/files --new-token")]
 pub(super) struct QuickstartCommand {
-    /// The folder; made with a welcome note when it is not there
+    /// The folder; created with a welcome note if it is missing
     #[arg(default_value = "./files")]
     dir: PathBuf,
-    /// Make another token although there is one
+    /// Create another token although there is one
     #[arg(long)]
     new_token: bool,
-    /// Where WebDAV listens [default: 127.0.0.1:8080 or the next free port]
+    /// Address of WebDAV [default: 127.0.0.1:8080 or the next free port]
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<SocketAddr>,
-    /// Where SFTP listens [default: 127.0.0.1:2022 or the next free port]
+    /// Address of SFTP [default: 127.0.0.1:2022 or the next free port]
     #[arg(long, value_name = "ADDR:PORT")]
     sftp: Option<SocketAddr>,
 }
@@ -57,7 +56,7 @@ impl QuickstartCommand {
         let limit = rlimit::raise_open_file_limit();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {
-            let error = CommandError::new(format!("{} is no folder", root.display()));
+            let error = CommandError::new(format!("{} is not a directory", root.display()));
             return Err(error.with_hint("name the folder to serve: patgate quickstart DIR"));
         }
         let state = context.explicit_state().map_or_else(|| default_state_directory(&root), std::path::absolute)?;
@@ -72,7 +71,7 @@ impl QuickstartCommand {
             Ok(())
         });
         if result.is_err() && created_root {
-            // What is served by nobody leaves no note that it is.
+            // The welcome note must not claim that a directory is served that is not.
             let _ = fs::remove_file(root.join(WELCOME_FILE));
             let _ = fs::remove_dir(&root);
         }
@@ -107,14 +106,14 @@ impl QuickstartCommand {
         }
     }
 
-    /// Sees to user and token, and prints how to connect.
+    /// Creates user and token if needed, and prints how to connect.
     fn print_instructions(&self, context: &CommandContext, gateway: &Gateway, root: &Path, state: &Path) -> Result {
         let login = current_login();
         let issued = self.ensure_token(gateway, &login)?;
         let revealed = issued.as_ref().map(|issued| issued.text.reveal());
         let secret = revealed.as_ref().map(|secret| secret.as_str());
         let (Some(http), Some(sftp)) = (gateway.http_address(), gateway.sftp_address()) else {
-            return Err(CommandError::new("a listener is gone"));
+            return Err(CommandError::new("a listener has closed"));
         };
         let fingerprints = HostKeys::open(state)?.fingerprints();
         if context.prints_json() {
@@ -126,11 +125,11 @@ impl QuickstartCommand {
         let secret_note = match &issued {
             Some(issued) => {
                 format!(
-                    "shown only now; it dies {}",
+                    "shown only now; expires: {}",
                     token_format::format_expiration(&TokenResponse::from_record(&issued.record))
                 )
             }
-            None => "nobody keeps the secret: --new-token makes another".to_owned(),
+            None => "the secret is not stored: --new-token creates another token".to_owned(),
         };
         let instructions =
             QuickstartInstructions { root, state, login: &login, secret, secret_note, http, sftp, fingerprints };
@@ -138,7 +137,7 @@ impl QuickstartCommand {
         output::print_line(&ready_line(gateway))
     }
 
-    /// Makes the user where there is none, and a token where there is no live one or another was asked for.
+    /// Creates the user if there is none, and a token if there is no live one or `--new-token` is given.
     fn ensure_token(&self, gateway: &Gateway, login: &Login) -> Result<Option<IssuedToken>> {
         let (tokens, principal) =
             (TokenService::new(gateway.store().clone(), Clock::system()), &system_user::principal());
@@ -162,7 +161,7 @@ impl QuickstartCommand {
     }
 }
 
-/// What is printed for people.
+/// The instructions for people.
 struct QuickstartInstructions<'a> {
     root: &'a Path,
     state: &'a Path,
@@ -228,11 +227,11 @@ fn default_state_directory(root: &Path) -> io::Result<PathBuf> {
             name.push(".patgate");
             Ok(root.with_file_name(name))
         }
-        None => Err(io::Error::other("/ has nothing beside it: name the state directory with --state DIR")),
+        None => Err(io::Error::other("there is no directory beside /: name the state directory with --state DIR")),
     }
 }
 
-/// Makes the folder to serve; tells whether it was not there.
+/// Creates the directory to serve; returns whether it was missing.
 fn create_root(root: &Path) -> Result<bool> {
     if root.exists() {
         return Ok(false);
@@ -242,12 +241,12 @@ fn create_root(root: &Path) -> Result<bool> {
         fs::File::create_new(root.join(WELCOME_FILE))?.write_all(WELCOME_TEXT.as_bytes())
     });
     created_root.map(|()| true).map_err(|error| {
-        CommandError::new(format!("the folder {} can't be made: {error}", root.display()))
-            .with_hint("name one that you may make: patgate quickstart DIR")
+        CommandError::new(format!("the directory {} can't be created: {error}", root.display()))
+            .with_hint("name a directory that you may create: patgate quickstart DIR")
     })
 }
 
-/// Returns the login of whoever runs this, or `me` where that is none.
+/// Returns the name of the user who runs this, or `me` if that is no valid login.
 fn current_login() -> Login {
     let login = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
     login.or_else(|| "me".parse().ok()).unwrap_or_else(|| unreachable!("`me` is a login"))

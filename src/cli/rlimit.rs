@@ -1,9 +1,9 @@
-//! How many files and sockets the process may have open, and who may have them.
+//! The limit on open files (`RLIMIT_NOFILE`), and how it is divided.
 //!
-//! Of the limit, [`RESERVED_DESCRIPTORS`] descriptors are for the process itself: listeners, store, staging, accepting a connection,
-//! and reading what revokes a token. At most half of the rest is for connections: fewer are accepted than configured where
-//! they would need more. What is left is for the files and directories of the tree that are open, of which one user has
-//! a quarter at most, over all of his connections and both protocols.
+//! Of the limit, [`RESERVED_DESCRIPTORS`] descriptors are for the process itself: listeners, store, staging, accepting
+//! a connection, and reading revocations. At most half of the rest is for connections: fewer are accepted than
+//! configured if those would need more. The remainder is for open files and directories of the tree, of which one user
+//! may have a quarter, over all connections and both protocols.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -12,20 +12,20 @@ use crate::domain::UserQuotaLimits;
 use crate::gateway::GatewaySettings;
 use crate::net::ConnectionLimits;
 
-/// What an SFTP connection takes: its socket, and the thread that serves it.
+/// Descriptors of an SFTP connection: its socket, and the thread that serves it.
 const DESCRIPTORS_PER_SFTP_CONNECTION: usize = 5;
-/// What an HTTP connection takes: its socket, and a file.
+/// Descriptors of an HTTP connection: its socket, and a file.
 const DESCRIPTORS_PER_HTTP_CONNECTION: usize = 2;
-/// What there is besides: the store, listeners, staging, files of SFTP sessions.
+/// Descriptors of everything else: store, listeners, staging, files of SFTP sessions.
 const BASE_DESCRIPTORS: usize = 1024;
 
-/// Descriptors that no caller takes: about 60 are open in a server that nobody uses.
+/// Descriptors that clients can't use up; an idle server has about 60 open.
 const RESERVED_DESCRIPTORS: u64 = 192;
 /// Maximum number of descriptors of an open file or directory of the tree: of a staged upload, its own and that of its
 /// directory; and of a request on it, those by which its path is resolved.
 const DESCRIPTORS_PER_OPEN_FILE: u64 = 4;
 
-/// How the limit on open files is divided.
+/// The division of the limit on open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DescriptorBudget {
     http_connections: usize,
@@ -34,7 +34,7 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// Lowers what a gateway accepts and opens to the budget.
+    /// Lowers the limits of a gateway to the budget.
     pub(super) fn limit_settings(self, settings: &mut GatewaySettings) {
         let lower = |limits: &mut ConnectionLimits, connections: usize| {
             if connections < limits.connections {
@@ -71,7 +71,7 @@ pub(super) fn descriptor_budget(limit: u64, listen_config: &ListenConfig) -> Des
     }
 }
 
-/// As [`descriptor_budget`], for the doors of a gateway.
+/// As [`descriptor_budget`], for the listeners of a gateway.
 pub(super) fn descriptor_budget_of_settings(limit: u64, settings: &GatewaySettings) -> DescriptorBudget {
     let listen_config = ListenConfig {
         http: settings.http,
@@ -83,7 +83,7 @@ pub(super) fn descriptor_budget_of_settings(limit: u64, settings: &GatewaySettin
     descriptor_budget(limit, &listen_config)
 }
 
-/// Returns the descriptors that as many connections take as are configured: of HTTP, and of SFTP.
+/// Returns the descriptors that the configured maximum of connections takes, of HTTP and of SFTP.
 fn connection_descriptors(listen_config: &ListenConfig) -> (usize, usize) {
     let http = listen_config
         .http
@@ -98,7 +98,7 @@ fn to_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// Raises the limit on open files to what the system allows, and returns it; `None` where there is no limit.
+/// Raises the soft limit on open files to the hard limit, and returns it; `None` if there is none.
 pub(super) fn raise_open_file_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -113,25 +113,25 @@ pub(super) fn raise_open_file_limit() -> Option<u64> {
     }
 }
 
-/// Returns the limit that a server started here would have; `None` where there is none.
+/// Returns the limit that a server started from here would have; `None` if there is none.
 pub(super) fn hard_open_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
-/// Returns how many a server takes when as many connections are open as may be.
+/// Returns the descriptors that a server takes with the configured maximum of connections.
 pub(super) fn required_descriptors(listen_config: &ListenConfig) -> u64 {
     let (http, sftp) = connection_descriptors(listen_config);
     to_u64(http.saturating_add(sftp).saturating_add(BASE_DESCRIPTORS))
 }
 
-/// Says what is wrong with a limit that is too low for a configuration.
+/// Returns a warning about a limit that is too low for a configuration.
 pub(super) fn limit_warning(limit: Option<u64>, listen_config: &ListenConfig) -> Option<String> {
     let (limit, required) = (limit?, required_descriptors(listen_config));
     (limit < required).then(|| {
         format!(
-            "{limit} files may be open, and {required} would be with as many connections as are configured: \
+            "the limit on open files is {limit}, and the configured connections need {required}: \
              raise the limit (LimitNOFILE of a service) or lower http_connections and sftp_connections; \
-             until then fewer connections are accepted where they would take more than half of it"
+             until then fewer connections are accepted if they would take more than half of the limit"
         )
     })
 }

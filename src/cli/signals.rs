@@ -5,14 +5,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Result;
 
-/// Signals whose default action would end the process and that a server outlives.
+/// Signals whose default action would end the process, and that must not end a server.
 pub(super) struct HarmlessSignals {
     hangup: Signal,
     user: [Signal; 2],
 }
 
 impl HarmlessSignals {
-    /// Takes the signals over; from here on none of them ends the process.
+    /// Installs handlers; from here on none of these signals ends the process.
     pub(super) fn register() -> Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -51,10 +51,10 @@ pub(super) fn stop_on_signals() -> Result<CancellationToken> {
                 }
             };
             next_signal().await;
-            tracing::info!("told to stop");
+            tracing::info!("shutting down on a signal");
             stop.cancel();
             next_signal().await;
-            tracing::warn!("told to stop again: what is under way is cut");
+            tracing::warn!("second signal: aborting open requests");
             std::process::exit(1);
         }
     });

@@ -1,22 +1,23 @@
-//! Who runs a command on the state directory: the operating system's user, as the audit trail names it.
+//! The system user that runs a command on the state directory, as the audit trail records it.
 
 use std::fs;
 
 use crate::tokens::Principal;
 
-/// The users of this machine, each a line of `NAME:PASSWORD:UID:…`.
+/// The users of this machine, one per line: `NAME:PASSWORD:UID:…`.
 const PASSWD: &str = "/etc/passwd";
 
-/// Returns the authority of the user that runs this program.
+/// Returns the principal of the user that runs this program.
 pub(super) fn principal() -> Principal {
-    // The real user: a program that is set to another one's rights was still started by this one.
+    // The real user id, not the effective one: the audit trail is about who started the program, also if it is
+    // set-user-id.
     let uid = rustix::process::getuid().as_raw();
     let passwd = fs::read(PASSWD).unwrap_or_default();
     let name = user_name(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
     name.parse().or_else(|_| uid.to_string().parse()).map_or(Principal::Administrator, Principal::SystemUser)
 }
 
-/// Looks up the name of a user.
+/// Looks up the name of a user id.
 fn user_name(uid: u32, passwd: &str) -> Option<String> {
     let mut users = passwd.lines().map(|line| line.split(':'));
     users.find_map(|mut fields| {

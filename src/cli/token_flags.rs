@@ -1,4 +1,4 @@
-//! The flags that both commands which make tokens take.
+//! Options of the commands that create or edit tokens.
 
 use clap::Args;
 
@@ -9,35 +9,36 @@ use crate::domain::{
 };
 use crate::tokens::{RequestedLifetime, TokenLabel};
 
-/// What names a new token and narrows it.
+/// Options of a new token.
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewTokenFlags {
     #[command(flatten)]
     pub(super) restrictions: TokenRestrictionFlags,
-    /// A name for people [default: OWNER_api_token]
+    /// Name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<TokenLabel>,
-    /// A description for people
+    /// Description for people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) description: TokenLabel,
-    /// Print the token alone
+    /// Print only the token
     #[arg(short, long, conflicts_with = "json")]
     pub(super) quiet: bool,
 }
 
-/// What narrows a token, a new one or one that is there.
+/// Options that restrict a new or existing token.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TokenRestrictionFlags {
-    /// Narrow it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
+    /// Restrict it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
     #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<ScopeTarget>,
-    /// Allow only this door: webdav, sftp or api; repeatable
+    /// Allow only this protocol: webdav, sftp or api; repeatable
     #[arg(long = "protocol", value_name = "PROTOCOL", value_delimiter = ',')]
     protocols: Vec<Protocol>,
-    /// Allow only callers from this address or network; repeatable
+    /// Allow only clients from this address or network; repeatable
     #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     ips: Vec<IpNet>,
-    /// Allow only this program (HTTP User-Agent or SSH identification), * stands for anything; repeatable, since it may hold commas
+    /// Allow only this user agent (HTTP User-Agent or SSH identification), * matches anything; repeatable, since it may
+    /// hold commas
     #[arg(long = "user-agent", value_name = "TEXT", value_parser = parse_user_agent)]
     user_agents: Vec<UserAgentPattern>,
     /// Allow only uploads of this media type, such as image/png or image/*; repeatable
@@ -46,25 +47,25 @@ pub(super) struct TokenRestrictionFlags {
     /// Allow only this tag on uploads; repeatable
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<FileTag>,
-    /// The largest file it may write, such as 10MiB
+    /// Maximum size of a file that it writes, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
-    /// What it may do through the REST API and in the console beyond its own tokens: one of the roles that its
-    /// owner has, such as admin or audit.read, or none; repeatable
+    /// Role in the REST API and the console, beyond its own tokens: one that its owner has, such as admin or
+    /// audit.read, or none; repeatable
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = parse_role_or_none)]
     roles: Vec<RoleOrNone>,
 }
 
 impl TokenRestrictionFlags {
-    /// Returns the scopes, where any were given.
+    /// Returns the scopes, if any were given.
     pub(super) fn scopes(&self) -> Option<Vec<ScopeTarget>> {
         (!self.scopes.is_empty()).then(|| self.scopes.clone())
     }
 
-    /// Returns the roles, where any or none were asked for.
+    /// Returns the roles, if any or `none` were given.
     ///
     /// # Errors
-    /// [`CommandError`] for `none` beside a role.
+    /// [`CommandError`] for `none` together with a role.
     pub(super) fn roles(&self) -> Result<Option<Roles>, CommandError> {
         let roles: Roles = self.roles.iter().filter_map(|role| role.0).collect();
         if !roles.is_empty() && self.roles.contains(&RoleOrNone(None)) {
@@ -98,16 +99,16 @@ fn parse_role_or_none(text: &str) -> Result<RoleOrNone, String> {
     }
 }
 
-/// Reads a user agent; an empty one would allow nobody.
+/// Parses a user agent; an empty one would match no client.
 fn parse_user_agent(text: &str) -> Result<UserAgentPattern, String> {
     match text.trim() {
-        "" => Err("leave it out to allow every program".to_owned()),
-        text if text.chars().count() > 256 => Err("a user agent has 256 characters at most".to_owned()),
+        "" => Err("leave it out to allow all clients".to_owned()),
+        text if text.chars().count() > 256 => Err("a user agent has at most 256 characters".to_owned()),
         text => Ok(UserAgentPattern::new(text)),
     }
 }
 
-/// Reads how long a token is to live: a duration, `never` or `default`.
+/// Parses a lifetime: a duration, `never` or `default`.
 pub(super) fn parse_lifetime(text: &str) -> Result<RequestedLifetime, String> {
     match text {
         "never" => Ok(RequestedLifetime::Never),
@@ -116,7 +117,7 @@ pub(super) fn parse_lifetime(text: &str) -> Result<RequestedLifetime, String> {
     }
 }
 
-/// Reads a sliding window, in which a bare number is seconds.
+/// Parses a sliding window, where a bare number is seconds.
 pub(super) fn parse_window(text: &str) -> Result<Lifetime, String> {
     Lifetime::parse_window(text).map_err(|error| error.to_string())
 }

@@ -1,10 +1,10 @@
-//! Tokens and grants as they are shown to people.
+//! Formats tokens and grants for people.
 
 use crate::api::types::{LastUseResponse, NodePermission, TokenLimitsJson, TokenResponse};
 use crate::domain::{Lifetime, Roles};
 use crate::store::TokenState;
 
-/// Writes a grant or scope: `rw /alice`.
+/// Formats a grant or scope: `rw /alice`.
 pub(super) fn format_permission(permission: &NodePermission) -> String {
     match &permission.path {
         Some(path) => format!("{} {path}", permission.permission),
@@ -12,7 +12,7 @@ pub(super) fn format_permission(permission: &NodePermission) -> String {
     }
 }
 
-/// What [`row`] holds.
+/// Columns of [`token_row`].
 pub(super) const TOKEN_TABLE_HEADING: [&str; 8] =
     ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
 
@@ -26,7 +26,7 @@ pub(super) fn token_row(token: TokenResponse) -> [String; 8] {
     [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
 }
 
-/// Writes what a token reaches.
+/// Formats the access of a token.
 pub(super) fn format_access(token: &TokenResponse) -> String {
     match (&token.scopes, token.parent) {
         (None, Some(parent)) => format!("all that {parent} may reach"),
@@ -35,7 +35,7 @@ pub(super) fn format_access(token: &TokenResponse) -> String {
     }
 }
 
-/// Returns everything about a token.
+/// Returns all fields of a token, with their labels.
 pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> {
     let (reaches, expires) = (format_access(&token), format_expiration(&token));
     let mut fields = vec![
@@ -61,7 +61,7 @@ pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> 
     fields
 }
 
-/// Writes roles for people; nothing for none.
+/// Formats roles; `None` if there are none.
 pub(super) fn format_roles(roles: &Roles) -> Option<String> {
     (!roles.is_empty()).then(|| roles.to_string())
 }
@@ -73,7 +73,7 @@ fn format_last_use(last: LastUseResponse) -> String {
     [Some(last.at), from, by, with].into_iter().flatten().collect()
 }
 
-/// Writes when a token dies, as absolute dates.
+/// Formats the expiration of a token, as absolute dates.
 pub(super) fn format_expiration(token: &TokenResponse) -> String {
     match (&token.expires_at, token.window_seconds, &token.hard_limit) {
         (Some(at), Some(window), Some(cap)) => {
@@ -85,7 +85,7 @@ pub(super) fn format_expiration(token: &TokenResponse) -> String {
     }
 }
 
-/// Returns a state's word.
+/// Formats the state of a token.
 fn format_state(state: TokenState, dangling: bool) -> String {
     let label = match state {
         TokenState::Live => "live",
@@ -95,7 +95,7 @@ fn format_state(state: TokenState, dangling: bool) -> String {
     if dangling { format!("{label}, dangling") } else { label.to_owned() }
 }
 
-/// Writes limits for people; nothing for none.
+/// Formats limits; `None` if there are none.
 pub(super) fn format_limits(limits: &TokenLimitsJson) -> Option<String> {
     fn list<T: ToString>(label: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();

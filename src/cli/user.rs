@@ -1,4 +1,4 @@
-//! `patgate admin user`: the logins that own tokens, and what they may reach.
+//! `patgate admin user`: users and their grants.
 
 use clap::{Args, Subcommand};
 
@@ -24,10 +24,10 @@ enum UserSubcommand {
     /// List the users
     #[command(after_help = "Example:\n  patgate admin user list --json")]
     List,
-    /// Show a user: state, roles, what it may reach
+    /// Show a user: state, roles, grants
     #[command(after_help = "Example:\n  patgate admin user show alice")]
     Show(LoginArg),
-    /// Refuse all tokens of a user from now on; open sessions end
+    /// Refuse all tokens of a user from now on; open sessions are closed
     #[command(after_help = "Example:\n  patgate admin user disable alice")]
     Disable(LoginArg),
     /// Accept the tokens of a disabled user again
@@ -37,16 +37,16 @@ enum UserSubcommand {
     /// Delete a user with its tokens and grants; files stay
     #[command(after_help = "Example:\n  patgate admin user delete alice")]
     Delete(LoginArg),
-    /// Give a user a permission at a path, in place of the one it had there
+    /// Grant a user a permission on a path, in place of its present grant there
     #[command(after_help = "Example:\n  patgate admin user grant alice /projects/apollo:r")]
     Grant(GrantArgs),
-    /// Take a grant back
+    /// Remove a grant
     #[command(after_help = "Example:\n  patgate admin user revoke-grant alice /projects/apollo")]
     RevokeGrant(RevokeGrantArgs),
     Token(Box<CreateUserTokenCommand>),
 }
 
-/// Make a user, with a home unless grants are given
+/// Create a user, with a home unless grants are given
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate admin user create alice
@@ -55,15 +55,14 @@ enum UserSubcommand {
 struct CreateUserArgs {
     /// The login
     login: Login,
-    /// What it may reach, /some/path:PERM with PERM r, w or rw; repeatable
+    /// Grant /some/path:PERM, with PERM r, w or rw; repeatable
     #[arg(long = "grant", value_name = "PATH:PERM")]
     grants: Vec<Grant>,
-    /// What its tokens may do through the REST API and in the console: admin (everything), users.manage,
-    /// policy.manage, audit.read, security.generate_tokens, security.authentication_lookup or
-    /// security.revoke_tokens; repeatable
+    /// Role in the REST API and the console that its tokens may have: admin (everything), users.manage, policy.manage,
+    /// audit.read, security.generate_tokens, security.authentication_lookup or security.revoke_tokens; repeatable
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
-    /// Make no home
+    /// Create no home
     #[arg(long)]
     no_home: bool,
 }
@@ -74,14 +73,14 @@ struct LoginArg {
     login: Login,
 }
 
-/// Give a user these roles and no others; its tokens lose those that it loses
+/// Set the roles of a user; its tokens lose roles that it loses
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate admin user roles carol admin
   patgate admin user roles helpdesk users.manage security.generate_tokens
   patgate admin user roles carol --none
 
-A token has a role only where it is made with --role, too.")]
+A token has a role only if it is created with --role, too.")]
 struct SetRolesArgs {
     /// The login
     login: Login,
@@ -89,7 +88,7 @@ struct SetRolesArgs {
     /// security.authentication_lookup or security.revoke_tokens
     #[arg(value_name = "ROLE", required_unless_present = "none", conflicts_with = "none")]
     roles: Vec<Role>,
-    /// Take all roles away
+    /// Remove all roles
     #[arg(long)]
     none: bool,
 }
@@ -98,7 +97,7 @@ struct SetRolesArgs {
 struct GrantArgs {
     /// The login
     login: Login,
-    /// Where and what, with PERM r, w or rw
+    /// Path and permission, with PERM r, w or rw
     #[arg(value_name = "PATH:PERM")]
     grant: Grant,
 }
@@ -107,13 +106,13 @@ struct GrantArgs {
 struct RevokeGrantArgs {
     /// The login
     login: Login,
-    /// The path, or node:UUID for a grant that dangles
+    /// The path, or node:UUID for a dangling grant
     #[arg(value_name = "PATH")]
     target: GrantTarget,
 }
 
 impl UserCommand {
-    /// Does what was asked.
+    /// Runs the subcommand.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         match &self.subcommand {
             UserSubcommand::Create(create) => create.run(context),
@@ -164,7 +163,7 @@ impl CreateUserArgs {
         let roles = roles.iter().copied().collect();
         let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
         let created = context.backend_or_create()?.create_user(&request)?;
-        // Whatever becomes of what is printed.
+        // The user exists from here on, so the state must stay even if printing fails.
         context.keep_state();
         print_result(context, login, &format!("has been created{}", created_user_summary(&created)))
     }
@@ -173,10 +172,10 @@ impl CreateUserArgs {
 fn created_user_summary(created: &CreatedUserResponse) -> String {
     let reaches: Vec<_> = created.user.grants.iter().map(token_format::format_permission).collect();
     if reaches.is_empty() {
-        return "; it reaches nothing yet".to_owned();
+        return "; it has no access yet".to_owned();
     }
     let home = match &created.home {
-        Some(home) if created.home_was_there => format!("; {home} and what is in it was there before"),
+        Some(home) if created.home_was_there => format!("; {home} and its content existed before"),
         _ => String::new(),
     };
     format!(" and reaches {}{home}", reaches.join(", "))
@@ -190,7 +189,7 @@ fn permission_verb(grant: &Grant) -> &'static str {
     }
 }
 
-/// Tells that something was done to a user: a sentence, or the user as it is now.
+/// Prints the outcome of a change: a sentence, or the changed user as JSON.
 fn print_result(context: &CommandContext, login: &Login, outcome: &str) -> Result {
     if context.prints_json() {
         show_user(context, login)

@@ -1,4 +1,4 @@
-//! `patgate admin user token`: makes a token for a user.
+//! `patgate admin user token`: creates a token for a user.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use super::{Result, output, token_format};
 use crate::domain::{Lifetime, Login};
 use crate::tokens::{RequestedLifetime, TokenRequest};
 
-/// Make a token for a user
+/// Create a token for a user
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate admin user token -u alice -e 24h
@@ -18,11 +18,11 @@ pub(super) struct CreateUserTokenCommand {
     /// The owner
     #[arg(short, long, value_name = "LOGIN")]
     user: Login,
-    /// Hard limit: it dies after this long, such as 24h (or never, where the policy allows it) [default: the
-    /// policy's default-lifetime; with --auto its max-lifetime]
+    /// Hard limit: it expires after this time, such as 24h (or never, if the policy allows it) [default: the policy's
+    /// default-lifetime; with --auto its max-lifetime]
     #[arg(short, long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
     expire: Option<RequestedLifetime>,
-    /// Sliding window: each use moves its expiry to now + this; a bare number is seconds
+    /// Sliding window: each use moves the expiration to now + this; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", value_parser = parse_window, allow_hyphen_values = true)]
     auto: Option<Lifetime>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(super) struct CreateUserTokenCommand {
 }
 
 impl CreateUserTokenCommand {
-    /// Makes the token and shows it, once.
+    /// Creates the token and prints it, once.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         let backend = context.backend()?;
         let request = TokenRequest {
@@ -68,9 +68,11 @@ impl CreateUserTokenCommand {
         fields.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
         fields.extend(token_format::format_roles(&token.roles).map(|roles| ("roles", roles)));
         fields.extend(
-            token.parent.map(|parent| ("parent", format!("{parent}: this one is never wider, and dies with it"))),
+            token
+                .parent
+                .map(|parent| ("parent", format!("{parent}: this token never has more access, and expires with it"))),
         );
         output::print_fields(&fields)?;
-        output::print_line("This is the only time that the token is shown: keep it safe.")
+        output::print_line("The token is shown only now: keep it safe.")
     }
 }

@@ -92,7 +92,7 @@ fn startup_errors_have_a_reason_and_a_hint() {
     let err = start("--sftp off --tls-cert /nowhere --tls-key /nowhere");
     assert!(err.contains("/nowhere") && err.contains("hint: --tls-cert and --tls-key name files in PEM"), "{err}");
     let err = site.run_refused("serve --http 192.0.2.1:0 --sftp off --insecure-http --log error", 1);
-    assert!(err.contains("can't listen on 192.0.2.1:0") && err.contains("no such address"), "{err}");
+    assert!(err.contains("can't listen on 192.0.2.1:0") && err.contains("does not have the address"), "{err}");
     fs::write(state.join("ssh_host_ed25519_key"), "bad").expect("written");
     fs::set_permissions(state.join("ssh_host_ed25519_key"), fs::Permissions::from_mode(0o600)).expect("mode");
     let err = start("--sftp 127.0.0.1:0");

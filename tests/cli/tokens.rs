@@ -24,7 +24,7 @@ fn created_token_is_printed_with_id_access_and_expiration() {
     assert!(out.contains("reaches: r /alice/below"), "{out}");
     let expires = out.lines().find(|line| line.starts_with("expires:")).expect("an end");
     assert!(expires.contains("T") && expires.contains("Z (each use moves it 10m ahead, up to 2"), "{out}");
-    assert!(out.contains("only time"), "{out}");
+    assert!(out.contains("shown only now"), "{out}");
     let wide = site.run_ok("admin user token -u alice -e 1h");
     assert!(wide.contains("reaches: rw /alice\n"), "{wide}");
 }
@@ -77,7 +77,10 @@ fn scope_outside_the_owners_grants_is_refused_with_his_grants() {
     let site = CliFixture::with_alice();
     let node = site.run_ok("node id /bob");
     let err = site.run_refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);
-    assert!(err.contains("outside what alice may reach") && err.contains("hint: alice reaches rw /alice"), "{err}");
+    assert!(
+        err.contains("outside what alice may reach") && err.contains("hint: alice has access to rw /alice"),
+        "{err}"
+    );
     assert_eq!(site.token_count(), 0);
 }
 
@@ -196,7 +199,7 @@ fn edit_narrows_a_token_and_never_widens_it() {
     ] {
         assert!(site.run_refused(&format!("apitoken edit {id} {flags}"), 1).contains(told), "{flags}");
     }
-    assert!(site.run_refused(&format!("apitoken edit {id}"), 2).contains("nothing to change"));
+    assert!(site.run_refused(&format!("apitoken edit {id}"), 2).contains("no change is given"));
     site.run_refused(&format!("apitoken edit {id} --role none,admin"), 2);
     assert_eq!(site.run_json(&format!("apitoken show {id}"))["limits"]["protocols"], serde_json::json!(["sftp"]));
 }

@@ -6,7 +6,7 @@ fn users_are_created_with_a_home_or_with_grants() {
     let site = CliFixture::new();
     assert_eq!(site.run_ok("admin user create carol"), "User carol has been created and reaches rw /carol\n");
     assert!(site.root().join("carol").is_dir());
-    assert!(site.run_ok("admin user create bob").contains("was there before"));
+    assert!(site.run_ok("admin user create bob").contains("existed before"));
     site.run_ok("admin user create backup --grant /alice:r --grant /bob:rw --role audit.read");
     assert!(!site.root().join("backup").exists());
     let backup = site.run_json("admin user show backup");

@@ -93,8 +93,8 @@ async fn tls_setup_errors_have_a_reason_and_a_hint() {
     let nowhere = ("SSL_CERT_FILE", "/nowhere".to_owned());
     for (server, variables, flags, fault, remedy) in [
         (https_url("127.0.0.1", plain.http), vec![], vec!["--ca-file", &ca], "does not speak TLS there", "at http://"),
-        (format!("http://{}", gateway.http), vec![], vec![], "does not answer as HTTP has it", "at https://"),
-        (https_url("127.0.0.1", nobody), vec![], vec!["--ca-file", &ca], "can't be reached: ", "is the server running"),
+        (format!("http://{}", gateway.http), vec![], vec![], "does not answer with HTTP", "at https://"),
+        (https_url("127.0.0.1", nobody), vec![], vec!["--ca-file", &ca], "can't be reached: ", "server is running"),
         (
             https_url("127.0.0.1", gateway.http),
             vec![],

@@ -85,7 +85,7 @@ async fn users_and_tokens_are_managed_over_the_network() {
     );
     assert_eq!(run("apitoken revoke --all --owner eve"), "1 token of eve has been revoked");
     let child = run("admin user token -u root -e 10m");
-    let parent = format!("parent:  {}: this one is never wider, and dies with it", token_id(&token));
+    let parent = format!("parent:  {}: this token never has more access, and expires with it", token_id(&token));
     assert!(child.contains(&parent), "{child}");
     let mine = run("apitoken create --name laptop");
     assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
@@ -105,7 +105,7 @@ async fn remote_refusal_is_one_line_and_a_hint() {
     let longer = gateway.create_token("root", &["-e", "2h", "--role", "admin"]);
     let rotation = format!("apitoken rotate {}", token_id(&longer));
     let lives_longer = "error: a token is rotated only with one that is at least as wide: it lives longer\n\
-        hint: ask with a token that is at least as wide and lives as long";
+        hint: use a token with at least the same access and lifetime";
     for (token, line, message, code) in [
         (&token, rotation.as_str(), lives_longer, 1),
         (&token, "apitoken show 00000000", "error: there is no token 00000000", 1),
@@ -116,7 +116,12 @@ async fn remote_refusal_is_one_line_and_a_hint() {
         (&token, "apitoken revoke 00000000", "error: there is no token 00000000", 1),
         (&token, "node id /nothing", "error: ", 1),
         (&token, "node repair", "error: repairing works on the state directory, not over the network", 2),
-        (&token, "--state x policy show --server http://127.0.0.1:1", "error: --server and --state name two places", 2),
+        (
+            &token,
+            "--state x policy show --server http://127.0.0.1:1",
+            "error: --server and --state exclude each other",
+            2,
+        ),
         (&"pgt_nobody".to_owned(), "policy show", "error: the user name or token is wrong", 1),
         (&String::new(), "policy show", "error: PATGATE_TOKEN is not set", 1),
         (&token, "--server http://192.0.2.1 policy show", "error: http://192.0.2.1/ is not encrypted", 1),
@@ -182,7 +187,7 @@ async fn remote_refusals_equal_local_refusals() {
         assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
         for (end, error, hint) in [
             ("-e never -a 1h", "leave one of the two out", "give -e never alone"),
-            ("/projects/link:r", "neither a file nor a folder", "name a file or a folder"),
+            ("/projects/link:r", "neither a file nor a folder", "give the path of a file or directory"),
         ] {
             let fits = told(&here).contains(error) && told(&here).contains(&format!("\nhint: {hint}"));
             assert!(fits || !line.ends_with(end), "{line}: {}", told(&here));

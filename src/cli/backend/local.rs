@@ -1,4 +1,4 @@
-//! Things are done on the state directory, as its administrator.
+//! The backend that works on the state directory, as its administrator.
 
 use super::super::open_state::OpenState;
 use super::super::{CommandError, Result};
@@ -15,7 +15,7 @@ use crate::tokens::{
 };
 use crate::tree;
 
-/// The state directory.
+/// The backend of the state directory.
 pub(in crate::cli) struct LocalBackend(pub(in crate::cli) OpenState);
 
 impl ManagementBackend for LocalBackend {
@@ -168,7 +168,7 @@ fn token_with_secret(text: &TokenText, record: &TokenRecord) -> TokenWithSecret 
 fn node_error(path: &TreePath, error: &tree::Error) -> CommandError {
     match error {
         tree::Error::Absent | tree::Error::NotADirectory => no_such_path(path),
-        tree::Error::Unsupported => CommandError::new(format!("{path} is neither a file nor a folder"))
+        tree::Error::Unsupported => CommandError::new(format!("{path} is neither a file nor a directory"))
             .with_hint("give the path that the link leads to"),
         other => CommandError::new(other.to_string()),
     }

@@ -1,5 +1,5 @@
-//! Where the commands that manage users and tokens get things done: on the state directory, or over the
-//! network through a server's REST API. What they show is the same.
+//! Backends of the commands that manage users and tokens: the state directory, or the REST API of a server. Output is
+//! the same with both.
 
 mod local;
 mod remote;
@@ -17,53 +17,53 @@ use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest
 pub(super) use local::LocalBackend;
 pub(super) use remote::{RemoteBackend, RemoteOptions, read_ca_certificates, root_cause};
 
-/// Says that nothing is at a path.
+/// Returns the error for a path without a file or directory.
 fn no_such_path(path: &TreePath) -> CommandError {
     CommandError::new(format!("nothing is at {path}")).with_hint(CREATE_PATH_HINT)
 }
 
-/// How many entries of a list are read at once.
+/// Number of entries of a list that are read at once.
 const ENTRIES_PER_REQUEST: usize = 500;
 
-/// Gets things done.
+/// The operations of the management commands.
 pub(super) trait ManagementBackend {
-    /// Returns the user in whose name things are done, where they are done in anybody's.
+    /// Returns the user whose token is used; `None` on the state directory.
     fn calling_user(&self) -> Result<Option<Login>>;
-    /// Makes a token.
+    /// Creates a token.
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret>;
-    /// Looks a token up.
+    /// Looks up a token.
     fn token(&self, id: TokenId) -> Result<TokenResponse>;
-    /// Lists the tokens that fit.
+    /// Lists the matching tokens.
     fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>>;
-    /// Revokes tokens; none where one of them is not there.
+    /// Revokes tokens; none of them if one is unknown.
     fn revoke(&self, ids: &[TokenId]) -> Result;
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     fn revoke_all(&self, owner: &Login) -> Result<usize>;
-    /// Changes a token's name, and makes it narrower.
+    /// Changes the name of a token, and narrows it.
     fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse>;
-    /// Gives a token a new secret.
+    /// Rotates a token.
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret>;
-    /// Makes a user.
+    /// Creates a user.
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse>;
     /// Lists the users.
     fn list_users(&self) -> Result<Vec<UserResponse>>;
-    /// Looks a user up.
+    /// Looks up a user.
     fn user(&self, login: &Login) -> Result<UserResponse>;
     /// Disables a user, or enables it again.
     fn set_disabled(&self, login: &Login, disabled: bool) -> Result;
-    /// Gives a user these roles and no others.
+    /// Sets the roles of a user.
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result;
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
-    /// Lists what a user may reach.
+    /// Lists the grants of a user.
     fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>>;
-    /// Gives a user a permission at a path.
+    /// Grants a user a permission on a path.
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result;
-    /// Takes a grant back.
+    /// Removes a grant.
     fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result;
-    /// Returns the node at a path; one without an id gets it.
+    /// Returns the node at a path, which gets an id if it has none.
     fn node_at(&self, path: &TreePath) -> Result<NodeResponse>;
-    /// Returns where a node is.
+    /// Looks up a node by its id.
     fn node(&self, id: NodeId) -> Result<NodeResponse>;
     /// Lists the nodes below a path that have an id.
     fn list_nodes(&self, under: &TreePath) -> Result<Vec<NodeResponse>>;
@@ -71,8 +71,8 @@ pub(super) trait ManagementBackend {
     fn policy(&self) -> Result<PolicyResponse>;
     /// Changes one key of the policy.
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse>;
-    /// Returns events from a cursor on.
+    /// Returns the matching events from a cursor on.
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
-    /// Tells whether a token may do something, and which rule decides.
+    /// Explains whether a token may carry out an operation.
     fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse>;
 }

@@ -1,4 +1,4 @@
-//! Things are done by a server, over its REST API, in the name of the token in `PATGATE_TOKEN`.
+//! The backend that calls the REST API of a server with the token in `PATGATE_TOKEN`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,10 +26,10 @@ use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{self, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
-/// How long a server may take to answer.
+/// Timeout of a request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server.
+/// The backend of a server.
 pub(in crate::cli) struct RemoteBackend {
     client: reqwest::Client,
     runtime: Runtime,
@@ -37,44 +37,44 @@ pub(in crate::cli) struct RemoteBackend {
     token: Zeroizing<String>,
 }
 
-/// How a server is reached.
+/// Options of the connection to a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::cli) struct RemoteOptions<'a> {
-    /// The authority that is trusted for it, and no other; unless told, those that this machine trusts.
+    /// File with the only certificate authority to trust; by default those that the system trusts.
     pub(in crate::cli) ca_file: Option<&'a Path>,
-    /// Whether the token may travel unencrypted.
+    /// Whether the token may be sent unencrypted.
     pub(in crate::cli) allow_cleartext: bool,
 }
 
 impl RemoteBackend {
-    /// Takes a server's address (`https://host:port`) and a token. Over cleartext nothing is sent to another
-    /// machine unless that is asked for.
+    /// Creates the backend of the server at a URL (`https://host:port`). Without `allow_cleartext`, `http://` is
+    /// accepted for loopback addresses only.
     pub(in crate::cli) fn new(server: &str, token: Option<String>, options: RemoteOptions<'_>) -> Result<Self> {
         let base = parse_server_url(server, options.allow_cleartext)?;
         let token = token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| {
             CommandError::new("PATGATE_TOKEN is not set")
-                .with_hint("set it to a token of the server's: export PATGATE_TOKEN=pgt_…")
+                .with_hint("set it to a token of the server: export PATGATE_TOKEN=pgt_…")
         })?;
         net::install_default_crypto_provider();
         let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
         let client = reqwest::Client::builder().user_agent(agent).timeout(RESPONSE_TIMEOUT).no_proxy();
         let client = match options.ca_file {
             Some(file) => client.tls_certs_only(read_ca_certificates(file)?),
-            // Where nothing is encrypted no authority is needed, and a machine may have none.
+            // Cleartext needs no authorities, and loading those of the system fails on a machine that has none.
             None if base.scheme() == "http" => client.tls_certs_only([]),
             None => client,
         };
         let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| {
             CommandError::new(format!("TLS can't be used here: {}", root_cause(&error))).with_hint(
-                "install the authorities that the system trusts (ca-certificates), or name the server's: --ca-file FILE",
+                "install the certificate authorities of the system (ca-certificates), or name that of the server: --ca-file FILE",
             )
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { client, runtime, base, token })
     }
 
-    /// Sends a request and returns the answer, or the problem that the server has with it.
+    /// Sends a request, and returns the response or the problem that the server reports.
     fn request(
         &self,
         method: Method,
@@ -97,17 +97,17 @@ impl RemoteBackend {
             match serde_json::from_slice(&body) {
                 Ok(problem) if json => Ok(Err(problem)),
                 _ => Err(CommandError::new(format!("{} answered {status}", self.base))
-                    .with_hint("is it a patgate server's address?")),
+                    .with_hint("check that this is the address of a patgate server")),
             }
         })
     }
 
-    /// Sends a request and returns the answer, when it is a good one.
+    /// Sends a request, and returns the response; a problem becomes an error.
     fn request_success(&self, method: Method, path: &str, body: Option<String>) -> Result<RestResponse> {
         self.request(method, path, body)?.map_err(|problem| CommandError::from(&problem))
     }
 
-    /// Returns one thing; `None` where there is no such node, or none that may be seen.
+    /// Returns a resource; `None` if the node does not exist or may not be seen.
     fn get_optional<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
         match self.request(Method::GET, path, None)? {
             Ok(answer) => answer.parse_json().map(Some),
@@ -116,7 +116,7 @@ impl RemoteBackend {
         }
     }
 
-    /// Says why there was no answer; nothing of it holds a secret.
+    /// Converts an error of the connection. Its message holds no secret.
     fn connection_error(&self, error: &reqwest::Error) -> CommandError {
         let base = &self.base;
         if let Some(TlsFailure { problem: tls_problem, remedy }) = TlsFailure::find_in(error) {
@@ -128,10 +128,10 @@ impl RemoteBackend {
         }
         if error.is_connect() {
             return CommandError::new(format!("{base} can't be reached: {}", root_cause(error)))
-                .with_hint("is the server running, and is this its address? (--server URL)");
+                .with_hint("check that the server is running and that this is its address (--server URL)");
         }
-        CommandError::new(format!("{base} does not answer as HTTP has it: {}", root_cause(error)))
-            .with_hint("a server with certificates is asked at https://")
+        CommandError::new(format!("{base} does not answer with HTTP: {}", root_cause(error)))
+            .with_hint("a server with certificates is reached at https://")
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -151,7 +151,7 @@ impl RemoteBackend {
         self.request_success(Method::DELETE, path, None).map(drop)
     }
 
-    /// Reads a list to its end.
+    /// Reads all pages of a list.
     fn get_all_pages<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Vec<T>> {
         let mut entries = Vec::new();
         let mut next = Some(format!("{path}{}", query_string(query)));
@@ -164,18 +164,18 @@ impl RemoteBackend {
     }
 }
 
-/// A good answer.
+/// A successful response.
 struct RestResponse {
     body: Vec<u8>,
-    /// Where the next page of a list is, below the base.
+    /// Path of the next page of a list, below `/api/v1`.
     next_page: Option<String>,
 }
 
 impl RestResponse {
     fn parse_json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            CommandError::new(format!("the server's answer can't be read: {error}"))
-                .with_hint("is it of the same version?")
+            CommandError::new(format!("the server's response can't be parsed: {error}"))
+                .with_hint("check that server and command have the same version")
         })
     }
 }
@@ -207,7 +207,8 @@ impl ManagementBackend for RemoteBackend {
     }
 
     fn revoke(&self, ids: &[TokenId]) -> Result {
-        // Not looked up first: the role to revoke tokens is enough without the one to look them up.
+        // The tokens are not looked up first: the role to revoke tokens must be enough, without the one to look them
+        // up.
         match ids {
             [id] => self.delete(&format!("/tokens/{id}")),
             ids => {
@@ -327,13 +328,13 @@ fn user_path(login: &Login) -> String {
     format!("/users/{}", percent_encode(login.as_str()))
 }
 
-/// Writes a query, the `?` included.
+/// Formats a query, including the `?`.
 fn query_string(query: &[(&str, String)]) -> String {
     let pairs: Vec<_> = query.iter().map(|(name, value)| format!("{name}={}", percent_encode(value))).collect();
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-/// Percent-encodes all that could mean something in an address (RFC 3986).
+/// Percent-encodes all but unreserved characters (RFC 3986 section 2.3) and the slash.
 fn percent_encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {
@@ -356,15 +357,15 @@ fn is_json(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|value| value.ends_with("json"))
 }
 
-/// Reads a server's address.
+/// Parses the URL of a server.
 fn parse_server_url(server: &str, allow_cleartext: bool) -> Result<Url> {
     let example = "give one such as https://host:8443";
     let base: Url = server
         .parse()
-        .map_err(|_| CommandError::usage(format!("{server:?} is no address of a server")).with_hint(example))?;
+        .map_err(|_| CommandError::usage(format!("{server:?} is not the address of a server")).with_hint(example))?;
     if !base.username().is_empty() || base.password().is_some() {
-        return Err(CommandError::usage("the address of a server holds no user name or password")
-            .with_hint("leave them out, and set PATGATE_TOKEN to a token of the server's"));
+        return Err(CommandError::usage("the address of a server must not contain a user name or password")
+            .with_hint("leave them out, and set PATGATE_TOKEN to a token of the server"));
     }
     let host = base.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
@@ -372,16 +373,18 @@ fn parse_server_url(server: &str, allow_cleartext: bool) -> Result<Url> {
     match base.scheme() {
         "https" => Ok(base),
         "http" if is_loopback || allow_cleartext => Ok(base),
-        "http" => Err(CommandError::new(format!("{base} is not encrypted: anybody on the way could read the token"))
-            .with_hint("give an https:// address, or --cleartext where the way is safe")),
+        "http" => {
+            Err(CommandError::new(format!("{base} is not encrypted: anybody on the network path could read the token"))
+                .with_hint("give an https:// address, or --cleartext if the network path is safe"))
+        }
         _ => Err(CommandError::usage(format!("{base} is neither https:// nor http://")).with_hint(example)),
     }
 }
 
-/// Reads the authorities to trust.
+/// Reads the certificate authorities to trust.
 pub(in crate::cli) fn read_ca_certificates(file: &Path) -> Result<Vec<Certificate>> {
     let invalid_file = |why: String| {
-        CommandError::new(format!("the authority in {} can't be used: {why}", file.display()))
+        CommandError::new(format!("the certificate authority in {} can't be used: {why}", file.display()))
             .with_hint("--ca-file (PATGATE_CA_FILE) names a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
     };
     let pem = fs::read(file).map_err(|error| invalid_file(error.to_string()))?;
@@ -389,7 +392,7 @@ pub(in crate::cli) fn read_ca_certificates(file: &Path) -> Result<Vec<Certificat
     if found.is_empty() { Err(invalid_file("it holds no certificate".to_owned())) } else { Ok(found) }
 }
 
-/// Returns the cause at the bottom of an error.
+/// Returns the message of the innermost cause of an error.
 pub(in crate::cli) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

@@ -1,4 +1,4 @@
-//! Asks a running server whether it answers, as a container's health check does.
+//! The health check of a running server, as for a container.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -17,7 +17,7 @@ use crate::net::{self, TlsFailure};
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_RESPONSE_BYTES: u64 = 4096;
 
-/// Asks at a URL, or else at every configured door.
+/// Checks the server at a URL, or else all configured listeners.
 pub(super) fn check_health(context: &CommandContext, url: Option<&str>) -> Result {
     match url {
         Some(url) if url.starts_with("https://") => {
@@ -26,14 +26,14 @@ pub(super) fn check_health(context: &CommandContext, url: Option<&str>) -> Resul
         Some(url) => {
             let (host, path) = parse_http_url(url)?;
             let address = host.to_socket_addrs().ok().and_then(|mut found| found.next());
-            let address = address.ok_or_else(|| CommandError::new(format!("{host} can't be found")))?;
+            let address = address.ok_or_else(|| CommandError::new(format!("{host} can't be resolved")))?;
             check_http(address, &host, &path).map_err(|error| unhealthy(&host, &error))?;
         }
         None => {
             let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&context.config_sources(Vec::new()))?;
             if let Some(address) = http.map(loopback_if_unspecified) {
                 if tls.is_some() {
-                    // The certificate is that of the name that clients know, and not of this address.
+                    // The certificate names the host that clients connect to, not this address.
                     check_https(&format!("https://{address}/healthz"), &CertificateTrust::AnyCertificate)?;
                 } else {
                     check_http(address, &address.to_string(), "/healthz")
@@ -52,18 +52,18 @@ pub(super) fn check_health(context: &CommandContext, url: Option<&str>) -> Resul
     }
 }
 
-/// Which certificates are taken.
+/// The policy for server certificates.
 enum CertificateTrust {
-    /// Those of this authority and no other, or of those that the system trusts.
+    /// Certificates of the authority in this file only, or of those that the system trusts.
     Verified(Option<PathBuf>),
-    /// Any: whether the server lives is asked, and not who it is.
+    /// Any certificate: the check is for liveness, not identity.
     AnyCertificate,
 }
 
-/// Asks over TLS; an address without a path is asked at `/healthz`.
+/// Checks a server over TLS, by default at `/healthz`.
 fn check_https(url: &str, trust: &CertificateTrust) -> Result {
     let mut url: Url = url.parse().map_err(|_| {
-        CommandError::usage(format!("{url:?} is no https:// address"))
+        CommandError::usage(format!("{url:?} is not an https:// URL"))
             .with_hint("give one such as https://host:8443/healthz")
     })?;
     if url.path() == "/" {
@@ -82,7 +82,7 @@ fn check_https(url: &str, trust: &CertificateTrust) -> Result {
     let result = runtime.block_on(async { client.get(url.clone()).send().await });
     match result {
         Ok(response) if response.status() == reqwest::StatusCode::OK => Ok(()),
-        Ok(response) => Err(unhealthy(url.as_str(), &io::Error::other(format!("it says {}", response.status())))),
+        Ok(response) => Err(unhealthy(url.as_str(), &io::Error::other(format!("it answers {}", response.status())))),
         Err(error) => Err(match TlsFailure::find_in(&error) {
             Some(TlsFailure { problem, remedy }) => CommandError::new(format!("{url} {problem}")).with_hint(remedy),
             None => unhealthy(url.as_str(), &io::Error::other(root_cause(&error))),
@@ -91,7 +91,7 @@ fn check_https(url: &str, trust: &CertificateTrust) -> Result {
 }
 
 fn unhealthy(target: &str, error: &io::Error) -> CommandError {
-    CommandError::new(format!("{target} does not answer as it should: {error}")).with_hint("look at the server's log")
+    CommandError::new(format!("{target} is not healthy: {error}")).with_hint("the server's log has the details")
 }
 
 /// Splits `http://host:port/path`; the path is `/healthz` when there is none.
@@ -103,14 +103,14 @@ fn parse_http_url(url: &str) -> Result<(String, String)> {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let path = if path.is_empty() { "/healthz".to_owned() } else { format!("/{path}") };
     if host.is_empty() || url.bytes().any(|b| b.is_ascii_control() || b == b' ') {
-        return Err(CommandError::usage(format!("{url:?} is no http:// address")));
+        return Err(CommandError::usage(format!("{url:?} is not an http:// URL")));
     }
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let host = if has_port { host.to_owned() } else { format!("{host}:80") };
     Ok((host, path))
 }
 
-/// Returns where a listener is reached from this machine.
+/// Returns the address at which this machine reaches a listener.
 fn loopback_if_unspecified(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
@@ -128,7 +128,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn check_http(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     let mut stream = connect(address)?;
-    // In one piece: `write!` would send it in several.
+    // Sent in one piece: `write!` on the stream would send several segments.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
@@ -137,13 +137,13 @@ fn check_http(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     if status_line.starts_with(b"HTTP/1.1 200 ") || status_line == b"HTTP/1.1 200" {
         return Ok(());
     }
-    Err(io::Error::other(format!("it says {:?}", String::from_utf8_lossy(status_line))))
+    Err(io::Error::other(format!("it answers {:?}", String::from_utf8_lossy(status_line))))
 }
 
 fn check_ssh_banner(address: SocketAddr) -> io::Result<()> {
     let mut banner = [0; 8];
     connect(address)?.read_exact(&mut banner)?;
-    if &banner == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not speak SSH")) }
+    if &banner == b"SSH-2.0-" { Ok(()) } else { Err(io::Error::other("it does not answer with an SSH banner")) }
 }
 
 #[cfg(test)]
