@@ -45,9 +45,9 @@ pub(super) struct DoctorCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum CheckStatus {
-    Good,
-    Odd,
-    Bad,
+    Ok,
+    Warning,
+    Fail,
 }
 
 /// A check and its result.
@@ -71,7 +71,7 @@ impl DoctorCommand {
             (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
         let mut checks = vec![check_state_directory(&local.state)];
         // Opening the state directory of another user, or one that others may write to, would change it.
-        let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Bad);
+        let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Fail);
         let state_exists = is_safe_to_open && has_state(&local.state);
         // A check must not migrate the database.
         let store = state_exists.then(|| Store::open_without_migration(&local.state));
@@ -88,10 +88,10 @@ impl DoctorCommand {
         let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
         checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
         print_checks(context, &checks)?;
-        match checks.iter().filter(|check| check.status == CheckStatus::Bad).count() {
+        match checks.iter().filter(|check| check.status == CheckStatus::Fail).count() {
             0 => Ok(()),
-            failed => Err(CommandError::new(format!("{failed} of {} findings are bad", checks.len()))
-                .with_hint("they are marked BAD above, each with what to do")),
+            failed => Err(CommandError::new(format!("{failed} of {} checks failed", checks.len()))
+                .with_hint("the checks marked fail above say what to do")),
         }
     }
 }
@@ -101,13 +101,13 @@ fn print_checks(context: &CommandContext, checks: &[DoctorCheck]) -> Result {
         return output::print_json(&checks);
     }
     let label = |status| match status {
-        CheckStatus::Good => "good",
-        CheckStatus::Odd => "odd",
-        CheckStatus::Bad => "BAD",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Fail => "fail",
     };
     let rows: Vec<_> =
         checks.iter().map(|f| [f.name.to_owned(), label(f.status).to_owned(), f.detail.clone()]).collect();
-    output::print_table(["WHAT", "IS", "BECAUSE"], &rows)
+    output::print_table(["CHECK", "STATUS", "DETAIL"], &rows)
 }
 
 fn check(name: &'static str, status: CheckStatus, detail: impl Into<String>) -> DoctorCheck {
@@ -118,21 +118,25 @@ fn check_state_directory(state: &Path) -> DoctorCheck {
     let display_path = state.display();
     let name = "state directory";
     match fs::metadata(state) {
-        Err(error) => {
-            check(name, CheckStatus::Odd, format!("{display_path}: {error}; the first start of the server makes it"))
+        Err(error) => check(
+            name,
+            CheckStatus::Warning,
+            format!("{display_path}: {error}; the first start of the server creates it"),
+        ),
+        Ok(metadata) if !metadata.is_dir() => {
+            check(name, CheckStatus::Fail, format!("{display_path} is not a directory"))
         }
-        Ok(metadata) if !metadata.is_dir() => check(name, CheckStatus::Bad, format!("{display_path} is no folder")),
         Ok(metadata) => {
             let (mode, owner_uid, euid) =
                 (metadata.permissions().mode() & 0o777, metadata.uid(), rustix::process::geteuid().as_raw());
             if owner_uid != euid {
                 let detail =
                     format!("{display_path} belongs to the user id {owner_uid}: run the server and this as that user");
-                check(name, CheckStatus::Bad, detail)
+                check(name, CheckStatus::Fail, detail)
             } else if mode & 0o077 != 0 {
-                check(name, CheckStatus::Bad, format!("{display_path} has mode {mode:03o}: chmod 700 it"))
+                check(name, CheckStatus::Fail, format!("{display_path} has mode {mode:03o}: chmod 700 it"))
             } else {
-                check(name, CheckStatus::Good, format!("{display_path} is ours alone"))
+                check(name, CheckStatus::Ok, format!("{display_path} is accessible to its owner only"))
             }
         }
     }
@@ -140,35 +144,43 @@ fn check_state_directory(state: &Path) -> DoctorCheck {
 
 fn check_database(store: Option<&crate::store::Result<Store>>) -> DoctorCheck {
     match store {
-        None => check("database", CheckStatus::Odd, "there is none yet; the first start of the server makes it"),
+        None => check("database", CheckStatus::Warning, "there is none yet; the first start of the server creates it"),
         Some(Ok(store)) => match store.users(None, 1) {
-            Ok(users) if users.is_empty() => {
-                check("database", CheckStatus::Odd, "it opens and holds no user yet: patgate admin user create LOGIN")
-            }
-            Ok(_) => check("database", CheckStatus::Good, "it opens and is sound"),
-            Err(error) => check("database", CheckStatus::Bad, error.to_string()),
+            Ok(users) if users.is_empty() => check(
+                "database",
+                CheckStatus::Warning,
+                "it opens and holds no user yet: patgate admin user create LOGIN",
+            ),
+            Ok(_) => check("database", CheckStatus::Ok, "it opens and is intact"),
+            Err(error) => check("database", CheckStatus::Fail, error.to_string()),
         },
-        Some(Err(error @ StoreError::SchemaTooOld { .. })) => check("database", CheckStatus::Odd, error.to_string()),
-        Some(Err(error)) => check("database", CheckStatus::Bad, error.to_string()),
+        Some(Err(error @ StoreError::SchemaTooOld { .. })) => {
+            check("database", CheckStatus::Warning, error.to_string())
+        }
+        Some(Err(error)) => check("database", CheckStatus::Fail, error.to_string()),
     }
 }
 
 fn check_pepper(store: &Store) -> DoctorCheck {
     match SecretHasher::open(store) {
-        Ok(_) => check("pepper", CheckStatus::Good, "it is there; keep it in backups together with the database"),
-        Err(error) => check("pepper", CheckStatus::Bad, error.to_string()),
+        Ok(_) => check("pepper", CheckStatus::Ok, "it exists; keep it in backups together with the database"),
+        Err(error) => check("pepper", CheckStatus::Fail, error.to_string()),
     }
 }
 
 fn check_state_disk(store: &Store) -> DoctorCheck {
     let name = "state disk";
     match store.disk_fault() {
-        None => check(name, CheckStatus::Good, "there is room, and a reserve for revocations when there is none"),
+        None => check(
+            name,
+            CheckStatus::Ok,
+            "it has free space, and a reserve that keeps revocations possible when it is full",
+        ),
         Some(DiskFault::BallastMissing) if !store.has_been_served().unwrap_or(true) => {
-            check(name, CheckStatus::Odd, "the first start of the server makes the reserve for when it is full")
+            check(name, CheckStatus::Warning, "the first start of the server creates the reserve for a full disk")
         }
-        Some(problem @ DiskFault::BallastMissing) => check(name, CheckStatus::Odd, problem.message()),
-        Some(problem) => check(name, CheckStatus::Bad, problem.message()),
+        Some(problem @ DiskFault::BallastMissing) => check(name, CheckStatus::Warning, problem.message()),
+        Some(problem) => check(name, CheckStatus::Fail, problem.message()),
     }
 }
 
@@ -176,10 +188,10 @@ fn check_host_keys(state: &Path) -> DoctorCheck {
     let name = "SSH host keys";
     match HostKeys::open_existing(state) {
         Ok(Some(_)) => {
-            check(name, CheckStatus::Good, "they are there; keep them in backups, clients know the server by them")
+            check(name, CheckStatus::Ok, "they exist; keep them in backups, clients identify the server by them")
         }
-        Ok(None) => check(name, CheckStatus::Odd, "not all are there yet; the next start of the server makes them"),
-        Err(error) => check(name, CheckStatus::Bad, format!("{error}; {BROKEN_HOST_KEY_HINT}")),
+        Ok(None) => check(name, CheckStatus::Warning, "some are missing; the next start of the server creates them"),
+        Err(error) => check(name, CheckStatus::Fail, format!("{error}; {BROKEN_HOST_KEY_HINT}")),
     }
 }
 
@@ -192,33 +204,33 @@ fn check_secret_modes(state: &Path) -> Option<DoctorCheck> {
     };
     let mut names: Vec<_> = fs::read_dir(state).ok()?.flatten().filter_map(readable_secret).collect();
     names.sort();
-    let detail = format!("others may read {}: chmod 600 them", names.join(", "));
-    (!names.is_empty()).then(|| check("secrets", CheckStatus::Bad, detail))
+    let detail = format!("other users may read {}: chmod 600 them", names.join(", "));
+    (!names.is_empty()).then(|| check("secrets", CheckStatus::Fail, detail))
 }
 
 fn check_certificate(files: &TlsFiles) -> DoctorCheck {
     let problem = net::server_config(&files.certificate, &files.key, &[]);
     let display_path = files.certificate.display();
     match problem.and_then(|_| net::check_certificate(&files.certificate)) {
-        Ok(None) => check("certificate", CheckStatus::Good, format!("{display_path} and its key can be used")),
+        Ok(None) => check("certificate", CheckStatus::Ok, format!("{display_path} and its key can be used")),
         Ok(Some(problem)) => {
-            let detail = format!("{display_path}: {problem}: clients refuse it; give tls_cert another one");
-            check("certificate", CheckStatus::Bad, detail)
+            let detail = format!("{display_path}: {problem}: clients refuse it; set tls_cert to another one");
+            check("certificate", CheckStatus::Fail, detail)
         }
-        Err(error) => check("certificate", CheckStatus::Bad, error.to_string()),
+        Err(error) => check("certificate", CheckStatus::Fail, error.to_string()),
     }
 }
 
 fn check_served_directory(store: Option<&Store>, local: &LocalConfig) -> Vec<DoctorCheck> {
     let stored = store.and_then(|store| store.served_root().ok().flatten());
     let Some(root) = stored.or_else(|| local.root.clone()) else {
-        return vec![check("served folder", CheckStatus::Odd, "none yet: patgate serve --root DIR names it")];
+        return vec![check("served folder", CheckStatus::Warning, "none yet: patgate serve --root DIR sets it")];
     };
     let display_path = root.display();
     match fs::metadata(&root) {
-        Err(error) => vec![check("served folder", CheckStatus::Bad, format!("{display_path}: {error}"))],
+        Err(error) => vec![check("served folder", CheckStatus::Fail, format!("{display_path}: {error}"))],
         Ok(metadata) if !metadata.is_dir() => {
-            vec![check("served folder", CheckStatus::Bad, format!("{display_path} is no folder"))]
+            vec![check("served folder", CheckStatus::Fail, format!("{display_path} is not a directory"))]
         }
         Ok(metadata) => {
             let mut checks = vec![check_root_access(&root), check_birth_times(&metadata)];
@@ -235,25 +247,25 @@ fn check_root_access(root: &PathBuf) -> DoctorCheck {
     let display_path = root.display();
     let can_access = |access| rustix::fs::access(root, access).is_ok();
     if !can_access(Access::READ_OK | Access::EXEC_OK) {
-        return check("served folder", CheckStatus::Bad, format!("{display_path} can't be read by this user"));
+        return check("served folder", CheckStatus::Fail, format!("this user can't read {display_path}"));
     }
     if !can_access(Access::WRITE_OK) {
         return check(
             "served folder",
-            CheckStatus::Odd,
-            format!("{display_path} can't be written to by this user: uploads fail"),
+            CheckStatus::Warning,
+            format!("this user can't write to {display_path}: uploads fail"),
         );
     }
-    check("served folder", CheckStatus::Good, format!("{display_path} can be read and written to"))
+    check("served folder", CheckStatus::Ok, format!("this user can read and write {display_path}"))
 }
 
 /// Checks whether the served directory is the one that grants and scopes were created for.
 fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
     let name = "tree";
     match Tree::verify_root(root, store) {
-        Ok(()) => Some(check(name, CheckStatus::Good, "it is the folder that grants and scopes were made for")),
+        Ok(()) => Some(check(name, CheckStatus::Ok, "it is the folder that grants and scopes were created for")),
         Err(error @ tree::Error::TreeMismatch) => {
-            Some(check(name, CheckStatus::Bad, format!("{error}; {OTHER_TREE_HINT}")))
+            Some(check(name, CheckStatus::Fail, format!("{error}; {OTHER_TREE_HINT}")))
         }
         // Other checks of the served directory report this.
         Err(_) => None,
@@ -262,17 +274,19 @@ fn check_tree_marker(root: &Path, store: &Store) -> Option<DoctorCheck> {
 
 fn check_staging(root: &Path) -> Option<DoctorCheck> {
     let problem = Tree::reserved_directory_fault(root)?;
-    Some(check("staging", CheckStatus::Bad, format!("{} {problem}", root.join(".patgate").display())))
+    Some(check("staging", CheckStatus::Fail, format!("{} {problem}", root.join(".patgate").display())))
 }
 
 fn report_locks(supported: bool) -> DoctorCheck {
     match supported {
-        true => check("locks", CheckStatus::Good, "they work on its file system: a second server on it is refused"),
+        true => {
+            check("locks", CheckStatus::Ok, "they work on the file system: a second server on the folder is refused")
+        }
         false => check(
             "locks",
-            CheckStatus::Odd,
-            "they don't work on its file system: a second server on the folder is not noticed, so start none; what a \
-             killed server leaves in .patgate stays there",
+            CheckStatus::Warning,
+            "they don't work on the file system: a second server on the folder is not detected, so don't start one; \
+             files of a killed server stay in .patgate",
         ),
     }
 }
@@ -281,14 +295,14 @@ fn check_birth_times(root: &fs::Metadata) -> DoctorCheck {
     match root.created() {
         Ok(_) => check(
             "birth times",
-            CheckStatus::Good,
-            "the file system keeps them: a folder swapped behind patgate's back is noticed",
+            CheckStatus::Ok,
+            "the file system records them: a directory that was replaced behind patgate's back is detected",
         ),
         Err(_) => check(
             "birth times",
-            CheckStatus::Odd,
-            "the file system has none: folders are recognised by inode and path, so one swapped behind patgate's back \
-             may pass for the one before",
+            CheckStatus::Warning,
+            "the file system records none: directories are identified by inode and path, so one that was replaced \
+             behind patgate's back may not be detected",
         ),
     }
 }
@@ -297,11 +311,12 @@ fn check_birth_times(root: &fs::Metadata) -> DoctorCheck {
 fn check_openat2() -> DoctorCheck {
     let opened = rustix::fs::openat2(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH);
     match opened {
-        Ok(_) => check("kernel", CheckStatus::Good, "openat2 works"),
+        Ok(_) => check("kernel", CheckStatus::Ok, "openat2 works"),
         Err(error) => {
-            let detail =
-                format!("openat2 fails ({error}): Linux 5.6 or later is needed, and a sandbox must allow the call");
-            check("kernel", CheckStatus::Bad, detail)
+            let detail = format!(
+                "openat2 fails ({error}): Linux 5.6 or later is required, and a sandbox must allow the system call"
+            );
+            check("kernel", CheckStatus::Fail, detail)
         }
     }
 }
@@ -310,33 +325,33 @@ fn check_openat2() -> DoctorCheck {
 fn check_open_file_limit(listen_config: &ListenConfig) -> DoctorCheck {
     let allowed = rlimit::hard_open_file_limit();
     match (rlimit::limit_warning(allowed, listen_config), allowed) {
-        (Some(shortage), _) => check("open files", CheckStatus::Odd, shortage),
-        (None, Some(allowed)) => check("open files", CheckStatus::Good, format!("{allowed} are allowed from here")),
-        (None, None) => check("open files", CheckStatus::Good, "any number is allowed from here"),
+        (Some(shortage), _) => check("open files", CheckStatus::Warning, shortage),
+        (None, Some(allowed)) => check("open files", CheckStatus::Ok, format!("the limit is {allowed}")),
+        (None, None) => check("open files", CheckStatus::Ok, "there is no limit"),
     }
 }
 
 fn check_clock(now: UnixMillis, checkpoint: Option<&ClockCheckpoint>) -> DoctorCheck {
     if now.as_millis() < EARLIEST_PLAUSIBLE_MILLIS {
-        return check("clock", CheckStatus::Bad, format!("it shows {now}: tokens would live too long; set it"));
+        return check("clock", CheckStatus::Fail, format!("it shows {now}: tokens would expire too late; set it"));
     }
     let hours = |millis: u64| millis.div_ceil(3_600_000);
-    let Some(checkpoint) = checkpoint else { return check("clock", CheckStatus::Good, format!("it shows {now}")) };
+    let Some(checkpoint) = checkpoint else { return check("clock", CheckStatus::Ok, format!("it shows {now}")) };
     if let Some(last_jump) = checkpoint.jumps.last() {
         let direction = if last_jump.by_ms < 0 { "back" } else { "forward" };
         let detail = format!(
-            "it shows {now} and went {direction} by {} h: if that is wrong, set it; nothing is deleted by age for {} h of \
+            "it shows {now} and jumped {direction} by {} h: if that is wrong, set it; nothing is deleted by age for {} h of \
              running time",
             hours(last_jump.by_ms.unsigned_abs()),
             hours(last_jump.left_ms)
         );
-        return check("clock", CheckStatus::Odd, detail);
+        return check("clock", CheckStatus::Warning, detail);
     }
     if now.saturating_add(CLOCK_TOLERANCE) < checkpoint.wall_time {
-        let detail = format!("it shows {now}, and the server saw it show {} already: set it", checkpoint.wall_time);
-        return check("clock", CheckStatus::Odd, detail);
+        let detail = format!("it shows {now}, but the server has seen it at {}: set it", checkpoint.wall_time);
+        return check("clock", CheckStatus::Warning, detail);
     }
-    check("clock", CheckStatus::Good, format!("it shows {now}"))
+    check("clock", CheckStatus::Ok, format!("it shows {now}"))
 }
 
 #[cfg(test)]
@@ -348,15 +363,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("mode");
         set(0o755);
-        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Bad);
+        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Fail);
         set(0o700);
-        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Good);
-        assert_eq!(check_state_directory(&folder.path().join("none")).status, CheckStatus::Odd);
+        assert_eq!(check_state_directory(folder.path()).status, CheckStatus::Ok);
+        assert_eq!(check_state_directory(&folder.path().join("none")).status, CheckStatus::Warning);
     }
 
     #[test]
     fn clock_before_2026_fails() {
-        assert_eq!(check_clock(UnixMillis::from_millis(0), None).status, CheckStatus::Bad);
-        assert_eq!(check_clock(UnixMillis::from_millis(EARLIEST_PLAUSIBLE_MILLIS), None).status, CheckStatus::Good);
+        assert_eq!(check_clock(UnixMillis::from_millis(0), None).status, CheckStatus::Fail);
+        assert_eq!(check_clock(UnixMillis::from_millis(EARLIEST_PLAUSIBLE_MILLIS), None).status, CheckStatus::Ok);
     }
 }

@@ -49,10 +49,10 @@ fn read_only_commands_do_not_create_a_state_directory() {
 fn doctor_reports_open_state_directory_and_missing_pepper() {
     let site = CliFixture::with_alice();
     site.run_ok("admin user token -u alice -q");
-    assert!(!site.run_ok("doctor").contains("BAD"));
+    assert!(!site.run_ok("doctor").contains("  fail  "));
     fs::remove_file(site.state().join("pepper")).expect("removed");
     let CommandOutput { code, stdout: out, stderr: err } = site.run("doctor");
-    assert!(code == 1 && out.contains("pepper") && out.contains("BAD") && err.contains("hint: "), "{out}{err}");
+    assert!(code == 1 && out.contains("pepper") && out.contains("  fail  ") && err.contains("hint: "), "{out}{err}");
     let refused = site.run("admin user token -u alice");
     assert!(refused.code == 1 && refused.stderr.contains("the pepper"), "{}", refused.stderr);
 }
@@ -68,20 +68,20 @@ fn doctor_checks_modes_of_secrets_and_the_certificate() {
         let mut words = found[what.len().min(found.len())..].split_whitespace();
         assert!(words.next() == Some(verdict) && found.contains(part), "{line}: {out}{}", site.state().display());
     };
-    says("doctor", "SSH host keys", "odd", "next start");
+    says("doctor", "SSH host keys", "warning", "next start");
     assert!(empty.run_ok("doctor").contains("holds no user yet"));
     for name in ["ssh_host_ed25519_key", "ssh_host_ecdsa_key", "ssh_host_rsa_key"] {
         fs::write(site.state().join(name), "bad").expect("written");
         fs::set_permissions(site.state().join(name), fs::Permissions::from_mode(0o600)).expect("mode");
     }
-    says("doctor", "SSH host keys", "BAD", "or remove it");
+    says("doctor", "SSH host keys", "fail", "or remove it");
     fs::set_permissions(site.state().join("ssh_host_rsa_key"), fs::Permissions::from_mode(0o640)).expect("mode");
-    says("doctor", "secrets", "BAD", "ssh_host_rsa_key: chmod 600");
+    says("doctor", "secrets", "fail", "ssh_host_rsa_key: chmod 600");
     let (cert, key) = (site.root().join("cert.pem"), site.root().join("key.pem"));
     fs::write(&cert, "no certificate").expect("written");
     let config = site.folder.path().join("patgate.toml");
     fs::write(&config, format!("tls_cert = {cert:?}\ntls_key = {key:?}\n")).expect("written");
-    says(&format!("doctor --config {}", config.display()), "certificate", "BAD", "holds no certificate");
+    says(&format!("doctor --config {}", config.display()), "certificate", "fail", "holds no certificate");
 }
 
 #[test]

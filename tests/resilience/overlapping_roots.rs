@@ -102,8 +102,8 @@ async fn doctor_reports_tree_and_lock_support() {
         String::from_utf8(output.stdout).expect("text")
     };
     let found = look();
-    assert!(found.contains("a second server on it is refused"), "{found}");
-    assert!(found.contains("it is the folder that grants and scopes were made for"), "{found}");
+    assert!(found.contains("a second server on the folder is refused"), "{found}");
+    assert!(found.contains("it is the folder that grants and scopes were created for"), "{found}");
     server.stop();
     std::fs::remove_dir_all(folder.join("above/files")).expect("removed");
     std::fs::create_dir(folder.join("above/files")).expect("a folder");
