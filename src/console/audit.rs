@@ -186,6 +186,7 @@ impl ChartSource {
     /// Returns the chart of uses and refusals of all users.
     fn usage_chart(&self) -> Result<AuditChart> {
         let flushed = self.tokens.usage_counts(&self.principal, self.span.start(self.now))?;
+        // Usage counters are written with a delay; without those in memory the current bar would lag behind.
         let counts = flushed.into_iter().chain(self.auth.unflushed_counts());
         let occurrences = counts.map(|count| (count.hour, usage_series_index(&count), count.count));
         Ok(AuditChart::new(
@@ -220,6 +221,7 @@ pub(super) async fn show(caller: ConsoleCaller, Query(params): Query<AuditQuery>
     let source = ChartSource { tokens, principal: caller.principal(), auth, span, now };
     run_with_permit(caller.light_permit(), move || {
         let cursor = params.before.map_or(EventCursor::Latest, EventCursor::Before);
+        // One more than is shown tells whether there is a next page.
         let mut events = source.tokens.events(&source.principal, &filter, cursor, EVENTS_PER_PAGE + 1)?;
         let has_more = events.len() > EVENTS_PER_PAGE;
         events.truncate(EVENTS_PER_PAGE);

@@ -73,13 +73,16 @@ impl BrowserSessions {
             closed: CancellationToken::new(),
         });
         let cookie_hash = hash_cookie(&cookie);
+        // Eviction, check and insertion happen under one lock, so that concurrent sign-ins can't exceed the limits.
         let mut open = self.sessions.lock();
+        // A user at the limit replaces a session of its own, and so never takes a slot from others.
         evict_oldest_of_user(&mut open, &browser_session);
         if open.len() >= MAX_SESSIONS {
             return Ok(Err(TooManyBrowserSessions));
         }
         open.insert(cookie_hash, browser_session.clone());
         drop(open);
+        // Without this task the table would keep sessions that no request ever asks for again.
         tokio::spawn(self.clone().remove_when_closed(cookie_hash, browser_session));
         Ok(Ok(cookie))
     }
@@ -88,6 +91,7 @@ impl BrowserSessions {
     pub(super) fn find(&self, cookie: &str) -> Option<Arc<BrowserSession>> {
         let browser_session = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
         let now = self.clock.now();
+        // The task that removes the entry may not have run yet.
         if browser_session.closed.is_cancelled() || browser_session.expires_at() <= now {
             return None;
         }
@@ -101,6 +105,7 @@ impl BrowserSessions {
             tokio::select! {
                 () = browser_session.session.closed() => break,
                 () = browser_session.closed.cancelled() => break,
+                // Requests have moved the idle timeout meanwhile: sleep again unless it has really passed.
                 () = self.clock.sleep_until(browser_session.expires_at()) => {
                     if browser_session.expires_at() <= self.clock.now() {
                         break;
@@ -131,6 +136,7 @@ impl BrowserSession {
 
     /// Records the id of a submitted form; returns `None` if the form was submitted before.
     pub(super) fn start_submission(self: &Arc<Self>, form_id: &str) -> Option<FormSubmission> {
+        // The id comes back from the client, so its length is bounded before it is stored.
         let form_id: String = form_id.chars().take(64).collect();
         let mut submitted = self.submitted_forms.lock();
         if submitted.contains(&form_id) {
@@ -172,6 +178,7 @@ impl FormSubmission {
 
 impl Drop for FormSubmission {
     fn drop(&mut self) {
+        // The handler failed or was cancelled before anything was created: the user may submit the same form again.
         if !self.accepted {
             self.browser_session.submitted_forms.lock().retain(|submitted| *submitted != self.form_id);
         }

@@ -69,16 +69,21 @@ pub(super) async fn get(uri: Uri, Query(params): Query<ContentQuery>, caller: Co
     let view = caller.view();
     let session = caller.session().clone();
     let name = path.name().ok_or(ConsoleError::NotFound)?;
+    // The first block is read before headers are sent, so that an unreadable file is an error page and not an empty
+    // download.
     let (content, first) = run_blocking(move || FileContent::open(&view, &path)).await?;
     let preview = preview_kind(name.as_bytes());
     let is_inline = preview != PreviewKind::Other && params.download.is_none();
     let content_type = match preview {
+        // SVG images may contain scripts; the sandbox policy below keeps them from running.
         PreviewKind::Image if is_inline => media_type(name.as_bytes()),
+        // HTML, too, is shown as its source and never rendered.
         PreviewKind::Text if is_inline => "text/plain; charset=utf-8",
         PreviewKind::Image | PreviewKind::Text | PreviewKind::Other => "application/octet-stream",
     };
     let disposition_type = if is_inline { "inline" } else { "attachment" };
     let disposition =
+        // RFC 6266 section 4.3 and RFC 8187; a slash, which the encoder leaves, is not allowed in that parameter.
         format!("{disposition_type}; filename*=UTF-8''{}", paths::encode_query(name.as_bytes()).replace('/', "%2F"));
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -87,6 +92,7 @@ pub(super) async fn get(uri: Uri, Query(params): Query<ContentQuery>, caller: Co
     headers
         .insert(header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).map_err(|_| ConsoleError::Internal)?);
     let mut response = (headers, Body::new(streamed_body(&session, first, content))).into_response();
+    // Lets the connection abort the transfer when the session ends.
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
@@ -116,6 +122,8 @@ impl FileContent {
         }
         let mut buffer = vec![0; length];
         let count = self.reader.read_at(&mut buffer, self.offset)?;
+        // The file has shrunk. Content-Length has been sent, so the transfer has to fail: padding would be silent
+        // corruption.
         if count < length {
             return Err(tree::Error::Filesystem(std::io::ErrorKind::UnexpectedEof.into()));
         }

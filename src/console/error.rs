@@ -93,6 +93,7 @@ impl ConsoleError {
     /// Returns the message for the user. Details of internal errors are for the log only.
     pub(super) fn public_message(&self) -> String {
         match self {
+            // First, for all variants: internal errors name host paths and SQL, which are for the log only.
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
                 "Internal server error. The server’s log has the details.".to_owned()
             }
@@ -131,6 +132,8 @@ impl ConsoleError {
 
 fn tree_error_status(error: &tree::Error) -> StatusCode {
     match error {
+        // This match and that of token errors list every variant, so that a new error does not compile without a
+        // status.
         tree::Error::Absent | tree::Error::NoParent => StatusCode::NOT_FOUND,
         tree::Error::Forbidden => StatusCode::FORBIDDEN,
         tree::Error::AlreadyExists

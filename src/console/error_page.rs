@@ -54,11 +54,14 @@ impl ErrorMessage {
 
 impl IntoResponse for ConsoleError {
     fn into_response(self) -> Response {
+        // Only a GET carries `next`; a form whose session has ended gets an error page instead of a redirect that loses
+        // its content.
         if let ConsoleError::NotSignedIn { next: Some(next) } = &self {
             let path = next.path_and_query().map_or("", |path| path.as_str());
             return Redirect::to(&format!("/console/sign-in?next={}", paths::encode_query(path.as_bytes())))
                 .into_response();
         }
+        // The page reloads `next` from our own origin, upon which the browser sends the `SameSite=Strict` cookie.
         if let ConsoleError::CrossSiteLink { next } = &self {
             let next = next.path_and_query().map_or("/console/", |path| path.as_str()).to_owned();
             return render_page(StatusCode::OK, &CrossSiteLinkPage { assets: &ASSET_URLS, next })
@@ -74,6 +77,7 @@ impl IntoResponse for ConsoleError {
         {
             set_retry_after(response.headers_mut(), tree::OUTAGE_RETRY_AFTER);
         }
+        // A user may have typed a token into a wrong field, and messages quote invalid values.
         let text = redact_tokens_in_text(&self.public_message()).into_owned();
         response.extensions_mut().insert(ErrorMessage { title: self.title(), text });
         response

@@ -150,6 +150,7 @@ fn directory_page(
 fn entry_row(parent: &TreePath, entry: &Entry, writable: bool, now: UnixMillis) -> Option<DirectoryEntryRow> {
     let name = entry.valid_name()?;
     let url_path = paths::encode(&parent.child(&name));
+    // A directory that is only on the way to a permitted one has constant metadata: its time would be meaningless.
     let is_accessible = entry.permission != Permission::NONE;
     Some(DirectoryEntryRow {
         name: name.to_string(),
@@ -200,6 +201,7 @@ fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(O
     let count = reader.read_at(&mut buffer, 0)?;
     buffer.truncate(count);
     let truncated = reader.entry().size > count as u64;
+    // NUL bytes mark binary content, whatever the name says.
     if buffer.contains(&0) {
         return Ok((None, false));
     }
@@ -209,6 +211,7 @@ fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(O
         Err(error) if truncated && buffer.len() - error.valid_up_to() < 4 => {
             String::from_utf8_lossy(&buffer[..error.valid_up_to()]).into_owned()
         }
+        // By its name it is text, so it is in another encoding: replacement characters are better than no preview.
         Err(_) if preview == PreviewKind::Text => String::from_utf8_lossy(&buffer).into_owned(),
         Err(_) => return Ok((None, false)),
     };

@@ -128,10 +128,12 @@ impl FromRequestParts<Arc<ConsoleState>> for ConsoleCaller {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<Self> {
         let source = request_origin(parts)?;
         let not_signed_in = || match (parts.method == Method::GET).then(|| parts.uri.clone()) {
+            // Only a GET can be repeated after sign-in or from our own page; the content of a form would be lost.
             Some(next) if is_cross_site_link(&parts.headers) => ConsoleError::CrossSiteLink { next },
             next => ConsoleError::NotSignedIn { next },
         };
         let browser_session = find_browser_session(state, source, &parts.headers).await?.ok_or_else(not_signed_in)?;
+        // The connection counts against its user from here on, and no longer as unauthenticated.
         ConnectionHandle::notify_authenticated(&parts.extensions, browser_session.session())?;
         browser_session.session().record_use();
         Ok(Self {
@@ -147,6 +149,7 @@ impl FromRequestParts<Arc<ConsoleState>> for ScriptRequest {
     type Rejection = ConsoleError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ConsoleState>) -> Result<Self> {
+        // Checked first, so that a forged request touches no session.
         require_same_origin(&parts.extensions, &parts.headers)?;
         let caller = ConsoleCaller::from_request_parts(parts, state).await?;
         let csrf_token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -160,6 +163,7 @@ impl FromRequest<Arc<ConsoleState>> for SubmittedForm {
     async fn from_request(request: Request, state: &Arc<ConsoleState>) -> Result<Self> {
         require_same_origin(request.extensions(), request.headers())?;
         let (mut parts, body) = request.into_parts();
+        // Before the body is read: an unauthenticated client can't make the server buffer a form.
         let caller = ConsoleCaller::from_request_parts(&mut parts, state).await?;
         let fields = read_form(Request::from_parts(parts, body)).await?;
         if caller.browser_session.is_csrf_token(fields.text("csrf").unwrap_or_default()) {
@@ -225,6 +229,8 @@ pub(super) async fn find_browser_session(
     match run_with_permit(async move { permit_session.revoking_turn().await }, move || Ok(session.revalidate())).await {
         Ok(Ok(_)) => Ok(Some(browser_session)),
         Err(ConsoleError::TooMuchWork(error)) => Err(error.into()),
+        // The token was revoked or has expired, or the store can't tell: fail closed, and end the browser session with
+        // it.
         Ok(Err(_)) | Err(_) => {
             browser_session.close();
             Ok(None)
@@ -254,6 +260,7 @@ pub(super) fn public_address(extensions: &Extensions) -> PublicAddress {
 fn session_cookie(headers: &HeaderMap, encrypted: bool) -> Option<&str> {
     let (name, _) = session_cookie_name(encrypted);
     let cookie_headers = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    // HTTP/2 clients may split cookies over several header fields (RFC 9113 section 8.2.3).
     cookie_headers.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 

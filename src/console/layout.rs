@@ -75,6 +75,8 @@ impl PageFrame {
     ) -> Self {
         let session = browser_session.session();
         let has_role = |role: Role| session.roles().is_ok_and(|roles| roles.includes(role));
+        // Hides links that would lead to a refusal; the pages themselves are authorized by `tokens` whatever is shown
+        // here.
         let sections_by_role = [
             (ConsoleSection::Users, Role::ManageUsers),
             (ConsoleSection::Policy, Role::ManagePolicy),

@@ -59,6 +59,8 @@ pub(super) async fn sign_in_form(Query(params): Query<SignInQuery>, request: Req
 
 /// Authenticates user name and token, and opens a browser session.
 pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
+    // Otherwise another site could sign a browser in as the attacker, who would then see what the victim uploads (login
+    // CSRF).
     guard::require_same_origin(request.extensions(), request.headers())?;
     let (parts, body) = request.into_parts();
     let source = guard::request_origin(&parts)?;
@@ -79,12 +81,14 @@ pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Req
             },
         )
     };
+    // The token was sent already, but answering as usual would teach users to send it in cleartext.
     if !source.is_confidential() {
         return retry_page(StatusCode::FORBIDDEN, UNENCRYPTED_CONNECTION_MESSAGE.to_owned(), false);
     }
     let token = Zeroizing::new(fields.text("token").unwrap_or_default().as_bytes().to_vec());
     let session = match state.auth.authenticate(Credential { login: Some(login.clone()), token }, peer).await {
         Ok(session) => session,
+        // Not an error of what was typed: an error page instead of the form.
         Err(AuthError::Store(error)) => return Err(error.into()),
         Err(refusal) => {
             let refusal = ConsoleError::Authentication(refusal);
@@ -93,6 +97,7 @@ pub(super) async fn sign_in(State(state): State<Arc<ConsoleState>>, request: Req
     };
     ConnectionHandle::notify_authenticated(&extensions, &session)?;
     session.record_use();
+    // Every sign-in gets a new cookie, so that a cookie planted before is worth nothing (session fixation).
     let Ok(cookie) = state.browser_sessions.open(session.clone())? else { return Err(AuthError::Busy.into()) };
     let mut response = Redirect::to(&next).into_response();
     response.headers_mut().insert(header::SET_COOKIE, set_cookie_header(&cookie, source.encrypted)?);
@@ -120,6 +125,8 @@ fn set_cookie_header(value: &str, encrypted: bool) -> Result<HeaderValue> {
 /// Returns `next` if it is a URL of this console, else the first page: no open redirect.
 fn local_redirect_target(next: &str) -> String {
     let local_uri = next.parse::<Uri>().ok().filter(|uri| uri.authority().is_none() && next.starts_with("/console/"));
+    // Browsers treat a backslash as a slash and resolve dot segments, also encoded ones, and so could leave the
+    // console.
     let safe_uri = local_uri.filter(|uri| !uri.path().contains('\\') && !uri.path().split('/').any(is_dot_segment));
     safe_uri.map_or_else(|| "/console/".to_owned(), |uri| uri.to_string())
 }

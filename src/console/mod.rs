@@ -85,9 +85,12 @@ impl Console {
     /// Answers one request. `source` is the peer of the connection.
     pub async fn handle(&self, mut request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         request.extensions_mut().insert(source);
+        // The router consumes the request; the frame of an error page needs the cookie once more.
         let headers = request.headers().clone();
         // The router's error type is infallible.
         let Ok(mut response) = self.router.clone().call(request).await;
+        // Errors become pages here and not in their handlers, because a refused extractor has no caller whose frame it
+        // could use.
         if let Some(message) = response.extensions_mut().remove::<ErrorMessage>() {
             let browser_session = guard::find_browser_session(&self.state, source, &headers).await;
             let frame = browser_session
@@ -130,6 +133,7 @@ fn router() -> Router<Arc<ConsoleState>> {
         .route("/console/tokens/{id}/rotate", get(tokens::confirm_rotate).post(tokens::rotate))
         .route("/console/tokens/{id}/revoke", get(tokens::confirm_revoke).post(tokens::revoke))
         .route("/console/revoke-all/{owner}", get(tokens::confirm_revoke_all).post(tokens::revoke_all))
+        // Labels may change, paths may not: they are in bookmarks. This section was once called people.
         .route("/console/people", get(users::list))
         .route("/console/people/new", get(users::create_form).post(users::create))
         .route("/console/people/{login}", get(users::show))
@@ -142,6 +146,7 @@ fn router() -> Router<Arc<ConsoleState>> {
         .route("/console/sessions/end", post(sessions::close))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::not_found)
+        // Bounds what the form extractor buffers. Uploads take the raw body, which is streamed and has no limit here.
         .layer(DefaultBodyLimit::max(FORM_BYTES))
 }
 
@@ -157,6 +162,7 @@ fn set_security_headers(headers: &mut HeaderMap) {
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ];
     for (name, value) in defaults {
+        // Headers that a handler has set take precedence: stored files bring a stricter policy, assets may be cached.
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }

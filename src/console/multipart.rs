@@ -90,6 +90,7 @@ impl MultipartForm {
         let mut text = Vec::new();
         while let Some(chunk) = self.read_chunk().await? {
             text.extend_from_slice(&chunk);
+            // Checked for each chunk: the sender decides how long the field is.
             if text.len() > max_bytes {
                 return Err(malformed_form());
             }
@@ -185,6 +186,7 @@ impl MultipartParser {
     }
 
     fn push(&mut self, chunk: &[u8]) {
+        // An epilogue is ignored (RFC 2046 section 5.1.1), and must not fill the buffer.
         if self.state != MultipartParserState::Finished {
             self.buffer.extend_from_slice(chunk);
         }
@@ -213,6 +215,7 @@ impl MultipartParser {
                 None
             }
             None => {
+                // The preamble is discarded, but for bytes that may be the start of the first delimiter.
                 let _ = self.buffer.split_to(self.len_before_delimiter());
                 Some(MultipartEvent::NeedsInput)
             }
@@ -233,6 +236,8 @@ impl MultipartParser {
 
     fn parse_headers(&mut self) -> Result<Option<MultipartEvent>> {
         match memmem::find(&self.buffer, b"\r\n\r\n") {
+            // The bound holds for headers that arrive at once as well as for those that trickle in, so that both are
+            // refused alike.
             Some(end) if end <= PART_HEADER_BYTES => {
                 let headers = self.buffer.split_to(end + 4);
                 self.state = MultipartParserState::Content;
@@ -251,6 +256,7 @@ impl MultipartParser {
                 MultipartEvent::PartEnd
             }
             Some(index) => MultipartEvent::Chunk(self.buffer.split_to(index).freeze()),
+            // Passed on at once, but for a tail that may turn out to be the start of a delimiter.
             None if self.len_before_delimiter() > 0 => {
                 MultipartEvent::Chunk(self.buffer.split_to(self.len_before_delimiter()).freeze())
             }

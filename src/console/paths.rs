@@ -27,8 +27,10 @@ pub(super) fn decode(text: &str) -> Result<TreePath> {
     let mut path = TreePath::root();
     for part in text.split('/').filter(|part| !part.is_empty()) {
         let bytes: Vec<u8> = percent_decode(part.as_bytes()).collect();
+        // Checked after decoding, so that `%2e%2e`, `%2f` and NUL are refused like their plain forms.
         path = path.child(&EntryName::new(&bytes).map_err(|_| ConsoleError::NotFound)?);
     }
+    // The segments are valid by themselves; this checks the length of the whole path.
     TreePath::parse(path.as_bytes()).map_err(|_| ConsoleError::NotFound)
 }
 

@@ -68,6 +68,7 @@ pub(super) async fn list(caller: ConsoleCaller) -> Result<Response> {
 /// Closes one session, or all sessions of a token.
 pub(super) async fn close(submitted: SubmittedForm) -> Result<Response> {
     let token: TokenId = submitted.fields.parse("token")?.ok_or(ConsoleError::NotFound)?;
+    // Without a number all sessions of the token are closed.
     let number = submitted.fields.parse("number")?;
     let (state, principal) = (submitted.caller.state.clone(), submitted.caller.principal());
     run_with_permit(submitted.caller.revocation_permit(), move || {

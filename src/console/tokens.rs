@@ -336,6 +336,7 @@ pub(super) async fn list(caller: ConsoleCaller, Query(params): Query<TokenListQu
         let page_url = |name: &str, id: &str| format!("{address}{name}={id}");
         let (first, last) = (rows.first().map(|row| &row.id), rows.last().map(|row| &row.id));
         let has_more = found.next.is_some();
+        // A page that was reached backwards surely has a next one, and one that was reached forwards a previous one.
         let (previous_page, next_page) = match (query.before, query.after) {
             (Some(_), _) => (first.filter(|_| has_more), last),
             (None, Some(_)) => (first, last.filter(|_| has_more)),

@@ -83,6 +83,8 @@ pub(super) async fn put(
     uri: Uri,
     Query(params): Query<UploadQuery>,
     headers: HeaderMap,
+    // A `Result`, so that this handler owns the body when the caller is refused: a failed extractor drops it unread,
+    // and a browser then reports a reset connection instead of the error page.
     caller: Result<ScriptRequest>,
     mut body: Body,
 ) -> Result<StatusCode> {
@@ -97,6 +99,7 @@ pub(super) async fn put(
 
 /// Receives the files of a form, whose first field is the CSRF token.
 pub(super) async fn post(uri: Uri, State(state): State<Arc<ConsoleState>>, request: Request) -> Result<Response> {
+    // The body is kept until the end for the same reason as in `put`.
     let (mut parts, body) = request.into_parts();
     let (caller, boundary) = authenticate_form(&mut parts, &state).await?;
     receive_form(&caller, &uri, &mut MultipartForm::new(&boundary, body)).await
@@ -110,6 +113,7 @@ async fn authenticate_form(parts: &mut Parts, state: &Arc<ConsoleState>) -> Resu
 }
 
 async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartForm) -> Result<Response> {
+    // The CSRF token must precede all files, so that nothing of a forged request is written.
     let first = form.next_part().await?.filter(|part| part.field_name == "csrf").ok_or(ConsoleError::CrossSite)?;
     if first.file_name.is_some() || !caller.browser_session.is_csrf_token(&form.read_text(FIELD_VALUE_BYTES).await?) {
         return Err(ConsoleError::CrossSite);
@@ -136,6 +140,7 @@ async fn receive_files(
     let (mut rows, mut status, mut replace) = (Vec::new(), None, false);
     while let Some(MultipartPart { field_name, file_name }) = form.next_part().await? {
         match file_name {
+            // Applies to the files that follow it: the form sends the checkbox first.
             None if field_name == "replace" => replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
             Some(file_name) if field_name == "file" && !file_name.is_empty() => {
                 if rows.len() == MAX_FILES_PER_FORM {
@@ -173,6 +178,7 @@ async fn receive_file(caller: &ConsoleCaller, target: UploadTarget, source: &mut
         let view = view.clone();
         run_blocking(move || {
             let path = view.existing_spelling(&TreePath::root(), &path);
+            // No work permit is held: bodies arrive as slowly as clients like, and would block other work of the user.
             let upload = with_overwrite_check(&view, &path, replace, |conditions| {
                 view.stage(&path, content_length, conditions)
             })?;
@@ -198,6 +204,8 @@ fn with_overwrite_check<T>(
         Ok(_) if !replace => Err(tree::Error::AlreadyExists),
         _ => Ok(()),
     };
+    // Checked here for an early refusal, and by `evaluate` again under the lock of the name at the commit: another
+    // client may have created the file while this one was received.
     check_overwrite()?;
     operation(&WriteConditions { lock_tokens: &[], evaluate: &check_overwrite })
 }
@@ -233,6 +241,7 @@ async fn write_content(
             Ok(upload)
         })
         .await?;
+        // A block transferred is a use, so that the sliding window of the token does not run out during a long upload.
         caller.session().record_use();
         written += block_length;
         if is_last {

@@ -120,6 +120,7 @@ impl AuditChart {
         let mut counts = vec![vec![0u64; series.len()]; bar_count];
         for (at, series_index, count) in occurrences.filter(|(at, ..)| *at >= start) {
             let bar_index = at.saturating_duration_since(start).as_millis() / span.bar_duration().as_millis().max(1);
+            // An event may lie in the future after a clock has been set back: it counts in the last bar.
             let bar_index = usize::try_from(bar_index).unwrap_or(usize::MAX).min(bar_count - 1);
             if let Some(cell) = counts[bar_index].get_mut(series_index) {
                 *cell = cell.saturating_add(count);
@@ -157,6 +158,7 @@ impl ChartPanel {
         let max = sums.iter().copied().max().unwrap_or(0);
         let bar = |(bar_index, sum): (usize, &u64)| {
             let height = u128::from(*sum) * u128::from(CHART_HEIGHT);
+            // Rounded up, so that a single event stays visible beside a million.
             let height = u64::try_from(height.div_ceil(u128::from(max.max(1)))).unwrap_or(CHART_HEIGHT);
             ChartBar {
                 x: bar_index as u64 * BAR_PITCH + BAR_GAP / 2,

@@ -40,6 +40,7 @@ pub(in super::super) async fn create_directory(uri: Uri, submitted: SubmittedFor
     let path = directory.child(&parse_name(submitted.fields.text("name").unwrap_or_default())?);
     let view = submitted.caller.view();
     let path = run_with_permit(submitted.caller.light_permit(), move || {
+        // A name that exists in another Unicode normalization (macOS sends NFD) is that entry, and not a second one.
         let path = view.existing_spelling(&TreePath::root(), &path);
         view.create_directory(&path, &AttributeChanges::default(), &WriteConditions::none())?;
         Ok(path)
@@ -80,6 +81,8 @@ pub(in super::super) async fn rename(uri: Uri, submitted: SubmittedForm) -> Resu
     let view = submitted.caller.view();
     let parent_url = parent_url(&source);
     if source != destination {
+        // A new name that differs from the old one only in Unicode normalization must change the spelling, and is no
+        // conflict.
         run_on_tree(view, move |view| {
             let destination =
                 tree::move_destination(&source, view.existing_spelling(&TreePath::root(), &destination), &destination);

@@ -75,8 +75,10 @@ impl EntryPage {
                     entries_by_key.insert(key, entry);
                 }
             }
+            // One entry too many tells that there is a further page; the one farthest from the cursor goes.
             if entries_by_key.len() > page_size {
                 match start {
+                    // Backwards, the page consists of the last entries before the cursor.
                     PageStart::Before(_) => (has_previous, _) = (true, entries_by_key.pop_first()),
                     PageStart::Beginning | PageStart::After(_) => (has_next, _) = (true, entries_by_key.pop_last()),
                 }

@@ -131,6 +131,8 @@ pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Respons
         Err(error) => Err(error),
         Ok(request) => {
             let form_id = fields.text("once").unwrap_or_default();
+            // A form that is submitted twice (double click, reload, back button) must not create a second token that
+            // nobody knows of.
             let mut submission =
                 caller.browser_session.start_submission(form_id).ok_or(ConsoleError::AlreadySubmitted)?;
             let result = caller.state.tokens.issue_queued(caller.principal(), request, || submission.accept()).await;
@@ -139,6 +141,7 @@ pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Respons
     };
     match result {
         Ok(issued) => created::secret_page(&caller, &issued.text, &issued.record, created::SecretReason::Created),
+        // Any other error shows the form again, with what was typed and a new form id.
         Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(error),
         Err(error) => {
             let scope_lines = ScopeLine::from_fields(&fields);

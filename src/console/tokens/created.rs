@@ -45,6 +45,7 @@ pub(super) fn secret_page(
     record: &TokenRecord,
     reason: SecretReason,
 ) -> Result<Response> {
+    // Our copy is wiped on drop; the rendered page, which holds the secret as well, is sent with `no-store`.
     let secret = Zeroizing::new(text.reveal().to_string());
     let code = QrCode::new(secret.as_bytes()).map_err(|_| ConsoleError::Internal)?;
     let code = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(true).build();
@@ -65,6 +66,7 @@ pub(super) fn secret_page(
 pub(super) fn client_guides(caller: &ConsoleCaller, login: &Login, record: &TokenRecord) -> Vec<ClientGuide> {
     let scheme = if caller.is_encrypted { "https" } else { "http" };
     let path = match record.scopes.as_deref() {
+        // With a single scope, clients start at its node instead of walking down from the root.
         Some([only]) => format!("/node/{}/", only.scope.node),
         Some(_) | None => "/dav/".to_owned(),
     };

@@ -51,6 +51,8 @@ impl EditTokenPage {
             token: TokenDetails::new(record, caller.session().token(), &caller.state.auth),
             name: fields.text("name").unwrap_or(&record.name).to_owned(),
             description: fields.text("description").unwrap_or(&record.description).to_owned(),
+            // Sent along with the form, so that a change that somebody else made meanwhile is reported and not
+            // overwritten.
             version: record.version,
             scope_lines,
             roles: record.roles.iter().map(|role| (role.as_str(), is_kept(role))).collect(),

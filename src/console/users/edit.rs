@@ -130,6 +130,7 @@ pub(in super::super) async fn update(
     .await
     {
         Ok(()) => Ok(redirect_to_user(&login)),
+        // These errors leave no user to show the form of.
         Err(ConsoleError::NotFound) => Err(ConsoleError::NotFound),
         Err(ConsoleError::Tokens(error @ (Error::UnknownUser(_) | Error::SessionEnded))) => Err(error.into()),
         Err(error) if error.status().is_server_error() => Err(error),
