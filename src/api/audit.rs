@@ -59,6 +59,7 @@ pub(super) async fn list(
     QueryParams(params): QueryParams<ListEventsQuery>,
 ) -> Result<PageResponse<EventResponse>> {
     let limit = pagination::page_limit(params.limit)?;
+    // Ids are signed 64-bit integers in the store, which a larger number does not fit into.
     if params.cursor.max(params.after).is_some_and(|number| i64::try_from(number).is_err()) {
         return Err(Error::InvalidValue("cursor and after are at most 9223372036854775807".to_owned()));
     }
@@ -74,6 +75,7 @@ pub(super) async fn list(
         kind: params.event.map(|event| event.0),
     };
     let permit = caller.light_permit();
+    // One more than is shown tells whether there is a next page.
     let read_events =
         move |state: &ApiState| Ok(state.tokens.events(&caller.principal(), &filter, cursor, limit + 1)?);
     let mut page =

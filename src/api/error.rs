@@ -122,6 +122,7 @@ impl ProblemDetails {
             kind: format!("{PROBLEM_TYPE_PREFIX}{name}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
+            // A client may have put a token into a wrong field, and messages quote invalid values.
             detail: redact_tokens_in_text(&detail).into_owned(),
             user: None,
             role: None,
@@ -171,6 +172,7 @@ impl Error {
             Self::Authentication(AuthError::TooManyConnections) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")
             }
+            // The type is that of a 429, so that clients can still tell why.
             Self::VerifyThrottled(_) => (StatusCode::UNAUTHORIZED, "throttled"),
             Self::Tokens(error) => classify_token_error(error),
             Self::Tree(error) => classify_tree_error(error),
@@ -192,6 +194,7 @@ impl Error {
 
     /// Returns the message for the caller. Details of the host and the store are for the log only.
     fn public_detail(&self, status: StatusCode) -> String {
+        // Host paths and SQL in the message are for the log only.
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a REST request failed");
             return Self::Internal.to_string();
@@ -295,6 +298,7 @@ fn classify_tree_error(error: &tree::Error) -> (StatusCode, &'static str) {
         tree::Error::Store(error) => classify_store_error(error),
         tree::Error::Filesystem(_) => (StatusCode::INTERNAL_SERVER_ERROR, "fault"),
         tree::Error::TooManyOpenFiles => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        // Whatever else keeps a node from being seen must look like a missing node: hidden can't be told from absent.
         _ => (StatusCode::NOT_FOUND, "unknown-node"),
     }
 }
@@ -307,6 +311,7 @@ impl IntoResponse for Error {
         let mut response = (status, axum::Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // RFC 9110 section 15.5.2 requires a challenge with every 401.
         if status == StatusCode::UNAUTHORIZED {
             add_challenges(headers);
         }

@@ -32,6 +32,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         match <axum::Json<JsonObject<T>> as FromRequest<S>>::from_request(request, state).await {
             Ok(axum::Json(JsonObject(value))) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::UnsupportedMediaType("application/json")),
+            // Well-formed JSON with a wrong value is 422, anything that does not parse is 400.
             Err(JsonRejection::JsonDataError(error)) => {
                 Err(Error::InvalidValue(strip_error_prefix(&error.body_text())))
             }
@@ -46,6 +47,7 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T>
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>> {
+        // A request that announces a media type but has no body is an error, and not one with defaults.
         let empty = request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_TYPE);
         if empty { Ok(None) } else { <Self as FromRequest<S>>::from_request(request, state).await.map(Some) }
     }
@@ -83,6 +85,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathPar
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
+            // An invalid id can't exist, so it is answered like an unknown one, in the same words as an unknown path.
             Err(_) => Err(Error::RouteNotFound),
         }
     }
@@ -97,6 +100,7 @@ fn unreadable_body(status: StatusCode, text: &str) -> Error {
 
 /// Strips the prefix and the position from an error message of `serde`.
 fn strip_error_prefix(text: &str) -> String {
+    // The prefix is that of the library: "Failed to deserialize the JSON body into the target type".
     let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
     reason.split(" at line ").next().unwrap_or(reason).to_owned()
 }
@@ -112,6 +116,8 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
         let mut parts = range.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
         let matches = ["*/*", "application/*", "application/json", "application/problem+json"].contains(&&*media_type);
+        // A weight of zero excludes a range (RFC 9110 section 12.4.2); other weights don't matter with a single
+        // representation.
         let refused = parts.any(|part| {
             let quality = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
             quality.is_some_and(|quality| quality.parse() == Ok(0.0))

@@ -79,6 +79,7 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Result<Response> {
     let verifies = request.uri().path() == VERIFY_PATH;
+    // Before anything else is looked at, so that all answers to an unauthenticated caller are alike.
     let session = match authenticate_request(&state, &mut request, source).await {
         Err(Error::Authentication(AuthError::Throttled(wait))) if verifies => return Err(Error::VerifyThrottled(wait)),
         result => result?,
@@ -88,9 +89,11 @@ pub(super) async fn authenticate(
     }
     request.extensions_mut().insert(session.clone());
     let mut response = next.run(request).await;
+    // Only an accepted request is a use: refused ones must not move the sliding window of a token.
     if !response.status().is_client_error() {
         session.record_use();
     }
+    // Lets the connection reset the response when the session ends, and count against the user.
     response.extensions_mut().insert(AuthenticatedSession(session));
     Ok(response)
 }
@@ -108,9 +111,12 @@ pub(super) async fn set_security_headers(mut response: Response) -> Response {
 /// # Errors
 /// [`super::Error::Authentication`]; the same for a credential that is missing, unreadable or wrong.
 async fn authenticate_request(state: &ApiState, request: &mut Request, source: RequestSource) -> Result<Session> {
+    // The token is removed even where the option is off, because the URI is logged later.
     let from_query = take_query_token(request.uri_mut()).filter(|_| state.options.query_token);
     let headers = request.headers();
+    // A missing credential is the same error as a wrong one: callers learn nothing from the difference.
     let credential = parse_credential(headers).or(from_query).ok_or(AuthError::Denied)?;
+    // A user agent that is not visible ASCII counts as empty, which a limit on user agents refuses unless it is `*`.
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: source.address, user_agent };
     let session = state.auth.authenticate(credential, peer).await?;
@@ -124,6 +130,7 @@ fn take_query_token(uri: &mut Uri) -> Option<Credential> {
     if !path.starts_with(UPLOAD_SERVICE_PATH_PREFIX) {
         return None;
     }
+    // All occurrences are removed, also repeated ones: only the first is used, but none may reach a log.
     let (tokens, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("_token="));
     let token = Zeroizing::new(tokens.first()?.strip_prefix("_token=")?.as_bytes().to_vec());
     let rest = rest.join("&");

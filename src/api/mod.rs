@@ -95,11 +95,15 @@ impl Api {
         let (routes, document) = authenticated_routes().split_for_parts();
         let document = Bytes::from(document.to_json().unwrap_or_default());
         let router = routes
+            // Added before the authentication layer, which therefore covers unknown paths too: they answer 401 like all
+            // others.
             .fallback(async || Error::RouteNotFound)
             .method_not_allowed_fallback(async || Error::MethodNotAllowed)
             .layer(middleware::from_fn_with_state(state.clone(), guard::authenticate))
+            // Added after it, and so public: the document is the same for everybody.
             .route("/api/v1/openapi.json", get(async move || extract::json_response(document)))
             .layer(DefaultBodyLimit::max(REQUEST_BODY_BYTES))
+            // Outermost, so that errors of the layers below get the headers as well.
             .layer(middleware::map_response(guard::set_security_headers))
             .with_state(state);
         Self { router }
@@ -155,6 +159,7 @@ fn authenticated_routes() -> OpenApiRouter<ApiState> {
 /// Returns a response with status 201 and a `Location` header.
 fn created(location: &str, body: impl IntoResponse) -> axum::response::Response {
     let mut response = (StatusCode::CREATED, body).into_response();
+    // Ids and logins are ASCII, so this does not fail; if it did, the resource would exist all the same.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

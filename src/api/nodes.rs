@@ -63,6 +63,7 @@ pub(super) async fn list(
     }
     let under = under.map(|under| under.0).unwrap_or_default();
     let after = cursor.map(|cursor| cursor.0);
+    // Heavy, because all nodes below the path are read for each page.
     let nodes = state
         .run_blocking(caller.heavy_permit(), move |state| listed_nodes_below(state, &caller, &under, after, limit))
         .await?;
@@ -84,6 +85,7 @@ pub(super) async fn find(
     let permit = caller.light_permit();
     let find_node = move |state: &ApiState| {
         let path = state.tree.locate(node)?.ok_or(tree::Error::Absent)?;
+        // A node that the caller may not see fails here exactly like one that does not exist.
         state.tree.view(caller.0.clone()).stat(&path)?;
         Ok(NodeResponse { node, path: path.to_string(), dangling: false })
     };
@@ -92,6 +94,7 @@ pub(super) async fn find(
 
 fn node_at_path(state: &ApiState, caller: &ApiCaller, path: TreePath) -> Result<NodeResponse> {
     let view = state.tree.view(caller.0.clone());
+    // First, so that a path that the caller may not see gets no id.
     view.stat(&path)?;
     Ok(NodeResponse { node: view.node_id(&path)?, path: path.to_string(), dangling: false })
 }
@@ -106,7 +109,9 @@ fn listed_nodes_below(
 ) -> Result<tokens::ResultPage<NamedNode, NodeId>> {
     let access = caller.0.access()?;
     let mut nodes = state.tree.nodes(under)?;
+    // Nodes are filtered by what a listing would show: an id must not reveal an entry of a drop box or beside a scope.
     nodes.retain(|node| after.is_none_or(|after| node.id > after) && access.is_listed(&node.path));
+    // By id, which never changes: a rename between two pages neither repeats nor skips a node.
     nodes.sort_by_key(|node| node.id);
     Ok(tokens::ResultPage::from_items(nodes, limit, |node| node.id))
 }

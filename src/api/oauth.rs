@@ -98,12 +98,14 @@ pub(super) async fn introspect(
     caller: ApiCaller,
     FormBody(form): FormBody<TokenForm>,
 ) -> Result<Json<IntrospectionResponse>> {
+    // Verifies the secret without opening a session: introspection by others must not count as a use of the token.
     let Some(id) = state.auth.identify_token(form.token.as_str().as_bytes()).await? else {
         return Ok(Json(IntrospectionResponse::default()));
     };
     let permit = caller.light_permit();
     let find = move |state: &ApiState| match state.tokens.find_effective(&caller.principal(), id) {
         Ok(found) if found.record.state != TokenState::Revoked => Ok(IntrospectionResponse::from_effective(&found)),
+        // RFC 7662 section 2.2: an inactive token and one that the caller may not know of get the same response.
         Ok(_) | Err(tokens::Error::UnknownToken(_)) => Ok(IntrospectionResponse::default()),
         Err(other) => Err(other.into()),
     };
@@ -122,9 +124,11 @@ pub(super) async fn revoke(
     caller: ApiCaller,
     FormBody(form): FormBody<TokenForm>,
 ) -> Result<StatusCode> {
+    // RFC 7009 section 2.2: an invalid token is answered with 200, since the purpose of the call is fulfilled.
     let Some(id) = state.auth.identify_token(form.token.as_str().as_bytes()).await? else { return Ok(StatusCode::OK) };
     let peer = caller.0.peer().clone();
     let (caller_permit, token_permit) = (caller.revocation_permit(), caller.revocation_permit());
+    // Tried with the caller's own rights first: a role to revoke needs no use of the token itself.
     let result =
         state.run_blocking(caller_permit, move |state| Ok(state.tokens.revoke(&caller.principal(), &[id]))).await?;
     match result {
@@ -133,6 +137,7 @@ pub(super) async fn revoke(
         Err(other) => return Err(other.into()),
     }
     let token = zeroize::Zeroizing::new(form.token.as_str().as_bytes().to_vec());
+    // Otherwise possession of the token is enough, but its own limits on addresses and protocols still hold.
     let principal = match state.auth.authenticate(Credential { login: None, token }, peer).await {
         Ok(session) => Principal::Session(session),
         Err(AuthError::Denied) => {

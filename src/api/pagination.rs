@@ -59,6 +59,7 @@ impl<T: Serialize> IntoResponse for PageResponse<T> {
 /// Returns the `Link` header to the next page: the same URI with another cursor.
 fn next_page_link(uri: &Uri, cursor: &str) -> String {
     let other_pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    // All other parameters are kept byte by byte, so that the next page has the same filter.
     let other_pairs = other_pairs.filter(|pair| !pair.starts_with("cursor="));
     let is_unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
     let cursor =

@@ -96,6 +96,7 @@ number_schemas! {
     Count: "A positive number.", 1, Some(u32::MAX);
 }
 
+// The patterns must stay in step with the parsers in `domain`: the fuzzer expects what matches to be accepted.
 string_schemas! {
     TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
     TokenText: "A token with its secret, shown once.", "^pgt_[0-9A-Za-z]{8}\\.[0-9A-Za-z]{38}$", 51,

@@ -63,6 +63,7 @@ pub(super) async fn create(
     extract::JsonBody(request): extract::JsonBody<CreateTokenRequest>,
 ) -> Result<Response> {
     let request = request.into_token_request(caller.login())?;
+    // Queued: argon2 runs on a bounded pool, in turn for each user, and not on this thread.
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
     Ok(created(&location, secret_response(issued.text.reveal().as_str(), &issued.record)))
@@ -153,6 +154,8 @@ pub(super) async fn narrow(
         let IfMatch::Versions(versions) = if_match else {
             return Ok(state.tokens.narrow(&principal, id, &update, None)?);
         };
+        // The version that matched is handed on, and compared again in the transaction of the change: no lost update in
+        // between.
         let version = state.tokens.find(&principal, id)?.version;
         match versions.contains(&version) {
             true => Ok(state.tokens.narrow(&principal, id, &update, Some(version))?),
@@ -210,6 +213,7 @@ pub(super) async fn revoke_many(
     caller: ApiCaller,
     extract::JsonBody(RevokeTokensRequest { ids }): extract::JsonBody<RevokeTokensRequest>,
 ) -> Result<StatusCode> {
+    // One transaction for all of them holds the write lock of the store.
     if ids.len() > MAX_TOKENS_PER_REVOCATION {
         return Err(Error::InvalidValue(format!("at most {MAX_TOKENS_PER_REVOCATION} tokens can be revoked together")));
     }
@@ -253,6 +257,7 @@ fn parse_if_match(headers: &HeaderMap) -> IfMatch {
     let tags = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
     let mut versions = Vec::new();
     for tag in tags {
+        // Any version of an existing resource: `narrow` itself answers for an unknown one.
         if tag == "*" {
             return IfMatch::Any;
         }

@@ -126,6 +126,7 @@ impl GenerateTokenRequest {
             user_agents: data.allowed_user_agents,
             mimes: data.allowed_mime_types,
             tags: data.tags,
+            // In that API 0 means no limit.
             max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
             ..TokenLimits::default()
         };
@@ -158,6 +159,7 @@ impl UploadTokenResponse {
         Self {
             token_id: record.id,
             expires: format_expiration(&record),
+            // Clients of that service expect one list with all roles that they have sent.
             roles: own_roles.chain(record.foreign_roles.iter().map(ToString::to_string)).collect(),
             revoked: record.state == TokenState::Revoked,
             tags: record.limits.tags,

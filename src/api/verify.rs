@@ -56,6 +56,7 @@ pub(super) async fn verify(
             let decision = operation.authorize(&access, &path);
             decision.map_err(|_| Error::Forbidden(format!("the token does not allow to {operation} at this path")))?;
         }
+        // One without the other would silently skip the check of access that the caller asked for.
         _ => return Err(Error::InvalidValue("op and path require each other".to_owned())),
     }
     let principal = caller.principal();
@@ -64,9 +65,11 @@ pub(super) async fn verify(
     let foreign_roles = foreign_roles.iter().map(ForeignRole::as_str).collect::<Vec<_>>().join(",");
     let mut response = StatusCode::OK.into_response();
     let (user, token) = (caller.login().as_str(), caller.token_id());
+    // `Remote-User` is the header that many applications behind a proxy look for.
     let identity = [("x-patgate-user", user), ("remote-user", user), ("x-patgate-token", token.as_str())];
     let foreign_header = (!foreign_roles.is_empty()).then_some(("x-patgate-foreign-roles", foreign_roles.as_str()));
     for (name, value) in identity.into_iter().chain(foreign_header) {
+        // Logins and roles are ASCII, so no header is lost here.
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }

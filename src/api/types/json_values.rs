@@ -54,6 +54,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
 pub(in crate::api) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
+    // `deserialize_struct`, which derived code calls, would accept an array as well.
     deserializer.deserialize_map(ObjectVisitor(PhantomData))
 }
 

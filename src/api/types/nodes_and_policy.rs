@@ -116,6 +116,7 @@ impl UpdatePolicyRequest {
     /// Returns the changed keys.
     pub(in crate::api) fn into_settings(self) -> Vec<PolicySetting> {
         let lifetime = |value: Option<TextValue<Lifetime>>| value.map(|value| value.0);
+        // All keys go to one transaction, so that two of them that depend on each other can change together.
         let settings = [
             self.max_tokens_per_user.map(PolicySetting::MaxTokensPerUser),
             lifetime(self.default_lifetime).map(PolicySetting::DefaultLifetime),

@@ -88,6 +88,7 @@ fn deserialize_networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Re
 pub(in crate::api) fn deserialize_user_agents<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<UserAgentPattern>, D::Error> {
+    // Null counts as absent: the upload service's clients send it.
     let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     match texts.iter().any(|text| text.trim().is_empty() || text.chars().count() > 256) {
         true => Err(serde::de::Error::custom(

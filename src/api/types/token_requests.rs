@@ -87,6 +87,7 @@ impl CreateTokenRequest {
                 ));
             }
         };
+        // The default owner is the caller's user; whether another one is allowed is for `tokens` to decide.
         let owner = self.owner.unwrap_or_else(|| caller.clone());
         Ok(TokenRequest {
             name: self.name.map(|name| name.0),
