@@ -100,6 +100,7 @@ impl AuditCommand {
             let events = backend.list_events(&filter, EventCursor::After(last_id), EVENTS_PER_READ)?;
             events.iter().try_for_each(|event| print_event(context, event))?;
             last_id = events.last().map_or(last_id, |event| event.id);
+            // A full page means that more events are waiting: read on without a pause.
             if events.len() < EVENTS_PER_READ {
                 std::thread::sleep(FOLLOW_POLL_INTERVAL);
             }
@@ -114,6 +115,7 @@ impl AuditCommand {
         while events.len() < limit {
             let page = backend.list_events(filter, cursor, EVENTS_PER_READ.min(limit - events.len()))?;
             let Some(oldest) = page.last() else { break };
+            // Pages go back in time; the list is reversed at the end.
             cursor = EventCursor::Before(oldest.id);
             events.extend(page);
         }

@@ -66,6 +66,8 @@ impl CommandContext {
     /// Opens an existing state directory.
     pub(super) fn open_state(&self) -> Result<OpenState> {
         let local = self.local_config()?;
+        // Before the state is looked at: another user's directory may not even be readable, which would look like a
+        // missing state.
         require_owner(&local.state)?;
         if !has_state(&local.state) {
             let state = local.state.display();
@@ -108,6 +110,7 @@ impl CommandContext {
                 Err(CommandError::usage("--server and --state exclude each other").with_hint("give one of them"))
             }
             (Some(server), None) => Ok(Some(server.clone())),
+            // PATGATE_SERVER may be exported for a whole shell; `--state` is more specific.
             (None, Some(_)) => Ok(None),
             (None, None) => Ok(std::env::var("PATGATE_SERVER").ok().filter(|server| !server.is_empty())),
         }

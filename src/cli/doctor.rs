@@ -69,6 +69,7 @@ impl DoctorCommand {
         }
         let (local, listen_config) =
             (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
+        // The order is that of dependence: a later check is skipped if an earlier one shows that it can't succeed.
         let mut checks = vec![check_state_directory(&local.state)];
         // Opening the state directory of another user, or one that others may write to, would change it.
         let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Fail);
@@ -176,6 +177,7 @@ fn check_state_disk(store: &Store) -> DoctorCheck {
             CheckStatus::Ok,
             "it has free space, and a reserve that keeps revocations possible when it is full",
         ),
+        // `admin user create` before the first start makes a state without the reserve, which is no reason to worry.
         Some(DiskFault::BallastMissing) if !store.has_been_served().unwrap_or(true) => {
             check(name, CheckStatus::Warning, "the first start of the server creates the reserve for a full disk")
         }
@@ -222,6 +224,7 @@ fn check_certificate(files: &TlsFiles) -> DoctorCheck {
 }
 
 fn check_served_directory(store: Option<&Store>, local: &LocalConfig) -> Vec<DoctorCheck> {
+    // As for `node` and `admin`: the directory of the last `serve` comes before the configured one.
     let stored = store.and_then(|store| store.served_root().ok().flatten());
     let Some(root) = stored.or_else(|| local.root.clone()) else {
         return vec![check("served folder", CheckStatus::Warning, "none yet: patgate serve --root DIR sets it")];

@@ -49,6 +49,7 @@ impl CommandError {
     pub(super) fn with_context_flags(self, flags: &str) -> Self {
         let Some(hint) = self.hint.as_deref().filter(|_| !flags.is_empty()) else { return self };
         let mut text = hint.to_owned();
+        // A hint is copied and run as it is, so it must work on the same state directory or server.
         for command in ["admin", "apitoken", "node", "policy", "audit", "explain"] {
             text = text.replace(&format!("patgate {command} "), &format!("patgate{flags} {command} "));
         }
@@ -68,6 +69,7 @@ impl CommandError {
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {hint}");
         }
+        // In one call, so that the lines of concurrent commands don't mix; a closed stderr must not panic.
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
         ExitCode::from(self.exit_code)
     }
@@ -94,6 +96,7 @@ pub(super) fn usage_error(error: &clap::Error, command: &str) -> super::Result {
     let paragraph = text.split("\n\n").next().unwrap_or(&text);
     let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
+    // The suggestion of clap for a misspelled option is better than a general hint.
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
     let hint = tip.unwrap_or_else(|| format!("{command} --help shows how it is used, with an example"));
     Err(CommandError::usage(line).with_hint(hint))

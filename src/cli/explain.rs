@@ -62,6 +62,7 @@ impl ExplainCommand {
             mime: mime.clone(),
             tags: tags.clone(),
         };
+        // Checked here as well as by the server, so that misuse has exit code 2 with both backends.
         let query = query.with_target(to.clone()).map_err(|error| {
             CommandError::usage(error.to_string())
                 .with_hint("for example: patgate explain --token ID move /from --to /where")

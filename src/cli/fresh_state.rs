@@ -34,12 +34,14 @@ impl FreshState {
     pub(super) fn discard(self) {
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
         let names: Vec<_> = names.collect();
+        // A server uses the state, as its socket shows: nothing of it may be removed.
         if names.iter().any(|name| name.as_encoded_bytes().ends_with(b".sock")) {
             return;
         }
         for name in names {
             let text = name.to_string_lossy();
             if STATE_FILES.contains(&&*text) || text.starts_with(HOST_KEY_PREFIX) {
+                // Errors are ignored: the command has failed already, and its own message is the one that matters.
                 let _ = fs::remove_file(self.directory.join(&name));
             }
         }

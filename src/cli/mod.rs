@@ -150,6 +150,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(cli: Cli) -> Result {
     let context = CommandContext::new(cli.global);
     dispatch(cli.command, &context).map_err(|failure| {
+        // A failed command changes and creates nothing, an empty state directory included.
         context.discard_new_state();
         failure.with_context_flags(&context.context_flags())
     })
@@ -245,6 +246,8 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(arguments.iter())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    // `--state` is an option of every level, and no global argument of clap, so that it may be given at several of
+    // them: the innermost one counts.
     let levels = std::iter::successors(Some(&matches), |level| level.subcommand().map(|(_, subcommand)| subcommand));
     let states = levels.filter_map(|level| level.try_get_one::<String>(STATE_ARGUMENT).ok().flatten());
     cli.global.state = states.last().cloned();

@@ -76,6 +76,7 @@ impl NodeCommand {
             NodeSubcommand::List { path } => {
                 let path = path.as_ref().map(tree_path).transpose()?.unwrap_or_default();
                 let mut nodes = context.backend()?.list_nodes(&path)?;
+                // The REST API lists by id, the local backend by path: output must be the same with both.
                 nodes.sort_by(|one, other| one.path.cmp(&other.path));
                 print_nodes(context, &nodes)
             }

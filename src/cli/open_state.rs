@@ -31,6 +31,7 @@ impl OpenState {
     /// [`CommandError`] where it belongs to another user or can't be opened.
     pub(super) fn open(local: LocalConfig) -> Result<Self> {
         require_owner(&local.state)?;
+        // A server of an older version may be running on it: only a starting server migrates.
         let store = Store::open_without_migration(&local.state)?;
         // A running server holds the latest uses in memory: it must write them first, so that this process shows
         // expirations in force.
@@ -104,6 +105,7 @@ pub(super) fn has_state(state: &Path) -> bool {
 /// Refuses the state directory of another user: files that this process creates there would lock that user out.
 pub(super) fn require_owner(state: &Path) -> Result {
     let (Ok(metadata), euid) = (fs::metadata(state), rustix::process::geteuid().as_raw()) else { return Ok(()) };
+    // The effective user, since that is the one that would own new files.
     if metadata.uid() == euid {
         return Ok(());
     }

@@ -11,6 +11,7 @@ pub(super) fn print_line(text: &str) -> Result {
     let mut stdout = io::stdout().lock();
     let result = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
     match result {
+        // `patgate audit | head` closes the pipe early, and must not fail for it.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

@@ -48,6 +48,7 @@ impl PolicyCommand {
             PolicySubcommand::Set { key, value } => {
                 let setting = PolicySetting::parse(key, value).map_err(invalid_setting)?;
                 let policy = context.backend_or_create()?.set_policy(setting)?;
+                // The policy has been changed, so the state must stay even if printing fails.
                 context.keep_state();
                 policy
             }

@@ -60,12 +60,14 @@ impl QuickstartCommand {
             return Err(error.with_hint("name the folder to serve: patgate quickstart DIR"));
         }
         let state = context.explicit_state().map_or_else(|| default_state_directory(&root), std::path::absolute)?;
+        // Root before state: a directory that can't be created fails the command before there is any state to discard.
         let created_root = create_root(&root)?;
         context.will_create_state(&state);
         let result = run_server(async {
             let gateway = self.open_gateway(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
             self.print_instructions(context, &gateway, &root, &state)?;
+            // Not earlier: if the secret could not be printed, nobody knows it, and the state is worth nothing.
             context.keep_state();
             gateway.run(stop).await;
             Ok(())
@@ -89,6 +91,7 @@ impl QuickstartCommand {
         loop {
             settings.http = Some(self.http.unwrap_or_else(|| local(http)));
             settings.sftp = Some(self.sftp.unwrap_or_else(|| local(sftp)));
+            // Ports are tried by opening the gateway itself: a probe beforehand would race with other programs.
             match Gateway::open(settings.clone(), GatewayDependencies::default()).await {
                 Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
                     let busy_address = Some(address);
@@ -152,6 +155,7 @@ impl QuickstartCommand {
             };
             tokens.create_user(principal, &request)?;
         }
+        // A second run must not add a token each time, since policy bounds their number.
         if !self.new_token && tokens.count_live_tokens(principal, login)? > 0 {
             return Ok(None);
         }

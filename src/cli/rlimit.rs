@@ -38,6 +38,7 @@ impl DescriptorBudget {
     pub(super) fn limit_settings(self, settings: &mut GatewaySettings) {
         let lower = |limits: &mut ConnectionLimits, connections: usize| {
             if connections < limits.connections {
+                // No single user, and no unauthenticated clients, may take more than half of a lowered limit.
                 let half = (connections / 2).max(1);
                 limits.connections = connections;
                 limits.per_user = limits.per_user.min(half);
@@ -60,6 +61,7 @@ pub(super) fn descriptor_budget(limit: u64, listen_config: &ListenConfig) -> Des
     let configured = to_u64(http.saturating_add(sftp));
     let connection_share = configured.min(usable / 2);
     let scaled = |descriptors: usize, each: usize| {
+        // In 128 bits: the product of two configured numbers may overflow 64.
         let share = u128::from(to_u64(descriptors)) * u128::from(connection_share) / u128::from(configured.max(1));
         (usize::try_from(share).unwrap_or(usize::MAX) / each).max(1)
     };
@@ -106,6 +108,7 @@ pub(super) fn raise_open_file_limit() -> Option<u64> {
     }
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
+        // Not fatal: the budget divides whatever limit there is.
         Err(error) => {
             tracing::warn!(%error, "the limit on open files can't be raised");
             current

@@ -36,6 +36,7 @@ impl HarmlessSignals {
 
 /// Returns the token that the first SIGTERM, SIGINT or SIGQUIT cancels; a second one ends the process.
 pub(super) fn stop_on_signals() -> Result<CancellationToken> {
+    // Handlers are installed here and not in the task: a signal that arrives before the task runs must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
@@ -54,6 +55,7 @@ pub(super) fn stop_on_signals() -> Result<CancellationToken> {
             tracing::info!("shutting down on a signal");
             stop.cancel();
             next_signal().await;
+            // An administrator who is tired of waiting for slow clients must not need SIGKILL.
             tracing::warn!("second signal: aborting open requests");
             std::process::exit(1);
         }

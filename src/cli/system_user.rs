@@ -14,6 +14,7 @@ pub(super) fn principal() -> Principal {
     let uid = rustix::process::getuid().as_raw();
     let passwd = fs::read(PASSWD).unwrap_or_default();
     let name = user_name(uid, &String::from_utf8_lossy(&passwd)).unwrap_or_else(|| uid.to_string());
+    // A name that is not valid in the audit trail is replaced by the number.
     name.parse().or_else(|_| uid.to_string().parse()).map_or(Principal::Administrator, Principal::SystemUser)
 }
 

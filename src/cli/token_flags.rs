@@ -68,6 +68,7 @@ impl TokenRestrictionFlags {
     /// [`CommandError`] for `none` together with a role.
     pub(super) fn roles(&self) -> Result<Option<Roles>, CommandError> {
         let roles: Roles = self.roles.iter().filter_map(|role| role.0).collect();
+        // Silently preferring one of the two could give a token more than its creator meant.
         if !roles.is_empty() && self.roles.contains(&RoleOrNone(None)) {
             return Err(CommandError::usage(format!("--role none and --role {roles} contradict each other"))
                 .with_hint("give roles, or none alone"));

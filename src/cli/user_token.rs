@@ -51,6 +51,7 @@ impl CreateUserTokenCommand {
         if context.prints_json() {
             return output::print_json(&created);
         }
+        // A token without scopes has the grants of its owner, which say more than "all access".
         let reaches = match (&token.scopes, token.parent) {
             (None, None) => {
                 let grants: Vec<_> =

@@ -66,6 +66,8 @@ impl ManagementBackend for LocalBackend {
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
+        // Without grants and home no served directory is needed: users can be created before the first start of the
+        // server.
         let needs_no_tree = request.home == HomeOption::Skip && request.grants.is_empty();
         let tokens = if needs_no_tree { self.0.tokens.clone() } else { self.0.tokens_with_tree()? };
         let created = tokens.create_user(&self.0.principal, request)?;

@@ -51,6 +51,7 @@ impl RemoteBackend {
     /// accepted for loopback addresses only.
     pub(in crate::cli) fn new(server: &str, token: Option<String>, options: RemoteOptions<'_>) -> Result<Self> {
         let base = parse_server_url(server, options.allow_cleartext)?;
+        // White space around a pasted token is ignored, as the server does.
         let token = token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| {
             CommandError::new("PATGATE_TOKEN is not set")
@@ -58,6 +59,7 @@ impl RemoteBackend {
         })?;
         net::install_default_crypto_provider();
         let agent = concat!("patgate/", env!("CARGO_PKG_VERSION"));
+        // No proxy from the environment: it would receive the token of cleartext requests.
         let client = reqwest::Client::builder().user_agent(agent).timeout(RESPONSE_TIMEOUT).no_proxy();
         let client = match options.ca_file {
             Some(file) => client.tls_certs_only(read_ca_certificates(file)?),
@@ -65,6 +67,7 @@ impl RemoteBackend {
             None if base.scheme() == "http" => client.tls_certs_only([]),
             None => client,
         };
+        // No redirects: requests and their token go to the named server only.
         let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| {
             CommandError::new(format!("TLS can't be used here: {}", root_cause(&error))).with_hint(
                 "install the certificate authorities of the system (ca-certificates), or name that of the server: --ca-file FILE",
@@ -95,6 +98,7 @@ impl RemoteBackend {
                 return Ok(Ok(RestResponse { body: body.to_vec(), next_page: next }));
             }
             match serde_json::from_slice(&body) {
+                // Anything else is not an answer of patgate, such as the error page of a proxy.
                 Ok(problem) if json => Ok(Err(problem)),
                 _ => Err(CommandError::new(format!("{} answered {status}", self.base))
                     .with_hint("check that this is the address of a patgate server")),
@@ -271,6 +275,7 @@ impl ManagementBackend for RemoteBackend {
     }
 
     fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result {
+        // The API removes grants by node, so a path is looked up among the grants.
         let node = match target {
             GrantTarget::Node(node) => Some(*node),
             GrantTarget::Path(path) => {
@@ -350,6 +355,7 @@ fn percent_encode(text: &str) -> String {
 fn next_page_path(response: &Response) -> Option<String> {
     let link = response.headers().get(LINK)?.to_str().ok()?;
     let (address, _) = link.strip_prefix('<')?.split_once(">; rel=\"next\"")?;
+    // Only the path is taken from the link, so that all requests go to the server that the user has named.
     address.strip_prefix("/api/v1").map(str::to_owned)
 }
 
@@ -369,6 +375,7 @@ fn parse_server_url(server: &str, allow_cleartext: bool) -> Result<Url> {
     }
     let host = base.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
+    // Compared as a whole: `localhost.example.org` is not this machine.
     let is_loopback = host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match base.scheme() {
         "https" => Ok(base),

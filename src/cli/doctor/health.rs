@@ -70,6 +70,7 @@ fn check_https(url: &str, trust: &CertificateTrust) -> Result {
         url.set_path("/healthz");
     }
     net::install_default_crypto_provider();
+    // A health check is about this server: neither a proxy nor the target of a redirect may answer in its place.
     let client = reqwest::Client::builder().timeout(RESPONSE_TIMEOUT).no_proxy().redirect(Policy::none());
     let client = match trust {
         CertificateTrust::Verified(Some(file)) => client.tls_certs_only(read_ca_certificates(file)?),
@@ -132,8 +133,10 @@ fn check_http(address: SocketAddr, host: &str, path: &str) -> io::Result<()> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
+    // Whatever listens there may send without end.
     stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
     let status_line = response.split(|&b| b == b'\r').next().unwrap_or_default();
+    // The reason phrase may be missing (RFC 9112 section 4), and 2000 is not 200.
     if status_line.starts_with(b"HTTP/1.1 200 ") || status_line == b"HTTP/1.1 200" {
         return Ok(());
     }
