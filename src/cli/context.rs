@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::backend::{LocalBackend, ManagementBackend, RemoteBackend, RemoteOptions};
 use super::fresh_state::FreshState;
-pub(super) use super::open_state::tree_durability;
 use super::open_state::{OpenState, has_state, require_owner};
 use super::{CommandError, GlobalArgs, Result, output};
 use crate::config::{CommandLineSetting, ConfigSources, LocalConfig};

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::context::{CommandContext, tree_durability};
+use super::context::CommandContext;
+use super::open_state::tree_durability;
 use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, capabilities, output, rlimit};

@@ -18,6 +18,7 @@ use super::values::{
 macro_rules! declare_settings {
     ($($(#[doc = $doc:literal])+ $([$reload:ident])? $name:ident: $type:ty = $initial:ident($text:literal),)+) => {
         /// Values of all settings, each valid by itself.
+        #[allow(rustdoc::bare_urls, reason = "the documentation is printed as it is in help and example")]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Settings {
             $($(#[doc = $doc])+ pub $name: $type,)+
