@@ -36,10 +36,10 @@ impl StagedBackup {
     }
 
     /// Moves it back to where it was. Where that fails it stays with its note.
-    pub(crate) fn restore(self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
-        let staging = self.staged.directory_and_name().0.clone();
-        self.staged.restore_to(folder, name)?;
-        staging.unlink(&self.note)
+    pub(crate) fn restore(self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        let staging_directory = self.staged.directory_and_name().0.clone();
+        self.staged.restore_to(directory, name)?;
+        staging_directory.unlink(&self.note)
     }
 }
 
@@ -47,16 +47,16 @@ impl StagingDirectory {
     /// Takes aside what stands at a name of a folder, which is at `place`.
     pub(crate) fn back_up(
         self: &Arc<Self>,
-        folder: &DirectoryFd,
+        directory: &DirectoryFd,
         name: &EntryName,
-        place: &TreePath,
+        path: &TreePath,
     ) -> Result<StagedBackup> {
-        let slot = self.reserve_name()?;
-        let note = EntryName::new(&[slot.directory_and_name().1.as_bytes(), BACKUP_NOTE_SUFFIX].concat())
+        let reserved = self.reserve_name()?;
+        let note = EntryName::new(&[reserved.directory_and_name().1.as_bytes(), BACKUP_NOTE_SUFFIX].concat())
             .map_err(|_| Errno::INVAL)?;
-        let below = place.strip_prefix(self.mounted_at()).ok_or(Errno::XDEV)?;
-        self.directory_fd().symlink(below.as_bytes(), &note)?;
-        match slot.move_in(folder, name) {
+        let path_in_mount = path.strip_prefix(self.mounted_at()).ok_or(Errno::XDEV)?;
+        self.directory_fd().symlink(path_in_mount.as_bytes(), &note)?;
+        match reserved.move_in(directory, name) {
             Ok(mut staged) => {
                 staged.remove_on_drop = false;
                 Ok(StagedBackup { staged, note })
@@ -72,16 +72,16 @@ impl StagingDirectory {
     /// Returns what stood there; it is back where it was when `put` fails.
     pub(crate) fn replace_with_backup(
         self: &Arc<Self>,
-        folder: &DirectoryFd,
+        directory: &DirectoryFd,
         name: &EntryName,
-        place: &TreePath,
+        path: &TreePath,
         put: impl FnOnce() -> Result<()>,
     ) -> Result<StagedEntry> {
-        let old = self.back_up(folder, name, place)?;
+        let backup = self.back_up(directory, name, path)?;
         match put() {
-            Ok(()) => Ok(old.discard()),
+            Ok(()) => Ok(backup.discard()),
             Err(error) => {
-                old.restore(folder, name)?;
+                backup.restore(directory, name)?;
                 Err(error)
             }
         }
@@ -89,25 +89,28 @@ impl StagingDirectory {
 
     /// Puts back what was taken aside and not replaced. `holder` is the folder that holds the staging. Returns the
     /// names in staging of what the host refuses to put back now, and of its notes: the next sweep tries again.
-    pub(super) fn restore_backups(&self, holder: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
-        let mut stay = HashSet::new();
+    pub(super) fn restore_backups(&self, mount_root: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
+        let mut retained = HashSet::new();
         for note in read_raw_names(&open_no_symlinks(self.directory_fd(), b"", OpenMode::ReadDirectory)?)? {
-            let Some(old) = note.strip_suffix(BACKUP_NOTE_SUFFIX) else { continue };
-            let (Ok(old), Ok(note)) = (EntryName::new(old), EntryName::new(&note)) else { continue };
-            let place = self.directory_fd().read_link(&note)?;
-            let Some((parent, name)) = TreePath::parse(&place).ok().and_then(|place| place.split_last()) else {
+            let Some(staged_name) = note.strip_suffix(BACKUP_NOTE_SUFFIX) else { continue };
+            let (Ok(staged_name), Ok(note)) = (EntryName::new(staged_name), EntryName::new(&note)) else { continue };
+            let original_path = self.directory_fd().read_link(&note)?;
+            let Some((parent, name)) =
+                TreePath::parse(&original_path).ok().and_then(|original_path| original_path.split_last())
+            else {
                 continue;
             };
-            let folder = if parent.is_root() { Ok(holder.clone()) } else { holder.open_directory(&parent) };
-            match folder.and_then(|folder| self.directory_fd().rename_noreplace(&old, &folder, &name)) {
+            let directory = if parent.is_root() { Ok(mount_root.clone()) } else { mount_root.open_directory(&parent) };
+            match directory.and_then(|directory| self.directory_fd().rename_noreplace(&staged_name, &directory, &name))
+            {
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
                 Err(error) => {
-                    tracing::warn!(place = %String::from_utf8_lossy(&place), %error, "what stood here can't be put back");
-                    stay.extend([old, note].map(|name| name.as_bytes().to_vec()));
+                    tracing::warn!(original_path = %String::from_utf8_lossy(&original_path), %error, "what stood here can't be put back");
+                    retained.extend([staged_name, note].map(|name| name.as_bytes().to_vec()));
                 }
             }
         }
-        Ok(stay)
+        Ok(retained)
     }
 }
 
@@ -120,33 +123,33 @@ mod tests {
 
     #[test]
     fn failed_restore_is_retried_at_next_start() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (holder, elsewhere) = (folder.path().join("d"), folder.path().join("e"));
-        let (place, at) = (holder.join("a"), TreePath::parse(b"/d/a").expect("a path"));
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let (directory_path, moved_path) = (temporary.path().join("d"), temporary.path().join("e"));
+        let (file_path, tree_path) = (directory_path.join("a"), TreePath::parse(b"/d/a").expect("a path"));
         let open = || {
-            let host = ServedFs::open(folder.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
-            host.lock_for_serving().expect("claimed");
-            host
+            let served = ServedFs::open(temporary.path(), Some(Box::new(|| Some(HashSet::new())))).expect("opened");
+            served.lock_for_serving().expect("claimed");
+            served
         };
-        fs::create_dir(&holder).expect("made");
-        fs::write(&place, "old").expect("written");
-        let host = open();
-        let d = host.open_directory(&TreePath::parse(b"/d").expect("a path")).expect("there");
-        let staging = host.staging(&d, d.stat().expect("there").mount_key()).expect("staging");
+        fs::create_dir(&directory_path).expect("created");
+        fs::write(&file_path, "old").expect("written");
+        let served = open();
+        let directory = served.open_directory(&TreePath::parse(b"/d").expect("a path")).expect("there");
+        let staging = served.staging(&directory, directory.stat().expect("there").mount_key()).expect("staging");
         let put = || {
-            fs::write(&place, "in its way").expect("written");
+            fs::write(&file_path, "in its way").expect("written");
             Err(Errno::IO)
         };
         let name = EntryName::new(b"a").expect("a name");
-        assert!(staging.replace_with_backup(&d, &name, &at, put).is_err());
-        fs::remove_file(&place).expect("removed");
-        fs::rename(&holder, &elsewhere).expect("renamed");
-        fs::write(&holder, "no folder").expect("written");
-        drop((d, staging, host));
+        assert!(staging.replace_with_backup(&directory, &name, &tree_path, put).is_err());
+        fs::remove_file(&file_path).expect("removed");
+        fs::rename(&directory_path, &moved_path).expect("renamed");
+        fs::write(&directory_path, "in its way").expect("written");
+        drop((directory, staging, served));
         drop(open());
-        fs::remove_file(&holder).expect("removed");
-        fs::rename(&elsewhere, &holder).expect("renamed");
+        fs::remove_file(&directory_path).expect("removed");
+        fs::rename(&moved_path, &directory_path).expect("renamed");
         open();
-        assert_eq!(fs::read(&place).expect("there"), b"old");
+        assert_eq!(fs::read(&file_path).expect("there"), b"old");
     }
 }

@@ -32,8 +32,8 @@ impl From<OwnedFd> for DirectoryFd {
 }
 
 impl From<FileFd> for DirectoryFd {
-    fn from(place: FileFd) -> Self {
-        OwnedFd::from(place).into()
+    fn from(file: FileFd) -> Self {
+        OwnedFd::from(file).into()
     }
 }
 
@@ -54,8 +54,8 @@ impl DirectoryFd {
     }
 
     /// Opens an entry; a link is an error.
-    pub(crate) fn open(&self, name: &EntryName, how: OpenMode) -> Result<FileFd> {
-        open_no_symlinks(self, name.as_bytes(), how).map(FileFd::from)
+    pub(crate) fn open(&self, name: &EntryName, mode: OpenMode) -> Result<FileFd> {
+        open_no_symlinks(self, name.as_bytes(), mode).map(FileFd::from)
     }
 
     /// Makes a file where nothing is, to be read and written.
@@ -138,28 +138,28 @@ impl DirectoryFd {
     /// asked before every block of names.
     pub(crate) fn walk<E: From<Errno>>(
         &self,
-        mut go_on: impl FnMut() -> std::result::Result<(), E>,
-        mut show: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> std::result::Result<(), E>,
+        mut check_continue: impl FnMut() -> std::result::Result<(), E>,
+        mut visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let mut left = vec![TreePath::root()];
-        while let Some(below) = left.pop() {
-            let folder = self.open_directory(&below)?;
-            let mut names = folder.read_names()?;
+        let mut pending = vec![TreePath::root()];
+        while let Some(relative_path) = pending.pop() {
+            let directory = self.open_directory(&relative_path)?;
+            let mut names = directory.read_names()?;
             loop {
-                let block = names.next_batch()?;
-                if block.is_empty() {
+                let batch = names.next_batch()?;
+                if batch.is_empty() {
                     break;
                 }
-                go_on()?;
-                for name in block {
-                    let stat = match folder.stat_entry(&name) {
+                check_continue()?;
+                for name in batch {
+                    let stat = match directory.stat_entry(&name) {
                         Err(Errno::NOENT) => continue,
                         stat => stat?,
                     };
                     if stat.is_directory() {
-                        left.push(below.child(&name));
+                        pending.push(relative_path.child(&name));
                     }
-                    show(&folder, &below, &name, &stat)?;
+                    visit(&directory, &relative_path, &name, &stat)?;
                 }
             }
         }
@@ -180,7 +180,7 @@ impl DirectoryFd {
     pub(crate) fn is_empty(&self) -> Result<bool> {
         match self.read_names_strict()?.next_batch() {
             Err(Errno::OPNOTSUPP) => Ok(false),
-            block => Ok(block?.is_empty()),
+            batch => Ok(batch?.is_empty()),
         }
     }
 }
@@ -189,23 +189,23 @@ impl DirectoryFd {
 fn run_step(step: impl FnOnce() -> Result<()>) -> Result<()> {
     #[cfg(test)]
     super::fault_injection::before_step()?;
-    let done = step();
+    let result = step();
     #[cfg(test)]
     super::fault_injection::crash_point();
-    done
+    result
 }
 
 /// Returns the room on the file system of an open entry.
 pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
-    let v = fstatvfs(fd)?;
+    let stats = fstatvfs(fd)?;
     Ok(FilesystemSpace {
-        total: v.f_blocks.saturating_mul(v.f_frsize),
-        available: v.f_bavail.saturating_mul(v.f_frsize),
-        free: v.f_bfree.saturating_mul(v.f_frsize),
-        inodes: v.f_files,
-        inodes_free: v.f_ffree,
-        block_size: v.f_frsize,
-        name_max_bytes: v.f_namemax,
+        total: stats.f_blocks.saturating_mul(stats.f_frsize),
+        available: stats.f_bavail.saturating_mul(stats.f_frsize),
+        free: stats.f_bfree.saturating_mul(stats.f_frsize),
+        inodes: stats.f_files,
+        inodes_free: stats.f_ffree,
+        block_size: stats.f_frsize,
+        name_max_bytes: stats.f_namemax,
     })
 }
 
@@ -248,21 +248,21 @@ impl DirectoryStream {
     }
 }
 
-fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], all: bool, names: &mut Vec<EntryName>) -> Result<bool> {
+fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names: &mut Vec<EntryName>) -> Result<bool> {
     let mut raw = RawDir::new(fd, buffer);
     while let Some(entry) = raw.next() {
         let entry = match entry {
             Err(Errno::INTR) => continue,
             entry => entry?,
         };
-        let shown = matches!(
+        let is_listed = matches!(
             entry.file_type(),
             FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
         );
         let name = entry.file_name().to_bytes();
         match EntryName::new(name) {
-            Ok(name) if shown => names.push(name),
-            Ok(_) | Err(_) if all && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
+            Ok(name) if is_listed => names.push(name),
+            Ok(_) | Err(_) if strict && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
             Ok(_) | Err(_) => {}
         }
         if raw.is_buffer_empty() {

@@ -14,7 +14,7 @@ use super::{DirectoryFd, Errno, Result, StagedEntry, StagingDirectory, Stat};
 use crate::domain::{EntryName, TreePath};
 
 /// Ending of a note's name; before that stands the name in staging of the upload, or of what it has replaced.
-const EARLY_NOTE: &[u8] = b".early";
+const EARLY_NOTE_SUFFIX: &[u8] = b".early";
 
 /// A note of an upload that was put in its place before it had ended. It stays when it is dropped.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ impl EarlyNote {
 
 impl StagedEntry {
     /// Notes that this file is about to be put at `place` before its upload has ended.
-    pub(crate) fn note_early(&self, place: &TreePath) -> Result<EarlyNote> {
+    pub(crate) fn note_early(&self, path: &TreePath) -> Result<EarlyNote> {
         let staging = self.staging();
-        let note =
-            EntryName::new(&[self.directory_and_name().1.as_bytes(), EARLY_NOTE].concat()).map_err(|_| Errno::INVAL)?;
-        let below = place.strip_prefix(staging.mounted_at()).ok_or(Errno::XDEV)?;
-        let text = [identity(&self.stat()?).as_bytes(), b"/", below.as_bytes()].concat();
-        staging.directory_fd().symlink(&text, &note)?;
+        let note = EntryName::new(&[self.directory_and_name().1.as_bytes(), EARLY_NOTE_SUFFIX].concat())
+            .map_err(|_| Errno::INVAL)?;
+        let path_in_mount = path.strip_prefix(staging.mounted_at()).ok_or(Errno::XDEV)?;
+        let note_text = [identity(&self.stat()?).as_bytes(), b"/", path_in_mount.as_bytes()].concat();
+        staging.directory_fd().symlink(&note_text, &note)?;
         Ok(EarlyNote { staging: Arc::clone(staging), note })
     }
 }
@@ -46,35 +46,36 @@ impl StagedEntry {
 impl StagingDirectory {
     /// Takes back what was put early and for no operation that is done. `holder` is the directory that holds the staging.
     /// Returns the names in staging that the host refuses to put back now, and their notes: the next sweep tries again.
-    pub(super) fn take_early_back(&self, holder: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
-        let mut stay = HashSet::new();
+    pub(super) fn undo_early_commits(&self, mount_root: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
+        let mut retained = HashSet::new();
         for note in read_raw_names(&open_no_symlinks(self.directory_fd(), b"", OpenMode::ReadDirectory)?)? {
-            let Some(Ok(waiting)) = note.strip_suffix(EARLY_NOTE).map(EntryName::new) else { continue };
-            let Ok(name) = EntryName::new(&note) else { continue };
-            let text = self.directory_fd().read_link(&name)?;
-            match self.take_one_back(holder, &waiting, &text) {
+            let Some(Ok(staged_name)) = note.strip_suffix(EARLY_NOTE_SUFFIX).map(EntryName::new) else { continue };
+            let Ok(note_name) = EntryName::new(&note) else { continue };
+            let note_text = self.directory_fd().read_link(&note_name)?;
+            match self.undo_early_commit(mount_root, &staged_name, &note_text) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => {
-                    tracing::warn!(text = %String::from_utf8_lossy(&text), %error, "an unfinished upload stays in its place");
-                    stay.extend([waiting.as_bytes().to_vec(), note]);
+                    tracing::warn!(note_text = %String::from_utf8_lossy(&note_text), %error, "an unfinished upload stays in its place");
+                    retained.extend([staged_name.as_bytes().to_vec(), note]);
                 }
             }
         }
-        Ok(stay)
+        Ok(retained)
     }
 
-    fn take_one_back(&self, holder: &DirectoryFd, waiting: &EntryName, text: &[u8]) -> Result<()> {
-        let at = text.iter().position(|&byte| byte == b'/').ok_or(Errno::NOENT)?;
-        let (of_upload, place) = (&text[..at], TreePath::parse(&text[at..]).map_err(|_| Errno::NOENT)?);
-        let (parent, name) = place.split_last().ok_or(Errno::NOENT)?;
-        let directory = if parent.is_root() { holder.clone() } else { holder.open_directory(&parent)? };
-        let there = directory.stat_entry(&name)?;
-        if identity(&there).as_bytes() != of_upload || there.link_count > 1 {
+    fn undo_early_commit(&self, mount_root: &DirectoryFd, staged_name: &EntryName, note_text: &[u8]) -> Result<()> {
+        let separator = note_text.iter().position(|&byte| byte == b'/').ok_or(Errno::NOENT)?;
+        let (upload_identity, path) =
+            (&note_text[..separator], TreePath::parse(&note_text[separator..]).map_err(|_| Errno::NOENT)?);
+        let (parent, name) = path.split_last().ok_or(Errno::NOENT)?;
+        let directory = if parent.is_root() { mount_root.clone() } else { mount_root.open_directory(&parent)? };
+        let current = directory.stat_entry(&name)?;
+        if identity(&current).as_bytes() != upload_identity || current.link_count > 1 {
             return Ok(());
         }
-        match self.directory_fd().stat_entry(waiting) {
-            Ok(_) => self.directory_fd().exchange(waiting, &directory, &name),
-            Err(Errno::NOENT) => directory.rename_noreplace(&name, self.directory_fd(), waiting),
+        match self.directory_fd().stat_entry(staged_name) {
+            Ok(_) => self.directory_fd().exchange(staged_name, &directory, &name),
+            Err(Errno::NOENT) => directory.rename_noreplace(&name, self.directory_fd(), staged_name),
             Err(error) => Err(error),
         }
     }

@@ -98,21 +98,27 @@ impl FileFd {
     }
 
     /// Copies at most `most` bytes at an offset to the same offset of another file; 0 at the end.
-    pub(crate) fn copy_to(&self, target: &FileFd, offset: u64, most: usize) -> Result<usize> {
-        self.copy_range(offset, target, offset, most)
+    pub(crate) fn copy_to(&self, target: &FileFd, offset: u64, max_bytes: usize) -> Result<usize> {
+        self.copy_range(offset, target, offset, max_bytes)
     }
 
     /// Copies at most `most` bytes at an offset to an offset of another file; 0 at the end.
-    pub(crate) fn copy_range(&self, offset: u64, target: &FileFd, place: u64, most: usize) -> Result<usize> {
-        let (mut from, mut to) = (offset, place);
-        match copy_file_range(&self.0, Some(&mut from), &target.0, Some(&mut to), most) {
+    pub(crate) fn copy_range(
+        &self,
+        offset: u64,
+        target: &FileFd,
+        target_offset: u64,
+        max_bytes: usize,
+    ) -> Result<usize> {
+        let (mut source_position, mut target_position) = (offset, target_offset);
+        match copy_file_range(&self.0, Some(&mut source_position), &target.0, Some(&mut target_position), max_bytes) {
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
-                let mut buffer = vec![0; most.min(1 << 20)];
+                let mut buffer = vec![0; max_bytes.min(1 << 20)];
                 let count = self.read_at(&mut buffer, offset)?;
-                target.write_at(&buffer[..count], place)?;
+                target.write_at(&buffer[..count], target_offset)?;
                 Ok(count)
             }
-            Err(Errno::INTR) => self.copy_range(offset, target, place, most),
+            Err(Errno::INTR) => self.copy_range(offset, target, target_offset, max_bytes),
             result => result,
         }
     }
@@ -125,7 +131,7 @@ impl FileFd {
     /// Writes content and attributes to disk of whatever was opened as a place. Of what this process may neither read nor
     /// write the host writes them when it likes.
     pub(crate) fn sync_place(&self) -> Result<()> {
-        let open = |how| openat(CWD, proc_path(self), how | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let open = |access| openat(CWD, proc_path(self), access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
         match open(OFlags::RDONLY)
             .or_else(|error| if error == Errno::ACCESS { open(OFlags::WRONLY) } else { Err(error) })
         {
@@ -170,8 +176,8 @@ impl FileFd {
     /// place without a word. The old times stand then.
     pub(crate) fn set_times_exactly(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
         // Every file system keeps what 31 bits hold: nothing has to be looked up for those.
-        let safe = |time: &Timestamp| (0..1 << 31).contains(&time.seconds);
-        if modified.iter().chain(&accessed).all(safe) {
+        let always_fits = |time: &Timestamp| (0..1 << 31).contains(&time.seconds);
+        if modified.iter().chain(&accessed).all(always_fits) {
             return self.set_path_times(modified, accessed);
         }
         let before = self.stat()?;
@@ -211,11 +217,11 @@ pub(super) fn sync(fd: impl AsFd) -> Result<()> {
 }
 
 fn utimens_times(modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Timestamps {
-    let spec = |time: Option<Timestamp>| {
-        time.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, |t| Timespec {
-            tv_sec: t.seconds,
-            tv_nsec: i64::from(t.nanos),
+    let timespec = |time: Option<Timestamp>| {
+        time.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, |time| Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: i64::from(time.nanos),
         })
     };
-    Timestamps { last_access: spec(accessed), last_modification: spec(modified) }
+    Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) }
 }

@@ -17,8 +17,8 @@ const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Reads the marker of the tree whose topmost directory this is; `None` where it has none, or what is there is none.
-pub(super) fn read(top: &DirectoryFd) -> Result<Option<TreeMarker>> {
-    let reserved = match open_no_symlinks(top, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
+pub(super) fn read(mount_root: &DirectoryFd) -> Result<Option<TreeMarker>> {
+    let reserved = match open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         reserved => DirectoryFd::from(reserved?),
     };
@@ -32,8 +32,8 @@ pub(super) fn read(top: &DirectoryFd) -> Result<Option<TreeMarker>> {
 }
 
 /// Returns the marker in a reserved directory; makes one where there is none.
-pub(super) fn read_or_create(top: &DirectoryFd, reserved: &DirectoryFd) -> Result<TreeMarker> {
-    if let Some(marker) = read(top)? {
+pub(super) fn read_or_create(mount_root: &DirectoryFd, reserved: &DirectoryFd) -> Result<TreeMarker> {
+    if let Some(marker) = read(mount_root)? {
         return Ok(marker);
     }
     let mut id = [0; 16];
@@ -58,29 +58,29 @@ pub(super) fn write(reserved: &DirectoryFd, marker: TreeMarker) -> Result<()> {
 /// # Errors
 /// `EBUSY` when another process holds it; what the file system says that has no locks.
 pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
-    let take = || match FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::Read)?) {
+    let try_lock = || match FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::Read)?) {
         // NFS wants it open to be written; elsewhere that would keep the file system from being made read-only.
         Err(Errno::BADF) => {
             FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::ReadWrite)?)
         }
-        taken => taken,
+        result => result,
     };
     let mut attempt = 0;
     let lock = loop {
         attempt += 1;
-        match take() {
+        match try_lock() {
             Err(Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_RETRY_INTERVAL),
             Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
             lock => break lock?,
         }
     };
-    let works = matches!(take(), Err(Errno::WOULDBLOCK));
-    Ok((lock, works))
+    let is_enforced = matches!(try_lock(), Err(Errno::WOULDBLOCK));
+    Ok((lock, is_enforced))
 }
 
 /// Tells whether a live server holds the tree whose topmost directory this is.
-pub(super) fn is_locked(top: &DirectoryFd) -> bool {
-    let Ok(reserved) = open_no_symlinks(top, RESERVED_DIRECTORY, OpenMode::DirectoryPath) else { return false };
+pub(super) fn is_locked(mount_root: &DirectoryFd) -> bool {
+    let Ok(reserved) = open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) else { return false };
     let Ok(file) = open_no_symlinks(&reserved, MARKER_FILE_NAME, OpenMode::Read) else { return false };
     matches!(FlockGuard::try_shared(file), Err(Errno::WOULDBLOCK))
 }
@@ -97,35 +97,36 @@ mod tests {
 
     /// Returns a directory that ends with the test, opened, and its reserved directory.
     fn served_directory() -> (tempfile::TempDir, DirectoryFd, DirectoryFd) {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(folder.path().join(".patgate")).expect("made");
-        let host = super::super::ServedFs::open(folder.path(), None).expect("opened");
-        let top = host.root().expect("there");
-        let reserved =
-            DirectoryFd::from(open_no_symlinks(&top, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"));
-        (folder, top, reserved)
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        std::fs::create_dir(temporary.path().join(".patgate")).expect("created");
+        let served = super::super::ServedFs::open(temporary.path(), None).expect("opened");
+        let mount_root = served.root().expect("there");
+        let reserved = DirectoryFd::from(
+            open_no_symlinks(&mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath).expect("there"),
+        );
+        (temporary, mount_root, reserved)
     }
 
     #[test]
     fn marker_is_written_once_and_read_again() {
-        let (folder, top, reserved) = served_directory();
-        assert_eq!(read(&top).expect("read"), None);
-        let marker = read_or_create(&top, &reserved).expect("made");
-        assert_eq!(read_or_create(&top, &reserved).expect("read"), marker);
-        assert_eq!(read(&top).expect("read"), Some(marker));
-        std::fs::write(folder.path().join(".patgate/tree.id"), "").expect("emptied");
-        assert_eq!(read(&top).expect("read"), None, "what a power cut left of one is none");
+        let (temporary, mount_root, reserved) = served_directory();
+        assert_eq!(read(&mount_root).expect("read"), None);
+        let marker = read_or_create(&mount_root, &reserved).expect("created");
+        assert_eq!(read_or_create(&mount_root, &reserved).expect("read"), marker);
+        assert_eq!(read(&mount_root).expect("read"), Some(marker));
+        std::fs::write(temporary.path().join(".patgate/tree.id"), "").expect("emptied");
+        assert_eq!(read(&mount_root).expect("read"), None, "what a power cut left of one is none");
     }
 
     #[test]
     fn marker_lock_excludes_second_server() {
-        let (_folder, top, reserved) = served_directory();
-        read_or_create(&top, &reserved).expect("made");
-        assert!(!is_locked(&top));
-        let (lock, works) = lock(&reserved).expect("locked");
-        assert!(works && is_locked(&top));
+        let (_temporary, mount_root, reserved) = served_directory();
+        read_or_create(&mount_root, &reserved).expect("created");
+        assert!(!is_locked(&mount_root));
+        let (lock, is_enforced) = lock(&reserved).expect("locked");
+        assert!(is_enforced && is_locked(&mount_root));
         assert_eq!(super::lock(&reserved).err(), Some(Errno::BUSY));
         drop(lock);
-        assert!(!is_locked(&top));
+        assert!(!is_locked(&mount_root));
     }
 }

@@ -64,22 +64,22 @@ impl ServedFs {
     ///
     /// # Errors
     /// What the host says.
-    pub(crate) fn open(root: &Path, kept: Option<KeptNamesFn>) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, kept_names: Option<KeptNamesFn>) -> io::Result<Self> {
         // A link at the end is followed each time: where it leads elsewhere, another folder is there.
-        let place = std::path::absolute(root)?;
-        let (served, watch) = MountSnapshot::open_first(&place)?;
-        served.root.open_directory(&TreePath::root()).map_err(|error| match error {
+        let root_path = std::path::absolute(root)?;
+        let (snapshot, watch) = MountSnapshot::open_first(&root_path)?;
+        snapshot.root.open_directory(&TreePath::root()).map_err(|error| match error {
             Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, "this needs Linux 5.6 or later (openat2)"),
             other => other.into(),
         })?;
-        let mut run = [0; 8];
-        getrandom::fill(&mut run)?;
+        let mut run_id = [0; 8];
+        getrandom::fill(&mut run_id)?;
         Ok(Self {
-            root_path: place,
+            root_path,
             umask: umask(),
-            run_id: u64::from_ne_bytes(run),
-            server_locks: kept.map(ServerLocks::new),
-            current_snapshot: ArcSwap::new(Arc::new(Ok(Arc::new(served)))),
+            run_id: u64::from_ne_bytes(run_id),
+            server_locks: kept_names.map(ServerLocks::new),
+            current_snapshot: ArcSwap::new(Arc::new(Ok(Arc::new(snapshot)))),
             root_watch: Mutex::new(watch),
         })
     }
@@ -98,15 +98,15 @@ impl ServedFs {
     ///
     /// # Errors
     /// `EAGAIN` where [`ResolveMode::Cached`] would have to wait.
-    pub(crate) fn open_directory_with(&self, path: &TreePath, pace: ResolveMode) -> Result<DirectoryFd> {
+    pub(crate) fn open_directory_with(&self, path: &TreePath, mode: ResolveMode) -> Result<DirectoryFd> {
         let root = self.root()?;
-        let folder = match pace {
+        let directory = match mode {
             _ if path.is_root() => return Ok(root),
             ResolveMode::Cached => open::open_directory_cached(&root, path.as_bytes()).map(DirectoryFd::from)?,
             ResolveMode::Blocking => root.open_directory(path).map_err(|error| self.classify_error(path, error))?,
         };
-        self.verify_mount(path, || folder.stat())?;
-        Ok(folder)
+        self.verify_mount(path, || directory.stat())?;
+        Ok(directory)
     }
 
     /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.
@@ -191,8 +191,8 @@ impl StateDirectoryLock {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when another server holds it.
-    pub(crate) fn acquire(state: &Path) -> io::Result<Self> {
-        let path = state.join("serve.lock");
+    pub(crate) fn acquire(state_directory: &Path) -> io::Result<Self> {
+        let path = state_directory.join("serve.lock");
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match FlockGuard::try_exclusive(file.into()) {
             Ok(lock) => Ok(Self(lock)),

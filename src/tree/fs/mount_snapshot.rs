@@ -77,8 +77,8 @@ pub(super) struct RootWatch {
 
 impl MountSnapshot {
     /// Opens what stands at the path of the served folder for the first time.
-    pub(super) fn open_first(place: &Path) -> Result<(Self, RootWatch)> {
-        let root = open_root_path(place)?;
+    pub(super) fn open_first(root_path: &Path) -> Result<(Self, RootWatch)> {
+        let root = open_root_path(root_path)?;
         let stat = root.stat()?;
         let watch = RootWatch {
             known: KnownTree::default(),
@@ -87,20 +87,20 @@ impl MountSnapshot {
             birth_time: stat.birth_time(),
             writable: is_writable(&root)?,
         };
-        let live = mount_paths_by_id(&root, &stat);
-        Ok((Self { root, stat, known_mounts: Vec::new(), mount_paths: live, stagings: RwLock::default() }, watch))
+        let mount_paths = mount_paths_by_id(&root, &stat);
+        Ok((Self { root, stat, known_mounts: Vec::new(), mount_paths, stagings: RwLock::default() }, watch))
     }
 
     /// Looks at a path again.
-    fn reopen(place: &Path, watch: &mut RootWatch, old: Option<&Self>) -> std::result::Result<Self, TreeOutage> {
-        let root = open_root_path(place).map_err(outage_from_errno)?;
+    fn reopen(root_path: &Path, watch: &mut RootWatch, old: Option<&Self>) -> std::result::Result<Self, TreeOutage> {
+        let root = open_root_path(root_path).map_err(outage_from_errno)?;
         let (stat, marker) = (root.stat().map_err(outage_from_errno)?, marker::read(&root).map_err(outage_from_errno)?);
-        let same = old.is_some_and(|old| old.is_same_root(&root, &stat));
-        let known = match watch.known.marker {
+        let is_same_root = old.is_some_and(|old| old.is_same_root(&root, &stat));
+        let is_known = match watch.known.marker {
             Some(known) => marker == Some(known) && stat.inode == watch.inode,
             None => (stat.device, stat.inode, stat.birth_time()) == (watch.device, watch.inode, watch.birth_time),
         };
-        if !(same || known) {
+        if !(is_same_root || is_known) {
             return Err(TreeOutage::Replaced);
         }
         let writable = is_writable(&root).map_err(outage_from_errno)?;
@@ -108,16 +108,17 @@ impl MountSnapshot {
             return Err(TreeOutage::ReadOnly);
         }
         watch.writable = writable;
-        let live = mount_paths_by_id(&root, &stat);
-        let held = |known: &KnownMount| {
-            let old = old.filter(|_| same).and_then(|old| old.known_mounts.iter().find(|w| w.known == *known));
+        let mount_paths = mount_paths_by_id(&root, &stat);
+        let watch_mount = |known: &KnownMount| {
+            let old = old.filter(|_| is_same_root).and_then(|old| old.known_mounts.iter().find(|w| w.known == *known));
             WatchedMount { known: known.clone(), opened: open_known_mount(&root, known, old) }
         };
-        let mut watched: Vec<_> = watch.known.mounts.iter().map(held).collect();
-        watched.sort_by_key(|watched| std::cmp::Reverse(watched.known.path.depth()));
+        let mut known_mounts: Vec<_> = watch.known.mounts.iter().map(watch_mount).collect();
+        known_mounts.sort_by_key(|watched| std::cmp::Reverse(watched.known.path.depth()));
         let stagings = old.map(|old| old.stagings.read().clone()).unwrap_or_default();
-        let stagings = stagings.into_iter().filter(|((mount, _), _)| *mount == 0 || live.contains_key(mount)).collect();
-        Ok(Self { root, stat, known_mounts: watched, mount_paths: live, stagings: RwLock::new(stagings) })
+        let stagings =
+            stagings.into_iter().filter(|((mount, _), _)| *mount == 0 || mount_paths.contains_key(mount)).collect();
+        Ok(Self { root, stat, known_mounts, mount_paths, stagings: RwLock::new(stagings) })
     }
 
     /// Tells whether a root that was opened by the path just now is the one that is held, and no other mount of it.
@@ -129,16 +130,17 @@ impl MountSnapshot {
 
     /// Returns the known mounts that are not there, with the reason.
     fn missing_mounts(&self) -> Vec<(TreePath, TreeOutage)> {
-        let out = |watched: &WatchedMount| Some((watched.known.path.clone(), watched.opened.as_ref().err()?.clone()));
-        self.known_mounts.iter().filter_map(out).collect()
+        let outage_of =
+            |watched: &WatchedMount| Some((watched.known.path.clone(), watched.opened.as_ref().err()?.clone()));
+        self.known_mounts.iter().filter_map(outage_of).collect()
     }
 
     /// Tells whether nothing differs from what was found before.
     fn is_unchanged_from(&self, old: &Self) -> bool {
         let state = |watched: &WatchedMount| {
-            (watched.known.clone(), watched.opened.as_ref().map(|h| h.mount_id).map_err(TreeOutage::clone))
+            (watched.known.clone(), watched.opened.as_ref().map(|mount| mount.mount_id).map_err(TreeOutage::clone))
         };
-        let states = |served: &Self| served.known_mounts.iter().map(state).collect::<Vec<_>>();
+        let states = |snapshot: &Self| snapshot.known_mounts.iter().map(state).collect::<Vec<_>>();
         old.is_same_root(&self.root, &self.stat) && self.mount_paths == old.mount_paths && states(self) == states(old)
     }
 
@@ -147,10 +149,12 @@ impl MountSnapshot {
         let Some(watched) = self.known_mounts.iter().find(|watched| path.starts_with(&watched.known.path)) else {
             return Ok(());
         };
-        let Ok(held) = &watched.opened else { return Err(Errno::NOMEDIUM) };
-        let mount = stat()?.mount_id;
-        let within = |place: &TreePath| place.starts_with(&watched.known.path) && *place != watched.known.path;
-        if mount == held.mount_id || self.mount_paths.get(&mount).is_some_and(within) {
+        let Ok(open_mount) = &watched.opened else { return Err(Errno::NOMEDIUM) };
+        let mount_id = stat()?.mount_id;
+        let is_nested = |path_of_mount: &TreePath| {
+            path_of_mount.starts_with(&watched.known.path) && *path_of_mount != watched.known.path
+        };
+        if mount_id == open_mount.mount_id || self.mount_paths.get(&mount_id).is_some_and(is_nested) {
             Ok(())
         } else {
             Err(Errno::NOMEDIUM)
@@ -164,8 +168,8 @@ impl ServedFs {
     /// # Errors
     /// `ENOMEDIUM` while it is not there.
     pub(crate) fn root(&self) -> Result<DirectoryFd> {
-        let present = self.current_snapshot.load();
-        present.as_ref().as_ref().map(|served| served.root.clone()).map_err(|_| Errno::NOMEDIUM)
+        let current = self.current_snapshot.load();
+        current.as_ref().as_ref().map(|snapshot| snapshot.root.clone()).map_err(|_| Errno::NOMEDIUM)
     }
 
     pub(super) fn snapshot(&self) -> Result<Arc<MountSnapshot>> {
@@ -186,26 +190,27 @@ impl ServedFs {
     /// `ENOMEDIUM` where that is not mounted now.
     pub(super) fn verify_mount(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
         match self.current_snapshot.load().as_ref().as_ref() {
-            Ok(served) => served.verify_mount(path, stat),
+            Ok(snapshot) => snapshot.verify_mount(path, stat),
             Err(_) => Err(Errno::NOMEDIUM),
         }
     }
 
     /// Returns what an error on the way to a path comes from: that a file system on the way is not mounted, or itself.
     pub(super) fn classify_error(&self, path: &TreePath, error: Errno) -> Errno {
-        let is_on_way =
-            |served: &MountSnapshot| served.known_mounts.iter().any(|watched| path.starts_with(&watched.known.path));
+        let is_on_way = |snapshot: &MountSnapshot| {
+            snapshot.known_mounts.iter().any(|watched| path.starts_with(&watched.known.path))
+        };
         match self.snapshot() {
-            Ok(served) if error != Errno::NOMEDIUM && is_on_way(&served) => {
-                let mut above = served.known_mounts.iter().filter(|watched| path.starts_with(&watched.known.path));
-                let stands = above.try_for_each(|WatchedMount { known, .. }| {
-                    let found = served.root.open_directory(&known.path)?;
-                    served.verify_mount(&known.path, || found.stat())
+            Ok(snapshot) if error != Errno::NOMEDIUM && is_on_way(&snapshot) => {
+                let mut on_way = snapshot.known_mounts.iter().filter(|watched| path.starts_with(&watched.known.path));
+                let mounted = on_way.try_for_each(|WatchedMount { known, .. }| {
+                    let found = snapshot.root.open_directory(&known.path)?;
+                    snapshot.verify_mount(&known.path, || found.stat())
                 });
-                stands.map_or(Errno::NOMEDIUM, |()| error)
+                mounted.map_or(Errno::NOMEDIUM, |()| error)
             }
             Ok(_) => error,
-            Err(gone) => gone,
+            Err(outage) => outage,
         }
     }
 
@@ -214,30 +219,30 @@ impl ServedFs {
     /// # Errors
     /// `ENOMEDIUM` where one is not.
     pub(crate) fn verify_mounts_below(&self, path: &TreePath) -> Result<()> {
-        let served = self.snapshot()?;
-        let mut below = served.known_mounts.iter().filter(|watched| watched.known.path.starts_with(path));
+        let snapshot = self.snapshot()?;
+        let mut below = snapshot.known_mounts.iter().filter(|watched| watched.known.path.starts_with(path));
         below.try_for_each(|watched| self.open_directory(&watched.known.path).map(drop))
     }
 
     /// Tells whether something open belongs to a mount that is not in the tree any more.
     pub(crate) fn is_detached(&self, fd: impl AsFd) -> bool {
-        let (Ok(served), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
-        stat.mount_id != 0 && !served.mount_paths.contains_key(&stat.mount_id)
+        let (Ok(snapshot), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
+        stat.mount_id != 0 && !snapshot.mount_paths.contains_key(&stat.mount_id)
     }
 
     /// Returns the mounts below the root, with what the root of each is.
     pub(crate) fn mounts_below_root(&self) -> Vec<(TreePath, Stat)> {
-        let Ok(served) = self.snapshot() else { return Vec::new() };
-        let below = served.mount_paths.values().filter(|place| !place.is_root());
-        below.filter_map(|place| Some((place.clone(), self.open_directory(place).ok()?.stat().ok()?))).collect()
+        let Ok(snapshot) = self.snapshot() else { return Vec::new() };
+        let below = snapshot.mount_paths.values().filter(|path| !path.is_root());
+        below.filter_map(|path| Some((path.clone(), self.open_directory(path).ok()?.stat().ok()?))).collect()
     }
 
     /// Returns where in the tree file systems are mounted, in order.
     pub(crate) fn mount_points(&self) -> Vec<TreePath> {
-        let mut places: Vec<_> =
-            self.snapshot().map(|served| served.mount_paths.values().cloned().collect()).unwrap_or_default();
-        places.sort();
-        places
+        let mut points: Vec<_> =
+            self.snapshot().map(|snapshot| snapshot.mount_paths.values().cloned().collect()).unwrap_or_default();
+        points.sort();
+        points
     }
 
     /// Returns the marker of the file system that is mounted at a path of the tree, or of the tree itself; `None` where it
@@ -267,12 +272,12 @@ impl ServedFs {
                 vec![(TreePath::root(), outage)]
             }
             Ok(new) => {
-                let found = new.missing_mounts();
+                let missing = new.missing_mounts();
                 // It may have been suspended meanwhile.
                 if !self.snapshot().is_ok_and(|current| new.is_unchanged_from(&current)) {
                     self.current_snapshot.store(Arc::new(Ok(Arc::new(new))));
                 }
-                found
+                missing
             }
         }
     }
@@ -283,9 +288,9 @@ impl ServedFs {
     }
 }
 
-pub(super) fn open_root_path(place: &Path) -> Result<DirectoryFd> {
+pub(super) fn open_root_path(root_path: &Path) -> Result<DirectoryFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, place, flags, Mode::empty()).map(DirectoryFd::from)
+    openat(CWD, root_path, flags, Mode::empty()).map(DirectoryFd::from)
 }
 
 fn mount_paths_by_id(root: &DirectoryFd, stat: &Stat) -> HashMap<u64, TreePath> {
@@ -299,23 +304,24 @@ fn open_known_mount(
     known: &KnownMount,
     old: Option<&WatchedMount>,
 ) -> std::result::Result<OpenMount, TreeOutage> {
-    let folder = open_no_symlinks(root, known.path.as_bytes(), OpenMode::DirectoryPath)
+    let directory = open_no_symlinks(root, known.path.as_bytes(), OpenMode::DirectoryPath)
         .map(DirectoryFd::from)
         .map_err(outage_from_errno)?;
-    let (stat, marker) = (folder.stat().map_err(outage_from_errno)?, marker::read(&folder).map_err(outage_from_errno)?);
-    let old = old.and_then(|old| old.opened.as_ref().ok()).filter(|held| held.mount_id == stat.mount_id);
+    let (stat, marker) =
+        (directory.stat().map_err(outage_from_errno)?, marker::read(&directory).map_err(outage_from_errno)?);
+    let old = old.and_then(|old| old.opened.as_ref().ok()).filter(|open| open.mount_id == stat.mount_id);
     if old.is_none() && !(marker == Some(known.marker) && stat.inode == known.inode) {
         return Err(TreeOutage::Replaced);
     }
-    let writable = is_writable(&folder).map_err(outage_from_errno)?;
-    if old.is_some_and(|held| held.writable) && !writable {
+    let writable = is_writable(&directory).map_err(outage_from_errno)?;
+    if old.is_some_and(|open| open.writable) && !writable {
         return Err(TreeOutage::ReadOnly);
     }
-    Ok(OpenMount { mount_id: stat.mount_id, writable, _root: folder })
+    Ok(OpenMount { mount_id: stat.mount_id, writable, _root: directory })
 }
 
-fn is_writable(folder: &DirectoryFd) -> Result<bool> {
-    Ok(!fstatvfs(folder)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+fn is_writable(directory: &DirectoryFd) -> Result<bool> {
+    Ok(!fstatvfs(directory)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 fn outage_from_errno(error: Errno) -> TreeOutage {

@@ -28,9 +28,9 @@ pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
 
 /// Returns where in the tree file systems begin: its root, and what is mounted below.
 pub(super) fn mount_points(root: &DirectoryFd) -> Vec<TreePath> {
-    let mut found = vec![TreePath::root()];
-    found.extend(read_mountinfo(root).into_iter().filter_map(|line| line.tree_path).filter(|place| !place.is_root()));
-    found
+    let mut points = vec![TreePath::root()];
+    points.extend(read_mountinfo(root).into_iter().filter_map(|line| line.tree_path).filter(|path| !path.is_root()));
+    points
 }
 
 /// Reads a line (proc(5)): its first field is the mount's number, its fifth the mount point, and the one behind the
@@ -39,37 +39,37 @@ fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let point = unescape(fields.nth(3)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: kind == b"overlay" })
+    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: fs_type == b"overlay" })
 }
 
 /// Returns the place in the tree of a mount point.
 fn mount_point_in_tree(point: &[u8], root: &[u8]) -> Option<TreePath> {
-    let below = if root == b"/" { point } else { point.strip_prefix(root)? };
-    if !(below.is_empty() || below.starts_with(b"/")) {
+    let relative_path = if root == b"/" { point } else { point.strip_prefix(root)? };
+    if !(relative_path.is_empty() || relative_path.starts_with(b"/")) {
         return None;
     }
-    TreePath::parse(below).ok()
+    TreePath::parse(relative_path).ok()
 }
 
 /// Reads `\040` and the like, by which the kernel writes white space and backslashes.
 fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
+    let mut unescaped = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
         let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) if first == b'\\' => {
-                plain.push(byte);
+                unescaped.push(byte);
                 rest = &after[3..];
             }
             _ => {
-                plain.push(first);
+                unescaped.push(first);
                 rest = after;
             }
         }
     }
-    plain
+    unescaped
 }
 
 #[cfg(test)]
@@ -79,12 +79,12 @@ mod tests {
     #[test]
     fn only_mounts_below_root_get_tree_path() {
         let line = b"36 35 98:0 / /srv/tree/a\\040b\\134c rw,noatime master:1 - ext3 /dev/root rw";
-        let place = |root: &[u8]| parse_mountinfo_line(line, root).expect("a line").tree_path;
-        assert_eq!(place(b"/srv/tree"), TreePath::parse(b"a b\\c").ok());
-        assert_eq!(place(b"/srv/tre"), None);
-        assert_eq!(place(b"/srv/tree/a b\\c"), Some(TreePath::root()));
-        assert_eq!(place(b"/srv/tree/a b\\c/d"), None);
-        assert_eq!(place(b"/"), TreePath::parse(b"srv/tree/a b\\c").ok());
+        let tree_path = |root: &[u8]| parse_mountinfo_line(line, root).expect("a line").tree_path;
+        assert_eq!(tree_path(b"/srv/tree"), TreePath::parse(b"a b\\c").ok());
+        assert_eq!(tree_path(b"/srv/tre"), None);
+        assert_eq!(tree_path(b"/srv/tree/a b\\c"), Some(TreePath::root()));
+        assert_eq!(tree_path(b"/srv/tree/a b\\c/d"), None);
+        assert_eq!(tree_path(b"/"), TreePath::parse(b"srv/tree/a b\\c").ok());
         assert_eq!(parse_mountinfo_line(b"", b"/"), None);
     }
 

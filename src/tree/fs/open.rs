@@ -73,15 +73,17 @@ pub(crate) enum FdLocation {
 
 const OPENAT2_RETRIES: u32 = 64;
 
-fn open_beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
+fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: ResolveFlags) -> Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | more;
-    let mut tries = 0;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | extra_flags;
+    let mut attempts = 0;
     loop {
-        match openat2(folder.as_fd(), path, flags, Mode::empty(), resolve) {
+        match openat2(directory.as_fd(), path, flags, Mode::empty(), resolve) {
             // A rename somewhere on the host raced with a `..` in a link; asking again is the remedy.
-            Err(Errno::AGAIN | Errno::INTR) if tries < OPENAT2_RETRIES && !more.contains(ResolveFlags::CACHED) => {
-                tries += 1
+            Err(Errno::AGAIN | Errno::INTR)
+                if attempts < OPENAT2_RETRIES && !extra_flags.contains(ResolveFlags::CACHED) =>
+            {
+                attempts += 1
             }
             result => return result,
         }
@@ -89,19 +91,24 @@ fn open_beneath(folder: impl AsFd, path: &[u8], flags: OFlags, more: ResolveFlag
 }
 
 /// Opens a path below a folder; a link anywhere in it is an error (`ELOOP`).
-pub(super) fn open_no_symlinks(folder: impl AsFd, path: &[u8], how: OpenMode) -> Result<OwnedFd> {
-    let cached = if how == OpenMode::ReadCached { ResolveFlags::CACHED } else { ResolveFlags::empty() };
-    open_beneath(folder, path, how.open_flags(), ResolveFlags::NO_SYMLINKS | cached)
+pub(super) fn open_no_symlinks(directory: impl AsFd, path: &[u8], mode: OpenMode) -> Result<OwnedFd> {
+    let cached = if mode == OpenMode::ReadCached { ResolveFlags::CACHED } else { ResolveFlags::empty() };
+    open_beneath(directory, path, mode.open_flags(), ResolveFlags::NO_SYMLINKS | cached)
 }
 
 /// Opens a folder below a folder if the way to it is in memory.
-pub(super) fn open_directory_cached(folder: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
-    open_beneath(folder, path, OpenMode::DirectoryPath.open_flags(), ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED)
+pub(super) fn open_directory_cached(directory: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
+    open_beneath(
+        directory,
+        path,
+        OpenMode::DirectoryPath.open_flags(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED,
+    )
 }
 
 /// Opens a path below a folder, following links that stay beneath it.
-fn open_following_symlinks(folder: impl AsFd, path: &[u8], how: OpenMode) -> Result<OwnedFd> {
-    open_beneath(folder, path, how.open_flags() - OFlags::NOFOLLOW, ResolveFlags::empty())
+fn open_following_symlinks(directory: impl AsFd, path: &[u8], mode: OpenMode) -> Result<OwnedFd> {
+    open_beneath(directory, path, mode.open_flags() - OFlags::NOFOLLOW, ResolveFlags::empty())
 }
 
 impl ServedFs {
@@ -113,26 +120,26 @@ impl ServedFs {
     pub(crate) fn resolve(
         &self,
         anchor: impl AsFd,
-        place: &TreePath,
-        rest: &TreePath,
-        how: OpenMode,
+        anchor_path: &TreePath,
+        relative_path: &TreePath,
+        mode: OpenMode,
     ) -> Result<(FileFd, TreePath)> {
-        match open_no_symlinks(anchor.as_fd(), rest.as_bytes(), how) {
+        match open_no_symlinks(anchor.as_fd(), relative_path.as_bytes(), mode) {
             Ok(fd) => {
-                let path = place.join(rest);
+                let path = anchor_path.join(relative_path);
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
                 Ok((fd.into(), path))
             }
             Err(Errno::LOOP) => {
                 // It may lead anywhere: where something of the tree is missing, it may lead there.
-                let judged = |error| self.verify_mounts_below(&TreePath::root()).err().unwrap_or(error);
-                let fd = open_following_symlinks(anchor, rest.as_bytes(), how).map_err(judged)?;
+                let classify = |error| self.verify_mounts_below(&TreePath::root()).err().unwrap_or(error);
+                let fd = open_following_symlinks(anchor, relative_path.as_bytes(), mode).map_err(classify)?;
                 let path = self.path_of_fd(&fd).ok_or(Errno::XDEV)?;
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
                 Ok((fd.into(), path))
             }
-            Err(error) if how == OpenMode::ReadCached => Err(error),
-            Err(error) => Err(self.classify_error(&place.join(rest), error)),
+            Err(error) if mode == OpenMode::ReadCached => Err(error),
+            Err(error) => Err(self.classify_error(&anchor_path.join(relative_path), error)),
         }
     }
 
@@ -149,10 +156,10 @@ impl ServedFs {
     pub(crate) fn locate_fd(&self, fd: impl AsFd) -> FdLocation {
         let Some(path) = host_path(fd.as_fd()) else { return FdLocation::Outside };
         match self.unlinked_path(fd, &path) {
-            Some(last) => match self.tree_path(last) {
+            Some(last_path) => match self.tree_path(last_path) {
                 Ok(path) => FdLocation::Unlinked(path),
                 Err(FdLocation::Reserved) => FdLocation::Discarded,
-                Err(elsewhere) => elsewhere,
+                Err(location) => location,
             },
             None => self.tree_path(&path).map_or_else(|error| error, FdLocation::Linked),
         }
@@ -161,11 +168,11 @@ impl ServedFs {
     /// Returns the last path of an entry whose name is gone: the kernel marks it at the end of the path. A name may
     /// end in the same word; then the entry still stands under it.
     fn unlinked_path<'a>(&self, fd: impl AsFd, path: &'a [u8]) -> Option<&'a [u8]> {
-        let last = path.strip_suffix(b" (deleted)")?;
+        let last_path = path.strip_suffix(b" (deleted)")?;
         let stat = Stat::stat_at(fd, b"").ok()?;
-        let stands = stat.link_count > 0
-            && self.tree_path(path).is_ok_and(|path| self.stat(&path).is_ok_and(|there| there.is_same_file(&stat)));
-        (!stands).then_some(last)
+        let is_linked = stat.link_count > 0
+            && self.tree_path(path).is_ok_and(|path| self.stat(&path).is_ok_and(|found| found.is_same_file(&stat)));
+        (!is_linked).then_some(last_path)
     }
 
     /// Returns the path in the tree of a path of the host.
@@ -174,14 +181,14 @@ impl ServedFs {
     /// Where else it is: [`FdLocation::Reserved`] or [`FdLocation::Outside`].
     fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, FdLocation> {
         let root = self.root().ok().and_then(host_path).ok_or(FdLocation::Outside)?;
-        let below = match root.as_slice() {
+        let relative_path = match root.as_slice() {
             b"/" => path,
             root => path.strip_prefix(root).ok_or(FdLocation::Outside)?,
         };
-        if !(below.is_empty() || below.starts_with(b"/")) {
+        if !(relative_path.is_empty() || relative_path.starts_with(b"/")) {
             return Err(FdLocation::Outside);
         }
-        TreePath::parse(below).map_err(|_| FdLocation::Reserved)
+        TreePath::parse(relative_path).map_err(|_| FdLocation::Reserved)
     }
 }
 

@@ -42,18 +42,18 @@ pub(super) enum StagingLock {
 }
 
 impl ServerLocks {
-    pub(super) fn new(kept: KeptNamesFn) -> Self {
-        Self { kept_names: kept, locks: Mutex::default(), debris: Mutex::default() }
+    pub(super) fn new(kept_names: KeptNamesFn) -> Self {
+        Self { kept_names, locks: Mutex::default(), debris: Mutex::default() }
     }
 
     /// Locks a reserved directory by the marker in it, or else by itself.
     ///
     /// # Errors
     /// `EBUSY` when another server holds it.
-    pub(super) fn lock_staging(&self, top: &DirectoryFd, reserved: &DirectoryFd) -> Result<StagingLock> {
+    pub(super) fn lock_staging(&self, mount_root: &DirectoryFd, reserved: &DirectoryFd) -> Result<StagingLock> {
         // A full disk has no room for a marker, and is served all the same.
-        let marked = marker::read_or_create(top, reserved);
-        let file = match &marked {
+        let marker = marker::read_or_create(mount_root, reserved);
+        let file = match &marker {
             Ok(_) => open_no_symlinks(reserved, marker::MARKER_FILE_NAME, OpenMode::Path)?,
             Err(error) => {
                 tracing::warn!(%error, "a file system can't be given a marker: it is recognised by its number alone");
@@ -66,7 +66,7 @@ impl ServerLocks {
         if let Some(lock) = locks.get(&(stat.device, stat.inode)).and_then(Weak::upgrade) {
             return Ok(StagingLock::AlreadyHeld(lock));
         }
-        let locked = match &marked {
+        let locked = match &marker {
             Ok(_) => marker::lock(reserved),
             Err(_) => FlockGuard::try_exclusive(open_no_symlinks(reserved, b"", OpenMode::ReadDirectory)?)
                 .map(|lock| (lock, true)),
@@ -110,15 +110,15 @@ impl ServedFs {
     pub(crate) fn lock_for_serving(&self) -> io::Result<()> {
         let root = self.root()?;
         for mount in mounts::mount_points(&root) {
-            let Ok(folder) = self.open_directory(&mount) else { continue };
-            if let Ok(reserved) = open_no_symlinks(&folder, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
-                let place = if mount.is_root() { String::new() } else { format!(" at {mount}") };
+            let Ok(directory) = self.open_directory(&mount) else { continue };
+            if let Ok(reserved) = open_no_symlinks(&directory, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
+                let location = if mount.is_root() { String::new() } else { format!(" at {mount}") };
                 ensure_private(&reserved.into()).map_err(|fault| {
-                    io::Error::new(io::ErrorKind::PermissionDenied, format!("its directory .patgate{place} {fault}"))
+                    io::Error::new(io::ErrorKind::PermissionDenied, format!("its directory .patgate{location} {fault}"))
                 })?;
             }
             // A file system that can't be written to holds no debris of ours that could be removed.
-            match folder.stat().and_then(|stat| self.staging(&folder, stat.mount_key())) {
+            match directory.stat().and_then(|stat| self.staging(&directory, stat.mount_key())) {
                 Ok(_) | Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
                 Err(Errno::BUSY) if mount.is_root() => {
                     return Err(would_block_error("another server serves this folder".into()));
@@ -128,53 +128,54 @@ impl ServedFs {
             }
         }
         // Ours is locked by now: of two that start at once, one sees the other.
-        if let Some(above) = serving_ancestor(&root) {
-            return Err(would_block_error(format!("it lies in {above}, which another server serves")));
+        if let Some(ancestor) = serving_ancestor(&root) {
+            return Err(would_block_error(format!("it lies in {ancestor}, which another server serves")));
         }
         match serving_descendant(&root) {
-            Some(below) => Err(would_block_error(format!("another server serves {below} in it"))),
+            Some(descendant) => Err(would_block_error(format!("another server serves {descendant} in it"))),
             None => Ok(()),
         }
     }
 
     /// Returns what earlier runs have left in staging, to be removed.
     pub(crate) fn take_debris(&self) -> Vec<StagedEntry> {
-        self.server_locks.as_ref().map(|claims| std::mem::take(&mut *claims.debris.lock())).unwrap_or_default()
+        self.server_locks.as_ref().map(|locks| std::mem::take(&mut *locks.debris.lock())).unwrap_or_default()
     }
 }
 
-fn would_block_error(why: String) -> io::Error {
-    io::Error::new(io::ErrorKind::WouldBlock, why)
+fn would_block_error(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::WouldBlock, message)
 }
 
 /// Returns the path of a directory above that a live server serves.
 fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
     let path = host_path(root)?;
-    let above = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
-    let held = |above: &&Path| mount_snapshot::open_root_path(above).is_ok_and(|folder| marker::is_locked(&folder));
-    above.into_iter().find(held).map(|above| above.display().to_string())
+    let ancestors = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
+    let is_locked =
+        |path: &&Path| mount_snapshot::open_root_path(path).is_ok_and(|directory| marker::is_locked(&directory));
+    ancestors.into_iter().find(is_locked).map(|path| path.display().to_string())
 }
 
 /// Returns the path of a directory below that a live server on this machine serves, as far as the kernel shows who has
 /// locked what: to look into every directory would take too long.
 fn serving_descendant(root: &DirectoryFd) -> Option<String> {
-    let marker = [b"/", RESERVED_DIRECTORY, b"/", marker::MARKER_FILE_NAME].concat();
+    let marker_suffix = [b"/", RESERVED_DIRECTORY, b"/", marker::MARKER_FILE_NAME].concat();
     let root = host_path(root)?;
-    let own = std::process::id().to_string();
+    let own_process = std::process::id().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
     // A line: its number, "FLOCK", two words, and the process.
     let holders = locks.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-        [_, "FLOCK", _, _, process, ..] if process != own => Some(process),
+        [_, "FLOCK", _, _, process, ..] if process != own_process => Some(process),
         _ => None,
     });
-    let below = |path: &[u8]| {
-        let top = path.strip_suffix(&marker[..])?;
-        let rest = if root == b"/" { Some(top) } else { top.strip_prefix(&root[..]) }?;
-        rest.starts_with(b"/").then(|| String::from_utf8_lossy(top).into_owned())
+    let served_below = |path: &[u8]| {
+        let served_root = path.strip_suffix(&marker_suffix[..])?;
+        let relative_path = if root == b"/" { Some(served_root) } else { served_root.strip_prefix(&root[..]) }?;
+        relative_path.starts_with(b"/").then(|| String::from_utf8_lossy(served_root).into_owned())
     };
     let files = |process: &str| fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    let mut open = holders.collect::<BTreeSet<_>>().into_iter().flat_map(files);
-    open.find_map(|file| below(fs::read_link(file.path()).ok()?.as_os_str().as_bytes()))
+    let mut open_files = holders.collect::<BTreeSet<_>>().into_iter().flat_map(files);
+    open_files.find_map(|file| served_below(fs::read_link(file.path()).ok()?.as_os_str().as_bytes()))
 }
 
 /// Tells that a reserved directory is this process's alone; makes it so where only reading has to be taken from others.
@@ -194,17 +195,17 @@ pub(super) fn ensure_private(reserved: &DirectoryFd) -> std::result::Result<(), 
 /// Tells that nobody else can put anything into a reserved directory; returns its mode.
 fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u32, String> {
     let stat = reserved.stat().map_err(|error| error.to_string())?;
-    let us = rustix::process::geteuid().as_raw();
-    if stat.uid != us && owner_of_created_file(reserved) != Some(stat.uid) {
+    let own_uid = rustix::process::geteuid().as_raw();
+    if stat.uid != own_uid && owner_of_created_file(reserved) != Some(stat.uid) {
         return Err(format!(
-            "belongs to the user id {}, not to {us}: remove it, if nothing of yours is in it, or give it to {us}",
+            "belongs to the user id {}, not to {own_uid}: remove it, if nothing of yours is in it, or give it to {own_uid}",
             stat.uid
         ));
     }
     if stat.mode & GROUP_OTHER_WRITE_BITS != 0 {
         return Err(format!(
             "has mode {:03o}, so that others may have put something into it: look at it, and chmod 700 it; a file system \
-             without modes is mounted so that only {us} may write to it",
+             without modes is mounted so that only {own_uid} may write to it",
             stat.mode & 0o777
         ));
     }
@@ -212,9 +213,9 @@ fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u
 }
 
 /// Tells why a reserved directory below a folder is not this process's alone, as the rest of a sentence.
-pub(crate) fn reserved_directory_fault(top: &Path) -> Option<String> {
+pub(crate) fn reserved_directory_fault(mount_root: &Path) -> Option<String> {
     let reserved =
-        open_no_symlinks(mount_snapshot::open_root_path(top).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
+        open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
             .ok()?;
     check_not_writable_by_others(&reserved.into()).err()
 }
@@ -224,16 +225,16 @@ fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
     use rustix::fs::{AtFlags, OFlags, openat};
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let _ = unlinkat(reserved, OWNER_PROBE_NAME, AtFlags::empty());
-    let made = openat(reserved, OWNER_PROBE_NAME, flags, Mode::from_raw_mode(0o600)).ok()?;
-    let owner = Stat::stat_at(&made, b"").ok()?.uid;
+    let probe = openat(reserved, OWNER_PROBE_NAME, flags, Mode::from_raw_mode(0o600)).ok()?;
+    let owner = Stat::stat_at(&probe, b"").ok()?.uid;
     let _ = unlinkat(reserved, OWNER_PROBE_NAME, AtFlags::empty());
     Some(owner)
 }
 
 /// Tells whether locks work on the file system of a directory that is, or was, served; `None` where nothing was yet.
-pub(crate) fn supports_flock(top: &Path) -> Option<bool> {
+pub(crate) fn supports_flock(mount_root: &Path) -> Option<bool> {
     let reserved =
-        open_no_symlinks(mount_snapshot::open_root_path(top).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
+        open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
             .ok()?;
     let open = || open_no_symlinks(&reserved, marker::MARKER_FILE_NAME, OpenMode::Read);
     match FlockGuard::try_shared(open().ok()?) {

@@ -50,29 +50,33 @@ static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 impl ServedFs {
     /// Returns the staging folder from which a rename reaches an open folder of the tree on a
     /// mount; makes it when there is none.
-    pub(crate) fn staging(&self, beside: &DirectoryFd, mount: MountKey) -> Result<Arc<StagingDirectory>> {
-        let served = self.snapshot()?;
-        if let Some(staging) = served.stagings.read().get(&mount) {
+    pub(crate) fn staging(&self, directory: &DirectoryFd, mount_key: MountKey) -> Result<Arc<StagingDirectory>> {
+        let snapshot = self.snapshot()?;
+        if let Some(staging) = snapshot.stagings.read().get(&mount_key) {
             return Ok(Arc::clone(staging));
         }
-        let mut top = self.path_of_fd(beside).ok_or(Errno::NOENT)?;
-        while let Some(parent) = top.parent() {
-            if self.open_directory(&parent)?.stat()?.mount_key() != mount {
+        let mut mount_path = self.path_of_fd(directory).ok_or(Errno::NOENT)?;
+        while let Some(parent) = mount_path.parent() {
+            if self.open_directory(&parent)?.stat()?.mount_key() != mount_key {
                 break;
             }
-            top = parent;
+            mount_path = parent;
         }
-        let mut stagings = served.stagings.write();
-        if let Some(staging) = stagings.get(&mount) {
+        let mut stagings = snapshot.stagings.write();
+        if let Some(staging) = stagings.get(&mount_key) {
             return Ok(Arc::clone(staging));
         }
-        let (staging, debris) =
-            StagingDirectory::open(&self.open_directory(&top)?, top, self.run_id, self.server_locks.as_ref())?;
+        let (staging, debris) = StagingDirectory::open(
+            &self.open_directory(&mount_path)?,
+            mount_path,
+            self.run_id,
+            self.server_locks.as_ref(),
+        )?;
         let staging = Arc::new(staging);
-        stagings.insert(mount, Arc::clone(&staging));
-        if let Some(claims) = &self.server_locks {
+        stagings.insert(mount_key, Arc::clone(&staging));
+        if let Some(server_locks) = &self.server_locks {
             let staged = |name| StagedEntry { staging: Arc::clone(&staging), name, remove_on_drop: true };
-            claims.add_debris(debris.into_iter().map(staged).collect());
+            server_locks.add_debris(debris.into_iter().map(staged).collect());
         }
         Ok(staging)
     }
@@ -81,11 +85,11 @@ impl ServedFs {
     ///
     /// # Errors
     /// `ENOENT` when it is not there.
-    pub(crate) fn retained_entry(&self, place: &TreePath, name: &[u8]) -> Result<RetainedEntry> {
-        let top = self.open_directory(place)?;
-        let staging = self.staging(&top, top.stat()?.mount_key())?;
+    pub(crate) fn retained_entry(&self, path: &TreePath, name: &[u8]) -> Result<RetainedEntry> {
+        let mount_root = self.open_directory(path)?;
+        let staging = self.staging(&mount_root, mount_root.stat()?.mount_key())?;
         let name = EntryName::new(name).map_err(|_| Errno::INVAL)?;
-        if staging.mount_path != *place {
+        if staging.mount_path != *path {
             return Err(Errno::NOENT);
         }
         staging.directory.stat_entry(&name)?;
@@ -97,29 +101,29 @@ impl StagingDirectory {
     /// Opens the reserved directory of a file system; makes it where there is none. Returns also what earlier runs left
     /// there, where this claims it.
     fn open(
-        holder: &DirectoryFd,
-        top: TreePath,
-        run: u64,
-        claims: Option<&ServerLocks>,
+        mount_root: &DirectoryFd,
+        mount_path: TreePath,
+        run_id: u64,
+        server_locks: Option<&ServerLocks>,
     ) -> Result<(Self, Vec<EntryName>)> {
-        match mkdirat(holder, RESERVED_DIRECTORY, Mode::RWXU) {
+        match mkdirat(mount_root, RESERVED_DIRECTORY, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        let folder = DirectoryFd::from(open_no_symlinks(holder, RESERVED_DIRECTORY, OpenMode::DirectoryPath)?);
-        if let Err(fault) = ensure_private(&folder) {
-            tracing::error!(%top, "nothing can be staged on a file system: its directory .patgate {fault}");
+        let directory = DirectoryFd::from(open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath)?);
+        if let Err(fault) = ensure_private(&directory) {
+            tracing::error!(%mount_path, "nothing can be staged on a file system: its directory .patgate {fault}");
             return Err(Errno::PERM);
         }
-        let mut staging = Self { mount_path: top, directory: folder, run_id: run, lock: None };
+        let mut staging = Self { mount_path, directory, run_id, lock: None };
         let mut debris = Vec::new();
-        if let Some(claims) = claims {
-            staging.lock = match claims.lock_staging(holder, &staging.directory)? {
+        if let Some(server_locks) = server_locks {
+            staging.lock = match server_locks.lock_staging(mount_root, &staging.directory)? {
                 StagingLock::Acquired(lock) => {
                     // First: what an unfinished upload stands in the place of can be put back then.
-                    let mut stay = staging.take_early_back(holder)?;
-                    stay.extend(staging.restore_backups(holder)?);
-                    debris = staging.find_debris(claims, &stay)?;
+                    let mut retained = staging.undo_early_commits(mount_root)?;
+                    retained.extend(staging.restore_backups(mount_root)?);
+                    debris = staging.find_debris(server_locks, &retained)?;
                     Some(lock)
                 }
                 StagingLock::AlreadyHeld(lock) => Some(lock),
@@ -154,8 +158,8 @@ impl StagingDirectory {
     }
 
     /// Moves an entry away from its folder.
-    pub(crate) fn move_in(self: &Arc<Self>, folder: &DirectoryFd, name: &EntryName) -> Result<StagedEntry> {
-        self.reserve_name()?.move_in(folder, name)
+    pub(crate) fn move_in(self: &Arc<Self>, directory: &DirectoryFd, name: &EntryName) -> Result<StagedEntry> {
+        self.reserve_name()?.move_in(directory, name)
     }
 
     /// Returns the folder of the tree that holds it.
@@ -179,38 +183,38 @@ impl StagingDirectory {
     }
 
     /// Returns what earlier runs left: what is there now, is not kept, and is not of this run.
-    fn find_debris(&self, claims: &ServerLocks, stay: &HashSet<Vec<u8>>) -> Result<Vec<EntryName>> {
-        let Some(kept) = claims.list_kept_names() else { return Ok(Vec::new()) };
-        let ours = format!("{:016x}-", self.run_id).into_bytes();
-        let left = read_raw_names(&open_no_symlinks(&self.directory, b"", OpenMode::ReadDirectory)?)?
+    fn find_debris(&self, server_locks: &ServerLocks, retained: &HashSet<Vec<u8>>) -> Result<Vec<EntryName>> {
+        let Some(kept_names) = server_locks.list_kept_names() else { return Ok(Vec::new()) };
+        let own_prefix = format!("{:016x}-", self.run_id).into_bytes();
+        let debris = read_raw_names(&open_no_symlinks(&self.directory, b"", OpenMode::ReadDirectory)?)?
             .into_iter()
             .filter(|name| {
-                !(kept.contains(name)
-                    || stay.contains(name)
-                    || name.starts_with(&ours)
+                !(kept_names.contains(name)
+                    || retained.contains(name)
+                    || name.starts_with(&own_prefix)
                     || name == marker::MARKER_FILE_NAME)
             });
-        Ok(left.filter_map(|name| EntryName::new(&name).ok()).collect())
+        Ok(debris.filter_map(|name| EntryName::new(&name).ok()).collect())
     }
 
     /// Removes an entry of staging with all in it. A folder within is first moved up into staging, so
     /// that no depth needs more than two open folders. What can't be removed stays, and the rest goes.
     fn remove_entry(&self, name: Vec<u8>) -> Result<()> {
-        let mut left = vec![name];
+        let mut pending = vec![name];
         let mut result = Ok(());
-        while let Some(name) = left.pop() {
-            let done = match unlinkat(&self.directory, &name, AtFlags::empty()) {
-                Err(Errno::ISDIR | Errno::PERM) => self.remove_directory(&name, &mut left),
+        while let Some(name) = pending.pop() {
+            let removed = match unlinkat(&self.directory, &name, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => self.remove_directory(&name, &mut pending),
                 Err(Errno::NOENT) => Ok(()),
-                done => done,
+                removed => removed,
             };
-            result = result.and(done);
+            result = result.and(removed);
         }
         result
     }
 
-    fn remove_directory(&self, name: &[u8], left: &mut Vec<Vec<u8>>) -> Result<()> {
-        let folder = match open_no_symlinks(&self.directory, name, OpenMode::ReadDirectory) {
+    fn remove_directory(&self, name: &[u8], pending: &mut Vec<Vec<u8>>) -> Result<()> {
+        let directory = match open_no_symlinks(&self.directory, name, OpenMode::ReadDirectory) {
             Err(Errno::ACCESS) => {
                 grant_owner_access(open_no_symlinks(&self.directory, name, OpenMode::DirectoryPath)?)?;
                 open_no_symlinks(&self.directory, name, OpenMode::ReadDirectory)?
@@ -218,44 +222,46 @@ impl StagingDirectory {
             opened => opened?,
         };
         let mut result = Ok(());
-        for entry in read_raw_names(&folder)? {
-            let done = match unlinkat(&folder, &entry, AtFlags::empty()) {
-                Err(Errno::ISDIR | Errno::PERM) => self.move_up(&folder, &entry, left),
+        for entry in read_raw_names(&directory)? {
+            let removed = match unlinkat(&directory, &entry, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => self.move_up(&directory, &entry, pending),
                 Err(Errno::NOENT) => Ok(()),
-                Err(Errno::ACCESS) => fchmod(&folder, Mode::RWXU).and_then(|()| self.move_up(&folder, &entry, left)),
-                done => done,
+                Err(Errno::ACCESS) => {
+                    fchmod(&directory, Mode::RWXU).and_then(|()| self.move_up(&directory, &entry, pending))
+                }
+                removed => removed,
             };
-            result = result.and(done);
+            result = result.and(removed);
         }
         result.and(unlinkat(&self.directory, name, AtFlags::REMOVEDIR))
     }
 
-    fn move_up(&self, folder: &OwnedFd, entry: &[u8], left: &mut Vec<Vec<u8>>) -> Result<()> {
-        if unlinkat(folder, entry, AtFlags::REMOVEDIR).is_ok() {
+    fn move_up(&self, directory: &OwnedFd, entry: &[u8], pending: &mut Vec<Vec<u8>>) -> Result<()> {
+        if unlinkat(directory, entry, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
-        let fresh = self.fresh_name();
-        match renameat(folder, entry, &self.directory, &fresh) {
+        let staged_name = self.fresh_name();
+        match renameat(directory, entry, &self.directory, &staged_name) {
             Err(Errno::ACCESS) => {
-                grant_owner_access(open_no_symlinks(folder, entry, OpenMode::Path)?)?;
-                renameat(folder, entry, &self.directory, &fresh)?;
+                grant_owner_access(open_no_symlinks(directory, entry, OpenMode::Path)?)?;
+                renameat(directory, entry, &self.directory, &staged_name)?;
             }
             moved => moved?,
         }
-        left.push(fresh);
+        pending.push(staged_name);
         Ok(())
     }
 }
 
 /// Gives the server all rights to an entry opened as a place.
-fn grant_owner_access(place: OwnedFd) -> Result<()> {
-    FileFd::from(place).set_path_mode(0o700)
+fn grant_owner_access(entry: OwnedFd) -> Result<()> {
+    FileFd::from(entry).set_path_mode(0o700)
 }
 
 /// Returns every name in a folder, whatever it is, but `.` and `..`.
-pub(super) fn read_raw_names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>> {
+pub(super) fn read_raw_names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
-    let mut raw = RawDir::new(folder, &mut buffer);
+    let mut raw = RawDir::new(directory, &mut buffer);
     let mut names = Vec::new();
     while let Some(entry) = raw.next() {
         match entry?.file_name().to_bytes() {
@@ -278,16 +284,16 @@ impl StagedEntry {
     }
 
     /// Moves an entry here from its folder.
-    pub(super) fn move_in(mut self, folder: &DirectoryFd, name: &EntryName) -> Result<Self> {
-        folder.rename_noreplace(name, &self.staging.directory, &self.name)?;
+    pub(super) fn move_in(mut self, directory: &DirectoryFd, name: &EntryName) -> Result<Self> {
+        directory.rename_noreplace(name, &self.staging.directory, &self.name)?;
         self.remove_on_drop = true;
         Ok(self)
     }
 
     /// Moves it back to where it was. Where that fails it stays: the next start tries again.
-    pub(super) fn restore_to(mut self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
+    pub(super) fn restore_to(mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         self.remove_on_drop = false;
-        self.staging.directory.rename_noreplace(&self.name, folder, name)
+        self.staging.directory.rename_noreplace(&self.name, directory, name)
     }
 
     /// Asks about it.
@@ -296,29 +302,29 @@ impl StagedEntry {
     }
 
     /// Puts it where it belongs, in the place of a file if there is one.
-    pub(crate) fn rename_to(&mut self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
-        self.staging.directory.rename(&self.name, folder, name)?;
+    pub(crate) fn rename_to(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        self.staging.directory.rename(&self.name, directory, name)?;
         self.remove_on_drop = false;
         Ok(())
     }
 
     /// Puts it where nothing is.
-    pub(crate) fn rename_to_new(&mut self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
-        self.staging.directory.rename_noreplace(&self.name, folder, name)?;
+    pub(crate) fn rename_to_new(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        self.staging.directory.rename_noreplace(&self.name, directory, name)?;
         self.remove_on_drop = false;
         Ok(())
     }
 
     /// Moves it back here from where it was just put.
-    pub(crate) fn move_back(&mut self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
-        folder.rename_noreplace(name, &self.staging.directory, &self.name)?;
+    pub(crate) fn move_back(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        directory.rename_noreplace(name, &self.staging.directory, &self.name)?;
         self.remove_on_drop = true;
         Ok(())
     }
 
     /// Lets it change places with what stands at a name: that waits here then.
-    pub(crate) fn exchange(&self, folder: &DirectoryFd, name: &EntryName) -> Result<()> {
-        self.staging.directory.exchange(&self.name, folder, name)
+    pub(crate) fn exchange(&self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        self.staging.directory.exchange(&self.name, directory, name)
     }
 
     /// Removes it, with all in it.
@@ -345,13 +351,13 @@ impl RetainedEntry {
     }
 
     /// Opens it. What a commit that came to nothing made of its mode is undone: the server may read and write it.
-    pub(crate) fn open(&self, how: OpenMode) -> Result<FileFd> {
-        let folder = &self.staging.directory;
-        if folder.stat_entry(&self.name)?.mode & 0o777 != STAGED_FILE_MODE {
-            FileFd::from(open_no_symlinks(folder, self.name.as_bytes(), OpenMode::Path)?)
+    pub(crate) fn open(&self, mode: OpenMode) -> Result<FileFd> {
+        let directory = &self.staging.directory;
+        if directory.stat_entry(&self.name)?.mode & 0o777 != STAGED_FILE_MODE {
+            FileFd::from(open_no_symlinks(directory, self.name.as_bytes(), OpenMode::Path)?)
                 .set_path_mode(STAGED_FILE_MODE)?;
         }
-        folder.open(&self.name, how)
+        directory.open(&self.name, mode)
     }
 
     /// Takes it to be put in its place; it is removed when that is dropped.

@@ -22,13 +22,13 @@ static HAS_OVERLAY_MOUNTS: AtomicBool = AtomicBool::new(false);
 /// Notes the mounts whose birth times say nothing: overlayfs gives a directory another one when something is changed in
 /// it for the first time.
 pub(super) fn set_overlay_mounts(mounts: BTreeSet<u64>) {
-    let mut layered = OVERLAY_MOUNTS.write();
+    let mut overlay_mounts = OVERLAY_MOUNTS.write();
     HAS_OVERLAY_MOUNTS.store(!mounts.is_empty(), Ordering::Release);
-    *layered = mounts;
+    *overlay_mounts = mounts;
 }
 
-fn is_overlay_mount(mount: u64) -> bool {
-    HAS_OVERLAY_MOUNTS.load(Ordering::Acquire) && OVERLAY_MOUNTS.read().contains(&mount)
+fn is_overlay_mount(mount_id: u64) -> bool {
+    HAS_OVERLAY_MOUNTS.load(Ordering::Acquire) && OVERLAY_MOUNTS.read().contains(&mount_id)
 }
 
 /// What the host says of an entry.
@@ -112,38 +112,39 @@ impl Stat {
 }
 
 impl From<&Statx> for Stat {
-    fn from(x: &Statx) -> Self {
-        let has = |flag: StatxFlags| x.stx_mask & flag.bits() != 0;
-        let kind = match FileType::from_raw_mode(u32::from(x.stx_mode)) {
+    fn from(raw: &Statx) -> Self {
+        let has = |flag: StatxFlags| raw.stx_mask & flag.bits() != 0;
+        let kind = match FileType::from_raw_mode(u32::from(raw.stx_mode)) {
             FileType::RegularFile => Some(EntryKind::File),
             FileType::Directory => Some(EntryKind::Directory),
             FileType::Symlink => Some(EntryKind::Symlink),
             _ => None,
         };
-        let mount = if has(StatxFlags::MNT_ID) { x.stx_mnt_id } else { 0 };
+        let mount_id = if has(StatxFlags::MNT_ID) { raw.stx_mnt_id } else { 0 };
         Self {
             kind,
-            inode: x.stx_ino,
-            device: u64::from(x.stx_dev_major) << 32 | u64::from(x.stx_dev_minor),
-            mount_id: mount,
-            created: (has(StatxFlags::BTIME) && !is_overlay_mount(mount)).then(|| timestamp_from_statx(&x.stx_btime)),
-            changed: timestamp_from_statx(&x.stx_ctime),
-            modified: timestamp_from_statx(&x.stx_mtime),
-            accessed: timestamp_from_statx(&x.stx_atime),
-            size: x.stx_size,
-            mode: u32::from(x.stx_mode) & 0o7777,
-            link_count: x.stx_nlink,
-            uid: x.stx_uid,
-            gid: x.stx_gid,
+            inode: raw.stx_ino,
+            device: u64::from(raw.stx_dev_major) << 32 | u64::from(raw.stx_dev_minor),
+            mount_id,
+            created: (has(StatxFlags::BTIME) && !is_overlay_mount(mount_id))
+                .then(|| timestamp_from_statx(&raw.stx_btime)),
+            changed: timestamp_from_statx(&raw.stx_ctime),
+            modified: timestamp_from_statx(&raw.stx_mtime),
+            accessed: timestamp_from_statx(&raw.stx_atime),
+            size: raw.stx_size,
+            mode: u32::from(raw.stx_mode) & 0o7777,
+            link_count: raw.stx_nlink,
+            uid: raw.stx_uid,
+            gid: raw.stx_gid,
         }
     }
 }
 
 /// Returns an instant in nanoseconds since 1970, where these can say it.
-fn unix_nanos(at: Timestamp) -> Option<i64> {
-    at.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(at.nanos))
+fn unix_nanos(time: Timestamp) -> Option<i64> {
+    time.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(time.nanos))
 }
 
-fn timestamp_from_statx(stamp: &StatxTimestamp) -> Timestamp {
-    Timestamp { seconds: stamp.tv_sec, nanos: stamp.tv_nsec }
+fn timestamp_from_statx(time: &StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
 }
